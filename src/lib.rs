@@ -1,0 +1,5 @@
+//! Trunkline: an MCP gateway in one small static binary.
+
+pub mod limits;
+pub mod thread;
+pub mod wait;

@@ -1,0 +1,141 @@
+//! Every bound, with its unit, and the relations between them.
+//!
+//! [`Limits`] holds those that an operator may move (`limits` in `config.json`); the constants
+//! below it hold for every run.
+
+use std::time::Duration;
+
+/// The bounds that `config.json` may move. Defaults are the contract's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections open at once; each holds one thread of the pool. More get 503.
+    pub connections: usize,
+    /// Connections open at once from one address. Loopback and Unix peers are exempt.
+    pub connections_per_address: usize,
+    /// Bytes of all bodies and results held at once. More get 503.
+    pub buffered_bytes: usize,
+    /// Bytes of one request head. More get 431.
+    pub head_bytes: usize,
+    /// Header fields of one request. More get 431.
+    pub headers: usize,
+    /// Bytes of one request body. More get 413.
+    pub body_bytes: usize,
+    /// From the first byte of a head to its last; 408 past it.
+    pub head: Duration,
+    /// From the end of the head to the last byte of the body; 408 past it.
+    pub body: Duration,
+    /// How long a kept-alive connection may stay silent before it is closed.
+    pub idle: Duration,
+    /// How long one write may stall before the connection is closed.
+    pub write: Duration,
+    /// Sessions open at once. More get 503.
+    pub sessions: usize,
+    /// Sessions open at once under one key. More get 503.
+    pub sessions_per_key: usize,
+    /// A session unused for so long ends.
+    pub session_idle: Duration,
+    /// Long-lived SSE responses open at once. More get 503.
+    pub streams: usize,
+    /// Bytes that wait behind the event being written to one stream; its client is dropped past it.
+    pub stream_queue_bytes: usize,
+    /// Between two comment lines on a silent stream.
+    pub heartbeat: Duration,
+    /// Bytes of one upstream result. More is a 502 naming this bound.
+    pub upstream_result_bytes: usize,
+    /// Bytes of one upstream SSE event, or of one line from a child.
+    pub upstream_event_bytes: usize,
+    /// Tools taken from one upstream; the rest is left out.
+    pub upstream_tools: usize,
+    /// Lines of a child's standard error kept for `/status`.
+    pub child_stderr_lines: usize,
+    /// How long calls in flight may take to finish at a stop.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            connections: 1024,
+            connections_per_address: 512,
+            buffered_bytes: 268_435_456,
+            head_bytes: 32_768,
+            headers: 100,
+            body_bytes: 4_194_304,
+            head: Duration::from_secs(10),
+            body: Duration::from_secs(30),
+            idle: Duration::from_secs(60),
+            write: Duration::from_secs(20),
+            sessions: 10_000,
+            sessions_per_key: 1000,
+            session_idle: Duration::from_secs(1800),
+            streams: 4096,
+            stream_queue_bytes: 262_144,
+            heartbeat: Duration::from_secs(15),
+            upstream_result_bytes: 67_108_864,
+            upstream_event_bytes: 67_108_864,
+            upstream_tools: 20_000,
+            child_stderr_lines: 200,
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Stack of a pool thread, in bytes. Unoptimised frames are several times larger.
+pub const THREAD_STACK_BYTES: usize =
+    if cfg!(debug_assertions) { 1024 * 1024 } else { 128 * 1024 };
+/// Levels of nesting in one JSON text. Deeper is refused before it is parsed.
+pub const JSON_DEPTH_MAX: usize = 128;
+/// Messages in one JSON-RPC batch (2025-03-26 only).
+pub const BATCH_MESSAGES_MAX: usize = 64;
+/// Characters of an offered tool name; longer ones are cut and end in a hash.
+pub const OFFERED_NAME_CHARS_MAX: usize = 64;
+/// Commands waiting for the session thread. Full is a 503.
+pub const SESSION_INBOX_COMMANDS_MAX: usize = 1024;
+/// How long an answer of the session thread is waited for. Past it the caller gets 503.
+pub const SESSION_REPLY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two sweeps of the session table.
+pub const SESSION_SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Absolute life of a session token.
+pub const SESSION_TOKEN_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Bytes of client capabilities that a session token carries; larger ones are not revivable.
+pub const SESSION_TOKEN_CAPABILITIES_BYTES_MAX: usize = 2048;
+/// Calls in flight in one session. More get an error.
+pub const SESSION_CALLS_MAX: usize = 256;
+/// Changes waiting for the catalogue thread.
+pub const CATALOGUE_INBOX_CHANGES_MAX: usize = 1024;
+/// Pages of one upstream list that are walked; a longer one is cut there.
+pub const UPSTREAM_LIST_PAGES_MAX: usize = 1000;
+/// Lines waiting for the log thread. Full drops lines and counts them.
+pub const LOG_QUEUE_LINES_MAX: usize = 4096;
+/// Bytes of one log line; longer ones are cut.
+pub const LOG_LINE_BYTES_MAX: usize = 4096;
+/// Names waiting for the resolver thread.
+pub const RESOLVER_QUEUE_NAMES_MAX: usize = 256;
+/// How long a resolved name is used before it is resolved anew.
+pub const RESOLVER_TTL: Duration = Duration::from_secs(30);
+/// Messages waiting to be written to one child.
+pub const CHILD_OUTBOX_MESSAGES_MAX: usize = 256;
+/// Messages of one call that wait for its thread (shared connections); the oldest notice goes.
+pub const CALL_INBOX_MESSAGES_MAX: usize = 1024;
+/// How long a child has from the end of its input to SIGTERM, and from there to SIGKILL.
+pub const CHILD_GRACE: Duration = Duration::from_secs(2);
+/// Shortest and longest wait between two attempts to reach an upstream.
+pub const BACKOFF_MIN: Duration = Duration::from_millis(200);
+/// See [`BACKOFF_MIN`].
+pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// How long a control message (cancellation, end of a session) may take to be delivered.
+pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two looks at an upstream that is well.
+pub const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
+/// Names suggested for one that is unknown.
+pub const NEAR_NAMES_MAX: usize = 3;
+/// A client that goes is noticed within this time.
+pub const CLIENT_GONE_NOTICED: Duration = Duration::from_millis(250);
+/// The share of the pool, as 1/N, that is never held by calls which wait for an upstream.
+pub const POOL_RESERVE_DIVISOR: usize = 8;
+/// Bytes of the kernel's send buffer per client connection.
+pub const SEND_BUFFER_BYTES: usize = 64 * 1024;
+
+const _: () = assert!(OFFERED_NAME_CHARS_MAX > 9);
+const _: () = assert!(BACKOFF_MIN.as_millis() < BACKOFF_MAX.as_millis());
+const _: () = assert!(CONTROL_TIMEOUT.as_millis() <= CHILD_GRACE.as_millis());

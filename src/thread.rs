@@ -1,0 +1,106 @@
+//! Named threads, joined on drop, and how the end of an owner is heard.
+
+use std::io;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::Sender;
+
+/// Why the program ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    /// SIGTERM or SIGINT.
+    Signal,
+    /// The thread of this name, which owns state the program cannot do without, has ended.
+    OwnerEnded(&'static str),
+}
+
+/// A running thread. Dropping it waits for the thread's end, so whatever ends the thread must
+/// be dropped or told before.
+#[derive(Debug)]
+pub struct Joined(Option<JoinHandle<()>>);
+
+impl Joined {
+    /// Whether the thread has ended.
+    pub fn is_finished(&self) -> bool {
+        self.0.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Lets the thread go on by itself. Only where waiting for it could block a stop.
+    pub fn detach(mut self) {
+        self.0.take();
+    }
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        if let Some(handle) = self.0.take()
+            && handle.thread().id() != std::thread::current().id()
+        {
+            // A panic was already reported by the thread's own hook.
+            drop(handle.join());
+        }
+    }
+}
+
+/// Starts a thread with a name of at most 15 bytes (what Linux keeps) and the given stack.
+///
+/// # Errors
+/// The system refuses another thread.
+pub fn spawn_sized(
+    name: &str,
+    stack_bytes: usize,
+    body: impl FnOnce() + Send + 'static,
+) -> io::Result<Joined> {
+    debug_assert!(name.len() <= 15, "thread name {name:?} is longer than 15 bytes");
+    let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(stack_bytes);
+    builder.spawn(body).map(|handle| Joined(Some(handle)))
+}
+
+/// [`spawn_sized`] with the usual stack.
+///
+/// # Errors
+/// The system refuses another thread.
+pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<Joined> {
+    spawn_sized(name, crate::limits::THREAD_STACK_BYTES, body)
+}
+
+/// Starts a thread that owns state the program cannot do without. Whatever way it ends,
+/// return or panic, `stop` hears of it.
+///
+/// # Errors
+/// The system refuses another thread.
+pub fn spawn_owner(
+    name: &'static str,
+    stop: Sender<StopReason>,
+    body: impl FnOnce() + Send + 'static,
+) -> io::Result<Joined> {
+    spawn(name, move || {
+        let _tell = TellOnDrop { name, stop };
+        body();
+    })
+}
+
+struct TellOnDrop {
+    name: &'static str,
+    stop: Sender<StopReason>,
+}
+
+impl Drop for TellOnDrop {
+    fn drop(&mut self) {
+        // A full queue already holds a reason to stop.
+        drop(self.stop.try_send(StopReason::OwnerEnded(self.name)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_that_panics_is_heard() {
+        let (stop, stopped) = crossbeam_channel::bounded(1);
+        let owner = spawn_owner("owner", stop, || panic!("on purpose")).unwrap();
+        drop(owner);
+        assert_eq!(stopped.recv(), Ok(StopReason::OwnerEnded("owner")));
+    }
+}

@@ -1,0 +1,299 @@
+//! What a call's thread watches while it waits: a descriptor, its own client, a cancellation
+//! and its deadline, all in one `poll`.
+//!
+//! Everything that a call waits for is a descriptor. An answer that another thread reads, and a
+//! slot that comes free, ring the call's [`Bell`].
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+/// An eventfd that wakes one waiting thread.
+#[derive(Debug)]
+pub struct Bell(OwnedFd);
+
+impl Bell {
+    /// # Errors
+    /// The process has no descriptor left.
+    pub fn new() -> io::Result<Bell> {
+        Ok(Bell(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
+    }
+
+    /// Wakes whoever polls this bell, now or at the next poll.
+    pub fn ring(&self) {
+        // The counter can only be full when the bell rings already.
+        drop(rustix::io::write(&self.0, &1_u64.to_ne_bytes()));
+    }
+
+    /// Silences the bell.
+    pub fn clear(&self) {
+        // Nothing to read means that it was silent.
+        drop(rustix::io::read(&self.0, &mut [0_u8; 8]));
+    }
+}
+
+impl AsFd for Bell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Why a wait ended before what was waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interrupted {
+    /// The client said that it no longer wants the answer.
+    Cancelled,
+    /// The client's connection is gone, and for this client that is a cancellation.
+    ClientGone,
+    /// The call's time is over.
+    Deadline,
+    /// The process stops and the time for draining is over.
+    Stopping,
+}
+
+/// What a wait ended with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Woken {
+    /// The watched descriptor is ready.
+    Ready,
+    /// The bell rang: look at what it may have rung for.
+    Bell,
+    /// `tick` has passed.
+    Tick,
+}
+
+/// A client's connection as far as a wait is concerned: a descriptor that reports the hang-up.
+pub type ClientWatch = Arc<dyn AsFd + Send + Sync>;
+
+/// How long a call may take.
+#[derive(Debug, Clone, Copy)]
+struct Deadline {
+    at: Instant,
+    latest: Instant,
+    timeout: Duration,
+}
+
+/// One call's wait. Shared between the call's thread and whoever may cancel it.
+pub struct Wait {
+    bell: Bell,
+    client: Option<ClientWatch>,
+    interrupted: Mutex<Option<Interrupted>>,
+    raised: AtomicBool,
+    deadline: Mutex<Deadline>,
+}
+
+impl std::fmt::Debug for Wait {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wait").field("interrupted", &self.interrupted).finish_non_exhaustive()
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // The values behind these locks are plain copies: a panic cannot leave one half-changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Wait {
+    /// A wait that ends `timeout` from now, or `timeout` after the last [`Wait::progressed`],
+    /// and `latest` from now at the latest. With `client`, its hang-up ends the wait too.
+    ///
+    /// # Errors
+    /// The process has no descriptor left.
+    pub fn new(
+        timeout: Duration,
+        latest: Duration,
+        client: Option<ClientWatch>,
+    ) -> io::Result<Arc<Wait>> {
+        let now = Instant::now();
+        let latest = now + latest.max(timeout);
+        Ok(Arc::new(Wait {
+            bell: Bell::new()?,
+            client,
+            interrupted: Mutex::new(None),
+            raised: AtomicBool::new(false),
+            deadline: Mutex::new(Deadline { at: now + timeout, latest, timeout }),
+        }))
+    }
+
+    /// A wait that nobody can cancel, for the gateway's own requests.
+    ///
+    /// # Errors
+    /// The process has no descriptor left.
+    pub fn plain(timeout: Duration) -> io::Result<Arc<Wait>> {
+        Wait::new(timeout, timeout, None)
+    }
+
+    /// Narrows the wait to an upstream's own times; never widens it past `latest`.
+    pub fn set_timeout(&self, timeout: Duration, latest: Duration) {
+        let now = Instant::now();
+        let mut deadline = locked(&self.deadline);
+        deadline.latest = now + latest;
+        deadline.timeout = timeout;
+        deadline.at = (now + timeout).min(deadline.latest);
+    }
+
+    /// The call made progress: its timeout starts anew.
+    pub fn progressed(&self) {
+        let mut deadline = locked(&self.deadline);
+        deadline.at = (Instant::now() + deadline.timeout).min(deadline.latest);
+    }
+
+    /// When the wait ends, as things stand.
+    pub fn deadline(&self) -> Instant {
+        locked(&self.deadline).at
+    }
+
+    /// Time left until the deadline; zero when it has passed.
+    pub fn left(&self) -> Duration {
+        self.deadline().saturating_duration_since(Instant::now())
+    }
+
+    /// Ends the wait for `reason`. The first reason stands.
+    pub fn interrupt(&self, reason: Interrupted) {
+        locked(&self.interrupted).get_or_insert(reason);
+        self.raised.store(true, Ordering::Release);
+        self.bell.ring();
+    }
+
+    /// Why the wait was ended, if it was.
+    pub fn interrupted(&self) -> Option<Interrupted> {
+        if self.raised.load(Ordering::Acquire) { *locked(&self.interrupted) } else { None }
+    }
+
+    /// What wakes this wait: for another thread that brings an answer or a slot.
+    pub fn bell(&self) -> &Bell {
+        &self.bell
+    }
+
+    /// Waits until `fd` is ready for `flags`, the bell rings, or `tick` has passed.
+    ///
+    /// # Errors
+    /// The wait was interrupted, its client has gone or its deadline has passed.
+    pub fn until(
+        &self,
+        fd: Option<(BorrowedFd<'_>, PollFlags)>,
+        tick: Option<Duration>,
+    ) -> Result<Woken, Interrupted> {
+        let tick_at = tick.map(|tick| Instant::now() + tick);
+        loop {
+            if let Some(reason) = self.interrupted() {
+                return Err(reason);
+            }
+            let deadline = self.deadline();
+            let now = Instant::now();
+            if now >= deadline {
+                self.interrupt(Interrupted::Deadline);
+                return Err(Interrupted::Deadline);
+            }
+            let until = tick_at.map_or(deadline, |at| at.min(deadline));
+            let left = until.saturating_duration_since(now);
+            match self.poll_once(fd, left) {
+                Some(woken) => return woken,
+                None if tick_at.is_some_and(|at| Instant::now() >= at) => return Ok(Woken::Tick),
+                None => (),
+            }
+        }
+    }
+
+    /// One `poll`; `None` when it ended without a reason to look at.
+    fn poll_once(
+        &self,
+        fd: Option<(BorrowedFd<'_>, PollFlags)>,
+        left: Duration,
+    ) -> Option<Result<Woken, Interrupted>> {
+        let bell = PollFd::from_borrowed_fd(self.bell.as_fd(), PollFlags::IN);
+        let mut fds = Vec::with_capacity(3);
+        fds.push(bell);
+        if let Some((fd, flags)) = fd {
+            fds.push(PollFd::from_borrowed_fd(fd, flags));
+        }
+        if let Some(client) = &self.client {
+            fds.push(PollFd::from_borrowed_fd(client.as_fd(), PollFlags::RDHUP));
+        }
+        let timeout = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        if !matches!(poll(&mut fds, Some(&timeout)), Ok(ready) if ready > 0) {
+            return None;
+        }
+        let mut seen = fds.iter().map(|fd| !fd.revents().is_empty());
+        let rung = seen.next() == Some(true);
+        let ready = fd.is_some() && seen.next() == Some(true);
+        let gone = self.client.is_some() && seen.next() == Some(true);
+        if rung {
+            self.bell.clear();
+            return match self.interrupted() {
+                Some(reason) => Some(Err(reason)),
+                None => Some(Ok(Woken::Bell)),
+            };
+        }
+        if ready {
+            return Some(Ok(Woken::Ready));
+        }
+        if gone {
+            self.interrupt(Interrupted::ClientGone);
+            return Some(Err(Interrupted::ClientGone));
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_ends_the_wait() {
+        let wait = Wait::plain(Duration::from_millis(20)).unwrap();
+        assert_eq!(wait.until(None, None), Err(Interrupted::Deadline));
+        assert_eq!(wait.interrupted(), Some(Interrupted::Deadline));
+    }
+
+    #[test]
+    fn a_bell_rung_before_the_wait_is_heard_once() {
+        let wait = Wait::plain(Duration::from_millis(50)).unwrap();
+        wait.bell().ring();
+        assert_eq!(wait.until(None, None), Ok(Woken::Bell));
+        assert_eq!(wait.until(None, Some(Duration::from_millis(1))), Ok(Woken::Tick));
+    }
+
+    #[test]
+    fn the_first_reason_stands() {
+        let wait = Wait::plain(Duration::from_secs(5)).unwrap();
+        wait.interrupt(Interrupted::Cancelled);
+        wait.interrupt(Interrupted::Stopping);
+        assert_eq!(wait.until(None, None), Err(Interrupted::Cancelled));
+    }
+
+    #[test]
+    fn a_client_that_hangs_up_ends_the_wait() {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let wait = Wait::new(
+            Duration::from_secs(5),
+            Duration::from_secs(5),
+            Some(Arc::new(ours) as ClientWatch),
+        )
+        .unwrap();
+        drop(theirs);
+        assert_eq!(wait.until(None, None), Err(Interrupted::ClientGone));
+    }
+
+    #[test]
+    fn progress_moves_the_deadline_but_not_past_the_latest() {
+        let wait =
+            Wait::new(Duration::from_millis(50), Duration::from_millis(60), None).unwrap();
+        let first = wait.deadline();
+        std::thread::sleep(Duration::from_millis(5));
+        wait.progressed();
+        assert!(wait.deadline() > first);
+        let latest = wait.deadline();
+        std::thread::sleep(Duration::from_millis(10));
+        wait.progressed();
+        assert!(wait.deadline() <= latest + Duration::from_millis(6));
+    }
+}
