@@ -1,5 +1,9 @@
 //! Trunkline: an MCP gateway in one small static binary.
 
+pub mod config;
+pub mod error;
 pub mod limits;
+pub mod protocol;
 pub mod thread;
+pub mod upstream;
 pub mod wait;

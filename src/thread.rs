@@ -88,7 +88,7 @@ struct TellOnDrop {
 impl Drop for TellOnDrop {
     fn drop(&mut self) {
         // A full queue already holds a reason to stop.
-        drop(self.stop.try_send(StopReason::OwnerEnded(self.name)));
+        self.stop.try_send(StopReason::OwnerEnded(self.name)).ok();
     }
 }
 

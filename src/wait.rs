@@ -26,13 +26,13 @@ impl Bell {
     /// Wakes whoever polls this bell, now or at the next poll.
     pub fn ring(&self) {
         // The counter can only be full when the bell rings already.
-        drop(rustix::io::write(&self.0, &1_u64.to_ne_bytes()));
+        rustix::io::write(&self.0, &1_u64.to_ne_bytes()).ok();
     }
 
     /// Silences the bell.
     pub fn clear(&self) {
         // Nothing to read means that it was silent.
-        drop(rustix::io::read(&self.0, &mut [0_u8; 8]));
+        rustix::io::read(&self.0, &mut [0_u8; 8]).ok();
     }
 }
 
@@ -193,7 +193,9 @@ impl Wait {
             let left = until.saturating_duration_since(now);
             match self.poll_once(fd, left) {
                 Some(woken) => return woken,
-                None if tick_at.is_some_and(|at| Instant::now() >= at) => return Ok(Woken::Tick),
+                None if tick_at.is_some_and(|at| Instant::now() >= at) => {
+                    return Ok(Woken::Tick);
+                }
                 None => (),
             }
         }
@@ -273,12 +275,9 @@ mod tests {
     #[test]
     fn a_client_that_hangs_up_ends_the_wait() {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-        let wait = Wait::new(
-            Duration::from_secs(5),
-            Duration::from_secs(5),
-            Some(Arc::new(ours) as ClientWatch),
-        )
-        .unwrap();
+        let wait =
+            Wait::new(Duration::from_secs(5), Duration::from_secs(5), Some(Arc::new(ours)))
+                .unwrap();
         drop(theirs);
         assert_eq!(wait.until(None, None), Err(Interrupted::ClientGone));
     }

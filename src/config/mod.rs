@@ -1,0 +1,228 @@
+//! The configuration: `file.rs` is what stands in `config.json`, `check.rs` makes of it a
+//! [`Config`] in which every value is usable. Nothing outside sees the raw form.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::limits::Limits;
+use crate::protocol::server_name::ServerName;
+
+/// A checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: Listen,
+    /// Keys that clients may use; empty means that none is asked for.
+    pub api_keys: Vec<ApiKey>,
+    /// `Origin` values (scheme, host, port) and host names admitted besides the loopback ones
+    /// and the address listened on; none where the configuration has none.
+    pub allowed_origins: Vec<String>,
+    /// See [`Config::allowed_origins`]; `Host` is checked beyond loopback only if this is set.
+    pub allowed_hosts: Option<Vec<String>>,
+    /// Which transports serve.
+    pub transports: Transports,
+    /// How tools are named.
+    pub naming: Naming,
+    /// The servers that are not disabled, sorted by name.
+    pub upstreams: Vec<UpstreamConfig>,
+    /// Every bound.
+    pub limits: Limits,
+    /// The key that session ids are made with; random where there is none.
+    pub session_key: Option<[u8; 32]>,
+    /// What is logged, and how.
+    pub log: LogConfig,
+    /// What the operator should know although it is no error.
+    pub warnings: Vec<String>,
+}
+
+/// Where to listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// An address and a port; port 0 lets the system choose.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+/// A value that must never be printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a value.
+    pub fn new(value: String) -> Secret {
+        Secret(value)
+    }
+
+    /// The value, for the one place that needs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// A key that a client may use. The key itself is never kept, only its hash.
+#[derive(Debug, Clone)]
+pub struct ApiKey {
+    /// What logs and `/status` call it.
+    pub name: String,
+    /// SHA-256 of the key.
+    pub sha256: [u8; 32],
+    /// Servers that it may use; all where there is no list.
+    pub servers: Option<Vec<ServerName>>,
+    /// Globs over `{server}{separator}{name}`; `!` excludes. All where there is no list.
+    pub tools: Option<Vec<String>>,
+    /// Calls that it may make in a minute.
+    pub calls_per_minute: Option<u32>,
+}
+
+/// Which transports serve; the others answer 501.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transports {
+    /// `/mcp/tools/list` and `/mcp/tools/call`, both dialects.
+    pub rest: bool,
+    /// HTTP+SSE.
+    pub sse: bool,
+    /// Streamable HTTP.
+    pub streamable_http: bool,
+}
+
+/// Whether offered names carry their server's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prefix {
+    /// Once more than one server is configured.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// How tools are named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Naming {
+    /// Whether names are prefixed.
+    pub prefix: Prefix,
+    /// Between prefix and name.
+    pub separator: String,
+}
+
+/// One server behind the gateway.
+#[derive(Debug, Clone)]
+pub struct UpstreamConfig {
+    /// Its key in the file.
+    pub name: ServerName,
+    /// Replaces the name in offered names.
+    pub alias: Option<String>,
+    /// For people.
+    pub description: Option<String>,
+    /// How it is reached.
+    pub target: Target,
+    /// Globs over its own tool names; `!` excludes. All where there is no list.
+    pub tools: Option<Vec<String>>,
+    /// A call ends so long after its start or its last progress.
+    pub timeout: Duration,
+    /// And so long after its start at the latest.
+    pub timeout_max: Duration,
+    /// Opening a connection may take so long.
+    pub connect_timeout: Duration,
+    /// Calls at once.
+    pub max_in_flight: usize,
+    /// Calls that wait for one of those; more get 503 at once.
+    pub max_waiting: usize,
+    /// Sessions, or children, at once.
+    pub max_sessions: usize,
+    /// Whether `/readyz` waits for it.
+    pub required: bool,
+    /// Whether clients share its sessions.
+    pub session: SessionSharing,
+}
+
+/// Who shares a legacy upstream session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionSharing {
+    /// Clients that declare sampling, elicitation or roots have their own; the others share one.
+    Auto,
+    /// All share one.
+    Shared,
+    /// Each has its own.
+    PerClient,
+}
+
+/// How a server is reached.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// Over HTTP.
+    Http(HttpTarget),
+    /// As a child process.
+    Stdio(StdioTarget),
+}
+
+/// Which transport is spoken over HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HttpKind {
+    /// Streamable HTTP.
+    StreamableHttp,
+    /// HTTP+SSE.
+    HttpSse,
+    /// Found out: Streamable HTTP, then HTTP+SSE.
+    Auto,
+}
+
+/// A server reached over HTTP.
+#[derive(Debug, Clone)]
+pub struct HttpTarget {
+    /// Which transport.
+    pub kind: HttpKind,
+    /// An `http` or `https` URL.
+    pub url: String,
+    /// Sent with every request.
+    pub headers: Vec<(String, Secret)>,
+    /// Headers that a client may give for itself.
+    pub forward_headers: Vec<String>,
+    /// An HTTP proxy's URL.
+    pub proxy: Option<Secret>,
+    /// Further trusted certificates.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// A server started as a child process. Never through a shell.
+#[derive(Debug, Clone)]
+pub struct StdioTarget {
+    /// A program; `trunkline` is the running binary.
+    pub command: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Its environment besides PATH, HOME, LANG and TZ.
+    pub env: Vec<(String, Secret)>,
+    /// Where it runs.
+    pub cwd: Option<PathBuf>,
+}
+
+/// What is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogConfig {
+    /// The least important level that is written.
+    pub level: log::LevelFilter,
+    /// How a line looks.
+    pub format: LogFormat,
+    /// A line a call.
+    pub access: bool,
+    /// Bodies, redacted and cut.
+    pub bodies: bool,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

@@ -1,0 +1,213 @@
+//! What can fail in a call, and whose fault it is.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::protocol::server_name::ServerName;
+use crate::wait::Interrupted;
+
+/// Whose fault a failure is. Decides the metric's label and the log level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The client asked for what cannot be.
+    Downstream,
+    /// A server behind the gateway failed.
+    Upstream,
+    /// The gateway could not.
+    Gateway,
+}
+
+/// How far an attempt to use an upstream came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Looking up the host's address.
+    Resolve,
+    /// Starting the child.
+    Spawn,
+    /// Opening the connection.
+    Connect,
+    /// Securing the connection.
+    Tls,
+    /// Opening a session.
+    Handshake,
+    /// Waiting for one of the upstream's bounded slots.
+    Slot,
+    /// Sending the request.
+    Send,
+    /// Waiting for the answer to begin.
+    Answer,
+    /// Reading the answer.
+    Read,
+    /// Making sense of the answer.
+    Parse,
+    /// Reading the upstream's lists.
+    List,
+}
+
+impl Stage {
+    /// The word for logs, errors and `/status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Resolve => "resolve",
+            Self::Spawn => "spawn",
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Handshake => "handshake",
+            Self::Slot => "slot",
+            Self::Send => "send",
+            Self::Answer => "answer",
+            Self::Read => "read",
+            Self::Parse => "parse",
+            Self::List => "list",
+        }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a call has no outcome.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CallError {
+    /// The request itself is wrong; the text says what.
+    Invalid(String),
+    /// No tool of that name for this caller.
+    UnknownTool {
+        /// As it was asked for.
+        name: String,
+        /// Offered names that are close to it.
+        near: Vec<String>,
+    },
+    /// No server of that name for this caller.
+    UnknownServer {
+        /// As it was asked for.
+        name: String,
+        /// Names that are close to it.
+        near: Vec<String>,
+    },
+    /// A bare name that several servers have.
+    AmbiguousTool {
+        /// As it was asked for.
+        name: String,
+        /// The offered names to choose from.
+        candidates: Vec<String>,
+    },
+    /// The key's calls for this minute are spent.
+    RateLimited {
+        /// When the next one is due.
+        retry_after: Duration,
+    },
+    /// The upstream refused, broke off or answered nonsense.
+    UpstreamFailed {
+        /// Which one.
+        server: ServerName,
+        /// How far it came.
+        stage: Stage,
+        /// What was seen.
+        message: String,
+    },
+    /// The upstream did not answer in time.
+    UpstreamTimeout {
+        /// Which one.
+        server: ServerName,
+        /// How far it came.
+        stage: Stage,
+    },
+    /// A bound was reached; the text names it.
+    Overloaded {
+        /// The bound and, where it belongs to one, the server.
+        what: String,
+    },
+    /// The process is stopping.
+    ShuttingDown,
+    /// The client no longer wants the answer: there is nobody to tell.
+    Cancelled,
+    /// A bug.
+    Internal,
+}
+
+impl CallError {
+    /// Whose fault it is.
+    pub fn side(&self) -> Side {
+        match self {
+            Self::Invalid(_)
+            | Self::UnknownTool { .. }
+            | Self::UnknownServer { .. }
+            | Self::AmbiguousTool { .. }
+            | Self::RateLimited { .. }
+            | Self::Cancelled => Side::Downstream,
+            Self::UpstreamFailed { .. } | Self::UpstreamTimeout { .. } => Side::Upstream,
+            Self::Overloaded { .. } | Self::ShuttingDown | Self::Internal => Side::Gateway,
+        }
+    }
+
+    /// The server concerned, where there is one.
+    pub fn server(&self) -> Option<&ServerName> {
+        match self {
+            Self::UpstreamFailed { server, .. } | Self::UpstreamTimeout { server, .. } => {
+                Some(server)
+            }
+            Self::Invalid(_)
+            | Self::UnknownTool { .. }
+            | Self::UnknownServer { .. }
+            | Self::AmbiguousTool { .. }
+            | Self::RateLimited { .. }
+            | Self::Overloaded { .. }
+            | Self::ShuttingDown
+            | Self::Cancelled
+            | Self::Internal => None,
+        }
+    }
+
+    /// The error of a wait on `server` that ended early.
+    pub fn interrupted(reason: Interrupted, server: &ServerName, stage: Stage) -> CallError {
+        match reason {
+            Interrupted::Cancelled | Interrupted::ClientGone => CallError::Cancelled,
+            Interrupted::Deadline => {
+                CallError::UpstreamTimeout { server: server.clone(), stage }
+            }
+            Interrupted::Stopping => CallError::ShuttingDown,
+        }
+    }
+}
+
+fn list(f: &mut fmt::Formatter<'_>, before: &str, names: &[String]) -> fmt::Result {
+    if names.is_empty() { Ok(()) } else { write!(f, "{before}{}.", names.join(", ")) }
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid(what) => f.write_str(what),
+            Self::UnknownTool { name, near } => {
+                write!(f, "There is no tool {name:?}.")?;
+                list(f, " Close to it: ", near)
+            }
+            Self::UnknownServer { name, near } => {
+                write!(f, "There is no server {name:?}.")?;
+                list(f, " Close to it: ", near)
+            }
+            Self::AmbiguousTool { name, candidates } => {
+                write!(f, "Several servers have a tool {name:?}.")?;
+                list(f, " Use one of: ", candidates)
+            }
+            Self::RateLimited { retry_after } => {
+                let seconds = retry_after.as_secs() + 1;
+                write!(f, "This key's calls are spent; the next is due in {seconds} s.")
+            }
+            Self::UpstreamFailed { server, stage, message } => {
+                write!(f, "The server {server} failed ({stage}): {message}.")
+            }
+            Self::UpstreamTimeout { server, stage } => {
+                write!(f, "The server {server} did not answer in time ({stage}).")
+            }
+            Self::Overloaded { what } => write!(f, "Too much at once: {what}."),
+            Self::ShuttingDown => f.write_str("The gateway is shutting down."),
+            Self::Cancelled => f.write_str("The request was cancelled."),
+            Self::Internal => f.write_str("The gateway made a mistake; its log has more."),
+        }
+    }
+}

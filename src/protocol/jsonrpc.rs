@@ -1,0 +1,319 @@
+//! JSON-RPC 2.0 envelopes. Parameters, results and error data stay text.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use super::raw::{Raw, RawObject, push_string};
+
+/// Codes that JSON-RPC and MCP define.
+pub mod code {
+    /// The text is no JSON.
+    pub const PARSE_ERROR: i64 = -32700;
+    /// The JSON is no request.
+    pub const INVALID_REQUEST: i64 = -32600;
+    /// No such method here.
+    pub const METHOD_NOT_FOUND: i64 = -32601;
+    /// Parameters are missing, wrong, or name what is not there.
+    pub const INVALID_PARAMS: i64 = -32602;
+    /// The gateway or what is behind it failed.
+    pub const INTERNAL_ERROR: i64 = -32603;
+    /// The request cannot be served at the HTTP level: no session, wrong header. As the official
+    /// SDKs' servers answer.
+    pub const BAD_REQUEST: i64 = -32000;
+    /// The session is unknown or has ended. As the official SDKs' servers answer.
+    pub const SESSION_NOT_FOUND: i64 = -32001;
+}
+
+/// A request's id: a string or an integer, held as its JSON text, so that `"1"` and `1` differ.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct RequestId(Arc<str>);
+
+impl RequestId {
+    /// Reads an id from its JSON text (2025-11-25, basic, Requests: string or integer, not null).
+    pub fn parse(json: &str) -> Option<RequestId> {
+        match serde_json::from_str(json).ok()? {
+            serde_json::Value::Number(n) if n.is_i64() || n.is_u64() => {
+                Some(RequestId(n.to_string().into()))
+            }
+            serde_json::Value::String(text) => {
+                Some(RequestId(super::raw::string(&text).into()))
+            }
+            _ => None,
+        }
+    }
+
+    /// The id's JSON text.
+    pub fn as_json(&self) -> &str {
+        &self.0
+    }
+
+    /// The id as a number, for ids that the gateway minted.
+    pub fn as_u64(&self) -> Option<u64> {
+        self.0.parse().ok()
+    }
+}
+
+impl From<u64> for RequestId {
+    fn from(number: u64) -> RequestId {
+        RequestId(number.to_string().into())
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// An error object.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RpcError {
+    /// See [`code`].
+    pub code: i64,
+    /// A sentence.
+    pub message: String,
+    /// Whatever the server added.
+    pub data: Option<Raw>,
+}
+
+impl RpcError {
+    /// An error without data.
+    pub fn new(code: i64, message: impl Into<String>) -> RpcError {
+        RpcError { code, message: message.into(), data: None }
+    }
+
+    /// The error object's text.
+    pub fn to_text(&self) -> String {
+        let mut out = format!("{{\"code\":{},\"message\":", self.code);
+        push_string(&mut out, &self.message);
+        if let Some(data) = &self.data {
+            out.push_str(",\"data\":");
+            out.push_str(data.get());
+        }
+        out.push('}');
+        out
+    }
+}
+
+/// One message, borrowed from its text.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Message<'a> {
+    /// Wants an answer.
+    Request {
+        /// The sender's id for it.
+        id: RequestId,
+        /// See [`super::method::Method`].
+        method: String,
+        /// An object's text, if there is one.
+        params: Option<Cow<'a, str>>,
+    },
+    /// Wants none.
+    Notification {
+        /// See [`super::method::notification`].
+        method: String,
+        /// An object's text, if there is one.
+        params: Option<Cow<'a, str>>,
+    },
+    /// Is one.
+    Response {
+        /// The id of the request; none where the peer could not read it.
+        id: Option<RequestId>,
+        /// The result's text, or the error.
+        outcome: Result<Cow<'a, str>, RpcError>,
+    },
+}
+
+/// A text that is no message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Malformed {
+    /// The id, where one could be read: the refusal carries it.
+    pub id: Option<RequestId>,
+    /// What to answer.
+    pub error: RpcError,
+}
+
+impl Malformed {
+    fn new(id: Option<RequestId>, code: i64, message: impl Into<String>) -> Malformed {
+        Malformed { id, error: RpcError::new(code, message) }
+    }
+}
+
+impl<'a> Message<'a> {
+    /// Reads one message (not a batch).
+    ///
+    /// # Errors
+    /// What is wrong with the text, as the error to answer with.
+    pub fn parse(text: &'a str) -> Result<Message<'a>, Malformed> {
+        let invalid = |id, what: &str| Malformed::new(id, code::INVALID_REQUEST, what);
+        let mut fields = RawObject::parse(text).map_err(|error| {
+            if error.is_data() {
+                invalid(None, &format!("The message is no JSON-RPC object: {error}."))
+            } else {
+                let what = format!("The message is no JSON: {error}.");
+                Malformed::new(None, code::PARSE_ERROR, what)
+            }
+        })?;
+        let id_text = fields.remove("id");
+        let id = id_text.as_deref().and_then(RequestId::parse);
+        if fields.get("jsonrpc") != Some("\"2.0\"") {
+            return Err(invalid(id, "\"jsonrpc\" must be \"2.0\"."));
+        }
+        if fields.get("method").is_some() {
+            let method = match fields.string("method") {
+                Ok(Some(method)) => method,
+                Ok(None) | Err(_) => return Err(invalid(id, "\"method\" must be a string.")),
+            };
+            let params = fields.remove("params");
+            if params.as_deref().is_some_and(|params| !params.starts_with('{')) {
+                return Err(Malformed::new(
+                    id,
+                    code::INVALID_PARAMS,
+                    "\"params\" must be an object.",
+                ));
+            }
+            return match (id_text, id) {
+                (None, _) => Ok(Message::Notification { method, params }),
+                (Some(_), Some(id)) => Ok(Message::Request { id, method, params }),
+                (Some(_), None) => Err(invalid(None, "\"id\" must be a string or an integer.")),
+            };
+        }
+        Message::response(fields, id)
+    }
+
+    fn response(mut fields: RawObject<'a>, id: Option<RequestId>) -> Result<Self, Malformed> {
+        match (fields.remove("result"), fields.remove("error")) {
+            (Some(result), None) if id.is_some() => {
+                Ok(Message::Response { id, outcome: Ok(result) })
+            }
+            (None, Some(error)) => match parse_error(&error) {
+                Some(error) => Ok(Message::Response { id, outcome: Err(error) }),
+                None => Err(Malformed::new(
+                    id,
+                    code::INVALID_REQUEST,
+                    "\"error\" must be an object with an integer \"code\" and a \"message\".",
+                )),
+            },
+            _ => Err(Malformed::new(
+                id,
+                code::INVALID_REQUEST,
+                "The message has no \"method\", and neither \"result\" nor \"error\" with an \"id\".",
+            )),
+        }
+    }
+}
+
+fn parse_error(text: &str) -> Option<RpcError> {
+    let fields = RawObject::parse(text).ok()?;
+    Some(RpcError {
+        code: serde_json::from_str(fields.get("code")?).ok()?,
+        message: fields.string("message").ok()??,
+        data: fields.get("data").map(|data| Raw::from_valid(data.to_owned())),
+    })
+}
+
+/// The text of a request.
+pub fn request(id: &RequestId, method: &str, params: Option<&str>) -> String {
+    message(Some(id), method, params)
+}
+
+/// The text of a notification.
+pub fn notification(method: &str, params: Option<&str>) -> String {
+    message(None, method, params)
+}
+
+fn message(id: Option<&RequestId>, method: &str, params: Option<&str>) -> String {
+    let mut out = String::with_capacity(64 + method.len() + params.map_or(0, str::len));
+    out.push_str("{\"jsonrpc\":\"2.0\",");
+    if let Some(id) = id {
+        out.push_str("\"id\":");
+        out.push_str(id.as_json());
+        out.push(',');
+    }
+    out.push_str("\"method\":");
+    push_string(&mut out, method);
+    if let Some(params) = params {
+        out.push_str(",\"params\":");
+        out.push_str(params);
+    }
+    out.push('}');
+    out
+}
+
+/// What stands around a result in a response, so that the result itself need not be copied.
+pub fn around_result(id: &RequestId) -> (String, &'static str) {
+    (format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"result\":", id.as_json()), "}")
+}
+
+/// The text of a response with a result.
+pub fn response(id: &RequestId, result: &str) -> String {
+    let (mut out, end) = around_result(id);
+    out.push_str(result);
+    out.push_str(end);
+    out
+}
+
+/// The text of an error response. Without an id where the request's could not be read: later
+/// revisions' schemas have no `null` there.
+pub fn error_response(id: Option<&RequestId>, error: &RpcError) -> String {
+    let id = id.map_or_else(String::new, |id| format!("\"id\":{},", id.as_json()));
+    format!("{{\"jsonrpc\":\"2.0\",{id}\"error\":{}}}", error.to_text())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code_of(text: &str) -> (i64, Option<RequestId>) {
+        let malformed = Message::parse(text).expect_err(text);
+        (malformed.error.code, malformed.id)
+    }
+
+    #[test]
+    fn requests_notifications_and_responses_are_told_apart() {
+        let request = r#"{"jsonrpc":"2.0","id":"a","method":"ping","params":{"x":1}}"#;
+        assert!(matches!(
+            Message::parse(request),
+            Ok(Message::Request { id, params: Some(p), .. })
+                if id.as_json() == "\"a\"" && p == "{\"x\":1}"
+        ));
+        let notification = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+        assert!(matches!(Message::parse(notification), Ok(Message::Notification { .. })));
+        let response = r#"{"jsonrpc":"2.0","id":7,"result":{}}"#;
+        assert!(matches!(
+            Message::parse(response),
+            Ok(Message::Response { outcome: Ok(_), .. })
+        ));
+        let error = r#"{"jsonrpc":"2.0","id":7,"error":{"code":-1,"message":"m","data":[1]}}"#;
+        assert!(matches!(
+            Message::parse(error),
+            Ok(Message::Response { outcome: Err(e), .. }) if e.code == -1
+        ));
+    }
+
+    #[test]
+    fn what_is_no_message_says_why() {
+        assert_eq!(code_of("{"), (code::PARSE_ERROR, None));
+        assert_eq!(code_of("[]"), (code::INVALID_REQUEST, None));
+        assert_eq!(code_of("7"), (code::INVALID_REQUEST, None));
+        assert_eq!(
+            code_of(r#"{"id":1,"method":"m"}"#),
+            (code::INVALID_REQUEST, Some(1.into()))
+        );
+        let null_id = r#"{"jsonrpc":"2.0","id":null,"method":"m"}"#;
+        assert_eq!(code_of(null_id), (code::INVALID_REQUEST, None));
+        let half = r#"{"jsonrpc":"2.0","id":1.5,"method":"m"}"#;
+        assert_eq!(code_of(half), (code::INVALID_REQUEST, None));
+        let params = r#"{"jsonrpc":"2.0","id":1,"method":"m","params":[1]}"#;
+        assert_eq!(code_of(params), (code::INVALID_PARAMS, Some(1.into())));
+        let twice = r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"m"}"#;
+        assert_eq!(code_of(twice), (code::INVALID_REQUEST, None));
+    }
+
+    #[test]
+    fn a_text_id_and_a_number_id_differ() {
+        assert_ne!(RequestId::parse("1"), RequestId::parse("\"1\""));
+        assert_eq!(RequestId::parse("\"a\""), RequestId::parse("\"\\u0061\""));
+        assert_eq!(RequestId::parse("1.0"), None);
+    }
+}

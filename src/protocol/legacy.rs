@@ -1,0 +1,183 @@
+//! The legacy wire ↔ the internal model: revisions up to 2025-11-25, which have sessions.
+
+use std::sync::Arc;
+
+use super::call::{Call, Caller};
+use super::jsonrpc::{RpcError, code};
+use super::method::Method;
+use super::raw::{Raw, RawObject, push_string};
+use super::revision::Revision;
+
+/// What a client says in `initialize`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Initialize {
+    /// The caller that the session remembers; its revision is the negotiated one.
+    pub caller: Caller,
+}
+
+/// Reads the parameters of `initialize` (2025-11-25, basic/lifecycle, Initialization).
+///
+/// # Errors
+/// What is missing or of the wrong type.
+pub fn read_initialize(params: Option<&str>) -> Result<Initialize, RpcError> {
+    let wrong = |what: &str| RpcError::new(code::INVALID_PARAMS, what);
+    let params = object(params)?;
+    let requested = params
+        .string("protocolVersion")
+        .ok()
+        .flatten()
+        .ok_or_else(|| wrong("initialize: \"protocolVersion\" must be a string."))?;
+    let part = |key: &str| -> Result<Option<Raw>, RpcError> {
+        let Some(text) = params.get(key) else { return Ok(None) };
+        RawObject::parse(text).map_err(|error| {
+            wrong(&format!("initialize: \"{key}\" must be an object: {error}."))
+        })?;
+        Ok(Some(Raw::from_valid(text.to_owned())))
+    };
+    let capabilities = part("capabilities")?
+        .ok_or_else(|| wrong("initialize: \"capabilities\" must be an object."))?;
+    let client_info = part("clientInfo")?;
+    let revision = Revision::negotiate(&requested);
+    Ok(Initialize { caller: Caller { revision, capabilities, client_info } })
+}
+
+/// What a server says in its answer to `initialize`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Initialized {
+    /// The revision in force from here on.
+    pub revision: Revision,
+    /// The server's capabilities, an object's text.
+    pub capabilities: Raw,
+    /// The server's name and version, an object's text.
+    pub server_info: Option<Raw>,
+    /// The server's instructions.
+    pub instructions: Option<String>,
+}
+
+/// The result of `initialize` as the gateway gives it.
+pub fn initialize_result(
+    revision: Revision,
+    capabilities: &str,
+    instructions: Option<&str>,
+) -> String {
+    let mut out = format!(
+        "{{\"protocolVersion\":\"{revision}\",\"capabilities\":{capabilities},\
+         \"serverInfo\":{{\"name\":\"trunkline\",\"version\":\"{}\"}}",
+        env!("CARGO_PKG_VERSION")
+    );
+    if let Some(instructions) = instructions {
+        out.push_str(",\"instructions\":");
+        push_string(&mut out, instructions);
+    }
+    out.push('}');
+    out
+}
+
+/// The parameters of `initialize` as the gateway sends them.
+pub fn initialize_params(revision: Revision, capabilities: &str) -> String {
+    format!(
+        "{{\"protocolVersion\":\"{revision}\",\"capabilities\":{capabilities},\
+         \"clientInfo\":{{\"name\":\"trunkline\",\"version\":\"{}\"}}}}",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+/// Reads the result of an upstream's `initialize`.
+///
+/// # Errors
+/// What is missing, of the wrong type, or a revision that the gateway does not speak.
+pub fn read_initialize_result(result: &str) -> Result<Initialized, String> {
+    let fields = RawObject::parse(result).map_err(|error| format!("no object: {error}"))?;
+    let version = fields
+        .string("protocolVersion")
+        .ok()
+        .flatten()
+        .ok_or("\"protocolVersion\" is not a string")?;
+    let revision = Revision::parse(&version)
+        .ok_or_else(|| format!("the revision {version:?} is not one that trunkline speaks"))?;
+    let raw = |key: &str| fields.get(key).map(|text| Raw::from_valid(text.to_owned()));
+    Ok(Initialized {
+        revision,
+        capabilities: raw("capabilities").unwrap_or_else(|| Raw::from_valid("{}".to_owned())),
+        server_info: raw("serverInfo"),
+        instructions: fields.string("instructions").ok().flatten(),
+    })
+}
+
+/// Reads a legacy request: all about the caller is in its session.
+///
+/// # Errors
+/// The parameters are no object, or `_meta` is none.
+pub fn read_call<'a>(
+    caller: Arc<Caller>,
+    method: Method,
+    params: Option<&'a str>,
+) -> Result<Call<'a>, RpcError> {
+    let mut params = object(params)?;
+    let mut progress_token = None;
+    let meta = match params.remove("_meta") {
+        None => None,
+        // The text outlives the call, but the borrow of a `Cow` does not: parse it where it is.
+        Some(std::borrow::Cow::Borrowed(text)) => {
+            let mut meta = object(Some(text))?;
+            progress_token = meta.remove("progressToken").map(std::borrow::Cow::into_owned);
+            Some(meta)
+        }
+        Some(std::borrow::Cow::Owned(_)) => None,
+    };
+    if progress_token
+        .as_deref()
+        .is_some_and(|token| super::jsonrpc::RequestId::parse(token).is_none())
+    {
+        return Err(RpcError::new(
+            code::INVALID_PARAMS,
+            "\"_meta.progressToken\" must be a string or an integer.",
+        ));
+    }
+    Ok(Call { caller, method, params, meta, progress_token })
+}
+
+fn object(params: Option<&str>) -> Result<RawObject<'_>, RpcError> {
+    params.map_or_else(
+        || Ok(RawObject::default()),
+        |text| {
+            RawObject::parse(text).map_err(|error| {
+                let what = format!("The parameters are no acceptable object: {error}.");
+                RpcError::new(code::INVALID_PARAMS, what)
+            })
+        },
+    )
+}
+
+/// Replaces the token in the parameters of `notifications/progress`.
+///
+/// # Errors
+/// The parameters are no object.
+pub fn with_progress_token(params: &str, token: &str) -> Result<String, serde_json::Error> {
+    let mut fields = RawObject::parse(params)?;
+    fields.set("progressToken", token);
+    Ok(fields.to_text())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_keeps_what_it_does_not_know() {
+        let params = r#"{"name":"t","task":{"ttl":1},"_meta":{"progressToken":"p","x":1}}"#;
+        let call =
+            read_call(Arc::new(Caller::plain()), Method::ToolsCall, Some(params)).unwrap();
+        assert_eq!(call.params.to_text(), r#"{"name":"t","task":{"ttl":1}}"#);
+        assert_eq!(call.meta.unwrap().to_text(), r#"{"x":1}"#);
+        assert_eq!(call.progress_token.as_deref(), Some("\"p\""));
+    }
+
+    #[test]
+    fn initialize_says_what_is_missing() {
+        let error = read_initialize(Some(r#"{"capabilities":{}}"#)).unwrap_err();
+        assert!(error.message.contains("protocolVersion"), "{error:?}");
+        let error = read_initialize(Some(r#"{"protocolVersion":"x"}"#)).unwrap_err();
+        assert!(error.message.contains("capabilities"), "{error:?}");
+    }
+}

@@ -1,0 +1,15 @@
+//! MCP as values: no sockets, no threads, no clock, no log.
+//!
+//! In scope: what a message is, how a name, a revision, an event or a header reads, and the
+//! internal model that both eras translate to and from. Out of scope: how bytes arrive, who may
+//! call, and whom a call belongs to.
+
+pub mod call;
+pub mod headers;
+pub mod jsonrpc;
+pub mod legacy;
+pub mod method;
+pub mod raw;
+pub mod revision;
+pub mod server_name;
+pub mod sse;

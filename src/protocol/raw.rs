@@ -1,0 +1,282 @@
+//! JSON text that is passed on, not rebuilt.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// One JSON value as text: a range of a shared buffer, so that a large result is never copied
+/// on its way through.
+#[derive(Clone)]
+pub struct Raw {
+    buffer: Arc<String>,
+    range: Range<usize>,
+}
+
+impl Raw {
+    /// Takes a whole text, which must be one valid JSON value.
+    pub fn from_valid(text: String) -> Raw {
+        let range = 0..text.len();
+        Raw { buffer: Arc::new(text), range }
+    }
+
+    /// The part of `buffer` that `part` points into; a copy of `part` if it points elsewhere.
+    pub fn part_of(buffer: &Arc<String>, part: &str) -> Raw {
+        let start = part.as_ptr().addr().wrapping_sub(buffer.as_ptr().addr());
+        match buffer.get(start..start.wrapping_add(part.len())) {
+            Some(same) if std::ptr::eq(same, part) => {
+                Raw { buffer: buffer.clone(), range: start..start + part.len() }
+            }
+            _ => Raw::from_valid(part.to_owned()),
+        }
+    }
+
+    /// The text.
+    pub fn get(&self) -> &str {
+        self.buffer.get(self.range.clone()).unwrap_or("null")
+    }
+}
+
+impl fmt::Debug for Raw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.get())
+    }
+}
+
+impl PartialEq for Raw {
+    fn eq(&self, other: &Raw) -> bool {
+        self.get() == other.get()
+    }
+}
+
+/// A JSON object whose values are still text. Keeps the order of its keys and everything that
+/// nobody here knows; refuses a key that stands twice, because two readers could then see two
+/// different messages.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RawObject<'a> {
+    fields: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+}
+
+impl<'a> RawObject<'a> {
+    /// Reads one level of `text`.
+    ///
+    /// # Errors
+    /// `text` is no JSON object, or a key stands twice in it.
+    pub fn parse(text: &'a str) -> Result<RawObject<'a>, serde_json::Error> {
+        let mut reader = serde_json::Deserializer::from_str(text);
+        let object = reader.deserialize_map(Fields)?;
+        reader.end()?;
+        Ok(object)
+    }
+
+    /// The text of a field's value.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.fields.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_ref())
+    }
+
+    /// A field that must be a string, if it is there.
+    ///
+    /// # Errors
+    /// The field is something else.
+    pub fn string(&self, key: &str) -> Result<Option<String>, serde_json::Error> {
+        self.get(key).map(serde_json::from_str).transpose()
+    }
+
+    /// Replaces a field's value where it stands, or adds the field at the end.
+    pub fn set(&mut self, key: &'a str, value: impl Into<Cow<'a, str>>) {
+        let value = value.into();
+        match self.fields.iter_mut().find(|(name, _)| name == key) {
+            Some((_, old)) => *old = value,
+            None => self.fields.push((Cow::Borrowed(key), value)),
+        }
+    }
+
+    /// Takes a field out; what follows moves up.
+    pub fn remove(&mut self, key: &str) -> Option<Cow<'a, str>> {
+        let at = self.fields.iter().position(|(name, _)| name == key)?;
+        Some(self.fields.remove(at).1)
+    }
+
+    /// Whether there is no field.
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty()
+    }
+
+    /// The fields in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.fields.iter().map(|(name, value)| (name.as_ref(), value.as_ref()))
+    }
+
+    /// Appends the object's text.
+    pub fn write(&self, out: &mut String) {
+        let size: usize = self.fields.iter().map(|(n, v)| n.len() + v.len() + 4).sum();
+        out.reserve(size + 2);
+        out.push('{');
+        for (index, (name, value)) in self.fields.iter().enumerate() {
+            if index > 0 {
+                out.push(',');
+            }
+            push_string(out, name);
+            out.push(':');
+            out.push_str(value);
+        }
+        out.push('}');
+    }
+
+    /// The object's text.
+    pub fn to_text(&self) -> String {
+        let mut out = String::new();
+        self.write(&mut out);
+        out
+    }
+}
+
+/// Appends `text` as a JSON string.
+pub fn push_string(out: &mut String, text: &str) {
+    let plain = text.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\');
+    if plain {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    } else {
+        out.push_str(&string(text));
+    }
+}
+
+/// `text` as a JSON string.
+pub fn string(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+struct Fields;
+
+impl<'de> Visitor<'de> for Fields {
+    type Value = RawObject<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawObject<'de>, A::Error> {
+        let mut fields: Vec<(Cow<'de, str>, Cow<'de, str>)> = Vec::with_capacity(8);
+        while let Some(Key(key)) = map.next_key::<Key<'de>>()? {
+            if fields.iter().any(|(name, _)| *name == key) {
+                return Err(A::Error::custom(format_args!("the key {key:?} stands twice")));
+            }
+            let value: &'de RawValue = map.next_value()?;
+            fields.push((key, Cow::Borrowed(value.get())));
+        }
+        Ok(RawObject { fields })
+    }
+}
+
+struct Key<'a>(Cow<'a, str>);
+
+impl<'de> serde::Deserialize<'de> for Key<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Key<'de>, D::Error> {
+        struct Text;
+        impl<'de> Visitor<'de> for Text {
+            type Value = Key<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Borrowed(text)))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+/// The elements of a JSON array, each still text.
+///
+/// # Errors
+/// `text` is no JSON array.
+pub fn elements(text: &str) -> Result<Vec<&str>, serde_json::Error> {
+    let values: Vec<&RawValue> = serde_json::from_str(text)?;
+    Ok(values.into_iter().map(RawValue::get).collect())
+}
+
+/// Whether `text` nests deeper than `levels`. Reads brackets outside of strings only, so it
+/// costs one pass and no stack; whether the text is JSON is for the parser to say.
+pub fn is_deeper_than(text: &str, levels: usize) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in text.bytes() {
+        if in_string {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_string = false,
+                _ => (),
+            }
+            continue;
+        }
+        match byte {
+            b'"' => in_string = true,
+            b'[' | b'{' => {
+                depth += 1;
+                if depth > levels {
+                    return true;
+                }
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => (),
+        }
+    }
+    false
+}
+
+/// `text` without line ends. In valid JSON they stand between values only, so a blank does as
+/// well; a line of stdio and a line of SSE may not hold them.
+pub fn on_one_line(text: &str) -> Cow<'_, str> {
+    if text.bytes().any(|b| b == b'\n' || b == b'\r') {
+        Cow::Owned(text.replace(['\n', '\r'], " "))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_and_unknown_fields_survive() {
+        let text = r#"{"z":1.50,"a":{"k": [1, 2]},"é\n":null}"#;
+        let mut object = RawObject::parse(text).unwrap();
+        assert_eq!(object.get("z"), Some("1.50"));
+        object.set("a", "7");
+        assert_eq!(object.to_text(), r#"{"z":1.50,"a":7,"é\n":null}"#);
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_is_refused_also_when_written_otherwise() {
+        assert!(RawObject::parse(r#"{"a":1,"a":2}"#).is_err());
+        assert!(RawObject::parse(r#"{"a":1,"\u0061":2}"#).is_err());
+        assert!(RawObject::parse(r#"{"a":1} x"#).is_err());
+        assert!(RawObject::parse("[]").is_err());
+    }
+
+    #[test]
+    fn a_part_shares_its_buffer() {
+        let buffer = Arc::new(r#"{"result":[1,2]}"#.to_owned());
+        let object = RawObject::parse(&buffer).unwrap();
+        let part = Raw::part_of(&buffer, object.get("result").unwrap());
+        assert_eq!(part.get(), "[1,2]");
+        assert!(Arc::ptr_eq(&part.buffer, &buffer));
+        assert_eq!(Raw::part_of(&buffer, "elsewhere").get(), "elsewhere");
+    }
+
+    #[test]
+    fn depth_counts_brackets_outside_strings() {
+        assert!(!is_deeper_than(r#"{"a":"[[[["}"#, 1));
+        assert!(is_deeper_than("[[1]]", 1));
+        assert!(!is_deeper_than(r#"["\"[", []]"#, 2));
+    }
+}

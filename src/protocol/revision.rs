@@ -1,0 +1,108 @@
+//! The protocol's revisions. The only file in which their dates appear.
+
+use std::fmt;
+
+/// The specification's two eras: revisions that have sessions, and those that have none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Era {
+    /// Up to 2025-11-25: `initialize` opens a session.
+    Legacy,
+    /// From 2026-07-28: every request is whole in itself.
+    Modern,
+}
+
+/// A revision of the specification. They have no order: what differs between them is asked for
+/// by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Revision {
+    /// 2024-11-05: HTTP+SSE.
+    V2024_11_05,
+    /// 2025-03-26: Streamable HTTP, batches.
+    V2025_03_26,
+    /// 2025-06-18: the `MCP-Protocol-Version` header, structured results.
+    V2025_06_18,
+    /// 2025-11-25: the last revision with sessions.
+    V2025_11_25,
+}
+
+impl Revision {
+    /// Every revision, newest first.
+    pub const ALL: [Revision; 4] =
+        [Self::V2025_11_25, Self::V2025_06_18, Self::V2025_03_26, Self::V2024_11_05];
+    /// What `initialize` is answered with when the client asks for a revision that is unknown
+    /// or has no `initialize` (2025-11-25, basic/lifecycle, Version Negotiation).
+    pub const LATEST_LEGACY: Revision = Self::V2025_11_25;
+    /// What a Streamable HTTP request without `MCP-Protocol-Version` and without another way to
+    /// tell is taken for (2025-11-25, basic/transports, Protocol Version Header).
+    pub const ASSUMED: Revision = Self::V2025_03_26;
+
+    /// The date that stands on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V2024_11_05 => "2024-11-05",
+            Self::V2025_03_26 => "2025-03-26",
+            Self::V2025_06_18 => "2025-06-18",
+            Self::V2025_11_25 => "2025-11-25",
+        }
+    }
+
+    /// The revision of that date.
+    pub fn parse(text: &str) -> Option<Revision> {
+        Self::ALL.into_iter().find(|revision| revision.as_str() == text)
+    }
+
+    /// Which era the revision belongs to.
+    pub fn era(self) -> Era {
+        match self {
+            Self::V2024_11_05 | Self::V2025_03_26 | Self::V2025_06_18 | Self::V2025_11_25 => {
+                Era::Legacy
+            }
+        }
+    }
+
+    /// The revision that a server answers a client's `initialize` with.
+    pub fn negotiate(requested: &str) -> Revision {
+        Self::parse(requested).unwrap_or(Self::LATEST_LEGACY)
+    }
+
+    /// Whether one POST may hold an array of messages (2025-03-26, basic/transports).
+    pub fn allows_batches(self) -> bool {
+        match self {
+            Self::V2025_03_26 => true,
+            Self::V2024_11_05 | Self::V2025_06_18 | Self::V2025_11_25 => false,
+        }
+    }
+
+    /// Whether requests after `initialize` carry `MCP-Protocol-Version`.
+    pub fn has_version_header(self) -> bool {
+        match self {
+            Self::V2025_06_18 | Self::V2025_11_25 => true,
+            Self::V2024_11_05 | Self::V2025_03_26 => false,
+        }
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Revision;
+
+    #[test]
+    fn every_date_reads_back() {
+        for revision in Revision::ALL {
+            assert_eq!(Revision::parse(revision.as_str()), Some(revision));
+        }
+    }
+
+    #[test]
+    fn an_unknown_revision_is_answered_with_the_latest_legacy_one() {
+        assert_eq!(Revision::negotiate("1999-01-01"), Revision::LATEST_LEGACY);
+        assert_eq!(Revision::negotiate("2026-07-28"), Revision::LATEST_LEGACY);
+        assert_eq!(Revision::negotiate("2025-03-26"), Revision::V2025_03_26);
+    }
+}

@@ -1,0 +1,52 @@
+//! The name of an upstream server.
+
+use std::fmt;
+
+/// A server's key under `mcp_servers` in `config.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServerName(std::sync::Arc<str>);
+
+/// Names that paths of the gateway's own begin with.
+const RESERVED: [&str; 4] = ["tools", "sse", "messages", "mcp"];
+
+impl ServerName {
+    /// The only way to make one: letters, digits, `_` and `-`, never empty, not reserved.
+    pub fn parse(text: &str) -> Option<ServerName> {
+        let ok = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        let reserved = RESERVED.iter().any(|name| name.eq_ignore_ascii_case(text));
+        let valid = !text.is_empty() && !reserved && text.chars().all(ok);
+        valid.then(|| ServerName(text.into()))
+    }
+
+    /// The name as it is written in the configuration.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ServerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::borrow::Borrow<str> for ServerName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ServerName;
+
+    #[test]
+    fn only_letters_digits_dash_and_underscore_make_a_name() {
+        for good in ["a", "my_mcp-server", "9"] {
+            assert!(ServerName::parse(good).is_some(), "{good}");
+        }
+        for bad in ["", "a b", "é", "a/b", "tools", "MCP", "a.b"] {
+            assert!(ServerName::parse(bad).is_none(), "{bad}");
+        }
+    }
+}
