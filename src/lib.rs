@@ -1,5 +1,6 @@
 //! Trunkline: an MCP gateway in one small static binary.
 
+pub mod access;
 pub mod config;
 pub mod error;
 pub mod limits;
