@@ -1,6 +1,7 @@
 //! Trunkline: an MCP gateway in one small static binary.
 
 pub mod access;
+pub mod catalogue;
 pub mod config;
 pub mod error;
 pub mod limits;
