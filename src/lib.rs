@@ -6,6 +6,7 @@ pub mod config;
 pub mod error;
 pub mod limits;
 pub mod protocol;
+pub mod session;
 pub mod thread;
 pub mod upstream;
 pub mod wait;
