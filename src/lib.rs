@@ -2,9 +2,7 @@
 
 pub mod access;
 pub mod catalogue;
-pub mod cli;
 pub mod config;
-pub mod demo;
 pub mod downstream;
 pub mod error;
 pub mod gateway;
@@ -13,7 +11,6 @@ pub mod limits;
 pub mod pipeline;
 pub mod protocol;
 pub mod session;
-pub mod telemetry;
 pub mod thread;
 pub mod upstream;
 pub mod wait;

@@ -282,12 +282,7 @@ pub struct ServerStatus {
     pub upstream: Status,
 }
 
-fn log_call(
-    scope: &Scope,
-    tool: &Tool,
-    took: Duration,
-    answer: &Result<Outcome, CallError>,
-) {
+fn log_call(scope: &Scope, tool: &Tool, took: Duration, answer: &Result<Outcome, CallError>) {
     let outcome = match answer {
         Ok(Outcome::Complete(_)) => "complete".to_owned(),
         Ok(Outcome::Error { error, .. }) => format!("error {}", error.code),

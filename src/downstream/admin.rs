@@ -46,9 +46,8 @@ impl Front {
         } else {
             let names: Vec<&str> = missing.iter().map(ServerName::as_str).collect();
             let what = format!("required servers have not answered yet: {}", names.join(", "));
-            let mut problem = Problem::overloaded(&what);
+            let mut problem = Problem::overloaded(&what).with("missing", names);
             problem.code = "not_ready";
-            problem.details.insert("missing".to_owned(), names.into());
             refuse(responder, &problem);
         }
     }

@@ -54,7 +54,9 @@ impl<'a> Endpoint<'a> {
             }
             [Some("sse"), None, ..] => Endpoint::Sse(None),
             [Some("mcp"), rest @ ..] => under_mcp(None, rest)?,
-            [Some(server), Some("mcp"), a, b, None] => under_mcp(Some(server), [a, b, None, None])?,
+            [Some(server), Some("mcp"), a, b, None] => {
+                under_mcp(Some(server), [a, b, None, None])?
+            }
             [Some(server), Some("sse"), None, ..] => Endpoint::Sse(Some(server)),
             _ => return None,
         })
@@ -96,10 +98,7 @@ impl<'a> Endpoint<'a> {
 }
 
 /// What follows `/mcp`, or `/{server}/mcp`.
-fn under_mcp<'a>(
-    server: Option<&'a str>,
-    rest: [Option<&'a str>; 4],
-) -> Option<Endpoint<'a>> {
+fn under_mcp<'a>(server: Option<&'a str>, rest: [Option<&'a str>; 4]) -> Option<Endpoint<'a>> {
     match (server, rest) {
         (_, [None, ..]) => Some(Endpoint::Mcp(server)),
         (_, [Some("sse"), None, ..]) => Some(Endpoint::Sse(server)),
@@ -138,7 +137,8 @@ mod tests {
 
     #[test]
     fn other_paths_lead_nowhere() {
-        for path in ["/", "", "mcp", "/mcp//", "/mcp/tools/list/x", "/a/b", "/mcp/a/b", "/mcp/a/b/c/d"]
+        for path in
+            ["/", "", "mcp", "/mcp//", "/mcp/tools/list/x", "/a/b", "/mcp/a/b", "/mcp/a/b/c/d"]
         {
             assert_eq!(Endpoint::find(path), None, "{path:?}");
         }

@@ -2,20 +2,18 @@
 
 use std::sync::Arc;
 
-use super::rest::query_value;
 use super::reply::{self, Problem, STREAM_HEADERS};
 use super::requests::{self, Answer, Body, SessionRequest};
+use super::rest::query_value;
 use super::{Front, Transport};
 use crate::access::policy::Scope;
 use crate::http::{Head, Request, Responder};
 use crate::protocol::call::{CallSink, Notice};
 use crate::protocol::headers::{self, EVENT_STREAM};
-use crate::protocol::jsonrpc::{
-    self, Message, RequestId, around_result, error_response, notification,
-};
+use crate::protocol::jsonrpc::{self, Message, around_result, error_response, notification};
 use crate::protocol::legacy;
 use crate::protocol::method::{Method, notification as names};
-use crate::protocol::raw::{RawObject, on_one_line};
+use crate::protocol::raw::on_one_line;
 use crate::protocol::sse;
 use crate::session::{Door, EventSink, Session};
 
@@ -111,7 +109,9 @@ impl Front {
         }
         let id = query_value(head.query.as_deref(), "session_id")
             .filter(|id| !id.is_empty())
-            .ok_or_else(|| Problem::bad_transport("\"session_id\" is missing in the query."))?;
+            .ok_or_else(|| {
+            Problem::bad_transport("\"session_id\" is missing in the query.")
+        })?;
         self.session(&id, scope, Door::HttpSse).ok_or_else(Problem::unknown_session)
     }
 
@@ -124,7 +124,7 @@ impl Front {
             self.introduce(session, params)
         } else {
             let request = SessionRequest { id, method, params };
-            let mut sink = SseSink { session, token: token_of(params) };
+            let mut sink = SseSink { session };
             self.answer(session, scope, &request, &mut sink)
         };
         match answer {
@@ -154,12 +154,6 @@ impl Front {
     }
 }
 
-fn token_of(params: Option<&str>) -> Option<String> {
-    let params = RawObject::parse(params?).ok()?;
-    let meta = RawObject::parse(params.get("_meta")?).ok()?;
-    meta.get("progressToken").map(str::to_owned)
-}
-
 /// Queues one message on the session's stream.
 fn send(session: &Session, before: &str, data: &str, after: &str) {
     let Some(stream) = session.stream() else { return };
@@ -175,15 +169,12 @@ fn send(session: &Session, before: &str, data: &str, after: &str) {
 
 struct SseSink<'a> {
     session: &'a Session,
-    token: Option<String>,
 }
 
 impl CallSink for SseSink<'_> {
     fn notice(&mut self, notice: Notice) {
-        let Notice::Progress(params) = notice else { return };
-        let Some(token) = &self.token else { return };
-        if let Ok(params) = legacy::with_progress_token(params.get(), token) {
-            send(self.session, "", &notification(names::PROGRESS, Some(&params)), "");
+        if let Notice::Progress(params) = notice {
+            send(self.session, "", &notification(names::PROGRESS, Some(params.get())), "");
         }
     }
 

@@ -227,7 +227,6 @@ impl Handler for Front {
     }
 
     fn handle(&self, request: Request, responder: Responder) {
-        let responder = cors(&request.head, responder);
         match self.gate(&request.head) {
             Ok(admitted) => self.dispatch(&admitted, &request, responder),
             Err(problem) => refuse(&problem, Endpoint::find(&request.head.path), responder),

@@ -35,7 +35,7 @@ pub struct Problem {
     /// A sentence for the client.
     pub message: String,
     /// Further members of the error, and of JSON-RPC's `data`.
-    pub details: serde_json::Map<String, serde_json::Value>,
+    pub details: Vec<(&'static str, serde_json::Value)>,
     /// Further headers.
     pub headers: Vec<(&'static str, String)>,
 }
@@ -47,13 +47,14 @@ impl Problem {
             code,
             rpc_code,
             message: message.into(),
-            details: serde_json::Map::new(),
+            details: Vec::new(),
             headers: Vec::new(),
         }
     }
 
-    fn with(mut self, key: &str, value: impl Into<serde_json::Value>) -> Problem {
-        self.details.insert(key.to_owned(), value.into());
+    /// Adds a member to the error.
+    pub fn with(mut self, key: &'static str, value: impl Into<serde_json::Value>) -> Problem {
+        self.details.push((key, value.into()));
         self
     }
 
@@ -215,10 +216,14 @@ impl Problem {
         }
     }
 
+    fn details(&self) -> impl Iterator<Item = (String, serde_json::Value)> {
+        self.details.iter().map(|(key, value)| ((*key).to_owned(), value.clone()))
+    }
+
     /// As a JSON-RPC error.
     pub fn to_rpc(&self) -> RpcError {
         let data = (!self.details.is_empty())
-            .then(|| serde_json::Value::Object(self.details.clone()).to_string());
+            .then(|| serde_json::Value::Object(self.details().collect()).to_string());
         RpcError {
             code: self.rpc_code,
             message: self.message.clone(),
@@ -228,21 +233,15 @@ impl Problem {
 
     /// The body in a REST dialect.
     pub fn rest_body(&self, dialect: Dialect) -> String {
+        let (outer, word) = match dialect {
+            Dialect::Plain => ("error", "code"),
+            Dialect::Litellm => ("detail", "error"),
+        };
         let mut error = serde_json::Map::new();
-        match dialect {
-            Dialect::Plain => {
-                error.insert("code".to_owned(), self.code.into());
-                error.insert("message".to_owned(), self.message.clone().into());
-                error.extend(self.details.clone());
-                serde_json::json!({ "error": error }).to_string()
-            }
-            Dialect::Litellm => {
-                error.insert("error".to_owned(), self.code.into());
-                error.insert("message".to_owned(), self.message.clone().into());
-                error.extend(self.details.clone());
-                serde_json::json!({ "detail": error }).to_string()
-            }
-        }
+        error.insert(word.to_owned(), self.code.into());
+        error.insert("message".to_owned(), self.message.clone().into());
+        error.extend(self.details());
+        serde_json::json!({ outer: error }).to_string()
     }
 
     /// The body as an endpoint's clients expect it.

@@ -11,7 +11,7 @@ use crate::catalogue::Health;
 use crate::error::CallError;
 use crate::limits::{BATCH_MESSAGES_MAX, JSON_DEPTH_MAX};
 use crate::pipeline::{ToolList, Wish};
-use crate::protocol::call::{Caller, CallSink, Outcome};
+use crate::protocol::call::{CallSink, Caller, Notice, Outcome};
 use crate::protocol::jsonrpc::{Malformed, Message, RequestId, RpcError, code};
 use crate::protocol::legacy;
 use crate::protocol::method::{Method, notification};
@@ -136,9 +136,13 @@ impl Front {
     }
 
     fn answer_list(&self, scope: &Scope, params: Option<&str>) -> Answer {
-        let cursor = params.and_then(|text| RawObject::parse(text).ok()?.get("cursor").map(str::len));
+        let cursor =
+            params.and_then(|text| RawObject::parse(text).ok()?.get("cursor").map(str::len));
         if cursor.is_some() {
-            return Answer::error(code::INVALID_PARAMS, "The cursor is none of this gateway's.");
+            return Answer::error(
+                code::INVALID_PARAMS,
+                "The cursor is none of this gateway's.",
+            );
         }
         match self.pipeline.list_tools(scope, None) {
             Ok(list) => Answer::Result(Raw::from_valid(list_result(&list))),
@@ -169,12 +173,34 @@ impl Front {
             Ok(in_flight) => in_flight,
             Err(refused) => return refused_entry(refused),
         };
-        match self.pipeline.call_tool(scope, Wish::default(), call, &wait, sink) {
+        let token = call.progress_token.clone();
+        let mut sink = UnderToken { token, inner: sink };
+        match self.pipeline.call_tool(scope, Wish::default(), call, &wait, &mut sink) {
             Ok(Outcome::Complete(result)) => Answer::Result(result),
             Ok(Outcome::Error { error, .. }) => Answer::Error(error),
             Err(CallError::Cancelled) => Answer::None,
             Err(error) => Answer::Error(Problem::from_call(&error).to_rpc()),
         }
+    }
+}
+
+/// Gives progress the token that the client chose.
+struct UnderToken<'a> {
+    token: Option<String>,
+    inner: &'a mut dyn CallSink,
+}
+
+impl CallSink for UnderToken<'_> {
+    fn notice(&mut self, notice: Notice) {
+        let Notice::Progress(params) = &notice else { return self.inner.notice(notice) };
+        let Some(token) = &self.token else { return };
+        if let Ok(params) = legacy::with_progress_token(params.get(), token) {
+            self.inner.notice(Notice::Progress(Raw::from_valid(params)));
+        }
+    }
+
+    fn silence(&mut self) {
+        self.inner.silence();
     }
 }
 
@@ -212,7 +238,8 @@ fn list_result(list: &ToolList) -> String {
         out.push_str(",\"_meta\":{");
         push_string(&mut out, UPSTREAMS_META);
         out.push(':');
-        let told = unwell.iter().map(|(server, health)| server_outcome(server.as_str(), health));
+        let told =
+            unwell.iter().map(|(server, health)| server_outcome(server.as_str(), health));
         out.push_str(&serde_json::Value::Array(told.collect()).to_string());
         out.push('}');
     }

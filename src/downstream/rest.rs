@@ -50,7 +50,9 @@ impl Front {
         });
         // A client that is gone needs no answer.
         match list {
-            Ok(list) => reply::send_json(responder, &[list_body(&list, dialect).as_bytes()]).ok(),
+            Ok(list) => {
+                reply::send_json(responder, &[list_body(&list, dialect).as_bytes()]).ok()
+            }
             Err(problem) => problem.send(responder, &problem.rest_body(dialect)).ok(),
         };
     }

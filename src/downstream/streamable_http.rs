@@ -15,7 +15,7 @@ use crate::protocol::jsonrpc::{
 };
 use crate::protocol::legacy;
 use crate::protocol::method::{Method, notification as names};
-use crate::protocol::raw::{RawObject, on_one_line};
+use crate::protocol::raw::on_one_line;
 use crate::protocol::revision::Revision;
 use crate::protocol::sse;
 use crate::session::{Door, Session};
@@ -32,8 +32,7 @@ impl Front {
         if session_id.is_none() {
             return self.post_without_session(request, &scope, responder);
         }
-        let session =
-            session_id.and_then(|id| self.session(id, &scope, Door::StreamableHttp));
+        let session = session_id.and_then(|id| self.session(id, &scope, Door::StreamableHttp));
         let revision = session.as_ref().and_then(|s| s.caller()).map(|c| c.revision);
         let body = match requests::read_body(&request.body, revision) {
             Ok(body) => body,
@@ -110,8 +109,7 @@ impl Front {
         let owner = self.owner(scope);
         match self.sessions.open(Door::StreamableHttp, owner, Some(read.caller)) {
             Ok(session) => {
-                let text =
-                    jsonrpc::response(id, requests::initialize_result(revision).get());
+                let text = jsonrpc::response(id, requests::initialize_result(revision).get());
                 let headers = [("Content-Type", JSON), (headers::SESSION_ID, &session.id)];
                 responder.respond(reply::OK, &headers, &[text.as_bytes()]).ok();
             }
@@ -133,7 +131,7 @@ impl Front {
             responder.respond(reply::ACCEPTED, &[], &[]).ok();
             return;
         };
-        let mut stream = PostStream::new(responder, token_of(params.as_deref()));
+        let mut stream = PostStream::new(responder);
         let request = SessionRequest { id, method, params: params.as_deref() };
         let answer = self.answer(session, scope, &request, &mut stream);
         stream.finish(id, &answer);
@@ -146,12 +144,11 @@ impl Front {
         messages: Vec<Result<Message<'_>, Malformed>>,
         responder: Responder,
     ) {
-        let mut stream = PostStream::new(responder, None);
+        let mut stream = PostStream::new(responder);
         let mut texts = Vec::with_capacity(messages.len());
         for message in &messages {
             match message {
                 Ok(Message::Request { id, method, params }) => {
-                    stream.token = token_of(params.as_deref());
                     let request = SessionRequest { id, method, params: params.as_deref() };
                     match self.answer(session, scope, &request, &mut stream) {
                         Answer::Result(result) => {
@@ -278,23 +275,15 @@ fn unsupported_version(version: &str) -> Problem {
     ))
 }
 
-fn token_of(params: Option<&str>) -> Option<String> {
-    let params = RawObject::parse(params?).ok()?;
-    let meta = RawObject::parse(params.get("_meta")?).ok()?;
-    meta.get("progressToken").map(str::to_owned)
-}
-
 /// The answer to a POST: plain JSON, or an event stream once something comes before the result.
 struct PostStream {
     responder: Option<Responder>,
     open: Option<OpenResponse>,
-    /// The client's token for the request that is being answered.
-    token: Option<String>,
 }
 
 impl PostStream {
-    fn new(responder: Responder, token: Option<String>) -> PostStream {
-        PostStream { responder: Some(responder), open: None, token }
+    fn new(responder: Responder) -> PostStream {
+        PostStream { responder: Some(responder), open: None }
     }
 
     /// Makes the answer a stream, if it is none yet.
@@ -372,10 +361,8 @@ impl PostStream {
 
 impl CallSink for PostStream {
     fn notice(&mut self, notice: Notice) {
-        let Notice::Progress(params) = notice else { return };
-        let Some(token) = self.token.clone() else { return };
-        if let Ok(params) = legacy::with_progress_token(params.get(), &token) {
-            self.event("", &notification(names::PROGRESS, Some(&params)), "");
+        if let Notice::Progress(params) = notice {
+            self.event("", &notification(names::PROGRESS, Some(params.get())), "");
         }
     }
 
