@@ -4,6 +4,7 @@ pub mod config;
 pub mod error;
 pub mod limits;
 pub mod protocol;
+pub mod telemetry;
 pub mod thread;
 pub mod upstream;
 pub mod wait;
