@@ -1,6 +1,7 @@
 //! Trunkline: an MCP gateway in one small static binary.
 
 pub mod config;
+pub mod demo;
 pub mod error;
 pub mod limits;
 pub mod protocol;
