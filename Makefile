@@ -28,8 +28,8 @@ lint: ## clippy without a warning, and the optional engine compiles
 	cargo check --locked --features tiny_http
 
 .PHONY: test
-test: ## all tests, those with injected faults too
-	cargo test --locked --features fault_injection
+test: ## all tests that need only the Rust toolchain
+	cargo test --locked
 
 .PHONY: doc
 doc: ## the documentation, its links checked
