@@ -1,5 +1,6 @@
 //! Trunkline: an MCP gateway in one small static binary.
 
+pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod error;
