@@ -1,7 +1,8 @@
-//! Trunkline: an MCP gateway in one small static binary.
+#![doc = include_str!("README.md")]
 
 pub mod access;
 pub mod catalogue;
+pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod downstream;

@@ -162,17 +162,12 @@ fn check_keys(reader: &Reader<'_>, raw: &RawConfig) -> Vec<ApiKey> {
 fn hash(reader: &Reader<'_>, at: &str, secret: &RawSecret) -> Option<[u8; 32]> {
     match secret {
         RawSecret::Key(key) => {
-            // What no header can carry can never match.
-            let usable =
-                !key.value.is_empty() && key.value.bytes().all(|b| b.is_ascii_graphic());
-            if !usable {
-                reader.problem(
-                    format!("{at}/key"),
-                    "must be one or more visible ASCII characters",
-                );
-                return None;
+            let hash = hash_key(&key.value);
+            if hash.is_none() {
+                let what = "must be printable ASCII characters without spaces at the ends";
+                reader.problem(format!("{at}/key"), what);
             }
-            Some(sha256(key.value.as_bytes()))
+            hash
         }
         RawSecret::Sha256(digits) => {
             let bytes = syntax::sha256(&digits.value);
@@ -184,12 +179,14 @@ fn hash(reader: &Reader<'_>, at: &str, secret: &RawSecret) -> Option<[u8; 32]> {
     }
 }
 
-/// SHA-256 of `bytes`.
-pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-    let mut out = [0; 32];
-    out.copy_from_slice(digest.as_ref());
-    out
+/// SHA-256 of a key, as `sha256` in the configuration has it. Nothing for a key that no header
+/// can carry: it could never match.
+pub fn hash_key(key: &str) -> Option<[u8; 32]> {
+    if key.is_empty() || key.contains('\t') || !syntax::is_header_value(key) {
+        return None;
+    }
+    let digest = ring::digest::digest(&ring::digest::SHA256, key.as_bytes());
+    digest.as_ref().try_into().ok()
 }
 
 fn key_servers(reader: &Reader<'_>, list: &[Placed], servers: &[RawServer]) -> Vec<ServerName> {

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use bounds::limit_keys;
+pub use check::hash_key;
 pub use expand::Environment;
 pub use file::{API_KEY_KEYS, KEYS, LOG_KEYS, SERVER_KEYS, TRANSPORT_KEYS};
 
@@ -57,8 +58,7 @@ impl Config {
     /// Every problem found, or the one that the file cannot be read.
     pub fn load(path: &Path, overrides: &Overrides) -> Result<Config, Vec<Problem>> {
         let text = std::fs::read_to_string(path).map_err(|error| {
-            let what = format!("cannot read {}: {error}", path.display());
-            vec![Problem { at: String::new(), what }]
+            vec![Problem { at: String::new(), what: format!("cannot be read: {error}") }]
         })?;
         Config::parse(&text, &|name| std::env::var(name).ok(), overrides)
     }
