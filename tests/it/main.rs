@@ -9,4 +9,6 @@
 
 mod support;
 
+mod rest;
+mod streamable_http;
 mod support_selftest;

@@ -58,3 +58,13 @@ pub(crate) fn in_background<T: Send + 'static>(
 ) -> std::thread::JoinHandle<T> {
     std::thread::Builder::new().spawn(body).unwrap()
 }
+
+/// Fails if `is_so` stops being true within `time`. For absences, which no event can prove.
+#[track_caller]
+pub(crate) fn stays_so(what: &str, time: Duration, is_so: impl Fn() -> bool) {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        assert!(is_so(), "no longer so: {what}");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
