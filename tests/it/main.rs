@@ -7,8 +7,10 @@
     reason = "a test fails where it is surprised"
 )]
 
-mod support;
-
+mod children;
+mod http_sse;
 mod rest;
 mod streamable_http;
+mod support;
 mod support_selftest;
+mod upstreams;

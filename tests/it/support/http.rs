@@ -547,6 +547,11 @@ impl EventStream {
         }
     }
 
+    /// Comment lines seen so far.
+    pub(crate) fn n_comments(&self) -> usize {
+        self.events.n_comments
+    }
+
     /// The next event, which must come.
     #[track_caller]
     pub(crate) fn next(&mut self) -> Event {
