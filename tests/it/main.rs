@@ -8,8 +8,13 @@
 )]
 
 mod children;
+mod exit_codes;
 mod http_sse;
+mod keys;
+mod names;
 mod rest;
+mod start_order;
+mod stopping;
 mod streamable_http;
 mod support;
 mod support_selftest;

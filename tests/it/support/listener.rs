@@ -54,7 +54,7 @@ struct Shared {
 
 /// Ports below the range that the system gives to outgoing connections, so that one which is
 /// free now is still free when a server comes back to it.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = u16::try_from(std::process::id() % 100).unwrap() * 100;
     loop {
