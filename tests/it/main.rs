@@ -1,4 +1,23 @@
-//! The one integration binary.
+//! The one integration binary: the gateway as a real process, between clients that speak by
+//! hand and scripted servers; and the rules that the sources must obey.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails where it is surprised"
+)]
 
+mod children;
 mod cli;
 mod config_files;
+mod exit_codes;
+mod http_sse;
+mod keys;
+mod names;
+mod rest;
+mod start_order;
+mod stopping;
+mod streamable_http;
+mod support;
+mod support_selftest;
+mod upstreams;

@@ -1,0 +1,139 @@
+//! How a run ends: what is in flight finishes, streams end properly, nothing waits for ever.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::support::gateway::Gateway;
+use crate::support::http::{Request, try_exchange};
+use crate::support::mcp_sse::SseClient;
+use crate::support::upstream_http::HttpUpstream;
+use crate::support::wait_until;
+
+fn config(upstream: &HttpUpstream, drain_ms: u64) -> Value {
+    json!({
+        "limits": { "drain_ms": drain_ms },
+        "mcp_servers": { "s": { "url": upstream.url(), "transport": "http" } },
+    })
+}
+
+fn slow_call() -> Request {
+    Request::post("/mcp/tools/call", &json!({"name": "slow"}))
+}
+
+/// Waits until new work is refused: by the system, or with 503.
+#[track_caller]
+fn wait_until_it_drains(address: &str) {
+    wait_until("new work is refused", || {
+        let call = Request::post("/mcp/tools/call", &json!({"name": "echo"}));
+        try_exchange(address, &call).map_or(true, |answer| answer.status() == 503)
+    });
+}
+
+#[test]
+fn calls_in_flight_finish() {
+    let upstream = HttpUpstream::start();
+    let gateway = Gateway::started(config(&upstream, 20_000));
+    let client = gateway.mcp();
+    let mut rest = gateway.connect();
+    rest.send(&slow_call());
+    let mut mcp = client.start_call(&json!(1), "slow", &json!({}));
+    upstream.wait_for_slow(2);
+    gateway.signal(Signal::TERM);
+    wait_until_it_drains(gateway.address());
+    upstream.release_slow();
+    assert_eq!(rest.answer().expect(200).json()["content"][0]["text"], "slow ");
+    assert!(mcp.answer().expect(200).message()["result"].is_object());
+    assert_eq!(gateway.wait_for_end().code, Some(0));
+    assert!(upstream.seen().cancellations.is_empty());
+}
+
+#[test]
+fn an_interrupt_drains_as_well() {
+    let upstream = HttpUpstream::start();
+    let gateway = Gateway::started(config(&upstream, 20_000));
+    gateway.signal(Signal::INT);
+    assert_eq!(gateway.wait_for_end().code, Some(0));
+}
+
+#[test]
+fn open_streams_end_properly_and_soon() {
+    let upstream = HttpUpstream::start();
+    let gateway = Gateway::started(config(&upstream, 20_000));
+    let client = gateway.mcp();
+    let mut stream = client.listen();
+    let mut old = SseClient::open(gateway.address(), "/sse");
+    let idle = gateway.connect();
+    let started = Instant::now();
+    gateway.signal(Signal::TERM);
+    stream.expect_end();
+    old.stream.expect_end();
+    assert_eq!(gateway.wait_for_end().code, Some(0));
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    drop(idle);
+}
+
+#[test]
+fn upstream_sessions_are_ended() {
+    let upstream = HttpUpstream::start();
+    let gateway = Gateway::started(config(&upstream, 5000));
+    gateway.call("echo", &json!({})).expect(200);
+    assert_eq!(gateway.stop().code, Some(0));
+    assert_eq!(upstream.n_deleted(), 1);
+}
+
+#[test]
+fn a_hung_upstream_is_cut_off_at_the_bound() {
+    let upstream = HttpUpstream::start();
+    let gateway = Gateway::started(config(&upstream, 500));
+    let mut call = gateway.connect();
+    call.send(&slow_call());
+    upstream.wait_for_slow(1);
+    let started = Instant::now();
+    gateway.signal(Signal::TERM);
+    // Whoever waited is told so or cut off, but does not wait on.
+    if let Ok(answer) = call.try_answer() {
+        assert_eq!(answer.status(), 503, "{answer}");
+    }
+    assert_eq!(gateway.wait_for_end().code, Some(0));
+    let elapsed = started.elapsed();
+    assert!(elapsed >= Duration::from_millis(450), "{elapsed:?}");
+    assert!(elapsed < Duration::from_secs(5), "{elapsed:?}");
+}
+
+#[test]
+fn an_upstream_that_never_answers_does_not_keep_the_process() {
+    let upstream = HttpUpstream::absent();
+    upstream.listener.hang();
+    upstream.come();
+    let gateway = Gateway::with(config(&upstream, 500)).start();
+    wait_until("it is asked", || upstream.listener.n_requests() > 0);
+    let started = Instant::now();
+    assert_eq!(gateway.stop().code, Some(0));
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let upstream = HttpUpstream::start();
+    let gateway = Gateway::started(config(&upstream, 60_000));
+    let mut call = gateway.connect();
+    call.send(&slow_call());
+    upstream.wait_for_slow(1);
+    gateway.signal(Signal::TERM);
+    wait_until_it_drains(gateway.address());
+    let started = Instant::now();
+    gateway.signal(Signal::TERM);
+    gateway.wait_for_end();
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_stop_before_anything_was_asked_is_clean() {
+    let absent = HttpUpstream::absent();
+    let gateway = Gateway::with(config(&absent, 5000)).start();
+    let started = Instant::now();
+    assert_eq!(gateway.stop().code, Some(0));
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+}

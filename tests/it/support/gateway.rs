@@ -1,0 +1,439 @@
+//! The gateway as its users run it: the real binary with a configuration file, on port 0.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use super::http::{Connection, Request, Response, exchange, try_exchange};
+use super::mcp::McpClient;
+use super::{DEADLINE, in_background, unique, wait_for};
+
+/// What the REST list says of an upstream that is well.
+pub(crate) const OUTCOME_OK: &str = "ok";
+/// The `_meta` key under which MCP lists tell of upstreams that are not well.
+pub(crate) const META_UPSTREAMS: &str = "trunkline/upstreams";
+
+/// How a gateway is to be started.
+#[derive(Debug)]
+pub(crate) struct Builder {
+    config: Value,
+    env: Vec<(String, String)>,
+    args: Vec<String>,
+    has_stdin: bool,
+}
+
+/// A running gateway. Dropping it kills it.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    child: Child,
+    address: String,
+    key: Option<String>,
+    config: Value,
+    stderr: Arc<Lines>,
+    reading: Option<JoinHandle<()>>,
+    directory: Directory,
+}
+
+/// A run that ended by itself.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stderr: String,
+}
+
+/// A directory of its own that goes with the test.
+#[derive(Debug)]
+pub(crate) struct Directory(PathBuf);
+
+impl Directory {
+    pub(crate) fn new() -> Directory {
+        let path = std::env::temp_dir().join(unique("trunkline-it"));
+        std::fs::create_dir_all(&path).unwrap();
+        Directory(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+/// What was written to standard error so far.
+#[derive(Debug, Default)]
+struct Lines {
+    lines: Mutex<(Vec<String>, bool)>,
+    changed: Condvar,
+}
+
+impl Lines {
+    fn read(&self, stream: impl std::io::Read) {
+        for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            self.lines.lock().unwrap().0.push(line);
+            self.changed.notify_all();
+        }
+        self.lines.lock().unwrap().1 = true;
+        self.changed.notify_all();
+    }
+
+    /// The first line in which `pick` finds something; nothing if the stream ends before.
+    fn wait_for<T>(&self, limit: Duration, pick: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let deadline = Instant::now() + limit;
+        let mut lines = self.lines.lock().unwrap();
+        loop {
+            if let Some(found) = lines.0.iter().find_map(|line| pick(line)) {
+                return Some(found);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if lines.1 || left.is_zero() {
+                return None;
+            }
+            lines = self.changed.wait_timeout(lines, left).unwrap().0;
+        }
+    }
+
+    fn text(&self) -> String {
+        self.lines.lock().unwrap().0.join("\n")
+    }
+}
+
+/// The program that is tested.
+pub(crate) fn binary() -> &'static str {
+    env!("CARGO_BIN_EXE_trunkline")
+}
+
+/// The scripted stdio server, which cargo builds beside the tests.
+pub(crate) fn scripted_child() -> String {
+    let tests = std::env::current_exe().unwrap();
+    let profile = tests.parent().and_then(Path::parent).unwrap();
+    let child = profile.join("examples").join("scripted_child");
+    assert!(child.exists(), "cargo test builds {}", child.display());
+    child.to_str().unwrap().to_owned()
+}
+
+/// The configuration of a stdio server that runs the scripted child.
+pub(crate) fn stdio(args: &[&str]) -> Value {
+    json!({ "transport": "stdio", "command": scripted_child(), "args": args })
+}
+
+impl Builder {
+    /// Sets an environment variable of the gateway.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Builder {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A further argument of `serve`.
+    pub(crate) fn arg(mut self, arg: &str) -> Builder {
+        self.args.push(arg.to_owned());
+        self
+    }
+
+    /// Starts it with its standard input closed.
+    pub(crate) fn without_stdin(mut self) -> Builder {
+        self.has_stdin = false;
+        self
+    }
+
+    fn spawn(self) -> (Gateway, Arc<Lines>) {
+        let directory = Directory::new();
+        let path = directory.path().join("config.json");
+        std::fs::write(&path, serde_json::to_string_pretty(&self.config).unwrap()).unwrap();
+        let mut command = Command::new(binary());
+        command.arg("serve").arg("--config").arg(&path).args(&self.args);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        command.current_dir(directory.path());
+        command.stdin(if self.has_stdin { Stdio::piped() } else { Stdio::null() });
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let stderr = Arc::new(Lines::default());
+        let stream = child.stderr.take().unwrap();
+        let lines = stderr.clone();
+        let reading = Some(in_background(move || lines.read(stream)));
+        let key = self.config["api_keys"][0]["key"].as_str().map(str::to_owned);
+        let gateway = Gateway {
+            child,
+            address: String::new(),
+            key,
+            config: self.config,
+            stderr: stderr.clone(),
+            reading,
+            directory,
+        };
+        (gateway, stderr)
+    }
+
+    /// Starts it and waits until it listens.
+    #[track_caller]
+    pub(crate) fn start(self) -> Gateway {
+        self.try_start().unwrap_or_else(|ended| panic!("the gateway ended: {ended:?}"))
+    }
+
+    /// Starts it and waits until it listens, or has ended.
+    pub(crate) fn try_start(self) -> Result<Gateway, Ended> {
+        let (mut gateway, stderr) = self.spawn();
+        let address = stderr.wait_for(DEADLINE, |line| {
+            let (_, rest) = line.split_once("listening on http://")?;
+            let end = rest.find(|c: char| c.is_whitespace() || c == '"' || c == ',');
+            Some(rest[..end.unwrap_or(rest.len())].trim_end_matches('/').to_owned())
+        });
+        match address {
+            Some(address) => {
+                gateway.address = address;
+                Ok(gateway)
+            }
+            None => Err(gateway.wait_for_end()),
+        }
+    }
+}
+
+impl Gateway {
+    /// A gateway with this configuration; `listen` is filled in where it is missing.
+    pub(crate) fn with(mut config: Value) -> Builder {
+        let object = config.as_object_mut().unwrap();
+        object.entry("listen").or_insert_with(|| json!("127.0.0.1:0"));
+        Builder { config, env: Vec::new(), args: Vec::new(), has_stdin: true }
+    }
+
+    /// A gateway in front of one server called `s`, over Streamable HTTP, all of it ready.
+    #[track_caller]
+    pub(crate) fn before(url: &str) -> Gateway {
+        Gateway::started(json!({ "mcp_servers": { "s": { "url": url, "transport": "http" } } }))
+    }
+
+    /// A gateway with this configuration, all its upstreams ready.
+    #[track_caller]
+    pub(crate) fn started(config: Value) -> Gateway {
+        let gateway = Gateway::with(config).start();
+        gateway.wait_ready();
+        gateway
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where its configuration lies.
+    pub(crate) fn config_path(&self) -> PathBuf {
+        self.directory.path().join("config.json")
+    }
+
+    /// Everything that it has written to standard error.
+    pub(crate) fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// Waits for a line of standard error with this text.
+    #[track_caller]
+    pub(crate) fn wait_for_line(&self, text: &str) -> String {
+        let found =
+            self.stderr.wait_for(DEADLINE, |line| line.contains(text).then(|| line.to_owned()));
+        found.unwrap_or_else(|| panic!("no line with {text:?}:\n{}", self.stderr()))
+    }
+
+    /// A GET with the first key of the configuration, if there is one.
+    #[track_caller]
+    pub(crate) fn get(&self, target: &str) -> Response {
+        exchange(&self.address, &self.with_own_key(Request::get(target)))
+    }
+
+    #[track_caller]
+    pub(crate) fn post(&self, target: &str, body: &Value) -> Response {
+        exchange(&self.address, &self.with_own_key(Request::post(target, body)))
+    }
+
+    /// Any request as it is.
+    #[track_caller]
+    pub(crate) fn send(&self, request: &Request) -> Response {
+        exchange(&self.address, request)
+    }
+
+    #[track_caller]
+    pub(crate) fn connect(&self) -> Connection {
+        Connection::open(&self.address)
+    }
+
+    fn with_own_key(&self, request: Request) -> Request {
+        match &self.key {
+            Some(key) => request.header("Authorization", &format!("Bearer {key}")),
+            None => request,
+        }
+    }
+
+    /// REST: calls a tool.
+    #[track_caller]
+    pub(crate) fn call(&self, tool: &str, arguments: &Value) -> Response {
+        self.post("/mcp/tools/call", &json!({ "name": tool, "arguments": arguments }))
+    }
+
+    /// REST: calls a tool which must succeed; gives the first text of its result.
+    #[track_caller]
+    pub(crate) fn call_text(&self, tool: &str, arguments: &Value) -> String {
+        let answer = self.call(tool, arguments).expect(200);
+        answer.json()["content"][0]["text"].as_str().unwrap().to_owned()
+    }
+
+    /// REST: the list.
+    #[track_caller]
+    pub(crate) fn list(&self) -> Value {
+        self.get("/mcp/tools/list").expect(200).json()
+    }
+
+    /// REST: the offered names in their order.
+    #[track_caller]
+    pub(crate) fn tool_names(&self) -> Vec<String> {
+        names_in(&self.list())
+    }
+
+    /// The entry of `/status` about one server, whether the servers stand in an array or in an
+    /// object.
+    #[track_caller]
+    pub(crate) fn status_of(&self, server: &str) -> Value {
+        let status = self.get("/status").expect(200).json();
+        entry_of(&status["upstreams"], server)
+            .unwrap_or_else(|| panic!("no upstream {server:?} in {status}"))
+    }
+
+    /// A Streamable HTTP client in a session of its own.
+    #[track_caller]
+    pub(crate) fn mcp(&self) -> McpClient {
+        match &self.key {
+            Some(key) => McpClient::new(&self.address).with_key(key).opened(),
+            None => McpClient::open(&self.address),
+        }
+    }
+
+    /// Waits until every server that is not disabled is well and listed.
+    #[track_caller]
+    pub(crate) fn wait_ready(&self) {
+        let servers = self.config.get("mcp_servers").or(self.config.get("mcpServers"));
+        let servers: Vec<String> = servers
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+            .filter(|(_, server)| server["disabled"] != json!(true))
+            .map(|(name, _)| name.clone())
+            .collect();
+        self.wait_until_well(&servers.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+
+    /// Waits until these servers are well and listed.
+    #[track_caller]
+    pub(crate) fn wait_until_well(&self, servers: &[&str]) {
+        let mut last = String::new();
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let request = self.with_own_key(Request::get("/mcp/tools/list"));
+            if let Ok(answer) = try_exchange(&self.address, &request) {
+                let list: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+                let is_well = |name: &&str| {
+                    entry_of(&list["upstreams"], name)
+                        .is_some_and(|entry| entry["outcome"] == OUTCOME_OK)
+                };
+                if servers.iter().all(is_well) {
+                    return;
+                }
+                last = answer.to_string();
+            }
+            assert!(Instant::now() < deadline, "{servers:?} are not well: {last}");
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits until this name is offered.
+    #[track_caller]
+    pub(crate) fn wait_for_tool(&self, name: &str) {
+        wait_for(&format!("{name} is listed"), || {
+            self.tool_names().iter().any(|tool| tool == name).then_some(())
+        });
+    }
+
+    /// Sends a signal.
+    #[track_caller]
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(pid(self.child.id()), signal).unwrap();
+    }
+
+    /// Waits for the process's end; it must come by itself.
+    #[track_caller]
+    pub(crate) fn wait_for_end(mut self) -> Ended {
+        let status = wait_for("the gateway ends", || self.child.try_wait().unwrap());
+        if let Some(reading) = self.reading.take() {
+            drop(reading.join());
+        }
+        Ended { code: status.code(), stderr: self.stderr.text() }
+    }
+
+    /// SIGTERM, and what came of it.
+    #[track_caller]
+    pub(crate) fn stop(self) -> Ended {
+        self.signal(Signal::TERM);
+        self.wait_for_end()
+    }
+
+    /// The most memory that it ever held, in bytes.
+    pub(crate) fn peak_rss_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        let kilobytes: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        kilobytes * 1024
+    }
+}
+
+impl Drop for Gateway {
+    #[expect(clippy::print_stderr, reason = "the harness shows it beside the failure")]
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if std::thread::panicking() {
+            eprintln!("--- what the gateway wrote ---\n{}\n---", self.stderr.text());
+        }
+    }
+}
+
+/// The names of the tools in a list, in their order.
+pub(crate) fn names_in(list: &Value) -> Vec<String> {
+    let tools = list["tools"].as_array().unwrap_or_else(|| panic!("no tools in {list}"));
+    tools.iter().map(|tool| tool["name"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The entry about one server, in an array of entries with `server` or an object by name.
+pub(crate) fn entry_of(entries: &Value, server: &str) -> Option<Value> {
+    if let Some(entries) = entries.as_array() {
+        let named = |entry: &&Value| entry["server"] == server || entry["name"] == server;
+        return entries.iter().find(named).cloned();
+    }
+    entries.get(server).cloned()
+}
+
+fn pid(id: u32) -> Pid {
+    Pid::from_raw(i32::try_from(id).unwrap()).unwrap()
+}
+
+/// Sends a signal to any process of the test's own.
+pub(crate) fn signal_process(id: u32, signal: Signal) {
+    kill_process(pid(id), signal).unwrap();
+}
+
+/// Whether a process of that id exists and is no zombie.
+pub(crate) fn is_alive(id: u32) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{id}/stat")) else { return false };
+    let state = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next());
+    !matches!(state, None | Some("Z" | "X"))
+}
