@@ -31,7 +31,7 @@ impl Origins {
             return Err(Foreign::Host);
         }
         match origin {
-            Some(origin) if !self.is_our_origin(origin) => Err(Foreign::Origin),
+            Some(origin) if !self.admits(origin) => Err(Foreign::Origin),
             _ => Ok(()),
         }
     }
@@ -44,7 +44,8 @@ impl Origins {
             })
     }
 
-    fn is_our_origin(&self, origin: &str) -> bool {
+    /// Whether a page of this origin is admitted.
+    pub fn admits(&self, origin: &str) -> bool {
         if self
             .origins
             .iter()

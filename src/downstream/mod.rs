@@ -227,6 +227,11 @@ impl Handler for Front {
     }
 
     fn handle(&self, request: Request, responder: Responder) {
+        // Errors too: a page may read why it was refused.
+        let responder = match request.head.headers.get("origin") {
+            Some(origin) if self.origins.admits(origin) => responder.always(cors(origin)),
+            Some(_) | None => responder,
+        };
         match self.gate(&request.head) {
             Ok(admitted) => self.dispatch(&admitted, &request, responder),
             Err(problem) => refuse(&problem, Endpoint::find(&request.head.path), responder),
@@ -236,6 +241,15 @@ impl Handler for Front {
     fn refusal(&self, status: u16, reason: &str) -> Vec<u8> {
         reply::engine_body(status, reason).into_bytes()
     }
+}
+
+/// What a page of an admitted origin may read.
+fn cors(origin: &str) -> [(&'static str, String); 3] {
+    [
+        ("Access-Control-Allow-Origin", origin.to_owned()),
+        ("Access-Control-Expose-Headers", headers::SESSION_ID.to_owned()),
+        ("Vary", "Origin".to_owned()),
+    ]
 }
 
 fn refuse(problem: &Problem, endpoint: Option<Endpoint<'_>>, responder: Responder) {

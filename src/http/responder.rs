@@ -87,6 +87,8 @@ pub struct Responder {
     conn: Arc<Conn>,
     fate: Arc<FateCell>,
     manner: Manner,
+    /// Headers that every answer carries.
+    always: Vec<(&'static str, String)>,
 }
 
 impl Responder {
@@ -97,7 +99,24 @@ impl Responder {
         fate: Arc<FateCell>,
         manner: Manner,
     ) -> Responder {
-        Responder { shared, conn, fate, manner }
+        Responder { shared, conn, fate, manner, always: Vec::new() }
+    }
+
+    /// Adds headers to whatever the answer will be.
+    pub fn always(mut self, headers: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+        self.always.extend(headers);
+        self
+    }
+
+    fn head(
+        &self,
+        status: u16,
+        headers: &[(&str, &str)],
+        end: BodyEnd,
+        connection: Connection,
+    ) -> Vec<u8> {
+        let always = self.always.iter().map(|(name, value)| (*name, value.as_str()));
+        head(status, headers.iter().copied().chain(always), end, connection)
     }
 
     /// Answers. `body` may come in pieces; its length is their sum.
@@ -141,7 +160,7 @@ impl Responder {
         } else {
             (BodyEnd::Chunks, self.connection())
         };
-        let head = head(status, headers.iter().copied(), end, connection);
+        let head = self.head(status, headers, end, connection);
         let sent = self.send(&mut [IoSlice::new(&head)]);
         let body = if self.manner.head_only || !response::may_have_body(status) {
             Body::None
@@ -168,7 +187,7 @@ impl Responder {
         first: &[u8],
     ) -> io::Result<Stream> {
         self.claim()?;
-        let mut out = head(status, headers.iter().copied(), BodyEnd::Close, Connection::Close);
+        let mut out = self.head(status, headers, BodyEnd::Close, Connection::Close);
         out.extend_from_slice(first);
         self.send(&mut [IoSlice::new(&out)])?;
         self.fate.set(Fate::Detached);
@@ -228,7 +247,7 @@ impl Responder {
     ) -> io::Result<()> {
         self.claim()?;
         let bytes = body.iter().map(|piece| piece.len()).sum();
-        let mut out = head(status, headers.iter().copied(), BodyEnd::Length(bytes), connection);
+        let mut out = self.head(status, headers, BodyEnd::Length(bytes), connection);
         let body =
             if self.manner.head_only || !response::may_have_body(status) { &[] } else { body };
         if bytes <= COPIED_BYTES_MAX {
