@@ -83,14 +83,12 @@ fn check_listen(reader: &Reader<'_>, raw: &RawConfig, overrides: &Overrides) -> 
             listen
         }
     }?;
-    // Keys that are there but wrong are problems of their own.
-    if !listen.is_local() && raw.api_keys.is_empty() && !raw.allow_anonymous {
-        let why = if raw.has_api_keys { "api_keys is empty" } else { "there are no api_keys" };
-        let what = format!(
-            "others than this machine can reach this address, and {why}; \
-             \"allow_anonymous\": true admits everybody"
+    if !listen.is_local() && !raw.has_api_keys && !raw.allow_anonymous {
+        reader.problem(
+            "/listen",
+            "others than this machine can reach this address, and there are no api_keys; \
+             \"allow_anonymous\": true admits everybody",
         );
-        reader.problem("/listen", what);
     }
     Some(listen)
 }

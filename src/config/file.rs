@@ -72,6 +72,7 @@ pub(super) type Placed = (String, Text);
 pub(super) struct RawConfig {
     pub(super) listen: Option<Text>,
     pub(super) api_keys: Vec<RawKey>,
+    /// Whether there is anything but an empty list: what is wrong in it is said there.
     pub(super) has_api_keys: bool,
     pub(super) allowed_origins: Vec<Placed>,
     pub(super) allowed_hosts: Option<Vec<Placed>>,
@@ -165,7 +166,7 @@ pub(super) fn read(reader: &Reader<'_>, text: &str) -> Option<RawConfig> {
     Some(RawConfig {
         listen: file.text("listen"),
         api_keys: read_keys(&file),
-        has_api_keys: file.has("api_keys"),
+        has_api_keys: file.get("api_keys").is_some_and(|keys| *keys != Json::Array(Vec::new())),
         allowed_origins: file.texts("allowed_origins").unwrap_or_default(),
         allowed_hosts: file.texts("allowed_hosts"),
         allow_anonymous: file.flag("allow_anonymous", false),

@@ -9,6 +9,7 @@ mod expand;
 mod file;
 mod json;
 mod reader;
+mod secrets;
 mod syntax;
 #[cfg(test)]
 mod tests;
@@ -80,37 +81,7 @@ impl Config {
             (_, problems) => Err(problems),
         }
     }
-
-    /// Every secret of the configuration that may come near a log line.
-    pub fn secrets(&self) -> Vec<Secret> {
-        let mut secrets = Vec::new();
-        for upstream in &self.upstreams {
-            match &upstream.target {
-                Target::Http(target) => {
-                    for (_, value) in &target.headers {
-                        // Of `Bearer TOKEN`, the token alone may come up too.
-                        if let Some((_, token)) = value.expose().rsplit_once(' ') {
-                            secrets.push(Secret::new(token.to_owned()));
-                        }
-                        secrets.push(value.clone());
-                    }
-                    secrets.extend(target.proxy.clone());
-                }
-                Target::Stdio(target) => {
-                    // Short values are switches and numbers, whose removal would only blind
-                    // the log.
-                    let long = |value: &&Secret| value.expose().len() >= ENV_SECRET_BYTES_MIN;
-                    let values = target.env.iter().map(|(_, value)| value);
-                    secrets.extend(values.filter(long).cloned());
-                }
-            }
-        }
-        secrets
-    }
 }
-
-/// From this length on, the value of a child's variable is taken for a secret.
-const ENV_SECRET_BYTES_MIN: usize = 8;
 
 /// A checked configuration.
 #[derive(Debug, Clone)]

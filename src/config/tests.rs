@@ -92,22 +92,15 @@ fn a_key_is_kept_as_its_hash_alone() {
 #[test]
 fn the_secrets_of_a_configuration_are_known_and_never_printed() {
     let text = r#"{"mcp_servers":{
-        "a":{"url":"http://a/","headers":{"Authorization":"Bearer ${TOKEN}"},
+        "a":{"url":"http://a/?k=${TOKEN}","headers":{"Authorization":"Bearer ${TOKEN}"},
              "proxy":"http://u:${TOKEN}@p:1"},
         "b":{"command":"x","env":{"KEY":"${TOKEN}","DEBUG":"true"}}}}"#;
     let config = parse(text).unwrap();
     let secrets = config.secrets();
     let exposed: Vec<_> = secrets.iter().map(|secret| secret.expose()).collect();
-    assert_eq!(
-        exposed,
-        [
-            "hunter2-hunter2",
-            "Bearer hunter2-hunter2",
-            "http://u:hunter2-hunter2@p:1",
-            "hunter2-hunter2"
-        ]
-    );
-    assert!(!format!("{config:?}{secrets:?}").contains("hunter2"));
+    let token = "hunter2-hunter2";
+    assert_eq!(exposed, [token, "Bearer hunter2-hunter2", "k=hunter2-hunter2", token, token]);
+    assert!(!format!("{secrets:?}").contains("hunter2"));
 }
 
 #[test]
@@ -134,6 +127,41 @@ fn bounds_that_nothing_reads_yet_are_accepted() {
     let limits = parse(text).unwrap().limits;
     let expected = Limits { connections: 8, drain: Duration::ZERO, ..Limits::default() };
     assert_eq!(limits, expected);
+}
+
+#[test]
+fn every_bound_goes_to_its_own_place() {
+    let ms = Duration::from_millis;
+    let expected = Limits {
+        connections: 11,
+        connections_per_address: 12,
+        buffered_bytes: 70_000,
+        head_bytes: 1300,
+        headers: 14,
+        body_bytes: 15,
+        head: ms(16),
+        body: ms(17),
+        idle: ms(18),
+        write: ms(19),
+        sessions: 20,
+        sessions_per_key: 21,
+        session_idle: ms(22),
+        streams: 23,
+        stream_queue_bytes: 5000,
+        heartbeat: ms(24),
+        upstream_result_bytes: 2500,
+        upstream_event_bytes: 2600,
+        upstream_tools: 27,
+        child_stderr_lines: 28,
+        drain: ms(29),
+    };
+    let text = r#"{"mcp_servers":{},"limits":{"connections":11,"connections_per_address":12,
+        "buffered_bytes":70000,"head_bytes":1300,"headers":14,"body_bytes":15,"head_ms":16,
+        "body_ms":17,"idle_ms":18,"write_ms":19,"sessions":20,"sessions_per_key":21,
+        "session_idle_ms":22,"streams":23,"stream_queue_bytes":5000,"heartbeat_ms":24,
+        "upstream_result_bytes":2500,"upstream_event_bytes":2600,"upstream_tools":27,
+        "child_stderr_lines":28,"drain_ms":29}}"#;
+    assert_eq!(parse(text).unwrap().limits, expected);
 }
 
 #[test]

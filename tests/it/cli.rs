@@ -73,6 +73,22 @@ fn version_and_help_go_to_standard_output() {
 }
 
 #[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let mut child = program(&["--help"]).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+
+    let mut child = program(&["demo"]).spawn().unwrap();
+    drop(child.stdout.take());
+    let mut input = child.stdin.take().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while child.try_wait().unwrap().is_none() && Instant::now() < deadline {
+        writeln!(input, r#"{{"jsonrpc":"2.0","id":1,"method":"ping"}}"#).ok();
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn wrong_arguments_are_named_and_exit_2() {
     check_refused(&["frobnicate"], 2, &["frobnicate", "--help"]);
     check_refused(&["--colour"], 2, &["--colour", "--help"]);

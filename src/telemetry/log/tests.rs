@@ -77,9 +77,9 @@ fn levels_hold_and_libraries_tell_details_only_at_trace() {
     assert!(enabled(LevelFilter::Info, Level::Info, "trunkline::x"));
     assert!(!enabled(LevelFilter::Info, Level::Debug, "trunkline::x"));
     assert!(enabled(LevelFilter::Debug, Level::Debug, "trunkline::x"));
-    assert!(!enabled(LevelFilter::Debug, Level::Debug, "ureq::run"));
-    assert!(enabled(LevelFilter::Debug, Level::Warn, "ureq::run"));
-    assert!(enabled(LevelFilter::Trace, Level::Trace, "ureq::run"));
+    assert!(!enabled(LevelFilter::Debug, Level::Debug, "rustls::client"));
+    assert!(enabled(LevelFilter::Debug, Level::Warn, "rustls::client"));
+    assert!(enabled(LevelFilter::Trace, Level::Trace, "rustls::client"));
 }
 
 #[test]
