@@ -1,1 +1,4 @@
 //! The one integration binary.
+
+mod http_engine;
+mod http_hostile;
