@@ -1,5 +1,6 @@
 //! Trunkline: an MCP gateway in one small static binary.
 
+pub mod downstream;
 pub mod http;
 pub mod limits;
 pub mod thread;

@@ -562,6 +562,7 @@ fn a_full_pool_closes_the_longest_idle_connection_before_it_refuses() {
     for client in clients[1..].iter_mut().chain([&mut fourth]) {
         assert_eq!(client.reply().body, b"held");
     }
+    server.eventually("idle", |server| server.running.counters().idle > 0);
     server.check_alive();
 }
 

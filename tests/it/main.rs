@@ -1,4 +1,5 @@
 //! The one integration binary.
 
+mod event_stream;
 mod http_engine;
 mod http_hostile;

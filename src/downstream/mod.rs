@@ -1,0 +1,3 @@
+//! Faces MCP clients: bytes in, calls, outcomes, bytes out.
+
+pub mod event_stream;
