@@ -32,7 +32,7 @@ pub(crate) struct Conn {
     pub(crate) socket: Arc<Socket>,
     pub(crate) peer: Peer,
     id: u64,
-    /// Since when it waits for a request, in milliseconds of the pool's life; [`BUSY`];
+    /// Since when it waits for a request, in microseconds of the pool's life; [`BUSY`];
     /// [`EVICTED`]. Whoever swaps a time for something else has decided what happens next.
     idle: AtomicU64,
     /// It was told to end: its receiving side is shut from here, or will be in a moment, so
@@ -152,8 +152,8 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn now_ms(&self) -> u64 {
-        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(EVICTED - 1)
+    fn now_us(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(EVICTED - 1)
     }
 
     /// Takes a new connection. When the pool is full, the longest idle one makes room.
@@ -209,12 +209,12 @@ impl Pool {
     fn admit(&self, state: &mut State, socket: Socket, peer: Peer) {
         state.last_id += 1;
         let id = state.last_id;
-        let silent_max = u64::try_from(SILENT_MAX.as_millis()).unwrap_or(0);
+        let silent_max = u64::try_from(SILENT_MAX.as_micros()).unwrap_or(0);
         let conn = Arc::new(Conn {
             socket: Arc::new(socket),
             peer,
             id,
-            idle: AtomicU64::new(self.now_ms() + silent_max),
+            idle: AtomicU64::new(self.now_us() + silent_max),
             evicted: AtomicBool::new(false),
         });
         if let Peer::Ip(ip) = peer {
@@ -227,7 +227,7 @@ impl Pool {
     fn evict_longest_idle(&self, state: &mut State) -> Option<Arc<Conn>> {
         loop {
             let since = |conn: &Arc<Conn>| conn.idle.load(Ordering::SeqCst);
-            let now = self.now_ms();
+            let now = self.now_us();
             let idle = state.open.values().map(|conn| (since(conn), conn));
             let (since, conn) =
                 idle.filter(|(since, _)| *since <= now).min_by_key(|(since, _)| *since)?;
@@ -317,7 +317,7 @@ impl Pool {
     /// The connection's thread is about to wait for a request.
     pub(crate) fn enter_idle(&self, conn: &Conn) {
         // A new connection keeps its time to speak, an evicted one stays so.
-        let (now, order) = (self.now_ms(), Ordering::SeqCst);
+        let (now, order) = (self.now_us(), Ordering::SeqCst);
         conn.idle.compare_exchange(BUSY, now, order, order).ok();
     }
 

@@ -10,7 +10,10 @@
 mod children;
 mod cli;
 mod config_files;
+mod event_stream;
 mod exit_codes;
+mod http_engine;
+mod http_hostile;
 mod http_sse;
 mod keys;
 mod names;
