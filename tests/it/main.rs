@@ -8,10 +8,12 @@
 )]
 
 mod children;
+mod conversations;
 mod exit_codes;
 mod http_sse;
 mod keys;
 mod names;
+mod passing_through;
 mod rest;
 mod start_order;
 mod stopping;
