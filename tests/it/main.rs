@@ -10,6 +10,7 @@
 mod children;
 mod cli;
 mod config_files;
+mod conversations;
 mod event_stream;
 mod exit_codes;
 mod http_engine;
@@ -17,6 +18,7 @@ mod http_hostile;
 mod http_sse;
 mod keys;
 mod names;
+mod passing_through;
 mod rest;
 mod start_order;
 mod stopping;
