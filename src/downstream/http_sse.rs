@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::event_stream::Place;
 use super::reply::{self, Problem, STREAM_HEADERS};
 use super::requests::{self, Answer, Body, SessionRequest};
 use super::rest::query_value;
@@ -24,32 +25,35 @@ impl Front {
             if !headers::accepts(head.headers.get("accept"), EVENT_STREAM) {
                 return Err(Problem::not_acceptable(EVENT_STREAM));
             }
-            if self.streams.count() >= self.limits.streams {
-                return Err(Problem::overloaded("limits.streams is reached"));
-            }
-            self.sessions
-                .open(Door::HttpSse, self.owner(scope), None)
-                .map_err(|error| Problem::from_call(&error))
+            let place = self.place()?;
+            let session = self.sessions.open(Door::HttpSse, self.owner(scope), None);
+            session.map(|session| (session, place)).map_err(|error| Problem::from_call(&error))
         });
-        let session = match session {
-            Ok(session) => session,
+        let (session, place) = match session {
+            Ok(opened) => opened,
             Err(problem) => {
                 problem.send_rpc(responder, None).ok();
                 return;
             }
         };
-        if !self.attach_sse(&session, scope, responder) {
+        if !self.attach_sse(&session, place, scope, responder) {
             self.sessions.close_soon(&session.id);
         }
     }
 
-    fn attach_sse(&self, session: &Arc<Session>, scope: &Scope, responder: Responder) -> bool {
+    fn attach_sse(
+        &self,
+        session: &Arc<Session>,
+        place: Place,
+        scope: &Scope,
+        responder: Responder,
+    ) -> bool {
         let Ok(stream) = responder.into_stream(reply::OK, &STREAM_HEADERS, b"") else {
             return false;
         };
         let (sessions, id) = (self.sessions.clone(), session.id.clone());
         let on_end = Box::new(move || sessions.close_soon(&id));
-        let Ok(handle) = self.streams.open(stream, on_end) else { return false };
+        let Ok(handle) = place.open(stream, on_end) else { return false };
         let handle: Arc<dyn EventSink> = Arc::new(handle);
         // The client can send nothing before it has read where to, so the session is whole by
         // then.

@@ -26,7 +26,7 @@ use crate::protocol::server_name::ServerName;
 use crate::session::{Door, EventSink, Owner, Session, Sessions};
 
 use endpoint::Endpoint;
-use event_stream::{StreamHandle, Streams};
+use event_stream::{Place, StreamHandle, Streams};
 use reply::Problem;
 
 /// Everything that the doors need.
@@ -211,6 +211,11 @@ impl Front {
             "DELETE" => self.delete(&request.head, &scope, responder),
             _ => self.get(&request.head, scope, responder),
         }
+    }
+
+    /// A place among the long-lived streams, taken before anything is answered.
+    fn place(&self) -> Result<Place, Problem> {
+        self.streams.reserve().map_err(|_| Problem::overloaded("limits.streams is reached"))
     }
 
     fn is_stopping(&self) -> bool {

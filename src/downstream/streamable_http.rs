@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::event_stream::Place;
 use super::reply::{self, Problem, STREAM_HEADERS};
 use super::requests::{self, Answer, Body, SessionRequest};
 use super::{Front, Transport};
@@ -187,26 +188,23 @@ impl Front {
             let session = session.ok_or_else(Problem::unknown_session)?;
             let revision = session.caller().map_or(Revision::ASSUMED, |c| c.revision);
             check_version(head, revision)?;
-            if self.streams.count() >= self.limits.streams {
-                return Err(Problem::overloaded("limits.streams is reached"));
-            }
-            Ok(session)
+            Ok((session, self.place()?))
         });
         match session {
-            Ok(session) => self.open_stream(&session, responder),
+            Ok((session, place)) => self.open_stream(&session, place, responder),
             Err(problem) => {
                 problem.send_rpc(responder, None).ok();
             }
         }
     }
 
-    fn open_stream(&self, session: &Arc<Session>, responder: Responder) {
+    fn open_stream(&self, session: &Arc<Session>, place: Place, responder: Responder) {
         session.touch();
         let Ok(stream) = responder.into_stream(reply::OK, &STREAM_HEADERS, b"") else { return };
         let touched = session.clone();
         // The idle time begins when the stream ends, not when it was opened.
         let on_end = Box::new(move || touched.touch());
-        let Ok(handle) = self.streams.open(stream, on_end) else { return };
+        let Ok(handle) = place.open(stream, on_end) else { return };
         if !matches!(self.sessions.attach(&session.id, Arc::new(handle.clone())), Ok(true)) {
             handle.close();
         }
