@@ -20,6 +20,7 @@ mod keys;
 mod names;
 mod passing_through;
 mod rest;
+mod sessions;
 mod start_order;
 mod stopping;
 mod streamable_http;
