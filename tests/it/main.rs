@@ -7,6 +7,7 @@
     reason = "a test fails where it is surprised"
 )]
 
+mod architecture;
 mod children;
 mod conversations;
 mod exit_codes;
@@ -15,6 +16,7 @@ mod keys;
 mod names;
 mod passing_through;
 mod rest;
+mod source;
 mod start_order;
 mod stopping;
 mod streamable_http;
