@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    trunkline::cli::run(std::env::args_os().skip(1))
 }

@@ -127,7 +127,7 @@ impl Wait {
         Wait::new(timeout, timeout, None)
     }
 
-    /// Narrows the wait to an upstream's own times; never widens it past `latest`.
+    /// Gives the wait an upstream's own times, from now on.
     pub fn set_timeout(&self, timeout: Duration, latest: Duration) {
         let now = Instant::now();
         let mut deadline = locked(&self.deadline);
@@ -207,15 +207,17 @@ impl Wait {
         fd: Option<(BorrowedFd<'_>, PollFlags)>,
         left: Duration,
     ) -> Option<Result<Woken, Interrupted>> {
-        let bell = PollFd::from_borrowed_fd(self.bell.as_fd(), PollFlags::IN);
-        let mut fds = Vec::with_capacity(3);
-        fds.push(bell);
-        if let Some((fd, flags)) = fd {
-            fds.push(PollFd::from_borrowed_fd(fd, flags));
-        }
-        if let Some(client) = &self.client {
-            fds.push(PollFd::from_borrowed_fd(client.as_fd(), PollFlags::RDHUP));
-        }
+        let own = self.bell.as_fd();
+        let (fd, flags) = fd.unwrap_or((own, PollFlags::empty()));
+        let client = self.client.as_ref().map(|client| client.as_fd());
+        let (client, hang_up) =
+            client.map_or((own, PollFlags::empty()), |client| (client, PollFlags::RDHUP));
+        let mut fds = [
+            PollFd::from_borrowed_fd(own, PollFlags::IN),
+            // What is not watched is the bell once more, asked for nothing.
+            PollFd::from_borrowed_fd(fd, flags),
+            PollFd::from_borrowed_fd(client, hang_up),
+        ];
         let timeout = Timespec {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: left.subsec_nanos().into(),
@@ -223,10 +225,7 @@ impl Wait {
         if !matches!(poll(&mut fds, Some(&timeout)), Ok(ready) if ready > 0) {
             return None;
         }
-        let mut seen = fds.iter().map(|fd| !fd.revents().is_empty());
-        let rung = seen.next() == Some(true);
-        let ready = fd.is_some() && seen.next() == Some(true);
-        let gone = self.client.is_some() && seen.next() == Some(true);
+        let [rung, ready, gone] = fds.map(|fd| !fd.revents().is_empty());
         if rung {
             self.bell.clear();
             return match self.interrupted() {

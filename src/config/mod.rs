@@ -1,12 +1,87 @@
 //! The configuration: `file.rs` is what stands in `config.json`, `check.rs` makes of it a
 //! [`Config`] in which every value is usable. Nothing outside sees the raw form.
 
+mod base64;
+mod bounds;
+mod check;
+mod check_server;
+mod expand;
+mod file;
+mod json;
+mod reader;
+mod secrets;
+mod syntax;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub use bounds::limit_keys;
+pub use check::hash_key;
+pub use expand::Environment;
+pub use file::{API_KEY_KEYS, KEYS, LOG_KEYS, SERVER_KEYS, TRANSPORT_KEYS};
 
 use crate::limits::Limits;
 use crate::protocol::server_name::ServerName;
+
+/// What is wrong with a configuration, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// A JSON pointer (RFC 6901); empty where the file as a whole is meant.
+    pub at: String,
+    /// What is wrong. Holds no secret: neither a key's text nor the value of a variable.
+    pub what: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.at.is_empty() {
+            return f.write_str(&self.what);
+        }
+        write!(f, "{}: {}", self.at, self.what)
+    }
+}
+
+/// What the command line says in place of the file.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// Replaces `listen`, before anything that depends on it is checked.
+    pub listen: Option<Listen>,
+}
+
+impl Config {
+    /// Reads and checks a file; variables come from the environment of the process.
+    ///
+    /// # Errors
+    /// Every problem found, or the one that the file cannot be read.
+    pub fn load(path: &Path, overrides: &Overrides) -> Result<Config, Vec<Problem>> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            vec![Problem { at: String::new(), what: format!("cannot be read: {error}") }]
+        })?;
+        Config::parse(&text, &|name| std::env::var(name).ok(), overrides)
+    }
+
+    /// Checks a text; variables come from `environment`.
+    ///
+    /// # Errors
+    /// Every problem found.
+    pub fn parse(
+        text: &str,
+        environment: Environment<'_>,
+        overrides: &Overrides,
+    ) -> Result<Config, Vec<Problem>> {
+        let reader = reader::Reader::new(environment);
+        let config =
+            file::read(&reader, text).and_then(|raw| check::check(&reader, raw, overrides));
+        match (config, reader.into_problems()) {
+            (Some(config), problems) if problems.is_empty() => Ok(config),
+            (_, problems) => Err(problems),
+        }
+    }
+}
 
 /// A checked configuration.
 #[derive(Debug, Clone)]
@@ -43,6 +118,38 @@ pub enum Listen {
     Tcp(SocketAddr),
     /// A Unix socket.
     Unix(PathBuf),
+}
+
+impl Listen {
+    /// Reads `address:port`, `localhost:port` or `unix:/path`.
+    pub fn parse(text: &str) -> Option<Listen> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let usable = path.len() > 1 && path.starts_with('/') && !path.contains('\0');
+            return usable.then(|| Listen::Unix(PathBuf::from(path)));
+        }
+        if let Some(port) = text.strip_prefix("localhost:") {
+            let port = syntax::port(port)?;
+            return Some(Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], port))));
+        }
+        text.parse().ok().map(Listen::Tcp)
+    }
+
+    /// Whether only this machine can reach it.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// A value that must never be printed.

@@ -32,15 +32,16 @@ pub struct RequestId(Arc<str>);
 impl RequestId {
     /// Reads an id from its JSON text (2025-11-25, basic, Requests: string or integer, not null).
     pub fn parse(json: &str) -> Option<RequestId> {
-        match serde_json::from_str(json).ok()? {
-            serde_json::Value::Number(n) if n.is_i64() || n.is_u64() => {
-                Some(RequestId(n.to_string().into()))
-            }
-            serde_json::Value::String(text) => {
-                Some(RequestId(super::raw::string(&text).into()))
-            }
-            _ => None,
-        }
+        let text = match serde_json::from_str(json).ok()? {
+            serde_json::Value::Number(n) if n.is_i64() || n.is_u64() => n.to_string(),
+            serde_json::Value::String(text) => super::raw::string(&text),
+            serde_json::Value::Null
+            | serde_json::Value::Bool(_)
+            | serde_json::Value::Number(_)
+            | serde_json::Value::Array(_)
+            | serde_json::Value::Object(_) => return None,
+        };
+        Some(RequestId(text.into()))
     }
 
     /// The id's JSON text.

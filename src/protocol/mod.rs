@@ -11,5 +11,6 @@ pub mod legacy;
 pub mod method;
 pub mod raw;
 pub mod revision;
+pub mod sealed;
 pub mod server_name;
 pub mod sse;

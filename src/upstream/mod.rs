@@ -91,3 +91,47 @@ pub struct Status {
     /// The last lines of its standard error.
     pub stderr: Vec<String>,
 }
+/// stub
+#[derive(Debug)]
+pub struct Upstreams;
+/// stub
+#[derive(Debug)]
+pub struct Upstream;
+#[allow(missing_docs)]
+impl Upstreams {
+    pub fn start(
+        _: Vec<crate::config::UpstreamConfig>,
+        _: std::sync::Arc<crate::limits::Limits>,
+        _: crossbeam_channel::Sender<Event>,
+    ) -> std::io::Result<Upstreams> {
+        Ok(Upstreams)
+    }
+    pub fn get(&self, _: &ServerName) -> Option<&std::sync::Arc<Upstream>> {
+        None
+    }
+    pub fn iter(&self) -> impl Iterator<Item = &std::sync::Arc<Upstream>> {
+        std::iter::empty()
+    }
+    pub fn interrupt(&self) {}
+    pub fn kill(&self) {}
+}
+#[allow(missing_docs)]
+impl Upstream {
+    pub fn name(&self) -> &ServerName {
+        loop {}
+    }
+    pub fn config(&self) -> &crate::config::UpstreamConfig {
+        loop {}
+    }
+    pub fn request(
+        &self,
+        _: &crate::protocol::call::Outgoing<'_>,
+        _: &std::sync::Arc<crate::wait::Wait>,
+        _: &mut dyn crate::protocol::call::CallSink,
+    ) -> Result<crate::protocol::call::Outcome, crate::error::CallError> {
+        loop {}
+    }
+    pub fn status(&self) -> Status {
+        loop {}
+    }
+}

@@ -9,13 +9,19 @@
 
 mod architecture;
 mod children;
+mod cli;
+mod config_files;
 mod conversations;
+mod event_stream;
 mod exit_codes;
+mod http_engine;
+mod http_hostile;
 mod http_sse;
 mod keys;
 mod names;
 mod passing_through;
 mod rest;
+mod sessions;
 mod source;
 mod start_order;
 mod stopping;

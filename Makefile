@@ -1,0 +1,58 @@
+.DEFAULT_GOAL := help
+
+# Where cargo puts what it builds.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## the release binary
+	cargo build --release --locked
+
+.PHONY: run
+run: ## the gateway with ./config.json
+	cargo run --release --locked -- serve --config config.json
+
+.PHONY: check
+check: fmt lint test doc ## everything CI runs before interop, in CI's order
+
+.PHONY: fmt
+fmt: ## is the code formatted?
+	cargo fmt --check
+
+.PHONY: lint
+lint: ## clippy without a warning, and the optional engine compiles
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo check --locked --features tiny_http
+
+.PHONY: test
+test: ## all tests that need only the Rust toolchain
+	cargo test --locked
+
+.PHONY: doc
+doc: ## the documentation, its links checked
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+
+.PHONY: deny
+deny: ## licences, duplicates, sources and advisories of the dependencies
+	@if cargo deny --version; then cargo deny --locked check; \
+	else echo "!!! NOT CHECKED: cargo-deny is not installed; the dependencies were not looked at" >&2; fi
+
+.PHONY: dist
+dist: ## the static release binary
+	RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target x86_64-unknown-linux-gnu
+
+.PHONY: bench
+bench: build ## tools/call direct, through nginx and through the gateway
+	cargo build --release --locked --example fast_upstream
+	tests/bench/run.sh $(TARGET)/release/trunkline $(TARGET)/release/examples/fast_upstream
+
+.PHONY: interop
+interop: build ## the conformance suite and stock clients against the gateway
+	tests/interop/run.py $(TARGET)/release/trunkline
+
+.PHONY: clean
+clean: ## remove what was built
+	cargo clean

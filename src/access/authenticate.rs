@@ -1,0 +1,92 @@
+//! Whose key a request carries.
+
+use std::sync::Arc;
+
+use super::policy::Principal;
+
+/// A key's hash and whom it stands for.
+#[derive(Debug, Clone)]
+pub struct KnownKey {
+    /// SHA-256 of the key.
+    pub sha256: [u8; 32],
+    /// Whom it stands for.
+    pub principal: Arc<Principal>,
+}
+
+/// The key headers of one request, as they came.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Presented<'a> {
+    /// `Authorization`
+    pub authorization: Option<&'a str>,
+    /// `x-litellm-api-key`
+    pub litellm: Option<&'a str>,
+    /// `x-api-key`
+    pub api_key: Option<&'a str>,
+}
+
+/// Finds the principal of the first key presented. Every known key is compared, each in
+/// constant time, and hashes rather than keys, so that neither the time nor the place of a
+/// mismatch tells anything.
+pub fn authenticate(known: &[KnownKey], presented: Presented<'_>) -> Option<Arc<Principal>> {
+    let key = presented
+        .authorization
+        .and_then(bearer)
+        .or_else(|| presented.litellm.map(|value| bearer(value).unwrap_or(value.trim())))
+        .or_else(|| presented.api_key.map(str::trim))?;
+    let hash = ring::digest::digest(&ring::digest::SHA256, key.as_bytes());
+    let mut found = None;
+    for candidate in known {
+        if equal(hash.as_ref(), &candidate.sha256) {
+            found = Some(candidate.principal.clone());
+        }
+    }
+    found
+}
+
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, key) = value.trim().split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+}
+
+fn equal(a: &[u8], b: &[u8; 32]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0_u8, |diff, (a, b)| diff | (a ^ b)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::policy::Policy;
+
+    fn known(keys: &[&str]) -> Vec<KnownKey> {
+        keys.iter()
+            .map(|key| {
+                let hash = ring::digest::digest(&ring::digest::SHA256, key.as_bytes());
+                let principal =
+                    Principal { name: Some((*key).into()), policy: Policy::default() };
+                KnownKey {
+                    sha256: hash.as_ref().try_into().unwrap(),
+                    principal: Arc::new(principal),
+                }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn each_of_the_three_headers_carries_a_key() {
+        let known = known(&["one", "two"]);
+        let name = |presented| authenticate(&known, presented)?.name.clone();
+        let with = Presented::default();
+        assert_eq!(
+            name(Presented { authorization: Some("Bearer one"), ..with }).as_deref(),
+            Some("one")
+        );
+        assert_eq!(
+            name(Presented { litellm: Some("bearer two"), ..with }).as_deref(),
+            Some("two")
+        );
+        assert_eq!(name(Presented { api_key: Some("two"), ..with }).as_deref(), Some("two"));
+        assert_eq!(name(Presented { authorization: Some("Basic one"), ..with }), None);
+        assert_eq!(name(Presented { authorization: Some("Bearer three"), ..with }), None);
+        assert_eq!(name(with), None);
+    }
+}

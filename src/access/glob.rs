@@ -1,0 +1,91 @@
+//! Patterns over names: `*` is any text, `?` one character, a leading `!` excludes.
+
+/// A list of patterns. An empty list of inclusions includes everything.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Globs {
+    include: Vec<Box<str>>,
+    exclude: Vec<Box<str>>,
+}
+
+impl Globs {
+    /// Sorts the patterns into those that include and those that exclude.
+    pub fn new<S: AsRef<str>>(patterns: &[S]) -> Globs {
+        let mut globs = Globs::default();
+        for pattern in patterns {
+            match pattern.as_ref().strip_prefix('!') {
+                Some(excluded) => globs.exclude.push(excluded.into()),
+                None => globs.include.push(pattern.as_ref().into()),
+            }
+        }
+        globs
+    }
+
+    /// Whether a name is included and not excluded.
+    pub fn admits(&self, name: &str) -> bool {
+        let any = |patterns: &[Box<str>]| patterns.iter().any(|pattern| matches(pattern, name));
+        (self.include.is_empty() || any(&self.include)) && !any(&self.exclude)
+    }
+}
+
+/// Matches without recursion: on a mismatch it goes back to the last `*` only, so the cost is
+/// at most the product of the two lengths.
+fn matches(pattern: &str, name: &str) -> bool {
+    let (mut pattern, mut name) = (pattern.chars(), name.chars());
+    let mut back: Option<(std::str::Chars<'_>, std::str::Chars<'_>)> = None;
+    loop {
+        let mut ahead = pattern.clone();
+        match (ahead.next(), name.clone().next()) {
+            (Some('*'), _) => {
+                pattern = ahead;
+                back = Some((pattern.clone(), name.clone()));
+            }
+            (Some(p), Some(n)) if p == '?' || p == n => {
+                pattern = ahead;
+                name.next();
+            }
+            (None, None) => return true,
+            _ => {
+                let Some((after_star, mut from)) = back.take() else { return false };
+                if from.next().is_none() {
+                    return false;
+                }
+                pattern = after_star.clone();
+                name = from.clone();
+                back = Some((after_star, from));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stars_and_question_marks_match_as_in_a_shell() {
+        for (pattern, name, expected) in [
+            ("*", "", true),
+            ("a*", "abc", true),
+            ("*c", "abc", true),
+            ("a*c*e", "abcde", true),
+            ("a*c*f", "abcde", false),
+            ("a?c", "abc", true),
+            ("a?c", "ac", false),
+            ("github-get_*", "github-get_issue", true),
+            ("github-get_*", "xgithub-get_issue", false),
+            ("é?", "éa", true),
+            ("*a*a*a*b", "aaaaaaaaaaaaaaaaaaaaaaaa", false),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} on {name}");
+        }
+    }
+
+    #[test]
+    fn exclusions_win_and_alone_include_the_rest() {
+        let globs = Globs::new(&["a*", "!ab"]);
+        assert!(globs.admits("ac") && !globs.admits("ab") && !globs.admits("b"));
+        let globs = Globs::new(&["!ab"]);
+        assert!(globs.admits("x") && !globs.admits("ab"));
+        assert!(Globs::default().admits("anything"));
+    }
+}

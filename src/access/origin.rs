@@ -1,0 +1,126 @@
+//! Which `Host` and `Origin` are ours (2025-11-25, basic/transports, Security Warning): against
+//! DNS rebinding and foreign pages.
+
+/// What is admitted.
+#[derive(Debug, Clone, Default)]
+pub struct Origins {
+    /// Whether `Host` is looked at.
+    pub check_host: bool,
+    /// Host names, with or without a port, besides the loopback ones.
+    pub hosts: Vec<String>,
+    /// Origins (`scheme://host[:port]`) besides those of the loopback names and of `hosts`.
+    pub origins: Vec<String>,
+}
+
+/// What is foreign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Foreign {
+    /// The `Host` header.
+    Host,
+    /// The `Origin` header.
+    Origin,
+}
+
+impl Origins {
+    /// Looks at both headers.
+    ///
+    /// # Errors
+    /// Which of the two is foreign.
+    pub fn check(&self, host: Option<&str>, origin: Option<&str>) -> Result<(), Foreign> {
+        if self.check_host && !host.is_some_and(|host| self.is_our_host(host)) {
+            return Err(Foreign::Host);
+        }
+        match origin {
+            Some(origin) if !self.admits(origin) => Err(Foreign::Origin),
+            _ => Ok(()),
+        }
+    }
+
+    fn is_our_host(&self, authority: &str) -> bool {
+        let name = host_of(authority);
+        is_loopback_name(name)
+            || self.hosts.iter().any(|ours| {
+                ours.eq_ignore_ascii_case(authority) || ours.eq_ignore_ascii_case(name)
+            })
+    }
+
+    /// Whether a page of this origin is admitted.
+    pub fn admits(&self, origin: &str) -> bool {
+        if self
+            .origins
+            .iter()
+            .any(|ours| ours == "*" || ours.trim_end_matches('/').eq_ignore_ascii_case(origin))
+        {
+            return true;
+        }
+        let authority =
+            origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+        authority.is_some_and(|authority| {
+            !authority.contains(['/', '@', '?', '#']) && self.is_our_host(authority)
+        })
+    }
+}
+
+/// The host of `host[:port]`, with the brackets of an IPv6 address.
+fn host_of(authority: &str) -> &str {
+    if authority.starts_with('[') {
+        return authority.find(']').and_then(|end| authority.get(..=end)).unwrap_or(authority);
+    }
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+        _ => authority,
+    }
+}
+
+fn is_loopback_name(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
+        || host == "[::1]"
+        || host.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(host: &str, origin: Option<&str>) -> Result<(), Foreign> {
+        let origins = Origins {
+            check_host: true,
+            hosts: vec!["edge.example:4000".into(), "box".into()],
+            origins: vec!["https://app.example".into()],
+        };
+        origins.check(Some(host), origin)
+    }
+
+    #[test]
+    fn loopback_names_and_configured_hosts_are_ours_at_any_port() {
+        for host in
+            ["localhost", "LOCALHOST:1", "127.0.0.1:4000", "127.9.9.9", "[::1]:80", "box:9"]
+        {
+            assert_eq!(check(host, None), Ok(()), "{host}");
+        }
+        assert_eq!(check("edge.example:4000", None), Ok(()));
+        for host in ["evil.example", "localhost.evil.example", "edge.example:4001", "", "[::2]"]
+        {
+            assert_eq!(check(host, None), Err(Foreign::Host), "{host}");
+        }
+        let unchecked = Origins::default();
+        assert_eq!(unchecked.check(Some("evil.example"), None), Ok(()));
+    }
+
+    #[test]
+    fn origins_of_our_hosts_and_configured_ones_are_ours() {
+        for origin in ["http://localhost:6274", "https://127.0.0.1", "https://app.example"] {
+            assert_eq!(check("localhost", Some(origin)), Ok(()), "{origin}");
+        }
+        for origin in [
+            "null",
+            "http://evil.example",
+            "http://localhost@evil.example",
+            "http://localhost.evil.example",
+            "http://app.example",
+            "file://localhost",
+        ] {
+            assert_eq!(check("localhost", Some(origin)), Err(Foreign::Origin), "{origin}");
+        }
+    }
+}

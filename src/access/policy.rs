@@ -1,0 +1,89 @@
+//! What a principal may use, and what one request wants of that.
+
+use std::sync::Arc;
+
+use super::glob::Globs;
+use crate::protocol::server_name::ServerName;
+
+/// What a key may use. The default may use everything.
+#[derive(Debug, Clone, Default)]
+pub struct Policy {
+    /// Servers; all where there is no list.
+    pub servers: Option<Vec<ServerName>>,
+    /// Over `{server}{separator}{name}`, always whole, whatever is offered.
+    pub tools: Globs,
+}
+
+/// Whoever a key stands for.
+#[derive(Debug)]
+pub struct Principal {
+    /// The key's name; none without keys.
+    pub name: Option<Arc<str>>,
+    /// What it may use.
+    pub policy: Policy,
+}
+
+/// What one request or session can see: what its key may use, narrowed by its endpoint and its
+/// `x-mcp-servers` header. Narrowing never widens.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    /// Who asks.
+    pub principal: Arc<Principal>,
+    /// The one server of a per-server endpoint.
+    pub only: Option<ServerName>,
+    /// The servers of the narrowing header.
+    pub narrowed: Option<Arc<[ServerName]>>,
+}
+
+impl Scope {
+    /// Whether the server exists for this scope.
+    pub fn sees_server(&self, server: &ServerName) -> bool {
+        let listed = |list: &[ServerName]| list.contains(server);
+        self.only.as_ref().is_none_or(|only| only == server)
+            && self.narrowed.as_deref().is_none_or(listed)
+            && self.principal.policy.servers.as_deref().is_none_or(listed)
+    }
+
+    /// Whether the tool exists for this scope.
+    pub fn sees_tool(&self, server: &ServerName, qualified: &str) -> bool {
+        self.sees_server(server) && self.principal.policy.tools.admits(qualified)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> ServerName {
+        ServerName::parse(text).unwrap()
+    }
+
+    fn scope(servers: Option<&[&str]>, tools: &[&str]) -> Scope {
+        let policy = Policy {
+            servers: servers.map(|list| list.iter().map(|s| name(s)).collect()),
+            tools: Globs::new(tools),
+        };
+        let principal = Arc::new(Principal { name: None, policy });
+        Scope { principal, only: None, narrowed: None }
+    }
+
+    #[test]
+    fn narrowing_never_widens() {
+        let mut scope = scope(Some(&["a", "b"]), &[]);
+        assert!(scope.sees_server(&name("a")) && !scope.sees_server(&name("c")));
+        scope.narrowed = Some([name("b"), name("c")].into());
+        assert!(!scope.sees_server(&name("a")));
+        assert!(scope.sees_server(&name("b")));
+        assert!(!scope.sees_server(&name("c")));
+        scope.only = Some(name("a"));
+        assert!(!scope.sees_server(&name("b")));
+    }
+
+    #[test]
+    fn tools_are_told_by_their_whole_name() {
+        let scope = scope(None, &["a-get_*", "!a-get_secret"]);
+        assert!(scope.sees_tool(&name("a"), "a-get_x"));
+        assert!(!scope.sees_tool(&name("a"), "a-get_secret"));
+        assert!(!scope.sees_tool(&name("b"), "b-get_x"));
+    }
+}

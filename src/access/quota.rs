@@ -1,0 +1,55 @@
+//! Calls per minute, as a bucket that fills steadily.
+
+use std::time::{Duration, Instant};
+
+/// The calls that one key has left.
+#[derive(Debug)]
+pub struct Bucket {
+    per_minute: u32,
+    /// When the bucket will be, or was, empty of debt: each call moves it by one interval.
+    free_at: Instant,
+}
+
+impl Bucket {
+    /// A full bucket.
+    pub fn new(now: Instant, per_minute: u32) -> Bucket {
+        let minute = Duration::from_secs(60);
+        Bucket { per_minute, free_at: now.checked_sub(minute).unwrap_or(now) }
+    }
+
+    /// Takes one call.
+    ///
+    /// # Errors
+    /// None is left; how long until the next.
+    pub fn take(&mut self, now: Instant) -> Result<(), Duration> {
+        let minute = Duration::from_secs(60);
+        if self.per_minute == 0 {
+            return Err(minute);
+        }
+        let interval = minute / self.per_minute;
+        let oldest = now.checked_sub(minute).unwrap_or(now);
+        let next = self.free_at.max(oldest) + interval;
+        if next > now {
+            return Err(next - now);
+        }
+        self.free_at = next;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_minute_holds_so_many_calls_and_refills_steadily() {
+        let start = Instant::now() + Duration::from_secs(1000);
+        let mut bucket = Bucket::new(start, 60);
+        for call in 0..60 {
+            assert_eq!(bucket.take(start), Ok(()), "call {call}");
+        }
+        assert_eq!(bucket.take(start), Err(Duration::from_secs(1)));
+        assert_eq!(bucket.take(start + Duration::from_secs(1)), Ok(()));
+        assert!(bucket.take(start + Duration::from_secs(1)).is_err());
+    }
+}

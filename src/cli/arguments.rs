@@ -1,0 +1,150 @@
+//! Pure: from words to a [`Command`].
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use lexopt::prelude::{Long, Short, Value};
+
+use crate::config::Listen;
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Command {
+    Help(Option<Name>),
+    Version,
+    Serve { config: PathBuf, listen: Option<Listen> },
+    Demo { http: Option<String> },
+    HashKey,
+}
+
+/// A command by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Name {
+    Serve,
+    Demo,
+    HashKey,
+}
+
+/// Commands of later versions.
+const LATER: [&str; 4] = ["check", "tools", "call", "stdio"];
+const CONFIG_DEFAULT: &str = "config.json";
+
+impl Name {
+    fn parse(word: &str) -> Result<Name, String> {
+        match word {
+            "serve" => Ok(Name::Serve),
+            "demo" => Ok(Name::Demo),
+            "hash-key" => Ok(Name::HashKey),
+            later if LATER.contains(&later) => {
+                Err(format!("the command {later:?} is not in this version"))
+            }
+            other => Err(format!("there is no command {other:?}")),
+        }
+    }
+}
+
+impl Command {
+    /// Reads the arguments.
+    ///
+    /// # Errors
+    /// What is wrong with them, as a sentence without its full stop.
+    pub(super) fn parse(
+        arguments: impl IntoIterator<Item = OsString>,
+    ) -> Result<Command, String> {
+        let mut words = lexopt::Parser::from_args(arguments);
+        let mut name = None;
+        let (mut config, mut listen, mut http) = (None, None, None);
+        while let Some(word) = words.next().map_err(sentence)? {
+            // `serve` is the default, so its options come without it too.
+            let serves = matches!(name, None | Some(Name::Serve));
+            match word {
+                Short('h') | Long("help") => return Ok(Command::Help(name)),
+                Short('V') | Long("version") => return Ok(Command::Version),
+                Long("config") if serves => {
+                    name = Some(Name::Serve);
+                    config = Some(PathBuf::from(words.value().map_err(sentence)?));
+                }
+                Long("listen") if serves => {
+                    name = Some(Name::Serve);
+                    let text = words.value().and_then(|text| Ok(text.into_string()?));
+                    let text = text.map_err(sentence)?;
+                    listen = Some(Listen::parse(&text).ok_or_else(|| {
+                        format!("--listen: not an address and port: {text:?}")
+                    })?);
+                }
+                Long("http") if name == Some(Name::Demo) => {
+                    let text = words.value().and_then(|text| Ok(text.into_string()?));
+                    http = Some(text.map_err(sentence)?);
+                }
+                Value(word) if name.is_none() => {
+                    name = Some(Name::parse(&word.to_string_lossy())?);
+                }
+                other @ (Short(_) | Long(_) | Value(_)) => {
+                    return Err(sentence(other.unexpected()));
+                }
+            }
+        }
+        Ok(match name {
+            None | Some(Name::Serve) => {
+                let config = config.unwrap_or_else(|| PathBuf::from(CONFIG_DEFAULT));
+                Command::Serve { config, listen }
+            }
+            Some(Name::Demo) => Command::Demo { http },
+            Some(Name::HashKey) => Command::HashKey,
+        })
+    }
+}
+
+fn sentence(error: lexopt::Error) -> String {
+    error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, String> {
+        Command::parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn serve_is_the_default_command() {
+        let default = Command::Serve { config: "config.json".into(), listen: None };
+        assert_eq!(parse(""), Ok(default.clone()));
+        assert_eq!(parse("serve"), Ok(default));
+        let listen = Listen::parse("127.0.0.1:1");
+        let other = Command::Serve { config: "f".into(), listen };
+        assert_eq!(parse("--config f --listen 127.0.0.1:1"), Ok(other.clone()));
+        assert_eq!(parse("serve --listen=127.0.0.1:1 --config=f"), Ok(other));
+    }
+
+    #[test]
+    fn every_command_is_read() {
+        assert_eq!(parse("demo"), Ok(Command::Demo { http: None }));
+        assert_eq!(parse("demo --http a:1"), Ok(Command::Demo { http: Some("a:1".into()) }));
+        assert_eq!(parse("hash-key"), Ok(Command::HashKey));
+        assert_eq!(parse("-V"), Ok(Command::Version));
+        assert_eq!(parse("serve --version"), Ok(Command::Version));
+        assert_eq!(parse("-h"), Ok(Command::Help(None)));
+        assert_eq!(parse("demo --help"), Ok(Command::Help(Some(Name::Demo))));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (line, part) in [
+            ("frobnicate", "\"frobnicate\""),
+            ("check", "not in this version"),
+            ("serve x", "x"),
+            ("--config", "--config"),
+            ("--listen nowhere", "\"nowhere\""),
+            ("--colour", "--colour"),
+            ("--http 127.0.0.1:1", "--http"),
+            ("demo --config f", "--config"),
+            ("hash-key secret", "secret"),
+            ("--config f demo", "demo"),
+        ] {
+            let error = parse(line).expect_err(line);
+            assert!(error.contains(part), "{line}: {error}");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What `--help` says.
+
+use super::arguments::Name;
+
+/// The help of a command, or of the program.
+pub(super) fn text(topic: Option<Name>) -> &'static str {
+    match topic {
+        None => PROGRAM,
+        Some(Name::Serve) => SERVE,
+        Some(Name::Demo) => DEMO,
+        Some(Name::HashKey) => HASH_KEY,
+    }
+}
+
+const PROGRAM: &str = "\
+Trunkline is an MCP gateway: many MCP servers behind one address.
+
+Usage: trunkline [COMMAND] [OPTIONS]
+
+Commands:
+  serve      run the gateway (the default)
+  demo       run the built-in MCP server, to try things with
+  hash-key   read a key from standard input, print its sha256 for the configuration
+
+Options:
+  -h, --help      this text, or that of a command
+  -V, --version   the version
+
+Exit codes: 0 fine, 1 failed at run time, 2 wrong arguments, 78 bad configuration.
+";
+
+const SERVE: &str = "\
+Runs the gateway until SIGTERM or SIGINT.
+
+Usage: trunkline [serve] [--config FILE] [--listen ADDRESS]
+
+Options:
+  --config FILE      the configuration (default: config.json)
+  --listen ADDRESS   address:port, localhost:port or unix:/path, in place of the file's
+  -h, --help         this text
+";
+
+const DEMO: &str = "\
+Runs an MCP server with a few tools, resources and prompts over standard input and output.
+It ends at the end of its input.
+
+Usage: trunkline demo
+
+Options:
+  -h, --help   this text
+";
+
+const HASH_KEY: &str = "\
+Reads a key from standard input and prints its SHA-256 in hexadecimal: the value of \"sha256\"
+of an element of \"api_keys\". One line end after the key is not part of it.
+
+Usage: trunkline hash-key < FILE
+
+Options:
+  -h, --help   this text
+";

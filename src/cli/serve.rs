@@ -1,0 +1,42 @@
+//! `trunkline serve`.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::{complain, exit, fail};
+use crate::config::{Config, Listen, Overrides};
+use crate::gateway;
+use crate::telemetry;
+use crate::thread::StopReason;
+
+pub(super) fn run(path: &Path, listen: Option<Listen>) -> ExitCode {
+    let config = match Config::load(path, &Overrides { listen }) {
+        Ok(config) => config,
+        Err(problems) => {
+            for problem in problems {
+                complain(&format!("trunkline: {}: {problem}", path.display()));
+            }
+            return ExitCode::from(exit::CONFIG);
+        }
+    };
+    // Dropped last, so that the last line before the end is written.
+    let log = match telemetry::log::start(config.log) {
+        Ok(log) => log,
+        Err(error) => return ExitCode::from(fail(&format!("cannot start the log: {error}"))),
+    };
+    log.set_secrets(&config.secrets());
+    for warning in &config.warnings {
+        log::warn!("{}: {warning}", path.display());
+    }
+    match gateway::run(config) {
+        Ok(StopReason::Signal) => ExitCode::SUCCESS,
+        Ok(StopReason::OwnerEnded(name)) => {
+            log::error!("ended because the thread {name} had ended");
+            ExitCode::from(exit::FAILED)
+        }
+        Err(error) => {
+            log::error!("cannot start: {error}");
+            ExitCode::from(exit::FAILED)
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! From what the file says to a [`Config`]: what must hold between values.
+
+use std::collections::HashMap;
+
+use super::check_server;
+use super::file::{Placed, RawConfig, RawSecret, RawServer};
+use super::reader::Reader;
+use super::{ApiKey, Config, Listen, Naming, Overrides, base64, bounds, syntax};
+use crate::protocol::server_name::ServerName;
+
+/// Bytes of the longest separator.
+const SEPARATOR_BYTES_MAX: usize = 8;
+
+/// Checks everything, and notes every problem. The result is usable only if none was noted.
+pub(super) fn check(
+    reader: &Reader<'_>,
+    raw: RawConfig,
+    overrides: &Overrides,
+) -> Option<Config> {
+    let mut warnings = Vec::new();
+    let listen = check_listen(reader, &raw, overrides);
+    let allowed_origins = lowercase(reader, &raw.allowed_origins, |text| {
+        (!syntax::is_origin(text)).then_some("must be a scheme and a host without a path")
+    });
+    let allowed_hosts = raw.allowed_hosts.as_ref().map(|hosts| {
+        lowercase(reader, hosts, |text| {
+            (!syntax::is_host_and_port(text)).then_some("must be a host, or a host and a port")
+        })
+    });
+    let separator = raw.separator.as_ref().map_or("-", |text| text.value.as_str());
+    if !syntax::is_name_part(separator) || separator.len() > SEPARATOR_BYTES_MAX {
+        let what = format!(
+            "must be 1 to {SEPARATOR_BYTES_MAX} letters, digits, \"_\", \"-\" or \".\""
+        );
+        reader.problem("/prefix_separator", what);
+    }
+    bounds::check(reader, &raw.limits);
+    let session_key = raw.session_key.as_ref().and_then(|text| {
+        let key = base64::decode(&text.value).and_then(|bytes| bytes.try_into().ok());
+        if key.is_none() {
+            reader.problem("/session_key", "must be 32 bytes in base64");
+        }
+        key
+    });
+    for (present, key) in [(raw.has_state_dir, "state_dir"), (raw.watch, "watch")] {
+        if present {
+            warnings.push(format!("/{key} has no effect in this version"));
+        }
+    }
+    check_names(reader, &raw.servers);
+    let api_keys = check_keys(reader, &raw);
+    let naming = Naming { prefix: raw.prefix, separator: separator.to_owned() };
+    let servers = raw.servers.into_iter();
+    let mut upstreams: Vec<_> = servers
+        .filter_map(|server| check_server::check(reader, server, &mut warnings))
+        .collect();
+    upstreams.sort_by(|a, b| a.name.cmp(&b.name));
+    Some(Config {
+        listen: listen?,
+        api_keys,
+        allowed_origins,
+        allowed_hosts,
+        transports: raw.transports,
+        naming,
+        upstreams,
+        limits: raw.limits,
+        session_key,
+        log: raw.log,
+        warnings,
+    })
+}
+
+fn check_listen(reader: &Reader<'_>, raw: &RawConfig, overrides: &Overrides) -> Option<Listen> {
+    let listen = match (&overrides.listen, &raw.listen) {
+        (Some(listen), _) => Some(listen.clone()),
+        (None, None) => Listen::parse("127.0.0.1:4000"),
+        (None, Some(text)) => {
+            let listen = Listen::parse(&text.value);
+            if listen.is_none() {
+                let what = format!("not an address and port: {:?}", text.written);
+                reader.problem("/listen", what);
+            }
+            listen
+        }
+    }?;
+    if !listen.is_local() && !raw.has_api_keys && !raw.allow_anonymous {
+        reader.problem(
+            "/listen",
+            "others than this machine can reach this address, and there are no api_keys; \
+             \"allow_anonymous\": true admits everybody",
+        );
+    }
+    Some(listen)
+}
+
+/// Hosts have no case.
+fn lowercase(
+    reader: &Reader<'_>,
+    texts: &[Placed],
+    wrong: impl Fn(&str) -> Option<&'static str>,
+) -> Vec<String> {
+    let mut out = Vec::with_capacity(texts.len());
+    for (at, text) in texts {
+        if let Some(what) = wrong(&text.value) {
+            reader.problem(at, format!("{what}: {:?}", text.written));
+        }
+        out.push(text.value.to_ascii_lowercase());
+    }
+    out
+}
+
+/// Two servers must not look alike: clients and people compare names without regard to case.
+fn check_names(reader: &Reader<'_>, servers: &[RawServer]) {
+    let mut owners: HashMap<String, &str> = HashMap::new();
+    let aliases = servers.iter().filter_map(|server| {
+        let alias = server.alias.as_ref()?;
+        Some((format!("{}/alias", server.at), alias.value.as_str(), server))
+    });
+    let names = servers.iter().map(|server| (server.at.clone(), server.name.as_str(), server));
+    for (at, name, server) in names.chain(aliases) {
+        let owner = owners.entry(name.to_lowercase()).or_insert(&server.at);
+        if *owner != server.at {
+            reader.problem(at, format!("the name is that of {owner}, apart from case"));
+        }
+    }
+}
+
+fn check_keys(reader: &Reader<'_>, raw: &RawConfig) -> Vec<ApiKey> {
+    let mut keys = Vec::with_capacity(raw.api_keys.len());
+    let mut names: HashMap<&str, &str> = HashMap::new();
+    let mut hashes: HashMap<[u8; 32], &str> = HashMap::new();
+    for key in &raw.api_keys {
+        let sha256 = key.secret.as_ref().and_then(|secret| hash(reader, &key.at, secret));
+        if let Some(name) = &key.name {
+            let at = format!("{}/name", key.at);
+            if name.value.is_empty() || name.value.chars().any(char::is_control) {
+                reader.problem(&at, "must not be empty or hold control characters");
+            }
+            if let Some(first) = names.insert(&name.value, &key.at) {
+                reader.problem(&at, format!("is the name of {first} too"));
+            }
+        }
+        if let Some(sha256) = sha256
+            && let Some(first) = hashes.insert(sha256, &key.at)
+        {
+            reader.problem(&key.at, format!("is the same key as {first}"));
+        }
+        let servers = key.servers.as_ref().map(|list| key_servers(reader, list, &raw.servers));
+        let tools = check_globs(reader, key.tools.as_deref());
+        let calls_per_minute = key.calls_per_minute.and_then(|n| u32::try_from(n).ok());
+        if let (Some(name), Some(sha256)) = (&key.name, sha256) {
+            let name = name.value.clone();
+            keys.push(ApiKey { name, sha256, servers, tools, calls_per_minute });
+        }
+    }
+    keys
+}
+
+/// Hashes a key at once, so that nothing keeps it.
+fn hash(reader: &Reader<'_>, at: &str, secret: &RawSecret) -> Option<[u8; 32]> {
+    match secret {
+        RawSecret::Key(key) => {
+            let hash = hash_key(&key.value);
+            if hash.is_none() {
+                let what = "must be printable ASCII characters without spaces at the ends";
+                reader.problem(format!("{at}/key"), what);
+            }
+            hash
+        }
+        RawSecret::Sha256(digits) => {
+            let bytes = syntax::sha256(&digits.value);
+            if bytes.is_none() {
+                reader.problem(format!("{at}/sha256"), "must be 64 hexadecimal digits");
+            }
+            bytes
+        }
+    }
+}
+
+/// SHA-256 of a key, as `sha256` in the configuration has it. Nothing for a key that no header
+/// can carry: it could never match.
+pub fn hash_key(key: &str) -> Option<[u8; 32]> {
+    if key.is_empty() || key.contains('\t') || !syntax::is_header_value(key) {
+        return None;
+    }
+    let digest = ring::digest::digest(&ring::digest::SHA256, key.as_bytes());
+    digest.as_ref().try_into().ok()
+}
+
+fn key_servers(reader: &Reader<'_>, list: &[Placed], servers: &[RawServer]) -> Vec<ServerName> {
+    let mut names = Vec::with_capacity(list.len());
+    for (at, text) in list {
+        let known = servers.iter().any(|server| server.name == text.value);
+        match ServerName::parse(&text.value) {
+            Some(name) if known => names.push(name),
+            Some(_) | None => {
+                reader.problem(at, format!("no server has this name: {:?}", text.written));
+            }
+        }
+    }
+    names
+}
+
+/// Globs, each of which can match something.
+pub(super) fn check_globs(
+    reader: &Reader<'_>,
+    globs: Option<&[Placed]>,
+) -> Option<Vec<String>> {
+    let check = |(at, text): &Placed| {
+        if !syntax::is_glob(&text.value) {
+            reader.problem(at, format!("not a glob over names: {:?}", text.written));
+        }
+        text.value.clone()
+    };
+    globs.map(|globs| globs.iter().map(check).collect())
+}

@@ -1,0 +1,193 @@
+//! What must hold between the keys of one server.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::check::check_globs;
+use super::file::{Pin, RawServer, RawTransport, StringMap};
+use super::reader::Reader;
+use super::{HttpKind, HttpTarget, Secret, StdioTarget, Target, UpstreamConfig, syntax};
+use crate::protocol::server_name::ServerName;
+
+/// Keys that only servers reached over HTTP have.
+const HTTP_KEYS: [&str; 5] = ["url", "headers", "forward_headers", "proxy", "ca_file"];
+/// Keys that only servers started as children have.
+const STDIO_KEYS: [&str; 4] = ["command", "args", "env", "cwd"];
+const SESSIONS_DEFAULT: usize = 32;
+const CHILDREN_DEFAULT: usize = 8;
+
+/// Checks one server. Nothing where it is disabled or has no target.
+pub(super) fn check(
+    reader: &Reader<'_>,
+    raw: RawServer,
+    warnings: &mut Vec<String>,
+) -> Option<UpstreamConfig> {
+    let problem = |key: &str, what: &str| reader.problem(format!("{}/{key}", raw.at), what);
+    let name = ServerName::parse(&raw.name);
+    if name.is_none() {
+        let what = "a server's name is made of letters, digits, \"_\" and \"-\", and is none of \
+                    \"tools\", \"sse\", \"messages\", \"mcp\"";
+        reader.problem(&raw.at, what);
+    }
+    if raw.alias.as_ref().is_some_and(|alias| !syntax::is_name_part(&alias.value)) {
+        problem("alias", "must be made of letters, digits, \"_\", \"-\" and \".\"");
+    }
+    match raw.pin {
+        Pin::Off => (),
+        Pin::Warn | Pin::Enforce => problem("pin", "is not supported by this version"),
+    }
+    if raw.timeout_ms > raw.timeout_max_ms {
+        let (timeout, max) = (raw.timeout_ms, raw.timeout_max_ms);
+        let what = format!("timeout_ms ({timeout}) is more than timeout_max_ms ({max})");
+        problem("timeout_ms", &what);
+    }
+    let tools = check_globs(reader, raw.tools.as_deref());
+    let transport = raw.transport.unwrap_or(if raw.given.contains(&"command") {
+        RawTransport::Stdio
+    } else {
+        RawTransport::Http(HttpKind::Auto)
+    });
+    let (target, sessions) = match transport {
+        RawTransport::Http(kind) => (http(reader, &raw, kind), SESSIONS_DEFAULT),
+        RawTransport::Stdio => (stdio(reader, &raw), CHILDREN_DEFAULT),
+    };
+    if raw.disabled {
+        return None;
+    }
+    for (has, key) in [
+        (!raw.forward_headers.is_empty(), "forward_headers"),
+        (raw.ca_file.is_some(), "ca_file"),
+    ] {
+        if has {
+            warnings.push(format!("{}/{key} has no effect in this version", raw.at));
+        }
+    }
+    let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    Some(UpstreamConfig {
+        name: name?,
+        alias: raw.alias.map(|alias| alias.value),
+        description: raw.description,
+        target: target?,
+        tools,
+        timeout: Duration::from_millis(raw.timeout_ms),
+        timeout_max: Duration::from_millis(raw.timeout_max_ms),
+        connect_timeout: Duration::from_millis(raw.connect_timeout_ms),
+        max_in_flight: count(raw.max_in_flight),
+        max_waiting: count(raw.max_waiting),
+        max_sessions: raw.max_sessions.map_or(sessions, count),
+        required: raw.required,
+        session: raw.session,
+    })
+}
+
+/// Keys of the other kind of transport would be ignored silently.
+fn refuse(reader: &Reader<'_>, raw: &RawServer, keys: &[&str], transport: &str) {
+    for key in keys.iter().filter(|key| raw.given.contains(key)) {
+        let what = format!("has no meaning for a server with the transport {transport}");
+        reader.problem(format!("{}/{key}", raw.at), what);
+    }
+}
+
+fn http(reader: &Reader<'_>, raw: &RawServer, kind: HttpKind) -> Option<Target> {
+    let transport = match kind {
+        HttpKind::StreamableHttp => "\"http\"",
+        HttpKind::HttpSse => "\"sse\"",
+        HttpKind::Auto => "\"auto\"",
+    };
+    refuse(reader, raw, &STDIO_KEYS, transport);
+    if !raw.given.contains(&"url") {
+        let what = match raw.transport {
+            Some(_) => format!("has no \"url\", which the transport {transport} needs"),
+            None => "has neither \"url\" nor \"command\"".to_owned(),
+        };
+        reader.problem(&raw.at, what);
+    }
+    let check_url = |key: &str, text: &str, schemes: &[&str], userinfo| {
+        if let Err(what) = syntax::url(text, schemes, userinfo) {
+            reader.problem(format!("{}/{key}", raw.at), what);
+        }
+    };
+    if let Some(url) = &raw.url {
+        let schemes = ["http://", "https://"];
+        check_url("url", &url.value, &schemes, syntax::Userinfo::Refused);
+    }
+    if let Some(proxy) = &raw.proxy {
+        check_url("proxy", &proxy.value, &["http://"], syntax::Userinfo::Admitted);
+    }
+    let headers = headers(reader, &raw.headers);
+    let mut forward_headers = Vec::with_capacity(raw.forward_headers.len());
+    for (at, text) in &raw.forward_headers {
+        if !syntax::is_header_name(&text.value) || syntax::is_own_header(&text.value) {
+            reader.problem(at, format!("not a header to forward: {:?}", text.written));
+        }
+        forward_headers.push(text.value.clone());
+    }
+    Some(Target::Http(HttpTarget {
+        kind,
+        url: raw.url.as_ref()?.value.clone(),
+        headers,
+        forward_headers,
+        proxy: raw.proxy.as_ref().map(|proxy| Secret::new(proxy.value.clone())),
+        ca_file: raw.ca_file.as_ref().map(|path| PathBuf::from(&path.value)),
+    }))
+}
+
+fn headers(reader: &Reader<'_>, map: &StringMap) -> Vec<(String, Secret)> {
+    let mut headers: Vec<(String, Secret)> = Vec::with_capacity(map.len());
+    for (at, name, value) in map {
+        if !syntax::is_header_name(name) {
+            reader.problem(at, "not a header's name");
+        } else if syntax::is_own_header(name) {
+            reader.problem(at, "this header is the gateway's own");
+        }
+        if !syntax::is_header_value(value) {
+            reader.problem(at, "the value has characters that a header must not have");
+        }
+        // The very same name is noted as a key that stands twice.
+        let same = |other: &str| other != name && other.eq_ignore_ascii_case(name);
+        if headers.iter().any(|(other, _)| same(other)) {
+            reader.problem(at, "the header stands here twice, apart from case");
+        }
+        headers.push((name.clone(), Secret::new(value.clone())));
+    }
+    headers
+}
+
+fn stdio(reader: &Reader<'_>, raw: &RawServer) -> Option<Target> {
+    refuse(reader, raw, &HTTP_KEYS, "\"stdio\"");
+    if !raw.given.contains(&"command") {
+        let what = "has no \"command\", which the transport \"stdio\" needs";
+        reader.problem(&raw.at, what);
+    }
+    let no_null = |at: String, text: &str| {
+        if text.contains('\0') {
+            reader.problem(at, "must not hold a null character");
+        }
+    };
+    for (key, text) in [("command", &raw.command), ("cwd", &raw.cwd)] {
+        let Some(text) = text else { continue };
+        let at = format!("{}/{key}", raw.at);
+        if text.value.is_empty() {
+            reader.problem(&at, "must not be empty");
+        }
+        no_null(at, &text.value);
+    }
+    for (at, text) in &raw.args {
+        no_null(at.clone(), &text.value);
+    }
+    for (at, name, value) in &raw.env {
+        if name.is_empty() || name.contains(['=', '\0']) {
+            reader.problem(at, "not a variable's name");
+        }
+        no_null(at.clone(), value);
+    }
+    let secret = |(_, name, value): &(String, String, String)| {
+        (name.clone(), Secret::new(value.clone()))
+    };
+    Some(Target::Stdio(StdioTarget {
+        command: raw.command.as_ref()?.value.clone(),
+        args: raw.args.iter().map(|(_, text)| text.value.clone()).collect(),
+        env: raw.env.iter().map(secret).collect(),
+        cwd: raw.cwd.as_ref().map(|path| PathBuf::from(&path.value)),
+    }))
+}

@@ -1,0 +1,183 @@
+//! What a configuration that is right turns into.
+
+use std::time::Duration;
+
+use super::{
+    Config, HttpKind, Listen, LogFormat, Overrides, Prefix, Problem, SessionSharing, Target,
+    hash_key,
+};
+use crate::limits::Limits;
+
+fn parse(text: &str) -> Result<Config, Vec<Problem>> {
+    let environment = |name: &str| (name == "TOKEN").then(|| "hunter2-hunter2".to_owned());
+    Config::parse(text, &environment, &Overrides::default())
+}
+
+#[track_caller]
+fn listen(text: &str) -> Listen {
+    let text = format!(r#"{{"listen":{text:?},"mcp_servers":{{}}}}"#);
+    parse(&text).unwrap().listen
+}
+
+#[test]
+fn the_smallest_configuration_has_the_defaults_of_the_documentation() {
+    let config = parse(r#"{"mcp_servers":{}}"#).unwrap();
+    assert_eq!(config.listen, Listen::Tcp(([127, 0, 0, 1], 4000).into()));
+    assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.naming.prefix, Prefix::Auto);
+    assert_eq!(config.naming.separator, "-");
+    assert_eq!(config.log.level, log::LevelFilter::Info);
+    assert_eq!(config.log.format, LogFormat::Text);
+    assert!(!config.log.access && !config.log.bodies);
+    assert!(config.transports.rest && config.transports.sse);
+    assert!(config.transports.streamable_http);
+    assert!(config.api_keys.is_empty() && config.upstreams.is_empty());
+    assert!(config.allowed_hosts.is_none() && config.session_key.is_none());
+    assert!(config.warnings.is_empty());
+}
+
+#[test]
+fn servers_are_sorted_have_defaults_and_leave_out_the_disabled() {
+    let text = r#"{"mcpServers":{
+        "z":{"command":"x"},"a":{"url":"http://a/"},"off":{"url":"http://b/","disabled":true},
+        "m":{"url":"http://m/","transport":"sse","max_sessions":3,"session":"shared"}}}"#;
+    let config = parse(text).unwrap();
+    let [a, m, z] = config.upstreams.as_slice() else { panic!("{:?}", config.upstreams) };
+    assert_eq!((a.name.as_str(), m.name.as_str(), z.name.as_str()), ("a", "m", "z"));
+    assert_eq!((a.max_sessions, m.max_sessions, z.max_sessions), (32, 3, 8));
+    assert_eq!((a.max_in_flight, a.max_waiting), (32, 128));
+    assert_eq!(a.timeout, Duration::from_secs(60));
+    assert_eq!(a.timeout_max, Duration::from_secs(600));
+    assert_eq!(a.connect_timeout, Duration::from_secs(5));
+    assert_eq!((a.session, m.session), (SessionSharing::Auto, SessionSharing::Shared));
+    assert!(matches!(&a.target, Target::Http(http) if http.kind == HttpKind::Auto));
+    assert!(matches!(&m.target, Target::Http(http) if http.kind == HttpKind::HttpSse));
+    assert!(matches!(&z.target, Target::Stdio(stdio) if stdio.command == "x"));
+}
+
+#[test]
+fn every_form_of_an_address_is_read() {
+    assert_eq!(listen("localhost:80"), Listen::Tcp(([127, 0, 0, 1], 80).into()));
+    assert_eq!(listen("[::1]:0").to_string(), "[::1]:0");
+    assert_eq!(listen("[::ffff:127.0.0.1]:1").to_string(), "[::ffff:127.0.0.1]:1");
+    assert_eq!(listen("unix:/run/x.sock"), Listen::Unix("/run/x.sock".into()));
+    for bad in ["", ":80", "localhost:", "localhost:99999", "unix:", "unix:x", "host:80"] {
+        assert_eq!(Listen::parse(bad), None, "{bad}");
+    }
+}
+
+#[test]
+fn beyond_loopback_a_key_or_a_word_is_needed() {
+    let key = r#"{"listen":"0.0.0.0:1","mcp_servers":{},"api_keys":[{"name":"a","key":"k"}]}"#;
+    assert!(parse(key).is_ok());
+    let word = r#"{"listen":"0.0.0.0:1","mcp_servers":{},"allow_anonymous":true}"#;
+    assert!(parse(word).is_ok());
+    // What the command line says is checked in place of what the file says.
+    let open = Overrides { listen: Listen::parse("0.0.0.0:1") };
+    let found = Config::parse(r#"{"mcp_servers":{}}"#, &|_| None, &open).unwrap_err();
+    assert_eq!(found.first().map(|problem| problem.at.as_str()), Some("/listen"));
+    let local = Overrides { listen: Listen::parse("127.0.0.1:1") };
+    let text = r#"{"listen":"0.0.0.0:1","mcp_servers":{}}"#;
+    assert!(Config::parse(text, &|_| None, &local).is_ok());
+}
+
+#[test]
+fn a_key_is_kept_as_its_hash_alone() {
+    let text = r#"{"mcp_servers":{},"api_keys":[{"name":"a","key":"${TOKEN}"}]}"#;
+    let config = parse(text).unwrap();
+    assert_eq!(Some(config.api_keys[0].sha256), hash_key("hunter2-hunter2"));
+    assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn the_secrets_of_a_configuration_are_known_and_never_printed() {
+    let text = r#"{"mcp_servers":{
+        "a":{"url":"http://a/?k=${TOKEN}","headers":{"Authorization":"Bearer ${TOKEN}"},
+             "proxy":"http://u:${TOKEN}@p:1"},
+        "b":{"command":"x","env":{"KEY":"${TOKEN}","DEBUG":"true"}}}}"#;
+    let config = parse(text).unwrap();
+    let secrets = config.secrets();
+    let exposed: Vec<_> = secrets.iter().map(|secret| secret.expose()).collect();
+    let token = "hunter2-hunter2";
+    assert_eq!(exposed, [token, "Bearer hunter2-hunter2", "k=hunter2-hunter2", token, token]);
+    assert!(!format!("{secrets:?}").contains("hunter2"));
+}
+
+#[test]
+fn keys_without_a_function_are_said_to_be_so() {
+    let text = r#"{"state_dir":"/var/lib/x","watch":true,"mcp_servers":{
+        "a":{"url":"http://a/","forward_headers":["X-Token"],"ca_file":"/ca.pem"},
+        "b":{"url":"http://b/","forward_headers":[]}}}"#;
+    assert_eq!(
+        parse(text).unwrap().warnings,
+        [
+            "/state_dir has no effect in this version",
+            "/watch has no effect in this version",
+            "/mcp_servers/a/forward_headers has no effect in this version",
+            "/mcp_servers/a/ca_file has no effect in this version",
+        ]
+    );
+}
+
+#[test]
+fn bounds_that_nothing_reads_yet_are_accepted() {
+    let text = r#"{"$schema":1,"mcp_servers":{},"limits":{"event_log_events":1,
+        "event_log_bytes":1,"page_items":1,"views":1,"parked_calls":0,
+        "parked_calls_per_key":0,"parked_ms":1,"connections":8,"drain_ms":0}}"#;
+    let limits = parse(text).unwrap().limits;
+    let expected = Limits { connections: 8, drain: Duration::ZERO, ..Limits::default() };
+    assert_eq!(limits, expected);
+}
+
+#[test]
+fn every_bound_goes_to_its_own_place() {
+    let ms = Duration::from_millis;
+    let expected = Limits {
+        connections: 11,
+        connections_per_address: 12,
+        buffered_bytes: 70_000,
+        head_bytes: 1300,
+        headers: 14,
+        body_bytes: 15,
+        head: ms(16),
+        body: ms(17),
+        idle: ms(18),
+        write: ms(19),
+        sessions: 20,
+        sessions_per_key: 21,
+        session_idle: ms(22),
+        streams: 23,
+        stream_queue_bytes: 5000,
+        heartbeat: ms(24),
+        upstream_result_bytes: 2500,
+        upstream_event_bytes: 2600,
+        upstream_tools: 27,
+        child_stderr_lines: 28,
+        drain: ms(29),
+    };
+    let text = r#"{"mcp_servers":{},"limits":{"connections":11,"connections_per_address":12,
+        "buffered_bytes":70000,"head_bytes":1300,"headers":14,"body_bytes":15,"head_ms":16,
+        "body_ms":17,"idle_ms":18,"write_ms":19,"sessions":20,"sessions_per_key":21,
+        "session_idle_ms":22,"streams":23,"stream_queue_bytes":5000,"heartbeat_ms":24,
+        "upstream_result_bytes":2500,"upstream_event_bytes":2600,"upstream_tools":27,
+        "child_stderr_lines":28,"drain_ms":29}}"#;
+    assert_eq!(parse(text).unwrap().limits, expected);
+}
+
+#[test]
+fn a_session_key_is_read_and_hosts_have_no_case() {
+    let text = format!(
+        r#"{{"session_key":"{}=","allowed_origins":["https://A.example"],
+            "allowed_hosts":["B.example:80"],"mcp_servers":{{}}}}"#,
+        "A".repeat(43)
+    );
+    let config = parse(&text).unwrap();
+    assert_eq!(config.session_key, Some([0; 32]));
+    assert_eq!(config.allowed_origins, ["https://a.example"]);
+    assert_eq!(config.allowed_hosts.as_deref(), Some(["b.example:80".to_owned()].as_slice()));
+}
+
+#[test]
+fn a_byte_order_mark_is_no_problem() {
+    assert!(parse("\u{feff}{\"mcp_servers\":{}}").is_ok());
+}

@@ -1,0 +1,139 @@
+//! What operators ask: /healthz, /readyz, /status; and what a browser asks first.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use super::Front;
+use super::endpoint::Endpoint;
+use super::reply::{self, Problem};
+use crate::access::policy::Scope;
+use crate::error::CallError;
+use crate::http::{Head, Responder};
+use crate::pipeline::ServerStatus;
+use crate::protocol::server_name::ServerName;
+use crate::upstream::State;
+
+/// Answers OPTIONS: the methods, and for a page of an admitted origin what it may send.
+pub(super) fn options(endpoint: Endpoint<'_>, head: &Head, responder: Responder) {
+    let methods = endpoint.methods().join(", ");
+    let mut headers = vec![("Allow", methods.as_str())];
+    if head.headers.get("origin").is_some() {
+        headers.push(("Access-Control-Allow-Methods", &methods));
+        let wanted = head.headers.get("access-control-request-headers").unwrap_or("*");
+        headers.push(("Access-Control-Allow-Headers", wanted));
+        headers.push(("Access-Control-Max-Age", "600"));
+    }
+    responder.respond(reply::NO_CONTENT, &headers, &[]).ok();
+}
+
+impl Front {
+    pub(super) fn healthz(&self, responder: Responder) {
+        if self.sessions.is_alive() {
+            send(responder, &json!({ "status": "ok" }));
+        } else {
+            let error = CallError::Overloaded { what: "the session thread is silent".into() };
+            refuse(responder, &Problem::from_call(&error));
+        }
+    }
+
+    pub(super) fn readyz(&self, responder: Responder) {
+        let missing = self.pipeline.missing();
+        if self.is_stopping() {
+            refuse(responder, &Problem::from_call(&CallError::ShuttingDown));
+        } else if missing.is_empty() {
+            send(responder, &json!({ "status": "ready" }));
+        } else {
+            let names: Vec<&str> = missing.iter().map(ServerName::as_str).collect();
+            let what = format!("required servers have not answered yet: {}", names.join(", "));
+            let mut problem = Problem::overloaded(&what).with("missing", names);
+            problem.code = "not_ready";
+            refuse(responder, &problem);
+        }
+    }
+
+    pub(super) fn status(&self, scope: &Scope, responder: Responder) {
+        let upstreams: Vec<Value> = self.pipeline.status(scope).iter().map(server).collect();
+        let sessions = self.sessions.counts();
+        let limits = &self.limits;
+        let status = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_ms": u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "stopping": self.is_stopping(),
+            "upstreams": upstreams,
+            "sessions": {
+                "sse": sessions.http_sse,
+                "streamable": sessions.streamable_http,
+            },
+            "streams": self.streams.count(),
+            "limits": {
+                "connections": limits.connections,
+                "sessions": limits.sessions,
+                "sessions_per_key": limits.sessions_per_key,
+                "streams": limits.streams,
+                "body_bytes": limits.body_bytes,
+                "buffered_bytes": limits.buffered_bytes,
+                "upstream_result_bytes": limits.upstream_result_bytes,
+            },
+        });
+        send(responder, &status);
+    }
+}
+
+fn server(status: &ServerStatus) -> Value {
+    let upstream = &status.upstream;
+    let (state, next_try_ms) = match upstream.state {
+        State::Probing => ("probing", None),
+        State::Ready => ("ready", None),
+        State::BackingOff { next_try } => ("backing_off", Some(ms(next_try))),
+    };
+    let era = upstream.revision.map(|revision| match revision.era() {
+        crate::protocol::revision::Era::Legacy => "legacy",
+        crate::protocol::revision::Era::Modern => "modern",
+    });
+    let failure = upstream.last_failure.as_ref().map(|failure| {
+        json!({
+            "stage": failure.stage.as_str(),
+            "message": failure.message,
+            "at": failure.at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            "seconds_ago": SystemTime::now()
+                .duration_since(failure.at)
+                .map_or(0, |since| since.as_secs()),
+        })
+    });
+    let info: Option<Value> =
+        upstream.server_info.as_ref().and_then(|info| serde_json::from_str(info.get()).ok());
+    json!({
+        "server": status.server.as_str(),
+        "description": status.description,
+        "required": status.required,
+        "state": state,
+        "next_try_ms": next_try_ms,
+        "transport": upstream.transport,
+        "era": era,
+        "revision": upstream.revision.map(|revision| revision.as_str()),
+        "server_info": info,
+        "tools": status.tools,
+        "tools_left_out": status.left_out,
+        "last_failure": failure,
+        "latency_ms": upstream.latency.map(|latency| latency.as_secs_f64() * 1000.0),
+        "in_flight": upstream.in_flight,
+        "waiting": upstream.waiting,
+        "restarts": upstream.restarts,
+        "stderr": upstream.stderr,
+    })
+}
+
+fn ms(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn send(responder: Responder, body: &Value) {
+    // A client that is gone needs no answer.
+    reply::send_json(responder, &[body.to_string().as_bytes()]).ok();
+}
+
+fn refuse(responder: Responder, problem: &Problem) {
+    let body = problem.body_for(None);
+    problem.send(responder, &body).ok();
+}

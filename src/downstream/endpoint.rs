@@ -1,0 +1,146 @@
+//! Method and path → endpoint. Pure.
+
+/// How REST answers look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// Our own.
+    Plain,
+    /// LiteLLM's present one.
+    Litellm,
+}
+
+/// What a path serves. A per-server endpoint carries the server's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint<'a> {
+    /// REST: the list of tools.
+    RestList(Dialect),
+    /// REST: a call.
+    RestCall(Dialect),
+    /// Streamable HTTP; a plain GET is an HTTP+SSE stream.
+    Mcp(Option<&'a str>),
+    /// The HTTP+SSE stream.
+    Sse(Option<&'a str>),
+    /// HTTP+SSE messages.
+    SseMessages(Option<&'a str>),
+    /// Whether the process lives.
+    Healthz,
+    /// Whether what is required has answered.
+    Readyz,
+    /// How everything is.
+    Status,
+}
+
+impl<'a> Endpoint<'a> {
+    /// What a path serves; with or without its trailing slash it is the same.
+    pub fn find(path: &'a str) -> Option<Endpoint<'a>> {
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let mut parts = path.strip_prefix('/')?.split('/');
+        let parts = [parts.next(), parts.next(), parts.next(), parts.next(), parts.next()];
+        Some(match parts {
+            [Some("healthz"), None, ..] => Endpoint::Healthz,
+            [Some("readyz"), None, ..] => Endpoint::Readyz,
+            [Some("status"), None, ..] => Endpoint::Status,
+            [Some("mcp"), Some("tools"), Some("list"), None, _] => {
+                Endpoint::RestList(Dialect::Plain)
+            }
+            [Some("mcp"), Some("tools"), Some("call"), None, _] => {
+                Endpoint::RestCall(Dialect::Plain)
+            }
+            [Some("mcp-rest"), Some("tools"), Some("list"), None, _] => {
+                Endpoint::RestList(Dialect::Litellm)
+            }
+            [Some("mcp-rest"), Some("tools"), Some("call"), None, _] => {
+                Endpoint::RestCall(Dialect::Litellm)
+            }
+            [Some("sse"), None, ..] => Endpoint::Sse(None),
+            [Some("mcp"), rest @ ..] => under_mcp(None, rest)?,
+            [Some(server), Some("mcp"), a, b, None] => {
+                under_mcp(Some(server), [a, b, None, None])?
+            }
+            [Some(server), Some("sse"), None, ..] => Endpoint::Sse(Some(server)),
+            _ => return None,
+        })
+    }
+
+    /// The methods that the path serves.
+    pub fn methods(self) -> &'static [&'static str] {
+        match self {
+            Self::RestList(_) | Self::Healthz | Self::Readyz | Self::Status => {
+                &["GET", "HEAD", "OPTIONS"]
+            }
+            Self::RestCall(_) | Self::SseMessages(_) => &["POST", "OPTIONS"],
+            Self::Mcp(_) => &["GET", "POST", "DELETE", "OPTIONS"],
+            Self::Sse(_) => &["GET", "OPTIONS"],
+        }
+    }
+
+    /// The server of a per-server endpoint.
+    pub fn server(self) -> Option<&'a str> {
+        match self {
+            Self::Mcp(server) | Self::Sse(server) | Self::SseMessages(server) => server,
+            Self::RestList(_)
+            | Self::RestCall(_)
+            | Self::Healthz
+            | Self::Readyz
+            | Self::Status => None,
+        }
+    }
+
+    /// Whether errors are JSON-RPC's here rather than REST's.
+    pub fn speaks_mcp(self) -> bool {
+        matches!(self, Self::Mcp(_) | Self::Sse(_) | Self::SseMessages(_))
+    }
+
+    /// Whether the path is served without a key.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Healthz | Self::Readyz)
+    }
+}
+
+/// What follows `/mcp`, or `/{server}/mcp`.
+fn under_mcp<'a>(server: Option<&'a str>, rest: [Option<&'a str>; 4]) -> Option<Endpoint<'a>> {
+    match (server, rest) {
+        (_, [None, ..]) => Some(Endpoint::Mcp(server)),
+        (_, [Some("sse"), None, ..]) => Some(Endpoint::Sse(server)),
+        (_, [Some("sse"), Some("messages"), None, _]) => Some(Endpoint::SseMessages(server)),
+        (None, [Some(server), a, b, None]) if !server.is_empty() => {
+            under_mcp(Some(server), [a, b, None, None])
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_lead_to_their_endpoints_with_and_without_a_slash() {
+        for (path, expected) in [
+            ("/mcp/tools/list", Endpoint::RestList(Dialect::Plain)),
+            ("/mcp-rest/tools/call", Endpoint::RestCall(Dialect::Litellm)),
+            ("/mcp", Endpoint::Mcp(None)),
+            ("/sse", Endpoint::Sse(None)),
+            ("/mcp/sse", Endpoint::Sse(None)),
+            ("/mcp/sse/messages", Endpoint::SseMessages(None)),
+            ("/mcp/demo", Endpoint::Mcp(Some("demo"))),
+            ("/demo/mcp", Endpoint::Mcp(Some("demo"))),
+            ("/mcp/demo/sse", Endpoint::Sse(Some("demo"))),
+            ("/mcp/demo/sse/messages", Endpoint::SseMessages(Some("demo"))),
+            ("/demo/mcp/sse/messages", Endpoint::SseMessages(Some("demo"))),
+            ("/healthz", Endpoint::Healthz),
+        ] {
+            assert_eq!(Endpoint::find(path), Some(expected), "{path}");
+            assert_eq!(Endpoint::find(&format!("{path}/")), Some(expected), "{path}/");
+        }
+    }
+
+    #[test]
+    fn other_paths_lead_nowhere() {
+        for path in
+            ["/", "", "mcp", "/mcp//", "/mcp/tools/list/x", "/a/b", "/mcp/a/b", "/mcp/a/b/c/d"]
+        {
+            assert_eq!(Endpoint::find(path), None, "{path:?}");
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! The hub: one thread that holds every long-lived SSE response.
+//!
+//! A sender puts an event into the queue of one client and goes on; the hub writes when the
+//! client's socket takes it. A client that does not read fills its queue and is dropped, so
+//! that it costs nobody else anything.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+
+use crate::http::Stream;
+use crate::limits::Limits;
+use crate::thread::{self, Joined, StopReason};
+use crate::wait::Bell;
+
+mod worker;
+use worker::Worker;
+
+/// The hub's own bell among the descriptors; streams count from 1.
+const BELL: u64 = 0;
+
+/// The stream has ended; nothing more can be sent on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gone;
+
+impl fmt::Display for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the stream has ended")
+    }
+}
+
+/// `limits.streams` are open, or the hub is ending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Full;
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("too many streams are open")
+    }
+}
+
+/// Called once, by the hub, when a stream has ended.
+type OnEnd = Box<dyn FnOnce() + Send>;
+
+/// What waits to be written to one client.
+#[derive(Debug, Default)]
+struct Queue {
+    /// The first one is being written.
+    events: VecDeque<Arc<[u8]>>,
+    /// Bytes of all but the first.
+    bytes_behind: usize,
+    /// Ends when empty.
+    closing: bool,
+    /// Has ended, or shall at once.
+    ended: bool,
+}
+
+impl Queue {
+    fn push(&mut self, event: Arc<[u8]>) {
+        if !self.events.is_empty() {
+            self.bytes_behind += event.len();
+        }
+        self.events.push_back(event);
+    }
+
+    fn pop(&mut self) {
+        self.events.pop_front();
+        let first = self.events.front().map_or(0, |event| event.len());
+        self.bytes_behind = self.bytes_behind.saturating_sub(first);
+    }
+
+    fn end(&mut self) {
+        *self = Queue { ended: true, ..Queue::default() };
+    }
+}
+
+/// One stream, shared by the hub and its senders.
+#[derive(Debug)]
+struct Client {
+    id: u64,
+    queue: Mutex<Queue>,
+    /// Whether the hub's inbox names this stream already.
+    announced: AtomicBool,
+}
+
+impl Client {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        locked(&self.queue)
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing between two changes can panic, so a poisoned value is whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How everything shall end.
+#[derive(Debug, Clone)]
+struct Closing {
+    last: Option<Arc<[u8]>>,
+    deadline: Instant,
+}
+
+/// What others want of the hub. Bounded by `limits.streams`.
+#[derive(Default)]
+struct Inbox {
+    opened: Vec<(Arc<Client>, Stream, OnEnd)>,
+    announced: Vec<u64>,
+    closing: Option<Closing>,
+    /// The hub takes no more.
+    closed: bool,
+    /// The hub has nothing left.
+    ended: bool,
+}
+
+struct Hub {
+    limits: Arc<Limits>,
+    inbox: Mutex<Inbox>,
+    /// [`Inbox::ended`] has become true.
+    ended: Condvar,
+    bell: Bell,
+    rung: AtomicBool,
+    count: AtomicUsize,
+    last_id: AtomicU64,
+}
+
+impl Hub {
+    /// Wakes the hub, unless it has been woken and not looked yet.
+    fn wake(&self) {
+        if !self.rung.swap(true, Ordering::SeqCst) {
+            self.bell.ring();
+        }
+    }
+
+    fn announce(&self, client: &Client) {
+        if !client.announced.swap(true, Ordering::SeqCst) {
+            locked(&self.inbox).announced.push(client.id);
+            self.wake();
+        }
+    }
+
+    fn close(&self, closing: Closing) {
+        let mut inbox = locked(&self.inbox);
+        inbox.closed = true;
+        inbox.closing.get_or_insert(closing);
+        drop(inbox);
+        self.wake();
+    }
+}
+
+/// Ends the hub when the last [`Streams`] is gone.
+struct CloseOnDrop(Arc<Hub>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close(Closing { last: None, deadline: Instant::now() });
+    }
+}
+
+/// The open streams. Cheap to clone; with the last clone the hub ends.
+#[derive(Clone)]
+pub struct Streams {
+    hub: Arc<Hub>,
+    _close: Arc<CloseOnDrop>,
+}
+
+impl fmt::Debug for Streams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Streams").field("count", &self.count()).finish_non_exhaustive()
+    }
+}
+
+impl Streams {
+    /// Starts the hub's thread. `stop` hears when it ends.
+    ///
+    /// # Errors
+    /// The system gives no thread or descriptor.
+    pub fn start(
+        limits: Arc<Limits>,
+        stop: Sender<StopReason>,
+    ) -> io::Result<(Streams, Joined)> {
+        let hub = Arc::new(Hub {
+            limits,
+            inbox: Mutex::default(),
+            ended: Condvar::new(),
+            bell: Bell::new()?,
+            rung: AtomicBool::new(false),
+            count: AtomicUsize::new(0),
+            last_id: AtomicU64::new(BELL),
+        });
+        let mut worker = Worker::new(Arc::clone(&hub))?;
+        let joined = thread::spawn_owner("streams", stop, move || worker.run())?;
+        let close = Arc::new(CloseOnDrop(Arc::clone(&hub)));
+        Ok((Streams { hub, _close: close }, joined))
+    }
+
+    /// A place for one more stream, to be had before the client is promised one.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn reserve(&self) -> Result<Place, Full> {
+        let before = self.hub.count.fetch_add(1, Ordering::SeqCst);
+        let place = Place { hub: Some(Arc::clone(&self.hub)) };
+        if before >= self.hub.limits.streams || locked(&self.hub.inbox).closed {
+            return Err(Full);
+        }
+        Ok(place)
+    }
+
+    /// Takes a detached connection over. `on_end` is called once, by the hub, when the client
+    /// has gone, was dropped or was closed.
+    ///
+    /// # Errors
+    /// There is no place for it; the connection ends and `on_end` is not called.
+    pub fn open(&self, stream: Stream, on_end: OnEnd) -> Result<StreamHandle, Full> {
+        self.reserve()?.open(stream, on_end)
+    }
+
+    /// How many streams are open.
+    pub fn count(&self) -> usize {
+        self.hub.count.load(Ordering::SeqCst)
+    }
+
+    /// Ends all streams in order: what is queued goes out, then `last`, then the end. What has
+    /// not gone out at `deadline` is cut off. Returns when no stream is left; the hub ends.
+    pub fn close_all(&self, last: Option<Arc<[u8]>>, deadline: Instant) {
+        self.hub.close(Closing { last, deadline });
+        // The hub itself cuts at the deadline; the rest is for a hub that has died.
+        let give_up = deadline + Duration::from_secs(1);
+        let mut inbox = locked(&self.hub.inbox);
+        while !inbox.ended {
+            let left = give_up.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let waited = self.hub.ended.wait_timeout(inbox, left);
+            inbox = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// A place for one stream, given back on drop.
+pub struct Place {
+    hub: Option<Arc<Hub>>,
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Place").finish_non_exhaustive()
+    }
+}
+
+impl Place {
+    /// As [`Streams::open`].
+    ///
+    /// # Errors
+    /// The hub is ending.
+    pub fn open(mut self, stream: Stream, on_end: OnEnd) -> Result<StreamHandle, Full> {
+        let hub = self.hub.as_ref().map(Arc::clone).ok_or(Full)?;
+        let id = hub.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let client =
+            Arc::new(Client { id, queue: Mutex::default(), announced: AtomicBool::new(false) });
+        {
+            let mut inbox = locked(&hub.inbox);
+            if inbox.closed {
+                return Err(Full);
+            }
+            inbox.opened.push((Arc::clone(&client), stream, on_end));
+        }
+        hub.wake();
+        // From here the hub gives the place back.
+        self.hub = None;
+        Ok(StreamHandle { hub, client })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(hub) = &self.hub {
+            hub.count.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// One open stream, for whoever has something to send on it.
+#[derive(Clone)]
+pub struct StreamHandle {
+    hub: Arc<Hub>,
+    client: Arc<Client>,
+}
+
+impl fmt::Debug for StreamHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamHandle").field("id", &self.client.id).finish_non_exhaustive()
+    }
+}
+
+impl StreamHandle {
+    /// Queues an event, written as it is. Never waits. An event of any size may be the first
+    /// in the queue; behind it `limits.stream_queue_bytes` may wait, and a client for whom
+    /// more would wait is dropped.
+    ///
+    /// # Errors
+    /// The stream has ended, or did by this event.
+    pub fn send(&self, event: Arc<[u8]>) -> Result<(), Gone> {
+        if event.is_empty() {
+            return Ok(());
+        }
+        let fits = {
+            let mut queue = self.client.queue();
+            if queue.ended || queue.closing {
+                return Err(Gone);
+            }
+            let bytes_max = self.hub.limits.stream_queue_bytes;
+            let fits = queue.events.is_empty() || queue.bytes_behind + event.len() <= bytes_max;
+            if fits {
+                queue.push(event);
+            } else {
+                queue.end();
+            }
+            fits
+        };
+        self.hub.announce(&self.client);
+        if fits { Ok(()) } else { Err(Gone) }
+    }
+
+    /// Ends the stream after what is queued.
+    pub fn close(&self) {
+        self.client.queue().closing = true;
+        self.hub.announce(&self.client);
+    }
+
+    /// Whether more can be sent.
+    pub fn is_open(&self) -> bool {
+        let queue = self.client.queue();
+        !queue.ended && !queue.closing
+    }
+
+    /// Unlike that of any other stream of this hub.
+    pub fn id(&self) -> u64 {
+        self.client.id
+    }
+}

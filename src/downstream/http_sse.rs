@@ -1,0 +1,187 @@
+//! HTTP+SSE, the transport of 2024-11-05: one stream to the client, messages by POST.
+
+use std::sync::Arc;
+
+use super::event_stream::Place;
+use super::reply::{self, Problem, STREAM_HEADERS};
+use super::requests::{self, Answer, Body, SessionRequest};
+use super::rest::query_value;
+use super::{Front, Transport};
+use crate::access::policy::Scope;
+use crate::http::{Head, Request, Responder};
+use crate::protocol::call::{CallSink, Notice};
+use crate::protocol::headers::{self, EVENT_STREAM};
+use crate::protocol::jsonrpc::{self, Message, around_result, error_response, notification};
+use crate::protocol::legacy;
+use crate::protocol::method::{Method, notification as names};
+use crate::protocol::raw::on_one_line;
+use crate::protocol::sse;
+use crate::session::{Door, EventSink, Session};
+
+impl Front {
+    /// Opens the stream; its first event says where messages go.
+    pub(super) fn open_sse(&self, head: &Head, scope: &Scope, responder: Responder) {
+        let session = self.switched_on(Transport::Sse).and_then(|()| {
+            if !headers::accepts(head.headers.get("accept"), EVENT_STREAM) {
+                return Err(Problem::not_acceptable(EVENT_STREAM));
+            }
+            let place = self.place()?;
+            let session = self.sessions.open(Door::HttpSse, self.owner(scope), None);
+            session.map(|session| (session, place)).map_err(|error| Problem::from_call(&error))
+        });
+        let (session, place) = match session {
+            Ok(opened) => opened,
+            Err(problem) => {
+                problem.send_rpc(responder, None).ok();
+                return;
+            }
+        };
+        if !self.attach_sse(&session, place, scope, responder) {
+            self.sessions.close_soon(&session.id);
+        }
+    }
+
+    fn attach_sse(
+        &self,
+        session: &Arc<Session>,
+        place: Place,
+        scope: &Scope,
+        responder: Responder,
+    ) -> bool {
+        let Ok(stream) = responder.into_stream(reply::OK, &STREAM_HEADERS, b"") else {
+            return false;
+        };
+        let (sessions, id) = (self.sessions.clone(), session.id.clone());
+        let on_end = Box::new(move || sessions.close_soon(&id));
+        let Ok(handle) = place.open(stream, on_end) else { return false };
+        let handle: Arc<dyn EventSink> = Arc::new(handle);
+        // The client can send nothing before it has read where to, so the session is whole by
+        // then.
+        if !matches!(self.sessions.attach(&session.id, handle.clone()), Ok(true)) {
+            handle.close();
+            return false;
+        }
+        let server = scope.only.as_ref().map(|only| format!("/{only}")).unwrap_or_default();
+        let path = format!("/mcp{server}/sse/messages?session_id={}", session.id);
+        handle.send(Arc::from(sse::event("endpoint", &path).into_bytes()))
+    }
+
+    /// A message: answered at once with 202, served after that.
+    pub(super) fn sse_message(&self, request: &Request, scope: Scope, responder: Responder) {
+        let session = match self.sse_session(&request.head, &scope) {
+            Ok(session) => session,
+            Err(problem) => {
+                problem.send_rpc(responder, None).ok();
+                return;
+            }
+        };
+        let revision = session.caller().map(|caller| caller.revision);
+        let body = match requests::read_body(&request.body, revision) {
+            Ok(body) => body,
+            Err(malformed) => {
+                let problem = Problem::malformed(&malformed.error);
+                problem.send_rpc(responder, malformed.id.as_ref()).ok();
+                return;
+            }
+        };
+        // With the connection closed, a client that keeps one connection only is free to
+        // answer or cancel while its call goes on.
+        if responder.respond_and_close(reply::ACCEPTED, &[], &[b"Accepted"]).is_err() {
+            log::debug!(target: "sse", "a client left before its message was accepted");
+        }
+        let scope = Front::scope_in(&session, scope);
+        match body {
+            Body::One(message) => self.serve_sse(&session, &scope, &message),
+            Body::Batch(messages) => {
+                for message in messages {
+                    match message {
+                        Ok(message) => self.serve_sse(&session, &scope, &message),
+                        Err(malformed) => {
+                            let id = malformed.id.as_ref();
+                            send(&session, "", &error_response(id, &malformed.error), "");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn sse_session(&self, head: &Head, scope: &Scope) -> Result<Arc<Session>, Problem> {
+        self.switched_on(Transport::Sse)?;
+        if !head.headers.get("content-type").is_some_and(headers::is_json) {
+            return Err(Problem::not_json());
+        }
+        let id = query_value(head.query.as_deref(), "session_id")
+            .filter(|id| !id.is_empty())
+            .ok_or_else(|| {
+            Problem::bad_transport("\"session_id\" is missing in the query.")
+        })?;
+        self.session(&id, scope, Door::HttpSse).ok_or_else(Problem::unknown_session)
+    }
+
+    fn serve_sse(&self, session: &Arc<Session>, scope: &Scope, message: &Message<'_>) {
+        let Message::Request { id, method, params } = message else {
+            return Front::take(session, message);
+        };
+        let params = params.as_deref();
+        let answer = if method == Method::Initialize.as_str() && session.caller().is_none() {
+            self.introduce(session, params)
+        } else {
+            let request = SessionRequest { id, method, params };
+            let mut sink = SseSink { session };
+            self.answer(session, scope, &request, &mut sink)
+        };
+        match answer {
+            Answer::Result(result) => {
+                let (before, after) = around_result(id);
+                send(session, &before, result.get(), after);
+            }
+            Answer::Error(error) => send(session, "", &error_response(Some(id), &error), ""),
+            Answer::None => (),
+        }
+    }
+
+    fn introduce(&self, session: &Session, params: Option<&str>) -> Answer {
+        let read = match legacy::read_initialize(params) {
+            Ok(read) => read,
+            Err(error) => return Answer::Error(error),
+        };
+        let revision = read.caller.revision;
+        match self.sessions.introduce(&session.id, read.caller) {
+            Ok(true) => Answer::Result(requests::initialize_result(revision)),
+            Ok(false) => Answer::error(
+                jsonrpc::code::INVALID_REQUEST,
+                "The session is initialized already, or has ended.",
+            ),
+            Err(error) => Answer::Error(Problem::from_call(&error).to_rpc()),
+        }
+    }
+}
+
+/// Queues one message on the session's stream.
+fn send(session: &Session, before: &str, data: &str, after: &str) {
+    let Some(stream) = session.stream() else { return };
+    let (name, data) = (sse::before_data(""), on_one_line(data));
+    let size = name.len() + before.len() + data.len() + after.len() + sse::AFTER_DATA.len();
+    let mut event = Vec::with_capacity(size);
+    for piece in [&name, before, &data, after, sse::AFTER_DATA] {
+        event.extend_from_slice(piece.as_bytes());
+    }
+    // A stream that has ended has ended its session too: nobody waits for this.
+    stream.send(Arc::from(event));
+}
+
+struct SseSink<'a> {
+    session: &'a Session,
+}
+
+impl CallSink for SseSink<'_> {
+    fn notice(&mut self, notice: Notice) {
+        if let Notice::Progress(params) = notice {
+            send(self.session, "", &notification(names::PROGRESS, Some(params.get())), "");
+        }
+    }
+
+    /// The stream has heartbeats of its own.
+    fn silence(&mut self) {}
+}

@@ -1,0 +1,277 @@
+//! Faces MCP clients: bytes in → call → outcome → bytes out. One file a door; what they share
+//! is here: who asks, for what, and whether it may.
+
+pub mod admin;
+pub mod endpoint;
+pub mod event_stream;
+pub mod http_sse;
+pub mod reply;
+pub mod requests;
+pub mod rest;
+pub mod streamable_http;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use crate::access::authenticate::{self, KnownKey, Presented};
+use crate::access::origin::{Foreign, Origins};
+use crate::access::policy::{Principal, Scope};
+use crate::config::Transports;
+use crate::http::{Answer, Handler, Head, Request, Responder};
+use crate::limits::Limits;
+use crate::pipeline::Pipeline;
+use crate::protocol::headers;
+use crate::protocol::server_name::ServerName;
+use crate::session::{Door, EventSink, Owner, Session, Sessions};
+
+use endpoint::Endpoint;
+use event_stream::{Place, StreamHandle, Streams};
+use reply::Problem;
+
+/// Everything that the doors need.
+#[derive(Debug)]
+pub struct Front {
+    /// Who may come from where.
+    pub origins: Origins,
+    /// Keys; empty means that none is asked for.
+    pub keys: Vec<KnownKey>,
+    /// Who asks where no key is asked for.
+    pub anonymous: Arc<Principal>,
+    /// Which transports serve.
+    pub transports: Transports,
+    /// What calls go through.
+    pub pipeline: Arc<Pipeline>,
+    /// The session thread's handle.
+    pub sessions: Sessions,
+    /// The stream thread's handle.
+    pub streams: Streams,
+    /// Every bound.
+    pub limits: Arc<Limits>,
+    /// When the process began to serve.
+    pub started: Instant,
+    /// Whether the process is stopping.
+    pub stopping: AtomicBool,
+}
+
+/// A request that may be served.
+#[derive(Debug)]
+struct Admitted<'a> {
+    endpoint: Endpoint<'a>,
+    principal: Arc<Principal>,
+}
+
+/// The words of a transport that is switched off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Transport {
+    Rest,
+    Sse,
+    StreamableHttp,
+}
+
+impl Front {
+    /// Whether a request may be served, by its head alone.
+    fn gate<'a>(&self, head: &'a Head) -> Result<Admitted<'a>, Problem> {
+        let (host, origin) = (head.headers.get("host"), head.headers.get("origin"));
+        self.origins.check(host, origin).map_err(|foreign| match foreign {
+            Foreign::Host => Problem::foreign("Host"),
+            Foreign::Origin => Problem::foreign("Origin"),
+        })?;
+        let endpoint = Endpoint::find(&head.path);
+        // A browser's preflight carries no key; it asks only what may be asked.
+        if let Some(endpoint) = endpoint
+            && head.method == "OPTIONS"
+        {
+            return Ok(Admitted { endpoint, principal: self.anonymous.clone() });
+        }
+        let principal = match endpoint {
+            Some(endpoint) if endpoint.is_open() => self.anonymous.clone(),
+            _ => self.authenticate(head).ok_or_else(Problem::unauthorized)?,
+        };
+        let endpoint = endpoint.ok_or_else(Problem::unknown_path)?;
+        if !endpoint.methods().contains(&head.method.as_str()) {
+            return Err(Problem::wrong_method(endpoint.methods()));
+        }
+        Ok(Admitted { endpoint, principal })
+    }
+
+    fn authenticate(&self, head: &Head) -> Option<Arc<Principal>> {
+        if self.keys.is_empty() {
+            return Some(self.anonymous.clone());
+        }
+        let presented = Presented {
+            authorization: head.headers.get("authorization"),
+            litellm: head.headers.get("x-litellm-api-key"),
+            api_key: head.headers.get("x-api-key"),
+        };
+        authenticate::authenticate(&self.keys, presented)
+    }
+
+    /// What a request can see.
+    ///
+    /// # Errors
+    /// The endpoint is one server's, and there is none of that name for this key.
+    fn scope(&self, head: &Head, admitted: &Admitted<'_>) -> Result<Scope, Problem> {
+        let mut scope =
+            Scope { principal: admitted.principal.clone(), only: None, narrowed: None };
+        if let Some(server) = admitted.endpoint.server() {
+            let server = self.pipeline.server(&scope, server);
+            scope.only = Some(server.map_err(|error| Problem::from_call(&error))?);
+        }
+        scope.narrowed = head.headers.get(headers::SERVERS).map(|list| {
+            // A name that no server has narrows to nothing, as every other name does.
+            list.split(',').filter_map(|name| ServerName::parse(name.trim())).collect()
+        });
+        Ok(scope)
+    }
+
+    /// Whose a session is that opens now.
+    fn owner(&self, scope: &Scope) -> Owner {
+        Owner {
+            principal: scope.principal.name.clone(),
+            only: scope.only.clone(),
+            narrowed: scope.narrowed.clone(),
+            hears: self.pipeline.servers(scope).into(),
+        }
+    }
+
+    /// The session of that id, if it is this principal's and was opened at this endpoint.
+    fn session(&self, id: &str, scope: &Scope, door: Door) -> Option<Arc<Session>> {
+        let principal = scope.principal.name.as_deref();
+        let whole = Scope { principal: scope.principal.clone(), only: None, narrowed: None };
+        let session =
+            self.sessions.find(id, principal, door, || self.pipeline.servers(&whole))?;
+        (session.owner.only == scope.only).then_some(session)
+    }
+
+    /// What a request of an open session can see: what its session can, narrowed further if
+    /// the request says so.
+    fn scope_in(session: &Session, mut scope: Scope) -> Scope {
+        scope.narrowed = match (&session.owner.narrowed, scope.narrowed) {
+            (None, narrowed) => narrowed,
+            (Some(session), None) => Some(session.clone()),
+            (Some(session), Some(request)) => {
+                Some(session.iter().filter(|name| request.contains(name)).cloned().collect())
+            }
+        };
+        scope
+    }
+
+    /// Whether a transport serves.
+    ///
+    /// # Errors
+    /// The answer that says what serves instead.
+    fn switched_on(&self, transport: Transport) -> Result<(), Problem> {
+        let on = self.transports;
+        let (serves, name) = match transport {
+            Transport::Rest => (on.rest, "rest"),
+            Transport::Sse => (on.sse, "sse"),
+            Transport::StreamableHttp => (on.streamable_http, "streamable_http"),
+        };
+        if serves {
+            return Ok(());
+        }
+        let mut serving = Vec::new();
+        if on.rest {
+            serving.extend(["GET /mcp/tools/list", "POST /mcp/tools/call"]);
+        }
+        if on.sse {
+            serving.push("GET /mcp/sse");
+        }
+        if on.streamable_http {
+            serving.push("POST /mcp");
+        }
+        Err(Problem::switched_off(name, &serving))
+    }
+
+    fn dispatch(&self, admitted: &Admitted<'_>, request: &Request, responder: Responder) {
+        let head = &request.head;
+        if head.method == "OPTIONS" {
+            return admin::options(admitted.endpoint, head, responder);
+        }
+        let scope = match self.scope(head, admitted) {
+            Ok(scope) => scope,
+            Err(problem) => return refuse(&problem, Some(admitted.endpoint), responder),
+        };
+        match admitted.endpoint {
+            Endpoint::RestList(dialect) => self.rest_list(head, &scope, dialect, responder),
+            Endpoint::RestCall(dialect) => self.rest_call(request, &scope, dialect, responder),
+            Endpoint::Mcp(_) => self.mcp(request, scope, responder),
+            Endpoint::Sse(_) => self.open_sse(head, &scope, responder),
+            Endpoint::SseMessages(_) => self.sse_message(request, scope, responder),
+            Endpoint::Healthz => self.healthz(responder),
+            Endpoint::Readyz => self.readyz(responder),
+            Endpoint::Status => self.status(&scope, responder),
+        }
+    }
+
+    fn mcp(&self, request: &Request, scope: Scope, responder: Responder) {
+        match request.head.method.as_str() {
+            "POST" => self.post(request, scope, responder),
+            "DELETE" => self.delete(&request.head, &scope, responder),
+            _ => self.get(&request.head, scope, responder),
+        }
+    }
+
+    /// A place among the long-lived streams, taken before anything is answered.
+    fn place(&self) -> Result<Place, Problem> {
+        self.streams.reserve().map_err(|_| Problem::overloaded("limits.streams is reached"))
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+}
+
+impl Handler for Front {
+    fn admit(&self, head: &Head) -> Result<(), Answer> {
+        match self.gate(head) {
+            Ok(_) => Ok(()),
+            Err(problem) => Err(problem.to_answer(Endpoint::find(&head.path))),
+        }
+    }
+
+    fn handle(&self, request: Request, responder: Responder) {
+        // Errors too: a page may read why it was refused.
+        let responder = match request.head.headers.get("origin") {
+            Some(origin) if self.origins.admits(origin) => responder.always(cors(origin)),
+            Some(_) | None => responder,
+        };
+        match self.gate(&request.head) {
+            Ok(admitted) => self.dispatch(&admitted, &request, responder),
+            Err(problem) => refuse(&problem, Endpoint::find(&request.head.path), responder),
+        }
+    }
+
+    fn refusal(&self, status: u16, reason: &str) -> Vec<u8> {
+        reply::engine_body(status, reason).into_bytes()
+    }
+}
+
+/// What a page of an admitted origin may read.
+fn cors(origin: &str) -> [(&'static str, String); 3] {
+    [
+        ("Access-Control-Allow-Origin", origin.to_owned()),
+        ("Access-Control-Expose-Headers", headers::SESSION_ID.to_owned()),
+        ("Vary", "Origin".to_owned()),
+    ]
+}
+
+fn refuse(problem: &Problem, endpoint: Option<Endpoint<'_>>, responder: Responder) {
+    // A client that is gone needs no answer.
+    problem.send(responder, &problem.body_for(endpoint)).ok();
+}
+
+impl EventSink for StreamHandle {
+    fn send(&self, event: Arc<[u8]>) -> bool {
+        StreamHandle::send(self, event).is_ok()
+    }
+
+    fn close(&self) {
+        StreamHandle::close(self);
+    }
+
+    fn is_open(&self) -> bool {
+        StreamHandle::is_open(self)
+    }
+}

@@ -1,0 +1,329 @@
+//! Outcome or failure → status, headers, body. All status codes of the doors live here.
+
+use std::io;
+
+use super::endpoint::{Dialect, Endpoint};
+use crate::error::CallError;
+use crate::http::{Answer, Responder};
+use crate::protocol::headers::JSON;
+use crate::protocol::jsonrpc::{RequestId, RpcError, code, error_response};
+use crate::protocol::raw::Raw;
+
+/// Everything is fine.
+pub const OK: u16 = 200;
+/// A message was taken; its answer, if any, comes on a stream.
+pub const ACCEPTED: u16 = 202;
+/// Nothing to say.
+pub const NO_CONTENT: u16 = 204;
+
+/// The headers of an event stream: no cache, no proxy that holds events back.
+pub const STREAM_HEADERS: [(&str, &str); 3] = [
+    ("Content-Type", crate::protocol::headers::EVENT_STREAM),
+    ("Cache-Control", "no-cache, no-transform"),
+    ("X-Accel-Buffering", "no"),
+];
+
+/// A refusal or failure, before it has the shape of a door.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Problem {
+    /// The HTTP status.
+    pub status: u16,
+    /// REST's word for it.
+    pub code: &'static str,
+    /// JSON-RPC's number for it.
+    pub rpc_code: i64,
+    /// A sentence for the client.
+    pub message: String,
+    /// Further members of the error, and of JSON-RPC's `data`.
+    pub details: Vec<(&'static str, serde_json::Value)>,
+    /// Further headers.
+    pub headers: Vec<(&'static str, String)>,
+}
+
+impl Problem {
+    fn new(status: u16, code: &'static str, rpc_code: i64, message: impl Into<String>) -> Self {
+        Problem {
+            status,
+            code,
+            rpc_code,
+            message: message.into(),
+            details: Vec::new(),
+            headers: Vec::new(),
+        }
+    }
+
+    /// Adds a member to the error.
+    pub fn with(mut self, key: &'static str, value: impl Into<serde_json::Value>) -> Problem {
+        self.details.push((key, value.into()));
+        self
+    }
+
+    fn header(mut self, name: &'static str, value: impl Into<String>) -> Problem {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// The request is malformed.
+    pub fn bad_request(message: impl Into<String>) -> Problem {
+        Problem::new(400, "invalid_request", code::INVALID_REQUEST, message)
+    }
+
+    /// The request does not fit the transport: no session, a wrong header.
+    pub fn bad_transport(message: impl Into<String>) -> Problem {
+        Problem::new(400, "invalid_request", code::BAD_REQUEST, message)
+    }
+
+    /// A text that is no JSON-RPC message.
+    pub fn malformed(error: &RpcError) -> Problem {
+        Problem::new(400, "invalid_request", error.code, error.message.clone())
+    }
+
+    /// No key, or a wrong one.
+    pub fn unauthorized() -> Problem {
+        let message = "This needs a key: \"Authorization: Bearer KEY\" or \"x-api-key: KEY\".";
+        Problem::new(401, "unauthorized", code::BAD_REQUEST, message)
+            .header("WWW-Authenticate", "Bearer")
+    }
+
+    /// A foreign `Host` or `Origin`.
+    pub fn foreign(header: &str) -> Problem {
+        let message = format!(
+            "The {header} header is not one of this gateway's; see \"allowed_hosts\" and \
+             \"allowed_origins\"."
+        );
+        Problem::new(403, "foreign_origin", code::BAD_REQUEST, message)
+    }
+
+    /// A path that serves nothing.
+    pub fn unknown_path() -> Problem {
+        let message = "There is nothing at this path. Served are /mcp, /mcp/tools/list, \
+                       /mcp/tools/call, /mcp/sse, /sse, /healthz, /readyz and /status.";
+        Problem::new(404, "unknown_path", code::BAD_REQUEST, message)
+    }
+
+    /// A session that is unknown, has ended, or is another key's.
+    pub fn unknown_session() -> Problem {
+        let message = "Session not found. Open a new one with initialize.";
+        Problem::new(404, "unknown_session", code::SESSION_NOT_FOUND, message)
+    }
+
+    /// A path that serves other methods.
+    pub fn wrong_method(allowed: &[&str]) -> Problem {
+        let allowed = allowed.join(", ");
+        let message = format!("This path serves {allowed}.");
+        Problem::new(405, "wrong_method", code::BAD_REQUEST, message).header("Allow", allowed)
+    }
+
+    /// `Accept` admits nothing that could be answered.
+    pub fn not_acceptable(wanted: &str) -> Problem {
+        let message = format!("Not Acceptable: the Accept header must admit {wanted}.");
+        Problem::new(406, "not_acceptable", code::BAD_REQUEST, message)
+    }
+
+    /// A body that is not declared as JSON.
+    pub fn not_json() -> Problem {
+        let message = "The body must be declared as \"Content-Type: application/json\".";
+        Problem::new(415, "unsupported_media_type", code::BAD_REQUEST, message)
+    }
+
+    /// A transport that the configuration switches off.
+    pub fn switched_off(transport: &str, serving: &[&str]) -> Problem {
+        let instead = if serving.is_empty() {
+            "No transport serves.".to_owned()
+        } else {
+            format!("Serving instead: {}.", serving.join(", "))
+        };
+        let message =
+            format!("The transport {transport} is switched off (\"transports\"). {instead}");
+        Problem::new(501, "switched_off", code::BAD_REQUEST, message).with("serving", serving)
+    }
+
+    /// A bound is reached.
+    pub fn overloaded(what: &str) -> Problem {
+        let error = CallError::Overloaded { what: what.to_owned() };
+        Problem::from_call(&error)
+    }
+
+    /// The engine in use has no long-lived streams.
+    pub fn no_streams() -> Problem {
+        let message = "Streams need the default HTTP engine.";
+        Problem::new(405, "wrong_method", code::BAD_REQUEST, message).header("Allow", "POST")
+    }
+
+    /// What a call failed with.
+    pub fn from_call(error: &CallError) -> Problem {
+        let text = error.to_string();
+        match error {
+            CallError::Invalid(_) => {
+                Problem::new(400, "invalid_request", code::INVALID_PARAMS, text)
+            }
+            CallError::UnknownTool { near, .. } => {
+                Problem::new(404, "unknown_tool", code::INVALID_PARAMS, text)
+                    .with("near", near.as_slice())
+            }
+            CallError::UnknownServer { near, .. } => {
+                Problem::new(404, "unknown_server", code::INVALID_PARAMS, text)
+                    .with("near", near.as_slice())
+            }
+            CallError::AmbiguousTool { candidates, .. } => {
+                Problem::new(409, "ambiguous_tool", code::INVALID_PARAMS, text)
+                    .with("candidates", candidates.as_slice())
+            }
+            CallError::RateLimited { retry_after } => {
+                let seconds = (retry_after.as_secs() + 1).to_string();
+                Problem::new(429, "rate_limited", code::INTERNAL_ERROR, text)
+                    .header("Retry-After", seconds)
+            }
+            CallError::UpstreamFailed { server, stage, .. } => {
+                Problem::new(502, "upstream_failed", code::INTERNAL_ERROR, text)
+                    .with("server", server.as_str())
+                    .with("stage", stage.as_str())
+            }
+            CallError::UpstreamTimeout { server, stage } => {
+                Problem::new(504, "upstream_timeout", code::INTERNAL_ERROR, text)
+                    .with("server", server.as_str())
+                    .with("stage", stage.as_str())
+            }
+            CallError::Overloaded { .. } => {
+                Problem::new(503, "overloaded", code::INTERNAL_ERROR, text)
+                    .header("Retry-After", "1")
+            }
+            CallError::ShuttingDown => {
+                Problem::new(503, "shutting_down", code::INTERNAL_ERROR, text)
+                    .header("Retry-After", "5")
+            }
+            // 499 is nginx's; nobody is there to read it.
+            CallError::Cancelled => Problem::new(499, "cancelled", code::INTERNAL_ERROR, text),
+            CallError::Internal => Problem::new(500, "internal", code::INTERNAL_ERROR, text),
+        }
+    }
+
+    /// A JSON-RPC error that an upstream answered with, for REST: wrong arguments are the
+    /// client's fault, everything else the upstream's.
+    pub fn from_upstream_error(server: &str, error: &RpcError) -> Problem {
+        let (status, word) = if error.code == code::INVALID_PARAMS {
+            (400, "invalid_arguments")
+        } else {
+            (502, "upstream_error")
+        };
+        let message = format!("The server {server} answered with an error: {}", error.message);
+        let problem = Problem::new(status, word, error.code, message)
+            .with("server", server)
+            .with("rpc_code", error.code);
+        match error.data.as_ref().and_then(|data| serde_json::from_str(data.get()).ok()) {
+            Some(serde_json::Value::Null) | None => problem,
+            Some(data) => problem.with("data", data),
+        }
+    }
+
+    fn details(&self) -> impl Iterator<Item = (String, serde_json::Value)> {
+        self.details.iter().map(|(key, value)| ((*key).to_owned(), value.clone()))
+    }
+
+    /// As a JSON-RPC error.
+    pub fn to_rpc(&self) -> RpcError {
+        let data = (!self.details.is_empty())
+            .then(|| serde_json::Value::Object(self.details().collect()).to_string());
+        RpcError {
+            code: self.rpc_code,
+            message: self.message.clone(),
+            data: data.map(Raw::from_valid),
+        }
+    }
+
+    /// The body in a REST dialect.
+    pub fn rest_body(&self, dialect: Dialect) -> String {
+        let (outer, word) = match dialect {
+            Dialect::Plain => ("error", "code"),
+            Dialect::Litellm => ("detail", "error"),
+        };
+        let mut error = serde_json::Map::new();
+        error.insert(word.to_owned(), self.code.into());
+        error.insert("message".to_owned(), self.message.clone().into());
+        error.extend(self.details());
+        serde_json::json!({ outer: error }).to_string()
+    }
+
+    /// The body as an endpoint's clients expect it.
+    pub fn body_for(&self, endpoint: Option<Endpoint<'_>>) -> String {
+        match endpoint {
+            Some(endpoint) if endpoint.speaks_mcp() => error_response(None, &self.to_rpc()),
+            Some(Endpoint::RestList(dialect) | Endpoint::RestCall(dialect)) => {
+                self.rest_body(dialect)
+            }
+            Some(_) | None => self.rest_body(Dialect::Plain),
+        }
+    }
+
+    /// As an answer to a head whose body was not read.
+    pub fn to_answer(&self, endpoint: Option<Endpoint<'_>>) -> Answer {
+        let mut headers = self.headers.clone();
+        headers.push(("Content-Type", JSON.to_owned()));
+        Answer { status: self.status, headers, body: self.body_for(endpoint).into_bytes() }
+    }
+
+    /// Answers with `body`.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub fn send(&self, responder: Responder, body: &str) -> io::Result<()> {
+        let mut headers: Vec<(&str, &str)> =
+            self.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        headers.push(("Content-Type", JSON));
+        responder.respond(self.status, &headers, &[body.as_bytes()])
+    }
+
+    /// Answers with a JSON-RPC error.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub fn send_rpc(&self, responder: Responder, id: Option<&RequestId>) -> io::Result<()> {
+        self.send(responder, &error_response(id, &self.to_rpc()))
+    }
+}
+
+/// Answers 200 with JSON in pieces.
+///
+/// # Errors
+/// The client is gone.
+pub fn send_json(responder: Responder, body: &[&[u8]]) -> io::Result<()> {
+    responder.respond(OK, &[("Content-Type", JSON)], body)
+}
+
+/// The body of an answer that the engine itself gives.
+pub fn engine_body(status: u16, reason: &str) -> String {
+    let word = match status {
+        408 => "timeout",
+        413 => "body_too_large",
+        431 => "headers_too_large",
+        500 => "internal",
+        503 => "overloaded",
+        _ => "invalid_request",
+    };
+    Problem::new(status, word, code::BAD_REQUEST, reason).rest_body(Dialect::Plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Stage;
+    use crate::protocol::server_name::ServerName;
+
+    #[test]
+    fn a_failed_upstream_is_named_with_its_stage() {
+        let error = CallError::UpstreamFailed {
+            server: ServerName::parse("a").unwrap(),
+            stage: Stage::Connect,
+            message: "connection refused".to_owned(),
+        };
+        let problem = Problem::from_call(&error);
+        assert_eq!(problem.status, 502);
+        let body: serde_json::Value =
+            serde_json::from_str(&problem.rest_body(Dialect::Plain)).unwrap();
+        assert_eq!(body["error"]["server"], "a");
+        assert_eq!(body["error"]["stage"], "connect");
+        let body: serde_json::Value =
+            serde_json::from_str(&problem.rest_body(Dialect::Litellm)).unwrap();
+        assert_eq!(body["detail"]["error"], "upstream_failed");
+    }
+}

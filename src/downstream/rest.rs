@@ -1,0 +1,244 @@
+//! Tools as plain JSON, in our dialect and in LiteLLM's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::endpoint::Dialect;
+use super::reply::{self, Problem};
+use super::requests::{push_tools, server_outcome};
+use super::{Front, Transport};
+use crate::access::policy::Scope;
+use crate::catalogue::Health;
+use crate::http::{Head, Request, Responder};
+use crate::limits::JSON_DEPTH_MAX;
+use crate::pipeline::{ToolList, Wish};
+use crate::protocol::call::{Call, CallSink, Caller, Notice, Outcome};
+use crate::protocol::headers;
+use crate::protocol::method::Method;
+use crate::protocol::raw::{self, RawObject};
+use crate::wait::Wait;
+
+/// REST has no place for what comes before the result.
+struct Deaf;
+
+impl CallSink for Deaf {
+    fn notice(&mut self, _: Notice) {}
+    fn silence(&mut self) {}
+}
+
+/// The body of a call.
+#[derive(Debug)]
+struct CallBody<'a> {
+    params: RawObject<'a>,
+    server: Option<String>,
+    timeout: Option<Duration>,
+}
+
+impl Front {
+    pub(super) fn rest_list(
+        &self,
+        head: &Head,
+        scope: &Scope,
+        dialect: Dialect,
+        responder: Responder,
+    ) {
+        let server = query_value(head.query.as_deref(), server_key(dialect));
+        let list = self.switched_on(Transport::Rest).and_then(|()| {
+            self.pipeline
+                .list_tools(scope, server.as_deref())
+                .map_err(|error| Problem::from_call(&error))
+        });
+        // A client that is gone needs no answer.
+        match list {
+            Ok(list) => {
+                reply::send_json(responder, &[list_body(&list, dialect).as_bytes()]).ok()
+            }
+            Err(problem) => problem.send(responder, &problem.rest_body(dialect)).ok(),
+        };
+    }
+
+    pub(super) fn rest_call(
+        &self,
+        request: &Request,
+        scope: &Scope,
+        dialect: Dialect,
+        responder: Responder,
+    ) {
+        let outcome = self.call_by_rest(request, scope, dialect, &responder);
+        match outcome {
+            Ok(Outcome::Complete(result)) => {
+                reply::send_json(responder, &[result.get().as_bytes()]).ok()
+            }
+            Ok(Outcome::Error { server, error }) => {
+                let problem = Problem::from_upstream_error(server.as_str(), &error);
+                problem.send(responder, &problem.rest_body(dialect)).ok()
+            }
+            Err(problem) => problem.send(responder, &problem.rest_body(dialect)).ok(),
+        };
+    }
+
+    fn call_by_rest(
+        &self,
+        request: &Request,
+        scope: &Scope,
+        dialect: Dialect,
+        responder: &Responder,
+    ) -> Result<Outcome, Problem> {
+        self.switched_on(Transport::Rest)?;
+        let declared = request.head.headers.get("content-type");
+        if !declared.is_some_and(headers::is_json) {
+            return Err(Problem::not_json());
+        }
+        let body = read_call(&request.body, dialect)?;
+        let call = Call {
+            caller: Arc::new(Caller::plain()),
+            method: Method::ToolsCall,
+            params: body.params,
+            meta: None,
+            progress_token: None,
+        };
+        // For REST, hanging up is the only way to cancel.
+        let client = Some(responder.client());
+        let longest = Duration::from_secs(600);
+        let wait = Wait::new(longest, longest, client)
+            .map_err(|_| Problem::overloaded("no descriptor is left"))?;
+        let wish = Wish { server: body.server.as_deref(), timeout: body.timeout };
+        self.pipeline
+            .call_tool(scope, wish, call, &wait, &mut Deaf)
+            .map_err(|error| Problem::from_call(&error))
+    }
+}
+
+fn server_key(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Plain => "server",
+        Dialect::Litellm => "server_id",
+    }
+}
+
+fn read_call(body: &[u8], dialect: Dialect) -> Result<CallBody<'_>, Problem> {
+    let text = std::str::from_utf8(body)
+        .map_err(|_| Problem::bad_request("The body is not UTF-8."))?;
+    if raw::is_deeper_than(text, JSON_DEPTH_MAX) {
+        return Err(Problem::bad_request("The body nests too deep."));
+    }
+    let mut params = RawObject::parse(text).map_err(|error| {
+        Problem::bad_request(format!("The body must be one JSON object: {error}."))
+    })?;
+    let key = server_key(dialect);
+    let server = params
+        .string(key)
+        .map_err(|_| Problem::bad_request(format!("\"{key}\" must be a string.")))?;
+    params.remove(key);
+    let timeout = match params.remove("timeout_ms") {
+        None => None,
+        Some(text) => match text.parse::<u64>() {
+            Ok(ms) if ms > 0 => Some(Duration::from_millis(ms)),
+            _ => {
+                let what = "\"timeout_ms\" must be a whole number of milliseconds above 0.";
+                return Err(Problem::bad_request(what));
+            }
+        },
+    };
+    let mut call = RawObject::default();
+    if let Some(name) = params.remove("name") {
+        call.set("name", name);
+    }
+    // `null` is how some clients write that there is none.
+    if let Some(arguments) = params.remove("arguments").filter(|text| text != "null") {
+        call.set("arguments", arguments);
+    }
+    Ok(CallBody { params: call, server, timeout })
+}
+
+fn list_body(list: &ToolList, dialect: Dialect) -> String {
+    let mut out = String::from("{\"tools\":");
+    push_tools(&mut out, list);
+    let outcomes =
+        list.servers.iter().map(|(server, health)| server_outcome(server.as_str(), health));
+    match dialect {
+        Dialect::Plain => {
+            let outcomes = serde_json::Value::Array(outcomes.collect());
+            out.push_str(&format!(",\"upstreams\":{outcomes}}}"));
+        }
+        Dialect::Litellm => {
+            let failed: Vec<&str> = list
+                .servers
+                .iter()
+                .filter(|(_, health)| matches!(health, Health::Failed { .. }))
+                .map(|(server, _)| server.as_str())
+                .collect();
+            let (error, message) = if failed.is_empty() {
+                (serde_json::Value::Null, "Successfully retrieved tools".to_owned())
+            } else {
+                let message = format!("These servers failed: {}.", failed.join(", "));
+                ("upstream_failed".into(), message)
+            };
+            out.push_str(&format!(
+                ",\"error\":{error},\"message\":{}}}",
+                raw::string(&message)
+            ));
+        }
+    }
+    out
+}
+
+/// The value of `key` in a query, decoded.
+pub(super) fn query_value(query: Option<&str>, key: &str) -> Option<String> {
+    query?.split('&').find_map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (name == key).then(|| percent_decoded(value))
+    })
+}
+
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        let decoded = match byte {
+            b'%' => {
+                let mut ahead = rest.clone();
+                let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+                match (digit(ahead.next()), digit(ahead.next())) {
+                    (Some(high), Some(low)) => {
+                        rest = ahead;
+                        u8::try_from(high * 16 + low).unwrap_or(b'%')
+                    }
+                    _ => b'%',
+                }
+            }
+            b'+' => b' ',
+            other => other,
+        };
+        bytes.push(decoded);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_decoded() {
+        let query = Some("a=1&server=my%5Fmcp+x%zz&b");
+        assert_eq!(query_value(query, "server").as_deref(), Some("my_mcp x%zz"));
+        assert_eq!(query_value(query, "b").as_deref(), Some(""));
+        assert_eq!(query_value(query, "c"), None);
+    }
+
+    #[test]
+    fn a_call_body_says_what_is_wrong_with_it() {
+        for (body, part) in [
+            ("[]", "object"),
+            ("{", "object"),
+            (r#"{"server":1}"#, "\"server\""),
+            (r#"{"timeout_ms":"1"}"#, "timeout_ms"),
+            (r#"{"timeout_ms":-1}"#, "timeout_ms"),
+        ] {
+            let problem = read_call(body.as_bytes(), Dialect::Plain).unwrap_err();
+            assert_eq!(problem.status, 400, "{body}");
+            assert!(problem.message.contains(part), "{body}: {}", problem.message);
+        }
+    }
+}

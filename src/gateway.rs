@@ -1,0 +1,295 @@
+//! Puts the parts together, and takes them apart in order.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::access::authenticate::KnownKey;
+use crate::access::glob::Globs;
+use crate::access::origin::Origins;
+use crate::access::policy::{Policy, Principal};
+use crate::catalogue::refresher::Refresher;
+use crate::catalogue::{self, Health};
+use crate::config::{ApiKey, Config, Listen};
+use crate::downstream::Front;
+use crate::downstream::event_stream::Streams;
+use crate::http::{self, Running, Server};
+use crate::limits::CATALOGUE_INBOX_CHANGES_MAX;
+use crate::pipeline::Pipeline;
+use crate::protocol::call::Notice;
+use crate::protocol::jsonrpc::notification;
+use crate::protocol::method::notification as names;
+use crate::protocol::sse;
+use crate::session::{self, Sessions, SessionsConfig};
+use crate::thread::{self, StopReason};
+use crate::upstream::{Event, Upstreams};
+
+/// How long the first clients are kept waiting for upstreams that have not answered yet, so
+/// that the first lists are whole where that is possible. Their connections wait in the
+/// listener's queue meanwhile.
+const FIRST_CONTACT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Reasons to stop that may wait; one is enough.
+const STOP_REASONS_MAX: usize = 8;
+/// How often a drain looks whether it must end at once.
+const DRAIN_TICK: Duration = Duration::from_millis(50);
+/// How long what was interrupted at the end of the drain may take to answer.
+const INTERRUPTED_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The running program. Fields are in shutdown order: Rust drops them top to bottom.
+#[derive(Debug)]
+pub struct Gateway {
+    /// 1. Accept no more; the connections end. Their handler holds clones of what follows.
+    running: Running,
+    front: Arc<Front>,
+    /// 2. End what the upstreams hold: sessions, children, threads. That ends the events too.
+    upstreams: Arc<Upstreams>,
+    /// 3. The catalogue's thread has nobody left to listen to.
+    _catalogue: thread::Joined,
+    /// 4. The stream thread, once nobody can open a stream.
+    streams: Streams,
+    _streams_thread: thread::Joined,
+    /// 5. The last handle of the session thread, and the thread.
+    sessions: Sessions,
+    _session_thread: thread::Joined,
+    drain: Duration,
+    stopped: Receiver<StopReason>,
+}
+
+impl Gateway {
+    /// Starts everything; when this returns, the gateway serves. The session thread is there
+    /// before anything can reach it.
+    ///
+    /// # Errors
+    /// The address is taken, or the system refuses threads or descriptors.
+    pub fn start(
+        config: Config,
+        stop: Sender<StopReason>,
+        stopped: Receiver<StopReason>,
+    ) -> io::Result<Gateway> {
+        let limits = Arc::new(config.limits.clone());
+        let server = Server::bind(&listen(&config.listen), limits.clone())?;
+        let (sessions, session_thread) = start_sessions(&config, &stop)?;
+        let (streams, streams_thread) = Streams::start(limits.clone(), stop.clone())?;
+        let shared = catalogue::Shared::default();
+        let (events, changes) = bounded(CATALOGUE_INBOX_CHANGES_MAX);
+        let catalogue =
+            start_catalogue(&config, shared.clone(), changes, sessions.clone(), &stop)?;
+        let upstreams =
+            Arc::new(Upstreams::start(config.upstreams.clone(), limits.clone(), events)?);
+        await_first_contact(&shared, &stopped);
+        let address = server.local_addr_text();
+        let pipeline = pipeline(&config, shared, upstreams.clone());
+        let front = Arc::new(Front {
+            origins: origins(&config),
+            keys: config.api_keys.iter().map(known_key).collect(),
+            anonymous: Arc::new(Principal { name: None, policy: Policy::default() }),
+            transports: config.transports,
+            pipeline: Arc::new(pipeline),
+            sessions: sessions.clone(),
+            streams: streams.clone(),
+            limits: limits.clone(),
+            started: Instant::now(),
+            stopping: AtomicBool::new(false),
+        });
+        let running = server.start(front.clone(), stop)?;
+        let scheme = if address.starts_with("unix:") { "" } else { "http://" };
+        log::info!("listening on {scheme}{address}");
+        Ok(Gateway {
+            running,
+            front,
+            upstreams,
+            _catalogue: catalogue,
+            streams,
+            _streams_thread: streams_thread,
+            sessions,
+            _session_thread: session_thread,
+            drain: limits.drain,
+            stopped,
+        })
+    }
+
+    /// Waits for a reason to stop.
+    pub fn wait(&self) -> StopReason {
+        self.stopped.recv().unwrap_or(StopReason::Signal)
+    }
+
+    /// Stops in order: readiness off, no new work, calls in flight finish or are cut off at
+    /// the deadline, streams end properly, then everything that is dropped with the gateway.
+    /// A second signal cuts the waiting short.
+    pub fn stop(self) {
+        self.front.stopping.store(true, Ordering::Relaxed);
+        let deadline = Instant::now() + self.drain;
+        let mut at_once = false;
+        while !at_once && !self.running.drain(deadline.min(Instant::now() + DRAIN_TICK)) {
+            at_once = self.is_signalled();
+            if Instant::now() >= deadline {
+                log::warn!("limits.drain_ms is over: what is left is cut off");
+                break;
+            }
+        }
+        self.upstreams.interrupt();
+        if !at_once {
+            self.running.drain(Instant::now() + INTERRUPTED_TIMEOUT);
+        }
+        // Answers that go out on streams are queued by now.
+        if self.sessions.close_streams().is_err() {
+            log::debug!("the session thread ended before its streams");
+        }
+        let patience = if at_once { Duration::ZERO } else { INTERRUPTED_TIMEOUT };
+        self.streams.close_all(None, Instant::now() + patience);
+        if at_once || self.is_signalled() {
+            self.upstreams.kill();
+        }
+    }
+
+    fn is_signalled(&self) -> bool {
+        self.stopped.try_iter().any(|reason| reason == StopReason::Signal)
+    }
+}
+
+fn listen(listen: &Listen) -> http::Listen {
+    match listen {
+        Listen::Tcp(address) => http::Listen::Tcp(*address),
+        Listen::Unix(path) => http::Listen::Unix(path.clone()),
+    }
+}
+
+fn start_sessions(
+    config: &Config,
+    stop: &Sender<StopReason>,
+) -> io::Result<(Sessions, thread::Joined)> {
+    let sessions = SessionsConfig {
+        key: config.session_key,
+        sessions: config.limits.sessions,
+        sessions_per_key: config.limits.sessions_per_key,
+        idle: config.limits.session_idle,
+    };
+    session::start(sessions, stop.clone())
+}
+
+fn start_catalogue(
+    config: &Config,
+    shared: catalogue::Shared,
+    changes: Receiver<Event>,
+    sessions: Sessions,
+    stop: &Sender<StopReason>,
+) -> io::Result<thread::Joined> {
+    let tell = move |notice: Notice| {
+        let Notice::ToolsListChanged(server) = notice else { return };
+        let event = sse::event("", &notification(names::TOOLS_LIST_CHANGED, None));
+        if sessions.notify(server, Arc::from(event.into_bytes())).is_err() {
+            log::warn!(target: "catalogue", "a change of the list could not be told to sessions");
+        }
+    };
+    let refresher =
+        Refresher::new(config.naming.clone(), &config.upstreams, shared, Box::new(tell));
+    let panicked = stop.clone();
+    thread::spawn("catalogue", move || {
+        // Its end is ordinary when the upstreams have gone, and the process's when it panics.
+        let result =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| refresher.run(&changes)));
+        if result.is_err() {
+            panicked.try_send(StopReason::OwnerEnded("catalogue")).ok();
+        }
+    })
+}
+
+/// Waits until every upstream has answered or failed once, [`FIRST_CONTACT_TIMEOUT`] at most.
+/// A reason to stop ends the wait and is looked at by [`Gateway::wait`] again.
+fn await_first_contact(shared: &catalogue::Shared, stopped: &Receiver<StopReason>) {
+    let deadline = Instant::now() + FIRST_CONTACT_TIMEOUT;
+    let tick = Duration::from_millis(5);
+    while Instant::now() < deadline && stopped.is_empty() {
+        let catalogue = shared.current();
+        let connecting = |health: &Health| *health == Health::Connecting;
+        if !catalogue.servers.values().any(|server| connecting(&server.health)) {
+            return;
+        }
+        std::thread::park_timeout(tick);
+    }
+}
+
+fn pipeline(config: &Config, shared: catalogue::Shared, upstreams: Arc<Upstreams>) -> Pipeline {
+    let quotas = config
+        .api_keys
+        .iter()
+        .filter_map(|key| Some((Arc::from(key.name.as_str()), key.calls_per_minute?)));
+    Pipeline::new(shared, upstreams, quotas, config.log.access)
+}
+
+fn known_key(key: &ApiKey) -> KnownKey {
+    let policy = Policy {
+        servers: key.servers.clone(),
+        tools: Globs::new(key.tools.as_deref().unwrap_or_default()),
+    };
+    let principal = Principal { name: Some(key.name.as_str().into()), policy };
+    KnownKey { sha256: key.sha256, principal: Arc::new(principal) }
+}
+
+fn origins(config: &Config) -> Origins {
+    let mut hosts = config.allowed_hosts.clone().unwrap_or_default();
+    let loopback = match &config.listen {
+        Listen::Tcp(address) => {
+            if !address.ip().is_unspecified() {
+                hosts.push(address.to_string());
+            }
+            address.ip().is_loopback()
+        }
+        Listen::Unix(_) => false,
+    };
+    Origins {
+        check_host: loopback || config.allowed_hosts.is_some(),
+        hosts,
+        origins: config.allowed_origins.clone(),
+    }
+}
+
+/// Serves until there is a reason to stop, then stops in order.
+///
+/// # Errors
+/// The gateway cannot be started.
+pub fn run(config: Config) -> io::Result<StopReason> {
+    let (stop, stopped) = bounded(STOP_REASONS_MAX);
+    let _signals = watch_signals(stop.clone())?;
+    let gateway = Gateway::start(config, stop, stopped)?;
+    let reason = gateway.wait();
+    match reason {
+        StopReason::Signal => log::info!("stopping"),
+        StopReason::OwnerEnded(name) => log::error!("the thread {name} has ended; stopping"),
+    }
+    gateway.stop();
+    Ok(reason)
+}
+
+/// Turns SIGTERM and SIGINT into reasons to stop, until the guard is dropped.
+///
+/// # Errors
+/// The system refuses the handlers or the thread.
+fn watch_signals(stop: Sender<StopReason>) -> io::Result<SignalWatch> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])?;
+    let handle = signals.handle();
+    let joined = thread::spawn("signals", move || {
+        for _ in signals.forever() {
+            // A full queue holds reasons enough.
+            stop.try_send(StopReason::Signal).ok();
+        }
+    })?;
+    Ok(SignalWatch { handle, _joined: joined })
+}
+
+/// See [`watch_signals`].
+#[derive(Debug)]
+struct SignalWatch {
+    handle: signal_hook::iterator::Handle,
+    _joined: thread::Joined,
+}
+
+impl Drop for SignalWatch {
+    fn drop(&mut self) {
+        self.handle.close();
+    }
+}

@@ -1,0 +1,321 @@
+//! One connection's states: idle, head, body, handler, idle again; and its end.
+
+use std::any::Any;
+use std::io::{self, ErrorKind, IoSlice};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rustix::net::Shutdown;
+
+use super::budget::{Exhausted, Share};
+use super::chunked::ChunkDecoder;
+use super::framing::{self, BodyFraming, HeadScan, Manner, Parsed, Refusal, refuse};
+use super::input::Input;
+use super::pool::{Awake, Conn};
+use super::responder::{Fate, FateCell, Responder, closing_answer};
+use super::response;
+use super::server::Shared;
+use super::{Answer, Request};
+
+/// How long a client is given to read an answer that ends its connection.
+const LINGER: Duration = Duration::from_millis(500);
+/// Bytes that are read and thrown away meanwhile.
+const LINGER_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// A body's memory grows in steps no larger than what has arrived, and at least so large.
+const BODY_STEP_BYTES: usize = 16 * 1024;
+
+/// How reading a request ends when it does not end in a request.
+enum End {
+    /// The connection is closed without a word.
+    Quiet,
+    /// The engine says why, and closes.
+    Refused(Refusal),
+    /// The handler wants no more of this request than its head.
+    Answered(Answer),
+}
+
+impl From<Refusal> for End {
+    fn from(refusal: Refusal) -> End {
+        End::Refused(refusal)
+    }
+}
+
+impl From<Exhausted> for End {
+    fn from(_: Exhausted) -> End {
+        End::Refused(refuse(503, "too many bytes are buffered"))
+    }
+}
+
+/// What the client is told when it is too slow.
+fn or_late(late: &'static str) -> impl Fn(io::Error) -> End {
+    move |error| {
+        if error.kind() == ErrorKind::TimedOut {
+            End::Refused(refuse(408, late))
+        } else {
+            End::Quiet
+        }
+    }
+}
+
+/// Serves a connection to its end, or until it leaves the pool as a stream.
+pub(crate) fn serve(shared: &Arc<Shared>, conn: &Arc<Conn>, input: &mut Input) {
+    input.reset();
+    if conn.socket.set_idle_timeout(shared.limits.idle).is_err() {
+        return;
+    }
+    let mut server = Serving { shared, conn, input };
+    let said_goodbye = loop {
+        match server.next_request() {
+            Ok((request, manner)) => match server.dispatch(request, manner) {
+                Fate::Keep => (),
+                Fate::Detached => return,
+                // The client that asked for the end has nothing more to say.
+                Fate::Pending | Fate::Answering | Fate::Close => {
+                    break manner.keep_alive || !server.input.is_empty();
+                }
+            },
+            Err(End::Quiet) => break false,
+            Err(End::Refused(refusal)) => {
+                server.refuse(refusal);
+                break true;
+            }
+            Err(End::Answered(answer)) => {
+                server.send_answer(&answer);
+                break true;
+            }
+        }
+    };
+    if said_goodbye {
+        server.linger();
+    }
+    conn.socket.shutdown(Shutdown::Both);
+}
+
+/// What a thread has at hand while it serves one connection.
+struct Serving<'a> {
+    shared: &'a Arc<Shared>,
+    conn: &'a Arc<Conn>,
+    input: &'a mut Input,
+}
+
+impl Serving<'_> {
+    fn next_request(&mut self) -> Result<(Request, Manner), End> {
+        if self.input.is_empty() {
+            self.await_bytes()?;
+        }
+        let parsed = self.read_head()?;
+        let (body, share) = self.read_body(&parsed)?;
+        Ok((Request { head: parsed.head, body, share }, parsed.manner))
+    }
+
+    /// Idle: until the first byte of a request, the end, or an eviction.
+    fn await_bytes(&mut self) -> Result<(), End> {
+        let socket = &self.conn.socket;
+        self.shared.pool.enter_idle(self.conn);
+        // Asked after the line above: whoever begins to drain either sees this connection idle
+        // or is seen here.
+        let received = if self.shared.is_draining() || self.conn.is_evicted() {
+            self.input.fill_now(socket)
+        } else {
+            self.input.fill_idle(socket)
+        };
+        let awake = self.conn.leave_idle();
+        match received {
+            Ok(0) | Err(_) => Err(End::Quiet),
+            Ok(_) => {
+                if awake == Awake::Evicted {
+                    // This request is served still, so its thread is not free as was thought.
+                    Shared::replace_thread(self.shared);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn read_head(&mut self) -> Result<Parsed, End> {
+        let limits = &self.shared.limits;
+        let mut scan = HeadScan::default();
+        let mut deadline = None;
+        loop {
+            let bytes = self.input.bytes();
+            if let Some((start, end)) = scan.find(bytes, limits.head_bytes)? {
+                let raw = bytes.get(start..end).unwrap_or(&[]);
+                let parsed = framing::parse(raw, limits, self.conn.peer)?;
+                self.input.consume(end);
+                return Ok(parsed);
+            }
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + limits.head);
+            let received = self.input.fill_until(&self.conn.socket, deadline);
+            if received.map_err(or_late("the head did not arrive in time"))? == 0 {
+                return Err(End::Quiet);
+            }
+        }
+    }
+
+    fn read_body(&mut self, parsed: &Parsed) -> Result<(Vec<u8>, Share), End> {
+        let mut share = self.shared.budget.share();
+        let body = match parsed.body {
+            BodyFraming::Empty => Vec::new(),
+            BodyFraming::Length(length) => self.read_length(parsed, length, &mut share)?,
+            BodyFraming::Chunked => self.read_chunks(parsed, &mut share)?,
+        };
+        Ok((body, share))
+    }
+
+    fn read_length(
+        &mut self,
+        parsed: &Parsed,
+        length: usize,
+        share: &mut Share,
+    ) -> Result<Vec<u8>, End> {
+        if let Some(whole) = self.input.bytes().get(..length) {
+            share.grow_to(length)?;
+            let body = whole.to_vec();
+            self.input.consume(length);
+            return Ok(body);
+        }
+        self.admit(parsed)?;
+        let deadline = Instant::now() + self.shared.limits.body;
+        let mut body = Vec::new();
+        share.grow_to(self.input.bytes().len())?;
+        body.extend_from_slice(self.input.bytes());
+        self.input.reset();
+        while body.len() < length {
+            if body.len() == body.capacity() {
+                let step = body.len().max(BODY_STEP_BYTES).min(length - body.len());
+                share.grow_to(body.len() + step)?;
+                body.reserve_exact(step);
+            }
+            let received = self.conn.socket.append_until(&mut body, deadline);
+            if received.map_err(or_late("the body did not arrive in time"))? == 0 {
+                return Err(End::Quiet);
+            }
+        }
+        // The last piece may hold the beginning of the next request.
+        self.input.put_back(body.get(length..).unwrap_or(&[]));
+        body.truncate(length);
+        Ok(body)
+    }
+
+    fn read_chunks(&mut self, parsed: &Parsed, share: &mut Share) -> Result<Vec<u8>, End> {
+        let mut decoder = ChunkDecoder::new(self.shared.limits.body_bytes);
+        let mut body = Vec::new();
+        let mut deadline = None;
+        loop {
+            // Charged before the memory is taken: no chunk's data is longer than its wire.
+            share.grow_to(body.len() + self.input.bytes().len())?;
+            let taken = decoder.feed(self.input.bytes(), &mut body)?;
+            self.input.consume(taken);
+            if decoder.is_done() {
+                return Ok(body);
+            }
+            let deadline = match deadline {
+                Some(deadline) => deadline,
+                None => {
+                    self.admit(parsed)?;
+                    *deadline.insert(Instant::now() + self.shared.limits.body)
+                }
+            };
+            let received = self.input.fill_until(&self.conn.socket, deadline);
+            if received.map_err(or_late("the body did not arrive in time"))? == 0 {
+                return Err(End::Quiet);
+            }
+        }
+    }
+
+    /// Asks the handler about a request whose body is still on its way, and the client for it.
+    fn admit(&self, parsed: &Parsed) -> Result<(), End> {
+        let handler = &self.shared.handler;
+        match catch_unwind(AssertUnwindSafe(|| handler.admit(&parsed.head))) {
+            Ok(Ok(())) => (),
+            Ok(Err(answer)) => return Err(End::Answered(answer)),
+            Err(panic) => {
+                self.note_panic(panic.as_ref());
+                return Err(End::Refused(refuse(500, "internal error")));
+            }
+        }
+        if parsed.expects_continue {
+            self.send(response::CONTINUE).map_err(|_| End::Quiet)?;
+        }
+        Ok(())
+    }
+
+    fn dispatch(&self, request: Request, manner: Manner) -> Fate {
+        self.shared.requests.fetch_add(1, Ordering::Relaxed);
+        let fate = Arc::new(FateCell::new());
+        let responder = Responder::new(
+            Arc::clone(self.shared),
+            Arc::clone(self.conn),
+            Arc::clone(&fate),
+            manner,
+        );
+        let handler = &self.shared.handler;
+        // A bug in one request must not take the others with it: a handler has only handles
+        // and its own values, so nothing half-changed is left behind.
+        let served = catch_unwind(AssertUnwindSafe(|| handler.handle(request, responder)));
+        let panicked = match served {
+            Ok(()) => false,
+            Err(panic) => {
+                self.note_panic(panic.as_ref());
+                true
+            }
+        };
+        match fate.get() {
+            Fate::Keep if panicked => Fate::Close,
+            Fate::Pending | Fate::Answering => {
+                // The responder is with another thread, whose answer nobody may wait for.
+                fate.claim(Fate::Close);
+                log::error!("a handler returned before its request was answered");
+                Fate::Close
+            }
+            fate @ (Fate::Keep | Fate::Close | Fate::Detached) => fate,
+        }
+    }
+
+    fn note_panic(&self, panic: &(dyn Any + Send)) {
+        self.shared.panics.fetch_add(1, Ordering::Relaxed);
+        let text = panic
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        log::error!("a request's handler panicked: {}", text.unwrap_or("(no text)"));
+    }
+
+    fn refuse(&self, refusal: Refusal) {
+        let body = self.shared.refusal_body(refusal.status, refusal.reason);
+        let mut headers = vec![("Content-Type", "application/json")];
+        if refusal.status == 503 {
+            self.shared.refused.fetch_add(1, Ordering::Relaxed);
+            headers.push(("Retry-After", "1"));
+        }
+        // A client that has gone misses nothing.
+        drop(self.send(&closing_answer(refusal.status, headers, &body)));
+    }
+
+    fn send_answer(&self, answer: &Answer) {
+        let headers = answer.headers.iter().map(|(name, value)| (*name, value.as_str()));
+        drop(self.send(&closing_answer(answer.status, headers, &answer.body)));
+    }
+
+    fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        self.conn.socket.send_all(&mut [IoSlice::new(bytes)], self.shared.limits.write)
+    }
+
+    /// Lets the client read its answer: closing with its bytes unread would reset the
+    /// connection and could destroy the answer on its way.
+    fn linger(&mut self) {
+        let socket = &self.conn.socket;
+        socket.shutdown(Shutdown::Write);
+        let deadline = Instant::now() + LINGER;
+        let mut left = LINGER_BYTES_MAX;
+        self.input.reset();
+        while left > 0
+            && let Ok(received @ 1..) = self.input.fill_until(socket, deadline)
+        {
+            left = left.saturating_sub(received);
+            self.input.reset();
+        }
+    }
+}

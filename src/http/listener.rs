@@ -1,0 +1,196 @@
+//! The listening socket, TCP or Unix.
+
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::socket::Socket;
+use super::{Listen, Peer};
+use crate::limits::SEND_BUFFER_BYTES;
+
+/// Connections that the kernel holds until they are accepted.
+const BACKLOG: i32 = 1024;
+
+/// A socket file, removed at the end unless somebody else has put theirs in its place.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    inode: Option<u64>,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let inode = std::fs::symlink_metadata(&self.path).map(|meta| meta.ino()).ok();
+        if inode.is_some() && inode == self.inode {
+            // Gone already is as good.
+            drop(std::fs::remove_file(&self.path));
+        }
+    }
+}
+
+/// A bound socket that accepts without blocking.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    fd: OwnedFd,
+    address: Option<SocketAddr>,
+    file: Option<SocketFile>,
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Listener {
+    /// Binds and listens.
+    pub(crate) fn bind(listen: &Listen) -> io::Result<Listener> {
+        let bound = match listen {
+            Listen::Tcp(address) => bind_tcp(*address),
+            Listen::Unix(path) => bind_unix(path),
+        };
+        bound.map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot listen on {listen}: {error}"))
+        })
+    }
+
+    /// `127.0.0.1:4000` or `unix:/path`.
+    pub(crate) fn address_text(&self) -> String {
+        match (&self.address, &self.file) {
+            (Some(address), _) => address.to_string(),
+            (None, Some(file)) => Listen::Unix(file.path.clone()).to_string(),
+            (None, None) => String::new(),
+        }
+    }
+
+    /// The port, of TCP.
+    pub(crate) fn port(&self) -> Option<u16> {
+        self.address.map(|address| address.port())
+    }
+
+    /// The next connection that waits.
+    pub(crate) fn accept(&self) -> io::Result<(Socket, Peer)> {
+        let (fd, address) = rustix::net::acceptfrom_with(&self.fd, SocketFlags::CLOEXEC)?;
+        let peer = match address.map(SocketAddr::try_from) {
+            Some(Ok(address)) => Peer::Ip(unmapped(address.ip())),
+            Some(Err(_)) | None => Peer::Unix,
+        };
+        if peer == Peer::Unix {
+            // Unix sockets do not inherit it. One with a larger buffer works as well.
+            sockopt::set_socket_send_buffer_size(&fd, SEND_BUFFER_BYTES).ok();
+        }
+        Ok((Socket::from(fd), peer))
+    }
+}
+
+/// A peer of a dual-stack listener shows as `::ffff:a.b.c.d`.
+fn unmapped(ip: IpAddr) -> IpAddr {
+    ip.to_canonical()
+}
+
+const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
+
+fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let fd = rustix::net::socket_with(family, SocketType::STREAM, FLAGS, None)?;
+    sockopt::set_socket_reuseaddr(&fd, true)?;
+    // What is set here, accepted sockets inherit: no call per connection. There is no send
+    // timeout among them because every write is polled with a deadline of its own.
+    sockopt::set_tcp_nodelay(&fd, true)?;
+    sockopt::set_socket_send_buffer_size(&fd, SEND_BUFFER_BYTES)?;
+    sockopt::set_socket_keepalive(&fd, true)?;
+    rustix::net::bind(&fd, &address)?;
+    rustix::net::listen(&fd, BACKLOG)?;
+    let bound = SocketAddr::try_from(rustix::net::getsockname(&fd)?)?;
+    Ok(Listener { fd, address: Some(bound), file: None })
+}
+
+fn bind_unix(path: &Path) -> io::Result<Listener> {
+    let address = SocketAddrUnix::new(path)?;
+    let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, FLAGS, None)?;
+    match rustix::net::bind(&fd, &address) {
+        Err(Errno::ADDRINUSE) => {
+            remove_stale(path)?;
+            rustix::net::bind(&fd, &address)?;
+        }
+        bound => bound?,
+    }
+    let inode = std::fs::symlink_metadata(path).map(|meta| meta.ino()).ok();
+    let file = SocketFile { path: path.to_owned(), inode };
+    rustix::net::listen(&fd, BACKLOG)?;
+    Ok(Listener { fd, address: None, file: Some(file) })
+}
+
+/// Removes the socket file of a process that has ended; never one that is answered, nor any
+/// other file.
+pub(crate) fn remove_stale(path: &Path) -> io::Result<()> {
+    if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
+        return Err(io::Error::new(ErrorKind::AlreadyExists, "the file is not a socket"));
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path)
+        }
+        Err(error) => Err(error),
+        Ok(_) => Err(io::Error::new(ErrorKind::AddrInUse, "another process listens on it")),
+    }
+}
+
+/// Lifts the soft limit on descriptors to the hard one: connections and streams need many.
+pub(crate) fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            log::warn!("the limit on open files stays at {:?}: {error}", limit.current);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mapped_peers_are_ipv4() {
+        let text = |ip: &str| unmapped(ip.parse().unwrap()).to_string();
+        assert_eq!(text("::ffff:10.1.2.3"), "10.1.2.3");
+        assert_eq!(text("::1"), "::1");
+    }
+
+    #[test]
+    fn an_error_names_the_address() {
+        let first = Listener::bind(&Listen::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
+        let again = Listen::Tcp(first.address.unwrap());
+        let error = Listener::bind(&again).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("cannot listen on {again}: ")), "{error}");
+    }
+
+    #[test]
+    fn a_socket_file_is_replaced_only_when_nobody_answers_it() {
+        let dir = std::env::temp_dir().join(format!("trunkline-bind-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("socket");
+        let listen = Listen::Unix(path.clone());
+        let first = Listener::bind(&listen).unwrap();
+        let error = Listener::bind(&listen).unwrap_err();
+        assert!(error.to_string().contains("another process listens"), "{error}");
+        drop(first);
+        assert!(!path.exists());
+        // What a process leaves behind that was killed.
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        drop(Listener::bind(&listen).unwrap());
+        std::fs::write(&path, "precious").unwrap();
+        assert!(Listener::bind(&listen).is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

@@ -1,0 +1,263 @@
+//! The HTTP/1.1 server as the gateway needs it, and the only folder that names the engine.
+//!
+//! A connection is served by one thread of a pool: it reads a [`Request`], runs the [`Handler`]
+//! and writes what the handler answers through its [`Responder`]. A response that lives long
+//! leaves the pool as a [`Stream`]. Reading and writing have deadlines, everything has a bound,
+//! and whatever is not plainly well-formed is refused: `framing.rs` holds those rules.
+//!
+//! With the feature `tiny_http` the same types stand on that crate instead, for loopback and
+//! Unix sockets only.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+mod budget;
+mod response;
+mod socket;
+mod stream;
+
+#[cfg(not(feature = "tiny_http"))]
+mod chunked;
+#[cfg(not(feature = "tiny_http"))]
+mod connection;
+#[cfg(not(feature = "tiny_http"))]
+mod framing;
+#[cfg(not(feature = "tiny_http"))]
+mod input;
+#[cfg(not(feature = "tiny_http"))]
+mod listener;
+#[cfg(not(feature = "tiny_http"))]
+mod pool;
+#[cfg(not(feature = "tiny_http"))]
+mod responder;
+#[cfg(not(feature = "tiny_http"))]
+mod server;
+#[cfg(feature = "tiny_http")]
+mod tiny_http;
+
+pub use budget::{Budget, Share};
+#[cfg(not(feature = "tiny_http"))]
+pub use responder::{OpenResponse, Responder};
+#[cfg(not(feature = "tiny_http"))]
+pub use server::{Running, Server};
+pub use stream::Stream;
+#[cfg(feature = "tiny_http")]
+pub use tiny_http::{OpenResponse, Responder, Running, Server};
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// An address; one that IPv6 maps from IPv4 is written as IPv4.
+    Ip(IpAddr),
+    /// A process of this machine, over a Unix socket.
+    Unix,
+}
+
+impl Peer {
+    /// Whether the peer is on this machine.
+    pub fn is_local(self) -> bool {
+        match self {
+            Peer::Ip(ip) => ip.is_loopback(),
+            Peer::Unix => true,
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Ip(ip) => ip.fmt(f),
+            Peer::Unix => f.write_str("unix"),
+        }
+    }
+}
+
+/// Where one field's value ends and its name does, in the text of [`Headers`].
+#[derive(Debug, Clone, Copy)]
+struct Field {
+    name_end: usize,
+    value_end: usize,
+}
+
+/// The header fields of one request, in the order in which they came.
+#[derive(Debug, Clone, Default)]
+pub struct Headers {
+    /// Names and values without anything between: two allocations for all fields.
+    text: String,
+    fields: Vec<Field>,
+}
+
+impl Headers {
+    /// None yet, with room for `fields` that are `bytes` long in all.
+    pub(crate) fn with_capacity(fields: usize, bytes: usize) -> Headers {
+        Headers { text: String::with_capacity(bytes), fields: Vec::with_capacity(fields) }
+    }
+
+    /// Adds a field behind the others.
+    pub(crate) fn push(&mut self, name: &str, value: &str) {
+        self.text.push_str(name);
+        let name_end = self.text.len();
+        self.text.push_str(value);
+        self.fields.push(Field { name_end, value_end: self.text.len() });
+    }
+
+    /// The value of the first field of this name, whatever its case.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    /// The values of all fields of this name, whatever its case.
+    pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    /// All fields as name and value.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut start = 0;
+        self.fields.iter().filter_map(move |field| {
+            let name = self.text.get(start..field.name_end)?;
+            let value = self.text.get(field.name_end..field.value_end)?;
+            start = field.value_end;
+            Some((name, value))
+        })
+    }
+
+    /// How many fields there are.
+    pub fn len(&self) -> usize {
+        self.fields.len()
+    }
+
+    /// Whether there is no field.
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty()
+    }
+}
+
+impl<'a> FromIterator<(&'a str, &'a str)> for Headers {
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(pairs: I) -> Headers {
+        let mut headers = Headers::default();
+        for (name, value) in pairs {
+            headers.push(name, value);
+        }
+        headers
+    }
+}
+
+/// A request but for its body.
+#[derive(Debug, Clone)]
+pub struct Head {
+    /// As sent: methods are case-sensitive.
+    pub method: String,
+    /// Without the query, still percent-encoded. `*` for `OPTIONS *`.
+    pub path: String,
+    /// What follows the `?`, still percent-encoded.
+    pub query: Option<String>,
+    /// All header fields.
+    pub headers: Headers,
+    /// Who sent it.
+    pub peer: Peer,
+}
+
+/// One request, wholly received.
+#[derive(Debug)]
+pub struct Request {
+    /// Method, target and header fields.
+    pub head: Head,
+    /// Without its framing.
+    pub body: Vec<u8>,
+    /// The body's share of the bytes that may be buffered, given back on drop.
+    pub share: Share,
+}
+
+impl Request {
+    /// A request that came by another way than a connection, and counts against no budget.
+    pub fn new(head: Head, body: Vec<u8>) -> Request {
+        Request { head, body, share: Share::default() }
+    }
+}
+
+/// What a refused head is answered with.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// Beside those that the engine adds: length, date, connection.
+    pub headers: Vec<(&'static str, String)>,
+    /// The whole body.
+    pub body: Vec<u8>,
+}
+
+/// What is served. Called on connections' threads, many at once.
+pub trait Handler: Send + Sync + 'static {
+    /// Looks at a head whose body is not wholly here yet, before any more of it is read and
+    /// before the client is told to send it. Not called for requests that arrived whole.
+    ///
+    /// # Errors
+    /// The answer to give instead of reading the body; the connection is closed after it.
+    fn admit(&self, head: &Head) -> Result<(), Answer>;
+
+    /// Answers one request through `responder`, on the thread of its connection. A panic is
+    /// answered with 500.
+    fn handle(&self, request: Request, responder: Responder);
+
+    /// The JSON text for an answer that the engine itself gives (400, 408, 413, 431, 503, ...).
+    fn refusal(&self, status: u16, reason: &str) -> Vec<u8>;
+}
+
+/// Where to listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// An address and port; port 0 takes a free one.
+    Tcp(SocketAddr),
+    /// A socket file.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listen::Tcp(address) => address.fmt(f),
+            Listen::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// What the server is doing, for `/status` and the metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Connections that count against the bound.
+    pub open: usize,
+    /// Those of them that wait for a request.
+    pub idle: usize,
+    /// Threads of the pool.
+    pub threads: usize,
+    /// Bytes of bodies held now.
+    pub buffered_bytes: usize,
+    /// Connections accepted since the start, refused ones included.
+    pub accepted: u64,
+    /// Connections answered with 503 because a bound was reached.
+    pub refused: u64,
+    /// Idle connections closed to make room.
+    pub evicted: u64,
+    /// Requests that reached the handler.
+    pub requests: u64,
+    /// Handlers that panicked.
+    pub panics: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_found_whatever_their_case_and_kept_in_order() {
+        let headers: Headers = [("A", "1"), ("b", ""), ("a", "2")].into_iter().collect();
+        assert_eq!(headers.get("a"), Some("1"));
+        assert_eq!(headers.get("B"), Some(""));
+        assert_eq!(headers.get("c"), None);
+        assert_eq!(headers.get_all("A").collect::<Vec<_>>(), ["1", "2"]);
+        assert_eq!(headers.iter().collect::<Vec<_>>(), [("A", "1"), ("b", ""), ("a", "2")]);
+        assert_eq!(headers.len(), 3);
+    }
+}

@@ -1,0 +1,331 @@
+//! Accepts connections, hands them to the pool, and ends them in order.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, ErrorKind, IoSlice};
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::Shutdown;
+
+use super::input::Input;
+use super::listener::{Listener, raise_descriptor_limit};
+use super::pool::{Pool, Refused, Taken};
+use super::responder::{closing_answer, refusal_body};
+use super::socket::Socket;
+use super::{Budget, Counters, Handler, Listen, Peer, connection};
+use crate::limits::{Limits, THREAD_STACK_BYTES};
+use crate::thread::{self, Joined, StopReason};
+use crate::wait::Bell;
+
+/// How long accepting rests when the system gives no descriptor or memory.
+const ACCEPT_REST: Duration = Duration::from_millis(20);
+/// How long a refused client is given to read why.
+const FAREWELL: Duration = Duration::from_millis(500);
+/// Refused clients that are given that time at once.
+const FAREWELLS_MAX: usize = 64;
+/// How long threads are waited for once their connections are cut.
+const CUT_GRACE: Duration = Duration::from_secs(2);
+
+/// What the threads of one server share.
+pub(crate) struct Shared {
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) handler: Arc<dyn Handler>,
+    pub(crate) budget: Budget,
+    pub(crate) pool: Pool,
+    draining: AtomicBool,
+    wake_accept: Bell,
+    threads_started: AtomicU64,
+    accepted: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) requests: AtomicU64,
+    pub(crate) panics: AtomicU64,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("draining", &self.draining).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// Whether answers end their connections.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
+    /// The body of an answer that the engine gives itself.
+    pub(crate) fn refusal_body(&self, status: u16, reason: &str) -> Vec<u8> {
+        refusal_body(self.handler.as_ref(), status, reason)
+    }
+
+    /// Starts the thread that a connection waits for, when an evicted one keeps its own.
+    pub(crate) fn replace_thread(shared: &Arc<Shared>) {
+        if shared.pool.replace() && start_thread(shared).is_err() {
+            // Whoever was waiting for it is served by the next thread that comes free, or cut.
+            drop(shared.pool.thread_failed());
+        }
+    }
+}
+
+fn start_thread(shared: &Arc<Shared>) -> io::Result<()> {
+    let number = shared.threads_started.fetch_add(1, Ordering::Relaxed) % 10_000;
+    let for_thread = Arc::clone(shared);
+    let joined =
+        thread::spawn_sized(&format!("http-{number:03}"), THREAD_STACK_BYTES, move || {
+            let mut input = Input::new();
+            while let Some(conn) = for_thread.pool.next() {
+                // The handler's panics are caught nearer; this one keeps the count of threads true.
+                let served = catch_unwind(AssertUnwindSafe(|| {
+                    connection::serve(&for_thread, &conn, &mut input)
+                }));
+                if served.is_err() {
+                    log::error!("serving a connection panicked");
+                }
+                for_thread.pool.finished(&conn);
+            }
+        })?;
+    shared.pool.keep(joined);
+    Ok(())
+}
+
+/// A bound address, not served yet.
+#[derive(Debug)]
+pub struct Server {
+    listener: Listener,
+    limits: Arc<Limits>,
+    budget: Budget,
+}
+
+impl Server {
+    /// Binds. Nothing is accepted before [`Server::start`].
+    ///
+    /// # Errors
+    /// The address cannot be had; the text names it.
+    pub fn bind(listen: &Listen, limits: Arc<Limits>) -> io::Result<Server> {
+        raise_descriptor_limit();
+        let listener = Listener::bind(listen)?;
+        let budget = Budget::new(limits.buffered_bytes);
+        Ok(Server { listener, limits, budget })
+    }
+
+    /// What to print: `127.0.0.1:4000` or `unix:/path`.
+    pub fn local_addr_text(&self) -> String {
+        self.listener.address_text()
+    }
+
+    /// The port, unless it is a Unix socket.
+    pub fn local_port(&self) -> Option<u16> {
+        self.listener.port()
+    }
+
+    /// The bytes that may be buffered, for others who buffer on the clients' behalf.
+    pub fn budget(&self) -> Budget {
+        self.budget.clone()
+    }
+
+    /// Accepts and serves. `stop` hears when accepting ends, whatever the reason.
+    ///
+    /// # Errors
+    /// The system gives no thread or descriptor.
+    pub fn start(
+        self,
+        handler: Arc<dyn Handler>,
+        stop: Sender<StopReason>,
+    ) -> io::Result<Running> {
+        let shared = Arc::new(Shared {
+            pool: Pool::new(&self.limits),
+            limits: self.limits,
+            handler,
+            budget: self.budget,
+            draining: AtomicBool::new(false),
+            wake_accept: Bell::new()?,
+            threads_started: AtomicU64::new(0),
+            accepted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            panics: AtomicU64::new(0),
+        });
+        let (listener, for_thread) = (self.listener, Arc::clone(&shared));
+        let accept = thread::spawn_owner("accept", stop, move || {
+            Accepting::new(&for_thread, listener).run();
+        })?;
+        Ok(Running { shared, accept: Mutex::new(Some(accept)) })
+    }
+}
+
+/// The state of the accepting thread.
+struct Accepting<'a> {
+    shared: &'a Arc<Shared>,
+    listener: Listener,
+    full: Vec<u8>,
+    farewells: VecDeque<(Socket, Instant)>,
+    failing: bool,
+}
+
+impl<'a> Accepting<'a> {
+    fn new(shared: &'a Arc<Shared>, listener: Listener) -> Accepting<'a> {
+        let body = shared.refusal_body(503, "too many connections");
+        let headers = [("Content-Type", "application/json"), ("Retry-After", "1")];
+        let full = closing_answer(503, headers, &body);
+        Accepting { shared, listener, full, farewells: VecDeque::new(), failing: false }
+    }
+
+    fn run(mut self) {
+        while !self.shared.is_draining() {
+            self.wait();
+            self.accept_waiting();
+            self.end_farewells();
+        }
+    }
+
+    /// Waits for a connection, the bell, or the end of a farewell.
+    fn wait(&self) {
+        let rest = if self.failing { ACCEPT_REST } else { Duration::from_millis(100) };
+        let timeout = Timespec::try_from(rest).ok();
+        let timeout = timeout.filter(|_| self.failing || !self.farewells.is_empty());
+        let bell = PollFd::from_borrowed_fd(self.shared.wake_accept.as_fd(), PollFlags::IN);
+        let listener = PollFd::from_borrowed_fd(self.listener.as_fd(), PollFlags::IN);
+        let mut fds = [bell, listener];
+        // While accepting fails, the listener would be ready all the time.
+        let watched = if self.failing { 1 } else { fds.len() };
+        // An interruption is one turn more of the loop.
+        poll(fds.get_mut(..watched).unwrap_or(&mut []), timeout.as_ref()).ok();
+    }
+
+    /// Accepts until nothing waits. A drain begins with connections that have arrived before.
+    fn accept_waiting(&mut self) {
+        loop {
+            let error = match self.listener.accept() {
+                Ok((socket, peer)) => {
+                    self.failing = false;
+                    self.take(socket, peer);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let kind = error.kind();
+            if kind == ErrorKind::WouldBlock {
+                self.failing = false;
+                return;
+            }
+            if kind != ErrorKind::Interrupted && kind != ErrorKind::ConnectionAborted {
+                self.out_of_resources(&error);
+                return;
+            }
+        }
+    }
+
+    /// No error ends accepting: what is missing now may be there in a moment.
+    fn out_of_resources(&mut self, error: &io::Error) {
+        if !self.failing {
+            log::warn!("cannot accept connections at the moment: {error}");
+            self.failing = true;
+        }
+        let full = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
+        if full.contains(&error.raw_os_error()) {
+            self.farewells.clear();
+            self.shared.pool.make_room();
+        }
+    }
+
+    fn take(&mut self, socket: Socket, peer: Peer) {
+        self.shared.accepted.fetch_add(1, Ordering::Relaxed);
+        match self.shared.pool.take(socket, peer) {
+            Ok(Taken::Served) => (),
+            Ok(Taken::NeedsThread) => {
+                if let Err(error) = start_thread(self.shared) {
+                    log::warn!("cannot start a thread for a connection: {error}");
+                    if let Some(conn) = self.shared.pool.thread_failed() {
+                        self.shared.refused.fetch_add(1, Ordering::Relaxed);
+                        // Its descriptor closes with the last who holds it.
+                        drop(conn.socket.send_now(&[IoSlice::new(&self.full)]));
+                        conn.socket.shutdown(Shutdown::Both);
+                    }
+                }
+            }
+            Err((socket, Refused::Connections | Refused::Address)) => {
+                self.shared.refused.fetch_add(1, Ordering::Relaxed);
+                self.say_farewell(socket);
+            }
+            Err((socket, Refused::Closed)) => drop(socket),
+        }
+    }
+
+    /// Says why, and keeps the socket a while: closing it with the client's request unread
+    /// would reset the connection and could destroy the answer.
+    fn say_farewell(&mut self, socket: Socket) {
+        drop(socket.send_now(&[IoSlice::new(&self.full)]));
+        socket.shutdown(Shutdown::Write);
+        if self.farewells.len() >= FAREWELLS_MAX {
+            self.farewells.pop_front();
+        }
+        self.farewells.push_back((socket, Instant::now() + FAREWELL));
+    }
+
+    fn end_farewells(&mut self) {
+        let now = Instant::now();
+        self.farewells.retain(|(socket, until)| {
+            let mut waste = [0; 4096];
+            match socket.recv_now(&mut waste) {
+                Ok(0) => false,
+                Ok(_) => now < *until,
+                Err(error) => error.kind() == ErrorKind::WouldBlock && now < *until,
+            }
+        });
+    }
+}
+
+/// A server at work. Dropping it cuts what is left and waits for its threads.
+#[derive(Debug)]
+pub struct Running {
+    shared: Arc<Shared>,
+    accept: Mutex<Option<Joined>>,
+}
+
+impl Running {
+    /// What the server is doing.
+    pub fn counters(&self) -> Counters {
+        let shared = &self.shared;
+        let (open, idle, threads) = shared.pool.count();
+        Counters {
+            open,
+            idle,
+            threads,
+            buffered_bytes: shared.budget.taken(),
+            accepted: shared.accepted.load(Ordering::Relaxed),
+            refused: shared.refused.load(Ordering::Relaxed),
+            evicted: shared.pool.evictions.load(Ordering::Relaxed),
+            requests: shared.requests.load(Ordering::Relaxed),
+            panics: shared.panics.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Stops accepting, closes idle connections, lets requests in work be answered, and waits
+    /// for them until `deadline`. True when none is left.
+    pub fn drain(&self, deadline: Instant) -> bool {
+        self.stop_accepting();
+        self.shared.pool.evict_idle();
+        self.shared.pool.wait_empty(deadline)
+    }
+
+    fn stop_accepting(&self) {
+        self.shared.draining.store(true, Ordering::SeqCst);
+        self.shared.wake_accept.ring();
+        let accept = self.accept.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(accept);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop_accepting();
+        self.shared.pool.close(Instant::now() + CUT_GRACE);
+    }
+}

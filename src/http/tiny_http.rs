@@ -1,0 +1,1 @@
+//! The same types on tiny_http.

@@ -1,0 +1,302 @@
+//! The session thread: receive, apply, publish, sweep. The rules are in `table.rs`.
+
+use std::collections::{HashSet, VecDeque};
+use std::io;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use ring::rand::{SecureRandom, SystemRandom};
+
+use super::table::{Bounds, Full, Table};
+use super::token::{Claims, Signer};
+use super::{Command, Door, Opened, Owner, Session, SessionId, Sessions, View};
+use crate::error::CallError;
+use crate::limits::{SESSION_INBOX_COMMANDS_MAX, SESSION_SWEEP_INTERVAL, SESSION_TOKEN_LIFE};
+use crate::protocol::call::Caller;
+use crate::protocol::server_name::ServerName;
+use crate::thread::{self, StopReason};
+
+/// What the session thread is started with.
+#[derive(Debug)]
+pub struct SessionsConfig {
+    /// Signs session ids; random where there is none.
+    pub key: Option<[u8; 32]>,
+    /// Sessions open at once.
+    pub sessions: usize,
+    /// Sessions open at once under one key.
+    pub sessions_per_key: usize,
+    /// A session unused for so long ends.
+    pub idle: Duration,
+}
+
+/// Ids ended by this process that another one issued, so that they stay ended.
+const ENDED_IDS_MAX: usize = 10_000;
+
+/// Starts the thread. It serves before this returns, so no request can come too early.
+///
+/// # Errors
+/// The system refuses a thread or random bytes.
+pub fn start(
+    config: SessionsConfig,
+    stop: Sender<StopReason>,
+) -> io::Result<(Sessions, thread::Joined)> {
+    let (inbox, commands) = bounded(SESSION_INBOX_COMMANDS_MAX);
+    let view = View::default();
+    let manager = Manager::new(config, view.clone())?;
+    let joined = thread::spawn_owner("sessions", stop, move || manager.run(&commands))?;
+    let sessions = Sessions { inbox, view };
+    if sessions.is_alive() {
+        Ok((sessions, joined))
+    } else {
+        Err(io::Error::other("the session thread does not answer"))
+    }
+}
+
+struct Manager {
+    table: Table,
+    view: View,
+    signer: Signer,
+    random: SystemRandom,
+    boot: String,
+    ended: HashSet<String>,
+    ended_order: VecDeque<String>,
+    /// A fault that a test asks for; see [`fault`].
+    fault: Option<String>,
+}
+
+impl Manager {
+    fn new(config: SessionsConfig, view: View) -> io::Result<Manager> {
+        let random = SystemRandom::new();
+        let key = match config.key {
+            Some(key) => key,
+            None => random_bytes(&random)?,
+        };
+        let bounds = Bounds {
+            sessions: config.sessions,
+            sessions_per_key: config.sessions_per_key,
+            idle: config.idle,
+        };
+        Ok(Manager {
+            table: Table::new(bounds),
+            view,
+            signer: Signer::new(&key),
+            boot: hex(&random_bytes::<8>(&random)?),
+            random,
+            ended: HashSet::new(),
+            ended_order: VecDeque::new(),
+            fault: fault(),
+        })
+    }
+
+    fn run(mut self, commands: &Receiver<Command>) {
+        let mut swept = Instant::now();
+        loop {
+            match commands.recv_timeout(SESSION_SWEEP_INTERVAL) {
+                Ok(command) => self.apply(command),
+                Err(RecvTimeoutError::Timeout) => (),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            // Also when the inbox is never empty: a busy one must not starve the sweep.
+            if swept.elapsed() >= SESSION_SWEEP_INTERVAL {
+                swept = Instant::now();
+                for id in self.table.sweep(swept) {
+                    self.unpublish(&id);
+                }
+            }
+        }
+    }
+
+    fn apply(&mut self, command: Command) {
+        match command {
+            Command::Open { door, owner, caller, reply } => {
+                self.fail_if_asked("session-open");
+                reply.send(self.open(door, owner, caller));
+            }
+            Command::Revive { id, may_hear, reply } => reply.send(self.revive(id, may_hear)),
+            Command::Introduce { id, caller, reply } => {
+                reply.send(self.table.introduce(&id, caller));
+            }
+            Command::Attach { id, stream, reply } => reply.send(self.table.attach(&id, stream)),
+            Command::Close { id, reply } => {
+                self.close(&id);
+                if let Some(reply) = reply {
+                    reply.send(());
+                }
+            }
+            Command::Tell { server, event } => self.table.tell(&server, &event),
+            Command::CloseStreams => self.table.close_streams(),
+            Command::Alive { reply } => reply.send(()),
+        }
+    }
+
+    fn open(&mut self, door: Door, owner: Owner, caller: Option<Caller>) -> Opened {
+        let random = random_bytes::<16>(&self.random).map_err(|_| CallError::Internal)?;
+        let id: SessionId = match (door, &caller) {
+            (Door::StreamableHttp, Some(caller)) => {
+                let claims = self.claims(hex(&random), &owner, caller);
+                self.signer.sign(&claims).into()
+            }
+            // The session of an HTTP+SSE stream cannot outlive it, so its id carries nothing.
+            (Door::HttpSse | Door::StreamableHttp, _) => hex(&random).into(),
+        };
+        self.add(id, door, owner, caller)
+    }
+
+    fn claims(&self, id: String, owner: &Owner, caller: &Caller) -> Claims {
+        Claims {
+            id,
+            boot: self.boot.clone(),
+            principal: owner.principal.as_deref().map(str::to_owned),
+            revision: caller.revision,
+            capabilities: Some(caller.capabilities.get().to_owned()),
+            only: owner.only.clone(),
+            narrowed: owner.narrowed.as_deref().map(<[ServerName]>::to_vec),
+            expires: now_seconds() + SESSION_TOKEN_LIFE.as_secs(),
+        }
+    }
+
+    fn add(
+        &mut self,
+        id: SessionId,
+        door: Door,
+        owner: Owner,
+        caller: Option<Caller>,
+    ) -> Opened {
+        let full = |what: &str| CallError::Overloaded { what: what.to_owned() };
+        let session = self
+            .table
+            .open(Instant::now(), id.clone(), door, owner, caller)
+            .map_err(|bound| match bound {
+                Full::Sessions => full("limits.sessions is reached"),
+                Full::SessionsPerKey => full("limits.sessions_per_key is reached"),
+            })?;
+        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        view.insert(id, session.clone());
+        Ok(session)
+    }
+
+    /// A session that an earlier process opened lives on under the same id. One of this
+    /// process that is not in the table has ended.
+    fn revive(&mut self, id: SessionId, may_hear: Vec<ServerName>) -> Option<Arc<Session>> {
+        let published =
+            self.view.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+        if published.is_some() {
+            return published;
+        }
+        let claims = self.signer.read(&id, now_seconds())?;
+        if claims.boot == self.boot || self.ended.contains(&claims.id) {
+            return None;
+        }
+        let caller = claims.caller()?;
+        let hears = |server: &ServerName| {
+            claims.only.as_ref().is_none_or(|only| only == server)
+                && claims.narrowed.as_ref().is_none_or(|list| list.contains(server))
+        };
+        let owner = Owner {
+            principal: claims.principal.as_deref().map(Into::into),
+            only: claims.only.clone(),
+            narrowed: claims.narrowed.clone().map(Into::into),
+            hears: may_hear.into_iter().filter(hears).collect(),
+        };
+        self.add(id, Door::StreamableHttp, owner, Some(caller)).ok()
+    }
+
+    fn close(&mut self, id: &SessionId) {
+        if let Some(claims) = self.signer.read(id, now_seconds())
+            && claims.boot != self.boot
+            && self.ended.insert(claims.id.clone())
+        {
+            self.ended_order.push_back(claims.id);
+            if self.ended_order.len() > ENDED_IDS_MAX
+                && let Some(oldest) = self.ended_order.pop_front()
+            {
+                self.ended.remove(&oldest);
+            }
+        }
+        // Unpublished first: whoever finds the session in the view finds it alive.
+        self.unpublish(id);
+        self.table.close(id);
+    }
+
+    fn unpublish(&self, id: &SessionId) {
+        self.view.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    fn fail_if_asked(&self, at: &str) {
+        assert!(self.fault.as_deref() != Some(at), "a fault was asked for at {at}");
+    }
+}
+
+/// The fault that a test asks for by `TRUNKLINE_FAULT`. A release build has none.
+fn fault() -> Option<String> {
+    if cfg!(debug_assertions) { std::env::var("TRUNKLINE_FAULT").ok() } else { None }
+}
+
+fn random_bytes<const N: usize>(random: &SystemRandom) -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    random.fill(&mut bytes).map_err(|_| io::Error::other("the system gives no randomness"))?;
+    Ok(bytes)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn now_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn started(key: [u8; 32]) -> Sessions {
+        let (stop, _) = bounded(1);
+        let config = SessionsConfig {
+            key: Some(key),
+            sessions: 10,
+            sessions_per_key: 10,
+            idle: Duration::from_secs(60),
+        };
+        let (sessions, joined) = start(config, stop).unwrap();
+        joined.detach();
+        sessions
+    }
+
+    fn owner() -> Owner {
+        let principal = Some("laptop".into());
+        Owner { principal, only: None, narrowed: None, hears: [].into() }
+    }
+
+    fn open(sessions: &Sessions) -> SessionId {
+        let caller = Some(Caller::plain());
+        sessions.open(Door::StreamableHttp, owner(), caller).unwrap().id.clone()
+    }
+
+    fn finds(sessions: &Sessions, id: &str, principal: &str) -> bool {
+        sessions.find(id, Some(principal), Door::StreamableHttp, Vec::new).is_some()
+    }
+
+    #[test]
+    fn a_session_is_found_by_its_owner_until_it_is_closed() {
+        let sessions = started([1; 32]);
+        let id = open(&sessions);
+        assert!(finds(&sessions, &id, "laptop"));
+        assert!(!finds(&sessions, &id, "other"));
+        assert!(sessions.find(&id, Some("laptop"), Door::HttpSse, Vec::new).is_none());
+        sessions.close(&id).unwrap();
+        assert!(!finds(&sessions, &id, "laptop"));
+    }
+
+    #[test]
+    fn another_process_with_the_same_key_revives_a_session_until_it_is_ended() {
+        let id = open(&started([2; 32]));
+        let next = started([2; 32]);
+        assert!(!finds(&next, &id, "other"));
+        assert!(finds(&next, &id, "laptop"));
+        next.close(&id).unwrap();
+        assert!(!finds(&next, &id, "laptop"));
+        assert!(!finds(&started([3; 32]), &id, "laptop"));
+    }
+}

@@ -1,0 +1,346 @@
+//! What session-keeping clients are remembered by. One thread owns every session and alone
+//! changes them, by messages; what every request needs is read in a view that this thread
+//! publishes. It holds senders, not sockets.
+
+mod manager;
+mod table;
+mod token;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{RecvTimeoutError, Sender, TrySendError, bounded};
+
+use crate::error::CallError;
+use crate::limits::{SESSION_CALLS_MAX, SESSION_REPLY_TIMEOUT};
+use crate::protocol::call::Caller;
+use crate::protocol::jsonrpc::RequestId;
+use crate::protocol::server_name::ServerName;
+use crate::wait::{Interrupted, Wait};
+
+pub use manager::{SessionsConfig, start};
+
+/// A session's id as clients carry it.
+pub type SessionId = Arc<str>;
+
+/// Where a session's messages go: an open stream, whose socket is somebody else's.
+pub trait EventSink: Send + Sync {
+    /// Queues one encoded event. False once the stream has ended.
+    fn send(&self, event: Arc<[u8]>) -> bool;
+    /// Ends the stream after what is queued.
+    fn close(&self);
+    /// Whether the client is still there.
+    fn is_open(&self) -> bool;
+}
+
+/// Which transport a session was opened over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// HTTP+SSE: the session lives as long as its stream.
+    HttpSse,
+    /// Streamable HTTP: the session lives until it is ended or idle.
+    StreamableHttp,
+}
+
+/// Whom a session belongs to and what it may see; fixed when it opens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Owner {
+    /// The name of the key that opened it.
+    pub principal: Option<Arc<str>>,
+    /// The one server of a per-server endpoint.
+    pub only: Option<ServerName>,
+    /// The servers of the narrowing header.
+    pub narrowed: Option<Arc<[ServerName]>>,
+    /// The servers whose changes it hears of.
+    pub hears: Arc<[ServerName]>,
+}
+
+/// One session, as the view shows it. Only its time of last use and its calls in flight are
+/// changed by others than the session thread.
+pub struct Session {
+    /// Its id.
+    pub id: SessionId,
+    /// How it was opened.
+    pub door: Door,
+    /// Whose it is.
+    pub owner: Owner,
+    caller: OnceLock<Arc<Caller>>,
+    /// The stream of an HTTP+SSE session.
+    stream: OnceLock<Arc<dyn EventSink>>,
+    opened: Instant,
+    last_used_ms: AtomicU64,
+    ended: AtomicBool,
+    calls: Mutex<HashMap<RequestId, Arc<Wait>>>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("door", &self.door).finish_non_exhaustive()
+    }
+}
+
+/// Why a call could not enter its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// A call with this id is in flight already.
+    IdInUse,
+    /// The session's bound on calls in flight is reached.
+    TooMany,
+    /// The session has ended.
+    Ended,
+}
+
+impl Session {
+    /// What `initialize` said; none before it.
+    pub fn caller(&self) -> Option<Arc<Caller>> {
+        self.caller.get().cloned()
+    }
+
+    /// The stream of an HTTP+SSE session, once it is attached.
+    pub fn stream(&self) -> Option<&Arc<dyn EventSink>> {
+        self.stream.get()
+    }
+
+    /// Notes that the session is in use.
+    pub fn touch(&self) {
+        let ms = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last_used_ms.fetch_max(ms, Ordering::Relaxed);
+    }
+
+    /// Enters a call, so that the client can cancel it. It leaves when the guard is dropped.
+    ///
+    /// # Errors
+    /// The id is in use, or too many calls are in flight.
+    pub fn enter(
+        self: &Arc<Session>,
+        id: &RequestId,
+        wait: &Arc<Wait>,
+    ) -> Result<CallInSession, Refused> {
+        self.touch();
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.ended.load(Ordering::Acquire) {
+            return Err(Refused::Ended);
+        }
+        if calls.contains_key(id) {
+            return Err(Refused::IdInUse);
+        }
+        if calls.len() >= SESSION_CALLS_MAX {
+            return Err(Refused::TooMany);
+        }
+        calls.insert(id.clone(), wait.clone());
+        Ok(CallInSession { session: self.clone(), id: id.clone() })
+    }
+
+    /// Cancels the call of that id. False if there is none: it may just have ended.
+    pub fn cancel(&self, id: &RequestId) -> bool {
+        self.touch();
+        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.get(id).map(|wait| wait.interrupt(Interrupted::Cancelled)).is_some()
+    }
+
+    fn end(&self) {
+        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        self.ended.store(true, Ordering::Release);
+        for wait in calls.values() {
+            wait.interrupt(Interrupted::Cancelled);
+        }
+        drop(calls);
+        if let Some(stream) = self.stream.get() {
+            stream.close();
+        }
+    }
+
+    fn has_calls(&self) -> bool {
+        !self.calls.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    fn last_used(&self) -> Instant {
+        self.opened + Duration::from_millis(self.last_used_ms.load(Ordering::Relaxed))
+    }
+}
+
+/// A call while it is in flight.
+#[derive(Debug)]
+pub struct CallInSession {
+    session: Arc<Session>,
+    id: RequestId,
+}
+
+impl Drop for CallInSession {
+    fn drop(&mut self) {
+        let mut calls = self.session.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.remove(&self.id);
+        drop(calls);
+        self.session.touch();
+    }
+}
+
+/// How many sessions are open.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Over HTTP+SSE.
+    pub http_sse: usize,
+    /// Over Streamable HTTP.
+    pub streamable_http: usize,
+}
+
+type View = Arc<RwLock<HashMap<SessionId, Arc<Session>>>>;
+
+/// The handle: the only way to the session thread. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Sessions {
+    inbox: Sender<Command>,
+    view: View,
+}
+
+/// What the session thread is told. A variant that has an answer carries the place for it.
+enum Command {
+    Open { door: Door, owner: Owner, caller: Option<Caller>, reply: Reply<Opened> },
+    Revive { id: SessionId, may_hear: Vec<ServerName>, reply: Reply<Option<Arc<Session>>> },
+    Introduce { id: SessionId, caller: Caller, reply: Reply<bool> },
+    Attach { id: SessionId, stream: Arc<dyn EventSink>, reply: Reply<bool> },
+    Close { id: SessionId, reply: Option<Reply<()>> },
+    Tell { server: ServerName, event: Arc<[u8]> },
+    CloseStreams,
+    Alive { reply: Reply<()> },
+}
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Command")
+    }
+}
+
+type Opened = Result<Arc<Session>, CallError>;
+
+/// The place for one answer. Consumed by sending, so nobody answers twice.
+struct Reply<T>(Sender<T>);
+
+impl<T> Reply<T> {
+    fn send(self, value: T) {
+        // The asker may have given up; then nobody wants the answer.
+        self.0.try_send(value).ok();
+    }
+}
+
+impl Sessions {
+    /// Opens a session. For HTTP+SSE the caller comes later, with `initialize`.
+    ///
+    /// # Errors
+    /// A bound on sessions is reached, or the session thread does not answer in time.
+    pub fn open(&self, door: Door, owner: Owner, caller: Option<Caller>) -> Opened {
+        self.ask(|reply| Command::Open { door, owner, caller, reply })?
+    }
+
+    /// The session of that id if it is open and belongs to `principal`. A valid id that an
+    /// earlier process issued is revived; it then hears of those servers that `may_hear` gives.
+    pub fn find(
+        &self,
+        id: &str,
+        principal: Option<&str>,
+        door: Door,
+        may_hear: impl FnOnce() -> Vec<ServerName>,
+    ) -> Option<Arc<Session>> {
+        let known = self.view.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
+        let session = match known {
+            Some(session) => session,
+            // Only tokens have a dot, so that a random text costs the thread nothing.
+            None if door == Door::StreamableHttp && id.contains('.') => {
+                let id = SessionId::from(id);
+                let may_hear = may_hear();
+                self.ask(|reply| Command::Revive { id, may_hear, reply }).ok()??
+            }
+            None => return None,
+        };
+        let theirs = session.owner.principal.as_deref() == principal && session.door == door;
+        theirs.then_some(session)
+    }
+
+    /// Remembers what an HTTP+SSE client said in `initialize`. False if the session is gone or
+    /// has been introduced before.
+    ///
+    /// # Errors
+    /// The session thread does not answer in time.
+    pub fn introduce(&self, id: &SessionId, caller: Caller) -> Result<bool, CallError> {
+        let id = id.clone();
+        self.ask(|reply| Command::Introduce { id, caller, reply })
+    }
+
+    /// Gives a session a stream. False if the session is gone.
+    ///
+    /// # Errors
+    /// The session thread does not answer in time.
+    pub fn attach(
+        &self,
+        id: &SessionId,
+        stream: Arc<dyn EventSink>,
+    ) -> Result<bool, CallError> {
+        let id = id.clone();
+        self.ask(|reply| Command::Attach { id, stream, reply })
+    }
+
+    /// Ends a session: its calls are cancelled and its streams closed. It has ended when this
+    /// returns.
+    ///
+    /// # Errors
+    /// The session thread does not answer in time.
+    pub fn close(&self, id: &SessionId) -> Result<(), CallError> {
+        self.ask(|reply| Command::Close { id: id.clone(), reply: Some(reply) })
+    }
+
+    /// Like [`Sessions::close`], but returns at once: for the end of a stream, which is told
+    /// by a thread that may not wait. If the inbox is full, a sweep ends the session.
+    pub fn close_soon(&self, id: &SessionId) {
+        self.tell(Command::Close { id: id.clone(), reply: None }).ok();
+    }
+
+    /// Sends one encoded event to every session that hears of `server`.
+    ///
+    /// # Errors
+    /// The inbox is full.
+    pub fn notify(&self, server: ServerName, event: Arc<[u8]>) -> Result<(), CallError> {
+        self.tell(Command::Tell { server, event })
+    }
+
+    /// Closes every session's streams, for the end of the process.
+    ///
+    /// # Errors
+    /// The inbox is full.
+    pub fn close_streams(&self) -> Result<(), CallError> {
+        self.tell(Command::CloseStreams)
+    }
+
+    /// Whether the session thread answers.
+    pub fn is_alive(&self) -> bool {
+        self.ask(|reply| Command::Alive { reply }).is_ok()
+    }
+
+    /// How many sessions are open.
+    pub fn counts(&self) -> Counts {
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        let http_sse = view.values().filter(|session| session.door == Door::HttpSse).count();
+        Counts { http_sse, streamable_http: view.len() - http_sse }
+    }
+
+    fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, CallError> {
+        let (reply, answer) = bounded(1);
+        self.tell(command(Reply(reply)))?;
+        answer.recv_timeout(SESSION_REPLY_TIMEOUT).map_err(|error| match error {
+            RecvTimeoutError::Timeout => overloaded(),
+            RecvTimeoutError::Disconnected => CallError::ShuttingDown,
+        })
+    }
+
+    fn tell(&self, command: Command) -> Result<(), CallError> {
+        self.inbox.try_send(command).map_err(|error| match error {
+            TrySendError::Full(_) => overloaded(),
+            TrySendError::Disconnected(_) => CallError::ShuttingDown,
+        })
+    }
+}
+
+fn overloaded() -> CallError {
+    CallError::Overloaded { what: "the session thread's inbox is full".to_owned() }
+}

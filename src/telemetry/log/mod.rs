@@ -1,0 +1,232 @@
+//! Log lines: made by whoever logs, written to standard error by the `log` thread.
+//!
+//! A line goes into a bounded queue, so that nobody who logs waits for standard error, and no
+//! lock is held across I/O. A full queue drops lines and counts them.
+
+mod line;
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use log::{LevelFilter, Log, Metadata, Record};
+use simplelog::{ConfigBuilder, WriteLogger};
+
+use super::redact::Secrets;
+use crate::config::{LogConfig, LogFormat, Secret};
+use crate::limits::{LOG_LINE_BYTES_MAX, LOG_QUEUE_LINES_MAX};
+use crate::thread::{self, Joined};
+
+/// How long the last lines may take to be written when the program ends.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// Lines are written together up to this size: one system call for a burst.
+const WRITE_BYTES_MAX: usize = 64 * 1024;
+
+/// Keeps the log going. Dropping it writes what is still queued, within a second.
+#[derive(Debug)]
+pub struct LogGuard {
+    secrets: Arc<RwLock<Secrets>>,
+    queue: Sender<Item>,
+    written: Receiver<()>,
+    thread: Option<Joined>,
+}
+
+/// Starts the log thread and makes it the process's log; panics become log lines too.
+///
+/// # Errors
+/// The system refuses another thread, or there is a log already.
+pub fn start(config: LogConfig) -> io::Result<LogGuard> {
+    let (queue, items) = bounded(LOG_QUEUE_LINES_MAX);
+    let (done, written) = bounded(1);
+    let n_dropped = Arc::new(AtomicU64::new(0));
+    let secrets = Arc::new(RwLock::new(Secrets::default()));
+    let lines = Lines { queue: queue.clone(), n_dropped: n_dropped.clone() };
+    let logger = Logger::new(config, secrets.clone(), lines);
+    let thread = thread::spawn("log", move || {
+        run(&items, &n_dropped, config.format, &mut io::stderr());
+        // Nobody waits any more if the guard gave up.
+        done.try_send(()).ok();
+    })?;
+    let guard = LogGuard { secrets, queue, written, thread: Some(thread) };
+    log::set_boxed_logger(Box::new(logger)).map_err(io::Error::other)?;
+    log::set_max_level(config.level);
+    std::panic::set_hook(Box::new(log_panic));
+    Ok(guard)
+}
+
+impl LogGuard {
+    /// From here on these never stand in a line.
+    pub fn set_secrets(&self, secrets: &[Secret]) {
+        let secrets = Secrets::new(secrets);
+        *self.secrets.write().unwrap_or_else(PoisonError::into_inner) = secrets;
+    }
+}
+
+impl Drop for LogGuard {
+    fn drop(&mut self) {
+        let deadline = Instant::now() + FLUSH_TIMEOUT;
+        let told = self.queue.send_deadline(Item::Stop, deadline).is_ok();
+        let ended = told && self.written.recv_deadline(deadline).is_ok();
+        if let Some(thread) = self.thread.take()
+            && !ended
+        {
+            // Whoever reads standard error has stopped reading: the program must still end.
+            thread.detach();
+        }
+    }
+}
+
+fn log_panic(info: &std::panic::PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or("without a name");
+    let what = info.payload_as_str().unwrap_or("a value that is no text");
+    let place = info.location().map(ToString::to_string).unwrap_or_default();
+    log::error!(target: "trunkline::panic", "thread {name} panicked at {place}: {what}");
+}
+
+#[derive(Debug)]
+enum Item {
+    Line(String),
+    Stop,
+}
+
+/// The way into the queue.
+#[derive(Debug, Clone)]
+struct Lines {
+    queue: Sender<Item>,
+    n_dropped: Arc<AtomicU64>,
+}
+
+impl Lines {
+    fn push(&self, line: String) {
+        if self.queue.try_send(Item::Line(line)).is_err() {
+            self.n_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The log thread: writes until it is told to stop.
+fn run(items: &Receiver<Item>, n_dropped: &AtomicU64, format: LogFormat, out: &mut dyn Write) {
+    let mut buffer = String::new();
+    let mut stopped = false;
+    while !stopped {
+        let Ok(first) = items.recv() else { return };
+        let mut next = Some(first);
+        while let Some(item) = next {
+            match item {
+                Item::Line(line) => buffer.push_str(&line),
+                Item::Stop => stopped = true,
+            }
+            let room = !stopped && buffer.len() < WRITE_BYTES_MAX;
+            next = if room { items.try_recv().ok() } else { None };
+        }
+        let n_lines = n_dropped.swap(0, Ordering::Relaxed);
+        if n_lines > 0 {
+            buffer.push_str(&line::dropped(format, n_lines));
+        }
+        // There is nowhere left to say that standard error is broken.
+        out.write_all(buffer.as_bytes()).ok();
+        buffer.clear();
+    }
+}
+
+/// What the `log` macros call.
+struct Logger {
+    level: LevelFilter,
+    form: Form,
+    secrets: Arc<RwLock<Secrets>>,
+}
+
+enum Form {
+    Text(Box<WriteLogger<LineWriter>>),
+    Json(Lines),
+}
+
+impl Logger {
+    fn new(config: LogConfig, secrets: Arc<RwLock<Secrets>>, lines: Lines) -> Logger {
+        let form = match config.format {
+            LogFormat::Json => Form::Json(lines),
+            LogFormat::Text => {
+                let looks = ConfigBuilder::new()
+                    .set_time_format_rfc3339()
+                    .set_target_level(LevelFilter::Error)
+                    .set_thread_level(LevelFilter::Off)
+                    .set_location_level(LevelFilter::Off)
+                    .build();
+                let writer = LineWriter { lines, line: Vec::new() };
+                Form::Text(WriteLogger::new(LevelFilter::Trace, looks, writer))
+            }
+        };
+        Logger { level: config.level, form, secrets }
+    }
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        let level = metadata.level();
+        // Details of the libraries, which know nothing of our secrets, only for who wants all.
+        let own = metadata.target().starts_with("trunkline");
+        let detail = level > LevelFilter::Info && self.level < LevelFilter::Trace;
+        level <= self.level && (own || !detail)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let message = record.args().to_string();
+        let message = {
+            let secrets = self.secrets.read().unwrap_or_else(PoisonError::into_inner);
+            secrets.scrub(&message).into_owned()
+        };
+        match &self.form {
+            Form::Text(writer) => {
+                let clean = line::text_message(&message);
+                // Formatted before: nothing that can panic runs under the writer's lock.
+                writer.log(
+                    &Record::builder()
+                        .metadata(record.metadata().clone())
+                        .args(format_args!("{clean}"))
+                        .build(),
+                );
+            }
+            Form::Json(lines) => {
+                lines.push(line::json(record.level(), record.target(), &message));
+            }
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Collects what simplelog writes until the line is whole; a message has no line ends of its
+/// own here.
+struct LineWriter {
+    lines: Lines,
+    line: Vec<u8>,
+}
+
+impl Write for LineWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.line.extend_from_slice(bytes);
+        if bytes.ends_with(b"\n") {
+            let mut line =
+                String::from_utf8_lossy(&std::mem::take(&mut self.line)).into_owned();
+            if line.len() > LOG_LINE_BYTES_MAX {
+                line.truncate(line.floor_char_boundary(LOG_LINE_BYTES_MAX - 1));
+                line.push('\n');
+            }
+            self.lines.push(line);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,31 @@
+#!/usr/bin/env python3
+"""Puts the gateway between the conformance suite's server and drive.py.
+
+    through_gateway.py URL        (run by the suite, as the client under test)
+
+RIG_GATEWAY is the binary, RIG_SETUP the set-up, RIG_FOLDER where the gateway's configuration and
+log go. What the suite checks is then what the gateway sends to its upstream.
+"""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+here = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(here.parent))
+import servers  # noqa: E402  (it is beside this file's folder)
+
+# Told to end, it stops the gateway first.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))
+
+gateway = servers.Gateway(
+    os.environ["RIG_GATEWAY"], os.environ["RIG_SETUP"], sys.argv[-1], pathlib.Path(os.environ["RIG_FOLDER"])
+)
+with gateway:
+    gateway.wait_ready()
+    client = [sys.executable, str(here / "drive.py"), gateway.url]
+    # The suite's own time limit ends only the shell that it started, so there is one here.
+    code = subprocess.run(client, timeout=20, env=os.environ | {"RIG_PREFIX": gateway.prefix}).returncode
+sys.exit(code)

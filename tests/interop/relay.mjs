@@ -1,0 +1,109 @@
+#!/usr/bin/env node
+// A small HTTP relay between the conformance suite and one MCP endpoint. It changes what the
+// suite cannot be told to do otherwise:
+//
+//   node relay.mjs --listen PORT --target URL --log FILE [--prefix P] [--revision R]
+//
+//   --log FILE     every exchange goes there: headers, bodies, SSE events
+//   --prefix P     the endpoint's tool names carry P: put on on the way in, taken off on the way
+//                  out, so that everything but the name is measured
+//   --revision R   initialize asks for R (the suite's client always asks for the newest one that
+//                  it knows), and an endpoint that answers with another revision is refused
+//
+// Only on 127.0.0.1.
+import http from 'node:http';
+import fs from 'node:fs';
+import { parseArgs } from 'node:util';
+
+const names = ['listen', 'target', 'log', 'prefix', 'revision'];
+const { values: opt } = parseArgs({ options: Object.fromEntries(names.map((n) => [n, { type: 'string' }])) });
+const target = new URL(opt.target);
+const prefix = opt.prefix ?? '';
+const log = fs.createWriteStream(opt.log);
+const say = (text) => log.write(text + '\n');
+let count = 0;
+
+function toEndpoint(message) {
+  const p = message.params;
+  if (message.method === 'tools/call' && typeof p?.name === 'string') p.name = prefix + p.name;
+  if (message.method === 'initialize' && opt.revision) p.protocolVersion = opt.revision;
+}
+
+function fromEndpoint(message) {
+  const r = message.result;
+  for (const tool of r?.tools ?? []) if (tool.name?.startsWith(prefix)) tool.name = tool.name.slice(prefix.length);
+  if (opt.revision && r?.protocolVersion && r.protocolVersion !== opt.revision) {
+    delete message.result;
+    message.error = { code: -32000, message: `relay: asked for ${opt.revision}, got ${r.protocolVersion}` };
+  }
+}
+
+/** The JSON text with `change` done to its message, or messages; what is no JSON as it is. */
+function changed(text, change) {
+  try {
+    const json = JSON.parse(text);
+    for (const message of Array.isArray(json) ? json : [json]) change(message);
+    return JSON.stringify(json);
+  } catch {
+    return text;
+  }
+}
+
+const heads = (headers) => Object.entries(headers).map(([k, v]) => `${k}: ${v}`).join('\n');
+const here = [`127.0.0.1:${opt.listen}`, `localhost:${opt.listen}`];
+
+http
+  .createServer((req, res) => {
+    const chunks = [];
+    req.on('data', (c) => chunks.push(c));
+    req.on('end', () => {
+      const n = ++count;
+      const body = changed(Buffer.concat(chunks).toString(), toEndpoint);
+      const headers = { ...req.headers };
+      // The relay's own address becomes the endpoint's. A foreign Host or Origin passes unchanged,
+      // so that it is the endpoint which has to refuse it.
+      if (here.includes(headers.host)) headers.host = target.host;
+      for (const h of here) if (headers.origin === `http://${h}`) headers.origin = `http://${target.host}`;
+      delete headers['transfer-encoding'];
+      delete headers['accept-encoding'];
+      if (body || req.method === 'POST') headers['content-length'] = Buffer.byteLength(body);
+      const path = target.pathname + new URL(req.url, target).search;
+      say(`\n===== #${n} ${req.method} ${path}\n${heads(headers)}\n\n${body}`);
+
+      const up = http.request({ host: target.hostname, port: target.port, method: req.method, path, headers }, (r) => {
+        say(`\n----- #${n} answer ${r.statusCode}\n${heads(r.headers)}\n`);
+        const sse = String(r.headers['content-type'] ?? '').startsWith('text/event-stream');
+        const answer = { ...r.headers };
+        delete answer['content-length'];
+        res.writeHead(r.statusCode, answer);
+        if (sse) res.flushHeaders();
+        const pass = (text) => {
+          if (text) say(text.replace(/^/gm, `#${n}| `)), res.write(text);
+        };
+        let held = '';
+        r.setEncoding('utf8');
+        r.on('data', (text) => {
+          held += text;
+          if (!sse) return;
+          // An event is passed on as soon as its lines are whole.
+          const cut = held.lastIndexOf('\n') + 1;
+          pass(held.slice(0, cut).replace(/^data: ?([{[].*?)\r?$/gm, (_, json) => `data: ${changed(json, fromEndpoint)}`));
+          held = held.slice(cut);
+        });
+        r.on('end', () => {
+          pass(sse ? held : changed(held, fromEndpoint));
+          say(`----- #${n} end`);
+          res.end();
+        });
+        r.on('error', () => res.destroy());
+      });
+      up.on('error', (e) => {
+        say(`----- #${n} relay error ${e.message}`);
+        if (res.headersSent) res.destroy();
+        else res.writeHead(502).end(`relay: ${e.message}`);
+      });
+      res.on('close', () => up.destroy());
+      up.end(body);
+    });
+  })
+  .listen(Number(opt.listen), '127.0.0.1');

@@ -1,0 +1,198 @@
+"""The processes of an interoperability run: started, waited for, and always stopped."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from typing import Any, Callable
+
+HERE = pathlib.Path(__file__).resolve().parent
+CACHE = pathlib.Path(
+    os.environ.get("RIG_RUN")
+    or pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache", "trunkline-interop")
+)
+NODE = CACHE / "bin/node"
+PYTHON = CACHE / "venv/bin/python"
+MODULES = CACHE / "npm/node_modules"
+# Given to Node programs that would listen on every interface.
+LOOPBACK = {"NODE_OPTIONS": f"--import={HERE / 'loopback.mjs'}"}
+
+# How long a server may take to start: server-everything's child needs a second or two on a busy machine.
+START_SECONDS = 30
+# The gateway drains for up to 10 s when it is told to stop.
+STOP_SECONDS = 15
+
+
+# Everything here is on this machine, whatever proxy the user has.
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class NotReady(Exception):
+    """A server did not become what was waited for; with the end of its log."""
+
+
+class Server:
+    """A child process in a process group of its own, which ends with the `with` block."""
+
+    def __init__(self, name: str, command: list[Any], log: pathlib.Path, env: dict[str, str] | None = None) -> None:
+        self.name, self.log = name, log
+        self.command = [str(c) for c in command]
+        self.env = os.environ | (env or {})
+
+    def __enter__(self) -> "Server":
+        with open(self.log, "w") as out:
+            self.process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self.env, start_new_session=True
+            )
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.stop()
+
+    def stop(self) -> int | str:
+        """Asks it to stop; its exit code, or what happened instead."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            return self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            return f"still running {STOP_SECONDS} s after SIGTERM"
+        finally:
+            try:
+                os.killpg(self.process.pid, signal.SIGKILL)  # and whatever it left behind
+            except ProcessLookupError:
+                pass
+            self.process.wait()
+
+    def wait_for(self, what: str, ready: Callable[[], bool], seconds: float = START_SECONDS) -> None:
+        stop, last = time.monotonic() + seconds, ""
+        while time.monotonic() < stop:
+            if self.process.poll() is not None:
+                last = f"it ended with {self.process.returncode}"
+                break
+            try:
+                if ready():
+                    return
+            except (OSError, ValueError) as e:
+                last = str(e)
+            time.sleep(0.1)
+        tail = self.log.read_text(errors="replace")[-2000:]
+        raise NotReady(f"{self.name}: not {what} within {seconds:.0f} s ({last})\n{tail}")
+
+    def wait_port(self, port: int) -> "Server":
+        def ready() -> bool:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return True
+
+        self.wait_for(f"listening on port {port}", ready)
+        return self
+
+
+def run(command: list[Any], log: pathlib.Path, seconds: float, env: dict[str, str] | None = None) -> int | None:
+    """Runs a command to its end and gives its exit code, or None if it took too long. Whatever
+    happens, it and what it started in its process group are told to end."""
+    with open(log, "w") as out:
+        process = subprocess.Popen(
+            [str(c) for c in command],
+            stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=os.environ | (env or {}), start_new_session=True,
+        )
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        try:
+            os.killpg(process.pid, signal.SIGTERM)
+        except ProcessLookupError:
+            pass
+        process.wait()
+
+
+class Gateway(Server):
+    """The gateway with `upstream` as its upstream called fixture; in the set-up `two` there is
+    server-everything over stdio as well, so that names are prefixed."""
+
+    def __init__(self, binary: str, setup: str, upstream: str, folder: pathlib.Path) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/mcp"
+        self.sse_url = self.url  # told apart by what the client sends
+        self.prefix = "fixture-" if setup == "two" else ""
+        upstreams: dict[str, Any] = {"fixture": {"url": upstream, "transport": "http", "required": True}}
+        if setup == "two":
+            script = MODULES / "@modelcontextprotocol/server-everything/dist/index.js"
+            upstreams["everything"] = {"command": str(NODE), "args": [str(script), "stdio"], "required": True}
+        folder.mkdir(parents=True, exist_ok=True)
+        config = folder / "config.json"
+        config.write_text(json.dumps({"mcp_servers": upstreams}, indent=2))
+        command = [binary, "serve", "--config", config, "--listen", f"127.0.0.1:{self.port}"]
+        super().__init__("gateway", command, folder / "gateway.log")
+
+    def wait_ready(self) -> None:
+        self.wait_for("ready", lambda: get_status(f"http://127.0.0.1:{self.port}/readyz") == 200)
+
+    def wait_tools(self, names: list[str]) -> None:
+        self.wait_for(f"offering {names}", lambda: {self.prefix + n for n in names} <= set(list_tools(self.url)))
+
+
+class Direct(Server):
+    """Nothing in between: the fixture itself, which serves HTTP+SSE in a process of its own."""
+
+    prefix = ""
+
+    def __init__(self, fixture_url: str, folder: pathlib.Path) -> None:
+        self.url = fixture_url
+        self.port = free_port()
+        self.sse_url = f"http://127.0.0.1:{self.port}/sse"
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [PYTHON, HERE / "fixture/fixture_server.py", "sse", "--port", self.port]
+        super().__init__("fixture over SSE", command, folder / "fixture-sse.log")
+
+    def wait_ready(self) -> None:
+        self.wait_port(self.port)
+
+    def wait_tools(self, names: list[str]) -> None:
+        assert set(names) <= set(list_tools(self.url))
+
+
+def get_status(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status
+    except urllib.error.HTTPError as e:
+        return e.code
+
+
+def list_tools(url: str) -> list[str]:
+    """The names of an endpoint's tools, asked for by hand as a 2025-11-25 client."""
+    headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+
+    def post(message: dict[str, Any]) -> dict[str, Any]:
+        request = urllib.request.Request(url, json.dumps({"jsonrpc": "2.0"} | message).encode(), headers)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            if session := answer.headers.get("Mcp-Session-Id"):
+                headers["Mcp-Session-Id"] = session
+            text = answer.read().decode()
+        for line in text.splitlines():
+            line = line.removeprefix("data:").strip()
+            if line.startswith("{") and "result" in (reply := json.loads(line)):
+                return reply["result"]
+        return {}
+
+    client = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "interop", "version": "1"}}
+    post({"id": 1, "method": "initialize", "params": client})
+    headers["MCP-Protocol-Version"] = "2025-11-25"
+    post({"method": "notifications/initialized"})
+    tools = post({"id": 2, "method": "tools/list"}).get("tools", [])
+    urllib.request.urlopen(urllib.request.Request(url, headers=headers, method="DELETE"), timeout=10).close()
+    return [t["name"] for t in tools]

@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Installs what the interoperability run needs below one folder, and nothing outside it:
+#
+#   ./setup.sh FOLDER
+#
+# Wants python3 (>= 3.10) with venv, and any npm: it only installs, Node itself is among the packages.
+# Does nothing when the folder already has these versions.
+set -euo pipefail
+
+NODE=24.21.0                  # the conformance suite needs node >= 22
+CONFORMANCE=0.2.0-alpha.12    # asked for by version: what is tagged 'latest' is older and has fewer revisions
+TS_SDK=2.4.0                  # @modelcontextprotocol/client
+SERVER_EVERYTHING=2026.8.31
+PY_SDK=2.3.0                  # mcp
+
+folder=${1:?usage: setup.sh FOLDER}
+case $(uname -m) in
+  x86_64) arch=x64 ;;
+  aarch64 | arm64) arch=arm64 ;;
+  *) echo "setup.sh: there is no node package for $(uname -m)" >&2; exit 1 ;;
+esac
+mkdir -p "$folder"
+folder=$(cd "$folder" && pwd)
+
+# Two runs may share the folder; the second waits until the first has installed.
+exec 9>"$folder/lock"
+flock 9
+
+wanted="node $NODE $arch, conformance $CONFORMANCE, client $TS_SDK, everything $SERVER_EVERYTHING, mcp $PY_SDK"
+if [ "$(cat "$folder/installed" 2>/dev/null)" = "$wanted" ] &&
+  "$folder/bin/node" -e 0 && "$folder/venv/bin/python" -c 0; then
+  exit 0
+fi
+rm -f "$folder/installed"
+
+npm_into() { # npm_into DIR PACKAGE...
+  local dir=$1
+  shift
+  mkdir -p "$dir"
+  [ -f "$dir/package.json" ] || echo '{"private":true,"type":"module"}' >"$dir/package.json"
+  # No package here needs its install script, so none is run.
+  (cd "$dir" && npm install --no-audit --no-fund --ignore-scripts --loglevel=error --save-exact "$@")
+}
+npm_into "$folder/node" "node-linux-$arch@$NODE"
+mkdir -p "$folder/bin"
+ln -sfn "../node/node_modules/node-linux-$arch/bin/node" "$folder/bin/node"
+npm_into "$folder/npm" "@modelcontextprotocol/conformance@$CONFORMANCE" \
+  "@modelcontextprotocol/client@$TS_SDK" "@modelcontextprotocol/server-everything@$SERVER_EVERYTHING"
+
+# --clear: a folder from another Python, or one half made, is not repaired but made anew.
+python3 -m venv --clear "$folder/venv"
+"$folder/venv/bin/python" -m pip install -q --disable-pip-version-check "mcp[cli]==$PY_SDK"
+
+echo "$wanted" >"$folder/installed"
