@@ -7,6 +7,7 @@
     reason = "a test fails where it is surprised"
 )]
 
+mod architecture;
 mod children;
 mod cli;
 mod config_files;
@@ -26,6 +27,7 @@ mod names;
 mod passing_through;
 mod rest;
 mod sessions;
+mod source;
 mod start_order;
 mod stopping;
 mod streamable_http;

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::support::events::EventStream;
 use crate::support::gateway::Gateway;
-use crate::support::http::{Connection, EventStream, Request};
+use crate::support::http::{Connection, Request};
 use crate::support::mcp::{BOTH, LATEST, McpClient, initialize_message, request_message};
 use crate::support::upstream_http::HttpUpstream;
 use crate::support::{stays_so, wait_for};

@@ -37,7 +37,8 @@ pub(crate) struct Gateway {
     config: Value,
     stderr: Arc<Lines>,
     reading: Option<JoinHandle<()>>,
-    directory: Directory,
+    /// Holds the configuration file.
+    _directory: Directory,
 }
 
 /// A run that ended by itself.
@@ -169,7 +170,7 @@ impl Builder {
             config: self.config,
             stderr: stderr.clone(),
             reading,
-            directory,
+            _directory: directory,
         };
         (gateway, stderr)
     }
@@ -222,28 +223,6 @@ impl Gateway {
 
     pub(crate) fn address(&self) -> &str {
         &self.address
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Where its configuration lies.
-    pub(crate) fn config_path(&self) -> PathBuf {
-        self.directory.path().join("config.json")
-    }
-
-    /// Everything that it has written to standard error.
-    pub(crate) fn stderr(&self) -> String {
-        self.stderr.text()
-    }
-
-    /// Waits for a line of standard error with this text.
-    #[track_caller]
-    pub(crate) fn wait_for_line(&self, text: &str) -> String {
-        let found =
-            self.stderr.wait_for(DEADLINE, |line| line.contains(text).then(|| line.to_owned()));
-        found.unwrap_or_else(|| panic!("no line with {text:?}:\n{}", self.stderr()))
     }
 
     /// A GET with the first key of the configuration, if there is one.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::DEADLINE;
+use super::events::{EventStream, Events};
 
 /// What is sent.
 #[derive(Debug, Clone)]
@@ -294,10 +295,8 @@ impl Response {
         if !self.header("Content-Type").is_some_and(|v| v.starts_with("text/event-stream")) {
             return self.json();
         }
-        let mut events = Events::default();
-        events.feed(&self.body);
-        let last = events.ready.pop().unwrap_or_else(|| panic!("no event: {self}"));
-        last.json()
+        let last = Events::all_of(&self.body).pop();
+        last.unwrap_or_else(|| panic!("no event: {self}")).json()
     }
 
     #[track_caller]
@@ -407,7 +406,7 @@ impl Connection {
         let deadline = Instant::now() + DEADLINE;
         let head = self.try_head(deadline).unwrap_or_else(|error| panic!("no head: {error}"));
         let body = head.response_body(&self.method);
-        EventStream { wire: self.wire, body, head, events: Events::default() }
+        EventStream::new(self.wire, body, head)
     }
 
     /// True if the peer closes before the deadline; bytes that still come are thrown away.
@@ -444,159 +443,4 @@ pub(crate) fn try_exchange(address: &str, request: &Request) -> io::Result<Respo
     let mut connection = Connection::try_open(address)?;
     connection.try_send(request)?;
     connection.try_answer()
-}
-
-/// One event of a stream.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Event {
-    pub(crate) name: String,
-    pub(crate) id: Option<String>,
-    pub(crate) data: String,
-}
-
-impl Event {
-    #[track_caller]
-    pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.data).unwrap_or_else(|error| panic!("{error}: {self:?}"))
-    }
-}
-
-/// Puts events together from bytes.
-#[derive(Debug, Default)]
-struct Events {
-    rest: Vec<u8>,
-    event: Event,
-    has_data: bool,
-    ready: Vec<Event>,
-    n_comments: usize,
-}
-
-impl Events {
-    fn feed(&mut self, bytes: &[u8]) {
-        let looked = self.rest.len();
-        self.rest.extend_from_slice(bytes);
-        if !self.rest[looked..].contains(&b'\n') {
-            return;
-        }
-        let rest = std::mem::take(&mut self.rest);
-        let mut start = 0;
-        for (at, _) in rest.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
-            let line = String::from_utf8_lossy(&rest[start..at]);
-            self.line(line.trim_end_matches('\r'));
-            start = at + 1;
-        }
-        self.rest = rest[start..].to_owned();
-    }
-
-    fn line(&mut self, line: &str) {
-        if line.is_empty() {
-            let event = std::mem::take(&mut self.event);
-            if std::mem::take(&mut self.has_data) {
-                self.ready.push(event);
-            }
-            return;
-        }
-        let (field, value) = line.split_once(':').unwrap_or((line, ""));
-        let value = value.strip_prefix(' ').unwrap_or(value);
-        match field {
-            "" => self.n_comments += 1,
-            "event" => value.clone_into(&mut self.event.name),
-            "id" => self.event.id = Some(value.to_owned()),
-            "data" => {
-                if self.has_data {
-                    self.event.data.push('\n');
-                }
-                self.event.data.push_str(value);
-                self.has_data = true;
-            }
-            _ => (),
-        }
-    }
-}
-
-/// An open event stream. Dropping it hangs up.
-#[derive(Debug)]
-pub(crate) struct EventStream {
-    wire: Wire,
-    body: Body,
-    pub(crate) head: Head,
-    events: Events,
-}
-
-impl EventStream {
-    /// Checks that this is an event stream at all.
-    #[track_caller]
-    pub(crate) fn expect_open(self) -> EventStream {
-        assert_eq!(self.head.status(), 200, "{:?}", self.head);
-        let kind = self.head.header("Content-Type").unwrap_or_default();
-        assert!(kind.starts_with("text/event-stream"), "{:?}", self.head);
-        self
-    }
-
-    /// The next event, nothing at the stream's end, an error at the deadline.
-    pub(crate) fn try_next(&mut self, within: Duration) -> io::Result<Option<Event>> {
-        let deadline = Instant::now() + within;
-        loop {
-            if !self.events.ready.is_empty() {
-                return Ok(Some(self.events.ready.remove(0)));
-            }
-            let Some(piece) = self.wire.piece(&mut self.body, deadline)? else {
-                return Ok(None);
-            };
-            self.events.feed(&piece);
-        }
-    }
-
-    /// Comment lines seen so far.
-    pub(crate) fn n_comments(&self) -> usize {
-        self.events.n_comments
-    }
-
-    /// The next event, which must come.
-    #[track_caller]
-    pub(crate) fn next(&mut self) -> Event {
-        match self.try_next(DEADLINE) {
-            Ok(Some(event)) => event,
-            other => panic!("no event came: {other:?}"),
-        }
-    }
-
-    /// The next event that carries a message. An event with empty data only primes a reconnect.
-    #[track_caller]
-    pub(crate) fn next_message(&mut self) -> Value {
-        loop {
-            let event = self.next();
-            if !event.data.is_empty() {
-                return event.json();
-            }
-        }
-    }
-
-    /// The next message that satisfies `wanted`; the others are thrown away.
-    #[track_caller]
-    pub(crate) fn next_message_where(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
-        loop {
-            let message = self.next_message();
-            if wanted(&message) {
-                return message;
-            }
-        }
-    }
-
-    /// Waits for the proper end of the stream: the last chunk, or the peer's close.
-    #[track_caller]
-    pub(crate) fn expect_end(&mut self) {
-        loop {
-            match self.try_next(DEADLINE) {
-                Ok(Some(event)) if event.data.is_empty() => (),
-                Ok(None) => return,
-                other => panic!("the stream did not end: {other:?}"),
-            }
-        }
-    }
-
-    /// Leaves without a word.
-    pub(crate) fn hang_up(self) {
-        drop(self.wire.stream.shutdown(Shutdown::Both));
-    }
 }

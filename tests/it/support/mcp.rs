@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 
-use super::http::{Connection, EventStream, Request, Response, exchange};
+use super::events::EventStream;
+use super::http::{Connection, Request, Response, exchange};
 
 /// The newest revision that has sessions.
 pub(crate) const LATEST: &str = "2025-11-25";

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::http::{Connection, EventStream, Request, Response, exchange};
+use super::events::EventStream;
+use super::http::{Connection, Request, Response, exchange};
 use super::mcp::{initialize_message, notification_message, request_message};
 
 /// The client: an open stream and the address for its messages.

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+pub(crate) mod events;
 pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod listener;

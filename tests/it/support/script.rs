@@ -119,7 +119,6 @@ struct State {
     tools: Vec<Tool>,
     page_items: usize,
     revisions: Vec<String>,
-    instructions: Option<String>,
     ending: bool,
     next_key: u64,
     slow: Vec<Slow>,
@@ -175,7 +174,6 @@ impl Script {
                 tools: usual_tools(),
                 page_items: 0,
                 revisions: REVISIONS.map(str::to_owned).to_vec(),
-                instructions: None,
                 ending: false,
                 next_key: 0,
                 slow: Vec::new(),
@@ -219,11 +217,6 @@ impl Script {
     /// Speaks only these revisions; another one is answered with the last of them.
     pub(crate) fn set_revisions(&self, revisions: &[&str]) {
         self.lock().revisions = revisions.iter().map(|text| (*text).to_owned()).collect();
-    }
-
-    /// Tells this to clients in `initialize`.
-    pub(crate) fn set_instructions(&self, text: &str) {
-        self.lock().instructions = Some(text.to_owned());
     }
 
     /// Tells every open stream that the tools have changed.
@@ -377,15 +370,12 @@ impl Script {
         let asked = params["protocolVersion"].as_str().unwrap_or_default();
         let known = state.revisions.iter().any(|revision| revision == asked);
         let spoken = if known { asked } else { state.revisions.last().unwrap() };
-        let mut result = json!({
+        json!({
             "protocolVersion": spoken,
             "capabilities": { "tools": { "listChanged": true } },
             "serverInfo": { "name": "scripted", "version": "1.0.0" },
-        });
-        if let Some(text) = &state.instructions {
-            result["instructions"] = json!(text);
-        }
-        result.to_string()
+        })
+        .to_string()
     }
 
     fn note_notification(
