@@ -31,7 +31,8 @@ use super::pipes;
 
 /// What every child gets from our own environment; the rest is configured.
 const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
-/// Between two looks at a child whose end the kernel cannot report.
+/// Between two looks at a child that should end: whether it must end at once meanwhile, and
+/// whether it has, where the kernel cannot report that.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The last lines of a child's standard error.
@@ -255,12 +256,12 @@ impl ChildLink {
     pub(super) fn wait_for_exit(&self, patience: Duration) -> bool {
         let Ok(wait) = Wait::plain(patience) else { return self.exit().is_some() };
         let fd = self.pidfd.as_ref().map(|fd| (fd.as_fd(), PollFlags::IN));
-        let tick = if fd.is_none() { Some(LOOK_INTERVAL) } else { None };
         loop {
             if self.exit().is_some() {
                 return true;
             }
-            if wait.until(fd, tick).is_err() {
+            let hurry = self.core.hurry.load(Ordering::Relaxed);
+            if hurry || wait.until(fd, Some(LOOK_INTERVAL)).is_err() {
                 return self.exit().is_some();
             }
         }

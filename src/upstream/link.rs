@@ -1,7 +1,7 @@
 //! What every transport offers to the calls and to the supervisor, and what the parts of one
 //! upstream share.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -58,6 +58,8 @@ pub(super) struct Core {
     /// Its place among the upstreams, for the names of its threads.
     pub(super) index: usize,
     pub(super) nudge: Nudge,
+    /// Set when the process must end at once: children get no grace any more.
+    pub(super) hurry: Arc<AtomicBool>,
     ids: AtomicU64,
 }
 
@@ -66,8 +68,9 @@ impl Core {
         config: UpstreamConfig,
         limits: Arc<Limits>,
         index: usize,
+        hurry: Arc<AtomicBool>,
     ) -> std::io::Result<Core> {
-        Ok(Core { config, limits, index, nudge: Nudge::new()?, ids: AtomicU64::new(1) })
+        Ok(Core { config, limits, index, nudge: Nudge::new()?, hurry, ids: AtomicU64::new(1) })
     }
 
     pub(super) fn name(&self) -> &ServerName {

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 use std::{fmt, io};
 
@@ -218,6 +219,7 @@ pub struct Upstreams {
     by_name: BTreeMap<ServerName, Arc<Upstream>>,
     /// Joined when the upstreams were told to stop.
     supervisors: Vec<Joined>,
+    hurry: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for Upstreams {
@@ -242,9 +244,14 @@ impl Upstreams {
             tls: Arc::new(RustlsConnector::default()),
             budget: Arc::new(Budget::new(limits.connections)),
             limits,
+            hurry: Arc::default(),
         };
         // Dropped on the way out if a later one cannot be started.
-        let mut upstreams = Upstreams { by_name: BTreeMap::new(), supervisors: Vec::new() };
+        let mut upstreams = Upstreams {
+            by_name: BTreeMap::new(),
+            supervisors: Vec::new(),
+            hurry: shared.hurry.clone(),
+        };
         for (index, config) in configs.into_iter().enumerate() {
             let upstream = Arc::new(shared.upstream(config, index)?);
             let supervisor = Supervisor {
@@ -277,6 +284,11 @@ impl Upstreams {
             upstream.slots.interrupt();
         }
     }
+
+    /// What makes the end a quick one once it is set: children are killed instead of asked.
+    pub fn hurry(&self) -> Arc<AtomicBool> {
+        self.hurry.clone()
+    }
 }
 
 impl Drop for Upstreams {
@@ -296,12 +308,14 @@ struct Shared {
     tls: Arc<RustlsConnector>,
     budget: Arc<Budget>,
     limits: Arc<Limits>,
+    hurry: Arc<AtomicBool>,
 }
 
 impl Shared {
     fn upstream(&self, config: UpstreamConfig, index: usize) -> io::Result<Upstream> {
         let target = config.target.clone();
-        let core = Arc::new(Core::new(config, self.limits.clone(), index)?);
+        let hurry = self.hurry.clone();
+        let core = Arc::new(Core::new(config, self.limits.clone(), index, hurry)?);
         let stderr = Arc::new(StderrRing::new(self.limits.child_stderr_lines));
         let link: Arc<dyn Link> = match target {
             Target::Stdio(target) => Arc::new(Stdio::new(core.clone(), target, stderr.clone())),
