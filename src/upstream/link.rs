@@ -58,6 +58,8 @@ pub(super) struct Core {
     /// Its place among the upstreams, for the names of its threads.
     pub(super) index: usize,
     pub(super) nudge: Nudge,
+    /// The generation given last, over all transports.
+    pub(super) generations: Arc<AtomicU64>,
     ids: AtomicU64,
 }
 
@@ -67,7 +69,8 @@ impl Core {
         limits: Arc<Limits>,
         index: usize,
     ) -> std::io::Result<Core> {
-        Ok(Core { config, limits, index, nudge: Nudge::new()?, ids: AtomicU64::new(1) })
+        let (nudge, ids) = (Nudge::new()?, AtomicU64::new(1));
+        Ok(Core { config, limits, index, nudge, generations: Arc::default(), ids })
     }
 
     pub(super) fn name(&self) -> &ServerName {
@@ -77,6 +80,11 @@ impl Core {
     /// An id that this upstream has not seen.
     pub(super) fn next_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The generation given last.
+    pub(super) fn generation(&self) -> u64 {
+        self.generations.load(Ordering::Acquire)
     }
 
     pub(super) fn thread_name(&self, part: &str) -> String {
