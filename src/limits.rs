@@ -140,6 +140,8 @@ pub const UPSTREAM_PROBE_AFTER: Duration = Duration::from_millis(100);
 pub const UPSTREAM_IDLE_MAX: Duration = Duration::from_secs(90);
 /// Bytes of a finished stream's end that are read so that its connection can be used again.
 pub const UPSTREAM_DRAIN_BYTES_MAX: usize = 64 * 1024;
+/// How long the next call on that connection waits for it; past it there is a new connection.
+pub const UPSTREAM_DRAIN_TIMEOUT: Duration = Duration::from_millis(5);
 /// Shortest wait before a stream that its server closed is asked for again.
 pub const STREAM_RESUME_MIN: Duration = Duration::from_millis(100);
 /// Characters of an upstream's text that stand in an error or a log line.

@@ -1,6 +1,7 @@
 //! The way to an upstream's shared session: exactly one thread opens it, without a lock, while
 //! the others wait on their bells.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +11,11 @@ use crate::wait::{Interrupted, Wait, Woken};
 use super::connection::{Kind, Trouble};
 
 /// A session that may be open, and whoever wants it.
-pub(super) struct Door<T>(Mutex<Inner<T>>);
+pub(super) struct Door<T> {
+    /// Counted over all doors of an upstream, so that a later session always has a higher one.
+    generations: Arc<AtomicU64>,
+    inner: Mutex<Inner<T>>,
+}
 
 struct Inner<T> {
     open: Option<(u64, Arc<T>)>,
@@ -19,7 +24,6 @@ struct Inner<T> {
     attempts: u64,
     /// The last attempt that failed, and why.
     failed: Option<(u64, Trouble)>,
-    generation: u64,
     waiting: Vec<Arc<Wait>>,
     closed: bool,
 }
@@ -30,23 +34,21 @@ enum Turn<T> {
     Theirs { attempt: u64 },
 }
 
-impl<T> Default for Door<T> {
-    fn default() -> Door<T> {
-        Door(Mutex::new(Inner {
+impl<T> Door<T> {
+    pub(super) fn new(generations: Arc<AtomicU64>) -> Door<T> {
+        let inner = Inner {
             open: None,
             opening: false,
             attempts: 0,
             failed: None,
-            generation: 0,
             waiting: Vec::new(),
             closed: false,
-        }))
+        };
+        Door { generations, inner: Mutex::new(inner) }
     }
-}
 
-impl<T> Door<T> {
     fn lock(&self) -> MutexGuard<'_, Inner<T>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The open session and its generation; opened by `make`, which is told the generation to
@@ -102,18 +104,13 @@ impl<T> Door<T> {
         }
         inner.opening = true;
         inner.attempts += 1;
-        inner.generation += 1;
-        Ok(Turn::Mine { attempt: inner.attempts, generation: inner.generation })
+        let generation = self.generations.fetch_add(1, Ordering::AcqRel) + 1;
+        Ok(Turn::Mine { attempt: inner.attempts, generation })
     }
 
     /// The open session, if there is one.
     pub(super) fn current(&self) -> Option<(u64, Arc<T>)> {
         self.lock().open.clone()
-    }
-
-    /// The generation of the session opened last.
-    pub(super) fn generation(&self) -> u64 {
-        self.lock().generation
     }
 
     /// Lets go of the session of this generation. What is given back must be dropped where no
@@ -176,7 +173,7 @@ impl<T> Drop for Attempt<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     fn wait() -> Arc<Wait> {
         Wait::plain(Duration::from_secs(5)).unwrap()
@@ -186,7 +183,7 @@ mod tests {
 
     #[test]
     fn one_opens_and_all_others_get_the_same() {
-        let door = Door::default();
+        let door = Door::new(Arc::default());
         let opened = AtomicUsize::new(0);
         let sum: usize = std::thread::scope(|scope| {
             let open = || {
@@ -206,7 +203,7 @@ mod tests {
 
     #[test]
     fn those_who_waited_share_the_failure_and_later_ones_try_again() {
-        let door = Door::<()>::default();
+        let door = Door::<()>::new(Arc::default());
         let refused = Trouble::new(Kind::Broke, Stage::Connect, "refused");
         let result = door.open(&wait(), TICK, &mut || (), |_, _| Err(refused.clone()));
         assert_eq!(result.unwrap_err(), refused);
@@ -218,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_closed_door_opens_no_more() {
-        let door = Door::<()>::default();
+        let door = Door::<()>::new(Arc::default());
         assert!(door.close().is_none());
         assert!(door.open(&wait(), TICK, &mut || (), |_, _| Ok(())).is_err());
     }

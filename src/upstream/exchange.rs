@@ -13,12 +13,15 @@ use ureq::{Agent, BodyReader, Error};
 
 use crate::config::HttpTarget;
 use crate::error::Stage;
-use crate::limits::{UPSTREAM_BUFFER_BYTES, UPSTREAM_DRAIN_BYTES_MAX, UPSTREAM_IDLE_MAX};
+use crate::limits::{
+    UPSTREAM_BUFFER_BYTES, UPSTREAM_DRAIN_BYTES_MAX, UPSTREAM_DRAIN_TIMEOUT, UPSTREAM_IDLE_MAX,
+};
 use crate::wait::Wait;
 
 use super::connection::{Kind, Trouble};
 use super::resolve::{AgentResolver, Names};
-use super::transport::{Dial, Watch};
+use super::transport::Dial;
+use super::watch::Watch;
 
 /// Makes Agents for one upstream, each with a connection of its own.
 #[derive(Clone)]
@@ -239,20 +242,12 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    /// The lane's client, made on first use; what was left of its last answer is read if it has
-    /// arrived, else that connection is given up.
+    /// The lane's client, made on first use. What was left of its last answer is read if it
+    /// has arrived or is about to, else that connection is given up.
     pub(super) fn client(&mut self, factory: &AgentFactory) -> &Client {
         let client = self.client.get_or_insert_with(|| factory.client());
-        if let Some(mut rest) = self.rest.take() {
-            client.watch.begin_impatient();
-            let mut buffer = [0_u8; 1024];
-            let mut left = UPSTREAM_DRAIN_BYTES_MAX;
-            while let Ok(n @ 1..) = rest.read(&mut buffer) {
-                left = left.saturating_sub(n);
-                if left == 0 {
-                    break;
-                }
-            }
+        if let Some(rest) = self.rest.take() {
+            drain(&client.watch, rest);
         }
         client
     }
@@ -265,6 +260,27 @@ impl Lane {
     /// Gives the connection up: what is on it is not known.
     pub(super) fn reset(&mut self) {
         *self = Lane::default();
+    }
+}
+
+/// Reads what is left of an answer, which lets ureq use its connection again.
+fn drain(watch: &Watch, mut rest: BodyReader<'static>) {
+    watch.begin_impatient();
+    let mut buffer = [0_u8; 1024];
+    let mut left = UPSTREAM_DRAIN_BYTES_MAX;
+    let mut waited = false;
+    while left > 0 {
+        match rest.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(n) => left = left.saturating_sub(n),
+            Err(_) if waited => return,
+            Err(_) => {
+                let Ok(wait) = Wait::plain(UPSTREAM_DRAIN_TIMEOUT) else { return };
+                watch.begin(&wait, None);
+                watch.set_stage(Stage::Read);
+                waited = true;
+            }
+        }
     }
 }
 

@@ -52,7 +52,8 @@ struct Wires {
 
 impl HttpSse {
     pub(super) fn new(http: Arc<HttpCore>) -> HttpSse {
-        HttpSse { http, door: Door::default() }
+        let door = Door::new(http.core.generations.clone());
+        HttpSse { http, door }
     }
 
     fn session(
@@ -76,7 +77,7 @@ impl HttpSse {
         if let Err(trouble) = &opened
             && !matches!(trouble.kind, Kind::Interrupted(_))
         {
-            self.http.core.nudge.lost(self.door.generation(), trouble.clone());
+            self.http.core.nudge.lost(self.http.core.generation(), trouble.clone());
         }
         opened
     }

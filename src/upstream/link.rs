@@ -60,6 +60,8 @@ pub(super) struct Core {
     pub(super) nudge: Nudge,
     /// Set when the process must end at once: children get no grace any more.
     pub(super) hurry: Arc<AtomicBool>,
+    /// The generation given last, over all transports.
+    pub(super) generations: Arc<AtomicU64>,
     ids: AtomicU64,
 }
 
@@ -70,7 +72,8 @@ impl Core {
         index: usize,
         hurry: Arc<AtomicBool>,
     ) -> std::io::Result<Core> {
-        Ok(Core { config, limits, index, nudge: Nudge::new()?, hurry, ids: AtomicU64::new(1) })
+        let (nudge, ids) = (Nudge::new()?, AtomicU64::new(1));
+        Ok(Core { config, limits, index, nudge, hurry, generations: Arc::default(), ids })
     }
 
     pub(super) fn name(&self) -> &ServerName {
@@ -80,6 +83,11 @@ impl Core {
     /// An id that this upstream has not seen.
     pub(super) fn next_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The generation given last.
+    pub(super) fn generation(&self) -> u64 {
+        self.generations.load(Ordering::Acquire)
     }
 
     pub(super) fn thread_name(&self, part: &str) -> String {

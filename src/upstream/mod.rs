@@ -51,6 +51,7 @@ mod inbox;
 mod link;
 mod listening;
 mod pipes;
+mod post_stream;
 mod resolve;
 mod slots;
 mod stdio;
@@ -58,6 +59,7 @@ mod streamable_http;
 mod supervisor;
 mod transport;
 mod unusable;
+mod watch;
 
 /// What a supervisor tells.
 #[derive(Debug)]
@@ -260,6 +262,8 @@ impl Upstreams {
                 vitals: upstream.vitals.clone(),
                 events: events.clone(),
                 lane: Lane::default(),
+                generation: None,
+                logged: 0,
             };
             let thread = spawn(&upstream.core.thread_name("sup"), move || supervisor.run())?;
             upstreams.supervisors.push(thread);

@@ -18,7 +18,7 @@ use crate::limits::{RESOLVER_QUEUE_NAMES_MAX, RESOLVER_TTL};
 use crate::thread::{Joined, spawn};
 use crate::wait::Wait;
 
-use super::transport::{Watch, paused};
+use super::watch::{Watch, paused};
 
 /// A name that was resolved so many times `RESOLVER_TTL` ago is waited for again; before that
 /// the old addresses serve while new ones are fetched.

@@ -225,3 +225,131 @@ impl Drop for Place<'_> {
         self.0.used.fetch_sub(1, Ordering::AcqRel);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+
+    const TICK: Duration = Duration::from_secs(1);
+
+    fn slots(max_in_flight: usize, max_waiting: usize) -> Slots<Vec<u32>> {
+        Slots::new(ServerName::parse("s").unwrap(), max_in_flight, max_waiting)
+    }
+
+    fn wait(timeout_ms: u64) -> Arc<Wait> {
+        Wait::plain(Duration::from_millis(timeout_ms)).unwrap()
+    }
+
+    fn take<'a>(
+        slots: &'a Slots<Vec<u32>>,
+        wait: &Arc<Wait>,
+    ) -> Result<Slot<'a, Vec<u32>>, Trouble> {
+        slots.take(wait, TICK, &mut || ())
+    }
+
+    #[test]
+    fn the_slot_used_last_is_used_first() {
+        let slots = slots(3, 0);
+        let (mut one, mut two) =
+            (take(&slots, &wait(100)).unwrap(), take(&slots, &wait(100)).unwrap());
+        one.get().push(1);
+        two.get().push(2);
+        drop(one);
+        drop(two);
+        assert_eq!(take(&slots, &wait(100)).unwrap().get(), &vec![2]);
+    }
+
+    #[test]
+    fn more_than_may_wait_are_refused_and_the_bound_is_named() {
+        let slots = slots(1, 0);
+        let held = take(&slots, &wait(100)).unwrap();
+        let trouble = take(&slots, &wait(100)).err().unwrap();
+        assert_eq!(trouble.kind, Kind::Overloaded);
+        assert!(trouble.message.contains("max_waiting"), "{}", trouble.message);
+        drop(held);
+        assert!(take(&slots, &wait(100)).is_ok());
+    }
+
+    #[test]
+    fn a_wait_that_ends_leaves_the_queue() {
+        let slots = slots(1, 1);
+        let held = take(&slots, &wait(100)).unwrap();
+        let trouble = take(&slots, &wait(20)).err().unwrap();
+        assert_eq!(trouble.kind, Kind::Interrupted(Interrupted::Deadline));
+        assert_eq!(slots.counts(), (1, 0));
+        drop(held);
+        assert_eq!(slots.counts(), (0, 0));
+    }
+
+    #[test]
+    fn a_slot_handed_to_one_who_has_gone_is_passed_on() {
+        let slots = slots(1, 2);
+        let held = take(&slots, &wait(1000)).unwrap();
+        let gone = wait(1000);
+        std::thread::scope(|scope| {
+            let first = scope.spawn(|| take(&slots, &gone).map(drop));
+            while slots.counts().1 < 1 {
+                std::thread::yield_now();
+            }
+            let second = scope.spawn(|| take(&slots, &wait(5000)).map(drop));
+            while slots.counts().1 < 2 {
+                std::thread::yield_now();
+            }
+            // Whichever of the two the first one sees first, the second gets the slot.
+            gone.interrupt(Interrupted::Cancelled);
+            drop(held);
+            first.join().unwrap().ok();
+            assert_eq!(second.join().unwrap(), Ok(()));
+        });
+        assert_eq!(slots.counts(), (0, 0));
+    }
+
+    #[test]
+    fn no_slot_is_lost_whatever_the_waits_do() {
+        let slots = slots(3, 16);
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for seed in 0..8_u64 {
+                let (slots, over) = (&slots, &over);
+                scope.spawn(move || {
+                    let mut n = seed;
+                    while !over.load(Ordering::Relaxed) {
+                        n = n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                        let taken = take(slots, &wait(n >> 62));
+                        if n >> 40 & 3 == 0 {
+                            std::thread::yield_now();
+                        }
+                        drop(taken);
+                    }
+                });
+            }
+            std::thread::sleep(Duration::from_millis(300));
+            over.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(slots.counts(), (0, 0));
+        let all: Vec<_> = (0..3).map(|_| take(&slots, &wait(100)).unwrap()).collect();
+        assert_eq!(slots.counts(), (3, 0));
+        drop(all);
+    }
+
+    #[test]
+    fn an_interruption_ends_all_and_nobody_gets_a_slot_afterwards() {
+        let slots = slots(1, 1);
+        let holder = wait(1000);
+        let held = take(&slots, &holder).unwrap();
+        slots.interrupt();
+        assert_eq!(holder.interrupted(), Some(Interrupted::Stopping));
+        drop(held);
+        assert!(take(&slots, &wait(100)).is_err());
+    }
+
+    #[test]
+    fn the_budget_leaves_a_part_of_the_pool() {
+        let budget = Budget::new(16);
+        let places: Vec<_> = (0..14).map(|_| budget.enter().ok().unwrap()).collect();
+        assert!(budget.enter().is_err());
+        drop(places);
+        assert!(budget.enter().is_ok());
+    }
+}

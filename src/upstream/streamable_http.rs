@@ -4,34 +4,34 @@
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method as HttpMethod};
 
 use crate::error::Stage;
 use crate::limits::{CONTROL_TIMEOUT, STREAM_RESUME_MIN, UPSTREAM_DRAIN_BYTES_MAX};
-use crate::protocol::call::{CallSink, Notice, Outcome, Outgoing};
+use crate::protocol::call::{CallSink, Outcome, Outgoing};
 use crate::protocol::headers::{PROTOCOL_VERSION, SESSION_ID, is_event_stream, is_json};
 use crate::protocol::jsonrpc::{RequestId, RpcError, code};
 use crate::protocol::legacy::Initialized;
 use crate::protocol::raw::Raw;
-use crate::protocol::sse::Event;
 use crate::wait::Wait;
 
 use super::connection::{self, Kind, Refusal, Trouble, cut, may_replay};
 use super::correlation::{self, Incoming};
 use super::door::Door;
 use super::exchange::{Answer, Ask, Lane};
-use super::http::{HttpCore, Next, StreamEnd, StreamThread, read_events, refused};
+use super::http::{HttpCore, StreamThread, refused};
 use super::link::{Idle, Link, Opened, pause};
 use super::listening;
+use super::post_stream::{PostStream, Seen, broke_off, not_ours};
 
 /// Takes a broken stream up behind the event of this id.
 pub(super) const LAST_EVENT_ID: &str = "last-event-id";
 
 /// The transport of one upstream.
 pub(super) struct StreamableHttp {
-    http: Arc<HttpCore>,
+    pub(super) http: Arc<HttpCore>,
     door: Door<Session>,
     /// The last `initialize` was refused in a way that hints at HTTP+SSE.
     hints_at_http_sse: AtomicBool,
@@ -51,18 +51,18 @@ struct Session {
 
 /// One POST that wants a response.
 #[derive(Clone, Copy)]
-struct Post<'a> {
-    id: u64,
-    body: &'a str,
-    headers: &'a Arc<HeaderMap>,
+pub(super) struct Post<'a> {
+    pub(super) id: u64,
+    pub(super) body: &'a str,
+    pub(super) headers: &'a Arc<HeaderMap>,
     /// Headers of the GET that takes a broken stream up again.
-    get: &'a HeaderMap,
-    phase: Phase,
+    pub(super) get: &'a HeaderMap,
+    pub(super) phase: Phase,
 }
 
 /// Whether a POST opens a session or belongs to one.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     Opening,
     WithoutId,
     WithId,
@@ -76,11 +76,8 @@ struct Posted {
 
 impl StreamableHttp {
     pub(super) fn new(http: Arc<HttpCore>) -> StreamableHttp {
-        StreamableHttp {
-            http,
-            door: Door::default(),
-            hints_at_http_sse: AtomicBool::new(false),
-        }
+        let door = Door::new(http.core.generations.clone());
+        StreamableHttp { http, door, hints_at_http_sse: AtomicBool::new(false) }
     }
 
     /// Whether the server refused `initialize` as one that speaks HTTP+SSE does.
@@ -110,7 +107,7 @@ impl StreamableHttp {
         if let Err(trouble) = &opened
             && !matches!(trouble.kind, Kind::Interrupted(_))
         {
-            self.http.core.nudge.lost(self.door.generation(), trouble.clone());
+            self.http.core.nudge.lost(self.http.core.generation(), trouble.clone());
         }
         opened
     }
@@ -242,7 +239,11 @@ impl StreamableHttp {
     }
 
     /// Deals with what is no answer; gives back what is, or makes no sense.
-    fn overhear(&self, incoming: Incoming, headers: &Arc<HeaderMap>) -> Option<Incoming> {
+    pub(super) fn overhear(
+        &self,
+        incoming: Incoming,
+        headers: &Arc<HeaderMap>,
+    ) -> Option<Incoming> {
         match incoming {
             Incoming::ToolsListChanged => self.http.core.nudge.list_changed(),
             Incoming::Ask { answer } => self.http.tell(&self.http.uri, headers, answer),
@@ -359,7 +360,9 @@ impl Link for StreamableHttp {
                 Ok(posted) => return Ok(self.http.core.outcome(posted.outcome)),
                 Err(trouble) => trouble,
             };
-            lane.reset();
+            if !matches!(trouble.kind, Kind::SessionGone | Kind::Refused(_)) {
+                lane.reset();
+            }
             self.after(&trouble, generation, &session, id);
             if replayed || !may_replay(&trouble, outgoing.method) {
                 return Err(trouble);
@@ -386,84 +389,6 @@ impl Link for StreamableHttp {
 
     fn transport(&self) -> &'static str {
         "http"
-    }
-}
-
-/// The stream that answers one POST.
-struct PostStream<'a> {
-    link: &'a StreamableHttp,
-    post: Post<'a>,
-    wait: &'a Arc<Wait>,
-    /// Both the reader's ticks and its events go there, never at once.
-    sink: RefCell<&'a mut dyn CallSink>,
-}
-
-/// What has come on it.
-#[derive(Default)]
-struct Seen {
-    found: Option<Result<Result<Raw, RpcError>, Trouble>>,
-    last_id: Option<HeaderValue>,
-    retry: Option<Duration>,
-}
-
-impl PostStream<'_> {
-    fn read(&mut self, answer: &mut Answer, seen: &mut Seen) -> Result<StreamEnd, Trouble> {
-        let max = self.link.http.core.limits.upstream_event_bytes;
-        let mut idle = || self.sink.borrow_mut().silence();
-        read_events(answer, max, &mut idle, &mut |event| self.take(event, seen))
-    }
-
-    fn take(&self, event: Event, seen: &mut Seen) -> Next {
-        if let Some(id) = event.id {
-            seen.last_id = HeaderValue::try_from(id).ok();
-        }
-        if let Some(retry_ms) = event.retry_ms {
-            seen.retry = Some(Duration::from_millis(retry_ms));
-        }
-        if event.data.is_empty() {
-            return Next::More;
-        }
-        let max = self.link.http.core.limits.upstream_result_bytes;
-        if event.data.len() > max {
-            let what =
-                format!("its answer is larger than limits.upstream_result_bytes ({max} bytes)");
-            seen.found = Some(Err(Trouble { stage: Stage::Read, ..Trouble::nonsense(what) }));
-            return Next::Done;
-        }
-        let text = Arc::new(event.data);
-        correlation::read(&text, |incoming| {
-            match self.link.overhear(incoming, self.post.headers) {
-                Some(Incoming::Progress { id, params }) if id == self.post.id => {
-                    self.wait.progressed();
-                    self.sink.borrow_mut().notice(Notice::Progress(params));
-                }
-                Some(Incoming::Answer { id, outcome }) if id == Some(self.post.id) => {
-                    seen.found = Some(Ok(outcome));
-                }
-                Some(Incoming::Answer { id: Some(_), .. } | Incoming::Progress { .. }) => (),
-                Some(incoming) => seen.found = Some(Err(not_ours(&incoming))),
-                None => (),
-            }
-        });
-        if seen.found.is_some() { Next::Done } else { Next::More }
-    }
-
-    /// Asks for the rest of a stream that the server closed before the answer (2025-11-25,
-    /// basic/transports, Resumability and Redelivery).
-    fn resume(&mut self, lane: &mut Lane, last_id: HeaderValue) -> Result<Answer, Trouble> {
-        let http = &self.link.http;
-        let mut headers = self.post.get.clone();
-        headers.insert(HeaderName::from_static(LAST_EVENT_ID), last_id);
-        let (method, uri) = (&HttpMethod::GET, &http.uri);
-        let ask = Ask { method, uri, headers: &headers, body: None };
-        let mut idle = || self.sink.borrow_mut().silence();
-        let answer = lane.client(&http.factory).run(self.wait, ask, &mut idle)?;
-        match verdict(&answer, Phase::WithId == self.post.phase) {
-            Verdict::Stream => Ok(answer),
-            Verdict::NoStream | Verdict::SessionGone | Verdict::Later => {
-                Err(broke_off("the stream could not be taken up again"))
-            }
-        }
     }
 }
 
@@ -548,29 +473,4 @@ fn refusal(status: u16, text: &str, post: Post<'_>) -> Result<Result<Raw, RpcErr
         },
     };
     Err(refused(kind, status, text))
-}
-
-fn broke_off(what: &str) -> Trouble {
-    Trouble { sent: true, ..Trouble::new(Kind::Broke, Stage::Read, what) }
-}
-
-fn not_ours(incoming: &Incoming) -> Trouble {
-    match incoming {
-        Incoming::Answer { outcome: Err(error), .. } => {
-            let what =
-                format!("it refused the request: {} ({})", cut(&error.message), error.code);
-            Trouble {
-                sent: true,
-                ..Trouble::new(Kind::Refused(Refusal::Plain), Stage::Answer, what)
-            }
-        }
-        Incoming::Nonsense(what) => {
-            Trouble::nonsense(format!("its answer is no message: {}", cut(what)))
-        }
-        Incoming::Answer { .. }
-        | Incoming::Progress { .. }
-        | Incoming::ToolsListChanged
-        | Incoming::Ask { .. }
-        | Incoming::Other => Trouble::nonsense("its answer is for another request"),
-    }
 }

@@ -79,6 +79,11 @@ pub(super) struct Supervisor {
     pub(super) vitals: Arc<Vitals>,
     pub(super) events: Sender<Event>,
     pub(super) lane: Lane,
+    /// Of the session seen last.
+    pub(super) generation: Option<u64>,
+    /// The session whose failure was logged last: one that fails again and again in the same
+    /// way is logged once.
+    pub(super) logged: u64,
 }
 
 /// Why the supervisor no longer looks after a session.
@@ -105,7 +110,7 @@ impl Supervisor {
                 backoff = Backoff::default();
             }
             let delay = backoff.next();
-            self.failed(trouble, delay);
+            self.failed(&trouble, delay);
             if !self.back_off(delay) {
                 break;
             }
@@ -117,20 +122,21 @@ impl Supervisor {
     fn contact(&mut self) -> Result<Opened, Trouble> {
         let wait = self.busy()?;
         let opened = self.link.open(&mut self.lane, &wait)?;
-        let again = {
+        {
             let mut vitals = self.vitals.lock();
-            vitals.state = Seen::Ready;
             vitals.initialized = Some(opened.initialized.clone());
-            vitals.opened += 1;
-            vitals.last_failure.is_some()
-        };
-        let name = self.core.name();
-        let revision = opened.initialized.revision;
-        let word = if again { "is back" } else { "has answered" };
-        log::info!(target: "upstream", "{name} {word}: {}, {revision}", self.link.transport());
+            vitals.opened += u64::from(self.generation != Some(opened.generation));
+        }
+        self.generation = Some(opened.generation);
         let initialized = (*opened.initialized).clone();
-        self.tell(Event::Ready { server: name.clone(), initialized });
+        self.tell(Event::Ready { server: self.core.name().clone(), initialized });
         self.list(&opened)?;
+        let was = std::mem::replace(&mut self.vitals.lock().state, Seen::Ready);
+        if !matches!(was, Seen::Ready) {
+            let revision = opened.initialized.revision;
+            let transport = self.link.transport();
+            log::info!(target: "upstream", "{} is ready: {transport}, {revision}", self.core.name());
+        }
         Ok(opened)
     }
 
@@ -185,7 +191,14 @@ impl Supervisor {
     /// Reads the list of tools, page by page, and tells of it.
     fn list(&mut self, opened: &Opened) -> Result<(), Trouble> {
         let (tools, left_out) = if has_tools(&opened.initialized) {
-            self.tools().map_err(in_list)?
+            match self.tools().map_err(in_list) {
+                // Its session is well: only the list is known no better than before.
+                Err(trouble) if matches!(trouble.kind, Kind::Refused(_)) => {
+                    self.note(&trouble);
+                    return Ok(());
+                }
+                read => read?,
+            }
         } else {
             (Vec::new(), 0)
         };
@@ -244,30 +257,30 @@ impl Supervisor {
         }
     }
 
-    fn failed(&mut self, trouble: Trouble, delay: Duration) {
-        self.lane.reset();
-        let next_try = Instant::now() + delay;
-        self.link.backing_off(&trouble, next_try);
+    /// Remembers and tells a failure.
+    fn note(&self, trouble: &Trouble) {
         let failure = Failure {
             stage: trouble.stage,
             message: trouble.message.clone(),
             at: SystemTime::now(),
         };
-        let changed = {
-            let mut vitals = self.vitals.lock();
-            let was_down = matches!(vitals.state, Seen::BackingOff { .. });
-            let same = vitals.last_failure.as_ref().is_some_and(|last| {
-                last.stage == failure.stage && last.message == failure.message
-            });
-            vitals.state = Seen::BackingOff { next_try };
-            vitals.last_failure = Some(failure.clone());
-            !was_down || !same
-        };
         let server = self.core.name();
-        if changed {
+        let last = self.vitals.lock().last_failure.replace(failure.clone());
+        let same =
+            |last: Failure| last.stage == failure.stage && last.message == failure.message;
+        if !last.is_some_and(same) || self.generation.is_some_and(|it| self.logged < it) {
             log::warn!(target: "upstream", "{server} failed ({}): {}", failure.stage, failure.message);
         }
         self.tell(Event::Failed { server: server.clone(), failure });
+    }
+
+    fn failed(&mut self, trouble: &Trouble, delay: Duration) {
+        self.lane.reset();
+        let next_try = Instant::now() + delay;
+        self.link.backing_off(trouble, next_try);
+        self.vitals.lock().state = Seen::BackingOff { next_try };
+        self.note(trouble);
+        self.logged = self.generation.unwrap_or_default();
     }
 
     /// Waits for the next attempt; a call that opened a session in the meantime is a reason to

@@ -1,13 +1,10 @@
 //! ureq's transport on our terms: one write a request, and one `poll` that watches the
 //! upstream's socket, the client, the call's bell and its deadline together.
-//!
-//! A slot's [`Watch`] holds the [`Wait`] of the call that it serves, and is set before ureq is
-//! entered. What ended a wait is remembered there, because ureq can only carry an I/O error.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
@@ -21,136 +18,15 @@ use ureq::unversioned::transport::{
 
 use crate::error::Stage;
 use crate::limits::UPSTREAM_PROBE_AFTER;
-use crate::wait::{Interrupted, Wait, Woken};
+use crate::wait::Woken;
+
+use super::watch::{Watch, paused};
 
 /// Output held back until the answer is waited for; more is written at once.
 const HELD_BYTES_MAX: usize = 32 * 1024;
 /// A peer that vanished without a word is noticed after about so long, even on a stream that
 /// has no deadline.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
-
-/// The call that an Agent serves at present, and how far it has come.
-#[derive(Default)]
-pub(super) struct Watch(Mutex<Watched>);
-
-#[derive(Default)]
-struct Watched {
-    wait: Option<Arc<Wait>>,
-    tick: Option<Duration>,
-    stage: Option<Stage>,
-    sent: bool,
-    impatient: bool,
-    ticked: bool,
-    interrupted: Option<Interrupted>,
-    /// A connection whose request is sent and whose answer was not there at a tick.
-    parked: Option<Box<dyn Transport>>,
-}
-
-/// What stands for "look at the watch why" in ureq's errors. Its kind is one that nobody on
-/// the way retries or takes for the end of a body.
-pub(super) fn paused() -> Error {
-    Error::Io(io::Error::other("paused"))
-}
-
-impl Watch {
-    fn lock(&self) -> MutexGuard<'_, Watched> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// From here on the Agent serves the call of `wait`; `tick` is how often a silent answer
-    /// lets the caller do something else.
-    pub(super) fn begin(&self, wait: &Arc<Wait>, tick: Option<Duration>) {
-        let parked = {
-            let mut watched = self.lock();
-            let parked = watched.parked.take();
-            *watched = Watched { wait: Some(wait.clone()), tick, ..Watched::default() };
-            parked
-        };
-        drop(parked);
-    }
-
-    /// From here on nothing is waited for: only what has already arrived is read.
-    pub(super) fn begin_impatient(&self) {
-        let mut watched = self.lock();
-        watched.impatient = true;
-        watched.stage = Some(Stage::Read);
-    }
-
-    pub(super) fn wait(&self) -> Option<Arc<Wait>> {
-        self.lock().wait.clone()
-    }
-
-    pub(super) fn set_stage(&self, stage: Stage) {
-        self.lock().stage = Some(stage);
-    }
-
-    pub(super) fn stage(&self) -> Stage {
-        self.lock().stage.unwrap_or(Stage::Connect)
-    }
-
-    /// Whether a byte of the request has left.
-    pub(super) fn was_sent(&self) -> bool {
-        self.lock().sent
-    }
-
-    /// Why the wait ended, if that is why the exchange failed.
-    pub(super) fn interrupted(&self) -> Option<Interrupted> {
-        self.lock().interrupted
-    }
-
-    /// Whether the exchange stopped for a tick only and can go on.
-    pub(super) fn take_tick(&self) -> bool {
-        std::mem::take(&mut self.lock().ticked)
-    }
-
-    fn is_impatient(&self) -> bool {
-        self.lock().impatient
-    }
-
-    fn note_sent(&self) {
-        let mut watched = self.lock();
-        watched.sent |= watched.stage == Some(Stage::Send);
-    }
-
-    fn note_flushed(&self) {
-        let mut watched = self.lock();
-        if watched.stage == Some(Stage::Send) {
-            watched.stage = Some(Stage::Answer);
-        }
-    }
-
-    /// Waits for the bell, or until `tick` has passed.
-    pub(super) fn sleep(&self, tick: Option<Duration>) -> Result<Woken, Error> {
-        let Some(wait) = self.wait() else { return Err(paused()) };
-        wait.until(None, tick).map_err(|reason| self.interrupt(reason))
-    }
-
-    fn interrupt(&self, reason: Interrupted) -> Error {
-        self.lock().interrupted = Some(reason);
-        paused()
-    }
-
-    fn ready(&self, fd: BorrowedFd<'_>, flags: PollFlags) -> Result<(), Error> {
-        let (wait, tick) = {
-            let watched = self.lock();
-            // Before the request is sent, nothing could take the exchange up again.
-            let may_tick = matches!(watched.stage, Some(Stage::Answer | Stage::Read));
-            (watched.wait.clone(), watched.tick.filter(|_| may_tick))
-        };
-        let Some(wait) = wait else { return Err(paused()) };
-        loop {
-            match wait.until(Some((fd, flags)), tick) {
-                Ok(Woken::Ready) => return Ok(()),
-                Ok(Woken::Bell) => (),
-                Ok(Woken::Tick) => {
-                    self.lock().ticked = true;
-                    return Err(paused());
-                }
-                Err(reason) => return Err(self.interrupt(reason)),
-            }
-        }
-    }
-}
 
 /// Makes the connections of one Agent.
 pub(super) struct Dial {
@@ -175,7 +51,7 @@ impl Connector for Dial {
         details: &ConnectionDetails<'_>,
         _: Option<()>,
     ) -> Result<Option<Box<dyn Transport>>, Error> {
-        let parked = self.watch.lock().parked.take();
+        let parked = self.watch.take_parked();
         if let Some(inner) = parked {
             // The request went out before the tick: what ureq writes now is that again.
             let again = Resumable::new(inner, self.watch.clone(), Output::Swallowed);
@@ -440,7 +316,7 @@ impl Transport for Resumable {
             .inner
             .as_mut()
             .map_or_else(|| Err(paused()), |inner| inner.await_input(timeout));
-        self.paused = read.is_err() && self.watch.lock().ticked;
+        self.paused = read.is_err() && self.watch.is_ticked();
         read
     }
 
@@ -455,9 +331,10 @@ impl Transport for Resumable {
 
 impl Drop for Resumable {
     fn drop(&mut self) {
-        let mut watched = self.watch.lock();
-        if self.paused && watched.ticked && watched.stage == Some(Stage::Answer) {
-            watched.parked = self.inner.take();
+        if self.paused
+            && let Some(inner) = self.inner.take()
+        {
+            self.watch.park(inner);
         }
     }
 }

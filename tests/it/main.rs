@@ -35,4 +35,5 @@ mod stopping;
 mod streamable_http;
 mod support;
 mod support_selftest;
+mod upstream_links;
 mod upstreams;

@@ -1,0 +1,156 @@
+//! The call that an Agent serves at present.
+//!
+//! A slot's [`Watch`] holds the [`Wait`] of its call, and is set before ureq is entered. What
+//! ended a wait is remembered there, because ureq can only carry an I/O error.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::event::PollFlags;
+use ureq::Error;
+use ureq::unversioned::transport::Transport;
+
+use crate::error::Stage;
+use crate::wait::{Interrupted, Wait, Woken};
+
+/// The call that an Agent serves at present, and how far it has come.
+#[derive(Default)]
+pub(super) struct Watch(Mutex<Watched>);
+
+#[derive(Default)]
+struct Watched {
+    wait: Option<Arc<Wait>>,
+    tick: Option<Duration>,
+    stage: Option<Stage>,
+    sent: bool,
+    impatient: bool,
+    ticked: bool,
+    interrupted: Option<Interrupted>,
+    /// A connection whose request is sent and whose answer was not there at a tick.
+    parked: Option<Box<dyn Transport>>,
+}
+
+/// What stands for "look at the watch why" in ureq's errors. Its kind is one that nobody on
+/// the way retries or takes for the end of a body.
+pub(super) fn paused() -> Error {
+    Error::Io(io::Error::other("paused"))
+}
+
+impl Watch {
+    fn lock(&self) -> MutexGuard<'_, Watched> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From here on the Agent serves the call of `wait`; `tick` is how often a silent answer
+    /// lets the caller do something else.
+    pub(super) fn begin(&self, wait: &Arc<Wait>, tick: Option<Duration>) {
+        let parked = {
+            let mut watched = self.lock();
+            let parked = watched.parked.take();
+            *watched = Watched { wait: Some(wait.clone()), tick, ..Watched::default() };
+            parked
+        };
+        drop(parked);
+    }
+
+    /// From here on nothing is waited for: only what has already arrived is read.
+    pub(super) fn begin_impatient(&self) {
+        let mut watched = self.lock();
+        watched.impatient = true;
+        watched.stage = Some(Stage::Read);
+    }
+
+    pub(super) fn wait(&self) -> Option<Arc<Wait>> {
+        self.lock().wait.clone()
+    }
+
+    pub(super) fn set_stage(&self, stage: Stage) {
+        self.lock().stage = Some(stage);
+    }
+
+    pub(super) fn stage(&self) -> Stage {
+        self.lock().stage.unwrap_or(Stage::Connect)
+    }
+
+    /// Whether a byte of the request has left.
+    pub(super) fn was_sent(&self) -> bool {
+        self.lock().sent
+    }
+
+    /// Why the wait ended, if that is why the exchange failed.
+    pub(super) fn interrupted(&self) -> Option<Interrupted> {
+        self.lock().interrupted
+    }
+
+    /// Whether the exchange stopped for a tick only and can go on.
+    pub(super) fn take_tick(&self) -> bool {
+        std::mem::take(&mut self.lock().ticked)
+    }
+
+    pub(super) fn is_impatient(&self) -> bool {
+        self.lock().impatient
+    }
+
+    pub(super) fn note_sent(&self) {
+        let mut watched = self.lock();
+        watched.sent |= watched.stage == Some(Stage::Send);
+    }
+
+    pub(super) fn note_flushed(&self) {
+        let mut watched = self.lock();
+        if watched.stage == Some(Stage::Send) {
+            watched.stage = Some(Stage::Answer);
+        }
+    }
+
+    /// Waits for the bell, or until `tick` has passed.
+    pub(super) fn sleep(&self, tick: Option<Duration>) -> Result<Woken, Error> {
+        let Some(wait) = self.wait() else { return Err(paused()) };
+        wait.until(None, tick).map_err(|reason| self.interrupt(reason))
+    }
+
+    pub(super) fn interrupt(&self, reason: Interrupted) -> Error {
+        self.lock().interrupted = Some(reason);
+        paused()
+    }
+
+    pub(super) fn ready(&self, fd: BorrowedFd<'_>, flags: PollFlags) -> Result<(), Error> {
+        let (wait, tick) = {
+            let watched = self.lock();
+            // Before the request is sent, nothing could take the exchange up again.
+            let may_tick = matches!(watched.stage, Some(Stage::Answer | Stage::Read));
+            (watched.wait.clone(), watched.tick.filter(|_| may_tick))
+        };
+        let Some(wait) = wait else { return Err(paused()) };
+        loop {
+            match wait.until(Some((fd, flags)), tick) {
+                Ok(Woken::Ready) => return Ok(()),
+                Ok(Woken::Bell) => (),
+                Ok(Woken::Tick) => {
+                    self.lock().ticked = true;
+                    return Err(paused());
+                }
+                Err(reason) => return Err(self.interrupt(reason)),
+            }
+        }
+    }
+
+    pub(super) fn is_ticked(&self) -> bool {
+        self.lock().ticked
+    }
+
+    /// Keeps a connection whose exchange stopped for a tick; only one that waits for the head of
+    /// its answer has to be kept, because ureq keeps one whose body is read.
+    pub(super) fn park(&self, connection: Box<dyn Transport>) {
+        let mut watched = self.lock();
+        if watched.ticked && watched.stage == Some(Stage::Answer) {
+            watched.parked = Some(connection);
+        }
+    }
+
+    pub(super) fn take_parked(&self) -> Option<Box<dyn Transport>> {
+        self.lock().parked.take()
+    }
+}

@@ -1,0 +1,396 @@
+//! Scripted HTTP servers, and upstreams that talk to them.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
+use trunkline::config::{HttpKind, HttpTarget, Secret, SessionSharing, Target, UpstreamConfig};
+use trunkline::error::CallError;
+use trunkline::limits::Limits;
+use trunkline::protocol::call::{CallSink, Notice, Outcome, Outgoing};
+use trunkline::protocol::method::Method;
+use trunkline::protocol::raw::RawObject;
+use trunkline::protocol::server_name::ServerName;
+use trunkline::upstream::{Event, Upstream, Upstreams};
+use trunkline::wait::Wait;
+
+/// Nothing here takes longer unless it is broken.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A request as the server saw it.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
+}
+
+impl Seen {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let same = |(key, _): &&(String, String)| key.eq_ignore_ascii_case(name);
+        self.headers.iter().find(same).map(|(_, value)| value.as_str())
+    }
+
+    /// The JSON-RPC method.
+    pub(crate) fn rpc(&self) -> String {
+        RawObject::parse(&self.body)
+            .ok()
+            .and_then(|body| body.string("method").ok().flatten())
+            .unwrap_or_default()
+    }
+
+    /// The JSON-RPC id's text.
+    pub(crate) fn id(&self) -> String {
+        RawObject::parse(&self.body).unwrap().get("id").unwrap_or("null").to_owned()
+    }
+
+    /// A result for this request.
+    pub(crate) fn result(&self, result: &str) -> String {
+        format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, self.id())
+    }
+}
+
+type Pour = Box<dyn FnOnce(&mut TcpStream) + Send>;
+
+/// What the server does with a request.
+pub(crate) enum Reply {
+    /// Status, extra head lines, content type, body.
+    Body(u16, String, &'static str, String),
+    /// The head of a stream, then whatever is written; the connection is closed afterwards.
+    Stream(Pour),
+    /// The connection is closed without a word.
+    Close,
+    /// No answer, until the connection is closed by the other side.
+    Hang,
+}
+
+impl Reply {
+    pub(crate) fn json(body: impl Into<String>) -> Reply {
+        Reply::Body(200, String::new(), "application/json", body.into())
+    }
+
+    pub(crate) fn status(status: u16, body: &str) -> Reply {
+        Reply::Body(status, String::new(), "text/plain", body.to_owned())
+    }
+
+    /// A whole stream of these events, with a length, so that the connection can be kept.
+    pub(crate) fn events(events: &[String]) -> Reply {
+        let body = events.iter().map(|data| format!("event: message\ndata: {data}\n\n"));
+        Reply::Body(200, String::new(), "text/event-stream", body.collect())
+    }
+
+    pub(crate) fn stream(pour: impl FnOnce(&mut TcpStream) + Send + 'static) -> Reply {
+        Reply::Stream(Box::new(pour))
+    }
+}
+
+type Script = Arc<dyn Fn(&Seen) -> Reply + Send + Sync>;
+
+/// A server on a free port. It answers each request as its script says.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    accepted: Arc<AtomicUsize>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    stop: Arc<AtomicBool>,
+    open: Arc<Mutex<Vec<TcpStream>>>,
+    thread: Option<trunkline::thread::Joined>,
+}
+
+impl Server {
+    pub(crate) fn start(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Server {
+        Server::start_at("127.0.0.1:0".parse().unwrap(), script)
+    }
+
+    pub(crate) fn start_at(
+        address: SocketAddr,
+        script: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+    ) -> Server {
+        let listener = TcpListener::bind(address).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (accepted, seen, stop) = (Arc::default(), Arc::default(), Arc::default());
+        let open: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
+        let script: Script = Arc::new(script);
+        let mine: (Arc<AtomicUsize>, Arc<Mutex<Vec<Seen>>>, Arc<AtomicBool>) =
+            (Arc::clone(&accepted), Arc::clone(&seen), Arc::clone(&stop));
+        let streams = open.clone();
+        let thread = trunkline::thread::spawn("test-accept", move || {
+            let (accepted, seen, stop) = mine;
+            for stream in listener.incoming().flatten() {
+                if stop.load(Ordering::SeqCst) {
+                    return;
+                }
+                accepted.fetch_add(1, Ordering::SeqCst);
+                streams.lock().unwrap().push(stream.try_clone().unwrap());
+                let (script, seen) = (script.clone(), seen.clone());
+                trunkline::thread::spawn("test-serve", move || serve(stream, &script, &seen))
+                    .unwrap()
+                    .detach();
+            }
+        });
+        let thread = Some(thread.unwrap());
+        Server { address, accepted, seen, stop, open, thread }
+    }
+
+    pub(crate) fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// How many requests of this JSON-RPC method came.
+    pub(crate) fn count(&self, rpc: &str) -> usize {
+        self.seen.lock().unwrap().iter().filter(|seen| seen.rpc() == rpc).count()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        TcpStream::connect(self.address).ok();
+        drop(self.thread.take());
+        for stream in self.open.lock().unwrap().iter() {
+            stream.shutdown(std::net::Shutdown::Both).ok();
+        }
+    }
+}
+
+fn serve(stream: TcpStream, script: &Script, all: &Mutex<Vec<Seen>>) {
+    stream.set_nodelay(true).unwrap();
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut writer = stream;
+    while let Some(seen) = read_request(&mut reader) {
+        all.lock().unwrap().push(seen.clone());
+        let written = match script(&seen) {
+            Reply::Body(status, extra, kind, body) => {
+                let head = format!(
+                    "HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\n{extra}content-length: {}\r\n\r\n",
+                    body.len()
+                );
+                writer
+                    .write_all(head.as_bytes())
+                    .and_then(|()| writer.write_all(body.as_bytes()))
+            }
+            Reply::Stream(pour) => {
+                let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+                writer.write_all(head.as_bytes()).ok();
+                pour(&mut writer);
+                break;
+            }
+            Reply::Close => break,
+            Reply::Hang => {
+                reader.read_to_end(&mut Vec::new()).ok();
+                break;
+            }
+        };
+        if written.is_err() {
+            break;
+        }
+    }
+    writer.shutdown(std::net::Shutdown::Both).ok();
+}
+
+fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Seen> {
+    let mut line = String::new();
+    reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
+    let mut words = line.split_whitespace();
+    let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
+    let mut headers = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
+        let line = line.trim_end();
+        if line.is_empty() {
+            break;
+        }
+        let (name, value) = line.split_once(':')?;
+        headers.push((name.to_owned(), value.trim().to_owned()));
+    }
+    let mut seen = Seen { method, path, headers, body: String::new() };
+    let length = seen.header("content-length").map_or(0, |value| value.parse().unwrap());
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    seen.body = String::from_utf8(body).unwrap();
+    Some(seen)
+}
+
+/// Sends one event on a stream.
+pub(crate) fn event(stream: &mut TcpStream, data: &str) {
+    stream.write_all(format!("data: {data}\n\n").as_bytes()).ok();
+}
+
+/// What a well-behaved server answers to everything but `tools/call`.
+pub(crate) fn well(seen: &Seen) -> Reply {
+    match (seen.method.as_str(), seen.rpc().as_str()) {
+        ("GET", _) => Reply::status(405, ""),
+        ("DELETE", _) => Reply::status(200, ""),
+        (_, "initialize") => Reply::Body(
+            200,
+            "Mcp-Session-Id: s1\r\n".to_owned(),
+            "application/json",
+            seen.result(INITIALIZED),
+        ),
+        (_, "tools/list") => {
+            Reply::json(seen.result(r#"{"tools":[{"name":"echo","inputSchema":{}}]}"#))
+        }
+        (_, "tools/call") => Reply::json(seen.result(r#"{"content":[]}"#)),
+        _ => Reply::status(202, ""),
+    }
+}
+
+pub(crate) const INITIALIZED: &str = r#"{"protocolVersion":"2025-11-25","capabilities":{"tools":{"listChanged":true}},"serverInfo":{"name":"t","version":"1"}}"#;
+
+/// A server that is well but for `tools/call`.
+pub(crate) fn calls(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Server {
+    Server::start(
+        move |seen| if seen.rpc() == "tools/call" { script(seen) } else { well(seen) },
+    )
+}
+
+pub(crate) fn http(address: SocketAddr, kind: HttpKind) -> UpstreamConfig {
+    config(Target::Http(HttpTarget {
+        kind,
+        url: format!("http://{address}/mcp"),
+        headers: vec![("X-Secret".to_owned(), Secret::new("hush".to_owned()))],
+        forward_headers: Vec::new(),
+        proxy: None,
+        ca_file: None,
+    }))
+}
+
+pub(crate) fn config(target: Target) -> UpstreamConfig {
+    UpstreamConfig {
+        name: ServerName::parse("up").unwrap(),
+        alias: None,
+        description: None,
+        target,
+        tools: None,
+        timeout: Duration::from_secs(5),
+        timeout_max: Duration::from_secs(10),
+        connect_timeout: Duration::from_secs(1),
+        max_in_flight: 4,
+        max_waiting: 4,
+        max_sessions: 4,
+        required: false,
+        session: SessionSharing::Auto,
+    }
+}
+
+/// One upstream, running.
+pub(crate) struct Rig {
+    pub(crate) upstreams: Upstreams,
+    pub(crate) upstream: Arc<Upstream>,
+    pub(crate) events: Receiver<Event>,
+}
+
+impl Rig {
+    pub(crate) fn start(config: UpstreamConfig, limits: Limits) -> Rig {
+        let (tell, events) = bounded(100);
+        let name = config.name.clone();
+        let upstreams = Upstreams::start(vec![config], Arc::new(limits), tell).unwrap();
+        let upstream = upstreams.get(&name).unwrap().clone();
+        Rig { upstreams, upstream, events }
+    }
+
+    /// Streamable HTTP to `server`, ready to be called.
+    pub(crate) fn ready(server: &Server) -> Rig {
+        let config = http(server.address, HttpKind::StreamableHttp);
+        Rig::ready_with(config, Limits::default())
+    }
+
+    pub(crate) fn ready_with(config: UpstreamConfig, limits: Limits) -> Rig {
+        let rig = Rig::start(config, limits);
+        rig.tools();
+        rig
+    }
+
+    /// The next list of tools; failures before it do not matter.
+    #[track_caller]
+    pub(crate) fn tools(&self) -> Vec<String> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.events.recv_deadline(until).expect("a list of tools") {
+                Event::Tools { tools, .. } => {
+                    let name = |text: &str| {
+                        let tool = RawObject::parse(text).unwrap();
+                        tool.string("name").unwrap().unwrap()
+                    };
+                    return tools.iter().map(|tool| name(tool.get())).collect();
+                }
+                Event::Ready { .. } | Event::Failed { .. } => (),
+            }
+        }
+    }
+
+    /// The next failure.
+    #[track_caller]
+    pub(crate) fn failure(&self) -> trunkline::upstream::Failure {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.events.recv_deadline(until).expect("a failure") {
+                Event::Failed { failure, .. } => return failure,
+                Event::Ready { .. } | Event::Tools { .. } => (),
+            }
+        }
+    }
+
+    pub(crate) fn call(&self) -> Result<Outcome, CallError> {
+        self.call_with(&wait(5000), &mut Sink::default())
+    }
+
+    pub(crate) fn call_with(
+        &self,
+        wait: &Arc<Wait>,
+        sink: &mut Sink,
+    ) -> Result<Outcome, CallError> {
+        let params = RawObject::parse(r#"{"name":"echo","arguments":{}}"#).unwrap();
+        let method = Method::ToolsCall;
+        let outgoing = Outgoing { method, params, meta: None, wants_progress: true };
+        self.upstream.request(&outgoing, wait, sink)
+    }
+}
+
+pub(crate) fn wait(timeout_ms: u64) -> Arc<Wait> {
+    let latest = Duration::from_secs(10);
+    Wait::new(Duration::from_millis(timeout_ms), latest, None).unwrap()
+}
+
+/// What a call's thread heard.
+#[derive(Default)]
+pub(crate) struct Sink {
+    pub(crate) notices: Vec<Notice>,
+    pub(crate) silences: usize,
+}
+
+impl CallSink for Sink {
+    fn notice(&mut self, notice: Notice) {
+        self.notices.push(notice);
+    }
+
+    fn silence(&mut self) {
+        self.silences += 1;
+    }
+}
+
+/// Waits for a condition.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < until, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[track_caller]
+pub(crate) fn text(outcome: Result<Outcome, CallError>) -> String {
+    match outcome.unwrap() {
+        Outcome::Complete(result) => result.get().to_owned(),
+        Outcome::Error { error, .. } => panic!("{error:?}"),
+    }
+}

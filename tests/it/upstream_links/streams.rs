@@ -1,0 +1,187 @@
+//! Streamable HTTP: answers that come as streams, progress, silence, and what servers say unasked.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use trunkline::config::HttpKind;
+use trunkline::error::CallError;
+use trunkline::limits::Limits;
+use trunkline::protocol::call::Notice;
+
+use super::rig::*;
+
+fn progress(seen: &Seen, step: u32) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{},"progress":{step}}}}}"#,
+        seen.id()
+    )
+}
+
+#[test]
+fn a_streamed_answer_leaves_its_connection_usable() {
+    let server = calls(|seen| Reply::events(&[progress(seen, 1), seen.result("{}")]));
+    let rig = Rig::ready(&server);
+    let mut sink = Sink::default();
+    assert_eq!(text(rig.call_with(&wait(5000), &mut sink)), "{}");
+    let [Notice::Progress(params)] = &sink.notices[..] else { panic!("{:?}", sink.notices) };
+    assert!(params.get().contains("\"progress\":1"));
+    let before = server.accepted();
+    text(rig.call());
+    text(rig.call());
+    assert_eq!(server.accepted(), before);
+}
+
+#[test]
+fn progress_moves_the_deadline() {
+    let server = calls(|seen| {
+        let seen = seen.clone();
+        Reply::stream(move |stream| {
+            for step in 0..6 {
+                std::thread::sleep(Duration::from_millis(100));
+                event(stream, &progress(&seen, step));
+            }
+            event(stream, &seen.result("{}"));
+        })
+    });
+    let rig = Rig::ready(&server);
+    let mut sink = Sink::default();
+    let began = Instant::now();
+    assert_eq!(text(rig.call_with(&wait(300), &mut sink)), "{}");
+    assert!(began.elapsed() > Duration::from_millis(500));
+    assert_eq!(sink.notices.len(), 6);
+}
+
+#[test]
+fn a_stream_that_ends_without_an_answer_is_a_failure() {
+    let server = calls(|seen| {
+        let notice = progress(seen, 1);
+        Reply::stream(move |stream| event(stream, &notice))
+    });
+    let rig = Rig::ready(&server);
+    match rig.call() {
+        Err(CallError::UpstreamFailed { message, .. }) => {
+            assert!(message.contains("may have run"), "{message}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(server.count("tools/call"), 1);
+}
+
+#[test]
+fn a_stream_with_ids_is_taken_up_again() {
+    let call = Arc::new(std::sync::Mutex::new(None::<Seen>));
+    let server = Server::start(move |seen| match seen.rpc().as_str() {
+        "tools/call" => {
+            *call.lock().unwrap() = Some(seen.clone());
+            Reply::stream(|stream| {
+                stream.write_all(b"id: e1\nretry: 10\ndata:\n\n").unwrap();
+            })
+        }
+        _ if seen.header("last-event-id") == Some("e1") => {
+            let answer = call.lock().unwrap().as_ref().unwrap().result("{\"resumed\":1}");
+            Reply::events(&[answer])
+        }
+        _ => well(seen),
+    });
+    let rig = Rig::ready(&server);
+    assert_eq!(text(rig.call()), "{\"resumed\":1}");
+}
+
+#[test]
+fn silence_is_told_while_the_head_and_while_an_event_is_waited_for() {
+    for streamed in [false, true] {
+        let server = calls(move |seen| {
+            let answer = seen.result("{}");
+            if streamed {
+                return Reply::stream(move |stream| {
+                    std::thread::sleep(Duration::from_millis(300));
+                    event(stream, &answer);
+                });
+            }
+            std::thread::sleep(Duration::from_millis(300));
+            Reply::json(answer)
+        });
+        let config = http(server.address, HttpKind::StreamableHttp);
+        let limits = Limits { heartbeat: Duration::from_millis(50), ..Limits::default() };
+        let rig = Rig::ready_with(config, limits);
+        let mut sink = Sink::default();
+        assert_eq!(text(rig.call_with(&wait(5000), &mut sink)), "{}");
+        assert!((3..=6).contains(&sink.silences), "{}", sink.silences);
+        assert_eq!(server.count("tools/call"), 1, "the request was sent again");
+        if !streamed {
+            // The connection is as good as before.
+            let before = server.accepted();
+            text(rig.call());
+            assert_eq!(server.accepted(), before);
+        }
+    }
+}
+
+#[test]
+fn a_call_that_hangs_over_many_ticks_still_ends_at_its_deadline() {
+    let server = calls(|_| Reply::Hang);
+    let config = http(server.address, HttpKind::StreamableHttp);
+    let limits = Limits { heartbeat: Duration::from_millis(20), ..Limits::default() };
+    let rig = Rig::ready_with(config, limits);
+    let outcome = rig.call_with(&wait(300), &mut Sink::default());
+    assert!(matches!(outcome, Err(CallError::UpstreamTimeout { .. })), "{outcome:?}");
+    eventually("it is cancelled", || server.count("notifications/cancelled") == 1);
+}
+
+#[test]
+fn a_servers_requests_are_answered_on_the_control_lane() {
+    let server = calls(|seen| {
+        let ping = r#"{"jsonrpc":"2.0","id":"p1","method":"ping"}"#;
+        let roots = r#"{"jsonrpc":"2.0","id":"r1","method":"roots/list"}"#;
+        Reply::events(&[ping.to_owned(), roots.to_owned(), seen.result("{}")])
+    });
+    let rig = Rig::ready(&server);
+    text(rig.call());
+    let answered = |id: &str, what: &str| {
+        server.seen().iter().any(|s| s.body.contains(id) && s.body.contains(what))
+    };
+    eventually("ping is answered", || answered("\"p1\"", "\"result\":{}"));
+    eventually("roots are refused", || answered("\"r1\"", "-32601"));
+}
+
+#[test]
+fn a_change_told_on_the_open_stream_gives_a_new_list() {
+    let changed = Arc::new(AtomicBool::new(false));
+    let flag = changed.clone();
+    let server = Server::start(move |seen| match (seen.method.as_str(), seen.rpc().as_str()) {
+        ("GET", _) => {
+            let flag = flag.clone();
+            Reply::stream(move |stream| {
+                eventually("change", || flag.load(Ordering::SeqCst));
+                let text = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
+                event(stream, text);
+                std::io::Read::read(stream, &mut [0]).ok();
+            })
+        }
+        (_, "tools/list") if flag.load(Ordering::SeqCst) => {
+            Reply::json(seen.result(r#"{"tools":[{"name":"new"}]}"#))
+        }
+        _ => well(seen),
+    });
+    let rig = Rig::start(http(server.address, HttpKind::StreamableHttp), Limits::default());
+    assert_eq!(rig.tools(), ["echo"]);
+    changed.store(true, Ordering::SeqCst);
+    assert_eq!(rig.tools(), ["new"]);
+}
+
+#[test]
+fn a_hanging_stream_does_not_hold_up_the_end() {
+    let server = Server::start(|seen| match seen.method.as_str() {
+        "GET" => Reply::stream(|stream| {
+            std::io::Read::read(stream, &mut [0]).ok();
+        }),
+        "DELETE" => Reply::Hang,
+        _ => well(seen),
+    });
+    let rig = Rig::ready(&server);
+    let began = Instant::now();
+    drop(rig);
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+}
