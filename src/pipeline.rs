@@ -9,14 +9,19 @@ use std::time::{Duration, Instant};
 
 use crate::access::policy::Scope;
 use crate::access::quota::Bucket;
-use crate::catalogue::{self, Catalogue, Health, Resolution, Tool, name};
+use crate::catalogue::{self, Catalogue, Resolution, Tool, name};
 use crate::error::CallError;
 use crate::limits::NEAR_NAMES_MAX;
 use crate::protocol::call::{Call, CallSink, Outcome, Outgoing};
 use crate::protocol::raw::string;
 use crate::protocol::server_name::ServerName;
 use crate::upstream::{Status, Upstreams};
+
 use crate::wait::Wait;
+
+/// What lists and `/status` tell of a server, for the doors.
+pub use crate::catalogue::Health;
+pub use crate::upstream::State;
 
 /// What a call goes through.
 #[derive(Debug)]

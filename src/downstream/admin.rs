@@ -10,9 +10,9 @@ use super::reply::{self, Problem};
 use crate::access::policy::Scope;
 use crate::error::CallError;
 use crate::http::{Head, Responder};
-use crate::pipeline::ServerStatus;
+use crate::pipeline::{ServerStatus, State};
+use crate::protocol::revision::Era;
 use crate::protocol::server_name::ServerName;
-use crate::upstream::State;
 
 /// Answers OPTIONS: the methods, and for a page of an admitted origin what it may send.
 pub(super) fn options(endpoint: Endpoint<'_>, head: &Head, responder: Responder) {
@@ -88,8 +88,8 @@ fn server(status: &ServerStatus) -> Value {
         State::BackingOff { next_try } => ("backing_off", Some(ms(next_try))),
     };
     let era = upstream.revision.map(|revision| match revision.era() {
-        crate::protocol::revision::Era::Legacy => "legacy",
-        crate::protocol::revision::Era::Modern => "modern",
+        Era::Legacy => "legacy",
+        Era::Modern => "modern",
     });
     let failure = upstream.last_failure.as_ref().map(|failure| {
         json!({

@@ -7,10 +7,9 @@ use std::time::Duration;
 use super::Front;
 use super::reply::Problem;
 use crate::access::policy::Scope;
-use crate::catalogue::Health;
 use crate::error::CallError;
 use crate::limits::{BATCH_MESSAGES_MAX, JSON_DEPTH_MAX};
-use crate::pipeline::{ToolList, Wish};
+use crate::pipeline::{Health, ToolList, Wish};
 use crate::protocol::call::{CallSink, Caller, Notice, Outcome};
 use crate::protocol::jsonrpc::{Malformed, Message, RequestId, RpcError, code};
 use crate::protocol::legacy;
@@ -73,7 +72,7 @@ pub fn read_body(body: &[u8], revision: Option<Revision>) -> Result<Body<'_>, Ma
     if !revision.is_some_and(Revision::allows_batches) {
         return Err(refuse(
             code::INVALID_REQUEST,
-            "Batches belong to the revision 2025-03-26 only; send one message a request.",
+            "This revision has no batches; send one message a request.",
         ));
     }
     if elements.is_empty() || elements.len() > BATCH_MESSAGES_MAX {
