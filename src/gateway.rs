@@ -52,7 +52,7 @@ pub struct Gateway {
     streams: Streams,
     _streams_thread: thread::Joined,
     /// 5. The last handle of the session thread, and the thread.
-    sessions: Sessions,
+    _sessions: Sessions,
     _session_thread: thread::Joined,
     drain: Duration,
     stopped: Receiver<StopReason>,
@@ -104,7 +104,7 @@ impl Gateway {
             _catalogue: catalogue,
             streams,
             _streams_thread: streams_thread,
-            sessions,
+            _sessions: sessions,
             _session_thread: session_thread,
             drain: limits.drain,
             stopped,
@@ -118,35 +118,62 @@ impl Gateway {
 
     /// Stops in order: readiness off, no new work, calls in flight finish or are cut off at
     /// the deadline, streams end properly, then everything that is dropped with the gateway.
-    /// A second signal cuts the waiting short.
+    /// A second signal cuts every wait short.
     pub fn stop(self) {
+        let hurry = self.upstreams.hurry();
+        let second = SecondSignal::watch(self.stopped.clone(), hurry.clone());
+        if let Err(error) = &second {
+            log::warn!("a second signal will not be heard: {error}");
+        }
         self.front.stopping.store(true, Ordering::Relaxed);
         let deadline = Instant::now() + self.drain;
-        let mut at_once = false;
-        while !at_once && !self.running.drain(deadline.min(Instant::now() + DRAIN_TICK)) {
-            at_once = self.is_signalled();
+        while !self.running.drain(deadline.min(Instant::now() + DRAIN_TICK)) {
+            if hurry.load(Ordering::Relaxed) {
+                break;
+            }
             if Instant::now() >= deadline {
                 log::warn!("limits.drain_ms is over: what is left is cut off");
                 break;
             }
         }
         self.upstreams.interrupt();
-        if !at_once {
-            self.running.drain(Instant::now() + INTERRUPTED_TIMEOUT);
-        }
+        let patience = || {
+            if hurry.load(Ordering::Relaxed) { Duration::ZERO } else { INTERRUPTED_TIMEOUT }
+        };
+        self.running.drain(Instant::now() + patience());
         // Answers that go out on streams are queued by now.
-        if self.sessions.close_streams().is_err() {
-            log::debug!("the session thread ended before its streams");
-        }
-        let patience = if at_once { Duration::ZERO } else { INTERRUPTED_TIMEOUT };
-        self.streams.close_all(None, Instant::now() + patience);
-        if at_once || self.is_signalled() {
-            self.upstreams.kill();
-        }
+        self.streams.close_all(None, Instant::now() + patience());
+        drop(self);
+        drop(second);
     }
+}
 
-    fn is_signalled(&self) -> bool {
-        self.stopped.try_iter().any(|reason| reason == StopReason::Signal)
+/// Listens for a second signal while the gateway stops.
+struct SecondSignal {
+    /// Dropped first, which ends the thread.
+    _stopped: Sender<()>,
+    _joined: thread::Joined,
+}
+
+impl SecondSignal {
+    fn watch(
+        reasons: Receiver<StopReason>,
+        hurry: Arc<AtomicBool>,
+    ) -> io::Result<SecondSignal> {
+        let (stopped, end) = bounded(1);
+        let joined = thread::spawn("second-signal", move || {
+            loop {
+                crossbeam_channel::select! {
+                    recv(reasons) -> reason => match reason {
+                        Ok(StopReason::Signal) => hurry.store(true, Ordering::Relaxed),
+                        Ok(StopReason::OwnerEnded(_)) => (),
+                        Err(_) => return,
+                    },
+                    recv(end) -> _ => return,
+                }
+            }
+        })?;
+        Ok(SecondSignal { _stopped: stopped, _joined: joined })
     }
 }
 

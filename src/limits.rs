@@ -127,6 +127,29 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
 pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two looks at an upstream that is well.
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
+/// Control messages (cancellations, answers to an upstream's requests) that wait to be sent to
+/// one upstream; more are dropped.
+pub const CONTROL_QUEUE_MESSAGES_MAX: usize = 64;
+/// Threads, each with its own connection, that send them.
+pub const CONTROL_LANES_MAX: usize = 2;
+/// Input and output buffer of one upstream connection, in bytes each.
+pub const UPSTREAM_BUFFER_BYTES: usize = 16 * 1024;
+/// An upstream connection that was idle for so long is looked at before it is used.
+pub const UPSTREAM_PROBE_AFTER: Duration = Duration::from_millis(100);
+/// An upstream connection that was idle for so long is closed.
+pub const UPSTREAM_IDLE_MAX: Duration = Duration::from_secs(90);
+/// Bytes of a finished stream's end that are read so that its connection can be used again.
+pub const UPSTREAM_DRAIN_BYTES_MAX: usize = 64 * 1024;
+/// Shortest wait before a stream that its server closed is asked for again.
+pub const STREAM_RESUME_MIN: Duration = Duration::from_millis(100);
+/// Characters of an upstream's text that stand in an error or a log line.
+pub const UPSTREAM_TEXT_CHARS_MAX: usize = 200;
+/// Bytes of one line of a child's standard error; longer ones are cut.
+pub const CHILD_STDERR_LINE_BYTES_MAX: usize = 4096;
+/// How long the exit of a child that closed its output is waited for, so that it can be named.
+pub const CHILD_EXIT_SEEN: Duration = Duration::from_millis(500);
+/// An upstream that was well for so long starts again with the shortest backoff.
+pub const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(30);
 /// Names suggested for one that is unknown.
 pub const NEAR_NAMES_MAX: usize = 3;
 /// A client that goes is noticed within this time.

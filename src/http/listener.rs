@@ -1,39 +1,21 @@
 //! The listening socket, TCP or Unix.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::socket::Socket;
+use super::socket_file::{SocketFile, remove_stale};
 use super::{Listen, Peer};
 use crate::limits::SEND_BUFFER_BYTES;
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 1024;
-
-/// A socket file, removed at the end unless somebody else has put theirs in its place.
-#[derive(Debug)]
-struct SocketFile {
-    path: PathBuf,
-    inode: Option<u64>,
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let inode = std::fs::symlink_metadata(&self.path).map(|meta| meta.ino()).ok();
-        if inode.is_some() && inode == self.inode {
-            // Gone already is as good.
-            drop(std::fs::remove_file(&self.path));
-        }
-    }
-}
 
 /// A bound socket that accepts without blocking.
 #[derive(Debug)]
@@ -122,25 +104,9 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
         }
         bound => bound?,
     }
-    let inode = std::fs::symlink_metadata(path).map(|meta| meta.ino()).ok();
-    let file = SocketFile { path: path.to_owned(), inode };
+    let file = SocketFile::of(path);
     rustix::net::listen(&fd, BACKLOG)?;
     Ok(Listener { fd, address: None, file: Some(file) })
-}
-
-/// Removes the socket file of a process that has ended; never one that is answered, nor any
-/// other file.
-pub(crate) fn remove_stale(path: &Path) -> io::Result<()> {
-    if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
-        return Err(io::Error::new(ErrorKind::AlreadyExists, "the file is not a socket"));
-    }
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path)
-        }
-        Err(error) => Err(error),
-        Ok(_) => Err(io::Error::new(ErrorKind::AddrInUse, "another process listens on it")),
-    }
 }
 
 /// Lifts the soft limit on descriptors to the hard one: connections and streams need many.

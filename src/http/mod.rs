@@ -13,8 +13,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 mod budget;
+#[cfg_attr(feature = "tiny_http", expect(dead_code, reason = "tiny_http writes answers"))]
 mod response;
+#[cfg_attr(feature = "tiny_http", expect(dead_code, reason = "tiny_http has its sockets"))]
 mod socket;
+mod socket_file;
+#[cfg_attr(feature = "tiny_http", expect(dead_code, reason = "tiny_http lets none go"))]
 mod stream;
 
 #[cfg(not(feature = "tiny_http"))]
@@ -90,6 +94,7 @@ pub struct Headers {
 
 impl Headers {
     /// None yet, with room for `fields` that are `bytes` long in all.
+    #[cfg(not(feature = "tiny_http"))]
     pub(crate) fn with_capacity(fields: usize, bytes: usize) -> Headers {
         Headers { text: String::with_capacity(bytes), fields: Vec::with_capacity(fields) }
     }

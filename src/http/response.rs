@@ -84,7 +84,7 @@ pub(crate) fn chunk_size_line(bytes: usize) -> String {
 }
 
 /// A value with CR or LF would end the field and begin another.
-fn is_sendable(name: &str, value: &str) -> bool {
+pub(crate) fn is_sendable(name: &str, value: &str) -> bool {
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     let text = |byte: u8| byte == b'\t' || (byte >= b' ' && byte != 0x7f);
     !name.is_empty()

@@ -1,1 +1,495 @@
-//! The same types on tiny_http.
+//! The same types on tiny_http, for loopback and Unix sockets only.
+//!
+//! tiny_http has neither deadlines nor bounds on heads, allocates what a client announces, and
+//! says nothing of a client that goes. So nobody else may reach it, streams are answered 405,
+//! and an answer written piece by piece goes out when it is finished.
+
+use std::fmt;
+use std::io::{self, Cursor, ErrorKind, Read};
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+
+use super::budget::Exhausted;
+use super::socket_file::{SocketFile, remove_stale};
+use super::stream::Stream;
+use super::{
+    Answer, Budget, Counters, Handler, Head, Headers, Listen, Peer, Request, Share, response,
+};
+use crate::limits::{Limits, THREAD_STACK_BYTES};
+use crate::thread::{self, Joined, StopReason};
+use crate::wait::{Bell, ClientWatch};
+
+/// Threads that serve requests; tiny_http has others of its own.
+const THREADS_MAX: usize = 64;
+/// Bytes of a body that are read at once.
+const BODY_STEP_BYTES: u64 = 16 * 1024;
+/// How long threads are waited for at the end.
+const CUT_GRACE: Duration = Duration::from_secs(2);
+
+/// What the threads of one server share.
+struct Shared {
+    engine: tiny_http::Server,
+    limits: Arc<Limits>,
+    budget: Budget,
+    handler: Arc<dyn Handler>,
+    /// Never rings: nobody learns here that a client has gone.
+    silent: Arc<Bell>,
+    stopping: AtomicBool,
+    /// Threads that have not ended.
+    threads: Mutex<usize>,
+    ended: Condvar,
+    at_work: AtomicUsize,
+    refused: AtomicU64,
+    requests: AtomicU64,
+    panics: AtomicU64,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // The values behind these locks are whole at any time.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A bound address, not served yet.
+pub struct Server {
+    engine: tiny_http::Server,
+    file: Option<SocketFile>,
+    address: Listen,
+    limits: Arc<Limits>,
+    budget: Budget,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Binds a loopback address or a socket file.
+    ///
+    /// # Errors
+    /// The address is another, or cannot be had; the text names it.
+    pub fn bind(listen: &Listen, limits: Arc<Limits>) -> io::Result<Server> {
+        let bound = bind(listen).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot listen on {listen}: {error}"))
+        });
+        let (listener, file, address) = bound?;
+        let engine =
+            tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
+        let budget = Budget::new(limits.buffered_bytes);
+        Ok(Server { engine, file, address, limits, budget })
+    }
+
+    /// What to print: `127.0.0.1:4000` or `unix:/path`.
+    pub fn local_addr_text(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// The port, unless it is a Unix socket.
+    pub fn local_port(&self) -> Option<u16> {
+        match &self.address {
+            Listen::Tcp(address) => Some(address.port()),
+            Listen::Unix(_) => None,
+        }
+    }
+
+    /// The bytes that may be buffered, for others who buffer on the clients' behalf.
+    pub fn budget(&self) -> Budget {
+        self.budget.clone()
+    }
+
+    /// Accepts and serves. `stop` hears when the first thread ends, whatever the reason.
+    ///
+    /// # Errors
+    /// The system gives no thread or descriptor.
+    pub fn start(
+        self,
+        handler: Arc<dyn Handler>,
+        stop: Sender<StopReason>,
+    ) -> io::Result<Running> {
+        let shared = Arc::new(Shared {
+            engine: self.engine,
+            budget: self.budget,
+            handler,
+            silent: Arc::new(Bell::new()?),
+            stopping: AtomicBool::new(false),
+            threads: Mutex::new(0),
+            ended: Condvar::new(),
+            at_work: AtomicUsize::new(0),
+            refused: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            panics: AtomicU64::new(0),
+            limits: self.limits,
+        });
+        let count = shared.limits.connections.clamp(1, THREADS_MAX);
+        let mut running = Running { shared, threads: Mutex::default(), _file: self.file };
+        for number in 0..count {
+            let shared = Arc::clone(&running.shared);
+            *locked(&shared.threads) += 1;
+            let counted = Counted(Arc::clone(&shared));
+            let body = move || {
+                let _counted = counted;
+                serve(&shared);
+            };
+            let joined = if number == 0 {
+                thread::spawn_owner("accept", stop.clone(), body)?
+            } else {
+                thread::spawn_sized(&format!("http-{number:03}"), THREAD_STACK_BYTES, body)?
+            };
+            running.threads.get_mut().unwrap_or_else(PoisonError::into_inner).push(joined);
+        }
+        Ok(running)
+    }
+}
+
+type Bound = (tiny_http::Listener, Option<SocketFile>, Listen);
+
+fn bind(listen: &Listen) -> io::Result<Bound> {
+    match listen {
+        Listen::Tcp(address) if !address.ip().to_canonical().is_loopback() => {
+            Err(io::Error::new(
+                ErrorKind::PermissionDenied,
+                "the tiny_http engine has known holes, so it serves loopback and Unix sockets \
+                 only; build without the feature tiny_http",
+            ))
+        }
+        Listen::Tcp(address) => {
+            let listener = TcpListener::bind(address)?;
+            let bound = Listen::Tcp(listener.local_addr()?);
+            Ok((listener.into(), None, bound))
+        }
+        Listen::Unix(path) => {
+            let listener = match UnixListener::bind(path) {
+                Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                    remove_stale(path)?;
+                    UnixListener::bind(path)?
+                }
+                bound => bound?,
+            };
+            Ok((listener.into(), Some(SocketFile::of(path)), listen.clone()))
+        }
+    }
+}
+
+/// Counts a thread down however it ends.
+struct Counted(Arc<Shared>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        *locked(&self.0.threads) -= 1;
+        self.0.ended.notify_all();
+    }
+}
+
+fn serve(shared: &Arc<Shared>) {
+    while !shared.stopping.load(Ordering::SeqCst) {
+        // An error is the bell that ends the threads, or an accept that failed.
+        let Ok(incoming) = shared.engine.recv() else { continue };
+        shared.at_work.fetch_add(1, Ordering::Relaxed);
+        if catch_unwind(AssertUnwindSafe(|| serve_one(shared, incoming))).is_err() {
+            shared.panics.fetch_add(1, Ordering::Relaxed);
+            log::error!("a request's handler panicked");
+        }
+        shared.at_work.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn serve_one(shared: &Arc<Shared>, mut incoming: tiny_http::Request) {
+    let head = head_of(&incoming);
+    let has_body =
+        incoming.body_length().is_none_or(|length| length > 0) && has_framing(&head.headers);
+    if has_body && let Err(answer) = shared.handler.admit(&head) {
+        let Answer { status, headers, body } = answer;
+        let headers: Vec<_> =
+            headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        // A client that has gone misses nothing.
+        drop(send(incoming, status, &headers, body));
+        return;
+    }
+    let mut share = shared.budget.share();
+    match read_body(&mut incoming, shared.limits.body_bytes, &mut share) {
+        Ok(body) => {
+            shared.requests.fetch_add(1, Ordering::Relaxed);
+            let responder = Responder { incoming: Some(incoming), shared: Arc::clone(shared) };
+            shared.handler.handle(Request { head, body, share }, responder);
+        }
+        Err((status, reason)) => {
+            shared.refused.fetch_add(u64::from(status == 503), Ordering::Relaxed);
+            let body = shared.handler.refusal(status, reason);
+            drop(send(incoming, status, &[("Content-Type", "application/json")], body));
+        }
+    }
+}
+
+fn has_framing(headers: &Headers) -> bool {
+    headers.get("content-length").is_some() || headers.get("transfer-encoding").is_some()
+}
+
+fn head_of(incoming: &tiny_http::Request) -> Head {
+    let url = incoming.url();
+    let (path, query) = match url.split_once('?') {
+        Some((path, query)) => (path, Some(query.to_owned())),
+        None => (url, None),
+    };
+    let peer = incoming
+        .remote_addr()
+        .map_or(Peer::Unix, |address| Peer::Ip(address.ip().to_canonical()));
+    let fields = incoming.headers().iter();
+    Head {
+        method: incoming.method().as_str().to_owned(),
+        path: path.to_owned(),
+        query,
+        headers: fields
+            .map(|field| (field.field.as_str().as_str(), field.value.as_str()))
+            .collect(),
+        peer,
+    }
+}
+
+fn read_body(
+    incoming: &mut tiny_http::Request,
+    bytes_max: usize,
+    share: &mut Share,
+) -> Result<Vec<u8>, (u16, &'static str)> {
+    const TOO_LONG: (u16, &str) = (413, "the body is too long");
+    if incoming.body_length().is_some_and(|length| length > bytes_max) {
+        return Err(TOO_LONG);
+    }
+    let mut body = Vec::new();
+    loop {
+        let read = incoming.as_reader().take(BODY_STEP_BYTES).read_to_end(&mut body);
+        if body.len() > bytes_max {
+            return Err(TOO_LONG);
+        }
+        share.grow_to(body.len()).map_err(|Exhausted| (503, "too many bytes are buffered"))?;
+        match read {
+            Ok(0) => return Ok(body),
+            Ok(_) => (),
+            Err(_) => return Err((400, "the body broke off")),
+        }
+    }
+}
+
+fn send(
+    incoming: tiny_http::Request,
+    status: u16,
+    headers: &[(&str, &str)],
+    body: Vec<u8>,
+) -> io::Result<()> {
+    let headers = headers
+        .iter()
+        .filter(|(name, value)| response::is_sendable(name, value))
+        .filter_map(|(name, value)| {
+            tiny_http::Header::from_bytes(name.as_bytes(), value.as_bytes()).ok()
+        })
+        .collect();
+    let length = Some(body.len());
+    let status = tiny_http::StatusCode(status);
+    let answer = tiny_http::Response::new(status, headers, Cursor::new(body), length, None);
+    // Never chunks: the length is known.
+    incoming.respond(answer.with_chunked_threshold(usize::MAX))
+}
+
+/// The right to answer one request once. Dropped unanswered, it answers 500.
+pub struct Responder {
+    incoming: Option<tiny_http::Request>,
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Responder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Responder").field("incoming", &self.incoming).finish_non_exhaustive()
+    }
+}
+
+impl Responder {
+    /// Answers. `body` may come in pieces; its length is their sum.
+    ///
+    /// # Errors
+    /// The client has gone. Nothing is left to be done.
+    pub fn respond(
+        mut self,
+        status: u16,
+        headers: &[(&str, &str)],
+        body: &[&[u8]],
+    ) -> io::Result<()> {
+        self.answer(status, headers, body.concat())
+    }
+
+    /// As [`Responder::respond`]: tiny_http decides itself when a connection ends.
+    ///
+    /// # Errors
+    /// As [`Responder::respond`].
+    pub fn respond_and_close(
+        self,
+        status: u16,
+        headers: &[(&str, &str)],
+        body: &[&[u8]],
+    ) -> io::Result<()> {
+        self.respond(status, headers, body)
+    }
+
+    /// Begins an answer that is sent when it is finished.
+    ///
+    /// # Errors
+    /// None.
+    pub fn open(self, status: u16, headers: &[(&str, &str)]) -> io::Result<OpenResponse> {
+        let headers =
+            headers.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let share = self.shared.budget.share();
+        Ok(OpenResponse { inner: self, status, headers, body: Vec::new(), share })
+    }
+
+    /// Answers 405: tiny_http lets no connection go.
+    ///
+    /// # Errors
+    /// Always [`ErrorKind::Unsupported`]. Nothing is left to be done.
+    pub fn into_stream(
+        mut self,
+        _status: u16,
+        _headers: &[(&str, &str)],
+        _first: &[u8],
+    ) -> io::Result<Stream> {
+        let body = self.shared.handler.refusal(405, "this build serves no streams");
+        self.answer(405, &[("Content-Type", "application/json"), ("Allow", "POST")], body)?;
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    /// A descriptor that reports nothing.
+    pub fn client(&self) -> ClientWatch {
+        let silent: Arc<Bell> = Arc::clone(&self.shared.silent);
+        silent
+    }
+
+    /// Always false: tiny_http does not say.
+    pub fn client_gone(&self) -> bool {
+        false
+    }
+
+    fn answer(
+        &mut self,
+        status: u16,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> io::Result<()> {
+        let incoming = self.incoming.take().ok_or(ErrorKind::NotConnected)?;
+        send(incoming, status, headers, body)
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        if self.incoming.is_some() {
+            let refusal =
+                || self.shared.handler.refusal(500, "the request was left unanswered");
+            let body = catch_unwind(AssertUnwindSafe(refusal)).unwrap_or_default();
+            // A client that has gone misses nothing.
+            drop(self.answer(500, &[("Content-Type", "application/json")], body));
+        }
+    }
+}
+
+/// An answer that is being collected. Dropped without [`OpenResponse::finish`], it is a 500.
+#[derive(Debug)]
+pub struct OpenResponse {
+    inner: Responder,
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+    share: Share,
+}
+
+impl OpenResponse {
+    /// Adds to the body.
+    ///
+    /// # Errors
+    /// Too many bytes are buffered.
+    pub fn write(&mut self, pieces: &[&[u8]]) -> io::Result<()> {
+        let bytes: usize = pieces.iter().map(|piece| piece.len()).sum();
+        self.share
+            .grow_to(self.body.len() + bytes)
+            .map_err(|Exhausted| io::Error::from(ErrorKind::OutOfMemory))?;
+        pieces.iter().for_each(|piece| self.body.extend_from_slice(piece));
+        Ok(())
+    }
+
+    /// Sends the whole answer.
+    ///
+    /// # Errors
+    /// The client has gone.
+    pub fn finish(mut self) -> io::Result<()> {
+        let headers: Vec<_> =
+            self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        self.inner.answer(self.status, &headers, std::mem::take(&mut self.body))
+    }
+
+    /// A descriptor that reports nothing.
+    pub fn client(&self) -> ClientWatch {
+        self.inner.client()
+    }
+}
+
+/// A server at work. Dropping it waits for its threads.
+pub struct Running {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<Joined>>,
+    _file: Option<SocketFile>,
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").field("counters", &self.counters()).finish_non_exhaustive()
+    }
+}
+
+impl Running {
+    /// What the server is doing. Of its connections tiny_http tells nothing, so those counted
+    /// are requests in work.
+    pub fn counters(&self) -> Counters {
+        let shared = &self.shared;
+        Counters {
+            open: shared.at_work.load(Ordering::Relaxed),
+            threads: *locked(&shared.threads),
+            buffered_bytes: shared.budget.taken(),
+            refused: shared.refused.load(Ordering::Relaxed),
+            requests: shared.requests.load(Ordering::Relaxed),
+            panics: shared.panics.load(Ordering::Relaxed),
+            ..Counters::default()
+        }
+    }
+
+    /// Lets requests in work be answered, serves no more, and waits until `deadline`. True
+    /// when none is left.
+    pub fn drain(&self, deadline: Instant) -> bool {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        let mut threads = locked(&self.shared.threads);
+        // Each bell ends one thread's wait.
+        (0..*threads).for_each(|_| self.shared.engine.unblock());
+        while *threads > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let waited = self.shared.ended.wait_timeout(threads, left);
+            threads = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let all_ended = self.drain(Instant::now() + CUT_GRACE);
+        let joined = std::mem::take(&mut *locked(&self.threads));
+        if !all_ended {
+            log::warn!("handlers still at work were left behind at the stop");
+            joined.into_iter().filter(|thread| !thread.is_finished()).for_each(Joined::detach);
+        }
+    }
+}

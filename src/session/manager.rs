@@ -125,7 +125,6 @@ impl Manager {
                 }
             }
             Command::Tell { server, event } => self.table.tell(&server, &event),
-            Command::CloseStreams => self.table.close_streams(),
             Command::Alive { reply } => reply.send(()),
         }
     }

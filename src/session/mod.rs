@@ -203,7 +203,6 @@ enum Command {
     Attach { id: SessionId, stream: Arc<dyn EventSink>, reply: Reply<bool> },
     Close { id: SessionId, reply: Option<Reply<()>> },
     Tell { server: ServerName, event: Arc<[u8]> },
-    CloseStreams,
     Alive { reply: Reply<()> },
 }
 
@@ -302,14 +301,6 @@ impl Sessions {
     /// The inbox is full.
     pub fn notify(&self, server: ServerName, event: Arc<[u8]>) -> Result<(), CallError> {
         self.tell(Command::Tell { server, event })
-    }
-
-    /// Closes every session's streams, for the end of the process.
-    ///
-    /// # Errors
-    /// The inbox is full.
-    pub fn close_streams(&self) -> Result<(), CallError> {
-        self.tell(Command::CloseStreams)
     }
 
     /// Whether the session thread answers.

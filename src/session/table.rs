@@ -123,14 +123,6 @@ impl Table {
         }
     }
 
-    pub(super) fn close_streams(&mut self) {
-        for entry in self.entries.values_mut() {
-            for stream in entry.streams.drain(..) {
-                stream.close();
-            }
-        }
-    }
-
     /// Ends what is idle, and HTTP+SSE sessions whose stream has ended; gives their ids.
     pub(super) fn sweep(&mut self, now: Instant) -> Vec<SessionId> {
         let idle = self.bounds.idle;

@@ -5,13 +5,59 @@
 //! upstream (connecting, reading its lists, restarting its child) is done by its supervisor's
 //! thread, which tells of it by [`Event`]s.
 
-use std::time::{Duration, SystemTime};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant, SystemTime};
+use std::{fmt, io};
 
-use crate::error::Stage;
+use crossbeam_channel::Sender;
+use ureq::unversioned::transport::RustlsConnector;
+
+use crate::config::{HttpKind, HttpTarget, Target, UpstreamConfig};
+use crate::error::{CallError, Stage};
+use crate::limits::Limits;
+use crate::protocol::call::{CallSink, Outcome, Outgoing};
 use crate::protocol::legacy::Initialized;
 use crate::protocol::raw::Raw;
 use crate::protocol::revision::Revision;
 use crate::protocol::server_name::ServerName;
+use crate::thread::{Joined, spawn};
+use crate::wait::Wait;
+
+use auto::Auto;
+use child::StderrRing;
+use exchange::Lane;
+use http::HttpCore;
+use http_sse::HttpSse;
+use link::{Core, Link};
+use resolve::Names;
+use slots::{Budget, Slots};
+use stdio::Stdio;
+use streamable_http::StreamableHttp;
+use supervisor::{Supervisor, Vitals};
+use unusable::Unusable;
+
+mod auto;
+mod child;
+mod connection;
+mod control;
+mod correlation;
+mod door;
+mod exchange;
+mod http;
+mod http_sse;
+mod inbox;
+mod link;
+mod listening;
+mod pipes;
+mod resolve;
+mod slots;
+mod stdio;
+mod streamable_http;
+mod supervisor;
+mod transport;
+mod unusable;
 
 /// What a supervisor tells.
 #[derive(Debug)]
@@ -91,47 +137,206 @@ pub struct Status {
     /// The last lines of its standard error.
     pub stderr: Vec<String>,
 }
-/// stub
-#[derive(Debug)]
-pub struct Upstreams;
-/// stub
-#[derive(Debug)]
-pub struct Upstream;
-#[allow(missing_docs)]
-impl Upstreams {
-    pub fn start(
-        _: Vec<crate::config::UpstreamConfig>,
-        _: std::sync::Arc<crate::limits::Limits>,
-        _: crossbeam_channel::Sender<Event>,
-    ) -> std::io::Result<Upstreams> {
-        Ok(Upstreams)
-    }
-    pub fn get(&self, _: &ServerName) -> Option<&std::sync::Arc<Upstream>> {
-        None
-    }
-    pub fn iter(&self) -> impl Iterator<Item = &std::sync::Arc<Upstream>> {
-        std::iter::empty()
-    }
-    pub fn interrupt(&self) {}
-    pub fn kill(&self) {}
+
+/// One upstream: what a call's thread enters through.
+pub struct Upstream {
+    core: Arc<Core>,
+    link: Arc<dyn Link>,
+    slots: Slots<Lane>,
+    /// Shared by all upstreams.
+    budget: Arc<Budget>,
+    vitals: Arc<Vitals>,
+    stderr: Arc<StderrRing>,
 }
-#[allow(missing_docs)]
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upstream").field("name", self.name()).finish_non_exhaustive()
+    }
+}
+
 impl Upstream {
+    /// Its key in the configuration.
     pub fn name(&self) -> &ServerName {
-        loop {}
+        self.core.name()
     }
-    pub fn config(&self) -> &crate::config::UpstreamConfig {
-        loop {}
+
+    /// How it was configured.
+    pub fn config(&self) -> &UpstreamConfig {
+        &self.core.config
     }
+
+    /// Sends a request and waits for its answer on the caller's thread, holding one of the
+    /// bounded slots. Opens the upstream's session if there is none. Progress of this call goes
+    /// to `sink` and lets the call's timeout start anew.
+    ///
+    /// # Errors
+    /// A bound was reached, the wait ended first, or the upstream failed; what broke off midway
+    /// is never sent a second time unless that does no harm.
     pub fn request(
         &self,
-        _: &crate::protocol::call::Outgoing<'_>,
-        _: &std::sync::Arc<crate::wait::Wait>,
-        _: &mut dyn crate::protocol::call::CallSink,
-    ) -> Result<crate::protocol::call::Outcome, crate::error::CallError> {
-        loop {}
+        outgoing: &Outgoing<'_>,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Result<Outcome, CallError> {
+        let failed =
+            |trouble: connection::Trouble| trouble.into_error(self.name(), outgoing.method);
+        let _place = self.budget.enter().map_err(failed)?;
+        let tick = self.core.limits.heartbeat;
+        let mut slot = self.slots.take(wait, tick, &mut || sink.silence()).map_err(failed)?;
+        let began = Instant::now();
+        let outcome = self.link.request(slot.get(), outgoing, wait, sink);
+        drop(slot);
+        if outcome.is_ok() {
+            self.vitals.lock().latency = Some(began.elapsed());
+        }
+        outcome.map_err(failed)
     }
+
+    /// How it is at present.
     pub fn status(&self) -> Status {
-        loop {}
+        let (in_flight, waiting) = self.slots.counts();
+        let vitals = self.vitals.lock();
+        let initialized = vitals.initialized.as_ref();
+        Status {
+            state: vitals.state.state(),
+            transport: self.link.transport(),
+            revision: initialized.map(|it| it.revision),
+            server_info: initialized.and_then(|it| it.server_info.clone()),
+            last_failure: vitals.last_failure.clone(),
+            latency: vitals.latency,
+            in_flight,
+            waiting,
+            restarts: vitals.opened.saturating_sub(1),
+            stderr: self.stderr.lines(),
+        }
+    }
+}
+
+/// All upstreams by name. Dropping it ends their sessions and children, and waits for that, in
+/// bounded time.
+pub struct Upstreams {
+    by_name: BTreeMap<ServerName, Arc<Upstream>>,
+    /// Joined when the upstreams were told to stop.
+    supervisors: Vec<Joined>,
+    hurry: Arc<AtomicBool>,
+}
+
+impl fmt::Debug for Upstreams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.by_name.keys()).finish()
+    }
+}
+
+impl Upstreams {
+    /// Starts to make contact with every upstream, and returns at once. What comes of it is told
+    /// by `events`.
+    ///
+    /// # Errors
+    /// The process has no thread or descriptor left.
+    pub fn start(
+        configs: Vec<UpstreamConfig>,
+        limits: Arc<Limits>,
+        events: Sender<Event>,
+    ) -> io::Result<Upstreams> {
+        let shared = Shared {
+            names: Names::start()?,
+            tls: Arc::new(RustlsConnector::default()),
+            budget: Arc::new(Budget::new(limits.connections)),
+            limits,
+            hurry: Arc::default(),
+        };
+        // Dropped on the way out if a later one cannot be started.
+        let mut upstreams = Upstreams {
+            by_name: BTreeMap::new(),
+            supervisors: Vec::new(),
+            hurry: shared.hurry.clone(),
+        };
+        for (index, config) in configs.into_iter().enumerate() {
+            let upstream = Arc::new(shared.upstream(config, index)?);
+            let supervisor = Supervisor {
+                core: upstream.core.clone(),
+                link: upstream.link.clone(),
+                vitals: upstream.vitals.clone(),
+                events: events.clone(),
+                lane: Lane::default(),
+            };
+            let thread = spawn(&upstream.core.thread_name("sup"), move || supervisor.run())?;
+            upstreams.supervisors.push(thread);
+            upstreams.by_name.insert(upstream.name().clone(), upstream);
+        }
+        Ok(upstreams)
+    }
+
+    /// The upstream of that name.
+    pub fn get(&self, name: &ServerName) -> Option<&Arc<Upstream>> {
+        self.by_name.get(name)
+    }
+
+    /// All of them, sorted by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.by_name.values()
+    }
+
+    /// Ends every call that still waits or reads; from here on there are no others.
+    pub fn interrupt(&self) {
+        for upstream in self.iter() {
+            upstream.slots.interrupt();
+        }
+    }
+
+    /// What makes the end a quick one once it is set: children are killed instead of asked.
+    pub fn hurry(&self) -> Arc<AtomicBool> {
+        self.hurry.clone()
+    }
+}
+
+impl Drop for Upstreams {
+    fn drop(&mut self) {
+        self.interrupt();
+        for upstream in self.iter() {
+            upstream.core.nudge.stop();
+        }
+        // Each ends its own session or child meanwhile, so this takes as long as the slowest.
+        self.supervisors.clear();
+    }
+}
+
+/// What all upstreams share.
+struct Shared {
+    names: Arc<Names>,
+    tls: Arc<RustlsConnector>,
+    budget: Arc<Budget>,
+    limits: Arc<Limits>,
+    hurry: Arc<AtomicBool>,
+}
+
+impl Shared {
+    fn upstream(&self, config: UpstreamConfig, index: usize) -> io::Result<Upstream> {
+        let target = config.target.clone();
+        let hurry = self.hurry.clone();
+        let core = Arc::new(Core::new(config, self.limits.clone(), index, hurry)?);
+        let stderr = Arc::new(StderrRing::new(self.limits.child_stderr_lines));
+        let link: Arc<dyn Link> = match target {
+            Target::Stdio(target) => Arc::new(Stdio::new(core.clone(), target, stderr.clone())),
+            Target::Http(target) => self.http(&core, &target),
+        };
+        let slots =
+            Slots::new(core.name().clone(), core.config.max_in_flight, core.config.max_waiting);
+        let (budget, vitals) = (self.budget.clone(), Arc::default());
+        Ok(Upstream { core, link, slots, budget, vitals, stderr })
+    }
+
+    fn http(&self, core: &Arc<Core>, target: &HttpTarget) -> Arc<dyn Link> {
+        let http = HttpCore::new(core.clone(), target, self.names.clone(), &self.tls);
+        let http = match http {
+            Ok(http) => Arc::new(http),
+            Err(what) => return Arc::new(Unusable(what)),
+        };
+        match target.kind {
+            HttpKind::StreamableHttp => Arc::new(StreamableHttp::new(http)),
+            HttpKind::HttpSse => Arc::new(HttpSse::new(http)),
+            HttpKind::Auto => Arc::new(Auto::new(http)),
+        }
     }
 }

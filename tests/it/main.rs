@@ -12,11 +12,16 @@ mod children;
 mod cli;
 mod config_files;
 mod conversations;
+#[cfg(not(feature = "tiny_http"))]
 mod event_stream;
 mod exit_codes;
+#[cfg(not(feature = "tiny_http"))]
 mod http_engine;
+#[cfg(not(feature = "tiny_http"))]
 mod http_hostile;
 mod http_sse;
+#[cfg(feature = "tiny_http")]
+mod http_tiny;
 mod keys;
 mod names;
 mod passing_through;

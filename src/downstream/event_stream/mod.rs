@@ -54,6 +54,8 @@ struct Queue {
     events: VecDeque<Arc<[u8]>>,
     /// Bytes of all but the first.
     bytes_behind: usize,
+    /// The client takes nothing at the moment.
+    stalled: bool,
     /// Ends when empty.
     closing: bool,
     /// Has ended, or shall at once.
@@ -61,6 +63,14 @@ struct Queue {
 }
 
 impl Queue {
+    /// A queue that the hub has not come to yet says nothing of its client: a notice that is
+    /// followed at once by a large result must not cost the client its stream.
+    fn has_room(&self, bytes: usize, bytes_max: usize) -> bool {
+        self.events.is_empty()
+            || self.bytes_behind + bytes <= bytes_max
+            || (!self.stalled && self.bytes_behind <= bytes_max)
+    }
+
     fn push(&mut self, event: Arc<[u8]>) {
         if !self.events.is_empty() {
             self.bytes_behind += event.len();
@@ -302,8 +312,8 @@ impl fmt::Debug for StreamHandle {
 
 impl StreamHandle {
     /// Queues an event, written as it is. Never waits. An event of any size may be the first
-    /// in the queue; behind it `limits.stream_queue_bytes` may wait, and a client for whom
-    /// more would wait is dropped.
+    /// in the queue; behind it `limits.stream_queue_bytes` may wait, and a client that takes
+    /// nothing while more would wait is dropped.
     ///
     /// # Errors
     /// The stream has ended, or did by this event.
@@ -317,7 +327,7 @@ impl StreamHandle {
                 return Err(Gone);
             }
             let bytes_max = self.hub.limits.stream_queue_bytes;
-            let fits = queue.events.is_empty() || queue.bytes_behind + event.len() <= bytes_max;
+            let fits = queue.has_room(event.len(), bytes_max);
             if fits {
                 queue.push(event);
             } else {

@@ -212,6 +212,7 @@ impl Worker {
                 Ok(false) => break entry.next_when_idle(),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     entry.stalled_since.get_or_insert_with(Instant::now);
+                    entry.client.queue().stalled = true;
                     break Next::Stays;
                 }
                 Err(_) => break Next::Ends,
@@ -281,7 +282,10 @@ impl Entry {
     /// Writes what the kernel takes at once; false when nothing waits.
     fn write_some(&mut self) -> io::Result<bool> {
         let events: Vec<Arc<[u8]>> = {
-            let queue = self.client.queue();
+            let mut queue = self.client.queue();
+            // Until the kernel says otherwise: what the client has taken meanwhile is not
+            // known yet.
+            queue.stalled = false;
             queue.events.iter().take(WRITE_EVENTS_MAX).cloned().collect()
         };
         if events.is_empty() {

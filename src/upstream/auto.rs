@@ -1,0 +1,109 @@
+//! An upstream whose transport is found out: Streamable HTTP first, then HTTP+SSE (2025-11-25,
+//! basic/transports, Backwards Compatibility). What was found holds until it fails.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Instant;
+
+use crate::protocol::call::{CallSink, Outcome, Outgoing};
+use crate::wait::Wait;
+
+use super::connection::Trouble;
+use super::exchange::Lane;
+use super::http::HttpCore;
+use super::http_sse::HttpSse;
+use super::link::{Link, Opened};
+use super::streamable_http::StreamableHttp;
+
+const UNKNOWN: u8 = 0;
+const STREAMABLE_HTTP: u8 = 1;
+const HTTP_SSE: u8 = 2;
+
+/// Both transports, and which one it is.
+pub(super) struct Auto {
+    streamable: StreamableHttp,
+    sse: HttpSse,
+    found: AtomicU8,
+}
+
+impl Auto {
+    pub(super) fn new(http: Arc<HttpCore>) -> Auto {
+        Auto {
+            streamable: StreamableHttp::new(http.clone()),
+            sse: HttpSse::new(http),
+            found: AtomicU8::new(UNKNOWN),
+        }
+    }
+
+    fn found(&self) -> Option<&dyn Link> {
+        match self.found.load(Ordering::Acquire) {
+            STREAMABLE_HTTP => Some(&self.streamable),
+            HTTP_SSE => Some(&self.sse),
+            _ => None,
+        }
+    }
+
+    /// The transport that the upstream speaks; its session is open afterwards.
+    fn find(&self, lane: &mut Lane, wait: &Arc<Wait>) -> Result<&dyn Link, Trouble> {
+        if let Some(found) = self.found() {
+            return Ok(found);
+        }
+        let refused = match self.streamable.open(lane, wait) {
+            Ok(_) => {
+                self.found.store(STREAMABLE_HTTP, Ordering::Release);
+                return Ok(&self.streamable);
+            }
+            Err(trouble) if self.streamable.hints_at_http_sse() => trouble,
+            Err(trouble) => return Err(trouble),
+        };
+        match self.sse.open(lane, wait) {
+            Ok(_) => {
+                self.found.store(HTTP_SSE, Ordering::Release);
+                Ok(&self.sse)
+            }
+            Err(trouble) => {
+                let message = format!(
+                    "as Streamable HTTP: {}; as HTTP+SSE: {}",
+                    refused.message, trouble.message
+                );
+                Err(Trouble { message, ..trouble })
+            }
+        }
+    }
+}
+
+impl Link for Auto {
+    fn open(&self, lane: &mut Lane, wait: &Arc<Wait>) -> Result<Opened, Trouble> {
+        self.find(lane, wait)?.open(lane, wait)
+    }
+
+    fn request(
+        &self,
+        lane: &mut Lane,
+        outgoing: &Outgoing<'_>,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Result<Outcome, Trouble> {
+        self.find(lane, wait)?.request(lane, outgoing, wait, sink)
+    }
+
+    fn forget(&self, generation: u64) {
+        if let Some(found) = self.found() {
+            found.forget(generation);
+        }
+    }
+
+    fn backing_off(&self, _: &Trouble, _: Instant) {
+        // It may speak another transport when it is back.
+        self.found.store(UNKNOWN, Ordering::Release);
+    }
+
+    fn close(&self) {
+        self.streamable.close();
+        self.sse.close();
+    }
+
+    fn transport(&self) -> &'static str {
+        self.found().map_or("auto", |found| found.transport())
+    }
+}

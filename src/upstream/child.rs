@@ -1,0 +1,315 @@
+//! One child process: its start, its pipes, and its end. It has a process group of its own, so
+//! that whatever it starts ends with it.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::event::PollFlags;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid,
+};
+
+use crate::config::StdioTarget;
+use crate::error::Stage;
+use crate::limits::{CHILD_EXIT_SEEN, CHILD_GRACE, CHILD_OUTBOX_MESSAGES_MAX};
+use crate::protocol::call::CallSink;
+use crate::protocol::jsonrpc::RpcError;
+use crate::protocol::raw::{Raw, on_one_line};
+use crate::thread::spawn;
+use crate::wait::Wait;
+
+use super::connection::{Kind, Trouble};
+use super::http::StreamThread;
+use super::inbox::Inboxes;
+use super::link::{Core, NEVER};
+use super::pipes;
+
+/// What every child gets from our own environment; the rest is configured.
+const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
+/// Between two looks at a child that should end: whether it must end at once meanwhile, and
+/// whether it has, where the kernel cannot report that.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The last lines of a child's standard error.
+pub(super) struct StderrRing {
+    lines: Mutex<VecDeque<String>>,
+    max: usize,
+}
+
+impl StderrRing {
+    pub(super) fn new(max: usize) -> StderrRing {
+        StderrRing { lines: Mutex::default(), max }
+    }
+
+    pub(super) fn push(&self, line: String) {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() >= self.max {
+            lines.pop_front();
+        }
+        if self.max > 0 {
+            lines.push_back(line);
+        }
+    }
+
+    pub(super) fn lines(&self) -> Vec<String> {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().cloned().collect()
+    }
+}
+
+/// A child that was started.
+pub(super) struct Child {
+    pub(super) link: Arc<ChildLink>,
+    process: Mutex<Option<Running>>,
+}
+
+/// What only the end of the child takes apart.
+struct Running {
+    process: std::process::Child,
+    writer: StreamThread,
+    readers: Vec<StreamThread>,
+}
+
+/// What the child's threads and the calls share.
+pub(super) struct ChildLink {
+    pub(super) core: Arc<Core>,
+    pub(super) inboxes: Inboxes,
+    outbox: Mutex<VecDeque<String>>,
+    /// What the writing thread waits on.
+    pub(super) writer: Arc<Wait>,
+    /// Its output has ended.
+    pub(super) at_end: AtomicBool,
+    lost: Mutex<Option<Trouble>>,
+    pid: Pid,
+    /// Readable once the child has ended; old kernels have none.
+    pidfd: Option<OwnedFd>,
+}
+
+impl Child {
+    /// Starts the child and the threads of its pipes.
+    pub(super) fn start(
+        core: &Arc<Core>,
+        target: &StdioTarget,
+        stderr: &Arc<StderrRing>,
+    ) -> Result<Arc<Child>, Trouble> {
+        let failed = |error: std::io::Error| {
+            let what = format!("cannot start {:?}: {error}", target.command);
+            Trouble::new(Kind::Broke, Stage::Spawn, what)
+        };
+        let writer = Wait::plain(NEVER).map_err(failed)?;
+        let mut process = command(target).and_then(|mut it| it.spawn()).map_err(failed)?;
+        let pipes = (process.stdin.take(), process.stdout.take(), process.stderr.take());
+        let (Some(stdin), Some(stdout), Some(errors)) = pipes else {
+            // All three were asked for, so this cannot be; but no child may be left behind.
+            process.kill().and_then(|()| process.wait().map(drop)).ok();
+            return Err(failed(std::io::ErrorKind::BrokenPipe.into()));
+        };
+        let pid = Pid::from_child(&process);
+        let link = Arc::new(ChildLink {
+            core: core.clone(),
+            inboxes: Inboxes::default(),
+            outbox: Mutex::default(),
+            writer: writer.clone(),
+            at_end: AtomicBool::new(false),
+            lost: Mutex::new(None),
+            pid,
+            pidfd: pidfd_open(pid, PidfdFlags::empty()).ok(),
+        });
+        let mut running = Running {
+            process,
+            writer: StreamThread { wait: writer, thread: None },
+            readers: Vec::with_capacity(2),
+        };
+        let started = (|| {
+            let mine = link.clone();
+            let thread = spawn(&core.thread_name("out"), move || pipes::write(&mine, stdin))?;
+            running.writer.thread = Some(thread);
+            let (mine, wait) = (link.clone(), Wait::plain(NEVER)?);
+            let reader = wait.clone();
+            let thread =
+                spawn(&core.thread_name("in"), move || pipes::read(&mine, stdout, &reader))?;
+            running.readers.push(StreamThread { wait, thread: Some(thread) });
+            let (ring, wait) = (stderr.clone(), Wait::plain(NEVER)?);
+            let (reader, name) = (wait.clone(), core.name().clone());
+            let thread = spawn(&core.thread_name("err"), move || {
+                pipes::keep_errors(&name, errors, &reader, &ring);
+            })?;
+            running.readers.push(StreamThread { wait, thread: Some(thread) });
+            Ok(())
+        })();
+        let child = Arc::new(Child { link, process: Mutex::new(Some(running)) });
+        started.map_err(|error| {
+            child.end();
+            failed(error)
+        })?;
+        Ok(child)
+    }
+
+    /// Sends a request and waits for its answer.
+    pub(super) fn call(
+        &self,
+        id: u64,
+        text: String,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Result<Result<Raw, RpcError>, Trouble> {
+        let waiting = self.link.inboxes.enter(id, wait)?;
+        self.say(text)?;
+        waiting.answer(wait, self.link.core.limits.heartbeat, sink)
+    }
+
+    /// Sends a message that wants no answer.
+    pub(super) fn say(&self, text: String) -> Result<(), Trouble> {
+        self.link.say(text)
+    }
+
+    /// Why the child cannot be used any more, if so.
+    pub(super) fn death(&self) -> Option<Trouble> {
+        self.link.lost().clone()
+    }
+
+    /// Ends the child and everything it started, and waits for that; at most twice
+    /// `CHILD_GRACE`.
+    pub(super) fn end(&self) {
+        let running = self.process.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Running { mut process, writer, readers }) = running else { return };
+        // With its thread, the child's standard input is closed: the polite way to say it.
+        drop(writer);
+        let link = &self.link;
+        if !link.wait_for_exit(CHILD_GRACE) {
+            kill_process_group(link.pid, Signal::TERM).ok();
+            link.wait_for_exit(CHILD_GRACE);
+        }
+        // Before it is reaped, so that its number cannot belong to anybody else by then. Also
+        // for a child that has ended, because what it started may not have.
+        kill_process_group(link.pid, Signal::KILL).ok();
+        process.wait().ok();
+        drop(readers);
+        link.lose("it was ended");
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl ChildLink {
+    fn outbox(&self) -> MutexGuard<'_, VecDeque<String>> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lost(&self) -> MutexGuard<'_, Option<Trouble>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a message into the queue of those to be written.
+    pub(super) fn say(&self, text: String) -> Result<(), Trouble> {
+        let mut line = match on_one_line(&text) {
+            std::borrow::Cow::Borrowed(_) => text,
+            std::borrow::Cow::Owned(line) => line,
+        };
+        line.push('\n');
+        {
+            let mut outbox = self.outbox();
+            if outbox.len() >= CHILD_OUTBOX_MESSAGES_MAX {
+                let what = format!(
+                    "{CHILD_OUTBOX_MESSAGES_MAX} messages wait to be written to {}",
+                    self.core.name()
+                );
+                return Err(Trouble::new(Kind::Overloaded, Stage::Send, what));
+            }
+            outbox.push_back(line);
+        }
+        self.writer.bell().ring();
+        Ok(())
+    }
+
+    /// The next line to be written.
+    pub(super) fn next_line(&self) -> Option<String> {
+        self.outbox().pop_front()
+    }
+
+    /// What is readable once the child has ended.
+    pub(super) fn pidfd(&self) -> Option<&OwnedFd> {
+        self.pidfd.as_ref()
+    }
+
+    /// How the child ended, if it has; it is not reaped by that.
+    pub(super) fn exit(&self) -> Option<String> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        let status = waitid(WaitId::Pid(self.pid), options).ok()??;
+        if let Some(code) = status.exit_status() {
+            return Some(format!("it exited with status {code}"));
+        }
+        let signal = status.terminating_signal()?;
+        Some(format!("it was ended by signal {signal}"))
+    }
+
+    /// Waits for the child's end; false if it has not come by then.
+    pub(super) fn wait_for_exit(&self, patience: Duration) -> bool {
+        let Ok(wait) = Wait::plain(patience) else { return self.exit().is_some() };
+        let fd = self.pidfd.as_ref().map(|fd| (fd.as_fd(), PollFlags::IN));
+        loop {
+            if self.exit().is_some() {
+                return true;
+            }
+            let hurry = self.core.hurry.load(Ordering::Relaxed);
+            if hurry || wait.until(fd, Some(LOOK_INTERVAL)).is_err() {
+                return self.exit().is_some();
+            }
+        }
+    }
+
+    /// The child is no longer of use: says why, fails its calls, and tells the supervisor.
+    pub(super) fn lose(&self, otherwise: &str) {
+        let message = self.exit().unwrap_or_else(|| otherwise.to_owned());
+        let trouble = {
+            let mut lost = self.lost();
+            let new = || Trouble::new(Kind::Broke, Stage::Read, message);
+            lost.get_or_insert_with(new).clone()
+        };
+        self.inboxes.lose(&trouble);
+        self.core.nudge.idle.bell().ring();
+    }
+
+    /// [`ChildLink::lose`], after the child has had a moment to end, so that its exit is told.
+    pub(super) fn lose_soon(&self, otherwise: &str) {
+        self.wait_for_exit(CHILD_EXIT_SEEN);
+        self.lose(otherwise);
+    }
+
+    pub(super) fn note_end(&self) {
+        self.at_end.store(true, Ordering::Release);
+        self.writer.bell().ring();
+    }
+}
+
+fn command(target: &StdioTarget) -> std::io::Result<Command> {
+    let mut command = if target.command == "trunkline" {
+        Command::new(std::env::current_exe()?)
+    } else {
+        Command::new(&target.command)
+    };
+    command.args(&target.args).env_clear();
+    for name in INHERITED {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    for (name, value) in &target.env {
+        command.env(name, value.expose());
+    }
+    if let Some(cwd) = &target.cwd {
+        command.current_dir(cwd);
+    }
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.process_group(0);
+    Ok(command)
+}

@@ -1,0 +1,116 @@
+//! What the gateway says besides its calls: cancellations, and answers to an upstream's own
+//! requests. It never takes a slot, never keeps a call waiting, and is dropped when it cannot be
+//! delivered soon.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use ureq::http::{HeaderMap, Method, Uri};
+
+use crate::limits::{CONTROL_LANES_MAX, CONTROL_QUEUE_MESSAGES_MAX, CONTROL_TIMEOUT};
+use crate::thread::{Joined, spawn};
+use crate::wait::{Interrupted, Wait};
+
+use super::connection::Trouble;
+use super::exchange::{AgentFactory, Ask, Lane};
+
+/// One message on its way.
+pub(super) struct Message {
+    pub(super) uri: Uri,
+    pub(super) headers: Arc<HeaderMap>,
+    pub(super) body: String,
+}
+
+/// The control lane of one upstream. Its threads start with the first message.
+pub(super) struct Control {
+    name: String,
+    factory: AgentFactory,
+    messages: Receiver<Message>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    queue: Option<Sender<Message>>,
+    workers: Vec<Joined>,
+    /// What the workers wait on at present.
+    waits: Vec<Arc<Wait>>,
+    stopped: bool,
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Control {
+    pub(super) fn new(name: String, factory: AgentFactory) -> Control {
+        let (queue, messages) = bounded(CONTROL_QUEUE_MESSAGES_MAX);
+        let state = State { queue: Some(queue), ..State::default() };
+        Control { name, factory, messages, state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Sends a message some time soon, if that is possible.
+    pub(super) fn send(&self, message: Message) {
+        let mut state = lock(&self.state);
+        let Some(queue) = &state.queue else { return };
+        if let Err(TrySendError::Full(_)) = queue.try_send(message) {
+            log::warn!(target: "upstream", "too many control messages wait: one is dropped");
+        }
+        let wanted = !queue.is_empty() && state.workers.len() < CONTROL_LANES_MAX;
+        if wanted || state.workers.is_empty() {
+            let (factory, messages) = (self.factory.clone(), self.messages.clone());
+            let shared = self.state.clone();
+            let worker = spawn(&self.name, move || run(&factory, &messages, &shared));
+            state.workers.extend(worker.ok());
+        }
+    }
+
+    /// Ends the threads; what waits is not sent any more.
+    pub(super) fn close(&self) {
+        let workers = {
+            let mut state = lock(&self.state);
+            state.queue = None;
+            state.stopped = true;
+            state.waits.iter().for_each(|wait| wait.interrupt(Interrupted::Stopping));
+            std::mem::take(&mut state.workers)
+        };
+        drop(workers);
+    }
+}
+
+fn run(factory: &AgentFactory, messages: &Receiver<Message>, state: &Mutex<State>) {
+    let mut lane = Lane::default();
+    while let Ok(message) = messages.recv() {
+        let Ok(wait) = Wait::plain(CONTROL_TIMEOUT) else { continue };
+        {
+            let mut state = lock(state);
+            if state.stopped {
+                return;
+            }
+            state.waits.push(wait.clone());
+        }
+        if let Err(trouble) = deliver(&mut lane, factory, &message, &wait) {
+            lane.reset();
+            log::debug!(target: "upstream", "a control message failed: {}", trouble.message);
+        }
+        lock(state).waits.retain(|other| !Arc::ptr_eq(other, &wait));
+    }
+}
+
+fn deliver(
+    lane: &mut Lane,
+    factory: &AgentFactory,
+    message: &Message,
+    wait: &Arc<Wait>,
+) -> Result<(), Trouble> {
+    let ask = Ask {
+        method: &Method::POST,
+        uri: &message.uri,
+        headers: &message.headers,
+        body: Some(&message.body),
+    };
+    let mut answer = lane.client(factory).run(wait, ask, &mut || ())?;
+    // Read so that the connection can be used again; what it says does not matter.
+    answer.read_to_end(crate::limits::UPSTREAM_DRAIN_BYTES_MAX, "a bound", &mut || ())?;
+    Ok(())
+}

@@ -1,0 +1,311 @@
+//! One HTTP exchange with an upstream: a request, the head of its answer, and the answer's body
+//! piece by piece; every failure as a [`Trouble`] that says how far it came.
+
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ureq::http::{HeaderMap, Method, Request, Uri};
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::unversioned::transport::RustlsConnector;
+use ureq::{Agent, BodyReader, Error};
+
+use crate::config::HttpTarget;
+use crate::error::Stage;
+use crate::limits::{UPSTREAM_BUFFER_BYTES, UPSTREAM_DRAIN_BYTES_MAX, UPSTREAM_IDLE_MAX};
+use crate::wait::Wait;
+
+use super::connection::{Kind, Trouble};
+use super::resolve::{AgentResolver, Names};
+use super::transport::{Dial, Watch};
+
+/// Makes Agents for one upstream, each with a connection of its own.
+#[derive(Clone)]
+pub(super) struct AgentFactory {
+    config: ureq::config::Config,
+    tls: Arc<RustlsConnector>,
+    names: Arc<Names>,
+    connect_timeout: Duration,
+    tick: Duration,
+}
+
+impl AgentFactory {
+    /// # Errors
+    /// The proxy's URL or the file of certificates is not usable; the text says why.
+    pub(super) fn new(
+        target: &HttpTarget,
+        names: Arc<Names>,
+        tls: &Arc<RustlsConnector>,
+        connect_timeout: Duration,
+        tick: Duration,
+    ) -> Result<AgentFactory, String> {
+        let proxy = target.proxy.as_ref().map(|url| ureq::Proxy::new(url.expose()));
+        // The error could hold the URL, and the URL a password.
+        let proxy =
+            proxy.transpose().map_err(|_| "the proxy's URL is not usable".to_owned())?;
+        let mut config = Agent::config_builder()
+            .proxy(proxy)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            .user_agent(concat!("trunkline/", env!("CARGO_PKG_VERSION")))
+            .accept("")
+            .accept_encoding("")
+            .input_buffer_size(UPSTREAM_BUFFER_BYTES)
+            .output_buffer_size(UPSTREAM_BUFFER_BYTES)
+            .max_idle_connections(1)
+            .max_idle_connections_per_host(1)
+            .max_idle_age(UPSTREAM_IDLE_MAX);
+        // A connector keeps the TLS settings of its first connection for all that follow.
+        let mut tls = tls.clone();
+        if let Some(file) = &target.ca_file {
+            tls = Arc::new(RustlsConnector::default());
+            config = config.tls_config(TlsConfig::builder().root_certs(roots(file)?).build());
+        }
+        Ok(AgentFactory { config: config.build(), tls, names, connect_timeout, tick })
+    }
+
+    pub(super) fn client(&self) -> Client {
+        let watch = Arc::new(Watch::default());
+        let dial = Dial {
+            watch: watch.clone(),
+            tls: self.tls.clone(),
+            connect_timeout: self.connect_timeout,
+            proxied: self.config.proxy().is_some(),
+        };
+        let resolver = AgentResolver { names: self.names.clone(), watch: watch.clone() };
+        let agent = Agent::with_parts(self.config.clone(), dial, resolver);
+        Client { agent, watch, tick: self.tick }
+    }
+}
+
+fn roots(file: &Path) -> Result<RootCerts, String> {
+    let told = |what: &str| format!("ca_file {}: {what}", file.display());
+    let text = std::fs::read(file).map_err(|error| told(&error.to_string()))?;
+    let mut certificates = Vec::new();
+    for item in parse_pem(&text) {
+        if let Ok(PemItem::Certificate(certificate)) = item {
+            certificates.push(certificate);
+        }
+    }
+    if certificates.is_empty() {
+        return Err(told("no certificate in it"));
+    }
+    Ok(RootCerts::Specific(Arc::new(certificates)))
+}
+
+/// One Agent and the watch of the call that it serves.
+pub(super) struct Client {
+    agent: Agent,
+    watch: Arc<Watch>,
+    tick: Duration,
+}
+
+/// A request as ureq wants it; all of it is made once per session but the body.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ask<'a> {
+    pub(super) method: &'a Method,
+    pub(super) uri: &'a Uri,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) body: Option<&'a str>,
+}
+
+impl Client {
+    /// Sends a request and waits for the head of its answer. `idle` is called whenever nothing
+    /// has come for a while.
+    pub(super) fn run(
+        &self,
+        wait: &Arc<Wait>,
+        ask: Ask<'_>,
+        idle: &mut dyn FnMut(),
+    ) -> Result<Answer, Trouble> {
+        self.watch.begin(wait, Some(self.tick));
+        loop {
+            let answered = match ask.body {
+                Some(body) => self.agent.run(request(ask, body)),
+                None => self.agent.run(request(ask, ())),
+            };
+            match answered {
+                Ok(response) => {
+                    self.watch.set_stage(Stage::Read);
+                    let (parts, body) = response.into_parts();
+                    let length = body.content_length();
+                    let reader = body.into_reader();
+                    let (status, headers) = (parts.status.as_u16(), parts.headers);
+                    return Ok(Answer {
+                        status,
+                        headers,
+                        length,
+                        reader,
+                        watch: self.watch.clone(),
+                    });
+                }
+                Err(_) if self.watch.take_tick() => idle(),
+                Err(error) => return Err(trouble(&self.watch, &error)),
+            }
+        }
+    }
+}
+
+fn request<B>(ask: Ask<'_>, body: B) -> Request<B> {
+    let mut request = Request::new(body);
+    request.method_mut().clone_from(ask.method);
+    request.uri_mut().clone_from(ask.uri);
+    request.headers_mut().clone_from(ask.headers);
+    request
+}
+
+/// An answer whose body is still to be read.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    length: Option<u64>,
+    reader: BodyReader<'static>,
+    watch: Arc<Watch>,
+}
+
+impl Answer {
+    /// A header's value, if it is text.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The next piece of the body; 0 is its end.
+    pub(super) fn read(
+        &mut self,
+        buffer: &mut [u8],
+        idle: &mut dyn FnMut(),
+    ) -> Result<usize, Trouble> {
+        loop {
+            match self.reader.read(buffer) {
+                Ok(n) => return Ok(n),
+                Err(error) if error.kind() == ErrorKind::Interrupted => (),
+                Err(_) if self.watch.take_tick() => idle(),
+                Err(error) => return Err(trouble(&self.watch, &Error::from(error))),
+            }
+        }
+    }
+
+    /// The whole body.
+    pub(super) fn read_to_end(
+        &mut self,
+        bytes_max: usize,
+        bound: &str,
+        idle: &mut dyn FnMut(),
+    ) -> Result<Vec<u8>, Trouble> {
+        let too_large = || {
+            let what = format!("its answer is larger than {bound} ({bytes_max} bytes)");
+            Trouble { stage: Stage::Read, ..Trouble::nonsense(what) }
+        };
+        let max = u64::try_from(bytes_max).unwrap_or(u64::MAX);
+        if self.length.is_some_and(|length| length > max) {
+            return Err(too_large());
+        }
+        let mut body = Vec::with_capacity(self.expected_bytes(bytes_max));
+        loop {
+            let left = max.saturating_add(1).saturating_sub(len_u64(&body));
+            match Read::take(&mut self.reader, left).read_to_end(&mut body) {
+                Ok(_) if body.len() > bytes_max => return Err(too_large()),
+                Ok(_) => return Ok(body),
+                Err(_) if self.watch.take_tick() => idle(),
+                Err(error) => return Err(trouble(&self.watch, &Error::from(error))),
+            }
+        }
+    }
+
+    /// Room for the body at once where its length is declared, so that a large one is not moved
+    /// while it grows. The declared length is within the bound, or there is no answer.
+    fn expected_bytes(&self, bytes_max: usize) -> usize {
+        let length = self.length.and_then(|length| usize::try_from(length).ok());
+        length.map_or(512, |length| length.min(bytes_max)).saturating_add(1)
+    }
+
+    /// What is left of the body, for when its connection is wanted again.
+    pub(super) fn into_rest(self) -> BodyReader<'static> {
+        self.reader
+    }
+}
+
+fn len_u64(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
+
+/// What a slot owns: one connection, and the end of its last answer that nobody waited for.
+#[derive(Default)]
+pub(super) struct Lane {
+    client: Option<Client>,
+    rest: Option<BodyReader<'static>>,
+}
+
+impl Lane {
+    /// The lane's client, made on first use; what was left of its last answer is read if it has
+    /// arrived, else that connection is given up.
+    pub(super) fn client(&mut self, factory: &AgentFactory) -> &Client {
+        let client = self.client.get_or_insert_with(|| factory.client());
+        if let Some(mut rest) = self.rest.take() {
+            client.watch.begin_impatient();
+            let mut buffer = [0_u8; 1024];
+            let mut left = UPSTREAM_DRAIN_BYTES_MAX;
+            while let Ok(n @ 1..) = rest.read(&mut buffer) {
+                left = left.saturating_sub(n);
+                if left == 0 {
+                    break;
+                }
+            }
+        }
+        client
+    }
+
+    /// Keeps the rest of an answer: mostly the end of a stream that is about to come.
+    pub(super) fn keep(&mut self, rest: BodyReader<'static>) {
+        self.rest = Some(rest);
+    }
+
+    /// Gives the connection up: what is on it is not known.
+    pub(super) fn reset(&mut self) {
+        *self = Lane::default();
+    }
+}
+
+/// What a ureq error means. Its own texts are not used where they could hold a URL.
+fn trouble(watch: &Watch, error: &Error) -> Trouble {
+    let (stage, sent) = (watch.stage(), watch.was_sent());
+    if let Some(reason) = watch.interrupted() {
+        return Trouble::interrupted(reason, stage, sent);
+    }
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the enum is not ours and grows")]
+    let (kind, stage, message) = match error {
+        Error::Io(error) if stage == Stage::Tls => (Kind::Broke, stage, error.to_string()),
+        Error::Io(error) => (Kind::Broke, stage, io_text(error)),
+        Error::HostNotFound => {
+            (Kind::Broke, Stage::Resolve, "the host has no address".to_owned())
+        }
+        Error::Tls(what) => (Kind::Broke, Stage::Tls, (*what).to_owned()),
+        Error::Rustls(error) => (Kind::Broke, Stage::Tls, error.to_string()),
+        Error::TlsRequired => {
+            (Kind::Broke, Stage::Tls, "the connection is not secured".to_owned())
+        }
+        Error::ConnectProxyFailed(what) => {
+            (Kind::Broke, Stage::Connect, format!("the proxy failed: {what}"))
+        }
+        Error::ConnectionFailed => (Kind::Broke, stage, "no connection".to_owned()),
+        Error::Protocol(error) => (Kind::Nonsense, stage, format!("no proper HTTP: {error}")),
+        Error::LargeResponseHeader(_, _) => {
+            (Kind::Nonsense, stage, "the head of its answer is too large".to_owned())
+        }
+        _ => (Kind::Nonsense, stage, "the request or its answer is no proper HTTP".to_owned()),
+    };
+    Trouble { kind, stage, message, sent }
+}
+
+fn io_text(error: &std::io::Error) -> String {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the enum is not ours and grows")]
+    match error.kind() {
+        ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => "connection reset".to_owned(),
+        ErrorKind::UnexpectedEof => "the connection was closed".to_owned(),
+        ErrorKind::TimedOut => "no connection in time".to_owned(),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,148 @@
+//! What the two HTTP transports share: the URL, the headers, the Agents, and reading a stream of
+//! events.
+
+use std::sync::Arc;
+
+use ureq::http::header::{ACCEPT, CONTENT_TYPE};
+use ureq::http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use ureq::unversioned::transport::RustlsConnector;
+
+use crate::config::HttpTarget;
+use crate::error::Stage;
+use crate::protocol::headers::{EVENT_STREAM, JSON};
+use crate::protocol::sse::{DecodeError, Decoder, Event};
+use crate::thread::Joined;
+use crate::wait::{Interrupted, Wait};
+
+use super::connection::{Kind, Trouble, cut};
+use super::control::{Control, Message};
+use super::exchange::{AgentFactory, Answer};
+use super::link::Core;
+use super::resolve::Names;
+
+/// One HTTP upstream as both transports see it.
+pub(super) struct HttpCore {
+    pub(super) core: Arc<Core>,
+    pub(super) uri: Uri,
+    /// The configured ones and those of a POST.
+    pub(super) post: HeaderMap,
+    /// The configured ones and those of a GET that wants a stream.
+    pub(super) get: HeaderMap,
+    pub(super) factory: AgentFactory,
+    pub(super) control: Control,
+}
+
+impl HttpCore {
+    /// # Errors
+    /// The configuration is not usable after all; the text says why.
+    pub(super) fn new(
+        core: Arc<Core>,
+        target: &HttpTarget,
+        names: Arc<Names>,
+        tls: &Arc<RustlsConnector>,
+    ) -> Result<HttpCore, String> {
+        // The error could hold the URL, and the URL a secret.
+        let uri: Uri = target.url.parse().map_err(|_| "its URL is not usable".to_owned())?;
+        let mut get = HeaderMap::new();
+        for (name, value) in &target.headers {
+            let unusable = || format!("the header {name:?} is not usable");
+            let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unusable())?;
+            let mut value = HeaderValue::from_str(value.expose()).map_err(|_| unusable())?;
+            value.set_sensitive(true);
+            get.append(key, value);
+        }
+        let mut post = get.clone();
+        get.insert(ACCEPT, HeaderValue::from_static(EVENT_STREAM));
+        post.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+        let both = format!("{JSON}, {EVENT_STREAM}");
+        post.insert(ACCEPT, HeaderValue::try_from(both).map_err(|error| error.to_string())?);
+        let (connect, tick) = (core.config.connect_timeout, core.limits.heartbeat);
+        let factory = AgentFactory::new(target, names, tls, connect, tick)?;
+        let control = Control::new(core.thread_name("ctl"), factory.clone());
+        Ok(HttpCore { core, uri, post, get, factory, control })
+    }
+
+    /// Answers a request of the upstream's, or tells it something, on the control lane.
+    pub(super) fn tell(&self, uri: &Uri, headers: &Arc<HeaderMap>, body: String) {
+        self.control.send(Message { uri: uri.clone(), headers: headers.clone(), body });
+    }
+}
+
+/// A thread that reads a long-lived stream; dropping it ends the stream.
+pub(super) struct StreamThread {
+    /// What the thread waits on.
+    pub(super) wait: Arc<Wait>,
+    pub(super) thread: Option<Joined>,
+}
+
+impl Drop for StreamThread {
+    fn drop(&mut self) {
+        self.wait.interrupt(Interrupted::Stopping);
+        drop(self.thread.take());
+    }
+}
+
+/// Why a stream of events was left.
+#[derive(Debug)]
+pub(super) enum StreamEnd {
+    /// The server ended it.
+    Eof,
+    /// The one who reads has what it wanted.
+    Done,
+}
+
+/// Whether to read on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    More,
+    Done,
+}
+
+/// Reads the events of an answer and hands each to `take`.
+pub(super) fn read_events(
+    answer: &mut Answer,
+    event_bytes_max: usize,
+    idle: &mut dyn FnMut(),
+    take: &mut dyn FnMut(Event) -> Next,
+) -> Result<StreamEnd, Trouble> {
+    let mut decoder = Decoder::new(event_bytes_max);
+    let mut buffer = vec![0_u8; crate::limits::UPSTREAM_BUFFER_BYTES];
+    loop {
+        let n = answer.read(&mut buffer, idle)?;
+        if n == 0 {
+            return Ok(StreamEnd::Eof);
+        }
+        let mut next = Next::More;
+        let piece = buffer.get(..n).unwrap_or_default();
+        let fed = decoder.feed(piece, |event| {
+            if next == Next::More {
+                next = take(event);
+            }
+        });
+        if next == Next::Done {
+            return Ok(StreamEnd::Done);
+        }
+        fed.map_err(|error| decode_trouble(error, event_bytes_max))?;
+    }
+}
+
+fn decode_trouble(error: DecodeError, event_bytes_max: usize) -> Trouble {
+    let what = match error {
+        DecodeError::TooLarge => format!(
+            "an event is larger than limits.upstream_event_bytes ({event_bytes_max} bytes)"
+        ),
+        DecodeError::NotUtf8 => "an event is not UTF-8".to_owned(),
+    };
+    Trouble { stage: Stage::Read, ..Trouble::nonsense(what) }
+}
+
+/// A refusal whose status and text are told.
+pub(super) fn refused(kind: Kind, status: u16, text: &str) -> Trouble {
+    let text = cut(text);
+    let message = if text.is_empty() {
+        format!("it answered with status {status}")
+    } else {
+        format!("it answered with status {status}: {text}")
+    };
+    Trouble { sent: true, ..Trouble::new(kind, Stage::Answer, message) }
+}

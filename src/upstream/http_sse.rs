@@ -1,0 +1,431 @@
+//! HTTP+SSE (2024-11-05, basic/transports): one stream on which everything comes, and an
+//! endpoint to which everything is POSTed.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use ureq::http::uri::PathAndQuery;
+use ureq::http::{HeaderMap, Method as HttpMethod, Uri};
+
+use crate::error::Stage;
+use crate::limits::UPSTREAM_DRAIN_BYTES_MAX;
+use crate::protocol::call::{CallSink, Outcome, Outgoing};
+use crate::protocol::headers::is_event_stream;
+use crate::protocol::jsonrpc::{RequestId, RpcError};
+use crate::protocol::legacy::Initialized;
+use crate::protocol::raw::Raw;
+use crate::protocol::sse::Event;
+use crate::thread::spawn;
+use crate::wait::{Wait, Woken};
+
+use super::connection::{self, Kind, Refusal, Trouble, may_replay};
+use super::correlation::{self, Incoming};
+use super::door::Door;
+use super::exchange::{Answer, Ask, Lane};
+use super::http::{HttpCore, Next, StreamThread, read_events, refused};
+use super::inbox::Inboxes;
+use super::link::{Idle, Link, NEVER, Opened};
+
+/// The transport of one upstream.
+pub(super) struct HttpSse {
+    http: Arc<HttpCore>,
+    door: Door<Session>,
+}
+
+/// An open stream and what belongs to it.
+struct Session {
+    initialized: Arc<Initialized>,
+    wires: Arc<Wires>,
+    /// Reads the stream; ends with the session.
+    stream: Mutex<Option<StreamThread>>,
+}
+
+/// What the calls share with the thread that reads.
+struct Wires {
+    http: Arc<HttpCore>,
+    endpoint: Uri,
+    post: Arc<HeaderMap>,
+    inboxes: Inboxes,
+    generation: u64,
+}
+
+impl HttpSse {
+    pub(super) fn new(http: Arc<HttpCore>) -> HttpSse {
+        HttpSse { http, door: Door::default() }
+    }
+
+    fn session(
+        &self,
+        lane: &mut Lane,
+        wait: &Arc<Wait>,
+        idle: &mut dyn FnMut(),
+    ) -> Result<(u64, Arc<Session>), Trouble> {
+        if let Some(open) = self.door.current() {
+            return Ok(open);
+        }
+        let tick = self.http.core.limits.heartbeat;
+        let opened = self.door.open(wait, tick, idle, |generation, idle| {
+            let session = self.connect(lane, wait, generation, idle).map_err(|trouble| {
+                lane.reset();
+                trouble.in_handshake()
+            })?;
+            self.http.core.nudge.opened(generation);
+            Ok(session)
+        });
+        if let Err(trouble) = &opened
+            && !matches!(trouble.kind, Kind::Interrupted(_))
+        {
+            self.http.core.nudge.lost(self.door.generation(), trouble.clone());
+        }
+        opened
+    }
+
+    fn connect(
+        &self,
+        lane: &mut Lane,
+        wait: &Arc<Wait>,
+        generation: u64,
+        idle: &mut dyn FnMut(),
+    ) -> Result<Session, Trouble> {
+        let (wires, stream) = self.open_stream(wait, generation, idle)?;
+        let id = self.http.core.next_id();
+        let text = connection::initialize(id);
+        let answer = wires.call(lane, id, &text, wait, &mut Idle(idle))?;
+        let initialized = Arc::new(connection::read_handshake(answer)?);
+        wires.post(lane, &connection::initialized(), wait, &mut || ())?;
+        Ok(Session { initialized, wires, stream: Mutex::new(Some(stream)) })
+    }
+
+    /// Starts the thread that reads the stream, and waits for the endpoint that it begins with.
+    fn open_stream(
+        &self,
+        wait: &Arc<Wait>,
+        generation: u64,
+        idle: &mut dyn FnMut(),
+    ) -> Result<(Arc<Wires>, StreamThread), Trouble> {
+        let failed = |error: std::io::Error| {
+            Trouble::new(Kind::Nonsense, Stage::Connect, error.to_string())
+        };
+        let (tell, told) = bounded(1);
+        let stream_wait = Wait::plain(NEVER).map_err(failed)?;
+        let reader = Reader {
+            http: self.http.clone(),
+            wait: stream_wait.clone(),
+            opener: wait.clone(),
+            tell,
+            generation,
+            wires: None,
+        };
+        let name = self.http.core.thread_name("sse");
+        let thread = spawn(&name, move || reader.run()).map_err(failed)?;
+        let stream = StreamThread { wait: stream_wait, thread: Some(thread) };
+        let wires = self.endpoint(wait, &told, idle)?;
+        Ok((wires, stream))
+    }
+
+    fn endpoint(
+        &self,
+        wait: &Arc<Wait>,
+        told: &Receiver<Result<Arc<Wires>, Trouble>>,
+        idle: &mut dyn FnMut(),
+    ) -> Result<Arc<Wires>, Trouble> {
+        loop {
+            if let Ok(told) = told.try_recv() {
+                return told;
+            }
+            match wait.until(None, Some(self.http.core.limits.heartbeat)) {
+                Ok(Woken::Tick) => idle(),
+                Ok(Woken::Bell | Woken::Ready) => (),
+                Err(reason) => {
+                    return Err(Trouble::interrupted(reason, Stage::Handshake, false));
+                }
+            }
+        }
+    }
+
+    /// What a failed request means for the session and for the upstream.
+    fn after(&self, trouble: &Trouble, session: &Session, id: u64) {
+        let generation = session.wires.generation;
+        match &trouble.kind {
+            Kind::SessionGone => drop(self.door.forget(generation)),
+            Kind::Broke => {
+                drop(self.door.forget(generation));
+                self.http.core.nudge.lost(generation, trouble.clone());
+            }
+            Kind::Interrupted(reason) if trouble.sent => {
+                let wires = &session.wires;
+                let text = connection::cancelled(id, *reason);
+                self.http.tell(&wires.endpoint, &wires.post, text);
+            }
+            Kind::Interrupted(_) | Kind::Refused(_) | Kind::Nonsense | Kind::Overloaded => (),
+        }
+    }
+}
+
+impl Link for HttpSse {
+    fn open(&self, lane: &mut Lane, wait: &Arc<Wait>) -> Result<Opened, Trouble> {
+        let (generation, session) = self.session(lane, wait, &mut || ())?;
+        Ok(Opened { generation, initialized: session.initialized.clone() })
+    }
+
+    fn request(
+        &self,
+        lane: &mut Lane,
+        outgoing: &Outgoing<'_>,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Result<Outcome, Trouble> {
+        let mut replayed = false;
+        loop {
+            let (_, session) = self.session(lane, wait, &mut || sink.silence())?;
+            let id = self.http.core.next_id();
+            let text = outgoing.to_message(&RequestId::from(id));
+            let trouble = match session.wires.call(lane, id, &text, wait, sink) {
+                Ok(answer) => return Ok(self.http.core.outcome(answer)),
+                Err(trouble) => trouble,
+            };
+            lane.reset();
+            self.after(&trouble, &session, id);
+            if replayed || !may_replay(&trouble, outgoing.method) {
+                return Err(trouble);
+            }
+            replayed = true;
+        }
+    }
+
+    fn forget(&self, generation: u64) {
+        drop(self.door.forget(generation));
+    }
+
+    fn backing_off(&self, _: &Trouble, _: Instant) {}
+
+    fn close(&self) {
+        if let Some(session) = self.door.close() {
+            let stream = session.stream.lock().unwrap_or_else(PoisonError::into_inner).take();
+            // The end of the stream is the end of the session.
+            drop(stream);
+        }
+        self.http.control.close();
+    }
+
+    fn transport(&self) -> &'static str {
+        "sse"
+    }
+}
+
+impl Wires {
+    /// POSTs a request and waits for its answer on the stream.
+    fn call(
+        &self,
+        lane: &mut Lane,
+        id: u64,
+        text: &str,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Result<Result<Raw, RpcError>, Trouble> {
+        let waiting = self.inboxes.enter(id, wait)?;
+        self.post(lane, text, wait, &mut || sink.silence())?;
+        waiting.answer(wait, self.http.core.limits.heartbeat, sink)
+    }
+
+    fn post(
+        &self,
+        lane: &mut Lane,
+        text: &str,
+        wait: &Arc<Wait>,
+        idle: &mut dyn FnMut(),
+    ) -> Result<(), Trouble> {
+        let ask = Ask {
+            method: &HttpMethod::POST,
+            uri: &self.endpoint,
+            headers: &self.post,
+            body: Some(text),
+        };
+        let mut answer = lane.client(&self.http.factory).run(wait, ask, idle)?;
+        let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", idle);
+        match answer.status {
+            200..300 => body.map(drop),
+            404 => Err(refused(Kind::SessionGone, 404, "")),
+            status => {
+                let text = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
+                let gone = status == 400 && text.to_ascii_lowercase().contains("session");
+                let kind = if gone { Kind::SessionGone } else { Kind::Refused(Refusal::Plain) };
+                Err(refused(kind, status, &text))
+            }
+        }
+    }
+}
+
+/// What the thread of the stream owns.
+struct Reader {
+    http: Arc<HttpCore>,
+    wait: Arc<Wait>,
+    /// Rung when there is something to tell.
+    opener: Arc<Wait>,
+    tell: Sender<Result<Arc<Wires>, Trouble>>,
+    generation: u64,
+    wires: Option<Arc<Wires>>,
+}
+
+impl Reader {
+    fn run(mut self) {
+        let trouble = self.read();
+        let Some(wires) = &self.wires else { return self.told(Err(trouble)) };
+        wires.inboxes.lose(&trouble);
+        if !matches!(trouble.kind, Kind::Interrupted(_)) {
+            self.http.core.nudge.lost(self.generation, trouble);
+        }
+    }
+
+    fn told(&self, news: Result<Arc<Wires>, Trouble>) {
+        // Nobody listens any more if the opener's wait has ended.
+        self.tell.try_send(news).ok();
+        self.opener.bell().ring();
+    }
+
+    /// Reads the stream to its end; why it ended.
+    fn read(&mut self) -> Trouble {
+        let http = self.http.clone();
+        let ask =
+            Ask { method: &HttpMethod::GET, uri: &http.uri, headers: &http.get, body: None };
+        let mut lane = Lane::default();
+        let wait = self.wait.clone();
+        let mut answer = match lane.client(&http.factory).run(&wait, ask, &mut || ()) {
+            Ok(answer) => answer,
+            Err(trouble) => return trouble,
+        };
+        if let Err(trouble) = check(&mut answer) {
+            return trouble;
+        }
+        let max = http.core.limits.upstream_event_bytes;
+        let mut wrong = None;
+        let ended =
+            read_events(&mut answer, max, &mut || (), &mut |event| match self.take(event) {
+                Ok(()) => Next::More,
+                Err(trouble) => {
+                    wrong = Some(trouble);
+                    Next::Done
+                }
+            });
+        match (wrong, ended) {
+            (Some(trouble), _) | (None, Err(trouble)) => trouble,
+            (None, Ok(_)) => Trouble::new(Kind::Broke, Stage::Read, "its stream ended"),
+        }
+    }
+
+    fn take(&mut self, event: Event) -> Result<(), Trouble> {
+        let Some(wires) = &self.wires else {
+            if event.name != "endpoint" {
+                return Err(Trouble::nonsense("its stream does not begin with an endpoint"));
+            }
+            let endpoint = resolve(&self.http.uri, &event.data)?;
+            let wires = Arc::new(Wires {
+                http: self.http.clone(),
+                endpoint,
+                post: Arc::new(self.http.post.clone()),
+                inboxes: Inboxes::default(),
+                generation: self.generation,
+            });
+            self.wires = Some(wires.clone());
+            self.told(Ok(wires));
+            return Ok(());
+        };
+        let max = self.http.core.limits.upstream_result_bytes;
+        let text = Arc::new(event.data);
+        correlation::read(&text, |incoming| {
+            if let Incoming::Answer { id: Some(id), outcome: Ok(result) } = &incoming
+                && result.get().len() > max
+            {
+                let what = format!(
+                    "its answer is larger than limits.upstream_result_bytes ({max} bytes)"
+                );
+                let trouble = Trouble { stage: Stage::Read, ..Trouble::nonsense(what) };
+                return wires.inboxes.fail(Some(*id), &trouble);
+            }
+            match wires.inboxes.take_in(incoming) {
+                Some(Incoming::ToolsListChanged) => self.http.core.nudge.list_changed(),
+                Some(Incoming::Ask { answer }) => {
+                    self.http.tell(&wires.endpoint, &wires.post, answer);
+                }
+                Some(Incoming::Nonsense(what)) => {
+                    log::warn!(target: "upstream", "{}: an event is no message: {what}",
+                        self.http.core.name());
+                }
+                Some(Incoming::Answer { .. } | Incoming::Progress { .. } | Incoming::Other)
+                | None => (),
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Whether an answer to the GET is the stream.
+fn check(answer: &mut Answer) -> Result<(), Trouble> {
+    let streams = answer.header("content-type").is_some_and(is_event_stream);
+    match answer.status {
+        200 if streams => Ok(()),
+        200 => Err(Trouble::nonsense("its answer to GET is no stream")),
+        status => {
+            let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", &mut || ());
+            let text = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
+            Err(refused(Kind::Refused(Refusal::Plain), status, &text))
+        }
+    }
+}
+
+/// Resolves the endpoint against the URL of the stream. Another origin is refused: the
+/// configured headers must not go elsewhere (as the official clients do).
+fn resolve(base: &Uri, reference: &str) -> Result<Uri, Trouble> {
+    let wrong = || Trouble::nonsense("its endpoint is no URL of the same origin");
+    let reference = reference.trim();
+    if reference.contains("://") {
+        let uri: Uri = reference.parse().map_err(|_| wrong())?;
+        let port = |uri: &Uri| {
+            uri.port_u16().or(if uri.scheme_str() == Some("https") {
+                Some(443)
+            } else {
+                Some(80)
+            })
+        };
+        let same = uri.scheme() == base.scheme()
+            && uri.host().map(str::to_ascii_lowercase)
+                == base.host().map(str::to_ascii_lowercase)
+            && port(&uri) == port(base);
+        return if same { Ok(uri) } else { Err(wrong()) };
+    }
+    if reference.starts_with("//") || reference.is_empty() {
+        return Err(wrong());
+    }
+    let path = if reference.starts_with('/') {
+        reference.to_owned()
+    } else if reference.starts_with('?') {
+        format!("{}{reference}", base.path())
+    } else {
+        let folder = base.path().rsplit_once('/').map_or("", |(folder, _)| folder);
+        format!("{folder}/{reference}")
+    };
+    let path: PathAndQuery = path.parse().map_err(|_| wrong())?;
+    let mut parts = base.clone().into_parts();
+    parts.path_and_query = Some(path);
+    Uri::from_parts(parts).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_resolved_against_the_stream_and_stays_on_its_origin() {
+        let base: Uri = "http://host:8000/a/sse".parse().unwrap();
+        let at = |reference: &str| resolve(&base, reference).map(|uri| uri.to_string()).ok();
+        assert_eq!(at("/m?s=1").as_deref(), Some("http://host:8000/m?s=1"));
+        assert_eq!(at("m?s=1").as_deref(), Some("http://host:8000/a/m?s=1"));
+        assert_eq!(at("?s=1").as_deref(), Some("http://host:8000/a/sse?s=1"));
+        assert_eq!(at("http://HOST:8000/m").as_deref(), Some("http://HOST:8000/m"));
+        assert_eq!(at("http://host:8001/m"), None);
+        assert_eq!(at("https://host:8000/m"), None);
+        assert_eq!(at("//other/m"), None);
+        assert_eq!(at(""), None);
+    }
+}

@@ -1,0 +1,214 @@
+//! What every transport offers to the calls and to the supervisor, and what the parts of one
+//! upstream share.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::config::UpstreamConfig;
+use crate::limits::Limits;
+use crate::protocol::call::{CallSink, Notice, Outcome, Outgoing};
+use crate::protocol::jsonrpc::RpcError;
+use crate::protocol::legacy::Initialized;
+use crate::protocol::raw::Raw;
+use crate::protocol::server_name::ServerName;
+use crate::wait::{Interrupted, Wait};
+
+use super::connection::Trouble;
+use super::exchange::Lane;
+
+/// A session that is open.
+#[derive(Debug, Clone)]
+pub(super) struct Opened {
+    /// Told apart from those before and after it.
+    pub(super) generation: u64,
+    pub(super) initialized: Arc<Initialized>,
+}
+
+/// One way to reach an upstream.
+pub(super) trait Link: Send + Sync {
+    /// For the supervisor: the open session, opened if there is none.
+    fn open(&self, lane: &mut Lane, wait: &Arc<Wait>) -> Result<Opened, Trouble>;
+    /// Sends a request over the open session and waits for its answer.
+    fn request(
+        &self,
+        lane: &mut Lane,
+        outgoing: &Outgoing<'_>,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Result<Outcome, Trouble>;
+    /// Lets go of a session that failed; the next one who needs it opens another.
+    fn forget(&self, generation: u64);
+    /// The supervisor will try again then; calls need not before.
+    fn backing_off(&self, trouble: &Trouble, next_try: Instant);
+    /// Whether the process behind the link has ended, for links that have one: why.
+    fn died(&self) -> Option<Trouble> {
+        None
+    }
+    /// Ends the session, in bounded time. Nothing is opened afterwards.
+    fn close(&self);
+    /// The word for `/status`.
+    fn transport(&self) -> &'static str;
+}
+
+/// What the parts of one upstream share.
+pub(super) struct Core {
+    pub(super) config: UpstreamConfig,
+    pub(super) limits: Arc<Limits>,
+    /// Its place among the upstreams, for the names of its threads.
+    pub(super) index: usize,
+    pub(super) nudge: Nudge,
+    /// Set when the process must end at once: children get no grace any more.
+    pub(super) hurry: Arc<AtomicBool>,
+    ids: AtomicU64,
+}
+
+impl Core {
+    pub(super) fn new(
+        config: UpstreamConfig,
+        limits: Arc<Limits>,
+        index: usize,
+        hurry: Arc<AtomicBool>,
+    ) -> std::io::Result<Core> {
+        Ok(Core { config, limits, index, nudge: Nudge::new()?, hurry, ids: AtomicU64::new(1) })
+    }
+
+    pub(super) fn name(&self) -> &ServerName {
+        &self.config.name
+    }
+
+    /// An id that this upstream has not seen.
+    pub(super) fn next_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn thread_name(&self, part: &str) -> String {
+        format!("up-{:03}-{part}", self.index % 1000)
+    }
+
+    pub(super) fn outcome(&self, answer: Result<Raw, RpcError>) -> Outcome {
+        match answer {
+            Ok(result) => Outcome::Complete(result),
+            Err(error) => Outcome::Error { server: self.name().clone(), error },
+        }
+    }
+}
+
+/// How the supervisor is told; each kind of news once, however often it came.
+pub(super) struct Nudge {
+    /// What the supervisor waits on while there is nothing to do.
+    pub(super) idle: Arc<Wait>,
+    state: Mutex<News>,
+}
+
+/// What the supervisor should look at.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    pub(super) list_changed: bool,
+    /// A call's thread opened a session of this generation.
+    pub(super) opened: Option<u64>,
+    /// The session up to this generation is no more, and why.
+    pub(super) lost: Option<(u64, Trouble)>,
+    busy: Option<Arc<Wait>>,
+    stopped: bool,
+}
+
+/// Longer than any process lives; far enough from what an `Instant` can hold.
+pub(super) const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+impl Nudge {
+    fn new() -> std::io::Result<Nudge> {
+        Ok(Nudge { idle: Wait::plain(NEVER)?, state: Mutex::default() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, News> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn list_changed(&self) {
+        self.lock().list_changed = true;
+        self.idle.bell().ring();
+    }
+
+    pub(super) fn opened(&self, generation: u64) {
+        self.lock().opened = Some(generation);
+        self.idle.bell().ring();
+    }
+
+    pub(super) fn lost(&self, generation: u64, trouble: Trouble) {
+        self.lock().lost = Some((generation, trouble));
+        self.idle.bell().ring();
+    }
+
+    /// What has come since the last look.
+    pub(super) fn take(&self) -> News {
+        let mut state = self.lock();
+        News {
+            list_changed: std::mem::take(&mut state.list_changed),
+            opened: state.opened.take(),
+            lost: state.lost.take(),
+            busy: None,
+            stopped: state.stopped,
+        }
+    }
+
+    /// A wait for the supervisor's own I/O, which a stop ends too.
+    pub(super) fn busy(&self, timeout: Duration) -> std::io::Result<Arc<Wait>> {
+        let wait = Wait::plain(timeout)?;
+        let mut state = self.lock();
+        if state.stopped {
+            wait.interrupt(Interrupted::Stopping);
+        }
+        state.busy = Some(wait.clone());
+        Ok(wait)
+    }
+
+    pub(super) fn stop(&self) {
+        let busy = {
+            let mut state = self.lock();
+            state.stopped = true;
+            state.busy.take()
+        };
+        self.idle.interrupt(Interrupted::Stopping);
+        if let Some(busy) = busy {
+            busy.interrupt(Interrupted::Stopping);
+        }
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.lock().stopped
+    }
+}
+
+/// A caller that wants only the answer.
+pub(super) struct Deaf;
+
+impl CallSink for Deaf {
+    fn notice(&mut self, _: Notice) {}
+    fn silence(&mut self) {}
+}
+
+/// A caller that wants only the answer, but does something else while there is silence.
+pub(super) struct Idle<'a>(pub(super) &'a mut dyn FnMut());
+
+impl CallSink for Idle<'_> {
+    fn notice(&mut self, _: Notice) {}
+    fn silence(&mut self) {
+        (self.0)();
+    }
+}
+
+/// Waits for `time`; a bell does not end it.
+///
+/// # Errors
+/// The wait was interrupted.
+pub(super) fn pause(wait: &Wait, time: Duration) -> Result<(), Interrupted> {
+    let until = Instant::now() + time;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        wait.until(None, Some(left))?;
+    }
+}

@@ -1,0 +1,143 @@
+//! The stream on which a Streamable HTTP server speaks unasked: one thread, which lives as long
+//! as the session.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+use crate::error::Stage;
+use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, STREAM_RESUME_MIN};
+use crate::protocol::sse::Event;
+use crate::thread::spawn;
+use crate::wait::Wait;
+
+use super::connection::{Kind, Trouble};
+use super::correlation::{self, Incoming};
+use super::exchange::{Ask, Lane};
+use super::http::{HttpCore, Next, StreamThread, read_events};
+use super::link::{NEVER, pause};
+use super::streamable_http::{LAST_EVENT_ID, Verdict, verdict};
+
+/// What the thread needs; nothing of it keeps the session alive.
+pub(super) struct Sources {
+    pub(super) http: Arc<HttpCore>,
+    pub(super) get: HeaderMap,
+    pub(super) post: Arc<HeaderMap>,
+    pub(super) generation: u64,
+    pub(super) has_session_id: bool,
+}
+
+/// How one stream went.
+enum Heard {
+    /// The server offers no stream, or the session's end was told to the supervisor.
+    Nothing,
+    /// It broke off; another one may be asked for.
+    Ended,
+}
+
+/// Starts the thread; without one, changes are noticed at the next refresh.
+pub(super) fn start(sources: Sources) -> Option<StreamThread> {
+    let wait = Wait::plain(NEVER).ok()?;
+    let name = sources.http.core.thread_name("sse");
+    let mine = wait.clone();
+    let thread = spawn(&name, move || Listener::new(sources, mine).run()).ok()?;
+    Some(StreamThread { wait, thread: Some(thread) })
+}
+
+struct Listener {
+    sources: Sources,
+    wait: Arc<Wait>,
+    last_id: Option<HeaderValue>,
+    retry: Option<Duration>,
+    heard_anything: bool,
+}
+
+impl Listener {
+    fn new(sources: Sources, wait: Arc<Wait>) -> Listener {
+        Listener { sources, wait, last_id: None, retry: None, heard_anything: false }
+    }
+
+    fn run(mut self) {
+        let mut backoff = BACKOFF_MIN;
+        while let Ok(Heard::Ended) = self.listen() {
+            if std::mem::take(&mut self.heard_anything) {
+                backoff = BACKOFF_MIN;
+            }
+            let delay = self.retry.map_or(backoff, |retry| retry.max(STREAM_RESUME_MIN));
+            if pause(&self.wait, delay.min(BACKOFF_MAX)).is_err() {
+                return;
+            }
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    fn listen(&mut self) -> Result<Heard, Trouble> {
+        let http = self.sources.http.clone();
+        let mut headers = self.sources.get.clone();
+        if let Some(id) = &self.last_id {
+            headers.insert(HeaderName::from_static(LAST_EVENT_ID), id.clone());
+        }
+        let ask = Ask { method: &Method::GET, uri: &http.uri, headers: &headers, body: None };
+        let mut lane = Lane::default();
+        let wait = self.wait.clone();
+        let mut answer = match lane.client(&http.factory).run(&wait, ask, &mut || ()) {
+            Ok(answer) => answer,
+            Err(trouble) => return self.failed(trouble),
+        };
+        match verdict(&answer, self.sources.has_session_id) {
+            Verdict::Stream => (),
+            Verdict::NoStream => return Ok(Heard::Nothing),
+            Verdict::Later => return Ok(Heard::Ended),
+            Verdict::SessionGone => {
+                let what = "the session has ended";
+                let trouble = Trouble::new(Kind::SessionGone, Stage::Read, what);
+                http.core.nudge.lost(self.sources.generation, trouble);
+                return Ok(Heard::Nothing);
+            }
+        }
+        let max = http.core.limits.upstream_event_bytes;
+        let read = read_events(&mut answer, max, &mut || (), &mut |event| self.take(event));
+        match read {
+            Ok(_) => Ok(Heard::Ended),
+            Err(trouble) => self.failed(trouble),
+        }
+    }
+
+    fn failed(&self, trouble: Trouble) -> Result<Heard, Trouble> {
+        match trouble.kind {
+            Kind::Interrupted(_) => Err(trouble),
+            // Nobody is there any more, which concerns more than this stream.
+            Kind::Broke if !trouble.sent => {
+                let http = &self.sources.http;
+                http.core.nudge.lost(self.sources.generation, trouble.clone());
+                Err(trouble)
+            }
+            Kind::Broke
+            | Kind::SessionGone
+            | Kind::Refused(_)
+            | Kind::Nonsense
+            | Kind::Overloaded => Ok(Heard::Ended),
+        }
+    }
+
+    fn take(&mut self, event: Event) -> Next {
+        self.heard_anything = true;
+        if let Some(id) = event.id {
+            self.last_id = HeaderValue::try_from(id).ok();
+        }
+        if let Some(retry_ms) = event.retry_ms {
+            self.retry = Some(Duration::from_millis(retry_ms));
+        }
+        let http = &self.sources.http;
+        correlation::read(&Arc::new(event.data), |incoming| match incoming {
+            Incoming::ToolsListChanged => http.core.nudge.list_changed(),
+            Incoming::Ask { answer } => http.tell(&http.uri, &self.sources.post, answer),
+            Incoming::Answer { .. }
+            | Incoming::Progress { .. }
+            | Incoming::Other
+            | Incoming::Nonsense(_) => (),
+        });
+        Next::More
+    }
+}

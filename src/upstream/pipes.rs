@@ -1,0 +1,264 @@
+//! What the threads of a child's pipes do. The pipes are non-blocking and polled, so that a
+//! process which the child left behind with a pipe in its hands cannot hold a thread.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsFd;
+use std::process::{ChildStderr, ChildStdin, ChildStdout};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustix::event::PollFlags;
+use rustix::io::ioctl_fionbio;
+
+use crate::error::Stage;
+use crate::limits::{CHILD_EXIT_SEEN, CHILD_STDERR_LINE_BYTES_MAX, UPSTREAM_BUFFER_BYTES};
+use crate::protocol::server_name::ServerName;
+use crate::wait::{Wait, Woken};
+
+use super::child::{ChildLink, StderrRing};
+use super::connection::{Trouble, cut};
+use super::correlation::{self, Incoming, id_of_oversized};
+
+/// Bytes of a line's beginning, and of its end, that are looked at when it is too long.
+const LINE_END_BYTES: usize = 256;
+
+/// Writes the messages of the outbox until the child has ended or is ended.
+pub(super) fn write(link: &ChildLink, mut stdin: ChildStdin) {
+    if ioctl_fionbio(&stdin, true).is_err() {
+        return link.lose("its input could not be set up");
+    }
+    let wait = link.writer.clone();
+    loop {
+        let Some(line) = link.next_line() else {
+            let pidfd = link.pidfd().map(|fd| (fd.as_fd(), PollFlags::IN));
+            match wait.until(pidfd, None) {
+                Ok(Woken::Ready) => break,
+                Ok(Woken::Bell | Woken::Tick) => continue,
+                Err(_) => return,
+            }
+        };
+        match write_line(&mut stdin, line.as_bytes(), &wait) {
+            Ok(true) => (),
+            Ok(false) => return,
+            Err(_) => {
+                link.lose_soon("it closed its input");
+                return;
+            }
+        }
+    }
+    // It has ended, but what it wrote before may still be in the pipe.
+    let patience = Wait::plain(CHILD_EXIT_SEEN);
+    while let Ok(patience) = &patience
+        && !link.at_end.load(Ordering::Acquire)
+        && !patience.left().is_zero()
+    {
+        if wait.until(None, Some(patience.left())).is_err() {
+            return;
+        }
+    }
+    link.lose("it ended");
+}
+
+/// False when the wait was interrupted.
+fn write_line(stdin: &mut ChildStdin, line: &[u8], wait: &Wait) -> std::io::Result<bool> {
+    let mut rest = line;
+    while !rest.is_empty() {
+        match stdin.write(rest) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(n) => rest = rest.get(n..).unwrap_or_default(),
+            Err(error) if error.kind() == ErrorKind::Interrupted => (),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                if wait.until(Some((stdin.as_fd(), PollFlags::OUT)), None).is_err() {
+                    return Ok(false);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
+}
+
+/// Reads the child's messages until its output ends.
+pub(super) fn read(link: &ChildLink, stdout: ChildStdout, wait: &Wait) {
+    let bytes_max = link.core.limits.upstream_event_bytes;
+    let mut lines = Lines::new(bytes_max);
+    let ended = read_pieces(stdout, wait, &mut |piece| {
+        lines.feed(piece, &mut |line| take_line(link, line));
+    });
+    if ended {
+        link.note_end();
+        link.lose_soon("it closed its output");
+    }
+}
+
+fn take_line(link: &ChildLink, line: Line) {
+    let name = link.core.name();
+    let text = match line {
+        Line::Whole(bytes) => match String::from_utf8(bytes) {
+            Ok(text) => Arc::new(text),
+            Err(_) => return log::warn!(target: "upstream", "{name}: a line is not UTF-8"),
+        },
+        Line::TooLong { head, tail, bytes_max } => {
+            let what = format!(
+                "a line is longer than limits.upstream_event_bytes ({bytes_max} bytes)"
+            );
+            log::warn!(target: "upstream", "{name}: {what}");
+            let (head, tail) = (String::from_utf8_lossy(&head), String::from_utf8_lossy(&tail));
+            let trouble = Trouble { stage: Stage::Read, ..Trouble::nonsense(what) };
+            return link.inboxes.fail(id_of_oversized(&head, &tail), &trouble);
+        }
+    };
+    if text.trim().is_empty() {
+        return;
+    }
+    let max = link.core.limits.upstream_result_bytes;
+    correlation::read(&text, |incoming| {
+        if let Incoming::Answer { id: Some(id), outcome: Ok(result) } = &incoming
+            && result.get().len() > max
+        {
+            let what =
+                format!("its answer is larger than limits.upstream_result_bytes ({max} bytes)");
+            let trouble = Trouble { stage: Stage::Read, ..Trouble::nonsense(what) };
+            return link.inboxes.fail(Some(*id), &trouble);
+        }
+        match link.inboxes.take_in(incoming) {
+            Some(Incoming::ToolsListChanged) => link.core.nudge.list_changed(),
+            // A full queue means that the child does not read; it will not miss the answer.
+            Some(Incoming::Ask { answer }) => drop(link.say(answer)),
+            Some(Incoming::Nonsense(_) | Incoming::Answer { .. }) => {
+                log::warn!(target: "upstream", "{name}: on its output is no message: {}", cut(&text));
+            }
+            Some(Incoming::Other | Incoming::Progress { .. }) | None => (),
+        }
+    });
+}
+
+/// Keeps and logs the lines of the child's standard error.
+pub(super) fn keep_errors(
+    name: &ServerName,
+    stderr: ChildStderr,
+    wait: &Wait,
+    ring: &StderrRing,
+) {
+    let mut lines = Lines::new(CHILD_STDERR_LINE_BYTES_MAX);
+    read_pieces(stderr, wait, &mut |piece| {
+        lines.feed(piece, &mut |line| {
+            let bytes = match line {
+                Line::Whole(bytes) => bytes,
+                Line::TooLong { head, .. } => head,
+            };
+            let text = String::from_utf8_lossy(&bytes).trim_end().to_owned();
+            log::info!(target: "upstream", "{name}: {text}");
+            ring.push(text);
+        });
+    });
+}
+
+/// Reads a pipe to its end; false when the wait was interrupted.
+fn read_pieces(mut pipe: impl Read + AsFd, wait: &Wait, take: &mut dyn FnMut(&[u8])) -> bool {
+    if ioctl_fionbio(&pipe, true).is_err() {
+        return true;
+    }
+    let mut buffer = vec![0_u8; UPSTREAM_BUFFER_BYTES];
+    loop {
+        match pipe.read(&mut buffer) {
+            Ok(0) => return true,
+            Ok(n) => take(buffer.get(..n).unwrap_or_default()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => (),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                if wait.until(Some((pipe.as_fd(), PollFlags::IN)), None).is_err() {
+                    return false;
+                }
+            }
+            Err(_) => return true,
+        }
+    }
+}
+
+/// A line without its end.
+#[derive(Debug, PartialEq)]
+enum Line {
+    Whole(Vec<u8>),
+    /// Only its two ends were kept.
+    TooLong {
+        head: Vec<u8>,
+        tail: Vec<u8>,
+        bytes_max: usize,
+    },
+}
+
+/// Cuts pieces into lines of a bounded length.
+#[derive(Debug)]
+struct Lines {
+    bytes_max: usize,
+    line: Vec<u8>,
+    /// The beginning of a line that is too long; `line` then holds its end.
+    head: Option<Vec<u8>>,
+}
+
+impl Lines {
+    fn new(bytes_max: usize) -> Lines {
+        Lines { bytes_max, line: Vec::new(), head: None }
+    }
+
+    fn feed(&mut self, mut piece: &[u8], give: &mut dyn FnMut(Line)) {
+        while let Some(end) = piece.iter().position(|byte| *byte == b'\n') {
+            let (part, rest) = piece.split_at(end);
+            self.add(part);
+            let line = std::mem::take(&mut self.line);
+            give(match self.head.take() {
+                None => Line::Whole(line),
+                Some(head) => Line::TooLong { head, tail: line, bytes_max: self.bytes_max },
+            });
+            piece = rest.get(1..).unwrap_or_default();
+        }
+        self.add(piece);
+    }
+
+    fn add(&mut self, part: &[u8]) {
+        if self.head.is_none() && self.line.len() + part.len() > self.bytes_max {
+            let mut head = std::mem::take(&mut self.line);
+            head.extend_from_slice(part.get(..LINE_END_BYTES).unwrap_or(part));
+            head.truncate(LINE_END_BYTES.max(CHILD_STDERR_LINE_BYTES_MAX));
+            head.shrink_to_fit();
+            self.head = Some(head);
+        }
+        self.line.extend_from_slice(part);
+        if self.head.is_some() && self.line.len() > LINE_END_BYTES {
+            let spare = self.line.len() - LINE_END_BYTES;
+            self.line.drain(..spare);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(bytes_max: usize, pieces: &[&str]) -> Vec<Line> {
+        let mut got = Vec::new();
+        let mut lines = Lines::new(bytes_max);
+        for piece in pieces {
+            lines.feed(piece.as_bytes(), &mut |line| got.push(line));
+        }
+        got
+    }
+
+    #[test]
+    fn lines_are_found_wherever_they_are_cut() {
+        let whole = |text: &str| Line::Whole(text.as_bytes().to_vec());
+        assert_eq!(lines(10, &["a", "b\nc\n", "d"]), [whole("ab"), whole("c")]);
+        assert_eq!(lines(10, &["\n\n"]), [whole(""), whole("")]);
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_keeps_its_ends_only_and_the_next_is_whole() {
+        let long = "x".repeat(5000);
+        let got = lines(4100, &["begin", &long, &long, "end\nnext\n"]);
+        let [Line::TooLong { head, tail, .. }, Line::Whole(next)] = &got[..] else {
+            panic!("{got:?}");
+        };
+        assert!(head.starts_with(b"begin") && tail.ends_with(b"xend"));
+        assert_eq!((tail.len(), next.as_slice()), (LINE_END_BYTES, b"next".as_slice()));
+    }
+}

@@ -1,0 +1,576 @@
+//! Streamable HTTP with sessions (2025-11-25, basic/transports): a POST for every message, its
+//! answer as JSON or as a stream, and one further stream for what the server says unasked.
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method as HttpMethod};
+
+use crate::error::Stage;
+use crate::limits::{CONTROL_TIMEOUT, STREAM_RESUME_MIN, UPSTREAM_DRAIN_BYTES_MAX};
+use crate::protocol::call::{CallSink, Notice, Outcome, Outgoing};
+use crate::protocol::headers::{PROTOCOL_VERSION, SESSION_ID, is_event_stream, is_json};
+use crate::protocol::jsonrpc::{RequestId, RpcError, code};
+use crate::protocol::legacy::Initialized;
+use crate::protocol::raw::Raw;
+use crate::protocol::sse::Event;
+use crate::wait::Wait;
+
+use super::connection::{self, Kind, Refusal, Trouble, cut, may_replay};
+use super::correlation::{self, Incoming};
+use super::door::Door;
+use super::exchange::{Answer, Ask, Lane};
+use super::http::{HttpCore, Next, StreamEnd, StreamThread, read_events, refused};
+use super::link::{Idle, Link, Opened, pause};
+use super::listening;
+
+/// Takes a broken stream up behind the event of this id.
+pub(super) const LAST_EVENT_ID: &str = "last-event-id";
+
+/// The transport of one upstream.
+pub(super) struct StreamableHttp {
+    http: Arc<HttpCore>,
+    door: Door<Session>,
+    /// The last `initialize` was refused in a way that hints at HTTP+SSE.
+    hints_at_http_sse: AtomicBool,
+}
+
+/// An open session.
+struct Session {
+    initialized: Arc<Initialized>,
+    /// What every later POST carries.
+    post: Arc<HeaderMap>,
+    /// What every later GET and DELETE carries.
+    get: HeaderMap,
+    has_id: bool,
+    /// The stream of what the server says unasked; it ends with the session.
+    stream: Mutex<Option<StreamThread>>,
+}
+
+/// One POST that wants a response.
+#[derive(Clone, Copy)]
+struct Post<'a> {
+    id: u64,
+    body: &'a str,
+    headers: &'a Arc<HeaderMap>,
+    /// Headers of the GET that takes a broken stream up again.
+    get: &'a HeaderMap,
+    phase: Phase,
+}
+
+/// Whether a POST opens a session or belongs to one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Opening,
+    WithoutId,
+    WithId,
+}
+
+/// The response, and the session that it opened.
+struct Posted {
+    session_id: Option<HeaderValue>,
+    outcome: Result<Raw, RpcError>,
+}
+
+impl StreamableHttp {
+    pub(super) fn new(http: Arc<HttpCore>) -> StreamableHttp {
+        StreamableHttp {
+            http,
+            door: Door::default(),
+            hints_at_http_sse: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether the server refused `initialize` as one that speaks HTTP+SSE does.
+    pub(super) fn hints_at_http_sse(&self) -> bool {
+        self.hints_at_http_sse.load(Ordering::Relaxed)
+    }
+
+    fn session(
+        &self,
+        lane: &mut Lane,
+        wait: &Arc<Wait>,
+        idle: &mut dyn FnMut(),
+    ) -> Result<(u64, Arc<Session>), Trouble> {
+        if let Some(open) = self.door.current() {
+            return Ok(open);
+        }
+        let tick = self.http.core.limits.heartbeat;
+        let opened = self.door.open(wait, tick, idle, |generation, idle| {
+            let session = self.handshake(lane, wait, idle).map_err(|trouble| {
+                lane.reset();
+                trouble.in_handshake()
+            })?;
+            self.listen(&session, generation);
+            self.http.core.nudge.opened(generation);
+            Ok(session)
+        });
+        if let Err(trouble) = &opened
+            && !matches!(trouble.kind, Kind::Interrupted(_))
+        {
+            self.http.core.nudge.lost(self.door.generation(), trouble.clone());
+        }
+        opened
+    }
+
+    fn handshake(
+        &self,
+        lane: &mut Lane,
+        wait: &Arc<Wait>,
+        idle: &mut dyn FnMut(),
+    ) -> Result<Session, Trouble> {
+        let id = self.http.core.next_id();
+        let headers = Arc::new(self.http.post.clone());
+        let post = Post {
+            id,
+            body: &connection::initialize(id),
+            headers: &headers,
+            get: &self.http.get,
+            phase: Phase::Opening,
+        };
+        let posted = self.post(lane, post, wait, &mut Idle(idle));
+        let hints =
+            matches!(&posted, Err(Trouble { kind: Kind::Refused(Refusal::MaybeHttpSse), .. }));
+        self.hints_at_http_sse.store(hints, Ordering::Relaxed);
+        let posted = posted?;
+        let initialized = connection::read_handshake(posted.outcome)?;
+        let mut session = Session {
+            post: Arc::new(session_headers(&self.http.post, &initialized, &posted.session_id)),
+            get: session_headers(&self.http.get, &initialized, &posted.session_id),
+            initialized: Arc::new(initialized),
+            has_id: posted.session_id.is_some(),
+            stream: Mutex::new(None),
+        };
+        let told = self.notify(lane, &session.post, wait, &connection::initialized());
+        if let Err(trouble) = told {
+            self.delete(&session);
+            session.has_id = false;
+            return Err(trouble);
+        }
+        Ok(session)
+    }
+
+    /// POSTs a message that wants no response.
+    fn notify(
+        &self,
+        lane: &mut Lane,
+        headers: &HeaderMap,
+        wait: &Arc<Wait>,
+        body: &str,
+    ) -> Result<(), Trouble> {
+        let http = &self.http;
+        let (method, uri) = (&HttpMethod::POST, &http.uri);
+        let ask = Ask { method, uri, headers, body: Some(body) };
+        let mut answer = lane.client(&http.factory).run(wait, ask, &mut || ())?;
+        let text = error_text(&mut answer);
+        if is_success(answer.status) {
+            return Ok(());
+        }
+        Err(refused(Kind::Refused(Refusal::Plain), answer.status, &text))
+    }
+
+    fn listen(&self, session: &Session, generation: u64) {
+        let sources = listening::Sources {
+            http: self.http.clone(),
+            get: session.get.clone(),
+            post: session.post.clone(),
+            generation,
+            has_session_id: session.has_id,
+        };
+        let stream = listening::start(sources);
+        *session.stream.lock().unwrap_or_else(PoisonError::into_inner) = stream;
+    }
+
+    fn post(
+        &self,
+        lane: &mut Lane,
+        post: Post<'_>,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Result<Posted, Trouble> {
+        let http = &self.http;
+        let ask = Ask {
+            method: &HttpMethod::POST,
+            uri: &http.uri,
+            headers: post.headers,
+            body: Some(post.body),
+        };
+        let mut answer = lane.client(&http.factory).run(wait, ask, &mut || sink.silence())?;
+        let session_id = answer.headers.get(SESSION_ID).cloned();
+        let content_type = answer.header("content-type").unwrap_or_default();
+        let outcome = if !is_success(answer.status) {
+            let text = error_text(&mut answer);
+            refusal(answer.status, &text, post)?
+        } else if is_event_stream(content_type) {
+            self.read_stream(lane, answer, post, wait, sink)?
+        } else if is_json(content_type) {
+            let max = http.core.limits.upstream_result_bytes;
+            let bound = "limits.upstream_result_bytes";
+            let body = answer.read_to_end(max, bound, &mut || sink.silence())?;
+            self.find_answer(body, post)?
+        } else if answer.status == 202 {
+            return Err(Trouble::nonsense("it accepted the request but gave no answer"));
+        } else {
+            let what = format!("its answer is neither JSON nor a stream: {content_type:?}");
+            return Err(Trouble::nonsense(cut(&what)));
+        };
+        Ok(Posted { session_id, outcome })
+    }
+
+    /// Finds our answer in a JSON body.
+    fn find_answer(
+        &self,
+        body: Vec<u8>,
+        post: Post<'_>,
+    ) -> Result<Result<Raw, RpcError>, Trouble> {
+        let text = String::from_utf8(body)
+            .map_err(|_| Trouble::nonsense("its answer is not UTF-8"))?;
+        let text = Arc::new(text);
+        let mut found = None;
+        correlation::read(&text, |incoming| match self.overhear(incoming, post.headers) {
+            Some(Incoming::Answer { id, outcome }) if id == Some(post.id) => {
+                found = Some(Ok(outcome));
+            }
+            Some(incoming) => {
+                found.get_or_insert(Err(not_ours(&incoming)));
+            }
+            None => (),
+        });
+        found.unwrap_or_else(|| Err(Trouble::nonsense("its answer holds no response")))
+    }
+
+    /// Deals with what is no answer; gives back what is, or makes no sense.
+    fn overhear(&self, incoming: Incoming, headers: &Arc<HeaderMap>) -> Option<Incoming> {
+        match incoming {
+            Incoming::ToolsListChanged => self.http.core.nudge.list_changed(),
+            Incoming::Ask { answer } => self.http.tell(&self.http.uri, headers, answer),
+            Incoming::Other => (),
+            Incoming::Answer { .. } | Incoming::Progress { .. } | Incoming::Nonsense(_) => {
+                return Some(incoming);
+            }
+        }
+        None
+    }
+
+    /// Reads a stream until our answer has come; takes it up again where the server lets it.
+    fn read_stream(
+        &self,
+        lane: &mut Lane,
+        mut answer: Answer,
+        post: Post<'_>,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Result<Result<Raw, RpcError>, Trouble> {
+        let mut stream = PostStream { link: self, post, wait, sink: RefCell::new(sink) };
+        let mut seen = Seen::default();
+        loop {
+            let ended = stream.read(&mut answer, &mut seen);
+            if let Some(found) = seen.found.take() {
+                // Its end is on the way; the slot's next user reads it.
+                lane.keep(answer.into_rest());
+                return found;
+            }
+            let trouble = match ended {
+                Ok(_) => broke_off("the stream ended without an answer"),
+                Err(trouble) => trouble,
+            };
+            let Some(last) = seen.last_id.clone() else { return Err(trouble) };
+            if trouble.kind != Kind::Broke {
+                return Err(trouble);
+            }
+            let delay = seen.retry.unwrap_or_default().max(STREAM_RESUME_MIN);
+            pause(wait, delay)
+                .map_err(|reason| Trouble::interrupted(reason, Stage::Read, true))?;
+            lane.reset();
+            answer = stream.resume(lane, last).map_err(|failed| match failed.kind {
+                Kind::Interrupted(_) => Trouble { sent: true, ..failed },
+                Kind::SessionGone
+                | Kind::Broke
+                | Kind::Refused(_)
+                | Kind::Nonsense
+                | Kind::Overloaded => trouble,
+            })?;
+        }
+    }
+
+    /// What a failed request means for the session and for the upstream.
+    fn after(&self, trouble: &Trouble, generation: u64, session: &Session, id: u64) {
+        match &trouble.kind {
+            Kind::SessionGone => drop(self.door.forget(generation)),
+            Kind::Broke if !trouble.sent => {
+                drop(self.door.forget(generation));
+                self.http.core.nudge.lost(generation, trouble.clone());
+            }
+            Kind::Interrupted(reason) if trouble.sent => {
+                let text = connection::cancelled(id, *reason);
+                self.http.tell(&self.http.uri, &session.post, text);
+            }
+            Kind::Broke
+            | Kind::Interrupted(_)
+            | Kind::Refused(_)
+            | Kind::Nonsense
+            | Kind::Overloaded => (),
+        }
+    }
+
+    /// Tells the server that the session has ended (2025-11-25, basic/transports, Session
+    /// Management); whether it cares is its own affair.
+    fn delete(&self, session: &Session) {
+        if !session.has_id {
+            return;
+        }
+        let Ok(wait) = Wait::plain(CONTROL_TIMEOUT) else { return };
+        let (method, uri) = (&HttpMethod::DELETE, &self.http.uri);
+        let ask = Ask { method, uri, headers: &session.get, body: None };
+        if let Err(trouble) = self.http.factory.client().run(&wait, ask, &mut || ()) {
+            log::debug!(target: "upstream", "{}: a session could not be ended: {}",
+                self.http.core.name(), trouble.message);
+        }
+    }
+}
+
+impl Link for StreamableHttp {
+    fn open(&self, lane: &mut Lane, wait: &Arc<Wait>) -> Result<Opened, Trouble> {
+        let (generation, session) = self.session(lane, wait, &mut || ())?;
+        Ok(Opened { generation, initialized: session.initialized.clone() })
+    }
+
+    fn request(
+        &self,
+        lane: &mut Lane,
+        outgoing: &Outgoing<'_>,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Result<Outcome, Trouble> {
+        let mut replayed = false;
+        loop {
+            let (generation, session) = self.session(lane, wait, &mut || sink.silence())?;
+            let id = self.http.core.next_id();
+            let post = Post {
+                id,
+                body: &outgoing.to_message(&RequestId::from(id)),
+                headers: &session.post,
+                get: &session.get,
+                phase: if session.has_id { Phase::WithId } else { Phase::WithoutId },
+            };
+            let trouble = match self.post(lane, post, wait, sink) {
+                Ok(posted) => return Ok(self.http.core.outcome(posted.outcome)),
+                Err(trouble) => trouble,
+            };
+            lane.reset();
+            self.after(&trouble, generation, &session, id);
+            if replayed || !may_replay(&trouble, outgoing.method) {
+                return Err(trouble);
+            }
+            replayed = true;
+        }
+    }
+
+    fn forget(&self, generation: u64) {
+        drop(self.door.forget(generation));
+    }
+
+    fn backing_off(&self, _: &Trouble, _: Instant) {}
+
+    fn close(&self) {
+        let session = self.door.close();
+        if let Some(session) = &session {
+            let stream = session.stream.lock().unwrap_or_else(PoisonError::into_inner).take();
+            drop(stream);
+            self.delete(session);
+        }
+        self.http.control.close();
+    }
+
+    fn transport(&self) -> &'static str {
+        "http"
+    }
+}
+
+/// The stream that answers one POST.
+struct PostStream<'a> {
+    link: &'a StreamableHttp,
+    post: Post<'a>,
+    wait: &'a Arc<Wait>,
+    /// Both the reader's ticks and its events go there, never at once.
+    sink: RefCell<&'a mut dyn CallSink>,
+}
+
+/// What has come on it.
+#[derive(Default)]
+struct Seen {
+    found: Option<Result<Result<Raw, RpcError>, Trouble>>,
+    last_id: Option<HeaderValue>,
+    retry: Option<Duration>,
+}
+
+impl PostStream<'_> {
+    fn read(&mut self, answer: &mut Answer, seen: &mut Seen) -> Result<StreamEnd, Trouble> {
+        let max = self.link.http.core.limits.upstream_event_bytes;
+        let mut idle = || self.sink.borrow_mut().silence();
+        read_events(answer, max, &mut idle, &mut |event| self.take(event, seen))
+    }
+
+    fn take(&self, event: Event, seen: &mut Seen) -> Next {
+        if let Some(id) = event.id {
+            seen.last_id = HeaderValue::try_from(id).ok();
+        }
+        if let Some(retry_ms) = event.retry_ms {
+            seen.retry = Some(Duration::from_millis(retry_ms));
+        }
+        if event.data.is_empty() {
+            return Next::More;
+        }
+        let max = self.link.http.core.limits.upstream_result_bytes;
+        if event.data.len() > max {
+            let what =
+                format!("its answer is larger than limits.upstream_result_bytes ({max} bytes)");
+            seen.found = Some(Err(Trouble { stage: Stage::Read, ..Trouble::nonsense(what) }));
+            return Next::Done;
+        }
+        let text = Arc::new(event.data);
+        correlation::read(&text, |incoming| {
+            match self.link.overhear(incoming, self.post.headers) {
+                Some(Incoming::Progress { id, params }) if id == self.post.id => {
+                    self.wait.progressed();
+                    self.sink.borrow_mut().notice(Notice::Progress(params));
+                }
+                Some(Incoming::Answer { id, outcome }) if id == Some(self.post.id) => {
+                    seen.found = Some(Ok(outcome));
+                }
+                Some(Incoming::Answer { id: Some(_), .. } | Incoming::Progress { .. }) => (),
+                Some(incoming) => seen.found = Some(Err(not_ours(&incoming))),
+                None => (),
+            }
+        });
+        if seen.found.is_some() { Next::Done } else { Next::More }
+    }
+
+    /// Asks for the rest of a stream that the server closed before the answer (2025-11-25,
+    /// basic/transports, Resumability and Redelivery).
+    fn resume(&mut self, lane: &mut Lane, last_id: HeaderValue) -> Result<Answer, Trouble> {
+        let http = &self.link.http;
+        let mut headers = self.post.get.clone();
+        headers.insert(HeaderName::from_static(LAST_EVENT_ID), last_id);
+        let (method, uri) = (&HttpMethod::GET, &http.uri);
+        let ask = Ask { method, uri, headers: &headers, body: None };
+        let mut idle = || self.sink.borrow_mut().silence();
+        let answer = lane.client(&http.factory).run(self.wait, ask, &mut idle)?;
+        match verdict(&answer, Phase::WithId == self.post.phase) {
+            Verdict::Stream => Ok(answer),
+            Verdict::NoStream | Verdict::SessionGone | Verdict::Later => {
+                Err(broke_off("the stream could not be taken up again"))
+            }
+        }
+    }
+}
+
+/// What an answer to a GET means.
+pub(super) enum Verdict {
+    /// It is a stream.
+    Stream,
+    /// The server has none to offer.
+    NoStream,
+    /// The session has ended.
+    SessionGone,
+    /// The server failed; it may do better later.
+    Later,
+}
+
+pub(super) fn verdict(answer: &Answer, has_session_id: bool) -> Verdict {
+    match answer.status {
+        200 if answer.header("content-type").is_some_and(is_event_stream) => Verdict::Stream,
+        404 if has_session_id => Verdict::SessionGone,
+        500.. => Verdict::Later,
+        _ => Verdict::NoStream,
+    }
+}
+
+fn is_success(status: u16) -> bool {
+    (200..300).contains(&status)
+}
+
+fn session_headers(
+    base: &HeaderMap,
+    initialized: &Initialized,
+    session_id: &Option<HeaderValue>,
+) -> HeaderMap {
+    let mut headers = base.clone();
+    if initialized.revision.has_version_header() {
+        let value = HeaderValue::from_static(initialized.revision.as_str());
+        headers.insert(lower_case(PROTOCOL_VERSION), value);
+    }
+    if let Some(id) = session_id {
+        let mut id = id.clone();
+        id.set_sensitive(true);
+        headers.insert(lower_case(SESSION_ID), id);
+    }
+    headers
+}
+
+fn lower_case(name: &'static str) -> HeaderName {
+    // Both names are constants of our own and valid.
+    HeaderName::from_bytes(name.as_bytes()).unwrap_or(HeaderName::from_static("x-invalid"))
+}
+
+/// The beginning of a body that is told in an error.
+fn error_text(answer: &mut Answer) -> String {
+    let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", &mut || ());
+    String::from_utf8_lossy(&body.unwrap_or_default()).into_owned()
+}
+
+/// What an answer without success means: an error response of the server's, or a failure.
+fn refusal(status: u16, text: &str, post: Post<'_>) -> Result<Result<Raw, RpcError>, Trouble> {
+    let speaks_of_session = text.to_ascii_lowercase().contains("session");
+    let mut error = None;
+    correlation::read(&Arc::new(text.to_owned()), |incoming| {
+        if let Incoming::Answer { id: Some(id), outcome: Err(it) } = incoming
+            && id == post.id
+        {
+            error = Some(it);
+        }
+    });
+    let session_gone = match (status, post.phase) {
+        (404, Phase::WithId) => error
+            .as_ref()
+            .is_none_or(|e| e.code == code::SESSION_NOT_FOUND || speaks_of_session),
+        (400, Phase::WithId | Phase::WithoutId) => speaks_of_session,
+        _ => false,
+    };
+    let kind = match (status, post.phase) {
+        _ if session_gone => Kind::SessionGone,
+        (400 | 404 | 405, Phase::Opening) => Kind::Refused(Refusal::MaybeHttpSse),
+        _ => match error {
+            Some(error) => return Ok(Err(error)),
+            None => Kind::Refused(Refusal::Plain),
+        },
+    };
+    Err(refused(kind, status, text))
+}
+
+fn broke_off(what: &str) -> Trouble {
+    Trouble { sent: true, ..Trouble::new(Kind::Broke, Stage::Read, what) }
+}
+
+fn not_ours(incoming: &Incoming) -> Trouble {
+    match incoming {
+        Incoming::Answer { outcome: Err(error), .. } => {
+            let what =
+                format!("it refused the request: {} ({})", cut(&error.message), error.code);
+            Trouble {
+                sent: true,
+                ..Trouble::new(Kind::Refused(Refusal::Plain), Stage::Answer, what)
+            }
+        }
+        Incoming::Nonsense(what) => {
+            Trouble::nonsense(format!("its answer is no message: {}", cut(what)))
+        }
+        Incoming::Answer { .. }
+        | Incoming::Progress { .. }
+        | Incoming::ToolsListChanged
+        | Incoming::Ask { .. }
+        | Incoming::Other => Trouble::nonsense("its answer is for another request"),
+    }
+}

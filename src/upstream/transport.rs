@@ -1,0 +1,463 @@
+//! ureq's transport on our terms: one write a request, and one `poll` that watches the
+//! upstream's socket, the client, the call's bell and its deadline together.
+//!
+//! A slot's [`Watch`] holds the [`Wait`] of the call that it serves, and is set before ureq is
+//! entered. What ended a wait is remembered there, because ureq can only carry an I/O error.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, sockopt};
+use ureq::Error;
+use ureq::unversioned::transport::{
+    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers,
+    NextTimeout, RustlsConnector, Transport,
+};
+
+use crate::error::Stage;
+use crate::limits::UPSTREAM_PROBE_AFTER;
+use crate::wait::{Interrupted, Wait, Woken};
+
+/// Output held back until the answer is waited for; more is written at once.
+const HELD_BYTES_MAX: usize = 32 * 1024;
+/// A peer that vanished without a word is noticed after about so long, even on a stream that
+/// has no deadline.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+
+/// The call that an Agent serves at present, and how far it has come.
+#[derive(Default)]
+pub(super) struct Watch(Mutex<Watched>);
+
+#[derive(Default)]
+struct Watched {
+    wait: Option<Arc<Wait>>,
+    tick: Option<Duration>,
+    stage: Option<Stage>,
+    sent: bool,
+    impatient: bool,
+    ticked: bool,
+    interrupted: Option<Interrupted>,
+    /// A connection whose request is sent and whose answer was not there at a tick.
+    parked: Option<Box<dyn Transport>>,
+}
+
+/// What stands for "look at the watch why" in ureq's errors. Its kind is one that nobody on
+/// the way retries or takes for the end of a body.
+pub(super) fn paused() -> Error {
+    Error::Io(io::Error::other("paused"))
+}
+
+impl Watch {
+    fn lock(&self) -> MutexGuard<'_, Watched> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From here on the Agent serves the call of `wait`; `tick` is how often a silent answer
+    /// lets the caller do something else.
+    pub(super) fn begin(&self, wait: &Arc<Wait>, tick: Option<Duration>) {
+        let parked = {
+            let mut watched = self.lock();
+            let parked = watched.parked.take();
+            *watched = Watched { wait: Some(wait.clone()), tick, ..Watched::default() };
+            parked
+        };
+        drop(parked);
+    }
+
+    /// From here on nothing is waited for: only what has already arrived is read.
+    pub(super) fn begin_impatient(&self) {
+        let mut watched = self.lock();
+        watched.impatient = true;
+        watched.stage = Some(Stage::Read);
+    }
+
+    pub(super) fn wait(&self) -> Option<Arc<Wait>> {
+        self.lock().wait.clone()
+    }
+
+    pub(super) fn set_stage(&self, stage: Stage) {
+        self.lock().stage = Some(stage);
+    }
+
+    pub(super) fn stage(&self) -> Stage {
+        self.lock().stage.unwrap_or(Stage::Connect)
+    }
+
+    /// Whether a byte of the request has left.
+    pub(super) fn was_sent(&self) -> bool {
+        self.lock().sent
+    }
+
+    /// Why the wait ended, if that is why the exchange failed.
+    pub(super) fn interrupted(&self) -> Option<Interrupted> {
+        self.lock().interrupted
+    }
+
+    /// Whether the exchange stopped for a tick only and can go on.
+    pub(super) fn take_tick(&self) -> bool {
+        std::mem::take(&mut self.lock().ticked)
+    }
+
+    fn is_impatient(&self) -> bool {
+        self.lock().impatient
+    }
+
+    fn note_sent(&self) {
+        let mut watched = self.lock();
+        watched.sent |= watched.stage == Some(Stage::Send);
+    }
+
+    fn note_flushed(&self) {
+        let mut watched = self.lock();
+        if watched.stage == Some(Stage::Send) {
+            watched.stage = Some(Stage::Answer);
+        }
+    }
+
+    /// Waits for the bell, or until `tick` has passed.
+    pub(super) fn sleep(&self, tick: Option<Duration>) -> Result<Woken, Error> {
+        let Some(wait) = self.wait() else { return Err(paused()) };
+        wait.until(None, tick).map_err(|reason| self.interrupt(reason))
+    }
+
+    fn interrupt(&self, reason: Interrupted) -> Error {
+        self.lock().interrupted = Some(reason);
+        paused()
+    }
+
+    fn ready(&self, fd: BorrowedFd<'_>, flags: PollFlags) -> Result<(), Error> {
+        let (wait, tick) = {
+            let watched = self.lock();
+            // Before the request is sent, nothing could take the exchange up again.
+            let may_tick = matches!(watched.stage, Some(Stage::Answer | Stage::Read));
+            (watched.wait.clone(), watched.tick.filter(|_| may_tick))
+        };
+        let Some(wait) = wait else { return Err(paused()) };
+        loop {
+            match wait.until(Some((fd, flags)), tick) {
+                Ok(Woken::Ready) => return Ok(()),
+                Ok(Woken::Bell) => (),
+                Ok(Woken::Tick) => {
+                    self.lock().ticked = true;
+                    return Err(paused());
+                }
+                Err(reason) => return Err(self.interrupt(reason)),
+            }
+        }
+    }
+}
+
+/// Makes the connections of one Agent.
+pub(super) struct Dial {
+    pub(super) watch: Arc<Watch>,
+    pub(super) tls: Arc<RustlsConnector>,
+    pub(super) connect_timeout: Duration,
+    /// Whether connections go through a proxy.
+    pub(super) proxied: bool,
+}
+
+impl std::fmt::Debug for Dial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Dial")
+    }
+}
+
+impl Connector for Dial {
+    type Out = Box<dyn Transport>;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails<'_>,
+        _: Option<()>,
+    ) -> Result<Option<Box<dyn Transport>>, Error> {
+        let parked = self.watch.lock().parked.take();
+        if let Some(inner) = parked {
+            // The request went out before the tick: what ureq writes now is that again.
+            let again = Resumable::new(inner, self.watch.clone(), Output::Swallowed);
+            return Ok(Some(Box::new(again)));
+        }
+        self.watch.set_stage(Stage::Connect);
+        if self.proxied && details.config.proxy().is_none() {
+            // ureq asks for the connection to the proxy itself.
+            return Ok(Some(Box::new(self.open(details)?)));
+        }
+        let tunnel = ConnectProxyConnector::default().connect(details, None::<()>)?;
+        let base: Box<dyn Transport> = match tunnel {
+            Some(Either::B(tunnel)) => tunnel,
+            Some(Either::A(())) | None => Box::new(self.open(details)?),
+        };
+        if details.needs_tls() {
+            self.watch.set_stage(Stage::Tls);
+        }
+        let Some(secured) = self.tls.connect(details, Some(base))? else { return Ok(None) };
+        let outer = Resumable::new(Box::new(secured), self.watch.clone(), Output::Passed);
+        Ok(Some(Box::new(outer)))
+    }
+}
+
+impl Dial {
+    fn open(&self, details: &ConnectionDetails<'_>) -> Result<Socket, Error> {
+        let mut left = details.addrs.len();
+        let until = Instant::now() + self.connect_timeout;
+        let mut failed = None;
+        for address in details.addrs.iter() {
+            // An address that does not answer leaves time for those behind it.
+            let share = if left > 1 { 2 } else { 1 };
+            left = left.saturating_sub(1);
+            let patience = until.saturating_duration_since(Instant::now()) / share;
+            match self.open_one(*address, patience) {
+                Ok(stream) => {
+                    let config = details.config;
+                    return Ok(Socket {
+                        stream,
+                        watch: self.watch.clone(),
+                        buffers: LazyBuffers::new(
+                            config.input_buffer_size(),
+                            config.output_buffer_size(),
+                        ),
+                        held: Vec::new(),
+                        write_failed: None,
+                        last_read: Instant::now(),
+                        more: false,
+                    });
+                }
+                Err(error) if self.watch.interrupted().is_some() => return Err(error),
+                Err(error) => failed = Some(error),
+            }
+        }
+        Err(failed.unwrap_or(Error::ConnectionFailed))
+    }
+
+    fn open_one(&self, address: SocketAddr, patience: Duration) -> Result<TcpStream, Error> {
+        let family = match address {
+            SocketAddr::V4(_) => AddressFamily::INET,
+            SocketAddr::V6(_) => AddressFamily::INET6,
+        };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let system = |errno: Errno| Error::Io(errno.into());
+        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)
+            .map_err(system)?;
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) => (),
+            Err(Errno::INPROGRESS) => {
+                self.connected(socket.as_fd(), patience)?;
+                sockopt::socket_error(&socket).map_err(system)?.map_err(system)?;
+            }
+            Err(errno) => return Err(system(errno)),
+        }
+        sockopt::set_tcp_nodelay(&socket, true).map_err(system)?;
+        sockopt::set_socket_keepalive(&socket, true).map_err(system)?;
+        sockopt::set_tcp_keepidle(&socket, KEEPALIVE_AFTER).map_err(system)?;
+        Ok(TcpStream::from(socket))
+    }
+
+    fn connected(&self, socket: BorrowedFd<'_>, patience: Duration) -> Result<(), Error> {
+        let Some(wait) = self.watch.wait() else { return Err(paused()) };
+        let until = Instant::now() + patience;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match wait.until(Some((socket, PollFlags::OUT)), Some(left)) {
+                Ok(Woken::Ready) => return Ok(()),
+                Ok(Woken::Bell) => (),
+                Ok(Woken::Tick) => return Err(Error::Io(ErrorKind::TimedOut.into())),
+                Err(reason) => return Err(self.watch.interrupt(reason)),
+            }
+        }
+    }
+}
+
+/// A connected socket; non-blocking, and polled through the watch.
+struct Socket {
+    stream: TcpStream,
+    watch: Arc<Watch>,
+    buffers: LazyBuffers,
+    held: Vec<u8>,
+    /// A peer may answer and close before it has read everything: its answer is read first.
+    write_failed: Option<io::Error>,
+    last_read: Instant,
+    /// The last read filled the buffer, so more is likely to be there already.
+    more: bool,
+}
+
+impl std::fmt::Debug for Socket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Socket")
+    }
+}
+
+impl Socket {
+    fn flush(&mut self) -> Result<(), Error> {
+        if self.held.is_empty() {
+            return Ok(());
+        }
+        let mut rest = self.held.as_slice();
+        let mut failed = None;
+        while !rest.is_empty() {
+            match (&self.stream).write(rest) {
+                Ok(0) => failed = Some(io::Error::from(ErrorKind::WriteZero)),
+                Ok(n) => {
+                    self.watch.note_sent();
+                    rest = rest.get(n..).unwrap_or_default();
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => (),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.watch.ready(self.stream.as_fd(), PollFlags::OUT)?;
+                }
+                Err(error) => failed = Some(error),
+            }
+            if failed.is_some() {
+                break;
+            }
+        }
+        self.held.clear();
+        match failed {
+            Some(error) if !self.watch.was_sent() => return Err(Error::Io(error)),
+            failed => self.write_failed = failed,
+        }
+        self.watch.note_flushed();
+        Ok(())
+    }
+}
+
+impl Transport for Socket {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), Error> {
+        let output = self.buffers.output().get(..amount).unwrap_or_default();
+        if self.write_failed.is_none() {
+            self.held.extend_from_slice(output);
+        }
+        if self.held.len() > HELD_BYTES_MAX { self.flush() } else { Ok(()) }
+    }
+
+    fn await_input(&mut self, _: NextTimeout) -> Result<bool, Error> {
+        self.flush()?;
+        let impatient = self.watch.is_impatient();
+        loop {
+            if !self.more && !impatient {
+                self.watch.ready(self.stream.as_fd(), PollFlags::IN)?;
+            }
+            let buffer = self.buffers.input_append_buf();
+            let room = buffer.len();
+            if room == 0 {
+                return Err(Error::LargeResponseHeader(room, room));
+            }
+            match (&self.stream).read(buffer) {
+                Ok(0) if self.write_failed.is_some() => {
+                    return Err(self.write_failed.take().map_or_else(paused, Error::Io));
+                }
+                Ok(n) => {
+                    self.more = n == room;
+                    self.last_read = Instant::now();
+                    self.buffers.input_appended(n);
+                    return Ok(n > 0);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => (),
+                Err(error) if error.kind() == ErrorKind::WouldBlock && !impatient => {
+                    self.more = false;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(paused()),
+                Err(error) => return Err(Error::Io(error)),
+            }
+        }
+    }
+
+    fn is_open(&mut self) -> bool {
+        if self.write_failed.is_some() {
+            return false;
+        }
+        if self.last_read.elapsed() < UPSTREAM_PROBE_AFTER {
+            return true;
+        }
+        let mut byte = [0_u8; 1];
+        let seen =
+            rustix::net::recv(&self.stream, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        matches!(seen, Err(Errno::WOULDBLOCK))
+    }
+}
+
+/// What becomes of what ureq writes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Output {
+    Passed,
+    Swallowed,
+}
+
+/// A connection that survives a tick while the answer's head is waited for. ureq drops it then;
+/// it goes to the watch, and the next run of the same request takes it from there.
+struct Resumable {
+    inner: Option<Box<dyn Transport>>,
+    watch: Arc<Watch>,
+    output: Output,
+    paused: bool,
+    none: LazyBuffers,
+}
+
+impl std::fmt::Debug for Resumable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Resumable")
+    }
+}
+
+impl Resumable {
+    fn new(inner: Box<dyn Transport>, watch: Arc<Watch>, output: Output) -> Resumable {
+        let none = LazyBuffers::new(1, 1);
+        Resumable { inner: Some(inner), watch, output, paused: false, none }
+    }
+}
+
+impl Transport for Resumable {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        match &mut self.inner {
+            Some(inner) => inner.buffers(),
+            None => &mut self.none,
+        }
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        if self.output == Output::Swallowed {
+            return Ok(());
+        }
+        self.watch.set_stage(Stage::Send);
+        self.inner
+            .as_mut()
+            .map_or_else(|| Err(paused()), |inner| inner.transmit_output(amount, timeout))
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        if self.output == Output::Swallowed {
+            self.output = Output::Passed;
+            self.watch.set_stage(Stage::Answer);
+        }
+        let read = self
+            .inner
+            .as_mut()
+            .map_or_else(|| Err(paused()), |inner| inner.await_input(timeout));
+        self.paused = read.is_err() && self.watch.lock().ticked;
+        read
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.inner.as_mut().is_some_and(|inner| inner.is_open())
+    }
+
+    fn is_tls(&self) -> bool {
+        self.inner.as_ref().is_some_and(|inner| inner.is_tls())
+    }
+}
+
+impl Drop for Resumable {
+    fn drop(&mut self) {
+        let mut watched = self.watch.lock();
+        if self.paused && watched.ticked && watched.stage == Some(Stage::Answer) {
+            watched.parked = self.inner.take();
+        }
+    }
+}

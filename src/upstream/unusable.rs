@@ -1,0 +1,48 @@
+//! An upstream whose configuration turned out not to be usable, such as a file of certificates
+//! that is not there: every call says so.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::error::Stage;
+use crate::protocol::call::{CallSink, Outcome, Outgoing};
+use crate::wait::Wait;
+
+use super::connection::{Kind, Refusal, Trouble};
+use super::exchange::Lane;
+use super::link::{Link, Opened};
+
+/// The text says what is wrong.
+pub(super) struct Unusable(pub(super) String);
+
+impl Unusable {
+    fn trouble(&self) -> Trouble {
+        Trouble::new(Kind::Refused(Refusal::Plain), Stage::Connect, self.0.clone())
+    }
+}
+
+impl Link for Unusable {
+    fn open(&self, _: &mut Lane, _: &Arc<Wait>) -> Result<Opened, Trouble> {
+        Err(self.trouble())
+    }
+
+    fn request(
+        &self,
+        _: &mut Lane,
+        _: &Outgoing<'_>,
+        _: &Arc<Wait>,
+        _: &mut dyn CallSink,
+    ) -> Result<Outcome, Trouble> {
+        Err(self.trouble())
+    }
+
+    fn forget(&self, _: u64) {}
+
+    fn backing_off(&self, _: &Trouble, _: Instant) {}
+
+    fn close(&self) {}
+
+    fn transport(&self) -> &'static str {
+        "http"
+    }
+}
