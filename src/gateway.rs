@@ -280,7 +280,7 @@ fn origins(config: &Config) -> Origins {
 /// The gateway cannot be started.
 pub fn run(config: Config) -> io::Result<StopReason> {
     let (stop, stopped) = bounded(STOP_REASONS_MAX);
-    let _signals = watch_signals(stop.clone())?;
+    let _signals = thread::watch_signals(stop.clone())?;
     let gateway = Gateway::start(config, stop, stopped)?;
     let reason = gateway.wait();
     match reason {
@@ -289,34 +289,4 @@ pub fn run(config: Config) -> io::Result<StopReason> {
     }
     gateway.stop();
     Ok(reason)
-}
-
-/// Turns SIGTERM and SIGINT into reasons to stop, until the guard is dropped.
-///
-/// # Errors
-/// The system refuses the handlers or the thread.
-fn watch_signals(stop: Sender<StopReason>) -> io::Result<SignalWatch> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])?;
-    let handle = signals.handle();
-    let joined = thread::spawn("signals", move || {
-        for _ in signals.forever() {
-            // A full queue holds reasons enough.
-            stop.try_send(StopReason::Signal).ok();
-        }
-    })?;
-    Ok(SignalWatch { handle, _joined: joined })
-}
-
-/// See [`watch_signals`].
-#[derive(Debug)]
-struct SignalWatch {
-    handle: signal_hook::iterator::Handle,
-    _joined: thread::Joined,
-}
-
-impl Drop for SignalWatch {
-    fn drop(&mut self) {
-        self.handle.close();
-    }
 }

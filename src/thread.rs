@@ -1,4 +1,4 @@
-//! Named threads, joined on drop, and how the end of an owner is heard.
+//! Named threads, joined on drop; how the end of an owner and a signal are heard.
 
 use std::io;
 use std::thread::JoinHandle;
@@ -89,6 +89,36 @@ impl Drop for TellOnDrop {
     fn drop(&mut self) {
         // A full queue already holds a reason to stop.
         self.stop.try_send(StopReason::OwnerEnded(self.name)).ok();
+    }
+}
+
+/// Turns SIGTERM and SIGINT into reasons to stop, until the guard is dropped.
+///
+/// # Errors
+/// The system refuses the handlers or the thread.
+pub fn watch_signals(stop: Sender<StopReason>) -> io::Result<SignalWatch> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])?;
+    let handle = signals.handle();
+    let joined = spawn("signals", move || {
+        for _ in signals.forever() {
+            // A full queue holds reasons enough.
+            stop.try_send(StopReason::Signal).ok();
+        }
+    })?;
+    Ok(SignalWatch { handle, _joined: joined })
+}
+
+/// See [`watch_signals`].
+#[derive(Debug)]
+pub struct SignalWatch {
+    handle: signal_hook::iterator::Handle,
+    _joined: Joined,
+}
+
+impl Drop for SignalWatch {
+    fn drop(&mut self) {
+        self.handle.close();
     }
 }
 

@@ -1,6 +1,7 @@
 //! Pure: from words to a [`Command`].
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use lexopt::prelude::{Long, Short, Value};
@@ -13,7 +14,7 @@ pub(super) enum Command {
     Help(Option<Name>),
     Version,
     Serve { config: PathBuf, listen: Option<Listen> },
-    Demo { http: Option<String> },
+    Demo { http: Option<SocketAddr> },
     HashKey,
 }
 
@@ -74,7 +75,10 @@ impl Command {
                 }
                 Long("http") if name == Some(Name::Demo) => {
                     let text = words.value().and_then(|text| Ok(text.into_string()?));
-                    http = Some(text.map_err(sentence)?);
+                    let text = text.map_err(sentence)?;
+                    http = Some(demo_address(&text).ok_or_else(|| {
+                        format!("--http: not an address and port, nor a port: {text:?}")
+                    })?);
                 }
                 Value(word) if name.is_none() => {
                     name = Some(Name::parse(&word.to_string_lossy())?);
@@ -92,6 +96,20 @@ impl Command {
             Some(Name::Demo) => Command::Demo { http },
             Some(Name::HashKey) => Command::HashKey,
         })
+    }
+}
+
+/// Reads `address:port`, `localhost:port`, `:port` or `port`; the last two are on loopback.
+fn demo_address(text: &str) -> Option<SocketAddr> {
+    let port = text.strip_prefix(':').unwrap_or(text);
+    let listen = if port.contains(':') {
+        Listen::parse(text)
+    } else {
+        Listen::parse(&format!("localhost:{port}"))
+    };
+    match listen? {
+        Listen::Tcp(address) => Some(address),
+        Listen::Unix(_) => None,
     }
 }
 
@@ -121,7 +139,17 @@ mod tests {
     #[test]
     fn every_command_is_read() {
         assert_eq!(parse("demo"), Ok(Command::Demo { http: None }));
-        assert_eq!(parse("demo --http a:1"), Ok(Command::Demo { http: Some("a:1".into()) }));
+        for (text, address) in [
+            ("127.0.0.1:7000", "127.0.0.1:7000"),
+            ("localhost:7000", "127.0.0.1:7000"),
+            (":7000", "127.0.0.1:7000"),
+            ("7000", "127.0.0.1:7000"),
+            ("[::1]:7000", "[::1]:7000"),
+            ("0.0.0.0:0", "0.0.0.0:0"),
+        ] {
+            let http = address.parse().ok();
+            assert_eq!(parse(&format!("demo --http {text}")), Ok(Command::Demo { http }));
+        }
         assert_eq!(parse("hash-key"), Ok(Command::HashKey));
         assert_eq!(parse("-V"), Ok(Command::Version));
         assert_eq!(parse("serve --version"), Ok(Command::Version));
@@ -140,6 +168,10 @@ mod tests {
             ("--colour", "--colour"),
             ("--http 127.0.0.1:1", "--http"),
             ("demo --config f", "--config"),
+            ("demo --http a:1", "\"a:1\""),
+            ("demo --http unix:/x", "unix:/x"),
+            ("demo --http :", "\":\""),
+            ("demo --http 65536", "65536"),
             ("hash-key secret", "secret"),
             ("--config f demo", "demo"),
         ] {

@@ -1,16 +1,22 @@
 //! `trunkline demo`.
 
 use std::io;
+use std::net::SocketAddr;
 
-use super::{exit, fail, usage};
-use crate::demo::stdio;
+use super::{complain, exit, fail};
+use crate::demo::{http, stdio};
+use crate::thread::StopReason;
 
-pub(super) fn run(http: Option<&str>) -> u8 {
-    if http.is_some() {
-        return usage("demo: --http is not in this version");
-    }
-    match stdio::serve(io::stdin().lock(), io::stdout()) {
-        Ok(()) => exit::FINE,
+pub(super) fn run(http: Option<SocketAddr>) -> u8 {
+    let ended = match http {
+        None => stdio::serve(io::stdin().lock(), io::stdout()).map(|()| StopReason::Signal),
+        Some(address) => http::serve(address, |url| complain(&format!("listening on {url}"))),
+    };
+    match ended {
+        Ok(StopReason::Signal) => exit::FINE,
+        Ok(StopReason::OwnerEnded(name)) => {
+            fail(&format!("demo: ended because the thread {name} had ended"))
+        }
         Err(error) => fail(&format!("demo: {error}")),
     }
 }

@@ -41,13 +41,14 @@ Options:
 ";
 
 const DEMO: &str = "\
-Runs an MCP server with a few tools, resources and prompts over standard input and output.
-It ends at the end of its input.
+Runs an MCP server with a few tools, resources and prompts over standard input and output,
+until the end of its input; or over Streamable HTTP, until SIGTERM or SIGINT.
 
-Usage: trunkline demo
+Usage: trunkline demo [--http ADDRESS]
 
 Options:
-  -h, --help   this text
+  --http ADDRESS   address:port, or a port of loopback; no other address is served
+  -h, --help       this text
 ";
 
 const HASH_KEY: &str = "\

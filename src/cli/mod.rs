@@ -31,7 +31,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Command::Help(topic)) => print(help::text(topic)),
         Ok(Command::Version) => print(concat!("trunkline ", env!("CARGO_PKG_VERSION"), "\n")),
         Ok(Command::Serve { config, listen }) => return serve::run(&config, listen),
-        Ok(Command::Demo { http }) => demo::run(http.as_deref()),
+        Ok(Command::Demo { http }) => demo::run(http),
         Ok(Command::HashKey) => hash_key::run(),
         Err(what) => usage(&what),
     };

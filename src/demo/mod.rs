@@ -4,6 +4,7 @@
 //! an argument, and waiting (the tool `slow`) is the shell's.
 
 mod arguments;
+pub mod http;
 mod prompts;
 mod resources;
 mod slow;
@@ -18,6 +19,7 @@ use serde_json::{Map, Value, json};
 
 pub use slow::SlowCall;
 
+use crate::limits::BATCH_MESSAGES_MAX;
 use crate::protocol::jsonrpc::{self, Malformed, Message, RequestId, RpcError, code};
 use crate::protocol::{legacy, method::notification, raw, revision::Revision};
 
@@ -33,7 +35,7 @@ pub enum Answer {
 }
 
 /// One client's server.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Demo {
     /// Settled by `initialize`. Clients that leave it out are served as well.
     revision: Option<Revision>,
@@ -63,6 +65,10 @@ impl Demo {
     /// Slow calls of a batch are answered on their own, when they are done.
     fn batch(&mut self, text: &str, now: SystemTime) -> Vec<Answer> {
         let elements = match raw::elements(text) {
+            Ok(elements) if elements.len() > BATCH_MESSAGES_MAX => {
+                let what = format!("The batch has more than {BATCH_MESSAGES_MAX} messages.");
+                return vec![refusal(None, code::INVALID_REQUEST, &what)];
+            }
             Ok(elements) if !elements.is_empty() => elements,
             Ok(_) => return vec![refusal(None, code::INVALID_REQUEST, "The batch is empty.")],
             Err(error) => {

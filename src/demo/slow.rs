@@ -61,6 +61,16 @@ impl SlowCall {
         self.step_time
     }
 
+    /// How long the whole call takes.
+    pub fn time(&self) -> Duration {
+        self.step_time * self.steps
+    }
+
+    /// Whether the client has asked for progress.
+    pub fn wants_progress(&self) -> bool {
+        self.progress_token.is_some()
+    }
+
     /// What to send after the given step, the first being 1; nothing where the client wants no
     /// progress.
     pub fn progress(&self, step: u32) -> Option<String> {
@@ -77,7 +87,7 @@ impl SlowCall {
     /// What to send after the last step.
     pub fn result(&self) -> String {
         let steps = if self.steps == 1 { "step" } else { "steps" };
-        let total = (self.step_time * self.steps).as_secs_f64();
+        let total = self.time().as_secs_f64();
         let text = format!("Done: {} {steps} in {total:.3} seconds.", self.steps);
         jsonrpc::response(&self.id, &tools::text_result(&text).to_string())
     }

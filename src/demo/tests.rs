@@ -150,6 +150,8 @@ fn batches_are_answered_in_the_one_revision_that_has_them() {
         if revision.allows_batches() {
             assert_eq!(answer.as_array().map(Vec::len), Some(2), "{answer}");
             assert_eq!(ask_of(&mut demo, "[]")["error"]["code"], -32600);
+            let long = format!("[{}]", vec!["1"; 65].join(","));
+            assert_eq!(ask_of(&mut demo, &long)["error"]["code"], -32600);
         } else {
             assert_eq!(answer["error"]["code"], -32600, "{answer}");
         }

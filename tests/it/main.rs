@@ -12,6 +12,7 @@ mod children;
 mod cli;
 mod config_files;
 mod conversations;
+mod demo_http;
 #[cfg(not(feature = "tiny_http"))]
 mod event_stream;
 mod exit_codes;
@@ -25,6 +26,7 @@ mod http_tiny;
 mod keys;
 mod names;
 mod passing_through;
+mod readme;
 mod rest;
 mod sessions;
 mod source;
