@@ -7,7 +7,7 @@
 //! `headers`, `body`). `{session}` in a header is the session's id, `{ended}` that of one which
 //! has ended. An expected object names the keys that must be there; an expected array is whole.
 //! The placeholders `<any>`, `<string>`, `<number>`, `<object>`, `<array>` stand for any value of
-//! the kind, `<absent>` for none, `<empty>` as a body for no bytes, `<contains:TEXT>` for a string
+//! the kind, `<absent>` for none, `<none>` for none or null, `<empty>` as a body for no bytes, `<contains:TEXT>` for a string
 //! with that text.
 
 use std::path::{Path, PathBuf};
@@ -28,6 +28,9 @@ fn difference(wanted: &Value, seen: Option<&Value>, at: &str) -> Option<String> 
     let wrong = || Some(format!("{at}: wanted {wanted}, saw {seen:?}"));
     if wanted == "<absent>" {
         return seen.and_then(|_| wrong());
+    }
+    if wanted == "<none>" {
+        return seen.filter(|value| !value.is_null()).and_then(|_| wrong());
     }
     let Some(value) = seen else { return wrong() };
     match wanted {

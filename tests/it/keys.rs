@@ -238,15 +238,15 @@ const SECRETS: [&str; 8] = [
     "sekrit-key-from-env",
     "sekrit-upstream-header",
     "sekrit-child-env",
-    "sekrit-userinfo",
+    "sekrit-in-query",
     "sekrit-wrong-key",
     "sekrit-proxy",
     "sekrit-env-header",
 ];
 
 fn config_full_of_secrets(upstream: &HttpUpstream, dead: &HttpUpstream) -> Value {
-    let dead_url = format!("http://user:sekrit-userinfo@{}/mcp", dead.address());
-    let live_url = format!("http://user:sekrit-userinfo@{}/mcp", upstream.address());
+    let dead_url = format!("http://{}/mcp?token=sekrit-in-query", dead.address());
+    let live_url = format!("http://{}/mcp?token=sekrit-in-query", upstream.address());
     json!({
         "log": { "level": "trace", "access": true, "bodies": true },
         "api_keys": [
@@ -315,7 +315,24 @@ fn no_secret_is_ever_told() {
         assert!(!told.contains(secret), "{secret} is in an answer: {told}");
         assert!(!ended.stderr.contains(secret), "{secret} is in the log: {}", ended.stderr);
     }
+    // Nor as a dump of bytes: all of them begin alike.
+    let hex: String = SECRETS[0].bytes().take(4).map(|byte| format!("{byte:02x}")).collect();
+    for line in ended.stderr.lines() {
+        assert!(!line.replace(' ', "").contains(&hex), "bytes of a secret: {line}");
+    }
     assert_eq!(ended.code, Some(0));
+}
+
+#[test]
+fn a_url_with_a_password_is_refused_without_telling_it() {
+    let ended = Gateway::with(json!({ "mcp_servers": {
+        "s": { "url": "http://user:sekrit-in-url@127.0.0.1:9/mcp", "transport": "http" },
+    }}))
+    .try_start()
+    .expect_err("credentials belong into headers");
+    assert_eq!(ended.code, Some(78), "{ended:?}");
+    assert!(ended.stderr.contains("/mcp_servers/s/url"), "{ended:?}");
+    assert!(!ended.stderr.contains("sekrit-in-url"), "{ended:?}");
 }
 
 #[test]
@@ -323,7 +340,7 @@ fn no_secret_is_told_of_a_bad_configuration() {
     let ended = Gateway::with(json!({
         "api_keys": [{ "name": "k", "key": "sekrit-key-plain", "unknown": 1 }],
         "mcp_servers": { "s": {
-            "url": "nonsense://user:sekrit-userinfo@host", "headers": { "X": "sekrit-upstream-header" },
+            "url": "nonsense://user:sekrit-in-query@host", "headers": { "X": "sekrit-upstream-header" },
             "timeout_ms": "soon",
         }},
     }))

@@ -234,7 +234,6 @@ fn a_wrong_method_is_405_and_says_which_are_right() {
         ("PUT", CALL, "POST"),
         ("POST", "/healthz", "GET"),
         ("POST", "/status", "GET"),
-        ("DELETE", "/metrics", "GET"),
         ("POST", "/mcp-rest/tools/list", "GET"),
         ("GET", "/mcp-rest/tools/call", "POST"),
     ] {

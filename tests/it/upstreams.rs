@@ -9,7 +9,7 @@ use crate::support::gateway::{Gateway, OUTCOME_OK, entry_of, names_in, stdio};
 use crate::support::http::Request;
 use crate::support::upstream_http::{Answers, HttpUpstream, Sessions};
 use crate::support::upstream_sse::SseUpstream;
-use crate::support::wait_for;
+use crate::support::{stays_so, wait_for};
 
 const CALL: &str = "/mcp/tools/call";
 
@@ -143,6 +143,10 @@ fn an_idle_connection_that_was_closed_is_no_failure() {
     for _ in 0..3 {
         gateway.call("echo", &json!({})).expect(200);
         upstream.listener.break_off_connections();
+        // A connection that was used this very moment is not looked at again before it is used,
+        // and a call that breaks off is never run twice. So this one must be idle for a while.
+        let idle = Duration::from_millis(200);
+        stays_so("nothing is asked meanwhile", idle, || upstream.listener.n_requests() > 0);
     }
     gateway.call("echo", &json!({})).expect(200);
     assert_eq!(upstream.seen().n_calls("echo"), 4);

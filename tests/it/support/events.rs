@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::DEADLINE;
-use super::http::{Body, Head, Wire};
+use super::http::{Body, Head, Wire, is_timeout};
 
 /// One event of a stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -119,6 +119,11 @@ impl EventStream {
             };
             self.events.feed(&piece);
         }
+    }
+
+    /// True if the stream stays open and no event comes for so long. For absences only.
+    pub(crate) fn is_silent_for(&mut self, time: Duration) -> bool {
+        matches!(self.try_next(time), Err(error) if is_timeout(&error))
     }
 
     /// Comment lines seen so far.
