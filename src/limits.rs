@@ -134,8 +134,9 @@ pub const CONTROL_QUEUE_MESSAGES_MAX: usize = 64;
 pub const CONTROL_LANES_MAX: usize = 2;
 /// Input and output buffer of one upstream connection, in bytes each.
 pub const UPSTREAM_BUFFER_BYTES: usize = 16 * 1024;
-/// An upstream connection that was idle for so long is looked at before it is used.
-pub const UPSTREAM_PROBE_AFTER: Duration = Duration::from_millis(100);
+/// A kept connection idle for longer is looked at before it is used: the upstream may have
+/// closed it. Under load it is in use again sooner, and the look is saved.
+pub const UPSTREAM_PROBE_AFTER: Duration = Duration::from_millis(1);
 /// An upstream connection that was idle for so long is closed.
 pub const UPSTREAM_IDLE_MAX: Duration = Duration::from_secs(90);
 /// Bytes of a finished stream's end that are read so that its connection can be used again.

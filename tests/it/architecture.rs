@@ -56,7 +56,8 @@ const MAY_USE: [(&str, &[&str]); 20] = [
             "wait",
         ],
     ),
-    ("demo", &["config", "error", "http", "limits", "protocol", "telemetry", "thread", "wait"]),
+    // The built-in server is a server of its own: it uses the engine and the rules of origins.
+    ("demo", &["access", "http", "limits", "protocol", "telemetry", "thread", "wait"]),
     (
         "gateway",
         &[
@@ -115,8 +116,12 @@ const PURE_FILES: [&str; 11] = [
 ];
 
 /// Where HTTP status codes may stand, besides `http/`.
-const STATUS_FILES: [&str; 3] =
-    ["downstream/reply.rs", "upstream/streamable_http.rs", "upstream/http_sse.rs"];
+const STATUS_FILES: [&str; 4] = [
+    "downstream/reply.rs",
+    "upstream/streamable_http.rs",
+    "upstream/http_sse.rs",
+    "demo/http.rs",
+];
 
 /// Numbers that look like a status and are none: the file, the number, and what it is.
 const NO_STATUSES: [(&str, u32, &str); 1] =

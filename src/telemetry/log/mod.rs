@@ -139,6 +139,9 @@ struct Logger {
     secrets: Arc<RwLock<Secrets>>,
 }
 
+/// Where the targets of libraries' lines begin.
+const LIBRARIES: [&str; 4] = ["ureq", "rustls", "webpki", "tiny_http"];
+
 enum Form {
     Text(Box<WriteLogger<LineWriter>>),
     Json(Lines),
@@ -166,10 +169,18 @@ impl Logger {
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let level = metadata.level();
-        // Details of the libraries, which know nothing of our secrets, only for who wants all.
-        let own = metadata.target().starts_with("trunkline");
-        let detail = level > LevelFilter::Info && self.level < LevelFilter::Trace;
-        level <= self.level && (own || !detail)
+        let admitted = if LIBRARIES.iter().any(|name| metadata.target().starts_with(name)) {
+            // They know nothing of our secrets, and at their most talkative they dump requests
+            // byte by byte, which no scrubbing would see.
+            if self.level == LevelFilter::Trace {
+                LevelFilter::Debug
+            } else {
+                self.level.min(LevelFilter::Info)
+            }
+        } else {
+            self.level
+        };
+        level <= admitted
     }
 
     fn log(&self, record: &Record<'_>) {

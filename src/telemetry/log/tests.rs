@@ -79,7 +79,9 @@ fn levels_hold_and_libraries_tell_details_only_at_trace() {
     assert!(enabled(LevelFilter::Debug, Level::Debug, "trunkline::x"));
     assert!(!enabled(LevelFilter::Debug, Level::Debug, "rustls::client"));
     assert!(enabled(LevelFilter::Debug, Level::Warn, "rustls::client"));
-    assert!(enabled(LevelFilter::Trace, Level::Trace, "rustls::client"));
+    assert!(enabled(LevelFilter::Trace, Level::Debug, "rustls::client"));
+    assert!(!enabled(LevelFilter::Trace, Level::Trace, "ureq_proto::util"));
+    assert!(enabled(LevelFilter::Debug, Level::Debug, "upstream"));
 }
 
 #[test]

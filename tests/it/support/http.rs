@@ -170,7 +170,13 @@ impl Wire {
         let left = deadline.saturating_duration_since(Instant::now());
         self.stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
         let mut piece = [0; 64 * 1024];
-        let n = self.stream.read(&mut piece)?;
+        let n = loop {
+            match self.stream.read(&mut piece) {
+                // A read with a timeout is not begun again by itself after a signal.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+                read => break read?,
+            }
+        };
         self.buffer.extend_from_slice(&piece[..n]);
         Ok(n)
     }
