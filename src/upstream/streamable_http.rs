@@ -21,7 +21,7 @@ use super::connection::{self, Kind, Refusal, Trouble, cut, may_replay};
 use super::correlation::{self, Incoming};
 use super::door::Door;
 use super::exchange::{Answer, Ask, Lane};
-use super::http::{HttpCore, StreamThread, refused};
+use super::http::{HttpCore, StreamThread};
 use super::link::{Idle, Link, Opened, pause};
 use super::listening;
 use super::post_stream::{PostStream, Seen, broke_off, not_ours};
@@ -165,7 +165,7 @@ impl StreamableHttp {
         if is_success(answer.status) {
             return Ok(());
         }
-        Err(refused(Kind::Refused(Refusal::Plain), answer.status, &text))
+        Err(http.refused(Kind::Refused(Refusal::Plain), answer.status, &text))
     }
 
     fn listen(&self, session: &Session, generation: u64) {
@@ -199,7 +199,7 @@ impl StreamableHttp {
         let content_type = answer.header("content-type").unwrap_or_default();
         let outcome = if !is_success(answer.status) {
             let text = error_text(&mut answer);
-            refusal(answer.status, &text, post)?
+            refusal(http, answer.status, &text, post)?
         } else if is_event_stream(content_type) {
             self.read_stream(lane, answer, post, wait, sink)?
         } else if is_json(content_type) {
@@ -447,7 +447,12 @@ fn error_text(answer: &mut Answer) -> String {
 }
 
 /// What an answer without success means: an error response of the server's, or a failure.
-fn refusal(status: u16, text: &str, post: Post<'_>) -> Result<Result<Raw, RpcError>, Trouble> {
+fn refusal(
+    http: &HttpCore,
+    status: u16,
+    text: &str,
+    post: Post<'_>,
+) -> Result<Result<Raw, RpcError>, Trouble> {
     let speaks_of_session = text.to_ascii_lowercase().contains("session");
     let mut error = None;
     correlation::read(&Arc::new(text.to_owned()), |incoming| {
@@ -472,5 +477,5 @@ fn refusal(status: u16, text: &str, post: Post<'_>) -> Result<Result<Raw, RpcErr
             None => Kind::Refused(Refusal::Plain),
         },
     };
-    Err(refused(kind, status, text))
+    Err(http.refused(kind, status, text))
 }

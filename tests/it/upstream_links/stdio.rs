@@ -185,3 +185,22 @@ fn what_a_dead_child_started_is_ended_with_it() {
     eventually("what it started is gone", || !runs(&first));
     rig.tools();
 }
+
+#[test]
+fn a_child_holds_no_pipe_of_another() {
+    let start = || {
+        let rig = Rig::start(script("echo $$ >&2", OK), Limits::default());
+        rig.tools();
+        eventually("it is told", || !rig.upstream.status().stderr.is_empty());
+        let pid = rig.upstream.status().stderr[0].clone();
+        (rig, pid)
+    };
+    let ((_first, first), (_second, second)) = (start(), start());
+    let pipes = |pid: &str| -> Vec<_> {
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        open.flatten().filter_map(|fd| std::fs::read_link(fd.path()).ok()).collect()
+    };
+    // Else the first would not see the end of its input while the second lives.
+    let input = std::fs::read_link(format!("/proc/{first}/fd/0")).unwrap();
+    assert!(pipes(&first).contains(&input) && !pipes(&second).contains(&input));
+}
