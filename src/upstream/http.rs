@@ -9,7 +9,8 @@ use ureq::unversioned::transport::RustlsConnector;
 
 use crate::config::{HttpTarget, Secret};
 use crate::error::Stage;
-use crate::protocol::headers::{EVENT_STREAM, JSON};
+use crate::protocol::headers::{EVENT_STREAM, JSON, PROTOCOL_VERSION, SESSION_ID};
+use crate::protocol::legacy::Initialized;
 use crate::protocol::sse::{DecodeError, Decoder, Event};
 use crate::thread::Joined;
 use crate::wait::{Interrupted, Wait};
@@ -97,6 +98,30 @@ fn secrets(target: &HttpTarget) -> Vec<Secret> {
         );
     }
     secrets
+}
+
+/// [`HttpCore::post`] or [`HttpCore::get`] with what every later request of a session carries.
+pub(super) fn session_headers(
+    base: &HeaderMap,
+    initialized: &Initialized,
+    session_id: &Option<HeaderValue>,
+) -> HeaderMap {
+    let mut headers = base.clone();
+    if initialized.revision.has_version_header() {
+        let value = HeaderValue::from_static(initialized.revision.as_str());
+        headers.insert(lower_case(PROTOCOL_VERSION), value);
+    }
+    if let Some(id) = session_id {
+        let mut id = id.clone();
+        id.set_sensitive(true);
+        headers.insert(lower_case(SESSION_ID), id);
+    }
+    headers
+}
+
+fn lower_case(name: &'static str) -> HeaderName {
+    // Both names are constants of our own and valid.
+    HeaderName::from_bytes(name.as_bytes()).unwrap_or(HeaderName::from_static("x-invalid"))
 }
 
 /// A thread that reads a long-lived stream; dropping it ends the stream.

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method as HttpMethod};
+use ureq::http::{HeaderMap, HeaderValue, Method as HttpMethod};
 
 use crate::error::Stage;
 use crate::limits::{CONTROL_TIMEOUT, STREAM_RESUME_MIN, UPSTREAM_DRAIN_BYTES_MAX};
 use crate::protocol::call::{CallSink, Outcome, Outgoing};
-use crate::protocol::headers::{PROTOCOL_VERSION, SESSION_ID, is_event_stream, is_json};
+use crate::protocol::headers::{SESSION_ID, is_event_stream, is_json};
 use crate::protocol::jsonrpc::{RequestId, RpcError, code};
 use crate::protocol::legacy::Initialized;
 use crate::protocol::raw::Raw;
@@ -21,7 +21,7 @@ use super::connection::{self, Kind, Refusal, Trouble, cut, may_replay};
 use super::correlation::{self, Incoming};
 use super::door::Door;
 use super::exchange::{Answer, Ask, Lane};
-use super::http::{HttpCore, StreamThread};
+use super::http::{HttpCore, StreamThread, session_headers};
 use super::link::{Idle, Link, Opened, pause};
 use super::listening;
 use super::post_stream::{PostStream, Seen, broke_off, not_ours};
@@ -415,29 +415,6 @@ pub(super) fn verdict(answer: &Answer, has_session_id: bool) -> Verdict {
 
 fn is_success(status: u16) -> bool {
     (200..300).contains(&status)
-}
-
-fn session_headers(
-    base: &HeaderMap,
-    initialized: &Initialized,
-    session_id: &Option<HeaderValue>,
-) -> HeaderMap {
-    let mut headers = base.clone();
-    if initialized.revision.has_version_header() {
-        let value = HeaderValue::from_static(initialized.revision.as_str());
-        headers.insert(lower_case(PROTOCOL_VERSION), value);
-    }
-    if let Some(id) = session_id {
-        let mut id = id.clone();
-        id.set_sensitive(true);
-        headers.insert(lower_case(SESSION_ID), id);
-    }
-    headers
-}
-
-fn lower_case(name: &'static str) -> HeaderName {
-    // Both names are constants of our own and valid.
-    HeaderName::from_bytes(name.as_bytes()).unwrap_or(HeaderName::from_static("x-invalid"))
 }
 
 /// The beginning of a body that is told in an error.
