@@ -7,9 +7,10 @@ use ureq::http::header::{ACCEPT, CONTENT_TYPE};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use ureq::unversioned::transport::RustlsConnector;
 
-use crate::config::HttpTarget;
+use crate::config::{HttpTarget, Secret};
 use crate::error::Stage;
-use crate::protocol::headers::{EVENT_STREAM, JSON};
+use crate::protocol::headers::{EVENT_STREAM, JSON, PROTOCOL_VERSION, SESSION_ID};
+use crate::protocol::legacy::Initialized;
 use crate::protocol::sse::{DecodeError, Decoder, Event};
 use crate::thread::Joined;
 use crate::wait::{Interrupted, Wait};
@@ -30,6 +31,8 @@ pub(super) struct HttpCore {
     pub(super) get: HeaderMap,
     pub(super) factory: AgentFactory,
     pub(super) control: Control,
+    /// What must not be told, although the server may say it.
+    secrets: Vec<Secret>,
 }
 
 impl HttpCore {
@@ -59,13 +62,66 @@ impl HttpCore {
         let (connect, tick) = (core.config.connect_timeout, core.limits.heartbeat);
         let factory = AgentFactory::new(target, names, tls, connect, tick)?;
         let control = Control::new(core.thread_name("ctl"), factory.clone());
-        Ok(HttpCore { core, uri, post, get, factory, control })
+        Ok(HttpCore { core, uri, post, get, factory, control, secrets: secrets(target) })
+    }
+
+    /// A refusal whose status and text are told. Servers like to repeat what they refuse.
+    pub(super) fn refused(&self, kind: Kind, status: u16, text: &str) -> Trouble {
+        let mut text = text.to_owned();
+        for secret in &self.secrets {
+            text = text.replace(secret.expose(), "[secret]");
+        }
+        let text = cut(&text);
+        let message = if text.is_empty() {
+            format!("it answered with status {status}")
+        } else {
+            format!("it answered with status {status}: {text}")
+        };
+        Trouble { sent: true, ..Trouble::new(kind, Stage::Answer, message) }
     }
 
     /// Answers a request of the upstream's, or tells it something, on the control lane.
     pub(super) fn tell(&self, uri: &Uri, headers: &Arc<HeaderMap>, body: String) {
         self.control.send(Message { uri: uri.clone(), headers: headers.clone(), body });
     }
+}
+
+/// The configured header values, and the parts of those that have a scheme before them.
+fn secrets(target: &HttpTarget) -> Vec<Secret> {
+    let mut secrets = Vec::new();
+    for (_, value) in &target.headers {
+        let words = value.expose().split_whitespace().skip(1);
+        let parts = std::iter::once(value.expose()).chain(words);
+        // Something shorter is no secret, and would tear holes into every text.
+        secrets.extend(
+            parts.filter(|part| part.len() >= 4).map(|part| Secret::new(part.to_owned())),
+        );
+    }
+    secrets
+}
+
+/// [`HttpCore::post`] or [`HttpCore::get`] with what every later request of a session carries.
+pub(super) fn session_headers(
+    base: &HeaderMap,
+    initialized: &Initialized,
+    session_id: &Option<HeaderValue>,
+) -> HeaderMap {
+    let mut headers = base.clone();
+    if initialized.revision.has_version_header() {
+        let value = HeaderValue::from_static(initialized.revision.as_str());
+        headers.insert(lower_case(PROTOCOL_VERSION), value);
+    }
+    if let Some(id) = session_id {
+        let mut id = id.clone();
+        id.set_sensitive(true);
+        headers.insert(lower_case(SESSION_ID), id);
+    }
+    headers
+}
+
+fn lower_case(name: &'static str) -> HeaderName {
+    // Both names are constants of our own and valid.
+    HeaderName::from_bytes(name.as_bytes()).unwrap_or(HeaderName::from_static("x-invalid"))
 }
 
 /// A thread that reads a long-lived stream; dropping it ends the stream.
@@ -134,15 +190,4 @@ fn decode_trouble(error: DecodeError, event_bytes_max: usize) -> Trouble {
         DecodeError::NotUtf8 => "an event is not UTF-8".to_owned(),
     };
     Trouble { stage: Stage::Read, ..Trouble::nonsense(what) }
-}
-
-/// A refusal whose status and text are told.
-pub(super) fn refused(kind: Kind, status: u16, text: &str) -> Trouble {
-    let text = cut(text);
-    let message = if text.is_empty() {
-        format!("it answered with status {status}")
-    } else {
-        format!("it answered with status {status}: {text}")
-    };
-    Trouble { sent: true, ..Trouble::new(kind, Stage::Answer, message) }
 }

@@ -23,7 +23,7 @@ use super::connection::{self, Kind, Refusal, Trouble, may_replay};
 use super::correlation::{self, Incoming};
 use super::door::Door;
 use super::exchange::{Answer, Ask, Lane};
-use super::http::{HttpCore, Next, StreamThread, read_events, refused};
+use super::http::{HttpCore, Next, StreamThread, read_events};
 use super::inbox::Inboxes;
 use super::link::{Idle, Link, NEVER, Opened};
 
@@ -247,12 +247,12 @@ impl Wires {
         let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", idle);
         match answer.status {
             200..300 => body.map(drop),
-            404 => Err(refused(Kind::SessionGone, 404, "")),
+            404 => Err(self.http.refused(Kind::SessionGone, 404, "")),
             status => {
                 let text = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
                 let gone = status == 400 && text.to_ascii_lowercase().contains("session");
                 let kind = if gone { Kind::SessionGone } else { Kind::Refused(Refusal::Plain) };
-                Err(refused(kind, status, &text))
+                Err(self.http.refused(kind, status, &text))
             }
         }
     }
@@ -296,7 +296,7 @@ impl Reader {
             Ok(answer) => answer,
             Err(trouble) => return trouble,
         };
-        if let Err(trouble) = check(&mut answer) {
+        if let Err(trouble) = check(&http, &mut answer) {
             return trouble;
         }
         let max = http.core.limits.upstream_event_bytes;
@@ -362,7 +362,7 @@ impl Reader {
 }
 
 /// Whether an answer to the GET is the stream.
-fn check(answer: &mut Answer) -> Result<(), Trouble> {
+fn check(http: &HttpCore, answer: &mut Answer) -> Result<(), Trouble> {
     let streams = answer.header("content-type").is_some_and(is_event_stream);
     match answer.status {
         200 if streams => Ok(()),
@@ -370,7 +370,7 @@ fn check(answer: &mut Answer) -> Result<(), Trouble> {
         status => {
             let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", &mut || ());
             let text = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
-            Err(refused(Kind::Refused(Refusal::Plain), status, &text))
+            Err(http.refused(Kind::Refused(Refusal::Plain), status, &text))
         }
     }
 }

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method as HttpMethod};
+use ureq::http::{HeaderMap, HeaderValue, Method as HttpMethod};
 
 use crate::error::Stage;
 use crate::limits::{CONTROL_TIMEOUT, STREAM_RESUME_MIN, UPSTREAM_DRAIN_BYTES_MAX};
 use crate::protocol::call::{CallSink, Outcome, Outgoing};
-use crate::protocol::headers::{PROTOCOL_VERSION, SESSION_ID, is_event_stream, is_json};
+use crate::protocol::headers::{SESSION_ID, is_event_stream, is_json};
 use crate::protocol::jsonrpc::{RequestId, RpcError, code};
 use crate::protocol::legacy::Initialized;
 use crate::protocol::raw::Raw;
@@ -21,7 +21,7 @@ use super::connection::{self, Kind, Refusal, Trouble, cut, may_replay};
 use super::correlation::{self, Incoming};
 use super::door::Door;
 use super::exchange::{Answer, Ask, Lane};
-use super::http::{HttpCore, StreamThread, refused};
+use super::http::{HttpCore, StreamThread, session_headers};
 use super::link::{Idle, Link, Opened, pause};
 use super::listening;
 use super::post_stream::{PostStream, Seen, broke_off, not_ours};
@@ -165,7 +165,7 @@ impl StreamableHttp {
         if is_success(answer.status) {
             return Ok(());
         }
-        Err(refused(Kind::Refused(Refusal::Plain), answer.status, &text))
+        Err(http.refused(Kind::Refused(Refusal::Plain), answer.status, &text))
     }
 
     fn listen(&self, session: &Session, generation: u64) {
@@ -199,7 +199,7 @@ impl StreamableHttp {
         let content_type = answer.header("content-type").unwrap_or_default();
         let outcome = if !is_success(answer.status) {
             let text = error_text(&mut answer);
-            refusal(answer.status, &text, post)?
+            refusal(http, answer.status, &text, post)?
         } else if is_event_stream(content_type) {
             self.read_stream(lane, answer, post, wait, sink)?
         } else if is_json(content_type) {
@@ -417,29 +417,6 @@ fn is_success(status: u16) -> bool {
     (200..300).contains(&status)
 }
 
-fn session_headers(
-    base: &HeaderMap,
-    initialized: &Initialized,
-    session_id: &Option<HeaderValue>,
-) -> HeaderMap {
-    let mut headers = base.clone();
-    if initialized.revision.has_version_header() {
-        let value = HeaderValue::from_static(initialized.revision.as_str());
-        headers.insert(lower_case(PROTOCOL_VERSION), value);
-    }
-    if let Some(id) = session_id {
-        let mut id = id.clone();
-        id.set_sensitive(true);
-        headers.insert(lower_case(SESSION_ID), id);
-    }
-    headers
-}
-
-fn lower_case(name: &'static str) -> HeaderName {
-    // Both names are constants of our own and valid.
-    HeaderName::from_bytes(name.as_bytes()).unwrap_or(HeaderName::from_static("x-invalid"))
-}
-
 /// The beginning of a body that is told in an error.
 fn error_text(answer: &mut Answer) -> String {
     let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", &mut || ());
@@ -447,7 +424,12 @@ fn error_text(answer: &mut Answer) -> String {
 }
 
 /// What an answer without success means: an error response of the server's, or a failure.
-fn refusal(status: u16, text: &str, post: Post<'_>) -> Result<Result<Raw, RpcError>, Trouble> {
+fn refusal(
+    http: &HttpCore,
+    status: u16,
+    text: &str,
+    post: Post<'_>,
+) -> Result<Result<Raw, RpcError>, Trouble> {
     let speaks_of_session = text.to_ascii_lowercase().contains("session");
     let mut error = None;
     correlation::read(&Arc::new(text.to_owned()), |incoming| {
@@ -472,5 +454,5 @@ fn refusal(status: u16, text: &str, post: Post<'_>) -> Result<Result<Raw, RpcErr
             None => Kind::Refused(Refusal::Plain),
         },
     };
-    Err(refused(kind, status, text))
+    Err(http.refused(kind, status, text))
 }

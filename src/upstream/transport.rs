@@ -27,6 +27,8 @@ const HELD_BYTES_MAX: usize = 32 * 1024;
 /// A peer that vanished without a word is noticed after about so long, even on a stream that
 /// has no deadline.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+/// Then it is asked so often, three times.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Makes the connections of one Agent.
 pub(super) struct Dial {
@@ -129,6 +131,8 @@ impl Dial {
         sockopt::set_tcp_nodelay(&socket, true).map_err(system)?;
         sockopt::set_socket_keepalive(&socket, true).map_err(system)?;
         sockopt::set_tcp_keepidle(&socket, KEEPALIVE_AFTER).map_err(system)?;
+        sockopt::set_tcp_keepintvl(&socket, KEEPALIVE_INTERVAL).map_err(system)?;
+        sockopt::set_tcp_keepcnt(&socket, 3).map_err(system)?;
         Ok(TcpStream::from(socket))
     }
 

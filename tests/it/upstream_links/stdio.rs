@@ -45,7 +45,7 @@ fn a_child_answers_and_its_noise_is_passed_over() {
     assert!(matches!(sink.notices[..], [Notice::Progress(_)]));
     let status = rig.upstream.status();
     assert_eq!((status.transport, status.state), ("stdio", State::Ready));
-    assert_eq!(status.stderr, ["one", "two"]);
+    eventually("its errors are kept", || rig.upstream.status().stderr == ["one", "two"]);
     assert!(status.server_info.is_some());
 }
 
@@ -53,6 +53,9 @@ fn a_child_answers_and_its_noise_is_passed_over() {
 fn the_environment_is_not_inherited() {
     let rig = Rig::start(script("env | sort >&2", OK), Limits::default());
     rig.tools();
+    eventually("it is told", || {
+        rig.upstream.status().stderr.iter().any(|line| line.starts_with("PATH="))
+    });
     let lines = rig.upstream.status().stderr;
     let known = ["PATH=", "HOME=", "LANG=", "TZ=", "INIT=", "PWD=", "OLDPWD=", "SHLVL=", "_="];
     for line in &lines {
@@ -167,7 +170,8 @@ fn no_process_is_left_behind() {
     let began = Instant::now();
     drop(rig);
     assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
-    assert!(!pids.iter().any(|pid| runs(pid)), "{pids:?}");
+    // The child is reaped; what it started was told to end and is reaped by the system.
+    eventually("none is left", || !pids.iter().any(|pid| runs(pid)));
 }
 
 #[test]
@@ -175,8 +179,28 @@ fn what_a_dead_child_started_is_ended_with_it() {
     let before = "sleep 1000 & echo $! >&2";
     let rig = Rig::start(script(before, "exit 0"), Limits::default());
     rig.tools();
+    eventually("it is known", || !rig.upstream.status().stderr.is_empty());
     let first = rig.upstream.status().stderr[0].clone();
     rig.call().unwrap_err();
     eventually("what it started is gone", || !runs(&first));
     rig.tools();
+}
+
+#[test]
+fn a_child_holds_no_pipe_of_another() {
+    let start = || {
+        let rig = Rig::start(script("echo $$ >&2", OK), Limits::default());
+        rig.tools();
+        eventually("it is told", || !rig.upstream.status().stderr.is_empty());
+        let pid = rig.upstream.status().stderr[0].clone();
+        (rig, pid)
+    };
+    let ((_first, first), (_second, second)) = (start(), start());
+    let pipes = |pid: &str| -> Vec<_> {
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        open.flatten().filter_map(|fd| std::fs::read_link(fd.path()).ok()).collect()
+    };
+    // Else the first would not see the end of its input while the second lives.
+    let input = std::fs::read_link(format!("/proc/{first}/fd/0")).unwrap();
+    assert!(pipes(&first).contains(&input) && !pipes(&second).contains(&input));
 }

@@ -1,6 +1,7 @@
 //! Streamable HTTP: connections, sessions, failures and bounds.
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -273,7 +274,7 @@ fn nonsense_is_told_as_it_is() {
         0 => Reply::Body(200, String::new(), "text/html", "<html>".to_owned()),
         1 => Reply::json("{\"half\":"),
         2 => Reply::json(r#"{"jsonrpc":"2.0","id":99999,"result":{}}"#),
-        3 => Reply::status(500, "Traceback: everything is wrong"),
+        3 => Reply::status(500, "Traceback: hush: everything is wrong"),
         4 => Reply::status(202, ""),
         5 => Reply::events(&["not json".to_owned()]),
         6 => Reply::Body(
@@ -404,4 +405,53 @@ fn every_page_of_the_list_is_read() {
     let limits = Limits { upstream_tools: 3, ..Limits::default() };
     let rig = Rig::start(streamable(&server), limits);
     assert_eq!(rig.tools(), ["a", "b", "c"]);
+}
+
+#[test]
+fn a_proxy_is_asked_for_the_connection() {
+    let server = calls(|seen| Reply::json(seen.result("{}")));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = listener.local_addr().unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let (count, target) = (asked.clone(), server.address);
+    trunkline::thread::spawn("test-proxy", move || {
+        for mut client in listener.incoming().flatten() {
+            let count = count.clone();
+            let tunnel = move || {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    if client.read(&mut byte).unwrap_or(0) == 0 {
+                        return;
+                    }
+                    head.extend_from_slice(&byte);
+                }
+                assert!(head.starts_with(format!("CONNECT {target} ").as_bytes()));
+                count.fetch_add(1, Ordering::SeqCst);
+                client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+                let mut server = TcpStream::connect(target).unwrap();
+                let (mut from, mut to) =
+                    (client.try_clone().unwrap(), server.try_clone().unwrap());
+                let up = trunkline::thread::spawn("test-up", move || {
+                    std::io::copy(&mut from, &mut to).ok();
+                    to.shutdown(std::net::Shutdown::Both).ok();
+                });
+                std::io::copy(&mut server, &mut client).ok();
+                client.shutdown(std::net::Shutdown::Both).ok();
+                drop(up);
+            };
+            trunkline::thread::spawn("test-tunnel", tunnel).unwrap().detach();
+        }
+    })
+    .unwrap()
+    .detach();
+    let mut config = streamable(&server);
+    if let trunkline::config::Target::Http(target) = &mut config.target {
+        target.proxy = Some(trunkline::config::Secret::new(format!("http://{proxy}")));
+    }
+    let limits = Limits { heartbeat: Duration::from_millis(50), ..Limits::default() };
+    let rig = Rig::ready_with(config, limits);
+    text(rig.call());
+    text(rig.call());
+    assert!(asked.load(Ordering::SeqCst) >= 2);
 }
