@@ -185,3 +185,34 @@ fn a_hanging_stream_does_not_hold_up_the_end() {
     drop(rig);
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
 }
+
+#[test]
+fn calls_survive_a_server_that_comes_and_goes() {
+    let first = Server::start(well);
+    let address = first.address;
+    let mut server = Some(first);
+    let config = http(address, HttpKind::StreamableHttp);
+    let rig = Rig::ready_with(config, Limits::default());
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    // Which of them fail is a matter of chance; that all end is not.
+                    rig.call_with(&wait(1000), &mut Sink::default()).ok();
+                }
+            });
+        }
+        for _ in 0..5 {
+            let calls = || server.as_ref().unwrap().count("tools/call");
+            eventually("calls arrive", || calls() > 20);
+            drop(server.take());
+            server = Some(Server::start_at(address, well));
+        }
+        eventually("calls arrive again", || server.as_ref().unwrap().count("tools/call") > 20);
+        over.store(true, Ordering::SeqCst);
+    });
+    text(rig.call());
+    let status = rig.upstream.status();
+    assert_eq!((status.in_flight, status.waiting), (0, 0));
+}
