@@ -30,6 +30,7 @@ lint: ## clippy without a warning, and the optional engine compiles
 .PHONY: test
 test: ## all tests that need only the Rust toolchain
 	cargo test --locked
+	cargo test --locked --features tiny_http --test it -- tiny
 
 .PHONY: doc
 doc: ## the documentation, its links checked

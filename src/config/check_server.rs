@@ -54,13 +54,12 @@ pub(super) fn check(
     if raw.disabled {
         return None;
     }
-    for (has, key) in [
-        (!raw.forward_headers.is_empty(), "forward_headers"),
-        (raw.ca_file.is_some(), "ca_file"),
-    ] {
-        if has {
-            warnings.push(format!("{}/{key} has no effect in this version", raw.at));
-        }
+    if !raw.forward_headers.is_empty() {
+        warnings.push(format!("{}/forward_headers has no effect in this version", raw.at));
+    }
+    if raw.ca_file.is_some() {
+        let what = "in this version, the public authorities are not trusted besides";
+        warnings.push(format!("{}/ca_file: {what}", raw.at));
     }
     let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     Some(UpstreamConfig {

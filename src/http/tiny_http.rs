@@ -216,7 +216,11 @@ fn serve_one(shared: &Arc<Shared>, mut incoming: tiny_http::Request) {
     match read_body(&mut incoming, shared.limits.body_bytes, &mut share) {
         Ok(body) => {
             shared.requests.fetch_add(1, Ordering::Relaxed);
-            let responder = Responder { incoming: Some(incoming), shared: Arc::clone(shared) };
+            let responder = Responder {
+                incoming: Some(incoming),
+                shared: Arc::clone(shared),
+                always: Vec::new(),
+            };
             shared.handler.handle(Request { head, body, share }, responder);
         }
         Err((status, reason)) => {
@@ -300,6 +304,8 @@ fn send(
 pub struct Responder {
     incoming: Option<tiny_http::Request>,
     shared: Arc<Shared>,
+    /// Headers that every answer carries.
+    always: Vec<(&'static str, String)>,
 }
 
 impl fmt::Debug for Responder {
@@ -309,6 +315,12 @@ impl fmt::Debug for Responder {
 }
 
 impl Responder {
+    /// Adds headers to whatever the answer will be.
+    pub fn always(mut self, headers: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+        self.always.extend(headers);
+        self
+    }
+
     /// Answers. `body` may come in pieces; its length is their sum.
     ///
     /// # Errors
@@ -379,7 +391,9 @@ impl Responder {
         body: Vec<u8>,
     ) -> io::Result<()> {
         let incoming = self.incoming.take().ok_or(ErrorKind::NotConnected)?;
-        send(incoming, status, headers, body)
+        let always = self.always.iter().map(|(name, value)| (*name, value.as_str()));
+        let headers: Vec<_> = headers.iter().copied().chain(always).collect();
+        send(incoming, status, &headers, body)
     }
 }
 

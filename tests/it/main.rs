@@ -35,5 +35,7 @@ mod stopping;
 mod streamable_http;
 mod support;
 mod support_selftest;
+#[cfg(feature = "tiny_http")]
+mod tiny_http_smoke;
 mod upstream_links;
 mod upstreams;

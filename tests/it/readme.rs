@@ -19,7 +19,6 @@ const WITHOUT_EFFECT: [&str; 12] = [
     "watch",
     "pin",
     "forward_headers",
-    "ca_file",
     "event_log_events",
     "event_log_bytes",
     "page_items",
