@@ -19,13 +19,13 @@ use crate::downstream::event_stream::Streams;
 use crate::http::{self, Running, Server};
 use crate::limits::CATALOGUE_INBOX_CHANGES_MAX;
 use crate::pipeline::Pipeline;
-use crate::protocol::call::Notice;
+use crate::protocol::call::{Kind, Notice, Question};
 use crate::protocol::jsonrpc::notification;
-use crate::protocol::method::notification as names;
+use crate::protocol::server_name::ServerName;
 use crate::protocol::sse;
 use crate::session::{self, Sessions, SessionsConfig};
 use crate::thread::{self, StopReason};
-use crate::upstream::{Event, Upstreams};
+use crate::upstream::{Event, Unasked, Upstreams};
 
 /// How long the first clients are kept waiting for upstreams that have not answered yet, so
 /// that the first lists are whole where that is possible. Their connections wait in the
@@ -77,8 +77,12 @@ impl Gateway {
         let (events, changes) = bounded(CATALOGUE_INBOX_CHANGES_MAX);
         let catalogue =
             start_catalogue(&config, shared.clone(), changes, sessions.clone(), &stop)?;
-        let upstreams =
-            Arc::new(Upstreams::start(config.upstreams.clone(), limits.clone(), events)?);
+        let upstreams = Arc::new(Upstreams::start(
+            config.upstreams.clone(),
+            limits.clone(),
+            events,
+            Arc::new(Nobody),
+        )?);
         await_first_contact(&shared, &stopped);
         let address = server.local_addr_text();
         let pipeline = pipeline(&config, shared, upstreams.clone());
@@ -177,6 +181,13 @@ impl SecondSignal {
     }
 }
 
+struct Nobody;
+
+impl Unasked for Nobody {
+    fn notice(&self, _: &ServerName, _: Option<&Arc<str>>, _: Notice) {}
+    fn ask(&self, _: &ServerName, _: &Arc<str>, _: Question) {}
+}
+
 fn listen(listen: &Listen) -> http::Listen {
     match listen {
         Listen::Tcp(address) => http::Listen::Tcp(*address),
@@ -204,10 +215,9 @@ fn start_catalogue(
     sessions: Sessions,
     stop: &Sender<StopReason>,
 ) -> io::Result<thread::Joined> {
-    let tell = move |notice: Notice| {
-        let Notice::ToolsListChanged(server) = notice else { return };
-        let event = sse::event("", &notification(names::TOOLS_LIST_CHANGED, None));
-        if sessions.notify(server, Arc::from(event.into_bytes())).is_err() {
+    let tell = move |server: &ServerName, kind: Kind| {
+        let event = sse::event("", &notification(kind.changed(), None));
+        if sessions.notify(server.clone(), Arc::from(event.into_bytes())).is_err() {
             log::warn!(target: "catalogue", "a change of the list could not be told to sessions");
         }
     };

@@ -124,12 +124,13 @@ impl Pipeline {
         let mut params = call.params;
         params.set("name", string(&tool.own));
         let outgoing = Outgoing {
-            method: call.method,
+            method: call.method.as_str(),
+            is_safe_to_repeat: call.method.is_safe_to_repeat(),
             params,
             meta: call.meta,
             wants_progress: call.progress_token.is_some(),
         };
-        upstream.request(&outgoing, wait, sink)
+        upstream.request(None, &outgoing, wait, sink)
     }
 
     fn spend(&self, scope: &Scope) -> Result<(), CallError> {

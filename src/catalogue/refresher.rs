@@ -9,16 +9,19 @@ use super::merge::{self, Listed, Profile};
 use super::{Health, Server, Shared};
 use crate::access::glob::Globs;
 use crate::config::{Naming, UpstreamConfig};
-use crate::protocol::call::Notice;
+use crate::protocol::call::Kind;
 use crate::protocol::server_name::ServerName;
 use crate::upstream::Event;
+
+/// Who hears that a list of a server has changed.
+pub type Tell = Box<dyn Fn(&ServerName, Kind) + Send>;
 
 /// What the next snapshot is made of.
 pub struct Refresher {
     naming: Naming,
     servers: BTreeMap<ServerName, (Profile, Listed)>,
     shared: Shared,
-    tell: Box<dyn Fn(Notice) + Send>,
+    tell: Tell,
 }
 
 impl std::fmt::Debug for Refresher {
@@ -34,7 +37,7 @@ impl Refresher {
         naming: Naming,
         upstreams: &[UpstreamConfig],
         shared: Shared,
-        tell: Box<dyn Fn(Notice) + Send>,
+        tell: Tell,
     ) -> Refresher {
         let servers = upstreams
             .iter()
@@ -58,20 +61,21 @@ impl Refresher {
         while let Ok(event) = events.recv() {
             let notice = self.apply(event);
             self.publish();
-            if let Some(notice) = notice {
-                (self.tell)(notice);
+            if let Some((server, kind)) = notice {
+                (self.tell)(&server, kind);
             }
         }
     }
 
-    fn apply(&mut self, event: Event) -> Option<Notice> {
+    fn apply(&mut self, event: Event) -> Option<(ServerName, Kind)> {
         match event {
             Event::Ready { server, initialized } => {
                 let (_, listed) = self.servers.get_mut(&server)?;
                 listed.server.instructions = initialized.instructions;
                 None
             }
-            Event::Tools { server, tools, left_out } => {
+            Event::Lists { server, lists, left_out } => {
+                let tools = lists.into_iter().find(|(kind, _)| *kind == Kind::Tool)?.1;
                 let (_, listed) = self.servers.get_mut(&server)?;
                 let (tools, unnamed) = merge::read_tools(tools);
                 if unnamed > 0 {
@@ -84,7 +88,7 @@ impl Refresher {
                 listed.server.left_out = left_out + unnamed;
                 listed.server.health = Health::Well;
                 listed.server.has_answered = true;
-                Some(Notice::ToolsListChanged(server))
+                Some((server, Kind::Tool))
             }
             Event::Failed { server, failure } => {
                 let (_, listed) = self.servers.get_mut(&server)?;

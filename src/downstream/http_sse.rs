@@ -9,7 +9,7 @@ use super::rest::query_value;
 use super::{Front, Transport};
 use crate::access::policy::Scope;
 use crate::http::{Head, Request, Responder};
-use crate::protocol::call::{CallSink, Notice};
+use crate::protocol::call::{CallSink, Notice, Question};
 use crate::protocol::headers::{self, EVENT_STREAM};
 use crate::protocol::jsonrpc::{self, Message, around_result, error_response, notification};
 use crate::protocol::legacy;
@@ -181,6 +181,8 @@ impl CallSink for SseSink<'_> {
             send(self.session, "", &notification(names::PROGRESS, Some(params.get())), "");
         }
     }
+
+    fn ask(&mut self, _: Question) {}
 
     /// The stream has heartbeats of its own.
     fn silence(&mut self) {}

@@ -10,7 +10,7 @@ use crate::access::policy::Scope;
 use crate::error::CallError;
 use crate::limits::{BATCH_MESSAGES_MAX, JSON_DEPTH_MAX};
 use crate::pipeline::{Health, ToolList, Wish};
-use crate::protocol::call::{CallSink, Caller, Notice, Outcome};
+use crate::protocol::call::{CallSink, Caller, Notice, Outcome, Question};
 use crate::protocol::jsonrpc::{Malformed, Message, RequestId, RpcError, code};
 use crate::protocol::legacy;
 use crate::protocol::method::{Method, notification};
@@ -127,7 +127,7 @@ impl Front {
             Some(Method::Initialize) => {
                 Answer::error(code::INVALID_REQUEST, "The session is initialized already.")
             }
-            Some(Method::Ping) | None => Answer::error(
+            Some(_) | None => Answer::error(
                 code::METHOD_NOT_FOUND,
                 format!("Method not found: {}", request.method),
             ),
@@ -196,6 +196,10 @@ impl CallSink for UnderToken<'_> {
         if let Ok(params) = legacy::with_progress_token(params.get(), token) {
             self.inner.notice(Notice::Progress(Raw::from_valid(params)));
         }
+    }
+
+    fn ask(&mut self, question: Question) {
+        self.inner.ask(question);
     }
 
     fn silence(&mut self) {

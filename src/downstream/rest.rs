@@ -11,7 +11,7 @@ use crate::access::policy::Scope;
 use crate::http::{Head, Request, Responder};
 use crate::limits::JSON_DEPTH_MAX;
 use crate::pipeline::{Health, ToolList, Wish};
-use crate::protocol::call::{Call, CallSink, Caller, Notice, Outcome};
+use crate::protocol::call::{Call, CallSink, Caller, Notice, Outcome, Question};
 use crate::protocol::headers;
 use crate::protocol::method::Method;
 use crate::protocol::raw::{self, RawObject};
@@ -22,6 +22,7 @@ struct Deaf;
 
 impl CallSink for Deaf {
     fn notice(&mut self, _: Notice) {}
+    fn ask(&mut self, _: Question) {}
     fn silence(&mut self) {}
 }
 

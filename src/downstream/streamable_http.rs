@@ -9,7 +9,7 @@ use super::requests::{self, Answer, Body, SessionRequest};
 use super::{Front, Transport};
 use crate::access::policy::Scope;
 use crate::http::{Head, OpenResponse, Request, Responder};
-use crate::protocol::call::{CallSink, Notice};
+use crate::protocol::call::{CallSink, Notice, Question};
 use crate::protocol::headers::{self, EVENT_STREAM, JSON};
 use crate::protocol::jsonrpc::{
     self, Malformed, Message, RequestId, around_result, error_response, notification,
@@ -363,6 +363,8 @@ impl CallSink for PostStream {
             self.event("", &notification(names::PROGRESS, Some(params.get())), "");
         }
     }
+
+    fn ask(&mut self, _: Question) {}
 
     fn silence(&mut self) {
         self.write(&[sse::HEARTBEAT]);

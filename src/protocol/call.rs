@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::jsonrpc::{RequestId, RpcError};
-use super::method::Method;
+use super::jsonrpc::{RequestId, RpcError, code};
+use super::method::{Method, notification};
 use super::raw::{Raw, RawObject, push_string};
 use super::revision::Revision;
 use super::server_name::ServerName;
@@ -61,20 +61,155 @@ pub enum Outcome {
     },
 }
 
-/// A message that comes during a call, or to whoever subscribes.
+/// What a server offers in lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Called by name.
+    Tool,
+    /// Got by name.
+    Prompt,
+    /// Read by URI.
+    Resource,
+    /// A URI with places to fill in.
+    Template,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Kind; 4] = [Self::Tool, Self::Prompt, Self::Resource, Self::Template];
+
+    /// The method that lists it.
+    pub fn list_method(self) -> Method {
+        match self {
+            Self::Tool => Method::ToolsList,
+            Self::Prompt => Method::PromptsList,
+            Self::Resource => Method::ResourcesList,
+            Self::Template => Method::ResourcesTemplatesList,
+        }
+    }
+
+    /// The member of the list's result that holds the items.
+    pub fn list_key(self) -> &'static str {
+        match self {
+            Self::Tool => "tools",
+            Self::Prompt => "prompts",
+            Self::Resource => "resources",
+            Self::Template => "resourceTemplates",
+        }
+    }
+
+    /// The member of an item by which it is asked for.
+    pub fn name_key(self) -> &'static str {
+        match self {
+            Self::Tool | Self::Prompt => "name",
+            Self::Resource => "uri",
+            Self::Template => "uriTemplate",
+        }
+    }
+
+    /// The capability that a server which has any declares.
+    pub fn capability(self) -> &'static str {
+        match self {
+            Self::Tool => "tools",
+            Self::Prompt => "prompts",
+            Self::Resource | Self::Template => "resources",
+        }
+    }
+
+    /// What tells that the list has changed.
+    pub fn changed(self) -> &'static str {
+        match self {
+            Self::Tool => notification::TOOLS_LIST_CHANGED,
+            Self::Prompt => notification::PROMPTS_LIST_CHANGED,
+            Self::Resource | Self::Template => notification::RESOURCES_LIST_CHANGED,
+        }
+    }
+}
+
+/// A notification that an upstream sends, during a call or unasked.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Notice {
     /// How far this call has come: the parameters of `notifications/progress`, whose token is
     /// the gateway's own.
     Progress(Raw),
-    /// The tools of a server have changed.
-    ToolsListChanged(ServerName),
+    /// The parameters of `notifications/message`.
+    Log(Raw),
+    /// The parameters of `notifications/resources/updated`.
+    ResourceUpdated(Raw),
+    /// The upstream no longer wants an answer to its request of that id.
+    Withdrawn(RequestId),
+    /// Any other notification, but for those of changed lists.
+    Other {
+        /// Its method.
+        method: String,
+        /// Its parameters, an object's text.
+        params: Option<Raw>,
+    },
+}
+
+/// A request of an upstream to the client: sampling, elicitation, roots, or one that nobody
+/// here knows.
+#[derive(Debug)]
+pub struct Question {
+    /// The upstream's id for it.
+    pub id: RequestId,
+    /// Its method.
+    pub method: String,
+    /// Its parameters, an object's text.
+    pub params: Option<Raw>,
+    /// Where the client's answer goes.
+    pub reply: AnswerTo,
+}
+
+type Answer = Result<Raw, RpcError>;
+
+/// The place for one answer to a [`Question`]. Giving it never waits. Dropped without an
+/// answer, it gives an error, so that no upstream waits for ever.
+pub struct AnswerTo(Option<Box<dyn FnOnce(Answer) + Send>>);
+
+impl AnswerTo {
+    /// `give` must only queue the answer.
+    pub fn new(give: impl FnOnce(Answer) + Send + 'static) -> AnswerTo {
+        AnswerTo(Some(Box::new(give)))
+    }
+
+    /// Gives the answer.
+    pub fn send(mut self, answer: Answer) {
+        if let Some(give) = self.0.take() {
+            give(answer);
+        }
+    }
+}
+
+impl Drop for AnswerTo {
+    fn drop(&mut self) {
+        if let Some(give) = self.0.take() {
+            give(Err(RpcError::new(code::INTERNAL_ERROR, "The client gave no answer.")));
+        }
+    }
+}
+
+impl std::fmt::Debug for AnswerTo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AnswerTo")
+    }
+}
+
+/// The client whose own upstream session a request goes through.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Client {
+    /// The id of its session with the gateway.
+    pub session: Arc<str>,
+    /// What it declared, and what is declared upstream for it: an object's text.
+    pub capabilities: Raw,
 }
 
 /// What a call's thread hears while the call runs.
 pub trait CallSink {
     /// A message for the caller of this call.
     fn notice(&mut self, notice: Notice);
+    /// The upstream asks the client of this call something. The call goes on meanwhile.
+    fn ask(&mut self, question: Question);
     /// Nothing has come for a while: a chance to keep the client's connection alive.
     fn silence(&mut self);
 }
@@ -83,8 +218,10 @@ pub trait CallSink {
 /// progress token too.
 #[derive(Debug)]
 pub struct Outgoing<'a> {
-    /// The method.
-    pub method: Method,
+    /// The method; not always one that the gateway knows.
+    pub method: &'a str,
+    /// Whether sending it twice does no more than sending it once.
+    pub is_safe_to_repeat: bool,
     /// Parameters without `_meta`.
     pub params: RawObject<'a>,
     /// `_meta` without a progress token.
@@ -100,7 +237,7 @@ impl Outgoing<'_> {
         out.push_str("{\"jsonrpc\":\"2.0\",\"id\":");
         out.push_str(id.as_json());
         out.push_str(",\"method\":");
-        push_string(&mut out, self.method.as_str());
+        push_string(&mut out, self.method);
         out.push_str(",\"params\":");
         self.write_params(id, &mut out);
         out.push('}');
@@ -129,7 +266,8 @@ mod tests {
     #[test]
     fn the_id_is_the_progress_token_and_the_rest_is_kept() {
         let outgoing = Outgoing {
-            method: Method::ToolsCall,
+            method: "tools/call",
+            is_safe_to_repeat: false,
             params: RawObject::parse(r#"{"name":"echo","x":[1]}"#).unwrap(),
             meta: Some(RawObject::parse(r#"{"trace":"t"}"#).unwrap()),
             wants_progress: true,

@@ -11,12 +11,55 @@ pub enum Method {
     ToolsList,
     /// `tools/call`
     ToolsCall,
+    /// `prompts/list`
+    PromptsList,
+    /// `prompts/get`
+    PromptsGet,
+    /// `resources/list`
+    ResourcesList,
+    /// `resources/templates/list`
+    ResourcesTemplatesList,
+    /// `resources/read`
+    ResourcesRead,
+    /// `resources/subscribe`
+    ResourcesSubscribe,
+    /// `resources/unsubscribe`
+    ResourcesUnsubscribe,
+    /// `completion/complete`
+    CompletionComplete,
+    /// `logging/setLevel`
+    LoggingSetLevel,
+    /// `tasks/get`
+    TasksGet,
+    /// `tasks/result`
+    TasksResult,
+    /// `tasks/list`
+    TasksList,
+    /// `tasks/cancel`
+    TasksCancel,
 }
 
 impl Method {
     /// Every method.
-    pub const ALL: [Method; 4] =
-        [Self::Initialize, Self::Ping, Self::ToolsList, Self::ToolsCall];
+    pub const ALL: [Method; 17] = [
+        Self::Initialize,
+        Self::Ping,
+        Self::ToolsList,
+        Self::ToolsCall,
+        Self::PromptsList,
+        Self::PromptsGet,
+        Self::ResourcesList,
+        Self::ResourcesTemplatesList,
+        Self::ResourcesRead,
+        Self::ResourcesSubscribe,
+        Self::ResourcesUnsubscribe,
+        Self::CompletionComplete,
+        Self::LoggingSetLevel,
+        Self::TasksGet,
+        Self::TasksResult,
+        Self::TasksList,
+        Self::TasksCancel,
+    ];
 
     /// The name on the wire.
     pub fn as_str(self) -> &'static str {
@@ -25,6 +68,19 @@ impl Method {
             Self::Ping => "ping",
             Self::ToolsList => "tools/list",
             Self::ToolsCall => "tools/call",
+            Self::PromptsList => "prompts/list",
+            Self::PromptsGet => "prompts/get",
+            Self::ResourcesList => "resources/list",
+            Self::ResourcesTemplatesList => "resources/templates/list",
+            Self::ResourcesRead => "resources/read",
+            Self::ResourcesSubscribe => "resources/subscribe",
+            Self::ResourcesUnsubscribe => "resources/unsubscribe",
+            Self::CompletionComplete => "completion/complete",
+            Self::LoggingSetLevel => "logging/setLevel",
+            Self::TasksGet => "tasks/get",
+            Self::TasksResult => "tasks/result",
+            Self::TasksList => "tasks/list",
+            Self::TasksCancel => "tasks/cancel",
         }
     }
 
@@ -36,8 +92,22 @@ impl Method {
     /// Whether sending the request twice does no more than sending it once.
     pub fn is_safe_to_repeat(self) -> bool {
         match self {
-            Self::Initialize | Self::Ping | Self::ToolsList => true,
-            Self::ToolsCall => false,
+            Self::Initialize
+            | Self::Ping
+            | Self::ToolsList
+            | Self::PromptsList
+            | Self::PromptsGet
+            | Self::ResourcesList
+            | Self::ResourcesTemplatesList
+            | Self::ResourcesRead
+            | Self::ResourcesSubscribe
+            | Self::ResourcesUnsubscribe
+            | Self::CompletionComplete
+            | Self::LoggingSetLevel
+            | Self::TasksGet
+            | Self::TasksList => true,
+            // The result of a task may be given once only.
+            Self::ToolsCall | Self::TasksResult | Self::TasksCancel => false,
         }
     }
 }
@@ -50,6 +120,16 @@ pub mod notification {
     pub const CANCELLED: &str = "notifications/cancelled";
     /// Either way: how far a request has come.
     pub const PROGRESS: &str = "notifications/progress";
+    /// Server to client: a log message.
+    pub const MESSAGE: &str = "notifications/message";
     /// Server to client: the list of tools has changed.
     pub const TOOLS_LIST_CHANGED: &str = "notifications/tools/list_changed";
+    /// Server to client: the list of prompts has changed.
+    pub const PROMPTS_LIST_CHANGED: &str = "notifications/prompts/list_changed";
+    /// Server to client: the list of resources, or of templates, has changed.
+    pub const RESOURCES_LIST_CHANGED: &str = "notifications/resources/list_changed";
+    /// Server to client: a resource that was subscribed to has changed.
+    pub const RESOURCES_UPDATED: &str = "notifications/resources/updated";
+    /// Client to server: the roots have changed.
+    pub const ROOTS_LIST_CHANGED: &str = "notifications/roots/list_changed";
 }

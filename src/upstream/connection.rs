@@ -81,13 +81,13 @@ impl Trouble {
     }
 
     /// What the caller of `method` is told.
-    pub(super) fn into_error(self, server: &ServerName, method: Method) -> CallError {
+    pub(super) fn into_error(self, server: &ServerName, is_safe_to_repeat: bool) -> CallError {
         let message = match self.kind {
             Kind::Interrupted(reason) => {
                 return CallError::interrupted(reason, server, self.stage);
             }
             Kind::Overloaded => return CallError::Overloaded { what: self.message },
-            Kind::Broke if self.sent && !method.is_safe_to_repeat() => format!(
+            Kind::Broke if self.sent && !is_safe_to_repeat => format!(
                 "the connection broke off after the request was sent; the tool may have run \
                  ({})",
                 self.message
@@ -100,10 +100,10 @@ impl Trouble {
 
 /// Whether a request that failed may be sent a second time: only if it never reached the tool,
 /// or does no more when it is done twice.
-pub(super) fn may_replay(trouble: &Trouble, method: Method) -> bool {
+pub(super) fn may_replay(trouble: &Trouble, is_safe_to_repeat: bool) -> bool {
     match trouble.kind {
         Kind::SessionGone => true,
-        Kind::Broke => !trouble.sent || method.is_safe_to_repeat(),
+        Kind::Broke => !trouble.sent || is_safe_to_repeat,
         Kind::Interrupted(_) | Kind::Refused(_) | Kind::Nonsense | Kind::Overloaded => false,
     }
 }
@@ -172,22 +172,22 @@ mod tests {
 
     #[test]
     fn only_what_never_reached_the_tool_is_replayed() {
-        let call = Method::ToolsCall;
+        let call = false;
         assert!(may_replay(&trouble(Kind::SessionGone, true), call));
         assert!(may_replay(&trouble(Kind::Broke, false), call));
         assert!(!may_replay(&trouble(Kind::Broke, true), call));
-        assert!(may_replay(&trouble(Kind::Broke, true), Method::ToolsList));
-        assert!(!may_replay(&trouble(Kind::Nonsense, true), Method::ToolsList));
+        assert!(may_replay(&trouble(Kind::Broke, true), true));
+        assert!(!may_replay(&trouble(Kind::Nonsense, true), true));
         let late = Kind::Interrupted(Interrupted::Deadline);
-        assert!(!may_replay(&trouble(late, true), Method::ToolsList));
+        assert!(!may_replay(&trouble(late, true), true));
     }
 
     #[test]
     fn a_call_that_broke_off_midway_says_that_the_tool_may_have_run() {
         let server = ServerName::parse("s").unwrap();
-        let error = trouble(Kind::Broke, true).into_error(&server, Method::ToolsCall);
+        let error = trouble(Kind::Broke, true).into_error(&server, false);
         assert!(error.to_string().contains("the tool may have run"), "{error}");
-        let error = trouble(Kind::Broke, false).into_error(&server, Method::ToolsCall);
+        let error = trouble(Kind::Broke, false).into_error(&server, false);
         assert!(!error.to_string().contains("may have run"), "{error}");
     }
 

@@ -188,7 +188,7 @@ impl Link for HttpSse {
             };
             lane.reset();
             self.after(&trouble, &session, id);
-            if replayed || !may_replay(&trouble, outgoing.method) {
+            if replayed || !may_replay(&trouble, outgoing.is_safe_to_repeat) {
                 return Err(trouble);
             }
             replayed = true;

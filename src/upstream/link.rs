@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::UpstreamConfig;
 use crate::limits::Limits;
-use crate::protocol::call::{CallSink, Notice, Outcome, Outgoing};
+use crate::protocol::call::{CallSink, Notice, Outcome, Outgoing, Question};
 use crate::protocol::jsonrpc::RpcError;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::raw::Raw;
@@ -193,6 +193,7 @@ pub(super) struct Deaf;
 
 impl CallSink for Deaf {
     fn notice(&mut self, _: Notice) {}
+    fn ask(&mut self, _: Question) {}
     fn silence(&mut self) {}
 }
 
@@ -201,6 +202,7 @@ pub(super) struct Idle<'a>(pub(super) &'a mut dyn FnMut());
 
 impl CallSink for Idle<'_> {
     fn notice(&mut self, _: Notice) {}
+    fn ask(&mut self, _: Question) {}
     fn silence(&mut self) {
         (self.0)();
     }

@@ -17,9 +17,10 @@ use ureq::unversioned::transport::RustlsConnector;
 use crate::config::{HttpKind, HttpTarget, Target, UpstreamConfig};
 use crate::error::{CallError, Stage};
 use crate::limits::Limits;
-use crate::protocol::call::{CallSink, Outcome, Outgoing};
+use crate::protocol::call::{CallSink, Client, Kind, Notice, Outcome, Outgoing, Question};
 use crate::protocol::legacy::Initialized;
-use crate::protocol::raw::Raw;
+use crate::protocol::method::Method;
+use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::revision::Revision;
 use crate::protocol::server_name::ServerName;
 use crate::thread::{Joined, spawn};
@@ -71,14 +72,15 @@ pub enum Event {
         /// What it said.
         initialized: Initialized,
     },
-    /// The upstream's tools, whole; also sent when they are the same as before but the upstream
-    /// has said that they changed.
-    Tools {
+    /// Lists of the upstream, each whole; also sent when they are the same as before but the
+    /// upstream has said that they changed.
+    Lists {
         /// Which one.
         server: ServerName,
-        /// Each tool's object as the upstream wrote it, in its order.
-        tools: Vec<Raw>,
-        /// Tools left out at `limits.upstream_tools`.
+        /// The lists that were read, each item's object as the upstream wrote it, in its order.
+        /// Those that are not here stand as they were.
+        lists: Vec<(Kind, Vec<Raw>)>,
+        /// Items left out at `limits.upstream_tools`.
         left_out: usize,
     },
     /// The upstream cannot be used at present. What it listed last is still known.
@@ -88,6 +90,14 @@ pub enum Event {
         /// Why.
         failure: Failure,
     },
+}
+
+/// Who hears what upstreams say outside of calls. Nothing here may wait.
+pub trait Unasked: Send + Sync {
+    /// A notification, on the session of `client` or on the shared one.
+    fn notice(&self, server: &ServerName, client: Option<&Arc<str>>, notice: Notice);
+    /// A request on the session of `client`.
+    fn ask(&self, server: &ServerName, client: &Arc<str>, question: Question);
 }
 
 /// A failure as `/status` tells it. The message never holds a secret.
@@ -177,12 +187,15 @@ impl Upstream {
     /// is never sent a second time unless that does no harm.
     pub fn request(
         &self,
+        through: Option<&Client>,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
     ) -> Result<Outcome, CallError> {
-        let failed =
-            |trouble: connection::Trouble| trouble.into_error(self.name(), outgoing.method);
+        let _ = through;
+        let failed = |trouble: connection::Trouble| {
+            trouble.into_error(self.name(), outgoing.is_safe_to_repeat)
+        };
         let _place = self.budget.enter().map_err(failed)?;
         let tick = self.core.limits.heartbeat;
         let mut slot = self.slots.take(wait, tick, &mut || sink.silence()).map_err(failed)?;
@@ -193,6 +206,45 @@ impl Upstream {
             self.vitals.lock().latency = Some(began.elapsed());
         }
         outcome.map_err(failed)
+    }
+
+    /// Sends a notification over a client's own session, if it has one that is open.
+    pub fn notify(&self, _session: &str, _method: &str, _params: Option<&str>) {}
+
+    /// Ends a client's own session, some time soon.
+    pub fn close_client(&self, _session: &str) {}
+
+    /// Sets the level of the shared session's log messages, some time soon, and again whenever
+    /// that session is opened anew.
+    pub fn set_log_level(&self, _level: &str) {}
+
+    /// Subscribes the shared session to a resource, if nobody has; counted.
+    ///
+    /// # Errors
+    /// As [`Upstream::request`].
+    pub fn subscribe(&self, uri: &str, wait: &Arc<Wait>) -> Result<Outcome, CallError> {
+        self.about(Method::ResourcesSubscribe, uri, wait)
+    }
+
+    /// Takes one subscription back; the last one ends the upstream's.
+    ///
+    /// # Errors
+    /// As [`Upstream::request`].
+    pub fn unsubscribe(&self, uri: &str, wait: &Arc<Wait>) -> Result<Outcome, CallError> {
+        self.about(Method::ResourcesUnsubscribe, uri, wait)
+    }
+
+    fn about(&self, method: Method, uri: &str, wait: &Arc<Wait>) -> Result<Outcome, CallError> {
+        let mut params = RawObject::default();
+        params.set("uri", string(uri));
+        let outgoing = Outgoing {
+            method: method.as_str(),
+            is_safe_to_repeat: true,
+            params,
+            meta: None,
+            wants_progress: false,
+        };
+        self.request(None, &outgoing, wait, &mut link::Deaf)
     }
 
     /// How it is at present.
@@ -240,6 +292,7 @@ impl Upstreams {
         configs: Vec<UpstreamConfig>,
         limits: Arc<Limits>,
         events: Sender<Event>,
+        _unasked: Arc<dyn Unasked>,
     ) -> io::Result<Upstreams> {
         let shared = Shared {
             names: Names::start()?,

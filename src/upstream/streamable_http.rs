@@ -364,7 +364,7 @@ impl Link for StreamableHttp {
                 lane.reset();
             }
             self.after(&trouble, generation, &session, id);
-            if replayed || !may_replay(&trouble, outgoing.method) {
+            if replayed || !may_replay(&trouble, outgoing.is_safe_to_repeat) {
                 return Err(trouble);
             }
             replayed = true;

@@ -10,7 +10,7 @@ use crate::error::Stage;
 use crate::limits::{
     BACKOFF_MAX, BACKOFF_MIN, BACKOFF_RESET_AFTER, REFRESH_INTERVAL, UPSTREAM_LIST_PAGES_MAX,
 };
-use crate::protocol::call::{Outcome, Outgoing};
+use crate::protocol::call::{Kind as ListKind, Outcome, Outgoing};
 use crate::protocol::legacy::Initialized;
 use crate::protocol::method::Method;
 use crate::protocol::raw::{Raw, RawObject, elements, string};
@@ -206,7 +206,8 @@ impl Supervisor {
             log::warn!(target: "upstream", "{}: {left_out} tools are left out (limits.upstream_tools)",
                 self.core.name());
         }
-        self.tell(Event::Tools { server: self.core.name().clone(), tools, left_out });
+        let lists = vec![(ListKind::Tool, tools)];
+        self.tell(Event::Lists { server: self.core.name().clone(), lists, left_out });
         Ok(())
     }
 
@@ -240,8 +241,13 @@ impl Supervisor {
         if let Some(cursor) = cursor {
             params.set("cursor", string(cursor));
         }
-        let outgoing =
-            Outgoing { method: Method::ToolsList, params, meta: None, wants_progress: false };
+        let outgoing = Outgoing {
+            method: Method::ToolsList.as_str(),
+            is_safe_to_repeat: true,
+            params,
+            meta: None,
+            wants_progress: false,
+        };
         let wait = self.busy()?;
         let began = Instant::now();
         match self.link.request(&mut self.lane, &outgoing, &wait, &mut Deaf)? {

@@ -10,11 +10,10 @@ use crossbeam_channel::{Receiver, bounded};
 use trunkline::config::{HttpKind, HttpTarget, Secret, SessionSharing, Target, UpstreamConfig};
 use trunkline::error::CallError;
 use trunkline::limits::Limits;
-use trunkline::protocol::call::{CallSink, Notice, Outcome, Outgoing};
-use trunkline::protocol::method::Method;
+use trunkline::protocol::call::{CallSink, Notice, Outcome, Outgoing, Question};
 use trunkline::protocol::raw::RawObject;
 use trunkline::protocol::server_name::ServerName;
-use trunkline::upstream::{Event, Upstream, Upstreams};
+use trunkline::upstream::{Event, Unasked, Upstream, Upstreams};
 use trunkline::wait::Wait;
 
 /// Nothing here takes longer unless it is broken.
@@ -292,7 +291,8 @@ impl Rig {
     pub(crate) fn start(config: UpstreamConfig, limits: Limits) -> Rig {
         let (tell, events) = bounded(100);
         let name = config.name.clone();
-        let upstreams = Upstreams::start(vec![config], Arc::new(limits), tell).unwrap();
+        let upstreams =
+            Upstreams::start(vec![config], Arc::new(limits), tell, Arc::new(Nobody)).unwrap();
         let upstream = upstreams.get(&name).unwrap().clone();
         Rig { upstreams, upstream, events }
     }
@@ -315,7 +315,9 @@ impl Rig {
         let until = Instant::now() + PATIENCE;
         loop {
             match self.events.recv_deadline(until).expect("a list of tools") {
-                Event::Tools { tools, .. } => {
+                Event::Lists { lists, .. } => {
+                    let tools =
+                        lists.into_iter().flat_map(|(_, items)| items).collect::<Vec<_>>();
                     let name = |text: &str| {
                         let tool = RawObject::parse(text).unwrap();
                         tool.string("name").unwrap().unwrap()
@@ -334,7 +336,7 @@ impl Rig {
         loop {
             match self.events.recv_deadline(until).expect("a failure") {
                 Event::Failed { failure, .. } => return failure,
-                Event::Ready { .. } | Event::Tools { .. } => (),
+                Event::Ready { .. } | Event::Lists { .. } => (),
             }
         }
     }
@@ -349,9 +351,14 @@ impl Rig {
         sink: &mut Sink,
     ) -> Result<Outcome, CallError> {
         let params = RawObject::parse(r#"{"name":"echo","arguments":{}}"#).unwrap();
-        let method = Method::ToolsCall;
-        let outgoing = Outgoing { method, params, meta: None, wants_progress: true };
-        self.upstream.request(&outgoing, wait, sink)
+        let outgoing = Outgoing {
+            method: "tools/call",
+            is_safe_to_repeat: false,
+            params,
+            meta: None,
+            wants_progress: true,
+        };
+        self.upstream.request(None, &outgoing, wait, sink)
     }
 }
 
@@ -367,10 +374,19 @@ pub(crate) struct Sink {
     pub(crate) silences: usize,
 }
 
+struct Nobody;
+
+impl Unasked for Nobody {
+    fn notice(&self, _: &ServerName, _: Option<&Arc<str>>, _: Notice) {}
+    fn ask(&self, _: &ServerName, _: &Arc<str>, _: Question) {}
+}
+
 impl CallSink for Sink {
     fn notice(&mut self, notice: Notice) {
         self.notices.push(notice);
     }
+
+    fn ask(&mut self, _: Question) {}
 
     fn silence(&mut self) {
         self.silences += 1;
