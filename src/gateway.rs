@@ -1,8 +1,8 @@
 //! Puts the parts together, and takes them apart in order.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -18,7 +18,7 @@ use crate::downstream::Front;
 use crate::downstream::event_stream::Streams;
 use crate::http::{self, Running, Server};
 use crate::limits::CATALOGUE_INBOX_CHANGES_MAX;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, Told};
 use crate::protocol::call::Notice;
 use crate::protocol::jsonrpc::notification;
 use crate::protocol::method::notification as names;
@@ -42,7 +42,7 @@ const INTERRUPTED_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Gateway {
     /// 1. Accept no more; the connections end. Their handler holds clones of what follows.
-    running: Running,
+    running: Arc<Running>,
     front: Arc<Front>,
     /// 2. End what the upstreams hold: sessions, children, threads. That ends the events too.
     upstreams: Arc<Upstreams>,
@@ -52,7 +52,7 @@ pub struct Gateway {
     streams: Streams,
     _streams_thread: thread::Joined,
     /// 5. The last handle of the session thread, and the thread.
-    _sessions: Sessions,
+    sessions: Sessions,
     _session_thread: thread::Joined,
     drain: Duration,
     stopped: Receiver<StopReason>,
@@ -93,8 +93,11 @@ impl Gateway {
             limits: limits.clone(),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
+            engine: OnceLock::new(),
         });
-        let running = server.start(front.clone(), stop)?;
+        let running = Arc::new(server.start(front.clone(), stop)?);
+        // Weak, because the engine holds its handler.
+        front.engine.get_or_init(|| Arc::downgrade(&running));
         let scheme = if address.starts_with("unix:") { "" } else { "http://" };
         log::info!("listening on {scheme}{address}");
         Ok(Gateway {
@@ -104,7 +107,7 @@ impl Gateway {
             _catalogue: catalogue,
             streams,
             _streams_thread: streams_thread,
-            _sessions: sessions,
+            sessions,
             _session_thread: session_thread,
             drain: limits.drain,
             stopped,
@@ -143,6 +146,9 @@ impl Gateway {
         self.running.drain(Instant::now() + patience());
         // Answers that go out on streams are queued by now.
         self.streams.close_all(None, Instant::now() + patience());
+        // By word, and not by letting handles go: a handler that will not end holds some.
+        self.upstreams.stop();
+        self.sessions.stop();
         drop(self);
         drop(second);
     }
@@ -244,7 +250,8 @@ fn pipeline(config: &Config, shared: catalogue::Shared, upstreams: Arc<Upstreams
         .api_keys
         .iter()
         .filter_map(|key| Some((Arc::from(key.name.as_str()), key.calls_per_minute?)));
-    Pipeline::new(shared, upstreams, quotas, config.log.access)
+    let told = Told { calls: config.log.access, bodies: config.log.bodies };
+    Pipeline::new(shared, upstreams, quotas, told)
 }
 
 fn known_key(key: &ApiKey) -> KnownKey {
@@ -263,7 +270,7 @@ fn origins(config: &Config) -> Origins {
             if !address.ip().is_unspecified() {
                 hosts.push(address.to_string());
             }
-            address.ip().is_loopback()
+            config.listen.is_local()
         }
         Listen::Unix(_) => false,
     };

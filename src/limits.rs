@@ -85,6 +85,9 @@ pub const THREAD_STACK_BYTES: usize =
     if cfg!(debug_assertions) { 1024 * 1024 } else { 128 * 1024 };
 /// Levels of nesting in one JSON text. Deeper is refused before it is parsed.
 pub const JSON_DEPTH_MAX: usize = 128;
+/// What a client says of itself in `initialize`: its capabilities, and its name, in bytes each.
+/// A session keeps the first.
+pub const INTRODUCTION_BYTES_MAX: usize = 16 * 1024;
 /// Messages in one JSON-RPC batch (2025-03-26 only).
 pub const BATCH_MESSAGES_MAX: usize = 64;
 /// Characters of an offered tool name; longer ones are cut and end in a hash.
@@ -99,6 +102,8 @@ pub const SESSION_SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 pub const SESSION_TOKEN_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Bytes of client capabilities that a session token carries; larger ones are not revivable.
 pub const SESSION_TOKEN_CAPABILITIES_BYTES_MAX: usize = 2048;
+/// The longest that any call may wait before its upstream's own times are known.
+pub const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 /// Calls in flight in one session. More get an error.
 pub const SESSION_CALLS_MAX: usize = 256;
 /// Changes waiting for the catalogue thread.
@@ -155,8 +160,6 @@ pub const CHILD_EXIT_SEEN: Duration = Duration::from_millis(500);
 pub const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(30);
 /// Names suggested for one that is unknown.
 pub const NEAR_NAMES_MAX: usize = 3;
-/// A client that goes is noticed within this time.
-pub const CLIENT_GONE_NOTICED: Duration = Duration::from_millis(250);
 /// The share of the pool, as 1/N, that is never held by calls which wait for an upstream.
 pub const POOL_RESERVE_DIVISOR: usize = 8;
 /// Bytes of the kernel's send buffer per client connection.

@@ -29,8 +29,20 @@ pub struct Pipeline {
     catalogue: catalogue::Shared,
     upstreams: Arc<Upstreams>,
     quotas: HashMap<Arc<str>, Mutex<Bucket>>,
-    log_calls: bool,
+    told: Told,
 }
+
+/// What is logged of calls.
+#[derive(Debug, Clone, Copy)]
+pub struct Told {
+    /// A line a call.
+    pub calls: bool,
+    /// The beginning of arguments and results; the log takes secrets out.
+    pub bodies: bool,
+}
+
+/// How much of a body is logged, in characters.
+const LOGGED_BODY_CHARS: usize = 512;
 
 /// What a door adds to a call: how the client narrowed it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -65,14 +77,14 @@ impl Pipeline {
         catalogue: catalogue::Shared,
         upstreams: Arc<Upstreams>,
         quotas: impl IntoIterator<Item = (Arc<str>, u32)>,
-        log_calls: bool,
+        told: Told,
     ) -> Pipeline {
         let now = Instant::now();
         let quotas = quotas
             .into_iter()
             .map(|(name, per_minute)| (name, Mutex::new(Bucket::new(now, per_minute))))
             .collect();
-        Pipeline { catalogue, upstreams, quotas, log_calls }
+        Pipeline { catalogue, upstreams, quotas, told }
     }
 
     /// Calls a tool.
@@ -102,8 +114,15 @@ impl Pipeline {
         }
         self.spend(scope)?;
         let tool = self.resolve(scope, wish.server, &asked)?;
+        if self.told.bodies {
+            let arguments = cut(call.params.get("arguments").unwrap_or("{}"));
+            log::info!(target: "bodies", "{} is called with {arguments}", tool.qualified);
+        }
         let answer = self.send(&tool, wish, call, wait, sink);
-        if self.log_calls {
+        if let (true, Ok(Outcome::Complete(result))) = (self.told.bodies, &answer) {
+            log::info!(target: "bodies", "{} gave {}", tool.qualified, cut(result.get()));
+        }
+        if self.told.calls {
             log_call(scope, &tool, started.elapsed(), &answer);
         }
         answer
@@ -188,6 +207,11 @@ impl Pipeline {
                 Err(CallError::UnknownServer { name: asked.to_owned(), near })
             }
         }
+    }
+
+    /// Whether there is a server of that name.
+    pub fn knows(&self, server: &ServerName) -> bool {
+        self.upstreams.get(server).is_some()
     }
 
     /// The servers that the scope sees.
@@ -285,6 +309,10 @@ pub struct ServerStatus {
     pub left_out: usize,
     /// How it is.
     pub upstream: Status,
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(LOGGED_BODY_CHARS).collect()
 }
 
 fn log_call(scope: &Scope, tool: &Tool, took: Duration, answer: &Result<Outcome, CallError>) {

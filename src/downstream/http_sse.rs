@@ -6,6 +6,7 @@ use super::event_stream::Place;
 use super::reply::{self, Problem, STREAM_HEADERS};
 use super::requests::{self, Answer, Body, SessionRequest};
 use super::rest::query_value;
+use super::streamable_http::accept_of;
 use super::{Front, Transport};
 use crate::access::policy::Scope;
 use crate::http::{Head, Request, Responder};
@@ -22,7 +23,7 @@ impl Front {
     /// Opens the stream; its first event says where messages go.
     pub(super) fn open_sse(&self, head: &Head, scope: &Scope, responder: Responder) {
         let session = self.switched_on(Transport::Sse).and_then(|()| {
-            if !headers::accepts(head.headers.get("accept"), EVENT_STREAM) {
+            if !headers::accepts(accept_of(head).as_deref(), EVENT_STREAM) {
                 return Err(Problem::not_acceptable(EVENT_STREAM));
             }
             let place = self.place()?;
@@ -134,10 +135,13 @@ impl Front {
         match answer {
             Answer::Result(result) => {
                 let (before, after) = around_result(id);
-                send(session, &before, result.get(), after);
+                let event = encoded(&before, result.get(), after);
+                // A large result exists twice at most: here, it has been copied once.
+                drop(result);
+                queue(session, event);
             }
             Answer::Error(error) => send(session, "", &error_response(Some(id), &error), ""),
-            Answer::None => (),
+            Answer::None | Answer::Gone => (),
         }
     }
 
@@ -160,15 +164,24 @@ impl Front {
 
 /// Queues one message on the session's stream.
 fn send(session: &Session, before: &str, data: &str, after: &str) {
-    let Some(stream) = session.stream() else { return };
+    queue(session, encoded(before, data, after));
+}
+
+fn encoded(before: &str, data: &str, after: &str) -> Vec<u8> {
     let (name, data) = (sse::before_data(""), on_one_line(data));
     let size = name.len() + before.len() + data.len() + after.len() + sse::AFTER_DATA.len();
     let mut event = Vec::with_capacity(size);
     for piece in [&name, before, &data, after, sse::AFTER_DATA] {
         event.extend_from_slice(piece.as_bytes());
     }
-    // A stream that has ended has ended its session too: nobody waits for this.
-    stream.send(Arc::from(event));
+    event
+}
+
+fn queue(session: &Session, event: Vec<u8>) {
+    if let Some(stream) = session.stream() {
+        // A stream that has ended has ended its session too: nobody waits for this.
+        stream.send(Arc::from(event));
+    }
 }
 
 struct SseSink<'a> {

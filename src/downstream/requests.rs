@@ -2,13 +2,12 @@
 //! out. The doors bring their own streams.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::Front;
 use super::reply::Problem;
 use crate::access::policy::Scope;
 use crate::error::CallError;
-use crate::limits::{BATCH_MESSAGES_MAX, JSON_DEPTH_MAX};
+use crate::limits::{BATCH_MESSAGES_MAX, CALL_TIMEOUT_MAX, JSON_DEPTH_MAX};
 use crate::pipeline::{Health, ToolList, Wish};
 use crate::protocol::call::{CallSink, Caller, Notice, Outcome};
 use crate::protocol::jsonrpc::{Malformed, Message, RequestId, RpcError, code};
@@ -18,9 +17,6 @@ use crate::protocol::raw::{self, Raw, RawObject, push_string};
 use crate::protocol::revision::Revision;
 use crate::session::{Refused, Session};
 use crate::wait::Wait;
-
-/// The longest that any call may be made to wait before its upstream's own times are known.
-const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 
 /// The key under which lists name servers that are not well.
 pub const UPSTREAMS_META: &str = "trunkline/upstreams";
@@ -32,8 +28,10 @@ pub enum Answer {
     Result(Raw),
     /// An error.
     Error(RpcError),
-    /// Nothing: the client has cancelled it (2025-11-25, basic/utilities/cancellation).
+    /// Nothing: the client has cancelled it (basic/utilities/cancellation).
     None,
+    /// Its session has just ended.
+    Gone,
 }
 
 impl Answer {
@@ -222,7 +220,7 @@ fn refused_entry(refused: Refused) -> Answer {
         Refused::TooMany => {
             Answer::error(code::INTERNAL_ERROR, "Too many calls are in flight in this session.")
         }
-        Refused::Ended => Answer::None,
+        Refused::Ended => Answer::Gone,
     }
 }
 

@@ -9,7 +9,7 @@ use super::requests::{push_tools, server_outcome};
 use super::{Front, Transport};
 use crate::access::policy::Scope;
 use crate::http::{Head, Request, Responder};
-use crate::limits::JSON_DEPTH_MAX;
+use crate::limits::{CALL_TIMEOUT_MAX, JSON_DEPTH_MAX};
 use crate::pipeline::{Health, ToolList, Wish};
 use crate::protocol::call::{Call, CallSink, Caller, Notice, Outcome};
 use crate::protocol::headers;
@@ -98,8 +98,7 @@ impl Front {
         };
         // For REST, hanging up is the only way to cancel.
         let client = Some(responder.client());
-        let longest = Duration::from_secs(600);
-        let wait = Wait::new(longest, longest, client)
+        let wait = Wait::new(CALL_TIMEOUT_MAX, CALL_TIMEOUT_MAX, client)
             .map_err(|_| Problem::overloaded("no descriptor is left"))?;
         let wish = Wish { server: body.server.as_deref(), timeout: body.timeout };
         self.pipeline

@@ -156,7 +156,7 @@ impl Front {
                             texts.push(jsonrpc::response(id, result.get()));
                         }
                         Answer::Error(error) => texts.push(error_response(Some(id), &error)),
-                        Answer::None => (),
+                        Answer::None | Answer::Gone => (),
                     }
                 }
                 Ok(message) => Front::take(session, message),
@@ -228,7 +228,7 @@ impl Front {
 }
 
 /// Several `Accept` headers are one list.
-fn accept_of(head: &Head) -> Option<Cow<'_, str>> {
+pub(super) fn accept_of(head: &Head) -> Option<Cow<'_, str>> {
     let mut values = head.headers.get_all("accept");
     let first = values.next()?;
     Some(values.fold(Cow::Borrowed(first), |all, value| Cow::Owned(format!("{all}, {value}"))))
@@ -317,6 +317,12 @@ impl PostStream {
                 (String::new(), text.as_str(), "")
             }
             Answer::None => return self.end(),
+            Answer::Gone => {
+                if let Some(responder) = self.responder.take() {
+                    Problem::unknown_session().send_rpc(responder, Some(id)).ok();
+                }
+                return;
+            }
         };
         match self.responder.take() {
             Some(responder) => {

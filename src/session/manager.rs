@@ -93,6 +93,7 @@ impl Manager {
         let mut swept = Instant::now();
         loop {
             match commands.recv_timeout(SESSION_SWEEP_INTERVAL) {
+                Ok(Command::Stop) => return,
                 Ok(command) => self.apply(command),
                 Err(RecvTimeoutError::Timeout) => (),
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -100,8 +101,10 @@ impl Manager {
             // Also when the inbox is never empty: a busy one must not starve the sweep.
             if swept.elapsed() >= SESSION_SWEEP_INTERVAL {
                 swept = Instant::now();
-                for id in self.table.sweep(swept) {
+                // Unpublished first, as in a close.
+                for id in self.table.over(swept) {
                     self.unpublish(&id);
+                    self.table.close(&id);
                 }
             }
         }
@@ -113,7 +116,9 @@ impl Manager {
                 self.fail_if_asked("session-open");
                 reply.send(self.open(door, owner, caller));
             }
-            Command::Revive { id, may_hear, reply } => reply.send(self.revive(id, may_hear)),
+            Command::Revive { id, principal, may_hear, reply } => {
+                reply.send(self.revive(id, principal, may_hear));
+            }
             Command::Introduce { id, caller, reply } => {
                 reply.send(self.table.introduce(&id, caller));
             }
@@ -126,6 +131,7 @@ impl Manager {
             }
             Command::Tell { server, event } => self.table.tell(&server, &event),
             Command::Alive { reply } => reply.send(()),
+            Command::Stop => (),
         }
     }
 
@@ -177,13 +183,21 @@ impl Manager {
 
     /// A session that an earlier process opened lives on under the same id. One of this
     /// process that is not in the table has ended.
-    fn revive(&mut self, id: SessionId, may_hear: Vec<ServerName>) -> Option<Arc<Session>> {
+    fn revive(
+        &mut self,
+        id: SessionId,
+        principal: Option<Arc<str>>,
+        may_hear: Vec<ServerName>,
+    ) -> Option<Arc<Session>> {
         let published =
             self.view.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
         if published.is_some() {
             return published;
         }
         let claims = self.signer.read(&id, now_seconds())?;
+        if claims.principal.as_deref() != principal.as_deref() {
+            return None;
+        }
         if claims.boot == self.boot || self.ended.contains(&claims.id) {
             return None;
         }

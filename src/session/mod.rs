@@ -197,13 +197,40 @@ pub struct Sessions {
 
 /// What the session thread is told. A variant that has an answer carries the place for it.
 enum Command {
-    Open { door: Door, owner: Owner, caller: Option<Caller>, reply: Reply<Opened> },
-    Revive { id: SessionId, may_hear: Vec<ServerName>, reply: Reply<Option<Arc<Session>>> },
-    Introduce { id: SessionId, caller: Caller, reply: Reply<bool> },
-    Attach { id: SessionId, stream: Arc<dyn EventSink>, reply: Reply<bool> },
-    Close { id: SessionId, reply: Option<Reply<()>> },
-    Tell { server: ServerName, event: Arc<[u8]> },
-    Alive { reply: Reply<()> },
+    Open {
+        door: Door,
+        owner: Owner,
+        caller: Option<Caller>,
+        reply: Reply<Opened>,
+    },
+    Revive {
+        id: SessionId,
+        principal: Option<Arc<str>>,
+        may_hear: Vec<ServerName>,
+        reply: Reply<Option<Arc<Session>>>,
+    },
+    Introduce {
+        id: SessionId,
+        caller: Caller,
+        reply: Reply<bool>,
+    },
+    Attach {
+        id: SessionId,
+        stream: Arc<dyn EventSink>,
+        reply: Reply<bool>,
+    },
+    Close {
+        id: SessionId,
+        reply: Option<Reply<()>>,
+    },
+    Tell {
+        server: ServerName,
+        event: Arc<[u8]>,
+    },
+    Alive {
+        reply: Reply<()>,
+    },
+    Stop,
 }
 
 impl std::fmt::Debug for Command {
@@ -248,8 +275,9 @@ impl Sessions {
             // Only tokens have a dot, so that a random text costs the thread nothing.
             None if door == Door::StreamableHttp && id.contains('.') => {
                 let id = SessionId::from(id);
-                let may_hear = may_hear();
-                self.ask(|reply| Command::Revive { id, may_hear, reply }).ok()??
+                let (principal, may_hear) = (principal.map(Arc::from), may_hear());
+                let revive = |reply| Command::Revive { id, principal, may_hear, reply };
+                self.ask(revive).ok()??
             }
             None => return None,
         };
@@ -301,6 +329,12 @@ impl Sessions {
     /// The inbox is full.
     pub fn notify(&self, server: ServerName, event: Arc<[u8]>) -> Result<(), CallError> {
         self.tell(Command::Tell { server, event })
+    }
+
+    /// Ends the session thread after what it was told before, whoever still holds a handle.
+    pub fn stop(&self) {
+        // A full inbox belongs to a thread that has died, or will end with the process.
+        self.tell(Command::Stop).ok();
     }
 
     /// Whether the session thread answers.

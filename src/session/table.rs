@@ -123,8 +123,8 @@ impl Table {
         }
     }
 
-    /// Ends what is idle, and HTTP+SSE sessions whose stream has ended; gives their ids.
-    pub(super) fn sweep(&mut self, now: Instant) -> Vec<SessionId> {
+    /// The sessions that should end: idle ones, and HTTP+SSE ones whose stream has ended.
+    pub(super) fn over(&mut self, now: Instant) -> Vec<SessionId> {
         let idle = self.bounds.idle;
         let mut over = Vec::new();
         for (id, entry) in &mut self.entries {
@@ -138,9 +138,6 @@ impl Table {
             if ended || (unused && streamless && !entry.session.has_calls()) {
                 over.push(id.clone());
             }
-        }
-        for id in &over {
-            self.close(id);
         }
         over
     }
@@ -177,6 +174,13 @@ mod tests {
         Table::new(Bounds { sessions: 3, sessions_per_key: 2, idle: Duration::from_secs(60) })
     }
 
+    /// Ends what should end, as the session thread does; how many that were.
+    fn sweep(table: &mut Table, now: Instant) -> usize {
+        let over = table.over(now);
+        over.iter().for_each(|id| assert!(table.close(id)));
+        over.len()
+    }
+
     fn owner(principal: Option<&str>) -> Owner {
         let hears = [ServerName::parse("a").unwrap()].into();
         Owner { principal: principal.map(Into::into), only: None, narrowed: None, hears }
@@ -197,8 +201,8 @@ mod tests {
         let start = Instant::now();
         let mut table = table();
         open(&mut table, start, "x", "k").unwrap();
-        assert_eq!(table.sweep(start + Duration::from_secs(59)).len(), 0);
-        assert_eq!(table.sweep(start + Duration::from_secs(60)).len(), 1);
+        assert_eq!(sweep(&mut table, start + Duration::from_secs(59)), 0);
+        assert_eq!(sweep(&mut table, start + Duration::from_secs(60)), 1);
         assert!(!table.close("x"));
     }
 
@@ -209,13 +213,13 @@ mod tests {
         let session = open(&mut table, start, "x", "k").unwrap();
         let sink = Arc::new(Sink::default());
         assert!(table.attach("x", sink.clone()));
-        assert_eq!(table.sweep(start + late).len(), 0);
+        assert_eq!(sweep(&mut table, start + late), 0);
         sink.close();
         let wait = Wait::plain(Duration::from_secs(5)).unwrap();
         let call = session.enter(&RequestId::from(1), &wait).unwrap();
-        assert_eq!(table.sweep(start + late).len(), 0);
+        assert_eq!(sweep(&mut table, start + late), 0);
         drop(call);
-        assert_eq!(table.sweep(start + late).len(), 1);
+        assert_eq!(sweep(&mut table, start + late), 1);
     }
 
     #[test]
@@ -264,13 +268,13 @@ mod tests {
         let now = Instant::now();
         let mut table = table();
         table.open(now, "x".into(), Door::HttpSse, owner(None), None).unwrap();
-        assert_eq!(table.sweep(now).len(), 0);
+        assert_eq!(sweep(&mut table, now), 0);
         let sink = Arc::new(Sink::default());
         assert!(table.attach("x", sink.clone()));
         assert!(!table.attach("x", sink.clone()), "a second stream");
         assert!(table.introduce("x", Caller::plain()));
         assert!(!table.introduce("x", Caller::plain()), "twice");
         sink.close();
-        assert_eq!(table.sweep(now).len(), 1);
+        assert_eq!(sweep(&mut table, now), 1);
     }
 }
