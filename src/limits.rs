@@ -34,6 +34,10 @@ pub struct Limits {
     pub sessions_per_key: usize,
     /// A session unused for so long ends.
     pub session_idle: Duration,
+    /// How long an upstream's request to a client may stay open.
+    pub parked: Duration,
+    /// Items of one page of a list.
+    pub page_items: usize,
     /// Long-lived SSE responses open at once. More get 503.
     pub streams: usize,
     /// Bytes that wait behind the event being written to one stream; its client is dropped past it.
@@ -68,6 +72,8 @@ impl Default for Limits {
             sessions: 10_000,
             sessions_per_key: 1000,
             session_idle: Duration::from_secs(1800),
+            parked: Duration::from_secs(300),
+            page_items: 1000,
             streams: 4096,
             stream_queue_bytes: 262_144,
             heartbeat: Duration::from_secs(15),
@@ -85,6 +91,9 @@ pub const THREAD_STACK_BYTES: usize =
     if cfg!(debug_assertions) { 1024 * 1024 } else { 128 * 1024 };
 /// Levels of nesting in one JSON text. Deeper is refused before it is parsed.
 pub const JSON_DEPTH_MAX: usize = 128;
+/// What a client says of itself in `initialize`: its capabilities, and its name, in bytes each.
+/// A session keeps the first.
+pub const INTRODUCTION_BYTES_MAX: usize = 16 * 1024;
 /// Messages in one JSON-RPC batch (2025-03-26 only).
 pub const BATCH_MESSAGES_MAX: usize = 64;
 /// Characters of an offered tool name; longer ones are cut and end in a hash.
@@ -99,6 +108,12 @@ pub const SESSION_SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 pub const SESSION_TOKEN_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Bytes of client capabilities that a session token carries; larger ones are not revivable.
 pub const SESSION_TOKEN_CAPABILITIES_BYTES_MAX: usize = 2048;
+/// The longest that any call may wait before its upstream's own times are known.
+pub const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(600);
+/// Resources that one session may be subscribed to.
+pub const SUBSCRIPTIONS_PER_SESSION_MAX: usize = 1024;
+/// Sessions that have ended and whose traces at upstreams wait to be removed.
+pub const ENDED_SESSIONS_QUEUE_MAX: usize = 1024;
 /// Calls in flight in one session. More get an error.
 pub const SESSION_CALLS_MAX: usize = 256;
 /// Changes waiting for the catalogue thread.
@@ -155,8 +170,6 @@ pub const CHILD_EXIT_SEEN: Duration = Duration::from_millis(500);
 pub const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(30);
 /// Names suggested for one that is unknown.
 pub const NEAR_NAMES_MAX: usize = 3;
-/// A client that goes is noticed within this time.
-pub const CLIENT_GONE_NOTICED: Duration = Duration::from_millis(250);
 /// The share of the pool, as 1/N, that is never held by calls which wait for an upstream.
 pub const POOL_RESERVE_DIVISOR: usize = 8;
 /// Bytes of the kernel's send buffer per client connection.

@@ -149,9 +149,13 @@ mod tests {
 
     #[test]
     fn the_list_is_sorted_and_only_the_name_changes() {
-        let names: Vec<_> = two().items(Kind::Tool).iter().map(|tool| tool.offered.clone()).collect();
+        let names: Vec<_> =
+            two().items(Kind::Tool).iter().map(|tool| tool.offered.clone()).collect();
         assert_eq!(names, ["a-echo", "a-z", "b-echo"]);
-        assert_eq!(two().items(Kind::Tool)[1].offered_object.get(), r#"{"x":1,"name":"a-z","y":[2]}"#);
+        assert_eq!(
+            two().items(Kind::Tool)[1].offered_object.get(),
+            r#"{"x":1,"name":"a-z","y":[2]}"#
+        );
     }
 
     #[test]
@@ -160,7 +164,9 @@ mod tests {
         assert!(
             matches!(two().resolve(Kind::Tool, "a-echo", all), Resolution::Found(t) if t.own == "echo")
         );
-        assert!(matches!(two().resolve(Kind::Tool, "z", all), Resolution::Found(t) if t.offered == "a-z"));
+        assert!(
+            matches!(two().resolve(Kind::Tool, "z", all), Resolution::Found(t) if t.offered == "a-z")
+        );
         assert!(matches!(
             two().resolve(Kind::Tool, "echo", all),
             Resolution::Ambiguous(names) if names == ["a-echo", "b-echo"]

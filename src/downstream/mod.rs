@@ -10,18 +10,19 @@ pub mod requests;
 pub mod rest;
 pub mod streamable_http;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use crate::access::authenticate::{self, KnownKey, Presented};
 use crate::access::origin::{Foreign, Origins};
 use crate::access::policy::{Principal, Scope};
 use crate::config::Transports;
-use crate::http::{Answer, Handler, Head, Request, Responder};
+use crate::http::{Answer, Handler, Head, Request, Responder, Running};
 use crate::limits::Limits;
 use crate::pipeline::Pipeline;
 use crate::protocol::headers;
+use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
 use crate::session::{Door, EventSink, Owner, Session, Sessions};
 
@@ -48,10 +49,14 @@ pub struct Front {
     pub streams: Streams,
     /// Every bound.
     pub limits: Arc<Limits>,
+    /// Makes and opens the cursors of lists.
+    pub cursors: Sealer,
     /// When the process began to serve.
     pub started: Instant,
     /// Whether the process is stopping.
     pub stopping: AtomicBool,
+    /// The engine that serves, once it does, for what `/status` tells of it.
+    pub engine: OnceLock<Weak<Running>>,
 }
 
 /// A request that may be served.
@@ -119,8 +124,12 @@ impl Front {
             scope.only = Some(server.map_err(|error| Problem::from_call(&error))?);
         }
         scope.narrowed = head.headers.get(headers::SERVERS).map(|list| {
-            // A name that no server has narrows to nothing, as every other name does.
-            list.split(',').filter_map(|name| ServerName::parse(name.trim())).collect()
+            // A name that no server has narrows to nothing; it is not worth remembering.
+            let known = |name: &ServerName| self.pipeline.knows(name);
+            list.split(',')
+                .filter_map(|name| ServerName::parse(name.trim()))
+                .filter(known)
+                .collect()
         });
         Ok(scope)
     }

@@ -5,17 +5,16 @@ use std::sync::Arc;
 
 use super::event_stream::Place;
 use super::reply::{self, Problem, STREAM_HEADERS};
-use super::requests::{self, Answer, Body, SessionRequest};
+use super::requests::{self, Answer, Body, MessageSink, SessionRequest};
 use super::{Front, Transport};
 use crate::access::policy::Scope;
 use crate::http::{Head, OpenResponse, Request, Responder};
-use crate::protocol::call::{CallSink, Notice, Question};
 use crate::protocol::headers::{self, EVENT_STREAM, JSON};
 use crate::protocol::jsonrpc::{
-    self, Malformed, Message, RequestId, around_result, error_response, notification,
+    self, Malformed, Message, RequestId, around_result, error_response,
 };
 use crate::protocol::legacy;
-use crate::protocol::method::{Method, notification as names};
+use crate::protocol::method::Method;
 use crate::protocol::raw::on_one_line;
 use crate::protocol::revision::Revision;
 use crate::protocol::sse;
@@ -110,7 +109,7 @@ impl Front {
         let owner = self.owner(scope);
         match self.sessions.open(Door::StreamableHttp, owner, Some(read.caller)) {
             Ok(session) => {
-                let text = jsonrpc::response(id, requests::initialize_result(revision).get());
+                let text = jsonrpc::response(id, self.initialize_result(scope, revision).get());
                 let headers = [("Content-Type", JSON), (headers::SESSION_ID, &session.id)];
                 responder.respond(reply::OK, &headers, &[text.as_bytes()]).ok();
             }
@@ -128,7 +127,7 @@ impl Front {
         responder: Responder,
     ) {
         let Message::Request { id, method, params } = message else {
-            Front::take(session, message);
+            self.take(session, scope, message);
             responder.respond(reply::ACCEPTED, &[], &[]).ok();
             return;
         };
@@ -156,10 +155,10 @@ impl Front {
                             texts.push(jsonrpc::response(id, result.get()));
                         }
                         Answer::Error(error) => texts.push(error_response(Some(id), &error)),
-                        Answer::None => (),
+                        Answer::None | Answer::Gone => (),
                     }
                 }
-                Ok(message) => Front::take(session, message),
+                Ok(message) => self.take(session, scope, message),
                 Err(malformed) => {
                     texts.push(error_response(malformed.id.as_ref(), &malformed.error));
                 }
@@ -228,7 +227,7 @@ impl Front {
 }
 
 /// Several `Accept` headers are one list.
-fn accept_of(head: &Head) -> Option<Cow<'_, str>> {
+pub(super) fn accept_of(head: &Head) -> Option<Cow<'_, str>> {
     let mut values = head.headers.get_all("accept");
     let first = values.next()?;
     Some(values.fold(Cow::Borrowed(first), |all, value| Cow::Owned(format!("{all}, {value}"))))
@@ -317,6 +316,12 @@ impl PostStream {
                 (String::new(), text.as_str(), "")
             }
             Answer::None => return self.end(),
+            Answer::Gone => {
+                if let Some(responder) = self.responder.take() {
+                    Problem::unknown_session().send_rpc(responder, Some(id)).ok();
+                }
+                return;
+            }
         };
         match self.responder.take() {
             Some(responder) => {
@@ -357,14 +362,10 @@ impl PostStream {
     }
 }
 
-impl CallSink for PostStream {
-    fn notice(&mut self, notice: Notice) {
-        if let Notice::Progress(params) = notice {
-            self.event("", &notification(names::PROGRESS, Some(params.get())), "");
-        }
+impl MessageSink for PostStream {
+    fn message(&mut self, text: &str) {
+        self.event("", text, "");
     }
-
-    fn ask(&mut self, _: Question) {}
 
     fn silence(&mut self) {
         self.write(&[sse::HEARTBEAT]);

@@ -17,8 +17,6 @@ pub struct Caller {
     pub revision: Revision,
     /// The client's capabilities, an object's text.
     pub capabilities: Raw,
-    /// The client's name and version, an object's text.
-    pub client_info: Option<Raw>,
 }
 
 impl Caller {
@@ -27,7 +25,6 @@ impl Caller {
         Caller {
             revision: Revision::LATEST_LEGACY,
             capabilities: Raw::from_valid("{}".to_owned()),
-            client_info: None,
         }
     }
 }
