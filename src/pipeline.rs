@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::access::policy::Scope;
 use crate::access::quota::Bucket;
 use crate::catalogue::{self, Catalogue, Resolution, Tool, name};
-use crate::error::CallError;
+use crate::error::{CallError, Stage};
 use crate::limits::NEAR_NAMES_MAX;
 use crate::protocol::call::{Call, CallSink, Outcome, Outgoing};
 use crate::protocol::raw::string;
@@ -188,7 +188,9 @@ impl Pipeline {
                 Err(CallError::AmbiguousTool { name: asked.to_owned(), candidates })
             }
             Resolution::Unknown(near) => {
-                Err(CallError::UnknownTool { name: asked.to_owned(), near })
+                let server = server.or(scope.only.clone());
+                Err(unreached(&catalogue, scope, server.as_ref(), asked)
+                    .unwrap_or_else(|| CallError::UnknownTool { name: asked.to_owned(), near }))
             }
         }
     }
@@ -309,6 +311,30 @@ pub struct ServerStatus {
     pub left_out: usize,
     /// How it is.
     pub upstream: Status,
+}
+
+/// The failure of a server that has never answered, if the tool that is asked for would be its:
+/// then nobody can say that there is no such tool.
+fn unreached(
+    catalogue: &Catalogue,
+    scope: &Scope,
+    server: Option<&ServerName>,
+    asked: &str,
+) -> Option<CallError> {
+    let mut seen = catalogue.servers.iter().filter(|(name, _)| scope.sees_server(name));
+    let (name, server) = match server {
+        Some(wanted) => seen.find(|(name, _)| *name == wanted)?,
+        None if catalogue.servers.len() == 1 => seen.next()?,
+        None => seen.find(|(_, server)| asked.starts_with(&server.prefix))?,
+    };
+    if server.has_answered {
+        return None;
+    }
+    let (stage, message) = match &server.health {
+        Health::Failed { stage, message } => (*stage, message.clone()),
+        Health::Connecting | Health::Well => (Stage::Connect, "it has not answered yet".into()),
+    };
+    Some(CallError::UpstreamFailed { server: name.clone(), stage, message })
 }
 
 fn cut(text: &str) -> String {

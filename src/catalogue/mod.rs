@@ -53,6 +53,8 @@ pub struct Server {
     pub health: Health,
     /// Whether it has ever answered.
     pub has_answered: bool,
+    /// What its offered names begin with, where they are prefixed.
+    pub prefix: String,
     /// What it said of how to use it.
     pub instructions: Option<String>,
     /// Tools of it that are not offered: over the bound, without a name, or named twice.
@@ -64,6 +66,7 @@ impl Default for Server {
         Server {
             health: Health::Connecting,
             has_answered: false,
+            prefix: String::new(),
             instructions: None,
             left_out: 0,
         }

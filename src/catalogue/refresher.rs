@@ -44,7 +44,10 @@ impl Refresher {
                     alias: upstream.alias.clone(),
                     tools: Globs::new(upstream.tools.as_deref().unwrap_or_default()),
                 };
-                let listed = Listed { server: Server::default(), tools: Vec::new() };
+                let shown = upstream.alias.as_deref().unwrap_or(upstream.name.as_str());
+                let prefix = format!("{shown}{}", naming.separator);
+                let server = Server { prefix, ..Server::default() };
+                let listed = Listed { server, tools: Vec::new() };
                 (upstream.name.clone(), (profile, listed))
             })
             .collect();
