@@ -152,8 +152,9 @@ pub const UPSTREAM_BUFFER_BYTES: usize = 16 * 1024;
 /// A kept connection idle for longer is looked at before it is used: the upstream may have
 /// closed it. Under load it is in use again sooner, and the look is saved.
 pub const UPSTREAM_PROBE_AFTER: Duration = Duration::from_millis(1);
-/// An upstream connection that was idle for so long is closed.
-pub const UPSTREAM_IDLE_MAX: Duration = Duration::from_secs(90);
+/// A kept connection idle for longer is not used again. Shorter than what common servers wait
+/// (5 s) before they close one, so that both do not happen at the same moment.
+pub const UPSTREAM_IDLE_MAX: Duration = Duration::from_secs(4);
 /// Bytes of a finished stream's end that are read so that its connection can be used again.
 pub const UPSTREAM_DRAIN_BYTES_MAX: usize = 64 * 1024;
 /// How long the next call on that connection waits for it; past it there is a new connection.

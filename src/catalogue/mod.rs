@@ -58,6 +58,8 @@ pub struct Server {
     pub health: Health,
     /// Whether it has ever answered.
     pub has_answered: bool,
+    /// What its offered names begin with, where they are prefixed.
+    pub prefix: String,
     /// What it said of itself when it answered last.
     pub initialized: Option<Arc<Initialized>>,
     /// Items of it that are not offered: over the bound, without a name, or named twice.
@@ -69,6 +71,7 @@ impl Default for Server {
         Server {
             health: Health::Connecting,
             has_answered: false,
+            prefix: String::new(),
             initialized: None,
             left_out: 0,
         }

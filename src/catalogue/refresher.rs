@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crossbeam_channel::Receiver;
 
 use super::merge::{self, Listed, Profile};
-use super::{Health, Shared};
+use super::{Health, Server, Shared};
 use crate::access::glob::Globs;
 use crate::config::{Naming, UpstreamConfig};
 use crate::protocol::call::Kind;
@@ -48,7 +48,10 @@ impl Refresher {
                     alias: upstream.alias.clone(),
                     tools: Globs::new(upstream.tools.as_deref().unwrap_or_default()),
                 };
-                let listed = Listed::default();
+                let shown = upstream.alias.as_deref().unwrap_or(upstream.name.as_str());
+                let prefix = format!("{shown}{}", naming.separator);
+                let server = Server { prefix, ..Server::default() };
+                let listed = Listed { server, ..Listed::default() };
                 (upstream.name.clone(), (profile, listed))
             })
             .collect();

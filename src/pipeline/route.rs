@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::Pipeline;
 use crate::access::policy::Scope;
 use crate::catalogue::name::split_server;
-use crate::catalogue::{Catalogue, Item, Resolution, name, template};
-use crate::error::CallError;
+use crate::catalogue::{Catalogue, Health, Item, Resolution, name, template};
+use crate::error::{CallError, Stage};
 use crate::limits::NEAR_NAMES_MAX;
 use crate::protocol::call::{Call, Kind};
 use crate::protocol::method::Method;
@@ -133,7 +133,14 @@ impl Pipeline {
             Resolution::Ambiguous(candidates) => {
                 Err(CallError::Ambiguous { kind, name, candidates })
             }
-            Resolution::Unknown(near) => Err(CallError::Unknown { kind, name, near }),
+            Resolution::Unknown(near) => {
+                let server = server.or(scope.only.as_ref());
+                Err(unreached(&catalogue, scope, server, asked).unwrap_or(CallError::Unknown {
+                    kind,
+                    name,
+                    near,
+                }))
+            }
         }
     }
 
@@ -214,6 +221,30 @@ impl Pipeline {
             }
         }
     }
+}
+
+/// The failure of a server that has never answered, if what is asked for would be its: then
+/// nobody can say that there is no such thing.
+fn unreached(
+    catalogue: &Catalogue,
+    scope: &Scope,
+    server: Option<&ServerName>,
+    asked: &str,
+) -> Option<CallError> {
+    let mut seen = catalogue.servers.iter().filter(|(name, _)| scope.sees_server(name));
+    let (name, server) = match server {
+        Some(wanted) => seen.find(|(name, _)| *name == wanted)?,
+        None if catalogue.servers.len() == 1 => seen.next()?,
+        None => seen.find(|(_, server)| asked.starts_with(&server.prefix))?,
+    };
+    if server.has_answered {
+        return None;
+    }
+    let (stage, message) = match &server.health {
+        Health::Failed { stage, message } => (*stage, message.clone()),
+        Health::Connecting | Health::Well => (Stage::Connect, "it has not answered yet".into()),
+    };
+    Some(CallError::UpstreamFailed { server: name.clone(), stage, message })
 }
 
 /// Whether the scope sees an item. Only tools have policies of their own.

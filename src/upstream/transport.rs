@@ -235,7 +235,11 @@ impl Transport for Socket {
                 }
                 Ok(n) => {
                     self.more = n == room;
-                    self.last_read = Instant::now();
+                    if !impatient {
+                        // What was left of an answer may have lain here for long: reading it
+                        // now says nothing of the connection.
+                        self.last_read = Instant::now();
+                    }
                     self.buffers.input_appended(n);
                     return Ok(n > 0);
                 }
