@@ -144,8 +144,12 @@ pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(2);
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
 /// Control messages (cancellations, answers to an upstream's requests) that wait to be sent to
 /// one upstream; more are dropped.
-pub const CONTROL_QUEUE_MESSAGES_MAX: usize = 64;
-/// Threads, each with its own connection, that send them.
+pub const CONTROL_QUEUE_MESSAGES_MAX: usize = 512;
+/// Resources of one upstream that are subscribed to at once.
+pub const UPSTREAM_SUBSCRIPTIONS_MAX: usize = 4096;
+/// Bytes of the URI of one of them.
+pub const SUBSCRIPTION_URI_BYTES_MAX: usize = 8192;
+/// Threads, each with its own connection, that send control messages.
 pub const CONTROL_LANES_MAX: usize = 2;
 /// Input and output buffer of one upstream connection, in bytes each.
 pub const UPSTREAM_BUFFER_BYTES: usize = 16 * 1024;

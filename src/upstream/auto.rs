@@ -23,16 +23,15 @@ const HTTP_SSE: u8 = 2;
 pub(super) struct Auto {
     streamable: StreamableHttp,
     sse: HttpSse,
-    found: AtomicU8,
+    /// Shared by all sessions to the upstream.
+    found: Arc<AtomicU8>,
 }
 
 impl Auto {
-    pub(super) fn new(http: Arc<HttpCore>) -> Auto {
-        Auto {
-            streamable: StreamableHttp::new(http.clone()),
-            sse: HttpSse::new(http),
-            found: AtomicU8::new(UNKNOWN),
-        }
+    /// `found` is the same for all sessions to an upstream, and begins with zero.
+    pub(super) fn new(http: Arc<HttpCore>, found: Arc<AtomicU8>) -> Auto {
+        let streamable = StreamableHttp::new(http.clone());
+        Auto { streamable, sse: HttpSse::new(http), found }
     }
 
     fn found(&self) -> Option<&dyn Link> {
@@ -88,14 +87,24 @@ impl Link for Auto {
     }
 
     fn forget(&self, generation: u64) {
-        if let Some(found) = self.found() {
-            found.forget(generation);
-        }
+        // Generations are counted over both.
+        self.streamable.forget(generation);
+        self.sse.forget(generation);
     }
 
     fn backing_off(&self, _: &Trouble, _: Instant) {
         // It may speak another transport when it is back.
         self.found.store(UNKNOWN, Ordering::Release);
+    }
+
+    fn tell(&self, text: String) {
+        if let Some(found) = self.found() {
+            found.tell(text);
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.streamable.is_open() || self.sse.is_open()
     }
 
     fn close(&self) {

@@ -24,6 +24,8 @@ use crate::thread::spawn;
 use crate::wait::Wait;
 
 use super::connection::{Kind, Trouble};
+use super::correlation::Ears;
+use super::hearing::Mouth;
 use super::http::StreamThread;
 use super::inbox::Inboxes;
 use super::link::{Core, NEVER};
@@ -155,10 +157,11 @@ impl Child {
         &self,
         id: u64,
         text: String,
+        ears: Ears,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
     ) -> Result<Result<Raw, RpcError>, Trouble> {
-        let waiting = self.link.inboxes.enter(id, wait)?;
+        let waiting = self.link.inboxes.enter(id, wait, ears)?;
         self.say(text)?;
         waiting.answer(wait, self.link.core.limits.heartbeat, sink)
     }
@@ -288,6 +291,13 @@ impl ChildLink {
     pub(super) fn note_end(&self) {
         self.at_end.store(true, Ordering::Release);
         self.writer.bell().ring();
+    }
+}
+
+impl Mouth for ChildLink {
+    fn say(&self, text: String) {
+        // A full queue means that the child does not read; it will not miss this.
+        ChildLink::say(self, text).ok();
     }
 }
 

@@ -108,9 +108,9 @@ pub(super) fn may_replay(trouble: &Trouble, is_safe_to_repeat: bool) -> bool {
     }
 }
 
-/// The text of `initialize` as the gateway sends it: no client features.
-pub(super) fn initialize(id: u64) -> String {
-    let params = legacy::initialize_params(Revision::LATEST_LEGACY, "{}");
+/// The text of `initialize` as the gateway sends it, for a client with these capabilities.
+pub(super) fn initialize(id: u64, capabilities: &str) -> String {
+    let params = legacy::initialize_params(Revision::LATEST_LEGACY, capabilities);
     jsonrpc::request(&RequestId::from(id), Method::Initialize.as_str(), Some(&params))
 }
 
@@ -145,10 +145,10 @@ pub(super) fn read_handshake(outcome: Result<Raw, RpcError>) -> Result<Initializ
     }
 }
 
-/// Whether the server says that it has tools.
-pub(super) fn has_tools(initialized: &Initialized) -> bool {
+/// Whether the server declares a capability.
+pub(super) fn declares(initialized: &Initialized, capability: &str) -> bool {
     crate::protocol::raw::RawObject::parse(initialized.capabilities.get())
-        .is_ok_and(|capabilities| capabilities.get("tools").is_some())
+        .is_ok_and(|capabilities| capabilities.get(capability).is_some())
 }
 
 /// The beginning of an upstream's text, on one line, for an error or a log line.

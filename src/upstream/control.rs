@@ -25,13 +25,13 @@ pub(super) struct Message {
 pub(super) struct Control {
     name: String,
     factory: AgentFactory,
-    messages: Receiver<Message>,
     state: Arc<Mutex<State>>,
 }
 
 #[derive(Default)]
 struct State {
-    queue: Option<Sender<Message>>,
+    /// Made with the first message; a full queue takes room.
+    queue: Option<(Sender<Message>, Receiver<Message>)>,
     workers: Vec<Joined>,
     /// What the workers wait on at present.
     waits: Vec<Arc<Wait>>,
@@ -44,21 +44,23 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 
 impl Control {
     pub(super) fn new(name: String, factory: AgentFactory) -> Control {
-        let (queue, messages) = bounded(CONTROL_QUEUE_MESSAGES_MAX);
-        let state = State { queue: Some(queue), ..State::default() };
-        Control { name, factory, messages, state: Arc::new(Mutex::new(state)) }
+        Control { name, factory, state: Arc::default() }
     }
 
     /// Sends a message some time soon, if that is possible.
     pub(super) fn send(&self, message: Message) {
         let mut state = lock(&self.state);
-        let Some(queue) = &state.queue else { return };
+        if state.stopped {
+            return;
+        }
+        let (queue, messages) =
+            state.queue.get_or_insert_with(|| bounded(CONTROL_QUEUE_MESSAGES_MAX)).clone();
         if let Err(TrySendError::Full(_)) = queue.try_send(message) {
             log::warn!(target: "upstream", "too many control messages wait: one is dropped");
         }
         let wanted = !queue.is_empty() && state.workers.len() < CONTROL_LANES_MAX;
         if wanted || state.workers.is_empty() {
-            let (factory, messages) = (self.factory.clone(), self.messages.clone());
+            let factory = self.factory.clone();
             let shared = self.state.clone();
             let worker = spawn(&self.name, move || run(&factory, &messages, &shared));
             state.workers.extend(worker.ok());

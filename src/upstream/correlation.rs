@@ -4,11 +4,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::limits::CALL_INBOX_MESSAGES_MAX;
-use crate::protocol::jsonrpc::{self, Message, RequestId, RpcError, code};
-use crate::protocol::method::{Method, notification};
+use crate::protocol::call::{Kind, Notice, Question};
+use crate::protocol::jsonrpc::{Message, RequestId, RpcError};
+use crate::protocol::method::notification;
 use crate::protocol::raw::{Raw, RawObject, elements};
 
-use super::connection::{Trouble, cut};
+use super::connection::Trouble;
 
 /// One message as far as the gateway cares.
 #[derive(Debug, PartialEq)]
@@ -17,12 +18,12 @@ pub(super) enum Incoming {
     Answer { id: Option<u64>, outcome: Result<Raw, RpcError> },
     /// How far the call under this id has come.
     Progress { id: u64, params: Raw },
-    /// The list of tools has changed.
-    ToolsListChanged,
-    /// A request of the upstream's; this is what it is answered.
-    Ask { answer: String },
-    /// A notification that nobody here wants.
-    Other,
+    /// The lists of this kind have changed; [`Kind::Resource`] stands for templates too.
+    ListChanged(Kind),
+    /// Any other notification.
+    Notice(Notice),
+    /// A request of the upstream's.
+    Ask { id: RequestId, method: String, params: Option<Raw> },
     /// No message; the text says why.
     Nonsense(String),
 }
@@ -44,23 +45,38 @@ fn read_one(buffer: &Arc<String>, text: &str) -> Incoming {
             id: id.as_ref().and_then(number),
             outcome: outcome.map(|result| Raw::part_of(buffer, &result)),
         },
-        Ok(Message::Request { id, method, .. }) => {
-            Incoming::Ask { answer: answer_to(&id, &method) }
+        Ok(Message::Request { id, method, params }) => {
+            let params = params.map(|params| Raw::part_of(buffer, &params));
+            Incoming::Ask { id, method, params }
         }
-        Ok(Message::Notification { method, params }) => match method.as_str() {
-            notification::PROGRESS => {
-                let token = params.as_deref().and_then(progress_token);
-                match (token, params) {
-                    (Some(id), Some(params)) => {
-                        Incoming::Progress { id, params: Raw::part_of(buffer, &params) }
-                    }
-                    _ => Incoming::Other,
-                }
-            }
-            notification::TOOLS_LIST_CHANGED => Incoming::ToolsListChanged,
-            _ => Incoming::Other,
-        },
+        Ok(Message::Notification { method, params }) => {
+            let params = params.map(|params| Raw::part_of(buffer, &params));
+            read_notification(method, params)
+        }
         Err(malformed) => Incoming::Nonsense(malformed.error.message),
+    }
+}
+
+fn read_notification(method: String, params: Option<Raw>) -> Incoming {
+    let changed = [Kind::Tool, Kind::Prompt, Kind::Resource];
+    if let Some(kind) = changed.into_iter().find(|kind| kind.changed() == method) {
+        return Incoming::ListChanged(kind);
+    }
+    let Some(params) = params else {
+        return Incoming::Notice(Notice::Other { method, params: None });
+    };
+    match method.as_str() {
+        notification::PROGRESS => match progress_token(params.get()) {
+            Some(id) => Incoming::Progress { id, params },
+            None => Incoming::Notice(Notice::Other { method, params: Some(params) }),
+        },
+        notification::MESSAGE => Incoming::Notice(Notice::Log(params)),
+        notification::RESOURCES_UPDATED => Incoming::Notice(Notice::ResourceUpdated(params)),
+        notification::CANCELLED => Incoming::Notice(match withdrawn(params.get()) {
+            Some(id) => Notice::Withdrawn(id),
+            None => Notice::Other { method, params: Some(params) },
+        }),
+        _ => Incoming::Notice(Notice::Other { method, params: Some(params) }),
     }
 }
 
@@ -74,14 +90,9 @@ fn progress_token(params: &str) -> Option<u64> {
     number(&RequestId::parse(fields.get("progressToken")?)?)
 }
 
-/// What a request of the upstream's is answered: the gateway's own sessions declare no client
-/// features, so only `ping` is served.
-fn answer_to(id: &RequestId, method: &str) -> String {
-    if method == Method::Ping.as_str() {
-        return jsonrpc::response(id, "{}");
-    }
-    let what = format!("The gateway does not serve {:?}.", cut(method));
-    jsonrpc::error_response(Some(id), &RpcError::new(code::METHOD_NOT_FOUND, what))
+/// The request that the upstream takes back.
+fn withdrawn(params: &str) -> Option<RequestId> {
+    RequestId::parse(RawObject::parse(params).ok()?.get("requestId")?)
 }
 
 /// The id of a response that is too large to be read, from its two ends: it stands near the
@@ -100,11 +111,21 @@ pub(super) fn id_of_oversized(head: &str, tail: &str) -> Option<u64> {
 }
 
 /// What a waiting call finds in its inbox.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub(super) enum Arrival {
-    Progress(Raw),
+    Notice(Notice),
+    Ask(Question),
     Answer(Result<Raw, RpcError>),
     Lost(Trouble),
+}
+
+/// Whether a call hears more than what bears its own id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ears {
+    /// It has a client behind it.
+    Open,
+    /// It is the gateway's own.
+    Shut,
 }
 
 /// The calls that wait for an answer on one link, and whom to wake for each.
@@ -114,10 +135,14 @@ pub(super) struct Table<W> {
     lost: Option<Trouble>,
 }
 
+/// One call's place in the table.
 #[derive(Debug)]
-struct Inbox<W> {
+pub(super) struct Inbox<W> {
     waker: W,
+    ears: Ears,
     arrivals: VecDeque<Arrival>,
+    /// The questions that were put to it, as many as an inbox holds.
+    asked: VecDeque<RequestId>,
 }
 
 impl<W> Default for Table<W> {
@@ -126,36 +151,72 @@ impl<W> Default for Table<W> {
     }
 }
 
+/// What came of a delivery. What is left over may hold a question, and must be dropped where no
+/// lock is held.
+#[derive(Debug)]
+pub(super) struct Delivered<W> {
+    pub(super) waker: Option<W>,
+    pub(super) left_over: Option<Arrival>,
+}
+
 impl<W: Clone> Table<W> {
     /// A call begins to wait.
     ///
     /// # Errors
     /// The link is dead already.
-    pub(super) fn enter(&mut self, id: u64, waker: W) -> Result<(), Trouble> {
+    pub(super) fn enter(&mut self, id: u64, waker: W, ears: Ears) -> Result<(), Trouble> {
         if let Some(lost) = &self.lost {
             return Err(lost.clone());
         }
-        self.calls.insert(id, Inbox { waker, arrivals: VecDeque::new() });
+        let (arrivals, asked) = (VecDeque::new(), VecDeque::new());
+        self.calls.insert(id, Inbox { waker, ears, arrivals, asked });
         Ok(())
     }
 
-    /// A call no longer waits; what comes for it later is passed over.
-    pub(super) fn leave(&mut self, id: u64) {
-        self.calls.remove(&id);
+    /// A call no longer waits; what comes for it later is passed over. What is given back must
+    /// be dropped where no lock is held.
+    pub(super) fn leave(&mut self, id: u64) -> Option<Inbox<W>> {
+        self.calls.remove(&id)
     }
 
-    /// Puts an arrival into its call's inbox; gives whom to wake.
-    pub(super) fn deliver(&mut self, id: u64, arrival: Arrival) -> Option<W> {
-        let inbox = self.calls.get_mut(&id)?;
+    /// The call for what names none: the one that was asked what is now withdrawn, or the
+    /// newest.
+    pub(super) fn whose(&self, arrival: &Arrival) -> Option<u64> {
+        let open = || self.calls.iter().filter(|(_, inbox)| inbox.ears == Ears::Open);
+        if let Arrival::Notice(Notice::Withdrawn(question)) = arrival
+            && let Some((id, _)) = open().find(|(_, inbox)| inbox.asked.contains(question))
+        {
+            return Some(*id);
+        }
+        open().map(|(id, _)| *id).max()
+    }
+
+    /// Puts an arrival into its call's inbox.
+    pub(super) fn deliver(&mut self, id: u64, arrival: Arrival) -> Delivered<W> {
+        let Some(inbox) = self.calls.get_mut(&id) else {
+            return Delivered { waker: None, left_over: Some(arrival) };
+        };
+        let mut left_over = None;
         if inbox.arrivals.len() >= CALL_INBOX_MESSAGES_MAX {
-            // Progress is about now: the oldest is worth least. An answer comes once, so there
-            // is always a notice to let go.
-            let oldest =
-                inbox.arrivals.iter().position(|a| matches!(a, Arrival::Progress(_)))?;
-            inbox.arrivals.remove(oldest);
+            // Notices are about now: the oldest is worth least. An answer comes once, so only
+            // where an inbox is full of questions there is nothing to let go but another one.
+            let notice = |arrival: &Arrival| matches!(arrival, Arrival::Notice(_));
+            match inbox.arrivals.iter().position(notice) {
+                Some(oldest) => left_over = inbox.arrivals.remove(oldest),
+                None if matches!(arrival, Arrival::Ask(_) | Arrival::Notice(_)) => {
+                    return Delivered { waker: None, left_over: Some(arrival) };
+                }
+                None => (),
+            }
+        }
+        if let Arrival::Ask(question) = &arrival {
+            if inbox.asked.len() >= CALL_INBOX_MESSAGES_MAX {
+                inbox.asked.pop_front();
+            }
+            inbox.asked.push_back(question.id.clone());
         }
         inbox.arrivals.push_back(arrival);
-        Some(inbox.waker.clone())
+        Delivered { waker: Some(inbox.waker.clone()), left_over }
     }
 
     /// The next arrival for a call.
@@ -182,7 +243,7 @@ impl<W: Clone> Table<W> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::connection::Kind;
+    use super::super::connection::Kind as Failing;
     use super::*;
     use crate::error::Stage;
 
@@ -200,7 +261,7 @@ mod tests {
         let progress = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":7,"progress":1}}"#;
         assert!(matches!(all(progress)[..], [Incoming::Progress { id: 7, .. }]));
         let changed = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
-        assert_eq!(all(changed), [Incoming::ToolsListChanged]);
+        assert_eq!(all(changed), [Incoming::ListChanged(Kind::Tool)]);
         assert!(matches!(all("hello")[..], [Incoming::Nonsense(_)]));
     }
 
@@ -209,59 +270,118 @@ mod tests {
         let text = r#"[{"jsonrpc":"2.0","id":1,"result":{}},{"jsonrpc":"2.0","method":"x"}]"#;
         assert!(matches!(
             all(text)[..],
-            [Incoming::Answer { id: Some(1), .. }, Incoming::Other]
+            [Incoming::Answer { id: Some(1), .. }, Incoming::Notice(Notice::Other { .. })]
         ));
     }
 
     #[test]
-    fn ping_is_answered_and_nothing_else_is_served() {
-        let ping = all(r#"{"jsonrpc":"2.0","id":"p","method":"ping"}"#);
-        let expected = r#"{"jsonrpc":"2.0","id":"p","result":{}}"#.to_owned();
-        assert_eq!(ping, [Incoming::Ask { answer: expected }]);
-        let ask = all(r#"{"jsonrpc":"2.0","id":1,"method":"roots/list"}"#);
-        assert!(matches!(&ask[..], [Incoming::Ask { answer }] if answer.contains("-32601")));
+    fn notifications_are_told_apart() {
+        let notice = |method: &str, params: &str| {
+            let text = format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{params}}}"#);
+            let first = all(&text).remove(0);
+            let Incoming::Notice(notice) = first else { panic!("{first:?}") };
+            notice
+        };
+        assert!(matches!(notice("notifications/message", "{}"), Notice::Log(_)));
+        let updated = notice("notifications/resources/updated", r#"{"uri":"a:b"}"#);
+        assert!(matches!(updated, Notice::ResourceUpdated(_)));
+        let withdrawn = notice("notifications/cancelled", r#"{"requestId":"q"}"#);
+        assert_eq!(withdrawn, Notice::Withdrawn(RequestId::parse("\"q\"").unwrap()));
+        assert!(matches!(notice("notifications/cancelled", "{}"), Notice::Other { .. }));
+        assert!(matches!(notice("notifications/x", "{}"), Notice::Other { .. }));
+        let changed = r#"{"jsonrpc":"2.0","method":"notifications/resources/list_changed"}"#;
+        assert_eq!(all(changed), [Incoming::ListChanged(Kind::Resource)]);
+    }
+
+    #[test]
+    fn a_request_is_kept_as_it_is() {
+        let ask = all(r#"{"jsonrpc":"2.0","id":1,"method":"roots/list","params":{"a":1}}"#);
+        let params = Some(Raw::from_valid(r#"{"a":1}"#.to_owned()));
+        let (id, method) = (RequestId::from(1), "roots/list".to_owned());
+        assert_eq!(ask, [Incoming::Ask { id, method, params }]);
+    }
+
+    fn is_answer(arrival: Option<Arrival>) -> bool {
+        matches!(arrival, Some(Arrival::Answer(Ok(_))))
     }
 
     #[test]
     fn late_answers_and_strangers_are_passed_over() {
         let mut table = Table::default();
-        table.enter(1, "one").unwrap();
-        assert_eq!(table.deliver(2, Arrival::Answer(Ok(raw()))), None);
-        assert_eq!(table.deliver(1, Arrival::Answer(Ok(raw()))), Some("one"));
-        assert_eq!(table.take(1), Some(Arrival::Answer(Ok(raw()))));
+        table.enter(1, "one", Ears::Open).unwrap();
+        assert_eq!(table.deliver(2, Arrival::Answer(Ok(raw()))).waker, None);
+        assert_eq!(table.deliver(1, Arrival::Answer(Ok(raw()))).waker, Some("one"));
+        assert!(is_answer(table.take(1)));
         table.leave(1);
-        assert_eq!(table.deliver(1, Arrival::Answer(Ok(raw()))), None);
+        assert!(is_answer(table.deliver(1, Arrival::Answer(Ok(raw()))).left_over));
+    }
+
+    fn progress(n: usize) -> Arrival {
+        Arrival::Notice(Notice::Progress(Raw::from_valid(n.to_string())))
     }
 
     #[test]
     fn a_full_inbox_lets_its_oldest_notice_go_and_keeps_the_answer() {
         let mut table = Table::default();
-        table.enter(1, ()).unwrap();
+        table.enter(1, (), Ears::Open).unwrap();
         for n in 0..=CALL_INBOX_MESSAGES_MAX {
-            let notice = Raw::from_valid(n.to_string());
-            table.deliver(1, Arrival::Progress(notice));
+            table.deliver(1, progress(n));
         }
         table.deliver(1, Arrival::Answer(Ok(raw())));
-        let first = table.take(1);
-        assert_eq!(first, Some(Arrival::Progress(Raw::from_valid("2".to_owned()))));
+        match table.take(1) {
+            Some(Arrival::Notice(Notice::Progress(two))) => assert_eq!(two.get(), "2"),
+            other => panic!("{other:?}"),
+        }
         let mut last = None;
         while let Some(arrival) = table.take(1) {
             last = Some(arrival);
         }
-        assert_eq!(last, Some(Arrival::Answer(Ok(raw()))));
+        assert!(is_answer(last));
+    }
+
+    fn question(id: u64) -> Arrival {
+        let reply = crate::protocol::call::AnswerTo::new(|_| ());
+        let method = "roots/list".to_owned();
+        Arrival::Ask(Question { id: RequestId::from(id), method, params: None, reply })
+    }
+
+    #[test]
+    fn an_inbox_full_of_questions_takes_an_answer_but_no_further_question() {
+        let mut table = Table::default();
+        table.enter(1, (), Ears::Open).unwrap();
+        for n in 0..CALL_INBOX_MESSAGES_MAX {
+            assert!(table.deliver(1, question(n.try_into().unwrap())).left_over.is_none());
+        }
+        assert!(table.deliver(1, question(0)).left_over.is_some());
+        assert!(table.deliver(1, progress(0)).left_over.is_some());
+        assert!(table.deliver(1, Arrival::Answer(Ok(raw()))).left_over.is_none());
+    }
+
+    #[test]
+    fn what_names_no_call_is_for_the_newest_that_listens() {
+        let mut table = Table::default();
+        assert_eq!(table.whose(&question(1)), None);
+        table.enter(1, (), Ears::Open).unwrap();
+        table.deliver(1, question(7));
+        table.enter(2, (), Ears::Open).unwrap();
+        table.enter(3, (), Ears::Shut).unwrap();
+        assert_eq!(table.whose(&question(8)), Some(2));
+        let withdrawn = |id: u64| Arrival::Notice(Notice::Withdrawn(RequestId::from(id)));
+        assert_eq!(table.whose(&withdrawn(7)), Some(1));
+        assert_eq!(table.whose(&withdrawn(9)), Some(2));
     }
 
     #[test]
     fn a_dead_link_fails_all_at_once_and_takes_nobody_on() {
         let mut table = Table::default();
-        table.enter(1, "one").unwrap();
-        table.enter(2, "two").unwrap();
-        let trouble = Trouble::new(Kind::Broke, Stage::Read, "gone");
+        table.enter(1, "one", Ears::Open).unwrap();
+        table.enter(2, "two", Ears::Open).unwrap();
+        let trouble = Trouble::new(Failing::Broke, Stage::Read, "gone");
         let mut woken = table.lose(&trouble);
         woken.sort_unstable();
         assert_eq!(woken, ["one", "two"]);
-        assert_eq!(table.take(2), Some(Arrival::Lost(trouble.clone())));
-        assert_eq!(table.enter(3, "three"), Err(trouble));
+        assert!(matches!(table.take(2), Some(Arrival::Lost(it)) if it == trouble));
+        assert_eq!(table.enter(3, "three", Ears::Open), Err(trouble));
     }
 
     #[test]

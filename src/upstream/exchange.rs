@@ -124,6 +124,23 @@ impl Client {
         idle: &mut dyn FnMut(),
     ) -> Result<Answer, Trouble> {
         self.watch.begin(wait, Some(self.tick));
+        self.exchange(ask, idle)
+    }
+
+    /// [`Client::run`], but `idle` is called when the bell of `wait` rings, too; also while the
+    /// answer is read.
+    pub(super) fn run_heeding_bell(
+        &self,
+        wait: &Arc<Wait>,
+        ask: Ask<'_>,
+        idle: &mut dyn FnMut(),
+    ) -> Result<Answer, Trouble> {
+        self.watch.begin(wait, Some(self.tick));
+        self.watch.heed_bell();
+        self.exchange(ask, idle)
+    }
+
+    fn exchange(&self, ask: Ask<'_>, idle: &mut dyn FnMut()) -> Result<Answer, Trouble> {
         loop {
             let answered = match ask.body {
                 Some(body) => self.agent.run(request(ask, body)),

@@ -18,10 +18,11 @@ use crate::wait::{Interrupted, Wait};
 use super::connection::{Kind, Trouble, cut};
 use super::control::{Control, Message};
 use super::exchange::{AgentFactory, Answer};
+use super::hearing::Mouth;
 use super::link::Core;
 use super::resolve::Names;
 
-/// One HTTP upstream as both transports see it.
+/// One session to an HTTP upstream as both transports see it.
 pub(super) struct HttpCore {
     pub(super) core: Arc<Core>,
     pub(super) uri: Uri,
@@ -30,9 +31,10 @@ pub(super) struct HttpCore {
     /// The configured ones and those of a GET that wants a stream.
     pub(super) get: HeaderMap,
     pub(super) factory: AgentFactory,
-    pub(super) control: Control,
+    /// Of all sessions to this upstream; it ends with the shared one.
+    control: Arc<Control>,
     /// What must not be told, although the server may say it.
-    secrets: Vec<Secret>,
+    secrets: Arc<[Secret]>,
 }
 
 impl HttpCore {
@@ -61,14 +63,28 @@ impl HttpCore {
         post.insert(ACCEPT, HeaderValue::try_from(both).map_err(|error| error.to_string())?);
         let (connect, tick) = (core.config.connect_timeout, core.limits.heartbeat);
         let factory = AgentFactory::new(target, names, tls, connect, tick)?;
-        let control = Control::new(core.thread_name("ctl"), factory.clone());
-        Ok(HttpCore { core, uri, post, get, factory, control, secrets: secrets(target) })
+        let control = Arc::new(Control::new(core.thread_name("ctl"), factory.clone()));
+        let secrets = secrets(target).into();
+        Ok(HttpCore { core, uri, post, get, factory, control, secrets })
+    }
+
+    /// The same upstream for another session.
+    pub(super) fn for_session(&self, core: Arc<Core>) -> HttpCore {
+        HttpCore {
+            core,
+            uri: self.uri.clone(),
+            post: self.post.clone(),
+            get: self.get.clone(),
+            factory: self.factory.clone(),
+            control: self.control.clone(),
+            secrets: self.secrets.clone(),
+        }
     }
 
     /// A refusal whose status and text are told. Servers like to repeat what they refuse.
     pub(super) fn refused(&self, kind: Kind, status: u16, text: &str) -> Trouble {
         let mut text = text.to_owned();
-        for secret in &self.secrets {
+        for secret in self.secrets.iter() {
             text = text.replace(secret.expose(), "[secret]");
         }
         let text = cut(&text);
@@ -80,9 +96,27 @@ impl HttpCore {
         Trouble { sent: true, ..Trouble::new(kind, Stage::Answer, message) }
     }
 
-    /// Answers a request of the upstream's, or tells it something, on the control lane.
-    pub(super) fn tell(&self, uri: &Uri, headers: &Arc<HeaderMap>, body: String) {
-        self.control.send(Message { uri: uri.clone(), headers: headers.clone(), body });
+    /// The end of this session: with the shared one, nothing is said on the side any more.
+    pub(super) fn close_control(&self) {
+        if self.core.client.is_none() {
+            self.control.close();
+        }
+    }
+}
+
+/// The way on which a session's side messages go: cancellations, and answers to the upstream's
+/// own requests.
+pub(super) struct Wire {
+    pub(super) http: Arc<HttpCore>,
+    pub(super) uri: Uri,
+    /// What every POST of the session carries.
+    pub(super) post: Arc<HeaderMap>,
+}
+
+impl Mouth for Wire {
+    fn say(&self, text: String) {
+        let (uri, headers) = (self.uri.clone(), self.post.clone());
+        self.http.control.send(Message { uri, headers, body: text });
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use ureq::http::uri::PathAndQuery;
-use ureq::http::{HeaderMap, Method as HttpMethod, Uri};
+use ureq::http::{Method as HttpMethod, Uri};
 
 use crate::error::Stage;
 use crate::limits::UPSTREAM_DRAIN_BYTES_MAX;
@@ -20,11 +20,12 @@ use crate::thread::spawn;
 use crate::wait::{Wait, Woken};
 
 use super::connection::{self, Kind, Refusal, Trouble, may_replay};
-use super::correlation::{self, Incoming};
+use super::correlation::{self, Ears, Incoming};
 use super::door::Door;
 use super::exchange::{Answer, Ask, Lane};
-use super::http::{HttpCore, Next, StreamThread, read_events};
-use super::inbox::Inboxes;
+use super::hearing::{Mouth, hear_shared};
+use super::http::{HttpCore, Next, StreamThread, Wire, read_events};
+use super::inbox::{Inboxes, Waiting};
 use super::link::{Idle, Link, NEVER, Opened};
 
 /// The transport of one upstream.
@@ -43,9 +44,7 @@ struct Session {
 
 /// What the calls share with the thread that reads.
 struct Wires {
-    http: Arc<HttpCore>,
-    endpoint: Uri,
-    post: Arc<HeaderMap>,
+    wire: Arc<Wire>,
     inboxes: Inboxes,
     generation: u64,
 }
@@ -91,8 +90,11 @@ impl HttpSse {
     ) -> Result<Session, Trouble> {
         let (wires, stream) = self.open_stream(wait, generation, idle)?;
         let id = self.http.core.next_id();
-        let text = connection::initialize(id);
-        let answer = wires.call(lane, id, &text, wait, &mut Idle(idle))?;
+        let text = connection::initialize(id, self.http.core.capabilities());
+        let answer = {
+            let waiting = wires.inboxes.enter(id, wait, Ears::Shut)?;
+            wires.call(lane, &waiting, &text, wait, &mut Idle(idle))?
+        };
         let initialized = Arc::new(connection::read_handshake(answer)?);
         wires.post(lane, &connection::initialized(), wait, &mut || ())?;
         Ok(Session { initialized, wires, stream: Mutex::new(Some(stream)) })
@@ -155,9 +157,7 @@ impl HttpSse {
                 self.http.core.nudge.lost(generation, trouble.clone());
             }
             Kind::Interrupted(reason) if trouble.sent => {
-                let wires = &session.wires;
-                let text = connection::cancelled(id, *reason);
-                self.http.tell(&wires.endpoint, &wires.post, text);
+                session.wires.wire.say(connection::cancelled(id, *reason));
             }
             Kind::Interrupted(_) | Kind::Refused(_) | Kind::Nonsense | Kind::Overloaded => (),
         }
@@ -182,7 +182,12 @@ impl Link for HttpSse {
             let (_, session) = self.session(lane, wait, &mut || sink.silence())?;
             let id = self.http.core.next_id();
             let text = outgoing.to_message(&RequestId::from(id));
-            let trouble = match session.wires.call(lane, id, &text, wait, sink) {
+            let wires = &session.wires;
+            let answer = wires
+                .inboxes
+                .enter(id, wait, Ears::Open)
+                .and_then(|waiting| wires.call(lane, &waiting, &text, wait, sink));
+            let trouble = match answer {
                 Ok(answer) => return Ok(self.http.core.outcome(answer)),
                 Err(trouble) => trouble,
             };
@@ -201,13 +206,23 @@ impl Link for HttpSse {
 
     fn backing_off(&self, _: &Trouble, _: Instant) {}
 
+    fn tell(&self, text: String) {
+        if let Some((_, session)) = self.door.current() {
+            session.wires.wire.say(text);
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.door.current().is_some()
+    }
+
     fn close(&self) {
         if let Some(session) = self.door.close() {
             let stream = session.stream.lock().unwrap_or_else(PoisonError::into_inner).take();
             // The end of the stream is the end of the session.
             drop(stream);
         }
-        self.http.control.close();
+        self.http.close_control();
     }
 
     fn transport(&self) -> &'static str {
@@ -220,14 +235,13 @@ impl Wires {
     fn call(
         &self,
         lane: &mut Lane,
-        id: u64,
+        waiting: &Waiting<'_>,
         text: &str,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
     ) -> Result<Result<Raw, RpcError>, Trouble> {
-        let waiting = self.inboxes.enter(id, wait)?;
         self.post(lane, text, wait, &mut || sink.silence())?;
-        waiting.answer(wait, self.http.core.limits.heartbeat, sink)
+        waiting.answer(wait, self.wire.http.core.limits.heartbeat, sink)
     }
 
     fn post(
@@ -237,22 +251,18 @@ impl Wires {
         wait: &Arc<Wait>,
         idle: &mut dyn FnMut(),
     ) -> Result<(), Trouble> {
-        let ask = Ask {
-            method: &HttpMethod::POST,
-            uri: &self.endpoint,
-            headers: &self.post,
-            body: Some(text),
-        };
-        let mut answer = lane.client(&self.http.factory).run(wait, ask, idle)?;
+        let Wire { http, uri, post } = &*self.wire;
+        let ask = Ask { method: &HttpMethod::POST, uri, headers: post, body: Some(text) };
+        let mut answer = lane.client(&http.factory).run(wait, ask, idle)?;
         let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", idle);
         match answer.status {
             200..300 => body.map(drop),
-            404 => Err(self.http.refused(Kind::SessionGone, 404, "")),
+            404 => Err(http.refused(Kind::SessionGone, 404, "")),
             status => {
                 let text = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
                 let gone = status == 400 && text.to_ascii_lowercase().contains("session");
                 let kind = if gone { Kind::SessionGone } else { Kind::Refused(Refusal::Plain) };
-                Err(self.http.refused(kind, status, &text))
+                Err(http.refused(kind, status, &text))
             }
         }
     }
@@ -320,11 +330,10 @@ impl Reader {
             if event.name != "endpoint" {
                 return Err(Trouble::nonsense("its stream does not begin with an endpoint"));
             }
-            let endpoint = resolve(&self.http.uri, &event.data)?;
+            let uri = resolve(&self.http.uri, &event.data)?;
+            let (http, post) = (self.http.clone(), Arc::new(self.http.post.clone()));
             let wires = Arc::new(Wires {
-                http: self.http.clone(),
-                endpoint,
-                post: Arc::new(self.http.post.clone()),
+                wire: Arc::new(Wire { http, uri, post }),
                 inboxes: Inboxes::default(),
                 generation: self.generation,
             });
@@ -344,16 +353,19 @@ impl Reader {
                 let trouble = Trouble { stage: Stage::Read, ..Trouble::nonsense(what) };
                 return wires.inboxes.fail(Some(*id), &trouble);
             }
-            match wires.inboxes.take_in(incoming) {
-                Some(Incoming::ToolsListChanged) => self.http.core.nudge.list_changed(),
-                Some(Incoming::Ask { answer }) => {
-                    self.http.tell(&wires.endpoint, &wires.post, answer);
-                }
+            let core = &self.http.core;
+            match hear_shared(core, &wires.inboxes, incoming, &wires.wire) {
                 Some(Incoming::Nonsense(what)) => {
                     log::warn!(target: "upstream", "{}: an event is no message: {what}",
-                        self.http.core.name());
+                        core.name());
                 }
-                Some(Incoming::Answer { .. } | Incoming::Progress { .. } | Incoming::Other)
+                Some(
+                    Incoming::Answer { .. }
+                    | Incoming::Progress { .. }
+                    | Incoming::ListChanged(_)
+                    | Incoming::Notice(_)
+                    | Incoming::Ask { .. },
+                )
                 | None => (),
             }
         });

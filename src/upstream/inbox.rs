@@ -11,7 +11,7 @@ use crate::protocol::raw::Raw;
 use crate::wait::{Wait, Woken};
 
 use super::connection::Trouble;
-use super::correlation::{Arrival, Incoming, Table};
+use super::correlation::{Arrival, Delivered, Ears, Incoming, Table};
 
 /// The waiting calls of one link.
 #[derive(Default)]
@@ -30,16 +30,19 @@ impl Inboxes {
 
     /// # Errors
     /// The link is dead.
-    pub(super) fn enter(&self, id: u64, wait: &Arc<Wait>) -> Result<Waiting<'_>, Trouble> {
-        self.lock().enter(id, wait.clone())?;
+    pub(super) fn enter(
+        &self,
+        id: u64,
+        wait: &Arc<Wait>,
+        ears: Ears,
+    ) -> Result<Waiting<'_>, Trouble> {
+        self.lock().enter(id, wait.clone(), ears)?;
         Ok(Waiting { inboxes: self, id })
     }
 
     fn deliver(&self, id: u64, arrival: Arrival) {
-        let waiter = self.lock().deliver(id, arrival);
-        if let Some(wait) = waiter {
-            wait.bell().ring();
-        }
+        let delivered = self.lock().deliver(id, arrival);
+        settle(delivered);
     }
 
     /// Takes a message that belongs to a call; gives back any other.
@@ -50,15 +53,26 @@ impl Inboxes {
                 None
             }
             Incoming::Progress { id, params } => {
-                self.deliver(id, Arrival::Progress(params));
+                self.deliver(id, Arrival::Notice(Notice::Progress(params)));
                 None
             }
             other @ (Incoming::Answer { id: None, .. }
-            | Incoming::ToolsListChanged
+            | Incoming::ListChanged(_)
+            | Incoming::Notice(_)
             | Incoming::Ask { .. }
-            | Incoming::Other
             | Incoming::Nonsense(_)) => Some(other),
         }
+    }
+
+    /// Takes what names no call for one that is in flight; gives it back if none is.
+    pub(super) fn give(&self, arrival: Arrival) -> Option<Arrival> {
+        let delivered = {
+            let mut table = self.lock();
+            let Some(id) = table.whose(&arrival) else { return Some(arrival) };
+            table.deliver(id, arrival)
+        };
+        settle(delivered);
+        None
     }
 
     /// One call's answer cannot be had; all that wait, if it is not known whose.
@@ -77,8 +91,41 @@ impl Inboxes {
     }
 }
 
+/// Wakes who is to be woken. What is left over is dropped here, where no lock is held, because
+/// a question that is dropped is answered.
+fn settle(delivered: Delivered<Arc<Wait>>) {
+    if let Some(wait) = delivered.waker {
+        wait.bell().ring();
+    }
+    drop(delivered.left_over);
+}
+
 impl Waiting<'_> {
-    /// Waits for the answer, hands progress to `sink`, and lets it know of silence.
+    /// What has come so far goes to `sink`; gives the answer, if it was among it.
+    pub(super) fn look(
+        &self,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Option<Result<Result<Raw, RpcError>, Trouble>> {
+        loop {
+            let arrival = self.inboxes.lock().take(self.id)?;
+            match arrival {
+                Arrival::Answer(outcome) => return Some(Ok(outcome)),
+                Arrival::Lost(trouble) => {
+                    return Some(Err(Trouble { sent: true, ..trouble }));
+                }
+                Arrival::Notice(notice) => {
+                    if matches!(notice, Notice::Progress(_)) {
+                        wait.progressed();
+                    }
+                    sink.notice(notice);
+                }
+                Arrival::Ask(question) => sink.ask(question),
+            }
+        }
+    }
+
+    /// Waits for the answer, hands everything before it to `sink`, and lets it know of silence.
     pub(super) fn answer(
         &self,
         wait: &Arc<Wait>,
@@ -86,16 +133,8 @@ impl Waiting<'_> {
         sink: &mut dyn CallSink,
     ) -> Result<Result<Raw, RpcError>, Trouble> {
         loop {
-            let arrival = self.inboxes.lock().take(self.id);
-            match arrival {
-                Some(Arrival::Answer(outcome)) => return Ok(outcome),
-                Some(Arrival::Lost(trouble)) => return Err(Trouble { sent: true, ..trouble }),
-                Some(Arrival::Progress(params)) => {
-                    wait.progressed();
-                    sink.notice(Notice::Progress(params));
-                    continue;
-                }
-                None => (),
+            if let Some(answer) = self.look(wait, sink) {
+                return answer;
             }
             match wait.until(None, Some(tick)) {
                 Ok(Woken::Tick) => sink.silence(),
@@ -108,6 +147,8 @@ impl Waiting<'_> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.inboxes.lock().leave(self.id);
+        let left = self.inboxes.lock().leave(self.id);
+        // Questions that nobody took up are answered by being dropped, so without the lock.
+        drop(left);
     }
 }

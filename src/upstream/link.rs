@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use crate::config::UpstreamConfig;
 use crate::limits::Limits;
-use crate::protocol::call::{CallSink, Notice, Outcome, Outgoing, Question};
+use crate::protocol::call::{CallSink, Client, Kind, Notice, Outcome, Outgoing, Question};
 use crate::protocol::jsonrpc::RpcError;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::wait::{Interrupted, Wait};
 
+use super::Unasked;
 use super::connection::Trouble;
 use super::exchange::Lane;
 
@@ -27,7 +28,8 @@ pub(super) struct Opened {
 
 /// One way to reach an upstream.
 pub(super) trait Link: Send + Sync {
-    /// For the supervisor: the open session, opened if there is none.
+    /// For the supervisor: the open session, opened if there is none. For a session that opens
+    /// on demand, somebody must have asked for it before.
     fn open(&self, lane: &mut Lane, wait: &Arc<Wait>) -> Result<Opened, Trouble>;
     /// Sends a request over the open session and waits for its answer.
     fn request(
@@ -45,23 +47,33 @@ pub(super) trait Link: Send + Sync {
     fn died(&self) -> Option<Trouble> {
         None
     }
+    /// Queues a message that wants no answer, if a session is open.
+    fn tell(&self, text: String);
+    /// Whether a session is open.
+    fn is_open(&self) -> bool;
     /// Ends the session, in bounded time. Nothing is opened afterwards.
     fn close(&self);
     /// The word for `/status`.
     fn transport(&self) -> &'static str;
 }
 
-/// What the parts of one upstream share.
+/// What the parts of one session to an upstream share.
 pub(super) struct Core {
-    pub(super) config: UpstreamConfig,
+    pub(super) config: Arc<UpstreamConfig>,
     pub(super) limits: Arc<Limits>,
     /// Its place among the upstreams, for the names of its threads.
     pub(super) index: usize,
-    pub(super) nudge: Nudge,
+    pub(super) nudge: Arc<Nudge>,
     /// Set when the process must end at once: children get no grace any more.
     pub(super) hurry: Arc<AtomicBool>,
     /// The generation given last, over all transports.
     pub(super) generations: Arc<AtomicU64>,
+    /// The client whose own session this is, which opens on demand; none for the shared one,
+    /// which its supervisor keeps open.
+    pub(super) client: Option<Client>,
+    /// Of the shared session, whose supervisor reads the lists.
+    lists: Arc<Nudge>,
+    unasked: Arc<dyn Unasked>,
     ids: AtomicU64,
 }
 
@@ -71,9 +83,60 @@ impl Core {
         limits: Arc<Limits>,
         index: usize,
         hurry: Arc<AtomicBool>,
+        unasked: Arc<dyn Unasked>,
     ) -> std::io::Result<Core> {
-        let (nudge, ids) = (Nudge::new()?, AtomicU64::new(1));
-        Ok(Core { config, limits, index, nudge, hurry, generations: Arc::default(), ids })
+        let nudge = Arc::new(Nudge::new()?);
+        Ok(Core {
+            config: Arc::new(config),
+            limits,
+            index,
+            nudge: nudge.clone(),
+            hurry,
+            generations: Arc::default(),
+            client: None,
+            lists: nudge,
+            unasked,
+            ids: AtomicU64::new(1),
+        })
+    }
+
+    /// That of a client's own session to the same upstream.
+    pub(super) fn of_client(&self, client: Client) -> std::io::Result<Core> {
+        Ok(Core {
+            config: self.config.clone(),
+            limits: self.limits.clone(),
+            index: self.index,
+            nudge: Arc::new(Nudge::new()?),
+            hurry: self.hurry.clone(),
+            generations: Arc::default(),
+            client: Some(client),
+            lists: self.lists.clone(),
+            unasked: self.unasked.clone(),
+            ids: AtomicU64::new(1),
+        })
+    }
+
+    /// What is declared in `initialize`.
+    pub(super) fn capabilities(&self) -> &str {
+        self.client.as_ref().map_or("{}", |client| client.capabilities.get())
+    }
+
+    /// A list of this kind has changed, on whatever session that was heard.
+    pub(super) fn list_changed(&self, kind: Kind) {
+        self.lists.list_changed(kind);
+    }
+
+    /// A notification that belongs to no call.
+    pub(super) fn notice(&self, notice: Notice) {
+        let session = self.client.as_ref().map(|client| &client.session);
+        self.unasked.notice(self.name(), session, notice);
+    }
+
+    /// A question that belongs to no call.
+    pub(super) fn ask(&self, question: Question) {
+        if let Some(client) = &self.client {
+            self.unasked.ask(self.name(), &client.session, question);
+        }
     }
 
     pub(super) fn name(&self) -> &ServerName {
@@ -112,7 +175,10 @@ pub(super) struct Nudge {
 /// What the supervisor should look at.
 #[derive(Debug, Default)]
 pub(super) struct News {
-    pub(super) list_changed: bool,
+    /// Kinds of lists that have changed.
+    pub(super) list_changed: Vec<Kind>,
+    /// A call waits for a session that opens on demand.
+    pub(super) wanted: bool,
     /// A call's thread opened a session of this generation.
     pub(super) opened: Option<u64>,
     /// The session up to this generation is no more, and why.
@@ -133,8 +199,18 @@ impl Nudge {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn list_changed(&self) {
-        self.lock().list_changed = true;
+    fn list_changed(&self, kind: Kind) {
+        {
+            let mut state = self.lock();
+            if !state.list_changed.contains(&kind) {
+                state.list_changed.push(kind);
+            }
+        }
+        self.idle.bell().ring();
+    }
+
+    pub(super) fn wanted(&self) {
+        self.lock().wanted = true;
         self.idle.bell().ring();
     }
 
@@ -153,6 +229,7 @@ impl Nudge {
         let mut state = self.lock();
         News {
             list_changed: std::mem::take(&mut state.list_changed),
+            wanted: std::mem::take(&mut state.wanted),
             opened: state.opened.take(),
             lost: state.lost.take(),
             busy: None,

@@ -15,7 +15,9 @@ use crate::wait::Wait;
 use super::connection::{Kind, Trouble};
 use super::correlation::{self, Incoming};
 use super::exchange::{Ask, Lane};
-use super::http::{HttpCore, Next, StreamThread, read_events};
+use super::hearing::hear_unasked;
+use super::http::{HttpCore, Next, StreamThread, Wire, read_events};
+use super::inbox::Inboxes;
 use super::link::{NEVER, pause};
 use super::streamable_http::{LAST_EVENT_ID, Verdict, verdict};
 
@@ -23,7 +25,9 @@ use super::streamable_http::{LAST_EVENT_ID, Verdict, verdict};
 pub(super) struct Sources {
     pub(super) http: Arc<HttpCore>,
     pub(super) get: HeaderMap,
-    pub(super) post: Arc<HeaderMap>,
+    pub(super) wire: Arc<Wire>,
+    /// The session's calls in flight.
+    pub(super) inboxes: Arc<Inboxes>,
     pub(super) generation: u64,
     pub(super) has_session_id: bool,
 }
@@ -130,13 +134,15 @@ impl Listener {
             self.retry = Some(Duration::from_millis(retry_ms));
         }
         let http = &self.sources.http;
+        let wire = &self.sources.wire;
         correlation::read(&Arc::new(event.data), |incoming| match incoming {
-            Incoming::ToolsListChanged => http.core.nudge.list_changed(),
-            Incoming::Ask { answer } => http.tell(&http.uri, &self.sources.post, answer),
+            // Some servers send all progress here.
+            Incoming::Progress { .. } => drop(self.sources.inboxes.take_in(incoming)),
             Incoming::Answer { .. }
-            | Incoming::Progress { .. }
-            | Incoming::Other
-            | Incoming::Nonsense(_) => (),
+            | Incoming::Nonsense(_)
+            | Incoming::ListChanged(_)
+            | Incoming::Notice(_)
+            | Incoming::Ask { .. } => hear_unasked(&http.core, incoming, wire),
         });
         Next::More
     }

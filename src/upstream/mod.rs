@@ -5,7 +5,7 @@
 //! upstream (connecting, reading its lists, restarting its child) is done by its supervisor's
 //! thread, which tells of it by [`Event`]s.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -14,10 +14,11 @@ use std::{fmt, io};
 use crossbeam_channel::Sender;
 use ureq::unversioned::transport::RustlsConnector;
 
-use crate::config::{HttpKind, HttpTarget, Target, UpstreamConfig};
+use crate::config::{SessionSharing, UpstreamConfig};
 use crate::error::{CallError, Stage};
 use crate::limits::Limits;
 use crate::protocol::call::{CallSink, Client, Kind, Notice, Outcome, Outgoing, Question};
+use crate::protocol::jsonrpc;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::method::Method;
 use crate::protocol::raw::{Raw, RawObject, string};
@@ -26,18 +27,16 @@ use crate::protocol::server_name::ServerName;
 use crate::thread::{Joined, spawn};
 use crate::wait::Wait;
 
-use auto::Auto;
 use child::StderrRing;
 use exchange::Lane;
-use http::HttpCore;
-use http_sse::HttpSse;
+use health::Vitals;
 use link::{Core, Link};
+use links::Links;
+use members::Members;
 use resolve::Names;
 use slots::{Budget, Slots};
-use stdio::Stdio;
-use streamable_http::StreamableHttp;
-use supervisor::{Supervisor, Vitals};
-use unusable::Unusable;
+use standing::{Standing, Turn};
+use supervisor::Supervisor;
 
 mod auto;
 mod child;
@@ -46,15 +45,21 @@ mod control;
 mod correlation;
 mod door;
 mod exchange;
+mod health;
+mod hearing;
 mod http;
 mod http_sse;
 mod inbox;
 mod link;
+mod links;
 mod listening;
+mod lists;
+mod members;
 mod pipes;
 mod post_stream;
 mod resolve;
 mod slots;
+mod standing;
 mod stdio;
 mod streamable_http;
 mod supervisor;
@@ -134,6 +139,8 @@ pub struct Status {
     pub transport: &'static str,
     /// Spoken with it, once it has answered.
     pub revision: Option<Revision>,
+    /// What it declared, an object's text.
+    pub capabilities: Option<Raw>,
     /// Its name and version, an object's text.
     pub server_info: Option<Raw>,
     /// The last failure, although it may be well by now.
@@ -144,6 +151,8 @@ pub struct Status {
     pub in_flight: usize,
     /// Calls that wait for one.
     pub waiting: usize,
+    /// Sessions that are open: the shared one, and clients' own.
+    pub sessions: usize,
     /// How often its child was started again, or its session opened again.
     pub restarts: u64,
     /// The last lines of its standard error.
@@ -153,7 +162,10 @@ pub struct Status {
 /// One upstream: what a call's thread enters through.
 pub struct Upstream {
     core: Arc<Core>,
+    /// Of the shared session.
     link: Arc<dyn Link>,
+    members: Arc<Members>,
+    standing: Arc<Standing>,
     slots: Slots<Lane>,
     /// Shared by all upstreams.
     budget: Arc<Budget>,
@@ -179,8 +191,10 @@ impl Upstream {
     }
 
     /// Sends a request and waits for its answer on the caller's thread, holding one of the
-    /// bounded slots. Opens the upstream's session if there is none. Progress of this call goes
-    /// to `sink` and lets the call's timeout start anew.
+    /// bounded slots. It goes over the client's own session if there is a client and the
+    /// configuration does not say otherwise, else over the shared one; either is opened if need
+    /// be. What the upstream says and asks about this call goes to `sink`, and progress lets the
+    /// call's timeout start anew.
     ///
     /// # Errors
     /// A bound was reached, the wait ended first, or the upstream failed; what broke off midway
@@ -192,38 +206,60 @@ impl Upstream {
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
     ) -> Result<Outcome, CallError> {
-        let _ = through;
         let failed = |trouble: connection::Trouble| {
             trouble.into_error(self.name(), outgoing.is_safe_to_repeat)
         };
         let _place = self.budget.enter().map_err(failed)?;
         let tick = self.core.limits.heartbeat;
         let mut slot = self.slots.take(wait, tick, &mut || sink.silence()).map_err(failed)?;
+        let through = through.filter(|_| self.config().session != SessionSharing::Shared);
+        let seat = through.map(|client| self.members.enter(client));
+        let seat = seat.transpose().map_err(failed)?;
+        let link = seat.as_ref().map_or(&*self.link, |seat| seat.link());
         let began = Instant::now();
-        let outcome = self.link.request(slot.get(), outgoing, wait, sink);
-        drop(slot);
+        let outcome = link.request(slot.get(), outgoing, wait, sink);
+        drop((seat, slot));
         if outcome.is_ok() {
             self.vitals.lock().latency = Some(began.elapsed());
         }
         outcome.map_err(failed)
     }
 
-    /// Sends a notification over a client's own session, if it has one that is open.
-    pub fn notify(&self, _session: &str, _method: &str, _params: Option<&str>) {}
+    /// Sends a notification over a client's own session, if it has one that is open. Never
+    /// waits.
+    pub fn notify(&self, session: &str, method: &str, params: Option<&str>) {
+        self.members.tell(session, &jsonrpc::notification(method, params));
+    }
 
     /// Ends a client's own session, some time soon.
-    pub fn close_client(&self, _session: &str) {}
+    pub fn close_client(&self, session: &str) {
+        self.members.close(session);
+    }
 
     /// Sets the level of the shared session's log messages, some time soon, and again whenever
-    /// that session is opened anew.
-    pub fn set_log_level(&self, _level: &str) {}
+    /// that session is opened anew. The last one set counts.
+    pub fn set_log_level(&self, level: &str) {
+        self.standing.set_level(level);
+        self.core.nudge.idle.bell().ring();
+    }
 
-    /// Subscribes the shared session to a resource, if nobody has; counted.
+    /// Subscribes the shared session to a resource, if nobody has; counted unless the upstream
+    /// refuses.
     ///
     /// # Errors
     /// As [`Upstream::request`].
     pub fn subscribe(&self, uri: &str, wait: &Arc<Wait>) -> Result<Outcome, CallError> {
-        self.about(Method::ResourcesSubscribe, uri, wait)
+        let turn = self.turn(uri, wait)?;
+        if turn.count() > 0 {
+            turn.add();
+            return Ok(nothing());
+        }
+        let outcome = self.about(Method::ResourcesSubscribe, uri, wait)?;
+        match outcome {
+            Outcome::Complete(_) => turn.add(),
+            Outcome::Error { .. } => (),
+        }
+        Ok(outcome)
     }
 
     /// Takes one subscription back; the last one ends the upstream's.
@@ -231,7 +267,19 @@ impl Upstream {
     /// # Errors
     /// As [`Upstream::request`].
     pub fn unsubscribe(&self, uri: &str, wait: &Arc<Wait>) -> Result<Outcome, CallError> {
-        self.about(Method::ResourcesUnsubscribe, uri, wait)
+        let turn = self.turn(uri, wait)?;
+        let count = turn.count();
+        turn.remove();
+        if count == 1 {
+            self.about(Method::ResourcesUnsubscribe, uri, wait)
+        } else {
+            Ok(nothing())
+        }
+    }
+
+    fn turn<'a>(&'a self, uri: &'a str, wait: &Arc<Wait>) -> Result<Turn<'a>, CallError> {
+        let turn = self.standing.turn(uri, wait, self.core.limits.heartbeat);
+        turn.map_err(|trouble| trouble.into_error(self.name(), true))
     }
 
     fn about(&self, method: Method, uri: &str, wait: &Arc<Wait>) -> Result<Outcome, CallError> {
@@ -250,21 +298,29 @@ impl Upstream {
     /// How it is at present.
     pub fn status(&self) -> Status {
         let (in_flight, waiting) = self.slots.counts();
+        let sessions = self.members.count_open() + usize::from(self.link.is_open());
         let vitals = self.vitals.lock();
         let initialized = vitals.initialized.as_ref();
         Status {
             state: vitals.state.state(),
             transport: self.link.transport(),
             revision: initialized.map(|it| it.revision),
+            capabilities: initialized.map(|it| it.capabilities.clone()),
             server_info: initialized.and_then(|it| it.server_info.clone()),
             last_failure: vitals.last_failure.clone(),
             latency: vitals.latency,
             in_flight,
             waiting,
+            sessions,
             restarts: vitals.opened.saturating_sub(1),
             stderr: self.stderr.lines(),
         }
     }
+}
+
+/// The result of what needs none.
+fn nothing() -> Outcome {
+    Outcome::Complete(Raw::from_valid("{}".to_owned()))
 }
 
 /// All upstreams by name. Dropping it ends their sessions and children, and waits for that, in
@@ -292,7 +348,7 @@ impl Upstreams {
         configs: Vec<UpstreamConfig>,
         limits: Arc<Limits>,
         events: Sender<Event>,
-        _unasked: Arc<dyn Unasked>,
+        unasked: Arc<dyn Unasked>,
     ) -> io::Result<Upstreams> {
         let shared = Shared {
             names: Names::start()?,
@@ -300,6 +356,7 @@ impl Upstreams {
             budget: Arc::new(Budget::new(limits.connections)),
             limits,
             hurry: Arc::default(),
+            unasked,
         };
         // Dropped on the way out if a later one cannot be started.
         let mut upstreams = Upstreams {
@@ -317,6 +374,10 @@ impl Upstreams {
                 lane: Lane::default(),
                 generation: None,
                 logged: 0,
+                standing: upstream.standing.clone(),
+                level: None,
+                subscribed: None,
+                left_out: HashMap::new(),
             };
             let thread = spawn(&upstream.core.thread_name("sup"), move || supervisor.run())?;
             upstreams.supervisors().push(thread);
@@ -348,10 +409,12 @@ impl Upstreams {
         self.interrupt();
         for upstream in self.iter() {
             upstream.core.nudge.stop();
+            upstream.members.stop();
         }
         // Each ends its own session or child meanwhile, so this takes as long as the slowest.
         let supervisors = std::mem::take(&mut *self.supervisors());
         drop(supervisors);
+        self.iter().for_each(|upstream| upstream.members.join());
     }
 
     fn supervisors(&self) -> MutexGuard<'_, Vec<Joined>> {
@@ -377,34 +440,27 @@ struct Shared {
     budget: Arc<Budget>,
     limits: Arc<Limits>,
     hurry: Arc<AtomicBool>,
+    unasked: Arc<dyn Unasked>,
 }
 
 impl Shared {
     fn upstream(&self, config: UpstreamConfig, index: usize) -> io::Result<Upstream> {
-        let target = config.target.clone();
-        let hurry = self.hurry.clone();
-        let core = Arc::new(Core::new(config, self.limits.clone(), index, hurry)?);
+        let (limits, hurry) = (self.limits.clone(), self.hurry.clone());
+        let core = Arc::new(Core::new(config, limits, index, hurry, self.unasked.clone())?);
         let stderr = Arc::new(StderrRing::new(self.limits.child_stderr_lines));
-        let link: Arc<dyn Link> = match target {
-            Target::Stdio(target) => Arc::new(Stdio::new(core.clone(), target, stderr.clone())),
-            Target::Http(target) => self.http(&core, &target),
-        };
+        let links = Links::new(&core, &stderr, self.names.clone(), &self.tls);
+        let link = links.link(core.clone());
         let slots =
             Slots::new(core.name().clone(), core.config.max_in_flight, core.config.max_waiting);
-        let (budget, vitals) = (self.budget.clone(), Arc::default());
-        Ok(Upstream { core, link, slots, budget, vitals, stderr })
-    }
-
-    fn http(&self, core: &Arc<Core>, target: &HttpTarget) -> Arc<dyn Link> {
-        let http = HttpCore::new(core.clone(), target, self.names.clone(), &self.tls);
-        let http = match http {
-            Ok(http) => Arc::new(http),
-            Err(what) => return Arc::new(Unusable(what)),
-        };
-        match target.kind {
-            HttpKind::StreamableHttp => Arc::new(StreamableHttp::new(http)),
-            HttpKind::HttpSse => Arc::new(HttpSse::new(http)),
-            HttpKind::Auto => Arc::new(Auto::new(http)),
-        }
+        Ok(Upstream {
+            members: Arc::new(Members::new(core.clone(), links)),
+            standing: Arc::default(),
+            core,
+            link,
+            slots,
+            budget: self.budget.clone(),
+            vitals: Arc::default(),
+            stderr,
+        })
     }
 }

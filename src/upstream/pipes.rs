@@ -18,6 +18,7 @@ use crate::wait::{Wait, Woken};
 use super::child::{ChildLink, StderrRing};
 use super::connection::{Trouble, cut};
 use super::correlation::{self, Incoming, id_of_oversized};
+use super::hearing::hear_shared;
 
 /// Bytes of a line's beginning, and of its end, that are looked at when it is too long.
 const LINE_END_BYTES: usize = 256;
@@ -79,7 +80,7 @@ fn write_line(stdin: &mut ChildStdin, line: &[u8], wait: &Wait) -> std::io::Resu
 }
 
 /// Reads the child's messages until its output ends.
-pub(super) fn read(link: &ChildLink, stdout: ChildStdout, wait: &Wait) {
+pub(super) fn read(link: &Arc<ChildLink>, stdout: ChildStdout, wait: &Wait) {
     let bytes_max = link.core.limits.upstream_event_bytes;
     let mut lines = Lines::new(bytes_max);
     let ended = read_pieces(stdout, wait, &mut |piece| {
@@ -91,7 +92,7 @@ pub(super) fn read(link: &ChildLink, stdout: ChildStdout, wait: &Wait) {
     }
 }
 
-fn take_line(link: &ChildLink, line: Line) {
+fn take_line(link: &Arc<ChildLink>, line: Line) {
     let name = link.core.name();
     let text = match line {
         Line::Whole(bytes) => match String::from_utf8(bytes) {
@@ -121,14 +122,17 @@ fn take_line(link: &ChildLink, line: Line) {
             let trouble = Trouble { stage: Stage::Read, ..Trouble::nonsense(what) };
             return link.inboxes.fail(Some(*id), &trouble);
         }
-        match link.inboxes.take_in(incoming) {
-            Some(Incoming::ToolsListChanged) => link.core.nudge.list_changed(),
-            // A full queue means that the child does not read; it will not miss the answer.
-            Some(Incoming::Ask { answer }) => drop(link.say(answer)),
+        match hear_shared(&link.core, &link.inboxes, incoming, link) {
             Some(Incoming::Nonsense(_) | Incoming::Answer { .. }) => {
                 log::warn!(target: "upstream", "{name}: on its output is no message: {}", cut(&text));
             }
-            Some(Incoming::Other | Incoming::Progress { .. }) | None => (),
+            Some(
+                Incoming::Progress { .. }
+                | Incoming::ListChanged(_)
+                | Incoming::Notice(_)
+                | Incoming::Ask { .. },
+            )
+            | None => (),
         }
     });
 }

@@ -1,14 +1,14 @@
 //! The stream that answers one POST: progress on the way, then the answer; and taking it up again
 //! where the server closed it before.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::http::{HeaderName, HeaderValue, Method as HttpMethod};
 
 use crate::error::Stage;
-use crate::protocol::call::{CallSink, Notice};
+use crate::protocol::call::{CallSink, Notice, Question};
 use crate::protocol::jsonrpc::RpcError;
 use crate::protocol::raw::Raw;
 use crate::protocol::sse::Event;
@@ -18,15 +18,68 @@ use super::connection::{Kind, Refusal, Trouble, cut};
 use super::correlation::{self, Incoming};
 use super::exchange::{Answer, Ask, Lane};
 use super::http::{Next, StreamEnd, read_events};
+use super::inbox::Waiting;
 use super::streamable_http::{LAST_EVENT_ID, Phase, Post, StreamableHttp, Verdict, verdict};
 
+/// Where everything for one call goes, from its own stream and from elsewhere.
+pub(super) struct Ear<'a> {
+    /// Both the reader's pauses and its events go there, never at once.
+    sink: RefCell<&'a mut dyn CallSink>,
+    pub(super) wait: &'a Arc<Wait>,
+    /// Where another stream's reader puts what belongs to this call; none while a session is
+    /// opened.
+    waiting: Option<&'a Waiting<'a>>,
+    tick: Duration,
+    heard_at: Cell<Instant>,
+}
+
+impl<'a> Ear<'a> {
+    pub(super) fn new(
+        sink: &'a mut dyn CallSink,
+        wait: &'a Arc<Wait>,
+        waiting: Option<&'a Waiting<'a>>,
+        tick: Duration,
+    ) -> Ear<'a> {
+        let (sink, heard_at) = (RefCell::new(sink), Cell::new(Instant::now()));
+        Ear { sink, wait, waiting, tick, heard_at }
+    }
+
+    /// Nothing comes at present, or the bell has rung.
+    pub(super) fn pause(&self) {
+        self.look();
+        if self.heard_at.get().elapsed() >= self.tick {
+            self.heard_at.set(Instant::now());
+            self.sink.borrow_mut().silence();
+        }
+    }
+
+    /// What has come on another stream.
+    pub(super) fn look(&self) {
+        if let Some(waiting) = self.waiting {
+            // The answer comes on the call's own stream.
+            drop(waiting.look(self.wait, &mut **self.sink.borrow_mut()));
+        }
+    }
+
+    pub(super) fn notice(&self, notice: Notice) {
+        if matches!(notice, Notice::Progress(_)) {
+            self.wait.progressed();
+        }
+        self.heard_at.set(Instant::now());
+        self.sink.borrow_mut().notice(notice);
+    }
+
+    pub(super) fn ask(&self, question: Question) {
+        self.heard_at.set(Instant::now());
+        self.sink.borrow_mut().ask(question);
+    }
+}
+
 /// The stream that answers one POST.
-pub(super) struct PostStream<'a> {
+pub(super) struct PostStream<'a, 'b> {
     pub(super) link: &'a StreamableHttp,
     pub(super) post: Post<'a>,
-    pub(super) wait: &'a Arc<Wait>,
-    /// Both the reader's ticks and its events go there, never at once.
-    pub(super) sink: RefCell<&'a mut dyn CallSink>,
+    pub(super) ear: &'a Ear<'b>,
 }
 
 /// What has come on it.
@@ -37,15 +90,14 @@ pub(super) struct Seen {
     pub(super) retry: Option<Duration>,
 }
 
-impl PostStream<'_> {
+impl PostStream<'_, '_> {
     pub(super) fn read(
         &mut self,
         answer: &mut Answer,
         seen: &mut Seen,
     ) -> Result<StreamEnd, Trouble> {
         let max = self.link.http.core.limits.upstream_event_bytes;
-        let mut idle = || self.sink.borrow_mut().silence();
-        read_events(answer, max, &mut idle, &mut |event| self.take(event, seen))
+        read_events(answer, max, &mut || self.ear.pause(), &mut |event| self.take(event, seen))
     }
 
     fn take(&self, event: Event, seen: &mut Seen) -> Next {
@@ -67,10 +119,9 @@ impl PostStream<'_> {
         }
         let text = Arc::new(event.data);
         correlation::read(&text, |incoming| {
-            match self.link.overhear(incoming, self.post.headers) {
+            match self.link.overhear(incoming, self.post.wire, self.ear) {
                 Some(Incoming::Progress { id, params }) if id == self.post.id => {
-                    self.wait.progressed();
-                    self.sink.borrow_mut().notice(Notice::Progress(params));
+                    self.ear.notice(Notice::Progress(params));
                 }
                 Some(Incoming::Answer { id, outcome }) if id == Some(self.post.id) => {
                     seen.found = Some(Ok(outcome));
@@ -95,8 +146,8 @@ impl PostStream<'_> {
         headers.insert(HeaderName::from_static(LAST_EVENT_ID), last_id);
         let (method, uri) = (&HttpMethod::GET, &http.uri);
         let ask = Ask { method, uri, headers: &headers, body: None };
-        let mut idle = || self.sink.borrow_mut().silence();
-        let answer = lane.client(&http.factory).run(self.wait, ask, &mut idle)?;
+        let client = lane.client(&http.factory);
+        let answer = client.run_heeding_bell(self.ear.wait, ask, &mut || self.ear.pause())?;
         match verdict(&answer, Phase::WithId == self.post.phase) {
             Verdict::Stream => Ok(answer),
             Verdict::NoStream | Verdict::SessionGone | Verdict::Later => {
@@ -125,8 +176,8 @@ pub(super) fn not_ours(incoming: &Incoming) -> Trouble {
         }
         Incoming::Answer { .. }
         | Incoming::Progress { .. }
-        | Incoming::ToolsListChanged
-        | Incoming::Ask { .. }
-        | Incoming::Other => Trouble::nonsense("its answer is for another request"),
+        | Incoming::ListChanged(_)
+        | Incoming::Notice(_)
+        | Incoming::Ask { .. } => Trouble::nonsense("its answer is for another request"),
     }
 }

@@ -1,5 +1,8 @@
 //! An upstream that runs as a child process: one message a line on its standard input and
 //! output. The supervisor's thread owns the child; three more read and write its pipes.
+//!
+//! The shared session's child is started by its supervisor, and again when it has ended. A
+//! client's own one is started when a call wants it: the call asks the supervisor and waits.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,7 +15,8 @@ use crate::protocol::legacy::Initialized;
 use crate::wait::{Interrupted, Wait, Woken};
 
 use super::child::{Child, StderrRing};
-use super::connection::{self, Kind, Trouble};
+use super::connection::{self, Kind, Trouble, may_replay};
+use super::correlation::Ears;
 use super::exchange::Lane;
 use super::link::{Core, Deaf, Link, Opened};
 
@@ -29,19 +33,30 @@ struct State {
     generation: u64,
     /// Calls that wait for a child that is being started.
     waiting: Vec<Arc<Wait>>,
+    /// One that was found dead by a call; the supervisor ends what is left of it.
+    dead: Option<Arc<Child>>,
 }
 
 enum Phase {
+    /// None is wanted.
+    Unused,
     Starting,
-    Up { generation: u64, child: Arc<Child>, initialized: Arc<Initialized> },
-    Down { trouble: Trouble, next_try: Instant },
+    Up {
+        generation: u64,
+        child: Arc<Child>,
+        initialized: Arc<Initialized>,
+    },
+    Down {
+        trouble: Trouble,
+        next_try: Instant,
+    },
     Stopped,
 }
 
 impl Stdio {
     pub(super) fn new(core: Arc<Core>, target: StdioTarget, stderr: Arc<StderrRing>) -> Stdio {
-        let phase = Phase::Starting;
-        let state = State { phase, generation: 0, waiting: Vec::new() };
+        let phase = empty(&core);
+        let state = State { phase, generation: 0, waiting: Vec::new(), dead: None };
         Stdio { core, target, stderr, state: Mutex::new(state) }
     }
 
@@ -62,35 +77,51 @@ impl Stdio {
         waiting.iter().for_each(|wait| wait.bell().ring());
         match old {
             Phase::Up { child, .. } => Some(child),
-            Phase::Starting | Phase::Down { .. } | Phase::Stopped => None,
+            Phase::Unused | Phase::Starting | Phase::Down { .. } | Phase::Stopped => None,
         }
     }
 
-    /// The running child; waits for one that is being started, and fails at once while there is
-    /// none.
+    /// The running child; waits for one that is being started. While there is none, a call fails
+    /// at once, or has one started if that is what happens on demand.
     fn child(&self, wait: &Arc<Wait>, idle: &mut dyn FnMut()) -> Result<Arc<Child>, Trouble> {
-        let mut queued = false;
+        let mut has_waited = false;
         loop {
-            {
+            let wanted = {
                 let mut state = self.lock();
-                match &state.phase {
+                let on_demand = self.core.client.is_some() && !has_waited;
+                let wanted = match &state.phase {
+                    Phase::Up { child, .. } if on_demand && child.death().is_some() => true,
                     Phase::Up { child, .. } => return Ok(child.clone()),
-                    Phase::Down { trouble, next_try } => return Err(down(trouble, *next_try)),
+                    Phase::Unused => true,
+                    Phase::Down { .. } if on_demand => true,
+                    Phase::Down { trouble, next_try } => {
+                        return Err(self.down(trouble, *next_try));
+                    }
                     Phase::Stopped => {
                         let reason = Interrupted::Stopping;
                         return Err(Trouble::interrupted(reason, Stage::Spawn, false));
                     }
-                    Phase::Starting if queued => (),
-                    Phase::Starting => {
-                        state.waiting.push(wait.clone());
-                        queued = true;
-                    }
+                    Phase::Starting => false,
+                };
+                if wanted
+                    && let Phase::Up { child, .. } =
+                        std::mem::replace(&mut state.phase, Phase::Starting)
+                {
+                    state.dead = Some(child);
                 }
+                // The list of those who wait is emptied whenever the phase changes.
+                if !state.waiting.iter().any(|other| Arc::ptr_eq(other, wait)) {
+                    state.waiting.push(wait.clone());
+                }
+                wanted
+            };
+            if wanted {
+                self.core.nudge.wanted();
             }
+            has_waited = true;
             match wait.until(None, Some(self.core.limits.heartbeat)) {
                 Ok(Woken::Tick) => idle(),
-                // The list of those who wait is emptied whenever the phase changes.
-                Ok(Woken::Bell | Woken::Ready) => queued = false,
+                Ok(Woken::Bell | Woken::Ready) => (),
                 Err(reason) => {
                     self.lock().waiting.retain(|other| !Arc::ptr_eq(other, wait));
                     return Err(Trouble::interrupted(reason, Stage::Spawn, false));
@@ -99,12 +130,24 @@ impl Stdio {
         }
     }
 
+    /// What a call hears while there is no child.
+    fn down(&self, trouble: &Trouble, next_try: Instant) -> Trouble {
+        let mut message = trouble.message.clone();
+        if self.core.client.is_none() {
+            let left = next_try.saturating_duration_since(Instant::now());
+            let left =
+                Duration::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+            message = format!("{message}; next try in {left:?}");
+        }
+        Trouble { message, sent: false, ..Trouble::new(Kind::Broke, trouble.stage, "") }
+    }
+
     fn start(&self, wait: &Arc<Wait>) -> Result<(Arc<Child>, Initialized), Trouble> {
         let child = Child::start(&self.core, &self.target, &self.stderr)?;
         let id = self.core.next_id();
-        let text = connection::initialize(id);
+        let text = connection::initialize(id, self.core.capabilities());
         let initialized = child
-            .call(id, text, wait, &mut Deaf)
+            .call(id, text, Ears::Shut, wait, &mut Deaf)
             .and_then(connection::read_handshake)
             .and_then(|initialized| child.say(connection::initialized()).map(|()| initialized));
         match initialized {
@@ -117,12 +160,9 @@ impl Stdio {
     }
 }
 
-/// What a call hears while there is no child.
-fn down(trouble: &Trouble, next_try: Instant) -> Trouble {
-    let left = next_try.saturating_duration_since(Instant::now());
-    let left = Duration::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
-    let message = format!("{}; next try in {left:?}", trouble.message);
-    Trouble { message, sent: false, ..Trouble::new(Kind::Broke, trouble.stage, "") }
+/// Where there is no child and none is being started.
+fn empty(core: &Core) -> Phase {
+    if core.client.is_some() { Phase::Unused } else { Phase::Starting }
 }
 
 impl Link for Stdio {
@@ -137,7 +177,12 @@ impl Link for Stdio {
             state.generation
         };
         self.enter(Phase::Starting);
-        let (child, initialized) = self.start(wait)?;
+        let started = self.start(wait);
+        let dead = self.lock().dead.take();
+        if let Some(dead) = dead {
+            dead.end();
+        }
+        let (child, initialized) = started?;
         let initialized = Arc::new(initialized);
         let up = Phase::Up { generation, child, initialized: initialized.clone() };
         if let Some(child) = self.enter(up) {
@@ -153,21 +198,31 @@ impl Link for Stdio {
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
     ) -> Result<Outcome, Trouble> {
-        let child = self.child(wait, &mut || sink.silence())?;
-        let id = self.core.next_id();
-        let text = outgoing.to_message(&RequestId::from(id));
-        let answer = child.call(id, text, wait, sink);
-        if let Err(Trouble { kind: Kind::Interrupted(reason), sent: true, .. }) = &answer {
-            // A full queue means that the child reads nothing; then this would not help either.
-            child.say(connection::cancelled(id, *reason)).ok();
+        let mut replayed = self.core.client.is_none();
+        loop {
+            let child = self.child(wait, &mut || sink.silence())?;
+            let id = self.core.next_id();
+            let text = outgoing.to_message(&RequestId::from(id));
+            let trouble = match child.call(id, text, Ears::Open, wait, sink) {
+                Ok(answer) => return Ok(self.core.outcome(answer)),
+                Err(trouble) => trouble,
+            };
+            if let Trouble { kind: Kind::Interrupted(reason), sent: true, .. } = &trouble {
+                // A full queue means that the child reads nothing; then this would not help
+                // either.
+                child.say(connection::cancelled(id, *reason)).ok();
+            }
+            if replayed || !may_replay(&trouble, outgoing.is_safe_to_repeat) {
+                return Err(trouble);
+            }
+            replayed = true;
         }
-        Ok(self.core.outcome(answer?))
     }
 
     fn forget(&self, generation: u64) {
         let same =
             matches!(&self.lock().phase, Phase::Up { generation: up, .. } if *up == generation);
-        if same && let Some(child) = self.enter(Phase::Starting) {
+        if same && let Some(child) = self.enter(empty(&self.core)) {
             child.end();
         }
     }
@@ -182,12 +237,26 @@ impl Link for Stdio {
     fn died(&self) -> Option<Trouble> {
         match &self.lock().phase {
             Phase::Up { child, .. } => child.death(),
-            Phase::Starting | Phase::Down { .. } | Phase::Stopped => None,
+            Phase::Unused | Phase::Starting | Phase::Down { .. } | Phase::Stopped => None,
         }
     }
 
+    fn tell(&self, text: String) {
+        let child = match &self.lock().phase {
+            Phase::Up { child, .. } => child.clone(),
+            Phase::Unused | Phase::Starting | Phase::Down { .. } | Phase::Stopped => return,
+        };
+        // A full queue means that the child does not read; it will not miss this.
+        child.say(text).ok();
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(&self.lock().phase, Phase::Up { child, .. } if child.death().is_none())
+    }
+
     fn close(&self) {
-        if let Some(child) = self.enter(Phase::Stopped) {
+        let (child, dead) = (self.enter(Phase::Stopped), self.lock().dead.take());
+        for child in child.into_iter().chain(dead) {
             child.end();
         }
     }

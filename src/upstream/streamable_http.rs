@@ -1,7 +1,6 @@
 //! Streamable HTTP with sessions (2025-11-25, basic/transports): a POST for every message, its
 //! answer as JSON or as a stream, and one further stream for what the server says unasked.
 
-use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -18,13 +17,15 @@ use crate::protocol::raw::Raw;
 use crate::wait::Wait;
 
 use super::connection::{self, Kind, Refusal, Trouble, cut, may_replay};
-use super::correlation::{self, Incoming};
+use super::correlation::{self, Ears, Incoming};
 use super::door::Door;
 use super::exchange::{Answer, Ask, Lane};
-use super::http::{HttpCore, StreamThread, session_headers};
+use super::hearing::{Mouth, Sorted, sort};
+use super::http::{HttpCore, StreamThread, Wire, session_headers};
+use super::inbox::Inboxes;
 use super::link::{Idle, Link, Opened, pause};
 use super::listening;
-use super::post_stream::{PostStream, Seen, broke_off, not_ours};
+use super::post_stream::{Ear, PostStream, Seen, broke_off, not_ours};
 
 /// Takes a broken stream up behind the event of this id.
 pub(super) const LAST_EVENT_ID: &str = "last-event-id";
@@ -40,11 +41,13 @@ pub(super) struct StreamableHttp {
 /// An open session.
 struct Session {
     initialized: Arc<Initialized>,
-    /// What every later POST carries.
-    post: Arc<HeaderMap>,
+    /// With what every later POST carries.
+    wire: Arc<Wire>,
     /// What every later GET and DELETE carries.
     get: HeaderMap,
     has_id: bool,
+    /// For what comes on the session's own stream but belongs to a call.
+    inboxes: Arc<Inboxes>,
     /// The stream of what the server says unasked; it ends with the session.
     stream: Mutex<Option<StreamThread>>,
 }
@@ -54,7 +57,7 @@ struct Session {
 pub(super) struct Post<'a> {
     pub(super) id: u64,
     pub(super) body: &'a str,
-    pub(super) headers: &'a Arc<HeaderMap>,
+    pub(super) wire: &'a Arc<Wire>,
     /// Headers of the GET that takes a broken stream up again.
     pub(super) get: &'a HeaderMap,
     pub(super) phase: Phase,
@@ -112,6 +115,11 @@ impl StreamableHttp {
         opened
     }
 
+    fn wire(&self, post: HeaderMap) -> Arc<Wire> {
+        let (http, uri) = (self.http.clone(), self.http.uri.clone());
+        Arc::new(Wire { http, uri, post: Arc::new(post) })
+    }
+
     fn handshake(
         &self,
         lane: &mut Lane,
@@ -119,28 +127,30 @@ impl StreamableHttp {
         idle: &mut dyn FnMut(),
     ) -> Result<Session, Trouble> {
         let id = self.http.core.next_id();
-        let headers = Arc::new(self.http.post.clone());
         let post = Post {
             id,
-            body: &connection::initialize(id),
-            headers: &headers,
+            body: &connection::initialize(id, self.http.core.capabilities()),
+            wire: &self.wire(self.http.post.clone()),
             get: &self.http.get,
             phase: Phase::Opening,
         };
-        let posted = self.post(lane, post, wait, &mut Idle(idle));
+        let mut sink = Idle(idle);
+        let ear = Ear::new(&mut sink, wait, None, self.http.core.limits.heartbeat);
+        let posted = self.post(lane, post, &ear);
         let hints =
             matches!(&posted, Err(Trouble { kind: Kind::Refused(Refusal::MaybeHttpSse), .. }));
         self.hints_at_http_sse.store(hints, Ordering::Relaxed);
         let posted = posted?;
         let initialized = connection::read_handshake(posted.outcome)?;
         let mut session = Session {
-            post: Arc::new(session_headers(&self.http.post, &initialized, &posted.session_id)),
+            wire: self.wire(session_headers(&self.http.post, &initialized, &posted.session_id)),
             get: session_headers(&self.http.get, &initialized, &posted.session_id),
             initialized: Arc::new(initialized),
             has_id: posted.session_id.is_some(),
+            inboxes: Arc::default(),
             stream: Mutex::new(None),
         };
-        let told = self.notify(lane, &session.post, wait, &connection::initialized());
+        let told = self.notify(lane, &session.wire.post, wait, &connection::initialized());
         if let Err(trouble) = told {
             self.delete(&session);
             session.has_id = false;
@@ -172,7 +182,8 @@ impl StreamableHttp {
         let sources = listening::Sources {
             http: self.http.clone(),
             get: session.get.clone(),
-            post: session.post.clone(),
+            wire: session.wire.clone(),
+            inboxes: session.inboxes.clone(),
             generation,
             has_session_id: session.has_id,
         };
@@ -180,39 +191,37 @@ impl StreamableHttp {
         *session.stream.lock().unwrap_or_else(PoisonError::into_inner) = stream;
     }
 
-    fn post(
-        &self,
-        lane: &mut Lane,
-        post: Post<'_>,
-        wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
-    ) -> Result<Posted, Trouble> {
+    fn post(&self, lane: &mut Lane, post: Post<'_>, ear: &Ear<'_>) -> Result<Posted, Trouble> {
         let http = &self.http;
         let ask = Ask {
             method: &HttpMethod::POST,
             uri: &http.uri,
-            headers: post.headers,
+            headers: &post.wire.post,
             body: Some(post.body),
         };
-        let mut answer = lane.client(&http.factory).run(wait, ask, &mut || sink.silence())?;
+        let mut idle = || ear.pause();
+        let client = lane.client(&http.factory);
+        let mut answer = client.run_heeding_bell(ear.wait, ask, &mut idle)?;
         let session_id = answer.headers.get(SESSION_ID).cloned();
         let content_type = answer.header("content-type").unwrap_or_default();
         let outcome = if !is_success(answer.status) {
             let text = error_text(&mut answer);
             refusal(http, answer.status, &text, post)?
         } else if is_event_stream(content_type) {
-            self.read_stream(lane, answer, post, wait, sink)?
+            self.read_stream(lane, answer, post, ear)?
         } else if is_json(content_type) {
             let max = http.core.limits.upstream_result_bytes;
             let bound = "limits.upstream_result_bytes";
-            let body = answer.read_to_end(max, bound, &mut || sink.silence())?;
-            self.find_answer(body, post)?
+            let body = answer.read_to_end(max, bound, &mut idle)?;
+            self.find_answer(body, post, ear)?
         } else if answer.status == 202 {
             return Err(Trouble::nonsense("it accepted the request but gave no answer"));
         } else {
             let what = format!("its answer is neither JSON nor a stream: {content_type:?}");
             return Err(Trouble::nonsense(cut(&what)));
         };
+        // Progress that came on the session's stream just before the answer.
+        ear.look();
         Ok(Posted { session_id, outcome })
     }
 
@@ -221,12 +230,13 @@ impl StreamableHttp {
         &self,
         body: Vec<u8>,
         post: Post<'_>,
+        ear: &Ear<'_>,
     ) -> Result<Result<Raw, RpcError>, Trouble> {
         let text = String::from_utf8(body)
             .map_err(|_| Trouble::nonsense("its answer is not UTF-8"))?;
         let text = Arc::new(text);
         let mut found = None;
-        correlation::read(&text, |incoming| match self.overhear(incoming, post.headers) {
+        correlation::read(&text, |incoming| match self.overhear(incoming, post.wire, ear) {
             Some(Incoming::Answer { id, outcome }) if id == Some(post.id) => {
                 found = Some(Ok(outcome));
             }
@@ -242,15 +252,14 @@ impl StreamableHttp {
     pub(super) fn overhear(
         &self,
         incoming: Incoming,
-        headers: &Arc<HeaderMap>,
+        wire: &Arc<Wire>,
+        ear: &Ear<'_>,
     ) -> Option<Incoming> {
-        match incoming {
-            Incoming::ToolsListChanged => self.http.core.nudge.list_changed(),
-            Incoming::Ask { answer } => self.http.tell(&self.http.uri, headers, answer),
-            Incoming::Other => (),
-            Incoming::Answer { .. } | Incoming::Progress { .. } | Incoming::Nonsense(_) => {
-                return Some(incoming);
-            }
+        match sort(&self.http.core, incoming, wire) {
+            Sorted::Done => (),
+            Sorted::Notice(notice) => ear.notice(notice),
+            Sorted::Ask(question) => ear.ask(question),
+            Sorted::Rest(incoming) => return Some(incoming),
         }
         None
     }
@@ -261,10 +270,9 @@ impl StreamableHttp {
         lane: &mut Lane,
         mut answer: Answer,
         post: Post<'_>,
-        wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        ear: &Ear<'_>,
     ) -> Result<Result<Raw, RpcError>, Trouble> {
-        let mut stream = PostStream { link: self, post, wait, sink: RefCell::new(sink) };
+        let mut stream = PostStream { link: self, post, ear };
         let mut seen = Seen::default();
         loop {
             let ended = stream.read(&mut answer, &mut seen);
@@ -282,7 +290,7 @@ impl StreamableHttp {
                 return Err(trouble);
             }
             let delay = seen.retry.unwrap_or_default().max(STREAM_RESUME_MIN);
-            pause(wait, delay)
+            pause(ear.wait, delay)
                 .map_err(|reason| Trouble::interrupted(reason, Stage::Read, true))?;
             lane.reset();
             answer = stream.resume(lane, last).map_err(|failed| match failed.kind {
@@ -305,8 +313,7 @@ impl StreamableHttp {
                 self.http.core.nudge.lost(generation, trouble.clone());
             }
             Kind::Interrupted(reason) if trouble.sent => {
-                let text = connection::cancelled(id, *reason);
-                self.http.tell(&self.http.uri, &session.post, text);
+                session.wire.say(connection::cancelled(id, *reason));
             }
             Kind::Broke
             | Kind::Interrupted(_)
@@ -352,11 +359,14 @@ impl Link for StreamableHttp {
             let post = Post {
                 id,
                 body: &outgoing.to_message(&RequestId::from(id)),
-                headers: &session.post,
+                wire: &session.wire,
                 get: &session.get,
                 phase: if session.has_id { Phase::WithId } else { Phase::WithoutId },
             };
-            let trouble = match self.post(lane, post, wait, sink) {
+            let waiting = session.inboxes.enter(id, wait, Ears::Open)?;
+            let tick = self.http.core.limits.heartbeat;
+            let ear = Ear::new(&mut *sink, wait, Some(&waiting), tick);
+            let trouble = match self.post(lane, post, &ear) {
                 Ok(posted) => return Ok(self.http.core.outcome(posted.outcome)),
                 Err(trouble) => trouble,
             };
@@ -377,6 +387,16 @@ impl Link for StreamableHttp {
 
     fn backing_off(&self, _: &Trouble, _: Instant) {}
 
+    fn tell(&self, text: String) {
+        if let Some((_, session)) = self.door.current() {
+            session.wire.say(text);
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.door.current().is_some()
+    }
+
     fn close(&self) {
         let session = self.door.close();
         if let Some(session) = &session {
@@ -384,7 +404,7 @@ impl Link for StreamableHttp {
             drop(stream);
             self.delete(session);
         }
-        self.http.control.close();
+        self.http.close_control();
     }
 
     fn transport(&self) -> &'static str {

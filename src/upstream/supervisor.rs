@@ -1,76 +1,25 @@
 //! One thread per upstream: makes contact, reads its lists, and goes on trying when it is gone.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Sender;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::error::Stage;
-use crate::limits::{
-    BACKOFF_MAX, BACKOFF_MIN, BACKOFF_RESET_AFTER, REFRESH_INTERVAL, UPSTREAM_LIST_PAGES_MAX,
-};
+use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, BACKOFF_RESET_AFTER, REFRESH_INTERVAL};
 use crate::protocol::call::{Kind as ListKind, Outcome, Outgoing};
-use crate::protocol::legacy::Initialized;
 use crate::protocol::method::Method;
-use crate::protocol::raw::{Raw, RawObject, elements, string};
+use crate::protocol::raw::{RawObject, string};
 use crate::wait::Wait;
 
-use super::connection::{Kind, Refusal, Trouble, cut, has_tools};
+use super::connection::{Kind, Trouble, cut, declares};
 use super::exchange::Lane;
+use super::health::{Seen, Vitals};
 use super::link::{Core, Deaf, Link, Opened};
-use super::{Event, Failure, State};
-
-/// How an upstream is, as its supervisor last saw it.
-#[derive(Debug)]
-pub(super) struct Health {
-    pub(super) state: Seen,
-    pub(super) initialized: Option<Arc<Initialized>>,
-    pub(super) last_failure: Option<Failure>,
-    pub(super) latency: Option<Duration>,
-    pub(super) opened: u64,
-}
-
-/// [`State`] with a point in time instead of a duration.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Seen {
-    Probing,
-    Ready,
-    BackingOff { next_try: Instant },
-}
-
-impl Seen {
-    pub(super) fn state(self) -> State {
-        match self {
-            Self::Probing => State::Probing,
-            Self::Ready => State::Ready,
-            Self::BackingOff { next_try } => State::BackingOff {
-                next_try: next_try.saturating_duration_since(Instant::now()),
-            },
-        }
-    }
-}
-
-/// [`Health`] where the calls and the supervisor both reach it.
-pub(super) struct Vitals(Mutex<Health>);
-
-impl Default for Vitals {
-    fn default() -> Vitals {
-        Vitals(Mutex::new(Health {
-            state: Seen::Probing,
-            initialized: None,
-            last_failure: None,
-            latency: None,
-            opened: 0,
-        }))
-    }
-}
-
-impl Vitals {
-    pub(super) fn lock(&self) -> MutexGuard<'_, Health> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+use super::standing::Standing;
+use super::{Event, Failure};
 
 /// What the supervisor's thread owns.
 pub(super) struct Supervisor {
@@ -84,6 +33,13 @@ pub(super) struct Supervisor {
     /// The session whose failure was logged last: one that fails again and again in the same
     /// way is logged once.
     pub(super) logged: u64,
+    pub(super) standing: Arc<Standing>,
+    /// The level that a session of this generation was told.
+    pub(super) level: Option<(u64, String)>,
+    /// The session that was told of all subscriptions.
+    pub(super) subscribed: Option<u64>,
+    /// What was left out of each list when it was read last.
+    pub(super) left_out: HashMap<ListKind, usize>,
 }
 
 /// Why the supervisor no longer looks after a session.
@@ -130,13 +86,15 @@ impl Supervisor {
         self.generation = Some(opened.generation);
         let initialized = (*opened.initialized).clone();
         self.tell(Event::Ready { server: self.core.name().clone(), initialized });
-        self.list(&opened)?;
+        self.list(&opened, &ListKind::ALL)?;
         let was = std::mem::replace(&mut self.vitals.lock().state, Seen::Ready);
         if !matches!(was, Seen::Ready) {
             let revision = opened.initialized.revision;
             let transport = self.link.transport();
             log::info!(target: "upstream", "{} is ready: {transport}, {revision}", self.core.name());
         }
+        self.tell_level(&opened);
+        self.subscribe_again(&opened);
         Ok(opened)
     }
 
@@ -159,15 +117,22 @@ impl Supervisor {
                 return Left::Lost(trouble);
             }
             let reopened = news.opened.is_some_and(|generation| generation > opened.generation);
+            let changed = with_templates(news.list_changed);
+            let due = reopened || Instant::now() >= refresh_at;
             let step = if reopened {
                 self.contact().map(|newer| opened = newer)
-            } else if news.list_changed || Instant::now() >= refresh_at {
-                self.list(&opened)
+            } else if due {
+                self.list(&opened, &ListKind::ALL)
+            } else if !changed.is_empty() {
+                self.list(&opened, &changed)
             } else {
+                self.tell_level(&opened);
                 self.rest(refresh_at);
                 continue;
             };
-            refresh_at = Instant::now() + REFRESH_INTERVAL;
+            if due {
+                refresh_at = Instant::now() + REFRESH_INTERVAL;
+            }
             if let Err(trouble) = step {
                 return Left::Lost(trouble);
             }
@@ -181,90 +146,76 @@ impl Supervisor {
         self.core.nudge.idle.until(None, Some(left)).ok();
     }
 
-    fn busy(&self) -> Result<Arc<Wait>, Trouble> {
+    pub(super) fn busy(&self) -> Result<Arc<Wait>, Trouble> {
         self.core
             .nudge
             .busy(self.core.config.timeout)
             .map_err(|error| Trouble::new(Kind::Nonsense, Stage::Connect, error.to_string()))
     }
 
-    /// Reads the list of tools, page by page, and tells of it.
-    fn list(&mut self, opened: &Opened) -> Result<(), Trouble> {
-        let (tools, left_out) = if has_tools(&opened.initialized) {
-            match self.tools().map_err(in_list) {
-                // Its session is well: only the list is known no better than before.
-                Err(trouble) if matches!(trouble.kind, Kind::Refused(_)) => {
-                    self.note(&trouble);
-                    return Ok(());
-                }
-                read => read?,
-            }
-        } else {
-            (Vec::new(), 0)
-        };
-        if left_out > 0 {
-            log::warn!(target: "upstream", "{}: {left_out} tools are left out (limits.upstream_tools)",
-                self.core.name());
+    /// Tells the session the level of its log messages, if it has not been told.
+    fn tell_level(&mut self, opened: &Opened) {
+        let Some(level) = self.standing.level() else { return };
+        let told = Some((opened.generation, level.clone()));
+        if self.level == told || !declares(&opened.initialized, "logging") {
+            return;
         }
-        let lists = vec![(ListKind::Tool, tools)];
-        self.tell(Event::Lists { server: self.core.name().clone(), lists, left_out });
-        Ok(())
+        self.level = told;
+        self.ask(Method::LoggingSetLevel, "level", &level);
     }
 
-    fn tools(&mut self) -> Result<(Vec<Raw>, usize), Trouble> {
-        let max = self.core.limits.upstream_tools;
-        let (mut tools, mut left_out) = (Vec::new(), 0);
-        let mut cursor: Option<String> = None;
-        for _ in 0..UPSTREAM_LIST_PAGES_MAX {
-            let page = self.page(cursor.as_deref())?;
-            let (items, next) = read_page(&page)?;
-            for item in items {
-                if tools.len() < max {
-                    tools.push(item);
-                } else {
-                    left_out += 1;
-                }
-            }
-            // A cursor that stays the same would never end.
-            if next.is_none() || next == cursor {
-                return Ok((tools, left_out));
-            }
-            cursor = next;
+    /// Tells a session that was opened anew of all subscriptions.
+    fn subscribe_again(&mut self, opened: &Opened) {
+        if self.subscribed == Some(opened.generation) {
+            return;
         }
-        log::warn!(target: "upstream", "{}: its list has more than {UPSTREAM_LIST_PAGES_MAX} pages",
-            self.core.name());
-        Ok((tools, left_out))
+        self.subscribed = Some(opened.generation);
+        let standing = self.standing.clone();
+        for uri in standing.uris() {
+            let Ok(wait) = self.busy() else { return };
+            let turn = standing.turn(&uri, &wait, self.core.limits.heartbeat);
+            // Whoever waits in vain leaves it to the one whose turn it is.
+            let Ok(turn) = turn else { continue };
+            // The last subscriber may have gone meanwhile.
+            if turn.count() > 0 {
+                self.ask(Method::ResourcesSubscribe, "uri", &uri);
+            }
+        }
     }
 
-    fn page(&mut self, cursor: Option<&str>) -> Result<Raw, Trouble> {
+    /// A request whose failure is logged and nothing else.
+    fn ask(&mut self, method: Method, key: &str, value: &str) {
         let mut params = RawObject::default();
-        if let Some(cursor) = cursor {
-            params.set("cursor", string(cursor));
-        }
+        params.set(key, string(value));
         let outgoing = Outgoing {
-            method: Method::ToolsList.as_str(),
+            method: method.as_str(),
             is_safe_to_repeat: true,
             params,
             meta: None,
             wants_progress: false,
         };
-        let wait = self.busy()?;
-        let began = Instant::now();
-        match self.link.request(&mut self.lane, &outgoing, &wait, &mut Deaf)? {
-            Outcome::Complete(page) => {
-                self.vitals.lock().latency = Some(began.elapsed());
-                Ok(page)
+        let answer = self
+            .busy()
+            .and_then(|wait| self.link.request(&mut self.lane, &outgoing, &wait, &mut Deaf));
+        let what = match answer {
+            Ok(Outcome::Complete(_)) => return,
+            Ok(Outcome::Error { error, .. }) => {
+                format!("{} ({})", cut(&error.message), error.code)
             }
-            Outcome::Error { error, .. } => Err(Trouble::new(
-                Kind::Refused(Refusal::Plain),
-                Stage::List,
-                format!("it refused tools/list: {} ({})", cut(&error.message), error.code),
-            )),
-        }
+            Err(trouble) => trouble.message,
+        };
+        log::warn!(target: "upstream", "{}: {} failed: {what}",
+            self.core.name(), method.as_str());
     }
 
     /// Remembers and tells a failure.
-    fn note(&self, trouble: &Trouble) {
+    pub(super) fn note(&self, trouble: &Trouble) {
+        let failure = self.remember(trouble);
+        self.tell(Event::Failed { server: self.core.name().clone(), failure });
+    }
+
+    /// Remembers and logs a failure.
+    pub(super) fn remember(&self, trouble: &Trouble) -> Failure {
         let failure = Failure {
             stage: trouble.stage,
             message: trouble.message.clone(),
@@ -277,7 +228,7 @@ impl Supervisor {
         if !last.is_some_and(same) || self.generation.is_some_and(|it| self.logged < it) {
             log::warn!(target: "upstream", "{server} failed ({}): {}", failure.stage, failure.message);
         }
-        self.tell(Event::Failed { server: server.clone(), failure });
+        failure
     }
 
     fn failed(&mut self, trouble: &Trouble, delay: Duration) {
@@ -306,7 +257,7 @@ impl Supervisor {
     }
 
     /// Whoever listens may be busy for a while, or gone; a stop ends the wait.
-    fn tell(&self, event: Event) {
+    pub(super) fn tell(&self, event: Event) {
         let mut event = event;
         loop {
             let patience = Duration::from_millis(100);
@@ -322,33 +273,12 @@ impl Supervisor {
     }
 }
 
-fn in_list(trouble: Trouble) -> Trouble {
-    let stage = match trouble.stage {
-        Stage::Resolve | Stage::Spawn | Stage::Connect | Stage::Tls | Stage::Handshake => {
-            trouble.stage
-        }
-        Stage::Slot
-        | Stage::Send
-        | Stage::Answer
-        | Stage::Read
-        | Stage::Parse
-        | Stage::List => Stage::List,
-    };
-    Trouble { stage, ..trouble }
-}
-
-/// The tools of one page, each of its own so that the page can go, and the next page's cursor.
-fn read_page(page: &Raw) -> Result<(Vec<Raw>, Option<String>), Trouble> {
-    let wrong = |what: &str| Trouble::nonsense(format!("its answer to tools/list {what}"));
-    let fields = RawObject::parse(page.get()).map_err(|_| wrong("is no object"))?;
-    let tools = fields.get("tools").ok_or_else(|| wrong("has no \"tools\""))?;
-    let tools = elements(tools).map_err(|_| wrong("has no array in \"tools\""))?;
-    let tools = tools.into_iter().map(|tool| Raw::from_valid(tool.to_owned())).collect();
-    let next = match fields.get("nextCursor") {
-        None | Some("null") => None,
-        Some(_) => fields.string("nextCursor").map_err(|_| wrong("has a wrong cursor"))?,
-    };
-    Ok((tools, next))
+/// Templates change without a notification of their own.
+fn with_templates(mut changed: Vec<ListKind>) -> Vec<ListKind> {
+    if changed.contains(&ListKind::Resource) {
+        changed.push(ListKind::Template);
+    }
+    changed
 }
 
 /// Grows from attempt to attempt; jitter keeps many gateways from coming back at once.
@@ -386,17 +316,5 @@ mod tests {
             backoff.next();
         }
         assert!(backoff.next() <= BACKOFF_MAX * 5 / 4);
-    }
-
-    #[test]
-    fn a_page_gives_its_tools_and_its_cursor() {
-        let page = |text: &str| Raw::from_valid(text.to_owned());
-        let (tools, next) =
-            read_page(&page(r#"{"tools":[{"name":"a"},{"name":"b"}],"nextCursor":"2"}"#))
-                .unwrap();
-        assert_eq!((tools.len(), next.as_deref()), (2, Some("2")));
-        assert_eq!(read_page(&page(r#"{"tools":[]}"#)).unwrap(), (vec![], None));
-        assert!(read_page(&page(r#"{"tools":{}}"#)).is_err());
-        assert!(read_page(&page(r#"{}"#)).is_err());
     }
 }

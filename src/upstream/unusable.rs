@@ -40,6 +40,12 @@ impl Link for Unusable {
 
     fn backing_off(&self, _: &Trouble, _: Instant) {}
 
+    fn tell(&self, _: String) {}
+
+    fn is_open(&self) -> bool {
+        false
+    }
+
     fn close(&self) {}
 
     fn transport(&self) -> &'static str {

@@ -26,6 +26,8 @@ struct Watched {
     stage: Option<Stage>,
     sent: bool,
     impatient: bool,
+    /// The bell is treated as a tick, for what another thread has read for this call.
+    heeds_bell: bool,
     ticked: bool,
     interrupted: Option<Interrupted>,
     /// A connection whose request is sent and whose answer was not there at a tick.
@@ -53,6 +55,11 @@ impl Watch {
             parked
         };
         drop(parked);
+    }
+
+    /// From here on the bell, too, lets the caller do something else.
+    pub(super) fn heed_bell(&self) {
+        self.lock().heeds_bell = true;
     }
 
     /// From here on nothing is waited for: only what has already arrived is read.
@@ -117,18 +124,19 @@ impl Watch {
     }
 
     pub(super) fn ready(&self, fd: BorrowedFd<'_>, flags: PollFlags) -> Result<(), Error> {
-        let (wait, tick) = {
+        let (wait, tick, heeds_bell) = {
             let watched = self.lock();
             // Before the request is sent, nothing could take the exchange up again.
             let may_tick = matches!(watched.stage, Some(Stage::Answer | Stage::Read));
-            (watched.wait.clone(), watched.tick.filter(|_| may_tick))
+            let heeds_bell = watched.heeds_bell && may_tick;
+            (watched.wait.clone(), watched.tick.filter(|_| may_tick), heeds_bell)
         };
         let Some(wait) = wait else { return Err(paused()) };
         loop {
             match wait.until(Some((fd, flags)), tick) {
                 Ok(Woken::Ready) => return Ok(()),
-                Ok(Woken::Bell) => (),
-                Ok(Woken::Tick) => {
+                Ok(Woken::Bell) if !heeds_bell => (),
+                Ok(Woken::Bell | Woken::Tick) => {
                     self.lock().ticked = true;
                     return Err(paused());
                 }

@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, bounded};
 use trunkline::config::{HttpKind, HttpTarget, Secret, SessionSharing, Target, UpstreamConfig};
 use trunkline::error::CallError;
 use trunkline::limits::Limits;
-use trunkline::protocol::call::{CallSink, Notice, Outcome, Outgoing, Question};
+use trunkline::protocol::call::{CallSink, Kind, Notice, Outcome, Outgoing, Question};
 use trunkline::protocol::raw::RawObject;
 use trunkline::protocol::server_name::ServerName;
 use trunkline::upstream::{Event, Unasked, Upstream, Upstreams};
@@ -316,8 +316,8 @@ impl Rig {
         loop {
             match self.events.recv_deadline(until).expect("a list of tools") {
                 Event::Lists { lists, .. } => {
-                    let tools =
-                        lists.into_iter().flat_map(|(_, items)| items).collect::<Vec<_>>();
+                    let tools = lists.into_iter().filter(|(kind, _)| *kind == Kind::Tool);
+                    let tools = tools.flat_map(|(_, items)| items).collect::<Vec<_>>();
                     let name = |text: &str| {
                         let tool = RawObject::parse(text).unwrap();
                         tool.string("name").unwrap().unwrap()

@@ -1,0 +1,114 @@
+//! What becomes of an upstream's messages that are no answers: a change of lists is for the
+//! supervisor, a notification for a call or for nobody in particular, and a request for the
+//! client whose own session it came on.
+
+use std::sync::Arc;
+
+use crate::protocol::call::{AnswerTo, Notice, Question};
+use crate::protocol::jsonrpc::{self, RpcError, code};
+use crate::protocol::method::Method;
+
+use super::connection::cut;
+use super::correlation::{Arrival, Incoming};
+use super::inbox::Inboxes;
+use super::link::Core;
+
+/// The way back to an upstream.
+pub(super) trait Mouth: Send + Sync + 'static {
+    /// Queues a message that wants no answer; never waits.
+    fn say(&self, text: String);
+}
+
+/// A message, once what the gateway does with it by itself is done.
+pub(super) enum Sorted {
+    Done,
+    /// For whom it may concern.
+    Notice(Notice),
+    /// For the client of this session.
+    Ask(Question),
+    /// An answer, progress, or nonsense.
+    Rest(Incoming),
+}
+
+/// Answers what is for the gateway, and tells the supervisor of changes.
+pub(super) fn sort<M: Mouth>(core: &Core, incoming: Incoming, mouth: &Arc<M>) -> Sorted {
+    match incoming {
+        Incoming::ListChanged(kind) => core.list_changed(kind),
+        Incoming::Ask { id, method, .. } if method == Method::Ping.as_str() => {
+            mouth.say(jsonrpc::response(&id, "{}"));
+        }
+        Incoming::Ask { id, method, .. } if core.client.is_none() => {
+            let what = format!("The gateway does not serve {:?}.", cut(&method));
+            let error = RpcError::new(code::METHOD_NOT_FOUND, what);
+            mouth.say(jsonrpc::error_response(Some(&id), &error));
+        }
+        Incoming::Ask { id, method, params } => {
+            let (mouth, to) = (mouth.clone(), id.clone());
+            let reply = AnswerTo::new(move |answer| {
+                mouth.say(match answer {
+                    Ok(result) => jsonrpc::response(&to, result.get()),
+                    Err(error) => jsonrpc::error_response(Some(&to), &error),
+                });
+            });
+            return Sorted::Ask(Question { id, method, params, reply });
+        }
+        Incoming::Notice(notice) => return Sorted::Notice(notice),
+        Incoming::Answer { .. } | Incoming::Progress { .. } | Incoming::Nonsense(_) => {
+            return Sorted::Rest(incoming);
+        }
+    }
+    Sorted::Done
+}
+
+/// Takes a message on a stream that belongs to no call.
+pub(super) fn hear_unasked<M: Mouth>(core: &Core, incoming: Incoming, mouth: &Arc<M>) {
+    match sort(core, incoming, mouth) {
+        Sorted::Notice(notice) => core.notice(notice),
+        Sorted::Ask(question) => core.ask(question),
+        Sorted::Rest(_) | Sorted::Done => (),
+    }
+}
+
+/// Takes a message on a wire that all calls of a session share; gives back what makes no sense
+/// there.
+pub(super) fn hear_shared<M: Mouth>(
+    core: &Core,
+    inboxes: &Inboxes,
+    incoming: Incoming,
+    mouth: &Arc<M>,
+) -> Option<Incoming> {
+    match sort(core, inboxes.take_in(incoming)?, mouth) {
+        Sorted::Done => None,
+        Sorted::Notice(notice) => {
+            // A client's own session has mostly one call in flight, and then this is about it.
+            let about_a_call = match &notice {
+                Notice::ResourceUpdated(_) => false,
+                Notice::Progress(_)
+                | Notice::Log(_)
+                | Notice::Withdrawn(_)
+                | Notice::Other { .. } => core.client.is_some(),
+            };
+            let left = if about_a_call {
+                inboxes.give(Arrival::Notice(notice))
+            } else {
+                Some(Arrival::Notice(notice))
+            };
+            tell(core, left);
+            None
+        }
+        Sorted::Ask(question) => {
+            tell(core, inboxes.give(Arrival::Ask(question)));
+            None
+        }
+        Sorted::Rest(incoming) => Some(incoming),
+    }
+}
+
+/// What no call took.
+fn tell(core: &Core, left: Option<Arrival>) {
+    match left {
+        Some(Arrival::Notice(notice)) => core.notice(notice),
+        Some(Arrival::Ask(question)) => core.ask(question),
+        Some(Arrival::Answer(_) | Arrival::Lost(_)) | None => (),
+    }
+}

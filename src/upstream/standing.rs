@@ -1,0 +1,180 @@
+//! What the shared session has been told for good, and is told again whenever it is opened
+//! anew: the level of its log messages, and the resources that somebody has subscribed to.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::error::Stage;
+use crate::limits::{SUBSCRIPTION_URI_BYTES_MAX, UPSTREAM_SUBSCRIPTIONS_MAX};
+use crate::wait::{Wait, Woken};
+
+use super::connection::{Kind, Trouble};
+
+/// See above.
+#[derive(Default)]
+pub(super) struct Standing {
+    level: Mutex<Option<String>>,
+    subscriptions: Mutex<BTreeMap<String, Subscription>>,
+}
+
+#[derive(Default)]
+struct Subscription {
+    count: usize,
+    /// Somebody is telling the upstream about it.
+    busy: bool,
+    waiting: Vec<Arc<Wait>>,
+}
+
+/// The right to tell the upstream about one resource; without it, a subscription and the end of
+/// another one could overtake each other. Dropping it lets the next one in.
+pub(super) struct Turn<'a> {
+    standing: &'a Standing,
+    uri: &'a str,
+}
+
+impl Standing {
+    pub(super) fn set_level(&self, level: &str) {
+        let mut known = self.level.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = Some(level.to_owned());
+    }
+
+    pub(super) fn level(&self) -> Option<String> {
+        self.level.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Subscription>> {
+        self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is subscribed to.
+    pub(super) fn uris(&self) -> Vec<String> {
+        let subscriptions = self.lock();
+        let counted = subscriptions.iter().filter(|(_, subscription)| subscription.count > 0);
+        counted.map(|(uri, _)| uri.clone()).collect()
+    }
+
+    /// Waits until nobody else tells the upstream about this resource.
+    pub(super) fn turn<'a>(
+        &'a self,
+        uri: &'a str,
+        wait: &Arc<Wait>,
+        tick: Duration,
+    ) -> Result<Turn<'a>, Trouble> {
+        loop {
+            {
+                let mut subscriptions = self.lock();
+                let full = subscriptions.len() >= UPSTREAM_SUBSCRIPTIONS_MAX
+                    && !subscriptions.contains_key(uri);
+                if full || uri.len() > SUBSCRIPTION_URI_BYTES_MAX {
+                    let what = if full {
+                        format!("{UPSTREAM_SUBSCRIPTIONS_MAX} resources are subscribed to")
+                    } else {
+                        format!("the URI is longer than {SUBSCRIPTION_URI_BYTES_MAX} bytes")
+                    };
+                    return Err(Trouble::new(Kind::Overloaded, Stage::Slot, what));
+                }
+                let subscription = subscriptions.entry(uri.to_owned()).or_default();
+                if !subscription.busy {
+                    subscription.busy = true;
+                    return Ok(Turn { standing: self, uri });
+                }
+                if !subscription.waiting.iter().any(|other| Arc::ptr_eq(other, wait)) {
+                    subscription.waiting.push(wait.clone());
+                }
+            }
+            match wait.until(None, Some(tick)) {
+                Ok(Woken::Tick | Woken::Bell | Woken::Ready) => (),
+                Err(reason) => {
+                    if let Some(subscription) = self.lock().get_mut(uri) {
+                        subscription.waiting.retain(|other| !Arc::ptr_eq(other, wait));
+                    }
+                    return Err(Trouble::interrupted(reason, Stage::Slot, false));
+                }
+            }
+        }
+    }
+}
+
+impl Turn<'_> {
+    /// How many want to hear of the resource.
+    pub(super) fn count(&self) -> usize {
+        self.standing.lock().get(self.uri).map_or(0, |subscription| subscription.count)
+    }
+
+    /// One more does.
+    pub(super) fn add(&self) {
+        if let Some(subscription) = self.standing.lock().get_mut(self.uri) {
+            subscription.count += 1;
+        }
+    }
+
+    /// One fewer does.
+    pub(super) fn remove(&self) {
+        if let Some(subscription) = self.standing.lock().get_mut(self.uri) {
+            subscription.count = subscription.count.saturating_sub(1);
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let waiting = {
+            let mut subscriptions = self.standing.lock();
+            let Some(subscription) = subscriptions.get_mut(self.uri) else { return };
+            subscription.busy = false;
+            let waiting = std::mem::take(&mut subscription.waiting);
+            if subscription.count == 0 {
+                subscriptions.remove(self.uri);
+            }
+            waiting
+        };
+        waiting.iter().for_each(|wait| wait.bell().ring());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wait::Interrupted;
+
+    const TICK: Duration = Duration::from_secs(1);
+
+    fn wait(timeout_ms: u64) -> Arc<Wait> {
+        Wait::plain(Duration::from_millis(timeout_ms)).unwrap()
+    }
+
+    #[test]
+    fn what_nobody_counted_is_forgotten() {
+        let standing = Standing::default();
+        drop(standing.turn("a:", &wait(5000), TICK).unwrap());
+        assert!(standing.lock().is_empty());
+        standing.turn("a:", &wait(5000), TICK).unwrap().add();
+        assert_eq!(standing.uris(), ["a:"]);
+        standing.turn("a:", &wait(5000), TICK).unwrap().remove();
+        assert!(standing.lock().is_empty());
+    }
+
+    #[test]
+    fn one_at_a_time_has_the_turn() {
+        let standing = Standing::default();
+        let first = standing.turn("a:", &wait(5000), TICK).unwrap();
+        let late = standing.turn("a:", &wait(20), TICK).map(drop).unwrap_err();
+        assert_eq!(late.kind, Kind::Interrupted(Interrupted::Deadline));
+        drop(standing.turn("b:", &wait(5000), TICK).unwrap());
+        std::thread::scope(|scope| {
+            let next = scope.spawn(|| standing.turn("a:", &wait(5000), TICK).unwrap().count());
+            first.add();
+            drop(first);
+            assert_eq!(next.join().unwrap(), 1);
+        });
+    }
+
+    #[test]
+    fn a_bound_is_named() {
+        let standing = Standing::default();
+        let long = "x".repeat(SUBSCRIPTION_URI_BYTES_MAX + 1);
+        let refused = standing.turn(&long, &wait(5000), TICK).map(drop).unwrap_err();
+        assert!(refused.message.contains("bytes"));
+    }
+}
