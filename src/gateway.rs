@@ -17,13 +17,13 @@ use crate::config::{ApiKey, Config, Listen};
 use crate::downstream::Front;
 use crate::downstream::event_stream::Streams;
 use crate::http::{self, Running, Server};
-use crate::limits::CATALOGUE_INBOX_CHANGES_MAX;
+use crate::limits::{CATALOGUE_INBOX_CHANGES_MAX, Limits};
 use crate::pipeline::Pipeline;
 use crate::protocol::call::{Kind, Notice, Question};
 use crate::protocol::jsonrpc::notification;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::sse;
-use crate::session::{self, Sessions, SessionsConfig};
+use crate::session::{self, EventLogBounds, EventLogs, Sessions, SessionsConfig};
 use crate::thread::{self, StopReason};
 use crate::upstream::{Event, Unasked, Upstreams};
 
@@ -94,6 +94,7 @@ impl Gateway {
             pipeline: Arc::new(pipeline),
             sessions: sessions.clone(),
             streams: streams.clone(),
+            event_logs: event_logs(&limits),
             limits: limits.clone(),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
@@ -206,6 +207,12 @@ fn start_sessions(
         idle: config.limits.session_idle,
     };
     session::start(sessions, stop.clone())
+}
+
+fn event_logs(limits: &Limits) -> EventLogs {
+    let bounds =
+        EventLogBounds { events: limits.event_log_events, bytes: limits.event_log_bytes };
+    EventLogs::new(bounds)
 }
 
 fn start_catalogue(

@@ -5,6 +5,7 @@ pub mod admin;
 pub mod endpoint;
 pub mod event_stream;
 pub mod http_sse;
+mod post_stream;
 pub mod reply;
 pub mod requests;
 pub mod rest;
@@ -23,7 +24,7 @@ use crate::limits::Limits;
 use crate::pipeline::Pipeline;
 use crate::protocol::headers;
 use crate::protocol::server_name::ServerName;
-use crate::session::{Door, EventSink, Owner, Session, Sessions};
+use crate::session::{Door, EventLogs, EventSink, Owner, Session, Sessions};
 
 use endpoint::Endpoint;
 use event_stream::{Place, StreamHandle, Streams};
@@ -46,6 +47,8 @@ pub struct Front {
     pub sessions: Sessions,
     /// The stream thread's handle.
     pub streams: Streams,
+    /// What is kept for clients that resume a stream.
+    pub event_logs: EventLogs,
     /// Every bound.
     pub limits: Arc<Limits>,
     /// When the process began to serve.

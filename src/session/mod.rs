@@ -2,7 +2,10 @@
 //! changes them, by messages; what every request needs is read in a view that this thread
 //! publishes. It holds senders, not sockets.
 
+mod event_log;
+mod kept_streams;
 mod manager;
+mod resumable;
 mod table;
 mod token;
 
@@ -20,7 +23,10 @@ use crate::protocol::jsonrpc::RequestId;
 use crate::protocol::server_name::ServerName;
 use crate::wait::{Interrupted, Wait};
 
+pub use event_log::{Bounds as EventLogBounds, EventId, Origin};
+pub use kept_streams::KeptStreams;
 pub use manager::{SessionsConfig, start};
+pub use resumable::{Delivery, EventLogs, Resumable};
 
 /// A session's id as clients carry it.
 pub type SessionId = Arc<str>;
@@ -57,8 +63,8 @@ pub struct Owner {
     pub hears: Arc<[ServerName]>,
 }
 
-/// One session, as the view shows it. Only its time of last use and its calls in flight are
-/// changed by others than the session thread.
+/// One session, as the view shows it. Only its time of last use, its calls in flight and its
+/// resumable streams are changed by others than the session thread.
 pub struct Session {
     /// Its id.
     pub id: SessionId,
@@ -66,6 +72,8 @@ pub struct Session {
     pub door: Door,
     /// Whose it is.
     pub owner: Owner,
+    /// Its streams over Streamable HTTP, for clients that resume them.
+    pub kept: KeptStreams,
     caller: OnceLock<Arc<Caller>>,
     /// The stream of an HTTP+SSE session.
     stream: OnceLock<Arc<dyn EventSink>>,
@@ -150,6 +158,7 @@ impl Session {
         if let Some(stream) = self.stream.get() {
             stream.close();
         }
+        self.kept.end();
     }
 
     fn has_calls(&self) -> bool {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::{Door, EventSink, Owner, Session, SessionId};
+use super::{Door, EventSink, KeptStreams, Owner, Session, SessionId};
 use crate::protocol::call::Caller;
 use crate::protocol::server_name::ServerName;
 
@@ -26,7 +26,24 @@ pub(super) enum Full {
 
 struct Entry {
     session: Arc<Session>,
+    /// Streams that cannot be resumed: that of HTTP+SSE, and all where no events are kept.
     streams: Vec<Arc<dyn EventSink>>,
+}
+
+impl Entry {
+    /// Sends an event on one stream only (2025-11-25, basic/transports, Multiple Connections):
+    /// the newest, one that can be resumed before one that cannot.
+    fn tell(&mut self, event: &Arc<[u8]>) {
+        if self.session.kept.tell(event) {
+            return;
+        }
+        while let Some(stream) = self.streams.last() {
+            if stream.send(event.clone()) {
+                break;
+            }
+            self.streams.pop();
+        }
+    }
 }
 
 /// Every session, by id.
@@ -63,6 +80,7 @@ impl Table {
             id: id.clone(),
             door,
             owner,
+            kept: KeptStreams::default(),
             caller: caller.map(Arc::new).map_or_else(OnceLock::new, OnceLock::from),
             stream: OnceLock::new(),
             opened: now,
@@ -108,17 +126,11 @@ impl Table {
         true
     }
 
-    /// Sends an event to every session that hears of `server`, each on one stream only
-    /// (2025-11-25, basic/transports, Multiple Connections): its newest.
+    /// Sends an event to every session that hears of `server`.
     pub(super) fn tell(&mut self, server: &ServerName, event: &Arc<[u8]>) {
         for entry in self.entries.values_mut() {
             if entry.session.owner.hears.contains(server) && entry.session.caller().is_some() {
-                while let Some(stream) = entry.streams.last() {
-                    if stream.send(event.clone()) {
-                        break;
-                    }
-                    entry.streams.pop();
-                }
+                entry.tell(event);
             }
         }
     }
@@ -129,7 +141,8 @@ impl Table {
         let mut over = Vec::new();
         for (id, entry) in &mut self.entries {
             entry.streams.retain(|stream| stream.is_open());
-            let streamless = entry.streams.is_empty();
+            entry.session.kept.sweep(now);
+            let streamless = entry.streams.is_empty() && !entry.session.kept.any_open();
             let unused = now.saturating_duration_since(entry.session.last_used()) >= idle;
             let ended = match entry.session.door {
                 Door::HttpSse => entry.session.stream.get().is_some() && streamless,

@@ -28,6 +28,8 @@ mod names;
 mod passing_through;
 mod readme;
 mod rest;
+#[cfg(not(feature = "tiny_http"))]
+mod resumption;
 mod sessions;
 mod source;
 mod start_order;
