@@ -205,6 +205,11 @@ impl Front {
         responder: Responder,
     ) {
         session.touch();
+        if let Listening::Resumed(stream, _) = &listening {
+            // Before the client reads that it has the stream, so that no event goes to both
+            // connections (2025-11-25, basic/transports, Multiple Connections).
+            stream.detach();
+        }
         let Ok(stream) = responder.into_stream(reply::OK, &STREAM_HEADERS, b"") else { return };
         let touched = session.clone();
         // The idle time begins when the stream ends, not when it was opened.

@@ -159,6 +159,15 @@ impl Resumable {
         held.fetch_sub(before, Ordering::Relaxed);
     }
 
+    /// Ends the connection on which the stream is live: another one takes it over, and what
+    /// comes meanwhile waits for that one.
+    pub fn detach(&self) {
+        let live = std::mem::replace(&mut self.state().live, Live::Nobody);
+        if let Live::Sink(sink) = live {
+            sink.close();
+        }
+    }
+
     /// Makes the stream live on a new connection, which is given what came after `sequence`;
     /// the one before it ends. A stream that is complete, or whose session has ended, ends
     /// after that.

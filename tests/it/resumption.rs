@@ -315,7 +315,10 @@ fn a_result_larger_than_the_log_is_delivered_live_only() {
 
     let (stream, last) = begin();
     stream.hang_up();
-    let resumed = client.resume(&last);
+    let mut resumed = client.resume(&last);
+    // Once an event has come on it, it is live.
+    upstream.step_slow(2, STEPS);
+    assert_eq!(resumed.next().json()["params"]["progress"], 2);
     upstream.release_slow();
     assert_eq!(told(&rest(resumed)), [json!(result)]);
 }
@@ -422,6 +425,7 @@ fn a_cancelled_call_leaves_nothing_to_resume() {
     stream.expect_end();
     let request = client.listen_request().header("Last-Event-ID", id(&got[1]));
     exchange(gateway.address(), &request).expect(400);
+    upstream.wait_for_slow(0);
     // A stream that never held anything gives no id that one could come back with.
     let call = start(&client, &upstream, "cut");
     client.cancel(&json!("id-1"));
