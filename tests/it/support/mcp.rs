@@ -243,6 +243,7 @@ impl McpClient {
     }
 
     /// Asks for what came on a stream after this event, and for what comes.
+    #[cfg(not(feature = "tiny_http"))]
     #[track_caller]
     pub(crate) fn resume(&self, last_event_id: &str) -> EventStream {
         let mut connection = Connection::open(&self.address);
