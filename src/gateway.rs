@@ -18,7 +18,9 @@ use crate::config::{ApiKey, Config, Listen};
 use crate::downstream::Front;
 use crate::downstream::event_stream::Streams;
 use crate::http::{self, Running, Server};
-use crate::limits::{CATALOGUE_INBOX_CHANGES_MAX, CONTROL_TIMEOUT, ENDED_SESSIONS_QUEUE_MAX};
+use crate::limits::{
+    CATALOGUE_INBOX_CHANGES_MAX, CONTROL_TIMEOUT, ENDED_SESSIONS_QUEUE_MAX, Limits,
+};
 use crate::pipeline::{Pipeline, Told};
 use crate::protocol::call::{Kind, Notice, Question};
 use crate::protocol::jsonrpc::notification;
@@ -27,7 +29,9 @@ use crate::protocol::method::{Method, notification as names};
 use crate::protocol::raw::Raw;
 use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
-use crate::session::{self, Audience, Ended, Sessions, SessionsConfig};
+use crate::session::{
+    self, Audience, Ended, EventLogBounds, EventLogs, Sessions, SessionsConfig,
+};
 use crate::thread::{self, StopReason};
 use crate::upstream::{Event, Unasked, Upstreams};
 use crate::wait::Wait;
@@ -106,6 +110,7 @@ impl Gateway {
             cursors: Sealer::new(&key, "cursor"),
             sessions: sessions.clone(),
             streams: streams.clone(),
+            event_logs: event_logs(&limits),
             limits: limits.clone(),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
@@ -297,6 +302,12 @@ fn start_sessions(
         left,
     };
     session::start(sessions, stop.clone())
+}
+
+fn event_logs(limits: &Limits) -> EventLogs {
+    let bounds =
+        EventLogBounds { events: limits.event_log_events, bytes: limits.event_log_bytes };
+    EventLogs::new(bounds)
 }
 
 fn start_catalogue(

@@ -44,6 +44,11 @@ pub struct Limits {
     pub stream_queue_bytes: usize,
     /// Between two comment lines on a silent stream.
     pub heartbeat: Duration,
+    /// Events kept of one stream for a client that resumes it; the oldest go. 0 keeps none, and
+    /// events have no ids then.
+    pub event_log_events: usize,
+    /// Bytes of the events kept of one stream; the oldest go. A larger one is not kept.
+    pub event_log_bytes: usize,
     /// Bytes of one upstream result. More is a 502 naming this bound.
     pub upstream_result_bytes: usize,
     /// Bytes of one upstream SSE event, or of one line from a child.
@@ -77,6 +82,8 @@ impl Default for Limits {
             streams: 4096,
             stream_queue_bytes: 262_144,
             heartbeat: Duration::from_secs(15),
+            event_log_events: 256,
+            event_log_bytes: 1_048_576,
             upstream_result_bytes: 67_108_864,
             upstream_event_bytes: 67_108_864,
             upstream_tools: 20_000,
@@ -116,6 +123,14 @@ pub const SUBSCRIPTIONS_PER_SESSION_MAX: usize = 1024;
 pub const ENDED_SESSIONS_QUEUE_MAX: usize = 1024;
 /// Calls in flight in one session. More get an error.
 pub const SESSION_CALLS_MAX: usize = 256;
+/// Streams of one session that are remembered for resuming; the least likely to be missed go.
+pub const RESUMABLE_STREAMS_MAX: usize = 16;
+/// How long a stream whose response was sent can be resumed.
+pub const RESUMABLE_STREAM_LIFE: Duration = Duration::from_secs(300);
+/// Bytes of all events kept for resuming, over all sessions. Past it new events are not kept.
+pub const EVENT_LOGS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long a client whose connection broke is asked to wait before it resumes.
+pub const STREAM_RETRY: Duration = Duration::from_millis(1000);
 /// Changes waiting for the catalogue thread.
 pub const CATALOGUE_INBOX_CHANGES_MAX: usize = 1024;
 /// Pages of one upstream list that are walked; a longer one is cut there.

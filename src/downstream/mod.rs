@@ -5,6 +5,7 @@ pub mod admin;
 pub mod endpoint;
 pub mod event_stream;
 pub mod http_sse;
+mod post_stream;
 pub mod reply;
 pub mod requests;
 pub mod rest;
@@ -24,7 +25,7 @@ use crate::pipeline::Pipeline;
 use crate::protocol::headers;
 use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
-use crate::session::{Door, EventSink, Owner, Session, Sessions};
+use crate::session::{Door, EventLogs, EventSink, Owner, Session, Sessions};
 
 use endpoint::Endpoint;
 use event_stream::{Place, StreamHandle, Streams};
@@ -47,6 +48,8 @@ pub struct Front {
     pub sessions: Sessions,
     /// The stream thread's handle.
     pub streams: Streams,
+    /// What is kept for clients that resume a stream.
+    pub event_logs: EventLogs,
     /// Every bound.
     pub limits: Arc<Limits>,
     /// Makes and opens the cursors of lists.

@@ -2,8 +2,11 @@
 //! changes them, by messages; what every request needs is read in a view that this thread
 //! publishes. It holds senders, not sockets.
 
+mod event_log;
+mod kept_streams;
 mod manager;
 mod questions;
+mod resumable;
 mod table;
 mod token;
 
@@ -23,7 +26,10 @@ use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::wait::{Held, Interrupted, Wait};
 
+pub use event_log::{Bounds as EventLogBounds, EventId, Origin};
+pub use kept_streams::KeptStreams;
 pub use manager::{SessionsConfig, start, withdrawal};
+pub use resumable::{Delivery, EventLogs, Resumable};
 
 /// A session's id as clients carry it.
 pub type SessionId = Arc<str>;
@@ -60,8 +66,8 @@ pub struct Owner {
     pub hears: Arc<[ServerName]>,
 }
 
-/// One session, as the view shows it. Only its time of last use and its calls in flight are
-/// changed by others than the session thread.
+/// One session, as the view shows it. Only its time of last use, its calls in flight and its
+/// resumable streams are changed by others than the session thread.
 pub struct Session {
     /// Its id.
     pub id: SessionId,
@@ -69,6 +75,8 @@ pub struct Session {
     pub door: Door,
     /// Whose it is.
     pub owner: Owner,
+    /// Its streams over Streamable HTTP, for clients that resume them.
+    pub kept: KeptStreams,
     caller: OnceLock<Arc<Caller>>,
     /// The stream of an HTTP+SSE session.
     stream: OnceLock<Arc<dyn EventSink>>,
@@ -203,6 +211,7 @@ impl Session {
         if let Some(stream) = self.stream.get() {
             stream.close();
         }
+        self.kept.end();
     }
 
     fn has_calls(&self) -> bool {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::{Audience, Door, Ended, EventSink, Owner, Session, SessionId};
+use super::{Audience, Door, Ended, EventSink, KeptStreams, Owner, Session, SessionId};
 use crate::protocol::call::Caller;
 use crate::protocol::jsonrpc::notification;
 use crate::protocol::method::notification::RESOURCES_UPDATED;
@@ -30,12 +30,17 @@ pub(super) enum Full {
 
 struct Entry {
     session: Arc<Session>,
+    /// Streams that cannot be resumed: that of HTTP+SSE, and all where no events are kept.
     streams: Vec<Arc<dyn EventSink>>,
 }
 
 impl Entry {
-    /// Sends on the newest stream that is open. False where there is none.
+    /// Sends an event on one stream only (2025-11-25, basic/transports, Multiple Connections):
+    /// the newest, one that can be resumed before one that cannot. False where there is none.
     fn send(&mut self, event: &Arc<[u8]>) -> bool {
+        if self.session.kept.tell(event) {
+            return true;
+        }
         while let Some(stream) = self.streams.last() {
             if stream.send(event.clone()) {
                 return true;
@@ -80,6 +85,7 @@ impl Table {
             id: id.clone(),
             door,
             owner,
+            kept: KeptStreams::default(),
             caller: caller.map(Arc::new).map_or_else(OnceLock::new, OnceLock::from),
             stream: OnceLock::new(),
             opened: now,
@@ -189,7 +195,8 @@ impl Table {
         let mut over = Vec::new();
         for (id, entry) in &mut self.entries {
             entry.streams.retain(|stream| stream.is_open());
-            let streamless = entry.streams.is_empty();
+            entry.session.kept.sweep(now);
+            let streamless = entry.streams.is_empty() && !entry.session.kept.any_open();
             let unused = now.saturating_duration_since(entry.session.last_used()) >= idle;
             let ended = match entry.session.door {
                 Door::HttpSse => entry.session.stream.get().is_some() && streamless,

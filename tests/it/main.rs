@@ -28,6 +28,7 @@ mod names;
 mod passing_through;
 mod readme;
 mod rest;
+mod resumption;
 mod sessions;
 mod source;
 mod start_order;

@@ -14,6 +14,7 @@ use super::http::{Body, Head, Wire, is_timeout};
 pub(crate) struct Event {
     pub(crate) name: String,
     pub(crate) id: Option<String>,
+    pub(crate) retry: Option<String>,
     pub(crate) data: String,
 }
 
@@ -72,6 +73,7 @@ impl Events {
             "" => self.n_comments += 1,
             "event" => value.clone_into(&mut self.event.name),
             "id" => self.event.id = Some(value.to_owned()),
+            "retry" => self.event.retry = Some(value.to_owned()),
             "data" => {
                 if self.has_data {
                     self.event.data.push('\n');

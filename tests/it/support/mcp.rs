@@ -242,6 +242,15 @@ impl McpClient {
         connection.into_events().expect_open()
     }
 
+    /// Asks for what came on a stream after this event, and for what comes.
+    #[cfg(not(feature = "tiny_http"))]
+    #[track_caller]
+    pub(crate) fn resume(&self, last_event_id: &str) -> EventStream {
+        let mut connection = Connection::open(&self.address);
+        connection.send(&self.listen_request().header("Last-Event-ID", last_event_id));
+        connection.into_events().expect_open()
+    }
+
     /// Ends the session.
     #[track_caller]
     pub(crate) fn end(&self) -> Response {
