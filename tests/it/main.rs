@@ -35,6 +35,7 @@ mod stopping;
 mod streamable_http;
 mod support;
 mod support_selftest;
+mod support_sessions;
 #[cfg(feature = "tiny_http")]
 mod tiny_http_smoke;
 mod upstream_links;

@@ -162,7 +162,8 @@ impl Script {
                 return Some(answer.clone());
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            let gone = cancelled.as_ref().is_some_and(|c| state.questions.cancelled.contains(c));
+            let gone =
+                cancelled.as_ref().is_some_and(|c| state.questions.cancelled.contains(c));
             if gone || state.ending || left.is_zero() {
                 return None;
             }

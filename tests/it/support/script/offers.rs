@@ -140,11 +140,7 @@ pub(super) fn usual() -> Offers {
     Offers {
         tools,
         prompts: vec![prompt("greet"), rich_prompt],
-        resources: vec![
-            resource(TEXT_URI, "text/plain"),
-            resource(BLOB_URI, "image/png"),
-            odd,
-        ],
+        resources: vec![resource(TEXT_URI, "text/plain"), resource(BLOB_URI, "image/png"), odd],
         templates: vec![template(ITEMS_TEMPLATE), rich_template],
     }
 }
@@ -195,11 +191,8 @@ pub(super) fn page(key: &str, items: &[&str], page_items: usize, params: &Value)
     let n = if page_items == 0 { items.len() } else { page_items };
     let page: Vec<&str> = items.iter().skip(start).take(n).copied().collect();
     let next = start + page.len();
-    let cursor = if next < items.len() {
-        format!(",\"nextCursor\":\"{next}\"")
-    } else {
-        String::new()
-    };
+    let cursor =
+        if next < items.len() { format!(",\"nextCursor\":\"{next}\"") } else { String::new() };
     format!("{{\"{key}\":[{}]{cursor}}}", page.join(","))
 }
 

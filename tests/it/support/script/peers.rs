@@ -107,7 +107,8 @@ impl Script {
             peers.map(|(id, _)| id.clone()).collect()
         };
         for peer in &peers {
-            let updated = notification("notifications/resources/updated", &json!({ "uri": uri }));
+            let updated =
+                notification("notifications/resources/updated", &json!({ "uri": uri }));
             self.send_to(peer, &updated);
         }
         peers.len()
@@ -124,7 +125,8 @@ impl Script {
         let deadline = Instant::now() + PATIENCE;
         let mut state = self.lock();
         loop {
-            if let Some(stream) = state.streams.iter().rev().find(|stream| stream.peer == peer) {
+            if let Some(stream) = state.streams.iter().rev().find(|stream| stream.peer == peer)
+            {
                 return stream.sender.clone();
             }
             let left = deadline.saturating_duration_since(Instant::now());

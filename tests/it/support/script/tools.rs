@@ -106,11 +106,13 @@ impl Script {
             }
             "garbage" => Reply::Garbage,
             "break_off" => Reply::BreakOff,
-            "exit" | "noise" | "stderr" | "env" | "pid" | "ask_after" => Reply::OfTheTransport {
-                id: id.to_owned(),
-                tool: name.clone(),
-                arguments: values,
-            },
+            "exit" | "noise" | "stderr" | "env" | "pid" | "ask_after" => {
+                Reply::OfTheTransport {
+                    id: id.to_owned(),
+                    tool: name.clone(),
+                    arguments: values,
+                }
+            }
             _ => Reply::Answer(answer(id, &self.result_of(&name, &values, arguments))),
         };
         *self.lock().seen.finished.entry(name).or_default() += 1;
