@@ -23,19 +23,28 @@ mod http_hostile;
 mod http_sse;
 #[cfg(feature = "tiny_http")]
 mod http_tiny;
+mod initialize;
+mod isolation;
 mod keys;
+mod logging;
 mod names;
+mod pagination;
 mod passing_through;
+mod prompts;
+mod questions;
 mod readme;
+mod resources;
 mod rest;
 mod sessions;
 mod source;
 mod start_order;
 mod stopping;
 mod streamable_http;
+mod subscriptions;
 mod support;
 mod support_selftest;
 mod support_sessions;
+mod tasks;
 #[cfg(feature = "tiny_http")]
 mod tiny_http_smoke;
 mod upstream_links;

@@ -123,12 +123,6 @@ impl Behind {
     ) -> T {
         wait_for(what, || pick(&self.received()))
     }
-
-    /// Waits for an answer to a question: a message without a method.
-    #[track_caller]
-    pub(crate) fn wait_answered(&self, what: &str) -> Received {
-        self.wait_received(what, |received| answers(received).first().cloned())
-    }
 }
 
 /// The answers to the server's own questions among what was received, without those to pings.

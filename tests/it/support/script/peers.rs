@@ -62,12 +62,6 @@ impl Script {
         self.lock().streams.len()
     }
 
-    /// Waits until that session has a stream.
-    #[track_caller]
-    pub(crate) fn wait_for_stream(&self, peer: &str) {
-        drop(self.stream_of(peer));
-    }
-
     /// The session is over: its streams end.
     pub(crate) fn forget_peer(&self, peer: &str) {
         let mut state = self.lock();
