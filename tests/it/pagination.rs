@@ -221,9 +221,7 @@ fn new_items_do_not_break_a_walk() {
         for name in ["aaa://{x}", "zzz://{x}"] {
             let n_told = client.told(&changed).len();
             upstream.change(key, name);
-            client.wait_for("word of the change", |_| {
-                (client.told(&changed).len() > n_told).then_some(())
-            });
+            client.wait_told_times(&changed, n_told + 1);
         }
         let rest = pages_from(&client, list, page.get("nextCursor")).concat();
         let mut walked = [first, rest].concat();

@@ -235,10 +235,7 @@ fn a_changed_list_is_announced_and_listed() {
             let uri_template = format!("later{door:?}://{{id}}");
             client
                 .call("change", &json!({ "kind": "resourceTemplates", "name": uri_template }));
-            client.wait_for("a second announcement", |_| {
-                let told = client.told("notifications/resources/list_changed");
-                (told.len() >= 2).then_some(())
-            });
+            client.wait_told_times("notifications/resources/list_changed", 2);
             assert!(templates(&client).contains(&uri_template), "{transport:?} {door:?}");
         }
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) mod behind;
 pub(crate) mod duplex;
+pub(crate) mod ears;
 pub(crate) mod events;
 pub(crate) mod gateway;
 pub(crate) mod http;
