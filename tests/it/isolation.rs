@@ -1,6 +1,7 @@
 //! Many clients on one upstream: each is asked and told what is its own, and upstream sessions
 //! are shared or a client's own as the design says.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Barrier};
 
 use serde_json::{Value, json};
@@ -44,39 +45,42 @@ fn check_own(client: &Duplex, name: &str) {
     client.wait_told("notifications/message");
 }
 
+/// What a client heard all in all is its own.
+fn check_heard(client: &Duplex, name: &str) {
+    let asked = client.questions();
+    assert_eq!(asked.len(), 4, "{name}: {asked:?}");
+    for question in &asked {
+        let is_own =
+            question.asks("roots/list") || question.text.contains(&format!("\"for {name}\""));
+        assert!(is_own, "{name} was asked {}", question.text);
+    }
+    let told = client.told("notifications/message");
+    assert_eq!(told, [json!({ "level": "emergency", "data": name })], "{name}");
+}
+
 fn run(transport: Transport) {
     let behind = Behind::start(transport);
     let mut server = behind.config();
     server["max_sessions"] = json!(N_CLIENTS + 2);
-    let gateway = Arc::new(Gateway::started(json!({ "mcp_servers": { "s": server } })));
+    let gateway = Gateway::started(json!({ "mcp_servers": { "s": server } }));
     let start = Arc::new(Barrier::new(N_CLIENTS));
     let threads: Vec<_> = (0..N_CLIENTS)
         .map(|n| {
-            let (gateway, start) = (gateway.clone(), start.clone());
+            let name = format!("client-{n:02}");
+            let client = Duplex::to(&gateway, DOORS[n % 2]).named(&name).open();
+            let start = start.clone();
             in_background(move || {
-                let name = format!("client-{n:02}");
-                let client = Duplex::to(&gateway, DOORS[n % 2]).named(&name).open();
                 start.wait();
                 check_own(&client, &name);
-                // Nobody ends before all have been asked.
-                start.wait();
-                let asked = client.questions();
-                assert_eq!(asked.len(), 4, "{name}: {asked:?}");
-                for question in &asked {
-                    let is_own = question.asks("roots/list")
-                        || question.text.contains(&format!("\"for {name}\""));
-                    assert!(is_own, "{name} was asked {}", question.text);
-                }
-                let told = client.told("notifications/message");
-                assert_eq!(told, [json!({ "level": "emergency", "data": name })], "{name}");
-                peer(&client)
+                (client, name)
             })
         })
         .collect();
-    let mut peers: Vec<String> =
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect();
-    peers.sort();
-    peers.dedup();
+    // Nobody ends before all have been asked.
+    let ended: Vec<_> = threads.into_iter().map(std::thread::JoinHandle::join).collect();
+    let clients: Vec<(Duplex, String)> = ended.into_iter().map(Result::unwrap).collect();
+    clients.iter().for_each(|(client, name)| check_heard(client, name));
+    let peers: BTreeSet<String> = clients.iter().map(|(client, _)| peer(client)).collect();
     assert_eq!(peers.len(), N_CLIENTS, "each client has an upstream session of its own");
 }
 

@@ -171,7 +171,10 @@ fn what_cannot_be_subscribed_to_is_refused() {
         |upstream: &HttpUpstream| json!({ "url": upstream.url(), "transport": "http" });
     let gateway = Gateway::started(json!({
         "mcp_servers": { "a": server(&a), "b": server(&b) },
-        "api_keys": [{ "name": "only-a", "key": "key-of-a-12", "servers": ["a"] }],
+        "api_keys": [
+            { "name": "all", "key": "key-of-all-1" },
+            { "name": "only-a", "key": "key-of-a-12", "servers": ["a"] },
+        ],
     }));
     let client = Duplex::to(&gateway, Door::Streamable).key("key-of-a-12").open();
     for uri in ["only://b", "b+only://b", "nobody://x"] {

@@ -1,10 +1,16 @@
 //! The support code proved without a gateway: the client with both directions open, directly
 //! before the scripted server.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::support::behind::{answers, of_method, params_of};
 use crate::support::duplex::{Door, Duplex, Say, Via, all_capabilities, answer_of};
+use crate::support::gateway::{Directory, scripted_child};
+use crate::support::mcp::request_message;
 use crate::support::script::{
     BLOB, BLOB_URI, FORM, ODD_CONTENTS, ODD_RESOURCE, ODD_URI, RELATED_TASK, RICH_PROMPT,
     RICH_PROMPT_RESULT, RICH_TEMPLATE, Script, TEXT_URI,
@@ -12,7 +18,6 @@ use crate::support::script::{
 use crate::support::stays_so;
 use crate::support::upstream_http::HttpUpstream;
 use crate::support::upstream_sse::SseUpstream;
-use std::time::Duration;
 
 /// Runs the same check over both transports.
 #[track_caller]
@@ -231,6 +236,44 @@ fn the_end_of_a_session_is_seen() {
     assert_eq!(upstream.n_streams(), 1);
     client.end();
     crate::support::wait_until("the session has ended", || upstream.n_ended() == 1);
+}
+
+#[test]
+fn a_child_writes_down_what_comes_and_asks_after_its_answer() {
+    let directory = Directory::new();
+    let journal = directory.path().join("journal");
+    let mut child = Command::new(scripted_child())
+        .args([&format!("--journal={}", journal.display()), "--label=me"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next =
+        || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    let mut say = |message: &Value| writeln!(stdin, "{message}").unwrap();
+    let call = |id: u64, tool: &str, arguments: Value| {
+        request_message(
+            &json!(id),
+            "tools/call",
+            &json!({ "name": tool, "arguments": arguments }),
+        )
+    };
+    say(&call(1, "ask_after", json!({ "method": "roots/list" })));
+    assert_eq!(next()["id"], 1);
+    let asked = next();
+    assert_eq!(asked["method"], "roots/list");
+    let answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": { "roots": [] } });
+    say(&answer);
+    say(&call(2, "whoami", json!({})));
+    let peer = next()["result"]["content"][0]["text"].clone();
+    assert_eq!(peer, child.id().to_string());
+    let journal = std::fs::read_to_string(journal).unwrap();
+    let expected = format!("{} {answer}", child.id());
+    assert_eq!(journal.lines().nth(1), Some(expected.as_str()));
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]

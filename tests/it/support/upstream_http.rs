@@ -116,7 +116,9 @@ impl HttpUpstream {
 
     /// Every session is unknown from now on, as after a restart.
     pub(crate) fn forget_sessions(&self) {
-        self.shell.sessions.lock().unwrap().clear();
+        for session in self.shell.sessions.lock().unwrap().drain() {
+            self.script.forget_peer(&session);
+        }
     }
 
     pub(crate) fn answer_with(&self, answers: Answers) {
