@@ -265,6 +265,11 @@ impl Front {
                 Some(outcome) => outcome,
                 None => return not_found(request.method),
             },
+            Some(Method::TasksList)
+                if self.pipeline.servers_with(scope, "tasks").is_empty() =>
+            {
+                return not_found(request.method);
+            }
             Some(Method::TasksList) => match cursor_of(request.params) {
                 // The list is given whole, so no cursor was ever given.
                 Ok(None) => self.tasks(scope, wish, &wait, &mut sink),
