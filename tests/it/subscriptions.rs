@@ -166,14 +166,16 @@ fn a_uri_that_two_servers_list_is_subscribed_by_its_offered_name() {
 #[test]
 fn what_cannot_be_subscribed_to_is_refused() {
     let (a, b) = (HttpUpstream::labelled("A"), HttpUpstream::labelled("B"));
+    let c = HttpUpstream::labelled("C");
     b.set_resources(&["only://b"]);
     let server =
         |upstream: &HttpUpstream| json!({ "url": upstream.url(), "transport": "http" });
     let gateway = Gateway::started(json!({
-        "mcp_servers": { "a": server(&a), "b": server(&b) },
+        "mcp_servers": { "a": server(&a), "b": server(&b), "c": server(&c) },
         "api_keys": [
             { "name": "all", "key": "key-of-all-1" },
-            { "name": "only-a", "key": "key-of-a-12", "servers": ["a"] },
+            // Two servers: one alone would be asked, because it may have what it does not list.
+            { "name": "not-b", "key": "key-of-a-12", "servers": ["a", "c"] },
         ],
     }));
     let client = Duplex::to(&gateway, Door::Streamable).key("key-of-a-12").open();
