@@ -233,3 +233,23 @@ fn one_session_with_other_capabilities_is_another_one() {
     rig.upstream.close_client("anna");
     eventually("both are ended", || world.ended(&rig) == 2);
 }
+
+#[test]
+fn a_child_that_ends_with_its_client_takes_its_calls_with_it() {
+    let [.., world] = worlds();
+    let rig = world.start();
+    let (asked, questions) = bounded::<Question>(1);
+    std::thread::scope(|scope| {
+        let call = || {
+            let mut sink = Sink::asked(move |question| asked.send(question).unwrap());
+            rig.call_tool("ask", Some(&client("anna")), &wait(9000), &mut sink)
+        };
+        let call = scope.spawn(call);
+        let question = questions.recv_timeout(PATIENCE).unwrap();
+        rig.upstream.close_client("anna");
+        let outcome = call.join().unwrap();
+        assert!(matches!(outcome, Err(CallError::UpstreamFailed { .. })), "{outcome:?}");
+        drop(question);
+    });
+    eventually("it is gone", || world.ended(&rig) == 1);
+}

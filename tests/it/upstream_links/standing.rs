@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use crossbeam_channel::{Sender, bounded};
 use trunkline::config::HttpKind;
 use trunkline::limits::Limits;
-use trunkline::protocol::call::{Kind, Outcome};
+use trunkline::protocol::call::{Kind, Notice, Outcome};
 use trunkline::protocol::raw::RawObject;
 
 use super::rig::*;
@@ -130,6 +130,19 @@ fn what_is_not_declared_is_not_asked_for() {
     assert_eq!(lists.len(), 4);
     assert!(lists.iter().all(|(kind, items)| items.is_empty() == (*kind != Kind::Tool)));
     assert_eq!(server.count("prompts/list") + server.count("resources/list"), 0);
+}
+
+#[test]
+fn what_is_said_while_a_list_is_read_is_not_lost() {
+    const LOG: &str = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{}}"#;
+    let full = full(|seen| {
+        let events = || [LOG.to_owned(), seen.result(r#"{"resources":[]}"#)];
+        (seen.rpc() == "resources/list").then(|| Reply::events(&events()))
+    });
+    let rig = full.rig();
+    rig.lists();
+    let heard = rig.unasked.notices.lock().unwrap();
+    assert!(matches!(heard[..], [(None, Notice::Log(_))]), "{heard:?}");
 }
 
 #[test]
