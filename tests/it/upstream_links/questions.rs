@@ -108,6 +108,20 @@ fn a_call_whose_question_stays_open_ends_at_its_deadline() {
     }
 }
 
+#[test]
+fn a_question_between_calls_is_unasked_for() {
+    let [_, older, child] = worlds();
+    for world in [older, child] {
+        let rig = world.start();
+        text(rig.call_through(&client("anna"), "late"));
+        eventually("it is heard", || !rig.unasked.questions.lock().unwrap().is_empty());
+        let (session, question) = rig.unasked.questions.lock().unwrap().pop().unwrap();
+        assert_eq!(&*session, "anna");
+        question.reply.send(Ok(answer("unasked")));
+        eventually("it is answered", || world.was_told(&rig, "unasked"));
+    }
+}
+
 /// What was said, in a word each.
 fn words<'a>(notices: impl IntoIterator<Item = &'a Notice>) -> Vec<&'a str> {
     let word = |notice: &'a Notice| match notice {

@@ -1,7 +1,8 @@
 //! One server over each transport, that keeps sessions apart and asks its clients questions.
 //!
 //! Its tools: `plain` answers; `ask` and `ask_twice` answer with what they were answered; `log`
-//! says something of every kind before it answers; `die` answers and ends the session.
+//! says something of every kind before it answers; `late` asks after it has answered, where a
+//! stream is shared; `die` answers and ends the session.
 //! Every answer tells how the session was opened.
 
 use std::collections::HashMap;
@@ -221,6 +222,9 @@ fn older() -> World {
                     };
                     let result = state.play(&seen, &session, &mut speak);
                     speak(&seen.result(&result));
+                    if seen.tool() == "late" {
+                        speak(QUESTION);
+                    }
                     if seen.tool() == "die" {
                         let stream = state.with(&session, |it| it.stream.take()).unwrap();
                         stream.shutdown(std::net::Shutdown::Both).unwrap();
@@ -250,6 +254,7 @@ while read -r line; do
       result "{\"init\":$init,\"answers\":[$one,$two]}";;
     *'"name":"log"'*) echo "$LOG"; echo "$UPDATED"; echo "$OTHER"; echo "$WITHDRAWN"
       result "{\"init\":$init}";;
+    *'"name":"late"'*) result "{}"; echo "$QUESTION";;
     *'"name":"die"'*) result "{\"init\":$init}"; exit 4;;
     *'"tools/call"'*) result "{\"init\":$init}";;
     *) echo "$line" >&2;;
