@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::protocol::call::Kind;
 use crate::protocol::server_name::ServerName;
 use crate::wait::Interrupted;
 
@@ -74,8 +75,10 @@ impl fmt::Display for Stage {
 pub enum CallError {
     /// The request itself is wrong; the text says what.
     Invalid(String),
-    /// No tool of that name for this caller.
-    UnknownTool {
+    /// Nothing of that name or URI for this caller.
+    Unknown {
+        /// What was asked for.
+        kind: Kind,
         /// As it was asked for.
         name: String,
         /// Offered names that are close to it.
@@ -89,7 +92,9 @@ pub enum CallError {
         near: Vec<String>,
     },
     /// A bare name that several servers have.
-    AmbiguousTool {
+    Ambiguous {
+        /// What was asked for.
+        kind: Kind,
         /// As it was asked for.
         name: String,
         /// The offered names to choose from.
@@ -134,9 +139,9 @@ impl CallError {
     pub fn side(&self) -> Side {
         match self {
             Self::Invalid(_)
-            | Self::UnknownTool { .. }
+            | Self::Unknown { .. }
             | Self::UnknownServer { .. }
-            | Self::AmbiguousTool { .. }
+            | Self::Ambiguous { .. }
             | Self::RateLimited { .. }
             | Self::Cancelled => Side::Downstream,
             Self::UpstreamFailed { .. } | Self::UpstreamTimeout { .. } => Side::Upstream,
@@ -151,9 +156,9 @@ impl CallError {
                 Some(server)
             }
             Self::Invalid(_)
-            | Self::UnknownTool { .. }
+            | Self::Unknown { .. }
             | Self::UnknownServer { .. }
-            | Self::AmbiguousTool { .. }
+            | Self::Ambiguous { .. }
             | Self::RateLimited { .. }
             | Self::Overloaded { .. }
             | Self::ShuttingDown
@@ -174,6 +179,15 @@ impl CallError {
     }
 }
 
+fn word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Tool => "tool",
+        Kind::Prompt => "prompt",
+        Kind::Resource => "resource",
+        Kind::Template => "resource template",
+    }
+}
+
 fn list(f: &mut fmt::Formatter<'_>, before: &str, names: &[String]) -> fmt::Result {
     if names.is_empty() { Ok(()) } else { write!(f, "{before}{}.", names.join(", ")) }
 }
@@ -182,16 +196,16 @@ impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Invalid(what) => f.write_str(what),
-            Self::UnknownTool { name, near } => {
-                write!(f, "There is no tool {name:?}.")?;
+            Self::Unknown { kind, name, near } => {
+                write!(f, "There is no {} {name:?}.", word(*kind))?;
                 list(f, " Close to it: ", near)
             }
             Self::UnknownServer { name, near } => {
                 write!(f, "There is no server {name:?}.")?;
                 list(f, " Close to it: ", near)
             }
-            Self::AmbiguousTool { name, candidates } => {
-                write!(f, "Several servers have a tool {name:?}.")?;
+            Self::Ambiguous { kind, name, candidates } => {
+                write!(f, "Several servers have a {} {name:?}.", word(*kind))?;
                 list(f, " Use one of: ", candidates)
             }
             Self::RateLimited { retry_after } => {

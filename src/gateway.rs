@@ -1,11 +1,13 @@
 //! Puts the parts together, and takes them apart in order.
 
+use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::access::authenticate::KnownKey;
 use crate::access::glob::Globs;
@@ -17,15 +19,24 @@ use crate::config::{ApiKey, Config, Listen};
 use crate::downstream::Front;
 use crate::downstream::event_stream::Streams;
 use crate::http::{self, Running, Server};
-use crate::limits::CATALOGUE_INBOX_CHANGES_MAX;
-use crate::pipeline::Pipeline;
+use crate::limits::{
+    CATALOGUE_INBOX_CHANGES_MAX, CONTROL_TIMEOUT, ENDED_SESSION_GRACE,
+    ENDED_SESSIONS_QUEUE_MAX, Limits, SESSION_SWEEP_INTERVAL,
+};
+use crate::pipeline::{Pipeline, Told};
 use crate::protocol::call::{Kind, Notice, Question};
 use crate::protocol::jsonrpc::notification;
+use crate::protocol::log_level::LogLevel;
+use crate::protocol::method::{Method, notification as names};
+use crate::protocol::raw::Raw;
+use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
-use crate::protocol::sse;
-use crate::session::{self, Sessions, SessionsConfig};
+use crate::session::{
+    self, Audience, Ended, EventLogBounds, EventLogs, Sessions, SessionsConfig,
+};
 use crate::thread::{self, StopReason};
 use crate::upstream::{Event, Unasked, Upstreams};
+use crate::wait::Wait;
 
 /// How long the first clients are kept waiting for upstreams that have not answered yet, so
 /// that the first lists are whole where that is possible. Their connections wait in the
@@ -42,7 +53,7 @@ const INTERRUPTED_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Gateway {
     /// 1. Accept no more; the connections end. Their handler holds clones of what follows.
-    running: Running,
+    running: Arc<Running>,
     front: Arc<Front>,
     /// 2. End what the upstreams hold: sessions, children, threads. That ends the events too.
     upstreams: Arc<Upstreams>,
@@ -52,8 +63,10 @@ pub struct Gateway {
     streams: Streams,
     _streams_thread: thread::Joined,
     /// 5. The last handle of the session thread, and the thread.
-    _sessions: Sessions,
+    sessions: Sessions,
     _session_thread: thread::Joined,
+    /// 6. What removes the traces of ended sessions, once none can end any more.
+    _tidying: thread::Joined,
     drain: Duration,
     stopped: Receiver<StopReason>,
 }
@@ -71,7 +84,9 @@ impl Gateway {
     ) -> io::Result<Gateway> {
         let limits = Arc::new(config.limits.clone());
         let server = Server::bind(&listen(&config.listen), limits.clone())?;
-        let (sessions, session_thread) = start_sessions(&config, &stop)?;
+        let key = session_key(&config)?;
+        let (left, ended) = bounded(ENDED_SESSIONS_QUEUE_MAX);
+        let (sessions, session_thread) = start_sessions(&config, key, left, &stop)?;
         let (streams, streams_thread) = Streams::start(limits.clone(), stop.clone())?;
         let shared = catalogue::Shared::default();
         let (events, changes) = bounded(CATALOGUE_INBOX_CHANGES_MAX);
@@ -81,24 +96,31 @@ impl Gateway {
             config.upstreams.clone(),
             limits.clone(),
             events,
-            Arc::new(Nobody),
+            Arc::new(ToSessions(sessions.clone())),
         )?);
         await_first_contact(&shared, &stopped);
         let address = server.local_addr_text();
-        let pipeline = pipeline(&config, shared, upstreams.clone());
+        let pipeline = Arc::new(pipeline(&config, shared, upstreams.clone()));
+        let mine = pipeline.clone();
+        let tidying = thread::spawn("tidy", move || tidy(&ended, &mine))?;
         let front = Arc::new(Front {
             origins: origins(&config),
             keys: config.api_keys.iter().map(known_key).collect(),
             anonymous: Arc::new(Principal { name: None, policy: Policy::default() }),
             transports: config.transports,
-            pipeline: Arc::new(pipeline),
+            pipeline,
+            cursors: Sealer::new(&key, "cursor"),
             sessions: sessions.clone(),
             streams: streams.clone(),
+            event_logs: event_logs(&limits),
             limits: limits.clone(),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
+            engine: OnceLock::new(),
         });
-        let running = server.start(front.clone(), stop)?;
+        let running = Arc::new(server.start(front.clone(), stop)?);
+        // Weak, because the engine holds its handler.
+        front.engine.get_or_init(|| Arc::downgrade(&running));
         let scheme = if address.starts_with("unix:") { "" } else { "http://" };
         log::info!("listening on {scheme}{address}");
         Ok(Gateway {
@@ -108,8 +130,9 @@ impl Gateway {
             _catalogue: catalogue,
             streams,
             _streams_thread: streams_thread,
-            _sessions: sessions,
+            sessions,
             _session_thread: session_thread,
+            _tidying: tidying,
             drain: limits.drain,
             stopped,
         })
@@ -147,6 +170,9 @@ impl Gateway {
         self.running.drain(Instant::now() + patience());
         // Answers that go out on streams are queued by now.
         self.streams.close_all(None, Instant::now() + patience());
+        // By word, and not by letting handles go: a handler that will not end holds some.
+        self.upstreams.stop();
+        self.sessions.stop();
         drop(self);
         drop(second);
     }
@@ -181,11 +207,85 @@ impl SecondSignal {
     }
 }
 
-struct Nobody;
+/// What upstreams say outside of calls goes to the sessions that should hear it.
+struct ToSessions(Sessions);
 
-impl Unasked for Nobody {
-    fn notice(&self, _: &ServerName, _: Option<&Arc<str>>, _: Notice) {}
-    fn ask(&self, _: &ServerName, _: &Arc<str>, _: Question) {}
+impl Unasked for ToSessions {
+    fn notice(&self, server: &ServerName, client: Option<&Arc<str>>, notice: Notice) {
+        let to = client.map_or_else(
+            || Audience::Hearing(server.clone()),
+            |client| Audience::One(client.clone()),
+        );
+        let told = match notice {
+            Notice::Log(params) => {
+                let level = LogLevel::of_message(params.get());
+                let message = notification(names::MESSAGE, Some(params.get()));
+                match client {
+                    Some(client) if !self.0.wants_log(client, level) => Ok(()),
+                    Some(_) => self.0.notify(to, message),
+                    None => self.0.notify(Audience::Logging(server.clone(), level), message),
+                }
+            }
+            Notice::ResourceUpdated(params) => match client {
+                Some(_) => {
+                    let message = notification(names::RESOURCES_UPDATED, Some(params.get()));
+                    self.0.notify(to, message)
+                }
+                None => self.0.updated(server.clone(), params),
+            },
+            Notice::Withdrawn(id) => {
+                if let Some(client) = client {
+                    self.0.withdraw_unasked(client, id);
+                }
+                Ok(())
+            }
+            Notice::Other { method, params } => {
+                let params = params.map(|params| Pipeline::own_notice(server, &params));
+                self.0.notify(to, notification(&method, params.as_ref().map(Raw::get)))
+            }
+            // Of a call that has ended.
+            Notice::Progress(_) => Ok(()),
+        };
+        if told.is_err() {
+            log::warn!(target: "sessions", "a message of {server} could not be told");
+        }
+    }
+
+    fn ask(&self, _: &ServerName, client: &Arc<str>, question: Question) {
+        self.0.ask_unasked(client, question);
+    }
+}
+
+/// Removes what ended sessions have left at upstreams, until the session thread has ended. A
+/// little later each: what their end has made to be said goes out first.
+fn tidy(left: &Receiver<Ended>, pipeline: &Pipeline) {
+    let mut waiting: VecDeque<(Instant, Ended)> = VecDeque::new();
+    loop {
+        let now = Instant::now();
+        let due = waiting.front().map(|(at, _)| at.saturating_duration_since(now));
+        match left.recv_timeout(due.unwrap_or(SESSION_SWEEP_INTERVAL)) {
+            Ok(ended) => waiting.push_back((Instant::now() + ENDED_SESSION_GRACE, ended)),
+            Err(RecvTimeoutError::Timeout) => (),
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        while let Some((at, _)) = waiting.front()
+            && (*at <= Instant::now() || waiting.len() > ENDED_SESSIONS_QUEUE_MAX)
+            && let Some((_, ended)) = waiting.pop_front()
+        {
+            remove_traces(&ended, pipeline);
+        }
+    }
+}
+
+fn remove_traces(ended: &Ended, pipeline: &Pipeline) {
+    for (server, uri) in &ended.subscriptions {
+        let Ok(wait) = Wait::plain(CONTROL_TIMEOUT) else { continue };
+        let method = Method::ResourcesUnsubscribe;
+        if let Err(error) = pipeline.subscription(server, uri, method, &wait) {
+            log::debug!(target: "sessions", "a subscription could not be taken back: {error}");
+        }
+    }
+    pipeline.close_client(&ended.session);
 }
 
 fn listen(listen: &Listen) -> http::Listen {
@@ -195,17 +295,39 @@ fn listen(listen: &Listen) -> http::Listen {
     }
 }
 
+/// The key that session ids and cursors are made with.
+fn session_key(config: &Config) -> io::Result<[u8; 32]> {
+    if let Some(key) = config.session_key {
+        return Ok(key);
+    }
+    let mut key = [0; 32];
+    SystemRandom::new()
+        .fill(&mut key)
+        .map_err(|_| io::Error::other("the system gives no randomness"))?;
+    Ok(key)
+}
+
 fn start_sessions(
     config: &Config,
+    key: [u8; 32],
+    left: Sender<Ended>,
     stop: &Sender<StopReason>,
 ) -> io::Result<(Sessions, thread::Joined)> {
     let sessions = SessionsConfig {
-        key: config.session_key,
+        key,
         sessions: config.limits.sessions,
         sessions_per_key: config.limits.sessions_per_key,
         idle: config.limits.session_idle,
+        parked: config.limits.parked,
+        left,
     };
     session::start(sessions, stop.clone())
+}
+
+fn event_logs(limits: &Limits) -> EventLogs {
+    let bounds =
+        EventLogBounds { events: limits.event_log_events, bytes: limits.event_log_bytes };
+    EventLogs::new(bounds)
 }
 
 fn start_catalogue(
@@ -216,8 +338,8 @@ fn start_catalogue(
     stop: &Sender<StopReason>,
 ) -> io::Result<thread::Joined> {
     let tell = move |server: &ServerName, kind: Kind| {
-        let event = sse::event("", &notification(kind.changed(), None));
-        if sessions.notify(server.clone(), Arc::from(event.into_bytes())).is_err() {
+        let message = notification(kind.changed(), None);
+        if sessions.notify(Audience::Hearing(server.clone()), message).is_err() {
             log::warn!(target: "catalogue", "a change of the list could not be told to sessions");
         }
     };
@@ -254,7 +376,8 @@ fn pipeline(config: &Config, shared: catalogue::Shared, upstreams: Arc<Upstreams
         .api_keys
         .iter()
         .filter_map(|key| Some((Arc::from(key.name.as_str()), key.calls_per_minute?)));
-    Pipeline::new(shared, upstreams, quotas, config.log.access)
+    let told = Told { calls: config.log.access, bodies: config.log.bodies };
+    Pipeline::new(shared, upstreams, quotas, told)
 }
 
 fn known_key(key: &ApiKey) -> KnownKey {
@@ -273,7 +396,7 @@ fn origins(config: &Config) -> Origins {
             if !address.ip().is_unspecified() {
                 hosts.push(address.to_string());
             }
-            address.ip().is_loopback()
+            config.listen.is_local()
         }
         Listen::Unix(_) => false,
     };

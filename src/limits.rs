@@ -34,12 +34,21 @@ pub struct Limits {
     pub sessions_per_key: usize,
     /// A session unused for so long ends.
     pub session_idle: Duration,
+    /// How long an upstream's request to a client may stay open.
+    pub parked: Duration,
+    /// Items of one page of a list.
+    pub page_items: usize,
     /// Long-lived SSE responses open at once. More get 503.
     pub streams: usize,
     /// Bytes that wait behind the event being written to one stream; its client is dropped past it.
     pub stream_queue_bytes: usize,
     /// Between two comment lines on a silent stream.
     pub heartbeat: Duration,
+    /// Events kept of one stream for a client that resumes it; the oldest go. 0 keeps none, and
+    /// events have no ids then.
+    pub event_log_events: usize,
+    /// Bytes of the events kept of one stream; the oldest go. A larger one is not kept.
+    pub event_log_bytes: usize,
     /// Bytes of one upstream result. More is a 502 naming this bound.
     pub upstream_result_bytes: usize,
     /// Bytes of one upstream SSE event, or of one line from a child.
@@ -68,9 +77,13 @@ impl Default for Limits {
             sessions: 10_000,
             sessions_per_key: 1000,
             session_idle: Duration::from_secs(1800),
+            parked: Duration::from_secs(300),
+            page_items: 1000,
             streams: 4096,
             stream_queue_bytes: 262_144,
             heartbeat: Duration::from_secs(15),
+            event_log_events: 256,
+            event_log_bytes: 1_048_576,
             upstream_result_bytes: 67_108_864,
             upstream_event_bytes: 67_108_864,
             upstream_tools: 20_000,
@@ -85,6 +98,9 @@ pub const THREAD_STACK_BYTES: usize =
     if cfg!(debug_assertions) { 1024 * 1024 } else { 128 * 1024 };
 /// Levels of nesting in one JSON text. Deeper is refused before it is parsed.
 pub const JSON_DEPTH_MAX: usize = 128;
+/// What a client says of itself in `initialize`: its capabilities, and its name, in bytes each.
+/// A session keeps the first.
+pub const INTRODUCTION_BYTES_MAX: usize = 16 * 1024;
 /// Messages in one JSON-RPC batch (2025-03-26 only).
 pub const BATCH_MESSAGES_MAX: usize = 64;
 /// Characters of an offered tool name; longer ones are cut and end in a hash.
@@ -99,8 +115,24 @@ pub const SESSION_SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 pub const SESSION_TOKEN_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Bytes of client capabilities that a session token carries; larger ones are not revivable.
 pub const SESSION_TOKEN_CAPABILITIES_BYTES_MAX: usize = 2048;
+/// The longest that any call may wait before its upstream's own times are known.
+pub const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(600);
+/// Resources that one session may be subscribed to.
+pub const SUBSCRIPTIONS_PER_SESSION_MAX: usize = 1024;
+/// From the end of a session to the end of what upstreams keep for it.
+pub const ENDED_SESSION_GRACE: Duration = Duration::from_millis(200);
+/// Sessions that have ended and whose traces at upstreams wait to be removed.
+pub const ENDED_SESSIONS_QUEUE_MAX: usize = 1024;
 /// Calls in flight in one session. More get an error.
 pub const SESSION_CALLS_MAX: usize = 256;
+/// Streams of one session that are remembered for resuming; the least likely to be missed go.
+pub const RESUMABLE_STREAMS_MAX: usize = 16;
+/// How long a stream whose response was sent can be resumed.
+pub const RESUMABLE_STREAM_LIFE: Duration = Duration::from_secs(300);
+/// Bytes of all events kept for resuming, over all sessions. Past it new events are not kept.
+pub const EVENT_LOGS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long a client whose connection broke is asked to wait before it resumes.
+pub const STREAM_RETRY: Duration = Duration::from_millis(1000);
 /// Changes waiting for the catalogue thread.
 pub const CATALOGUE_INBOX_CHANGES_MAX: usize = 1024;
 /// Pages of one upstream list that are walked; a longer one is cut there.
@@ -138,11 +170,9 @@ pub const SUBSCRIPTION_URI_BYTES_MAX: usize = 8192;
 pub const CONTROL_LANES_MAX: usize = 2;
 /// Input and output buffer of one upstream connection, in bytes each.
 pub const UPSTREAM_BUFFER_BYTES: usize = 16 * 1024;
-/// A kept connection idle for longer is looked at before it is used: the upstream may have
-/// closed it. Under load it is in use again sooner, and the look is saved.
-pub const UPSTREAM_PROBE_AFTER: Duration = Duration::from_millis(1);
-/// An upstream connection that was idle for so long is closed.
-pub const UPSTREAM_IDLE_MAX: Duration = Duration::from_secs(90);
+/// A kept connection idle for longer is not used again. Shorter than what common servers wait
+/// (5 s) before they close one, so that both do not happen at the same moment.
+pub const UPSTREAM_IDLE_MAX: Duration = Duration::from_secs(4);
 /// Bytes of a finished stream's end that are read so that its connection can be used again.
 pub const UPSTREAM_DRAIN_BYTES_MAX: usize = 64 * 1024;
 /// How long the next call on that connection waits for it; past it there is a new connection.
@@ -159,8 +189,6 @@ pub const CHILD_EXIT_SEEN: Duration = Duration::from_millis(500);
 pub const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(30);
 /// Names suggested for one that is unknown.
 pub const NEAR_NAMES_MAX: usize = 3;
-/// A client that goes is noticed within this time.
-pub const CLIENT_GONE_NOTICED: Duration = Duration::from_millis(250);
 /// The share of the pool, as 1/N, that is never held by calls which wait for an upstream.
 pub const POOL_RESERVE_DIVISOR: usize = 8;
 /// Bytes of the kernel's send buffer per client connection.

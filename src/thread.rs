@@ -92,16 +92,22 @@ impl Drop for TellOnDrop {
     }
 }
 
-/// Turns SIGTERM and SIGINT into reasons to stop, until the guard is dropped.
+/// Turns SIGTERM, SIGINT and SIGQUIT into reasons to stop, until the guard is dropped. SIGHUP,
+/// which would end the process and leave its children behind, is only told.
 ///
 /// # Errors
 /// The system refuses the handlers or the thread.
 pub fn watch_signals(stop: Sender<StopReason>) -> io::Result<SignalWatch> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])?;
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+    let watched = [SIGTERM, SIGINT, SIGQUIT, SIGHUP];
+    let mut signals = signal_hook::iterator::Signals::new(watched)?;
     let handle = signals.handle();
     let joined = spawn("signals", move || {
-        for _ in signals.forever() {
+        for signal in signals.forever() {
+            if signal == SIGHUP {
+                log::warn!("SIGHUP: this version reads its configuration at the start only");
+                continue;
+            }
             // A full queue holds reasons enough.
             stop.try_send(StopReason::Signal).ok();
         }

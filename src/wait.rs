@@ -69,12 +69,27 @@ pub enum Woken {
 /// A client's connection as far as a wait is concerned: a descriptor that reports the hang-up.
 pub type ClientWatch = Arc<dyn AsFd + Send + Sync>;
 
+/// Lets a wait's timeout run on, and start anew, when it is dropped. See [`Wait::hold`].
+#[derive(Debug)]
+pub struct Held(Arc<Wait>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut deadline = locked(&self.0.deadline);
+        deadline.held = deadline.held.saturating_sub(1);
+        drop(deadline);
+        self.0.progressed();
+    }
+}
+
 /// How long a call may take.
 #[derive(Debug, Clone, Copy)]
 struct Deadline {
     at: Instant,
     latest: Instant,
     timeout: Duration,
+    /// How many reasons there are for the timeout to stand still.
+    held: usize,
 }
 
 /// One call's wait. Shared between the call's thread and whoever may cancel it.
@@ -115,7 +130,7 @@ impl Wait {
             client,
             interrupted: Mutex::new(None),
             raised: AtomicBool::new(false),
-            deadline: Mutex::new(Deadline { at: now + timeout, latest, timeout }),
+            deadline: Mutex::new(Deadline { at: now + timeout, latest, timeout, held: 0 }),
         }))
     }
 
@@ -139,7 +154,19 @@ impl Wait {
     /// The call made progress: its timeout starts anew.
     pub fn progressed(&self) {
         let mut deadline = locked(&self.deadline);
-        deadline.at = (Instant::now() + deadline.timeout).min(deadline.latest);
+        if deadline.held == 0 {
+            deadline.at = (Instant::now() + deadline.timeout).min(deadline.latest);
+        }
+    }
+
+    /// Lets the timeout stand still while the client thinks, for `patience` at most: its time
+    /// does not run against the call's.
+    pub fn hold(self: &Arc<Wait>, patience: Duration) -> Held {
+        let mut deadline = locked(&self.deadline);
+        deadline.held += 1;
+        deadline.at = (Instant::now() + patience).min(deadline.latest);
+        drop(deadline);
+        Held(self.clone())
     }
 
     /// When the wait ends, as things stand.
@@ -279,6 +306,18 @@ mod tests {
                 .unwrap();
         drop(theirs);
         assert_eq!(wait.until(None, None), Err(Interrupted::ClientGone));
+    }
+
+    #[test]
+    fn a_held_timeout_stands_still_and_starts_anew() {
+        let (short, long) = (Duration::from_millis(30), Duration::from_secs(5));
+        let wait = Wait::new(short, long, None).unwrap();
+        let held = wait.hold(long);
+        assert!(wait.left() > Duration::from_secs(4));
+        wait.progressed();
+        assert!(wait.left() > Duration::from_secs(4));
+        drop(held);
+        assert!(wait.left() <= short);
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Many lists → one. Pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::name::{self, Unnamed};
-use super::{Catalogue, Server, Tool};
+use super::{Catalogue, Item, List, Server};
 use crate::access::glob::Globs;
 use crate::config::Naming;
+use crate::protocol::call::Kind;
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
 
@@ -21,27 +22,31 @@ pub struct Profile {
     pub tools: Globs,
 }
 
+/// Each item's own name and object, as read.
+pub type Named = Vec<(String, Raw)>;
+
 /// What a server has listed, and how it is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Listed {
     /// How the server is.
     pub server: Server,
-    /// Each tool's own name and object, as read.
-    pub tools: Vec<(String, Raw)>,
+    /// Its items.
+    pub lists: HashMap<Kind, Named>,
 }
 
-/// Takes the names out of a list of tool objects. What has no name, or one that stood before,
-/// is left out and counted.
-pub fn read_tools(tools: Vec<Raw>) -> (Vec<(String, Raw)>, usize) {
-    let mut seen = HashMap::with_capacity(tools.len());
+/// Takes the names out of a list of objects. What has no name, or one that stood before, is
+/// left out and counted.
+pub fn read_items(kind: Kind, objects: Vec<Raw>) -> (Named, usize) {
+    let mut seen = HashSet::with_capacity(objects.len());
     let mut left_out = 0;
-    let mut named = Vec::with_capacity(tools.len());
-    for tool in tools {
-        let own =
-            RawObject::parse(tool.get()).ok().and_then(|o| o.string("name").ok().flatten());
+    let mut named = Vec::with_capacity(objects.len());
+    for object in objects {
+        let own = RawObject::parse(object.get())
+            .ok()
+            .and_then(|fields| fields.string(kind.name_key()).ok().flatten());
         match own {
-            Some(own) if !own.is_empty() && seen.insert(own.clone(), ()).is_none() => {
-                named.push((own, tool));
+            Some(own) if !own.is_empty() && seen.insert(own.clone()) => {
+                named.push((own, object));
             }
             Some(_) | None => left_out += 1,
         }
@@ -51,59 +56,63 @@ pub fn read_tools(tools: Vec<Raw>) -> (Vec<(String, Raw)>, usize) {
 
 /// Merges the lists of `servers`, which are sorted by name.
 pub fn merge(naming: &Naming, servers: &[(Profile, Listed)]) -> Catalogue {
-    let prefixed = name::is_prefixed(naming, servers.len());
+    let list = |kind| List::new(items(naming, kind, servers));
+    Catalogue {
+        tools: list(Kind::Tool),
+        prompts: list(Kind::Prompt),
+        resources: list(Kind::Resource),
+        templates: list(Kind::Template),
+        servers: servers
+            .iter()
+            .map(|(profile, listed)| (profile.name.clone(), listed.server.clone()))
+            .collect(),
+    }
+}
+
+fn items(naming: &Naming, kind: Kind, servers: &[(Profile, Listed)]) -> Vec<Arc<Item>> {
     let mut unnamed = Vec::new();
     let mut objects = Vec::new();
     for (profile, listed) in servers {
-        for (own, object) in &listed.tools {
-            if profile.tools.admits(own) {
+        for (own, object) in listed.lists.get(&kind).into_iter().flatten() {
+            if kind != Kind::Tool || profile.tools.admits(own) {
                 let shown = profile.alias.as_deref().unwrap_or(profile.name.as_str());
                 unnamed.push(Unnamed { server: &profile.name, shown, own });
                 objects.push(object);
             }
         }
     }
-    let offered = name::offered(naming, prefixed, &unnamed);
-    let mut tools: Vec<Arc<Tool>> = unnamed
+    let offered = match kind {
+        Kind::Tool | Kind::Prompt => {
+            let prefixed = name::is_prefixed(naming, servers.len());
+            name::offered(naming, prefixed, &unnamed)
+        }
+        Kind::Resource | Kind::Template => name::offered_uris(&unnamed),
+    };
+    unnamed
         .iter()
         .zip(objects)
         .zip(offered)
-        .map(|((tool, object), offered)| {
-            Arc::new(Tool {
-                server: tool.server.clone(),
-                own: tool.own.to_owned(),
-                qualified: name::qualified(naming, tool.server, tool.own),
-                offered_object: renamed(object, tool.own, &offered),
+        .map(|((item, object), offered)| {
+            Arc::new(Item {
+                kind,
+                server: item.server.clone(),
+                own: item.own.to_owned(),
+                qualified: name::qualified(naming, item.server, item.own),
+                offered_object: renamed(kind, object, item.own, &offered),
                 own_object: object.clone(),
                 offered,
             })
         })
-        .collect();
-    tools.sort_by(|a, b| a.offered.cmp(&b.offered));
-    index(tools, servers)
+        .collect()
 }
 
-fn index(tools: Vec<Arc<Tool>>, servers: &[(Profile, Listed)]) -> Catalogue {
-    let mut by_offered = HashMap::with_capacity(tools.len());
-    let mut by_own: HashMap<String, Vec<Arc<Tool>>> = HashMap::with_capacity(tools.len());
-    for tool in &tools {
-        by_offered.insert(tool.offered.clone(), tool.clone());
-        by_own.entry(tool.own.clone()).or_default().push(tool.clone());
-    }
-    let servers: BTreeMap<ServerName, Server> = servers
-        .iter()
-        .map(|(profile, listed)| (profile.name.clone(), listed.server.clone()))
-        .collect();
-    Catalogue { tools, by_offered, by_own, servers }
-}
-
-fn renamed(object: &Raw, own: &str, offered: &str) -> Raw {
+fn renamed(kind: Kind, object: &Raw, own: &str, offered: &str) -> Raw {
     if own == offered {
         return object.clone();
     }
     match RawObject::parse(object.get()) {
         Ok(mut fields) => {
-            fields.set("name", string(offered));
+            fields.set(kind.name_key(), string(offered));
             Raw::from_valid(fields.to_text())
         }
         // It was read once, so it reads again.
@@ -127,10 +136,10 @@ mod tests {
             .iter()
             .map(|own| Raw::from_valid(format!(r#"{{"x":1,"name":"{own}","y":[2]}}"#)))
             .collect();
-        let (tools, left_out) = read_tools(objects);
+        let (tools, left_out) = read_items(Kind::Tool, objects);
         assert_eq!(left_out, 0);
         let server = Server { health: Health::Well, ..Server::default() };
-        (profile, Listed { server, tools })
+        (profile, Listed { server, lists: HashMap::from([(Kind::Tool, tools)]) })
     }
 
     fn two() -> Catalogue {
@@ -140,34 +149,40 @@ mod tests {
 
     #[test]
     fn the_list_is_sorted_and_only_the_name_changes() {
-        let names: Vec<_> = two().tools.iter().map(|tool| tool.offered.clone()).collect();
+        let names: Vec<_> =
+            two().items(Kind::Tool).iter().map(|tool| tool.offered.clone()).collect();
         assert_eq!(names, ["a-echo", "a-z", "b-echo"]);
-        assert_eq!(two().tools[1].offered_object.get(), r#"{"x":1,"name":"a-z","y":[2]}"#);
+        assert_eq!(
+            two().items(Kind::Tool)[1].offered_object.get(),
+            r#"{"x":1,"name":"a-z","y":[2]}"#
+        );
     }
 
     #[test]
     fn a_bare_name_serves_where_one_server_has_it() {
-        let all = |_: &Tool| true;
+        let all = |_: &Item| true;
         assert!(
-            matches!(two().resolve("a-echo", all), Resolution::Found(t) if t.own == "echo")
+            matches!(two().resolve(Kind::Tool, "a-echo", all), Resolution::Found(t) if t.own == "echo")
         );
-        assert!(matches!(two().resolve("z", all), Resolution::Found(t) if t.offered == "a-z"));
+        assert!(
+            matches!(two().resolve(Kind::Tool, "z", all), Resolution::Found(t) if t.offered == "a-z")
+        );
         assert!(matches!(
-            two().resolve("echo", all),
+            two().resolve(Kind::Tool, "echo", all),
             Resolution::Ambiguous(names) if names == ["a-echo", "b-echo"]
         ));
-        let only_b = |tool: &Tool| tool.server.as_str() == "b";
+        let only_b = |tool: &Item| tool.server.as_str() == "b";
         assert!(
-            matches!(two().resolve("echo", only_b), Resolution::Found(t) if t.offered == "b-echo")
+            matches!(two().resolve(Kind::Tool, "echo", only_b), Resolution::Found(t) if t.offered == "b-echo")
         );
-        assert!(matches!(two().resolve("a-echo", only_b), Resolution::Unknown(_)));
+        assert!(matches!(two().resolve(Kind::Tool, "a-echo", only_b), Resolution::Unknown(_)));
     }
 
     #[test]
     fn what_has_no_name_or_one_that_stood_before_is_left_out() {
         let raw = |text: &str| Raw::from_valid(text.to_owned());
         let list = vec![raw(r#"{"name":"a"}"#), raw("{}"), raw("7"), raw(r#"{"name":"a"}"#)];
-        let (tools, left_out) = read_tools(list);
+        let (tools, left_out) = read_items(Kind::Tool, list);
         assert_eq!((tools.len(), left_out), (1, 3));
     }
 }

@@ -4,29 +4,34 @@
 pub mod merge;
 pub mod name;
 pub mod refresher;
+pub mod template;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::error::Stage;
 use crate::limits::NEAR_NAMES_MAX;
+use crate::protocol::call::Kind;
+use crate::protocol::legacy::Initialized;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 
-/// One tool of one server.
+/// One thing that one server offers.
 #[derive(Debug)]
-pub struct Tool {
+pub struct Item {
+    /// What it is.
+    pub kind: Kind,
     /// Whose it is.
     pub server: ServerName,
-    /// What the server calls it.
+    /// What the server calls it: a name or a URI.
     pub own: String,
     /// What clients call it.
     pub offered: String,
     /// What policies call it.
     pub qualified: String,
-    /// The tool's object under its offered name.
+    /// Its object under its offered name.
     pub offered_object: Raw,
-    /// The tool's object as its server wrote it.
+    /// Its object as its server wrote it.
     pub own_object: Raw,
 }
 
@@ -53,9 +58,11 @@ pub struct Server {
     pub health: Health,
     /// Whether it has ever answered.
     pub has_answered: bool,
-    /// What it said of how to use it.
-    pub instructions: Option<String>,
-    /// Tools of it that are not offered: over the bound, without a name, or named twice.
+    /// What its offered names begin with, where they are prefixed.
+    pub prefix: String,
+    /// What it said of itself when it answered last.
+    pub initialized: Option<Arc<Initialized>>,
+    /// Items of it that are not offered: over the bound, without a name, or named twice.
     pub left_out: usize,
 }
 
@@ -64,19 +71,40 @@ impl Default for Server {
         Server {
             health: Health::Connecting,
             has_answered: false,
-            instructions: None,
+            prefix: String::new(),
+            initialized: None,
             left_out: 0,
         }
+    }
+}
+
+/// The items of one kind.
+#[derive(Debug, Default)]
+struct List {
+    items: Vec<Arc<Item>>,
+    by_offered: HashMap<String, Arc<Item>>,
+    by_own: HashMap<String, Vec<Arc<Item>>>,
+}
+
+impl List {
+    fn new(mut items: Vec<Arc<Item>>) -> List {
+        items.sort_by(|a, b| a.offered.cmp(&b.offered));
+        let mut list = List::default();
+        for item in &items {
+            list.by_offered.insert(item.offered.clone(), item.clone());
+            list.by_own.entry(item.own.clone()).or_default().push(item.clone());
+        }
+        List { items, ..list }
     }
 }
 
 /// The snapshot.
 #[derive(Debug, Default)]
 pub struct Catalogue {
-    /// All tools, sorted by offered name.
-    pub tools: Vec<Arc<Tool>>,
-    by_offered: HashMap<String, Arc<Tool>>,
-    by_own: HashMap<String, Vec<Arc<Tool>>>,
+    tools: List,
+    prompts: List,
+    resources: List,
+    templates: List,
     /// All servers.
     pub servers: BTreeMap<ServerName, Server>,
 }
@@ -84,28 +112,43 @@ pub struct Catalogue {
 /// What a name leads to.
 #[derive(Debug)]
 pub enum Resolution {
-    /// One tool.
-    Found(Arc<Tool>),
-    /// Several tools have this bare name; their offered names.
+    /// One item.
+    Found(Arc<Item>),
+    /// Several items have this bare name; their offered names.
     Ambiguous(Vec<String>),
     /// None; offered names that are close to it.
     Unknown(Vec<String>),
 }
 
 impl Catalogue {
-    /// The tool that `asked` means among those that `sees` admits: an offered name first, then
-    /// a bare one that only one server has. A look-up, never a split.
-    pub fn resolve(&self, asked: &str, sees: impl Fn(&Tool) -> bool) -> Resolution {
-        if let Some(tool) = self.by_offered.get(asked).filter(|tool| sees(tool)) {
-            return Resolution::Found(tool.clone());
+    fn list(&self, kind: Kind) -> &List {
+        match kind {
+            Kind::Tool => &self.tools,
+            Kind::Prompt => &self.prompts,
+            Kind::Resource => &self.resources,
+            Kind::Template => &self.templates,
         }
-        let bare: Vec<&Arc<Tool>> =
-            self.by_own.get(asked).into_iter().flatten().filter(|tool| sees(tool)).collect();
+    }
+
+    /// All items of a kind, sorted by offered name.
+    pub fn items(&self, kind: Kind) -> &[Arc<Item>] {
+        &self.list(kind).items
+    }
+
+    /// The item that `asked` means among those that `sees` admits: an offered name first, then
+    /// a bare one that only one server has. A look-up, never a split.
+    pub fn resolve(&self, kind: Kind, asked: &str, sees: impl Fn(&Item) -> bool) -> Resolution {
+        let list = self.list(kind);
+        if let Some(item) = list.by_offered.get(asked).filter(|item| sees(item)) {
+            return Resolution::Found(item.clone());
+        }
+        let bare: Vec<&Arc<Item>> =
+            list.by_own.get(asked).into_iter().flatten().filter(|item| sees(item)).collect();
         match bare.as_slice() {
             [one] => Resolution::Found((*one).clone()),
             [] => {
-                let visible = self.tools.iter().filter(|tool| sees(tool));
-                let names = visible.map(|tool| tool.offered.as_str());
+                let visible = list.items.iter().filter(|item| sees(item));
+                let names = visible.map(|item| item.offered.as_str());
                 Resolution::Unknown(name::near(asked, names, NEAR_NAMES_MAX))
             }
             several => {
@@ -114,18 +157,20 @@ impl Catalogue {
         }
     }
 
-    /// The tool that one server calls `own`, if `sees` admits it.
+    /// The item that one server calls `own`, if `sees` admits it.
     pub fn resolve_own(
         &self,
+        kind: Kind,
         server: &ServerName,
         own: &str,
-        sees: impl Fn(&Tool) -> bool,
+        sees: impl Fn(&Item) -> bool,
     ) -> Resolution {
-        let of_server = |tool: &&Arc<Tool>| tool.server == *server && sees(tool);
-        match self.by_own.get(own).into_iter().flatten().find(of_server) {
-            Some(tool) => Resolution::Found(tool.clone()),
+        let list = self.list(kind);
+        let of_server = |item: &&Arc<Item>| item.server == *server && sees(item);
+        match list.by_own.get(own).into_iter().flatten().find(of_server) {
+            Some(item) => Resolution::Found(item.clone()),
             None => {
-                let names = self.tools.iter().filter(of_server).map(|tool| tool.own.as_str());
+                let names = list.items.iter().filter(of_server).map(|item| item.own.as_str());
                 Resolution::Unknown(name::near(own, names, NEAR_NAMES_MAX))
             }
         }

@@ -57,6 +57,36 @@ pub fn offered(naming: &Naming, prefixed: bool, tools: &[Unnamed<'_>]) -> Vec<St
     names
 }
 
+/// The offered URIs, in the order of `items`: unchanged, but where several servers have the
+/// same one each carries its server's NAME.
+pub fn offered_uris(items: &[Unnamed<'_>]) -> Vec<String> {
+    let mut n_servers: HashMap<&str, usize> = HashMap::with_capacity(items.len());
+    for item in items {
+        *n_servers.entry(item.own).or_default() += 1;
+    }
+    let clashes = |own: &str| n_servers.get(own).is_some_and(|n| *n > 1);
+    items
+        .iter()
+        .map(|item| {
+            if clashes(item.own) {
+                of_server(item.server, item.own)
+            } else {
+                item.own.to_owned()
+            }
+        })
+        .collect()
+}
+
+/// A URI, or the id of a task, that says whose it is.
+pub fn of_server(server: &ServerName, own: &str) -> String {
+    format!("{server}+{own}")
+}
+
+/// Takes [`of_server`] apart. A NAME holds no `+`.
+pub fn split_server(text: &str) -> Option<(&str, &str)> {
+    text.split_once('+')
+}
+
 /// The beginning of `whole`, `_` and 8 characters of a hash over the server's NAME and the
 /// tool's own name, which together are unique.
 fn with_hash(whole: &str, tool: &Unnamed<'_>) -> String {

@@ -2,6 +2,7 @@
 //! upstream: what supervisors have read comes as events.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
 
@@ -47,7 +48,10 @@ impl Refresher {
                     alias: upstream.alias.clone(),
                     tools: Globs::new(upstream.tools.as_deref().unwrap_or_default()),
                 };
-                let listed = Listed { server: Server::default(), tools: Vec::new() };
+                let shown = upstream.alias.as_deref().unwrap_or(upstream.name.as_str());
+                let prefix = format!("{shown}{}", naming.separator);
+                let server = Server { prefix, ..Server::default() };
+                let listed = Listed { server, ..Listed::default() };
                 (upstream.name.clone(), (profile, listed))
             })
             .collect();
@@ -59,36 +63,46 @@ impl Refresher {
     /// Runs until every sender of events is gone.
     pub fn run(mut self, events: &Receiver<Event>) {
         while let Ok(event) = events.recv() {
-            let notice = self.apply(event);
+            let changed = self.apply(event);
             self.publish();
-            if let Some((server, kind)) = notice {
-                (self.tell)(&server, kind);
+            if let Some((server, kinds)) = changed {
+                for kind in kinds {
+                    (self.tell)(&server, kind);
+                }
             }
         }
     }
 
-    fn apply(&mut self, event: Event) -> Option<(ServerName, Kind)> {
+    fn apply(&mut self, event: Event) -> Option<(ServerName, Vec<Kind>)> {
         match event {
             Event::Ready { server, initialized } => {
                 let (_, listed) = self.servers.get_mut(&server)?;
-                listed.server.instructions = initialized.instructions;
+                listed.server.initialized = Some(Arc::new(initialized));
                 None
             }
             Event::Lists { server, lists, left_out } => {
-                let tools = lists.into_iter().find(|(kind, _)| *kind == Kind::Tool)?.1;
                 let (_, listed) = self.servers.get_mut(&server)?;
-                let (tools, unnamed) = merge::read_tools(tools);
+                let mut unnamed = 0;
+                let mut kinds = Vec::new();
+                for (kind, objects) in lists {
+                    let (named, n) = merge::read_items(kind, objects);
+                    unnamed += n;
+                    listed.lists.insert(kind, named);
+                    // Resources and templates are told of by one notification.
+                    if !kinds.iter().any(|told: &Kind| told.changed() == kind.changed()) {
+                        kinds.push(kind);
+                    }
+                }
                 if unnamed > 0 {
                     log::warn!(
                         target: "catalogue",
-                        "{server}: {unnamed} listed tools have no name, or one that stood before"
+                        "{server}: {unnamed} listed items have no name, or one that stood before"
                     );
                 }
-                listed.tools = tools;
                 listed.server.left_out = left_out + unnamed;
                 listed.server.health = Health::Well;
                 listed.server.has_answered = true;
-                Some((server, Kind::Tool))
+                Some((server, kinds))
             }
             Event::Failed { server, failure } => {
                 let (_, listed) = self.servers.get_mut(&server)?;

@@ -1,5 +1,6 @@
 //! What operators ask: /healthz, /readyz, /status; and what a browser asks first.
 
+use std::sync::Weak;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -11,6 +12,7 @@ use crate::access::policy::Scope;
 use crate::error::CallError;
 use crate::http::{Head, Responder};
 use crate::pipeline::{ServerStatus, State};
+use crate::protocol::call::Kind;
 use crate::protocol::revision::Era;
 use crate::protocol::server_name::ServerName;
 
@@ -55,10 +57,9 @@ impl Front {
     pub(super) fn status(&self, scope: &Scope, responder: Responder) {
         let upstreams: Vec<Value> = self.pipeline.status(scope).iter().map(server).collect();
         let sessions = self.sessions.counts();
-        let limits = &self.limits;
         let status = json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "uptime_ms": u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "uptime_ms": ms(self.started.elapsed()),
             "stopping": self.is_stopping(),
             "upstreams": upstreams,
             "sessions": {
@@ -66,17 +67,23 @@ impl Front {
                 "streamable": sessions.streamable_http,
             },
             "streams": self.streams.count(),
-            "limits": {
-                "connections": limits.connections,
-                "sessions": limits.sessions,
-                "sessions_per_key": limits.sessions_per_key,
-                "streams": limits.streams,
-                "body_bytes": limits.body_bytes,
-                "buffered_bytes": limits.buffered_bytes,
-                "upstream_result_bytes": limits.upstream_result_bytes,
-            },
+            "limits": self.limits_in_use(sessions.http_sse + sessions.streamable_http),
         });
         send(responder, &status);
+    }
+
+    /// Each bound on what is held at once: how much of it is in use, and its maximum.
+    fn limits_in_use(&self, sessions: usize) -> Value {
+        let limits = &self.limits;
+        let engine = self.engine.get().and_then(Weak::upgrade);
+        let engine = engine.map(|engine| engine.counters()).unwrap_or_default();
+        let of = |used: usize, max: usize| json!({ "used": used, "max": max });
+        json!({
+            "connections": of(engine.open, limits.connections),
+            "buffered_bytes": of(engine.buffered_bytes, limits.buffered_bytes),
+            "sessions": of(sessions, limits.sessions),
+            "streams": of(self.streams.count(), limits.streams),
+        })
     }
 }
 
@@ -113,8 +120,11 @@ fn server(status: &ServerStatus) -> Value {
         "era": era,
         "revision": upstream.revision.map(|revision| revision.as_str()),
         "server_info": info,
-        "tools": status.tools,
-        "tools_left_out": status.left_out,
+        "tools": status.offered(Kind::Tool),
+        "prompts": status.offered(Kind::Prompt),
+        "resources": status.offered(Kind::Resource),
+        "resource_templates": status.offered(Kind::Template),
+        "left_out": status.left_out,
         "last_failure": failure,
         "latency_ms": upstream.latency.map(|latency| latency.as_secs_f64() * 1000.0),
         "in_flight": upstream.in_flight,

@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use super::event_stream::Place;
 use super::reply::{self, Problem, STREAM_HEADERS};
-use super::requests::{self, Answer, Body, SessionRequest};
+use super::requests::{self, Answer, Body, MessageSink, SessionRequest};
 use super::rest::query_value;
+use super::streamable_http::accept_of;
 use super::{Front, Transport};
 use crate::access::policy::Scope;
 use crate::http::{Head, Request, Responder};
-use crate::protocol::call::{CallSink, Notice, Question};
 use crate::protocol::headers::{self, EVENT_STREAM};
-use crate::protocol::jsonrpc::{self, Message, around_result, error_response, notification};
+use crate::protocol::jsonrpc::{self, Message, around_result, error_response};
 use crate::protocol::legacy;
-use crate::protocol::method::{Method, notification as names};
+use crate::protocol::method::Method;
 use crate::protocol::raw::on_one_line;
 use crate::protocol::sse;
 use crate::session::{Door, EventSink, Session};
@@ -22,7 +22,7 @@ impl Front {
     /// Opens the stream; its first event says where messages go.
     pub(super) fn open_sse(&self, head: &Head, scope: &Scope, responder: Responder) {
         let session = self.switched_on(Transport::Sse).and_then(|()| {
-            if !headers::accepts(head.headers.get("accept"), EVENT_STREAM) {
+            if !headers::accepts(accept_of(head).as_deref(), EVENT_STREAM) {
                 return Err(Problem::not_acceptable(EVENT_STREAM));
             }
             let place = self.place()?;
@@ -121,11 +121,11 @@ impl Front {
 
     fn serve_sse(&self, session: &Arc<Session>, scope: &Scope, message: &Message<'_>) {
         let Message::Request { id, method, params } = message else {
-            return Front::take(session, message);
+            return self.take(session, scope, message);
         };
         let params = params.as_deref();
         let answer = if method == Method::Initialize.as_str() && session.caller().is_none() {
-            self.introduce(session, params)
+            self.introduce(session, scope, params)
         } else {
             let request = SessionRequest { id, method, params };
             let mut sink = SseSink { session };
@@ -134,21 +134,24 @@ impl Front {
         match answer {
             Answer::Result(result) => {
                 let (before, after) = around_result(id);
-                send(session, &before, result.get(), after);
+                let event = encoded(&before, result.get(), after);
+                // A large result exists twice at most: here, it has been copied once.
+                drop(result);
+                queue(session, event);
             }
             Answer::Error(error) => send(session, "", &error_response(Some(id), &error), ""),
-            Answer::None => (),
+            Answer::None | Answer::Gone => (),
         }
     }
 
-    fn introduce(&self, session: &Session, params: Option<&str>) -> Answer {
+    fn introduce(&self, session: &Session, scope: &Scope, params: Option<&str>) -> Answer {
         let read = match legacy::read_initialize(params) {
             Ok(read) => read,
             Err(error) => return Answer::Error(error),
         };
         let revision = read.caller.revision;
         match self.sessions.introduce(&session.id, read.caller) {
-            Ok(true) => Answer::Result(requests::initialize_result(revision)),
+            Ok(true) => Answer::Result(self.initialize_result(scope, revision)),
             Ok(false) => Answer::error(
                 jsonrpc::code::INVALID_REQUEST,
                 "The session is initialized already, or has ended.",
@@ -160,29 +163,34 @@ impl Front {
 
 /// Queues one message on the session's stream.
 fn send(session: &Session, before: &str, data: &str, after: &str) {
-    let Some(stream) = session.stream() else { return };
+    queue(session, encoded(before, data, after));
+}
+
+fn encoded(before: &str, data: &str, after: &str) -> Vec<u8> {
     let (name, data) = (sse::before_data(""), on_one_line(data));
     let size = name.len() + before.len() + data.len() + after.len() + sse::AFTER_DATA.len();
     let mut event = Vec::with_capacity(size);
     for piece in [&name, before, &data, after, sse::AFTER_DATA] {
         event.extend_from_slice(piece.as_bytes());
     }
-    // A stream that has ended has ended its session too: nobody waits for this.
-    stream.send(Arc::from(event));
+    event
+}
+
+fn queue(session: &Session, event: Vec<u8>) {
+    if let Some(stream) = session.stream() {
+        // A stream that has ended has ended its session too: nobody waits for this.
+        stream.send(Arc::from(event));
+    }
 }
 
 struct SseSink<'a> {
     session: &'a Session,
 }
 
-impl CallSink for SseSink<'_> {
-    fn notice(&mut self, notice: Notice) {
-        if let Notice::Progress(params) = notice {
-            send(self.session, "", &notification(names::PROGRESS, Some(params.get())), "");
-        }
+impl MessageSink for SseSink<'_> {
+    fn message(&mut self, text: &str) {
+        send(self.session, "", text, "");
     }
-
-    fn ask(&mut self, _: Question) {}
 
     /// The stream has heartbeats of its own.
     fn silence(&mut self) {}

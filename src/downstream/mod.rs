@@ -5,25 +5,27 @@ pub mod admin;
 pub mod endpoint;
 pub mod event_stream;
 pub mod http_sse;
+mod post_stream;
 pub mod reply;
 pub mod requests;
 pub mod rest;
 pub mod streamable_http;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use crate::access::authenticate::{self, KnownKey, Presented};
 use crate::access::origin::{Foreign, Origins};
 use crate::access::policy::{Principal, Scope};
 use crate::config::Transports;
-use crate::http::{Answer, Handler, Head, Request, Responder};
+use crate::http::{Answer, Handler, Head, Request, Responder, Running};
 use crate::limits::Limits;
 use crate::pipeline::Pipeline;
 use crate::protocol::headers;
+use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
-use crate::session::{Door, EventSink, Owner, Session, Sessions};
+use crate::session::{Door, EventLogs, EventSink, Owner, Session, Sessions};
 
 use endpoint::Endpoint;
 use event_stream::{Place, StreamHandle, Streams};
@@ -46,12 +48,18 @@ pub struct Front {
     pub sessions: Sessions,
     /// The stream thread's handle.
     pub streams: Streams,
+    /// What is kept for clients that resume a stream.
+    pub event_logs: EventLogs,
     /// Every bound.
     pub limits: Arc<Limits>,
+    /// Makes and opens the cursors of lists.
+    pub cursors: Sealer,
     /// When the process began to serve.
     pub started: Instant,
     /// Whether the process is stopping.
     pub stopping: AtomicBool,
+    /// The engine that serves, once it does, for what `/status` tells of it.
+    pub engine: OnceLock<Weak<Running>>,
 }
 
 /// A request that may be served.
@@ -119,8 +127,12 @@ impl Front {
             scope.only = Some(server.map_err(|error| Problem::from_call(&error))?);
         }
         scope.narrowed = head.headers.get(headers::SERVERS).map(|list| {
-            // A name that no server has narrows to nothing, as every other name does.
-            list.split(',').filter_map(|name| ServerName::parse(name.trim())).collect()
+            // A name that no server has narrows to nothing; it is not worth remembering.
+            let known = |name: &ServerName| self.pipeline.knows(name);
+            list.split(',')
+                .filter_map(|name| ServerName::parse(name.trim()))
+                .filter(known)
+                .collect()
         });
         Ok(scope)
     }

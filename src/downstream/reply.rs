@@ -5,6 +5,7 @@ use std::io;
 use super::endpoint::{Dialect, Endpoint};
 use crate::error::CallError;
 use crate::http::{Answer, Responder};
+use crate::protocol::call::Kind;
 use crate::protocol::headers::JSON;
 use crate::protocol::jsonrpc::{RequestId, RpcError, code, error_response};
 use crate::protocol::raw::Raw;
@@ -157,16 +158,29 @@ impl Problem {
             CallError::Invalid(_) => {
                 Problem::new(400, "invalid_request", code::INVALID_PARAMS, text)
             }
-            CallError::UnknownTool { near, .. } => {
+            CallError::Unknown { kind: Kind::Tool, near, .. } => {
                 Problem::new(404, "unknown_tool", code::INVALID_PARAMS, text)
                     .with("near", near.as_slice())
+            }
+            CallError::Unknown { kind: Kind::Prompt, near, .. } => {
+                Problem::new(404, "unknown_prompt", code::INVALID_PARAMS, text)
+                    .with("near", near.as_slice())
+            }
+            CallError::Unknown { kind: Kind::Resource | Kind::Template, name, .. } => {
+                Problem::new(404, "unknown_resource", code::RESOURCE_NOT_FOUND, text)
+                    .with("uri", name.as_str())
             }
             CallError::UnknownServer { near, .. } => {
                 Problem::new(404, "unknown_server", code::INVALID_PARAMS, text)
                     .with("near", near.as_slice())
             }
-            CallError::AmbiguousTool { candidates, .. } => {
-                Problem::new(409, "ambiguous_tool", code::INVALID_PARAMS, text)
+            CallError::Ambiguous { kind, candidates, .. } => {
+                let word = match kind {
+                    Kind::Tool => "ambiguous_tool",
+                    Kind::Prompt => "ambiguous_prompt",
+                    Kind::Resource | Kind::Template => "ambiguous_resource",
+                };
+                Problem::new(409, word, code::INVALID_PARAMS, text)
                     .with("candidates", candidates.as_slice())
             }
             CallError::RateLimited { retry_after } => {

@@ -2,25 +2,24 @@
 //! out. The doors bring their own streams.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::Front;
 use super::reply::Problem;
 use crate::access::policy::Scope;
 use crate::error::CallError;
-use crate::limits::{BATCH_MESSAGES_MAX, JSON_DEPTH_MAX};
-use crate::pipeline::{Health, ToolList, Wish};
-use crate::protocol::call::{CallSink, Caller, Notice, Outcome, Question};
-use crate::protocol::jsonrpc::{Malformed, Message, RequestId, RpcError, code};
+use crate::limits::{BATCH_MESSAGES_MAX, CALL_TIMEOUT_MAX, JSON_DEPTH_MAX};
+use crate::pipeline::{Health, Item, ItemList, Wish};
+use crate::protocol::call::{Call, CallSink, Caller, Client, Kind, Notice, Outcome, Question};
+use crate::protocol::cursor;
+use crate::protocol::jsonrpc::{self, Malformed, Message, RequestId, RpcError, code};
 use crate::protocol::legacy;
+use crate::protocol::log_level::LogLevel;
 use crate::protocol::method::{Method, notification};
 use crate::protocol::raw::{self, Raw, RawObject, push_string};
 use crate::protocol::revision::Revision;
-use crate::session::{Refused, Session};
+use crate::protocol::server_name::ServerName;
+use crate::session::{self, Refused, Session};
 use crate::wait::Wait;
-
-/// The longest that any call may be made to wait before its upstream's own times are known.
-const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 
 /// The key under which lists name servers that are not well.
 pub const UPSTREAMS_META: &str = "trunkline/upstreams";
@@ -32,8 +31,10 @@ pub enum Answer {
     Result(Raw),
     /// An error.
     Error(RpcError),
-    /// Nothing: the client has cancelled it (2025-11-25, basic/utilities/cancellation).
+    /// Nothing: the client has cancelled it (basic/utilities/cancellation).
     None,
+    /// Its session has just ended.
+    Gone,
 }
 
 impl Answer {
@@ -82,26 +83,61 @@ pub fn read_body(body: &[u8], revision: Option<Revision>) -> Result<Body<'_>, Ma
     Ok(Body::Batch(elements.into_iter().map(Message::parse).collect()))
 }
 
-/// The result of `initialize`.
-pub fn initialize_result(revision: Revision) -> Raw {
-    let capabilities = r#"{"tools":{"listChanged":true}}"#;
-    Raw::from_valid(legacy::initialize_result(revision, capabilities, None))
+/// Where messages to the client of a request go while it is served: a door's stream.
+pub(super) trait MessageSink {
+    /// One message.
+    fn message(&mut self, text: &str);
+    /// Nothing has come for a while.
+    fn silence(&mut self);
 }
 
 impl Front {
+    /// The result of `initialize`: what is behind the endpoint, for this key.
+    pub(super) fn initialize_result(&self, scope: &Scope, revision: Revision) -> Raw {
+        let capabilities = self.pipeline.capabilities(scope);
+        let instructions = self.pipeline.instructions(scope);
+        let text = legacy::initialize_result(revision, &capabilities, instructions.as_deref());
+        Raw::from_valid(text)
+    }
+
     /// Takes a notification or a response: nothing is answered.
-    pub(super) fn take(session: &Session, message: &Message<'_>) {
+    pub(super) fn take(&self, session: &Session, scope: &Scope, message: &Message<'_>) {
         session.touch();
-        let Message::Notification { method, params: Some(params) } = message else { return };
-        if method != notification::CANCELLED {
-            return;
+        match message {
+            Message::Notification { method, params } => {
+                self.take_notification(session, scope, method, params.as_deref());
+            }
+            Message::Response { id: Some(id), outcome } => {
+                // An answer to nothing that is asked is passed over.
+                if let Some(pending) = self.sessions.answered(&session.id, id) {
+                    let raw =
+                        |text: &std::borrow::Cow<'_, str>| Raw::from_valid(text.to_string());
+                    pending.answer(outcome.as_ref().map(raw).map_err(Clone::clone));
+                }
+            }
+            Message::Response { id: None, .. } | Message::Request { .. } => (),
         }
-        let id = RawObject::parse(params)
-            .ok()
-            .and_then(|params| params.get("requestId").and_then(RequestId::parse));
-        if let Some(id) = id {
-            // It may have ended just now; then the cancellation came too late, as it may.
-            session.cancel(&id);
+    }
+
+    fn take_notification(
+        &self,
+        session: &Session,
+        scope: &Scope,
+        method: &str,
+        params: Option<&str>,
+    ) {
+        match method {
+            notification::INITIALIZED => (),
+            notification::CANCELLED => {
+                let fields = params.and_then(|params| RawObject::parse(params).ok());
+                let id = fields.and_then(|it| it.get("requestId").and_then(RequestId::parse));
+                if let Some(id) = id {
+                    // It may have ended just now; then the cancellation came too late, as it may.
+                    session.cancel(&id);
+                }
+            }
+            // Roots, progress of what an upstream asked, and whatever is not known here.
+            _ => self.pipeline.notify(scope, &session.id, method, params),
         }
     }
 
@@ -111,95 +147,297 @@ impl Front {
         session: &Arc<Session>,
         scope: &Scope,
         request: &SessionRequest<'_>,
-        sink: &mut dyn CallSink,
+        sink: &mut dyn MessageSink,
     ) -> Answer {
         session.touch();
         let method = Method::parse(request.method);
         if method == Some(Method::Ping) {
-            return Answer::Result(Raw::from_valid("{}".to_owned()));
+            return nothing();
         }
         let Some(caller) = session.caller() else {
             return Answer::error(code::INVALID_REQUEST, "initialize comes first.");
         };
+        let list = |kind| self.answer_list(scope, kind, request.params);
         match method {
-            Some(Method::ToolsList) => self.answer_list(scope, request.params),
-            Some(Method::ToolsCall) => self.answer_call(session, scope, caller, request, sink),
+            Some(Method::ToolsList) => list(Kind::Tool),
+            Some(Method::PromptsList) => list(Kind::Prompt),
+            Some(Method::ResourcesList) => list(Kind::Resource),
+            Some(Method::ResourcesTemplatesList) => list(Kind::Template),
+            Some(Method::LoggingSetLevel) => self.answer_log_level(session, scope, request),
             Some(Method::Initialize) => {
                 Answer::error(code::INVALID_REQUEST, "The session is initialized already.")
             }
-            Some(_) | None => Answer::error(
-                code::METHOD_NOT_FOUND,
-                format!("Method not found: {}", request.method),
-            ),
+            Some(
+                Method::ToolsCall
+                | Method::PromptsGet
+                | Method::ResourcesRead
+                | Method::ResourcesSubscribe
+                | Method::ResourcesUnsubscribe
+                | Method::CompletionComplete
+                | Method::TasksGet
+                | Method::TasksResult
+                | Method::TasksList
+                | Method::TasksCancel
+                | Method::Ping,
+            )
+            | None => self.answer_by_upstream(session, scope, caller, request, sink),
         }
     }
 
-    fn answer_list(&self, scope: &Scope, params: Option<&str>) -> Answer {
-        let cursor =
-            params.and_then(|text| RawObject::parse(text).ok()?.get("cursor").map(str::len));
-        if cursor.is_some() {
-            return Answer::error(
-                code::INVALID_PARAMS,
-                "The cursor is none of this gateway's.",
-            );
-        }
-        match self.pipeline.list_tools(scope, None) {
-            Ok(list) => Answer::Result(Raw::from_valid(list_result(&list))),
-            Err(error) => Answer::Error(Problem::from_call(&error).to_rpc()),
-        }
+    fn answer_list(&self, scope: &Scope, kind: Kind, params: Option<&str>) -> Answer {
+        let list = match self.pipeline.list(scope, kind, None) {
+            Ok(list) => list,
+            Err(error) => return Answer::Error(Problem::from_call(&error).to_rpc()),
+        };
+        let cursor = match cursor_of(params) {
+            Ok(cursor) => cursor,
+            Err(error) => return Answer::Error(error),
+        };
+        let view = view_of(scope, kind);
+        let from = match cursor {
+            None => 0,
+            Some(cursor) => match cursor::open(&self.cursors, &view, &cursor) {
+                Some(after) => {
+                    list.items.partition_point(|item| list.name(item) <= after.as_str())
+                }
+                None => {
+                    let what = "The cursor is none of this list.";
+                    return Answer::error(code::INVALID_PARAMS, what);
+                }
+            },
+        };
+        let rest = list.items.get(from..).unwrap_or_default();
+        let page = rest.get(..self.limits.page_items).unwrap_or(rest);
+        let next = if page.len() < rest.len() { page.last() } else { None };
+        let next = next.map(|last| cursor::seal(&self.cursors, &view, list.name(last)));
+        Answer::Result(Raw::from_valid(list_result(&list, page, next.as_deref())))
     }
 
-    fn answer_call(
+    fn answer_log_level(
+        &self,
+        session: &Session,
+        scope: &Scope,
+        request: &SessionRequest<'_>,
+    ) -> Answer {
+        let fields = request.params.and_then(|params| RawObject::parse(params).ok());
+        let level = fields.and_then(|fields| fields.string("level").ok().flatten());
+        let Some(level) = level.as_deref().and_then(LogLevel::parse) else {
+            let what = "\"level\" must be one of debug, info, notice, warning, error, critical, \
+                        alert and emergency.";
+            return Answer::error(code::INVALID_PARAMS, what);
+        };
+        if self.pipeline.servers_with(scope, "logging").is_empty() {
+            return not_found(request.method);
+        }
+        session.set_log_level(level);
+        let lowest = self.sessions.lowest_log_level().unwrap_or(level);
+        self.pipeline.set_log_level(scope, lowest.as_str());
+        nothing()
+    }
+
+    /// Answers what an upstream must be asked for.
+    fn answer_by_upstream(
         &self,
         session: &Arc<Session>,
         scope: &Scope,
         caller: Arc<Caller>,
         request: &SessionRequest<'_>,
-        sink: &mut dyn CallSink,
+        sink: &mut dyn MessageSink,
     ) -> Answer {
-        let call = match legacy::read_call(caller, Method::ToolsCall, request.params) {
-            Ok(call) => call,
-            Err(error) => return Answer::Error(error),
-        };
         // A session-keeping client that loses its connection has cancelled nothing
-        // (2025-11-25, basic/transports, Sending Messages), so the wait has no client to watch.
+        // (basic/transports, Sending Messages), so the wait has no client to watch.
         let Ok(wait) = Wait::new(CALL_TIMEOUT_MAX, CALL_TIMEOUT_MAX, None) else {
             let error = CallError::Overloaded { what: "no descriptor is left".to_owned() };
             return Answer::Error(Problem::from_call(&error).to_rpc());
         };
-        let entered = session.enter(request.id, &wait);
-        let _in_flight = match entered {
+        let _in_flight = match session.enter(request.id, &wait) {
             Ok(in_flight) => in_flight,
             Err(refused) => return refused_entry(refused),
         };
-        let token = call.progress_token.clone();
-        let mut sink = UnderToken { token, inner: sink };
-        match self.pipeline.call_tool(scope, Wish::default(), call, &wait, &mut sink) {
+        let client =
+            Client { session: session.id.clone(), capabilities: caller.capabilities.clone() };
+        let wish = Wish { client: Some(&client), ..Wish::default() };
+        let mut sink =
+            ForCaller { front: self, session, wait: &wait, token: None, inner: sink };
+        let method = Method::parse(request.method);
+        let outcome = match method {
+            None => match self.pass(scope, wish, request, &wait, &mut sink) {
+                Some(outcome) => outcome,
+                None => return not_found(request.method),
+            },
+            Some(Method::TasksList)
+                if self.pipeline.servers_with(scope, "tasks").is_empty() =>
+            {
+                return not_found(request.method);
+            }
+            Some(Method::TasksList) => match cursor_of(request.params) {
+                // The list is given whole, so no cursor was ever given.
+                Ok(None) => self.tasks(scope, wish, &wait, &mut sink),
+                Ok(Some(_)) => {
+                    let what = "The cursor is none of this list.";
+                    return Answer::error(code::INVALID_PARAMS, what);
+                }
+                Err(error) => return Answer::Error(error),
+            },
+            Some(method) => {
+                let call = match legacy::read_call(caller, method, request.params) {
+                    Ok(call) => call,
+                    Err(error) => return Answer::Error(error),
+                };
+                sink.token.clone_from(&call.progress_token);
+                if matches!(method, Method::ResourcesSubscribe | Method::ResourcesUnsubscribe) {
+                    self.subscription(session, scope, &call, &wait)
+                } else {
+                    self.pipeline.call(scope, wish, call, &wait, &mut sink)
+                }
+            }
+        };
+        match outcome {
             Ok(Outcome::Complete(result)) => Answer::Result(result),
             Ok(Outcome::Error { error, .. }) => Answer::Error(error),
             Err(CallError::Cancelled) => Answer::None,
             Err(error) => Answer::Error(Problem::from_call(&error).to_rpc()),
         }
     }
+
+    fn pass(
+        &self,
+        scope: &Scope,
+        wish: Wish<'_>,
+        request: &SessionRequest<'_>,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Option<Result<Outcome, CallError>> {
+        let params = match request.params.map(RawObject::parse).transpose() {
+            Ok(params) => params.unwrap_or_default(),
+            Err(error) => return Some(Err(CallError::Invalid(error.to_string()))),
+        };
+        self.pipeline.pass(scope, wish, request.method, params, wait, sink)
+    }
+
+    fn subscription(
+        &self,
+        session: &Session,
+        scope: &Scope,
+        call: &Call<'_>,
+        wait: &Arc<Wait>,
+    ) -> Result<Outcome, CallError> {
+        let (server, own) = self.pipeline.owner_of_uri(scope, call)?;
+        let asked = call.params.string("uri").ok().flatten().unwrap_or_default();
+        let subscribes = call.method == Method::ResourcesSubscribe;
+        let there = session.is_subscribed(&server, &own);
+        if subscribes == there {
+            // Once is enough, and what was not there need not be taken back.
+            return Ok(Outcome::Complete(Raw::from_valid("{}".to_owned())));
+        }
+        if subscribes && !session.subscribe(&server, &own, &asked) {
+            let what = "too many subscriptions in this session".to_owned();
+            return Err(CallError::Overloaded { what });
+        }
+        let outcome = self.pipeline.subscription(&server, &own, call.method, wait);
+        let is_done = matches!(outcome, Ok(Outcome::Complete(_)));
+        if subscribes != is_done {
+            session.unsubscribe(&server, &own);
+        }
+        outcome
+    }
+
+    /// The tasks of every server in scope that has tasks, in one list.
+    fn tasks(
+        &self,
+        scope: &Scope,
+        wish: Wish<'_>,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Result<Outcome, CallError> {
+        let mut tasks = Vec::new();
+        for server in self.pipeline.servers_with(scope, "tasks") {
+            let only = Scope { only: Some(server), ..scope.clone() };
+            tasks.extend(self.pipeline.tasks(&only, wish, wait, sink)?);
+        }
+        let text = format!("{{\"tasks\":[{}]}}", tasks.join(","));
+        Ok(Outcome::Complete(Raw::from_valid(text)))
+    }
 }
 
-/// Gives progress the token that the client chose.
-struct UnderToken<'a> {
+/// The cursor that a list is asked for with.
+fn cursor_of(params: Option<&str>) -> Result<Option<String>, RpcError> {
+    let wrong = |what: String| RpcError::new(code::INVALID_PARAMS, what);
+    let Some(params) = params else { return Ok(None) };
+    let fields = RawObject::parse(params)
+        .map_err(|error| wrong(format!("The parameters are no acceptable object: {error}.")))?;
+    fields.string("cursor").map_err(|_| wrong("\"cursor\" must be a string.".to_owned()))
+}
+
+fn not_found(method: &str) -> Answer {
+    Answer::error(code::METHOD_NOT_FOUND, format!("Method not found: {method}"))
+}
+
+/// A result without content.
+fn nothing() -> Answer {
+    Answer::Result(Raw::from_valid("{}".to_owned()))
+}
+
+/// What a cursor is good for: one list as one principal sees it at one endpoint.
+fn view_of(scope: &Scope, kind: Kind) -> String {
+    let name = scope.principal.name.as_deref().unwrap_or_default();
+    let only = scope.only.as_ref().map(ServerName::as_str).unwrap_or_default();
+    let narrowed = scope
+        .narrowed
+        .as_deref()
+        .map(|list| list.iter().map(ServerName::as_str).collect::<Vec<_>>().join(","));
+    let narrowed = narrowed.as_deref().unwrap_or("*");
+    format!("{}|{name}|{only}|{narrowed}", kind.list_key())
+}
+
+/// Turns what an upstream says during a call into messages for its caller.
+struct ForCaller<'a> {
+    front: &'a Front,
+    session: &'a Session,
+    wait: &'a Arc<Wait>,
+    /// The token under which the client wants progress.
     token: Option<String>,
-    inner: &'a mut dyn CallSink,
+    inner: &'a mut dyn MessageSink,
 }
 
-impl CallSink for UnderToken<'_> {
+impl CallSink for ForCaller<'_> {
     fn notice(&mut self, notice: Notice) {
-        let Notice::Progress(params) = &notice else { return self.inner.notice(notice) };
-        let Some(token) = &self.token else { return };
-        if let Ok(params) = legacy::with_progress_token(params.get(), token) {
-            self.inner.notice(Notice::Progress(Raw::from_valid(params)));
+        let message = match notice {
+            Notice::Progress(params) => self.token.as_ref().and_then(|token| {
+                let params = legacy::with_progress_token(params.get(), token).ok()?;
+                Some(jsonrpc::notification(notification::PROGRESS, Some(&params)))
+            }),
+            Notice::Log(params) => {
+                let wanted = self.session.wants_log(LogLevel::of_message(params.get()));
+                let message = jsonrpc::notification(notification::MESSAGE, Some(params.get()));
+                wanted.then_some(message)
+            }
+            Notice::ResourceUpdated(params) => {
+                Some(jsonrpc::notification(notification::RESOURCES_UPDATED, Some(params.get())))
+            }
+            Notice::Withdrawn(id) => {
+                let id = self.front.sessions.withdraw(&self.session.id, &id);
+                id.map(|id| session::withdrawal(&id))
+            }
+            Notice::Other { method, params } => {
+                Some(jsonrpc::notification(&method, params.as_ref().map(Raw::get)))
+            }
+        };
+        if let Some(message) = message {
+            self.inner.message(&message);
         }
     }
 
     fn ask(&mut self, question: Question) {
-        self.inner.ask(question);
+        let capabilities = self.session.caller();
+        let capabilities = capabilities.as_ref().map_or("{}", |it| it.capabilities.get());
+        let Some(question) = question.if_served(capabilities) else { return };
+        let (method, params) = (question.method.clone(), question.params.clone());
+        let id = self.front.sessions.ask_client(&self.session.id, question, self.wait);
+        if let Some(id) = id {
+            let params = params.as_ref().map(Raw::get);
+            self.inner.message(&jsonrpc::request(&id, &method, params));
+        }
     }
 
     fn silence(&mut self) {
@@ -226,16 +464,22 @@ fn refused_entry(refused: Refused) -> Answer {
         Refused::TooMany => {
             Answer::error(code::INTERNAL_ERROR, "Too many calls are in flight in this session.")
         }
-        Refused::Ended => Answer::None,
+        Refused::Ended => Answer::Gone,
     }
 }
 
-/// The result of `tools/list`.
-fn list_result(list: &ToolList) -> String {
-    let size: usize = list.tools.iter().map(|tool| list.object(tool).len() + 1).sum();
+/// The result of a list: one page of it.
+fn list_result(list: &ItemList, page: &[Arc<Item>], next: Option<&str>) -> String {
+    let size: usize = page.iter().map(|item| list.object(item).len() + 1).sum();
     let mut out = String::with_capacity(size + 64);
-    out.push_str("{\"tools\":");
-    push_tools(&mut out, list);
+    out.push('{');
+    push_string(&mut out, list.kind.list_key());
+    out.push(':');
+    push_items(&mut out, list, page);
+    if let Some(next) = next {
+        out.push_str(",\"nextCursor\":");
+        push_string(&mut out, next);
+    }
     let unwell: Vec<_> = list.servers.iter().filter(|(_, h)| *h != Health::Well).collect();
     if !unwell.is_empty() {
         out.push_str(",\"_meta\":{");
@@ -250,14 +494,14 @@ fn list_result(list: &ToolList) -> String {
     out
 }
 
-/// Appends the list's tool objects as an array.
-pub fn push_tools(out: &mut String, list: &ToolList) {
+/// Appends items' objects as an array.
+pub fn push_items(out: &mut String, list: &ItemList, items: &[Arc<Item>]) {
     out.push('[');
-    for (index, tool) in list.tools.iter().enumerate() {
+    for (index, item) in items.iter().enumerate() {
         if index > 0 {
             out.push(',');
         }
-        out.push_str(list.object(tool));
+        out.push_str(list.object(item));
     }
     out.push(']');
 }

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::endpoint::Dialect;
 use super::reply::{self, Problem};
-use super::requests::{push_tools, server_outcome};
+use super::requests::{push_items, server_outcome};
 use super::{Front, Transport};
 use crate::access::policy::Scope;
 use crate::http::{Head, Request, Responder};
-use crate::limits::JSON_DEPTH_MAX;
-use crate::pipeline::{Health, ToolList, Wish};
-use crate::protocol::call::{Call, CallSink, Caller, Notice, Outcome, Question};
+use crate::limits::{CALL_TIMEOUT_MAX, JSON_DEPTH_MAX};
+use crate::pipeline::{Health, ItemList, Wish};
+use crate::protocol::call::{Call, CallSink, Caller, Kind, Notice, Outcome, Question};
 use crate::protocol::headers;
 use crate::protocol::method::Method;
 use crate::protocol::raw::{self, RawObject};
@@ -45,7 +45,7 @@ impl Front {
         let server = query_value(head.query.as_deref(), server_key(dialect));
         let list = self.switched_on(Transport::Rest).and_then(|()| {
             self.pipeline
-                .list_tools(scope, server.as_deref())
+                .list(scope, Kind::Tool, server.as_deref())
                 .map_err(|error| Problem::from_call(&error))
         });
         // A client that is gone needs no answer.
@@ -99,12 +99,11 @@ impl Front {
         };
         // For REST, hanging up is the only way to cancel.
         let client = Some(responder.client());
-        let longest = Duration::from_secs(600);
-        let wait = Wait::new(longest, longest, client)
+        let wait = Wait::new(CALL_TIMEOUT_MAX, CALL_TIMEOUT_MAX, client)
             .map_err(|_| Problem::overloaded("no descriptor is left"))?;
-        let wish = Wish { server: body.server.as_deref(), timeout: body.timeout };
+        let wish = Wish { server: body.server.as_deref(), timeout: body.timeout, client: None };
         self.pipeline
-            .call_tool(scope, wish, call, &wait, &mut Deaf)
+            .call(scope, wish, call, &wait, &mut Deaf)
             .map_err(|error| Problem::from_call(&error))
     }
 }
@@ -151,9 +150,9 @@ fn read_call(body: &[u8], dialect: Dialect) -> Result<CallBody<'_>, Problem> {
     Ok(CallBody { params: call, server, timeout })
 }
 
-fn list_body(list: &ToolList, dialect: Dialect) -> String {
+fn list_body(list: &ItemList, dialect: Dialect) -> String {
     let mut out = String::from("{\"tools\":");
-    push_tools(&mut out, list);
+    push_items(&mut out, list, &list.items);
     let outcomes =
         list.servers.iter().map(|(server, health)| server_outcome(server.as_str(), health));
     match dialect {

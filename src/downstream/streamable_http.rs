@@ -4,22 +4,18 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::event_stream::Place;
+use super::post_stream::{PostStream, priming};
 use super::reply::{self, Problem, STREAM_HEADERS};
 use super::requests::{self, Answer, Body, SessionRequest};
 use super::{Front, Transport};
 use crate::access::policy::Scope;
-use crate::http::{Head, OpenResponse, Request, Responder};
-use crate::protocol::call::{CallSink, Notice, Question};
+use crate::http::{Head, Request, Responder};
 use crate::protocol::headers::{self, EVENT_STREAM, JSON};
-use crate::protocol::jsonrpc::{
-    self, Malformed, Message, RequestId, around_result, error_response, notification,
-};
+use crate::protocol::jsonrpc::{self, Malformed, Message, RequestId, error_response};
 use crate::protocol::legacy;
-use crate::protocol::method::{Method, notification as names};
-use crate::protocol::raw::on_one_line;
+use crate::protocol::method::Method;
 use crate::protocol::revision::Revision;
-use crate::protocol::sse;
-use crate::session::{Door, Session};
+use crate::session::{Door, EventId, EventLogs, Origin, Resumable, Session};
 
 impl Front {
     /// A POST: one message, or a batch where the revision has them.
@@ -110,7 +106,7 @@ impl Front {
         let owner = self.owner(scope);
         match self.sessions.open(Door::StreamableHttp, owner, Some(read.caller)) {
             Ok(session) => {
-                let text = jsonrpc::response(id, requests::initialize_result(revision).get());
+                let text = jsonrpc::response(id, self.initialize_result(scope, revision).get());
                 let headers = [("Content-Type", JSON), (headers::SESSION_ID, &session.id)];
                 responder.respond(reply::OK, &headers, &[text.as_bytes()]).ok();
             }
@@ -128,11 +124,11 @@ impl Front {
         responder: Responder,
     ) {
         let Message::Request { id, method, params } = message else {
-            Front::take(session, message);
+            self.take(session, scope, message);
             responder.respond(reply::ACCEPTED, &[], &[]).ok();
             return;
         };
-        let mut stream = PostStream::new(responder);
+        let mut stream = PostStream::new(session, &self.event_logs, responder);
         let request = SessionRequest { id, method, params: params.as_deref() };
         let answer = self.answer(session, scope, &request, &mut stream);
         stream.finish(id, &answer);
@@ -145,7 +141,7 @@ impl Front {
         messages: Vec<Result<Message<'_>, Malformed>>,
         responder: Responder,
     ) {
-        let mut stream = PostStream::new(responder);
+        let mut stream = PostStream::new(session, &self.event_logs, responder);
         let mut texts = Vec::with_capacity(messages.len());
         for message in &messages {
             match message {
@@ -156,10 +152,10 @@ impl Front {
                             texts.push(jsonrpc::response(id, result.get()));
                         }
                         Answer::Error(error) => texts.push(error_response(Some(id), &error)),
-                        Answer::None => (),
+                        Answer::None | Answer::Gone => (),
                     }
                 }
-                Ok(message) => Front::take(session, message),
+                Ok(message) => self.take(session, scope, message),
                 Err(malformed) => {
                     texts.push(error_response(malformed.id.as_ref(), &malformed.error));
                 }
@@ -188,26 +184,55 @@ impl Front {
             let session = session.ok_or_else(Problem::unknown_session)?;
             let revision = session.caller().map_or(Revision::ASSUMED, |c| c.revision);
             check_version(head, revision)?;
-            Ok((session, self.place()?))
+            let listening = listening(&session, head, &self.event_logs)?;
+            Ok((session, listening, self.place()?))
         });
         match session {
-            Ok((session, place)) => self.open_stream(&session, place, responder),
+            Ok((session, listening, place)) => {
+                self.open_stream(&session, listening, place, responder);
+            }
             Err(problem) => {
                 problem.send_rpc(responder, None).ok();
             }
         }
     }
 
-    fn open_stream(&self, session: &Arc<Session>, place: Place, responder: Responder) {
+    fn open_stream(
+        &self,
+        session: &Arc<Session>,
+        listening: Listening,
+        place: Place,
+        responder: Responder,
+    ) {
         session.touch();
+        if let Listening::Resumed(stream, _) = &listening {
+            // Before the client reads that it has the stream, so that no event goes to both
+            // connections (2025-11-25, basic/transports, Multiple Connections).
+            stream.detach();
+        }
         let Ok(stream) = responder.into_stream(reply::OK, &STREAM_HEADERS, b"") else { return };
         let touched = session.clone();
         // The idle time begins when the stream ends, not when it was opened.
         let on_end = Box::new(move || touched.touch());
         let Ok(handle) = place.open(stream, on_end) else { return };
-        if !matches!(self.sessions.attach(&session.id, Arc::new(handle.clone())), Ok(true)) {
-            handle.close();
-        }
+        let handle = Arc::new(handle);
+        let (stream, first, sequence) = match listening {
+            Listening::Resumed(stream, last) => (stream, None, last.sequence),
+            Listening::Fresh => match session.kept.begin(Origin::Get, &self.event_logs) {
+                Some(stream) => {
+                    let first = priming(session, &stream);
+                    (stream, first, 0)
+                }
+                None => {
+                    if !matches!(self.sessions.attach(&session.id, handle.clone()), Ok(true)) {
+                        handle.close();
+                    }
+                    return;
+                }
+            },
+        };
+        let first = first.unwrap_or_default();
+        session.kept.attach(&stream, handle, first.as_bytes(), sequence);
     }
 
     /// A DELETE: the client ends its session.
@@ -228,7 +253,7 @@ impl Front {
 }
 
 /// Several `Accept` headers are one list.
-fn accept_of(head: &Head) -> Option<Cow<'_, str>> {
+pub(super) fn accept_of(head: &Head) -> Option<Cow<'_, str>> {
     let mut values = head.headers.get_all("accept");
     let first = values.next()?;
     Some(values.fold(Cow::Borrowed(first), |all, value| Cow::Owned(format!("{all}, {value}"))))
@@ -273,100 +298,32 @@ fn unsupported_version(version: &str) -> Problem {
     ))
 }
 
-/// The answer to a POST: plain JSON, or an event stream once something comes before the result.
-struct PostStream {
-    responder: Option<Responder>,
-    open: Option<OpenResponse>,
+/// What a GET asks for.
+enum Listening {
+    /// A new stream.
+    Fresh,
+    /// What came on this one after this event, and what will come.
+    Resumed(Arc<Resumable>, EventId),
 }
 
-impl PostStream {
-    fn new(responder: Responder) -> PostStream {
-        PostStream { responder: Some(responder), open: None }
-    }
-
-    /// Makes the answer a stream, if it is none yet.
-    fn stream(&mut self) -> Option<&mut OpenResponse> {
-        if let Some(responder) = self.responder.take() {
-            self.open = responder.open(reply::OK, &STREAM_HEADERS).ok();
-        }
-        self.open.as_mut()
-    }
-
-    fn write(&mut self, pieces: &[&[u8]]) {
-        if self.stream().is_some_and(|open| open.write(pieces).is_err()) {
-            // The client has lost its connection, which cancels nothing: the call goes on.
-            self.open = None;
-        }
-    }
-
-    fn event(&mut self, before: &str, data: &str, after: &str) {
-        let (name, data) = (sse::before_data(""), on_one_line(data));
-        let pieces = [&name, before, &data, after, sse::AFTER_DATA];
-        self.write(&pieces.map(str::as_bytes));
-    }
-
-    fn finish(mut self, id: &RequestId, answer: &Answer) {
-        let text;
-        let (before, data, after) = match answer {
-            Answer::Result(result) => {
-                let (before, after) = around_result(id);
-                (before, result.get(), after)
-            }
-            Answer::Error(error) => {
-                text = error_response(Some(id), error);
-                (String::new(), text.as_str(), "")
-            }
-            Answer::None => return self.end(),
-        };
-        match self.responder.take() {
-            Some(responder) => {
-                let pieces = [before.as_str(), data, after];
-                reply::send_json(responder, &pieces.map(str::as_bytes)).ok();
-            }
-            None => {
-                self.event(&before, data, after);
-                self.end();
-            }
-        }
-    }
-
-    fn finish_batch(mut self, texts: &[String]) {
-        match self.responder.take() {
-            Some(responder) if texts.is_empty() => {
-                responder.respond(reply::ACCEPTED, &[], &[]).ok();
-            }
-            Some(responder) => {
-                let text = format!("[{}]", texts.join(","));
-                reply::send_json(responder, &[text.as_bytes()]).ok();
-            }
-            None => {
-                for text in texts {
-                    self.event("", text, "");
-                }
-                self.end();
-            }
-        }
-    }
-
-    /// Ends the stream; one that holds nothing says that there is no answer.
-    fn end(mut self) {
-        self.stream();
-        if let Some(open) = self.open.take() {
-            open.finish().ok();
-        }
-    }
-}
-
-impl CallSink for PostStream {
-    fn notice(&mut self, notice: Notice) {
-        if let Notice::Progress(params) = notice {
-            self.event("", &notification(names::PROGRESS, Some(params.get())), "");
-        }
-    }
-
-    fn ask(&mut self, _: Question) {}
-
-    fn silence(&mut self) {
-        self.write(&[sse::HEARTBEAT]);
+/// The stream that a GET is for.
+///
+/// # Errors
+/// The id is none, or nothing is left of the call's stream that it names.
+fn listening(session: &Session, head: &Head, logs: &EventLogs) -> Result<Listening, Problem> {
+    let last = head.headers.get(headers::LAST_EVENT_ID).map(str::trim);
+    let Some(last) = last.filter(|id| !id.is_empty() && !logs.are_off()) else {
+        return Ok(Listening::Fresh);
+    };
+    let id = EventId::parse(last).ok_or_else(|| {
+        Problem::bad_transport("Bad Request: Last-Event-ID is no id of this gateway's events.")
+    })?;
+    match (session.kept.find(id.stream), id.stream.origin) {
+        (Some(stream), _) => Ok(Listening::Resumed(stream, id)),
+        (None, Origin::Get) => Ok(Listening::Fresh),
+        // A fresh stream would never bring the response that the client waits for.
+        (None, Origin::Post) => Err(Problem::bad_transport(
+            "Bad Request: nothing is left to resume of the stream that Last-Event-ID names.",
+        )),
     }
 }

@@ -164,17 +164,13 @@ impl Server {
 struct Accepting<'a> {
     shared: &'a Arc<Shared>,
     listener: Listener,
-    full: Vec<u8>,
     farewells: VecDeque<(Socket, Instant)>,
     failing: bool,
 }
 
 impl<'a> Accepting<'a> {
     fn new(shared: &'a Arc<Shared>, listener: Listener) -> Accepting<'a> {
-        let body = shared.refusal_body(503, "too many connections");
-        let headers = [("Content-Type", "application/json"), ("Retry-After", "1")];
-        let full = closing_answer(503, headers, &body);
-        Accepting { shared, listener, full, farewells: VecDeque::new(), failing: false }
+        Accepting { shared, listener, farewells: VecDeque::new(), failing: false }
     }
 
     fn run(mut self) {
@@ -245,7 +241,7 @@ impl<'a> Accepting<'a> {
                     if let Some(conn) = self.shared.pool.thread_failed() {
                         self.shared.refused.fetch_add(1, Ordering::Relaxed);
                         // Its descriptor closes with the last who holds it.
-                        drop(conn.socket.send_now(&[IoSlice::new(&self.full)]));
+                        drop(conn.socket.send_now(&[IoSlice::new(&self.full())]));
                         conn.socket.shutdown(Shutdown::Both);
                     }
                 }
@@ -258,10 +254,17 @@ impl<'a> Accepting<'a> {
         }
     }
 
+    /// What a connection over a bound hears.
+    fn full(&self) -> Vec<u8> {
+        let body = self.shared.refusal_body(503, "too many connections");
+        let headers = [("Content-Type", "application/json"), ("Retry-After", "1")];
+        closing_answer(503, headers, &body)
+    }
+
     /// Says why, and keeps the socket a while: closing it with the client's request unread
     /// would reset the connection and could destroy the answer.
     fn say_farewell(&mut self, socket: Socket) {
-        drop(socket.send_now(&[IoSlice::new(&self.full)]));
+        drop(socket.send_now(&[IoSlice::new(&self.full())]));
         socket.shutdown(Shutdown::Write);
         if self.farewells.len() >= FAREWELLS_MAX {
             self.farewells.pop_front();

@@ -4,6 +4,8 @@
 pub const SESSION_ID: &str = "Mcp-Session-Id";
 /// The revision in force.
 pub const PROTOCOL_VERSION: &str = "MCP-Protocol-Version";
+/// The last event that a client has of the stream which it wants to resume.
+pub const LAST_EVENT_ID: &str = "Last-Event-ID";
 /// Narrows one request or session to some servers.
 pub const SERVERS: &str = "x-mcp-servers";
 /// The media type of plain answers.

@@ -18,6 +18,8 @@ pub mod code {
     pub const INVALID_PARAMS: i64 = -32602;
     /// The gateway or what is behind it failed.
     pub const INTERNAL_ERROR: i64 = -32603;
+    /// No such resource (2025-11-25, server/resources, Error Handling).
+    pub const RESOURCE_NOT_FOUND: i64 = -32002;
     /// The request cannot be served at the HTTP level: no session, wrong header. As the official
     /// SDKs' servers answer.
     pub const BAD_REQUEST: i64 = -32000;

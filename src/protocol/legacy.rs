@@ -7,6 +7,7 @@ use super::jsonrpc::{RpcError, code};
 use super::method::Method;
 use super::raw::{Raw, RawObject, push_string};
 use super::revision::Revision;
+use crate::limits::INTRODUCTION_BYTES_MAX;
 
 /// What a client says in `initialize`.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +30,10 @@ pub fn read_initialize(params: Option<&str>) -> Result<Initialize, RpcError> {
         .ok_or_else(|| wrong("initialize: \"protocolVersion\" must be a string."))?;
     let part = |key: &str| -> Result<Option<Raw>, RpcError> {
         let Some(text) = params.get(key) else { return Ok(None) };
+        if text.len() > INTRODUCTION_BYTES_MAX {
+            let bound = INTRODUCTION_BYTES_MAX;
+            return Err(wrong(&format!("initialize: \"{key}\" has more than {bound} bytes.")));
+        }
         RawObject::parse(text).map_err(|error| {
             wrong(&format!("initialize: \"{key}\" must be an object: {error}."))
         })?;
@@ -36,9 +41,10 @@ pub fn read_initialize(params: Option<&str>) -> Result<Initialize, RpcError> {
     };
     let capabilities = part("capabilities")?
         .ok_or_else(|| wrong("initialize: \"capabilities\" must be an object."))?;
-    let client_info = part("clientInfo")?;
+    // Who the client is changes nothing here, so it is only looked at.
+    part("clientInfo")?;
     let revision = Revision::negotiate(&requested);
-    Ok(Initialize { caller: Caller { revision, capabilities, client_info } })
+    Ok(Initialize { caller: Caller { revision, capabilities } })
 }
 
 /// What a server says in its answer to `initialize`.

@@ -5,9 +5,12 @@
 //! call, and whom a call belongs to.
 
 pub mod call;
+pub mod capabilities;
+pub mod cursor;
 pub mod headers;
 pub mod jsonrpc;
 pub mod legacy;
+pub mod log_level;
 pub mod method;
 pub mod raw;
 pub mod revision;

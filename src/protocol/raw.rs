@@ -1,6 +1,7 @@
 //! JSON text that is passed on, not rebuilt.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -153,6 +154,9 @@ pub fn string(text: &str) -> String {
 
 struct Fields;
 
+/// Up to so many fields, a new key is compared with each.
+const FEW_FIELDS: usize = 16;
+
 impl<'de> Visitor<'de> for Fields {
     type Value = RawObject<'de>;
 
@@ -162,8 +166,19 @@ impl<'de> Visitor<'de> for Fields {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawObject<'de>, A::Error> {
         let mut fields: Vec<(Cow<'de, str>, Cow<'de, str>)> = Vec::with_capacity(8);
+        // Comparing with each key before is quickest for the few that messages have; an object
+        // made to have a hundred thousand must not cost their square.
+        let mut many: HashSet<Cow<'de, str>> = HashSet::new();
         while let Some(Key(key)) = map.next_key::<Key<'de>>()? {
-            if fields.iter().any(|(name, _)| *name == key) {
+            if fields.len() == FEW_FIELDS {
+                many = fields.iter().map(|(name, _)| name.clone()).collect();
+            }
+            let is_new = if fields.len() < FEW_FIELDS {
+                fields.iter().all(|(name, _)| *name != key)
+            } else {
+                many.insert(key.clone())
+            };
+            if !is_new {
                 return Err(A::Error::custom(format_args!("the key {key:?} stands twice")));
             }
             let value: &'de RawValue = map.next_value()?;
@@ -261,6 +276,17 @@ mod tests {
         assert!(RawObject::parse(r#"{"a":1,"\u0061":2}"#).is_err());
         assert!(RawObject::parse(r#"{"a":1} x"#).is_err());
         assert!(RawObject::parse("[]").is_err());
+    }
+
+    #[test]
+    fn many_fields_cost_no_more_than_their_number() {
+        let fields: Vec<String> = (0..200_000).map(|n| format!("\"{n}\":0")).collect();
+        let text = format!("{{{}}}", fields.join(","));
+        assert!(RawObject::parse(&text).is_ok());
+        let twice = format!("{{{},\"199999\":1}}", fields.join(","));
+        assert!(RawObject::parse(&twice).is_err());
+        let twice = format!("{{{},\"7\":1}}", fields.join(","));
+        assert!(RawObject::parse(&twice).is_err());
     }
 
     #[test]

@@ -73,6 +73,15 @@ impl Revision {
         }
     }
 
+    /// Whether a stream begins with an event that carries an id and no message (2025-11-25,
+    /// basic/transports, Sending Messages). Older clients take it for a broken message.
+    pub fn primes_streams(self) -> bool {
+        match self {
+            Self::V2025_11_25 => true,
+            Self::V2024_11_05 | Self::V2025_03_26 | Self::V2025_06_18 => false,
+        }
+    }
+
     /// Whether requests after `initialize` carry `MCP-Protocol-Version`.
     pub fn has_version_header(self) -> bool {
         match self {

@@ -2,6 +2,8 @@
 //!
 //! The format is the HTML standard's (section 9.2, Server-sent events).
 
+use std::time::Duration;
+
 /// One event as it was dispatched.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Event {
@@ -145,6 +147,16 @@ pub fn before_data(name: &str) -> String {
     format!("event: {name}\ndata: ")
 }
 
+/// The line that gives an event its id.
+pub fn id_line(id: &str) -> String {
+    format!("id: {id}\n")
+}
+
+/// An event that carries no message: an id to resume from, and how long to wait before that.
+pub fn priming(id: &str, retry: Duration) -> String {
+    format!("id: {id}\nretry: {}\ndata: \n\n", retry.as_millis())
+}
+
 /// What stands after the data of an event.
 pub const AFTER_DATA: &str = "\n\n";
 
@@ -200,6 +212,17 @@ mod tests {
         decoder.feed(b"id: 7\nretry: 100\ndata:\n\n", |event| got.push(event)).unwrap();
         assert_eq!(got[0].id.as_deref(), Some("7"));
         assert_eq!(got[0].retry_ms, Some(100));
+    }
+
+    #[test]
+    fn ids_and_priming_events_read_back() {
+        let mut got = Vec::new();
+        let mut decoder = Decoder::new(100);
+        let wire = priming("a-0", Duration::from_secs(1)) + &id_line("a-1") + &event("", "1");
+        decoder.feed(wire.as_bytes(), |event| got.push(event)).unwrap();
+        assert_eq!((got[0].id.as_deref(), got[0].retry_ms), (Some("a-0"), Some(1000)));
+        assert_eq!((got[1].id.as_deref(), got[1].data.as_str()), (Some("a-1"), "1"));
+        assert_eq!((got[0].data.as_str(), got.len()), ("", 2));
     }
 
     #[test]

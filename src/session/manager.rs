@@ -5,29 +5,37 @@ use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use ring::rand::{SecureRandom, SystemRandom};
 
+use super::questions::{self, Questions};
 use super::table::{Bounds, Full, Table};
 use super::token::{Claims, Signer};
-use super::{Command, Door, Opened, Owner, Session, SessionId, Sessions, View};
+use super::{Command, Door, Ended, Opened, Owner, Pending, Session, SessionId, Sessions, View};
 use crate::error::CallError;
 use crate::limits::{SESSION_INBOX_COMMANDS_MAX, SESSION_SWEEP_INTERVAL, SESSION_TOKEN_LIFE};
-use crate::protocol::call::Caller;
+use crate::protocol::call::{Caller, Question};
+use crate::protocol::jsonrpc::{RequestId, notification, request};
+use crate::protocol::method::notification::CANCELLED;
+use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::thread::{self, StopReason};
 
 /// What the session thread is started with.
 #[derive(Debug)]
 pub struct SessionsConfig {
-    /// Signs session ids; random where there is none.
-    pub key: Option<[u8; 32]>,
+    /// Signs session ids.
+    pub key: [u8; 32],
     /// Sessions open at once.
     pub sessions: usize,
     /// Sessions open at once under one key.
     pub sessions_per_key: usize,
     /// A session unused for so long ends.
     pub idle: Duration,
+    /// An upstream's request to a client stays open for so long.
+    pub parked: Duration,
+    /// Hears what sessions leave behind when they end.
+    pub left: Sender<Ended>,
 }
 
 /// Ids ended by this process that another one issued, so that they stay ended.
@@ -55,6 +63,9 @@ pub fn start(
 
 struct Manager {
     table: Table,
+    questions: Questions,
+    parked: Duration,
+    left: Sender<Ended>,
     view: View,
     signer: Signer,
     random: SystemRandom,
@@ -68,10 +79,6 @@ struct Manager {
 impl Manager {
     fn new(config: SessionsConfig, view: View) -> io::Result<Manager> {
         let random = SystemRandom::new();
-        let key = match config.key {
-            Some(key) => key,
-            None => random_bytes(&random)?,
-        };
         let bounds = Bounds {
             sessions: config.sessions,
             sessions_per_key: config.sessions_per_key,
@@ -79,8 +86,11 @@ impl Manager {
         };
         Ok(Manager {
             table: Table::new(bounds),
+            questions: Questions::default(),
+            parked: config.parked,
+            left: config.left,
             view,
-            signer: Signer::new(&key),
+            signer: Signer::new(&config.key),
             boot: hex(&random_bytes::<8>(&random)?),
             random,
             ended: HashSet::new(),
@@ -93,6 +103,7 @@ impl Manager {
         let mut swept = Instant::now();
         loop {
             match commands.recv_timeout(SESSION_SWEEP_INTERVAL) {
+                Ok(Command::Stop) => return,
                 Ok(command) => self.apply(command),
                 Err(RecvTimeoutError::Timeout) => (),
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -100,9 +111,12 @@ impl Manager {
             // Also when the inbox is never empty: a busy one must not starve the sweep.
             if swept.elapsed() >= SESSION_SWEEP_INTERVAL {
                 swept = Instant::now();
-                for id in self.table.sweep(swept) {
+                // Unpublished first, as in a close.
+                for id in self.table.over(swept) {
                     self.unpublish(&id);
+                    self.end(&id);
                 }
+                self.questions.sweep(swept);
             }
         }
     }
@@ -113,7 +127,9 @@ impl Manager {
                 self.fail_if_asked("session-open");
                 reply.send(self.open(door, owner, caller));
             }
-            Command::Revive { id, may_hear, reply } => reply.send(self.revive(id, may_hear)),
+            Command::Revive { id, principal, may_hear, reply } => {
+                reply.send(self.revive(id, principal, may_hear));
+            }
             Command::Introduce { id, caller, reply } => {
                 reply.send(self.table.introduce(&id, caller));
             }
@@ -124,8 +140,28 @@ impl Manager {
                     reply.send(());
                 }
             }
-            Command::Tell { server, event } => self.table.tell(&server, &event),
+            Command::Tell { to, message } => self.table.tell(&to, &message),
+            Command::Updated { server, params } => self.table.updated(&server, &params),
+            Command::Ask { id, question, wait, reply } => {
+                // Longer than the question lives, so that its end is told before the call's.
+                let held = wait.map(|wait| wait.hold(self.parked + 3 * SESSION_SWEEP_INTERVAL));
+                let Question { id: upstream_id, reply: to, .. } = question;
+                reply.send(self.ask(&id, upstream_id, Pending { reply: to, held }));
+            }
+            Command::AskUnasked { id, question } => self.ask_on_stream(&id, question),
+            Command::Answered { id, question, reply } => {
+                reply.send(self.questions.take(&id, question));
+            }
+            Command::Withdraw { id, upstream_id, reply } => {
+                reply.send(self.questions.withdraw(&id, &upstream_id));
+            }
+            Command::WithdrawUnasked { id, upstream_id } => {
+                if let Some(question) = self.questions.withdraw(&id, &upstream_id) {
+                    self.table.send(&id, &withdrawal(&RequestId::from(question)));
+                }
+            }
             Command::Alive { reply } => reply.send(()),
+            Command::Stop => (),
         }
     }
 
@@ -177,13 +213,21 @@ impl Manager {
 
     /// A session that an earlier process opened lives on under the same id. One of this
     /// process that is not in the table has ended.
-    fn revive(&mut self, id: SessionId, may_hear: Vec<ServerName>) -> Option<Arc<Session>> {
+    fn revive(
+        &mut self,
+        id: SessionId,
+        principal: Option<Arc<str>>,
+        may_hear: Vec<ServerName>,
+    ) -> Option<Arc<Session>> {
         let published =
             self.view.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
         if published.is_some() {
             return published;
         }
         let claims = self.signer.read(&id, now_seconds())?;
+        if claims.principal.as_deref() != principal.as_deref() {
+            return None;
+        }
         if claims.boot == self.boot || self.ended.contains(&claims.id) {
             return None;
         }
@@ -201,6 +245,38 @@ impl Manager {
         self.add(id, Door::StreamableHttp, owner, Some(caller)).ok()
     }
 
+    fn ask(&mut self, id: &SessionId, upstream_id: RequestId, pending: Pending) -> Option<u64> {
+        if !self.table.has(id) {
+            return None;
+        }
+        let expires = questions::expiry(Instant::now(), self.parked);
+        self.questions.ask(expires, id, upstream_id, pending)
+    }
+
+    fn ask_on_stream(&mut self, id: &SessionId, question: Question) {
+        let capabilities = self.table.capabilities(id);
+        let Some(question) = question.if_served(&capabilities) else { return };
+        let Question { id: upstream_id, method, params, reply } = question;
+        let pending = Pending { reply, held: None };
+        let Some(number) = self.ask(id, upstream_id, pending) else { return };
+        let params = params.as_ref().map(Raw::get);
+        let message = request(&RequestId::from(number), &method, params);
+        if !self.table.send(id, &message) {
+            // Nobody to ask: what is dropped here answers with an error.
+            drop(self.questions.take(id, number));
+        }
+    }
+
+    /// Ends a session that nobody can find any more.
+    fn end(&mut self, id: &SessionId) {
+        self.questions.end(id);
+        if let Some(ended) = self.table.close(id)
+            && let Err(TrySendError::Full(_)) = self.left.try_send(ended)
+        {
+            log::warn!(target: "sessions", "too many sessions end at once: what one left at upstreams stays for now");
+        }
+    }
+
     fn close(&mut self, id: &SessionId) {
         if let Some(claims) = self.signer.read(id, now_seconds())
             && claims.boot != self.boot
@@ -215,7 +291,7 @@ impl Manager {
         }
         // Unpublished first: whoever finds the session in the view finds it alive.
         self.unpublish(id);
-        self.table.close(id);
+        self.end(id);
     }
 
     fn unpublish(&self, id: &SessionId) {
@@ -225,6 +301,12 @@ impl Manager {
     fn fail_if_asked(&self, at: &str) {
         assert!(self.fault.as_deref() != Some(at), "a fault was asked for at {at}");
     }
+}
+
+/// What tells a client that a question need not be answered.
+pub fn withdrawal(question: &RequestId) -> String {
+    let params = format!("{{\"requestId\":{}}}", question.as_json());
+    notification(CANCELLED, Some(&params))
 }
 
 /// The fault that a test asks for by `TRUNKLINE_FAULT`. A release build has none.
@@ -253,10 +335,12 @@ mod tests {
     fn started(key: [u8; 32]) -> Sessions {
         let (stop, _) = bounded(1);
         let config = SessionsConfig {
-            key: Some(key),
+            key,
             sessions: 10,
             sessions_per_key: 10,
             idle: Duration::from_secs(60),
+            parked: Duration::from_secs(60),
+            left: bounded(8).0,
         };
         let (sessions, joined) = start(config, stop).unwrap();
         joined.detach();

@@ -2,25 +2,34 @@
 //! changes them, by messages; what every request needs is read in a view that this thread
 //! publishes. It holds senders, not sockets.
 
+mod event_log;
+mod kept_streams;
 mod manager;
+mod questions;
+mod resumable;
 mod table;
 mod token;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, Sender, TrySendError, bounded};
 
 use crate::error::CallError;
-use crate::limits::{SESSION_CALLS_MAX, SESSION_REPLY_TIMEOUT};
-use crate::protocol::call::Caller;
-use crate::protocol::jsonrpc::RequestId;
+use crate::limits::{SESSION_CALLS_MAX, SESSION_REPLY_TIMEOUT, SUBSCRIPTIONS_PER_SESSION_MAX};
+use crate::protocol::call::{AnswerTo, Caller, Question};
+use crate::protocol::jsonrpc::{RequestId, RpcError};
+use crate::protocol::log_level::LogLevel;
+use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
-use crate::wait::{Interrupted, Wait};
+use crate::wait::{Held, Interrupted, Wait};
 
-pub use manager::{SessionsConfig, start};
+pub use event_log::{Bounds as EventLogBounds, EventId, Origin};
+pub use kept_streams::KeptStreams;
+pub use manager::{SessionsConfig, start, withdrawal};
+pub use resumable::{Delivery, EventLogs, Resumable};
 
 /// A session's id as clients carry it.
 pub type SessionId = Arc<str>;
@@ -57,8 +66,8 @@ pub struct Owner {
     pub hears: Arc<[ServerName]>,
 }
 
-/// One session, as the view shows it. Only its time of last use and its calls in flight are
-/// changed by others than the session thread.
+/// One session, as the view shows it. Only its time of last use, its calls in flight and its
+/// resumable streams are changed by others than the session thread.
 pub struct Session {
     /// Its id.
     pub id: SessionId,
@@ -66,12 +75,19 @@ pub struct Session {
     pub door: Door,
     /// Whose it is.
     pub owner: Owner,
+    /// Its streams over Streamable HTTP, for clients that resume them.
+    pub kept: KeptStreams,
     caller: OnceLock<Arc<Caller>>,
     /// The stream of an HTTP+SSE session.
     stream: OnceLock<Arc<dyn EventSink>>,
     opened: Instant,
     last_used_ms: AtomicU64,
     ended: AtomicBool,
+    /// The level from which log messages are wanted: its place among [`LogLevel::ALL`], plus
+    /// one; 0 while the client has not said.
+    log_level: AtomicU8,
+    /// What is subscribed to: server and its own URI, and how the client wrote that.
+    subscriptions: Mutex<HashMap<(ServerName, String), String>>,
     calls: Mutex<HashMap<RequestId, Arc<Wait>>>,
 }
 
@@ -101,6 +117,51 @@ impl Session {
     /// The stream of an HTTP+SSE session, once it is attached.
     pub fn stream(&self) -> Option<&Arc<dyn EventSink>> {
         self.stream.get()
+    }
+
+    /// Wants log messages from this level on.
+    pub fn set_log_level(&self, level: LogLevel) {
+        let place = LogLevel::ALL.iter().position(|it| *it == level);
+        let number = place.and_then(|place| u8::try_from(place + 1).ok()).unwrap_or_default();
+        self.log_level.store(number, Ordering::Relaxed);
+    }
+
+    /// The level from which log messages are wanted, if the client has said.
+    pub fn log_level(&self) -> Option<LogLevel> {
+        let number = usize::from(self.log_level.load(Ordering::Relaxed));
+        LogLevel::ALL.get(number.checked_sub(1)?).copied()
+    }
+
+    /// Whether a log message is wanted. A client that has not said takes what it gets.
+    pub fn wants_log(&self, level: Option<LogLevel>) -> bool {
+        match (self.log_level(), level) {
+            (Some(wanted), Some(level)) => level >= wanted,
+            (None, _) | (_, None) => true,
+        }
+    }
+
+    /// Notes a subscription; false if there are too many.
+    pub fn subscribe(&self, server: &ServerName, own: &str, asked: &str) -> bool {
+        let mut subscriptions = self.subscriptions();
+        if subscriptions.len() >= SUBSCRIPTIONS_PER_SESSION_MAX {
+            return false;
+        }
+        subscriptions.insert((server.clone(), own.to_owned()), asked.to_owned());
+        true
+    }
+
+    /// Whether the session is subscribed to a resource.
+    pub fn is_subscribed(&self, server: &ServerName, own: &str) -> bool {
+        self.subscriptions().contains_key(&(server.clone(), own.to_owned()))
+    }
+
+    /// Forgets a subscription; false if there was none.
+    pub fn unsubscribe(&self, server: &ServerName, own: &str) -> bool {
+        self.subscriptions().remove(&(server.clone(), own.to_owned())).is_some()
+    }
+
+    fn subscriptions(&self) -> MutexGuard<'_, HashMap<(ServerName, String), String>> {
+        self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that the session is in use.
@@ -150,6 +211,7 @@ impl Session {
         if let Some(stream) = self.stream.get() {
             stream.close();
         }
+        self.kept.end();
     }
 
     fn has_calls(&self) -> bool {
@@ -197,13 +259,68 @@ pub struct Sessions {
 
 /// What the session thread is told. A variant that has an answer carries the place for it.
 enum Command {
-    Open { door: Door, owner: Owner, caller: Option<Caller>, reply: Reply<Opened> },
-    Revive { id: SessionId, may_hear: Vec<ServerName>, reply: Reply<Option<Arc<Session>>> },
-    Introduce { id: SessionId, caller: Caller, reply: Reply<bool> },
-    Attach { id: SessionId, stream: Arc<dyn EventSink>, reply: Reply<bool> },
-    Close { id: SessionId, reply: Option<Reply<()>> },
-    Tell { server: ServerName, event: Arc<[u8]> },
-    Alive { reply: Reply<()> },
+    Open {
+        door: Door,
+        owner: Owner,
+        caller: Option<Caller>,
+        reply: Reply<Opened>,
+    },
+    Revive {
+        id: SessionId,
+        principal: Option<Arc<str>>,
+        may_hear: Vec<ServerName>,
+        reply: Reply<Option<Arc<Session>>>,
+    },
+    Introduce {
+        id: SessionId,
+        caller: Caller,
+        reply: Reply<bool>,
+    },
+    Attach {
+        id: SessionId,
+        stream: Arc<dyn EventSink>,
+        reply: Reply<bool>,
+    },
+    Close {
+        id: SessionId,
+        reply: Option<Reply<()>>,
+    },
+    Tell {
+        to: Audience,
+        message: String,
+    },
+    Updated {
+        server: ServerName,
+        params: Raw,
+    },
+    Ask {
+        id: SessionId,
+        question: Question,
+        wait: Option<Arc<Wait>>,
+        reply: Reply<Option<u64>>,
+    },
+    AskUnasked {
+        id: SessionId,
+        question: Question,
+    },
+    Answered {
+        id: SessionId,
+        question: u64,
+        reply: Reply<Option<Pending>>,
+    },
+    Withdraw {
+        id: SessionId,
+        upstream_id: RequestId,
+        reply: Reply<Option<u64>>,
+    },
+    WithdrawUnasked {
+        id: SessionId,
+        upstream_id: RequestId,
+    },
+    Alive {
+        reply: Reply<()>,
+    },
+    Stop,
 }
 
 impl std::fmt::Debug for Command {
@@ -213,6 +330,43 @@ impl std::fmt::Debug for Command {
 }
 
 type Opened = Result<Arc<Session>, CallError>;
+
+/// Who hears a message that belongs to no call.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Audience {
+    /// Every session that hears of the server.
+    Hearing(ServerName),
+    /// Those of them that want log messages of this level.
+    Logging(ServerName, Option<LogLevel>),
+    /// One session.
+    One(SessionId),
+}
+
+/// A question that waits for its answer. Dropped, it answers itself with an error.
+#[derive(Debug)]
+pub struct Pending {
+    /// Where the answer goes.
+    pub reply: AnswerTo,
+    /// Holds the call's timeout meanwhile.
+    held: Option<Held>,
+}
+
+impl Pending {
+    /// Gives the client's answer.
+    pub fn answer(self, answer: Result<Raw, RpcError>) {
+        drop(self.held);
+        self.reply.send(answer);
+    }
+}
+
+/// What a session has left behind.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its id.
+    pub session: SessionId,
+    /// Servers and their own URIs that it was subscribed to.
+    pub subscriptions: Vec<(ServerName, String)>,
+}
 
 /// The place for one answer. Consumed by sending, so nobody answers twice.
 struct Reply<T>(Sender<T>);
@@ -248,8 +402,9 @@ impl Sessions {
             // Only tokens have a dot, so that a random text costs the thread nothing.
             None if door == Door::StreamableHttp && id.contains('.') => {
                 let id = SessionId::from(id);
-                let may_hear = may_hear();
-                self.ask(|reply| Command::Revive { id, may_hear, reply }).ok()??
+                let (principal, may_hear) = (principal.map(Arc::from), may_hear());
+                let revive = |reply| Command::Revive { id, principal, may_hear, reply };
+                self.ask(revive).ok()??
             }
             None => return None,
         };
@@ -295,12 +450,77 @@ impl Sessions {
         self.tell(Command::Close { id: id.clone(), reply: None }).ok();
     }
 
-    /// Sends one encoded event to every session that hears of `server`.
+    /// Sends one message to every session of the audience, on one stream of each.
     ///
     /// # Errors
     /// The inbox is full.
-    pub fn notify(&self, server: ServerName, event: Arc<[u8]>) -> Result<(), CallError> {
-        self.tell(Command::Tell { server, event })
+    pub fn notify(&self, to: Audience, message: String) -> Result<(), CallError> {
+        self.tell(Command::Tell { to, message })
+    }
+
+    /// Tells those who are subscribed that a resource has changed: the parameters of
+    /// `notifications/resources/updated` as the server wrote them.
+    ///
+    /// # Errors
+    /// The inbox is full.
+    pub fn updated(&self, server: ServerName, params: Raw) -> Result<(), CallError> {
+        self.tell(Command::Updated { server, params })
+    }
+
+    /// Opens a question to the client of a session, for whoever can send it: gives the id that
+    /// the client is to see. `wait` stands still while it is open.
+    pub fn ask_client(
+        &self,
+        id: &SessionId,
+        question: Question,
+        wait: &Arc<Wait>,
+    ) -> Option<RequestId> {
+        let (id, wait) = (id.clone(), Some(wait.clone()));
+        let number = self.ask(|reply| Command::Ask { id, question, wait, reply }).ok()??;
+        Some(RequestId::from(number))
+    }
+
+    /// Asks the client of a session something that belongs to no call, on its newest stream.
+    /// Without one the upstream is told that nobody can be asked. Never waits.
+    pub fn ask_unasked(&self, id: &SessionId, question: Question) {
+        // Dropped by a full inbox, the question answers itself with an error.
+        self.tell(Command::AskUnasked { id: id.clone(), question }).ok();
+    }
+
+    /// Closes a question for the client's answer: where the answer goes.
+    pub fn answered(&self, id: &SessionId, question: &RequestId) -> Option<Pending> {
+        let (id, question) = (id.clone(), question.as_u64()?);
+        self.ask(|reply| Command::Answered { id, question, reply }).ok()?
+    }
+
+    /// Closes a question that the upstream no longer asks; gives the id that the client sees.
+    pub fn withdraw(&self, id: &SessionId, upstream_id: &RequestId) -> Option<RequestId> {
+        let (id, upstream_id) = (id.clone(), upstream_id.clone());
+        let number = self.ask(|reply| Command::Withdraw { id, upstream_id, reply }).ok()??;
+        Some(RequestId::from(number))
+    }
+
+    /// Like [`Sessions::withdraw`], and tells the client on its newest stream. Never waits.
+    pub fn withdraw_unasked(&self, id: &SessionId, upstream_id: RequestId) {
+        self.tell(Command::WithdrawUnasked { id: id.clone(), upstream_id }).ok();
+    }
+
+    /// Whether the client of a session wants a log message.
+    pub fn wants_log(&self, id: &str, level: Option<LogLevel>) -> bool {
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        view.get(id).is_some_and(|session| session.wants_log(level))
+    }
+
+    /// The least important level that any session wants log messages from.
+    pub fn lowest_log_level(&self) -> Option<LogLevel> {
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        view.values().filter_map(|session| session.log_level()).min()
+    }
+
+    /// Ends the session thread after what it was told before, whoever still holds a handle.
+    pub fn stop(&self) {
+        // A full inbox belongs to a thread that has died, or will end with the process.
+        self.tell(Command::Stop).ok();
     }
 
     /// Whether the session thread answers.

@@ -1,13 +1,17 @@
 //! The sessions and their rules: bounds, idle time, who hears what. Pure: time is an argument.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::{Door, EventSink, Owner, Session, SessionId};
+use super::{Audience, Door, Ended, EventSink, KeptStreams, Owner, Session, SessionId};
 use crate::protocol::call::Caller;
+use crate::protocol::jsonrpc::notification;
+use crate::protocol::method::notification::RESOURCES_UPDATED;
+use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
+use crate::protocol::sse;
 
 /// The bounds that the table keeps.
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +30,25 @@ pub(super) enum Full {
 
 struct Entry {
     session: Arc<Session>,
+    /// Streams that cannot be resumed: that of HTTP+SSE, and all where no events are kept.
     streams: Vec<Arc<dyn EventSink>>,
+}
+
+impl Entry {
+    /// Sends an event on one stream only (2025-11-25, basic/transports, Multiple Connections):
+    /// the newest, one that can be resumed before one that cannot. False where there is none.
+    fn send(&mut self, event: &Arc<[u8]>) -> bool {
+        if self.session.kept.tell(event) {
+            return true;
+        }
+        while let Some(stream) = self.streams.last() {
+            if stream.send(event.clone()) {
+                return true;
+            }
+            self.streams.pop();
+        }
+        false
+    }
 }
 
 /// Every session, by id.
@@ -63,11 +85,14 @@ impl Table {
             id: id.clone(),
             door,
             owner,
+            kept: KeptStreams::default(),
             caller: caller.map(Arc::new).map_or_else(OnceLock::new, OnceLock::from),
             stream: OnceLock::new(),
             opened: now,
             last_used_ms: AtomicU64::new(0),
             ended: AtomicBool::new(false),
+            log_level: AtomicU8::new(0),
+            subscriptions: Mutex::default(),
             calls: Mutex::default(),
         });
         self.entries.insert(id, Entry { session: session.clone(), streams: Vec::new() });
@@ -92,9 +117,9 @@ impl Table {
         true
     }
 
-    /// Ends a session. False if there is none of that id.
-    pub(super) fn close(&mut self, id: &str) -> bool {
-        let Some(entry) = self.entries.remove(id) else { return false };
+    /// Ends a session; gives what it leaves behind. None if there is none of that id.
+    pub(super) fn close(&mut self, id: &str) -> Option<Ended> {
+        let entry = self.entries.remove(id)?;
         if let Some(held) = self.per_key.get_mut(&entry.session.owner.principal) {
             *held -= 1;
             if *held == 0 {
@@ -105,31 +130,79 @@ impl Table {
         for stream in entry.streams {
             stream.close();
         }
-        true
+        let subscriptions = std::mem::take(&mut *entry.session.subscriptions());
+        let subscriptions = subscriptions.into_keys().collect();
+        Some(Ended { session: entry.session.id.clone(), subscriptions })
     }
 
-    /// Sends an event to every session that hears of `server`, each on one stream only
-    /// (2025-11-25, basic/transports, Multiple Connections): its newest.
-    pub(super) fn tell(&mut self, server: &ServerName, event: &Arc<[u8]>) {
-        for entry in self.entries.values_mut() {
-            if entry.session.owner.hears.contains(server) && entry.session.caller().is_some() {
-                while let Some(stream) = entry.streams.last() {
-                    if stream.send(event.clone()) {
-                        break;
+    /// Sends a message to an audience, to each session on one stream only (2025-11-25,
+    /// basic/transports, Multiple Connections): its newest.
+    pub(super) fn tell(&mut self, to: &Audience, message: &str) {
+        let event: Arc<[u8]> = Arc::from(sse::event("", message).into_bytes());
+        let hears = |session: &Session, server| {
+            session.owner.hears.contains(server) && session.caller().is_some()
+        };
+        match to {
+            Audience::One(id) => {
+                self.send(id, message);
+            }
+            Audience::Hearing(server) => {
+                for entry in self.entries.values_mut().filter(|it| hears(&it.session, server)) {
+                    entry.send(&event);
+                }
+            }
+            Audience::Logging(server, level) => {
+                for entry in self.entries.values_mut() {
+                    if hears(&entry.session, server) && entry.session.wants_log(*level) {
+                        entry.send(&event);
                     }
-                    entry.streams.pop();
                 }
             }
         }
     }
 
-    /// Ends what is idle, and HTTP+SSE sessions whose stream has ended; gives their ids.
-    pub(super) fn sweep(&mut self, now: Instant) -> Vec<SessionId> {
+    /// Tells those who are subscribed that a resource has changed, each under the URI that it
+    /// subscribed to.
+    pub(super) fn updated(&mut self, server: &ServerName, params: &Raw) {
+        let Ok(fields) = RawObject::parse(params.get()) else { return };
+        let Ok(Some(own)) = fields.string("uri") else { return };
+        let key = (server.clone(), own);
+        for entry in self.entries.values_mut() {
+            let Some(asked) = entry.session.subscriptions().get(&key).cloned() else {
+                continue;
+            };
+            let mut fields = fields.clone();
+            fields.set("uri", string(&asked));
+            let message = notification(RESOURCES_UPDATED, Some(&fields.to_text()));
+            entry.send(&Arc::from(sse::event("", &message).into_bytes()));
+        }
+    }
+
+    /// Sends a message to one session's client. False where it has no stream.
+    pub(super) fn send(&mut self, id: &str, message: &str) -> bool {
+        let event: Arc<[u8]> = Arc::from(sse::event("", message).into_bytes());
+        self.entries.get_mut(id).is_some_and(|entry| entry.send(&event))
+    }
+
+    /// What a session's client has declared.
+    pub(super) fn capabilities(&self, id: &str) -> String {
+        let caller = self.entries.get(id).and_then(|entry| entry.session.caller());
+        caller.map_or_else(|| "{}".to_owned(), |caller| caller.capabilities.get().to_owned())
+    }
+
+    /// Whether there is a session of that id.
+    pub(super) fn has(&self, id: &str) -> bool {
+        self.entries.contains_key(id)
+    }
+
+    /// The sessions that should end: idle ones, and HTTP+SSE ones whose stream has ended.
+    pub(super) fn over(&mut self, now: Instant) -> Vec<SessionId> {
         let idle = self.bounds.idle;
         let mut over = Vec::new();
         for (id, entry) in &mut self.entries {
             entry.streams.retain(|stream| stream.is_open());
-            let streamless = entry.streams.is_empty();
+            entry.session.kept.sweep(now);
+            let streamless = entry.streams.is_empty() && !entry.session.kept.any_open();
             let unused = now.saturating_duration_since(entry.session.last_used()) >= idle;
             let ended = match entry.session.door {
                 Door::HttpSse => entry.session.stream.get().is_some() && streamless,
@@ -138,9 +211,6 @@ impl Table {
             if ended || (unused && streamless && !entry.session.has_calls()) {
                 over.push(id.clone());
             }
-        }
-        for id in &over {
-            self.close(id);
         }
         over
     }
@@ -177,6 +247,13 @@ mod tests {
         Table::new(Bounds { sessions: 3, sessions_per_key: 2, idle: Duration::from_secs(60) })
     }
 
+    /// Ends what should end, as the session thread does; how many that were.
+    fn sweep(table: &mut Table, now: Instant) -> usize {
+        let over = table.over(now);
+        over.iter().for_each(|id| assert!(table.close(id).is_some()));
+        over.len()
+    }
+
     fn owner(principal: Option<&str>) -> Owner {
         let hears = [ServerName::parse("a").unwrap()].into();
         Owner { principal: principal.map(Into::into), only: None, narrowed: None, hears }
@@ -197,9 +274,9 @@ mod tests {
         let start = Instant::now();
         let mut table = table();
         open(&mut table, start, "x", "k").unwrap();
-        assert_eq!(table.sweep(start + Duration::from_secs(59)).len(), 0);
-        assert_eq!(table.sweep(start + Duration::from_secs(60)).len(), 1);
-        assert!(!table.close("x"));
+        assert_eq!(sweep(&mut table, start + Duration::from_secs(59)), 0);
+        assert_eq!(sweep(&mut table, start + Duration::from_secs(60)), 1);
+        assert!(table.close("x").is_none());
     }
 
     #[test]
@@ -209,13 +286,13 @@ mod tests {
         let session = open(&mut table, start, "x", "k").unwrap();
         let sink = Arc::new(Sink::default());
         assert!(table.attach("x", sink.clone()));
-        assert_eq!(table.sweep(start + late).len(), 0);
+        assert_eq!(sweep(&mut table, start + late), 0);
         sink.close();
         let wait = Wait::plain(Duration::from_secs(5)).unwrap();
         let call = session.enter(&RequestId::from(1), &wait).unwrap();
-        assert_eq!(table.sweep(start + late).len(), 0);
+        assert_eq!(sweep(&mut table, start + late), 0);
         drop(call);
-        assert_eq!(table.sweep(start + late).len(), 1);
+        assert_eq!(sweep(&mut table, start + late), 1);
     }
 
     #[test]
@@ -227,7 +304,7 @@ mod tests {
         assert_eq!(open(&mut table, now, "3", "k").unwrap_err(), Full::SessionsPerKey);
         open(&mut table, now, "3", "l").unwrap();
         assert_eq!(open(&mut table, now, "4", "m").unwrap_err(), Full::Sessions);
-        assert!(table.close("1"));
+        assert!(table.close("1").is_some());
         open(&mut table, now, "4", "k").unwrap();
     }
 
@@ -239,8 +316,8 @@ mod tests {
         let (first, second) = (Arc::new(Sink::default()), Arc::new(Sink::default()));
         table.attach("x", first.clone());
         table.attach("x", second.clone());
-        table.tell(&ServerName::parse("a").unwrap(), &Arc::from(*b"event"));
-        table.tell(&ServerName::parse("b").unwrap(), &Arc::from(*b"event"));
+        table.tell(&Audience::Hearing(ServerName::parse("a").unwrap()), "{}");
+        table.tell(&Audience::Hearing(ServerName::parse("b").unwrap()), "{}");
         assert_eq!(first.events.lock().unwrap().len(), 0);
         assert_eq!(second.events.lock().unwrap().len(), 1);
     }
@@ -264,13 +341,13 @@ mod tests {
         let now = Instant::now();
         let mut table = table();
         table.open(now, "x".into(), Door::HttpSse, owner(None), None).unwrap();
-        assert_eq!(table.sweep(now).len(), 0);
+        assert_eq!(sweep(&mut table, now), 0);
         let sink = Arc::new(Sink::default());
         assert!(table.attach("x", sink.clone()));
         assert!(!table.attach("x", sink.clone()), "a second stream");
         assert!(table.introduce("x", Caller::plain()));
         assert!(!table.introduce("x", Caller::plain()), "twice");
         sink.close();
-        assert_eq!(table.sweep(now).len(), 1);
+        assert_eq!(sweep(&mut table, now), 1);
     }
 }

@@ -36,11 +36,7 @@ impl Claims {
     pub(super) fn caller(&self) -> Option<Caller> {
         let capabilities = self.capabilities.clone()?;
         RawObject::parse(&capabilities).ok()?;
-        Some(Caller {
-            revision: self.revision,
-            capabilities: Raw::from_valid(capabilities),
-            client_info: None,
-        })
+        Some(Caller { revision: self.revision, capabilities: Raw::from_valid(capabilities) })
     }
 }
 

@@ -6,8 +6,8 @@
 //! thread, which tells of it by [`Event`]s.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use std::{fmt, io};
 
@@ -281,7 +281,7 @@ fn nothing() -> Outcome {
 pub struct Upstreams {
     by_name: BTreeMap<ServerName, Arc<Upstream>>,
     /// Joined when the upstreams were told to stop.
-    supervisors: Vec<Joined>,
+    supervisors: Mutex<Vec<Joined>>,
     hurry: Arc<AtomicBool>,
 }
 
@@ -314,7 +314,7 @@ impl Upstreams {
         // Dropped on the way out if a later one cannot be started.
         let mut upstreams = Upstreams {
             by_name: BTreeMap::new(),
-            supervisors: Vec::new(),
+            supervisors: Mutex::default(),
             hurry: shared.hurry.clone(),
         };
         for (index, config) in configs.into_iter().enumerate() {
@@ -333,7 +333,7 @@ impl Upstreams {
                 left_out: HashMap::new(),
             };
             let thread = spawn(&upstream.core.thread_name("sup"), move || supervisor.run())?;
-            upstreams.supervisors.push(thread);
+            upstreams.supervisors().push(thread);
             upstreams.by_name.insert(upstream.name().clone(), upstream);
         }
         Ok(upstreams)
@@ -356,6 +356,24 @@ impl Upstreams {
         }
     }
 
+    /// Ends every session and child, and waits for that, in bounded time. Nothing is opened
+    /// afterwards. Whoever still holds an upstream keeps nothing alive by that.
+    pub fn stop(&self) {
+        self.interrupt();
+        for upstream in self.iter() {
+            upstream.core.nudge.stop();
+            upstream.members.stop();
+        }
+        // Each ends its own session or child meanwhile, so this takes as long as the slowest.
+        let supervisors = std::mem::take(&mut *self.supervisors());
+        drop(supervisors);
+        self.iter().for_each(|upstream| upstream.members.join());
+    }
+
+    fn supervisors(&self) -> MutexGuard<'_, Vec<Joined>> {
+        self.supervisors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What makes the end a quick one once it is set: children are killed instead of asked.
     pub fn hurry(&self) -> Arc<AtomicBool> {
         self.hurry.clone()
@@ -364,14 +382,7 @@ impl Upstreams {
 
 impl Drop for Upstreams {
     fn drop(&mut self) {
-        self.interrupt();
-        for upstream in self.iter() {
-            upstream.core.nudge.stop();
-            upstream.members.stop();
-        }
-        // Each ends its own session or child meanwhile, so this takes as long as the slowest.
-        self.supervisors.clear();
-        self.iter().for_each(|upstream| upstream.members.join());
+        self.stop();
     }
 }
 

@@ -14,13 +14,11 @@ use crate::support::gateway::Gateway;
 const README: &str = include_str!("../../README.md");
 
 /// Accepted keys that have no effect in this version, and which the README therefore leaves out.
-const WITHOUT_EFFECT: [&str; 11] = [
+const WITHOUT_EFFECT: [&str; 9] = [
     "state_dir",
     "watch",
     "pin",
     "forward_headers",
-    "event_log_events",
-    "event_log_bytes",
     "page_items",
     "views",
     "parked_calls",
@@ -114,6 +112,8 @@ fn default_of(key: &str) -> u128 {
         ("sessions_per_key", limits.sessions_per_key),
         ("streams", limits.streams),
         ("stream_queue_bytes", limits.stream_queue_bytes),
+        ("event_log_events", limits.event_log_events),
+        ("event_log_bytes", limits.event_log_bytes),
         ("upstream_result_bytes", limits.upstream_result_bytes),
         ("upstream_event_bytes", limits.upstream_event_bytes),
         ("upstream_tools", limits.upstream_tools),

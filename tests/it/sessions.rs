@@ -89,3 +89,29 @@ fn the_death_of_the_session_thread_is_the_process_s() {
     let last = ended.stderr.lines().last().unwrap_or_default().to_owned();
     assert!(last.contains("sessions"), "the last line was {last:?}");
 }
+
+#[test]
+fn a_session_keeps_little_of_what_its_client_says() {
+    let upstream = HttpUpstream::start();
+    let gateway = Gateway::started(config(&upstream, &json!({})));
+    for key in ["clientInfo", "capabilities"] {
+        let mut message = initialize_message(1, "2025-11-25");
+        message["params"][key]["padding"] = "x".repeat(20_000).into();
+        let request = crate::support::http::Request::post("/mcp", &message)
+            .header("Accept", "application/json, text/event-stream");
+        let answer = gateway.send(&request).expect(200).json();
+        assert_eq!(answer["error"]["code"], -32602, "{answer}");
+        assert!(answer["error"]["message"].to_string().contains(key), "{answer}");
+    }
+    assert_eq!(gateway.get("/status").expect(200).json()["sessions"]["streamable"], 0);
+}
+
+#[test]
+fn a_body_of_many_keys_is_answered_like_any_other() {
+    let upstream = HttpUpstream::start();
+    let gateway = Gateway::started(config(&upstream, &json!({})));
+    let keys: Vec<String> = (0..300_000).map(|n| format!("\"{n}\":0")).collect();
+    let body = format!("{{\"name\":\"echo\",{}}}", keys.join(","));
+    let request = crate::support::http::Request::post_text("/mcp/tools/call", &body);
+    gateway.send(&request.header("Content-Type", "application/json")).expect(200);
+}

@@ -137,3 +137,15 @@ fn a_stop_before_anything_was_asked_is_clean() {
     assert_eq!(gateway.stop().code, Some(0));
     assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
 }
+
+#[test]
+fn a_hang_up_of_the_terminal_ends_nothing() {
+    let upstream = HttpUpstream::start();
+    let gateway = Gateway::started(config(&upstream, 5000));
+    gateway.signal(Signal::HUP);
+    assert_eq!(gateway.call_text("echo", &json!({"message": "m"})), "m");
+    gateway.signal(Signal::QUIT);
+    let ended = gateway.wait_for_end();
+    assert_eq!(ended.code, Some(0));
+    assert!(ended.stderr.contains("SIGHUP"), "{}", ended.stderr);
+}

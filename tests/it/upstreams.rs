@@ -140,7 +140,8 @@ fn a_call_that_breaks_off_is_never_run_twice() {
 fn an_idle_connection_that_was_closed_is_no_failure() {
     let upstream = HttpUpstream::start();
     let gateway = Gateway::before(&upstream.url());
-    for _ in 0..3 {
+    for answers in [Answers::Json, Answers::EventStream, Answers::EventStream] {
+        upstream.answer_with(answers);
         gateway.call("echo", &json!({})).expect(200);
         upstream.listener.break_off_connections();
         // A connection that was used this very moment is not looked at again before it is used,
@@ -343,4 +344,22 @@ fn status_tells_of_calls_in_flight() {
     wait_for("the slot is free", || {
         (in_flight(&gateway.status_of("s")) == Some(0)).then_some(())
     });
+}
+
+#[test]
+fn a_tool_of_a_server_that_never_answered_is_its_failure_and_not_unknown() {
+    let (there, absent) = (HttpUpstream::start(), HttpUpstream::absent());
+    let gateway = Gateway::with(json!({ "mcp_servers": {
+        "there": { "url": there.url(), "transport": "http" },
+        "absent": { "url": absent.url(), "transport": "http" },
+    }}))
+    .start();
+    gateway.wait_until_well(&["there"]);
+    for body in [json!({"name": "absent-echo"}), json!({"name": "echo", "server": "absent"})] {
+        let answer = gateway.post(CALL, &body).expect_error(502);
+        assert_eq!(answer["server"], "absent", "{answer}");
+        assert_eq!(answer["stage"], "connect", "{answer}");
+    }
+    gateway.post(CALL, &json!({"name": "there-nothing"})).expect_error(404);
+    gateway.post(CALL, &json!({"name": "nothing", "server": "there"})).expect_error(404);
 }

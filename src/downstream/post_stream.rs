@@ -1,0 +1,189 @@
+//! The answer to a POST over Streamable HTTP: plain JSON, or an event stream that can be resumed.
+
+use std::sync::Arc;
+
+use super::reply::{self, Problem, STREAM_HEADERS};
+use super::requests::{Answer, MessageSink};
+use crate::http::{OpenResponse, Responder};
+use crate::limits::STREAM_RETRY;
+use crate::protocol::jsonrpc::{RequestId, RpcError, around_result, code, error_response};
+use crate::protocol::raw::on_one_line;
+use crate::protocol::sse;
+use crate::session::{Delivery, EventLogs, Origin, Resumable, Session};
+
+/// The answer to a POST: plain JSON, or an event stream once something comes before the result.
+pub(super) struct PostStream<'a> {
+    session: &'a Session,
+    logs: &'a EventLogs,
+    responder: Option<Responder>,
+    open: Option<OpenResponse>,
+    /// The stream, if its events are kept.
+    kept: Option<Arc<Resumable>>,
+}
+
+impl<'a> PostStream<'a> {
+    /// An answer that has not begun.
+    pub(super) fn new(
+        session: &'a Session,
+        logs: &'a EventLogs,
+        responder: Responder,
+    ) -> PostStream<'a> {
+        PostStream { session, logs, responder: Some(responder), open: None, kept: None }
+    }
+
+    /// Makes the answer a stream that can be resumed, if it is none yet.
+    fn begin(&mut self) {
+        let Some(responder) = self.responder.take() else { return };
+        let Ok(open) = responder.open(reply::OK, &STREAM_HEADERS) else { return };
+        self.open = Some(open);
+        self.kept = self.session.kept.begin(Origin::Post, self.logs);
+        if let Some(priming) = self.kept.as_ref().and_then(|kept| priming(self.session, kept)) {
+            self.write(&[priming.as_bytes()]);
+        }
+    }
+
+    fn write(&mut self, pieces: &[&[u8]]) {
+        if self.open.as_mut().is_some_and(|open| open.write(pieces).is_err()) {
+            // The client has lost its connection, which cancels nothing: the call goes on.
+            self.open = None;
+            if let Some(kept) = &self.kept {
+                kept.lost();
+            }
+        }
+    }
+
+    /// Ends this connection: the stream goes on where its client has resumed it.
+    fn leave(&mut self) {
+        if let Some(open) = self.open.take() {
+            open.finish().ok();
+        }
+    }
+
+    fn event(&mut self, before: &str, data: &str, after: &str) {
+        self.push(before, data, after, None);
+    }
+
+    fn push(
+        &mut self,
+        before: &str,
+        data: &str,
+        after: &str,
+        stand_in: Option<&dyn Fn() -> String>,
+    ) {
+        self.begin();
+        let (name, data) = (sse::before_data(""), on_one_line(data));
+        let pieces = [&name, before, &data, after, sse::AFTER_DATA].map(str::as_bytes);
+        let Some(kept) = &self.kept else { return self.write(&pieces) };
+        match kept.push(&pieces, stand_in) {
+            Delivery::Own(id) => {
+                let [name, before, data, after, end] = pieces;
+                self.write(&[id.as_bytes(), name, before, data, after, end]);
+            }
+            Delivery::Elsewhere => self.leave(),
+        }
+    }
+
+    /// Gives the answer to one request.
+    pub(super) fn finish(mut self, id: &RequestId, answer: &Answer) {
+        let text;
+        let (before, data, after) = match answer {
+            Answer::Result(result) => {
+                let (before, after) = around_result(id);
+                (before, result.get(), after)
+            }
+            Answer::Error(error) => {
+                text = error_response(Some(id), error);
+                (String::new(), text.as_str(), "")
+            }
+            Answer::None => return self.end_unanswered(),
+            Answer::Gone => {
+                if let Some(responder) = self.responder.take() {
+                    Problem::unknown_session().send_rpc(responder, Some(id)).ok();
+                }
+                return;
+            }
+        };
+        match self.responder.take() {
+            Some(responder) => {
+                let pieces = [before.as_str(), data, after];
+                reply::send_json(responder, &pieces.map(str::as_bytes)).ok();
+            }
+            None => {
+                self.push(&before, data, after, Some(&|| not_kept(id)));
+                self.end();
+            }
+        }
+    }
+
+    /// Gives the answers to a batch.
+    pub(super) fn finish_batch(mut self, texts: &[String]) {
+        match self.responder.take() {
+            Some(responder) if texts.is_empty() => {
+                responder.respond(reply::ACCEPTED, &[], &[]).ok();
+            }
+            Some(responder) => {
+                let text = format!("[{}]", texts.join(","));
+                reply::send_json(responder, &[text.as_bytes()]).ok();
+            }
+            None => {
+                for text in texts {
+                    self.event("", text, "");
+                }
+                self.end();
+            }
+        }
+    }
+
+    /// Ends the stream, which holds its response.
+    fn end(mut self) {
+        if let Some(kept) = &self.kept
+            && !kept.complete()
+        {
+            self.session.kept.forget(kept);
+        }
+        self.leave();
+    }
+
+    /// Ends a stream that holds no response: whoever resumed it would wait in vain, again and
+    /// again. One that holds nothing at all says that there is no answer.
+    fn end_unanswered(mut self) {
+        if let Some(responder) = self.responder.take() {
+            self.open = responder.open(reply::OK, &STREAM_HEADERS).ok();
+        }
+        if let Some(kept) = &self.kept {
+            kept.complete();
+            self.session.kept.forget(kept);
+        }
+        self.leave();
+    }
+}
+
+impl MessageSink for PostStream<'_> {
+    fn message(&mut self, text: &str) {
+        self.event("", text, "");
+    }
+
+    fn silence(&mut self) {
+        self.begin();
+        if self.kept.as_ref().is_none_or(|kept| kept.is_own()) {
+            self.write(&[sse::HEARTBEAT]);
+        } else {
+            self.leave();
+        }
+    }
+}
+
+/// The event that a stream of this session begins with, if it begins with any.
+pub(super) fn priming(session: &Session, stream: &Resumable) -> Option<String> {
+    let revision = session.caller()?.revision;
+    revision.primes_streams().then(|| stream.priming(STREAM_RETRY))
+}
+
+/// What a client is told that resumes a stream whose result was too large to be kept, so that
+/// it does not wait for ever.
+fn not_kept(id: &RequestId) -> String {
+    let what = "The connection broke while the result was sent, and the result, larger than \
+                limits.event_log_bytes, was not kept.";
+    let error = RpcError::new(code::INTERNAL_ERROR, what);
+    sse::event("", &error_response(Some(id), &error))
+}

@@ -1,0 +1,200 @@
+//! What is offered, as far as a scope sees it: lists, capabilities, instructions, status.
+
+use std::sync::Arc;
+
+use super::route::sees;
+use super::{Health, Item, Pipeline};
+use crate::access::policy::Scope;
+use crate::catalogue::Server;
+use crate::error::CallError;
+use crate::protocol::call::Kind;
+use crate::protocol::capabilities;
+use crate::protocol::server_name::ServerName;
+use crate::upstream::Status;
+
+/// The items that a scope sees.
+#[derive(Debug)]
+pub struct ItemList {
+    /// What they are.
+    pub kind: Kind,
+    /// Sorted by the name that is shown.
+    pub items: Vec<Arc<Item>>,
+    /// Whether items are shown as their server wrote them.
+    pub own_names: bool,
+    /// How each server in scope is.
+    pub servers: Vec<(ServerName, Health)>,
+}
+
+impl ItemList {
+    /// An item's object as this list shows it.
+    pub fn object<'a>(&self, item: &'a Item) -> &'a str {
+        if self.own_names { item.own_object.get() } else { item.offered_object.get() }
+    }
+
+    /// An item's name as this list shows it.
+    pub fn name<'a>(&self, item: &'a Item) -> &'a str {
+        if self.own_names { &item.own } else { &item.offered }
+    }
+}
+
+impl Pipeline {
+    /// The items that the scope sees, of one server or of all.
+    ///
+    /// # Errors
+    /// The scope sees no such server.
+    pub fn list(
+        &self,
+        scope: &Scope,
+        kind: Kind,
+        server: Option<&str>,
+    ) -> Result<ItemList, CallError> {
+        let server = match server {
+            Some(server) => Some(self.server(scope, server)?),
+            None => None,
+        };
+        let wanted = |name: &ServerName| {
+            server.as_ref().is_none_or(|server| server == name) && scope.sees_server(name)
+        };
+        let catalogue = self.catalogue.current();
+        let mut items: Vec<Arc<Item>> = catalogue
+            .items(kind)
+            .iter()
+            .filter(|item| wanted(&item.server) && sees(scope, item))
+            .cloned()
+            .collect();
+        let own_names = scope.only.is_some();
+        if own_names {
+            items.sort_by(|a, b| a.own.cmp(&b.own));
+        }
+        let servers = catalogue
+            .servers
+            .iter()
+            .filter(|(name, _)| wanted(name))
+            .map(|(name, server)| (name.clone(), server.health.clone()))
+            .collect();
+        Ok(ItemList { kind, items, own_names, servers })
+    }
+
+    /// Whether there is a server of that name.
+    pub fn knows(&self, server: &ServerName) -> bool {
+        self.upstreams.get(server).is_some()
+    }
+
+    /// The servers that the scope sees.
+    pub fn servers(&self, scope: &Scope) -> Vec<ServerName> {
+        let catalogue = self.catalogue.current();
+        catalogue.servers.keys().filter(|server| scope.sees_server(server)).cloned().collect()
+    }
+
+    /// What the servers in scope can do together, an object's text.
+    pub fn capabilities(&self, scope: &Scope) -> String {
+        let catalogue = self.catalogue.current();
+        let seen = catalogue.servers.iter().filter(|(name, _)| scope.sees_server(name));
+        capabilities::merged(seen.map(|(_, server)| server.capabilities()))
+    }
+
+    /// What the servers in scope say of how to use them: one server's as it is, several by name.
+    pub fn instructions(&self, scope: &Scope) -> Option<String> {
+        let catalogue = self.catalogue.current();
+        let seen = catalogue.servers.iter().filter(|(name, _)| scope.sees_server(name));
+        let mut said: Vec<(&ServerName, &str)> = Vec::new();
+        let mut n_seen = 0;
+        for (name, server) in seen {
+            n_seen += 1;
+            said.extend(server.instructions().map(|text| (name, text)));
+        }
+        match said.as_slice() {
+            [] => None,
+            [(_, text)] if n_seen == 1 => Some((*text).to_owned()),
+            several => {
+                let parts = several.iter().map(|(name, text)| format!("# {name}\n\n{text}"));
+                Some(parts.collect::<Vec<_>>().join("\n\n"))
+            }
+        }
+    }
+
+    /// The servers in scope that declare a capability.
+    pub fn servers_with(&self, scope: &Scope, capability: &str) -> Vec<ServerName> {
+        let catalogue = self.catalogue.current();
+        catalogue
+            .servers
+            .iter()
+            .filter(|(name, server)| scope.sees_server(name) && server.has(capability))
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// What `/status` tells of each server that the scope sees.
+    pub fn status(&self, scope: &Scope) -> Vec<ServerStatus> {
+        let catalogue = self.catalogue.current();
+        let of = |server: &ServerName, kind| {
+            let theirs = |item: &&Arc<Item>| item.server == *server && sees(scope, item);
+            catalogue.items(kind).iter().filter(theirs).count()
+        };
+        self.upstreams
+            .iter()
+            .filter(|upstream| scope.sees_server(upstream.name()))
+            .map(|upstream| ServerStatus {
+                server: upstream.name().clone(),
+                description: upstream.config().description.clone(),
+                required: upstream.config().required,
+                offered: Kind::ALL.map(|kind| (kind, of(upstream.name(), kind))),
+                left_out: catalogue
+                    .servers
+                    .get(upstream.name())
+                    .map_or(0, |server| server.left_out),
+                upstream: upstream.status(),
+            })
+            .collect()
+    }
+
+    /// Required servers that have not answered yet.
+    pub fn missing(&self) -> Vec<ServerName> {
+        let catalogue = self.catalogue.current();
+        let has_answered =
+            |name: &ServerName| catalogue.servers.get(name).is_some_and(|s| s.has_answered);
+        self.upstreams
+            .iter()
+            .filter(|upstream| upstream.config().required && !has_answered(upstream.name()))
+            .map(|upstream| upstream.name().clone())
+            .collect()
+    }
+}
+
+impl Server {
+    fn capabilities(&self) -> &str {
+        let said = self.initialized.as_ref().map(|said| said.capabilities.get());
+        said.unwrap_or(capabilities::NOT_YET_KNOWN)
+    }
+
+    fn instructions(&self) -> Option<&str> {
+        self.initialized.as_ref()?.instructions.as_deref()
+    }
+
+    pub(super) fn has(&self, capability: &str) -> bool {
+        capabilities::have(self.capabilities(), capability)
+    }
+}
+
+/// What `/status` tells of a server.
+#[derive(Debug)]
+pub struct ServerStatus {
+    /// Its NAME.
+    pub server: ServerName,
+    /// For people.
+    pub description: Option<String>,
+    /// Whether `/readyz` waits for it.
+    pub required: bool,
+    offered: [(Kind, usize); 4],
+    /// Items listed but not offered.
+    pub left_out: usize,
+    /// How it is.
+    pub upstream: Status,
+}
+
+impl ServerStatus {
+    /// How many items of a kind the scope sees of it.
+    pub fn offered(&self, kind: Kind) -> usize {
+        self.offered.iter().find(|(of, _)| *of == kind).map_or(0, |(_, n)| *n)
+    }
+}

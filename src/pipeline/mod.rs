@@ -1,0 +1,348 @@
+//! The life of one call: may it? whose is it? send it. Read this first.
+//!
+//! The doors in `downstream` make a [`Call`] of what came in and bytes of what comes back; all
+//! else happens here, on the thread of the client's connection.
+
+mod lists;
+mod route;
+mod tasks;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::access::policy::Scope;
+use crate::access::quota::Bucket;
+use crate::catalogue;
+use crate::config::SessionSharing;
+use crate::error::CallError;
+use crate::limits::UPSTREAM_LIST_PAGES_MAX;
+use crate::protocol::call::{Call, CallSink, Client, Notice, Outcome, Outgoing, Question};
+use crate::protocol::capabilities::can_be_asked;
+use crate::protocol::method::Method;
+use crate::protocol::raw::{Raw, RawObject};
+use crate::protocol::server_name::ServerName;
+use crate::upstream::{Upstream, Upstreams};
+use crate::wait::Wait;
+
+/// What lists and `/status` tell of a server, for the doors.
+pub use crate::catalogue::{Health, Item};
+pub use crate::upstream::State;
+pub use lists::{ItemList, ServerStatus};
+
+/// What a call goes through.
+#[derive(Debug)]
+pub struct Pipeline {
+    catalogue: catalogue::Shared,
+    upstreams: Arc<Upstreams>,
+    quotas: HashMap<Arc<str>, Mutex<Bucket>>,
+    told: Told,
+}
+
+/// What is logged of calls.
+#[derive(Debug, Clone, Copy)]
+pub struct Told {
+    /// A line a call.
+    pub calls: bool,
+    /// The beginning of arguments and results; the log takes secrets out.
+    pub bodies: bool,
+}
+
+/// How much of a body is logged, in characters.
+const LOGGED_BODY_CHARS: usize = 512;
+
+/// What a door adds to a call.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wish<'a> {
+    /// The server that the tool must belong to.
+    pub server: Option<&'a str>,
+    /// A shorter time than the upstream's own.
+    pub timeout: Option<Duration>,
+    /// The client, where it has a session that an upstream could have one for.
+    pub client: Option<&'a Client>,
+}
+
+impl Pipeline {
+    /// A pipeline over these parts. `quotas` are calls per minute by key name.
+    pub fn new(
+        catalogue: catalogue::Shared,
+        upstreams: Arc<Upstreams>,
+        quotas: impl IntoIterator<Item = (Arc<str>, u32)>,
+        told: Told,
+    ) -> Pipeline {
+        let now = Instant::now();
+        let quotas = quotas
+            .into_iter()
+            .map(|(name, per_minute)| (name, Mutex::new(Bucket::new(now, per_minute))))
+            .collect();
+        Pipeline { catalogue, upstreams, quotas, told }
+    }
+
+    /// Makes a call.
+    ///
+    /// 1. May it? The key's calls for this minute.
+    /// 2. Whose is it? One look-up in the catalogue, among what the scope sees.
+    /// 3. Send it: the upstream's times, its own name for what is asked, and nothing else changed.
+    ///
+    /// # Errors
+    /// Whatever kept the upstream from answering.
+    pub fn call(
+        &self,
+        scope: &Scope,
+        wish: Wish<'_>,
+        call: Call<'_>,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Result<Outcome, CallError> {
+        let started = Instant::now();
+        let method = call.method;
+        let route = self.route(scope, wish.server, &call)?;
+        if method == Method::ToolsCall {
+            self.spend(scope)?;
+            if self.told.bodies {
+                let arguments = cut(call.params.get("arguments").unwrap_or("{}"));
+                log::info!(target: "bodies", "{} is called with {arguments}", route.told);
+            }
+        }
+        let upstream = self.upstream(&route.server)?;
+        let has_task = tasks::concerns(&call);
+        let asked = call.params.get(route.key).map(str::to_owned);
+        let own = route.value.clone();
+        let mut params = call.params;
+        params.set(route.key, route.value);
+        let outgoing = Outgoing {
+            method: method.as_str(),
+            is_safe_to_repeat: method.is_safe_to_repeat(),
+            params,
+            meta: call.meta,
+            wants_progress: call.progress_token.is_some(),
+        };
+        let mut answer = send(upstream, wish, &outgoing, wait, sink);
+        if let (true, Ok(Outcome::Complete(result))) = (has_task, &answer) {
+            answer = Ok(Outcome::Complete(tasks::owned(&route.server, result)));
+        }
+        if let (Ok(Outcome::Error { error, .. }), Some(asked)) = (&mut answer, asked) {
+            error.data = error.data.take().map(|data| as_asked(data, route.key, &own, &asked));
+        }
+        if method == Method::ToolsCall {
+            self.tell(scope, &route.told, started.elapsed(), &answer);
+        }
+        answer
+    }
+
+    /// Passes a request on whose method nobody here knows, where exactly one server is in scope.
+    /// None where that is not so.
+    pub fn pass(
+        &self,
+        scope: &Scope,
+        wish: Wish<'_>,
+        method: &str,
+        params: RawObject<'_>,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Option<Result<Outcome, CallError>> {
+        let servers = self.servers(scope);
+        let [server] = servers.as_slice() else { return None };
+        let outgoing = Outgoing {
+            method,
+            is_safe_to_repeat: false,
+            params,
+            meta: None,
+            wants_progress: false,
+        };
+        Some(self.upstream(server).and_then(|it| send(it, wish, &outgoing, wait, sink)))
+    }
+
+    /// Whose a resource is, and that server's own URI for it.
+    ///
+    /// # Errors
+    /// The URI is missing, or nothing that the scope sees.
+    pub fn owner_of_uri(
+        &self,
+        scope: &Scope,
+        call: &Call<'_>,
+    ) -> Result<(ServerName, String), CallError> {
+        let route = self.route(scope, None, call)?;
+        let own = serde_json::from_str(&route.value).unwrap_or_default();
+        Ok((route.server, own))
+    }
+
+    /// Subscribes the gateway to a resource, or takes one subscription back.
+    ///
+    /// # Errors
+    /// Whatever kept the upstream from answering.
+    pub fn subscription(
+        &self,
+        server: &ServerName,
+        uri: &str,
+        method: Method,
+        wait: &Arc<Wait>,
+    ) -> Result<Outcome, CallError> {
+        let upstream = self.upstream(server)?;
+        let config = upstream.config();
+        wait.set_timeout(config.timeout, config.timeout_max);
+        if method == Method::ResourcesSubscribe {
+            upstream.subscribe(uri, wait)
+        } else {
+            upstream.unsubscribe(uri, wait)
+        }
+    }
+
+    /// The tasks of the one server of a scope.
+    ///
+    /// # Errors
+    /// As [`Pipeline::call`]; a server that refuses has none.
+    pub fn tasks(
+        &self,
+        scope: &Scope,
+        wish: Wish<'_>,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Result<Vec<String>, CallError> {
+        let Some(server) = &scope.only else { return Ok(Vec::new()) };
+        let mut tasks = Vec::new();
+        let mut params = RawObject::default();
+        for _ in 0..UPSTREAM_LIST_PAGES_MAX {
+            let method = Method::TasksList.as_str();
+            let outcome = self.pass(scope, wish, method, params.clone(), wait, sink);
+            let Some(Outcome::Complete(page)) = outcome.transpose()? else { break };
+            tasks.extend(tasks::owned_list(server, &page));
+            let next = RawObject::parse(page.get()).ok();
+            let next = next.and_then(|page| page.get("nextCursor").map(str::to_owned));
+            match next {
+                Some(cursor) if params.get("cursor") != Some(cursor.as_str()) => {
+                    params.set("cursor", cursor);
+                }
+                Some(_) | None => break,
+            }
+        }
+        Ok(tasks)
+    }
+
+    /// The parameters of a notification as clients see them: ids of tasks carry their server.
+    pub fn own_notice(server: &ServerName, params: &Raw) -> Raw {
+        tasks::owned(server, params)
+    }
+
+    /// Tells every server in scope something of a client that has a session of its own there.
+    pub fn notify(&self, scope: &Scope, session: &str, method: &str, params: Option<&str>) {
+        for server in self.servers(scope) {
+            if let Ok(upstream) = self.upstream(&server) {
+                upstream.notify(session, method, params);
+            }
+        }
+    }
+
+    /// Wants log messages of the servers in scope from this level on.
+    pub fn set_log_level(&self, scope: &Scope, level: &str) {
+        for server in self.servers(scope) {
+            if let Ok(upstream) = self.upstream(&server) {
+                upstream.set_log_level(level);
+            }
+        }
+    }
+
+    /// Ends what upstreams keep for a client whose session has ended.
+    pub fn close_client(&self, session: &str) {
+        for upstream in self.upstreams.iter() {
+            upstream.close_client(session);
+        }
+    }
+
+    fn upstream(&self, server: &ServerName) -> Result<&Arc<Upstream>, CallError> {
+        self.upstreams.get(server).ok_or(CallError::Internal)
+    }
+
+    fn spend(&self, scope: &Scope) -> Result<(), CallError> {
+        let bucket = scope.principal.name.as_ref().and_then(|name| self.quotas.get(name));
+        let Some(bucket) = bucket else { return Ok(()) };
+        let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        bucket
+            .take(Instant::now())
+            .map_err(|retry_after| CallError::RateLimited { retry_after })
+    }
+
+    fn tell(
+        &self,
+        scope: &Scope,
+        tool: &str,
+        took: Duration,
+        answer: &Result<Outcome, CallError>,
+    ) {
+        if let (true, Ok(Outcome::Complete(result))) = (self.told.bodies, answer) {
+            log::info!(target: "bodies", "{tool} gave {}", cut(result.get()));
+        }
+        if !self.told.calls {
+            return;
+        }
+        let outcome = match answer {
+            Ok(Outcome::Complete(_)) => "complete".to_owned(),
+            Ok(Outcome::Error { error, .. }) => format!("error {}", error.code),
+            Err(error) => error.to_string(),
+        };
+        let key = scope.principal.name.as_deref().unwrap_or("-");
+        log::info!(target: "access", "{key} {tool} {} ms: {outcome}", took.as_millis());
+    }
+}
+
+/// Sends a request within the upstream's times, over the session that the client should have
+/// there: its own if it can be asked something, the shared one else.
+fn send(
+    upstream: &Upstream,
+    wish: Wish<'_>,
+    outgoing: &Outgoing<'_>,
+    wait: &Arc<Wait>,
+    sink: &mut dyn CallSink,
+) -> Result<Outcome, CallError> {
+    let config = upstream.config();
+    let timeout = wish.timeout.map_or(config.timeout, |wish| wish.min(config.timeout));
+    wait.set_timeout(timeout, config.timeout_max);
+    let through = wish.client.filter(|client| match config.session {
+        SessionSharing::Shared => false,
+        SessionSharing::PerClient => true,
+        SessionSharing::Auto => can_be_asked(client.capabilities.get()),
+    });
+    let mut sink = OfServer { server: upstream.name(), inner: sink };
+    upstream.request(through, outgoing, wait, &mut sink)
+}
+
+/// An error's data that names what was asked for as the client wrote it.
+fn as_asked(data: Raw, key: &'static str, own: &str, asked: &str) -> Raw {
+    match RawObject::parse(data.get()) {
+        Ok(mut fields) if own != asked && fields.get(key) == Some(own) => {
+            fields.set(key, asked);
+            Raw::from_valid(fields.to_text())
+        }
+        _ => data,
+    }
+}
+
+/// Gives what a server says during a call the names under which clients know it.
+struct OfServer<'a> {
+    server: &'a ServerName,
+    inner: &'a mut dyn CallSink,
+}
+
+impl CallSink for OfServer<'_> {
+    fn notice(&mut self, notice: Notice) {
+        self.inner.notice(match notice {
+            Notice::Other { method, params: Some(params) } => {
+                let params = Some(Pipeline::own_notice(self.server, &params));
+                Notice::Other { method, params }
+            }
+            other => other,
+        });
+    }
+
+    fn ask(&mut self, question: Question) {
+        self.inner.ask(question);
+    }
+
+    fn silence(&mut self) {
+        self.inner.silence();
+    }
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(LOGGED_BODY_CHARS).collect()
+}

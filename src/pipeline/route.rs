@@ -1,0 +1,278 @@
+//! Whose is it? What a call asks for, found in the catalogue among what its scope sees.
+
+use std::sync::Arc;
+
+use super::Pipeline;
+use crate::access::policy::Scope;
+use crate::catalogue::name::split_server;
+use crate::catalogue::{Catalogue, Health, Item, Resolution, name, template};
+use crate::error::{CallError, Stage};
+use crate::limits::NEAR_NAMES_MAX;
+use crate::protocol::call::{Call, Kind};
+use crate::protocol::method::Method;
+use crate::protocol::raw::{RawObject, string};
+use crate::protocol::server_name::ServerName;
+
+/// Where a call goes, and which of its parameters changes on the way.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) server: ServerName,
+    /// The parameter.
+    pub(super) key: &'static str,
+    /// Its new value's JSON text.
+    pub(super) value: String,
+    /// What logs call it.
+    pub(super) told: String,
+}
+
+impl Route {
+    fn to(server: ServerName, key: &'static str, own: &str) -> Route {
+        let told = format!("{server} {own}");
+        Route { server, key, value: string(own), told }
+    }
+}
+
+fn wrong(key: &str, what: &str) -> CallError {
+    CallError::Invalid(format!("\"{key}\" {what}."))
+}
+
+/// A parameter that must be a string.
+fn text(params: &RawObject<'_>, key: &str) -> Result<String, CallError> {
+    match params.string(key) {
+        Ok(Some(text)) => Ok(text),
+        Ok(None) => Err(wrong(key, "is missing")),
+        Err(_) => Err(wrong(key, "must be a string")),
+    }
+}
+
+impl Pipeline {
+    /// Finds out where a call goes.
+    ///
+    /// # Errors
+    /// What it asks for is missing, ill-formed, or nothing that the scope sees.
+    pub(super) fn route(
+        &self,
+        scope: &Scope,
+        server: Option<&str>,
+        call: &Call<'_>,
+    ) -> Result<Route, CallError> {
+        let server = match server {
+            Some(server) => Some(self.server(scope, server)?),
+            None => None,
+        };
+        let params = &call.params;
+        if params.get("arguments").is_some_and(|text| !text.starts_with('{')) {
+            return Err(wrong("arguments", "must be an object"));
+        }
+        match call.method {
+            Method::ToolsCall => self.by_name(scope, server.as_ref(), Kind::Tool, params),
+            Method::PromptsGet => self.by_name(scope, server.as_ref(), Kind::Prompt, params),
+            Method::ResourcesRead
+            | Method::ResourcesSubscribe
+            | Method::ResourcesUnsubscribe => {
+                let (server, own) = self.by_uri(scope, &text(params, "uri")?)?;
+                Ok(Route::to(server, "uri", &own))
+            }
+            Method::CompletionComplete => self.by_reference(scope, params),
+            Method::TasksGet | Method::TasksResult | Method::TasksCancel => {
+                let (server, own) = self.by_task(scope, &text(params, "taskId")?)?;
+                Ok(Route::to(server, "taskId", &own))
+            }
+            // These are answered here and routed nowhere.
+            Method::Initialize
+            | Method::Ping
+            | Method::ToolsList
+            | Method::PromptsList
+            | Method::ResourcesList
+            | Method::ResourcesTemplatesList
+            | Method::LoggingSetLevel
+            | Method::TasksList => Err(CallError::Internal),
+        }
+    }
+
+    fn by_name(
+        &self,
+        scope: &Scope,
+        server: Option<&ServerName>,
+        kind: Kind,
+        params: &RawObject<'_>,
+    ) -> Result<Route, CallError> {
+        let item = self.named(scope, server, kind, &text(params, "name")?)?;
+        let value = string(&item.own);
+        Ok(Route {
+            server: item.server.clone(),
+            key: "name",
+            value,
+            told: item.qualified.clone(),
+        })
+    }
+
+    fn named(
+        &self,
+        scope: &Scope,
+        server: Option<&ServerName>,
+        kind: Kind,
+        asked: &str,
+    ) -> Result<Arc<Item>, CallError> {
+        let catalogue = self.catalogue.current();
+        let sees = |item: &Item| sees(scope, item);
+        let resolution = match (&scope.only, server) {
+            (Some(only), _) => catalogue.resolve_own(kind, only, asked, sees),
+            (None, Some(server)) => match catalogue.resolve_own(kind, server, asked, sees) {
+                Resolution::Found(item) => Resolution::Found(item),
+                Resolution::Ambiguous(_) | Resolution::Unknown(_) => {
+                    let of_server = |item: &Item| item.server == *server && sees(item);
+                    catalogue.resolve(kind, asked, of_server)
+                }
+            },
+            (None, None) => catalogue.resolve(kind, asked, sees),
+        };
+        let name = asked.to_owned();
+        match resolution {
+            Resolution::Found(item) => Ok(item),
+            Resolution::Ambiguous(candidates) => {
+                Err(CallError::Ambiguous { kind, name, candidates })
+            }
+            Resolution::Unknown(near) => {
+                let server = server.or(scope.only.as_ref());
+                Err(unreached(&catalogue, scope, server, asked).unwrap_or(CallError::Unknown {
+                    kind,
+                    name,
+                    near,
+                }))
+            }
+        }
+    }
+
+    /// Whose a URI is: listed under it, marked as a server's, covered by a template, or of the
+    /// only server that has resources at all.
+    fn by_uri(&self, scope: &Scope, uri: &str) -> Result<(ServerName, String), CallError> {
+        let catalogue = self.catalogue.current();
+        let sees = |item: &Item| sees(scope, item);
+        for kind in [Kind::Resource, Kind::Template] {
+            match catalogue.resolve(kind, uri, sees) {
+                Resolution::Found(item) => return Ok((item.server.clone(), item.own.clone())),
+                Resolution::Ambiguous(candidates) => {
+                    let name = uri.to_owned();
+                    return Err(CallError::Ambiguous { kind, name, candidates });
+                }
+                Resolution::Unknown(_) => (),
+            }
+        }
+        if let Some((server, own)) = split_server(uri)
+            && let Ok(server) = self.server(scope, server)
+        {
+            return Ok((server, own.to_owned()));
+        }
+        let owner = by_template(&catalogue, uri, sees).or_else(|| {
+            let mut having = catalogue.servers.iter().filter(|(name, server)| {
+                scope.sees_server(name) && server.has(Kind::Resource.capability())
+            });
+            let only = having.next().map(|(name, _)| name.clone());
+            if having.next().is_some() { None } else { only }
+        });
+        owner.map(|server| (server, uri.to_owned())).ok_or_else(|| CallError::Unknown {
+            kind: Kind::Resource,
+            name: uri.to_owned(),
+            near: Vec::new(),
+        })
+    }
+
+    /// A completion belongs to the server of the prompt or template that it is for.
+    fn by_reference(&self, scope: &Scope, params: &RawObject<'_>) -> Result<Route, CallError> {
+        let reference = params.get("ref").ok_or_else(|| wrong("ref", "is missing"))?;
+        let mut fields =
+            RawObject::parse(reference).map_err(|_| wrong("ref", "must be an object"))?;
+        let (server, key, own) = match text(&fields, "type")?.as_str() {
+            "ref/prompt" => {
+                let item = self.named(scope, None, Kind::Prompt, &text(&fields, "name")?)?;
+                (item.server.clone(), "name", item.own.clone())
+            }
+            "ref/resource" => {
+                let uri = text(&fields, "uri")?;
+                let (server, own) = self.by_uri(scope, &uri).map_err(|error| match error {
+                    // It is a reference that is wrong here, not a resource that is missing.
+                    CallError::Unknown { .. } => {
+                        CallError::Invalid(format!("There is no resource or template {uri:?}."))
+                    }
+                    other => other,
+                })?;
+                (server, "uri", own)
+            }
+            _ => return Err(wrong("ref.type", "must be ref/prompt or ref/resource")),
+        };
+        fields.set(key, string(&own));
+        let told = format!("{server} {own}");
+        Ok(Route { server, key: "ref", value: fields.to_text(), told })
+    }
+
+    fn by_task(&self, scope: &Scope, id: &str) -> Result<(ServerName, String), CallError> {
+        let unknown = || CallError::Invalid(format!("There is no task {id:?}."));
+        let (server, own) = split_server(id).ok_or_else(unknown)?;
+        let server = self.server(scope, server).map_err(|_| unknown())?;
+        Ok((server, own.to_owned()))
+    }
+
+    /// The server of that name, if the scope sees it.
+    ///
+    /// # Errors
+    /// There is none, or the scope may not know of it: both look the same.
+    pub fn server(&self, scope: &Scope, asked: &str) -> Result<ServerName, CallError> {
+        let catalogue = self.catalogue.current();
+        match catalogue.servers.get_key_value(asked) {
+            Some((server, _)) if scope.sees_server(server) => Ok(server.clone()),
+            _ => {
+                let seen = catalogue.servers.keys().filter(|server| scope.sees_server(server));
+                let near = name::near(asked, seen.map(ServerName::as_str), NEAR_NAMES_MAX);
+                Err(CallError::UnknownServer { name: asked.to_owned(), near })
+            }
+        }
+    }
+}
+
+/// The failure of a server that has never answered, if what is asked for would be its: then
+/// nobody can say that there is no such thing.
+fn unreached(
+    catalogue: &Catalogue,
+    scope: &Scope,
+    server: Option<&ServerName>,
+    asked: &str,
+) -> Option<CallError> {
+    let mut seen = catalogue.servers.iter().filter(|(name, _)| scope.sees_server(name));
+    let (name, server) = match server {
+        Some(wanted) => seen.find(|(name, _)| *name == wanted)?,
+        None if catalogue.servers.len() == 1 => seen.next()?,
+        None => seen.find(|(_, server)| asked.starts_with(&server.prefix))?,
+    };
+    if server.has_answered {
+        return None;
+    }
+    let (stage, message) = match &server.health {
+        Health::Failed { stage, message } => (*stage, message.clone()),
+        Health::Connecting | Health::Well => (Stage::Connect, "it has not answered yet".into()),
+    };
+    Some(CallError::UpstreamFailed { server: name.clone(), stage, message })
+}
+
+/// Whether the scope sees an item. Only tools have policies of their own.
+pub(super) fn sees(scope: &Scope, item: &Item) -> bool {
+    match item.kind {
+        Kind::Tool => scope.sees_tool(&item.server, &item.qualified),
+        Kind::Prompt | Kind::Resource | Kind::Template => scope.sees_server(&item.server),
+    }
+}
+
+fn by_template(
+    catalogue: &Catalogue,
+    uri: &str,
+    sees: impl Fn(&Item) -> bool,
+) -> Option<ServerName> {
+    catalogue
+        .items(Kind::Template)
+        .iter()
+        .filter(|item| sees(item) && template::covers(&item.own, uri))
+        // Of equals the first by name: the list is sorted, and `max_by_key` takes the last.
+        .rev()
+        .max_by_key(|item| template::literal_bytes(&item.own))
+        .map(|item| item.server.clone())
+}

@@ -1,0 +1,241 @@
+//! The resumable streams of one session, bounded.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::EventSink;
+use super::event_log::{Origin, StreamId};
+use super::resumable::{EventLogs, Resumable, random_number};
+use crate::limits::RESUMABLE_STREAMS_MAX;
+
+#[derive(Debug, Default)]
+struct List {
+    ended: bool,
+    /// In the order in which they began or were resumed.
+    streams: Vec<Arc<Resumable>>,
+}
+
+impl List {
+    fn remove(&mut self, stream: &Arc<Resumable>) {
+        self.streams.retain(|other| !Arc::ptr_eq(other, stream));
+    }
+
+    /// Adds the newest stream. What is least likely to be missed goes for it, the oldest of
+    /// its sort first.
+    fn add(&mut self, stream: Arc<Resumable>) {
+        while self.streams.len() >= RESUMABLE_STREAMS_MAX {
+            let ranked = self.streams.iter().min_by_key(|stream| rank(stream)).cloned();
+            let Some(least) = ranked else { break };
+            // A call goes on without it; a listener would wait for ever.
+            if least.id().origin == Origin::Get {
+                least.close();
+            }
+            self.remove(&least);
+        }
+        self.streams.push(stream);
+    }
+}
+
+/// How much a stream would be missed: one that is complete least, then a listener that has
+/// gone, then a call in flight (which merely cannot be resumed then), then a live listener.
+fn rank(stream: &Resumable) -> u8 {
+    match stream.id().origin {
+        _ if stream.is_complete() => 0,
+        Origin::Get if !stream.has_open_sink() => 1,
+        Origin::Post => 2,
+        Origin::Get => 3,
+    }
+}
+
+/// The streams that a session remembers.
+#[derive(Debug, Default)]
+pub struct KeptStreams(Mutex<List>);
+
+impl KeptStreams {
+    fn list(&self) -> MutexGuard<'_, List> {
+        // Nothing between two changes can panic, so a poisoned value is whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a stream. None if nothing is kept, and events then have no ids.
+    pub fn begin(&self, origin: Origin, logs: &EventLogs) -> Option<Arc<Resumable>> {
+        if logs.are_off() {
+            return None;
+        }
+        let id = StreamId { origin, number: random_number().ok()? };
+        let stream = Arc::new(match origin {
+            Origin::Post => Resumable::answering(id, logs),
+            Origin::Get => Resumable::listening(id, logs),
+        });
+        let mut list = self.list();
+        if list.ended {
+            stream.close();
+        } else {
+            list.add(stream.clone());
+        }
+        Some(stream)
+    }
+
+    /// The stream of that id, if this session has it and remembers it.
+    pub fn find(&self, id: StreamId) -> Option<Arc<Resumable>> {
+        self.list().streams.iter().find(|stream| stream.id() == id).cloned()
+    }
+
+    /// Gives a stream a connection: `first`, then what came after `sequence`, then what comes.
+    pub fn attach(
+        &self,
+        stream: &Arc<Resumable>,
+        sink: Arc<dyn EventSink>,
+        first: &[u8],
+        sequence: u64,
+    ) {
+        {
+            let mut list = self.list();
+            // It is the newest now. It may have been forgotten since it was found.
+            list.remove(stream);
+            if list.ended {
+                stream.close();
+            } else {
+                list.add(stream.clone());
+            }
+        }
+        stream.attach(sink, first, sequence);
+    }
+
+    /// Forgets a stream that nobody can resume with any use.
+    pub fn forget(&self, stream: &Arc<Resumable>) {
+        self.list().remove(stream);
+    }
+
+    /// Sends one encoded event on the newest stream of a GET that is live. If none is, who
+    /// resumes the newest will be given it. False if there has been none.
+    pub(super) fn tell(&self, event: &[u8]) -> bool {
+        let stream = {
+            let list = self.list();
+            let listeners =
+                || list.streams.iter().rev().filter(|s| s.id().origin == Origin::Get);
+            listeners().find(|s| s.has_open_sink()).or_else(|| listeners().next()).cloned()
+        };
+        stream.map(|stream| stream.push(&[event], None)).is_some()
+    }
+
+    /// Whether a client is connected to any of them, besides by a POST that is being answered.
+    pub(super) fn any_open(&self) -> bool {
+        self.list().streams.iter().any(|stream| stream.has_open_sink())
+    }
+
+    /// Forgets what has been complete for long.
+    pub(super) fn sweep(&self, now: Instant) {
+        self.list().streams.retain(|stream| !stream.is_over(now));
+    }
+
+    /// The session has ended: so do they.
+    pub(super) fn end(&self) {
+        let streams = {
+            let mut list = self.list();
+            list.ended = true;
+            std::mem::take(&mut list.streams)
+        };
+        streams.iter().for_each(|stream| stream.close());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::resumable::tests::{Sink, logs};
+    use super::*;
+    use crate::limits::RESUMABLE_STREAM_LIFE;
+
+    fn begin(kept: &KeptStreams, origin: Origin) -> Arc<Resumable> {
+        kept.begin(origin, &logs(10, 1000)).unwrap()
+    }
+
+    fn listen(kept: &KeptStreams) -> (Arc<Resumable>, Arc<Sink>) {
+        let (stream, sink) = (begin(kept, Origin::Get), Arc::new(Sink::default()));
+        kept.attach(&stream, sink.clone(), b"", 0);
+        (stream, sink)
+    }
+
+    fn is_kept(kept: &KeptStreams, stream: &Arc<Resumable>) -> bool {
+        kept.find(stream.id()).is_some()
+    }
+
+    #[test]
+    fn a_notice_goes_to_the_newest_live_listener_or_waits_for_the_newest() {
+        let kept = KeptStreams::default();
+        let _call = begin(&kept, Origin::Post);
+        assert!(!kept.tell(b"nobody\n"));
+        let ((_, first), (newest, second)) = (listen(&kept), listen(&kept));
+        assert!(kept.tell(b"a\n"));
+        second.hang_up();
+        assert!(kept.tell(b"b\n"));
+        first.hang_up();
+        assert!(!kept.any_open());
+        assert!(kept.tell(b"c\n"));
+        assert_eq!((first.text(), second.text()), ("b".to_owned(), "a".to_owned()));
+        let third = Arc::new(Sink::default());
+        kept.attach(&newest, third.clone(), b"", 1);
+        assert_eq!(third.text(), "c");
+        assert!(kept.any_open());
+    }
+
+    #[test]
+    fn the_bound_costs_the_stream_that_is_missed_least() {
+        let kept = KeptStreams::default();
+        let (live, sink) = listen(&kept);
+        let (gone, gone_sink) = listen(&kept);
+        gone_sink.hang_up();
+        let calls: Vec<_> =
+            (2..RESUMABLE_STREAMS_MAX).map(|_| begin(&kept, Origin::Post)).collect();
+        let (early, late) = (&calls[1], &calls[3]);
+        late.complete();
+        early.complete();
+        let kept_ones = |n: usize| {
+            (0..n).for_each(|_| _ = begin(&kept, Origin::Post));
+            [&live, &gone, &calls[0], early, late].map(|stream| is_kept(&kept, stream))
+        };
+        assert_eq!(kept_ones(0), [true, true, true, true, true]);
+        assert_eq!(kept_ones(1), [true, true, true, false, true]);
+        assert_eq!(kept_ones(1), [true, true, true, false, false]);
+        assert_eq!(kept_ones(1), [true, false, true, false, false]);
+        assert_eq!(kept_ones(1), [true, false, false, false, false]);
+        assert!(kept_ones(2 * RESUMABLE_STREAMS_MAX)[0]);
+        assert!(sink.is_open());
+        (0..RESUMABLE_STREAMS_MAX).for_each(|_| _ = listen(&kept));
+        assert!(!is_kept(&kept, &live) && !sink.is_open());
+    }
+
+    #[test]
+    fn a_complete_stream_is_forgotten_at_its_time_and_not_before() {
+        let kept = KeptStreams::default();
+        let (done, running) = (begin(&kept, Origin::Post), begin(&kept, Origin::Post));
+        let before = Instant::now();
+        done.complete();
+        let after = Instant::now();
+        let almost = RESUMABLE_STREAM_LIFE - std::time::Duration::from_millis(1);
+        kept.sweep(before + almost);
+        assert!(is_kept(&kept, &done));
+        kept.sweep(after + RESUMABLE_STREAM_LIFE);
+        assert!(!is_kept(&kept, &done) && is_kept(&kept, &running));
+        kept.forget(&running);
+        assert!(!is_kept(&kept, &running));
+    }
+
+    #[test]
+    fn with_the_session_every_stream_ends_and_none_begins() {
+        let kept = KeptStreams::default();
+        let (stream, sink) = listen(&kept);
+        kept.end();
+        assert!(!sink.is_open());
+        let (late, late_sink) = listen(&kept);
+        assert!(!late_sink.is_open() && !is_kept(&kept, &late) && !is_kept(&kept, &stream));
+        assert!(!kept.tell(b"a\n"));
+    }
+
+    #[test]
+    fn nothing_begins_where_nothing_is_kept() {
+        let kept = KeptStreams::default();
+        assert!(kept.begin(Origin::Get, &logs(0, 1)).is_none());
+        assert!(kept.begin(Origin::Post, &logs(1, 0)).is_none());
+    }
+}

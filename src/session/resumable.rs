@@ -1,0 +1,403 @@
+//! One stream of a session that its client may resume after its connection broke (2025-11-25,
+//! basic/transports, Resumability and Redelivery): what it was sent, and where it is live.
+
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::EventSink;
+use super::event_log::{Bounds, EventId, EventLog, StreamId};
+use crate::limits::{EVENT_LOGS_BYTES_MAX, RESUMABLE_STREAM_LIFE};
+use crate::protocol::sse;
+
+/// What every log is made with, and how much all of them hold. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct EventLogs {
+    bounds: Bounds,
+    held_bytes: Arc<AtomicUsize>,
+}
+
+impl EventLogs {
+    /// Logs of these bounds.
+    pub fn new(bounds: Bounds) -> EventLogs {
+        EventLogs { bounds, held_bytes: Arc::default() }
+    }
+
+    /// Whether nothing can be kept, so that events need no ids.
+    pub fn are_off(&self) -> bool {
+        self.bounds.events == 0 || self.bounds.bytes == 0
+    }
+
+    /// Bytes that all logs hold.
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// Who writes what is pushed.
+enum Live {
+    /// The thread of the POST that began the stream, to its own connection.
+    Answer,
+    /// Whoever holds this stream's socket.
+    Sink(Arc<dyn EventSink>),
+    /// Nobody: the client has gone, or has not come.
+    Nobody,
+}
+
+/// What becomes of an event that was pushed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Delivery {
+    /// The POST's thread writes it, behind this line.
+    Own(String),
+    /// It has been queued for another connection, or waits for one.
+    Elsewhere,
+}
+
+struct State {
+    log: EventLog,
+    live: Live,
+    /// When the last event of a POST's stream was pushed.
+    completed: Option<Instant>,
+    /// Its session has ended.
+    closed: bool,
+}
+
+/// One resumable stream. Nothing waits while it is locked: sinks only queue.
+pub struct Resumable {
+    id: StreamId,
+    logs: EventLogs,
+    state: Mutex<State>,
+}
+
+impl std::fmt::Debug for Resumable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Resumable").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Resumable {
+    /// The stream of a POST that is being answered.
+    pub(super) fn answering(id: StreamId, logs: &EventLogs) -> Resumable {
+        Resumable::new(id, logs, Live::Answer)
+    }
+
+    /// The stream of a GET; [`Resumable::attach`] brings its connection.
+    pub(super) fn listening(id: StreamId, logs: &EventLogs) -> Resumable {
+        Resumable::new(id, logs, Live::Nobody)
+    }
+
+    fn new(id: StreamId, logs: &EventLogs, live: Live) -> Resumable {
+        let log = EventLog::new(logs.bounds);
+        let state = State { log, live, completed: None, closed: false };
+        Resumable { id, logs: logs.clone(), state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing between two changes can panic, so a poisoned value is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its id.
+    pub fn id(&self) -> StreamId {
+        self.id
+    }
+
+    fn event_id(&self, sequence: u64) -> EventId {
+        EventId { stream: self.id, sequence }
+    }
+
+    /// The event that a stream begins with: an id to resume from before anything has come
+    /// (2025-11-25, basic/transports, Sending Messages).
+    pub fn priming(&self, retry: Duration) -> String {
+        sse::priming(&self.event_id(EventLog::BEGINNING).to_string(), retry)
+    }
+
+    /// Numbers an encoded event that comes in pieces, keeps it and queues it where the stream
+    /// is live. One that is too large to be kept is delivered live only; who resumes is given
+    /// what `stand_in` encodes.
+    pub fn push(&self, pieces: &[&[u8]], stand_in: Option<&dyn Fn() -> String>) -> Delivery {
+        let mut state = self.state();
+        let line = sse::id_line(&self.event_id(state.log.next()).to_string());
+        let bytes = line.len() + pieces.iter().map(|piece| piece.len()).sum::<usize>();
+        let whole = || {
+            let mut event = Vec::with_capacity(bytes);
+            event.extend_from_slice(line.as_bytes());
+            pieces.iter().for_each(|piece| event.extend_from_slice(piece));
+            Arc::<[u8]>::from(event)
+        };
+        let kept = self.may_keep(&state.log, bytes).then(whole);
+        let logged = kept.clone().or_else(|| {
+            let text = stand_in.map(|encode| line.clone() + &encode())?;
+            self.may_keep(&state.log, text.len()).then(|| Arc::from(text.into_bytes()))
+        });
+        self.log(&mut state.log, logged);
+        match &state.live {
+            Live::Answer => Delivery::Own(line),
+            Live::Sink(sink) => {
+                if !sink.send(kept.unwrap_or_else(whole)) {
+                    state.live = Live::Nobody;
+                }
+                Delivery::Elsewhere
+            }
+            Live::Nobody => Delivery::Elsewhere,
+        }
+    }
+
+    fn may_keep(&self, log: &EventLog, bytes: usize) -> bool {
+        log.fits(bytes) && self.logs.held_bytes() + bytes <= EVENT_LOGS_BYTES_MAX
+    }
+
+    fn log(&self, log: &mut EventLog, event: Option<Arc<[u8]>>) {
+        let before = log.bytes();
+        match event {
+            Some(event) => log.push(event),
+            None => log.skip(),
+        };
+        let held = &self.logs.held_bytes;
+        held.fetch_add(log.bytes(), Ordering::Relaxed);
+        held.fetch_sub(before, Ordering::Relaxed);
+    }
+
+    /// Ends the connection on which the stream is live: another one takes it over, and what
+    /// comes meanwhile waits for that one.
+    pub fn detach(&self) {
+        let live = std::mem::replace(&mut self.state().live, Live::Nobody);
+        if let Live::Sink(sink) = live {
+            sink.close();
+        }
+    }
+
+    /// Makes the stream live on a new connection, which is given what came after `sequence`;
+    /// the one before it ends. A stream that is complete, or whose session has ended, ends
+    /// after that.
+    pub(super) fn attach(&self, sink: Arc<dyn EventSink>, first: &[u8], sequence: u64) {
+        let mut state = self.state();
+        // All at once: behind a first event that waits there is little room in a queue.
+        let mut replay = first.to_vec();
+        state.log.after(sequence).for_each(|event| replay.extend_from_slice(event));
+        let lost = state.log.lost_after(sequence);
+        let is_there = sink.send(Arc::from(replay));
+        let over = state.completed.is_some() || state.closed;
+        if over {
+            sink.close();
+        }
+        let live = if is_there && !over { Live::Sink(sink) } else { Live::Nobody };
+        let before = std::mem::replace(&mut state.live, live);
+        drop(state);
+        if let Live::Sink(before) = before {
+            before.close();
+        }
+        if lost > 0 {
+            log::debug!(target: "sessions", "a resumed stream has lost {lost} events");
+        }
+    }
+
+    /// Whether the POST's own connection is still the one that counts.
+    pub fn is_own(&self) -> bool {
+        matches!(self.state().live, Live::Answer)
+    }
+
+    /// The POST's own connection has broken.
+    pub fn lost(&self) {
+        let mut state = self.state();
+        if matches!(state.live, Live::Answer) {
+            state.live = Live::Nobody;
+        }
+    }
+
+    /// Its response has been pushed: nothing more comes. False if who resumes would wait for
+    /// it in vain, because it is not kept.
+    pub fn complete(&self) -> bool {
+        let mut state = self.state();
+        state.completed = Some(Instant::now());
+        let live = std::mem::replace(&mut state.live, Live::Nobody);
+        let is_kept = state.log.keeps_last();
+        drop(state);
+        if let Live::Sink(sink) = live {
+            sink.close();
+        }
+        is_kept
+    }
+
+    /// Its session has ended, or has no room for it.
+    pub(super) fn close(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        // A POST's own connection ends with its call.
+        if let Live::Sink(sink) = &state.live {
+            sink.close();
+            state.live = Live::Nobody;
+        }
+    }
+
+    /// Whether the response was pushed.
+    pub(super) fn is_complete(&self) -> bool {
+        self.state().completed.is_some()
+    }
+
+    /// Whether a connection in the hub of streams is open for it.
+    pub(super) fn has_open_sink(&self) -> bool {
+        matches!(&self.state().live, Live::Sink(sink) if sink.is_open())
+    }
+
+    /// Whether it has been complete for so long that nobody will come for it.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        let completed = self.state().completed;
+        completed.is_some_and(|at| now.saturating_duration_since(at) >= RESUMABLE_STREAM_LIFE)
+    }
+}
+
+impl Drop for Resumable {
+    fn drop(&mut self) {
+        let bytes = self.state().log.bytes();
+        self.logs.held_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// A number that no other stream has.
+///
+/// # Errors
+/// The system gives no randomness.
+pub(super) fn random_number() -> io::Result<u64> {
+    use ring::rand::{SecureRandom, SystemRandom};
+    let mut bytes = [0; 8];
+    let filled = SystemRandom::new().fill(&mut bytes);
+    filled.map_err(|_| io::Error::other("the system gives no randomness"))?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::session::event_log::Origin;
+    use std::sync::atomic::AtomicBool;
+
+    /// A connection that takes everything.
+    #[derive(Default)]
+    pub(in crate::session) struct Sink {
+        gone: AtomicBool,
+        bytes: Mutex<Vec<u8>>,
+    }
+
+    impl Sink {
+        pub(in crate::session) fn hang_up(&self) {
+            self.gone.store(true, Ordering::Relaxed);
+        }
+
+        /// What came, without ids.
+        pub(in crate::session) fn text(&self) -> String {
+            let text = String::from_utf8(self.bytes.lock().unwrap().clone()).unwrap();
+            let lines = text.lines().filter(|line| !line.starts_with("id: "));
+            lines.collect::<Vec<_>>().join("|")
+        }
+    }
+
+    impl EventSink for Sink {
+        fn send(&self, event: Arc<[u8]>) -> bool {
+            if self.is_open() {
+                self.bytes.lock().unwrap().extend_from_slice(&event);
+            }
+            self.is_open()
+        }
+        fn close(&self) {
+            self.hang_up();
+        }
+        fn is_open(&self) -> bool {
+            !self.gone.load(Ordering::Relaxed)
+        }
+    }
+
+    pub(in crate::session) fn logs(events: usize, bytes: usize) -> EventLogs {
+        EventLogs::new(Bounds { events, bytes })
+    }
+
+    fn answering(logs: &EventLogs) -> Resumable {
+        Resumable::answering(StreamId { origin: Origin::Post, number: 7 }, logs)
+    }
+
+    fn push(stream: &Resumable, text: &str) -> Delivery {
+        stream.push(&[text.as_bytes(), b"\n"], None)
+    }
+
+    #[test]
+    fn a_call_writes_its_own_events_until_another_connection_has_the_stream() {
+        let stream = answering(&logs(10, 1000));
+        assert_eq!(push(&stream, "a"), Delivery::Own("id: p0000000000000007-1\n".to_owned()));
+        assert!(matches!(push(&stream, "b"), Delivery::Own(_)) && stream.is_own());
+        let sink = Arc::new(Sink::default());
+        stream.attach(sink.clone(), b"", 1);
+        assert!(!stream.is_own());
+        assert_eq!(push(&stream, "c"), Delivery::Elsewhere);
+        assert_eq!(sink.text(), "b|c");
+        assert!(stream.complete() && !sink.is_open());
+        let late = Arc::new(Sink::default());
+        stream.attach(late.clone(), b"", 0);
+        assert_eq!(late.text(), "a|b|c");
+        assert!(!late.is_open(), "nothing more comes");
+    }
+
+    #[test]
+    fn what_is_pushed_while_nobody_is_there_waits() {
+        let stream = answering(&logs(10, 1000));
+        push(&stream, "a");
+        stream.lost();
+        assert_eq!(push(&stream, "b"), Delivery::Elsewhere);
+        let first = Arc::new(Sink::default());
+        stream.attach(first.clone(), b"", 1);
+        first.hang_up();
+        push(&stream, "c");
+        push(&stream, "d");
+        let second = Arc::new(Sink::default());
+        stream.attach(second.clone(), b"hello\n", 2);
+        assert_eq!((first.text(), second.text()), ("b".to_owned(), "hello|c|d".to_owned()));
+    }
+
+    #[test]
+    fn the_newer_connection_takes_over() {
+        let stream = answering(&logs(10, 1000));
+        let (first, second) = (Arc::new(Sink::default()), Arc::new(Sink::default()));
+        stream.attach(first.clone(), b"", 0);
+        push(&stream, "a");
+        stream.attach(second.clone(), b"", 1);
+        push(&stream, "b");
+        assert_eq!((first.text(), second.text()), ("a".to_owned(), "b".to_owned()));
+        assert!(!first.is_open() && second.is_open());
+        stream.close();
+        assert!(!second.is_open());
+        let late = Arc::new(Sink::default());
+        stream.attach(late.clone(), b"", 2);
+        assert!(!late.is_open(), "the session has ended");
+    }
+
+    #[test]
+    fn what_is_too_large_is_delivered_live_and_has_a_stand_in() {
+        let stream = answering(&logs(10, 60));
+        let sink = Arc::new(Sink::default());
+        stream.attach(sink.clone(), b"", 0);
+        let large = "x".repeat(61);
+        stream.push(&[large.as_bytes(), b"\n"], Some(&|| "too large\n".to_owned()));
+        assert!(stream.complete());
+        let late = Arc::new(Sink::default());
+        stream.attach(late.clone(), b"", 0);
+        assert_eq!((sink.text(), late.text()), (large.clone(), "too large".to_owned()));
+        let without = answering(&logs(10, 60));
+        push(&without, &large);
+        assert!(!without.complete(), "there is nothing to come back for");
+    }
+
+    #[test]
+    fn what_all_logs_hold_is_counted_and_bounded() {
+        let logs = logs(10, usize::MAX);
+        let (one, two) = (answering(&logs), answering(&logs));
+        push(&one, "a");
+        let held = logs.held_bytes();
+        push(&two, &"x".repeat(EVENT_LOGS_BYTES_MAX - held));
+        assert_eq!(logs.held_bytes(), held, "no room");
+        push(&two, "a");
+        assert_eq!(logs.held_bytes(), 2 * held);
+        drop(one);
+        drop(two);
+        assert_eq!(logs.held_bytes(), 0);
+    }
+}
