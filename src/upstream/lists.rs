@@ -9,7 +9,7 @@ use crate::wait::Interrupted;
 
 use super::Event;
 use super::connection::{self, Refusal, Trouble, cut, declares};
-use super::link::{Deaf, Opened};
+use super::link::{Opened, Own};
 use super::supervisor::Supervisor;
 
 impl Supervisor {
@@ -109,7 +109,7 @@ impl Supervisor {
         };
         let wait = self.busy()?;
         let began = std::time::Instant::now();
-        match self.link.request(&mut self.lane, &outgoing, &wait, &mut Deaf)? {
+        match self.link.request(&mut self.lane, &outgoing, &wait, &mut Own(&self.core))? {
             Outcome::Complete(page) => {
                 self.vitals.lock().latency = Some(began.elapsed());
                 Ok(Ok(page))

@@ -23,9 +23,9 @@ use super::exchange::{Answer, Ask, Lane};
 use super::hearing::{Mouth, Sorted, sort};
 use super::http::{HttpCore, StreamThread, Wire, session_headers};
 use super::inbox::Inboxes;
-use super::link::{Idle, Link, Opened, pause};
+use super::link::{Link, Opened, Opener, pause};
 use super::listening;
-use super::post_stream::{Ear, PostStream, Seen, broke_off, not_ours};
+use super::post_stream::{Ear, Phase, Post, PostStream, Seen, broke_off, not_ours};
 
 /// Takes a broken stream up behind the event of this id.
 pub(super) const LAST_EVENT_ID: &str = "last-event-id";
@@ -50,25 +50,6 @@ struct Session {
     inboxes: Arc<Inboxes>,
     /// The stream of what the server says unasked; it ends with the session.
     stream: Mutex<Option<StreamThread>>,
-}
-
-/// One POST that wants a response.
-#[derive(Clone, Copy)]
-pub(super) struct Post<'a> {
-    pub(super) id: u64,
-    pub(super) body: &'a str,
-    pub(super) wire: &'a Arc<Wire>,
-    /// Headers of the GET that takes a broken stream up again.
-    pub(super) get: &'a HeaderMap,
-    pub(super) phase: Phase,
-}
-
-/// Whether a POST opens a session or belongs to one.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    Opening,
-    WithoutId,
-    WithId,
 }
 
 /// The response, and the session that it opened.
@@ -134,7 +115,7 @@ impl StreamableHttp {
             get: &self.http.get,
             phase: Phase::Opening,
         };
-        let mut sink = Idle(idle);
+        let mut sink = Opener { core: &self.http.core, idle };
         let ear = Ear::new(&mut sink, wait, None, self.http.core.limits.heartbeat);
         let posted = self.post(lane, post, &ear);
         let hints =

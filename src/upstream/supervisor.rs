@@ -17,7 +17,7 @@ use crate::wait::Wait;
 use super::connection::{Kind, Trouble, cut, declares};
 use super::exchange::Lane;
 use super::health::{Seen, Vitals};
-use super::link::{Core, Deaf, Link, Opened};
+use super::link::{Core, Link, Opened, Own};
 use super::standing::Standing;
 use super::{Event, Failure};
 
@@ -122,6 +122,7 @@ impl Supervisor {
             let step = if reopened {
                 self.contact().map(|newer| opened = newer)
             } else if due {
+                self.subscribe_again(&opened);
                 self.list(&opened, &ListKind::ALL)
             } else if !changed.is_empty() {
                 self.list(&opened, &changed)
@@ -169,7 +170,6 @@ impl Supervisor {
         if self.subscribed == Some(opened.generation) {
             return;
         }
-        self.subscribed = Some(opened.generation);
         let standing = self.standing.clone();
         for uri in standing.uris() {
             let Ok(wait) = self.busy() else { return };
@@ -177,14 +177,16 @@ impl Supervisor {
             // Whoever waits in vain leaves it to the one whose turn it is.
             let Ok(turn) = turn else { continue };
             // The last subscriber may have gone meanwhile.
-            if turn.count() > 0 {
-                self.ask(Method::ResourcesSubscribe, "uri", &uri);
+            if turn.count() > 0 && !self.ask(Method::ResourcesSubscribe, "uri", &uri) {
+                // The rest is tried at the next refresh, or when the session is opened anew.
+                return;
             }
         }
+        self.subscribed = Some(opened.generation);
     }
 
-    /// A request whose failure is logged and nothing else.
-    fn ask(&mut self, method: Method, key: &str, value: &str) {
+    /// A request whose failure is logged and nothing else. False where there was no answer.
+    fn ask(&mut self, method: Method, key: &str, value: &str) -> bool {
         let mut params = RawObject::default();
         params.set(key, string(value));
         let outgoing = Outgoing {
@@ -194,11 +196,12 @@ impl Supervisor {
             meta: None,
             wants_progress: false,
         };
-        let answer = self
-            .busy()
-            .and_then(|wait| self.link.request(&mut self.lane, &outgoing, &wait, &mut Deaf));
+        let answer = self.busy().and_then(|wait| {
+            self.link.request(&mut self.lane, &outgoing, &wait, &mut Own(&self.core))
+        });
+        let is_answered = answer.is_ok();
         let what = match answer {
-            Ok(Outcome::Complete(_)) => return,
+            Ok(Outcome::Complete(_)) => return true,
             Ok(Outcome::Error { error, .. }) => {
                 format!("{} ({})", cut(&error.message), error.code)
             }
@@ -206,6 +209,7 @@ impl Supervisor {
         };
         log::warn!(target: "upstream", "{}: {} failed: {what}",
             self.core.name(), method.as_str());
+        is_answered
     }
 
     /// Remembers and tells a failure.
