@@ -157,6 +157,9 @@ pub const BACKOFF_MIN: Duration = Duration::from_millis(200);
 pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// How long a control message (cancellation, end of a session) may take to be delivered.
 pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the first call over a client's own session waits for the upstream's stream to be
+/// there, on which it may be asked something.
+pub const LISTEN_TIMEOUT: Duration = Duration::from_millis(500);
 /// Between two looks at an upstream that is well.
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
 /// Control messages (cancellations, answers to an upstream's requests) that wait to be sent to

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use super::Front;
 use super::reply::Problem;
+use super::rest::Deaf;
 use crate::access::policy::Scope;
 use crate::error::CallError;
 use crate::limits::{BATCH_MESSAGES_MAX, CALL_TIMEOUT_MAX, JSON_DEPTH_MAX};
 use crate::pipeline::{Health, Item, ItemList, Wish};
 use crate::protocol::call::{Call, CallSink, Caller, Client, Kind, Notice, Outcome, Question};
+use crate::protocol::capabilities::can_be_asked;
 use crate::protocol::cursor;
 use crate::protocol::jsonrpc::{self, Malformed, Message, RequestId, RpcError, code};
 use crate::protocol::legacy;
@@ -163,7 +165,6 @@ impl Front {
             Some(Method::PromptsList) => list(Kind::Prompt),
             Some(Method::ResourcesList) => list(Kind::Resource),
             Some(Method::ResourcesTemplatesList) => list(Kind::Template),
-            Some(Method::LoggingSetLevel) => self.answer_log_level(session, scope, request),
             Some(Method::Initialize) => {
                 Answer::error(code::INVALID_REQUEST, "The session is initialized already.")
             }
@@ -174,6 +175,7 @@ impl Front {
                 | Method::ResourcesSubscribe
                 | Method::ResourcesUnsubscribe
                 | Method::CompletionComplete
+                | Method::LoggingSetLevel
                 | Method::TasksGet
                 | Method::TasksResult
                 | Method::TasksList
@@ -213,11 +215,15 @@ impl Front {
         Answer::Result(Raw::from_valid(list_result(&list, page, next.as_deref())))
     }
 
-    fn answer_log_level(
+    /// Sets the level of a session: on the shared sessions with upstreams the lowest that any
+    /// session wants, on the client's own sessions its own.
+    fn log_level(
         &self,
         session: &Session,
         scope: &Scope,
         request: &SessionRequest<'_>,
+        wish: Wish<'_>,
+        wait: &Arc<Wait>,
     ) -> Answer {
         let fields = request.params.and_then(|params| RawObject::parse(params).ok());
         let level = fields.and_then(|fields| fields.string("level").ok().flatten());
@@ -226,12 +232,25 @@ impl Front {
                         alert and emergency.";
             return Answer::error(code::INVALID_PARAMS, what);
         };
-        if self.pipeline.servers_with(scope, "logging").is_empty() {
+        let servers = self.pipeline.servers_with(scope, "logging");
+        if servers.is_empty() {
             return not_found(request.method);
         }
         session.set_log_level(level);
         let lowest = self.sessions.lowest_log_level().unwrap_or(level);
         self.pipeline.set_log_level(scope, lowest.as_str());
+        if wish.client.is_some_and(|client| can_be_asked(client.capabilities.get())) {
+            for server in servers {
+                let only = Scope { only: Some(server), ..scope.clone() };
+                let mut params = RawObject::default();
+                params.set("level", raw::string(level.as_str()));
+                let method = request.method;
+                let told = self.pipeline.pass(&only, wish, method, params, wait, &mut Deaf);
+                if let Some(Err(error)) = told {
+                    log::debug!(target: "sessions", "a level could not be set: {error}");
+                }
+            }
+        }
         nothing()
     }
 
@@ -261,6 +280,9 @@ impl Front {
             ForCaller { front: self, session, wait: &wait, token: None, inner: sink };
         let method = Method::parse(request.method);
         let outcome = match method {
+            Some(Method::LoggingSetLevel) => {
+                return self.log_level(session, scope, request, wish, &wait);
+            }
             None => match self.pass(scope, wish, request, &wait, &mut sink) {
                 Some(outcome) => outcome,
                 None => return not_found(request.method),

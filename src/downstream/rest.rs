@@ -17,8 +17,8 @@ use crate::protocol::method::Method;
 use crate::protocol::raw::{self, RawObject};
 use crate::wait::Wait;
 
-/// REST has no place for what comes before the result.
-struct Deaf;
+/// Hears nothing of what comes before a result: REST has no place for it.
+pub(super) struct Deaf;
 
 impl CallSink for Deaf {
     fn notice(&mut self, _: Notice) {}

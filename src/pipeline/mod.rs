@@ -19,7 +19,7 @@ use crate::error::CallError;
 use crate::limits::UPSTREAM_LIST_PAGES_MAX;
 use crate::protocol::call::{Call, CallSink, Client, Notice, Outcome, Outgoing, Question};
 use crate::protocol::capabilities::can_be_asked;
-use crate::protocol::method::Method;
+use crate::protocol::method::{Method, notification};
 use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::server_name::ServerName;
 use crate::upstream::{Upstream, Upstreams};
@@ -224,11 +224,18 @@ impl Pipeline {
         tasks::owned(server, params)
     }
 
-    /// Tells every server in scope something of a client that has a session of its own there.
+    /// Passes a client's notification on: one that is known to the servers where it has a
+    /// session of its own, one that nobody here knows to the only server in scope.
     pub fn notify(&self, scope: &Scope, session: &str, method: &str, params: Option<&str>) {
-        for server in self.servers(scope) {
-            if let Ok(upstream) = self.upstream(&server) {
-                upstream.notify(session, method, params);
+        let is_known =
+            [notification::ROOTS_LIST_CHANGED, notification::PROGRESS].contains(&method);
+        let servers = self.servers(scope);
+        if !is_known && servers.len() > 1 {
+            return;
+        }
+        for upstream in servers.iter().filter_map(|server| self.upstreams.get(server)) {
+            if !upstream.notify(session, method, params) && !is_known {
+                upstream.notify_shared(method, params);
             }
         }
     }
@@ -325,13 +332,13 @@ struct OfServer<'a> {
 
 impl CallSink for OfServer<'_> {
     fn notice(&mut self, notice: Notice) {
-        self.inner.notice(match notice {
-            Notice::Other { method, params: Some(params) } => {
-                let params = Some(Pipeline::own_notice(self.server, &params));
-                Notice::Other { method, params }
-            }
-            other => other,
-        });
+        let notice = if let Notice::Other { method, params: Some(params) } = notice {
+            let params = Some(Pipeline::own_notice(self.server, &params));
+            Notice::Other { method, params }
+        } else {
+            notice
+        };
+        self.inner.notice(notice);
     }
 
     fn ask(&mut self, question: Question) {

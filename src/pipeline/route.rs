@@ -190,12 +190,14 @@ impl Pipeline {
             }
             "ref/resource" => {
                 let uri = text(&fields, "uri")?;
-                let (server, own) = self.by_uri(scope, &uri).map_err(|error| match error {
+                let (server, own) = self.by_uri(scope, &uri).map_err(|error| {
                     // It is a reference that is wrong here, not a resource that is missing.
-                    CallError::Unknown { .. } => {
-                        CallError::Invalid(format!("There is no resource or template {uri:?}."))
+                    if matches!(error, CallError::Unknown { .. }) {
+                        let what = format!("There is no resource or template {uri:?}.");
+                        CallError::Invalid(what)
+                    } else {
+                        error
                     }
-                    other => other,
                 })?;
                 (server, "uri", own)
             }

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam_channel::{Sender, bounded};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::error::Stage;
-use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, STREAM_RESUME_MIN};
+use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, LISTEN_TIMEOUT, STREAM_RESUME_MIN};
 use crate::protocol::sse::Event;
 use crate::thread::spawn;
 use crate::wait::Wait;
@@ -40,12 +41,21 @@ enum Heard {
     Ended,
 }
 
-/// Starts the thread; without one, changes are noticed at the next refresh.
+/// Starts the thread; without one, changes are noticed at the next refresh. Returns once the
+/// server has answered, or [`LISTEN_TIMEOUT`] has passed, where the session is a client's own:
+/// its first call may make the server ask on this stream.
 pub(super) fn start(sources: Sources) -> Option<StreamThread> {
     let wait = Wait::plain(NEVER).ok()?;
     let name = sources.http.core.thread_name("sse");
+    let is_own = sources.http.core.client.is_some();
     let mine = wait.clone();
-    let thread = spawn(&name, move || Listener::new(sources, mine).run()).ok()?;
+    let (answered, first) = bounded(0);
+    let run = move || Listener::new(sources, mine, answered).run();
+    let thread = spawn(&name, run).ok()?;
+    if is_own {
+        // Nothing is ever sent: the other end is dropped at the server's answer.
+        first.recv_timeout(LISTEN_TIMEOUT).ok();
+    }
     Some(StreamThread { wait, thread: Some(thread) })
 }
 
@@ -55,11 +65,15 @@ struct Listener {
     last_id: Option<HeaderValue>,
     retry: Option<Duration>,
     heard_anything: bool,
+    /// Dropped when the server has answered for the first time.
+    unanswered: Option<Sender<()>>,
 }
 
 impl Listener {
-    fn new(sources: Sources, wait: Arc<Wait>) -> Listener {
-        Listener { sources, wait, last_id: None, retry: None, heard_anything: false }
+    fn new(sources: Sources, wait: Arc<Wait>, unanswered: Sender<()>) -> Listener {
+        let unanswered = Some(unanswered);
+        let (last_id, retry, heard_anything) = (None, None, false);
+        Listener { sources, wait, last_id, retry, heard_anything, unanswered }
     }
 
     fn run(mut self) {
@@ -85,7 +99,9 @@ impl Listener {
         let ask = Ask { method: &Method::GET, uri: &http.uri, headers: &headers, body: None };
         let mut lane = Lane::default();
         let wait = self.wait.clone();
-        let mut answer = match lane.client(&http.factory).run(&wait, ask, &mut || ()) {
+        let answer = lane.client(&http.factory).run(&wait, ask, &mut || ());
+        self.unanswered = None;
+        let mut answer = match answer {
             Ok(answer) => answer,
             Err(trouble) => return self.failed(trouble),
         };

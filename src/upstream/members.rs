@@ -138,11 +138,14 @@ impl Members {
         Ok((member, thread))
     }
 
-    /// Queues a message that wants no answer on the client's own session, if it is open.
-    pub(super) fn tell(&self, session: &str, text: &str) {
-        for member in self.of(|client| &*client.session == session) {
+    /// Queues a message that wants no answer on the client's own session, if it is open. False
+    /// if it has none.
+    pub(super) fn tell(&self, session: &str, text: &str) -> bool {
+        let members = self.of(|client| &*client.session == session);
+        for member in &members {
             member.link.tell(text.to_owned());
         }
+        !members.is_empty()
     }
 
     /// How many are open.

@@ -178,10 +178,14 @@ impl Upstream {
         })
     }
 
-    /// Sends a notification over a client's own session, if it has one that is open. Never
-    /// waits.
-    pub fn notify(&self, session: &str, method: &str, params: Option<&str>) {
-        self.members.tell(session, &jsonrpc::notification(method, params));
+    /// Sends a notification over a client's own session. False if it has none.
+    pub fn notify(&self, session: &str, method: &str, params: Option<&str>) -> bool {
+        self.members.tell(session, &jsonrpc::notification(method, params))
+    }
+
+    /// Sends a notification over the shared session, if that is open.
+    pub fn notify_shared(&self, method: &str, params: Option<&str>) {
+        self.link.tell(jsonrpc::notification(method, params));
     }
 
     /// Ends a client's own session, some time soon.
