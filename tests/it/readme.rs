@@ -14,16 +14,14 @@ use crate::support::gateway::Gateway;
 const README: &str = include_str!("../../README.md");
 
 /// Accepted keys that have no effect in this version, and which the README therefore leaves out.
-const WITHOUT_EFFECT: [&str; 9] = [
+const WITHOUT_EFFECT: [&str; 7] = [
     "state_dir",
     "watch",
     "pin",
     "forward_headers",
-    "page_items",
     "views",
     "parked_calls",
     "parked_calls_per_key",
-    "parked_ms",
 ];
 
 /// The rows below the heading of the table whose first column is called so, cell by cell.
