@@ -404,10 +404,11 @@ pub(super) enum Verdict {
     Later,
 }
 
-pub(super) fn verdict(answer: &Answer, has_session_id: bool) -> Verdict {
+/// `was_open`: the session has an id, and the server has given a stream on it before.
+pub(super) fn verdict(answer: &Answer, was_open: bool) -> Verdict {
     match answer.status {
         200 if answer.header("content-type").is_some_and(is_event_stream) => Verdict::Stream,
-        404 if has_session_id => Verdict::SessionGone,
+        404 if was_open => Verdict::SessionGone,
         500.. => Verdict::Later,
         _ => Verdict::NoStream,
     }

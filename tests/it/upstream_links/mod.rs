@@ -5,3 +5,4 @@ mod rig;
 mod stdio;
 mod streamable_http;
 mod streams;
+mod unasked;
