@@ -58,6 +58,8 @@ pub(super) struct Post<'a> {
     /// Headers of the GET that takes a broken stream up again.
     pub(super) get: &'a HeaderMap,
     pub(super) phase: Phase,
+    /// The request was refused before, on a session that seemed to be lost.
+    pub(super) again: bool,
 }
 
 /// Whether a POST opens a session or belongs to one.
@@ -126,6 +128,7 @@ impl StreamableHttp {
             headers: &headers,
             get: &self.http.get,
             phase: Phase::Opening,
+            again: false,
         };
         let posted = self.post(lane, post, wait, &mut Idle(idle));
         let hints =
@@ -355,6 +358,7 @@ impl Link for StreamableHttp {
                 headers: &session.post,
                 get: &session.get,
                 phase: if session.has_id { Phase::WithId } else { Phase::WithoutId },
+                again: replayed,
             };
             let trouble = match self.post(lane, post, wait, sink) {
                 Ok(posted) => return Ok(self.http.core.outcome(posted.outcome)),
@@ -440,7 +444,14 @@ fn refusal(
             error = Some(it);
         }
     });
+    // Only these codes speak of the session where an error is about this very request; and if
+    // another session did not cure it, it was not that either.
+    let own = error.as_ref().is_some_and(|error| {
+        let codes = [code::BAD_REQUEST, code::SESSION_NOT_FOUND, code::INVALID_REQUEST];
+        post.again || !codes.contains(&error.code)
+    });
     let session_gone = match (status, post.phase) {
+        _ if own => false,
         (404, Phase::WithId) => error
             .as_ref()
             .is_none_or(|e| e.code == code::SESSION_NOT_FOUND || speaks_of_session),
