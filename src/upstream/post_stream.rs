@@ -55,7 +55,8 @@ impl PostStream<'_> {
         if let Some(retry_ms) = event.retry_ms {
             seen.retry = Some(Duration::from_millis(retry_ms));
         }
-        if event.data.is_empty() {
+        // Events of other names are none of MCP's, whatever they hold.
+        if event.data.is_empty() || !matches!(event.name.as_str(), "" | "message") {
             return Next::More;
         }
         let max = self.link.http.core.limits.upstream_result_bytes;
@@ -76,6 +77,10 @@ impl PostStream<'_> {
                     seen.found = Some(Ok(outcome));
                 }
                 Some(Incoming::Answer { id: Some(_), .. } | Incoming::Progress { .. }) => (),
+                Some(Incoming::Nonsense(what)) => {
+                    log::debug!(target: "upstream", "{}: an event is no message: {}",
+                        self.link.http.core.name(), cut(&what));
+                }
                 Some(incoming) => seen.found = Some(Err(not_ours(&incoming))),
                 None => (),
             }

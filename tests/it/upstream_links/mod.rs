@@ -1,5 +1,6 @@
 //! The upstream side against servers and children that follow a script.
 
+mod foreign_events;
 mod http_sse;
 mod refusals;
 mod rig;
