@@ -133,7 +133,8 @@ impl<W: Clone> Table<W> {
     /// The link is dead already.
     pub(super) fn enter(&mut self, id: u64, waker: W) -> Result<(), Trouble> {
         if let Some(lost) = &self.lost {
-            return Err(lost.clone());
+            // Whatever was lost before, nothing of this call was sent.
+            return Err(Trouble { sent: false, ..lost.clone() });
         }
         self.calls.insert(id, Inbox { waker, arrivals: VecDeque::new() });
         Ok(())
@@ -257,11 +258,11 @@ mod tests {
         table.enter(1, "one").unwrap();
         table.enter(2, "two").unwrap();
         let trouble = Trouble::new(Kind::Broke, Stage::Read, "gone");
-        let mut woken = table.lose(&trouble);
+        let mut woken = table.lose(&Trouble { sent: true, ..trouble.clone() });
         woken.sort_unstable();
         assert_eq!(woken, ["one", "two"]);
-        assert_eq!(table.take(2), Some(Arrival::Lost(trouble.clone())));
-        assert_eq!(table.enter(3, "three"), Err(trouble));
+        assert!(matches!(table.take(2), Some(Arrival::Lost(lost)) if lost.sent));
+        assert_eq!(table.enter(3, "three"), Err(trouble), "it cannot have been sent");
     }
 
     #[test]
