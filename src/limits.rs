@@ -120,6 +120,8 @@ pub const RESOLVER_QUEUE_NAMES_MAX: usize = 256;
 pub const RESOLVER_TTL: Duration = Duration::from_secs(30);
 /// Messages waiting to be written to one child.
 pub const CHILD_OUTBOX_MESSAGES_MAX: usize = 256;
+/// Bytes of those messages together; one that waits alone may be larger.
+pub const CHILD_OUTBOX_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Messages of one call that wait for its thread (shared connections); the oldest notice goes.
 pub const CALL_INBOX_MESSAGES_MAX: usize = 1024;
 /// How long a child has from the end of its input to SIGTERM, and from there to SIGKILL.

@@ -2,6 +2,7 @@
 
 mod foreign_events;
 mod http_sse;
+mod outbox;
 mod refusals;
 mod rig;
 mod stdio;
