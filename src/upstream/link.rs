@@ -139,12 +139,21 @@ impl Nudge {
     }
 
     pub(super) fn opened(&self, generation: u64) {
-        self.lock().opened = Some(generation);
+        {
+            let mut state = self.lock();
+            state.opened = state.opened.max(Some(generation));
+        }
         self.idle.bell().ring();
     }
 
+    /// News of a session that came before another whose loss is known says nothing.
     pub(super) fn lost(&self, generation: u64, trouble: Trouble) {
-        self.lock().lost = Some((generation, trouble));
+        {
+            let mut state = self.lock();
+            if state.lost.as_ref().is_none_or(|(known, _)| *known <= generation) {
+                state.lost = Some((generation, trouble));
+            }
+        }
         self.idle.bell().ring();
     }
 
@@ -218,5 +227,27 @@ pub(super) fn pause(wait: &Wait, time: Duration) -> Result<(), Interrupted> {
             return Ok(());
         }
         wait.until(None, Some(left))?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::connection::Kind;
+    use super::*;
+    use crate::error::Stage;
+
+    #[test]
+    fn late_news_of_an_older_session_does_not_hide_the_newer_one() {
+        let nudge = Nudge::new().unwrap();
+        let trouble = |what: &str| Trouble::new(Kind::Broke, Stage::Read, what);
+        nudge.opened(3);
+        nudge.opened(2);
+        nudge.lost(3, trouble("newer"));
+        nudge.lost(2, trouble("older"));
+        let news = nudge.take();
+        assert_eq!(news.opened, Some(3));
+        assert_eq!(news.lost, Some((3, trouble("newer"))));
+        nudge.lost(1, trouble("first"));
+        assert_eq!(nudge.take().lost, Some((1, trouble("first"))));
     }
 }
