@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use ureq::http::header::{ACCEPT, CONTENT_TYPE};
-use ureq::http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use ureq::unversioned::transport::RustlsConnector;
 
 use crate::config::{HttpTarget, Secret};
@@ -82,7 +82,14 @@ impl HttpCore {
 
     /// Answers a request of the upstream's, or tells it something, on the control lane.
     pub(super) fn tell(&self, uri: &Uri, headers: &Arc<HeaderMap>, body: String) {
-        self.control.send(Message { uri: uri.clone(), headers: headers.clone(), body });
+        let (uri, headers, body) = (uri.clone(), headers.clone(), Some(body));
+        self.control.send(Message { method: Method::POST, uri, headers, body });
+    }
+
+    /// Ends a session some time soon: nobody waits for that.
+    pub(super) fn end_session(&self, headers: &HeaderMap) {
+        let (uri, headers) = (self.uri.clone(), Arc::new(headers.clone()));
+        self.control.send(Message { method: Method::DELETE, uri, headers, body: None });
     }
 }
 

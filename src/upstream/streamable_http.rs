@@ -136,7 +136,7 @@ impl StreamableHttp {
         self.hints_at_http_sse.store(hints, Ordering::Relaxed);
         let posted = posted?;
         let initialized = connection::read_handshake(posted.outcome)?;
-        let mut session = Session {
+        let session = Session {
             post: Arc::new(session_headers(&self.http.post, &initialized, &posted.session_id)),
             get: session_headers(&self.http.get, &initialized, &posted.session_id),
             initialized: Arc::new(initialized),
@@ -145,8 +145,9 @@ impl StreamableHttp {
         };
         let told = self.notify(lane, &session.post, wait, &connection::initialized());
         if let Err(trouble) = told {
-            self.delete(&session);
-            session.has_id = false;
+            if session.has_id {
+                self.http.end_session(&session.get);
+            }
             return Err(trouble);
         }
         Ok(session)

@@ -1,5 +1,6 @@
 //! The upstream side against servers and children that follow a script.
 
+mod clean_up;
 mod foreign_events;
 mod http_sse;
 mod outbox;

@@ -31,8 +31,7 @@ fn count(rig: &Rig, line: &str) -> usize {
 
 #[test]
 fn a_line_that_nobody_waits_for_any_more_is_not_written() {
-    let call =
-        format!("echo call >&2; case $late in 1) ;; *) late=1; sleep 1 ;; esac; {OK}");
+    let call = format!("echo call >&2; case $late in 1) ;; *) late=1; sleep 1 ;; esac; {OK}");
     let rig = Rig::ready_with(script("", &call), Limits::default());
     std::thread::scope(|scope| {
         let busy = scope.spawn(|| rig.call());
