@@ -159,9 +159,9 @@ impl Child {
                 spawn(&core.thread_name("in"), move || pipes::read(&mine, stdout, &reader))?;
             running.readers.push(StreamThread { wait, thread: Some(thread) });
             let (ring, wait) = (stderr.clone(), Wait::plain(NEVER)?);
-            let (reader, name) = (wait.clone(), core.name().clone());
+            let (reader, mine) = (wait.clone(), core.clone());
             let thread = spawn(&core.thread_name("err"), move || {
-                pipes::keep_errors(&name, errors, &reader, &ring);
+                pipes::keep_errors(&mine, errors, &reader, &ring);
             })?;
             running.readers.push(StreamThread { wait, thread: Some(thread) });
             Ok(())

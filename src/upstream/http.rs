@@ -7,7 +7,7 @@ use ureq::http::header::{ACCEPT, CONTENT_TYPE};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use ureq::unversioned::transport::RustlsConnector;
 
-use crate::config::{HttpTarget, Secret};
+use crate::config::HttpTarget;
 use crate::error::Stage;
 use crate::protocol::headers::{EVENT_STREAM, JSON, PROTOCOL_VERSION, SESSION_ID};
 use crate::protocol::legacy::Initialized;
@@ -31,8 +31,6 @@ pub(super) struct HttpCore {
     pub(super) get: HeaderMap,
     pub(super) factory: AgentFactory,
     pub(super) control: Control,
-    /// What must not be told, although the server may say it.
-    secrets: Vec<Secret>,
 }
 
 impl HttpCore {
@@ -62,16 +60,12 @@ impl HttpCore {
         let (connect, tick) = (core.config.connect_timeout, core.limits.heartbeat);
         let factory = AgentFactory::new(target, names, tls, connect, tick)?;
         let control = Control::new(core.thread_name("ctl"), factory.clone());
-        Ok(HttpCore { core, uri, post, get, factory, control, secrets: secrets(target) })
+        Ok(HttpCore { core, uri, post, get, factory, control })
     }
 
-    /// A refusal whose status and text are told. Servers like to repeat what they refuse.
+    /// A refusal whose status and text are told.
     pub(super) fn refused(&self, kind: Kind, status: u16, text: &str) -> Trouble {
-        let mut text = text.to_owned();
-        for secret in &self.secrets {
-            text = text.replace(secret.expose(), "[secret]");
-        }
-        let text = cut(&text);
+        let text = cut(text);
         let message = if text.is_empty() {
             format!("it answered with status {status}")
         } else {
@@ -91,20 +85,6 @@ impl HttpCore {
         let (uri, headers) = (self.uri.clone(), Arc::new(headers.clone()));
         self.control.send(Message { method: Method::DELETE, uri, headers, body: None });
     }
-}
-
-/// The configured header values, and the parts of those that have a scheme before them.
-fn secrets(target: &HttpTarget) -> Vec<Secret> {
-    let mut secrets = Vec::new();
-    for (_, value) in &target.headers {
-        let words = value.expose().split_whitespace().skip(1);
-        let parts = std::iter::once(value.expose()).chain(words);
-        // Something shorter is no secret, and would tear holes into every text.
-        secrets.extend(
-            parts.filter(|part| part.len() >= 4).map(|part| Secret::new(part.to_owned())),
-        );
-    }
-    secrets
 }
 
 /// [`HttpCore::post`] or [`HttpCore::get`] with what every later request of a session carries.

@@ -12,6 +12,7 @@ use crate::protocol::jsonrpc::RpcError;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
+use crate::telemetry::redact::Secrets;
 use crate::wait::{Interrupted, Wait};
 
 use super::connection::Trouble;
@@ -54,6 +55,8 @@ pub(super) trait Link: Send + Sync {
 /// What the parts of one upstream share.
 pub(super) struct Core {
     pub(super) config: UpstreamConfig,
+    /// What it was given and must not be told again, although it may say it.
+    pub(super) secrets: Secrets,
     pub(super) limits: Arc<Limits>,
     /// Its place among the upstreams, for the names of its threads.
     pub(super) index: usize,
@@ -73,7 +76,15 @@ impl Core {
         hurry: Arc<AtomicBool>,
     ) -> std::io::Result<Core> {
         let (nudge, ids) = (Nudge::new()?, AtomicU64::new(1));
-        Ok(Core { config, limits, index, nudge, hurry, generations: Arc::default(), ids })
+        let secrets = Secrets::new(&config.secrets());
+        let generations = Arc::default();
+        Ok(Core { config, secrets, limits, index, nudge, hurry, generations, ids })
+    }
+
+    /// A trouble as it may leave this folder.
+    pub(super) fn scrubbed(&self, trouble: Trouble) -> Trouble {
+        let message = self.secrets.scrub_cut(&trouble.message).into_owned();
+        Trouble { message, ..trouble }
     }
 
     pub(super) fn name(&self) -> &ServerName {

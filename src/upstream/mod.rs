@@ -181,8 +181,9 @@ impl Upstream {
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
     ) -> Result<Outcome, CallError> {
-        let failed =
-            |trouble: connection::Trouble| trouble.into_error(self.name(), outgoing.method);
+        let failed = |trouble: connection::Trouble| {
+            self.core.scrubbed(trouble).into_error(self.name(), outgoing.method)
+        };
         let _place = self.budget.enter().map_err(failed)?;
         let tick = self.core.limits.heartbeat;
         let mut slot = self.slots.take(wait, tick, &mut || sink.silence()).map_err(failed)?;

@@ -12,12 +12,12 @@ use rustix::io::ioctl_fionbio;
 
 use crate::error::Stage;
 use crate::limits::{CHILD_EXIT_SEEN, CHILD_STDERR_LINE_BYTES_MAX, UPSTREAM_BUFFER_BYTES};
-use crate::protocol::server_name::ServerName;
 use crate::wait::{Wait, Woken};
 
 use super::child::{ChildLink, StderrRing};
 use super::connection::{Trouble, cut};
 use super::correlation::{self, Incoming, id_of_oversized};
+use super::link::Core;
 
 /// Bytes of a line's beginning, and of its end, that are looked at when it is too long.
 const LINE_END_BYTES: usize = 256;
@@ -126,6 +126,7 @@ fn take_line(link: &ChildLink, line: Line) {
             // A full queue means that the child does not read; it will not miss the answer.
             Some(Incoming::Ask { answer }) => drop(link.say(answer)),
             Some(Incoming::Nonsense(_) | Incoming::Answer { .. }) => {
+                let text = link.core.secrets.scrub(&text);
                 log::warn!(target: "upstream", "{name}: on its output is no message: {}", cut(&text));
             }
             Some(Incoming::Other | Incoming::Progress { .. }) | None => (),
@@ -134,22 +135,19 @@ fn take_line(link: &ChildLink, line: Line) {
 }
 
 /// Keeps and logs the lines of the child's standard error.
-pub(super) fn keep_errors(
-    name: &ServerName,
-    stderr: ChildStderr,
-    wait: &Wait,
-    ring: &StderrRing,
-) {
+pub(super) fn keep_errors(core: &Core, stderr: ChildStderr, wait: &Wait, ring: &StderrRing) {
     let mut lines = Lines::new(CHILD_STDERR_LINE_BYTES_MAX);
     read_pieces(stderr, wait, &mut |piece| {
         lines.feed(piece, &mut |line| {
-            let bytes = match line {
-                Line::Whole(bytes) => bytes,
-                Line::TooLong { head, .. } => head,
+            let (bytes, end) = match line {
+                Line::Whole(bytes) => (bytes, ""),
+                Line::TooLong { head, .. } => (head, "…"),
             };
-            let text = String::from_utf8_lossy(&bytes).trim_end().to_owned();
-            log::info!(target: "upstream", "{name}: {text}");
-            ring.push(text);
+            let text = format!("{}{end}", String::from_utf8_lossy(&bytes).trim_end());
+            // Many a child tells all of its environment when it fails.
+            let text = core.secrets.scrub_cut(&text);
+            log::info!(target: "upstream", "{}: {text}", core.name());
+            ring.push(text.into_owned());
         });
     });
 }

@@ -261,7 +261,7 @@ impl Supervisor {
     fn note(&self, trouble: &Trouble) {
         let failure = Failure {
             stage: trouble.stage,
-            message: trouble.message.clone(),
+            message: self.core.scrubbed(trouble.clone()).message,
             at: SystemTime::now(),
         };
         let server = self.core.name();

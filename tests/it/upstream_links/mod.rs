@@ -6,6 +6,7 @@ mod http_sse;
 mod outbox;
 mod refusals;
 mod rig;
+mod secrets;
 mod stdio;
 mod streamable_http;
 mod streams;
