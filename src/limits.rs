@@ -40,7 +40,8 @@ pub struct Limits {
     pub stream_queue_bytes: usize,
     /// Between two comment lines on a silent stream.
     pub heartbeat: Duration,
-    /// Bytes of one upstream result. More is a 502 naming this bound.
+    /// Bytes of one upstream result. More is a 502 naming this bound. Also bytes of all items of
+    /// one list; the rest is left out.
     pub upstream_result_bytes: usize,
     /// Bytes of one upstream SSE event, or of one line from a child.
     pub upstream_event_bytes: usize,

@@ -78,7 +78,7 @@ pub enum Event {
         server: ServerName,
         /// Each tool's object as the upstream wrote it, in its order.
         tools: Vec<Raw>,
-        /// Tools left out at `limits.upstream_tools`.
+        /// Tools left out at `limits.upstream_tools` or `limits.upstream_result_bytes`.
         left_out: usize,
     },
     /// The upstream cannot be used at present. What it listed last is still known.

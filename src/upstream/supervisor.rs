@@ -203,8 +203,8 @@ impl Supervisor {
             (Vec::new(), 0)
         };
         if left_out > 0 {
-            log::warn!(target: "upstream", "{}: {left_out} tools are left out (limits.upstream_tools)",
-                self.core.name());
+            log::warn!(target: "upstream", "{}: {left_out} tools are left out \
+                (limits.upstream_tools, limits.upstream_result_bytes)", self.core.name());
         }
         self.tell(Event::Tools { server: self.core.name().clone(), tools, left_out });
         Ok(())
@@ -212,13 +212,16 @@ impl Supervisor {
 
     fn tools(&mut self) -> Result<(Vec<Raw>, usize), Trouble> {
         let max = self.core.limits.upstream_tools;
+        let mut bytes_left = self.core.limits.upstream_result_bytes;
         let (mut tools, mut left_out) = (Vec::new(), 0);
         let mut cursor: Option<String> = None;
         for _ in 0..UPSTREAM_LIST_PAGES_MAX {
             let page = self.page(cursor.as_deref())?;
             let (items, next) = read_page(&page)?;
             for item in items {
-                if tools.len() < max {
+                let rest = bytes_left.checked_sub(item.get().len());
+                if let Some(rest) = rest.filter(|_| left_out == 0 && tools.len() < max) {
+                    bytes_left = rest;
                     tools.push(item);
                 } else {
                     left_out += 1;

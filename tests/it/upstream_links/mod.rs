@@ -3,6 +3,7 @@
 mod clean_up;
 mod foreign_events;
 mod http_sse;
+mod lists;
 mod outbox;
 mod refusals;
 mod rig;
