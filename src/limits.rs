@@ -135,6 +135,8 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
 pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two looks at an upstream that is well.
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
+/// Between two readings of a list whose upstream says again and again that it has changed.
+pub const RELIST_INTERVAL: Duration = Duration::from_secs(1);
 /// Control messages (cancellations, answers to an upstream's requests) that wait to be sent to
 /// one upstream; more are dropped.
 pub const CONTROL_QUEUE_MESSAGES_MAX: usize = 64;

@@ -265,6 +265,7 @@ impl Upstreams {
                 lane: Lane::default(),
                 generation: None,
                 logged: 0,
+                lists: supervisor::Lists::default(),
             };
             let thread = spawn(&upstream.core.thread_name("sup"), move || supervisor.run())?;
             upstreams.supervisors().push(thread);
