@@ -71,8 +71,7 @@ pub enum Event {
         /// What it said.
         initialized: Initialized,
     },
-    /// The upstream's tools, whole; also sent when they are the same as before but the upstream
-    /// has said that they changed.
+    /// The upstream's tools, whole; also sent when they are the same as before.
     Tools {
         /// Which one.
         server: ServerName,
@@ -80,6 +79,9 @@ pub enum Event {
         tools: Vec<Raw>,
         /// Tools left out at `limits.upstream_tools` or `limits.upstream_result_bytes`.
         left_out: usize,
+        /// Whether the upstream has said that they changed, or these are its first. Else they
+        /// were read because of a refresh or a new session.
+        announced: bool,
     },
     /// The upstream cannot be used at present. What it listed last is still known.
     Failed {

@@ -98,6 +98,10 @@ pub(super) struct Lists {
     /// They were refused the last time.
     retry_at: Option<Instant>,
     backoff: Backoff,
+    /// What is told next is what the upstream has told to be new.
+    announced: bool,
+    /// They have been told once.
+    known: bool,
 }
 
 impl Lists {
@@ -111,6 +115,7 @@ impl Lists {
         self.retry_at = None;
         if std::mem::take(&mut self.changed) {
             self.quiet_until = Some(Instant::now() + RELIST_INTERVAL);
+            self.announced = true;
         }
     }
 
@@ -118,8 +123,11 @@ impl Lists {
         self.retry_at = Some(Instant::now() + self.backoff.next());
     }
 
-    fn done(&mut self) {
+    /// Gives whether the upstream has announced what was read.
+    fn done(&mut self) -> bool {
         self.backoff = Backoff::default();
+        let first = !std::mem::replace(&mut self.known, true);
+        std::mem::take(&mut self.announced) || first
     }
 }
 
@@ -247,8 +255,9 @@ impl Supervisor {
             log::warn!(target: "upstream", "{}: {left_out} tools are left out \
                 (limits.upstream_tools, limits.upstream_result_bytes)", self.core.name());
         }
-        self.lists.done();
-        self.tell(Event::Tools { server: self.core.name().clone(), tools, left_out });
+        let announced = self.lists.done();
+        let server = self.core.name().clone();
+        self.tell(Event::Tools { server, tools, left_out, announced });
         Ok(())
     }
 
