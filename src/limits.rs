@@ -156,6 +156,9 @@ pub const UPSTREAM_DRAIN_BYTES_MAX: usize = 64 * 1024;
 pub const UPSTREAM_DRAIN_TIMEOUT: Duration = Duration::from_millis(5);
 /// Shortest wait before a stream that its server closed is asked for again.
 pub const STREAM_RESUME_MIN: Duration = Duration::from_millis(100);
+/// Bytes from which on what an upstream says counts against `limits.buffered_bytes`; smaller
+/// answers pass without a look at it.
+pub const RESULT_BYTES_COUNTED_FROM: usize = 64 * 1024;
 /// Characters of an upstream's text that stand in an error or a log line.
 pub const UPSTREAM_TEXT_CHARS_MAX: usize = 200;
 /// Bytes of one line of a child's standard error; longer ones are cut.
@@ -172,5 +175,6 @@ pub const POOL_RESERVE_DIVISOR: usize = 8;
 pub const SEND_BUFFER_BYTES: usize = 64 * 1024;
 
 const _: () = assert!(OFFERED_NAME_CHARS_MAX > 9);
+const _: () = assert!(UPSTREAM_DRAIN_BYTES_MAX <= RESULT_BYTES_COUNTED_FROM);
 const _: () = assert!(BACKOFF_MIN.as_millis() < BACKOFF_MAX.as_millis());
 const _: () = assert!(CONTROL_TIMEOUT.as_millis() <= CHILD_GRACE.as_millis());

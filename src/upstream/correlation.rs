@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::limits::CALL_INBOX_MESSAGES_MAX;
 use crate::protocol::jsonrpc::{self, Message, RequestId, RpcError, code};
 use crate::protocol::method::{Method, notification};
-use crate::protocol::raw::{Raw, RawObject, elements};
+use crate::protocol::raw::{Keeper, Raw, RawObject, elements};
 
 use super::connection::{Trouble, cut};
 
@@ -36,6 +36,22 @@ pub(super) fn read(text: &Arc<String>, mut give: impl FnMut(Incoming)) {
         Ok(parts) => parts.into_iter().for_each(|part| give(read_one(text, part))),
         Err(error) => give(Incoming::Nonsense(format!("no JSON: {error}"))),
     }
+}
+
+/// [`read`], where `keeper` goes with the memory of `text`.
+pub(super) fn read_kept(
+    text: &Arc<String>,
+    keeper: &Option<Keeper>,
+    mut give: impl FnMut(Incoming),
+) {
+    read(text, |mut incoming| {
+        if let Incoming::Answer { outcome: Ok(raw), .. }
+        | Incoming::Progress { params: raw, .. } = &mut incoming
+        {
+            raw.keep(keeper);
+        }
+        give(incoming);
+    });
 }
 
 fn read_one(buffer: &Arc<String>, text: &str) -> Incoming {

@@ -11,6 +11,7 @@ use crate::config::HttpTarget;
 use crate::error::Stage;
 use crate::protocol::headers::{EVENT_STREAM, JSON, PROTOCOL_VERSION, SESSION_ID};
 use crate::protocol::legacy::Initialized;
+use crate::protocol::raw::Keeper;
 use crate::protocol::sse::{DecodeError, Decoder, Event};
 use crate::thread::Joined;
 use crate::wait::{Interrupted, Wait};
@@ -18,6 +19,7 @@ use crate::wait::{Interrupted, Wait};
 use super::connection::{Kind, Trouble, cut};
 use super::control::{Control, Message};
 use super::exchange::{AgentFactory, Answer};
+use super::held::Held;
 use super::link::Core;
 use super::resolve::Names;
 
@@ -141,13 +143,15 @@ pub(super) enum Next {
     Done,
 }
 
-/// Reads the events of an answer and hands each to `take`.
+/// Reads the events of an answer and hands each to `take`, with the keeper of its memory.
 pub(super) fn read_events(
     answer: &mut Answer,
-    event_bytes_max: usize,
+    core: &Core,
     idle: &mut dyn FnMut(),
-    take: &mut dyn FnMut(Event) -> Next,
+    take: &mut dyn FnMut(Event, Option<Keeper>) -> Next,
 ) -> Result<StreamEnd, Trouble> {
+    let event_bytes_max = core.limits.upstream_event_bytes;
+    let mut held = Held::new(&core.buffered);
     let mut decoder = Decoder::new(event_bytes_max);
     let mut buffer = vec![0_u8; crate::limits::UPSTREAM_BUFFER_BYTES];
     loop {
@@ -157,9 +161,10 @@ pub(super) fn read_events(
         }
         let mut next = Next::More;
         let piece = buffer.get(..n).unwrap_or_default();
+        held.grow_to(decoder.held_bytes().saturating_add(n))?;
         let fed = decoder.feed(piece, |event| {
             if next == Next::More {
-                next = take(event);
+                next = take(event, held.take());
             }
         });
         if next == Next::Done {

@@ -14,7 +14,7 @@ use crate::protocol::call::{CallSink, Outcome, Outgoing};
 use crate::protocol::headers::is_event_stream;
 use crate::protocol::jsonrpc::{RequestId, RpcError};
 use crate::protocol::legacy::Initialized;
-use crate::protocol::raw::Raw;
+use crate::protocol::raw::{Keeper, Raw};
 use crate::protocol::sse::Event;
 use crate::thread::spawn;
 use crate::wait::{Wait, Woken};
@@ -299,10 +299,11 @@ impl Reader {
         if let Err(trouble) = check(&http, &mut answer) {
             return trouble;
         }
-        let max = http.core.limits.upstream_event_bytes;
         let mut wrong = None;
         let ended =
-            read_events(&mut answer, max, &mut || (), &mut |event| match self.take(event) {
+            read_events(&mut answer, &http.core, &mut || (), &mut |event, keeper| match self
+                .take(event, &keeper)
+            {
                 Ok(()) => Next::More,
                 Err(trouble) => {
                     wrong = Some(trouble);
@@ -315,7 +316,7 @@ impl Reader {
         }
     }
 
-    fn take(&mut self, event: Event) -> Result<(), Trouble> {
+    fn take(&mut self, event: Event, keeper: &Option<Keeper>) -> Result<(), Trouble> {
         let Some(wires) = &self.wires else {
             if event.name != "endpoint" {
                 return Err(Trouble::nonsense("its stream does not begin with an endpoint"));
@@ -334,7 +335,7 @@ impl Reader {
         };
         let max = self.http.core.limits.upstream_result_bytes;
         let text = Arc::new(event.data);
-        correlation::read(&text, |incoming| {
+        correlation::read_kept(&text, keeper, |incoming| {
             if let Incoming::Answer { id: Some(id), outcome: Ok(result) } = &incoming
                 && result.get().len() > max
             {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::budget::Budget;
 use crate::config::UpstreamConfig;
 use crate::limits::Limits;
 use crate::protocol::call::{CallSink, Notice, Outcome, Outgoing};
@@ -58,6 +59,8 @@ pub(super) struct Core {
     /// What it was given and must not be told again, although it may say it.
     pub(super) secrets: Secrets,
     pub(super) limits: Arc<Limits>,
+    /// Of all bodies and results.
+    pub(super) buffered: Budget,
     /// Its place among the upstreams, for the names of its threads.
     pub(super) index: usize,
     pub(super) nudge: Nudge,
@@ -72,13 +75,14 @@ impl Core {
     pub(super) fn new(
         config: UpstreamConfig,
         limits: Arc<Limits>,
+        buffered: Budget,
         index: usize,
         hurry: Arc<AtomicBool>,
     ) -> std::io::Result<Core> {
         let (nudge, ids) = (Nudge::new()?, AtomicU64::new(1));
         let secrets = Secrets::new(&config.secrets());
         let generations = Arc::default();
-        Ok(Core { config, secrets, limits, index, nudge, hurry, generations, ids })
+        Ok(Core { config, secrets, limits, buffered, index, nudge, hurry, generations, ids })
     }
 
     /// A trouble as it may leave this folder.

@@ -100,8 +100,8 @@ impl Listener {
                 return Ok(Heard::Nothing);
             }
         }
-        let max = http.core.limits.upstream_event_bytes;
-        let read = read_events(&mut answer, max, &mut || (), &mut |event| self.take(event));
+        let core = &http.core;
+        let read = read_events(&mut answer, core, &mut || (), &mut |event, _| self.take(event));
         match read {
             Ok(_) => Ok(Heard::Ended),
             Err(trouble) => self.failed(trouble),

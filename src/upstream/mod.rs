@@ -45,6 +45,7 @@ mod control;
 mod correlation;
 mod door;
 mod exchange;
+mod held;
 mod http;
 mod http_sse;
 mod inbox;
@@ -235,13 +236,14 @@ impl fmt::Debug for Upstreams {
 
 impl Upstreams {
     /// Starts to make contact with every upstream, and returns at once. What comes of it is told
-    /// by `events`.
+    /// by `events`. Large results count against `buffered` until they are dropped.
     ///
     /// # Errors
     /// The process has no thread or descriptor left.
     pub fn start(
         configs: Vec<UpstreamConfig>,
         limits: Arc<Limits>,
+        buffered: crate::budget::Budget,
         events: Sender<Event>,
     ) -> io::Result<Upstreams> {
         let shared = Shared {
@@ -249,6 +251,7 @@ impl Upstreams {
             tls: Arc::new(RustlsConnector::default()),
             budget: Arc::new(Budget::new(limits.connections)),
             limits,
+            buffered,
             hurry: Arc::default(),
         };
         // Dropped on the way out if a later one cannot be started.
@@ -327,6 +330,7 @@ struct Shared {
     tls: Arc<RustlsConnector>,
     budget: Arc<Budget>,
     limits: Arc<Limits>,
+    buffered: crate::budget::Budget,
     hurry: Arc<AtomicBool>,
 }
 
@@ -334,7 +338,8 @@ impl Shared {
     fn upstream(&self, config: UpstreamConfig, index: usize) -> io::Result<Upstream> {
         let target = config.target.clone();
         let hurry = self.hurry.clone();
-        let core = Arc::new(Core::new(config, self.limits.clone(), index, hurry)?);
+        let (limits, buffered) = (self.limits.clone(), self.buffered.clone());
+        let core = Arc::new(Core::new(config, limits, buffered, index, hurry)?);
         let stderr = Arc::new(StderrRing::new(self.limits.child_stderr_lines));
         let link: Arc<dyn Link> = match target {
             Target::Stdio(target) => Arc::new(Stdio::new(core.clone(), target, stderr.clone())),

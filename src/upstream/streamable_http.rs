@@ -14,13 +14,14 @@ use crate::protocol::call::{CallSink, Outcome, Outgoing};
 use crate::protocol::headers::{SESSION_ID, is_event_stream, is_json};
 use crate::protocol::jsonrpc::{RequestId, RpcError, code};
 use crate::protocol::legacy::Initialized;
-use crate::protocol::raw::Raw;
+use crate::protocol::raw::{Keeper, Raw};
 use crate::wait::Wait;
 
 use super::connection::{self, Kind, Refusal, Trouble, cut, may_replay};
 use super::correlation::{self, Incoming};
 use super::door::Door;
 use super::exchange::{Answer, Ask, Lane};
+use super::held::Held;
 use super::http::{HttpCore, StreamThread, session_headers};
 use super::link::{Idle, Link, Opened, pause};
 use super::listening;
@@ -209,8 +210,9 @@ impl StreamableHttp {
         } else if is_json(content_type) {
             let max = http.core.limits.upstream_result_bytes;
             let bound = "limits.upstream_result_bytes";
-            let body = answer.read_to_end(max, bound, &mut || sink.silence())?;
-            self.find_answer(body, post)?
+            let mut held = Held::new(&http.core.buffered);
+            let body = answer.read_whole(max, bound, &mut held, &mut || sink.silence())?;
+            self.find_answer(body, held.take(), post)?
         } else if answer.status == 202 {
             return Err(Trouble::nonsense("it accepted the request but gave no answer"));
         } else {
@@ -224,20 +226,23 @@ impl StreamableHttp {
     fn find_answer(
         &self,
         body: Vec<u8>,
+        keeper: Option<Keeper>,
         post: Post<'_>,
     ) -> Result<Result<Raw, RpcError>, Trouble> {
         let text = String::from_utf8(body)
             .map_err(|_| Trouble::nonsense("its answer is not UTF-8"))?;
         let text = Arc::new(text);
         let mut found = None;
-        correlation::read(&text, |incoming| match self.overhear(incoming, post.headers) {
-            Some(Incoming::Answer { id, outcome }) if id == Some(post.id) => {
-                found = Some(Ok(outcome));
+        correlation::read_kept(&text, &keeper, |incoming| {
+            match self.overhear(incoming, post.headers) {
+                Some(Incoming::Answer { id, outcome }) if id == Some(post.id) => {
+                    found = Some(Ok(outcome));
+                }
+                Some(incoming) => {
+                    found.get_or_insert(Err(not_ours(&incoming)));
+                }
+                None => (),
             }
-            Some(incoming) => {
-                found.get_or_insert(Err(not_ours(&incoming)));
-            }
-            None => (),
         });
         found.unwrap_or_else(|| Err(Trouble::nonsense("its answer holds no response")))
     }

@@ -241,7 +241,7 @@ impl Supervisor {
         let (tools, left_out) = if has_tools(&opened.initialized) {
             match self.tools().map_err(in_list) {
                 // Its session is well: only the list is known no better than before.
-                Err(trouble) if matches!(trouble.kind, Kind::Refused(_)) => {
+                Err(trouble) if matches!(trouble.kind, Kind::Refused(_) | Kind::Overloaded) => {
                     self.lists.refused();
                     self.note(&trouble);
                     return Ok(());

@@ -4,6 +4,7 @@ mod clean_up;
 mod foreign_events;
 mod http_sse;
 mod lists;
+mod memory;
 mod outbox;
 mod refusals;
 mod rig;
