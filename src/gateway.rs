@@ -77,8 +77,12 @@ impl Gateway {
         let (events, changes) = bounded(CATALOGUE_INBOX_CHANGES_MAX);
         let catalogue =
             start_catalogue(&config, shared.clone(), changes, sessions.clone(), &stop)?;
-        let upstreams =
-            Arc::new(Upstreams::start(config.upstreams.clone(), limits.clone(), events)?);
+        let upstreams = Arc::new(Upstreams::start(
+            config.upstreams.clone(),
+            limits.clone(),
+            server.budget(),
+            events,
+        )?);
         await_first_contact(&shared, &stopped);
         let address = server.local_addr_text();
         let pipeline = pipeline(&config, shared, upstreams.clone());

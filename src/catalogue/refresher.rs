@@ -74,7 +74,7 @@ impl Refresher {
                 listed.server.instructions = initialized.instructions;
                 None
             }
-            Event::Tools { server, tools, left_out } => {
+            Event::Tools { server, tools, left_out, announced } => {
                 let (_, listed) = self.servers.get_mut(&server)?;
                 let (tools, unnamed) = merge::read_tools(tools);
                 if unnamed > 0 {
@@ -83,11 +83,13 @@ impl Refresher {
                         "{server}: {unnamed} listed tools have no name, or one that stood before"
                     );
                 }
+                let differs = listed.tools != tools;
                 listed.tools = tools;
                 listed.server.left_out = left_out + unnamed;
                 listed.server.health = Health::Well;
                 listed.server.has_answered = true;
-                Some(Notice::ToolsListChanged(server))
+                // A list that was only read again is no news.
+                (announced || differs).then_some(Notice::ToolsListChanged(server))
             }
             Event::Failed { server, failure } => {
                 let (_, listed) = self.servers.get_mut(&server)?;
@@ -101,5 +103,33 @@ impl Refresher {
     fn publish(&self) {
         let servers: Vec<(Profile, Listed)> = self.servers.values().cloned().collect();
         self.shared.publish(merge::merge(&self.naming, &servers));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Overrides};
+    use crate::protocol::raw::Raw;
+
+    #[test]
+    fn a_list_is_told_of_if_it_differs_or_was_announced() {
+        let text = r#"{"mcp_servers":{"s":{"url":"http://127.0.0.1:9/mcp"}}}"#;
+        let config = Config::parse(text, &|_| None, &Overrides::default()).unwrap();
+        let tell = Box::new(|_| ());
+        let mut refresher =
+            Refresher::new(config.naming, &config.upstreams, Shared::default(), tell);
+        let mut is_told = |names: &[&str], announced: bool| {
+            let server = ServerName::parse("s").unwrap();
+            let tool = |name: &&str| Raw::from_valid(format!(r#"{{"name":"{name}"}}"#));
+            let tools = names.iter().map(tool).collect();
+            refresher.apply(Event::Tools { server, tools, left_out: 0, announced }).is_some()
+        };
+        assert!(is_told(&[], true));
+        assert!(!is_told(&[], false));
+        assert!(is_told(&["a"], false));
+        assert!(!is_told(&["a"], false));
+        assert!(is_told(&["a"], true));
+        assert!(is_told(&["b"], false));
     }
 }

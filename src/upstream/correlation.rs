@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::limits::CALL_INBOX_MESSAGES_MAX;
 use crate::protocol::jsonrpc::{self, Message, RequestId, RpcError, code};
 use crate::protocol::method::{Method, notification};
-use crate::protocol::raw::{Raw, RawObject, elements};
+use crate::protocol::raw::{Keeper, Raw, RawObject, elements};
 
 use super::connection::{Trouble, cut};
 
@@ -36,6 +36,22 @@ pub(super) fn read(text: &Arc<String>, mut give: impl FnMut(Incoming)) {
         Ok(parts) => parts.into_iter().for_each(|part| give(read_one(text, part))),
         Err(error) => give(Incoming::Nonsense(format!("no JSON: {error}"))),
     }
+}
+
+/// [`read`], where `keeper` goes with the memory of `text`.
+pub(super) fn read_kept(
+    text: &Arc<String>,
+    keeper: &Option<Keeper>,
+    mut give: impl FnMut(Incoming),
+) {
+    read(text, |mut incoming| {
+        if let Incoming::Answer { outcome: Ok(raw), .. }
+        | Incoming::Progress { params: raw, .. } = &mut incoming
+        {
+            raw.keep(keeper);
+        }
+        give(incoming);
+    });
 }
 
 fn read_one(buffer: &Arc<String>, text: &str) -> Incoming {
@@ -133,7 +149,8 @@ impl<W: Clone> Table<W> {
     /// The link is dead already.
     pub(super) fn enter(&mut self, id: u64, waker: W) -> Result<(), Trouble> {
         if let Some(lost) = &self.lost {
-            return Err(lost.clone());
+            // Whatever was lost before, nothing of this call was sent.
+            return Err(Trouble { sent: false, ..lost.clone() });
         }
         self.calls.insert(id, Inbox { waker, arrivals: VecDeque::new() });
         Ok(())
@@ -257,11 +274,11 @@ mod tests {
         table.enter(1, "one").unwrap();
         table.enter(2, "two").unwrap();
         let trouble = Trouble::new(Kind::Broke, Stage::Read, "gone");
-        let mut woken = table.lose(&trouble);
+        let mut woken = table.lose(&Trouble { sent: true, ..trouble.clone() });
         woken.sort_unstable();
         assert_eq!(woken, ["one", "two"]);
-        assert_eq!(table.take(2), Some(Arrival::Lost(trouble.clone())));
-        assert_eq!(table.enter(3, "three"), Err(trouble));
+        assert!(matches!(table.take(2), Some(Arrival::Lost(lost)) if lost.sent));
+        assert_eq!(table.enter(3, "three"), Err(trouble), "it cannot have been sent");
     }
 
     #[test]

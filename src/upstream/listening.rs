@@ -51,11 +51,15 @@ struct Listener {
     last_id: Option<HeaderValue>,
     retry: Option<Duration>,
     heard_anything: bool,
+    /// Whether the server has given a stream on this session. Before that, 404 only says that
+    /// there is no such page: that a session has ended shows at the next POST.
+    was_open: bool,
 }
 
 impl Listener {
     fn new(sources: Sources, wait: Arc<Wait>) -> Listener {
-        Listener { sources, wait, last_id: None, retry: None, heard_anything: false }
+        let (last_id, retry) = (None, None);
+        Listener { sources, wait, last_id, retry, heard_anything: false, was_open: false }
     }
 
     fn run(mut self) {
@@ -85,8 +89,8 @@ impl Listener {
             Ok(answer) => answer,
             Err(trouble) => return self.failed(trouble),
         };
-        match verdict(&answer, self.sources.has_session_id) {
-            Verdict::Stream => (),
+        match verdict(&answer, self.sources.has_session_id && self.was_open) {
+            Verdict::Stream => self.was_open = true,
             Verdict::NoStream => return Ok(Heard::Nothing),
             Verdict::Later => return Ok(Heard::Ended),
             Verdict::SessionGone => {
@@ -96,8 +100,8 @@ impl Listener {
                 return Ok(Heard::Nothing);
             }
         }
-        let max = http.core.limits.upstream_event_bytes;
-        let read = read_events(&mut answer, max, &mut || (), &mut |event| self.take(event));
+        let core = &http.core;
+        let read = read_events(&mut answer, core, &mut || (), &mut |event, _| self.take(event));
         match read {
             Ok(_) => Ok(Heard::Ended),
             Err(trouble) => self.failed(trouble),

@@ -45,6 +45,7 @@ mod control;
 mod correlation;
 mod door;
 mod exchange;
+mod held;
 mod http;
 mod http_sse;
 mod inbox;
@@ -71,15 +72,17 @@ pub enum Event {
         /// What it said.
         initialized: Initialized,
     },
-    /// The upstream's tools, whole; also sent when they are the same as before but the upstream
-    /// has said that they changed.
+    /// The upstream's tools, whole; also sent when they are the same as before.
     Tools {
         /// Which one.
         server: ServerName,
         /// Each tool's object as the upstream wrote it, in its order.
         tools: Vec<Raw>,
-        /// Tools left out at `limits.upstream_tools`.
+        /// Tools left out at `limits.upstream_tools` or `limits.upstream_result_bytes`.
         left_out: usize,
+        /// Whether the upstream has said that they changed, or these are its first. Else they
+        /// were read because of a refresh or a new session.
+        announced: bool,
     },
     /// The upstream cannot be used at present. What it listed last is still known.
     Failed {
@@ -181,8 +184,9 @@ impl Upstream {
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
     ) -> Result<Outcome, CallError> {
-        let failed =
-            |trouble: connection::Trouble| trouble.into_error(self.name(), outgoing.method);
+        let failed = |trouble: connection::Trouble| {
+            self.core.scrubbed(trouble).into_error(self.name(), outgoing.method)
+        };
         let _place = self.budget.enter().map_err(failed)?;
         let tick = self.core.limits.heartbeat;
         let mut slot = self.slots.take(wait, tick, &mut || sink.silence()).map_err(failed)?;
@@ -232,13 +236,14 @@ impl fmt::Debug for Upstreams {
 
 impl Upstreams {
     /// Starts to make contact with every upstream, and returns at once. What comes of it is told
-    /// by `events`.
+    /// by `events`. Large results count against `buffered` until they are dropped.
     ///
     /// # Errors
     /// The process has no thread or descriptor left.
     pub fn start(
         configs: Vec<UpstreamConfig>,
         limits: Arc<Limits>,
+        buffered: crate::budget::Budget,
         events: Sender<Event>,
     ) -> io::Result<Upstreams> {
         let shared = Shared {
@@ -246,6 +251,7 @@ impl Upstreams {
             tls: Arc::new(RustlsConnector::default()),
             budget: Arc::new(Budget::new(limits.connections)),
             limits,
+            buffered,
             hurry: Arc::default(),
         };
         // Dropped on the way out if a later one cannot be started.
@@ -264,6 +270,7 @@ impl Upstreams {
                 lane: Lane::default(),
                 generation: None,
                 logged: 0,
+                lists: supervisor::Lists::default(),
             };
             let thread = spawn(&upstream.core.thread_name("sup"), move || supervisor.run())?;
             upstreams.supervisors().push(thread);
@@ -323,6 +330,7 @@ struct Shared {
     tls: Arc<RustlsConnector>,
     budget: Arc<Budget>,
     limits: Arc<Limits>,
+    buffered: crate::budget::Budget,
     hurry: Arc<AtomicBool>,
 }
 
@@ -330,7 +338,8 @@ impl Shared {
     fn upstream(&self, config: UpstreamConfig, index: usize) -> io::Result<Upstream> {
         let target = config.target.clone();
         let hurry = self.hurry.clone();
-        let core = Arc::new(Core::new(config, self.limits.clone(), index, hurry)?);
+        let (limits, buffered) = (self.limits.clone(), self.buffered.clone());
+        let core = Arc::new(Core::new(config, limits, buffered, index, hurry)?);
         let stderr = Arc::new(StderrRing::new(self.limits.child_stderr_lines));
         let link: Arc<dyn Link> = match target {
             Target::Stdio(target) => Arc::new(Stdio::new(core.clone(), target, stderr.clone())),

@@ -14,13 +14,14 @@ use crate::protocol::call::{CallSink, Outcome, Outgoing};
 use crate::protocol::headers::{SESSION_ID, is_event_stream, is_json};
 use crate::protocol::jsonrpc::{RequestId, RpcError, code};
 use crate::protocol::legacy::Initialized;
-use crate::protocol::raw::Raw;
+use crate::protocol::raw::{Keeper, Raw};
 use crate::wait::Wait;
 
 use super::connection::{self, Kind, Refusal, Trouble, cut, may_replay};
 use super::correlation::{self, Incoming};
 use super::door::Door;
 use super::exchange::{Answer, Ask, Lane};
+use super::held::Held;
 use super::http::{HttpCore, StreamThread, session_headers};
 use super::link::{Idle, Link, Opened, pause};
 use super::listening;
@@ -58,6 +59,8 @@ pub(super) struct Post<'a> {
     /// Headers of the GET that takes a broken stream up again.
     pub(super) get: &'a HeaderMap,
     pub(super) phase: Phase,
+    /// The request was refused before, on a session that seemed to be lost.
+    pub(super) again: bool,
 }
 
 /// Whether a POST opens a session or belongs to one.
@@ -126,6 +129,7 @@ impl StreamableHttp {
             headers: &headers,
             get: &self.http.get,
             phase: Phase::Opening,
+            again: false,
         };
         let posted = self.post(lane, post, wait, &mut Idle(idle));
         let hints =
@@ -133,7 +137,7 @@ impl StreamableHttp {
         self.hints_at_http_sse.store(hints, Ordering::Relaxed);
         let posted = posted?;
         let initialized = connection::read_handshake(posted.outcome)?;
-        let mut session = Session {
+        let session = Session {
             post: Arc::new(session_headers(&self.http.post, &initialized, &posted.session_id)),
             get: session_headers(&self.http.get, &initialized, &posted.session_id),
             initialized: Arc::new(initialized),
@@ -142,8 +146,9 @@ impl StreamableHttp {
         };
         let told = self.notify(lane, &session.post, wait, &connection::initialized());
         if let Err(trouble) = told {
-            self.delete(&session);
-            session.has_id = false;
+            if session.has_id {
+                self.http.end_session(&session.get);
+            }
             return Err(trouble);
         }
         Ok(session)
@@ -205,8 +210,9 @@ impl StreamableHttp {
         } else if is_json(content_type) {
             let max = http.core.limits.upstream_result_bytes;
             let bound = "limits.upstream_result_bytes";
-            let body = answer.read_to_end(max, bound, &mut || sink.silence())?;
-            self.find_answer(body, post)?
+            let mut held = Held::new(&http.core.buffered);
+            let body = answer.read_whole(max, bound, &mut held, &mut || sink.silence())?;
+            self.find_answer(body, held.take(), post)?
         } else if answer.status == 202 {
             return Err(Trouble::nonsense("it accepted the request but gave no answer"));
         } else {
@@ -220,20 +226,23 @@ impl StreamableHttp {
     fn find_answer(
         &self,
         body: Vec<u8>,
+        keeper: Option<Keeper>,
         post: Post<'_>,
     ) -> Result<Result<Raw, RpcError>, Trouble> {
         let text = String::from_utf8(body)
             .map_err(|_| Trouble::nonsense("its answer is not UTF-8"))?;
         let text = Arc::new(text);
         let mut found = None;
-        correlation::read(&text, |incoming| match self.overhear(incoming, post.headers) {
-            Some(Incoming::Answer { id, outcome }) if id == Some(post.id) => {
-                found = Some(Ok(outcome));
+        correlation::read_kept(&text, &keeper, |incoming| {
+            match self.overhear(incoming, post.headers) {
+                Some(Incoming::Answer { id, outcome }) if id == Some(post.id) => {
+                    found = Some(Ok(outcome));
+                }
+                Some(incoming) => {
+                    found.get_or_insert(Err(not_ours(&incoming)));
+                }
+                None => (),
             }
-            Some(incoming) => {
-                found.get_or_insert(Err(not_ours(&incoming)));
-            }
-            None => (),
         });
         found.unwrap_or_else(|| Err(Trouble::nonsense("its answer holds no response")))
     }
@@ -355,6 +364,7 @@ impl Link for StreamableHttp {
                 headers: &session.post,
                 get: &session.get,
                 phase: if session.has_id { Phase::WithId } else { Phase::WithoutId },
+                again: replayed,
             };
             let trouble = match self.post(lane, post, wait, sink) {
                 Ok(posted) => return Ok(self.http.core.outcome(posted.outcome)),
@@ -404,10 +414,11 @@ pub(super) enum Verdict {
     Later,
 }
 
-pub(super) fn verdict(answer: &Answer, has_session_id: bool) -> Verdict {
+/// `was_open`: the session has an id, and the server has given a stream on it before.
+pub(super) fn verdict(answer: &Answer, was_open: bool) -> Verdict {
     match answer.status {
         200 if answer.header("content-type").is_some_and(is_event_stream) => Verdict::Stream,
-        404 if has_session_id => Verdict::SessionGone,
+        404 if was_open => Verdict::SessionGone,
         500.. => Verdict::Later,
         _ => Verdict::NoStream,
     }
@@ -439,7 +450,14 @@ fn refusal(
             error = Some(it);
         }
     });
+    // Only these codes speak of the session where an error is about this very request; and if
+    // another session did not cure it, it was not that either.
+    let own = error.as_ref().is_some_and(|error| {
+        let codes = [code::BAD_REQUEST, code::SESSION_NOT_FOUND, code::INVALID_REQUEST];
+        post.again || !codes.contains(&error.code)
+    });
     let session_gone = match (status, post.phase) {
+        _ if own => false,
         (404, Phase::WithId) => error
             .as_ref()
             .is_none_or(|e| e.code == code::SESSION_NOT_FOUND || speaks_of_session),

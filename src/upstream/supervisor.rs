@@ -8,7 +8,8 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::error::Stage;
 use crate::limits::{
-    BACKOFF_MAX, BACKOFF_MIN, BACKOFF_RESET_AFTER, REFRESH_INTERVAL, UPSTREAM_LIST_PAGES_MAX,
+    BACKOFF_MAX, BACKOFF_MIN, BACKOFF_RESET_AFTER, REFRESH_INTERVAL, RELIST_INTERVAL,
+    UPSTREAM_LIST_PAGES_MAX,
 };
 use crate::protocol::call::{Outcome, Outgoing};
 use crate::protocol::legacy::Initialized;
@@ -84,6 +85,50 @@ pub(super) struct Supervisor {
     /// The session whose failure was logged last: one that fails again and again in the same
     /// way is logged once.
     pub(super) logged: u64,
+    pub(super) lists: Lists,
+}
+
+/// When the lists are to be read again, apart from the refresh.
+#[derive(Default)]
+pub(super) struct Lists {
+    /// The upstream has said so since they were read.
+    changed: bool,
+    /// Before that, another change is not followed.
+    quiet_until: Option<Instant>,
+    /// They were refused the last time.
+    retry_at: Option<Instant>,
+    backoff: Backoff,
+    /// What is told next is what the upstream has told to be new.
+    announced: bool,
+    /// They have been told once.
+    known: bool,
+}
+
+impl Lists {
+    fn due(&self) -> Option<Instant> {
+        let change = self.changed.then(|| self.quiet_until.unwrap_or_else(Instant::now));
+        [change, self.retry_at].into_iter().flatten().min()
+    }
+
+    /// What the upstream says from here on is not in the lists any more.
+    fn begin(&mut self) {
+        self.retry_at = None;
+        if std::mem::take(&mut self.changed) {
+            self.quiet_until = Some(Instant::now() + RELIST_INTERVAL);
+            self.announced = true;
+        }
+    }
+
+    fn refused(&mut self) {
+        self.retry_at = Some(Instant::now() + self.backoff.next());
+    }
+
+    /// Gives whether the upstream has announced what was read.
+    fn done(&mut self) -> bool {
+        self.backoff = Backoff::default();
+        let first = !std::mem::replace(&mut self.known, true);
+        std::mem::take(&mut self.announced) || first
+    }
 }
 
 /// Why the supervisor no longer looks after a session.
@@ -145,6 +190,7 @@ impl Supervisor {
         let mut refresh_at = Instant::now() + REFRESH_INTERVAL;
         loop {
             let news = self.core.nudge.take();
+            self.lists.changed |= news.list_changed;
             if self.core.nudge.is_stopped() {
                 return Left::Stopped;
             }
@@ -159,12 +205,13 @@ impl Supervisor {
                 return Left::Lost(trouble);
             }
             let reopened = news.opened.is_some_and(|generation| generation > opened.generation);
+            let list_at = self.lists.due().map_or(refresh_at, |due| due.min(refresh_at));
             let step = if reopened {
                 self.contact().map(|newer| opened = newer)
-            } else if news.list_changed || Instant::now() >= refresh_at {
+            } else if Instant::now() >= list_at {
                 self.list(&opened)
             } else {
-                self.rest(refresh_at);
+                self.rest(list_at);
                 continue;
             };
             refresh_at = Instant::now() + REFRESH_INTERVAL;
@@ -190,10 +237,12 @@ impl Supervisor {
 
     /// Reads the list of tools, page by page, and tells of it.
     fn list(&mut self, opened: &Opened) -> Result<(), Trouble> {
+        self.lists.begin();
         let (tools, left_out) = if has_tools(&opened.initialized) {
             match self.tools().map_err(in_list) {
                 // Its session is well: only the list is known no better than before.
-                Err(trouble) if matches!(trouble.kind, Kind::Refused(_)) => {
+                Err(trouble) if matches!(trouble.kind, Kind::Refused(_) | Kind::Overloaded) => {
+                    self.lists.refused();
                     self.note(&trouble);
                     return Ok(());
                 }
@@ -203,22 +252,27 @@ impl Supervisor {
             (Vec::new(), 0)
         };
         if left_out > 0 {
-            log::warn!(target: "upstream", "{}: {left_out} tools are left out (limits.upstream_tools)",
-                self.core.name());
+            log::warn!(target: "upstream", "{}: {left_out} tools are left out \
+                (limits.upstream_tools, limits.upstream_result_bytes)", self.core.name());
         }
-        self.tell(Event::Tools { server: self.core.name().clone(), tools, left_out });
+        let announced = self.lists.done();
+        let server = self.core.name().clone();
+        self.tell(Event::Tools { server, tools, left_out, announced });
         Ok(())
     }
 
     fn tools(&mut self) -> Result<(Vec<Raw>, usize), Trouble> {
         let max = self.core.limits.upstream_tools;
+        let mut bytes_left = self.core.limits.upstream_result_bytes;
         let (mut tools, mut left_out) = (Vec::new(), 0);
         let mut cursor: Option<String> = None;
         for _ in 0..UPSTREAM_LIST_PAGES_MAX {
             let page = self.page(cursor.as_deref())?;
             let (items, next) = read_page(&page)?;
             for item in items {
-                if tools.len() < max {
+                let rest = bytes_left.checked_sub(item.get().len());
+                if let Some(rest) = rest.filter(|_| left_out == 0 && tools.len() < max) {
+                    bytes_left = rest;
                     tools.push(item);
                 } else {
                     left_out += 1;
@@ -261,7 +315,7 @@ impl Supervisor {
     fn note(&self, trouble: &Trouble) {
         let failure = Failure {
             stage: trouble.stage,
-            message: trouble.message.clone(),
+            message: self.core.scrubbed(trouble.clone()).message,
             at: SystemTime::now(),
         };
         let server = self.core.name();
