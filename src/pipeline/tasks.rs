@@ -11,10 +11,8 @@ const RELATED_TASK: &str = "io.modelcontextprotocol/related-task";
 
 /// Whether the result of a call may name a task.
 pub(super) fn concerns(call: &Call<'_>) -> bool {
-    match call.method {
-        Method::TasksGet | Method::TasksResult | Method::TasksCancel => true,
-        _ => call.params.get("task").is_some(),
-    }
+    matches!(call.method, Method::TasksGet | Method::TasksResult | Method::TasksCancel)
+        || call.params.get("task").is_some()
 }
 
 /// A result, or the parameters of a notification, whose task ids carry their server.

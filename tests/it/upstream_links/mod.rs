@@ -1,7 +1,15 @@
 //! The upstream side against servers and children that follow a script.
 
+mod clean_up;
+mod foreign_events;
 mod http_sse;
+mod lists;
+mod memory;
+mod outbox;
+mod refusals;
 mod rig;
+mod secrets;
 mod stdio;
 mod streamable_http;
 mod streams;
+mod unasked;
