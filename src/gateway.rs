@@ -1,11 +1,12 @@
 //! Puts the parts together, and takes them apart in order.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::access::authenticate::KnownKey;
@@ -19,7 +20,8 @@ use crate::downstream::Front;
 use crate::downstream::event_stream::Streams;
 use crate::http::{self, Running, Server};
 use crate::limits::{
-    CATALOGUE_INBOX_CHANGES_MAX, CONTROL_TIMEOUT, ENDED_SESSIONS_QUEUE_MAX, Limits,
+    CATALOGUE_INBOX_CHANGES_MAX, CONTROL_TIMEOUT, ENDED_SESSION_GRACE,
+    ENDED_SESSIONS_QUEUE_MAX, Limits, SESSION_SWEEP_INTERVAL,
 };
 use crate::pipeline::{Pipeline, Told};
 use crate::protocol::call::{Kind, Notice, Question};
@@ -255,18 +257,36 @@ impl Unasked for ToSessions {
     }
 }
 
-/// Removes what ended sessions have left at upstreams, until the session thread has ended.
+/// Removes what ended sessions have left at upstreams, until the session thread has ended. A
+/// little later each: what their end has made to be said goes out first.
 fn tidy(left: &Receiver<Ended>, pipeline: &Pipeline) {
-    while let Ok(Ended { session, subscriptions }) = left.recv() {
-        for (server, uri) in subscriptions {
-            let Ok(wait) = Wait::plain(CONTROL_TIMEOUT) else { continue };
-            let method = Method::ResourcesUnsubscribe;
-            if let Err(error) = pipeline.subscription(&server, &uri, method, &wait) {
-                log::debug!(target: "sessions", "a subscription could not be taken back: {error}");
-            }
+    let mut waiting: VecDeque<(Instant, Ended)> = VecDeque::new();
+    loop {
+        let now = Instant::now();
+        let due = waiting.front().map(|(at, _)| at.saturating_duration_since(now));
+        match left.recv_timeout(due.unwrap_or(SESSION_SWEEP_INTERVAL)) {
+            Ok(ended) => waiting.push_back((Instant::now() + ENDED_SESSION_GRACE, ended)),
+            Err(RecvTimeoutError::Timeout) => (),
+            Err(RecvTimeoutError::Disconnected) => return,
         }
-        pipeline.close_client(&session);
+        while let Some((at, _)) = waiting.front()
+            && (*at <= Instant::now() || waiting.len() > ENDED_SESSIONS_QUEUE_MAX)
+            && let Some((_, ended)) = waiting.pop_front()
+        {
+            remove_traces(&ended, pipeline);
+        }
     }
+}
+
+fn remove_traces(ended: &Ended, pipeline: &Pipeline) {
+    for (server, uri) in &ended.subscriptions {
+        let Ok(wait) = Wait::plain(CONTROL_TIMEOUT) else { continue };
+        let method = Method::ResourcesUnsubscribe;
+        if let Err(error) = pipeline.subscription(server, uri, method, &wait) {
+            log::debug!(target: "sessions", "a subscription could not be taken back: {error}");
+        }
+    }
+    pipeline.close_client(&ended.session);
 }
 
 fn listen(listen: &Listen) -> http::Listen {

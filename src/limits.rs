@@ -120,6 +120,8 @@ pub const SESSION_TOKEN_CAPABILITIES_BYTES_MAX: usize = 2048;
 pub const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 /// Resources that one session may be subscribed to.
 pub const SUBSCRIPTIONS_PER_SESSION_MAX: usize = 1024;
+/// From the end of a session to the end of what upstreams keep for it.
+pub const ENDED_SESSION_GRACE: Duration = Duration::from_millis(200);
 /// Sessions that have ended and whose traces at upstreams wait to be removed.
 pub const ENDED_SESSIONS_QUEUE_MAX: usize = 1024;
 /// Calls in flight in one session. More get an error.
@@ -173,9 +175,6 @@ pub const SUBSCRIPTION_URI_BYTES_MAX: usize = 8192;
 pub const CONTROL_LANES_MAX: usize = 2;
 /// Input and output buffer of one upstream connection, in bytes each.
 pub const UPSTREAM_BUFFER_BYTES: usize = 16 * 1024;
-/// A kept connection idle for longer is looked at before it is used: the upstream may have
-/// closed it. Under load it is in use again sooner, and the look is saved.
-pub const UPSTREAM_PROBE_AFTER: Duration = Duration::from_millis(1);
 /// A kept connection idle for longer is not used again. Shorter than what common servers wait
 /// (5 s) before they close one, so that both do not happen at the same moment.
 pub const UPSTREAM_IDLE_MAX: Duration = Duration::from_secs(4);

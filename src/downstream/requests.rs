@@ -189,8 +189,10 @@ impl Front {
             Ok(list) => list,
             Err(error) => return Answer::Error(Problem::from_call(&error).to_rpc()),
         };
-        let cursor =
-            params.and_then(|text| RawObject::parse(text).ok()?.string("cursor").ok()?);
+        let cursor = match cursor_of(params) {
+            Ok(cursor) => cursor,
+            Err(error) => return Answer::Error(error),
+        };
         let view = view_of(scope, kind);
         let from = match cursor {
             None => 0,
@@ -224,6 +226,9 @@ impl Front {
                         alert and emergency.";
             return Answer::error(code::INVALID_PARAMS, what);
         };
+        if self.pipeline.servers_with(scope, "logging").is_empty() {
+            return not_found(request.method);
+        }
         session.set_log_level(level);
         let lowest = self.sessions.lowest_log_level().unwrap_or(level);
         self.pipeline.set_log_level(scope, lowest.as_str());
@@ -258,12 +263,22 @@ impl Front {
         let outcome = match method {
             None => match self.pass(scope, wish, request, &wait, &mut sink) {
                 Some(outcome) => outcome,
-                None => {
-                    let what = format!("Method not found: {}", request.method);
-                    return Answer::error(code::METHOD_NOT_FOUND, what);
-                }
+                None => return not_found(request.method),
             },
-            Some(Method::TasksList) => self.tasks(scope, wish, &wait, &mut sink),
+            Some(Method::TasksList)
+                if self.pipeline.servers_with(scope, "tasks").is_empty() =>
+            {
+                return not_found(request.method);
+            }
+            Some(Method::TasksList) => match cursor_of(request.params) {
+                // The list is given whole, so no cursor was ever given.
+                Ok(None) => self.tasks(scope, wish, &wait, &mut sink),
+                Ok(Some(_)) => {
+                    let what = "The cursor is none of this list.";
+                    return Answer::error(code::INVALID_PARAMS, what);
+                }
+                Err(error) => return Answer::Error(error),
+            },
             Some(method) => {
                 let call = match legacy::read_call(caller, method, request.params) {
                     Ok(call) => call,
@@ -345,6 +360,19 @@ impl Front {
     }
 }
 
+/// The cursor that a list is asked for with.
+fn cursor_of(params: Option<&str>) -> Result<Option<String>, RpcError> {
+    let wrong = |what: String| RpcError::new(code::INVALID_PARAMS, what);
+    let Some(params) = params else { return Ok(None) };
+    let fields = RawObject::parse(params)
+        .map_err(|error| wrong(format!("The parameters are no acceptable object: {error}.")))?;
+    fields.string("cursor").map_err(|_| wrong("\"cursor\" must be a string.".to_owned()))
+}
+
+fn not_found(method: &str) -> Answer {
+    Answer::error(code::METHOD_NOT_FOUND, format!("Method not found: {method}"))
+}
+
 /// A result without content.
 fn nothing() -> Answer {
     Answer::Result(Raw::from_valid("{}".to_owned()))
@@ -401,6 +429,9 @@ impl CallSink for ForCaller<'_> {
     }
 
     fn ask(&mut self, question: Question) {
+        let capabilities = self.session.caller();
+        let capabilities = capabilities.as_ref().map_or("{}", |it| it.capabilities.get());
+        let Some(question) = question.if_served(capabilities) else { return };
         let (method, params) = (question.method.clone(), question.params.clone());
         let id = self.front.sessions.ask_client(&self.session.id, question, self.wait);
         if let Some(id) = id {

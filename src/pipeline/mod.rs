@@ -16,7 +16,8 @@ use crate::access::quota::Bucket;
 use crate::catalogue;
 use crate::config::SessionSharing;
 use crate::error::CallError;
-use crate::protocol::call::{Call, CallSink, Client, Outcome, Outgoing};
+use crate::limits::UPSTREAM_LIST_PAGES_MAX;
+use crate::protocol::call::{Call, CallSink, Client, Notice, Outcome, Outgoing, Question};
 use crate::protocol::capabilities::can_be_asked;
 use crate::protocol::method::Method;
 use crate::protocol::raw::{Raw, RawObject};
@@ -105,6 +106,8 @@ impl Pipeline {
         }
         let upstream = self.upstream(&route.server)?;
         let has_task = tasks::concerns(&call);
+        let asked = call.params.get(route.key).map(str::to_owned);
+        let own = route.value.clone();
         let mut params = call.params;
         params.set(route.key, route.value);
         let outgoing = Outgoing {
@@ -117,6 +120,9 @@ impl Pipeline {
         let mut answer = send(upstream, wish, &outgoing, wait, sink);
         if let (true, Ok(Outcome::Complete(result))) = (has_task, &answer) {
             answer = Ok(Outcome::Complete(tasks::owned(&route.server, result)));
+        }
+        if let (Ok(Outcome::Error { error, .. }), Some(asked)) = (&mut answer, asked) {
+            error.data = error.data.take().map(|data| as_asked(data, route.key, &own, &asked));
         }
         if method == Method::ToolsCall {
             self.tell(scope, &route.told, started.elapsed(), &answer);
@@ -193,15 +199,24 @@ impl Pipeline {
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
     ) -> Result<Vec<String>, CallError> {
-        let method = Method::TasksList.as_str();
-        let outcome = self.pass(scope, wish, method, RawObject::default(), wait, sink);
-        Ok(match (outcome, &scope.only) {
-            (Some(Ok(Outcome::Complete(result))), Some(server)) => {
-                tasks::owned_list(server, &result)
+        let Some(server) = &scope.only else { return Ok(Vec::new()) };
+        let mut tasks = Vec::new();
+        let mut params = RawObject::default();
+        for _ in 0..UPSTREAM_LIST_PAGES_MAX {
+            let method = Method::TasksList.as_str();
+            let outcome = self.pass(scope, wish, method, params.clone(), wait, sink);
+            let Some(Outcome::Complete(page)) = outcome.transpose()? else { break };
+            tasks.extend(tasks::owned_list(server, &page));
+            let next = RawObject::parse(page.get()).ok();
+            let next = next.and_then(|page| page.get("nextCursor").map(str::to_owned));
+            match next {
+                Some(cursor) if params.get("cursor") != Some(cursor.as_str()) => {
+                    params.set("cursor", cursor);
+                }
+                Some(_) | None => break,
             }
-            (Some(Err(error)), _) => return Err(error),
-            (Some(Ok(_)) | None, _) => Vec::new(),
-        })
+        }
+        Ok(tasks)
     }
 
     /// The parameters of a notification as clients see them: ids of tasks carry their server.
@@ -287,7 +302,49 @@ fn send(
         SessionSharing::PerClient => true,
         SessionSharing::Auto => can_be_asked(client.capabilities.get()),
     });
-    upstream.request(through, outgoing, wait, sink)
+    let mut sink = OfServer { server: upstream.name(), inner: sink };
+    upstream.request(through, outgoing, wait, &mut sink)
+}
+
+/// An error's data that names what was asked for as the client wrote it.
+fn as_asked(data: Raw, key: &'static str, own: &str, asked: &str) -> Raw {
+    match RawObject::parse(data.get()) {
+        Ok(mut fields) if own != asked && fields.get(key) == Some(own) => {
+            fields.set(key, asked);
+            Raw::from_valid(fields.to_text())
+        }
+        _ => data,
+    }
+}
+
+/// Gives what a server says during a call the names under which clients know it.
+struct OfServer<'a> {
+    server: &'a ServerName,
+    inner: &'a mut dyn CallSink,
+}
+
+impl CallSink for OfServer<'_> {
+    fn notice(&mut self, notice: Notice) {
+        self.inner.notice(match notice {
+            Notice::Other { method, params: Some(params) } => {
+                let params = Some(Pipeline::own_notice(self.server, &params));
+                Notice::Other { method, params }
+            }
+            other @ (Notice::Progress(_)
+            | Notice::Log(_)
+            | Notice::ResourceUpdated(_)
+            | Notice::Withdrawn(_)
+            | Notice::Other { .. }) => other,
+        });
+    }
+
+    fn ask(&mut self, question: Question) {
+        self.inner.ask(question);
+    }
+
+    fn silence(&mut self) {
+        self.inner.silence();
+    }
 }
 
 fn cut(text: &str) -> String {

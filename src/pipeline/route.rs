@@ -189,7 +189,15 @@ impl Pipeline {
                 (item.server.clone(), "name", item.own.clone())
             }
             "ref/resource" => {
-                let (server, own) = self.by_uri(scope, &text(&fields, "uri")?)?;
+                let uri = text(&fields, "uri")?;
+                let (server, own) = self.by_uri(scope, &uri).map_err(|error| {
+                    // It is a reference that is wrong here, not a resource that is missing.
+                    if matches!(error, CallError::Unknown { .. }) {
+                        CallError::Invalid(format!("There is no resource or template {uri:?}."))
+                    } else {
+                        error
+                    }
+                })?;
                 (server, "uri", own)
             }
             _ => return Err(wrong("ref.type", "must be ref/prompt or ref/resource")),

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::capabilities::have;
 use super::jsonrpc::{RequestId, RpcError, code};
 use super::method::{Method, notification};
 use super::raw::{Raw, RawObject, push_string};
@@ -156,6 +157,26 @@ pub struct Question {
     pub params: Option<Raw>,
     /// Where the client's answer goes.
     pub reply: AnswerTo,
+}
+
+impl Question {
+    /// The question, if the client has declared that it can be asked this. Else it is answered:
+    /// a client must not be asked what it did not declare (2025-11-25, basic/lifecycle,
+    /// Operation).
+    pub fn if_served(self, capabilities: &str) -> Option<Question> {
+        let needed = match self.method.as_str() {
+            "sampling/createMessage" => "sampling",
+            "elicitation/create" => "elicitation",
+            "roots/list" => "roots",
+            _ => return Some(self),
+        };
+        if have(capabilities, needed) {
+            return Some(self);
+        }
+        let what = format!("The client has not declared {needed}.");
+        self.reply.send(Err(RpcError::new(code::METHOD_NOT_FOUND, what)));
+        None
+    }
 }
 
 type Answer = Result<Raw, RpcError>;

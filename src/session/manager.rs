@@ -143,7 +143,8 @@ impl Manager {
             Command::Tell { to, message } => self.table.tell(&to, &message),
             Command::Updated { server, params } => self.table.updated(&server, &params),
             Command::Ask { id, question, wait, reply } => {
-                let held = wait.map(|wait| wait.hold(self.parked));
+                // Longer than the question lives, so that its end is told before the call's.
+                let held = wait.map(|wait| wait.hold(self.parked + 3 * SESSION_SWEEP_INTERVAL));
                 let Question { id: upstream_id, reply: to, .. } = question;
                 reply.send(self.ask(&id, upstream_id, Pending { reply: to, held }));
             }
@@ -253,6 +254,8 @@ impl Manager {
     }
 
     fn ask_on_stream(&mut self, id: &SessionId, question: Question) {
+        let capabilities = self.table.capabilities(id);
+        let Some(question) = question.if_served(&capabilities) else { return };
         let Question { id: upstream_id, method, params, reply } = question;
         let pending = Pending { reply, held: None };
         let Some(number) = self.ask(id, upstream_id, pending) else { return };

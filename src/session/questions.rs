@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::{Pending, SessionId};
-use crate::protocol::jsonrpc::RequestId;
+use crate::protocol::jsonrpc::{RequestId, RpcError, code};
 
 /// Questions that one session may have open.
 pub(super) const QUESTIONS_PER_SESSION_MAX: usize = 32;
@@ -68,7 +68,10 @@ impl Questions {
     /// Closes what has waited for too long.
     pub(super) fn sweep(&mut self, now: Instant) {
         self.open.retain(|_, of_session| {
-            of_session.retain(|_, open| now < open.expires);
+            for (_, open) in of_session.extract_if(|_, open| now >= open.expires) {
+                let what = "The client gave no answer within limits.parked_ms.";
+                open.pending.answer(Err(RpcError::new(code::INTERNAL_ERROR, what)));
+            }
             !of_session.is_empty()
         });
     }

@@ -184,6 +184,12 @@ impl Table {
         self.entries.get_mut(id).is_some_and(|entry| entry.send(&event))
     }
 
+    /// What a session's client has declared.
+    pub(super) fn capabilities(&self, id: &str) -> String {
+        let caller = self.entries.get(id).and_then(|entry| entry.session.caller());
+        caller.map_or_else(|| "{}".to_owned(), |caller| caller.capabilities.get().to_owned())
+    }
+
     /// Whether there is a session of that id.
     pub(super) fn has(&self, id: &str) -> bool {
         self.entries.contains_key(id)

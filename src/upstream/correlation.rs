@@ -206,7 +206,12 @@ impl<W: Clone> Table<W> {
     /// The call for what names none: the one that was asked what is now withdrawn, or the
     /// newest.
     pub(super) fn whose(&self, arrival: &Arrival) -> Option<u64> {
-        let open = || self.calls.iter().filter(|(_, inbox)| inbox.ears == Ears::Open);
+        // A call whose answer has come hears no more.
+        let hears = |inbox: &Inbox<W>| {
+            inbox.ears == Ears::Open
+                && !matches!(inbox.arrivals.back(), Some(Arrival::Answer(_) | Arrival::Lost(_)))
+        };
+        let open = || self.calls.iter().filter(|(_, inbox)| hears(inbox));
         if let Arrival::Notice(Notice::Withdrawn(question)) = arrival
             && let Some((id, _)) = open().find(|(_, inbox)| inbox.asked.contains(question))
         {
@@ -238,6 +243,10 @@ impl<W: Clone> Table<W> {
                 inbox.asked.pop_front();
             }
             inbox.asked.push_back(question.id.clone());
+        }
+        if matches!(arrival, Arrival::Answer(_) | Arrival::Lost(_)) {
+            // Nothing can be said to this call any more.
+            inbox.ears = Ears::Shut;
         }
         inbox.arrivals.push_back(arrival);
         Delivered { waker: Some(inbox.waker.clone()), left_over }
@@ -393,6 +402,8 @@ mod tests {
         let withdrawn = |id: u64| Arrival::Notice(Notice::Withdrawn(RequestId::from(id)));
         assert_eq!(table.whose(&withdrawn(7)), Some(1));
         assert_eq!(table.whose(&withdrawn(9)), Some(2));
+        table.deliver(2, Arrival::Answer(Ok(raw())));
+        assert_eq!(table.whose(&question(8)), Some(1));
     }
 
     #[test]

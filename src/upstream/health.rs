@@ -1,13 +1,68 @@
-//! How an upstream is, as its supervisor last saw it.
+//! How an upstream is: as `/status` tells it, and as its supervisor last saw it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use crate::error::Stage;
 use crate::protocol::legacy::Initialized;
+use crate::protocol::raw::Raw;
+use crate::protocol::revision::Revision;
 
-use super::{Failure, State};
+/// A failure as `/status` tells it. The message never holds a secret.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    /// How far the attempt came.
+    pub stage: Stage,
+    /// What was seen.
+    pub message: String,
+    /// When.
+    pub at: SystemTime,
+}
 
-/// See above.
+/// How an upstream is at present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// First contact is being made.
+    Probing,
+    /// It has answered and can be called.
+    Ready,
+    /// It failed; the next attempt comes by itself.
+    BackingOff {
+        /// Time until then.
+        next_try: Duration,
+    },
+}
+
+/// What `/status` tells of an upstream.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// At present.
+    pub state: State,
+    /// `http`, `sse` or `stdio`; for `auto` what was found, or `auto`.
+    pub transport: &'static str,
+    /// Spoken with it, once it has answered.
+    pub revision: Option<Revision>,
+    /// What it declared, an object's text.
+    pub capabilities: Option<Raw>,
+    /// Its name and version, an object's text.
+    pub server_info: Option<Raw>,
+    /// The last failure, although it may be well by now.
+    pub last_failure: Option<Failure>,
+    /// Of the last answer.
+    pub latency: Option<Duration>,
+    /// Calls that hold a slot.
+    pub in_flight: usize,
+    /// Calls that wait for one.
+    pub waiting: usize,
+    /// Sessions that are open: the shared one, and clients' own.
+    pub sessions: usize,
+    /// How often its child was started again, or its session opened again.
+    pub restarts: u64,
+    /// The last lines of its standard error.
+    pub stderr: Vec<String>,
+}
+
+/// What the supervisor last saw.
 #[derive(Debug)]
 pub(super) struct Health {
     pub(super) state: Seen,

@@ -26,7 +26,7 @@ use super::exchange::{Answer, Ask, Lane};
 use super::hearing::{Mouth, hear_shared};
 use super::http::{HttpCore, Next, StreamThread, Wire, read_events};
 use super::inbox::{Inboxes, Waiting};
-use super::link::{Idle, Link, NEVER, Opened};
+use super::link::{Link, NEVER, Opened, Opener};
 
 /// The transport of one upstream.
 pub(super) struct HttpSse {
@@ -93,7 +93,8 @@ impl HttpSse {
         let text = connection::initialize(id, self.http.core.capabilities());
         let answer = {
             let waiting = wires.inboxes.enter(id, wait, Ears::Shut)?;
-            wires.call(lane, &waiting, &text, wait, &mut Idle(idle))?
+            let mut sink = Opener { core: &self.http.core, idle };
+            wires.call(lane, &waiting, &text, wait, &mut sink)?
         };
         let initialized = Arc::new(connection::read_handshake(answer)?);
         wires.post(lane, &connection::initialized(), wait, &mut || ())?;

@@ -301,14 +301,40 @@ impl CallSink for Deaf {
     fn silence(&mut self) {}
 }
 
-/// A caller that wants only the answer, but does something else while there is silence.
-pub(super) struct Idle<'a>(pub(super) &'a mut dyn FnMut());
+/// The gateway as a caller on the shared session: what is said besides the answer is for no
+/// call.
+pub(super) struct Own<'a>(pub(super) &'a Core);
 
-impl CallSink for Idle<'_> {
-    fn notice(&mut self, _: Notice) {}
+impl CallSink for Own<'_> {
+    fn notice(&mut self, notice: Notice) {
+        if !matches!(notice, Notice::Progress(_)) {
+            self.0.notice(notice);
+        }
+    }
+
     fn ask(&mut self, _: Question) {}
+
+    fn silence(&mut self) {}
+}
+
+/// The one who opens a session: what is said meanwhile is for no call, and while there is
+/// silence something else is done.
+pub(super) struct Opener<'a> {
+    pub(super) core: &'a Core,
+    pub(super) idle: &'a mut dyn FnMut(),
+}
+
+impl CallSink for Opener<'_> {
+    fn notice(&mut self, notice: Notice) {
+        Own(self.core).notice(notice);
+    }
+
+    // Nothing but `ping` may be asked before the handshake is over (2025-11-25,
+    // basic/lifecycle, Initialization).
+    fn ask(&mut self, _: Question) {}
+
     fn silence(&mut self) {
-        (self.0)();
+        (self.idle)();
     }
 }
 

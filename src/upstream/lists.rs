@@ -13,7 +13,7 @@ use crate::wait::Interrupted;
 
 use super::Event;
 use super::connection::{self, Refusal, Trouble, cut, declares};
-use super::link::{Deaf, Opened};
+use super::link::{Opened, Own};
 use super::supervisor::{Backoff, Supervisor};
 
 /// What is known of the lists, and when they are to be read again, apart from the refresh.
@@ -228,7 +228,7 @@ impl Supervisor {
         };
         let wait = self.busy()?;
         let began = std::time::Instant::now();
-        match self.link.request(&mut self.lane, &outgoing, &wait, &mut Deaf)? {
+        match self.link.request(&mut self.lane, &outgoing, &wait, &mut Own(&self.core))? {
             Outcome::Complete(page) => {
                 self.vitals.lock().latency = Some(began.elapsed());
                 Ok(Ok(page))

@@ -113,16 +113,11 @@ impl Members {
         // take their time, are not to pile up.
         if state.entries.len() + 1 >= max || state.ending.len() >= max {
             let idle = state.longest_idle().filter(|_| state.ending.len() < max);
-            let Some(idle) = idle else { return Err(self.full()) };
-            if max <= 1 {
-                return Err(self.full());
-            }
-            state.retire(idle);
+            state.retire(idle.ok_or_else(|| self.full())?);
         }
-        let member = self.start(client).map_err(|error| {
+        let (member, thread) = self.start(client).map_err(|error| {
             Trouble::new(Kind::Nonsense, Stage::Handshake, error.to_string())
         })?;
-        let (member, thread) = member;
         let used_at = Instant::now();
         state.entries.push(Entry { member: member.clone(), in_flight: 1, used_at, thread });
         Ok(Seat { members: self, member })

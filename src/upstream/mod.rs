@@ -8,29 +8,28 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 use std::{fmt, io};
 
 use crossbeam_channel::Sender;
 use ureq::unversioned::transport::RustlsConnector;
 
 use crate::config::{SessionSharing, UpstreamConfig};
-use crate::error::{CallError, Stage};
+use crate::error::CallError;
 use crate::limits::Limits;
 use crate::protocol::call::{CallSink, Client, Kind, Notice, Outcome, Outgoing, Question};
 use crate::protocol::jsonrpc;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::method::Method;
 use crate::protocol::raw::{Raw, RawObject, string};
-use crate::protocol::revision::Revision;
 use crate::protocol::server_name::ServerName;
 use crate::thread::{Joined, spawn};
-use crate::wait::Wait;
+use crate::wait::{Interrupted, Wait};
 
 use child::StderrRing;
 use exchange::Lane;
 use health::Vitals;
-use link::{Core, Link};
+use link::{Core, Link, Own};
 use links::Links;
 use lists::Lists;
 use members::Members;
@@ -68,6 +67,8 @@ mod supervisor;
 mod transport;
 mod unusable;
 mod watch;
+
+pub use health::{Failure, State, Status};
 
 /// What a supervisor tells.
 #[derive(Debug)]
@@ -108,60 +109,6 @@ pub trait Unasked: Send + Sync {
     fn notice(&self, server: &ServerName, client: Option<&Arc<str>>, notice: Notice);
     /// A request on the session of `client`.
     fn ask(&self, server: &ServerName, client: &Arc<str>, question: Question);
-}
-
-/// A failure as `/status` tells it. The message never holds a secret.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Failure {
-    /// How far the attempt came.
-    pub stage: Stage,
-    /// What was seen.
-    pub message: String,
-    /// When.
-    pub at: SystemTime,
-}
-
-/// How an upstream is at present.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// First contact is being made.
-    Probing,
-    /// It has answered and can be called.
-    Ready,
-    /// It failed; the next attempt comes by itself.
-    BackingOff {
-        /// Time until then.
-        next_try: Duration,
-    },
-}
-
-/// What `/status` tells of an upstream.
-#[derive(Debug, Clone)]
-pub struct Status {
-    /// At present.
-    pub state: State,
-    /// `http`, `sse` or `stdio`; for `auto` what was found, or `auto`.
-    pub transport: &'static str,
-    /// Spoken with it, once it has answered.
-    pub revision: Option<Revision>,
-    /// What it declared, an object's text.
-    pub capabilities: Option<Raw>,
-    /// Its name and version, an object's text.
-    pub server_info: Option<Raw>,
-    /// The last failure, although it may be well by now.
-    pub last_failure: Option<Failure>,
-    /// Of the last answer.
-    pub latency: Option<Duration>,
-    /// Calls that hold a slot.
-    pub in_flight: usize,
-    /// Calls that wait for one.
-    pub waiting: usize,
-    /// Sessions that are open: the shared one, and clients' own.
-    pub sessions: usize,
-    /// How often its child was started again, or its session opened again.
-    pub restarts: u64,
-    /// The last lines of its standard error.
-    pub stderr: Vec<String>,
 }
 
 /// One upstream: what a call's thread enters through.
@@ -227,7 +174,13 @@ impl Upstream {
         if outcome.is_ok() {
             self.vitals.lock().latency = Some(began.elapsed());
         }
-        outcome.map_err(failed)
+        outcome.map_err(|trouble| match (&trouble.kind, wait.interrupted()) {
+            // Not the gateway ends, but the client's session.
+            (connection::Kind::Interrupted(Interrupted::Stopping), None) => {
+                CallError::Cancelled
+            }
+            _ => failed(trouble),
+        })
     }
 
     /// Sends a notification over a client's own session, if it has one that is open. Never
@@ -297,7 +250,7 @@ impl Upstream {
             meta: None,
             wants_progress: false,
         };
-        self.request(None, &outgoing, wait, &mut link::Deaf)
+        self.request(None, &outgoing, wait, &mut Own(&self.core))
     }
 
     /// How it is at present.

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ureq::http::{HeaderName, HeaderValue, Method as HttpMethod};
+use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method as HttpMethod};
 
 use crate::error::Stage;
 use crate::protocol::call::{CallSink, Notice, Question};
@@ -17,9 +17,30 @@ use crate::wait::Wait;
 use super::connection::{Kind, Refusal, Trouble, cut};
 use super::correlation::{self, Incoming};
 use super::exchange::{Answer, Ask, Lane};
-use super::http::{Next, StreamEnd, read_events};
+use super::http::{Next, StreamEnd, Wire, read_events};
 use super::inbox::Waiting;
-use super::streamable_http::{LAST_EVENT_ID, Phase, Post, StreamableHttp, Verdict, verdict};
+use super::streamable_http::{LAST_EVENT_ID, StreamableHttp, Verdict, verdict};
+
+/// One POST that wants a response.
+#[derive(Clone, Copy)]
+pub(super) struct Post<'a> {
+    pub(super) id: u64,
+    pub(super) body: &'a str,
+    pub(super) wire: &'a Arc<Wire>,
+    /// Headers of the GET that takes a broken stream up again.
+    pub(super) get: &'a HeaderMap,
+    pub(super) phase: Phase,
+    /// The request was refused before, on a session that seemed to be lost.
+    pub(super) again: bool,
+}
+
+/// Whether a POST opens a session or belongs to one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Opening,
+    WithoutId,
+    WithId,
+}
 
 /// Where everything for one call goes, from its own stream and from elsewhere.
 pub(super) struct Ear<'a> {

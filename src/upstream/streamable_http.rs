@@ -24,9 +24,9 @@ use super::hearing::{Mouth, Sorted, sort};
 use super::held::Held;
 use super::http::{HttpCore, StreamThread, Wire, session_headers};
 use super::inbox::Inboxes;
-use super::link::{Idle, Link, Opened, pause};
+use super::link::{Link, Opened, Opener, pause};
 use super::listening;
-use super::post_stream::{Ear, PostStream, Seen, broke_off, not_ours};
+use super::post_stream::{Ear, Phase, Post, PostStream, Seen, broke_off, not_ours};
 
 /// Takes a broken stream up behind the event of this id.
 pub(super) const LAST_EVENT_ID: &str = "last-event-id";
@@ -51,27 +51,6 @@ struct Session {
     inboxes: Arc<Inboxes>,
     /// The stream of what the server says unasked; it ends with the session.
     stream: Mutex<Option<StreamThread>>,
-}
-
-/// One POST that wants a response.
-#[derive(Clone, Copy)]
-pub(super) struct Post<'a> {
-    pub(super) id: u64,
-    pub(super) body: &'a str,
-    pub(super) wire: &'a Arc<Wire>,
-    /// Headers of the GET that takes a broken stream up again.
-    pub(super) get: &'a HeaderMap,
-    pub(super) phase: Phase,
-    /// The request was refused before, on a session that seemed to be lost.
-    pub(super) again: bool,
-}
-
-/// Whether a POST opens a session or belongs to one.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    Opening,
-    WithoutId,
-    WithId,
 }
 
 /// The response, and the session that it opened.
@@ -138,7 +117,7 @@ impl StreamableHttp {
             phase: Phase::Opening,
             again: false,
         };
-        let mut sink = Idle(idle);
+        let mut sink = Opener { core: &self.http.core, idle };
         let ear = Ear::new(&mut sink, wait, None, self.http.core.limits.heartbeat);
         let posted = self.post(lane, post, &ear);
         let hints =

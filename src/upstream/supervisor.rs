@@ -16,7 +16,7 @@ use crate::wait::Wait;
 use super::connection::{Kind, Trouble, cut, declares};
 use super::exchange::Lane;
 use super::health::{Seen, Vitals};
-use super::link::{Core, Deaf, Link, Opened};
+use super::link::{Core, Link, Opened, Own};
 use super::lists::Lists;
 use super::standing::Standing;
 use super::{Event, Failure};
@@ -123,6 +123,7 @@ impl Supervisor {
             let step = if reopened {
                 self.contact().map(|newer| opened = newer)
             } else if is_refresh {
+                self.subscribe_again(&opened);
                 self.list(&opened, &ListKind::ALL)
             } else if !due.is_empty() {
                 self.list(&opened, &due)
@@ -170,7 +171,6 @@ impl Supervisor {
         if self.subscribed == Some(opened.generation) {
             return;
         }
-        self.subscribed = Some(opened.generation);
         let standing = self.standing.clone();
         for uri in standing.uris() {
             let Ok(wait) = self.busy() else { return };
@@ -178,14 +178,16 @@ impl Supervisor {
             // Whoever waits in vain leaves it to the one whose turn it is.
             let Ok(turn) = turn else { continue };
             // The last subscriber may have gone meanwhile.
-            if turn.count() > 0 {
-                self.ask(Method::ResourcesSubscribe, "uri", &uri);
+            if turn.count() > 0 && !self.ask(Method::ResourcesSubscribe, "uri", &uri) {
+                // The rest is tried at the next refresh, or when the session is opened anew.
+                return;
             }
         }
+        self.subscribed = Some(opened.generation);
     }
 
-    /// A request whose failure is logged and nothing else.
-    fn ask(&mut self, method: Method, key: &str, value: &str) {
+    /// A request whose failure is logged and nothing else. False where there was no answer.
+    fn ask(&mut self, method: Method, key: &str, value: &str) -> bool {
         let mut params = RawObject::default();
         params.set(key, string(value));
         let outgoing = Outgoing {
@@ -195,11 +197,12 @@ impl Supervisor {
             meta: None,
             wants_progress: false,
         };
-        let answer = self
-            .busy()
-            .and_then(|wait| self.link.request(&mut self.lane, &outgoing, &wait, &mut Deaf));
+        let answer = self.busy().and_then(|wait| {
+            self.link.request(&mut self.lane, &outgoing, &wait, &mut Own(&self.core))
+        });
+        let is_answered = answer.is_ok();
         let what = match answer {
-            Ok(Outcome::Complete(_)) => return,
+            Ok(Outcome::Complete(_)) => return true,
             Ok(Outcome::Error { error, .. }) => {
                 format!("{} ({})", cut(&error.message), error.code)
             }
@@ -208,6 +211,7 @@ impl Supervisor {
         let what = self.core.secrets.scrub_cut(&what);
         log::warn!(target: "upstream", "{}: {} failed: {what}",
             self.core.name(), method.as_str());
+        is_answered
     }
 
     /// Remembers and tells a failure.

@@ -17,7 +17,6 @@ use ureq::unversioned::transport::{
 };
 
 use crate::error::Stage;
-use crate::limits::UPSTREAM_PROBE_AFTER;
 use crate::wait::Woken;
 
 use super::watch::{Watch, paused};
@@ -100,7 +99,6 @@ impl Dial {
                         ),
                         held: Vec::new(),
                         write_failed: None,
-                        last_read: Instant::now(),
                         more: false,
                     });
                 }
@@ -159,7 +157,6 @@ struct Socket {
     held: Vec<u8>,
     /// A peer may answer and close before it has read everything: its answer is read first.
     write_failed: Option<io::Error>,
-    last_read: Instant,
     /// The last read filled the buffer, so more is likely to be there already.
     more: bool,
 }
@@ -235,11 +232,6 @@ impl Transport for Socket {
                 }
                 Ok(n) => {
                     self.more = n == room;
-                    if !impatient {
-                        // What was left of an answer may have lain here for long: reading it
-                        // now says nothing of the connection.
-                        self.last_read = Instant::now();
-                    }
                     self.buffers.input_appended(n);
                     return Ok(n > 0);
                 }
@@ -256,9 +248,6 @@ impl Transport for Socket {
     fn is_open(&mut self) -> bool {
         if self.write_failed.is_some() {
             return false;
-        }
-        if self.last_read.elapsed() < UPSTREAM_PROBE_AFTER {
-            return true;
         }
         let mut byte = [0_u8; 1];
         let seen =

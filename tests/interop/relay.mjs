@@ -5,8 +5,8 @@
 //   node relay.mjs --listen PORT --target URL --log FILE [--prefix P] [--revision R]
 //
 //   --log FILE     every exchange goes there: headers, bodies, SSE events
-//   --prefix P     the endpoint's tool names carry P: put on on the way in, taken off on the way
-//                  out, so that everything but the name is measured
+//   --prefix P     the endpoint's tool and prompt names carry P: put on on the way in, taken off on
+//                  the way out, so that everything but the name is measured. URIs pass unchanged
 //   --revision R   initialize asks for R (the suite's client always asks for the newest one that
 //                  it knows), and an endpoint that answers with another revision is refused
 //
@@ -25,13 +25,15 @@ let count = 0;
 
 function toEndpoint(message) {
   const p = message.params;
-  if (message.method === 'tools/call' && typeof p?.name === 'string') p.name = prefix + p.name;
+  const named = message.method === 'tools/call' || message.method === 'prompts/get' ? p : p?.ref;
+  if (typeof named?.name === 'string') named.name = prefix + named.name;
   if (message.method === 'initialize' && opt.revision) p.protocolVersion = opt.revision;
 }
 
 function fromEndpoint(message) {
   const r = message.result;
-  for (const tool of r?.tools ?? []) if (tool.name?.startsWith(prefix)) tool.name = tool.name.slice(prefix.length);
+  for (const item of [...(r?.tools ?? []), ...(r?.prompts ?? [])])
+    if (item.name?.startsWith(prefix)) item.name = item.name.slice(prefix.length);
   if (opt.revision && r?.protocolVersion && r.protocolVersion !== opt.revision) {
     delete message.result;
     message.error = { code: -32000, message: `relay: asked for ${opt.revision}, got ${r.protocolVersion}` };

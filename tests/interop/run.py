@@ -5,7 +5,7 @@
     run.py --direct [--only TEXT] [--keep]
 
     --direct     nothing in between: proves the fixture and the scripts, where nothing may fail
-    --only TEXT  only the checks whose line contains TEXT, for instance 'two driver ts2-sse'
+    --only TEXT  only the checks whose line contains TEXT, for instance 'http-two driver ts2-sse'
     --keep       keep the logs (they are kept anyway when something failed)
 
 One line per check. A check that fails must be listed in expected_failures.txt, and one that is
@@ -26,10 +26,13 @@ import tempfile
 import time
 from fnmatch import fnmatchcase
 
-from servers import CACHE, HERE, LOOPBACK, MODULES, NODE, PYTHON, Direct, Gateway, NotReady, Server, free_port, list_tools, run
+from servers import CACHE, HERE, LOOPBACK, MODULES, NODE, PYTHON, Direct, Fixture, Gateway, NotReady, Server, free_port, run
 
 SUITE = MODULES / "@modelcontextprotocol/conformance/dist/index.js"
 
+# The suite's server scenarios by revision. The whole of a revision is one run of the suite, with
+# these words; what it counts as the revision's is what stands here.
+LIFECYCLE = ["server-initialize", "server-session-lifecycle", "ping"]
 TOOLS = [
     "tools-list",
     "tools-call-simple-text",
@@ -42,21 +45,59 @@ TOOLS = [
     "tools-call-with-logging",
     "tools-call-sampling",
 ]
-BASIS = ["server-initialize", "server-session-lifecycle", "ping"]
-
-# Which of the suite's server scenarios run at which revision. Elicitation is younger than
-# 2025-03-26; the last two know only the newest of these revisions.
+SINCE_2025_06_18 = [
+    "logging-set-level",
+    "completion-complete",
+    "tools-call-elicitation",
+    "resources-list",
+    "resources-read-text",
+    "resources-read-binary",
+    "resources-templates-read",
+    "resources-subscribe",
+    "resources-unsubscribe",
+    "prompts-list",
+    "prompts-get-simple",
+    "prompts-get-with-args",
+    "prompts-get-embedded-resource",
+    "prompts-get-with-image",
+]
+SINCE_2025_11_25 = [
+    "elicitation-sep1034-defaults",
+    "elicitation-sep1330-enums",
+    "server-sse-multiple-streams",
+    "dns-rebinding-protection",
+    "json-schema-2020-12",
+    "server-sse-polling",
+]
 SERVER_SCENARIOS = {
-    "2025-11-25": BASIS + TOOLS + ["tools-call-elicitation", "server-sse-multiple-streams", "dns-rebinding-protection"],
-    "2025-06-18": BASIS + TOOLS + ["tools-call-elicitation"],
-    "2025-03-26": BASIS + TOOLS,
+    "2025-11-25": LIFECYCLE + TOOLS + SINCE_2025_06_18 + SINCE_2025_11_25,
+    "2025-06-18": LIFECYCLE + TOOLS + SINCE_2025_06_18,
+    # The suite counts only one of them as this revision's; the others are forced.
+    "2025-03-26": LIFECYCLE + TOOLS,
+}
+WHOLE_REVISION = {
+    "2025-11-25": ["--requirements", "2025-11-25"],
+    "2025-06-18": ["--suite", "all", "--spec-version", "2025-06-18"],
 }
 # What the suite's client asks for when it is left alone.
 SUITE_ASKS_FOR = "2025-11-25"
 
-CLIENT_SCENARIOS = {"2025-11-25": ["initialize", "tools_call"]}
+CLIENT_SCENARIOS = {
+    "2025-11-25": [
+        "initialize",
+        "tools_call",
+        "elicitation-sep1034-client-defaults",
+        "sse-retry",
+        "json-schema-2020-12-preservation",
+    ]
+}
 
-# The stock clients, and which of their checks run.
+# The set-ups: the transport to the fixture, alone or with server-everything beside it. The older
+# revisions and the suite's own servers, which speak only Streamable HTTP, are for the first two.
+SETUPS = ["http", "http-two", "sse", "sse-two", "stdio", "stdio-two"]
+EVERY_REVISION = ("http", "http-two", "direct")
+
+# The stock clients, each run whole.
 DRIVERS = {
     "py2-legacy": [PYTHON, HERE / "drivers/py/user_mcp2.py", "--era", "legacy"],
     "ts2-legacy": [NODE, "user_ts2.mjs", "--era", "legacy"],
@@ -72,13 +113,32 @@ DRIVER_CHECKS = [
     "call-error",
     "call-unknown",
     "progress",
+    "logging",
+    "resources",
+    "resource-templates",
+    "prompts",
+    "completion",
+    "sampling",
+    "elicitation",
+    "roots",
+    "resource-updates",
+    "list-changed",
     "cancellation",
+    "resumption",
     "big-result",
     "parallel",
+    "two-users",
     "ping",
     "close",
 ]
-ONLY_PYTHON = {"call-unknown"}
+
+
+def checks_of(driver: str) -> list[str]:
+    """What that driver checks: one check is Python's alone, one Streamable HTTP's."""
+    left_out = {"call-unknown"} if driver.startswith("ts") else set()
+    left_out |= {"resumption"} if driver.endswith("-sse") else set()
+    return [check for check in DRIVER_CHECKS if check not in left_out]
+
 
 SUITE_TIMEOUT_MS = 10000
 
@@ -145,7 +205,7 @@ def read_expected(file: pathlib.Path) -> list[tuple[str, str]]:
 def server_scenarios(results: Results, setup: str, target: Gateway | Direct, folder: pathlib.Path) -> None:
     for revision, scenarios in SERVER_SCENARIOS.items():
         wanted = [s for s in scenarios if results.wants(f"{setup} server {revision} {s}")]
-        if not wanted:
+        if not wanted or (revision != SUITE_ASKS_FOR and setup not in EVERY_REVISION):
             continue
         port, relayed = free_port(), revision != SUITE_ASKS_FOR or target.prefix
         relay = [NODE, HERE / "relay.mjs", "--listen", port, "--target", target.url]
@@ -154,8 +214,32 @@ def server_scenarios(results: Results, setup: str, target: Gateway | Direct, fol
         with Server("relay", relay, folder / f"relay-{revision}.log") as server:
             server.wait_port(port)
             url = f"http://127.0.0.1:{port}/mcp" if relayed else target.url
+            arguments = ["server", "--url", url]
+            if wanted == scenarios and revision in WHOLE_REVISION:
+                whole_revision(results, f"{setup} server {revision}", scenarios, arguments, folder)
+                continue
             for scenario in wanted:
-                suite(results, f"{setup} server {revision} {scenario}", ["server", "--url", url], folder)
+                suite(results, f"{setup} server {revision} {scenario}", arguments, folder)
+
+
+def whole_revision(
+    results: Results, name: str, scenarios: list[str], arguments: list[str], folder: pathlib.Path
+) -> None:
+    """All scenarios of a revision in one run of the suite, which is much faster than one by one."""
+    revision = name.split()[-1]
+    out = folder / f"server-{revision}"
+    out.mkdir()
+    command = [NODE, SUITE, *arguments, *WHOLE_REVISION[revision], "-o", out, "--timeout", SUITE_TIMEOUT_MS]
+    seconds = len(scenarios) * SUITE_TIMEOUT_MS / 1000 + 30
+    run(command, out / "output.txt", seconds)
+    left: dict[str, list[pathlib.Path]] = {}
+    for file in out.rglob("checks.json"):
+        if m := re.match(r"server-(.+)-\d{4}-\d\d-\d\dT", file.parent.name):
+            left.setdefault(m[1], []).append(file)
+    for scenario in scenarios:
+        results.add(f"{name} {scenario}", failure_in(left.pop(scenario, []), out))
+    for scenario in left:
+        results.fail(f"{name} {scenario}: the suite ran it, but run.py does not know it")
 
 
 def client_scenarios(results: Results, setup: str, binary: str | None, folder: pathlib.Path) -> None:
@@ -185,17 +269,22 @@ def suite(
     run(command, out / "output.txt", 90, env)
     took = time.monotonic() - began
 
-    checks = [check for file in out.rglob("checks.json") for check in json.loads(file.read_text())]
-    # A warning counts as a failure for the suite too.
-    bad = [c for c in checks if c["status"] in ("FAILURE", "WARNING")]
-    good = [c for c in checks if c["status"] == "SUCCESS"]
-    if bad:
-        why = "; ".join(f"{c['id']}: {c.get('errorMessage') or c.get('description') or ''}" for c in bad)
-    else:
-        why = None if good else f"left no check (timeout or crash), see {out}/output.txt"
+    why = failure_in(list(out.rglob("checks.json")), out)
     if why is None and kind == "client" and "Client exited with code" in (out / "output.txt").read_text():
         why = f"the client failed, see {out}/output.txt"
     results.add(name, why, took)
+
+
+def failure_in(files: list[pathlib.Path], out: pathlib.Path) -> str | None:
+    """What failed of the checks that the suite left in these files, or None."""
+    checks = [check for file in files for check in json.loads(file.read_text())]
+    # A warning counts as a failure for the suite too.
+    bad = [c for c in checks if c["status"] in ("FAILURE", "WARNING")]
+    if bad:
+        return "; ".join(f"{c['id']}: {c.get('errorMessage') or c.get('description') or ''}" for c in bad)
+    if any(c["status"] == "SUCCESS" for c in checks):
+        return None
+    return f"left no check (timeout or crash), see {out}/output.txt"
 
 
 def drivers(results: Results, setup: str, target: Gateway | Direct, folder: pathlib.Path) -> None:
@@ -204,16 +293,17 @@ def drivers(results: Results, setup: str, target: Gateway | Direct, folder: path
     shutil.copytree(HERE / "drivers/node", scripts)
     (scripts / "node_modules").symlink_to(MODULES)
     for driver, command in DRIVERS.items():
-        checks = [c for c in DRIVER_CHECKS if driver.startswith("py") or c not in ONLY_PYTHON]
-        checks = [c for c in checks if results.wants(f"{setup} driver {driver} {c}")]
+        checks = [c for c in checks_of(driver) if results.wants(f"{setup} driver {driver} {c}")]
         if not checks:
             continue
         program, script, *more = command
         url = target.sse_url if driver.endswith("-sse") else target.url
-        arguments = [program, scripts / script, url, *more, "--only", ",".join(checks)]
+        arguments = [program, scripts / script, url, *more]
+        arguments += ["--only", ",".join(checks)] if results.only else []
         arguments += ["--prefix", target.prefix] if target.prefix else []
         log = folder / f"driver-{driver}.txt"
-        run(arguments, log, 150)
+        # Twenty seconds a check at the most; a client that hangs is ended.
+        run(arguments, log, 240)
         said = {}
         for line in log.read_text(errors="replace").splitlines():
             if m := re.match(r"(ok|FAIL) (\S+) ?(.*)", line):
@@ -224,26 +314,35 @@ def drivers(results: Results, setup: str, target: Gateway | Direct, folder: path
 
 def one_setup(results: Results, setup: str, binary: str | None, folder: pathlib.Path) -> None:
     folder.mkdir()
-    port = free_port()
-    upstream = f"http://127.0.0.1:{port}/mcp"
-    fixture = Server("fixture", [PYTHON, HERE / "fixture/fixture_server.py", "http", "--port", port], folder / "fixture.log")
-    with fixture:
-        fixture.wait_port(port)
-        names = list_tools(upstream)
-        target = Gateway(binary, setup, upstream, folder / "gateway") if binary else Direct(upstream, folder / "direct")
-        with target:
-            try:
-                target.wait_ready()
-                target.wait_tools(names)
-            except NotReady as e:
-                results.complete = False
-                return results.add(f"{setup} gateway - start", str(e))
-            server_scenarios(results, setup, target, folder)
-            drivers(results, setup, target, folder)
-            stopped = target.stop()
-        if binary and results.wants(f"{setup} gateway - stop"):
-            results.add(f"{setup} gateway - stop", None if stopped == 0 else f"exit code after SIGTERM: {stopped}")
-    client_scenarios(results, setup, binary, folder)
+    transport, _, beside = setup.partition("-")
+    if any(results.wants(name) for name in all_names(setup) if " client " not in name):
+        with Fixture("http" if setup == "direct" else transport, folder) as upstream:
+            target = Gateway(binary, upstream.config, bool(beside), folder / "gateway") if binary else Direct(upstream, folder)
+            through_target(results, setup, target, folder)
+    if setup in EVERY_REVISION:
+        client_scenarios(results, setup, binary, folder)
+
+
+def all_names(setup: str) -> list[str]:
+    """Every check of a set-up, so that one of which nothing is wanted is not started."""
+    names = [f"{setup} gateway - {check}" for check in ("start", "stop")]
+    names += [f"{setup} server {revision} {s}" for revision, list in SERVER_SCENARIOS.items() for s in list]
+    names += [f"{setup} client {revision} {s}" for revision, list in CLIENT_SCENARIOS.items() for s in list]
+    return names + [f"{setup} driver {driver} {check}" for driver in DRIVERS for check in checks_of(driver)]
+
+
+def through_target(results: Results, setup: str, target: Gateway | Direct, folder: pathlib.Path) -> None:
+    with target:
+        try:
+            target.wait_ready()
+        except NotReady as e:
+            results.complete = False
+            return results.add(f"{setup} gateway - start", str(e))
+        server_scenarios(results, setup, target, folder)
+        drivers(results, setup, target, folder)
+        stopped = target.stop()
+    if isinstance(target, Gateway) and results.wants(f"{setup} gateway - stop"):
+        results.add(f"{setup} gateway - stop", None if stopped == 0 else f"exit code after SIGTERM: {stopped}")
 
 
 def main() -> int:
@@ -266,7 +365,7 @@ def main() -> int:
     results = Results(a.only, [] if a.direct else read_expected(HERE / "expected_failures.txt"))
     folder = pathlib.Path(tempfile.mkdtemp(prefix="trunkline-interop-"))
     try:
-        for setup in ("one", "two") if binary else ("direct",):
+        for setup in SETUPS if binary else ["direct"]:
             one_setup(results, setup, binary, folder / setup)
     except BaseException:
         a.keep = True

@@ -22,6 +22,9 @@ MODULES = CACHE / "npm/node_modules"
 # Given to Node programs that would listen on every interface.
 LOOPBACK = {"NODE_OPTIONS": f"--import={HERE / 'loopback.mjs'}"}
 
+# A tool of the fixture that is offered when all are.
+LAST_TOOL = "big"
+
 # How long a server may take to start: server-everything's child needs a second or two on a busy machine.
 START_SECONDS = 30
 # The gateway drains for up to 10 s when it is told to stop.
@@ -119,17 +122,42 @@ def run(command: list[Any], log: pathlib.Path, seconds: float, env: dict[str, st
         process.wait()
 
 
-class Gateway(Server):
-    """The gateway with `upstream` as its upstream called fixture; in the set-up `two` there is
-    server-everything over stdio as well, so that names are prefixed."""
+class Fixture(Server):
+    """The fixture over one transport; over stdio it is the gateway that starts it."""
 
-    def __init__(self, binary: str, setup: str, upstream: str, folder: pathlib.Path) -> None:
+    def __init__(self, transport: str, folder: pathlib.Path) -> None:
+        self.transport, self.port = transport, free_port()
+        script = HERE / "fixture/fixture_server.py"
+        if transport == "stdio":
+            self.config: dict[str, Any] = {"command": str(PYTHON), "args": [str(script), "stdio"]}
+        else:
+            path = {"http": "mcp", "sse": "sse"}[transport]
+            self.config = {"url": f"http://127.0.0.1:{self.port}/{path}", "transport": transport}
+        command = [PYTHON, script, transport, "--port", self.port]
+        super().__init__(f"fixture over {transport}", command, folder / f"fixture-{transport}.log")
+
+    def __enter__(self) -> "Fixture":
+        if self.transport != "stdio":
+            super().__enter__()
+            self.wait_port(self.port)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self.transport != "stdio":
+            self.stop()
+
+
+class Gateway(Server):
+    """The gateway with an upstream called fixture, and if wanted server-everything over stdio
+    beside it, so that names are prefixed."""
+
+    def __init__(self, binary: str, upstream: dict[str, Any], beside: bool, folder: pathlib.Path) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/mcp"
         self.sse_url = self.url  # told apart by what the client sends
-        self.prefix = "fixture-" if setup == "two" else ""
-        upstreams: dict[str, Any] = {"fixture": {"url": upstream, "transport": "http", "required": True}}
-        if setup == "two":
+        self.prefix = "fixture-" if beside else ""
+        upstreams: dict[str, Any] = {"fixture": upstream | {"required": True}}
+        if beside:
             script = MODULES / "@modelcontextprotocol/server-everything/dist/index.js"
             upstreams["everything"] = {"command": str(NODE), "args": [str(script), "stdio"], "required": True}
         folder.mkdir(parents=True, exist_ok=True)
@@ -138,11 +166,13 @@ class Gateway(Server):
         command = [binary, "serve", "--config", config, "--listen", f"127.0.0.1:{self.port}"]
         super().__init__("gateway", command, folder / "gateway.log")
 
-    def wait_ready(self) -> None:
+    def wait_answered(self) -> None:
+        """Until every upstream has answered, whatever it offers."""
         self.wait_for("ready", lambda: get_status(f"http://127.0.0.1:{self.port}/readyz") == 200)
 
-    def wait_tools(self, names: list[str]) -> None:
-        self.wait_for(f"offering {names}", lambda: {self.prefix + n for n in names} <= set(list_tools(self.url)))
+    def wait_ready(self) -> None:
+        self.wait_answered()
+        self.wait_for("offering the tools", lambda: self.prefix + LAST_TOOL in list_tools(self.url))
 
 
 class Direct(Server):
@@ -150,19 +180,15 @@ class Direct(Server):
 
     prefix = ""
 
-    def __init__(self, fixture_url: str, folder: pathlib.Path) -> None:
-        self.url = fixture_url
-        self.port = free_port()
-        self.sse_url = f"http://127.0.0.1:{self.port}/sse"
-        folder.mkdir(parents=True, exist_ok=True)
-        command = [PYTHON, HERE / "fixture/fixture_server.py", "sse", "--port", self.port]
-        super().__init__("fixture over SSE", command, folder / "fixture-sse.log")
+    def __init__(self, upstream: Fixture, folder: pathlib.Path) -> None:
+        self.url = upstream.config["url"]
+        own = Fixture("sse", folder)
+        self.port, self.sse_url = own.port, own.config["url"]
+        super().__init__(own.name, own.command, own.log)
 
     def wait_ready(self) -> None:
         self.wait_port(self.port)
-
-    def wait_tools(self, names: list[str]) -> None:
-        assert set(names) <= set(list_tools(self.url))
+        assert LAST_TOOL in list_tools(self.url)
 
 
 def get_status(url: str) -> int:

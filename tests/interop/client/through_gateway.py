@@ -20,11 +20,11 @@ import servers  # noqa: E402  (it is beside this file's folder)
 # Told to end, it stops the gateway first.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))
 
-gateway = servers.Gateway(
-    os.environ["RIG_GATEWAY"], os.environ["RIG_SETUP"], sys.argv[-1], pathlib.Path(os.environ["RIG_FOLDER"])
-)
+upstream = {"url": sys.argv[-1], "transport": "http"}
+beside = os.environ["RIG_SETUP"].endswith("-two")
+gateway = servers.Gateway(os.environ["RIG_GATEWAY"], upstream, beside, pathlib.Path(os.environ["RIG_FOLDER"]))
 with gateway:
-    gateway.wait_ready()
+    gateway.wait_answered()
     client = [sys.executable, str(here / "drive.py"), gateway.url]
     # The suite's own time limit ends only the shell that it started, so there is one here.
     code = subprocess.run(client, timeout=20, env=os.environ | {"RIG_PREFIX": gateway.prefix}).returncode

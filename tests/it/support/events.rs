@@ -1,7 +1,7 @@
 //! Server-sent events as a client reads them, each with a deadline.
 
 use std::io;
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -104,9 +104,25 @@ impl EventStream {
     #[track_caller]
     pub(crate) fn expect_open(self) -> EventStream {
         assert_eq!(self.head.status(), 200, "{:?}", self.head);
-        let kind = self.head.header("Content-Type").unwrap_or_default();
-        assert!(kind.starts_with("text/event-stream"), "{:?}", self.head);
+        assert!(self.is_event_stream(), "{:?}", self.head);
         self
+    }
+
+    /// Whether the answer is an event stream at all.
+    pub(crate) fn is_event_stream(&self) -> bool {
+        let kind = self.head.header("Content-Type").unwrap_or_default();
+        kind.starts_with("text/event-stream")
+    }
+
+    /// The bytes that are left, for an answer that is no event stream.
+    #[track_caller]
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
+        self.wire.whole(self.body, Instant::now() + DEADLINE).unwrap()
+    }
+
+    /// The socket, with which another thread can end the stream.
+    pub(crate) fn socket(&self) -> TcpStream {
+        self.wire.stream.try_clone().unwrap()
     }
 
     /// The next event, nothing at the stream's end, an error at the deadline.

@@ -19,16 +19,22 @@ pub(crate) struct McpClient {
     address: String,
     path: String,
     revision: String,
+    capabilities: Value,
     headers: Vec<(String, String)>,
     session: Option<String>,
     next_id: AtomicU64,
 }
 
-/// `initialize` at a revision, as a whole message.
+/// `initialize` at a revision of a client that can do nothing, as a whole message.
 pub(crate) fn initialize_message(id: u64, revision: &str) -> Value {
+    initialize(id, revision, &json!({}))
+}
+
+/// `initialize` of a client with these capabilities, as a whole message.
+pub(crate) fn initialize(id: u64, revision: &str, capabilities: &Value) -> Value {
     json!({ "jsonrpc": "2.0", "id": id, "method": "initialize", "params": {
         "protocolVersion": revision,
-        "capabilities": {},
+        "capabilities": capabilities,
         "clientInfo": { "name": "by-hand", "version": "1" },
     }})
 }
@@ -50,6 +56,7 @@ impl McpClient {
             address: address.to_owned(),
             path: "/mcp".to_owned(),
             revision: LATEST.to_owned(),
+            capabilities: json!({}),
             headers: Vec::new(),
             session: None,
             next_id: AtomicU64::new(1),
@@ -69,6 +76,12 @@ impl McpClient {
 
     pub(crate) fn speaking(mut self, revision: &str) -> McpClient {
         revision.clone_into(&mut self.revision);
+        self
+    }
+
+    /// Declares these capabilities at `initialize`.
+    pub(crate) fn declaring(mut self, capabilities: Value) -> McpClient {
+        self.capabilities = capabilities;
         self
     }
 
@@ -96,7 +109,7 @@ impl McpClient {
     /// Sends `initialize` alone and remembers session and revision.
     #[track_caller]
     pub(crate) fn initialize(&mut self) -> Response {
-        let message = initialize_message(self.fresh_id(), &self.revision);
+        let message = initialize(self.fresh_id(), &self.revision, &self.capabilities);
         let asked = std::mem::take(&mut self.revision);
         let answer = exchange(&self.address, &self.post_request(&message.to_string()));
         self.session = answer.header("Mcp-Session-Id").map(str::to_owned);

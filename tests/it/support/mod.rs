@@ -4,6 +4,9 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+pub(crate) mod behind;
+pub(crate) mod duplex;
+pub(crate) mod ears;
 pub(crate) mod events;
 pub(crate) mod gateway;
 pub(crate) mod http;

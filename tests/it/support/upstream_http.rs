@@ -63,8 +63,15 @@ impl HttpUpstream {
     /// A server with these tools alone.
     pub(crate) fn with_tools(names: &[&str]) -> HttpUpstream {
         let upstream = HttpUpstream::absent();
-        upstream.set_tools(names);
+        upstream.serve_only_tools(names);
         upstream.listener.start();
+        upstream
+    }
+
+    /// A server with everything that names itself in what it gives.
+    pub(crate) fn labelled(label: &str) -> HttpUpstream {
+        let upstream = HttpUpstream::start();
+        upstream.set_label(label);
         upstream
     }
 
@@ -109,7 +116,9 @@ impl HttpUpstream {
 
     /// Every session is unknown from now on, as after a restart.
     pub(crate) fn forget_sessions(&self) {
-        self.shell.sessions.lock().unwrap().clear();
+        for session in self.shell.sessions.lock().unwrap().drain() {
+            self.script.forget_peer(&session);
+        }
     }
 
     pub(crate) fn answer_with(&self, answers: Answers) {
@@ -205,6 +214,7 @@ impl Shell {
                 if !self.sessions.lock().unwrap().remove(&session) {
                     return respond(out, "404 Not Found", &[], "");
                 }
+                self.script.forget_peer(&session);
                 *self.n_deleted.lock().unwrap() += 1;
                 respond(out, "200 OK", &[], "")
             }
@@ -246,7 +256,8 @@ impl Shell {
         }
         let headers: Vec<(&str, &str)> =
             fresh.iter().map(|id| ("Mcp-Session-Id", id.as_str())).collect();
-        self.answer(&request.body, session, &headers, out)
+        let peer = fresh.as_deref().unwrap_or(session);
+        self.answer(&request.body, peer, &headers, out)
     }
 
     fn answer(
@@ -296,7 +307,7 @@ impl Shell {
         if let Some(status) = self.knows(session) {
             return respond(out, status, &[], "");
         }
-        let messages = self.script.open_stream();
+        let messages = self.script.open_stream(session);
         begin_stream(out, &[])?;
         while let Ok(message) = messages.recv() {
             write_event(out, "message", &message)?;

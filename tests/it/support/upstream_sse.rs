@@ -1,7 +1,7 @@
 //! A scripted MCP server over HTTP+SSE (2024-11-05).
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Read as _};
 use std::net::TcpStream;
 use std::ops::Deref;
 use std::sync::mpsc::{Sender, channel};
@@ -16,6 +16,7 @@ struct Shell {
     script: Arc<Script>,
     sessions: Mutex<HashMap<String, Sender<String>>>,
     n_streams: Mutex<usize>,
+    n_ended: Mutex<usize>,
 }
 
 /// The server. It reads as its [`Script`], for switches and counters.
@@ -48,6 +49,7 @@ impl SseUpstream {
             script: script.clone(),
             sessions: Mutex::default(),
             n_streams: Mutex::new(0),
+            n_ended: Mutex::new(0),
         });
         let serving = shell.clone();
         let listener = Listener::absent(move |request, out| serving.serve(request, out));
@@ -75,6 +77,11 @@ impl SseUpstream {
         self.listener.start();
     }
 
+    /// Event streams that their clients have closed, and with them their sessions.
+    pub(crate) fn n_ended(&self) -> usize {
+        *self.shell.n_ended.lock().unwrap()
+    }
+
     /// Event streams opened so far.
     pub(crate) fn n_event_streams(&self) -> usize {
         *self.shell.n_streams.lock().unwrap()
@@ -89,7 +96,7 @@ impl Drop for SseUpstream {
 }
 
 impl Shell {
-    fn serve(&self, request: &Incoming, out: &mut TcpStream) -> io::Result<Next> {
+    fn serve(self: &Arc<Shell>, request: &Incoming, out: &mut TcpStream) -> io::Result<Next> {
         match (request.method.as_str(), request.path()) {
             ("GET", "/sse") => self.stream(out),
             ("POST", "/messages") => self.post(request, out),
@@ -98,14 +105,15 @@ impl Shell {
         }
     }
 
-    fn stream(&self, out: &mut TcpStream) -> io::Result<Next> {
+    fn stream(self: &Arc<Shell>, out: &mut TcpStream) -> io::Result<Next> {
         *self.n_streams.lock().unwrap() += 1;
         let id = unique("sse");
         let (sender, messages) = channel();
         self.sessions.lock().unwrap().insert(id.clone(), sender.clone());
         begin_stream(out, &[])?;
         write_event(out, "endpoint", &format!("/messages?session_id={id}"))?;
-        let announcements = self.script.open_stream();
+        let announcements = self.script.open_stream(&id);
+        self.watch(&id, out)?;
         drop(in_background(move || {
             while let Ok(message) = announcements.recv() {
                 if sender.send(message).is_err() {
@@ -118,8 +126,21 @@ impl Shell {
                 break;
             }
         }
-        self.sessions.lock().unwrap().remove(&id);
         Ok(Next::Close)
+    }
+
+    /// Ends the session when its client closes the stream.
+    fn watch(self: &Arc<Shell>, id: &str, out: &TcpStream) -> io::Result<()> {
+        let (shell, id, mut input) = (self.clone(), id.to_owned(), out.try_clone()?);
+        input.set_read_timeout(None)?;
+        drop(in_background(move || {
+            let mut byte = [0];
+            while matches!(input.read(&mut byte), Ok(1)) {}
+            shell.sessions.lock().unwrap().remove(&id);
+            shell.script.forget_peer(&id);
+            *shell.n_ended.lock().unwrap() += 1;
+        }));
+        Ok(())
     }
 
     fn post(&self, request: &Incoming, out: &mut TcpStream) -> io::Result<Next> {

@@ -11,8 +11,8 @@ use trunkline::budget::Budget;
 use trunkline::config::{HttpKind, HttpTarget, Secret, SessionSharing, Target, UpstreamConfig};
 use trunkline::error::CallError;
 use trunkline::limits::Limits;
-use trunkline::protocol::call::{CallSink, Kind, Notice, Outcome, Outgoing, Question};
-use trunkline::protocol::raw::RawObject;
+use trunkline::protocol::call::{CallSink, Client, Kind, Notice, Outcome, Outgoing, Question};
+use trunkline::protocol::raw::{Raw, RawObject};
 use trunkline::protocol::server_name::ServerName;
 use trunkline::upstream::{Event, Unasked, Upstream, Upstreams};
 use trunkline::wait::Wait;
@@ -41,6 +41,17 @@ impl Seen {
             .ok()
             .and_then(|body| body.string("method").ok().flatten())
             .unwrap_or_default()
+    }
+
+    /// The session that an HTTP request belongs to.
+    pub(crate) fn session(&self) -> String {
+        self.header("mcp-session-id").unwrap_or_default().to_owned()
+    }
+
+    /// The name of the tool that is called.
+    pub(crate) fn tool(&self) -> String {
+        let name = self.body.split("\"name\":\"").nth(1).unwrap_or_default();
+        name.split('"').next().unwrap_or_default().to_owned()
     }
 
     /// The JSON-RPC id's text.
@@ -293,6 +304,7 @@ pub(crate) struct Rig {
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) events: Receiver<Event>,
     pub(crate) buffered: Budget,
+    pub(crate) unasked: Arc<Heard>,
 }
 
 impl Rig {
@@ -300,11 +312,11 @@ impl Rig {
         let (tell, events) = bounded(100);
         let name = config.name.clone();
         let buffered = Budget::new(limits.buffered_bytes);
-        let (limits, unasked) = (Arc::new(limits), Arc::new(Nobody));
-        let upstreams =
-            Upstreams::start(vec![config], limits, buffered.clone(), tell, unasked).unwrap();
+        let (limits, unasked) = (Arc::new(limits), Arc::new(Heard::default()));
+        let (mine, heard) = (buffered.clone(), unasked.clone());
+        let upstreams = Upstreams::start(vec![config], limits, mine, tell, heard).unwrap();
         let upstream = upstreams.get(&name).unwrap().clone();
-        Rig { upstreams, upstream, events, buffered }
+        Rig { upstreams, upstream, events, buffered, unasked }
     }
 
     /// Streamable HTTP to `server`, ready to be called.
@@ -322,17 +334,26 @@ impl Rig {
     /// The next list of tools; failures before it do not matter.
     #[track_caller]
     pub(crate) fn tools(&self) -> Vec<String> {
+        let (lists, _) = self.lists();
+        let tools = lists.into_iter().find(|(kind, _)| *kind == Kind::Tool);
+        tools.expect("a list of tools").1
+    }
+
+    /// The next lists, with the names of the items, and how many were left out.
+    #[track_caller]
+    pub(crate) fn lists(&self) -> (Vec<(Kind, Vec<String>)>, usize) {
         let until = Instant::now() + PATIENCE;
         loop {
-            match self.events.recv_deadline(until).expect("a list of tools") {
-                Event::Lists { lists, .. } => {
-                    let tools = lists.into_iter().filter(|(kind, _)| *kind == Kind::Tool);
-                    let tools = tools.flat_map(|(_, items)| items).collect::<Vec<_>>();
-                    let name = |text: &str| {
-                        let tool = RawObject::parse(text).unwrap();
-                        tool.string("name").unwrap().unwrap()
+            match self.events.recv_deadline(until).expect("lists") {
+                Event::Lists { lists, left_out, .. } => {
+                    let name = |kind: Kind, text: &str| {
+                        let item = RawObject::parse(text).unwrap();
+                        item.string(kind.name_key()).unwrap().unwrap()
                     };
-                    return tools.iter().map(|tool| name(tool.get())).collect();
+                    let named = |(kind, items): (Kind, Vec<Raw>)| {
+                        (kind, items.iter().map(|item| name(kind, item.get())).collect())
+                    };
+                    return (lists.into_iter().map(named).collect(), left_out);
                 }
                 Event::Ready { .. } | Event::Failed { .. } => (),
             }
@@ -360,16 +381,46 @@ impl Rig {
         wait: &Arc<Wait>,
         sink: &mut Sink,
     ) -> Result<Outcome, CallError> {
-        let params = RawObject::parse(r#"{"name":"echo","arguments":{}}"#).unwrap();
+        self.call_tool("echo", None, wait, sink)
+    }
+
+    pub(crate) fn call_tool(
+        &self,
+        tool: &str,
+        through: Option<&Client>,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Result<Outcome, CallError> {
+        let params = format!(r#"{{"name":"{tool}","arguments":{{}}}}"#);
         let outgoing = Outgoing {
             method: "tools/call",
             is_safe_to_repeat: false,
-            params,
+            params: RawObject::parse(&params).unwrap(),
             meta: None,
             wants_progress: true,
         };
-        self.upstream.request(None, &outgoing, wait, sink)
+        self.upstream.request(through, &outgoing, wait, sink)
     }
+
+    /// A call over the client's own session.
+    pub(crate) fn call_through(
+        &self,
+        client: &Client,
+        tool: &str,
+    ) -> Result<Outcome, CallError> {
+        self.call_tool(tool, Some(client), &wait(5000), &mut Sink::default())
+    }
+}
+
+/// A client with a capability of its own, by which it is known.
+pub(crate) fn client(name: &str) -> Client {
+    let capabilities = format!(r#"{{"elicitation":{{}},"experimental":{{"{name}":{{}}}}}}"#);
+    Client { session: name.into(), capabilities: Raw::from_valid(capabilities) }
+}
+
+/// An answer to a question, by which it is known.
+pub(crate) fn answer(text: &str) -> Raw {
+    Raw::from_valid(format!(r#"{{"said":"{text}"}}"#))
 }
 
 pub(crate) fn wait(timeout_ms: u64) -> Arc<Wait> {
@@ -377,18 +428,35 @@ pub(crate) fn wait(timeout_ms: u64) -> Arc<Wait> {
     Wait::new(Duration::from_millis(timeout_ms), latest, None).unwrap()
 }
 
-/// What a call's thread heard.
+/// What a call's thread heard. Questions are dropped unless somebody takes them.
 #[derive(Default)]
 pub(crate) struct Sink {
     pub(crate) notices: Vec<Notice>,
     pub(crate) silences: usize,
+    pub(crate) on_ask: Option<Box<dyn FnMut(Question) + Send>>,
 }
 
-struct Nobody;
+impl Sink {
+    pub(crate) fn asked(on_ask: impl FnMut(Question) + Send + 'static) -> Sink {
+        Sink { on_ask: Some(Box::new(on_ask)), ..Sink::default() }
+    }
+}
 
-impl Unasked for Nobody {
-    fn notice(&self, _: &ServerName, _: Option<&Arc<str>>, _: Notice) {}
-    fn ask(&self, _: &ServerName, _: &Arc<str>, _: Question) {}
+/// What was heard outside of calls.
+#[derive(Default)]
+pub(crate) struct Heard {
+    pub(crate) notices: Mutex<Vec<(Option<Arc<str>>, Notice)>>,
+    pub(crate) questions: Mutex<Vec<(Arc<str>, Question)>>,
+}
+
+impl Unasked for Heard {
+    fn notice(&self, _: &ServerName, client: Option<&Arc<str>>, notice: Notice) {
+        self.notices.lock().unwrap().push((client.cloned(), notice));
+    }
+
+    fn ask(&self, _: &ServerName, client: &Arc<str>, question: Question) {
+        self.questions.lock().unwrap().push((client.clone(), question));
+    }
 }
 
 impl CallSink for Sink {
@@ -396,7 +464,11 @@ impl CallSink for Sink {
         self.notices.push(notice);
     }
 
-    fn ask(&mut self, _: Question) {}
+    fn ask(&mut self, question: Question) {
+        if let Some(on_ask) = &mut self.on_ask {
+            on_ask(question);
+        }
+    }
 
     fn silence(&mut self) {
         self.silences += 1;

@@ -112,7 +112,6 @@ fn a_connection_closed_while_idle_is_replaced_without_a_word() {
     });
     let rig = Rig::ready(&server);
     text(rig.call());
-    std::thread::sleep(trunkline::limits::UPSTREAM_PROBE_AFTER);
     text(rig.call());
     assert_eq!(server.count("tools/call"), 2);
 }

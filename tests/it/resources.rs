@@ -1,0 +1,252 @@
+//! Resources and templates: lists, reads, clashing URIs, and who may see them.
+
+use serde_json::{Value, json};
+
+use crate::support::behind::{Behind, TRANSPORTS, Transport, params_of};
+use crate::support::duplex::{DOORS, Door, Duplex};
+use crate::support::gateway::Gateway;
+use crate::support::script::{
+    BLOB, BLOB_URI, ITEMS_TEMPLATE, ODD_CONTENTS, ODD_RESOURCE, ODD_URI, RICH_TEMPLATE,
+    TEXT_URI,
+};
+use crate::support::upstream_http::HttpUpstream;
+
+fn http(upstream: &HttpUpstream) -> Value {
+    json!({ "url": upstream.url(), "transport": "http" })
+}
+
+/// Two servers, `a` and `b`, of which each names itself in what it gives.
+struct Two {
+    a: HttpUpstream,
+    b: HttpUpstream,
+    gateway: Gateway,
+}
+
+impl Two {
+    fn start(prepare: impl Fn(&HttpUpstream, &HttpUpstream)) -> Two {
+        Two::configured(prepare, &json!({}))
+    }
+
+    #[track_caller]
+    fn configured(prepare: impl Fn(&HttpUpstream, &HttpUpstream), extra: &Value) -> Two {
+        let (a, b) = (HttpUpstream::labelled("A"), HttpUpstream::labelled("B"));
+        prepare(&a, &b);
+        let mut config = json!({ "mcp_servers": { "a": http(&a), "b": http(&b) } });
+        for (key, value) in extra.as_object().unwrap() {
+            config[key] = value.clone();
+        }
+        let gateway = Gateway::started(config);
+        Two { a, b, gateway }
+    }
+
+    fn client(&self) -> Duplex {
+        Duplex::to(&self.gateway, Door::Streamable).open()
+    }
+}
+
+fn uris(client: &Duplex) -> Vec<String> {
+    client.names("resources/list", "resources", "uri")
+}
+
+fn templates(client: &Duplex) -> Vec<String> {
+    client.names("resources/templates/list", "resourceTemplates", "uriTemplate")
+}
+
+#[track_caller]
+fn read_text(client: &Duplex, uri: &str) -> String {
+    let result = client.result("resources/read", &json!({ "uri": uri }));
+    result["contents"][0]["text"].as_str().unwrap_or_else(|| panic!("{result}")).to_owned()
+}
+
+/// A URI that nobody has: -32002 with the URI as the client wrote it.
+#[track_caller]
+fn expect_unknown(client: &Duplex, uri: &str) {
+    let error = client.refused("resources/read", &json!({ "uri": uri }));
+    assert_eq!(error["code"], -32002, "{error}");
+    assert_eq!(error["data"]["uri"], uri, "{error}");
+}
+
+/// The raw text of the last answer.
+fn last_text(client: &Duplex) -> String {
+    client.heard().pop().unwrap().text
+}
+
+#[test]
+fn every_transport_and_door_carries_text_bytes_and_templates() {
+    for transport in TRANSPORTS {
+        let behind = Behind::start(transport);
+        let gateway = behind.gateway(&json!({}));
+        for door in DOORS {
+            let client = Duplex::to(&gateway, door).open();
+            let mut expected = [TEXT_URI, BLOB_URI, ODD_URI];
+            expected.sort_unstable();
+            assert_eq!(uris(&client), expected, "{transport:?} {door:?}");
+            assert_eq!(read_text(&client, TEXT_URI), format!("scripted has {TEXT_URI}"));
+            let blob = client.result("resources/read", &json!({ "uri": BLOB_URI }));
+            assert_eq!(
+                blob["contents"],
+                json!([{ "uri": BLOB_URI, "mimeType": "image/png", "blob": BLOB }])
+            );
+            assert_eq!(templates(&client), ["file:///logs/{+path}{?from,to}", ITEMS_TEMPLATE]);
+            let uri = "vendor://items/7";
+            assert_eq!(read_text(&client, uri), "scripted has vendor://items/7");
+            expect_unknown(&client, "nobody://has/this");
+        }
+    }
+}
+
+#[test]
+fn what_nobody_knows_passes_as_it_was_written() {
+    let upstream = HttpUpstream::start();
+    let gateway = Gateway::before(&upstream.url());
+    for door in DOORS {
+        let client = Duplex::to(&gateway, door).open();
+        client.result("resources/list", &json!({}));
+        assert!(last_text(&client).contains(ODD_RESOURCE), "{}", last_text(&client));
+        client.result("resources/templates/list", &json!({}));
+        assert!(last_text(&client).contains(RICH_TEMPLATE), "{}", last_text(&client));
+        client.result("resources/read", &json!({ "uri": ODD_URI }));
+        assert!(last_text(&client).contains(ODD_CONTENTS), "{}", last_text(&client));
+    }
+}
+
+#[test]
+fn uris_of_several_servers_pass_unchanged() {
+    let two = Two::start(|a, b| {
+        a.set_resources(&["file:///of/a", "x:1"]);
+        a.set_templates(&["a://{id}"]);
+        b.set_resources(&["file:///of/b"]);
+        b.set_templates(&["b://{id}"]);
+    });
+    let client = two.client();
+    assert_eq!(uris(&client), ["file:///of/a", "file:///of/b", "x:1"]);
+    assert_eq!(templates(&client), ["a://{id}", "b://{id}"]);
+    assert_eq!(read_text(&client, "file:///of/a"), "A has file:///of/a");
+    assert_eq!(read_text(&client, "file:///of/b"), "B has file:///of/b");
+    assert_eq!(read_text(&client, "x:1"), "A has x:1");
+    expect_unknown(&client, "file:///of/c");
+}
+
+#[test]
+fn a_uri_that_two_servers_list_is_offered_with_the_servers_name() {
+    let two = Two::start(|a, b| {
+        a.set_resources(&["same://x", "only://a"]);
+        b.set_resources(&["same://x", "only://b"]);
+    });
+    let client = two.client();
+    assert_eq!(uris(&client), ["a+same://x", "b+same://x", "only://a", "only://b"]);
+    for (server, label) in [("a", "A"), ("b", "B")] {
+        let offered = format!("{server}+same://x");
+        let result = client.result("resources/read", &json!({ "uri": offered }));
+        assert_eq!(result["contents"][0]["text"], format!("{label} has same://x"));
+    }
+    // The upstream is asked for its own URI.
+    let asked = params_of(&two.b.received(), "resources/read");
+    assert_eq!(asked, [json!({ "uri": "same://x" })]);
+    // The server's name is accepted always, not only where URIs clash.
+    assert_eq!(read_text(&client, "a+only://a"), "A has only://a");
+    expect_unknown(&client, "b+only://a");
+    expect_unknown(&client, "c+only://a");
+}
+
+#[test]
+fn a_uri_with_the_servers_name_is_accepted_with_one_server_too() {
+    let upstream = HttpUpstream::start();
+    let gateway = Gateway::before(&upstream.url());
+    let client = Duplex::to(&gateway, Door::Streamable).open();
+    let uri = format!("s+{TEXT_URI}");
+    assert_eq!(read_text(&client, &uri), format!("scripted has {TEXT_URI}"));
+    assert_eq!(read_text(&client, "s+vendor://items/7"), "scripted has vendor://items/7");
+}
+
+#[test]
+fn a_uri_that_only_a_template_covers_goes_to_its_server() {
+    let two = Two::start(|a, b| {
+        a.set_resources(&["file:///plain"]);
+        a.set_templates(&["alpha://{id}/data", "shop://{id}"]);
+        b.set_resources(&[]);
+        b.set_templates(&["beta://x/{+path}"]);
+    });
+    let client = two.client();
+    assert_eq!(read_text(&client, "alpha://7/data"), "A has alpha://7/data");
+    assert_eq!(read_text(&client, "beta://x/y/z"), "B has beta://x/y/z");
+    expect_unknown(&client, "gamma://1");
+    // Nobody is asked who cannot have it.
+    assert!(params_of(&two.a.received(), "resources/read").len() <= 2);
+    let asked_b = params_of(&two.b.received(), "resources/read");
+    assert!(!asked_b.contains(&json!({ "uri": "alpha://7/data" })), "{asked_b:?}");
+}
+
+#[test]
+fn a_server_behind_its_own_endpoint_has_its_own_uris() {
+    let two = Two::start(|a, b| {
+        a.set_resources(&["same://x"]);
+        b.set_resources(&["same://x"]);
+    });
+    for (server, label) in [("a", "A"), ("b", "B")] {
+        let path = format!("/mcp/{server}");
+        let client = Duplex::to(&two.gateway, Door::Streamable).at(&path).open();
+        assert_eq!(uris(&client), ["same://x"]);
+        assert_eq!(read_text(&client, "same://x"), format!("{label} has same://x"));
+    }
+}
+
+#[test]
+fn a_key_sees_the_resources_of_its_servers_alone() {
+    let keys = json!({ "api_keys": [
+        { "name": "all", "key": "key-of-all-1" },
+        { "name": "only-b", "key": "key-of-b-12", "servers": ["b"] },
+    ]});
+    let two = Two::configured(
+        |a, b| {
+            a.set_resources(&["same://x", "only://a"]);
+            a.set_templates(&["ta://{id}"]);
+            b.set_resources(&["same://x", "only://b"]);
+            b.set_templates(&["tb://{id}"]);
+        },
+        &keys,
+    );
+    let client = Duplex::to(&two.gateway, Door::Streamable).key("key-of-b-12").open();
+    let listed = uris(&client);
+    assert!(listed.contains(&"only://b".to_owned()), "{listed:?}");
+    assert!(!listed.iter().any(|uri| uri.contains("only://a") || uri.starts_with("a+")));
+    assert_eq!(listed.len(), 2, "{listed:?}");
+    assert_eq!(templates(&client), ["tb://{id}"]);
+    assert_eq!(read_text(&client, "only://b"), "B has only://b");
+    for hidden in ["only://a", "a+only://a", "a+same://x", "ta://1"] {
+        expect_unknown(&client, hidden);
+    }
+    assert!(params_of(&two.a.received(), "resources/read").is_empty());
+    let all = Duplex::to(&two.gateway, Door::Streamable).key("key-of-all-1").open();
+    assert_eq!(read_text(&all, "only://a"), "A has only://a");
+}
+
+#[test]
+fn a_changed_list_is_announced_and_listed() {
+    for transport in TRANSPORTS {
+        let behind = Behind::start(transport);
+        let gateway = behind.gateway(&json!({}));
+        for door in DOORS {
+            let client = Duplex::to(&gateway, door).open();
+            let uri = format!("later://{door:?}");
+            client.call("change", &json!({ "kind": "resources", "name": uri }));
+            client.wait_told("notifications/resources/list_changed");
+            assert!(uris(&client).contains(&uri), "{transport:?} {door:?}");
+            let uri_template = format!("later{door:?}://{{id}}");
+            client
+                .call("change", &json!({ "kind": "resourceTemplates", "name": uri_template }));
+            client.wait_told_times("notifications/resources/list_changed", 2);
+            assert!(templates(&client).contains(&uri_template), "{transport:?} {door:?}");
+        }
+    }
+}
+
+#[test]
+fn a_missing_or_wrong_uri_is_refused() {
+    let behind = Behind::start(Transport::Http);
+    let gateway = behind.gateway(&json!({}));
+    let client = Duplex::to(&gateway, Door::Streamable).open();
+    for params in [json!({}), json!({ "uri": 7 }), json!({ "uri": null })] {
+        assert_eq!(client.refused("resources/read", &params)["code"], -32602, "{params}");
+    }
+}
