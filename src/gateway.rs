@@ -95,6 +95,7 @@ impl Gateway {
         let upstreams = Arc::new(Upstreams::start(
             config.upstreams.clone(),
             limits.clone(),
+            server.budget(),
             events,
             Arc::new(ToSessions(sessions.clone())),
         )?);

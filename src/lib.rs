@@ -1,6 +1,7 @@
 #![doc = include_str!("README.md")]
 
 pub mod access;
+pub mod budget;
 pub mod catalogue;
 pub mod cli;
 pub mod config;

@@ -49,7 +49,8 @@ pub struct Limits {
     pub event_log_events: usize,
     /// Bytes of the events kept of one stream; the oldest go. A larger one is not kept.
     pub event_log_bytes: usize,
-    /// Bytes of one upstream result. More is a 502 naming this bound.
+    /// Bytes of one upstream result. More is a 502 naming this bound. Also bytes of all items of
+    /// one list; the rest is left out.
     pub upstream_result_bytes: usize,
     /// Bytes of one upstream SSE event, or of one line from a child.
     pub upstream_event_bytes: usize,
@@ -147,6 +148,8 @@ pub const RESOLVER_QUEUE_NAMES_MAX: usize = 256;
 pub const RESOLVER_TTL: Duration = Duration::from_secs(30);
 /// Messages waiting to be written to one child.
 pub const CHILD_OUTBOX_MESSAGES_MAX: usize = 256;
+/// Bytes of those messages together; one that waits alone may be larger.
+pub const CHILD_OUTBOX_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Messages of one call that wait for its thread (shared connections); the oldest notice goes.
 pub const CALL_INBOX_MESSAGES_MAX: usize = 1024;
 /// How long a child has from the end of its input to SIGTERM, and from there to SIGKILL.
@@ -162,6 +165,8 @@ pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(2);
 pub const LISTEN_TIMEOUT: Duration = Duration::from_millis(500);
 /// Between two looks at an upstream that is well.
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
+/// Between two readings of a list whose upstream says again and again that it has changed.
+pub const RELIST_INTERVAL: Duration = Duration::from_secs(1);
 /// Control messages (cancellations, answers to an upstream's requests) that wait to be sent to
 /// one upstream; more are dropped.
 pub const CONTROL_QUEUE_MESSAGES_MAX: usize = 512;
@@ -182,6 +187,9 @@ pub const UPSTREAM_DRAIN_BYTES_MAX: usize = 64 * 1024;
 pub const UPSTREAM_DRAIN_TIMEOUT: Duration = Duration::from_millis(5);
 /// Shortest wait before a stream that its server closed is asked for again.
 pub const STREAM_RESUME_MIN: Duration = Duration::from_millis(100);
+/// Bytes from which on what an upstream says counts against `limits.buffered_bytes`; smaller
+/// answers pass without a look at it.
+pub const RESULT_BYTES_COUNTED_FROM: usize = 64 * 1024;
 /// Characters of an upstream's text that stand in an error or a log line.
 pub const UPSTREAM_TEXT_CHARS_MAX: usize = 200;
 /// Bytes of one line of a child's standard error; longer ones are cut.
@@ -198,5 +206,6 @@ pub const POOL_RESERVE_DIVISOR: usize = 8;
 pub const SEND_BUFFER_BYTES: usize = 64 * 1024;
 
 const _: () = assert!(OFFERED_NAME_CHARS_MAX > 9);
+const _: () = assert!(UPSTREAM_DRAIN_BYTES_MAX <= RESULT_BYTES_COUNTED_FROM);
 const _: () = assert!(BACKOFF_MIN.as_millis() < BACKOFF_MAX.as_millis());
 const _: () = assert!(CONTROL_TIMEOUT.as_millis() <= CHILD_GRACE.as_millis());

@@ -80,16 +80,21 @@ impl Refresher {
                 listed.server.initialized = Some(Arc::new(initialized));
                 None
             }
-            Event::Lists { server, lists, left_out } => {
+            Event::Lists { server, lists, left_out, announced } => {
                 let (_, listed) = self.servers.get_mut(&server)?;
                 let mut unnamed = 0;
                 let mut kinds = Vec::new();
                 for (kind, objects) in lists {
                     let (named, n) = merge::read_items(kind, objects);
                     unnamed += n;
-                    listed.lists.insert(kind, named);
+                    let known = listed.lists.entry(kind).or_default();
+                    // A list that was only read again is no news.
+                    let is_news = announced || *known != named;
+                    *known = named;
                     // Resources and templates are told of by one notification.
-                    if !kinds.iter().any(|told: &Kind| told.changed() == kind.changed()) {
+                    let is_told =
+                        kinds.iter().any(|told: &Kind| told.changed() == kind.changed());
+                    if is_news && !is_told {
                         kinds.push(kind);
                     }
                 }
@@ -116,5 +121,43 @@ impl Refresher {
     fn publish(&self) {
         let servers: Vec<(Profile, Listed)> = self.servers.values().cloned().collect();
         self.shared.publish(merge::merge(&self.naming, &servers));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Overrides};
+    use crate::protocol::raw::Raw;
+
+    #[test]
+    fn a_list_is_told_of_if_it_differs_or_was_announced() {
+        let text = r#"{"mcp_servers":{"s":{"url":"http://127.0.0.1:9/mcp"}}}"#;
+        let config = Config::parse(text, &|_| None, &Overrides::default()).unwrap();
+        let tell = Box::new(|_: &ServerName, _| ());
+        let mut refresher =
+            Refresher::new(config.naming, &config.upstreams, Shared::default(), tell);
+        let mut told = |lists: &[(Kind, &[&str])], announced: bool| {
+            let server = ServerName::parse("s").unwrap();
+            let lists = lists.iter().map(|(kind, names)| {
+                let key = kind.name_key();
+                let item = |name: &&str| Raw::from_valid(format!(r#"{{"{key}":"{name}"}}"#));
+                (*kind, names.iter().map(item).collect())
+            });
+            let lists = lists.collect();
+            let event = Event::Lists { server, lists, left_out: 0, announced };
+            refresher.apply(event).unwrap().1
+        };
+        let tools = Kind::Tool;
+        assert_eq!(told(&[(tools, &[])], true), [tools]);
+        assert_eq!(told(&[(tools, &[])], false), []);
+        assert_eq!(told(&[(tools, &["a"])], false), [tools]);
+        assert_eq!(told(&[(tools, &["a"])], false), []);
+        assert_eq!(told(&[(tools, &["a"])], true), [tools]);
+        assert_eq!(told(&[(tools, &["b"]), (Kind::Prompt, &[])], false), [tools]);
+        let both: [(Kind, &[&str]); 2] = [(Kind::Resource, &["a:"]), (Kind::Template, &["b:"])];
+        assert_eq!(told(&both, false), [Kind::Resource]);
+        assert_eq!(told(&[both[0], (Kind::Template, &["c:"])], false), [Kind::Template]);
+        assert_eq!(told(&both, true), [Kind::Resource]);
     }
 }

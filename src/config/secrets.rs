@@ -1,6 +1,6 @@
-//! Which values of a configuration must not come up in a log.
+//! Which values of a configuration must not come up in a log, nor in what anybody is told.
 
-use super::{Config, HttpTarget, Secret, Target};
+use super::{Config, HttpTarget, Secret, Target, UpstreamConfig};
 
 /// From this length on, a value that is not a secret by its place is taken for one. Shorter
 /// ones are switches and numbers, whose removal would only blind the log.
@@ -9,13 +9,24 @@ const GUESSED_BYTES_MIN: usize = 8;
 impl Config {
     /// Every secret of the configuration that may come near a log line.
     pub fn secrets(&self) -> Vec<Secret> {
+        self.upstreams.iter().flat_map(UpstreamConfig::secrets).collect()
+    }
+}
+
+impl UpstreamConfig {
+    /// Every secret that this upstream is given, and may therefore repeat.
+    pub fn secrets(&self) -> Vec<Secret> {
         let mut secrets = Vec::new();
-        for upstream in &self.upstreams {
-            match &upstream.target {
-                Target::Http(target) => of_http(target, &mut secrets),
-                Target::Stdio(target) => {
-                    let values = target.env.iter().map(|(_, value)| value.expose());
-                    guess(&mut secrets, values);
+        match &self.target {
+            Target::Http(target) => of_http(target, &mut secrets),
+            Target::Stdio(target) => {
+                for (_, value) in &target.env {
+                    let value = value.expose();
+                    guess(&mut secrets, [value]);
+                    if value.contains('\n') {
+                        // A key of several lines comes up line by line.
+                        guess(&mut secrets, value.lines());
+                    }
                 }
             }
         }
@@ -32,7 +43,9 @@ fn of_http(target: &HttpTarget, secrets: &mut Vec<Secret>) {
         secrets.push(value.clone());
     }
     // Some servers want their token in the URL.
-    guess(secrets, target.url.split_once('?').map(|(_, query)| query));
+    let query = target.url.split_once('?').map_or("", |(_, query)| query);
+    guess(secrets, [query]);
+    guess(secrets, query.split('&').filter_map(|pair| pair.split_once('=')).map(|(_, it)| it));
     if let Some(proxy) = &target.proxy {
         let userinfo = proxy.expose().rsplit_once('@').map_or("", |(before, _)| before);
         let userinfo = userinfo.split_once("://").map_or("", |(_, userinfo)| userinfo);

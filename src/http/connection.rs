@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use rustix::net::Shutdown;
 
-use super::budget::{Exhausted, Share};
 use super::chunked::ChunkDecoder;
 use super::framing::{self, BodyFraming, HeadScan, Manner, Parsed, Refusal, refuse};
 use super::input::Input;
@@ -18,6 +17,7 @@ use super::responder::{Fate, FateCell, Responder, closing_answer};
 use super::response;
 use super::server::Shared;
 use super::{Answer, Request};
+use crate::budget::{Exhausted, Share};
 
 /// How long a client is given to read an answer that ends its connection.
 const LINGER: Duration = Duration::from_millis(500);

@@ -12,7 +12,6 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-mod budget;
 #[cfg_attr(feature = "tiny_http", expect(dead_code, reason = "tiny_http writes answers"))]
 mod response;
 #[cfg_attr(feature = "tiny_http", expect(dead_code, reason = "tiny_http has its sockets"))]
@@ -40,7 +39,7 @@ mod server;
 #[cfg(feature = "tiny_http")]
 mod tiny_http;
 
-pub use budget::{Budget, Share};
+pub use crate::budget::{Budget, Share};
 #[cfg(not(feature = "tiny_http"))]
 pub use responder::{OpenResponse, Responder};
 #[cfg(not(feature = "tiny_http"))]

@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
-use super::budget::Exhausted;
 use super::socket_file::{SocketFile, remove_stale};
 use super::stream::Stream;
 use super::{
     Answer, Budget, Counters, Handler, Head, Headers, Listen, Peer, Request, Share, response,
 };
+use crate::budget::Exhausted;
 use crate::limits::{Limits, THREAD_STACK_BYTES};
 use crate::thread::{self, Joined, StopReason};
 use crate::wait::{Bell, ClientWatch};

@@ -1,5 +1,6 @@
 //! JSON text that is passed on, not rebuilt.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
@@ -15,13 +16,18 @@ use serde_json::value::RawValue;
 pub struct Raw {
     buffer: Arc<String>,
     range: Range<usize>,
+    /// Goes with the last value that shares the buffer.
+    keeper: Option<Keeper>,
 }
+
+/// What somebody wants to hear the end of: it is dropped when what it was given to is.
+pub type Keeper = Arc<dyn Any + Send + Sync>;
 
 impl Raw {
     /// Takes a whole text, which must be one valid JSON value.
     pub fn from_valid(text: String) -> Raw {
         let range = 0..text.len();
-        Raw { buffer: Arc::new(text), range }
+        Raw { buffer: Arc::new(text), range, keeper: None }
     }
 
     /// The part of `buffer` that `part` points into; a copy of `part` if it points elsewhere.
@@ -29,10 +35,16 @@ impl Raw {
         let start = part.as_ptr().addr().wrapping_sub(buffer.as_ptr().addr());
         match buffer.get(start..start.wrapping_add(part.len())) {
             Some(same) if std::ptr::eq(same, part) => {
-                Raw { buffer: buffer.clone(), range: start..start + part.len() }
+                let range = start..start + part.len();
+                Raw { buffer: buffer.clone(), range, keeper: None }
             }
             _ => Raw::from_valid(part.to_owned()),
         }
+    }
+
+    /// Gives the value a keeper, which lives as long as it and its clones.
+    pub fn keep(&mut self, keeper: &Option<Keeper>) {
+        self.keeper.clone_from(keeper);
     }
 
     /// The text.
@@ -297,6 +309,18 @@ mod tests {
         assert_eq!(part.get(), "[1,2]");
         assert!(Arc::ptr_eq(&part.buffer, &buffer));
         assert_eq!(Raw::part_of(&buffer, "elsewhere").get(), "elsewhere");
+    }
+
+    #[test]
+    fn a_keeper_goes_with_the_last_clone() {
+        let keeper: Keeper = Arc::new(());
+        let mut raw = Raw::from_valid("7".to_owned());
+        raw.keep(&Some(keeper.clone()));
+        let clone = raw.clone();
+        drop(raw);
+        assert_eq!(Arc::strong_count(&keeper), 2);
+        drop(clone);
+        assert_eq!(Arc::strong_count(&keeper), 1);
     }
 
     #[test]

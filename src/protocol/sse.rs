@@ -84,6 +84,11 @@ impl Decoder {
         Ok(())
     }
 
+    /// Bytes of the event that is not complete yet.
+    pub fn held_bytes(&self) -> usize {
+        self.line.len() + self.event.data.len()
+    }
+
     fn take_line(&mut self, give: &mut impl FnMut(Event)) -> Result<(), DecodeError> {
         let line = std::mem::take(&mut self.line);
         let line = String::from_utf8(line).map_err(|_| DecodeError::NotUtf8)?;

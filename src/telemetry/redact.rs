@@ -1,4 +1,4 @@
-//! Pure: takes out of a text what must not stand in a log.
+//! Pure: takes out of a text what must not stand in a log or in an answer.
 
 use std::borrow::Cow;
 
@@ -19,6 +19,9 @@ pub fn url(text: &str) -> String {
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     format!("{scheme}://{host}{path}")
 }
+
+/// What stands where a text was cut.
+const CUT: char = '…';
 
 /// The configured secrets, to be found wherever they come up. A last line of defence: what
 /// writes a log line leaves secrets out by itself.
@@ -44,6 +47,40 @@ impl Secrets {
             }
         }
         text
+    }
+
+    /// [`Secrets::scrub`] for a text that may have been cut: also without the beginning of a
+    /// secret whose end was cut off.
+    pub fn scrub_cut<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let text = self.scrub(text);
+        if self.0.is_empty() || !text.contains(CUT) {
+            return text;
+        }
+        let mut out = String::with_capacity(text.len());
+        for piece in text.split_inclusive(CUT) {
+            match piece.strip_suffix(CUT) {
+                Some(before) => {
+                    let begun = self.begun_at_end(before);
+                    out.push_str(before.strip_suffix(begun).unwrap_or(before));
+                    out.push_str(if begun.is_empty() { "" } else { MARK });
+                    out.push(CUT);
+                }
+                None => out.push_str(piece),
+            }
+        }
+        Cow::Owned(out)
+    }
+
+    /// The longest beginning of a secret that `text` ends with; empty where there is none.
+    fn begun_at_end(&self, text: &str) -> &str {
+        let mut longest = "";
+        for secret in self.0.iter().map(Secret::expose) {
+            let ends =
+                (SECRET_BYTES_MIN..secret.len()).rev().filter_map(|end| secret.get(..end));
+            let begun = ends.into_iter().find(|begun| text.ends_with(begun));
+            longest = begun.filter(|begun| begun.len() > longest.len()).unwrap_or(longest);
+        }
+        longest
     }
 }
 
@@ -72,5 +109,19 @@ mod tests {
         let secrets = Secrets::new(&[secret("abcd"), secret("abcdefgh"), secret("x")]);
         assert_eq!(secrets.scrub("abcdefgh x abcd abcd"), "[secret] x [secret] [secret]");
         assert!(matches!(secrets.scrub("nothing here"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn the_beginning_of_a_secret_goes_where_a_text_was_cut() {
+        let secrets = Secrets::new(&[Secret::new("hush-hush".to_owned())]);
+        for (cut, told) in [
+            ("a hush-hu… (1)", "a [secret]… (1)"),
+            ("a hush-hush… (1)", "a [secret]… (1)"),
+            ("a hus… hush…", "a hus… [secret]…"),
+            ("hush-hu nothing…", "hush-hu nothing…"),
+            ("hush-hu", "hush-hu"),
+        ] {
+            assert_eq!(secrets.scrub_cut(cut), told, "{cut}");
+        }
     }
 }

@@ -16,7 +16,9 @@ use rustix::process::{
 
 use crate::config::StdioTarget;
 use crate::error::Stage;
-use crate::limits::{CHILD_EXIT_SEEN, CHILD_GRACE, CHILD_OUTBOX_MESSAGES_MAX};
+use crate::limits::{
+    CHILD_EXIT_SEEN, CHILD_GRACE, CHILD_OUTBOX_BYTES_MAX, CHILD_OUTBOX_MESSAGES_MAX,
+};
 use crate::protocol::call::CallSink;
 use crate::protocol::jsonrpc::RpcError;
 use crate::protocol::raw::{Raw, on_one_line};
@@ -81,7 +83,7 @@ struct Running {
 pub(super) struct ChildLink {
     pub(super) core: Arc<Core>,
     pub(super) inboxes: Inboxes,
-    outbox: Mutex<VecDeque<String>>,
+    outbox: Mutex<Outbox>,
     /// What the writing thread waits on.
     pub(super) writer: Arc<Wait>,
     /// Its output has ended.
@@ -90,6 +92,28 @@ pub(super) struct ChildLink {
     pid: Pid,
     /// Readable once the child has ended; old kernels have none.
     pidfd: Option<OwnedFd>,
+}
+
+/// The lines that wait to be written.
+#[derive(Default)]
+struct Outbox {
+    /// Each with the request that it is, if it is one.
+    lines: VecDeque<(Option<u64>, String)>,
+    bytes: usize,
+}
+
+impl Outbox {
+    fn has_room_for(&self, line: &str) -> bool {
+        let bytes = self.bytes.saturating_add(line.len());
+        self.lines.is_empty()
+            || (self.lines.len() < CHILD_OUTBOX_MESSAGES_MAX && bytes <= CHILD_OUTBOX_BYTES_MAX)
+    }
+
+    fn remove(&mut self, at: usize) -> Option<String> {
+        let (_, line) = self.lines.remove(at)?;
+        self.bytes = self.bytes.saturating_sub(line.len());
+        Some(line)
+    }
 }
 
 impl Child {
@@ -137,9 +161,9 @@ impl Child {
                 spawn(&core.thread_name("in"), move || pipes::read(&mine, stdout, &reader))?;
             running.readers.push(StreamThread { wait, thread: Some(thread) });
             let (ring, wait) = (stderr.clone(), Wait::plain(NEVER)?);
-            let (reader, name) = (wait.clone(), core.name().clone());
+            let (reader, mine) = (wait.clone(), core.clone());
             let thread = spawn(&core.thread_name("err"), move || {
-                pipes::keep_errors(&name, errors, &reader, &ring);
+                pipes::keep_errors(&mine, errors, &reader, &ring);
             })?;
             running.readers.push(StreamThread { wait, thread: Some(thread) });
             Ok(())
@@ -162,8 +186,12 @@ impl Child {
         sink: &mut dyn CallSink,
     ) -> Result<Result<Raw, RpcError>, Trouble> {
         let waiting = self.link.inboxes.enter(id, wait, ears)?;
-        self.say(text)?;
-        waiting.answer(wait, self.link.core.limits.heartbeat, sink)
+        self.link.queue(Some(id), text)?;
+        let answer = waiting.answer(wait, self.link.core.limits.heartbeat, sink);
+        answer.map_err(|trouble| match self.link.take_back(id) {
+            true => Trouble { sent: false, ..trouble },
+            false => trouble,
+        })
     }
 
     /// Sends a message that wants no answer.
@@ -204,7 +232,7 @@ impl Drop for Child {
 }
 
 impl ChildLink {
-    fn outbox(&self) -> MutexGuard<'_, VecDeque<String>> {
+    fn outbox(&self) -> MutexGuard<'_, Outbox> {
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -212,8 +240,13 @@ impl ChildLink {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a message into the queue of those to be written.
+    /// Puts a message that wants no answer into the queue of those to be written.
     pub(super) fn say(&self, text: String) -> Result<(), Trouble> {
+        self.queue(None, text)
+    }
+
+    /// Puts a message, the request under `id` if it is one, into that queue.
+    fn queue(&self, id: Option<u64>, text: String) -> Result<(), Trouble> {
         let mut line = match on_one_line(&text) {
             std::borrow::Cow::Borrowed(_) => text,
             std::borrow::Cow::Owned(line) => line,
@@ -221,14 +254,17 @@ impl ChildLink {
         line.push('\n');
         {
             let mut outbox = self.outbox();
-            if outbox.len() >= CHILD_OUTBOX_MESSAGES_MAX {
+            if !outbox.has_room_for(&line) {
                 let what = format!(
-                    "{CHILD_OUTBOX_MESSAGES_MAX} messages wait to be written to {}",
+                    "{} messages of {} bytes wait to be written to {}",
+                    outbox.lines.len(),
+                    outbox.bytes,
                     self.core.name()
                 );
                 return Err(Trouble::new(Kind::Overloaded, Stage::Send, what));
             }
-            outbox.push_back(line);
+            outbox.bytes = outbox.bytes.saturating_add(line.len());
+            outbox.lines.push_back((id, line));
         }
         self.writer.bell().ring();
         Ok(())
@@ -236,7 +272,15 @@ impl ChildLink {
 
     /// The next line to be written.
     pub(super) fn next_line(&self) -> Option<String> {
-        self.outbox().pop_front()
+        self.outbox().remove(0)
+    }
+
+    /// Takes a request out of the queue whose answer nobody waits for any more; false if it is
+    /// too late for that.
+    fn take_back(&self, id: u64) -> bool {
+        let mut outbox = self.outbox();
+        let at = outbox.lines.iter().position(|(request, _)| *request == Some(id));
+        at.and_then(|at| outbox.remove(at)).is_some()
     }
 
     /// What is readable once the child has ended.

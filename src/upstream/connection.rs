@@ -15,7 +15,8 @@ use crate::wait::Interrupted;
 pub(super) struct Trouble {
     pub(super) kind: Kind,
     pub(super) stage: Stage,
-    /// For people; never holds a secret, and ends without a full stop.
+    /// For people; ends without a full stop. May quote the upstream, and with that a secret:
+    /// see `Core::scrubbed`.
     pub(super) message: String,
     /// Whether a byte of the request has left.
     pub(super) sent: bool,

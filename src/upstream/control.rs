@@ -1,6 +1,6 @@
-//! What the gateway says besides its calls: cancellations, and answers to an upstream's own
-//! requests. It never takes a slot, never keeps a call waiting, and is dropped when it cannot be
-//! delivered soon.
+//! What the gateway says besides its calls: cancellations, answers to an upstream's own
+//! requests, and the end of a session that nobody could use. It never takes a slot, never keeps
+//! a call waiting, and is dropped when it cannot be delivered soon.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,9 +16,10 @@ use super::exchange::{AgentFactory, Ask, Lane};
 
 /// One message on its way.
 pub(super) struct Message {
+    pub(super) method: Method,
     pub(super) uri: Uri,
     pub(super) headers: Arc<HeaderMap>,
-    pub(super) body: String,
+    pub(super) body: Option<String>,
 }
 
 /// The control lane of one upstream. Its threads start with the first message.
@@ -106,10 +107,10 @@ fn deliver(
     wait: &Arc<Wait>,
 ) -> Result<(), Trouble> {
     let ask = Ask {
-        method: &Method::POST,
+        method: &message.method,
         uri: &message.uri,
         headers: &message.headers,
-        body: Some(&message.body),
+        body: message.body.as_deref(),
     };
     let mut answer = lane.client(factory).run(wait, ask, &mut || ())?;
     // Read so that the connection can be used again; what it says does not matter.

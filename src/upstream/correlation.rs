@@ -7,7 +7,7 @@ use crate::limits::CALL_INBOX_MESSAGES_MAX;
 use crate::protocol::call::{Kind, Notice, Question};
 use crate::protocol::jsonrpc::{Message, RequestId, RpcError};
 use crate::protocol::method::notification;
-use crate::protocol::raw::{Raw, RawObject, elements};
+use crate::protocol::raw::{Keeper, Raw, RawObject, elements};
 
 use super::connection::Trouble;
 
@@ -37,6 +37,29 @@ pub(super) fn read(text: &Arc<String>, mut give: impl FnMut(Incoming)) {
         Ok(parts) => parts.into_iter().for_each(|part| give(read_one(text, part))),
         Err(error) => give(Incoming::Nonsense(format!("no JSON: {error}"))),
     }
+}
+
+/// [`read`], where `keeper` goes with the memory of `text`.
+pub(super) fn read_kept(
+    text: &Arc<String>,
+    keeper: &Option<Keeper>,
+    mut give: impl FnMut(Incoming),
+) {
+    read(text, |mut incoming| {
+        if let Incoming::Answer { outcome: Ok(raw), .. }
+        | Incoming::Progress { params: raw, .. }
+        | Incoming::Ask { params: Some(raw), .. }
+        | Incoming::Notice(
+            Notice::Progress(raw)
+            | Notice::Log(raw)
+            | Notice::ResourceUpdated(raw)
+            | Notice::Other { params: Some(raw), .. },
+        ) = &mut incoming
+        {
+            raw.keep(keeper);
+        }
+        give(incoming);
+    });
 }
 
 fn read_one(buffer: &Arc<String>, text: &str) -> Incoming {
@@ -166,7 +189,8 @@ impl<W: Clone> Table<W> {
     /// The link is dead already.
     pub(super) fn enter(&mut self, id: u64, waker: W, ears: Ears) -> Result<(), Trouble> {
         if let Some(lost) = &self.lost {
-            return Err(lost.clone());
+            // Whatever was lost before, nothing of this call was sent.
+            return Err(Trouble { sent: false, ..lost.clone() });
         }
         let (arrivals, asked) = (VecDeque::new(), VecDeque::new());
         self.calls.insert(id, Inbox { waker, ears, arrivals, asked });
@@ -388,11 +412,12 @@ mod tests {
         table.enter(1, "one", Ears::Open).unwrap();
         table.enter(2, "two", Ears::Open).unwrap();
         let trouble = Trouble::new(Failing::Broke, Stage::Read, "gone");
-        let mut woken = table.lose(&trouble);
+        let mut woken = table.lose(&Trouble { sent: true, ..trouble.clone() });
         woken.sort_unstable();
         assert_eq!(woken, ["one", "two"]);
-        assert!(matches!(table.take(2), Some(Arrival::Lost(it)) if it == trouble));
-        assert_eq!(table.enter(3, "three", Ears::Open), Err(trouble));
+        assert!(matches!(table.take(2), Some(Arrival::Lost(lost)) if lost.sent));
+        let refused = table.enter(3, "three", Ears::Open);
+        assert_eq!(refused, Err(trouble), "it cannot have been sent");
     }
 
     #[test]

@@ -14,11 +14,13 @@ use ureq::{Agent, BodyReader, Error};
 use crate::config::HttpTarget;
 use crate::error::Stage;
 use crate::limits::{
-    UPSTREAM_BUFFER_BYTES, UPSTREAM_DRAIN_BYTES_MAX, UPSTREAM_DRAIN_TIMEOUT, UPSTREAM_IDLE_MAX,
+    RESULT_BYTES_COUNTED_FROM, UPSTREAM_BUFFER_BYTES, UPSTREAM_DRAIN_BYTES_MAX,
+    UPSTREAM_DRAIN_TIMEOUT, UPSTREAM_IDLE_MAX,
 };
 use crate::wait::Wait;
 
 use super::connection::{Kind, Trouble};
+use super::held::Held;
 use super::resolve::{AgentResolver, Names};
 use super::transport::Dial;
 use super::watch::Watch;
@@ -207,11 +209,22 @@ impl Answer {
         }
     }
 
-    /// The whole body.
+    /// The whole body, if it is a small one.
     pub(super) fn read_to_end(
         &mut self,
         bytes_max: usize,
         bound: &str,
+        idle: &mut dyn FnMut(),
+    ) -> Result<Vec<u8>, Trouble> {
+        self.read_whole(bytes_max, bound, &mut Held::uncounted(), idle)
+    }
+
+    /// The whole body.
+    pub(super) fn read_whole(
+        &mut self,
+        bytes_max: usize,
+        bound: &str,
+        held: &mut Held<'_>,
         idle: &mut dyn FnMut(),
     ) -> Result<Vec<u8>, Trouble> {
         let too_large = || {
@@ -222,12 +235,21 @@ impl Answer {
         if self.length.is_some_and(|length| length > max) {
             return Err(too_large());
         }
-        let mut body = Vec::with_capacity(self.expected_bytes(bytes_max));
+        let expected = self.expected_bytes(bytes_max);
+        let end = bytes_max.saturating_add(1);
+        let mut room = expected.max(RESULT_BYTES_COUNTED_FROM).min(end);
+        held.grow_to(room)?;
+        let mut body = Vec::with_capacity(expected);
         loop {
-            let left = max.saturating_add(1).saturating_sub(len_u64(&body));
+            let left = u64::try_from(room.saturating_sub(body.len())).unwrap_or(u64::MAX);
             match Read::take(&mut self.reader, left).read_to_end(&mut body) {
                 Ok(_) if body.len() > bytes_max => return Err(too_large()),
-                Ok(_) => return Ok(body),
+                Ok(_) if body.len() < room => return Ok(body),
+                // As its memory grows too.
+                Ok(_) => {
+                    room = room.saturating_mul(2).min(end);
+                    held.grow_to(room)?;
+                }
                 Err(_) if self.watch.take_tick() => idle(),
                 Err(error) => return Err(trouble(&self.watch, &Error::from(error))),
             }
@@ -245,10 +267,6 @@ impl Answer {
     pub(super) fn into_rest(self) -> BodyReader<'static> {
         self.reader
     }
-}
-
-fn len_u64(bytes: &[u8]) -> u64 {
-    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 
 /// What a slot owns: one connection, and the end of its last answer that nobody waited for.

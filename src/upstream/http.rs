@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use ureq::http::header::{ACCEPT, CONTENT_TYPE};
-use ureq::http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use ureq::unversioned::transport::RustlsConnector;
 
-use crate::config::{HttpTarget, Secret};
+use crate::config::HttpTarget;
 use crate::error::Stage;
 use crate::protocol::headers::{EVENT_STREAM, JSON, PROTOCOL_VERSION, SESSION_ID};
 use crate::protocol::legacy::Initialized;
+use crate::protocol::raw::Keeper;
 use crate::protocol::sse::{DecodeError, Decoder, Event};
 use crate::thread::Joined;
 use crate::wait::{Interrupted, Wait};
@@ -19,6 +20,7 @@ use super::connection::{Kind, Trouble, cut};
 use super::control::{Control, Message};
 use super::exchange::{AgentFactory, Answer};
 use super::hearing::Mouth;
+use super::held::Held;
 use super::link::Core;
 use super::resolve::Names;
 
@@ -33,8 +35,6 @@ pub(super) struct HttpCore {
     pub(super) factory: AgentFactory,
     /// Of all sessions to this upstream; it ends with the shared one.
     control: Arc<Control>,
-    /// What must not be told, although the server may say it.
-    secrets: Arc<[Secret]>,
 }
 
 impl HttpCore {
@@ -64,8 +64,7 @@ impl HttpCore {
         let (connect, tick) = (core.config.connect_timeout, core.limits.heartbeat);
         let factory = AgentFactory::new(target, names, tls, connect, tick)?;
         let control = Arc::new(Control::new(core.thread_name("ctl"), factory.clone()));
-        let secrets = secrets(target).into();
-        Ok(HttpCore { core, uri, post, get, factory, control, secrets })
+        Ok(HttpCore { core, uri, post, get, factory, control })
     }
 
     /// The same upstream for another session.
@@ -77,23 +76,24 @@ impl HttpCore {
             get: self.get.clone(),
             factory: self.factory.clone(),
             control: self.control.clone(),
-            secrets: self.secrets.clone(),
         }
     }
 
-    /// A refusal whose status and text are told. Servers like to repeat what they refuse.
+    /// A refusal whose status and text are told.
     pub(super) fn refused(&self, kind: Kind, status: u16, text: &str) -> Trouble {
-        let mut text = text.to_owned();
-        for secret in self.secrets.iter() {
-            text = text.replace(secret.expose(), "[secret]");
-        }
-        let text = cut(&text);
+        let text = cut(text);
         let message = if text.is_empty() {
             format!("it answered with status {status}")
         } else {
             format!("it answered with status {status}: {text}")
         };
         Trouble { sent: true, ..Trouble::new(kind, Stage::Answer, message) }
+    }
+
+    /// Ends a session some time soon: nobody waits for that.
+    pub(super) fn end_session(&self, headers: &HeaderMap) {
+        let (uri, headers) = (self.uri.clone(), Arc::new(headers.clone()));
+        self.control.send(Message { method: Method::DELETE, uri, headers, body: None });
     }
 
     /// The end of this session: with the shared one, nothing is said on the side any more.
@@ -115,23 +115,9 @@ pub(super) struct Wire {
 
 impl Mouth for Wire {
     fn say(&self, text: String) {
-        let (uri, headers) = (self.uri.clone(), self.post.clone());
-        self.http.control.send(Message { uri, headers, body: text });
+        let (uri, headers, body) = (self.uri.clone(), self.post.clone(), Some(text));
+        self.http.control.send(Message { method: Method::POST, uri, headers, body });
     }
-}
-
-/// The configured header values, and the parts of those that have a scheme before them.
-fn secrets(target: &HttpTarget) -> Vec<Secret> {
-    let mut secrets = Vec::new();
-    for (_, value) in &target.headers {
-        let words = value.expose().split_whitespace().skip(1);
-        let parts = std::iter::once(value.expose()).chain(words);
-        // Something shorter is no secret, and would tear holes into every text.
-        secrets.extend(
-            parts.filter(|part| part.len() >= 4).map(|part| Secret::new(part.to_owned())),
-        );
-    }
-    secrets
 }
 
 /// [`HttpCore::post`] or [`HttpCore::get`] with what every later request of a session carries.
@@ -188,13 +174,15 @@ pub(super) enum Next {
     Done,
 }
 
-/// Reads the events of an answer and hands each to `take`.
+/// Reads the events of an answer and hands each to `take`, with the keeper of its memory.
 pub(super) fn read_events(
     answer: &mut Answer,
-    event_bytes_max: usize,
+    core: &Core,
     idle: &mut dyn FnMut(),
-    take: &mut dyn FnMut(Event) -> Next,
+    take: &mut dyn FnMut(Event, Option<Keeper>) -> Next,
 ) -> Result<StreamEnd, Trouble> {
+    let event_bytes_max = core.limits.upstream_event_bytes;
+    let mut held = Held::new(&core.buffered);
     let mut decoder = Decoder::new(event_bytes_max);
     let mut buffer = vec![0_u8; crate::limits::UPSTREAM_BUFFER_BYTES];
     loop {
@@ -204,9 +192,10 @@ pub(super) fn read_events(
         }
         let mut next = Next::More;
         let piece = buffer.get(..n).unwrap_or_default();
+        held.grow_to(decoder.held_bytes().saturating_add(n))?;
         let fed = decoder.feed(piece, |event| {
             if next == Next::More {
-                next = take(event);
+                next = take(event, held.take());
             }
         });
         if next == Next::Done {

@@ -14,7 +14,7 @@ use crate::protocol::call::{CallSink, Outcome, Outgoing};
 use crate::protocol::headers::is_event_stream;
 use crate::protocol::jsonrpc::{RequestId, RpcError};
 use crate::protocol::legacy::Initialized;
-use crate::protocol::raw::Raw;
+use crate::protocol::raw::{Keeper, Raw};
 use crate::protocol::sse::Event;
 use crate::thread::spawn;
 use crate::wait::{Wait, Woken};
@@ -310,10 +310,11 @@ impl Reader {
         if let Err(trouble) = check(&http, &mut answer) {
             return trouble;
         }
-        let max = http.core.limits.upstream_event_bytes;
         let mut wrong = None;
         let ended =
-            read_events(&mut answer, max, &mut || (), &mut |event| match self.take(event) {
+            read_events(&mut answer, &http.core, &mut || (), &mut |event, keeper| match self
+                .take(event, &keeper)
+            {
                 Ok(()) => Next::More,
                 Err(trouble) => {
                     wrong = Some(trouble);
@@ -326,7 +327,7 @@ impl Reader {
         }
     }
 
-    fn take(&mut self, event: Event) -> Result<(), Trouble> {
+    fn take(&mut self, event: Event, keeper: &Option<Keeper>) -> Result<(), Trouble> {
         let Some(wires) = &self.wires else {
             if event.name != "endpoint" {
                 return Err(Trouble::nonsense("its stream does not begin with an endpoint"));
@@ -344,7 +345,7 @@ impl Reader {
         };
         let max = self.http.core.limits.upstream_result_bytes;
         let text = Arc::new(event.data);
-        correlation::read(&text, |incoming| {
+        correlation::read_kept(&text, keeper, |incoming| {
             if let Incoming::Answer { id: Some(id), outcome: Ok(result) } = &incoming
                 && result.get().len() > max
             {
@@ -393,7 +394,7 @@ fn check(http: &HttpCore, answer: &mut Answer) -> Result<(), Trouble> {
 fn resolve(base: &Uri, reference: &str) -> Result<Uri, Trouble> {
     let wrong = || Trouble::nonsense("its endpoint is no URL of the same origin");
     let reference = reference.trim();
-    if reference.contains("://") {
+    if is_absolute(reference) {
         let uri: Uri = reference.parse().map_err(|_| wrong())?;
         let port = |uri: &Uri| {
             uri.port_u16().or(if uri.scheme_str() == Some("https") {
@@ -425,6 +426,15 @@ fn resolve(base: &Uri, reference: &str) -> Result<Uri, Trouble> {
     Uri::from_parts(parts).map_err(|_| wrong())
 }
 
+/// Whether a reference begins with a scheme (RFC 3986, section 3.1); a URL may stand in the
+/// query of a relative one.
+fn is_absolute(reference: &str) -> bool {
+    let of_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+    reference.split_once("://").is_some_and(|(scheme, _)| {
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.chars().all(of_scheme)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -436,6 +446,8 @@ mod tests {
         assert_eq!(at("/m?s=1").as_deref(), Some("http://host:8000/m?s=1"));
         assert_eq!(at("m?s=1").as_deref(), Some("http://host:8000/a/m?s=1"));
         assert_eq!(at("?s=1").as_deref(), Some("http://host:8000/a/sse?s=1"));
+        assert_eq!(at("/m?n=http://x").as_deref(), Some("http://host:8000/m?n=http://x"));
+        assert_eq!(at("m?n=http://x").as_deref(), Some("http://host:8000/a/m?n=http://x"));
         assert_eq!(at("http://HOST:8000/m").as_deref(), Some("http://HOST:8000/m"));
         assert_eq!(at("http://host:8001/m"), None);
         assert_eq!(at("https://host:8000/m"), None);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::budget::Budget;
 use crate::config::UpstreamConfig;
 use crate::limits::Limits;
 use crate::protocol::call::{CallSink, Client, Kind, Notice, Outcome, Outgoing, Question};
@@ -12,6 +13,7 @@ use crate::protocol::jsonrpc::RpcError;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
+use crate::telemetry::redact::Secrets;
 use crate::wait::{Interrupted, Wait};
 
 use super::Unasked;
@@ -60,7 +62,11 @@ pub(super) trait Link: Send + Sync {
 /// What the parts of one session to an upstream share.
 pub(super) struct Core {
     pub(super) config: Arc<UpstreamConfig>,
+    /// What it was given and must not be told again, although it may say it.
+    pub(super) secrets: Arc<Secrets>,
     pub(super) limits: Arc<Limits>,
+    /// Of all bodies and results.
+    pub(super) buffered: Budget,
     /// Its place among the upstreams, for the names of its threads.
     pub(super) index: usize,
     pub(super) nudge: Arc<Nudge>,
@@ -81,14 +87,18 @@ impl Core {
     pub(super) fn new(
         config: UpstreamConfig,
         limits: Arc<Limits>,
+        buffered: Budget,
         index: usize,
         hurry: Arc<AtomicBool>,
         unasked: Arc<dyn Unasked>,
     ) -> std::io::Result<Core> {
         let nudge = Arc::new(Nudge::new()?);
+        let secrets = Arc::new(Secrets::new(&config.secrets()));
         Ok(Core {
             config: Arc::new(config),
+            secrets,
             limits,
+            buffered,
             index,
             nudge: nudge.clone(),
             hurry,
@@ -104,7 +114,9 @@ impl Core {
     pub(super) fn of_client(&self, client: Client) -> std::io::Result<Core> {
         Ok(Core {
             config: self.config.clone(),
+            secrets: self.secrets.clone(),
             limits: self.limits.clone(),
+            buffered: self.buffered.clone(),
             index: self.index,
             nudge: Arc::new(Nudge::new()?),
             hurry: self.hurry.clone(),
@@ -137,6 +149,12 @@ impl Core {
         if let Some(client) = &self.client {
             self.unasked.ask(self.name(), &client.session, question);
         }
+    }
+
+    /// A trouble as it may leave this folder.
+    pub(super) fn scrubbed(&self, trouble: Trouble) -> Trouble {
+        let message = self.secrets.scrub_cut(&trouble.message).into_owned();
+        Trouble { message, ..trouble }
     }
 
     pub(super) fn name(&self) -> &ServerName {
@@ -215,12 +233,21 @@ impl Nudge {
     }
 
     pub(super) fn opened(&self, generation: u64) {
-        self.lock().opened = Some(generation);
+        {
+            let mut state = self.lock();
+            state.opened = state.opened.max(Some(generation));
+        }
         self.idle.bell().ring();
     }
 
+    /// News of a session that came before another whose loss is known says nothing.
     pub(super) fn lost(&self, generation: u64, trouble: Trouble) {
-        self.lock().lost = Some((generation, trouble));
+        {
+            let mut state = self.lock();
+            if state.lost.as_ref().is_none_or(|(known, _)| *known <= generation) {
+                state.lost = Some((generation, trouble));
+            }
+        }
         self.idle.bell().ring();
     }
 
@@ -323,5 +350,27 @@ pub(super) fn pause(wait: &Wait, time: Duration) -> Result<(), Interrupted> {
             return Ok(());
         }
         wait.until(None, Some(left))?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::connection::Kind;
+    use super::*;
+    use crate::error::Stage;
+
+    #[test]
+    fn late_news_of_an_older_session_does_not_hide_the_newer_one() {
+        let nudge = Nudge::new().unwrap();
+        let trouble = |what: &str| Trouble::new(Kind::Broke, Stage::Read, what);
+        nudge.opened(3);
+        nudge.opened(2);
+        nudge.lost(3, trouble("newer"));
+        nudge.lost(2, trouble("older"));
+        let news = nudge.take();
+        assert_eq!(news.opened, Some(3));
+        assert_eq!(news.lost, Some((3, trouble("newer"))));
+        nudge.lost(1, trouble("first"));
+        assert_eq!(nudge.take().lost, Some((1, trouble("first"))));
     }
 }

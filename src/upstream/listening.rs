@@ -9,6 +9,7 @@ use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::error::Stage;
 use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, LISTEN_TIMEOUT, STREAM_RESUME_MIN};
+use crate::protocol::raw::Keeper;
 use crate::protocol::sse::Event;
 use crate::thread::spawn;
 use crate::wait::Wait;
@@ -65,15 +66,24 @@ struct Listener {
     last_id: Option<HeaderValue>,
     retry: Option<Duration>,
     heard_anything: bool,
+    /// Whether the server has given a stream on this session. Before that, 404 only says that
+    /// there is no such page: that a session has ended shows at the next POST.
+    was_open: bool,
     /// Dropped when the server has answered for the first time.
     unanswered: Option<Sender<()>>,
 }
 
 impl Listener {
     fn new(sources: Sources, wait: Arc<Wait>, unanswered: Sender<()>) -> Listener {
-        let unanswered = Some(unanswered);
-        let (last_id, retry, heard_anything) = (None, None, false);
-        Listener { sources, wait, last_id, retry, heard_anything, unanswered }
+        Listener {
+            sources,
+            wait,
+            last_id: None,
+            retry: None,
+            heard_anything: false,
+            was_open: false,
+            unanswered: Some(unanswered),
+        }
     }
 
     fn run(mut self) {
@@ -105,8 +115,8 @@ impl Listener {
             Ok(answer) => answer,
             Err(trouble) => return self.failed(trouble),
         };
-        match verdict(&answer, self.sources.has_session_id) {
-            Verdict::Stream => (),
+        match verdict(&answer, self.sources.has_session_id && self.was_open) {
+            Verdict::Stream => self.was_open = true,
             Verdict::NoStream => return Ok(Heard::Nothing),
             Verdict::Later => return Ok(Heard::Ended),
             Verdict::SessionGone => {
@@ -116,8 +126,10 @@ impl Listener {
                 return Ok(Heard::Nothing);
             }
         }
-        let max = http.core.limits.upstream_event_bytes;
-        let read = read_events(&mut answer, max, &mut || (), &mut |event| self.take(event));
+        let core = &http.core;
+        let read = read_events(&mut answer, core, &mut || (), &mut |event, keeper| {
+            self.take(event, &keeper)
+        });
         match read {
             Ok(_) => Ok(Heard::Ended),
             Err(trouble) => self.failed(trouble),
@@ -141,7 +153,7 @@ impl Listener {
         }
     }
 
-    fn take(&mut self, event: Event) -> Next {
+    fn take(&mut self, event: Event, keeper: &Option<Keeper>) -> Next {
         self.heard_anything = true;
         if let Some(id) = event.id {
             self.last_id = HeaderValue::try_from(id).ok();
@@ -151,7 +163,7 @@ impl Listener {
         }
         let http = &self.sources.http;
         let wire = &self.sources.wire;
-        correlation::read(&Arc::new(event.data), |incoming| match incoming {
+        correlation::read_kept(&Arc::new(event.data), keeper, |incoming| match incoming {
             // Some servers send all progress here.
             Incoming::Progress { .. } => drop(self.sources.inboxes.take_in(incoming)),
             Incoming::Answer { .. }

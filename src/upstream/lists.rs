@@ -1,7 +1,11 @@
-//! Reading an upstream's lists: of every kind that it declares, all pages.
+//! Reading an upstream's lists: of every kind that it declares, all pages; and when they are
+//! read again.
+
+use std::collections::HashMap;
+use std::time::Instant;
 
 use crate::error::Stage;
-use crate::limits::UPSTREAM_LIST_PAGES_MAX;
+use crate::limits::{RELIST_INTERVAL, UPSTREAM_LIST_PAGES_MAX};
 use crate::protocol::call::{Kind, Outcome, Outgoing};
 use crate::protocol::jsonrpc::{RpcError, code};
 use crate::protocol::raw::{Raw, RawObject, elements, string};
@@ -10,7 +14,112 @@ use crate::wait::Interrupted;
 use super::Event;
 use super::connection::{self, Refusal, Trouble, cut, declares};
 use super::link::{Opened, Own};
-use super::supervisor::Supervisor;
+use super::supervisor::{Backoff, Supervisor};
+
+/// What is known of the lists, and when they are to be read again, apart from the refresh.
+#[derive(Default)]
+pub(super) struct Lists(HashMap<Kind, List>);
+
+#[derive(Default)]
+struct List {
+    /// The upstream has said so since it was read.
+    changed: bool,
+    /// Before that, another change is not followed.
+    quiet_until: Option<Instant>,
+    /// It was refused the last time.
+    retry_at: Option<Instant>,
+    backoff: Backoff,
+    /// What is told next is what the upstream has told to be new.
+    announced: bool,
+    /// It has been told once.
+    known: bool,
+    /// It could be read the last time.
+    readable: bool,
+    /// What was left out of it then.
+    left_out: usize,
+}
+
+impl List {
+    /// When it is to be read, if so; a change that nothing keeps waiting is due `now`.
+    fn due(&self, now: Instant) -> Option<Instant> {
+        let change = self.changed.then(|| self.quiet_until.unwrap_or(now));
+        [change, self.retry_at].into_iter().flatten().min()
+    }
+
+    /// Gives whether the upstream has announced what was read.
+    fn told(&mut self) -> bool {
+        let first = !std::mem::replace(&mut self.known, true);
+        std::mem::take(&mut self.announced) || first
+    }
+}
+
+impl Lists {
+    fn of(&mut self, kind: Kind) -> &mut List {
+        self.0.entry(kind).or_default()
+    }
+
+    /// The upstream has said so; templates change without a notification of their own.
+    pub(super) fn note_changed(&mut self, kinds: &[Kind]) {
+        for kind in kinds {
+            self.of(*kind).changed = true;
+            if *kind == Kind::Resource {
+                self.of(Kind::Template).changed = true;
+            }
+        }
+    }
+
+    /// Those to be read by now.
+    pub(super) fn due(&self, now: Instant) -> Vec<Kind> {
+        let due = |kind: &Kind| self.0.get(kind).and_then(|list| list.due(now));
+        Kind::ALL.into_iter().filter(|kind| due(kind).is_some_and(|at| at <= now)).collect()
+    }
+
+    /// When the next one is to be read.
+    pub(super) fn next_due(&self, now: Instant) -> Option<Instant> {
+        self.0.values().filter_map(|list| list.due(now)).min()
+    }
+
+    /// What the upstream says from here on is not in these lists any more.
+    fn begin(&mut self, kinds: &[Kind]) {
+        for kind in kinds {
+            let list = self.of(*kind);
+            list.retry_at = None;
+            if std::mem::take(&mut list.changed) {
+                list.quiet_until = Some(Instant::now() + RELIST_INTERVAL);
+                list.announced = true;
+            }
+        }
+    }
+
+    fn read(&mut self, kind: Kind, left_out: usize) {
+        let list = self.of(kind);
+        (list.readable, list.left_out) = (true, left_out);
+        list.backoff = Backoff::default();
+    }
+
+    /// The upstream declares none of these.
+    fn absent(&mut self, kind: Kind) {
+        let list = self.of(kind);
+        (list.readable, list.left_out) = (false, 0);
+    }
+
+    fn failed(&mut self, kind: Kind, trouble: &Trouble) {
+        let list = self.of(kind);
+        list.readable = false;
+        // Where it gave none in time or one that makes no sense, another try costs too much.
+        if matches!(trouble.kind, connection::Kind::Refused(_) | connection::Kind::Overloaded) {
+            list.retry_at = Some(Instant::now() + list.backoff.next());
+        }
+    }
+
+    fn is_any_readable(&self) -> bool {
+        self.0.values().any(|list| list.readable)
+    }
+
+    fn left_out(&self) -> usize {
+        self.0.values().map(|list| list.left_out).sum()
+    }
+}
 
 impl Supervisor {
     /// Reads the lists of these kinds and tells of them, all at once.
@@ -18,12 +127,12 @@ impl Supervisor {
     /// # Errors
     /// The session is of no use. That one list cannot be had only leaves that out.
     pub(super) fn list(&mut self, opened: &Opened, kinds: &[Kind]) -> Result<(), Trouble> {
+        self.lists.begin(kinds);
         let mut lists = Vec::with_capacity(kinds.len());
         let mut failed = Vec::new();
-        let mut was_any_read = false;
         for kind in kinds.iter().copied() {
             if !declares(&opened.initialized, kind.capability()) {
-                self.left_out.remove(&kind);
+                self.lists.absent(kind);
                 lists.push((kind, Vec::new()));
                 continue;
             }
@@ -31,19 +140,22 @@ impl Supervisor {
                 Ok((items, left_out)) => {
                     if left_out > 0 {
                         log::warn!(target: "upstream",
-                            "{}: {left_out} {} are left out (limits.upstream_tools)",
+                            "{}: {left_out} {} are left out \
+                            (limits.upstream_tools, limits.upstream_result_bytes)",
                             self.core.name(), kind.list_key());
                     }
-                    was_any_read = true;
-                    self.left_out.insert(kind, left_out);
+                    self.lists.read(kind, left_out);
                     lists.push((kind, items));
                 }
-                Err(trouble) if is_bearable(kind, &trouble) => failed.push((kind, trouble)),
+                Err(trouble) if is_bearable(kind, &trouble) => {
+                    self.lists.failed(kind, &trouble);
+                    failed.push((kind, trouble));
+                }
                 Err(trouble) => return Err(trouble),
             }
         }
         for (kind, trouble) in &failed {
-            if *kind == Kind::Tool && !was_any_read {
+            if *kind == Kind::Tool && !self.lists.is_any_readable() {
                 // Its session is well: only the lists are known no better than before.
                 self.note(trouble);
                 return Ok(());
@@ -51,14 +163,19 @@ impl Supervisor {
             self.remember(trouble);
         }
         if !lists.is_empty() {
-            let left_out = self.left_out.values().sum();
-            self.tell(Event::Lists { server: self.core.name().clone(), lists, left_out });
+            let mut announced = false;
+            for (kind, _) in &lists {
+                announced |= self.lists.of(*kind).told();
+            }
+            let (server, left_out) = (self.core.name().clone(), self.lists.left_out());
+            self.tell(Event::Lists { server, lists, left_out, announced });
         }
         Ok(())
     }
 
     fn items(&mut self, kind: Kind) -> Result<(Vec<Raw>, usize), Trouble> {
         let max = self.core.limits.upstream_tools;
+        let mut bytes_left = self.core.limits.upstream_result_bytes;
         let (mut all, mut left_out) = (Vec::new(), 0);
         let mut cursor: Option<String> = None;
         for _ in 0..UPSTREAM_LIST_PAGES_MAX {
@@ -74,7 +191,9 @@ impl Supervisor {
             };
             let (items, next) = read_page(kind, &page)?;
             for item in items {
-                if all.len() < max {
+                let rest = bytes_left.checked_sub(item.get().len());
+                if let Some(rest) = rest.filter(|_| left_out == 0 && all.len() < max) {
+                    bytes_left = rest;
                     all.push(item);
                 } else {
                     left_out += 1;
@@ -129,7 +248,7 @@ fn refused(kind: Kind, error: &RpcError) -> Trouble {
 /// there for, so for them that means more than a plain refusal.
 fn is_bearable(kind: Kind, trouble: &Trouble) -> bool {
     match trouble.kind {
-        connection::Kind::Refused(_) => true,
+        connection::Kind::Refused(_) | connection::Kind::Overloaded => true,
         connection::Kind::Nonsense | connection::Kind::Interrupted(Interrupted::Deadline) => {
             kind != Kind::Tool
         }
@@ -137,8 +256,7 @@ fn is_bearable(kind: Kind, trouble: &Trouble) -> bool {
             Interrupted::Cancelled | Interrupted::ClientGone | Interrupted::Stopping,
         )
         | connection::Kind::SessionGone
-        | connection::Kind::Broke
-        | connection::Kind::Overloaded => false,
+        | connection::Kind::Broke => false,
     }
 }
 
@@ -187,6 +305,42 @@ mod tests {
         assert!(read_page(Kind::Tool, &page(r#"{"tools":{}}"#)).is_err());
         let trouble = read_page(Kind::Prompt, &page("{}")).unwrap_err();
         assert!(trouble.message.contains("prompts/list"), "{}", trouble.message);
+    }
+
+    #[test]
+    fn a_change_is_followed_at_once_and_the_next_one_of_its_kind_later() {
+        let mut lists = Lists::default();
+        lists.note_changed(&[Kind::Resource]);
+        let due = lists.due(Instant::now());
+        assert_eq!(due, [Kind::Resource, Kind::Template]);
+        lists.begin(&due);
+        assert_eq!(lists.next_due(Instant::now()), None);
+        lists.note_changed(&[Kind::Resource, Kind::Prompt]);
+        assert_eq!(lists.due(Instant::now()), [Kind::Prompt]);
+        assert_eq!(lists.due(Instant::now() + RELIST_INTERVAL), Kind::ALL[1..]);
+    }
+
+    #[test]
+    fn a_list_is_announced_the_first_time_and_where_the_upstream_said_so() {
+        let mut lists = Lists::default();
+        assert!(lists.of(Kind::Tool).told());
+        assert!(!lists.of(Kind::Tool).told());
+        lists.note_changed(&[Kind::Tool]);
+        lists.begin(&[Kind::Tool]);
+        assert!(lists.of(Kind::Tool).told());
+        assert!(!lists.of(Kind::Tool).told());
+    }
+
+    #[test]
+    fn only_a_list_that_was_refused_is_asked_for_again_soon() {
+        let mut lists = Lists::default();
+        let soon = Instant::now() + crate::limits::BACKOFF_MAX;
+        let late = Trouble::interrupted(Interrupted::Deadline, Stage::Answer, true);
+        lists.failed(Kind::Prompt, &late);
+        lists.failed(Kind::Tool, &refused(Kind::Tool, &RpcError::new(1, "no")));
+        assert_eq!(lists.due(soon), [Kind::Tool]);
+        lists.begin(&[Kind::Tool]);
+        assert!(lists.due(soon).is_empty() && !lists.is_any_readable());
     }
 
     #[test]

@@ -249,5 +249,5 @@ fn open(member: &Member) -> Option<u64> {
 
 fn note(member: &Member, trouble: &Trouble) {
     log::info!(target: "upstream", "{}: a client's own session failed ({}): {}",
-        member.core.name(), trouble.stage, trouble.message);
+        member.core.name(), trouble.stage, member.core.scrubbed(trouble.clone()).message);
 }

@@ -5,7 +5,7 @@
 //! upstream (connecting, reading its lists, restarting its child) is done by its supervisor's
 //! thread, which tells of it by [`Event`]s.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -31,6 +31,7 @@ use exchange::Lane;
 use health::Vitals;
 use link::{Core, Link, Own};
 use links::Links;
+use lists::Lists;
 use members::Members;
 use resolve::Names;
 use slots::{Budget, Slots};
@@ -46,6 +47,7 @@ mod door;
 mod exchange;
 mod health;
 mod hearing;
+mod held;
 mod http;
 mod http_sse;
 mod inbox;
@@ -78,16 +80,19 @@ pub enum Event {
         /// What it said.
         initialized: Initialized,
     },
-    /// Lists of the upstream, each whole; also sent when they are the same as before but the
-    /// upstream has said that they changed.
+    /// Lists of the upstream, each whole; also sent when they are the same as before.
     Lists {
         /// Which one.
         server: ServerName,
         /// The lists that were read, each item's object as the upstream wrote it, in its order.
         /// Those that are not here stand as they were.
         lists: Vec<(Kind, Vec<Raw>)>,
-        /// Items left out at `limits.upstream_tools`.
+        /// Items of all its lists left out at `limits.upstream_tools` or
+        /// `limits.upstream_result_bytes`.
         left_out: usize,
+        /// Whether the upstream has said that one of them changed, or is told of for the first
+        /// time. Else they were read because of a refresh or a new session.
+        announced: bool,
     },
     /// The upstream cannot be used at present. What it listed last is still known.
     Failed {
@@ -154,7 +159,7 @@ impl Upstream {
         sink: &mut dyn CallSink,
     ) -> Result<Outcome, CallError> {
         let failed = |trouble: connection::Trouble| {
-            trouble.into_error(self.name(), outgoing.is_safe_to_repeat)
+            self.core.scrubbed(trouble).into_error(self.name(), outgoing.is_safe_to_repeat)
         };
         let _place = self.budget.enter().map_err(failed)?;
         let tick = self.core.limits.heartbeat;
@@ -297,13 +302,15 @@ impl fmt::Debug for Upstreams {
 
 impl Upstreams {
     /// Starts to make contact with every upstream, and returns at once. What comes of it is told
-    /// by `events`.
+    /// by `events`, and `unasked` hears what they say outside of calls. Large results count
+    /// against `buffered` until they are dropped.
     ///
     /// # Errors
     /// The process has no thread or descriptor left.
     pub fn start(
         configs: Vec<UpstreamConfig>,
         limits: Arc<Limits>,
+        buffered: crate::budget::Budget,
         events: Sender<Event>,
         unasked: Arc<dyn Unasked>,
     ) -> io::Result<Upstreams> {
@@ -312,6 +319,7 @@ impl Upstreams {
             tls: Arc::new(RustlsConnector::default()),
             budget: Arc::new(Budget::new(limits.connections)),
             limits,
+            buffered,
             hurry: Arc::default(),
             unasked,
         };
@@ -334,7 +342,7 @@ impl Upstreams {
                 standing: upstream.standing.clone(),
                 level: None,
                 subscribed: None,
-                left_out: HashMap::new(),
+                lists: Lists::default(),
             };
             let thread = spawn(&upstream.core.thread_name("sup"), move || supervisor.run())?;
             upstreams.supervisors().push(thread);
@@ -396,14 +404,16 @@ struct Shared {
     tls: Arc<RustlsConnector>,
     budget: Arc<Budget>,
     limits: Arc<Limits>,
+    buffered: crate::budget::Budget,
     hurry: Arc<AtomicBool>,
     unasked: Arc<dyn Unasked>,
 }
 
 impl Shared {
     fn upstream(&self, config: UpstreamConfig, index: usize) -> io::Result<Upstream> {
-        let (limits, hurry) = (self.limits.clone(), self.hurry.clone());
-        let core = Arc::new(Core::new(config, limits, index, hurry, self.unasked.clone())?);
+        let (limits, buffered) = (self.limits.clone(), self.buffered.clone());
+        let (hurry, unasked) = (self.hurry.clone(), self.unasked.clone());
+        let core = Arc::new(Core::new(config, limits, buffered, index, hurry, unasked)?);
         let stderr = Arc::new(StderrRing::new(self.limits.child_stderr_lines));
         let links = Links::new(&core, &stderr, self.names.clone(), &self.tls);
         let link = links.link(core.clone());

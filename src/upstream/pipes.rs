@@ -12,13 +12,15 @@ use rustix::io::ioctl_fionbio;
 
 use crate::error::Stage;
 use crate::limits::{CHILD_EXIT_SEEN, CHILD_STDERR_LINE_BYTES_MAX, UPSTREAM_BUFFER_BYTES};
-use crate::protocol::server_name::ServerName;
+use crate::protocol::raw::Keeper;
 use crate::wait::{Wait, Woken};
 
 use super::child::{ChildLink, StderrRing};
 use super::connection::{Trouble, cut};
 use super::correlation::{self, Incoming, id_of_oversized};
 use super::hearing::hear_shared;
+use super::held::{Held, exhausted};
+use super::link::Core;
 
 /// Bytes of a line's beginning, and of its end, that are looked at when it is too long.
 const LINE_END_BYTES: usize = 256;
@@ -83,8 +85,16 @@ fn write_line(stdin: &mut ChildStdin, line: &[u8], wait: &Wait) -> std::io::Resu
 pub(super) fn read(link: &Arc<ChildLink>, stdout: ChildStdout, wait: &Wait) {
     let bytes_max = link.core.limits.upstream_event_bytes;
     let mut lines = Lines::new(bytes_max);
+    let mut held = Held::new(&link.core.buffered);
     let ended = read_pieces(stdout, wait, &mut |piece| {
-        lines.feed(piece, &mut |line| take_line(link, line));
+        if held.grow_to(lines.line.len().saturating_add(piece.len())).is_err() {
+            lines.give_up();
+        }
+        lines.feed(piece, &mut |line| take_line(link, line, &held.take()));
+        if lines.head.is_some() {
+            // Only the ends of it are kept.
+            drop(held.take());
+        }
     });
     if ended {
         link.note_end();
@@ -92,7 +102,7 @@ pub(super) fn read(link: &Arc<ChildLink>, stdout: ChildStdout, wait: &Wait) {
     }
 }
 
-fn take_line(link: &Arc<ChildLink>, line: Line) {
+fn take_line(link: &Arc<ChildLink>, line: Line, keeper: &Option<Keeper>) {
     let name = link.core.name();
     let text = match line {
         Line::Whole(bytes) => match String::from_utf8(bytes) {
@@ -100,12 +110,17 @@ fn take_line(link: &Arc<ChildLink>, line: Line) {
             Err(_) => return log::warn!(target: "upstream", "{name}: a line is not UTF-8"),
         },
         Line::TooLong { head, tail, bytes_max } => {
-            let what = format!(
-                "a line is longer than limits.upstream_event_bytes ({bytes_max} bytes)"
-            );
-            log::warn!(target: "upstream", "{name}: {what}");
+            let trouble = match bytes_max {
+                Some(max) => {
+                    let what = format!(
+                        "a line is longer than limits.upstream_event_bytes ({max} bytes)"
+                    );
+                    Trouble { stage: Stage::Read, ..Trouble::nonsense(what) }
+                }
+                None => exhausted(),
+            };
+            log::warn!(target: "upstream", "{name}: {}", trouble.message);
             let (head, tail) = (String::from_utf8_lossy(&head), String::from_utf8_lossy(&tail));
-            let trouble = Trouble { stage: Stage::Read, ..Trouble::nonsense(what) };
             return link.inboxes.fail(id_of_oversized(&head, &tail), &trouble);
         }
     };
@@ -113,7 +128,7 @@ fn take_line(link: &Arc<ChildLink>, line: Line) {
         return;
     }
     let max = link.core.limits.upstream_result_bytes;
-    correlation::read(&text, |incoming| {
+    correlation::read_kept(&text, keeper, |incoming| {
         if let Incoming::Answer { id: Some(id), outcome: Ok(result) } = &incoming
             && result.get().len() > max
         {
@@ -124,6 +139,7 @@ fn take_line(link: &Arc<ChildLink>, line: Line) {
         }
         match hear_shared(&link.core, &link.inboxes, incoming, link) {
             Some(Incoming::Nonsense(_) | Incoming::Answer { .. }) => {
+                let text = link.core.secrets.scrub(&text);
                 log::warn!(target: "upstream", "{name}: on its output is no message: {}", cut(&text));
             }
             Some(
@@ -138,22 +154,19 @@ fn take_line(link: &Arc<ChildLink>, line: Line) {
 }
 
 /// Keeps and logs the lines of the child's standard error.
-pub(super) fn keep_errors(
-    name: &ServerName,
-    stderr: ChildStderr,
-    wait: &Wait,
-    ring: &StderrRing,
-) {
+pub(super) fn keep_errors(core: &Core, stderr: ChildStderr, wait: &Wait, ring: &StderrRing) {
     let mut lines = Lines::new(CHILD_STDERR_LINE_BYTES_MAX);
     read_pieces(stderr, wait, &mut |piece| {
         lines.feed(piece, &mut |line| {
-            let bytes = match line {
-                Line::Whole(bytes) => bytes,
-                Line::TooLong { head, .. } => head,
+            let (bytes, end) = match line {
+                Line::Whole(bytes) => (bytes, ""),
+                Line::TooLong { head, .. } => (head, "…"),
             };
-            let text = String::from_utf8_lossy(&bytes).trim_end().to_owned();
-            log::info!(target: "upstream", "{name}: {text}");
-            ring.push(text);
+            let text = format!("{}{end}", String::from_utf8_lossy(&bytes).trim_end());
+            // Many a child tells all of its environment when it fails.
+            let text = core.secrets.scrub_cut(&text);
+            log::info!(target: "upstream", "{}: {text}", core.name());
+            ring.push(text.into_owned());
         });
     });
 }
@@ -187,7 +200,8 @@ enum Line {
     TooLong {
         head: Vec<u8>,
         tail: Vec<u8>,
-        bytes_max: usize,
+        /// The bound, or none if there was no room for the line.
+        bytes_max: Option<usize>,
     },
 }
 
@@ -198,11 +212,13 @@ struct Lines {
     line: Vec<u8>,
     /// The beginning of a line that is too long; `line` then holds its end.
     head: Option<Vec<u8>>,
+    /// That is because there was no room for it.
+    given_up: bool,
 }
 
 impl Lines {
     fn new(bytes_max: usize) -> Lines {
-        Lines { bytes_max, line: Vec::new(), head: None }
+        Lines { bytes_max, line: Vec::new(), head: None, given_up: false }
     }
 
     fn feed(&mut self, mut piece: &[u8], give: &mut dyn FnMut(Line)) {
@@ -210,9 +226,10 @@ impl Lines {
             let (part, rest) = piece.split_at(end);
             self.add(part);
             let line = std::mem::take(&mut self.line);
+            let bytes_max = (!std::mem::take(&mut self.given_up)).then_some(self.bytes_max);
             give(match self.head.take() {
                 None => Line::Whole(line),
-                Some(head) => Line::TooLong { head, tail: line, bytes_max: self.bytes_max },
+                Some(head) => Line::TooLong { head, tail: line, bytes_max },
             });
             piece = rest.get(1..).unwrap_or_default();
         }
@@ -221,16 +238,28 @@ impl Lines {
 
     fn add(&mut self, part: &[u8]) {
         if self.head.is_none() && self.line.len() + part.len() > self.bytes_max {
-            let mut head = std::mem::take(&mut self.line);
-            head.extend_from_slice(part.get(..LINE_END_BYTES).unwrap_or(part));
-            head.truncate(LINE_END_BYTES.max(CHILD_STDERR_LINE_BYTES_MAX));
-            head.shrink_to_fit();
-            self.head = Some(head);
+            self.keep_head(part);
         }
         self.line.extend_from_slice(part);
         if self.head.is_some() && self.line.len() > LINE_END_BYTES {
             let spare = self.line.len() - LINE_END_BYTES;
             self.line.drain(..spare);
+        }
+    }
+
+    fn keep_head(&mut self, part: &[u8]) {
+        let mut head = std::mem::take(&mut self.line);
+        head.extend_from_slice(part.get(..LINE_END_BYTES).unwrap_or(part));
+        head.truncate(LINE_END_BYTES.max(CHILD_STDERR_LINE_BYTES_MAX));
+        head.shrink_to_fit();
+        self.head = Some(head);
+    }
+
+    /// There is no room for the line that is being read: only its ends are kept.
+    fn give_up(&mut self) {
+        if self.head.is_none() {
+            self.keep_head(&[]);
+            self.given_up = true;
         }
     }
 }

@@ -10,7 +10,7 @@ use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method as HttpMethod};
 use crate::error::Stage;
 use crate::protocol::call::{CallSink, Notice, Question};
 use crate::protocol::jsonrpc::RpcError;
-use crate::protocol::raw::Raw;
+use crate::protocol::raw::{Keeper, Raw};
 use crate::protocol::sse::Event;
 use crate::wait::Wait;
 
@@ -30,6 +30,8 @@ pub(super) struct Post<'a> {
     /// Headers of the GET that takes a broken stream up again.
     pub(super) get: &'a HeaderMap,
     pub(super) phase: Phase,
+    /// The request was refused before, on a session that seemed to be lost.
+    pub(super) again: bool,
 }
 
 /// Whether a POST opens a session or belongs to one.
@@ -115,18 +117,22 @@ impl PostStream<'_, '_> {
         answer: &mut Answer,
         seen: &mut Seen,
     ) -> Result<StreamEnd, Trouble> {
-        let max = self.link.http.core.limits.upstream_event_bytes;
-        read_events(answer, max, &mut || self.ear.pause(), &mut |event| self.take(event, seen))
+        let core = &self.link.http.core;
+        let mut idle = || self.ear.pause();
+        read_events(answer, core, &mut idle, &mut |event, keeper| {
+            self.take(event, &keeper, seen)
+        })
     }
 
-    fn take(&self, event: Event, seen: &mut Seen) -> Next {
+    fn take(&self, event: Event, keeper: &Option<Keeper>, seen: &mut Seen) -> Next {
         if let Some(id) = event.id {
             seen.last_id = HeaderValue::try_from(id).ok();
         }
         if let Some(retry_ms) = event.retry_ms {
             seen.retry = Some(Duration::from_millis(retry_ms));
         }
-        if event.data.is_empty() {
+        // Events of other names are none of MCP's, whatever they hold.
+        if event.data.is_empty() || !matches!(event.name.as_str(), "" | "message") {
             return Next::More;
         }
         let max = self.link.http.core.limits.upstream_result_bytes;
@@ -137,7 +143,7 @@ impl PostStream<'_, '_> {
             return Next::Done;
         }
         let text = Arc::new(event.data);
-        correlation::read(&text, |incoming| {
+        correlation::read_kept(&text, keeper, |incoming| {
             match self.link.overhear(incoming, self.post.wire, self.ear) {
                 Some(Incoming::Progress { id, params }) if id == self.post.id => {
                     self.ear.notice(Notice::Progress(params));
@@ -146,6 +152,10 @@ impl PostStream<'_, '_> {
                     seen.found = Some(Ok(outcome));
                 }
                 Some(Incoming::Answer { id: Some(_), .. } | Incoming::Progress { .. }) => (),
+                Some(Incoming::Nonsense(what)) => {
+                    log::debug!(target: "upstream", "{}: an event is no message: {}",
+                        self.link.http.core.name(), cut(&what));
+                }
                 Some(incoming) => seen.found = Some(Err(not_ours(&incoming))),
                 None => (),
             }

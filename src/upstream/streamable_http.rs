@@ -13,7 +13,7 @@ use crate::protocol::call::{CallSink, Outcome, Outgoing};
 use crate::protocol::headers::{SESSION_ID, is_event_stream, is_json};
 use crate::protocol::jsonrpc::{RequestId, RpcError, code};
 use crate::protocol::legacy::Initialized;
-use crate::protocol::raw::Raw;
+use crate::protocol::raw::{Keeper, Raw};
 use crate::wait::Wait;
 
 use super::connection::{self, Kind, Refusal, Trouble, cut, may_replay};
@@ -21,6 +21,7 @@ use super::correlation::{self, Ears, Incoming};
 use super::door::Door;
 use super::exchange::{Answer, Ask, Lane};
 use super::hearing::{Mouth, Sorted, sort};
+use super::held::Held;
 use super::http::{HttpCore, StreamThread, Wire, session_headers};
 use super::inbox::Inboxes;
 use super::link::{Link, Opened, Opener, pause};
@@ -114,6 +115,7 @@ impl StreamableHttp {
             wire: &self.wire(self.http.post.clone()),
             get: &self.http.get,
             phase: Phase::Opening,
+            again: false,
         };
         let mut sink = Opener { core: &self.http.core, idle };
         let ear = Ear::new(&mut sink, wait, None, self.http.core.limits.heartbeat);
@@ -123,7 +125,7 @@ impl StreamableHttp {
         self.hints_at_http_sse.store(hints, Ordering::Relaxed);
         let posted = posted?;
         let initialized = connection::read_handshake(posted.outcome)?;
-        let mut session = Session {
+        let session = Session {
             wire: self.wire(session_headers(&self.http.post, &initialized, &posted.session_id)),
             get: session_headers(&self.http.get, &initialized, &posted.session_id),
             initialized: Arc::new(initialized),
@@ -133,8 +135,9 @@ impl StreamableHttp {
         };
         let told = self.notify(lane, &session.wire.post, wait, &connection::initialized());
         if let Err(trouble) = told {
-            self.delete(&session);
-            session.has_id = false;
+            if session.has_id {
+                self.http.end_session(&session.get);
+            }
             return Err(trouble);
         }
         Ok(session)
@@ -193,8 +196,9 @@ impl StreamableHttp {
         } else if is_json(content_type) {
             let max = http.core.limits.upstream_result_bytes;
             let bound = "limits.upstream_result_bytes";
-            let body = answer.read_to_end(max, bound, &mut idle)?;
-            self.find_answer(body, post, ear)?
+            let mut held = Held::new(&http.core.buffered);
+            let body = answer.read_whole(max, bound, &mut held, &mut idle)?;
+            self.find_answer(body, held.take(), post, ear)?
         } else if answer.status == 202 {
             return Err(Trouble::nonsense("it accepted the request but gave no answer"));
         } else {
@@ -210,6 +214,7 @@ impl StreamableHttp {
     fn find_answer(
         &self,
         body: Vec<u8>,
+        keeper: Option<Keeper>,
         post: Post<'_>,
         ear: &Ear<'_>,
     ) -> Result<Result<Raw, RpcError>, Trouble> {
@@ -217,14 +222,16 @@ impl StreamableHttp {
             .map_err(|_| Trouble::nonsense("its answer is not UTF-8"))?;
         let text = Arc::new(text);
         let mut found = None;
-        correlation::read(&text, |incoming| match self.overhear(incoming, post.wire, ear) {
-            Some(Incoming::Answer { id, outcome }) if id == Some(post.id) => {
-                found = Some(Ok(outcome));
+        correlation::read_kept(&text, &keeper, |incoming| {
+            match self.overhear(incoming, post.wire, ear) {
+                Some(Incoming::Answer { id, outcome }) if id == Some(post.id) => {
+                    found = Some(Ok(outcome));
+                }
+                Some(incoming) => {
+                    found.get_or_insert(Err(not_ours(&incoming)));
+                }
+                None => (),
             }
-            Some(incoming) => {
-                found.get_or_insert(Err(not_ours(&incoming)));
-            }
-            None => (),
         });
         found.unwrap_or_else(|| Err(Trouble::nonsense("its answer holds no response")))
     }
@@ -343,6 +350,7 @@ impl Link for StreamableHttp {
                 wire: &session.wire,
                 get: &session.get,
                 phase: if session.has_id { Phase::WithId } else { Phase::WithoutId },
+                again: replayed,
             };
             let waiting = session.inboxes.enter(id, wait, Ears::Open)?;
             let tick = self.http.core.limits.heartbeat;
@@ -405,10 +413,11 @@ pub(super) enum Verdict {
     Later,
 }
 
-pub(super) fn verdict(answer: &Answer, has_session_id: bool) -> Verdict {
+/// `was_open`: the session has an id, and the server has given a stream on it before.
+pub(super) fn verdict(answer: &Answer, was_open: bool) -> Verdict {
     match answer.status {
         200 if answer.header("content-type").is_some_and(is_event_stream) => Verdict::Stream,
-        404 if has_session_id => Verdict::SessionGone,
+        404 if was_open => Verdict::SessionGone,
         500.. => Verdict::Later,
         _ => Verdict::NoStream,
     }
@@ -440,7 +449,14 @@ fn refusal(
             error = Some(it);
         }
     });
+    // Only these codes speak of the session where an error is about this very request; and if
+    // another session did not cure it, it was not that either.
+    let own = error.as_ref().is_some_and(|error| {
+        let codes = [code::BAD_REQUEST, code::SESSION_NOT_FOUND, code::INVALID_REQUEST];
+        post.again || !codes.contains(&error.code)
+    });
     let session_gone = match (status, post.phase) {
+        _ if own => false,
         (404, Phase::WithId) => error
             .as_ref()
             .is_none_or(|e| e.code == code::SESSION_NOT_FOUND || speaks_of_session),

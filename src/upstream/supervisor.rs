@@ -1,6 +1,5 @@
 //! One thread per upstream: makes contact, reads its lists, and goes on trying when it is gone.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,6 +17,7 @@ use super::connection::{Kind, Trouble, cut, declares};
 use super::exchange::Lane;
 use super::health::{Seen, Vitals};
 use super::link::{Core, Link, Opened, Own};
+use super::lists::Lists;
 use super::standing::Standing;
 use super::{Event, Failure};
 
@@ -38,8 +38,7 @@ pub(super) struct Supervisor {
     pub(super) level: Option<(u64, String)>,
     /// The session that was told of all subscriptions.
     pub(super) subscribed: Option<u64>,
-    /// What was left out of each list when it was read last.
-    pub(super) left_out: HashMap<ListKind, usize>,
+    pub(super) lists: Lists,
 }
 
 /// Why the supervisor no longer looks after a session.
@@ -103,6 +102,7 @@ impl Supervisor {
         let mut refresh_at = Instant::now() + REFRESH_INTERVAL;
         loop {
             let news = self.core.nudge.take();
+            self.lists.note_changed(&news.list_changed);
             if self.core.nudge.is_stopped() {
                 return Left::Stopped;
             }
@@ -117,21 +117,22 @@ impl Supervisor {
                 return Left::Lost(trouble);
             }
             let reopened = news.opened.is_some_and(|generation| generation > opened.generation);
-            let changed = with_templates(news.list_changed);
-            let due = reopened || Instant::now() >= refresh_at;
+            let now = Instant::now();
+            let is_refresh = reopened || now >= refresh_at;
+            let due = self.lists.due(now);
             let step = if reopened {
                 self.contact().map(|newer| opened = newer)
-            } else if due {
+            } else if is_refresh {
                 self.subscribe_again(&opened);
                 self.list(&opened, &ListKind::ALL)
-            } else if !changed.is_empty() {
-                self.list(&opened, &changed)
+            } else if !due.is_empty() {
+                self.list(&opened, &due)
             } else {
                 self.tell_level(&opened);
-                self.rest(refresh_at);
+                self.rest(self.lists.next_due(now).map_or(refresh_at, |at| at.min(refresh_at)));
                 continue;
             };
-            if due {
+            if is_refresh {
                 refresh_at = Instant::now() + REFRESH_INTERVAL;
             }
             if let Err(trouble) = step {
@@ -207,6 +208,7 @@ impl Supervisor {
             }
             Err(trouble) => trouble.message,
         };
+        let what = self.core.secrets.scrub_cut(&what);
         log::warn!(target: "upstream", "{}: {} failed: {what}",
             self.core.name(), method.as_str());
         is_answered
@@ -222,7 +224,7 @@ impl Supervisor {
     pub(super) fn remember(&self, trouble: &Trouble) -> Failure {
         let failure = Failure {
             stage: trouble.stage,
-            message: trouble.message.clone(),
+            message: self.core.scrubbed(trouble.clone()).message,
             at: SystemTime::now(),
         };
         let server = self.core.name();
@@ -277,16 +279,8 @@ impl Supervisor {
     }
 }
 
-/// Templates change without a notification of their own.
-fn with_templates(mut changed: Vec<ListKind>) -> Vec<ListKind> {
-    if changed.contains(&ListKind::Resource) {
-        changed.push(ListKind::Template);
-    }
-    changed
-}
-
 /// Grows from attempt to attempt; jitter keeps many gateways from coming back at once.
-struct Backoff(Duration);
+pub(super) struct Backoff(Duration);
 
 impl Default for Backoff {
     fn default() -> Backoff {
@@ -295,7 +289,7 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    fn next(&mut self) -> Duration {
+    pub(super) fn next(&mut self) -> Duration {
         let base = self.0;
         self.0 = (base * 2).min(BACKOFF_MAX);
         let mut byte = [128_u8];

@@ -7,8 +7,9 @@ use crate::source::{Source, is_word_byte};
 
 /// Which modules of the crate each folder (or top file) may name, besides itself. A change here
 /// is a change of the architecture: make it in `src/README.md` too.
-const MAY_USE: [(&str, &[&str]); 20] = [
+const MAY_USE: [(&str, &[&str]); 21] = [
     ("limits", &[]),
+    ("budget", &[]),
     ("thread", &["limits"]),
     ("wait", &["limits"]),
     ("protocol", &["limits"]),
@@ -22,8 +23,14 @@ const MAY_USE: [(&str, &[&str]); 20] = [
         // `upstream` in refresher.rs only: see below.
         &["access", "config", "error", "limits", "protocol", "telemetry", "thread", "upstream"],
     ),
-    ("upstream", &["config", "error", "limits", "protocol", "telemetry", "thread", "wait"]),
-    ("http", &["config", "error", "limits", "protocol", "telemetry", "thread", "wait"]),
+    (
+        "upstream",
+        &["budget", "config", "error", "limits", "protocol", "telemetry", "thread", "wait"],
+    ),
+    (
+        "http",
+        &["budget", "config", "error", "limits", "protocol", "telemetry", "thread", "wait"],
+    ),
     (
         "pipeline",
         &[

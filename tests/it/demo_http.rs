@@ -156,10 +156,11 @@ fn a_client_that_hangs_up_ends_its_call() {
     let client = demo.client();
     let id = json!("s");
     // Nothing is written before the first step is over, so no failed write tells.
-    let call = client.start_call(&id, "slow", &slow(600.0, 1));
-    wait_for("the call runs", || {
+    let call = wait_for("the call runs", || {
+        let call = client.start_call(&id, "slow", &slow(600.0, 1));
+        // The one that tells may come first: then the call itself is refused, and made again.
         let again = instant_call(&client, &id);
-        (again["error"]["code"] == -32600).then_some(())
+        (again["error"]["code"] == -32600).then_some(call)
     });
     let started = Instant::now();
     call.hang_up();

@@ -108,6 +108,7 @@ fn default_of(key: &str) -> u128 {
         ("body_bytes", limits.body_bytes),
         ("sessions", limits.sessions),
         ("sessions_per_key", limits.sessions_per_key),
+        ("page_items", limits.page_items),
         ("streams", limits.streams),
         ("stream_queue_bytes", limits.stream_queue_bytes),
         ("event_log_events", limits.event_log_events),
@@ -123,6 +124,7 @@ fn default_of(key: &str) -> u128 {
         ("idle_ms", limits.idle),
         ("write_ms", limits.write),
         ("session_idle_ms", limits.session_idle),
+        ("parked_ms", limits.parked),
         ("heartbeat_ms", limits.heartbeat),
         ("drain_ms", limits.drain),
     ];

@@ -1,11 +1,19 @@
 //! The upstream side against servers and children that follow a script.
 
+mod clean_up;
+mod foreign_events;
 mod http_sse;
+mod lists;
+mod memory;
+mod outbox;
 mod questions;
+mod refusals;
 mod rig;
+mod secrets;
 mod sessions;
 mod standing;
 mod stdio;
 mod streamable_http;
 mod streams;
+mod unasked;
 mod worlds;

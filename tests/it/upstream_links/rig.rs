@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
+use trunkline::budget::Budget;
 use trunkline::config::{HttpKind, HttpTarget, Secret, SessionSharing, Target, UpstreamConfig};
 use trunkline::error::CallError;
 use trunkline::limits::Limits;
@@ -72,6 +73,8 @@ pub(crate) enum Reply {
     Body(u16, String, &'static str, String),
     /// The head of a stream, then whatever is written; the connection is closed afterwards.
     Stream(Pour),
+    /// Whatever is written, from the status line on; the connection is closed afterwards.
+    Raw(Pour),
     /// The connection is closed without a word.
     Close,
     /// No answer, until the connection is closed by the other side.
@@ -192,6 +195,10 @@ fn serve(stream: TcpStream, script: &Script, all: &Mutex<Vec<Seen>>) {
                 pour(&mut writer);
                 break;
             }
+            Reply::Raw(pour) => {
+                pour(&mut writer);
+                break;
+            }
             Reply::Close => break,
             Reply::Hang => {
                 reader.read_to_end(&mut Vec::new()).ok();
@@ -296,6 +303,7 @@ pub(crate) struct Rig {
     pub(crate) upstreams: Upstreams,
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) events: Receiver<Event>,
+    pub(crate) buffered: Budget,
     pub(crate) unasked: Arc<Heard>,
 }
 
@@ -303,11 +311,12 @@ impl Rig {
     pub(crate) fn start(config: UpstreamConfig, limits: Limits) -> Rig {
         let (tell, events) = bounded(100);
         let name = config.name.clone();
-        let unasked = Arc::new(Heard::default());
-        let upstreams =
-            Upstreams::start(vec![config], Arc::new(limits), tell, unasked.clone()).unwrap();
+        let buffered = Budget::new(limits.buffered_bytes);
+        let (limits, unasked) = (Arc::new(limits), Arc::new(Heard::default()));
+        let (mine, heard) = (buffered.clone(), unasked.clone());
+        let upstreams = Upstreams::start(vec![config], limits, mine, tell, heard).unwrap();
         let upstream = upstreams.get(&name).unwrap().clone();
-        Rig { upstreams, upstream, events, unasked }
+        Rig { upstreams, upstream, events, buffered, unasked }
     }
 
     /// Streamable HTTP to `server`, ready to be called.

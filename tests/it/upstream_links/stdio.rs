@@ -11,7 +11,7 @@ use trunkline::upstream::State;
 use super::rig::*;
 
 /// A server in the shell: `$call` says what happens at `tools/call`; `$id` is the request's id.
-fn script(before: &str, call: &str) -> UpstreamConfig {
+pub(super) fn script(before: &str, call: &str) -> UpstreamConfig {
     let text = format!(
         r#"{before}
 while read -r line; do
@@ -32,7 +32,7 @@ done"#
     }))
 }
 
-const OK: &str = r#"echo "{\"jsonrpc\":\"2.0\",\"id\":$id,\"result\":{\"ok\":1}}""#;
+pub(super) const OK: &str = r#"echo "{\"jsonrpc\":\"2.0\",\"id\":$id,\"result\":{\"ok\":1}}""#;
 
 #[test]
 fn a_child_answers_and_its_noise_is_passed_over() {

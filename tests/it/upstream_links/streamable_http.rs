@@ -291,7 +291,7 @@ fn nonsense_is_told_as_it_is() {
         "another request",
         "everything is wrong",
         "no answer",
-        "no message",
+        "without an answer",
     ] {
         let (_, message) = failed(rig.call());
         assert!(message.contains(expected), "{message:?} has no {expected:?}");
