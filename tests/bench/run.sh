@@ -90,7 +90,8 @@ post() { # post TARGET MESSAGE, with the answer's head
     ${session[$1]:+-H "Mcp-Session-Id: ${session[$1]}" -H 'MCP-Protocol-Version: 2025-06-18'} -d "$2"
 }
 for target in direct nginx gateway; do
-  wait_until "$target answers" curl -sS "${url[$target]}"
+  # A plain GET to the gateway opens an HTTP+SSE stream; it is known to be ready.
+  [ "$target" = gateway ] || wait_until "$target answers" curl -sS -m 2 "${url[$target]}"
   head=$(post "$target" '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"bench","version":"1"}}}')
   session[$target]=$(tr -d '\r' <<<"$head" | sed -n 's/^mcp-session-id: *//Ip')
   [ -n "${session[$target]}" ] || fail "$target opened no session: $head"

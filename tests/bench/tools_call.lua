@@ -3,7 +3,6 @@
 --   RESULT requests/s p50-ms p99-ms errors
 
 wrk.method = "POST"
-wrk.body = '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"message":"hello"}}}'
 wrk.headers["Content-Type"] = "application/json"
 wrk.headers["Accept"] = "application/json, text/event-stream"
 wrk.headers["MCP-Protocol-Version"] = "2025-06-18"
@@ -13,6 +12,14 @@ local threads = {}
 
 function setup(thread)
   table.insert(threads, thread)
+  -- Ids of two threads must differ: they share the session.
+  thread:set("next_id", #threads * 1000000000)
+end
+
+-- An id must be in use once at a time.
+function request()
+  next_id = next_id + 1
+  return wrk.format(nil, nil, nil, string.format('{"jsonrpc":"2.0","id":%d,"method":"tools/call","params":{"name":"echo","arguments":{"message":"hello"}}}', next_id))
 end
 
 function init()
