@@ -35,6 +35,7 @@ mod questions;
 mod readme;
 mod resources;
 mod rest;
+#[cfg(not(feature = "tiny_http"))]
 mod resumption;
 mod sessions;
 mod source;
