@@ -13,6 +13,7 @@ use crate::error::Stage;
 use crate::limits::NEAR_NAMES_MAX;
 use crate::protocol::call::Kind;
 use crate::protocol::legacy::Initialized;
+use crate::protocol::mirror::Mirror;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 
@@ -33,6 +34,8 @@ pub struct Item {
     pub offered_object: Raw,
     /// Its object as its server wrote it.
     pub own_object: Raw,
+    /// Which parameters a tool wants mirrored into headers, or why it says so wrongly.
+    pub mirrors: Result<Vec<Mirror>, String>,
 }
 
 /// How a server is, as far as lists tell.

@@ -168,6 +168,10 @@ impl Front {
             Some(Method::Initialize) => {
                 Answer::error(code::INVALID_REQUEST, "The session is initialized already.")
             }
+            // Of revisions that have no sessions.
+            Some(
+                Method::ServerDiscover | Method::SubscriptionsListen | Method::TasksUpdate,
+            ) => not_found(request.method),
             Some(
                 Method::ToolsCall
                 | Method::PromptsGet
@@ -273,8 +277,11 @@ impl Front {
             Ok(in_flight) => in_flight,
             Err(refused) => return refused_entry(refused),
         };
-        let client =
-            Client { session: session.id.clone(), capabilities: caller.capabilities.clone() };
+        let client = Client {
+            session: session.id.clone(),
+            is_exclusive: false,
+            capabilities: caller.capabilities.clone(),
+        };
         let wish = Wish { client: Some(&client), ..Wish::default() };
         let mut sink =
             ForCaller { front: self, session, wait: &wait, token: None, inner: sink };
@@ -317,6 +324,9 @@ impl Front {
         match outcome {
             Ok(Outcome::Complete(result)) => Answer::Result(result),
             Ok(Outcome::Error { error, .. }) => Answer::Error(error),
+            Ok(Outcome::InputRequired { server, .. }) => {
+                Answer::Error(Problem::wants_input(&server).to_rpc())
+            }
             Err(CallError::Cancelled) => Answer::None,
             Err(error) => Answer::Error(Problem::from_call(&error).to_rpc()),
         }

@@ -17,7 +17,9 @@ use crate::catalogue;
 use crate::config::SessionSharing;
 use crate::error::CallError;
 use crate::limits::UPSTREAM_LIST_PAGES_MAX;
-use crate::protocol::call::{Call, CallSink, Client, Notice, Outcome, Outgoing, Question};
+use crate::protocol::call::{
+    About, Call, CallSink, Client, Notice, Outcome, Outgoing, Question,
+};
 use crate::protocol::capabilities::can_be_asked;
 use crate::protocol::method::{Method, notification};
 use crate::protocol::raw::{Raw, RawObject};
@@ -60,6 +62,8 @@ pub struct Wish<'a> {
     pub timeout: Option<Duration>,
     /// The client, where it has a session that an upstream could have one for.
     pub client: Option<&'a Client>,
+    /// What a request that is whole in itself says of its caller.
+    pub about: About<'a>,
 }
 
 impl Pipeline {
@@ -116,6 +120,8 @@ impl Pipeline {
             params,
             meta: call.meta,
             wants_progress: call.progress_token.is_some(),
+            about: wish.about,
+            mirrored: route.mirrored,
         };
         let mut answer = send(upstream, wish, &outgoing, wait, sink);
         if let (true, Ok(Outcome::Complete(result))) = (has_task, &answer) {
@@ -149,6 +155,8 @@ impl Pipeline {
             params,
             meta: None,
             wants_progress: false,
+            about: wish.about,
+            mirrored: Vec::new(),
         };
         Some(self.upstream(server).and_then(|it| send(it, wish, &outgoing, wait, sink)))
     }
@@ -285,6 +293,7 @@ impl Pipeline {
         let outcome = match answer {
             Ok(Outcome::Complete(_)) => "complete".to_owned(),
             Ok(Outcome::Error { error, .. }) => format!("error {}", error.code),
+            Ok(Outcome::InputRequired { .. }) => "input required".to_owned(),
             Err(error) => error.to_string(),
         };
         let key = scope.principal.name.as_deref().unwrap_or("-");

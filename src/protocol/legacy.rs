@@ -44,7 +44,7 @@ pub fn read_initialize(params: Option<&str>) -> Result<Initialize, RpcError> {
     // Who the client is changes nothing here, so it is only looked at.
     part("clientInfo")?;
     let revision = Revision::negotiate(&requested);
-    Ok(Initialize { caller: Caller { revision, capabilities } })
+    Ok(Initialize { caller: Caller { revision, capabilities, log_level: None } })
 }
 
 /// What a server says in its answer to `initialize`.
@@ -99,7 +99,7 @@ pub fn read_initialize_result(result: &str) -> Result<Initialized, String> {
         .ok()
         .flatten()
         .ok_or("\"protocolVersion\" is not a string")?;
-    let revision = Revision::parse(&version)
+    let revision = Revision::parse_legacy(&version)
         .ok_or_else(|| format!("the revision {version:?} is not one that trunkline speaks"))?;
     let raw = |key: &str| fields.get(key).map(|text| Raw::from_valid(text.to_owned()));
     Ok(Initialized {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::error::Stage;
 use crate::limits::{RELIST_INTERVAL, UPSTREAM_LIST_PAGES_MAX};
-use crate::protocol::call::{Kind, Outcome, Outgoing};
+use crate::protocol::call::{About, Kind, Outcome, Outgoing};
 use crate::protocol::jsonrpc::{RpcError, code};
 use crate::protocol::raw::{Raw, RawObject, elements, string};
 use crate::wait::Interrupted;
@@ -225,6 +225,8 @@ impl Supervisor {
             params,
             meta: None,
             wants_progress: false,
+            about: About::default(),
+            mirrored: Vec::new(),
         };
         let wait = self.busy()?;
         let began = std::time::Instant::now();
@@ -234,8 +236,15 @@ impl Supervisor {
                 Ok(Ok(page))
             }
             Outcome::Error { error, .. } => Ok(Err(error)),
+            Outcome::InputRequired { .. } => Err(wants_input()),
         }
     }
+}
+
+/// Only some methods' results may want input (2026-07-28, basic/patterns/mrtr, Supported
+/// Requests).
+fn wants_input() -> Trouble {
+    Trouble::nonsense("it wants input for what takes none")
 }
 
 fn refused(kind: Kind, error: &RpcError) -> Trouble {

@@ -17,7 +17,9 @@ use ureq::unversioned::transport::RustlsConnector;
 use crate::config::{SessionSharing, UpstreamConfig};
 use crate::error::CallError;
 use crate::limits::Limits;
-use crate::protocol::call::{CallSink, Client, Kind, Notice, Outcome, Outgoing, Question};
+use crate::protocol::call::{
+    About, CallSink, Client, Kind, Notice, Outcome, Outgoing, Question,
+};
 use crate::protocol::jsonrpc;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::method::Method;
@@ -219,7 +221,7 @@ impl Upstream {
         let outcome = self.about(Method::ResourcesSubscribe, uri, wait)?;
         match outcome {
             Outcome::Complete(_) => turn.add(),
-            Outcome::Error { .. } => (),
+            Outcome::Error { .. } | Outcome::InputRequired { .. } => (),
         }
         Ok(outcome)
     }
@@ -253,6 +255,8 @@ impl Upstream {
             params,
             meta: None,
             wants_progress: false,
+            about: About::default(),
+            mirrored: Vec::new(),
         };
         self.request(None, &outgoing, wait, &mut Own(&self.core))
     }

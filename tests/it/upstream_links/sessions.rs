@@ -226,7 +226,7 @@ fn many_clients_come_and_go_and_nothing_is_left() {
 fn one_session_with_other_capabilities_is_another_one() {
     let [world, ..] = worlds();
     let rig = world.start();
-    let more = Client { capabilities: client("bert").capabilities, session: Arc::from("anna") };
+    let more = Client { session: Arc::from("anna"), ..client("bert") };
     text(rig.call_through(&client("anna"), "plain"));
     let result = text(rig.call_through(&more, "plain"));
     assert_eq!(opened_with(&result), more.capabilities.get());
