@@ -44,6 +44,7 @@ mod stopping;
 mod streamable_http;
 mod subscriptions;
 mod support;
+mod support_modern;
 mod support_selftest;
 mod support_sessions;
 mod tasks;
