@@ -13,6 +13,7 @@ mod cli;
 mod config_files;
 mod conversations;
 mod demo_http;
+mod eras;
 #[cfg(not(feature = "tiny_http"))]
 mod event_stream;
 mod exit_codes;
