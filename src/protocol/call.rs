@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::capabilities::have;
+use super::capabilities::{have, needed_for};
 use super::jsonrpc::{self, RequestId, RpcError, code};
 use super::log_level::LogLevel;
 use super::method::{Method, notification};
@@ -179,12 +179,7 @@ impl Question {
     /// a client must not be asked what it did not declare (2025-11-25, basic/lifecycle,
     /// Operation).
     pub fn if_served(self, capabilities: &str) -> Option<Question> {
-        let needed = match self.method.as_str() {
-            "sampling/createMessage" => "sampling",
-            "elicitation/create" => "elicitation",
-            "roots/list" => "roots",
-            _ => return Some(self),
-        };
+        let Some(needed) = needed_for(&self.method) else { return Some(self) };
         if have(capabilities, needed) {
             return Some(self);
         }

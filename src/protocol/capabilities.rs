@@ -49,6 +49,43 @@ pub fn have(capabilities: &str, name: &str) -> bool {
     super::raw::RawObject::parse(capabilities).is_ok_and(|fields| fields.get(name).is_some())
 }
 
+/// The client capability without which a request of that method must not be sent.
+pub fn needed_for(method: &str) -> Option<&'static str> {
+    match method {
+        "sampling/createMessage" => Some("sampling"),
+        "elicitation/create" => Some("elicitation"),
+        "roots/list" => Some("roots"),
+        _ => None,
+    }
+}
+
+/// A client's capabilities as a server of sessions knows them: without extensions, which are
+/// negotiated within one era only.
+pub fn of_client_for_legacy(capabilities: &str) -> String {
+    without(capabilities, &["extensions"])
+}
+
+/// A client's capabilities as a server without sessions knows them: without the tasks of
+/// 2025-11-25, which are another thing there.
+pub fn of_client_for_modern(capabilities: &str) -> String {
+    without(capabilities, &["tasks", "extensions"])
+}
+
+/// A server's capabilities as a client of another era may have them.
+pub fn of_server_across(capabilities: &str) -> String {
+    without(capabilities, &["tasks", "extensions"])
+}
+
+fn without(capabilities: &str, names: &[&str]) -> String {
+    let Ok(mut fields) = super::raw::RawObject::parse(capabilities) else {
+        return "{}".to_owned();
+    };
+    for name in names {
+        fields.remove(name);
+    }
+    fields.to_text()
+}
+
 /// Whether a client can be asked anything: sampling, elicitation or roots.
 pub fn can_be_asked(capabilities: &str) -> bool {
     ["sampling", "elicitation", "roots"].iter().any(|name| have(capabilities, name))
