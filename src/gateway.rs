@@ -229,9 +229,9 @@ impl Unasked for ToSessions {
                 }
                 None => self.0.updated(server.clone(), params),
             },
-            Notice::Withdrawn(id) => {
+            Notice::Withdrawn { server, id } => {
                 if let Some(client) = client {
-                    self.0.withdraw_unasked(client, id);
+                    self.0.withdraw_unasked(client, server, id);
                 }
                 Ok(())
             }

@@ -374,10 +374,12 @@ impl Apart {
     fn hear(&self, notice: Notice) {
         let withdrawn = {
             let mut inner = self.lock();
-            if let Notice::Withdrawn(id) = &notice {
+            if let Notice::Withdrawn { server, id } = &notice {
                 let (gone, open): (Vec<_>, Vec<_>) = std::mem::take(&mut inner.open)
                     .into_iter()
-                    .partition(|asked| asked.question.id == *id);
+                    .partition(|asked| {
+                        asked.question.server == *server && asked.question.id == *id
+                    });
                 inner.open = open;
                 gone
             } else {
