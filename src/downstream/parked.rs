@@ -375,9 +375,8 @@ impl Apart {
         let withdrawn = {
             let mut inner = self.lock();
             if let Notice::Withdrawn { server, id } = &notice {
-                let (gone, open): (Vec<_>, Vec<_>) = std::mem::take(&mut inner.open)
-                    .into_iter()
-                    .partition(|asked| {
+                let (gone, open): (Vec<_>, Vec<_>) =
+                    std::mem::take(&mut inner.open).into_iter().partition(|asked| {
                         asked.question.server == *server && asked.question.id == *id
                     });
                 inner.open = open;

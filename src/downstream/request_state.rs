@@ -13,11 +13,11 @@ use crate::protocol::raw::RawObject;
 use crate::protocol::sealed::Sealer;
 
 /// Members of a request's parameters that a retry adds.
-pub const ADDED: [&str; 2] = ["inputResponses", "requestState"];
+pub(super) const ADDED: [&str; 2] = ["inputResponses", "requestState"];
 
 /// What a retry goes on with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Sequel {
+pub(super) enum Sequel {
     /// A call that waits for its answers in this process.
     #[serde(rename = "p")]
     Parked {
@@ -51,18 +51,18 @@ struct Sealed {
 
 /// Makes and reads states for one request of one principal.
 #[derive(Debug)]
-pub struct States<'a> {
+pub(super) struct States<'a> {
     /// What seals them.
-    pub sealer: &'a Sealer,
+    pub(super) sealer: &'a Sealer,
     /// The name of the key that asks.
-    pub principal: Option<&'a str>,
+    pub(super) principal: Option<&'a str>,
     /// See [`digest`].
-    pub digest: String,
+    pub(super) digest: String,
 }
 
 impl States<'_> {
     /// The state for a sequel that may follow within `life`.
-    pub fn seal(&self, sequel: Sequel, life: Duration) -> String {
+    pub(super) fn seal(&self, sequel: Sequel, life: Duration) -> String {
         let sealed = Sealed {
             n: self.principal.map(str::to_owned),
             d: self.digest.clone(),
@@ -75,7 +75,7 @@ impl States<'_> {
 
     /// The sequel that a state stands for. None if it was made by somebody else, for another
     /// principal or another request, or has expired: which of these is nobody's business.
-    pub fn open(&self, state: &str) -> Option<Sequel> {
+    pub(super) fn open(&self, state: &str) -> Option<Sequel> {
         let sealed: Sealed = serde_json::from_str(&self.sealer.open(state)?).ok()?;
         let same = sealed.n.as_deref() == self.principal && sealed.d == self.digest;
         (same && now_seconds() < sealed.x).then_some(sealed.q)
@@ -84,7 +84,7 @@ impl States<'_> {
 
 /// What tells one request from another: its method and its parameters, in whatever order the
 /// client writes them, without what a retry adds.
-pub fn digest(method: &str, params: &RawObject<'_>) -> String {
+pub(super) fn digest(method: &str, params: &RawObject<'_>) -> String {
     let mut context = Context::new(&SHA256);
     context.update(method.as_bytes());
     let mut fields: Vec<_> = params.iter().filter(|(key, _)| !ADDED.contains(key)).collect();

@@ -15,11 +15,11 @@ use crate::session::{Refused, Session};
 use crate::wait::Wait;
 
 /// One subscription of a session, under the URI that its client wrote.
-struct OfSession<'a> {
-    session: &'a Session,
-    server: &'a ServerName,
-    own: &'a str,
-    asked: &'a str,
+pub(super) struct OfSession<'a> {
+    pub(super) session: &'a Session,
+    pub(super) server: &'a ServerName,
+    pub(super) own: &'a str,
+    pub(super) asked: &'a str,
 }
 
 impl Subscribing for OfSession<'_> {

@@ -283,11 +283,13 @@ pub struct About<'a> {
     pub capabilities: &'a str,
     /// The level from which log messages of the call are wanted.
     pub log_level: Option<LogLevel>,
+    /// Whether the caller's session has told servers of sessions the level before.
+    pub is_level_told: bool,
 }
 
 impl Default for About<'_> {
     fn default() -> Self {
-        About { capabilities: "{}", log_level: None }
+        About { capabilities: "{}", log_level: None, is_level_told: true }
     }
 }
 

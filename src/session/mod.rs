@@ -24,6 +24,7 @@ use crate::limits::{SESSION_CALLS_MAX, SESSION_REPLY_TIMEOUT};
 use crate::protocol::call::{AnswerTo, Caller, Question};
 use crate::protocol::jsonrpc::{RequestId, RpcError};
 use crate::protocol::log_level::LogLevel;
+use crate::protocol::modern::Filter;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::subscriber::Subscriber;
@@ -59,6 +60,18 @@ pub enum Door {
     HttpSse,
     /// Streamable HTTP: the session lives until it is ended or idle.
     StreamableHttp,
+    /// A stateless client's `subscriptions/listen`: what stands for the stream lives as long as
+    /// that, and no client knows its id.
+    Listen,
+}
+
+/// What a `subscriptions/listen` stream is for.
+#[derive(Debug, Clone)]
+pub struct Listening {
+    /// The id of the request that opened it.
+    pub id: RequestId,
+    /// What its client is told.
+    pub filter: Filter,
 }
 
 /// Whom a session belongs to and what it may see; fixed when it opens.
@@ -88,6 +101,8 @@ pub struct Session {
     /// Its streams over Streamable HTTP, for clients that resume them.
     pub kept: KeptStreams,
     caller: OnceLock<Arc<Caller>>,
+    /// What a stateless client listens to.
+    listening: OnceLock<Listening>,
     /// The stream of an HTTP+SSE session.
     stream: OnceLock<Arc<dyn EventSink>>,
     opened: Instant,
@@ -121,6 +136,12 @@ impl Session {
     /// What `initialize` said; none before it.
     pub fn caller(&self) -> Option<Arc<Caller>> {
         self.caller.get().cloned()
+    }
+
+    /// From here on, what its stream is for is known.
+    pub fn listen(&self, listening: Listening) {
+        // It is given once, by whoever opened the session.
+        drop(self.listening.set(listening));
     }
 
     /// The stream of an HTTP+SSE session, once it is attached.
@@ -255,6 +276,8 @@ pub struct Counts {
     pub http_sse: usize,
     /// Over Streamable HTTP.
     pub streamable_http: usize,
+    /// Streams of stateless clients.
+    pub listening: usize,
 }
 
 type View = Arc<RwLock<HashMap<SessionId, Arc<Session>>>>;
@@ -333,6 +356,7 @@ enum Command {
         server: ServerName,
         upstream_id: RequestId,
     },
+    EndListening,
     Alive {
         reply: Reply<()>,
     },
@@ -536,6 +560,12 @@ impl Sessions {
         view.values().filter_map(|session| session.log_level()).min()
     }
 
+    /// Ends every `subscriptions/listen` stream gracefully: after its response.
+    pub fn end_listening(&self) {
+        // A full inbox belongs to a thread that has died, or will end with the process.
+        self.tell(Command::EndListening).ok();
+    }
+
     /// Ends the session thread after what it was told before, whoever still holds a handle.
     pub fn stop(&self) {
         // A full inbox belongs to a thread that has died, or will end with the process.
@@ -550,8 +580,12 @@ impl Sessions {
     /// How many sessions are open.
     pub fn counts(&self) -> Counts {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
-        let http_sse = view.values().filter(|session| session.door == Door::HttpSse).count();
-        Counts { http_sse, streamable_http: view.len() - http_sse }
+        let count = |door| view.values().filter(|session| session.door == door).count();
+        Counts {
+            http_sse: count(Door::HttpSse),
+            streamable_http: count(Door::StreamableHttp),
+            listening: count(Door::Listen),
+        }
     }
 
     fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, CallError> {
