@@ -1,12 +1,11 @@
 //! Puts the parts together, and takes them apart in order.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::access::authenticate::KnownKey;
@@ -18,16 +17,14 @@ use crate::catalogue::{self, Health};
 use crate::config::{ApiKey, Config, Listen};
 use crate::downstream::Front;
 use crate::downstream::event_stream::Streams;
+use crate::downstream::parked::{Bounds, ParkedCalls};
 use crate::http::{self, Running, Server};
-use crate::limits::{
-    CATALOGUE_INBOX_CHANGES_MAX, CONTROL_TIMEOUT, ENDED_SESSION_GRACE,
-    ENDED_SESSIONS_QUEUE_MAX, Limits, SESSION_SWEEP_INTERVAL,
-};
+use crate::limits::{CATALOGUE_INBOX_CHANGES_MAX, ENDED_SESSIONS_QUEUE_MAX, Limits};
 use crate::pipeline::{Pipeline, Told};
 use crate::protocol::call::{Kind, Notice, Question};
 use crate::protocol::jsonrpc::notification;
 use crate::protocol::log_level::LogLevel;
-use crate::protocol::method::{Method, notification as names};
+use crate::protocol::method::notification as names;
 use crate::protocol::raw::Raw;
 use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
@@ -35,8 +32,8 @@ use crate::session::{
     self, Audience, Ended, EventLogBounds, EventLogs, Sessions, SessionsConfig,
 };
 use crate::thread::{self, StopReason};
+use crate::tidy;
 use crate::upstream::{Event, Unasked, Upstreams};
-use crate::wait::Wait;
 
 /// How long the first clients are kept waiting for upstreams that have not answered yet, so
 /// that the first lists are whole where that is possible. Their connections wait in the
@@ -102,8 +99,7 @@ impl Gateway {
         await_first_contact(&shared, &stopped);
         let address = server.local_addr_text();
         let pipeline = Arc::new(pipeline(&config, shared, upstreams.clone()));
-        let mine = pipeline.clone();
-        let tidying = thread::spawn("tidy", move || tidy(&ended, &mine))?;
+        let tidying = tidy::start(ended, pipeline.clone())?;
         let front = Arc::new(Front {
             origins: origins(&config),
             keys: config.api_keys.iter().map(known_key).collect(),
@@ -111,6 +107,8 @@ impl Gateway {
             transports: config.transports,
             pipeline,
             cursors: Sealer::new(&key, "cursor"),
+            states: Sealer::new(&key, "request-state"),
+            parked: parked_calls(&limits)?,
             sessions: sessions.clone(),
             streams: streams.clone(),
             event_logs: event_logs(&limits),
@@ -165,11 +163,15 @@ impl Gateway {
             }
         }
         self.upstreams.interrupt();
+        self.front.parked.stop();
         let patience = || {
             if hurry.load(Ordering::Relaxed) { Duration::ZERO } else { INTERRUPTED_TIMEOUT }
         };
         self.running.drain(Instant::now() + patience());
         // Answers that go out on streams are queued by now.
+        self.sessions.end_listening();
+        // It has been done when the next word is answered.
+        self.sessions.is_alive();
         self.streams.close_all(None, Instant::now() + patience());
         // By word, and not by letting handles go: a handler that will not end holds some.
         self.upstreams.stop();
@@ -234,9 +236,9 @@ impl Unasked for ToSessions {
                 }
                 None => self.0.updated(server.clone(), params),
             },
-            Notice::Withdrawn(id) => {
+            Notice::Withdrawn { server, id } => {
                 if let Some(client) = client {
-                    self.0.withdraw_unasked(client, id);
+                    self.0.withdraw_unasked(client, server, id);
                 }
                 Ok(())
             }
@@ -255,38 +257,6 @@ impl Unasked for ToSessions {
     fn ask(&self, _: &ServerName, client: &Arc<str>, question: Question) {
         self.0.ask_unasked(client, question);
     }
-}
-
-/// Removes what ended sessions have left at upstreams, until the session thread has ended. A
-/// little later each: what their end has made to be said goes out first.
-fn tidy(left: &Receiver<Ended>, pipeline: &Pipeline) {
-    let mut waiting: VecDeque<(Instant, Ended)> = VecDeque::new();
-    loop {
-        let now = Instant::now();
-        let due = waiting.front().map(|(at, _)| at.saturating_duration_since(now));
-        match left.recv_timeout(due.unwrap_or(SESSION_SWEEP_INTERVAL)) {
-            Ok(ended) => waiting.push_back((Instant::now() + ENDED_SESSION_GRACE, ended)),
-            Err(RecvTimeoutError::Timeout) => (),
-            Err(RecvTimeoutError::Disconnected) => return,
-        }
-        while let Some((at, _)) = waiting.front()
-            && (*at <= Instant::now() || waiting.len() > ENDED_SESSIONS_QUEUE_MAX)
-            && let Some((_, ended)) = waiting.pop_front()
-        {
-            remove_traces(&ended, pipeline);
-        }
-    }
-}
-
-fn remove_traces(ended: &Ended, pipeline: &Pipeline) {
-    for (server, uri) in &ended.subscriptions {
-        let Ok(wait) = Wait::plain(CONTROL_TIMEOUT) else { continue };
-        let method = Method::ResourcesUnsubscribe;
-        if let Err(error) = pipeline.subscription(server, uri, method, &wait) {
-            log::debug!(target: "sessions", "a subscription could not be taken back: {error}");
-        }
-    }
-    pipeline.close_client(&ended.session);
 }
 
 fn listen(listen: &Listen) -> http::Listen {
@@ -323,6 +293,19 @@ fn start_sessions(
         left,
     };
     session::start(sessions, stop.clone())
+}
+
+fn parked_calls(limits: &Limits) -> io::Result<ParkedCalls> {
+    let bounds = Bounds {
+        calls: limits.parked_calls,
+        calls_per_key: limits.parked_calls_per_key,
+        life: limits.parked,
+    };
+    let mut boot = [0; 8];
+    SystemRandom::new()
+        .fill(&mut boot)
+        .map_err(|_| io::Error::other("the system gives no randomness"))?;
+    Ok(ParkedCalls::new(bounds, u64::from_ne_bytes(boot)))
 }
 
 fn event_logs(limits: &Limits) -> EventLogs {

@@ -28,7 +28,8 @@ pub struct Limits {
     pub idle: Duration,
     /// How long one write may stall before the connection is closed.
     pub write: Duration,
-    /// Sessions open at once. More get 503.
+    /// Sessions open at once, with those that have ended and are still to be tidied up after.
+    /// More get 503.
     pub sessions: usize,
     /// Sessions open at once under one key. More get 503.
     pub sessions_per_key: usize,
@@ -36,6 +37,10 @@ pub struct Limits {
     pub session_idle: Duration,
     /// How long an upstream's request to a client may stay open.
     pub parked: Duration,
+    /// Calls of stateless clients that wait for a retry. More are cancelled and say so.
+    pub parked_calls: usize,
+    /// Those of one key.
+    pub parked_calls_per_key: usize,
     /// Items of one page of a list.
     pub page_items: usize,
     /// Long-lived SSE responses open at once. More get 503.
@@ -79,6 +84,8 @@ impl Default for Limits {
             sessions_per_key: 1000,
             session_idle: Duration::from_secs(1800),
             parked: Duration::from_secs(300),
+            parked_calls: 256,
+            parked_calls_per_key: 32,
             page_items: 1000,
             streams: 4096,
             stream_queue_bytes: 262_144,
@@ -122,8 +129,18 @@ pub const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 pub const SUBSCRIPTIONS_PER_SESSION_MAX: usize = 1024;
 /// From the end of a session to the end of what upstreams keep for it.
 pub const ENDED_SESSION_GRACE: Duration = Duration::from_millis(200);
-/// Sessions that have ended and whose traces at upstreams wait to be removed.
+/// Sessions that have ended and whose traces at upstreams wait to be removed; more wait in the
+/// session table.
 pub const ENDED_SESSIONS_QUEUE_MAX: usize = 1024;
+/// How long after a server's first request during a stateless client's call further ones are
+/// waited for, so that they are put to the client together.
+pub const QUESTIONS_GATHERED_WITHIN: Duration = Duration::from_millis(30);
+/// Times that one call may want input of a client with a session before it is given up.
+pub const INPUT_ROUNDS_MAX: usize = 32;
+/// Things that it may want at once.
+pub const INPUT_REQUESTS_MAX: usize = 32;
+/// Before a server that wants nothing but a retry gets it.
+pub const INPUT_RETRY_DELAY: Duration = Duration::from_millis(100);
 /// Calls in flight in one session. More get an error.
 pub const SESSION_CALLS_MAX: usize = 256;
 /// Streams of one session that are remembered for resuming; the least likely to be missed go.

@@ -14,6 +14,7 @@ use crate::limits::NEAR_NAMES_MAX;
 use crate::protocol::call::Kind;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::mirror::Mirror;
+use crate::protocol::modern::Freshness;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 
@@ -67,6 +68,13 @@ pub struct Server {
     pub initialized: Option<Arc<Initialized>>,
     /// Items of it that are not offered: over the bound, without a name, or named twice.
     pub left_out: usize,
+}
+
+impl Server {
+    /// How long its list of that kind is fresh, and who may share it.
+    pub fn freshness(&self, _: Kind) -> Freshness {
+        Freshness::UNKNOWN
+    }
 }
 
 impl Default for Server {

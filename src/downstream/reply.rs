@@ -308,6 +308,21 @@ impl Problem {
     }
 }
 
+/// The status of an error response to a stateless request (2026-07-28, basic/index, Error Codes,
+/// and basic/transports/streamable-http). Where it names none, the error alone tells.
+pub fn modern_status(rpc_code: i64) -> u16 {
+    match rpc_code {
+        code::METHOD_NOT_FOUND => 404,
+        code::PARSE_ERROR
+        | code::INVALID_REQUEST
+        | code::INVALID_PARAMS
+        | code::HEADER_MISMATCH
+        | code::MISSING_CLIENT_CAPABILITY
+        | code::UNSUPPORTED_PROTOCOL_VERSION => 400,
+        _ => OK,
+    }
+}
+
 /// Answers 200 with JSON in pieces.
 ///
 /// # Errors

@@ -3,24 +3,26 @@
 
 use std::sync::Arc;
 
-use super::Front;
+use super::for_caller::ForCaller;
 use super::reply::Problem;
 use super::rest::Deaf;
+use super::{Front, input};
 use crate::access::policy::Scope;
 use crate::error::CallError;
-use crate::limits::{BATCH_MESSAGES_MAX, CALL_TIMEOUT_MAX, JSON_DEPTH_MAX};
+use crate::limits::{BATCH_MESSAGES_MAX, CALL_TIMEOUT_MAX, INPUT_ROUNDS_MAX, JSON_DEPTH_MAX};
 use crate::pipeline::{Health, Item, ItemList, Wish};
-use crate::protocol::call::{Call, CallSink, Caller, Client, Kind, Notice, Outcome, Question};
-use crate::protocol::capabilities::can_be_asked;
+use crate::protocol::call::{About, Call, CallSink, Caller, Client, Kind, Outcome};
+use crate::protocol::capabilities::{can_be_asked, of_client_for_modern};
 use crate::protocol::cursor;
-use crate::protocol::jsonrpc::{self, Malformed, Message, RequestId, RpcError, code};
+use crate::protocol::jsonrpc::{Malformed, Message, RequestId, RpcError, code};
 use crate::protocol::legacy;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::method::{Method, notification};
+use crate::protocol::modern;
 use crate::protocol::raw::{self, Raw, RawObject, push_string};
 use crate::protocol::revision::Revision;
 use crate::protocol::server_name::ServerName;
-use crate::session::{self, Refused, Session};
+use crate::session::{Refused, Session};
 use crate::wait::Wait;
 
 /// The key under which lists name servers that are not well.
@@ -96,7 +98,7 @@ pub(super) trait MessageSink {
 impl Front {
     /// The result of `initialize`: what is behind the endpoint, for this key.
     pub(super) fn initialize_result(&self, scope: &Scope, revision: Revision) -> Raw {
-        let capabilities = self.pipeline.capabilities(scope);
+        let capabilities = self.pipeline.capabilities(scope, revision);
         let instructions = self.pipeline.instructions(scope);
         let text = legacy::initialize_result(revision, &capabilities, instructions.as_deref());
         Raw::from_valid(text)
@@ -191,32 +193,39 @@ impl Front {
     }
 
     fn answer_list(&self, scope: &Scope, kind: Kind, params: Option<&str>) -> Answer {
-        let list = match self.pipeline.list(scope, kind, None) {
-            Ok(list) => list,
-            Err(error) => return Answer::Error(Problem::from_call(&error).to_rpc()),
-        };
-        let cursor = match cursor_of(params) {
-            Ok(cursor) => cursor,
-            Err(error) => return Answer::Error(error),
-        };
+        match self.list_page(scope, kind, params, |_| true) {
+            Ok(page) => Answer::Result(Raw::from_valid(page)),
+            Err(error) => Answer::Error(error),
+        }
+    }
+
+    /// One page of what the scope sees and `shows` admits: a result's text.
+    pub(super) fn list_page(
+        &self,
+        scope: &Scope,
+        kind: Kind,
+        params: Option<&str>,
+        shows: impl Fn(&Item) -> bool,
+    ) -> Result<String, RpcError> {
+        let list = self.pipeline.list(scope, kind, None);
+        let mut list = list.map_err(|error| Problem::from_call(&error).to_rpc())?;
+        list.items.retain(|item| shows(item));
         let view = view_of(scope, kind);
-        let from = match cursor {
+        let from = match cursor_of(params)? {
             None => 0,
-            Some(cursor) => match cursor::open(&self.cursors, &view, &cursor) {
-                Some(after) => {
-                    list.items.partition_point(|item| list.name(item) <= after.as_str())
-                }
-                None => {
+            Some(cursor) => {
+                let after = cursor::open(&self.cursors, &view, &cursor).ok_or_else(|| {
                     let what = "The cursor is none of this list.";
-                    return Answer::error(code::INVALID_PARAMS, what);
-                }
-            },
+                    RpcError::new(code::INVALID_PARAMS, what)
+                })?;
+                list.items.partition_point(|item| list.name(item) <= after.as_str())
+            }
         };
         let rest = list.items.get(from..).unwrap_or_default();
         let page = rest.get(..self.limits.page_items).unwrap_or(rest);
         let next = if page.len() < rest.len() { page.last() } else { None };
         let next = next.map(|last| cursor::seal(&self.cursors, &view, list.name(last)));
-        Answer::Result(Raw::from_valid(list_result(&list, page, next.as_deref())))
+        Ok(list_result(&list, page, next.as_deref()))
     }
 
     /// Sets the level of a session: on the shared sessions with upstreams the lowest that any
@@ -282,9 +291,16 @@ impl Front {
             is_exclusive: false,
             capabilities: caller.capabilities.clone(),
         };
-        let wish = Wish { client: Some(&client), ..Wish::default() };
-        let mut sink =
-            ForCaller { front: self, session, wait: &wait, token: None, inner: sink };
+        let capabilities = of_client_for_modern(caller.capabilities.get());
+        let about = About {
+            capabilities: &capabilities,
+            // Servers with sessions send what they like until they are told; others send
+            // nothing unless each request asks for it.
+            log_level: Some(session.log_level().unwrap_or(LogLevel::Info)),
+            is_level_told: true,
+        };
+        let wish = Wish { client: Some(&client), about, ..Wish::default() };
+        let mut sink = ForCaller::new(&self.sessions, session, &wait, sink);
         let method = Method::parse(request.method);
         let outcome = match method {
             Some(Method::LoggingSetLevel) => {
@@ -313,14 +329,20 @@ impl Front {
                     Ok(call) => call,
                     Err(error) => return Answer::Error(error),
                 };
-                sink.token.clone_from(&call.progress_token);
+                sink.wants_progress(call.progress_token.as_deref());
                 if matches!(method, Method::ResourcesSubscribe | Method::ResourcesUnsubscribe) {
                     self.subscription(session, scope, &call, &wait)
                 } else {
-                    self.pipeline.call(scope, wish, call, &wait, &mut sink)
+                    match self.call_with_input(scope, wish, call, request, &wait, &mut sink) {
+                        Ok(outcome) => outcome,
+                        Err(answer) => return answer,
+                    }
                 }
             }
         };
+        if outcome.is_ok() {
+            sink.answered();
+        }
         match outcome {
             Ok(Outcome::Complete(result)) => Answer::Result(result),
             Ok(Outcome::Error { error, .. }) => Answer::Error(error),
@@ -330,6 +352,46 @@ impl Front {
             Err(CallError::Cancelled) => Answer::None,
             Err(error) => Answer::Error(Problem::from_call(&error).to_rpc()),
         }
+    }
+
+    /// Makes a call, again and again while its server wants input first.
+    fn call_with_input(
+        &self,
+        scope: &Scope,
+        wish: Wish<'_>,
+        call: Call<'_>,
+        request: &SessionRequest<'_>,
+        wait: &Arc<Wait>,
+        sink: &mut ForCaller<'_>,
+    ) -> Result<Result<Outcome, CallError>, Answer> {
+        let (caller, method) = (call.caller.clone(), call.method);
+        let mut outcome = self.pipeline.call(scope, wish, call, wait, sink);
+        for _ in 0..INPUT_ROUNDS_MAX {
+            let Ok(Outcome::InputRequired { server, requests, state }) = outcome else { break };
+            let tick = self.limits.heartbeat;
+            let responses = input::gather(sink, &server, requests.as_ref(), wait, tick)?;
+            let mut call = legacy::read_call(caller.clone(), method, request.params)
+                .map_err(Answer::Error)?;
+            if let Some(responses) = responses {
+                call.params.set("inputResponses", responses);
+            }
+            if let Some(state) = state {
+                call.params.set("requestState", raw::string(&state));
+            }
+            outcome = self.pipeline.call(scope, wish, call, wait, sink);
+        }
+        // What a server without sessions says besides, its clients alone know.
+        if let Ok(Outcome::Complete(result)) = &mut outcome
+            && method == Method::ResourcesRead
+        {
+            *result = modern::without_freshness(result.clone());
+        }
+        if let Ok(Outcome::Error { error, .. }) = &mut outcome
+            && method == Method::ResourcesRead
+        {
+            legacy::as_not_found(error);
+        }
+        Ok(outcome)
     }
 
     fn pass(
@@ -345,33 +407,6 @@ impl Front {
             Err(error) => return Some(Err(CallError::Invalid(error.to_string()))),
         };
         self.pipeline.pass(scope, wish, request.method, params, wait, sink)
-    }
-
-    fn subscription(
-        &self,
-        session: &Session,
-        scope: &Scope,
-        call: &Call<'_>,
-        wait: &Arc<Wait>,
-    ) -> Result<Outcome, CallError> {
-        let (server, own) = self.pipeline.owner_of_uri(scope, call)?;
-        let asked = call.params.string("uri").ok().flatten().unwrap_or_default();
-        let subscribes = call.method == Method::ResourcesSubscribe;
-        let there = session.is_subscribed(&server, &own);
-        if subscribes == there {
-            // Once is enough, and what was not there need not be taken back.
-            return Ok(Outcome::Complete(Raw::from_valid("{}".to_owned())));
-        }
-        if subscribes && !session.subscribe(&server, &own, &asked) {
-            let what = "too many subscriptions in this session".to_owned();
-            return Err(CallError::Overloaded { what });
-        }
-        let outcome = self.pipeline.subscription(&server, &own, call.method, wait);
-        let is_done = matches!(outcome, Ok(Outcome::Complete(_)));
-        if subscribes != is_done {
-            session.unsubscribe(&server, &own);
-        }
-        outcome
     }
 
     /// The tasks of every server in scope that has tasks, in one list.
@@ -420,61 +455,6 @@ fn view_of(scope: &Scope, kind: Kind) -> String {
         .map(|list| list.iter().map(ServerName::as_str).collect::<Vec<_>>().join(","));
     let narrowed = narrowed.as_deref().unwrap_or("*");
     format!("{}|{name}|{only}|{narrowed}", kind.list_key())
-}
-
-/// Turns what an upstream says during a call into messages for its caller.
-struct ForCaller<'a> {
-    front: &'a Front,
-    session: &'a Session,
-    wait: &'a Arc<Wait>,
-    /// The token under which the client wants progress.
-    token: Option<String>,
-    inner: &'a mut dyn MessageSink,
-}
-
-impl CallSink for ForCaller<'_> {
-    fn notice(&mut self, notice: Notice) {
-        let message = match notice {
-            Notice::Progress(params) => self.token.as_ref().and_then(|token| {
-                let params = legacy::with_progress_token(params.get(), token).ok()?;
-                Some(jsonrpc::notification(notification::PROGRESS, Some(&params)))
-            }),
-            Notice::Log(params) => {
-                let wanted = self.session.wants_log(LogLevel::of_message(params.get()));
-                let message = jsonrpc::notification(notification::MESSAGE, Some(params.get()));
-                wanted.then_some(message)
-            }
-            Notice::ResourceUpdated(params) => {
-                Some(jsonrpc::notification(notification::RESOURCES_UPDATED, Some(params.get())))
-            }
-            Notice::Withdrawn(id) => {
-                let id = self.front.sessions.withdraw(&self.session.id, &id);
-                id.map(|id| session::withdrawal(&id))
-            }
-            Notice::Other { method, params } => {
-                Some(jsonrpc::notification(&method, params.as_ref().map(Raw::get)))
-            }
-        };
-        if let Some(message) = message {
-            self.inner.message(&message);
-        }
-    }
-
-    fn ask(&mut self, question: Question) {
-        let capabilities = self.session.caller();
-        let capabilities = capabilities.as_ref().map_or("{}", |it| it.capabilities.get());
-        let Some(question) = question.if_served(capabilities) else { return };
-        let (method, params) = (question.method.clone(), question.params.clone());
-        let id = self.front.sessions.ask_client(&self.session.id, question, self.wait);
-        if let Some(id) = id {
-            let params = params.as_ref().map(Raw::get);
-            self.inner.message(&jsonrpc::request(&id, &method, params));
-        }
-    }
-
-    fn silence(&mut self) {
-        self.inner.silence();
-    }
 }
 
 /// A request inside a session.

@@ -25,6 +25,9 @@ impl Front {
             problem.send_rpc(responder, None).ok();
             return;
         }
+        if Front::is_modern(head, &request.body) {
+            return self.post_modern(request, &scope, responder);
+        }
         let session_id = head.headers.get(headers::SESSION_ID);
         if session_id.is_none() {
             return self.post_without_session(request, &scope, responder);

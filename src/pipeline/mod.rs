@@ -5,6 +5,7 @@
 
 mod lists;
 mod route;
+mod subscriptions;
 mod tasks;
 
 use std::collections::HashMap;
@@ -30,6 +31,8 @@ use crate::wait::Wait;
 /// What lists and `/status` tell of a server, for the doors.
 pub use crate::catalogue::{Health, Item};
 pub use crate::upstream::State;
+/// What a door tells of one subscription.
+pub use crate::upstream::Subscribing;
 pub use lists::{ItemList, ServerStatus};
 
 /// What a call goes through.
@@ -159,41 +162,6 @@ impl Pipeline {
             mirrored: Vec::new(),
         };
         Some(self.upstream(server).and_then(|it| send(it, wish, &outgoing, wait, sink)))
-    }
-
-    /// Whose a resource is, and that server's own URI for it.
-    ///
-    /// # Errors
-    /// The URI is missing, or nothing that the scope sees.
-    pub fn owner_of_uri(
-        &self,
-        scope: &Scope,
-        call: &Call<'_>,
-    ) -> Result<(ServerName, String), CallError> {
-        let route = self.route(scope, None, call)?;
-        let own = serde_json::from_str(&route.value).unwrap_or_default();
-        Ok((route.server, own))
-    }
-
-    /// Subscribes the gateway to a resource, or takes one subscription back.
-    ///
-    /// # Errors
-    /// Whatever kept the upstream from answering.
-    pub fn subscription(
-        &self,
-        server: &ServerName,
-        uri: &str,
-        method: Method,
-        wait: &Arc<Wait>,
-    ) -> Result<Outcome, CallError> {
-        let upstream = self.upstream(server)?;
-        let config = upstream.config();
-        wait.set_timeout(config.timeout, config.timeout_max);
-        if method == Method::ResourcesSubscribe {
-            upstream.subscribe(uri, wait)
-        } else {
-            upstream.unsubscribe(uri, wait)
-        }
     }
 
     /// The tasks of the one server of a scope.

@@ -116,7 +116,7 @@ impl Pipeline {
         })
     }
 
-    fn named(
+    pub(super) fn named(
         &self,
         scope: &Scope,
         server: Option<&ServerName>,

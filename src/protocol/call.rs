@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::capabilities::have;
+use super::capabilities::{have, needed_for};
 use super::jsonrpc::{self, RequestId, RpcError, code};
 use super::log_level::LogLevel;
 use super::method::{Method, notification};
@@ -149,8 +149,13 @@ pub enum Notice {
     Log(Raw),
     /// The parameters of `notifications/resources/updated`.
     ResourceUpdated(Raw),
-    /// The upstream no longer wants an answer to its request of that id.
-    Withdrawn(RequestId),
+    /// The upstream no longer wants an answer to a request of its own.
+    Withdrawn {
+        /// Which one. Ids of different servers have nothing to do with each other.
+        server: ServerName,
+        /// The request's id.
+        id: RequestId,
+    },
     /// Any other notification, but for those of changed lists.
     Other {
         /// Its method.
@@ -164,8 +169,13 @@ pub enum Notice {
 /// here knows.
 #[derive(Debug)]
 pub struct Question {
-    /// The upstream's id for it.
+    /// The server that asks.
+    pub server: ServerName,
+    /// The server's id for it.
     pub id: RequestId,
+    /// Whether it came on the stream that answers a call: then it is that call's and ends with
+    /// it. What comes on a stream that all calls of a session share may be nobody's.
+    pub is_of_call: bool,
     /// Its method.
     pub method: String,
     /// Its parameters, an object's text.
@@ -179,12 +189,7 @@ impl Question {
     /// a client must not be asked what it did not declare (2025-11-25, basic/lifecycle,
     /// Operation).
     pub fn if_served(self, capabilities: &str) -> Option<Question> {
-        let needed = match self.method.as_str() {
-            "sampling/createMessage" => "sampling",
-            "elicitation/create" => "elicitation",
-            "roots/list" => "roots",
-            _ => return Some(self),
-        };
+        let Some(needed) = needed_for(&self.method) else { return Some(self) };
         if have(capabilities, needed) {
             return Some(self);
         }
@@ -278,11 +283,13 @@ pub struct About<'a> {
     pub capabilities: &'a str,
     /// The level from which log messages of the call are wanted.
     pub log_level: Option<LogLevel>,
+    /// Whether the caller's session has told servers of sessions the level before.
+    pub is_level_told: bool,
 }
 
 impl Default for About<'_> {
     fn default() -> Self {
-        About { capabilities: "{}", log_level: None }
+        About { capabilities: "{}", log_level: None, is_level_told: true }
     }
 }
 

@@ -155,6 +155,18 @@ fn object(params: Option<&str>) -> Result<RawObject<'_>, RpcError> {
     )
 }
 
+/// An error of `resources/read` as its clients know it: that there is no such resource has a
+/// code of its own (2025-11-25, server/resources, Error Handling), which later revisions have
+/// given up (2026-07-28, server/resources, Error Handling).
+pub fn as_not_found(error: &mut RpcError) {
+    let names_uri = |data: &Raw| {
+        RawObject::parse(data.get()).is_ok_and(|fields| fields.get("uri").is_some())
+    };
+    if error.code == code::INVALID_PARAMS && error.data.as_ref().is_some_and(names_uri) {
+        error.code = code::RESOURCE_NOT_FOUND;
+    }
+}
+
 /// Replaces the token in the parameters of `notifications/progress`.
 ///
 /// # Errors

@@ -48,12 +48,33 @@ pub fn declared_version(params: Option<&str>) -> Option<String> {
     meta.string(key::PROTOCOL_VERSION).ok().flatten()
 }
 
+/// A modern request's parameters, taken apart.
+#[derive(Debug)]
+pub struct Envelope<'a> {
+    /// What `_meta` says of the caller.
+    pub caller: Arc<Caller>,
+    /// The parameters without `_meta`.
+    pub params: RawObject<'a>,
+    /// `_meta` without what is the protocol's own.
+    pub meta: Option<RawObject<'a>>,
+    /// The token's JSON text, if the client wants progress.
+    pub progress_token: Option<String>,
+}
+
+impl<'a> Envelope<'a> {
+    /// The call that it is about.
+    pub fn into_call(self, method: Method) -> Call<'a> {
+        let Envelope { caller, params, meta, progress_token } = self;
+        Call { caller, method, params, meta, progress_token }
+    }
+}
+
 /// Reads a modern request: all about the caller is in its `_meta`.
 ///
 /// # Errors
 /// The parameters or their `_meta` lack what every request must carry, or the revision is not
 /// one that is served so.
-pub fn read_call(method: Method, params: Option<&str>) -> Result<Call<'_>, RpcError> {
+pub fn read_envelope(params: Option<&str>) -> Result<Envelope<'_>, RpcError> {
     let wrong = |what: &str| RpcError::new(code::INVALID_PARAMS, what);
     let lacks = || {
         wrong(&format!(
@@ -96,7 +117,7 @@ pub fn read_call(method: Method, params: Option<&str>) -> Result<Call<'_>, RpcEr
     let capabilities = Raw::from_valid(capabilities.into_owned());
     let caller = Arc::new(Caller { revision, capabilities, log_level });
     let meta = (!meta.is_empty()).then_some(meta);
-    Ok(Call { caller, method, params, meta, progress_token })
+    Ok(Envelope { caller, params, meta, progress_token })
 }
 
 fn read_level(text: &str) -> Option<LogLevel> {
@@ -143,6 +164,18 @@ pub fn missing_capability<'a>(capabilities: impl IntoIterator<Item = &'a str>) -
 /// Validation).
 pub fn header_mismatch(what: impl Into<String>) -> RpcError {
     RpcError::new(code::HEADER_MISMATCH, format!("Header mismatch: {}", what.into()))
+}
+
+/// An error as a modern client may be given it: without codes of earlier revisions, which must
+/// not be emitted any more (basic/index, Error Codes).
+pub fn error_for(mut error: RpcError) -> RpcError {
+    error.code = match error.code {
+        code::RESOURCE_NOT_FOUND => code::INVALID_PARAMS,
+        // Mirrored headers are the gateway's affair towards its upstreams, not the client's.
+        code::URL_ELICITATION_REQUIRED | code::HEADER_MISMATCH => code::INTERNAL_ERROR,
+        other => other,
+    };
+    error
 }
 
 /// Whether an error is one that only a modern server gives (basic/versioning, Backward
@@ -445,7 +478,7 @@ mod tests {
     fn a_call_is_whole_in_itself() {
         let params = format!(r#"{{"name":"t",{META}}}"#);
         assert_eq!(declared_version(Some(&params)).as_deref(), Some("2026-07-28"));
-        let call = read_call(Method::ToolsCall, Some(&params)).unwrap();
+        let call = read_envelope(Some(&params)).unwrap().into_call(Method::ToolsCall);
         assert_eq!(call.params.to_text(), r#"{"name":"t"}"#);
         assert_eq!(call.meta.unwrap().to_text(), r#"{"x":1}"#);
         assert_eq!(call.progress_token.as_deref(), Some("7"));
@@ -469,11 +502,11 @@ mod tests {
                 code::UNSUPPORTED_PROTOCOL_VERSION,
             ),
         ] {
-            let error = read_call(Method::ToolsList, params.as_deref()).unwrap_err();
+            let error = read_envelope(params.as_deref()).unwrap_err();
             assert_eq!(error.code, code, "{params:?}");
         }
         let bad = META.replace("\"info\"", "\"loud\"");
-        let error = read_call(Method::ToolsList, Some(&format!("{{{bad}}}"))).unwrap_err();
+        let error = read_envelope(Some(&format!("{{{bad}}}"))).unwrap_err();
         assert!(error.message.contains("log level"), "{error:?}");
     }
 

@@ -102,6 +102,12 @@ impl Revision {
         }
     }
 
+    /// Whether its servers send requests to clients while a call runs; else they answer the call
+    /// with what they want (2026-07-28, basic/patterns/mrtr).
+    pub fn asks_during_calls(self) -> bool {
+        self.era() == Era::Legacy
+    }
+
     /// Whether requests after `initialize` carry `MCP-Protocol-Version`.
     pub fn has_version_header(self) -> bool {
         match self {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::questions::{self, Questions};
+use super::questions::{self, Open, Questions, Tie};
 use super::table::{Bounds, Full, Table};
 use super::token::{Claims, Signer};
 use super::{Command, Door, Ended, Opened, Owner, Pending, Session, SessionId, Sessions, View};
@@ -20,6 +20,7 @@ use crate::protocol::method::notification::CANCELLED;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::thread::{self, StopReason};
+use crate::wait::Held;
 
 /// What the session thread is started with.
 #[derive(Debug)]
@@ -117,6 +118,7 @@ impl Manager {
                     self.end(&id);
                 }
                 self.questions.sweep(swept);
+                self.hand_over();
             }
         }
     }
@@ -142,24 +144,25 @@ impl Manager {
             }
             Command::Tell { to, message } => self.table.tell(&to, &message),
             Command::Updated { server, params } => self.table.updated(&server, &params),
-            Command::Ask { id, question, wait, reply } => {
+            Command::Ask { id, question, wait, tie, reply } => {
                 // Longer than the question lives, so that its end is told before the call's.
-                let held = wait.map(|wait| wait.hold(self.parked + 3 * SESSION_SWEEP_INTERVAL));
-                let Question { id: upstream_id, reply: to, .. } = question;
-                reply.send(self.ask(&id, upstream_id, Pending { reply: to, held }));
+                let held = wait.hold(self.parked + 3 * SESSION_SWEEP_INTERVAL);
+                reply.send(self.ask(&id, question, Some((held, tie))));
             }
             Command::AskUnasked { id, question } => self.ask_on_stream(&id, question),
             Command::Answered { id, question, reply } => {
                 reply.send(self.questions.take(&id, question));
             }
-            Command::Withdraw { id, upstream_id, reply } => {
-                reply.send(self.questions.withdraw(&id, &upstream_id));
+            Command::GivenUp { id } => self.questions.close_given_up(&id),
+            Command::Withdraw { id, server, upstream_id, reply } => {
+                reply.send(self.questions.withdraw(&id, &server, &upstream_id));
             }
-            Command::WithdrawUnasked { id, upstream_id } => {
-                if let Some(question) = self.questions.withdraw(&id, &upstream_id) {
+            Command::WithdrawUnasked { id, server, upstream_id } => {
+                if let Some(question) = self.questions.withdraw(&id, &server, &upstream_id) {
                     self.table.send(&id, &withdrawal(&RequestId::from(question)));
                 }
             }
+            Command::EndListening => self.table.end_listening(),
             Command::Alive { reply } => reply.send(()),
             Command::Stop => (),
         }
@@ -173,7 +176,7 @@ impl Manager {
                 self.signer.sign(&claims).into()
             }
             // The session of an HTTP+SSE stream cannot outlive it, so its id carries nothing.
-            (Door::HttpSse | Door::StreamableHttp, _) => hex(&random).into(),
+            (Door::HttpSse | Door::StreamableHttp | Door::Listen, _) => hex(&random).into(),
         };
         self.add(id, door, owner, caller)
     }
@@ -245,20 +248,32 @@ impl Manager {
         self.add(id, Door::StreamableHttp, owner, Some(caller)).ok()
     }
 
-    fn ask(&mut self, id: &SessionId, upstream_id: RequestId, pending: Pending) -> Option<u64> {
+    /// Opens a question; with what ties it to its call, if it belongs to one.
+    fn ask(
+        &mut self,
+        id: &SessionId,
+        question: Question,
+        of_call: Option<(Held, Arc<Tie>)>,
+    ) -> Option<u64> {
         if !self.table.has(id) {
             return None;
         }
+        let (held, tie) = of_call.unzip();
+        let Question { server, id: upstream_id, reply, .. } = question;
         let expires = questions::expiry(Instant::now(), self.parked);
-        self.questions.ask(expires, id, upstream_id, pending)
+        let open = Open::new(expires, server, upstream_id, Pending { reply, held });
+        let open = match tie {
+            Some(tie) => open.tied(tie),
+            None => open,
+        };
+        self.questions.ask(id, open)
     }
 
     fn ask_on_stream(&mut self, id: &SessionId, question: Question) {
         let capabilities = self.table.capabilities(id);
         let Some(question) = question.if_served(&capabilities) else { return };
-        let Question { id: upstream_id, method, params, reply } = question;
-        let pending = Pending { reply, held: None };
-        let Some(number) = self.ask(id, upstream_id, pending) else { return };
+        let (method, params) = (question.method.clone(), question.params.clone());
+        let Some(number) = self.ask(id, question, None) else { return };
         let params = params.as_ref().map(Raw::get);
         let message = request(&RequestId::from(number), &method, params);
         if !self.table.send(id, &message) {
@@ -270,11 +285,19 @@ impl Manager {
     /// Ends a session that nobody can find any more.
     fn end(&mut self, id: &SessionId) {
         self.questions.end(id);
-        if let Some(ended) = self.table.close(id)
-            && let Err(TrySendError::Full(_)) = self.left.try_send(ended)
-        {
-            log::warn!(target: "sessions", "too many sessions end at once: what one left at upstreams stays for now");
+        if self.table.close(id) && self.hand_over() == 1 {
+            log::warn!(target: "sessions", "too many sessions end at once: what they left at upstreams stays for now");
         }
+    }
+
+    /// Gives what ended sessions have left behind to whoever takes it back; how many must wait
+    /// until the next sweep.
+    fn hand_over(&mut self) -> usize {
+        self.table.hand_over(|ended| match self.left.try_send(ended) {
+            Err(TrySendError::Full(ended)) => Err(ended),
+            // Nobody takes anything back once the upstreams have gone.
+            Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
+        })
     }
 
     fn close(&mut self, id: &SessionId) {
@@ -333,6 +356,10 @@ mod tests {
     use super::*;
 
     fn started(key: [u8; 32]) -> Sessions {
+        started_with(key, bounded(8).0)
+    }
+
+    fn started_with(key: [u8; 32], left: Sender<Ended>) -> Sessions {
         let (stop, _) = bounded(1);
         let config = SessionsConfig {
             key,
@@ -340,7 +367,7 @@ mod tests {
             sessions_per_key: 10,
             idle: Duration::from_secs(60),
             parked: Duration::from_secs(60),
-            left: bounded(8).0,
+            left,
         };
         let (sessions, joined) = start(config, stop).unwrap();
         joined.detach();
@@ -370,6 +397,20 @@ mod tests {
         assert!(sessions.find(&id, Some("laptop"), Door::HttpSse, Vec::new).is_none());
         sessions.close(&id).unwrap();
         assert!(!finds(&sessions, &id, "laptop"));
+    }
+
+    #[test]
+    fn what_more_sessions_leave_than_can_wait_is_handed_over_later() {
+        let (left, taken) = bounded(1);
+        let sessions = started_with([4; 32], left);
+        let ids = [(); 3].map(|()| open(&sessions));
+        for id in &ids {
+            sessions.close(id).unwrap();
+        }
+        for id in ids {
+            let ended = taken.recv_timeout(5 * SESSION_SWEEP_INTERVAL).unwrap();
+            assert_eq!(ended.session, id);
+        }
     }
 
     #[test]

@@ -2,34 +2,43 @@
 //! changes them, by messages; what every request needs is read in a view that this thread
 //! publishes. It holds senders, not sockets.
 
+mod asked;
 mod event_log;
 mod kept_streams;
 mod manager;
 mod questions;
 mod resumable;
+mod subscriptions;
 mod table;
 mod token;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, Sender, TrySendError, bounded};
 
 use crate::error::CallError;
-use crate::limits::{SESSION_CALLS_MAX, SESSION_REPLY_TIMEOUT, SUBSCRIPTIONS_PER_SESSION_MAX};
+use crate::limits::{SESSION_CALLS_MAX, SESSION_REPLY_TIMEOUT};
 use crate::protocol::call::{AnswerTo, Caller, Question};
 use crate::protocol::jsonrpc::{RequestId, RpcError};
 use crate::protocol::log_level::LogLevel;
+use crate::protocol::modern::Filter;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
+use crate::protocol::subscriber::Subscriber;
 use crate::wait::{Held, Interrupted, Wait};
 
+use questions::Tie;
+
+pub use asked::CallQuestions;
 pub use event_log::{Bounds as EventLogBounds, EventId, Origin};
 pub use kept_streams::KeptStreams;
 pub use manager::{SessionsConfig, start, withdrawal};
 pub use resumable::{Delivery, EventLogs, Resumable};
+
+use subscriptions::Subscriptions;
 
 /// A session's id as clients carry it.
 pub type SessionId = Arc<str>;
@@ -51,6 +60,18 @@ pub enum Door {
     HttpSse,
     /// Streamable HTTP: the session lives until it is ended or idle.
     StreamableHttp,
+    /// A stateless client's `subscriptions/listen`: what stands for the stream lives as long as
+    /// that, and no client knows its id.
+    Listen,
+}
+
+/// What a `subscriptions/listen` stream is for.
+#[derive(Debug, Clone)]
+pub struct Listening {
+    /// The id of the request that opened it.
+    pub id: RequestId,
+    /// What its client is told.
+    pub filter: Filter,
 }
 
 /// Whom a session belongs to and what it may see; fixed when it opens.
@@ -66,8 +87,8 @@ pub struct Owner {
     pub hears: Arc<[ServerName]>,
 }
 
-/// One session, as the view shows it. Only its time of last use, its calls in flight and its
-/// resumable streams are changed by others than the session thread.
+/// One session, as the view shows it. Only its time of last use, its calls in flight, its
+/// subscriptions and its resumable streams are changed by others than the session thread.
 pub struct Session {
     /// Its id.
     pub id: SessionId,
@@ -75,9 +96,13 @@ pub struct Session {
     pub door: Door,
     /// Whose it is.
     pub owner: Owner,
+    /// Who it is to upstreams, where it subscribes to resources.
+    pub subscriber: Subscriber,
     /// Its streams over Streamable HTTP, for clients that resume them.
     pub kept: KeptStreams,
     caller: OnceLock<Arc<Caller>>,
+    /// What a stateless client listens to.
+    listening: OnceLock<Listening>,
     /// The stream of an HTTP+SSE session.
     stream: OnceLock<Arc<dyn EventSink>>,
     opened: Instant,
@@ -86,8 +111,7 @@ pub struct Session {
     /// The level from which log messages are wanted: its place among [`LogLevel::ALL`], plus
     /// one; 0 while the client has not said.
     log_level: AtomicU8,
-    /// What is subscribed to: server and its own URI, and how the client wrote that.
-    subscriptions: Mutex<HashMap<(ServerName, String), String>>,
+    subscriptions: Subscriptions,
     calls: Mutex<HashMap<RequestId, Arc<Wait>>>,
 }
 
@@ -97,12 +121,12 @@ impl std::fmt::Debug for Session {
     }
 }
 
-/// Why a call could not enter its session.
+/// Why a session does not take a call or a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
     /// A call with this id is in flight already.
     IdInUse,
-    /// The session's bound on calls in flight is reached.
+    /// The session's bound on calls in flight, or on subscriptions, is reached.
     TooMany,
     /// The session has ended.
     Ended,
@@ -112,6 +136,12 @@ impl Session {
     /// What `initialize` said; none before it.
     pub fn caller(&self) -> Option<Arc<Caller>> {
         self.caller.get().cloned()
+    }
+
+    /// From here on, what its stream is for is known.
+    pub fn listen(&self, listening: Listening) {
+        // It is given once, by whoever opened the session.
+        drop(self.listening.set(listening));
     }
 
     /// The stream of an HTTP+SSE session, once it is attached.
@@ -140,28 +170,28 @@ impl Session {
         }
     }
 
-    /// Notes a subscription; false if there are too many.
-    pub fn subscribe(&self, server: &ServerName, own: &str, asked: &str) -> bool {
-        let mut subscriptions = self.subscriptions();
-        if subscriptions.len() >= SUBSCRIPTIONS_PER_SESSION_MAX {
-            return false;
-        }
-        subscriptions.insert((server.clone(), own.to_owned()), asked.to_owned());
-        true
+    /// Notes a subscription; once is enough. What is noted is among what the session leaves
+    /// behind when it ends.
+    ///
+    /// # Errors
+    /// There are too many, or the session has ended.
+    pub fn subscribe(
+        &self,
+        server: &ServerName,
+        own: &str,
+        asked: &str,
+    ) -> Result<(), Refused> {
+        self.subscriptions.add((server.clone(), own.to_owned()), asked)
     }
 
     /// Whether the session is subscribed to a resource.
     pub fn is_subscribed(&self, server: &ServerName, own: &str) -> bool {
-        self.subscriptions().contains_key(&(server.clone(), own.to_owned()))
+        self.subscriptions.asked(&(server.clone(), own.to_owned())).is_some()
     }
 
     /// Forgets a subscription; false if there was none.
     pub fn unsubscribe(&self, server: &ServerName, own: &str) -> bool {
-        self.subscriptions().remove(&(server.clone(), own.to_owned())).is_some()
-    }
-
-    fn subscriptions(&self) -> MutexGuard<'_, HashMap<(ServerName, String), String>> {
-        self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.subscriptions.remove(&(server.clone(), own.to_owned()))
     }
 
     /// Notes that the session is in use.
@@ -246,6 +276,8 @@ pub struct Counts {
     pub http_sse: usize,
     /// Over Streamable HTTP.
     pub streamable_http: usize,
+    /// Streams of stateless clients.
+    pub listening: usize,
 }
 
 type View = Arc<RwLock<HashMap<SessionId, Arc<Session>>>>;
@@ -296,7 +328,8 @@ enum Command {
     Ask {
         id: SessionId,
         question: Question,
-        wait: Option<Arc<Wait>>,
+        wait: Arc<Wait>,
+        tie: Arc<Tie>,
         reply: Reply<Option<u64>>,
     },
     AskUnasked {
@@ -308,15 +341,22 @@ enum Command {
         question: u64,
         reply: Reply<Option<Pending>>,
     },
+    /// Questions of a call that has ended.
+    GivenUp {
+        id: SessionId,
+    },
     Withdraw {
         id: SessionId,
+        server: ServerName,
         upstream_id: RequestId,
         reply: Reply<Option<u64>>,
     },
     WithdrawUnasked {
         id: SessionId,
+        server: ServerName,
         upstream_id: RequestId,
     },
+    EndListening,
     Alive {
         reply: Reply<()>,
     },
@@ -364,6 +404,8 @@ impl Pending {
 pub struct Ended {
     /// Its id.
     pub session: SessionId,
+    /// Who it was to upstreams.
+    pub subscriber: Subscriber,
     /// Servers and their own URIs that it was subscribed to.
     pub subscriptions: Vec<(ServerName, String)>,
 }
@@ -467,17 +509,13 @@ impl Sessions {
         self.tell(Command::Updated { server, params })
     }
 
-    /// Opens a question to the client of a session, for whoever can send it: gives the id that
-    /// the client is to see. `wait` stands still while it is open.
-    pub fn ask_client(
-        &self,
-        id: &SessionId,
-        question: Question,
-        wait: &Arc<Wait>,
-    ) -> Option<RequestId> {
-        let (id, wait) = (id.clone(), Some(wait.clone()));
-        let number = self.ask(|reply| Command::Ask { id, question, wait, reply }).ok()??;
-        Some(RequestId::from(number))
+    /// The questions to the client of a session in one call, none yet. `wait` is that call's.
+    pub fn questions<'a>(
+        &'a self,
+        id: &'a SessionId,
+        wait: &'a Arc<Wait>,
+    ) -> CallQuestions<'a> {
+        CallQuestions::new(self, id, wait)
     }
 
     /// Asks the client of a session something that belongs to no call, on its newest stream.
@@ -493,16 +531,21 @@ impl Sessions {
         self.ask(|reply| Command::Answered { id, question, reply }).ok()?
     }
 
-    /// Closes a question that the upstream no longer asks; gives the id that the client sees.
-    pub fn withdraw(&self, id: &SessionId, upstream_id: &RequestId) -> Option<RequestId> {
-        let (id, upstream_id) = (id.clone(), upstream_id.clone());
-        let number = self.ask(|reply| Command::Withdraw { id, upstream_id, reply }).ok()??;
-        Some(RequestId::from(number))
+    /// Closes a question that its server no longer asks; gives the id that the client sees.
+    pub fn withdraw(
+        &self,
+        id: &SessionId,
+        server: ServerName,
+        upstream_id: RequestId,
+    ) -> Option<RequestId> {
+        let id = id.clone();
+        let withdraw = |reply| Command::Withdraw { id, server, upstream_id, reply };
+        Some(RequestId::from(self.ask(withdraw).ok()??))
     }
 
     /// Like [`Sessions::withdraw`], and tells the client on its newest stream. Never waits.
-    pub fn withdraw_unasked(&self, id: &SessionId, upstream_id: RequestId) {
-        self.tell(Command::WithdrawUnasked { id: id.clone(), upstream_id }).ok();
+    pub fn withdraw_unasked(&self, id: &SessionId, server: ServerName, upstream_id: RequestId) {
+        self.tell(Command::WithdrawUnasked { id: id.clone(), server, upstream_id }).ok();
     }
 
     /// Whether the client of a session wants a log message.
@@ -515,6 +558,12 @@ impl Sessions {
     pub fn lowest_log_level(&self) -> Option<LogLevel> {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         view.values().filter_map(|session| session.log_level()).min()
+    }
+
+    /// Ends every `subscriptions/listen` stream gracefully: after its response.
+    pub fn end_listening(&self) {
+        // A full inbox belongs to a thread that has died, or will end with the process.
+        self.tell(Command::EndListening).ok();
     }
 
     /// Ends the session thread after what it was told before, whoever still holds a handle.
@@ -531,8 +580,12 @@ impl Sessions {
     /// How many sessions are open.
     pub fn counts(&self) -> Counts {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
-        let http_sse = view.values().filter(|session| session.door == Door::HttpSse).count();
-        Counts { http_sse, streamable_http: view.len() - http_sse }
+        let count = |door| view.values().filter(|session| session.door == door).count();
+        Counts {
+            http_sse: count(Door::HttpSse),
+            streamable_http: count(Door::StreamableHttp),
+            listening: count(Door::Listen),
+        }
     }
 
     fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, CallError> {

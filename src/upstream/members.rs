@@ -92,17 +92,18 @@ impl Members {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place in the client's own session, which is not opened by that. At the bound, the
+    /// A place in the client's own session, which is not opened by that; in one where no other
+    /// call is, if the client's sessions carry one at a time. At the bound, the
     /// session that was idle for longest makes room.
     pub(super) fn enter(self: &Arc<Self>, client: &Client) -> Result<Seat<'_>, Trouble> {
         let mut state = self.lock();
         if state.stopped {
             return Err(Trouble::interrupted(Interrupted::Stopping, Stage::Handshake, false));
         }
-        let known = state
-            .entries
-            .iter_mut()
-            .find(|entry| entry.member.core.client.as_ref() == Some(client));
+        let known = state.entries.iter_mut().find(|entry| {
+            entry.member.core.client.as_ref() == Some(client)
+                && (!client.is_exclusive || entry.in_flight == 0)
+        });
         if let Some(entry) = known {
             entry.in_flight += 1;
             return Ok(Seat { members: self, member: entry.member.clone() });

@@ -22,6 +22,7 @@ use crate::protocol::call::{
 };
 use crate::protocol::jsonrpc;
 use crate::protocol::legacy::Initialized;
+use crate::protocol::log_level::LogLevel;
 use crate::protocol::method::Method;
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
@@ -37,7 +38,7 @@ use lists::Lists;
 use members::Members;
 use resolve::Names;
 use slots::{Budget, Slots};
-use standing::{Standing, Turn};
+use standing::Standing;
 use supervisor::Supervisor;
 
 mod auto;
@@ -65,12 +66,14 @@ mod slots;
 mod standing;
 mod stdio;
 mod streamable_http;
+mod subscribing;
 mod supervisor;
 mod transport;
 mod unusable;
 mod watch;
 
 pub use health::{Failure, State, Status};
+pub use subscribing::Subscribing;
 
 /// What a supervisor tells.
 #[derive(Debug)]
@@ -163,16 +166,25 @@ impl Upstream {
         let failed = |trouble: connection::Trouble| {
             self.core.scrubbed(trouble).into_error(self.name(), outgoing.is_safe_to_repeat)
         };
-        let _place = self.budget.enter().map_err(failed)?;
+        let place = self.budget.enter().map_err(failed)?;
         let tick = self.core.limits.heartbeat;
-        let mut slot = self.slots.take(wait, tick, &mut || sink.silence()).map_err(failed)?;
+        let slot = self.slots.take(wait, tick, &mut || sink.silence()).map_err(failed)?;
         let through = through.filter(|_| self.config().session != SessionSharing::Shared);
         let seat = through.map(|client| self.members.enter(client));
         let seat = seat.transpose().map_err(failed)?;
         let link = seat.as_ref().map_or(&*self.link, |seat| seat.link());
+        let (mut lane, in_flight) = slot.apart();
+        if let Some(level) = outgoing.about.log_level.filter(|_| !outgoing.about.is_level_told)
+        {
+            self.set_level_of_call(link, seat.is_some(), &mut lane, level, wait);
+        }
         let began = Instant::now();
-        let outcome = link.request(slot.get(), outgoing, wait, sink);
-        drop((seat, slot));
+        // Of a call that outlives its client's requests, no thread of the pool waits.
+        let place = through.filter(|client| client.is_exclusive).map(|_| &place);
+        let mut sink = Lending { in_flight: &in_flight, place, inner: sink };
+        let outcome = link.request(&mut lane, outgoing, wait, &mut sink);
+        in_flight.leave(lane);
+        drop(seat);
         if outcome.is_ok() {
             self.vitals.lock().latency = Some(began.elapsed());
         }
@@ -183,6 +195,47 @@ impl Upstream {
             }
             _ => failed(trouble),
         })
+    }
+
+    /// Tells a session the level of a call that says it anew each time. Log messages for others
+    /// come too then, and are left out where nobody wants them.
+    fn set_level_of_call(
+        &self,
+        link: &dyn Link,
+        is_own: bool,
+        lane: &mut Lane,
+        level: LogLevel,
+        wait: &Arc<Wait>,
+    ) {
+        let logs = self.vitals.lock().initialized.as_ref().is_some_and(|initialized| {
+            initialized.revision.asks_during_calls()
+                && connection::declares(initialized, "logging")
+        });
+        if !logs {
+            return;
+        }
+        if !is_own {
+            let known = self.standing.level().and_then(|known| LogLevel::parse(&known));
+            if known.is_some_and(|known| known <= level) {
+                return;
+            }
+            self.standing.set_level(level.as_str());
+        }
+        let mut params = RawObject::default();
+        params.set("level", string(level.as_str()));
+        let setting = Outgoing {
+            method: Method::LoggingSetLevel.as_str(),
+            is_safe_to_repeat: true,
+            params,
+            meta: None,
+            wants_progress: false,
+            about: About::default(),
+            mirrored: Vec::new(),
+        };
+        if let Err(trouble) = link.request(lane, &setting, wait, &mut Own(&self.core)) {
+            log::debug!(target: "upstream", "{}: a level could not be set: {}",
+                self.name(), self.core.scrubbed(trouble).message);
+        }
     }
 
     /// Sends a notification over a client's own session. False if it has none.
@@ -205,60 +258,6 @@ impl Upstream {
     pub fn set_log_level(&self, level: &str) {
         self.standing.set_level(level);
         self.core.nudge.idle.bell().ring();
-    }
-
-    /// Subscribes the shared session to a resource, if nobody has; counted unless the upstream
-    /// refuses.
-    ///
-    /// # Errors
-    /// As [`Upstream::request`].
-    pub fn subscribe(&self, uri: &str, wait: &Arc<Wait>) -> Result<Outcome, CallError> {
-        let turn = self.turn(uri, wait)?;
-        if turn.count() > 0 {
-            turn.add();
-            return Ok(nothing());
-        }
-        let outcome = self.about(Method::ResourcesSubscribe, uri, wait)?;
-        match outcome {
-            Outcome::Complete(_) => turn.add(),
-            Outcome::Error { .. } | Outcome::InputRequired { .. } => (),
-        }
-        Ok(outcome)
-    }
-
-    /// Takes one subscription back; the last one ends the upstream's.
-    ///
-    /// # Errors
-    /// As [`Upstream::request`].
-    pub fn unsubscribe(&self, uri: &str, wait: &Arc<Wait>) -> Result<Outcome, CallError> {
-        let turn = self.turn(uri, wait)?;
-        let count = turn.count();
-        turn.remove();
-        if count == 1 {
-            self.about(Method::ResourcesUnsubscribe, uri, wait)
-        } else {
-            Ok(nothing())
-        }
-    }
-
-    fn turn<'a>(&'a self, uri: &'a str, wait: &Arc<Wait>) -> Result<Turn<'a>, CallError> {
-        let turn = self.standing.turn(uri, wait, self.core.limits.heartbeat);
-        turn.map_err(|trouble| trouble.into_error(self.name(), true))
-    }
-
-    fn about(&self, method: Method, uri: &str, wait: &Arc<Wait>) -> Result<Outcome, CallError> {
-        let mut params = RawObject::default();
-        params.set("uri", string(uri));
-        let outgoing = Outgoing {
-            method: method.as_str(),
-            is_safe_to_repeat: true,
-            params,
-            meta: None,
-            wants_progress: false,
-            about: About::default(),
-            mirrored: Vec::new(),
-        };
-        self.request(None, &outgoing, wait, &mut Own(&self.core))
     }
 
     /// How it is at present.
@@ -284,9 +283,31 @@ impl Upstream {
     }
 }
 
-/// The result of what needs none.
-fn nothing() -> Outcome {
-    Outcome::Complete(Raw::from_valid("{}".to_owned()))
+/// Lets others in while a call's client is asked something: that may take minutes, and what
+/// bounds it is not what bounds calls.
+struct Lending<'a> {
+    in_flight: &'a slots::Seat<'a, Lane>,
+    /// In the budget, where no thread of the pool makes the call.
+    place: Option<&'a slots::Place<'a>>,
+    inner: &'a mut dyn CallSink,
+}
+
+impl CallSink for Lending<'_> {
+    fn notice(&mut self, notice: Notice) {
+        self.inner.notice(notice);
+    }
+
+    fn ask(&mut self, question: Question) {
+        self.in_flight.give_up();
+        if let Some(place) = self.place {
+            place.give_up();
+        }
+        self.inner.ask(question);
+    }
+
+    fn silence(&mut self) {
+        self.inner.silence();
+    }
 }
 
 /// All upstreams by name. Dropping it ends their sessions and children, and waits for that, in

@@ -122,6 +122,9 @@ impl Script {
             }
             return Reply::Answer(answer(asking.call, &content("withdrawn").to_string()));
         }
+        if args["leave"] == true {
+            return Reply::Answer(answer(asking.call, &content("left open").to_string()));
+        }
         match self.wait_for_answers(asking, &ids) {
             Some(round) => answers.extend(round),
             None => return Reply::Nothing,
