@@ -102,7 +102,8 @@ impl Members {
         let known = state
             .entries
             .iter_mut()
-            .find(|entry| entry.member.core.client.as_ref() == Some(client));
+            .filter(|entry| entry.member.core.client.as_ref() == Some(client))
+            .find(|entry| !client.is_exclusive || entry.in_flight == 0);
         if let Some(entry) = known {
             entry.in_flight += 1;
             return Ok(Seat { members: self, member: entry.member.clone() });

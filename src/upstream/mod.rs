@@ -58,6 +58,7 @@ mod links;
 mod listening;
 mod lists;
 mod members;
+mod modern;
 mod pipes;
 mod post_stream;
 mod resolve;
@@ -166,13 +167,19 @@ impl Upstream {
         let _place = self.budget.enter().map_err(failed)?;
         let tick = self.core.limits.heartbeat;
         let mut slot = self.slots.take(wait, tick, &mut || sink.silence()).map_err(failed)?;
-        let through = through.filter(|_| self.config().session != SessionSharing::Shared);
+        let has_sessions =
+            self.config().session != SessionSharing::Shared && !self.link.is_stateless();
+        let through = through.filter(|_| has_sessions);
         let seat = through.map(|client| self.members.enter(client));
         let seat = seat.transpose().map_err(failed)?;
         let link = seat.as_ref().map_or(&*self.link, |seat| seat.link());
         let began = Instant::now();
-        let outcome = link.request(slot.get(), outgoing, wait, sink);
-        drop((seat, slot));
+        let mut outcome = link.request(slot.get(), outgoing, wait, sink);
+        drop(seat);
+        if matches!(&outcome, Err(trouble) if trouble.is_stateless()) {
+            outcome = self.link.request(slot.get(), outgoing, wait, sink);
+        }
+        drop(slot);
         if outcome.is_ok() {
             self.vitals.lock().latency = Some(began.elapsed());
         }
