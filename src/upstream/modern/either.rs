@@ -27,7 +27,7 @@ pub(in super::super) struct EitherEra {
     /// Shared by all sessions to the upstream.
     found: Arc<Found>,
     /// Those who find no era here wait for the one who asks.
-    asking: Door<Option<Initialized>>,
+    asking: Door<Asked>,
 }
 
 impl EitherEra {
@@ -78,11 +78,15 @@ impl EitherEra {
         idle: &mut dyn FnMut(),
     ) -> Result<&dyn Link, Trouble> {
         if let Some(era) = self.found.get() {
-            return self.of(era);
+            return self.known(era, lane, wait);
         }
         let tick = self.core.limits.heartbeat;
-        let asked = self.asking.open(wait, tick, idle, |_, idle| self.ask(lane, wait, idle));
-        let (asking, initialized) = match asked {
+        let asked = self.asking.open(wait, tick, idle, |_, idle| match self.found.get() {
+            // Found between two looks.
+            Some(_) => Ok(Asked::ByAnother),
+            None => Ok(self.ask(lane, wait, idle)?.map_or(Asked::Legacy, Asked::Modern)),
+        });
+        let (asking, asked) = match asked {
             Ok(asked) => asked,
             Err(trouble) => {
                 if !matches!(trouble.kind, Kind::Interrupted(_)) {
@@ -91,22 +95,46 @@ impl EitherEra {
                 return Err(trouble);
             }
         };
+        let found = match &*asked {
+            Asked::ByAnother => {
+                self.found.get().map_or_else(|| Err(gone()), |era| self.of(era))
+            }
+            Asked::Legacy => self.settle(Era::Legacy, None, lane, wait),
+            Asked::Modern(it) => self.settle(Era::Modern, Some(it.clone()), lane, wait),
+        };
         // Only those who waited meanwhile share the answer.
         drop(self.asking.forget(asking));
-        match (*initialized).clone() {
-            Some(_) if self.core.client.is_some() => self.settle(Era::Modern),
-            Some(initialized) => {
-                self.modern.enter(lane, wait, Some(initialized))?;
-                self.settle(Era::Modern)
-            }
-            None => {
-                self.legacy.open(lane, wait)?;
-                self.settle(Era::Legacy)
-            }
-        }
+        found
     }
 
-    fn settle(&self, era: Era) -> Result<&dyn Link, Trouble> {
+    /// The link of an era that was found before, perhaps on another session.
+    fn known(&self, era: Era, lane: &mut Lane, wait: &Arc<Wait>) -> Result<&dyn Link, Trouble> {
+        let link = self.of(era)?;
+        match era {
+            // First contact shows what changed with the era.
+            Era::Modern if !self.modern.is_open() => {
+                self.legacy.leave();
+                self.modern.enter(lane, wait, None)?;
+            }
+            Era::Modern => (),
+            Era::Legacy => self.modern.leave(),
+        }
+        Ok(link)
+    }
+
+    /// Takes the upstream for one of that era once contact is made.
+    fn settle(
+        &self,
+        era: Era,
+        known: Option<Initialized>,
+        lane: &mut Lane,
+        wait: &Arc<Wait>,
+    ) -> Result<&dyn Link, Trouble> {
+        match era {
+            Era::Legacy => drop(self.legacy.open(lane, wait)?),
+            Era::Modern if self.core.client.is_some() => (),
+            Era::Modern => drop(self.modern.enter(lane, wait, known)?),
+        }
         self.found.set(era);
         match era {
             Era::Legacy => self.modern.leave(),
@@ -127,21 +155,29 @@ impl EitherEra {
         if self.found.get() != Some(era) {
             return Ok(true);
         }
-        match (era, self.ask(lane, wait, idle)?) {
-            (Era::Modern, Some(_)) | (Era::Legacy, None) => Ok(false),
-            (Era::Modern, None) => {
-                self.legacy.open(lane, wait)?;
-                self.settle(Era::Legacy).map(|_| true)
-            }
-            (Era::Legacy, Some(_)) if self.core.client.is_some() => {
-                self.settle(Era::Modern).map(|_| true)
-            }
-            (Era::Legacy, Some(initialized)) => {
-                self.modern.enter(lane, wait, Some(initialized))?;
-                self.settle(Era::Modern).map(|_| true)
-            }
+        let asked = self.ask(lane, wait, idle)?;
+        if asked.is_some() == (era == Era::Modern) {
+            return Ok(false);
+        }
+        match self.settle(era.other(), asked, lane, wait) {
+            Ok(_) => Ok(true),
+            // The call goes on over the shared link.
+            Err(trouble) if trouble.is_stateless() => Ok(true),
+            Err(trouble) => Err(trouble),
         }
     }
+}
+
+/// What came of asking the server which era it speaks.
+enum Asked {
+    ByAnother,
+    Legacy,
+    Modern(Initialized),
+}
+
+/// The era was found and forgotten while somebody waited for it.
+fn gone() -> Trouble {
+    Trouble::new(Kind::Broke, Stage::Handshake, "what it speaks is not known any more")
 }
 
 /// Whether the era may not be what it was taken for.
@@ -164,16 +200,16 @@ pub(in super::super) fn stateless() -> Trouble {
 
 impl Link for EitherEra {
     fn open(&self, lane: &mut Lane, wait: &Arc<Wait>) -> Result<Opened, Trouble> {
-        let link = self.find(lane, wait, &mut || ())?;
-        let trouble = match (link.open(lane, wait), self.found.get()) {
-            (Err(trouble), Some(era)) if is_doubtful(era, &trouble) => trouble,
-            (opened, _) => return opened,
-        };
-        let era = self.found.get().unwrap_or(Era::Modern);
-        match self.reconsider(era, lane, wait, &mut || ()) {
-            Ok(true) => self.find(lane, wait, &mut || ())?.open(lane, wait),
-            Ok(false) => Err(trouble),
-            Err(trouble) => Err(trouble),
+        let era = self.found.get();
+        let opened = self.find(lane, wait, &mut || ()).and_then(|link| link.open(lane, wait));
+        match (opened, era) {
+            (Err(trouble), Some(era)) if is_doubtful(era, &trouble) => {
+                if !self.reconsider(era, lane, wait, &mut || ())? {
+                    return Err(trouble);
+                }
+                self.find(lane, wait, &mut || ())?.open(lane, wait)
+            }
+            (opened, _) => opened,
         }
     }
 
@@ -184,21 +220,22 @@ impl Link for EitherEra {
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
     ) -> Result<Outcome, Trouble> {
-        let mut replayed = false;
-        loop {
-            let link = self.find(lane, wait, &mut || sink.silence())?;
-            let era = if link.is_stateless() { Era::Modern } else { Era::Legacy };
-            let trouble = match link.request(lane, outgoing, wait, sink) {
-                Ok(outcome) => return Ok(outcome),
-                Err(trouble) => trouble,
-            };
-            if replayed || !is_doubtful(era, &trouble) {
-                return Err(trouble);
+        let mut era = self.found.get();
+        let link = self.find(lane, wait, &mut || sink.silence());
+        let outcome = link.and_then(|link| {
+            era = Some(if link.is_stateless() { Era::Modern } else { Era::Legacy });
+            link.request(lane, outgoing, wait, sink)
+        });
+        match (outcome, era) {
+            (Err(trouble), Some(era)) if is_doubtful(era, &trouble) => {
+                if !self.reconsider(era, lane, wait, &mut || sink.silence())? {
+                    return Err(trouble);
+                }
+                // What was refused has not reached the tool.
+                let link = self.find(lane, wait, &mut || sink.silence())?;
+                link.request(lane, outgoing, wait, sink)
             }
-            if !self.reconsider(era, lane, wait, &mut || sink.silence())? {
-                return Err(trouble);
-            }
-            replayed = true;
+            (outcome, _) => outcome,
         }
     }
 
