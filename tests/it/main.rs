@@ -28,6 +28,7 @@ mod initialize;
 mod isolation;
 mod keys;
 mod logging;
+mod modern;
 mod names;
 mod pagination;
 mod passing_through;

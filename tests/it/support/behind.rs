@@ -116,14 +116,6 @@ impl Behind {
         }
     }
 
-    /// The server itself, where it is a modern one over HTTP.
-    pub(crate) fn modern(&self) -> Option<&ModernUpstream> {
-        match &self.server {
-            Server::Modern(upstream) => Some(upstream),
-            Server::Http(_) | Server::Sse(_) | Server::Stdio(_) => None,
-        }
-    }
-
     /// Whether the `slow` call of that label was begun and then cancelled, by word or by the end
     /// of its connection.
     pub(crate) fn has_cancelled(&self, label: &str) -> bool {

@@ -25,11 +25,9 @@ use super::{in_background, unique};
 pub(crate) struct Recorded {
     /// What the script knows it by.
     pub(crate) peer: String,
-    pub(crate) method: String,
     pub(crate) head: Head,
     /// The message; null where there was no body.
     pub(crate) message: Value,
-    pub(crate) text: String,
     /// Whether the client closed the connection before the answer was whole.
     pub(crate) is_closed: bool,
 }
@@ -146,10 +144,8 @@ impl Shell {
         let message: Value = serde_json::from_str(&request.body).unwrap_or_default();
         self.record.requests.lock().unwrap().push(Recorded {
             peer: peer.clone(),
-            method: request.method.clone(),
             head: request.head.clone(),
             message: message.clone(),
-            text: request.body.clone(),
             is_closed: false,
         });
         if request.path() != "/mcp" {
