@@ -180,6 +180,12 @@ pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the first call over a client's own session waits for the upstream's stream to be
 /// there, on which it may be asked something.
 pub const LISTEN_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long an upstream is asked which era it speaks, before silence is taken for the older
+/// one.
+pub const ERA_PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// For so long after a call that wanted log messages was cancelled, those of a child are for
+/// nobody: one that names no call could be of that one.
+pub const STRAY_LOG_TIME: Duration = Duration::from_secs(2);
 /// Between two looks at an upstream that is well.
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
 /// Between two readings of a list whose upstream says again and again that it has changed.

@@ -47,6 +47,11 @@ impl Raw {
         self.keeper.clone_from(keeper);
     }
 
+    /// Gives the value the keeper of another, from which it was made.
+    pub fn keep_with(&mut self, other: &Raw) {
+        self.keeper.clone_from(&other.keeper);
+    }
+
     /// The text.
     pub fn get(&self) -> &str {
         self.buffer.get(self.range.clone()).unwrap_or("null")

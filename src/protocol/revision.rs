@@ -11,6 +11,16 @@ pub enum Era {
     Modern,
 }
 
+impl Era {
+    /// The one that it is not.
+    pub fn other(self) -> Era {
+        match self {
+            Self::Legacy => Self::Modern,
+            Self::Modern => Self::Legacy,
+        }
+    }
+}
+
 /// A revision of the specification. They have no order: what differs between them is asked for
 /// by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

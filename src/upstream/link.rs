@@ -43,6 +43,8 @@ pub(super) trait Link: Send + Sync {
     ) -> Result<Outcome, Trouble>;
     /// Lets go of a session that failed; the next one who needs it opens another.
     fn forget(&self, generation: u64);
+    /// Lets go of whatever session is open.
+    fn leave(&self) {}
     /// The supervisor will try again then; calls need not before.
     fn backing_off(&self, trouble: &Trouble, next_try: Instant);
     /// Whether the process behind the link has ended, for links that have one: why.
@@ -53,6 +55,11 @@ pub(super) trait Link: Send + Sync {
     fn tell(&self, text: String);
     /// Whether a session is open.
     fn is_open(&self) -> bool;
+    /// Whether the upstream is known to keep no sessions: then every request says whose it is,
+    /// and all go over the shared link.
+    fn is_stateless(&self) -> bool {
+        false
+    }
     /// Ends the session, in bounded time. Nothing is opened afterwards.
     fn close(&self);
     /// The word for `/status`.

@@ -59,6 +59,7 @@ mod links;
 mod listening;
 mod lists;
 mod members;
+mod modern;
 mod pipes;
 mod post_stream;
 mod resolve;
@@ -169,7 +170,9 @@ impl Upstream {
         let place = self.budget.enter().map_err(failed)?;
         let tick = self.core.limits.heartbeat;
         let slot = self.slots.take(wait, tick, &mut || sink.silence()).map_err(failed)?;
-        let through = through.filter(|_| self.config().session != SessionSharing::Shared);
+        let has_sessions =
+            self.config().session != SessionSharing::Shared && !self.link.is_stateless();
+        let through = through.filter(|_| has_sessions);
         let seat = through.map(|client| self.members.enter(client));
         let seat = seat.transpose().map_err(failed)?;
         let link = seat.as_ref().map_or(&*self.link, |seat| seat.link());
@@ -182,9 +185,12 @@ impl Upstream {
         // Of a call that outlives its client's requests, no thread of the pool waits.
         let place = through.filter(|client| client.is_exclusive).map(|_| &place);
         let mut sink = Lending { in_flight: &in_flight, place, inner: sink };
-        let outcome = link.request(&mut lane, outgoing, wait, &mut sink);
-        in_flight.leave(lane);
+        let mut outcome = link.request(&mut lane, outgoing, wait, &mut sink);
         drop(seat);
+        if matches!(&outcome, Err(trouble) if trouble.is_stateless()) {
+            outcome = self.link.request(&mut lane, outgoing, wait, &mut sink);
+        }
+        in_flight.leave(lane);
         if outcome.is_ok() {
             self.vitals.lock().latency = Some(began.elapsed());
         }
