@@ -5,7 +5,10 @@
 
 mod lists;
 mod route;
+mod send;
+mod task_owners;
 mod tasks;
+mod unasked;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,11 +17,9 @@ use std::time::{Duration, Instant};
 use crate::access::policy::Scope;
 use crate::access::quota::Bucket;
 use crate::catalogue;
-use crate::config::SessionSharing;
 use crate::error::CallError;
 use crate::limits::UPSTREAM_LIST_PAGES_MAX;
-use crate::protocol::call::{Call, CallSink, Client, Notice, Outcome, Outgoing, Question};
-use crate::protocol::capabilities::can_be_asked;
+use crate::protocol::call::{Call, CallSink, Client, Outcome, Outgoing, PrincipalId};
 use crate::protocol::method::{Method, notification};
 use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::server_name::ServerName;
@@ -29,6 +30,8 @@ use crate::wait::Wait;
 pub use crate::catalogue::{Health, Item};
 pub use crate::upstream::State;
 pub use lists::{ItemList, ServerStatus};
+pub use task_owners::TaskOwners;
+pub use unasked::ToSessions;
 
 /// What a call goes through.
 #[derive(Debug)]
@@ -36,6 +39,7 @@ pub struct Pipeline {
     catalogue: catalogue::Shared,
     upstreams: Arc<Upstreams>,
     quotas: HashMap<Arc<str>, Mutex<Bucket>>,
+    tasks: Arc<TaskOwners>,
     told: Told,
 }
 
@@ -68,6 +72,7 @@ impl Pipeline {
         catalogue: catalogue::Shared,
         upstreams: Arc<Upstreams>,
         quotas: impl IntoIterator<Item = (Arc<str>, u32)>,
+        tasks: Arc<TaskOwners>,
         told: Told,
     ) -> Pipeline {
         let now = Instant::now();
@@ -75,7 +80,7 @@ impl Pipeline {
             .into_iter()
             .map(|(name, per_minute)| (name, Mutex::new(Bucket::new(now, per_minute))))
             .collect();
-        Pipeline { catalogue, upstreams, quotas, told }
+        Pipeline { catalogue, upstreams, quotas, tasks, told }
     }
 
     /// Makes a call.
@@ -96,7 +101,7 @@ impl Pipeline {
     ) -> Result<Outcome, CallError> {
         let started = Instant::now();
         let method = call.method;
-        let route = self.route(scope, wish.server, &call)?;
+        let route = self.route(scope, wish, &call)?;
         if method == Method::ToolsCall {
             self.spend(scope)?;
             if self.told.bodies {
@@ -104,8 +109,8 @@ impl Pipeline {
                 log::info!(target: "bodies", "{} is called with {arguments}", route.told);
             }
         }
-        let upstream = self.upstream(&route.server)?;
-        let has_task = tasks::concerns(&call);
+        let asker = self.asker(scope, wish, &route.server)?;
+        let (has_task, begins_task) = (tasks::concerns(&call), tasks::begins(&call));
         let asked = call.params.get(route.key).map(str::to_owned);
         let own = route.value.clone();
         let mut params = call.params;
@@ -117,8 +122,11 @@ impl Pipeline {
             meta: call.meta,
             wants_progress: call.progress_token.is_some(),
         };
-        let mut answer = send(upstream, wish, &outgoing, wait, sink);
+        let mut answer = asker.send(&outgoing, wait, sink);
         if let (true, Ok(Outcome::Complete(result))) = (has_task, &answer) {
+            if begins_task {
+                asker.has_begun(result);
+            }
             answer = Ok(Outcome::Complete(tasks::owned(&route.server, result)));
         }
         if let (Ok(Outcome::Error { error, .. }), Some(asked)) = (&mut answer, asked) {
@@ -150,7 +158,7 @@ impl Pipeline {
             meta: None,
             wants_progress: false,
         };
-        Some(self.upstream(server).and_then(|it| send(it, wish, &outgoing, wait, sink)))
+        Some(self.asker(scope, wish, server).and_then(|it| it.send(&outgoing, wait, sink)))
     }
 
     /// Whose a resource is, and that server's own URI for it.
@@ -162,7 +170,7 @@ impl Pipeline {
         scope: &Scope,
         call: &Call<'_>,
     ) -> Result<(ServerName, String), CallError> {
-        let route = self.route(scope, None, call)?;
+        let route = self.route(scope, Wish::default(), call)?;
         let own = serde_json::from_str(&route.value).unwrap_or_default();
         Ok((route.server, own))
     }
@@ -188,7 +196,7 @@ impl Pipeline {
         }
     }
 
-    /// The tasks of the one server of a scope.
+    /// The tasks of the one server of a scope that are the caller's own.
     ///
     /// # Errors
     /// As [`Pipeline::call`]; a server that refuses has none.
@@ -200,13 +208,14 @@ impl Pipeline {
         sink: &mut dyn CallSink,
     ) -> Result<Vec<String>, CallError> {
         let Some(server) = &scope.only else { return Ok(Vec::new()) };
+        let asker = self.asker(scope, wish, server)?;
         let mut tasks = Vec::new();
         let mut params = RawObject::default();
         for _ in 0..UPSTREAM_LIST_PAGES_MAX {
             let method = Method::TasksList.as_str();
             let outcome = self.pass(scope, wish, method, params.clone(), wait, sink);
             let Some(Outcome::Complete(page)) = outcome.transpose()? else { break };
-            tasks.extend(tasks::owned_list(server, &page));
+            tasks.extend(tasks::owned_list(server, &page, |id| asker.owns(id)));
             let next = RawObject::parse(page.get()).ok();
             let next = next.and_then(|page| page.get("nextCursor").map(str::to_owned));
             match next {
@@ -217,11 +226,6 @@ impl Pipeline {
             }
         }
         Ok(tasks)
-    }
-
-    /// The parameters of a notification as clients see them: ids of tasks carry their server.
-    pub fn own_notice(server: &ServerName, params: &Raw) -> Raw {
-        tasks::owned(server, params)
     }
 
     /// Passes a client's notification on: one that is known to the servers where it has a
@@ -250,7 +254,9 @@ impl Pipeline {
     }
 
     /// Ends what upstreams keep for a client whose session has ended.
-    pub fn close_client(&self, session: &str) {
+    pub fn close_client(&self, session: &Arc<str>) {
+        // Tasks of a key stay: another session of it may ask for them.
+        self.tasks.forget_all_of(&PrincipalId::Session(session.clone()));
         for upstream in self.upstreams.iter() {
             upstream.close_client(session);
         }
@@ -292,27 +298,6 @@ impl Pipeline {
     }
 }
 
-/// Sends a request within the upstream's times, over the session that the client should have
-/// there: its own if it can be asked something, the shared one else.
-fn send(
-    upstream: &Upstream,
-    wish: Wish<'_>,
-    outgoing: &Outgoing<'_>,
-    wait: &Arc<Wait>,
-    sink: &mut dyn CallSink,
-) -> Result<Outcome, CallError> {
-    let config = upstream.config();
-    let timeout = wish.timeout.map_or(config.timeout, |wish| wish.min(config.timeout));
-    wait.set_timeout(timeout, config.timeout_max);
-    let through = wish.client.filter(|client| match config.session {
-        SessionSharing::Shared => false,
-        SessionSharing::PerClient => true,
-        SessionSharing::Auto => can_be_asked(client.capabilities.get()),
-    });
-    let mut sink = OfServer { server: upstream.name(), inner: sink };
-    upstream.request(through, outgoing, wait, &mut sink)
-}
-
 /// An error's data that names what was asked for as the client wrote it.
 fn as_asked(data: Raw, key: &'static str, own: &str, asked: &str) -> Raw {
     match RawObject::parse(data.get()) {
@@ -321,32 +306,6 @@ fn as_asked(data: Raw, key: &'static str, own: &str, asked: &str) -> Raw {
             Raw::from_valid(fields.to_text())
         }
         _ => data,
-    }
-}
-
-/// Gives what a server says during a call the names under which clients know it.
-struct OfServer<'a> {
-    server: &'a ServerName,
-    inner: &'a mut dyn CallSink,
-}
-
-impl CallSink for OfServer<'_> {
-    fn notice(&mut self, notice: Notice) {
-        let notice = if let Notice::Other { method, params: Some(params) } = notice {
-            let params = Some(Pipeline::own_notice(self.server, &params));
-            Notice::Other { method, params }
-        } else {
-            notice
-        };
-        self.inner.notice(notice);
-    }
-
-    fn ask(&mut self, question: Question) {
-        self.inner.ask(question);
-    }
-
-    fn silence(&mut self) {
-        self.inner.silence();
     }
 }
 

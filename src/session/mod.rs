@@ -19,7 +19,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender, TrySendError, bounded};
 
 use crate::error::CallError;
 use crate::limits::{SESSION_CALLS_MAX, SESSION_REPLY_TIMEOUT, SUBSCRIPTIONS_PER_SESSION_MAX};
-use crate::protocol::call::{AnswerTo, Caller, Question};
+use crate::protocol::call::{AnswerTo, Caller, PrincipalId, Question};
 use crate::protocol::jsonrpc::{RequestId, RpcError};
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::raw::Raw;
@@ -112,6 +112,11 @@ impl Session {
     /// What `initialize` said; none before it.
     pub fn caller(&self) -> Option<Arc<Caller>> {
         self.caller.get().cloned()
+    }
+
+    /// Whose it is, for what outlives one request.
+    pub fn principal_id(&self) -> PrincipalId {
+        PrincipalId::new(self.owner.principal.as_ref(), &self.id)
     }
 
     /// The stream of an HTTP+SSE session, once it is attached.
@@ -338,6 +343,8 @@ pub enum Audience {
     Hearing(ServerName),
     /// Those of them that want log messages of this level.
     Logging(ServerName, Option<LogLevel>),
+    /// Those of them that are this principal's, too.
+    Of(ServerName, Option<LogLevel>, PrincipalId),
     /// One session.
     One(SessionId),
 }
@@ -509,6 +516,12 @@ impl Sessions {
     pub fn wants_log(&self, id: &str, level: Option<LogLevel>) -> bool {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         view.get(id).is_some_and(|session| session.wants_log(level))
+    }
+
+    /// Whose a session is that is open.
+    pub fn principal_id(&self, id: &str) -> Option<PrincipalId> {
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        view.get(id).map(|session| session.principal_id())
     }
 
     /// The least important level that any session wants log messages from.

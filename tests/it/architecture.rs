@@ -108,7 +108,7 @@ const MAY_USE: [(&str, &[&str]); 21] = [
 ];
 
 /// Files that decide on values alone, besides all of `protocol/` and `access/`.
-const PURE_FILES: [&str; 11] = [
+const PURE_FILES: [&str; 12] = [
     "http/framing.rs",
     "http/response.rs",
     "downstream/endpoint.rs",
@@ -118,6 +118,7 @@ const PURE_FILES: [&str; 11] = [
     "session/questions.rs",
     "catalogue/name.rs",
     "catalogue/merge.rs",
+    "pipeline/task_owners.rs",
     "upstream/connection.rs",
     "upstream/correlation.rs",
 ];
