@@ -68,7 +68,7 @@ pub(super) fn owned(server: &ServerName, result: &Raw) -> Raw {
             fields.set(key, value);
         }
     }
-    Raw::from_valid(fields.to_text())
+    result.rewritten(fields.to_text())
 }
 
 fn with_server(server: &ServerName, fields: &RawObject<'_>) -> Option<String> {
@@ -116,6 +116,19 @@ mod tests {
         let tasks = owned_list(&server, &list, |_| true);
         assert_eq!(tasks, [r#"{"taskId":"s+1"}"#, r#"{"taskId":"s+2"}"#]);
         assert_eq!(owned_list(&server, &list, |id| id == "2"), [r#"{"taskId":"s+2"}"#]);
+    }
+
+    #[test]
+    fn a_large_result_counts_for_as_long_as_its_renamed_copy() {
+        let server = ServerName::parse("s").unwrap();
+        let counted = std::sync::Arc::new(());
+        let mut result = raw(r#"{"content":[]}"#);
+        result.keep(&Some(counted.clone()));
+        let renamed = owned(&server, &result);
+        drop(result);
+        assert_eq!(std::sync::Arc::strong_count(&counted), 2);
+        drop(renamed);
+        assert_eq!(std::sync::Arc::strong_count(&counted), 1);
     }
 
     fn raw(text: &str) -> Raw {

@@ -47,6 +47,12 @@ impl Raw {
         self.keeper.clone_from(keeper);
     }
 
+    /// A text made of this value, which is about as large: what is kept with this one is kept
+    /// with that.
+    pub fn rewritten(&self, text: String) -> Raw {
+        Raw { keeper: self.keeper.clone(), ..Raw::from_valid(text) }
+    }
+
     /// The text.
     pub fn get(&self) -> &str {
         self.buffer.get(self.range.clone()).unwrap_or("null")
