@@ -1,12 +1,11 @@
 //! Puts the parts together, and takes them apart in order.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::access::authenticate::KnownKey;
@@ -19,22 +18,18 @@ use crate::config::{ApiKey, Config, Listen};
 use crate::downstream::Front;
 use crate::downstream::event_stream::Streams;
 use crate::http::{self, Running, Server};
-use crate::limits::{
-    CATALOGUE_INBOX_CHANGES_MAX, CONTROL_TIMEOUT, ENDED_SESSION_GRACE,
-    ENDED_SESSIONS_QUEUE_MAX, Limits, SESSION_SWEEP_INTERVAL,
-};
+use crate::limits::{CATALOGUE_INBOX_CHANGES_MAX, ENDED_SESSIONS_QUEUE_MAX, Limits};
 use crate::pipeline::{Pipeline, TaskOwners, ToSessions, Told};
 use crate::protocol::call::Kind;
 use crate::protocol::jsonrpc::notification;
-use crate::protocol::method::Method;
 use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
 use crate::session::{
     self, Audience, Ended, EventLogBounds, EventLogs, Sessions, SessionsConfig,
 };
 use crate::thread::{self, StopReason};
+use crate::tidy;
 use crate::upstream::{Event, Upstreams};
-use crate::wait::Wait;
 
 /// How long the first clients are kept waiting for upstreams that have not answered yet, so
 /// that the first lists are whole where that is possible. Their connections wait in the
@@ -101,8 +96,7 @@ impl Gateway {
         await_first_contact(&shared, &stopped);
         let address = server.local_addr_text();
         let pipeline = Arc::new(pipeline(&config, shared, upstreams.clone(), tasks));
-        let mine = pipeline.clone();
-        let tidying = thread::spawn("tidy", move || tidy(&ended, &mine))?;
+        let tidying = tidy::start(ended, pipeline.clone())?;
         let front = Arc::new(Front {
             origins: origins(&config),
             keys: config.api_keys.iter().map(known_key).collect(),
@@ -205,38 +199,6 @@ impl SecondSignal {
         })?;
         Ok(SecondSignal { _stopped: stopped, _joined: joined })
     }
-}
-
-/// Removes what ended sessions have left at upstreams, until the session thread has ended. A
-/// little later each: what their end has made to be said goes out first.
-fn tidy(left: &Receiver<Ended>, pipeline: &Pipeline) {
-    let mut waiting: VecDeque<(Instant, Ended)> = VecDeque::new();
-    loop {
-        let now = Instant::now();
-        let due = waiting.front().map(|(at, _)| at.saturating_duration_since(now));
-        match left.recv_timeout(due.unwrap_or(SESSION_SWEEP_INTERVAL)) {
-            Ok(ended) => waiting.push_back((Instant::now() + ENDED_SESSION_GRACE, ended)),
-            Err(RecvTimeoutError::Timeout) => (),
-            Err(RecvTimeoutError::Disconnected) => return,
-        }
-        while let Some((at, _)) = waiting.front()
-            && (*at <= Instant::now() || waiting.len() > ENDED_SESSIONS_QUEUE_MAX)
-            && let Some((_, ended)) = waiting.pop_front()
-        {
-            remove_traces(&ended, pipeline);
-        }
-    }
-}
-
-fn remove_traces(ended: &Ended, pipeline: &Pipeline) {
-    for (server, uri) in &ended.subscriptions {
-        let Ok(wait) = Wait::plain(CONTROL_TIMEOUT) else { continue };
-        let method = Method::ResourcesUnsubscribe;
-        if let Err(error) = pipeline.subscription(server, uri, method, &wait) {
-            log::debug!(target: "sessions", "a subscription could not be taken back: {error}");
-        }
-    }
-    pipeline.close_client(&ended.session);
 }
 
 fn listen(listen: &Listen) -> http::Listen {

@@ -16,5 +16,6 @@ pub mod protocol;
 pub mod session;
 pub mod telemetry;
 pub mod thread;
+pub mod tidy;
 pub mod upstream;
 pub mod wait;

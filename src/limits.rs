@@ -28,7 +28,8 @@ pub struct Limits {
     pub idle: Duration,
     /// How long one write may stall before the connection is closed.
     pub write: Duration,
-    /// Sessions open at once. More get 503.
+    /// Sessions open at once, with those that have ended and are still to be tidied up after.
+    /// More get 503.
     pub sessions: usize,
     /// Sessions open at once under one key. More get 503.
     pub sessions_per_key: usize,
@@ -122,7 +123,8 @@ pub const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 pub const SUBSCRIPTIONS_PER_SESSION_MAX: usize = 1024;
 /// From the end of a session to the end of what upstreams keep for it.
 pub const ENDED_SESSION_GRACE: Duration = Duration::from_millis(200);
-/// Sessions that have ended and whose traces at upstreams wait to be removed.
+/// Sessions that have ended and whose traces at upstreams wait to be removed; more wait in the
+/// session table.
 pub const ENDED_SESSIONS_QUEUE_MAX: usize = 1024;
 /// Calls in flight in one session. More get an error.
 pub const SESSION_CALLS_MAX: usize = 256;

@@ -10,6 +10,7 @@ pub mod reply;
 pub mod requests;
 pub mod rest;
 pub mod streamable_http;
+mod subscription;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};

@@ -10,7 +10,7 @@ use crate::access::policy::Scope;
 use crate::error::CallError;
 use crate::limits::{BATCH_MESSAGES_MAX, CALL_TIMEOUT_MAX, JSON_DEPTH_MAX};
 use crate::pipeline::{Health, Item, ItemList, Wish};
-use crate::protocol::call::{Call, CallSink, Caller, Client, Kind, Notice, Outcome, Question};
+use crate::protocol::call::{CallSink, Caller, Client, Kind, Notice, Outcome, Question};
 use crate::protocol::capabilities::can_be_asked;
 use crate::protocol::cursor;
 use crate::protocol::jsonrpc::{self, Malformed, Message, RequestId, RpcError, code};
@@ -335,33 +335,6 @@ impl Front {
             Err(error) => return Some(Err(CallError::Invalid(error.to_string()))),
         };
         self.pipeline.pass(scope, wish, request.method, params, wait, sink)
-    }
-
-    fn subscription(
-        &self,
-        session: &Session,
-        scope: &Scope,
-        call: &Call<'_>,
-        wait: &Arc<Wait>,
-    ) -> Result<Outcome, CallError> {
-        let (server, own) = self.pipeline.owner_of_uri(scope, call)?;
-        let asked = call.params.string("uri").ok().flatten().unwrap_or_default();
-        let subscribes = call.method == Method::ResourcesSubscribe;
-        let there = session.is_subscribed(&server, &own);
-        if subscribes == there {
-            // Once is enough, and what was not there need not be taken back.
-            return Ok(Outcome::Complete(Raw::from_valid("{}".to_owned())));
-        }
-        if subscribes && !session.subscribe(&server, &own, &asked) {
-            let what = "too many subscriptions in this session".to_owned();
-            return Err(CallError::Overloaded { what });
-        }
-        let outcome = self.pipeline.subscription(&server, &own, call.method, wait);
-        let is_done = matches!(outcome, Ok(Outcome::Complete(_)));
-        if subscribes != is_done {
-            session.unsubscribe(&server, &own);
-        }
-        outcome
     }
 
     /// The tasks of every server in scope that has tasks, in one list.

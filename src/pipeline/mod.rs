@@ -6,6 +6,7 @@
 mod lists;
 mod route;
 mod send;
+mod subscriptions;
 mod task_owners;
 mod tasks;
 mod unasked;
@@ -29,6 +30,8 @@ use crate::wait::Wait;
 /// What lists and `/status` tell of a server, for the doors.
 pub use crate::catalogue::{Health, Item};
 pub use crate::upstream::State;
+/// What a door tells of one subscription.
+pub use crate::upstream::Subscribing;
 pub use lists::{ItemList, ServerStatus};
 pub use task_owners::TaskOwners;
 pub use unasked::ToSessions;
@@ -159,41 +162,6 @@ impl Pipeline {
             wants_progress: false,
         };
         Some(self.asker(scope, wish, server).and_then(|it| it.send(&outgoing, wait, sink)))
-    }
-
-    /// Whose a resource is, and that server's own URI for it.
-    ///
-    /// # Errors
-    /// The URI is missing, or nothing that the scope sees.
-    pub fn owner_of_uri(
-        &self,
-        scope: &Scope,
-        call: &Call<'_>,
-    ) -> Result<(ServerName, String), CallError> {
-        let route = self.route(scope, Wish::default(), call)?;
-        let own = serde_json::from_str(&route.value).unwrap_or_default();
-        Ok((route.server, own))
-    }
-
-    /// Subscribes the gateway to a resource, or takes one subscription back.
-    ///
-    /// # Errors
-    /// Whatever kept the upstream from answering.
-    pub fn subscription(
-        &self,
-        server: &ServerName,
-        uri: &str,
-        method: Method,
-        wait: &Arc<Wait>,
-    ) -> Result<Outcome, CallError> {
-        let upstream = self.upstream(server)?;
-        let config = upstream.config();
-        wait.set_timeout(config.timeout, config.timeout_max);
-        if method == Method::ResourcesSubscribe {
-            upstream.subscribe(uri, wait)
-        } else {
-            upstream.unsubscribe(uri, wait)
-        }
     }
 
     /// The tasks of the one server of a scope that are the caller's own.

@@ -17,3 +17,4 @@ pub mod revision;
 pub mod sealed;
 pub mod server_name;
 pub mod sse;
+pub mod subscriber;

@@ -117,6 +117,7 @@ impl Manager {
                     self.end(&id);
                 }
                 self.questions.sweep(swept);
+                self.hand_over();
             }
         }
     }
@@ -270,11 +271,19 @@ impl Manager {
     /// Ends a session that nobody can find any more.
     fn end(&mut self, id: &SessionId) {
         self.questions.end(id);
-        if let Some(ended) = self.table.close(id)
-            && let Err(TrySendError::Full(_)) = self.left.try_send(ended)
-        {
-            log::warn!(target: "sessions", "too many sessions end at once: what one left at upstreams stays for now");
+        if self.table.close(id) && self.hand_over() == 1 {
+            log::warn!(target: "sessions", "too many sessions end at once: what they left at upstreams stays for now");
         }
+    }
+
+    /// Gives what ended sessions have left behind to whoever takes it back; how many must wait
+    /// until the next sweep.
+    fn hand_over(&mut self) -> usize {
+        self.table.hand_over(|ended| match self.left.try_send(ended) {
+            Err(TrySendError::Full(ended)) => Err(ended),
+            // Nobody takes anything back once the upstreams have gone.
+            Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
+        })
     }
 
     fn close(&mut self, id: &SessionId) {
@@ -333,6 +342,10 @@ mod tests {
     use super::*;
 
     fn started(key: [u8; 32]) -> Sessions {
+        started_with(key, bounded(8).0)
+    }
+
+    fn started_with(key: [u8; 32], left: Sender<Ended>) -> Sessions {
         let (stop, _) = bounded(1);
         let config = SessionsConfig {
             key,
@@ -340,7 +353,7 @@ mod tests {
             sessions_per_key: 10,
             idle: Duration::from_secs(60),
             parked: Duration::from_secs(60),
-            left: bounded(8).0,
+            left,
         };
         let (sessions, joined) = start(config, stop).unwrap();
         joined.detach();
@@ -370,6 +383,20 @@ mod tests {
         assert!(sessions.find(&id, Some("laptop"), Door::HttpSse, Vec::new).is_none());
         sessions.close(&id).unwrap();
         assert!(!finds(&sessions, &id, "laptop"));
+    }
+
+    #[test]
+    fn what_more_sessions_leave_than_can_wait_is_handed_over_later() {
+        let (left, taken) = bounded(1);
+        let sessions = started_with([4; 32], left);
+        let ids = [(); 3].map(|()| open(&sessions));
+        for id in &ids {
+            sessions.close(id).unwrap();
+        }
+        for id in ids {
+            let ended = taken.recv_timeout(5 * SESSION_SWEEP_INTERVAL).unwrap();
+            assert_eq!(ended.session, id);
+        }
     }
 
     #[test]

@@ -7,29 +7,33 @@ mod kept_streams;
 mod manager;
 mod questions;
 mod resumable;
+mod subscriptions;
 mod table;
 mod token;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, Sender, TrySendError, bounded};
 
 use crate::error::CallError;
-use crate::limits::{SESSION_CALLS_MAX, SESSION_REPLY_TIMEOUT, SUBSCRIPTIONS_PER_SESSION_MAX};
+use crate::limits::{SESSION_CALLS_MAX, SESSION_REPLY_TIMEOUT};
 use crate::protocol::call::{AnswerTo, Caller, PrincipalId, Question};
 use crate::protocol::jsonrpc::{RequestId, RpcError};
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
+use crate::protocol::subscriber::Subscriber;
 use crate::wait::{Held, Interrupted, Wait};
 
 pub use event_log::{Bounds as EventLogBounds, EventId, Origin};
 pub use kept_streams::KeptStreams;
 pub use manager::{SessionsConfig, start, withdrawal};
 pub use resumable::{Delivery, EventLogs, Resumable};
+
+use subscriptions::Subscriptions;
 
 /// A session's id as clients carry it.
 pub type SessionId = Arc<str>;
@@ -66,8 +70,8 @@ pub struct Owner {
     pub hears: Arc<[ServerName]>,
 }
 
-/// One session, as the view shows it. Only its time of last use, its calls in flight and its
-/// resumable streams are changed by others than the session thread.
+/// One session, as the view shows it. Only its time of last use, its calls in flight, its
+/// subscriptions and its resumable streams are changed by others than the session thread.
 pub struct Session {
     /// Its id.
     pub id: SessionId,
@@ -75,6 +79,8 @@ pub struct Session {
     pub door: Door,
     /// Whose it is.
     pub owner: Owner,
+    /// Who it is to upstreams, where it subscribes to resources.
+    pub subscriber: Subscriber,
     /// Its streams over Streamable HTTP, for clients that resume them.
     pub kept: KeptStreams,
     caller: OnceLock<Arc<Caller>>,
@@ -86,8 +92,7 @@ pub struct Session {
     /// The level from which log messages are wanted: its place among [`LogLevel::ALL`], plus
     /// one; 0 while the client has not said.
     log_level: AtomicU8,
-    /// What is subscribed to: server and its own URI, and how the client wrote that.
-    subscriptions: Mutex<HashMap<(ServerName, String), String>>,
+    subscriptions: Subscriptions,
     calls: Mutex<HashMap<RequestId, Arc<Wait>>>,
 }
 
@@ -97,12 +102,12 @@ impl std::fmt::Debug for Session {
     }
 }
 
-/// Why a call could not enter its session.
+/// Why a session does not take a call or a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
     /// A call with this id is in flight already.
     IdInUse,
-    /// The session's bound on calls in flight is reached.
+    /// The session's bound on calls in flight, or on subscriptions, is reached.
     TooMany,
     /// The session has ended.
     Ended,
@@ -145,28 +150,28 @@ impl Session {
         }
     }
 
-    /// Notes a subscription; false if there are too many.
-    pub fn subscribe(&self, server: &ServerName, own: &str, asked: &str) -> bool {
-        let mut subscriptions = self.subscriptions();
-        if subscriptions.len() >= SUBSCRIPTIONS_PER_SESSION_MAX {
-            return false;
-        }
-        subscriptions.insert((server.clone(), own.to_owned()), asked.to_owned());
-        true
+    /// Notes a subscription; once is enough. What is noted is among what the session leaves
+    /// behind when it ends.
+    ///
+    /// # Errors
+    /// There are too many, or the session has ended.
+    pub fn subscribe(
+        &self,
+        server: &ServerName,
+        own: &str,
+        asked: &str,
+    ) -> Result<(), Refused> {
+        self.subscriptions.add((server.clone(), own.to_owned()), asked)
     }
 
     /// Whether the session is subscribed to a resource.
     pub fn is_subscribed(&self, server: &ServerName, own: &str) -> bool {
-        self.subscriptions().contains_key(&(server.clone(), own.to_owned()))
+        self.subscriptions.asked(&(server.clone(), own.to_owned())).is_some()
     }
 
     /// Forgets a subscription; false if there was none.
     pub fn unsubscribe(&self, server: &ServerName, own: &str) -> bool {
-        self.subscriptions().remove(&(server.clone(), own.to_owned())).is_some()
-    }
-
-    fn subscriptions(&self) -> MutexGuard<'_, HashMap<(ServerName, String), String>> {
-        self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.subscriptions.remove(&(server.clone(), own.to_owned()))
     }
 
     /// Notes that the session is in use.
@@ -371,6 +376,8 @@ impl Pending {
 pub struct Ended {
     /// Its id.
     pub session: SessionId,
+    /// Who it was to upstreams.
+    pub subscriber: Subscriber,
     /// Servers and their own URIs that it was subscribed to.
     pub subscriptions: Vec<(ServerName, String)>,
 }

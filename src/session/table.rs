@@ -1,17 +1,20 @@
 //! The sessions and their rules: bounds, idle time, who hears what. Pure: time is an argument.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::{Audience, Door, Ended, EventSink, KeptStreams, Owner, Session, SessionId};
+use super::{
+    Audience, Door, Ended, EventSink, KeptStreams, Owner, Session, SessionId, Subscriptions,
+};
 use crate::protocol::call::Caller;
 use crate::protocol::jsonrpc::notification;
 use crate::protocol::method::notification::RESOURCES_UPDATED;
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
 use crate::protocol::sse;
+use crate::protocol::subscriber::Subscriber;
 
 /// The bounds that the table keeps.
 #[derive(Debug, Clone, Copy)]
@@ -56,11 +59,15 @@ pub(super) struct Table {
     bounds: Bounds,
     entries: HashMap<SessionId, Entry>,
     per_key: HashMap<Option<Arc<str>>, usize>,
+    /// What ended sessions have left behind and nobody has taken yet. Each counts as a session,
+    /// so both together are bounded by `limits.sessions`.
+    left: VecDeque<Ended>,
 }
 
 impl Table {
     pub(super) fn new(bounds: Bounds) -> Table {
-        Table { bounds, entries: HashMap::new(), per_key: HashMap::new() }
+        let (entries, per_key) = (HashMap::new(), HashMap::new());
+        Table { bounds, entries, per_key, left: VecDeque::new() }
     }
 
     /// Adds a session under `id`, which is new.
@@ -72,7 +79,7 @@ impl Table {
         owner: Owner,
         caller: Option<Caller>,
     ) -> Result<Arc<Session>, Full> {
-        if self.entries.len() >= self.bounds.sessions {
+        if self.entries.len() + self.left.len() >= self.bounds.sessions {
             return Err(Full::Sessions);
         }
         let held = self.per_key.entry(owner.principal.clone()).or_default();
@@ -85,6 +92,7 @@ impl Table {
             id: id.clone(),
             door,
             owner,
+            subscriber: Subscriber::fresh(),
             kept: KeptStreams::default(),
             caller: caller.map(Arc::new).map_or_else(OnceLock::new, OnceLock::from),
             stream: OnceLock::new(),
@@ -92,7 +100,7 @@ impl Table {
             last_used_ms: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             log_level: AtomicU8::new(0),
-            subscriptions: Mutex::default(),
+            subscriptions: Subscriptions::new(),
             calls: Mutex::default(),
         });
         self.entries.insert(id, Entry { session: session.clone(), streams: Vec::new() });
@@ -117,9 +125,9 @@ impl Table {
         true
     }
 
-    /// Ends a session; gives what it leaves behind. None if there is none of that id.
-    pub(super) fn close(&mut self, id: &str) -> Option<Ended> {
-        let entry = self.entries.remove(id)?;
+    /// Ends a session, and keeps what it leaves behind. False if there is none of that id.
+    pub(super) fn close(&mut self, id: &str) -> bool {
+        let Some(entry) = self.entries.remove(id) else { return false };
         if let Some(held) = self.per_key.get_mut(&entry.session.owner.principal) {
             *held -= 1;
             if *held == 0 {
@@ -130,9 +138,24 @@ impl Table {
         for stream in entry.streams {
             stream.close();
         }
-        let subscriptions = std::mem::take(&mut *entry.session.subscriptions());
-        let subscriptions = subscriptions.into_keys().collect();
-        Some(Ended { session: entry.session.id.clone(), subscriptions })
+        self.left.push_back(Ended {
+            session: entry.session.id.clone(),
+            subscriber: entry.session.subscriber,
+            subscriptions: entry.session.subscriptions.end(),
+        });
+        true
+    }
+
+    /// Gives away what ended sessions have left behind, in their order, until somebody cannot
+    /// take it and `give` hands it back. How many are kept.
+    pub(super) fn hand_over(&mut self, give: impl Fn(Ended) -> Result<(), Ended>) -> usize {
+        while let Some(ended) = self.left.pop_front() {
+            if let Err(ended) = give(ended) {
+                self.left.push_front(ended);
+                break;
+            }
+        }
+        self.left.len()
     }
 
     /// Sends a message to an audience, to each session on one stream only (2025-11-25,
@@ -178,9 +201,7 @@ impl Table {
         let Ok(Some(own)) = fields.string("uri") else { return };
         let key = (server.clone(), own);
         for entry in self.entries.values_mut() {
-            let Some(asked) = entry.session.subscriptions().get(&key).cloned() else {
-                continue;
-            };
+            let Some(asked) = entry.session.subscriptions.asked(&key) else { continue };
             let mut fields = fields.clone();
             fields.set("uri", string(&asked));
             let message = notification(RESOURCES_UPDATED, Some(&fields.to_text()));
@@ -260,7 +281,7 @@ mod tests {
     /// Ends what should end, as the session thread does; how many that were.
     fn sweep(table: &mut Table, now: Instant) -> usize {
         let over = table.over(now);
-        over.iter().for_each(|id| assert!(table.close(id).is_some()));
+        over.iter().for_each(|id| assert!(table.close(id)));
         over.len()
     }
 
@@ -286,7 +307,7 @@ mod tests {
         open(&mut table, start, "x", "k").unwrap();
         assert_eq!(sweep(&mut table, start + Duration::from_secs(59)), 0);
         assert_eq!(sweep(&mut table, start + Duration::from_secs(60)), 1);
-        assert!(table.close("x").is_none());
+        assert!(!table.close("x"));
     }
 
     #[test]
@@ -314,8 +335,51 @@ mod tests {
         assert_eq!(open(&mut table, now, "3", "k").unwrap_err(), Full::SessionsPerKey);
         open(&mut table, now, "3", "l").unwrap();
         assert_eq!(open(&mut table, now, "4", "m").unwrap_err(), Full::Sessions);
-        assert!(table.close("1").is_some());
+        assert!(table.close("1"));
+        assert_eq!(table.hand_over(|_| Ok(())), 0);
         open(&mut table, now, "4", "k").unwrap();
+    }
+
+    #[test]
+    fn what_nobody_takes_is_kept_and_counts_as_a_session() {
+        let now = Instant::now();
+        let mut table = table();
+        for (id, key) in [("1", "k"), ("2", "k"), ("3", "l")] {
+            open(&mut table, now, id, key).unwrap();
+        }
+        assert!(table.close("1") && table.close("2"));
+        assert!(!table.close("2"));
+        assert_eq!(table.hand_over(Err), 2);
+        open(&mut table, now, "4", "m").unwrap_err();
+        let took = Mutex::new(Vec::new());
+        let take_one = |ended: Ended| {
+            let mut took = took.lock().unwrap();
+            if !took.is_empty() {
+                return Err(ended);
+            }
+            took.push(ended.session);
+            Ok(())
+        };
+        assert_eq!(table.hand_over(take_one), 1);
+        assert_eq!(*took.lock().unwrap(), ["1".into()]);
+        open(&mut table, now, "4", "m").unwrap();
+    }
+
+    #[test]
+    fn a_session_that_has_ended_subscribes_to_nothing() {
+        let mut table = table();
+        let session = open(&mut table, Instant::now(), "x", "k").unwrap();
+        let server = ServerName::parse("a").unwrap();
+        session.subscribe(&server, "x:", "x:").unwrap();
+        assert!(table.close("x"));
+        assert_eq!(session.subscribe(&server, "y:", "y:"), Err(Refused::Ended));
+        assert!(!session.is_subscribed(&server, "x:"));
+        let left = |ended: Ended| {
+            assert_eq!(ended.subscriptions, [(server.clone(), "x:".to_owned())]);
+            assert_eq!(ended.subscriber, session.subscriber);
+            Ok(())
+        };
+        assert_eq!(table.hand_over(left), 0);
     }
 
     #[test]

@@ -20,8 +20,7 @@ use crate::limits::Limits;
 use crate::protocol::call::{CallSink, Client, Kind, Notice, Outcome, Outgoing, Question};
 use crate::protocol::jsonrpc;
 use crate::protocol::legacy::Initialized;
-use crate::protocol::method::Method;
-use crate::protocol::raw::{Raw, RawObject, string};
+use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::thread::{Joined, spawn};
 use crate::wait::{Interrupted, Wait};
@@ -29,13 +28,13 @@ use crate::wait::{Interrupted, Wait};
 use child::StderrRing;
 use exchange::Lane;
 use health::Vitals;
-use link::{Core, Link, Own};
+use link::{Core, Link};
 use links::Links;
 use lists::Lists;
 use members::Members;
 use resolve::Names;
 use slots::{Budget, Slots};
-use standing::{Standing, Turn};
+use standing::Standing;
 use supervisor::Supervisor;
 
 mod auto;
@@ -63,12 +62,14 @@ mod slots;
 mod standing;
 mod stdio;
 mod streamable_http;
+mod subscribing;
 mod supervisor;
 mod transport;
 mod unusable;
 mod watch;
 
 pub use health::{Failure, State, Status};
+pub use subscribing::Subscribing;
 
 /// What a supervisor tells.
 #[derive(Debug)]
@@ -205,58 +206,6 @@ impl Upstream {
         self.core.nudge.idle.bell().ring();
     }
 
-    /// Subscribes the shared session to a resource, if nobody has; counted unless the upstream
-    /// refuses.
-    ///
-    /// # Errors
-    /// As [`Upstream::request`].
-    pub fn subscribe(&self, uri: &str, wait: &Arc<Wait>) -> Result<Outcome, CallError> {
-        let turn = self.turn(uri, wait)?;
-        if turn.count() > 0 {
-            turn.add();
-            return Ok(nothing());
-        }
-        let outcome = self.about(Method::ResourcesSubscribe, uri, wait)?;
-        match outcome {
-            Outcome::Complete(_) => turn.add(),
-            Outcome::Error { .. } => (),
-        }
-        Ok(outcome)
-    }
-
-    /// Takes one subscription back; the last one ends the upstream's.
-    ///
-    /// # Errors
-    /// As [`Upstream::request`].
-    pub fn unsubscribe(&self, uri: &str, wait: &Arc<Wait>) -> Result<Outcome, CallError> {
-        let turn = self.turn(uri, wait)?;
-        let count = turn.count();
-        turn.remove();
-        if count == 1 {
-            self.about(Method::ResourcesUnsubscribe, uri, wait)
-        } else {
-            Ok(nothing())
-        }
-    }
-
-    fn turn<'a>(&'a self, uri: &'a str, wait: &Arc<Wait>) -> Result<Turn<'a>, CallError> {
-        let turn = self.standing.turn(uri, wait, self.core.limits.heartbeat);
-        turn.map_err(|trouble| trouble.into_error(self.name(), true))
-    }
-
-    fn about(&self, method: Method, uri: &str, wait: &Arc<Wait>) -> Result<Outcome, CallError> {
-        let mut params = RawObject::default();
-        params.set("uri", string(uri));
-        let outgoing = Outgoing {
-            method: method.as_str(),
-            is_safe_to_repeat: true,
-            params,
-            meta: None,
-            wants_progress: false,
-        };
-        self.request(None, &outgoing, wait, &mut Own(&self.core))
-    }
-
     /// How it is at present.
     pub fn status(&self) -> Status {
         let (in_flight, waiting) = self.slots.counts();
@@ -278,11 +227,6 @@ impl Upstream {
             stderr: self.stderr.lines(),
         }
     }
-}
-
-/// The result of what needs none.
-fn nothing() -> Outcome {
-    Outcome::Complete(Raw::from_valid("{}".to_owned()))
 }
 
 /// All upstreams by name. Dropping it ends their sessions and children, and waits for that, in

@@ -1,12 +1,13 @@
 //! What the shared session has been told for good, and is told again whenever it is opened
 //! anew: the level of its log messages, and the resources that somebody has subscribed to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::error::Stage;
 use crate::limits::{SUBSCRIPTION_URI_BYTES_MAX, UPSTREAM_SUBSCRIPTIONS_MAX};
+use crate::protocol::subscriber::Subscriber;
 use crate::wait::{Wait, Woken};
 
 use super::connection::{Kind, Trouble};
@@ -20,7 +21,9 @@ pub(super) struct Standing {
 
 #[derive(Default)]
 struct Subscription {
-    count: usize,
+    /// Who wants to hear of the resource. Each subscriber bounds its subscriptions itself
+    /// (`SUBSCRIPTIONS_PER_SESSION_MAX`), and `limits.sessions` bounds the sessions.
+    subscribers: HashSet<Subscriber>,
     /// Somebody is telling the upstream about it.
     busy: bool,
     waiting: Vec<Arc<Wait>>,
@@ -50,8 +53,18 @@ impl Standing {
     /// What is subscribed to.
     pub(super) fn uris(&self) -> Vec<String> {
         let subscriptions = self.lock();
-        let counted = subscriptions.iter().filter(|(_, subscription)| subscription.count > 0);
-        counted.map(|(uri, _)| uri.clone()).collect()
+        let wanted = subscriptions.iter().filter(|(_, it)| !it.subscribers.is_empty());
+        wanted.map(|(uri, _)| uri.clone()).collect()
+    }
+
+    /// Forgets a subscriber out of turn: for one that cannot wait until the upstream is told.
+    pub(super) fn forget(&self, uri: &str, subscriber: Subscriber) {
+        let mut subscriptions = self.lock();
+        let Some(subscription) = subscriptions.get_mut(uri) else { return };
+        subscription.subscribers.remove(&subscriber);
+        if subscription.subscribers.is_empty() && !subscription.busy {
+            subscriptions.remove(uri);
+        }
     }
 
     /// Waits until nobody else tells the upstream about this resource.
@@ -97,22 +110,22 @@ impl Standing {
 }
 
 impl Turn<'_> {
-    /// How many want to hear of the resource.
-    pub(super) fn count(&self) -> usize {
-        self.standing.lock().get(self.uri).map_or(0, |subscription| subscription.count)
+    /// Whether anybody wants to hear of the resource.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.standing.lock().get(self.uri).is_some_and(|it| !it.subscribers.is_empty())
     }
 
-    /// One more does.
-    pub(super) fn add(&self) {
+    /// This one does. Once is enough.
+    pub(super) fn add(&self, subscriber: Subscriber) {
         if let Some(subscription) = self.standing.lock().get_mut(self.uri) {
-            subscription.count += 1;
+            subscription.subscribers.insert(subscriber);
         }
     }
 
-    /// One fewer does.
-    pub(super) fn remove(&self) {
+    /// This one does not, however often that is said.
+    pub(super) fn remove(&self, subscriber: Subscriber) {
         if let Some(subscription) = self.standing.lock().get_mut(self.uri) {
-            subscription.count = subscription.count.saturating_sub(1);
+            subscription.subscribers.remove(&subscriber);
         }
     }
 }
@@ -124,7 +137,7 @@ impl Drop for Turn<'_> {
             let Some(subscription) = subscriptions.get_mut(self.uri) else { return };
             subscription.busy = false;
             let waiting = std::mem::take(&mut subscription.waiting);
-            if subscription.count == 0 {
+            if subscription.subscribers.is_empty() {
                 subscriptions.remove(self.uri);
             }
             waiting
@@ -145,13 +158,34 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_counted_is_forgotten() {
-        let standing = Standing::default();
+    fn what_nobody_wants_is_forgotten() {
+        let (standing, one) = (Standing::default(), Subscriber::fresh());
         drop(standing.turn("a:", &wait(5000), TICK).unwrap());
         assert!(standing.lock().is_empty());
-        standing.turn("a:", &wait(5000), TICK).unwrap().add();
+        standing.turn("a:", &wait(5000), TICK).unwrap().add(one);
         assert_eq!(standing.uris(), ["a:"]);
-        standing.turn("a:", &wait(5000), TICK).unwrap().remove();
+        standing.turn("a:", &wait(5000), TICK).unwrap().remove(one);
+        assert!(standing.lock().is_empty());
+        standing.turn("a:", &wait(5000), TICK).unwrap().add(one);
+        standing.forget("a:", one);
+        assert!(standing.lock().is_empty());
+    }
+
+    #[test]
+    fn one_that_goes_twice_takes_nobody_along() {
+        let standing = Standing::default();
+        let (goes, stays) = (Subscriber::fresh(), Subscriber::fresh());
+        let turn = standing.turn("a:", &wait(5000), TICK).unwrap();
+        turn.add(goes);
+        turn.add(stays);
+        turn.remove(goes);
+        turn.remove(goes);
+        standing.forget("a:", goes);
+        assert!(turn.is_wanted());
+        standing.forget("a:", stays);
+        assert!(!turn.is_wanted());
+        assert_eq!(standing.lock().len(), 1, "while it is somebody's turn");
+        drop(turn);
         assert!(standing.lock().is_empty());
     }
 
@@ -163,10 +197,11 @@ mod tests {
         assert_eq!(late.kind, Kind::Interrupted(Interrupted::Deadline));
         drop(standing.turn("b:", &wait(5000), TICK).unwrap());
         std::thread::scope(|scope| {
-            let next = scope.spawn(|| standing.turn("a:", &wait(5000), TICK).unwrap().count());
-            first.add();
+            let next =
+                scope.spawn(|| standing.turn("a:", &wait(5000), TICK).unwrap().is_wanted());
+            first.add(Subscriber::fresh());
             drop(first);
-            assert_eq!(next.join().unwrap(), 1);
+            assert!(next.join().unwrap());
         });
     }
 

@@ -178,7 +178,7 @@ impl Supervisor {
             // Whoever waits in vain leaves it to the one whose turn it is.
             let Ok(turn) = turn else { continue };
             // The last subscriber may have gone meanwhile.
-            if turn.count() > 0 && !self.ask(Method::ResourcesSubscribe, "uri", &uri) {
+            if turn.is_wanted() && !self.ask(Method::ResourcesSubscribe, "uri", &uri) {
                 // The rest is tried at the next refresh, or when the session is opened anew.
                 return;
             }

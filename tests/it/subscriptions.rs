@@ -8,8 +8,8 @@ use crate::support::behind::{Behind, TRANSPORTS, params_of};
 use crate::support::duplex::{DOORS, Door, Duplex};
 use crate::support::gateway::Gateway;
 use crate::support::script::{BLOB_URI, ODD_URI, Received, TEXT_URI};
-use crate::support::stays_so;
 use crate::support::upstream_http::HttpUpstream;
+use crate::support::{stays_so, wait_until, wait_within};
 
 const UPDATED: &str = "notifications/resources/updated";
 const URIS: [&str; 3] = [TEXT_URI, BLOB_URI, ODD_URI];
@@ -136,6 +136,63 @@ fn a_session_that_unsubscribed_hears_no_more() {
 }
 
 #[test]
+fn an_unsubscribe_that_is_refused_and_tried_again_ends_nobody_elses() {
+    let upstream = HttpUpstream::start();
+    let gateway = Gateway::before(&upstream.url());
+    let leaves = Duplex::to(&gateway, Door::Streamable).open();
+    let stays = Duplex::to(&gateway, Door::Sse).open();
+    subscribe(&leaves, TEXT_URI);
+    upstream.refuse(Some("resources/unsubscribe"));
+    assert_eq!(leaves.refused("resources/unsubscribe", &of(TEXT_URI))["code"], -32603);
+    upstream.refuse(None);
+    subscribe(&stays, TEXT_URI);
+    unsubscribe(&leaves, TEXT_URI);
+    leaves.end();
+    stays_so("it is asked once", Duration::from_millis(500), || {
+        asked_for(&upstream.received(), TEXT_URI).1 == 1
+    });
+    stays.call("touch", &of(TEXT_URI));
+    assert_eq!(stays.wait_told(UPDATED), of(TEXT_URI));
+    assert!(told(&leaves).is_empty());
+}
+
+#[test]
+fn a_server_that_hangs_does_not_keep_what_ended_sessions_have_at_others() {
+    let (hung, well) = (HttpUpstream::start(), HttpUpstream::start());
+    hung.set_resources(&["hung://1", "hung://2", "hung://3"]);
+    well.set_resources(&["well://1", "well://2", "well://3"]);
+    let server =
+        |upstream: &HttpUpstream| json!({ "url": upstream.url(), "transport": "http" });
+    let gateway = Gateway::started(
+        json!({ "mcp_servers": { "hung": server(&hung), "well": server(&well) } }),
+    );
+    let client = Duplex::to(&gateway, Door::Streamable).named("alice").open();
+    client.call("hung-whoami", &json!({}));
+    client.call("well-whoami", &json!({}));
+    let uris = |server: &str| [1, 2, 3].map(|n| format!("{server}://{n}"));
+    uris("hung").iter().chain(&uris("well")).for_each(|uri| subscribe(&client, uri));
+    hung.hang_on(Some("resources/unsubscribe"));
+    client.end();
+    wait_within(Duration::from_secs(1), "her own sessions end", || {
+        (hung.n_deleted() == 1 && well.n_deleted() == 1).then_some(())
+    });
+    // One wait for the hung server, which has two seconds.
+    wait_within(Duration::from_secs(6), "the others are unsubscribed", || {
+        let received = well.received();
+        uris("well").iter().all(|uri| asked_for(&received, uri) == (1, 1)).then_some(())
+    });
+    let asked = params_of(&hung.received(), "resources/unsubscribe");
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    // Nobody is counted any more, so the next one is the first.
+    hung.hang_on(None);
+    let next = Duplex::to(&gateway, Door::Streamable).open();
+    for uri in uris("hung") {
+        subscribe(&next, &uri);
+        assert_eq!(asked_for(&hung.received(), &uri).0, 2, "{uri}");
+    }
+}
+
+#[test]
 fn a_uri_that_two_servers_list_is_subscribed_by_its_offered_name() {
     let (a, b) = (HttpUpstream::labelled("A"), HttpUpstream::labelled("B"));
     a.set_resources(&["same://x"]);
@@ -198,7 +255,7 @@ fn an_upstream_session_that_is_opened_anew_is_subscribed_again() {
     upstream.listener.break_off_connections();
     client.call("echo", &json!({ "message": "m" }));
     let peer = client.call("whoami", &json!({}))["structuredContent"]["peer"].clone();
-    crate::support::wait_until("the new session is subscribed", || {
+    wait_until("the new session is subscribed", || {
         upstream.received().iter().any(|received| {
             peer == received.peer && received.message["method"] == "resources/subscribe"
         })
@@ -211,7 +268,7 @@ fn an_upstream_session_that_is_opened_anew_is_subscribed_again() {
 fn updates_that_nobody_here_asked_for_reach_nobody() {
     let upstream = HttpUpstream::start();
     let gateway = Gateway::before(&upstream.url());
-    crate::support::wait_until("the gateway listens upstream", || upstream.n_streams() > 0);
+    wait_until("the gateway listens upstream", || upstream.n_streams() > 0);
     let clients = DOORS.map(|door| Duplex::to(&gateway, door).open());
     upstream.emit(UPDATED, &of(TEXT_URI));
     stays_so("nobody hears of it", Duration::from_millis(200), || {

@@ -15,5 +15,6 @@ mod standing;
 mod stdio;
 mod streamable_http;
 mod streams;
+mod subscriptions;
 mod unasked;
 mod worlds;

@@ -1,5 +1,4 @@
-//! What the supervisor reads and keeps up: lists of every kind, the level of log messages, and
-//! subscriptions.
+//! What the supervisor reads and keeps up: lists of every kind, and the level of log messages.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -7,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use crossbeam_channel::{Sender, bounded};
 use trunkline::config::HttpKind;
 use trunkline::limits::Limits;
-use trunkline::protocol::call::{Kind, Notice, Outcome};
+use trunkline::protocol::call::{Kind, Notice};
 use trunkline::protocol::raw::RawObject;
 
 use super::rig::*;
@@ -15,15 +14,16 @@ use super::rig::*;
 const EVERYTHING: &str = r#"{"protocolVersion":"2025-11-25","capabilities":{"tools":{},"prompts":{},"resources":{"subscribe":true},"logging":{}},"serverInfo":{"name":"t","version":"1"}}"#;
 
 /// A server with everything. What is sent into the channel is said on the session's stream.
-struct Full {
-    server: Server,
+pub(super) struct Full {
+    pub(super) server: Server,
     say: Sender<String>,
     /// The sessions up to this one are gone.
     gone: Arc<AtomicUsize>,
-    refuse: Arc<AtomicBool>,
+    /// Subscriptions, and their ends, are refused.
+    pub(super) refuse: Arc<AtomicBool>,
 }
 
-fn full(odd: impl Fn(&Seen) -> Option<Reply> + Send + Sync + 'static) -> Full {
+pub(super) fn full(odd: impl Fn(&Seen) -> Option<Reply> + Send + Sync + 'static) -> Full {
     let (say, said) = bounded::<String>(10);
     let said = Arc::new(Mutex::new(said));
     let (gone, refuse): (Arc<AtomicUsize>, Arc<AtomicBool>) = (Arc::default(), Arc::default());
@@ -59,7 +59,9 @@ fn full(odd: impl Fn(&Seen) -> Option<Reply> + Send + Sync + 'static) -> Full {
             (_, "resources/templates/list") => {
                 result(r#"{"resourceTemplates":[{"uriTemplate":"a:{x}","name":"t"}]}"#)
             }
-            (_, "resources/subscribe") if refuses.load(Ordering::SeqCst) => {
+            (_, "resources/subscribe" | "resources/unsubscribe")
+                if refuses.load(Ordering::SeqCst) =>
+            {
                 Reply::json(error(seen, -32602))
             }
             (_, "resources/subscribe" | "resources/unsubscribe" | "logging/setLevel") => {
@@ -77,7 +79,7 @@ fn error(seen: &Seen, code: i32) -> String {
 }
 
 impl Full {
-    fn rig(&self) -> Rig {
+    pub(super) fn rig(&self) -> Rig {
         self.rig_with(Limits::default())
     }
 
@@ -86,14 +88,14 @@ impl Full {
     }
 
     /// The session that is open is gone, as a call will find.
-    fn forget(&self, rig: &Rig) {
+    pub(super) fn forget(&self, rig: &Rig) {
         self.gone.fetch_add(1, Ordering::SeqCst);
         text(rig.call());
         rig.lists();
     }
 
     /// What a method was called with, by a parameter.
-    fn told(&self, method: &str, key: &str) -> Vec<String> {
+    pub(super) fn told(&self, method: &str, key: &str) -> Vec<String> {
         let value = |seen: &Seen| {
             let body = RawObject::parse(&seen.body).unwrap();
             let params = RawObject::parse(body.get("params").unwrap()).unwrap();
@@ -254,63 +256,6 @@ fn a_server_without_logging_is_told_no_level() {
     eventually("the other is told", || full.server.count("logging/setLevel") == 1);
     text(rig.call());
     assert_eq!(server.count("logging/setLevel"), 0);
-}
-
-fn complete(outcome: Result<Outcome, trunkline::error::CallError>) {
-    assert_eq!(text(outcome), "{}");
-}
-
-#[test]
-fn subscriptions_are_counted_and_renewed() {
-    let full = full(|_| None);
-    let rig = full.rig();
-    rig.lists();
-    let up = &rig.upstream;
-    complete(up.subscribe("a:b", &wait(5000)));
-    complete(up.subscribe("a:b", &wait(5000)));
-    complete(up.subscribe("c:d", &wait(5000)));
-    let subscribed = || full.told("resources/subscribe", "uri");
-    assert_eq!(subscribed(), ["a:b", "c:d"]);
-    complete(up.unsubscribe("a:b", &wait(5000)));
-    complete(up.unsubscribe("c:d", &wait(5000)));
-    complete(up.unsubscribe("c:d", &wait(5000)));
-    assert_eq!(full.told("resources/unsubscribe", "uri"), ["c:d"]);
-    full.forget(&rig);
-    eventually("it is renewed", || subscribed() == ["a:b", "c:d", "a:b"]);
-    complete(up.unsubscribe("a:b", &wait(5000)));
-    assert_eq!(full.told("resources/unsubscribe", "uri"), ["c:d", "a:b"]);
-}
-
-#[test]
-fn a_refused_subscription_is_not_counted() {
-    let full = full(|_| None);
-    let rig = full.rig();
-    rig.lists();
-    full.refuse.store(true, Ordering::SeqCst);
-    let outcome = rig.upstream.subscribe("a:b", &wait(5000)).unwrap();
-    assert!(matches!(outcome, Outcome::Error { .. }), "{outcome:?}");
-    full.refuse.store(false, Ordering::SeqCst);
-    complete(rig.upstream.subscribe("a:b", &wait(5000)));
-    assert_eq!(full.server.count("resources/subscribe"), 2);
-}
-
-#[test]
-fn many_who_subscribe_at_once_subscribe_once() {
-    let full = full(|_| None);
-    let rig = full.rig();
-    rig.lists();
-    std::thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| complete(rig.upstream.subscribe("a:b", &wait(5000))));
-        }
-    });
-    assert_eq!(full.server.count("resources/subscribe"), 1);
-    std::thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| complete(rig.upstream.unsubscribe("a:b", &wait(5000))));
-        }
-    });
-    assert_eq!(full.server.count("resources/unsubscribe"), 1);
 }
 
 #[test]

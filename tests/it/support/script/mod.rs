@@ -127,6 +127,8 @@ struct State {
     capabilities: Value,
     instructions: Option<String>,
     page_items: usize,
+    refused: Option<String>,
+    hanging: Option<String>,
     revisions: Vec<String>,
     ending: bool,
     next_key: u64,
@@ -156,6 +158,8 @@ impl Script {
                 capabilities: usual_capabilities(),
                 instructions: None,
                 page_items: 0,
+                refused: None,
+                hanging: None,
                 revisions: REVISIONS.map(str::to_owned).to_vec(),
                 ending: false,
                 next_key: 0,
@@ -200,6 +204,17 @@ impl Script {
     /// Speaks only these revisions; another one is answered with the last of them.
     pub(crate) fn set_revisions(&self, revisions: &[&str]) {
         self.lock().revisions = revisions.iter().map(|text| (*text).to_owned()).collect();
+    }
+
+    /// Requests of this method are refused; `None` ends it.
+    pub(crate) fn refuse(&self, method: Option<&str>) {
+        self.lock().refused = method.map(str::to_owned);
+    }
+
+    /// Requests of this method are not answered; `None` lets go of them.
+    pub(crate) fn hang_on(&self, method: Option<&str>) {
+        self.lock().hanging = method.map(str::to_owned);
+        self.changed.notify_all();
     }
 
     /// Everything that waits gives up.
@@ -277,6 +292,7 @@ impl Script {
             (Some(method), Some(id)) if method == "tools/call" => {
                 self.call(peer, &id, &params, raw_params.as_deref(), text, notify)
             }
+            (Some(method), Some(_)) if self.hangs_on(&method) => Reply::Nothing,
             (Some(method), Some(id)) => {
                 let raw_params = raw_params.as_deref().unwrap_or("null");
                 Reply::Answer(match self.request(peer, &method, &params, raw_params) {
@@ -291,6 +307,17 @@ impl Script {
         reply
     }
 
+    /// Whether a request of this method is not answered; waits until that is over.
+    fn hangs_on(&self, method: &str) -> bool {
+        let hangs = |state: &State| !state.ending && state.hanging.as_deref() == Some(method);
+        let mut state = self.lock();
+        let is_hung = hangs(&state);
+        while hangs(&state) {
+            state = self.changed.wait(state).unwrap();
+        }
+        is_hung
+    }
+
     /// Every request but calls of tools.
     fn request(
         &self,
@@ -299,6 +326,9 @@ impl Script {
         params: &Value,
         raw_params: &str,
     ) -> Result<String, Refusal> {
+        if self.lock().refused.as_deref() == Some(method) {
+            return Err(Refusal::new(-32603, "Refused, as the test wants it"));
+        }
         Ok(match method {
             "initialize" => self.initialize(params),
             "ping" => {

@@ -1,0 +1,69 @@
+//! A session subscribes to resources.
+
+use std::sync::Arc;
+
+use super::Front;
+use crate::access::policy::Scope;
+use crate::error::CallError;
+use crate::pipeline::Subscribing;
+use crate::protocol::call::{Call, Outcome};
+use crate::protocol::method::Method;
+use crate::protocol::raw::Raw;
+use crate::protocol::server_name::ServerName;
+use crate::protocol::subscriber::Subscriber;
+use crate::session::{Refused, Session};
+use crate::wait::Wait;
+
+/// One subscription of a session, under the URI that its client wrote.
+struct OfSession<'a> {
+    session: &'a Session,
+    server: &'a ServerName,
+    own: &'a str,
+    asked: &'a str,
+}
+
+impl Subscribing for OfSession<'_> {
+    fn subscriber(&self) -> Subscriber {
+        self.session.subscriber
+    }
+
+    fn note(&self) -> Result<(), CallError> {
+        self.session.subscribe(self.server, self.own, self.asked).map_err(|refused| {
+            match refused {
+                // As every call of a session that has ended.
+                Refused::Ended => CallError::Cancelled,
+                Refused::TooMany | Refused::IdInUse => CallError::Overloaded {
+                    what: "too many subscriptions in this session".to_owned(),
+                },
+            }
+        })
+    }
+
+    fn is_noted(&self) -> bool {
+        self.session.is_subscribed(self.server, self.own)
+    }
+
+    fn forget(&self) -> bool {
+        self.session.unsubscribe(self.server, self.own)
+    }
+}
+
+impl Front {
+    /// Answers `resources/subscribe` and `resources/unsubscribe`.
+    pub(super) fn subscription(
+        &self,
+        session: &Session,
+        scope: &Scope,
+        call: &Call<'_>,
+        wait: &Arc<Wait>,
+    ) -> Result<Outcome, CallError> {
+        let (server, own) = self.pipeline.owner_of_uri(scope, call)?;
+        let asked = call.params.string("uri").ok().flatten().unwrap_or_default();
+        let who = OfSession { session, server: &server, own: &own, asked: &asked };
+        if call.method == Method::ResourcesUnsubscribe && !who.is_noted() {
+            // What is not there need not be taken back.
+            return Ok(Outcome::Complete(Raw::from_valid("{}".to_owned())));
+        }
+        self.pipeline.subscription(&server, &own, call.method, &who, wait)
+    }
+}

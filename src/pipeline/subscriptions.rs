@@ -1,0 +1,99 @@
+//! Subscriptions to resources: whose resource it is, and who hears of it.
+
+use std::sync::Arc;
+
+use super::{Pipeline, Wish};
+use crate::access::policy::Scope;
+use crate::error::CallError;
+use crate::limits::CONTROL_TIMEOUT;
+use crate::protocol::call::{Call, Outcome};
+use crate::protocol::method::Method;
+use crate::protocol::server_name::ServerName;
+use crate::protocol::subscriber::Subscriber;
+use crate::upstream::Subscribing;
+use crate::wait::Wait;
+
+impl Pipeline {
+    /// Whose a resource is, and that server's own URI for it.
+    ///
+    /// # Errors
+    /// The URI is missing, or nothing that the scope sees.
+    pub fn owner_of_uri(
+        &self,
+        scope: &Scope,
+        call: &Call<'_>,
+    ) -> Result<(ServerName, String), CallError> {
+        let route = self.route(scope, Wish::default(), call)?;
+        let own = serde_json::from_str(&route.value).unwrap_or_default();
+        Ok((route.server, own))
+    }
+
+    /// Subscribes somebody to a resource, or takes that back.
+    ///
+    /// # Errors
+    /// Whatever kept the upstream from answering, or the subscriber from subscribing.
+    pub fn subscription(
+        &self,
+        server: &ServerName,
+        uri: &str,
+        method: Method,
+        who: &dyn Subscribing,
+        wait: &Arc<Wait>,
+    ) -> Result<Outcome, CallError> {
+        let upstream = self.upstream(server)?;
+        let config = upstream.config();
+        wait.set_timeout(config.timeout, config.timeout_max);
+        if method == Method::ResourcesSubscribe {
+            upstream.subscribe(uri, who, wait)
+        } else {
+            upstream.unsubscribe(uri, who, wait)
+        }
+    }
+
+    /// Takes back what a subscriber that has ended had; [`CONTROL_TIMEOUT`] at most. It is
+    /// forgotten here whatever the upstream does.
+    ///
+    /// # Errors
+    /// Whatever kept the upstream from answering.
+    pub fn take_back(
+        &self,
+        server: &ServerName,
+        uri: &str,
+        subscriber: Subscriber,
+    ) -> Result<Outcome, CallError> {
+        let Ok(wait) = Wait::plain(CONTROL_TIMEOUT) else {
+            self.forget_subscription(server, uri, subscriber);
+            let what = "no descriptor is left".to_owned();
+            return Err(CallError::Overloaded { what });
+        };
+        self.upstream(server)?.unsubscribe(uri, &Gone(subscriber), &wait)
+    }
+
+    /// Forgets what a subscriber that has ended had, without a word to the upstream.
+    pub fn forget_subscription(&self, server: &ServerName, uri: &str, subscriber: Subscriber) {
+        if let Ok(upstream) = self.upstream(server) {
+            upstream.forget_subscription(uri, subscriber);
+        }
+    }
+}
+
+/// A subscriber that has ended: it remembers nothing, and what it had is to be taken back.
+struct Gone(Subscriber);
+
+impl Subscribing for Gone {
+    fn subscriber(&self) -> Subscriber {
+        self.0
+    }
+
+    fn note(&self) -> Result<(), CallError> {
+        Err(CallError::Cancelled)
+    }
+
+    fn is_noted(&self) -> bool {
+        false
+    }
+
+    fn forget(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,80 @@
+//! What a session is subscribed to.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::Refused;
+use crate::limits::SUBSCRIPTIONS_PER_SESSION_MAX;
+use crate::protocol::server_name::ServerName;
+
+/// A server, and its own URI of a resource.
+pub(super) type Resource = (ServerName, String);
+
+/// The resources, each with the URI that the client wrote. None once the session has ended:
+/// under one lock it is either collected at the end or refused.
+pub(super) struct Subscriptions(Mutex<Option<HashMap<Resource, String>>>);
+
+impl Subscriptions {
+    pub(super) fn new() -> Subscriptions {
+        Subscriptions(Mutex::new(Some(HashMap::new())))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<HashMap<Resource, String>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn add(&self, resource: Resource, asked: &str) -> Result<(), Refused> {
+        let mut resources = self.lock();
+        let resources = resources.as_mut().ok_or(Refused::Ended)?;
+        let is_new = !resources.contains_key(&resource);
+        if is_new && resources.len() >= SUBSCRIPTIONS_PER_SESSION_MAX {
+            return Err(Refused::TooMany);
+        }
+        resources.insert(resource, asked.to_owned());
+        Ok(())
+    }
+
+    /// The URI under which the client subscribed, if it has.
+    pub(super) fn asked(&self, resource: &Resource) -> Option<String> {
+        self.lock().as_ref()?.get(resource).cloned()
+    }
+
+    pub(super) fn remove(&self, resource: &Resource) -> bool {
+        self.lock().as_mut().is_some_and(|resources| resources.remove(resource).is_some())
+    }
+
+    /// Takes everything; nothing can be added from here on.
+    pub(super) fn end(&self) -> Vec<Resource> {
+        self.lock().take().unwrap_or_default().into_keys().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resource(uri: &str) -> Resource {
+        (ServerName::parse("a").unwrap(), uri.to_owned())
+    }
+
+    #[test]
+    fn what_comes_after_the_end_is_refused() {
+        let subscriptions = Subscriptions::new();
+        subscriptions.add(resource("x:"), "x:").unwrap();
+        assert_eq!(subscriptions.end(), [resource("x:")]);
+        assert_eq!(subscriptions.add(resource("y:"), "y:"), Err(Refused::Ended));
+        assert_eq!(subscriptions.asked(&resource("x:")), None);
+        assert!(!subscriptions.remove(&resource("x:")));
+        assert!(subscriptions.end().is_empty());
+    }
+
+    #[test]
+    fn at_the_bound_what_is_there_can_be_added_again() {
+        let subscriptions = Subscriptions::new();
+        for n in 0..SUBSCRIPTIONS_PER_SESSION_MAX {
+            subscriptions.add(resource(&format!("x:{n}")), "x:").unwrap();
+        }
+        assert_eq!(subscriptions.add(resource("y:"), "y:"), Err(Refused::TooMany));
+        subscriptions.add(resource("x:0"), "x:").unwrap();
+    }
+}
