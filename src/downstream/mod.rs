@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod endpoint;
 pub mod event_stream;
+mod for_caller;
 pub mod http_sse;
 mod post_stream;
 pub mod reply;

@@ -4,23 +4,24 @@
 use std::sync::Arc;
 
 use super::Front;
+use super::for_caller::ForCaller;
 use super::reply::Problem;
 use super::rest::Deaf;
 use crate::access::policy::Scope;
 use crate::error::CallError;
 use crate::limits::{BATCH_MESSAGES_MAX, CALL_TIMEOUT_MAX, JSON_DEPTH_MAX};
 use crate::pipeline::{Health, Item, ItemList, Wish};
-use crate::protocol::call::{CallSink, Caller, Client, Kind, Notice, Outcome, Question};
+use crate::protocol::call::{CallSink, Caller, Client, Kind, Outcome};
 use crate::protocol::capabilities::can_be_asked;
 use crate::protocol::cursor;
-use crate::protocol::jsonrpc::{self, Malformed, Message, RequestId, RpcError, code};
+use crate::protocol::jsonrpc::{Malformed, Message, RequestId, RpcError, code};
 use crate::protocol::legacy;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::method::{Method, notification};
 use crate::protocol::raw::{self, Raw, RawObject, push_string};
 use crate::protocol::revision::Revision;
 use crate::protocol::server_name::ServerName;
-use crate::session::{self, Refused, Session};
+use crate::session::{Refused, Session};
 use crate::wait::Wait;
 
 /// The key under which lists name servers that are not well.
@@ -276,8 +277,7 @@ impl Front {
         let client =
             Client { session: session.id.clone(), capabilities: caller.capabilities.clone() };
         let wish = Wish { client: Some(&client), ..Wish::default() };
-        let mut sink =
-            ForCaller { front: self, session, wait: &wait, token: None, inner: sink };
+        let mut sink = ForCaller::new(&self.sessions, session, &wait, sink);
         let method = Method::parse(request.method);
         let outcome = match method {
             Some(Method::LoggingSetLevel) => {
@@ -306,7 +306,7 @@ impl Front {
                     Ok(call) => call,
                     Err(error) => return Answer::Error(error),
                 };
-                sink.token.clone_from(&call.progress_token);
+                sink.wants_progress(call.progress_token.as_deref());
                 if matches!(method, Method::ResourcesSubscribe | Method::ResourcesUnsubscribe) {
                     self.subscription(session, scope, &call, &wait)
                 } else {
@@ -314,6 +314,9 @@ impl Front {
                 }
             }
         };
+        if outcome.is_ok() {
+            sink.answered();
+        }
         match outcome {
             Ok(Outcome::Complete(result)) => Answer::Result(result),
             Ok(Outcome::Error { error, .. }) => Answer::Error(error),
@@ -383,61 +386,6 @@ fn view_of(scope: &Scope, kind: Kind) -> String {
         .map(|list| list.iter().map(ServerName::as_str).collect::<Vec<_>>().join(","));
     let narrowed = narrowed.as_deref().unwrap_or("*");
     format!("{}|{name}|{only}|{narrowed}", kind.list_key())
-}
-
-/// Turns what an upstream says during a call into messages for its caller.
-struct ForCaller<'a> {
-    front: &'a Front,
-    session: &'a Session,
-    wait: &'a Arc<Wait>,
-    /// The token under which the client wants progress.
-    token: Option<String>,
-    inner: &'a mut dyn MessageSink,
-}
-
-impl CallSink for ForCaller<'_> {
-    fn notice(&mut self, notice: Notice) {
-        let message = match notice {
-            Notice::Progress(params) => self.token.as_ref().and_then(|token| {
-                let params = legacy::with_progress_token(params.get(), token).ok()?;
-                Some(jsonrpc::notification(notification::PROGRESS, Some(&params)))
-            }),
-            Notice::Log(params) => {
-                let wanted = self.session.wants_log(LogLevel::of_message(params.get()));
-                let message = jsonrpc::notification(notification::MESSAGE, Some(params.get()));
-                wanted.then_some(message)
-            }
-            Notice::ResourceUpdated(params) => {
-                Some(jsonrpc::notification(notification::RESOURCES_UPDATED, Some(params.get())))
-            }
-            Notice::Withdrawn(id) => {
-                let id = self.front.sessions.withdraw(&self.session.id, &id);
-                id.map(|id| session::withdrawal(&id))
-            }
-            Notice::Other { method, params } => {
-                Some(jsonrpc::notification(&method, params.as_ref().map(Raw::get)))
-            }
-        };
-        if let Some(message) = message {
-            self.inner.message(&message);
-        }
-    }
-
-    fn ask(&mut self, question: Question) {
-        let capabilities = self.session.caller();
-        let capabilities = capabilities.as_ref().map_or("{}", |it| it.capabilities.get());
-        let Some(question) = question.if_served(capabilities) else { return };
-        let (method, params) = (question.method.clone(), question.params.clone());
-        let id = self.front.sessions.ask_client(&self.session.id, question, self.wait);
-        if let Some(id) = id {
-            let params = params.as_ref().map(Raw::get);
-            self.inner.message(&jsonrpc::request(&id, &method, params));
-        }
-    }
-
-    fn silence(&mut self) {
-        self.inner.silence();
-    }
 }
 
 /// A request inside a session.

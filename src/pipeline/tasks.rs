@@ -41,7 +41,7 @@ pub(super) fn told_of(notice: &Notice) -> Option<String> {
         Notice::Other { params: None, .. }
         | Notice::Progress(_)
         | Notice::ResourceUpdated(_)
-        | Notice::Withdrawn(_) => return None,
+        | Notice::Withdrawn { .. } => return None,
     };
     let fields = RawObject::parse(params.get()).ok()?;
     if method == notification::TASKS_STATUS {

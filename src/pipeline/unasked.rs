@@ -72,9 +72,9 @@ impl Unasked for ToSessions {
             Notice::ResourceUpdated(params) => {
                 (None, notification(names::RESOURCES_UPDATED, Some(params.get())))
             }
-            Notice::Withdrawn(id) => {
+            Notice::Withdrawn { server, id } => {
                 if let Some(client) = client {
-                    sessions.withdraw_unasked(client, id);
+                    sessions.withdraw_unasked(client, server, id);
                 }
                 return;
             }

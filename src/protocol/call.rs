@@ -134,8 +134,13 @@ pub enum Notice {
     Log(Raw),
     /// The parameters of `notifications/resources/updated`.
     ResourceUpdated(Raw),
-    /// The upstream no longer wants an answer to its request of that id.
-    Withdrawn(RequestId),
+    /// The upstream no longer wants an answer to a request of its own.
+    Withdrawn {
+        /// Which one. Ids of different servers have nothing to do with each other.
+        server: ServerName,
+        /// The request's id.
+        id: RequestId,
+    },
     /// Any other notification, but for those of changed lists.
     Other {
         /// Its method.
@@ -149,8 +154,13 @@ pub enum Notice {
 /// here knows.
 #[derive(Debug)]
 pub struct Question {
-    /// The upstream's id for it.
+    /// The server that asks.
+    pub server: ServerName,
+    /// The server's id for it.
     pub id: RequestId,
+    /// Whether it came on the stream that answers a call: then it is that call's and ends with
+    /// it. What comes on a stream that all calls of a session share may be nobody's.
+    pub is_of_call: bool,
     /// Its method.
     pub method: String,
     /// Its parameters, an object's text.

@@ -47,7 +47,8 @@ fn rank(stream: &Resumable) -> u8 {
     }
 }
 
-/// The streams that a session remembers.
+/// The streams that a session remembers. Locks are taken in this order: the list's, a stream's,
+/// a sink's own. None of them is held while a socket is written, since sinks only queue.
 #[derive(Debug, Default)]
 pub struct KeptStreams(Mutex<List>);
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::questions::{self, Questions};
+use super::questions::{self, Open, Questions, Tie};
 use super::table::{Bounds, Full, Table};
 use super::token::{Claims, Signer};
 use super::{Command, Door, Ended, Opened, Owner, Pending, Session, SessionId, Sessions, View};
@@ -20,6 +20,7 @@ use crate::protocol::method::notification::CANCELLED;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::thread::{self, StopReason};
+use crate::wait::Held;
 
 /// What the session thread is started with.
 #[derive(Debug)]
@@ -143,21 +144,21 @@ impl Manager {
             }
             Command::Tell { to, message } => self.table.tell(&to, &message),
             Command::Updated { server, params } => self.table.updated(&server, &params),
-            Command::Ask { id, question, wait, reply } => {
+            Command::Ask { id, question, wait, tie, reply } => {
                 // Longer than the question lives, so that its end is told before the call's.
-                let held = wait.map(|wait| wait.hold(self.parked + 3 * SESSION_SWEEP_INTERVAL));
-                let Question { id: upstream_id, reply: to, .. } = question;
-                reply.send(self.ask(&id, upstream_id, Pending { reply: to, held }));
+                let held = wait.hold(self.parked + 3 * SESSION_SWEEP_INTERVAL);
+                reply.send(self.ask(&id, question, Some((held, tie))));
             }
             Command::AskUnasked { id, question } => self.ask_on_stream(&id, question),
             Command::Answered { id, question, reply } => {
                 reply.send(self.questions.take(&id, question));
             }
-            Command::Withdraw { id, upstream_id, reply } => {
-                reply.send(self.questions.withdraw(&id, &upstream_id));
+            Command::GivenUp { id } => self.questions.close_given_up(&id),
+            Command::Withdraw { id, server, upstream_id, reply } => {
+                reply.send(self.questions.withdraw(&id, &server, &upstream_id));
             }
-            Command::WithdrawUnasked { id, upstream_id } => {
-                if let Some(question) = self.questions.withdraw(&id, &upstream_id) {
+            Command::WithdrawUnasked { id, server, upstream_id } => {
+                if let Some(question) = self.questions.withdraw(&id, &server, &upstream_id) {
                     self.table.send(&id, &withdrawal(&RequestId::from(question)));
                 }
             }
@@ -246,20 +247,32 @@ impl Manager {
         self.add(id, Door::StreamableHttp, owner, Some(caller)).ok()
     }
 
-    fn ask(&mut self, id: &SessionId, upstream_id: RequestId, pending: Pending) -> Option<u64> {
+    /// Opens a question; with what ties it to its call, if it belongs to one.
+    fn ask(
+        &mut self,
+        id: &SessionId,
+        question: Question,
+        of_call: Option<(Held, Arc<Tie>)>,
+    ) -> Option<u64> {
         if !self.table.has(id) {
             return None;
         }
+        let (held, tie) = of_call.unzip();
+        let Question { server, id: upstream_id, reply, .. } = question;
         let expires = questions::expiry(Instant::now(), self.parked);
-        self.questions.ask(expires, id, upstream_id, pending)
+        let open = Open::new(expires, server, upstream_id, Pending { reply, held });
+        let open = match tie {
+            Some(tie) => open.tied(tie),
+            None => open,
+        };
+        self.questions.ask(id, open)
     }
 
     fn ask_on_stream(&mut self, id: &SessionId, question: Question) {
         let capabilities = self.table.capabilities(id);
         let Some(question) = question.if_served(&capabilities) else { return };
-        let Question { id: upstream_id, method, params, reply } = question;
-        let pending = Pending { reply, held: None };
-        let Some(number) = self.ask(id, upstream_id, pending) else { return };
+        let (method, params) = (question.method.clone(), question.params.clone());
+        let Some(number) = self.ask(id, question, None) else { return };
         let params = params.as_ref().map(Raw::get);
         let message = request(&RequestId::from(number), &method, params);
         if !self.table.send(id, &message) {

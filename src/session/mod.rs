@@ -2,6 +2,7 @@
 //! changes them, by messages; what every request needs is read in a view that this thread
 //! publishes. It holds senders, not sockets.
 
+mod asked;
 mod event_log;
 mod kept_streams;
 mod manager;
@@ -28,6 +29,9 @@ use crate::protocol::server_name::ServerName;
 use crate::protocol::subscriber::Subscriber;
 use crate::wait::{Held, Interrupted, Wait};
 
+use questions::Tie;
+
+pub use asked::CallQuestions;
 pub use event_log::{Bounds as EventLogBounds, EventId, Origin};
 pub use kept_streams::KeptStreams;
 pub use manager::{SessionsConfig, start, withdrawal};
@@ -306,7 +310,8 @@ enum Command {
     Ask {
         id: SessionId,
         question: Question,
-        wait: Option<Arc<Wait>>,
+        wait: Arc<Wait>,
+        tie: Arc<Tie>,
         reply: Reply<Option<u64>>,
     },
     AskUnasked {
@@ -318,13 +323,19 @@ enum Command {
         question: u64,
         reply: Reply<Option<Pending>>,
     },
+    /// Questions of a call that has ended.
+    GivenUp {
+        id: SessionId,
+    },
     Withdraw {
         id: SessionId,
+        server: ServerName,
         upstream_id: RequestId,
         reply: Reply<Option<u64>>,
     },
     WithdrawUnasked {
         id: SessionId,
+        server: ServerName,
         upstream_id: RequestId,
     },
     Alive {
@@ -481,17 +492,13 @@ impl Sessions {
         self.tell(Command::Updated { server, params })
     }
 
-    /// Opens a question to the client of a session, for whoever can send it: gives the id that
-    /// the client is to see. `wait` stands still while it is open.
-    pub fn ask_client(
-        &self,
-        id: &SessionId,
-        question: Question,
-        wait: &Arc<Wait>,
-    ) -> Option<RequestId> {
-        let (id, wait) = (id.clone(), Some(wait.clone()));
-        let number = self.ask(|reply| Command::Ask { id, question, wait, reply }).ok()??;
-        Some(RequestId::from(number))
+    /// The questions to the client of a session in one call, none yet. `wait` is that call's.
+    pub fn questions<'a>(
+        &'a self,
+        id: &'a SessionId,
+        wait: &'a Arc<Wait>,
+    ) -> CallQuestions<'a> {
+        CallQuestions::new(self, id, wait)
     }
 
     /// Asks the client of a session something that belongs to no call, on its newest stream.
@@ -507,16 +514,21 @@ impl Sessions {
         self.ask(|reply| Command::Answered { id, question, reply }).ok()?
     }
 
-    /// Closes a question that the upstream no longer asks; gives the id that the client sees.
-    pub fn withdraw(&self, id: &SessionId, upstream_id: &RequestId) -> Option<RequestId> {
-        let (id, upstream_id) = (id.clone(), upstream_id.clone());
-        let number = self.ask(|reply| Command::Withdraw { id, upstream_id, reply }).ok()??;
-        Some(RequestId::from(number))
+    /// Closes a question that its server no longer asks; gives the id that the client sees.
+    pub fn withdraw(
+        &self,
+        id: &SessionId,
+        server: ServerName,
+        upstream_id: RequestId,
+    ) -> Option<RequestId> {
+        let id = id.clone();
+        let withdraw = |reply| Command::Withdraw { id, server, upstream_id, reply };
+        Some(RequestId::from(self.ask(withdraw).ok()??))
     }
 
     /// Like [`Sessions::withdraw`], and tells the client on its newest stream. Never waits.
-    pub fn withdraw_unasked(&self, id: &SessionId, upstream_id: RequestId) {
-        self.tell(Command::WithdrawUnasked { id: id.clone(), upstream_id }).ok();
+    pub fn withdraw_unasked(&self, id: &SessionId, server: ServerName, upstream_id: RequestId) {
+        self.tell(Command::WithdrawUnasked { id: id.clone(), server, upstream_id }).ok();
     }
 
     /// Whether the client of a session wants a log message.

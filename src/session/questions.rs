@@ -1,19 +1,87 @@
 //! Requests of upstreams to clients that wait for an answer. Pure: time is an argument.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::{Pending, SessionId};
 use crate::protocol::jsonrpc::{RequestId, RpcError, code};
+use crate::protocol::server_name::ServerName;
 
 /// Questions that one session may have open.
 pub(super) const QUESTIONS_PER_SESSION_MAX: usize = 32;
 
-struct Open {
-    /// The upstream's id for it.
+/// What a question's two ends know of each other: the session thread may close it before its
+/// call ends, and the call may end before that.
+#[derive(Debug, Default)]
+pub(super) struct Tie {
+    closed: AtomicBool,
+    given_up: AtomicBool,
+}
+
+impl Tie {
+    /// Whether the session thread still waits for an answer, or is yet to begin.
+    pub(super) fn is_open(&self) -> bool {
+        !self.closed.load(Ordering::Acquire)
+    }
+
+    /// The call no longer waits: the question is to be closed.
+    pub(super) fn give_up(&self) {
+        self.given_up.store(true, Ordering::Release);
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Acquire)
+    }
+}
+
+/// The session thread's end of a tie. It goes with its question, however that is closed.
+#[derive(Debug)]
+struct Tied(Arc<Tie>);
+
+impl Drop for Tied {
+    fn drop(&mut self) {
+        self.0.closed.store(true, Ordering::Release);
+    }
+}
+
+/// A question that waits for its answer.
+#[derive(Debug)]
+pub(super) struct Open {
+    server: ServerName,
+    /// The server's id for it.
     upstream_id: RequestId,
     pending: Pending,
     expires: Instant,
+    /// To the call that it ends with; none where it belongs to no call.
+    tied: Option<Tied>,
+}
+
+impl Open {
+    /// A question that belongs to no call.
+    pub(super) fn new(
+        expires: Instant,
+        server: ServerName,
+        upstream_id: RequestId,
+        pending: Pending,
+    ) -> Open {
+        Open { server, upstream_id, pending, expires, tied: None }
+    }
+
+    /// The question as one that ends with its call.
+    pub(super) fn tied(self, tie: Arc<Tie>) -> Open {
+        Open { tied: Some(Tied(tie)), ..self }
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.tied.as_ref().is_some_and(|tied| tied.0.is_given_up())
+    }
+
+    /// Closes it without an answer of the client.
+    fn fail(self, what: &str) {
+        self.pending.answer(Err(RpcError::new(code::INTERNAL_ERROR, what)));
+    }
 }
 
 /// Every open question, under the id that its client sees.
@@ -24,21 +92,18 @@ pub(super) struct Questions {
 }
 
 impl Questions {
-    /// Opens a question; gives the id that its client sees. One over the bound is not opened:
-    /// dropped, its place for an answer says so upstream.
-    pub(super) fn ask(
-        &mut self,
-        expires: Instant,
-        session: &SessionId,
-        upstream_id: RequestId,
-        pending: Pending,
-    ) -> Option<u64> {
+    /// Opens a question; gives the id that its client sees. One over the bound, or whose call
+    /// has ended meanwhile, is not opened: dropped, its place for an answer says so upstream.
+    pub(super) fn ask(&mut self, session: &SessionId, open: Open) -> Option<u64> {
+        if open.is_given_up() {
+            return None;
+        }
         let of_session = self.open.entry(session.clone()).or_default();
         if of_session.len() >= QUESTIONS_PER_SESSION_MAX {
             return None;
         }
         self.last_id += 1;
-        of_session.insert(self.last_id, Open { upstream_id, pending, expires });
+        of_session.insert(self.last_id, open);
         Some(self.last_id)
     }
 
@@ -52,12 +117,27 @@ impl Questions {
         Some(open.pending)
     }
 
-    /// Closes a question that the upstream no longer asks; gives the id that its client sees.
-    pub(super) fn withdraw(&mut self, session: &str, upstream_id: &RequestId) -> Option<u64> {
-        let of_session = self.open.get(session)?;
-        let (id, _) = of_session.iter().find(|(_, open)| open.upstream_id == *upstream_id)?;
-        let id = *id;
+    /// Closes a question that its server no longer asks, the newest if it has used the id
+    /// twice; gives the id that its client sees.
+    pub(super) fn withdraw(
+        &mut self,
+        session: &str,
+        server: &ServerName,
+        upstream_id: &RequestId,
+    ) -> Option<u64> {
+        let is_it = |open: &Open| open.server == *server && open.upstream_id == *upstream_id;
+        let of_session = self.open.get(session)?.iter();
+        let id = of_session.filter(|(_, open)| is_it(open)).map(|(id, _)| *id).max()?;
         self.take(session, id).map(|_| id)
+    }
+
+    /// Closes the questions of a session whose calls have given them up.
+    pub(super) fn close_given_up(&mut self, session: &str) {
+        let Some(of_session) = self.open.get_mut(session) else { return };
+        close_given_up(of_session);
+        if of_session.is_empty() {
+            self.open.remove(session);
+        }
     }
 
     /// Closes all questions of a session: nobody will answer them.
@@ -65,15 +145,21 @@ impl Questions {
         self.open.remove(session);
     }
 
-    /// Closes what has waited for too long.
+    /// Closes what has waited for too long, and what was given up without a word.
     pub(super) fn sweep(&mut self, now: Instant) {
         self.open.retain(|_, of_session| {
+            close_given_up(of_session);
             for (_, open) in of_session.extract_if(|_, open| now >= open.expires) {
-                let what = "The client gave no answer within limits.parked_ms.";
-                open.pending.answer(Err(RpcError::new(code::INTERNAL_ERROR, what)));
+                open.fail("The client gave no answer within limits.parked_ms.");
             }
             !of_session.is_empty()
         });
+    }
+}
+
+fn close_given_up(of_session: &mut HashMap<u64, Open>) {
+    for (_, open) in of_session.extract_if(|_, open| open.is_given_up()) {
+        open.fail("The call in which this was asked has ended.");
     }
 }
 
@@ -87,14 +173,21 @@ mod tests {
     use super::*;
     use crate::protocol::call::AnswerTo;
     use crate::protocol::raw::Raw;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     type Heard = Arc<Mutex<Vec<bool>>>;
 
-    fn pending(heard: &Heard) -> Pending {
+    fn server(name: &str) -> ServerName {
+        ServerName::parse(name).unwrap()
+    }
+
+    /// A question of server `a`.
+    fn open(heard: &Heard, expires: Instant, upstream_id: u64) -> Open {
         let heard = heard.clone();
         let reply = AnswerTo::new(move |answer| heard.lock().unwrap().push(answer.is_ok()));
-        Pending { reply, held: None }
+        let (upstream_id, pending) =
+            (RequestId::from(upstream_id), Pending { reply, held: None });
+        Open::new(expires, server("a"), upstream_id, pending)
     }
 
     #[test]
@@ -102,7 +195,7 @@ mod tests {
         let (heard, now) = (Heard::default(), Instant::now());
         let mut questions = Questions::default();
         let session: SessionId = "s".into();
-        let id = questions.ask(now, &session, RequestId::from(7), pending(&heard)).unwrap();
+        let id = questions.ask(&session, open(&heard, now, 7)).unwrap();
         assert!(questions.take("other", id).is_none());
         let taken = questions.take("s", id).unwrap();
         taken.reply.send(Ok(Raw::from_valid("{}".to_owned())));
@@ -116,14 +209,14 @@ mod tests {
         let mut questions = Questions::default();
         let session: SessionId = "s".into();
         let later = now + Duration::from_secs(1);
-        questions.ask(later, &session, RequestId::from(1), pending(&heard)).unwrap();
+        questions.ask(&session, open(&heard, later, 1)).unwrap();
         questions.sweep(now);
         assert_eq!(heard.lock().unwrap().len(), 0);
         questions.sweep(later);
         assert_eq!(*heard.lock().unwrap(), [false]);
-        questions.ask(later, &session, RequestId::from(2), pending(&heard)).unwrap();
-        assert!(questions.withdraw("s", &RequestId::from(2)).is_some());
-        questions.ask(later, &session, RequestId::from(3), pending(&heard)).unwrap();
+        questions.ask(&session, open(&heard, later, 2)).unwrap();
+        assert!(questions.withdraw("s", &server("a"), &RequestId::from(2)).is_some());
+        questions.ask(&session, open(&heard, later, 3)).unwrap();
         questions.end("s");
         assert_eq!(*heard.lock().unwrap(), [false, false, false]);
     }
@@ -134,11 +227,57 @@ mod tests {
         let mut questions = Questions::default();
         let session: SessionId = "s".into();
         for _ in 0..QUESTIONS_PER_SESSION_MAX {
-            assert!(
-                questions.ask(now, &session, RequestId::from(1), pending(&heard)).is_some()
-            );
+            assert!(questions.ask(&session, open(&heard, now, 1)).is_some());
         }
-        assert!(questions.ask(now, &session, RequestId::from(1), pending(&heard)).is_none());
+        assert!(questions.ask(&session, open(&heard, now, 1)).is_none());
+        assert_eq!(*heard.lock().unwrap(), [false]);
+    }
+
+    #[test]
+    fn a_server_withdraws_its_own_question_alone() {
+        let (heard, now) = (Heard::default(), Instant::now());
+        let mut questions = Questions::default();
+        let session: SessionId = "s".into();
+        let older = questions.ask(&session, open(&heard, now, 1)).unwrap();
+        let newer = questions.ask(&session, open(&heard, now, 1)).unwrap();
+        let id = RequestId::from(1);
+        assert_eq!(questions.withdraw("s", &server("b"), &id), None);
+        assert_eq!(heard.lock().unwrap().len(), 0);
+        assert_eq!(questions.withdraw("s", &server("a"), &id), Some(newer));
+        assert_eq!(questions.withdraw("s", &server("a"), &id), Some(older));
+    }
+
+    #[test]
+    fn what_a_call_gives_up_is_closed_alone_and_at_the_latest_by_a_sweep() {
+        let (heard, now) = (Heard::default(), Instant::now());
+        let later = now + Duration::from_secs(1);
+        let mut questions = Questions::default();
+        let session: SessionId = "s".into();
+        let ties = [(); 3].map(|()| Arc::new(Tie::default()));
+        let ids = ties.each_ref().map(|tie| {
+            questions.ask(&session, open(&heard, later, 1).tied(tie.clone())).unwrap()
+        });
+        questions.ask(&session, open(&heard, later, 2)).unwrap();
+        ties[0].give_up();
+        questions.close_given_up("other");
+        assert!(ties[0].is_open());
+        questions.close_given_up("s");
+        assert_eq!(ties.each_ref().map(|tie| tie.is_open()), [false, true, true]);
+        ties[1].give_up();
+        questions.sweep(now);
+        assert_eq!(ties.each_ref().map(|tie| tie.is_open()), [false, false, true]);
+        assert_eq!(*heard.lock().unwrap(), [false, false]);
+        drop(questions.take("s", ids[2]).unwrap());
+        assert!(!ties[2].is_open());
+    }
+
+    #[test]
+    fn what_was_given_up_before_it_was_opened_is_not_opened() {
+        let (heard, now) = (Heard::default(), Instant::now());
+        let mut questions = Questions::default();
+        let tie = Arc::new(Tie::default());
+        tie.give_up();
+        assert_eq!(questions.ask(&"s".into(), open(&heard, now, 1).tied(tie)), None);
         assert_eq!(*heard.lock().unwrap(), [false]);
     }
 }

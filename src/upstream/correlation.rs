@@ -20,6 +20,8 @@ pub(super) enum Incoming {
     Progress { id: u64, params: Raw },
     /// The lists of this kind have changed; [`Kind::Resource`] stands for templates too.
     ListChanged(Kind),
+    /// It no longer wants an answer to its request of that id.
+    Withdrawn(RequestId),
     /// Any other notification.
     Notice(Notice),
     /// A request of the upstream's.
@@ -95,10 +97,10 @@ fn read_notification(method: String, params: Option<Raw>) -> Incoming {
         },
         notification::MESSAGE => Incoming::Notice(Notice::Log(params)),
         notification::RESOURCES_UPDATED => Incoming::Notice(Notice::ResourceUpdated(params)),
-        notification::CANCELLED => Incoming::Notice(match withdrawn(params.get()) {
-            Some(id) => Notice::Withdrawn(id),
-            None => Notice::Other { method, params: Some(params) },
-        }),
+        notification::CANCELLED => match withdrawn(params.get()) {
+            Some(id) => Incoming::Withdrawn(id),
+            None => Incoming::Notice(Notice::Other { method, params: Some(params) }),
+        },
         _ => Incoming::Notice(Notice::Other { method, params: Some(params) }),
     }
 }
@@ -212,7 +214,7 @@ impl<W: Clone> Table<W> {
                 && !matches!(inbox.arrivals.back(), Some(Arrival::Answer(_) | Arrival::Lost(_)))
         };
         let open = || self.calls.iter().filter(|(_, inbox)| hears(inbox));
-        if let Arrival::Notice(Notice::Withdrawn(question)) = arrival
+        if let Arrival::Notice(Notice::Withdrawn { id: question, .. }) = arrival
             && let Some((id, _)) = open().find(|(_, inbox)| inbox.asked.contains(question))
         {
             return Some(*id);
@@ -279,6 +281,7 @@ mod tests {
     use super::super::connection::Kind as Failing;
     use super::*;
     use crate::error::Stage;
+    use crate::protocol::server_name::ServerName;
 
     fn all(text: &str) -> Vec<Incoming> {
         let mut got = Vec::new();
@@ -318,8 +321,8 @@ mod tests {
         assert!(matches!(notice("notifications/message", "{}"), Notice::Log(_)));
         let updated = notice("notifications/resources/updated", r#"{"uri":"a:b"}"#);
         assert!(matches!(updated, Notice::ResourceUpdated(_)));
-        let withdrawn = notice("notifications/cancelled", r#"{"requestId":"q"}"#);
-        assert_eq!(withdrawn, Notice::Withdrawn(RequestId::parse("\"q\"").unwrap()));
+        let withdrawn = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"q"}}"#;
+        assert_eq!(all(withdrawn), [Incoming::Withdrawn(RequestId::parse("\"q\"").unwrap())]);
         assert!(matches!(notice("notifications/cancelled", "{}"), Notice::Other { .. }));
         assert!(matches!(notice("notifications/x", "{}"), Notice::Other { .. }));
         let changed = r#"{"jsonrpc":"2.0","method":"notifications/resources/list_changed"}"#;
@@ -372,10 +375,15 @@ mod tests {
         assert!(is_answer(last));
     }
 
+    fn server() -> ServerName {
+        ServerName::parse("s").unwrap()
+    }
+
     fn question(id: u64) -> Arrival {
         let reply = crate::protocol::call::AnswerTo::new(|_| ());
-        let method = "roots/list".to_owned();
-        Arrival::Ask(Question { id: RequestId::from(id), method, params: None, reply })
+        let (id, method) = (RequestId::from(id), "roots/list".to_owned());
+        let (server, is_of_call) = (server(), false);
+        Arrival::Ask(Question { server, id, is_of_call, method, params: None, reply })
     }
 
     #[test]
@@ -399,7 +407,9 @@ mod tests {
         table.enter(2, (), Ears::Open).unwrap();
         table.enter(3, (), Ears::Shut).unwrap();
         assert_eq!(table.whose(&question(8)), Some(2));
-        let withdrawn = |id: u64| Arrival::Notice(Notice::Withdrawn(RequestId::from(id)));
+        let withdrawn = |id: u64| {
+            Arrival::Notice(Notice::Withdrawn { server: server(), id: RequestId::from(id) })
+        };
         assert_eq!(table.whose(&withdrawn(7)), Some(1));
         assert_eq!(table.whose(&withdrawn(9)), Some(2));
         table.deliver(2, Arrival::Answer(Ok(raw())));

@@ -50,7 +50,12 @@ pub(super) fn sort<M: Mouth>(core: &Core, incoming: Incoming, mouth: &Arc<M>) ->
                     Err(error) => jsonrpc::error_response(Some(&to), &error),
                 });
             });
-            return Sorted::Ask(Question { id, method, params, reply });
+            let server = core.name().clone();
+            let is_of_call = false;
+            return Sorted::Ask(Question { server, id, is_of_call, method, params, reply });
+        }
+        Incoming::Withdrawn(id) => {
+            return Sorted::Notice(Notice::Withdrawn { server: core.name().clone(), id });
         }
         Incoming::Notice(notice) => return Sorted::Notice(notice),
         Incoming::Answer { .. } | Incoming::Progress { .. } | Incoming::Nonsense(_) => {
@@ -85,7 +90,7 @@ pub(super) fn hear_shared<M: Mouth>(
                 Notice::ResourceUpdated(_) => false,
                 Notice::Progress(_)
                 | Notice::Log(_)
-                | Notice::Withdrawn(_)
+                | Notice::Withdrawn { .. }
                 | Notice::Other { .. } => core.client.is_some(),
             };
             let left = if about_a_call {

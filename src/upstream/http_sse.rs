@@ -365,6 +365,7 @@ impl Reader {
                     Incoming::Answer { .. }
                     | Incoming::Progress { .. }
                     | Incoming::ListChanged(_)
+                    | Incoming::Withdrawn(_)
                     | Incoming::Notice(_)
                     | Incoming::Ask { .. },
                 )

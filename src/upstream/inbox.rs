@@ -58,6 +58,7 @@ impl Inboxes {
             }
             other @ (Incoming::Answer { id: None, .. }
             | Incoming::ListChanged(_)
+            | Incoming::Withdrawn(_)
             | Incoming::Notice(_)
             | Incoming::Ask { .. }
             | Incoming::Nonsense(_)) => Some(other),

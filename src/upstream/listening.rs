@@ -169,6 +169,7 @@ impl Listener {
             Incoming::Answer { .. }
             | Incoming::Nonsense(_)
             | Incoming::ListChanged(_)
+            | Incoming::Withdrawn(_)
             | Incoming::Notice(_)
             | Incoming::Ask { .. } => hear_unasked(&http.core, incoming, wire),
         });

@@ -145,6 +145,7 @@ fn take_line(link: &Arc<ChildLink>, line: Line, keeper: &Option<Keeper>) {
             Some(
                 Incoming::Progress { .. }
                 | Incoming::ListChanged(_)
+                | Incoming::Withdrawn(_)
                 | Incoming::Notice(_)
                 | Incoming::Ask { .. },
             )

@@ -220,6 +220,7 @@ pub(super) fn not_ours(incoming: &Incoming) -> Trouble {
         Incoming::Answer { .. }
         | Incoming::Progress { .. }
         | Incoming::ListChanged(_)
+        | Incoming::Withdrawn(_)
         | Incoming::Notice(_)
         | Incoming::Ask { .. } => Trouble::nonsense("its answer is for another request"),
     }

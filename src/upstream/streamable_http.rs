@@ -9,7 +9,7 @@ use ureq::http::{HeaderMap, HeaderValue, Method as HttpMethod};
 
 use crate::error::Stage;
 use crate::limits::{CONTROL_TIMEOUT, STREAM_RESUME_MIN, UPSTREAM_DRAIN_BYTES_MAX};
-use crate::protocol::call::{CallSink, Outcome, Outgoing};
+use crate::protocol::call::{CallSink, Outcome, Outgoing, Question};
 use crate::protocol::headers::{SESSION_ID, is_event_stream, is_json};
 use crate::protocol::jsonrpc::{RequestId, RpcError, code};
 use crate::protocol::legacy::Initialized;
@@ -253,7 +253,7 @@ impl StreamableHttp {
         match sort(&self.http.core, incoming, wire) {
             Sorted::Done => (),
             Sorted::Notice(notice) => ear.notice(notice),
-            Sorted::Ask(question) => ear.ask(question),
+            Sorted::Ask(question) => ear.ask(Question { is_of_call: true, ..question }),
             Sorted::Rest(incoming) => return Some(incoming),
         }
         None

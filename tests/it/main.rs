@@ -31,6 +31,7 @@ mod names;
 mod pagination;
 mod passing_through;
 mod prompts;
+mod question_ends;
 mod questions;
 mod readme;
 mod resources;

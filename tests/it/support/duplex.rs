@@ -220,7 +220,17 @@ impl Duplex {
 
     /// [`Duplex::request`] on a thread of its own.
     pub(crate) fn begin(&self, method: &str, params: &Value) -> JoinHandle<Value> {
-        let (ears, id) = (self.ears.clone(), self.fresh_id());
+        self.begin_as(&self.fresh_id(), method, params)
+    }
+
+    /// [`Duplex::request_as`] on a thread of its own.
+    pub(crate) fn begin_as(
+        &self,
+        id: &Value,
+        method: &str,
+        params: &Value,
+    ) -> JoinHandle<Value> {
+        let (ears, id) = (self.ears.clone(), id.clone());
         let (method, params) = (method.to_owned(), params.clone());
         in_background(move || ears.request(&id, &method, &params))
     }

@@ -128,7 +128,7 @@ fn words<'a>(notices: impl IntoIterator<Item = &'a Notice>) -> Vec<&'a str> {
         Notice::Progress(_) => "progress",
         Notice::Log(_) => "log",
         Notice::ResourceUpdated(_) => "updated",
-        Notice::Withdrawn(_) => "withdrawn",
+        Notice::Withdrawn { .. } => "withdrawn",
         Notice::Other { method, .. } => method.as_str(),
     };
     notices.into_iter().map(word).collect()

@@ -107,6 +107,9 @@ impl Script {
             }
             return Reply::Answer(answer(asking.call, &content("withdrawn").to_string()));
         }
+        if args["leave"] == true {
+            return Reply::Answer(answer(asking.call, &content("left open").to_string()));
+        }
         let mut answers = Vec::new();
         for id in &ids {
             let call = Some(asking.call);

@@ -1,0 +1,105 @@
+//! What an upstream says and asks during a call, as messages for the client whose call it is.
+
+use std::sync::Arc;
+
+use super::requests::MessageSink;
+use crate::protocol::call::{CallSink, Notice, Question};
+use crate::protocol::jsonrpc;
+use crate::protocol::legacy;
+use crate::protocol::log_level::LogLevel;
+use crate::protocol::method::notification;
+use crate::protocol::raw::Raw;
+use crate::session::{self, CallQuestions, Session, Sessions};
+use crate::wait::Wait;
+
+/// Turns what an upstream says during a call into messages for its caller. With it the call
+/// ends: its caller is told of questions that need no answer any more.
+pub(super) struct ForCaller<'a> {
+    sessions: &'a Sessions,
+    session: &'a Session,
+    questions: CallQuestions<'a>,
+    /// The token under which the client wants progress.
+    token: Option<String>,
+    inner: &'a mut dyn MessageSink,
+}
+
+impl<'a> ForCaller<'a> {
+    /// For the caller behind `inner`, whose call waits on `wait`.
+    pub(super) fn new(
+        sessions: &'a Sessions,
+        session: &'a Session,
+        wait: &'a Arc<Wait>,
+        inner: &'a mut dyn MessageSink,
+    ) -> ForCaller<'a> {
+        let questions = sessions.questions(&session.id, wait);
+        ForCaller { sessions, session, questions, token: None, inner }
+    }
+
+    /// The client wants progress under this token, a JSON text, if under any.
+    pub(super) fn wants_progress(&mut self, token: Option<&str>) {
+        self.token = token.map(str::to_owned);
+    }
+
+    /// The upstream has answered the call.
+    pub(super) fn answered(&mut self) {
+        self.questions.leave_others();
+    }
+}
+
+impl CallSink for ForCaller<'_> {
+    fn notice(&mut self, notice: Notice) {
+        let message = match notice {
+            Notice::Progress(params) => self.token.as_ref().and_then(|token| {
+                let params = legacy::with_progress_token(params.get(), token).ok()?;
+                Some(jsonrpc::notification(notification::PROGRESS, Some(&params)))
+            }),
+            Notice::Log(params) => {
+                let wanted = self.session.wants_log(LogLevel::of_message(params.get()));
+                let message = jsonrpc::notification(notification::MESSAGE, Some(params.get()));
+                wanted.then_some(message)
+            }
+            Notice::ResourceUpdated(params) => {
+                Some(jsonrpc::notification(notification::RESOURCES_UPDATED, Some(params.get())))
+            }
+            Notice::Withdrawn { server, id } => {
+                let id = self.sessions.withdraw(&self.session.id, server, id);
+                id.map(|id| session::withdrawal(&id))
+            }
+            Notice::Other { method, params } => {
+                Some(jsonrpc::notification(&method, params.as_ref().map(Raw::get)))
+            }
+        };
+        if let Some(message) = message {
+            self.inner.message(&message);
+        }
+    }
+
+    fn ask(&mut self, question: Question) {
+        let capabilities = self.session.caller();
+        let capabilities = capabilities.as_ref().map_or("{}", |it| it.capabilities.get());
+        let Some(question) = question.if_served(capabilities) else { return };
+        let (method, params) = (question.method.clone(), question.params.clone());
+        if let Some(id) = self.questions.ask(question) {
+            let params = params.as_ref().map(Raw::get);
+            self.inner.message(&jsonrpc::request(&id, &method, params));
+        }
+    }
+
+    fn silence(&mut self) {
+        self.inner.silence();
+    }
+}
+
+impl Drop for ForCaller<'_> {
+    fn drop(&mut self) {
+        let closed = self.questions.close();
+        // Whatever panicked may have been the way to the client.
+        if std::thread::panicking() {
+            return;
+        }
+        // Every revision with sessions has this notification, in both directions.
+        for id in closed {
+            self.inner.message(&session::withdrawal(&id));
+        }
+    }
+}
