@@ -143,6 +143,11 @@ pub const INPUT_REQUESTS_MAX: usize = 32;
 pub const INPUT_RETRY_DELAY: Duration = Duration::from_millis(100);
 /// Calls in flight in one session. More get an error.
 pub const SESSION_CALLS_MAX: usize = 256;
+/// Tasks whose principal is remembered. Past it what is over goes, then the oldest of whoever
+/// has most; a task that is not remembered is unknown to everybody.
+pub const TASKS_MAX: usize = 8192;
+/// Bytes of a server's id of a task that is remembered.
+pub const TASK_ID_BYTES_MAX: usize = 1024;
 /// Streams of one session that are remembered for resuming; the least likely to be missed go.
 pub const RESUMABLE_STREAMS_MAX: usize = 16;
 /// How long a stream whose response was sent can be resumed.

@@ -230,7 +230,9 @@ impl Front {
             principal: scope.principal.name.as_deref(),
             digest: digest(method.as_str(), &call.params),
         };
-        let (server, asks) = match self.pipeline.owner(scope, &call) {
+        let client = client_of(&asked);
+        let wish = Wish { client: Some(&client), ..Wish::default() };
+        let (server, asks) = match self.pipeline.owner(scope, wish, &call) {
             Ok(owner) => owner,
             Err(error) => return failed(&error),
         };

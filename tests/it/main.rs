@@ -47,6 +47,7 @@ mod subscriptions;
 mod support;
 mod support_selftest;
 mod support_sessions;
+mod task_owners;
 mod tasks;
 #[cfg(feature = "tiny_http")]
 mod tiny_http_smoke;

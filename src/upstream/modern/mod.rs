@@ -52,10 +52,7 @@ pub(super) fn outcome(core: &Core, answer: Result<Raw, RpcError>) -> Result<Outc
     let server = core.name().clone();
     match answer {
         Ok(result) => match modern::read_result(&result) {
-            Ok(Read::Complete(mut whole)) => {
-                whole.keep_with(&result);
-                Ok(Outcome::Complete(whole))
-            }
+            Ok(Read::Complete(whole)) => Ok(Outcome::Complete(whole)),
             Ok(Read::InputRequired { requests, state }) => {
                 Ok(Outcome::InputRequired { server, requests, state })
             }
