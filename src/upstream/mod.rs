@@ -424,7 +424,10 @@ impl Shared {
     fn upstream(&self, config: UpstreamConfig, index: usize) -> io::Result<Upstream> {
         let (limits, buffered) = (self.limits.clone(), self.buffered.clone());
         let (hurry, unasked) = (self.hurry.clone(), self.unasked.clone());
-        let core = Arc::new(Core::new(config, limits, buffered, index, hurry, unasked)?);
+        let standing = Arc::new(Standing::default());
+        let core =
+            Core::new(config, limits, buffered, index, hurry, unasked, standing.clone())?;
+        let core = Arc::new(core);
         let stderr = Arc::new(StderrRing::new(self.limits.child_stderr_lines));
         let links = Links::new(&core, &stderr, self.names.clone(), &self.tls);
         let link = links.link(core.clone());
@@ -432,7 +435,7 @@ impl Shared {
             Slots::new(core.name().clone(), core.config.max_in_flight, core.config.max_waiting);
         Ok(Upstream {
             members: Arc::new(Members::new(core.clone(), links)),
-            standing: Arc::default(),
+            standing,
             core,
             link,
             slots,
