@@ -12,6 +12,7 @@ use crate::protocol::call::{CallSink, Client, Kind, Notice, Outcome, Outgoing, Q
 use crate::protocol::jsonrpc::RpcError;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::raw::Raw;
+use crate::protocol::revision::Era;
 use crate::protocol::server_name::ServerName;
 use crate::telemetry::redact::Secrets;
 use crate::wait::{Interrupted, Wait};
@@ -19,7 +20,7 @@ use crate::wait::{Interrupted, Wait};
 use super::Unasked;
 use super::connection::Trouble;
 use super::exchange::Lane;
-use super::modern::subscriptions::Subscriptions;
+use super::modern::subscriptions::{Subscriptions, offered};
 use super::standing::Standing;
 
 /// A session that is open.
@@ -28,6 +29,17 @@ pub(super) struct Opened {
     /// Told apart from those before and after it.
     pub(super) generation: u64,
     pub(super) initialized: Arc<Initialized>,
+}
+
+impl Opened {
+    pub(super) fn is_modern(&self) -> bool {
+        self.initialized.revision.era() == Era::Modern
+    }
+
+    /// Whether the upstream says that it tells of changes of these lists.
+    pub(super) fn tells_of(&self, kind: Kind) -> bool {
+        offered(&self.initialized).0.wants(kind.changed())
+    }
 }
 
 /// One way to reach an upstream.

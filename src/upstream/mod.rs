@@ -23,6 +23,7 @@ use crate::protocol::call::{
 use crate::protocol::jsonrpc;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::method::Method;
+use crate::protocol::modern::Freshness;
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
 use crate::thread::{Joined, spawn};
@@ -90,6 +91,10 @@ pub enum Event {
         /// The lists that were read, each item's object as the upstream wrote it, in its order.
         /// Those that are not here stand as they were.
         lists: Vec<(Kind, Vec<Raw>)>,
+        /// How fresh those of them are that the upstream has: all pages together.
+        freshness: Vec<(Kind, Freshness)>,
+        /// When they were asked for.
+        read_at: Instant,
         /// Items of all its lists left out at `limits.upstream_tools` or
         /// `limits.upstream_result_bytes`.
         left_out: usize,

@@ -266,7 +266,12 @@ impl Listener {
                 }
                 next = Next::Done;
             }
-            incoming => match hear(&self.http.core, incoming) {
+            incoming @ (Incoming::Answer { .. }
+            | Incoming::Progress { .. }
+            | Incoming::ListChanged(_)
+            | Incoming::Notice(_)
+            | Incoming::Ask { .. }
+            | Incoming::Nonsense(_)) => match hear(&self.http.core, incoming) {
                 Heard::Notice(_) | Heard::Nothing => (),
             },
         });

@@ -233,7 +233,7 @@ impl Subscriptions {
 }
 
 /// What the upstream tells of: changes of lists, and whether of single resources.
-fn offered(initialized: &Initialized) -> (Filter, bool) {
+pub(in super::super) fn offered(initialized: &Initialized) -> (Filter, bool) {
     let capabilities: Value =
         serde_json::from_str(initialized.capabilities.get()).unwrap_or_default();
     let has = |what: &str, how: &str| {

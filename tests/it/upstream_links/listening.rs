@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use trunkline::limits::Limits;
 use trunkline::protocol::call::{Notice, Outcome};
 use trunkline::protocol::raw::RawObject;
@@ -43,7 +43,7 @@ fn wanted(seen: &Seen) -> String {
 
 impl Teller {
     fn start() -> Teller {
-        let (tell, told): (Sender<Told>, _) = unbounded();
+        let (tell, told): (Sender<Told>, _) = bounded(100);
         let streams: Arc<Mutex<Vec<(String, TcpStream)>>> = Arc::default();
         let mine = streams.clone();
         let server = Server::start(move |seen| {
