@@ -193,6 +193,8 @@ pub const ERA_PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 pub const STRAY_LOG_TIME: Duration = Duration::from_secs(2);
 /// Between two looks at an upstream that is well.
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
+/// A list is read again when its time is over, but not sooner than this after the last time.
+pub const LIST_TTL_MIN: Duration = Duration::from_secs(10);
 /// Between two readings of a list whose upstream says again and again that it has changed.
 pub const RELIST_INTERVAL: Duration = Duration::from_secs(1);
 /// Control messages (cancellations, answers to an upstream's requests) that wait to be sent to
