@@ -20,12 +20,9 @@ use crate::downstream::event_stream::Streams;
 use crate::downstream::parked::{Bounds, ParkedCalls};
 use crate::http::{self, Running, Server};
 use crate::limits::{CATALOGUE_INBOX_CHANGES_MAX, ENDED_SESSIONS_QUEUE_MAX, Limits};
-use crate::pipeline::{Pipeline, Told};
-use crate::protocol::call::{Kind, Notice, Question};
+use crate::pipeline::{Pipeline, TaskOwners, ToSessions, Told};
+use crate::protocol::call::Kind;
 use crate::protocol::jsonrpc::notification;
-use crate::protocol::log_level::LogLevel;
-use crate::protocol::method::notification as names;
-use crate::protocol::raw::Raw;
 use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
 use crate::session::{
@@ -33,7 +30,7 @@ use crate::session::{
 };
 use crate::thread::{self, StopReason};
 use crate::tidy;
-use crate::upstream::{Event, Unasked, Upstreams};
+use crate::upstream::{Event, Upstreams};
 
 /// How long the first clients are kept waiting for upstreams that have not answered yet, so
 /// that the first lists are whole where that is possible. Their connections wait in the
@@ -89,16 +86,17 @@ impl Gateway {
         let (events, changes) = bounded(CATALOGUE_INBOX_CHANGES_MAX);
         let catalogue =
             start_catalogue(&config, shared.clone(), changes, sessions.clone(), &stop)?;
+        let tasks = Arc::<TaskOwners>::default();
         let upstreams = Arc::new(Upstreams::start(
             config.upstreams.clone(),
             limits.clone(),
             server.budget(),
             events,
-            Arc::new(ToSessions(sessions.clone())),
+            Arc::new(ToSessions::new(sessions.clone(), tasks.clone())),
         )?);
         await_first_contact(&shared, &stopped);
         let address = server.local_addr_text();
-        let pipeline = Arc::new(pipeline(&config, shared, upstreams.clone()));
+        let pipeline = Arc::new(pipeline(&config, shared, upstreams.clone(), tasks));
         let tidying = tidy::start(ended, pipeline.clone())?;
         let front = Arc::new(Front {
             origins: origins(&config),
@@ -210,55 +208,6 @@ impl SecondSignal {
     }
 }
 
-/// What upstreams say outside of calls goes to the sessions that should hear it.
-struct ToSessions(Sessions);
-
-impl Unasked for ToSessions {
-    fn notice(&self, server: &ServerName, client: Option<&Arc<str>>, notice: Notice) {
-        let to = client.map_or_else(
-            || Audience::Hearing(server.clone()),
-            |client| Audience::One(client.clone()),
-        );
-        let told = match notice {
-            Notice::Log(params) => {
-                let level = LogLevel::of_message(params.get());
-                let message = notification(names::MESSAGE, Some(params.get()));
-                match client {
-                    Some(client) if !self.0.wants_log(client, level) => Ok(()),
-                    Some(_) => self.0.notify(to, message),
-                    None => self.0.notify(Audience::Logging(server.clone(), level), message),
-                }
-            }
-            Notice::ResourceUpdated(params) => match client {
-                Some(_) => {
-                    let message = notification(names::RESOURCES_UPDATED, Some(params.get()));
-                    self.0.notify(to, message)
-                }
-                None => self.0.updated(server.clone(), params),
-            },
-            Notice::Withdrawn { server, id } => {
-                if let Some(client) = client {
-                    self.0.withdraw_unasked(client, server, id);
-                }
-                Ok(())
-            }
-            Notice::Other { method, params } => {
-                let params = params.map(|params| Pipeline::own_notice(server, &params));
-                self.0.notify(to, notification(&method, params.as_ref().map(Raw::get)))
-            }
-            // Of a call that has ended.
-            Notice::Progress(_) => Ok(()),
-        };
-        if told.is_err() {
-            log::warn!(target: "sessions", "a message of {server} could not be told");
-        }
-    }
-
-    fn ask(&self, _: &ServerName, client: &Arc<str>, question: Question) {
-        self.0.ask_unasked(client, question);
-    }
-}
-
 fn listen(listen: &Listen) -> http::Listen {
     match listen {
         Listen::Tcp(address) => http::Listen::Tcp(*address),
@@ -355,13 +304,18 @@ fn await_first_contact(shared: &catalogue::Shared, stopped: &Receiver<StopReason
     }
 }
 
-fn pipeline(config: &Config, shared: catalogue::Shared, upstreams: Arc<Upstreams>) -> Pipeline {
+fn pipeline(
+    config: &Config,
+    shared: catalogue::Shared,
+    upstreams: Arc<Upstreams>,
+    tasks: Arc<TaskOwners>,
+) -> Pipeline {
     let quotas = config
         .api_keys
         .iter()
         .filter_map(|key| Some((Arc::from(key.name.as_str()), key.calls_per_minute?)));
     let told = Told { calls: config.log.access, bodies: config.log.bodies };
-    Pipeline::new(shared, upstreams, quotas, told)
+    Pipeline::new(shared, upstreams, quotas, tasks, told)
 }
 
 fn known_key(key: &ApiKey) -> KnownKey {

@@ -143,6 +143,11 @@ pub const INPUT_REQUESTS_MAX: usize = 32;
 pub const INPUT_RETRY_DELAY: Duration = Duration::from_millis(100);
 /// Calls in flight in one session. More get an error.
 pub const SESSION_CALLS_MAX: usize = 256;
+/// Tasks whose principal is remembered. Past it what is over goes, then the oldest of whoever
+/// has most; a task that is not remembered is unknown to everybody.
+pub const TASKS_MAX: usize = 8192;
+/// Bytes of a server's id of a task that is remembered.
+pub const TASK_ID_BYTES_MAX: usize = 1024;
 /// Streams of one session that are remembered for resuming; the least likely to be missed go.
 pub const RESUMABLE_STREAMS_MAX: usize = 16;
 /// How long a stream whose response was sent can be resumed.
@@ -188,6 +193,8 @@ pub const ERA_PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 pub const STRAY_LOG_TIME: Duration = Duration::from_secs(2);
 /// Between two looks at an upstream that is well.
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
+/// A list is read again when its time is over, but not sooner than this after the last time.
+pub const LIST_TTL_MIN: Duration = Duration::from_secs(10);
 /// Between two readings of a list whose upstream says again and again that it has changed.
 pub const RELIST_INTERVAL: Duration = Duration::from_secs(1);
 /// Control messages (cancellations, answers to an upstream's requests) that wait to be sent to

@@ -19,7 +19,7 @@ use crate::thread::{self, Joined};
 /// Where the traces are.
 trait Traces {
     /// Ends a client's own sessions, some time soon. Does not wait.
-    fn close_client(&self, session: &str);
+    fn close_client(&self, session: &Arc<str>);
     /// Takes a subscription back, within `CONTROL_TIMEOUT`; forgets it in any case.
     fn take_back(
         &self,
@@ -32,7 +32,7 @@ trait Traces {
 }
 
 impl Traces for Pipeline {
-    fn close_client(&self, session: &str) {
+    fn close_client(&self, session: &Arc<str>) {
         Pipeline::close_client(self, session);
     }
 
@@ -123,7 +123,7 @@ mod tests {
     }
 
     impl Traces for Noted {
-        fn close_client(&self, session: &str) {
+        fn close_client(&self, session: &Arc<str>) {
             self.note(format!("close {session}"));
         }
 

@@ -230,7 +230,9 @@ impl Front {
             principal: scope.principal.name.as_deref(),
             digest: digest(method.as_str(), &call.params),
         };
-        let (server, asks) = match self.pipeline.owner(scope, &call) {
+        let client = client_of(&asked);
+        let wish = Wish { client: Some(&client), ..Wish::default() };
+        let (server, asks) = match self.pipeline.owner(scope, wish, &call) {
             Ok(owner) => owner,
             Err(error) => return failed(&error),
         };
@@ -295,11 +297,14 @@ impl Front {
         let name = call.params.string("name").ok().flatten();
         let item = name.and_then(|name| self.pipeline.tool(scope, &name));
         item.is_some_and(|item| {
-            let tool: serde_json::Value =
-                serde_json::from_str(item.own_object.get()).unwrap_or_default();
-            ["readOnlyHint", "idempotentHint"]
-                .iter()
-                .any(|hint| tool["annotations"][*hint] == serde_json::Value::Bool(true))
+            let tool = RawObject::parse(item.own_object.get()).ok();
+            let annotations = tool.as_ref().and_then(|tool| tool.get("annotations"));
+            let hints = annotations.and_then(|hints| RawObject::parse(hints).ok());
+            hints.is_some_and(|hints| {
+                ["readOnlyHint", "idempotentHint"]
+                    .iter()
+                    .any(|it| hints.get(it) == Some("true"))
+            })
         })
     }
 

@@ -7,9 +7,39 @@ use super::requests::{Answer, MessageSink};
 use crate::http::{OpenResponse, Responder};
 use crate::limits::STREAM_RETRY;
 use crate::protocol::jsonrpc::{RequestId, RpcError, around_result, code, error_response};
-use crate::protocol::raw::on_one_line;
+use crate::protocol::raw::{Raw, on_one_line};
 use crate::protocol::sse;
 use crate::session::{Delivery, EventLogs, Origin, Resumable, Session};
+
+/// One response in pieces. It holds its result and no copy of it, so that what waits for the
+/// rest of a batch still counts against `limits.buffered_bytes`.
+pub(super) struct Response {
+    before: String,
+    result: Option<Raw>,
+    after: &'static str,
+}
+
+impl Response {
+    /// The response to a request; none where it is not answered.
+    pub(super) fn to(id: &RequestId, answer: &Answer) -> Option<Response> {
+        match answer {
+            Answer::Result(result) => {
+                let (before, after) = around_result(id);
+                Some(Response { before, result: Some(result.clone()), after })
+            }
+            Answer::Error(error) => Some(Response::error(Some(id), error)),
+            Answer::None | Answer::Gone => None,
+        }
+    }
+
+    pub(super) fn error(id: Option<&RequestId>, error: &RpcError) -> Response {
+        Response { before: error_response(id, error), result: None, after: "" }
+    }
+
+    fn pieces(&self) -> [&str; 3] {
+        [&self.before, self.result.as_ref().map_or("", Raw::get), self.after]
+    }
+}
 
 /// The answer to a POST: plain JSON, or an event stream once something comes before the result.
 pub(super) struct PostStream<'a> {
@@ -59,18 +89,10 @@ impl<'a> PostStream<'a> {
         }
     }
 
-    fn event(&mut self, before: &str, data: &str, after: &str) {
-        self.push(before, data, after, None);
-    }
-
-    fn push(
-        &mut self,
-        before: &str,
-        data: &str,
-        after: &str,
-        stand_in: Option<&dyn Fn() -> String>,
-    ) {
+    /// One message in three pieces, of which the second may hold line ends.
+    fn push(&mut self, message: [&str; 3], stand_in: Option<&dyn Fn() -> String>) {
         self.begin();
+        let [before, data, after] = message;
         let (name, data) = (sse::before_data(""), on_one_line(data));
         let pieces = [&name, before, &data, after, sse::AFTER_DATA].map(str::as_bytes);
         let Some(kept) = &self.kept else { return self.write(&pieces) };
@@ -85,49 +107,44 @@ impl<'a> PostStream<'a> {
 
     /// Gives the answer to one request.
     pub(super) fn finish(mut self, id: &RequestId, answer: &Answer) {
-        let text;
-        let (before, data, after) = match answer {
-            Answer::Result(result) => {
-                let (before, after) = around_result(id);
-                (before, result.get(), after)
+        if *answer == Answer::Gone {
+            if let Some(responder) = self.responder.take() {
+                Problem::unknown_session().send_rpc(responder, Some(id)).ok();
             }
-            Answer::Error(error) => {
-                text = error_response(Some(id), error);
-                (String::new(), text.as_str(), "")
-            }
-            Answer::None => return self.end_unanswered(),
-            Answer::Gone => {
-                if let Some(responder) = self.responder.take() {
-                    Problem::unknown_session().send_rpc(responder, Some(id)).ok();
-                }
-                return;
-            }
-        };
+            return;
+        }
+        let Some(response) = Response::to(id, answer) else { return self.end_unanswered() };
+        let pieces = response.pieces();
         match self.responder.take() {
             Some(responder) => {
-                let pieces = [before.as_str(), data, after];
                 reply::send_json(responder, &pieces.map(str::as_bytes)).ok();
             }
             None => {
-                self.push(&before, data, after, Some(&|| not_kept(id)));
+                self.push(pieces, Some(&|| not_kept(id)));
                 self.end();
             }
         }
     }
 
     /// Gives the answers to a batch.
-    pub(super) fn finish_batch(mut self, texts: &[String]) {
+    pub(super) fn finish_batch(mut self, responses: &[Response]) {
         match self.responder.take() {
-            Some(responder) if texts.is_empty() => {
+            Some(responder) if responses.is_empty() => {
                 responder.respond(reply::ACCEPTED, &[], &[]).ok();
             }
             Some(responder) => {
-                let text = format!("[{}]", texts.join(","));
-                reply::send_json(responder, &[text.as_bytes()]).ok();
+                let mut body: Vec<&[u8]> = Vec::with_capacity(4 * responses.len() + 1);
+                for response in responses {
+                    body.push(if body.is_empty() { b"[" } else { b"," });
+                    body.extend(response.pieces().map(str::as_bytes));
+                }
+                body.push(b"]");
+                reply::send_json(responder, &body).ok();
             }
+            None if responses.is_empty() => self.end_unanswered(),
             None => {
-                for text in texts {
-                    self.event("", text, "");
+                for response in responses {
+                    self.push(response.pieces(), None);
                 }
                 self.end();
             }
@@ -160,7 +177,7 @@ impl<'a> PostStream<'a> {
 
 impl MessageSink for PostStream<'_> {
     fn message(&mut self, text: &str) {
-        self.event("", text, "");
+        self.push(["", text, ""], None);
     }
 
     fn silence(&mut self) {

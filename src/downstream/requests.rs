@@ -292,13 +292,7 @@ impl Front {
             capabilities: caller.capabilities.clone(),
         };
         let capabilities = of_client_for_modern(caller.capabilities.get());
-        let about = About {
-            capabilities: &capabilities,
-            // Servers with sessions send what they like until they are told; others send
-            // nothing unless each request asks for it.
-            log_level: Some(session.log_level().unwrap_or(LogLevel::Info)),
-            is_level_told: true,
-        };
+        let about = about(session, &capabilities);
         let wish = Wish { client: Some(&client), about, ..Wish::default() };
         let mut sink = ForCaller::new(&self.sessions, session, &wait, sink);
         let method = Method::parse(request.method);
@@ -384,7 +378,7 @@ impl Front {
         if let Ok(Outcome::Complete(result)) = &mut outcome
             && method == Method::ResourcesRead
         {
-            *result = modern::without_freshness(result.clone());
+            *result = modern::without_freshness(result);
         }
         if let Ok(Outcome::Error { error, .. }) = &mut outcome
             && method == Method::ResourcesRead
@@ -425,6 +419,14 @@ impl Front {
         let text = format!("{{\"tasks\":[{}]}}", tasks.join(","));
         Ok(Outcome::Complete(Raw::from_valid(text)))
     }
+}
+
+/// What a session's call says of its caller to servers without sessions.
+fn about<'a>(session: &Session, capabilities: &'a str) -> About<'a> {
+    // Servers with sessions send what they like until they are told; others send nothing unless
+    // each request asks for it.
+    let log_level = Some(session.log_level().unwrap_or(LogLevel::Info));
+    About { capabilities, log_level, is_level_told: true }
 }
 
 /// The cursor that a list is asked for with.

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::event_stream::Place;
-use super::post_stream::{PostStream, priming};
+use super::post_stream::{PostStream, Response, priming};
 use super::reply::{self, Problem, STREAM_HEADERS};
-use super::requests::{self, Answer, Body, SessionRequest};
+use super::requests::{self, Body, SessionRequest};
 use super::{Front, Transport};
 use crate::access::policy::Scope;
 use crate::http::{Head, Request, Responder};
@@ -146,26 +146,21 @@ impl Front {
         responder: Responder,
     ) {
         let mut stream = PostStream::new(session, &self.event_logs, responder);
-        let mut texts = Vec::with_capacity(messages.len());
+        let mut responses = Vec::with_capacity(messages.len());
         for message in &messages {
             match message {
                 Ok(Message::Request { id, method, params }) => {
                     let request = SessionRequest { id, method, params: params.as_deref() };
-                    match self.answer(session, scope, &request, &mut stream) {
-                        Answer::Result(result) => {
-                            texts.push(jsonrpc::response(id, result.get()));
-                        }
-                        Answer::Error(error) => texts.push(error_response(Some(id), &error)),
-                        Answer::None | Answer::Gone => (),
-                    }
+                    let answer = self.answer(session, scope, &request, &mut stream);
+                    responses.extend(Response::to(id, &answer));
                 }
                 Ok(message) => self.take(session, scope, message),
                 Err(malformed) => {
-                    texts.push(error_response(malformed.id.as_ref(), &malformed.error));
+                    responses.push(Response::error(malformed.id.as_ref(), &malformed.error));
                 }
             }
         }
-        stream.finish_batch(&texts);
+        stream.finish_batch(&responses);
     }
 
     /// A GET: the stream of a session, or the HTTP+SSE transport.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::route::sees;
-use super::{Health, Item, Pipeline};
+use super::{Health, Item, Pipeline, Wish};
 use crate::access::policy::Scope;
 use crate::catalogue::Server;
 use crate::error::CallError;
@@ -126,9 +126,10 @@ impl Pipeline {
     pub fn owner(
         &self,
         scope: &Scope,
+        wish: Wish<'_>,
         call: &Call<'_>,
     ) -> Result<(ServerName, bool), CallError> {
-        let server = self.route(scope, None, call)?.server;
+        let server = self.route(scope, wish, call)?.server;
         let catalogue = self.catalogue.current();
         let said = catalogue.servers.get(&server).and_then(|it| it.initialized.as_ref());
         let asks = said.is_none_or(|said| said.revision.asks_during_calls());

@@ -5,8 +5,11 @@
 
 mod lists;
 mod route;
+mod send;
 mod subscriptions;
+mod task_owners;
 mod tasks;
+mod unasked;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,13 +18,9 @@ use std::time::{Duration, Instant};
 use crate::access::policy::Scope;
 use crate::access::quota::Bucket;
 use crate::catalogue;
-use crate::config::SessionSharing;
 use crate::error::CallError;
 use crate::limits::UPSTREAM_LIST_PAGES_MAX;
-use crate::protocol::call::{
-    About, Call, CallSink, Client, Notice, Outcome, Outgoing, Question,
-};
-use crate::protocol::capabilities::can_be_asked;
+use crate::protocol::call::{About, Call, CallSink, Client, Outcome, Outgoing, PrincipalId};
 use crate::protocol::method::{Method, notification};
 use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::server_name::ServerName;
@@ -34,6 +33,8 @@ pub use crate::upstream::State;
 /// What a door tells of one subscription.
 pub use crate::upstream::Subscribing;
 pub use lists::{ItemList, ServerStatus};
+pub use task_owners::TaskOwners;
+pub use unasked::ToSessions;
 
 /// What a call goes through.
 #[derive(Debug)]
@@ -41,6 +42,7 @@ pub struct Pipeline {
     catalogue: catalogue::Shared,
     upstreams: Arc<Upstreams>,
     quotas: HashMap<Arc<str>, Mutex<Bucket>>,
+    tasks: Arc<TaskOwners>,
     told: Told,
 }
 
@@ -75,6 +77,7 @@ impl Pipeline {
         catalogue: catalogue::Shared,
         upstreams: Arc<Upstreams>,
         quotas: impl IntoIterator<Item = (Arc<str>, u32)>,
+        tasks: Arc<TaskOwners>,
         told: Told,
     ) -> Pipeline {
         let now = Instant::now();
@@ -82,7 +85,7 @@ impl Pipeline {
             .into_iter()
             .map(|(name, per_minute)| (name, Mutex::new(Bucket::new(now, per_minute))))
             .collect();
-        Pipeline { catalogue, upstreams, quotas, told }
+        Pipeline { catalogue, upstreams, quotas, tasks, told }
     }
 
     /// Makes a call.
@@ -103,7 +106,7 @@ impl Pipeline {
     ) -> Result<Outcome, CallError> {
         let started = Instant::now();
         let method = call.method;
-        let route = self.route(scope, wish.server, &call)?;
+        let route = self.route(scope, wish, &call)?;
         if method == Method::ToolsCall {
             self.spend(scope)?;
             if self.told.bodies {
@@ -111,8 +114,8 @@ impl Pipeline {
                 log::info!(target: "bodies", "{} is called with {arguments}", route.told);
             }
         }
-        let upstream = self.upstream(&route.server)?;
-        let has_task = tasks::concerns(&call);
+        let asker = self.asker(scope, wish, &route.server)?;
+        let (has_task, begins_task) = (tasks::concerns(&call), tasks::begins(&call));
         let asked = call.params.get(route.key).map(str::to_owned);
         let own = route.value.clone();
         let mut params = call.params;
@@ -126,8 +129,15 @@ impl Pipeline {
             about: wish.about,
             mirrored: route.mirrored,
         };
-        let mut answer = send(upstream, wish, &outgoing, wait, sink);
-        if let (true, Ok(Outcome::Complete(result))) = (has_task, &answer) {
+        let mut answer = asker.send(&outgoing, wait, sink);
+        if let Ok(Outcome::Complete(result)) = &answer
+            && let is_task = method == Method::ToolsCall
+            && tasks::is_task(result)
+            && (has_task || is_task)
+        {
+            if begins_task || is_task {
+                asker.has_begun(result);
+            }
             answer = Ok(Outcome::Complete(tasks::owned(&route.server, result)));
         }
         if let (Ok(Outcome::Error { error, .. }), Some(asked)) = (&mut answer, asked) {
@@ -161,10 +171,10 @@ impl Pipeline {
             about: wish.about,
             mirrored: Vec::new(),
         };
-        Some(self.upstream(server).and_then(|it| send(it, wish, &outgoing, wait, sink)))
+        Some(self.asker(scope, wish, server).and_then(|it| it.send(&outgoing, wait, sink)))
     }
 
-    /// The tasks of the one server of a scope.
+    /// The tasks of the one server of a scope that are the caller's own.
     ///
     /// # Errors
     /// As [`Pipeline::call`]; a server that refuses has none.
@@ -176,13 +186,14 @@ impl Pipeline {
         sink: &mut dyn CallSink,
     ) -> Result<Vec<String>, CallError> {
         let Some(server) = &scope.only else { return Ok(Vec::new()) };
+        let asker = self.asker(scope, wish, server)?;
         let mut tasks = Vec::new();
         let mut params = RawObject::default();
         for _ in 0..UPSTREAM_LIST_PAGES_MAX {
             let method = Method::TasksList.as_str();
             let outcome = self.pass(scope, wish, method, params.clone(), wait, sink);
             let Some(Outcome::Complete(page)) = outcome.transpose()? else { break };
-            tasks.extend(tasks::owned_list(server, &page));
+            tasks.extend(tasks::owned_list(server, &page, |id| asker.owns(id)));
             let next = RawObject::parse(page.get()).ok();
             let next = next.and_then(|page| page.get("nextCursor").map(str::to_owned));
             match next {
@@ -193,11 +204,6 @@ impl Pipeline {
             }
         }
         Ok(tasks)
-    }
-
-    /// The parameters of a notification as clients see them: ids of tasks carry their server.
-    pub fn own_notice(server: &ServerName, params: &Raw) -> Raw {
-        tasks::owned(server, params)
     }
 
     /// Passes a client's notification on: one that is known to the servers where it has a
@@ -226,7 +232,9 @@ impl Pipeline {
     }
 
     /// Ends what upstreams keep for a client whose session has ended.
-    pub fn close_client(&self, session: &str) {
+    pub fn close_client(&self, session: &Arc<str>) {
+        // Tasks of a key stay: another session of it may ask for them.
+        self.tasks.forget_all_of(&PrincipalId::Session(session.clone()));
         for upstream in self.upstreams.iter() {
             upstream.close_client(session);
         }
@@ -269,27 +277,6 @@ impl Pipeline {
     }
 }
 
-/// Sends a request within the upstream's times, over the session that the client should have
-/// there: its own if it can be asked something, the shared one else.
-fn send(
-    upstream: &Upstream,
-    wish: Wish<'_>,
-    outgoing: &Outgoing<'_>,
-    wait: &Arc<Wait>,
-    sink: &mut dyn CallSink,
-) -> Result<Outcome, CallError> {
-    let config = upstream.config();
-    let timeout = wish.timeout.map_or(config.timeout, |wish| wish.min(config.timeout));
-    wait.set_timeout(timeout, config.timeout_max);
-    let through = wish.client.filter(|client| match config.session {
-        SessionSharing::Shared => false,
-        SessionSharing::PerClient => true,
-        SessionSharing::Auto => can_be_asked(client.capabilities.get()),
-    });
-    let mut sink = OfServer { server: upstream.name(), inner: sink };
-    upstream.request(through, outgoing, wait, &mut sink)
-}
-
 /// An error's data that names what was asked for as the client wrote it.
 fn as_asked(data: Raw, key: &'static str, own: &str, asked: &str) -> Raw {
     match RawObject::parse(data.get()) {
@@ -298,32 +285,6 @@ fn as_asked(data: Raw, key: &'static str, own: &str, asked: &str) -> Raw {
             Raw::from_valid(fields.to_text())
         }
         _ => data,
-    }
-}
-
-/// Gives what a server says during a call the names under which clients know it.
-struct OfServer<'a> {
-    server: &'a ServerName,
-    inner: &'a mut dyn CallSink,
-}
-
-impl CallSink for OfServer<'_> {
-    fn notice(&mut self, notice: Notice) {
-        let notice = if let Notice::Other { method, params: Some(params) } = notice {
-            let params = Some(Pipeline::own_notice(self.server, &params));
-            Notice::Other { method, params }
-        } else {
-            notice
-        };
-        self.inner.notice(notice);
-    }
-
-    fn ask(&mut self, question: Question) {
-        self.inner.ask(question);
-    }
-
-    fn silence(&mut self) {
-        self.inner.silence();
     }
 }
 

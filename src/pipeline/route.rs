@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Pipeline;
+use super::{Pipeline, Wish};
 use crate::access::policy::Scope;
 use crate::catalogue::name::split_server;
 use crate::catalogue::{Catalogue, Health, Item, Resolution, name, template};
@@ -56,10 +56,10 @@ impl Pipeline {
     pub(super) fn route(
         &self,
         scope: &Scope,
-        server: Option<&str>,
+        wish: Wish<'_>,
         call: &Call<'_>,
     ) -> Result<Route, CallError> {
-        let server = match server {
+        let server = match wish.server {
             Some(server) => Some(self.server(scope, server)?),
             None => None,
         };
@@ -81,7 +81,7 @@ impl Pipeline {
             | Method::TasksResult
             | Method::TasksCancel
             | Method::TasksUpdate => {
-                let (server, own) = self.by_task(scope, &text(params, "taskId")?)?;
+                let (server, own) = self.by_task(scope, wish, &text(params, "taskId")?)?;
                 Ok(Route::to(server, "taskId", &own))
             }
             // These are answered here and routed nowhere.
@@ -217,10 +217,20 @@ impl Pipeline {
         Ok(Route { server, key: "ref", value: fields.to_text(), told, mirrored: Vec::new() })
     }
 
-    fn by_task(&self, scope: &Scope, id: &str) -> Result<(ServerName, String), CallError> {
+    /// Others' tasks are unknown (2025-11-25, basic/utilities/tasks, Task Isolation and Access
+    /// Control), and look exactly so.
+    fn by_task(
+        &self,
+        scope: &Scope,
+        wish: Wish<'_>,
+        id: &str,
+    ) -> Result<(ServerName, String), CallError> {
         let unknown = || CallError::Invalid(format!("There is no task {id:?}."));
         let (server, own) = split_server(id).ok_or_else(unknown)?;
         let server = self.server(scope, server).map_err(|_| unknown())?;
+        if !self.asker(scope, wish, &server)?.owns(own.to_owned()) {
+            return Err(unknown());
+        }
         Ok((server, own.to_owned()))
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Pipeline;
+use super::{Pipeline, Wish};
 use crate::access::policy::Scope;
 use crate::error::CallError;
 use crate::limits::CONTROL_TIMEOUT;
@@ -23,7 +23,7 @@ impl Pipeline {
         scope: &Scope,
         call: &Call<'_>,
     ) -> Result<(ServerName, String), CallError> {
-        let route = self.route(scope, None, call)?;
+        let route = self.route(scope, Wish::default(), call)?;
         let own = serde_json::from_str(&route.value).unwrap_or_default();
         Ok((route.server, own))
     }

@@ -1,8 +1,10 @@
 //! Tasks of 2025-11-25 (experimental): the ids that clients see carry their server.
 
+use std::time::Duration;
+
 use crate::catalogue::name::of_server;
-use crate::protocol::call::Call;
-use crate::protocol::method::Method;
+use crate::protocol::call::{Call, Notice};
+use crate::protocol::method::{Method, notification};
 use crate::protocol::raw::{Raw, RawObject, elements, string};
 use crate::protocol::server_name::ServerName;
 
@@ -11,8 +13,53 @@ const RELATED_TASK: &str = "io.modelcontextprotocol/related-task";
 
 /// Whether the result of a call may name a task.
 pub(super) fn concerns(call: &Call<'_>) -> bool {
-    let of_task = [Method::TasksGet, Method::TasksResult, Method::TasksCancel];
+    let of_task =
+        [Method::TasksGet, Method::TasksResult, Method::TasksCancel, Method::TasksUpdate];
     of_task.contains(&call.method) || call.params.get("task").is_some()
+}
+
+/// Whether a call asks that a task be begun.
+pub(super) fn begins(call: &Call<'_>) -> bool {
+    call.method == Method::ToolsCall && call.params.get("task").is_some()
+}
+
+/// Whether a result is a task in place of what was asked for: servers with the extension of
+/// 2026-07-28 decide that themselves.
+pub(super) fn is_task(result: &Raw) -> bool {
+    // Other results have lost their type by now, so that a look at the text mostly tells.
+    result.get().contains("\"resultType\"")
+        && RawObject::parse(result.get())
+            .is_ok_and(|fields| fields.get("resultType") == Some("\"task\""))
+}
+
+/// The task that a result says has begun: the server's own id, and for how long the server
+/// keeps it. In the extension of 2026-07-28 the result is the task.
+pub(super) fn begun(result: &Raw) -> Option<(String, Option<Duration>)> {
+    let fields = RawObject::parse(result.get()).ok()?;
+    let task = fields.get("task").map_or(Ok(fields.clone()), RawObject::parse).ok()?;
+    let id = task.string("taskId").ok()??;
+    let ttl_ms = task.get("ttl").or_else(|| task.get("ttlMs"));
+    let ttl_ms = ttl_ms.and_then(|ttl| ttl.parse::<f64>().ok());
+    let ttl = ttl_ms.and_then(|ms| Duration::try_from_secs_f64(ms / 1000.0).ok());
+    Some((id, ttl))
+}
+
+/// The server's own id of the task that a notification is about.
+pub(super) fn told_of(notice: &Notice) -> Option<String> {
+    let (method, params) = match notice {
+        Notice::Log(params) => (notification::MESSAGE, params),
+        Notice::Other { method, params: Some(params) } => (method.as_str(), params),
+        Notice::Other { params: None, .. }
+        | Notice::Progress(_)
+        | Notice::ResourceUpdated(_)
+        | Notice::Withdrawn { .. } => return None,
+    };
+    let fields = RawObject::parse(params.get()).ok()?;
+    if method == notification::TASKS_STATUS {
+        return fields.string("taskId").ok()?;
+    }
+    let meta = RawObject::parse(fields.get("_meta")?).ok()?;
+    RawObject::parse(meta.get(RELATED_TASK)?).ok()?.string("taskId").ok()?
 }
 
 /// A result, or the parameters of a notification, whose task ids carry their server.
@@ -32,7 +79,7 @@ pub(super) fn owned(server: &ServerName, result: &Raw) -> Raw {
             fields.set(key, value);
         }
     }
-    Raw::from_valid(fields.to_text())
+    result.rewritten(fields.to_text())
 }
 
 fn with_server(server: &ServerName, fields: &RawObject<'_>) -> Option<String> {
@@ -47,12 +94,21 @@ fn renamed(server: &ServerName, task: &str) -> Option<String> {
     Some(fields.to_text())
 }
 
-/// The tasks in one server's answer to `tasks/list`, under the ids that clients see.
-pub(super) fn owned_list(server: &ServerName, result: &Raw) -> Vec<String> {
+/// The tasks in one server's answer to `tasks/list` that are `theirs` by the server's own id,
+/// under the ids that clients see.
+pub(super) fn owned_list(
+    server: &ServerName,
+    result: &Raw,
+    theirs: impl Fn(String) -> bool,
+) -> Vec<String> {
     let fields = RawObject::parse(result.get()).ok();
     let tasks = fields.as_ref().and_then(|fields| fields.get("tasks"));
     let tasks = tasks.and_then(|tasks| elements(tasks).ok()).unwrap_or_default();
-    tasks.into_iter().filter_map(|task| renamed(server, task)).collect()
+    let is_theirs = |task: &&str| {
+        let fields = RawObject::parse(task).ok();
+        fields.and_then(|it| it.string("taskId").ok()?).is_some_and(&theirs)
+    };
+    tasks.into_iter().filter(is_theirs).filter_map(|task| renamed(server, task)).collect()
 }
 
 #[cfg(test)]
@@ -68,7 +124,52 @@ mod tests {
             r#"{"task":{"taskId":"s+1","x":2},"_meta":{"io.modelcontextprotocol/related-task":{"taskId":"s+1"}}}"#
         );
         let list = Raw::from_valid(r#"{"tasks":[{"taskId":"1"},{"taskId":"2"}]}"#.to_owned());
-        let tasks = owned_list(&server, &list);
+        let tasks = owned_list(&server, &list, |_| true);
         assert_eq!(tasks, [r#"{"taskId":"s+1"}"#, r#"{"taskId":"s+2"}"#]);
+        assert_eq!(owned_list(&server, &list, |id| id == "2"), [r#"{"taskId":"s+2"}"#]);
+    }
+
+    #[test]
+    fn a_large_result_counts_for_as_long_as_its_renamed_copy() {
+        let server = ServerName::parse("s").unwrap();
+        let counted = std::sync::Arc::new(());
+        let mut result = raw(r#"{"content":[]}"#);
+        result.keep(&Some(counted.clone()));
+        let renamed = owned(&server, &result);
+        drop(result);
+        assert_eq!(std::sync::Arc::strong_count(&counted), 2);
+        drop(renamed);
+        assert_eq!(std::sync::Arc::strong_count(&counted), 1);
+    }
+
+    fn raw(text: &str) -> Raw {
+        Raw::from_valid(text.to_owned())
+    }
+
+    #[test]
+    fn a_task_that_has_begun_says_how_long_it_is_kept() {
+        let begun = |task: &str| begun(&raw(&format!(r#"{{"task":{task}}}"#)));
+        let second = Some(Duration::from_secs(1));
+        assert_eq!(begun(r#"{"taskId":"1","ttl":1000}"#), Some(("1".to_owned(), second)));
+        assert_eq!(begun(r#"{"taskId":"1","ttl":null}"#), Some(("1".to_owned(), None)));
+        assert_eq!(begun(r#"{"taskId":"1","ttl":-1}"#), Some(("1".to_owned(), None)));
+        assert_eq!(begun(r#"{"taskId":"1","ttl":1e300}"#), Some(("1".to_owned(), None)));
+        assert_eq!(begun("null"), None);
+    }
+
+    #[test]
+    fn a_notification_is_about_the_task_that_it_names() {
+        let other = |method: &str, params: &str| {
+            told_of(&Notice::Other { method: method.to_owned(), params: Some(raw(params)) })
+        };
+        let related = r#"{"_meta":{"io.modelcontextprotocol/related-task":{"taskId":"1"}}}"#;
+        assert_eq!(
+            other("notifications/tasks/status", r#"{"taskId":"1"}"#).as_deref(),
+            Some("1")
+        );
+        assert_eq!(other("notifications/x", related).as_deref(), Some("1"));
+        assert_eq!(told_of(&Notice::Log(raw(related))).as_deref(), Some("1"));
+        assert_eq!(other("notifications/x", r#"{"taskId":"1"}"#), None);
+        assert_eq!(told_of(&Notice::Log(raw("{}"))), None);
     }
 }

@@ -233,6 +233,23 @@ impl std::fmt::Debug for AnswerTo {
     }
 }
 
+/// Whose something is that later requests refer to, as a task: a key's, whichever session of it
+/// asks, and without keys a session's, because then nothing else tells clients apart.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum PrincipalId {
+    /// The key of that name.
+    Key(Arc<str>),
+    /// The session of that id.
+    Session(Arc<str>),
+}
+
+impl PrincipalId {
+    /// Of a session that was opened with the key of that name, if with any.
+    pub fn new(key: Option<&Arc<str>>, session: &Arc<str>) -> PrincipalId {
+        key.map_or_else(|| Self::Session(session.clone()), |key| Self::Key(key.clone()))
+    }
+}
+
 /// The client whose own upstream session a request goes through.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Client {

@@ -173,6 +173,8 @@ pub mod notification {
     pub const RESOURCES_LIST_CHANGED: &str = "notifications/resources/list_changed";
     /// Server to client: a resource that was subscribed to has changed.
     pub const RESOURCES_UPDATED: &str = "notifications/resources/updated";
+    /// Either way: how a task has come on.
+    pub const TASKS_STATUS: &str = "notifications/tasks/status";
     /// Client to server: the roots have changed.
     pub const ROOTS_LIST_CHANGED: &str = "notifications/roots/list_changed";
     /// Server to client: a subscription has begun.

@@ -272,7 +272,7 @@ pub fn read_result(result: &Raw) -> Result<Read, String> {
                 Some(None) => drop(fields.remove("_meta")),
                 None => (),
             }
-            Ok(Read::Complete(Raw::from_valid(fields.to_text())))
+            Ok(Read::Complete(result.rewritten(fields.to_text())))
         }
         // An extension's: only those who know it have asked for it.
         Some(_) => Ok(Read::Complete(result.clone())),
@@ -301,16 +301,16 @@ pub fn write_result(result: &str, freshness: Option<Freshness>) -> String {
 }
 
 /// A result as a legacy client knows it: without what it says of its freshness.
-pub fn without_freshness(result: Raw) -> Raw {
+pub fn without_freshness(result: &Raw) -> Raw {
     match RawObject::parse(result.get()) {
         Ok(mut fields) => {
             let (ttl, scope) = (fields.remove(TTL), fields.remove(CACHE_SCOPE));
             if ttl.is_none() && scope.is_none() {
                 return result.clone();
             }
-            Raw::from_valid(fields.to_text())
+            result.rewritten(fields.to_text())
         }
-        Err(_) => result,
+        Err(_) => result.clone(),
     }
 }
 
@@ -523,7 +523,7 @@ mod tests {
         let own =
             write_result(r#"{"ttlMs":5,"cacheScope":"public"}"#, Some(Freshness::UNKNOWN));
         assert!(own.contains(r#""ttlMs":5,"cacheScope":"public""#), "{own}");
-        let legacy = without_freshness(Raw::from_valid(own));
+        let legacy = without_freshness(&Raw::from_valid(own));
         assert!(!legacy.get().contains("ttlMs"), "{legacy:?}");
     }
 

@@ -47,9 +47,10 @@ impl Raw {
         self.keeper.clone_from(keeper);
     }
 
-    /// Gives the value the keeper of another, from which it was made.
-    pub fn keep_with(&mut self, other: &Raw) {
-        self.keeper.clone_from(&other.keeper);
+    /// A text made of this value, which is about as large: what is kept with this one is kept
+    /// with that.
+    pub fn rewritten(&self, text: String) -> Raw {
+        Raw { keeper: self.keeper.clone(), ..Raw::from_valid(text) }
     }
 
     /// The text.

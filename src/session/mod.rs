@@ -3,6 +3,7 @@
 //! publishes. It holds senders, not sockets.
 
 mod asked;
+mod door;
 mod event_log;
 mod kept_streams;
 mod manager;
@@ -21,10 +22,9 @@ use crossbeam_channel::{RecvTimeoutError, Sender, TrySendError, bounded};
 
 use crate::error::CallError;
 use crate::limits::{SESSION_CALLS_MAX, SESSION_REPLY_TIMEOUT};
-use crate::protocol::call::{AnswerTo, Caller, Question};
+use crate::protocol::call::{AnswerTo, Caller, PrincipalId, Question};
 use crate::protocol::jsonrpc::{RequestId, RpcError};
 use crate::protocol::log_level::LogLevel;
-use crate::protocol::modern::Filter;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::subscriber::Subscriber;
@@ -33,59 +33,13 @@ use crate::wait::{Held, Interrupted, Wait};
 use questions::Tie;
 
 pub use asked::CallQuestions;
+pub use door::{Counts, Door, EventSink, Listening, Owner, Refused, SessionId};
 pub use event_log::{Bounds as EventLogBounds, EventId, Origin};
 pub use kept_streams::KeptStreams;
 pub use manager::{SessionsConfig, start, withdrawal};
 pub use resumable::{Delivery, EventLogs, Resumable};
 
 use subscriptions::Subscriptions;
-
-/// A session's id as clients carry it.
-pub type SessionId = Arc<str>;
-
-/// Where a session's messages go: an open stream, whose socket is somebody else's.
-pub trait EventSink: Send + Sync {
-    /// Queues one encoded event. False once the stream has ended.
-    fn send(&self, event: Arc<[u8]>) -> bool;
-    /// Ends the stream after what is queued.
-    fn close(&self);
-    /// Whether the client is still there.
-    fn is_open(&self) -> bool;
-}
-
-/// Which transport a session was opened over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
-    /// HTTP+SSE: the session lives as long as its stream.
-    HttpSse,
-    /// Streamable HTTP: the session lives until it is ended or idle.
-    StreamableHttp,
-    /// A stateless client's `subscriptions/listen`: what stands for the stream lives as long as
-    /// that, and no client knows its id.
-    Listen,
-}
-
-/// What a `subscriptions/listen` stream is for.
-#[derive(Debug, Clone)]
-pub struct Listening {
-    /// The id of the request that opened it.
-    pub id: RequestId,
-    /// What its client is told.
-    pub filter: Filter,
-}
-
-/// Whom a session belongs to and what it may see; fixed when it opens.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Owner {
-    /// The name of the key that opened it.
-    pub principal: Option<Arc<str>>,
-    /// The one server of a per-server endpoint.
-    pub only: Option<ServerName>,
-    /// The servers of the narrowing header.
-    pub narrowed: Option<Arc<[ServerName]>>,
-    /// The servers whose changes it hears of.
-    pub hears: Arc<[ServerName]>,
-}
 
 /// One session, as the view shows it. Only its time of last use, its calls in flight, its
 /// subscriptions and its resumable streams are changed by others than the session thread.
@@ -121,17 +75,6 @@ impl std::fmt::Debug for Session {
     }
 }
 
-/// Why a session does not take a call or a subscription.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
-    /// A call with this id is in flight already.
-    IdInUse,
-    /// The session's bound on calls in flight, or on subscriptions, is reached.
-    TooMany,
-    /// The session has ended.
-    Ended,
-}
-
 impl Session {
     /// What `initialize` said; none before it.
     pub fn caller(&self) -> Option<Arc<Caller>> {
@@ -142,6 +85,11 @@ impl Session {
     pub fn listen(&self, listening: Listening) {
         // It is given once, by whoever opened the session.
         drop(self.listening.set(listening));
+    }
+
+    /// Whose it is, for what outlives one request.
+    pub fn principal_id(&self) -> PrincipalId {
+        PrincipalId::new(self.owner.principal.as_ref(), &self.id)
     }
 
     /// The stream of an HTTP+SSE session, once it is attached.
@@ -269,17 +217,6 @@ impl Drop for CallInSession {
     }
 }
 
-/// How many sessions are open.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Over HTTP+SSE.
-    pub http_sse: usize,
-    /// Over Streamable HTTP.
-    pub streamable_http: usize,
-    /// Streams of stateless clients.
-    pub listening: usize,
-}
-
 type View = Arc<RwLock<HashMap<SessionId, Arc<Session>>>>;
 
 /// The handle: the only way to the session thread. Cheap to clone.
@@ -378,6 +315,8 @@ pub enum Audience {
     Hearing(ServerName),
     /// Those of them that want log messages of this level.
     Logging(ServerName, Option<LogLevel>),
+    /// Those of them that are this principal's, too.
+    Of(ServerName, Option<LogLevel>, PrincipalId),
     /// One session.
     One(SessionId),
 }
@@ -552,6 +491,12 @@ impl Sessions {
     pub fn wants_log(&self, id: &str, level: Option<LogLevel>) -> bool {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         view.get(id).is_some_and(|session| session.wants_log(level))
+    }
+
+    /// Whose a session is that is open.
+    pub fn principal_id(&self, id: &str) -> Option<PrincipalId> {
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        view.get(id).map(|session| session.principal_id())
     }
 
     /// The least important level that any session wants log messages from.

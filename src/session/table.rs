@@ -201,6 +201,16 @@ impl Table {
                     }
                 }
             }
+            Audience::Of(server, level, principal) => {
+                for entry in self.entries.values_mut() {
+                    if hears(&entry.session, server)
+                        && entry.session.wants_log(*level)
+                        && entry.session.principal_id() == *principal
+                    {
+                        entry.send(&event);
+                    }
+                }
+            }
         }
     }
 

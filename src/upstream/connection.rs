@@ -145,6 +145,12 @@ pub(super) fn cancelled(id: u64, reason: Interrupted) -> String {
     jsonrpc::notification(notification::CANCELLED, Some(&params))
 }
 
+/// The text that ends a `subscriptions/listen` request in whose place another one is.
+pub(super) fn superseded(id: u64) -> String {
+    let params = format!("{{\"requestId\":{id},\"reason\":\"another one is in its place\"}}");
+    jsonrpc::notification(notification::CANCELLED, Some(&params))
+}
+
 /// Reads the answer to `initialize`.
 pub(super) fn read_handshake(outcome: Result<Raw, RpcError>) -> Result<Initialized, Trouble> {
     match outcome {

@@ -131,11 +131,17 @@ pub(super) fn session_headers(
         let value = HeaderValue::from_static(initialized.revision.as_str());
         headers.insert(header_name(PROTOCOL_VERSION), value);
     }
-    if let Some(id) = session_id {
-        let mut id = id.clone();
-        id.set_sensitive(true);
-        headers.insert(header_name(SESSION_ID), id);
+    match session_id {
+        Some(id) => with_session(&headers, id),
+        None => headers,
     }
+}
+
+/// `base` with the id of a session.
+pub(super) fn with_session(base: &HeaderMap, id: &HeaderValue) -> HeaderMap {
+    let (mut headers, mut id) = (base.clone(), id.clone());
+    id.set_sensitive(true);
+    headers.insert(header_name(SESSION_ID), id);
     headers
 }
 

@@ -12,6 +12,7 @@ use crate::protocol::call::{CallSink, Client, Kind, Notice, Outcome, Outgoing, Q
 use crate::protocol::jsonrpc::RpcError;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::raw::Raw;
+use crate::protocol::revision::Era;
 use crate::protocol::server_name::ServerName;
 use crate::telemetry::redact::Secrets;
 use crate::wait::{Interrupted, Wait};
@@ -19,6 +20,8 @@ use crate::wait::{Interrupted, Wait};
 use super::Unasked;
 use super::connection::Trouble;
 use super::exchange::Lane;
+use super::modern::subscriptions::{Subscriptions, offered};
+use super::standing::Standing;
 
 /// A session that is open.
 #[derive(Debug, Clone)]
@@ -26,6 +29,17 @@ pub(super) struct Opened {
     /// Told apart from those before and after it.
     pub(super) generation: u64,
     pub(super) initialized: Arc<Initialized>,
+}
+
+impl Opened {
+    pub(super) fn is_modern(&self) -> bool {
+        self.initialized.revision.era() == Era::Modern
+    }
+
+    /// Whether the upstream says that it tells of changes of these lists.
+    pub(super) fn tells_of(&self, kind: Kind) -> bool {
+        offered(&self.initialized).0.wants(kind.changed())
+    }
 }
 
 /// One way to reach an upstream.
@@ -60,6 +74,8 @@ pub(super) trait Link: Send + Sync {
     fn is_stateless(&self) -> bool {
         false
     }
+    /// The supervisor looks after an upstream that is well.
+    fn refresh(&self) {}
     /// Ends the session, in bounded time. Nothing is opened afterwards.
     fn close(&self);
     /// The word for `/status`.
@@ -84,6 +100,8 @@ pub(super) struct Core {
     /// The client whose own session this is, which opens on demand; none for the shared one,
     /// which its supervisor keeps open.
     pub(super) client: Option<Client>,
+    /// What a modern upstream is listened to for.
+    pub(super) subscriptions: Arc<Subscriptions>,
     /// Of the shared session, whose supervisor reads the lists.
     lists: Arc<Nudge>,
     unasked: Arc<dyn Unasked>,
@@ -98,6 +116,7 @@ impl Core {
         index: usize,
         hurry: Arc<AtomicBool>,
         unasked: Arc<dyn Unasked>,
+        standing: Arc<Standing>,
     ) -> std::io::Result<Core> {
         let nudge = Arc::new(Nudge::new()?);
         let secrets = Arc::new(Secrets::new(&config.secrets()));
@@ -111,6 +130,7 @@ impl Core {
             hurry,
             generations: Arc::default(),
             client: None,
+            subscriptions: Arc::new(Subscriptions::new(standing)),
             lists: nudge,
             unasked,
             ids: AtomicU64::new(1),
@@ -129,6 +149,7 @@ impl Core {
             hurry: self.hurry.clone(),
             generations: Arc::default(),
             client: Some(client),
+            subscriptions: self.subscriptions.clone(),
             lists: self.lists.clone(),
             unasked: self.unasked.clone(),
             ids: AtomicU64::new(1),
@@ -202,6 +223,8 @@ pub(super) struct Nudge {
 pub(super) struct News {
     /// Kinds of lists that have changed.
     pub(super) list_changed: Vec<Kind>,
+    /// What was read may have changed unheard.
+    pub(super) stale: bool,
     /// A call waits for a session that opens on demand.
     pub(super) wanted: bool,
     /// A call's thread opened a session of this generation.
@@ -234,6 +257,11 @@ impl Nudge {
         self.idle.bell().ring();
     }
 
+    pub(super) fn stale(&self) {
+        self.lock().stale = true;
+        self.idle.bell().ring();
+    }
+
     pub(super) fn wanted(&self) {
         self.lock().wanted = true;
         self.idle.bell().ring();
@@ -263,6 +291,7 @@ impl Nudge {
         let mut state = self.lock();
         News {
             list_changed: std::mem::take(&mut state.list_changed),
+            stale: std::mem::take(&mut state.stale),
             wanted: std::mem::take(&mut state.wanted),
             opened: state.opened.take(),
             lost: state.lost.take(),

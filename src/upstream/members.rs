@@ -100,10 +100,11 @@ impl Members {
         if state.stopped {
             return Err(Trouble::interrupted(Interrupted::Stopping, Stage::Handshake, false));
         }
-        let known = state.entries.iter_mut().find(|entry| {
-            entry.member.core.client.as_ref() == Some(client)
-                && (!client.is_exclusive || entry.in_flight == 0)
-        });
+        let known = state
+            .entries
+            .iter_mut()
+            .filter(|entry| entry.member.core.client.as_ref() == Some(client))
+            .find(|entry| !client.is_exclusive || entry.in_flight == 0);
         if let Some(entry) = known {
             entry.in_flight += 1;
             return Ok(Seat { members: self, member: entry.member.clone() });

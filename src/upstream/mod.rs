@@ -24,6 +24,7 @@ use crate::protocol::jsonrpc;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::method::Method;
+use crate::protocol::modern::Freshness;
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
 use crate::thread::{Joined, spawn};
@@ -93,6 +94,10 @@ pub enum Event {
         /// The lists that were read, each item's object as the upstream wrote it, in its order.
         /// Those that are not here stand as they were.
         lists: Vec<(Kind, Vec<Raw>)>,
+        /// How fresh those of them are that the upstream has: all pages together.
+        freshness: Vec<(Kind, Freshness)>,
+        /// When they were asked for.
+        read_at: Instant,
         /// Items of all its lists left out at `limits.upstream_tools` or
         /// `limits.upstream_result_bytes`.
         left_out: usize,
@@ -186,11 +191,11 @@ impl Upstream {
         let place = through.filter(|client| client.is_exclusive).map(|_| &place);
         let mut sink = Lending { in_flight: &in_flight, place, inner: sink };
         let mut outcome = link.request(&mut lane, outgoing, wait, &mut sink);
+        drop(seat);
         if matches!(&outcome, Err(trouble) if trouble.is_stateless()) {
             outcome = self.link.request(&mut lane, outgoing, wait, &mut sink);
         }
         in_flight.leave(lane);
-        drop(seat);
         if outcome.is_ok() {
             self.vitals.lock().latency = Some(began.elapsed());
         }
@@ -444,7 +449,10 @@ impl Shared {
     fn upstream(&self, config: UpstreamConfig, index: usize) -> io::Result<Upstream> {
         let (limits, buffered) = (self.limits.clone(), self.buffered.clone());
         let (hurry, unasked) = (self.hurry.clone(), self.unasked.clone());
-        let core = Arc::new(Core::new(config, limits, buffered, index, hurry, unasked)?);
+        let standing = Arc::new(Standing::default());
+        let core =
+            Core::new(config, limits, buffered, index, hurry, unasked, standing.clone())?;
+        let core = Arc::new(core);
         let stderr = Arc::new(StderrRing::new(self.limits.child_stderr_lines));
         let links = Links::new(&core, &stderr, self.names.clone(), &self.tls);
         let link = links.link(core.clone());
@@ -452,7 +460,7 @@ impl Shared {
             Slots::new(core.name().clone(), core.config.max_in_flight, core.config.max_waiting);
         Ok(Upstream {
             members: Arc::new(Members::new(core.clone(), links)),
-            standing: Arc::default(),
+            standing,
             core,
             link,
             slots,

@@ -139,7 +139,9 @@ fn take_line(link: &Arc<ChildLink>, line: Line, keeper: &Option<Keeper>) {
             return link.inboxes.fail(Some(*id), &trouble);
         }
         let left = if link.is_modern() {
-            hear_child(&link.core, &link.inboxes, incoming)
+            hear_child(&link.core, &link.inboxes, incoming, &|text| {
+                link.say(text).unwrap_or_default()
+            })
         } else {
             hear_shared(&link.core, &link.inboxes, incoming, link)
         };

@@ -12,7 +12,7 @@ use crate::protocol::call::{CallSink, Notice, Question};
 use crate::protocol::jsonrpc::RpcError;
 use crate::protocol::raw::{Keeper, Raw};
 use crate::protocol::sse::Event;
-use crate::wait::Wait;
+use crate::wait::{Interrupted, Wait};
 
 use super::connection::{Kind, Refusal, Trouble, cut};
 use super::correlation::{self, Incoming};
@@ -71,6 +71,20 @@ impl<'a> Ear<'a> {
         if self.heard_at.get().elapsed() >= self.tick {
             self.heard_at.set(Instant::now());
             self.sink.borrow_mut().silence();
+        }
+    }
+
+    /// Lets `time` pass; what comes on another stream meanwhile is handed on, and the one who
+    /// calls knows of the silence.
+    pub(super) fn rest(&self, time: Duration) -> Result<(), Interrupted> {
+        let until = Instant::now() + time;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            self.wait.until(None, Some(left.min(self.tick)))?;
+            self.pause();
         }
     }
 

@@ -22,6 +22,7 @@ use super::exchange::Lane;
 use super::link::{Core, Deaf, Link, Opened};
 use super::modern::either::stateless;
 use super::modern::found::{Found, is_legacy_sign, probe_time};
+use super::modern::subscriptions::listen;
 use super::modern::{answered_here, outcome};
 
 /// The transport of one upstream.
@@ -215,12 +216,32 @@ impl Stdio {
             let answer = child.call(id, text, Ears::Open, wait, sink)?;
             return Ok(self.core.outcome(answer));
         }
-        if let Some(outcome) = answered_here(&self.core, outgoing) {
+        let renew = || self.listen(child);
+        if let Some(outcome) = answered_here(&self.core, outgoing, wait, &renew)? {
             return Ok(outcome);
         }
         let text = outgoing.to_modern_message(&RequestId::from(id));
         let ears = if outgoing.about.log_level.is_some() { Ears::Log } else { Ears::Shut };
         outcome(&self.core, child.call(id, text, ears, wait, sink)?)
+    }
+
+    /// Asks a modern child for what is wanted of it; what it was asked for before is taken back
+    /// once it has agreed to that.
+    fn listen(&self, child: &Child) {
+        let subscriptions = &self.core.subscriptions;
+        let (version, filter) = subscriptions.wanted();
+        let id = self.core.next_id();
+        let Some(filter) = filter else {
+            for old in subscriptions.older(id) {
+                child.say(connection::superseded(old)).ok();
+            }
+            return;
+        };
+        subscriptions.enter(id, version);
+        if child.say(listen(id, &filter)).is_err() {
+            // It does not read; the next refresh tries again.
+            subscriptions.leave(id);
+        }
     }
 
     fn shake(&self, child: &Child, era: Era, wait: &Arc<Wait>) -> Result<Initialized, Trouble> {
@@ -232,6 +253,10 @@ impl Stdio {
                     child.call(id, connection::discover(id), Ears::Shut, wait, &mut Deaf);
                 let initialized = answer.and_then(connection::read_discovery)?;
                 child.link.speak_modern();
+                if self.core.client.is_none() {
+                    self.core.subscriptions.begin(&initialized);
+                    self.listen(child);
+                }
                 Ok(initialized)
             }
             Era::Legacy => {
@@ -354,6 +379,20 @@ impl Link for Stdio {
 
     fn is_open(&self) -> bool {
         matches!(&self.lock().phase, Phase::Up { child, .. } if child.death().is_none())
+    }
+
+    fn refresh(&self) {
+        let child = match &self.lock().phase {
+            Phase::Up { child, .. } if child.link.is_modern() => child.clone(),
+            Phase::Up { .. }
+            | Phase::Unused
+            | Phase::Starting
+            | Phase::Down { .. }
+            | Phase::Stopped => return,
+        };
+        if !self.core.subscriptions.is_asked() {
+            self.listen(&child);
+        }
     }
 
     fn is_stateless(&self) -> bool {

@@ -23,9 +23,9 @@ use super::door::Door;
 use super::exchange::{Answer, Ask, Lane};
 use super::hearing::{Mouth, Sorted, sort};
 use super::held::Held;
-use super::http::{HttpCore, StreamThread, Wire, session_headers};
+use super::http::{HttpCore, StreamThread, Wire, session_headers, with_session};
 use super::inbox::Inboxes;
-use super::link::{Link, Opened, Opener, pause};
+use super::link::{Link, Opened, Opener};
 use super::listening;
 use super::post_stream::{Ear, Phase, Post, PostStream, Seen, broke_off, not_ours};
 
@@ -125,7 +125,12 @@ impl StreamableHttp {
             matches!(&posted, Err(Trouble { kind: Kind::Refused(Refusal::MaybeHttpSse), .. }));
         self.hints_at_http_sse.store(hints, Ordering::Relaxed);
         let posted = posted?;
-        let initialized = connection::read_handshake(posted.outcome)?;
+        let initialized = connection::read_handshake(posted.outcome).inspect_err(|_| {
+            // The server keeps a session that nobody is going to use.
+            if let Some(id) = &posted.session_id {
+                self.http.end_session(&with_session(&self.http.get, id));
+            }
+        })?;
         let session = Session {
             wire: self.wire(session_headers(&self.http.post, &initialized, &posted.session_id)),
             get: session_headers(&self.http.get, &initialized, &posted.session_id),
@@ -156,10 +161,12 @@ impl StreamableHttp {
         let (method, uri) = (&HttpMethod::POST, &http.uri);
         let ask = Ask { method, uri, headers, body: Some(body) };
         let mut answer = lane.client(&http.factory).run(wait, ask, &mut || ())?;
-        let text = error_text(&mut answer);
         if is_success(answer.status) {
+            // There should be no body, and some servers leave a stream open here.
+            lane.keep(answer.into_rest());
             return Ok(());
         }
+        let text = error_text(&mut answer);
         Err(http.refused(Kind::Refused(Refusal::Plain), answer.status, &text))
     }
 
@@ -279,7 +286,7 @@ impl StreamableHttp {
                 return Err(trouble);
             }
             let delay = seen.retry.unwrap_or_default().max(STREAM_RESUME_MIN);
-            pause(ear.wait, delay)
+            ear.rest(delay)
                 .map_err(|reason| Trouble::interrupted(reason, Stage::Read, true))?;
             lane.reset();
             answer = stream.resume(lane, last).map_err(|failed| match failed.kind {
@@ -416,7 +423,7 @@ pub(super) enum Verdict {
     NoStream,
     /// The session has ended.
     SessionGone,
-    /// The server failed; it may do better later.
+    /// The server failed or is busy; it may do better later.
     Later,
 }
 
@@ -425,7 +432,7 @@ pub(super) fn verdict(answer: &Answer, was_open: bool) -> Verdict {
     match answer.status {
         200 if answer.header("content-type").is_some_and(is_event_stream) => Verdict::Stream,
         404 if was_open => Verdict::SessionGone,
-        500.. => Verdict::Later,
+        408 | 429 | 500.. => Verdict::Later,
         _ => Verdict::NoStream,
     }
 }

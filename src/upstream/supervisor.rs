@@ -118,11 +118,12 @@ impl Supervisor {
             }
             let reopened = news.opened.is_some_and(|generation| generation > opened.generation);
             let now = Instant::now();
-            let is_refresh = reopened || now >= refresh_at;
+            let is_refresh = reopened || news.stale || now >= refresh_at;
             let due = self.lists.due(now);
             let step = if reopened {
                 self.contact().map(|newer| opened = newer)
             } else if is_refresh {
+                self.link.refresh();
                 self.subscribe_again(&opened);
                 self.list(&opened, &ListKind::ALL)
             } else if !due.is_empty() {

@@ -110,7 +110,7 @@ const MAY_USE: [(&str, &[&str]); 22] = [
 ];
 
 /// Files that decide on values alone, besides all of `protocol/` and `access/`.
-const PURE_FILES: [&str; 11] = [
+const PURE_FILES: [&str; 12] = [
     "http/framing.rs",
     "http/response.rs",
     "downstream/endpoint.rs",
@@ -120,6 +120,7 @@ const PURE_FILES: [&str; 11] = [
     "session/questions.rs",
     "catalogue/name.rs",
     "catalogue/merge.rs",
+    "pipeline/task_owners.rs",
     "upstream/connection.rs",
     "upstream/correlation.rs",
 ];

@@ -50,6 +50,7 @@ mod support;
 mod support_modern;
 mod support_selftest;
 mod support_sessions;
+mod task_owners;
 mod tasks;
 #[cfg(feature = "tiny_http")]
 mod tiny_http_smoke;

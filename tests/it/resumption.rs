@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::events::{Event, EventStream};
 use crate::support::gateway::Gateway;
 use crate::support::http::exchange;
-use crate::support::mcp::{LATEST, McpClient};
+use crate::support::mcp::{LATEST, McpClient, request_message};
 use crate::support::upstream_http::HttpUpstream;
 use crate::support::{wait_for, wait_until};
 
@@ -410,6 +410,26 @@ fn an_id_that_is_none_is_400_and_one_that_is_forgotten_begins_anew() {
     get("p0000000000000001-1").expect(400);
     assert_eq!(client.resume("g0000000000000001-1").next().data, "");
     assert_eq!(client.resume("").next().data, "");
+}
+
+#[test]
+fn a_batch_of_which_everything_was_cancelled_leaves_nothing_to_resume() {
+    let upstream = HttpUpstream::start();
+    let gateway = Gateway::before(&upstream.url());
+    let client = McpClient::new(gateway.address()).speaking("2025-03-26").opened();
+    let params = json!({
+        "name": "slow", "arguments": { "label": "cut" }, "_meta": { "progressToken": "t" },
+    });
+    let call = request_message(&json!("id-1"), "tools/call", &params);
+    let connection = client.start(&json!([call]));
+    upstream.wait_for_slow(1);
+    upstream.step_slow(1, STEPS);
+    let mut stream = connection.into_events().expect_open();
+    let heard = stream.next();
+    client.cancel(&json!("id-1"));
+    assert!(rest(stream).is_empty());
+    let request = client.listen_request().header("Last-Event-ID", id(&heard));
+    exchange(gateway.address(), &request).expect(400);
 }
 
 #[test]

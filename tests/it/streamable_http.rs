@@ -182,6 +182,36 @@ fn batches_belong_to_one_revision() {
 }
 
 #[test]
+fn the_results_of_a_batch_count_until_all_of_it_is_answered() {
+    let upstream = HttpUpstream::start();
+    let gateway = Gateway::started(json!({
+        "limits": {
+            "buffered_bytes": 2_500_000, "body_bytes": 100_000,
+            "upstream_result_bytes": 2_000_000,
+        },
+        "mcp_servers": { "s": { "url": upstream.url(), "transport": "http" } },
+    }));
+    let client = McpClient::new(gateway.address()).speaking("2025-03-26").opened();
+    let calls: Vec<Value> = (1..=4)
+        .map(|id| {
+            let params = json!({ "name": "big", "arguments": { "megabytes": 1 } });
+            request_message(&json!(id), "tools/call", &params)
+        })
+        .collect();
+    let answers = client.post(&json!(calls).to_string()).expect(200).json();
+    let answers = answers.as_array().unwrap();
+    let ids: Vec<_> = answers.iter().map(|answer| &answer["id"]).collect();
+    assert_eq!(ids, [1, 2, 3, 4]);
+    let results = answers.iter().filter(|answer| answer["result"].is_object()).count();
+    assert_eq!(results, 2, "of two megabytes and a half");
+    let error = &answers[3]["error"];
+    assert!(error["message"].as_str().unwrap().contains("limits.buffered_bytes"), "{error}");
+    // And then no more.
+    let params = json!({ "name": "big", "arguments": { "megabytes": 1 } });
+    client.result("tools/call", &params);
+}
+
+#[test]
 fn messages_that_are_none_are_told_so() {
     let upstream = HttpUpstream::start();
     let gateway = Gateway::before(&upstream.url());

@@ -270,6 +270,11 @@ impl Link for EitherEra {
         self.found.is_modern()
     }
 
+    fn refresh(&self) {
+        self.modern.refresh();
+        self.legacy.refresh();
+    }
+
     fn close(&self) {
         self.modern.close();
         self.legacy.close();

@@ -31,6 +31,7 @@ use super::super::http::{HttpCore, Next, StreamEnd, header_name, read_events};
 use super::super::link::{Link, Opened, Opener};
 use super::super::post_stream::{Ear, broke_off, not_ours};
 use super::hearing::{Heard, hear};
+use super::listening::Listening;
 use super::{answered_here, outcome};
 
 /// The transport of one upstream.
@@ -39,6 +40,7 @@ pub(in super::super) struct ModernHttp {
     /// The configured headers, and those of every POST.
     post: HeaderMap,
     door: Door<Contact>,
+    listening: Arc<Listening>,
 }
 
 /// First contact was made. Requests need nothing of it.
@@ -61,7 +63,11 @@ impl ModernHttp {
         let version = HeaderValue::from_static(Revision::LATEST_MODERN.as_str());
         post.insert(header_name(PROTOCOL_VERSION), version);
         let door = Door::new(http.core.generations.clone());
-        ModernHttp { http, post, door }
+        let mut headers = post.clone();
+        let method = HeaderValue::from_static(Method::SubscriptionsListen.as_str());
+        headers.insert(header_name(METHOD), method);
+        let listening = Listening::new(http.clone(), headers);
+        ModernHttp { http, post, door, listening }
     }
 
     /// Asks the server what it is.
@@ -110,6 +116,8 @@ impl ModernHttp {
                 Some(known) => known,
                 None => self.discover(lane, wait, idle).map_err(Trouble::in_handshake)?,
             };
+            self.http.core.subscriptions.begin(&initialized);
+            self.listening.begin(generation);
             self.http.core.nudge.opened(generation);
             Ok(Contact { initialized: Arc::new(initialized) })
         });
@@ -158,7 +166,10 @@ impl ModernHttp {
         if !(200..300).contains(&answer.status) {
             let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", &mut idle);
             let text = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
-            return self.refusal(answer.status, &text, post.id).map(Err);
+            return match answer_to(&text, post.id) {
+                Some(Err(error)) => Ok(Err(error)),
+                Some(Ok(_)) | None => Err(refusal(http, answer.status, &text)),
+            };
         }
         if is_event_stream(content_type) {
             return self.read_stream(lane, answer, post.id, ear);
@@ -172,28 +183,6 @@ impl ModernHttp {
         }
         let what = format!("its answer is neither JSON nor a stream: {content_type:?}");
         Err(Trouble::nonsense(cut(&what)))
-    }
-
-    /// What an answer without success means: an error response to this request, a sign that the
-    /// server is of the other era, or a failure.
-    fn refusal(&self, status: u16, text: &str, id: u64) -> Result<RpcError, Trouble> {
-        let mut error = None;
-        correlation::read(&Arc::new(text.to_owned()), |incoming| {
-            if let Incoming::Answer { id: to, outcome: Err(it) } = incoming
-                && (to == Some(id) || (to.is_none() && is_modern_error(it.code)))
-            {
-                error = Some(it);
-            }
-        });
-        if let Some(error) = error
-            && !speaks_of_session(&error)
-        {
-            return Ok(error);
-        }
-        let refused = self.http.refused(Kind::Refused(Refusal::Plain), status, text);
-        let is_other_era = matches!(status, 400 | 404 | 405 | 406 | 415);
-        let kind = if is_other_era { Kind::Refused(Refusal::OtherEra) } else { refused.kind };
-        Err(Trouble { kind, ..refused })
     }
 
     /// Finds our answer in a JSON body.
@@ -306,6 +295,33 @@ fn take(
     }
 }
 
+/// The answer to the request of that id in a small body. An error may stand there without an id
+/// if only a modern server gives it; one that speaks of a session is none of such a server.
+pub(super) fn answer_to(text: &str, id: u64) -> Option<Response> {
+    let mut found = None;
+    correlation::read(&Arc::new(text.to_owned()), |incoming| {
+        let Incoming::Answer { id: to, outcome } = incoming else { return };
+        let is_ours = match &outcome {
+            Ok(_) => to == Some(id),
+            Err(error) if to.is_none() => is_modern_error(error.code),
+            Err(error) => to == Some(id) && !speaks_of_session(error),
+        };
+        if is_ours {
+            found = Some(outcome);
+        }
+    });
+    found
+}
+
+/// What an answer without success or sense means: a sign that the server is of the other era,
+/// or a failure.
+pub(super) fn refusal(http: &HttpCore, status: u16, text: &str) -> Trouble {
+    let refused = http.refused(Kind::Refused(Refusal::Plain), status, text);
+    let is_other_era = matches!(status, 400 | 404 | 405 | 406 | 415);
+    let kind = if is_other_era { Kind::Refused(Refusal::OtherEra) } else { refused.kind };
+    Trouble { kind, ..refused }
+}
+
 /// Whether an error says that a session is missing, which no modern server would.
 fn speaks_of_session(error: &RpcError) -> bool {
     let codes = [code::BAD_REQUEST, code::SESSION_NOT_FOUND, code::INVALID_REQUEST];
@@ -327,7 +343,8 @@ impl Link for ModernHttp {
         sink: &mut dyn CallSink,
     ) -> Result<Outcome, Trouble> {
         let core = &self.http.core;
-        if let Some(outcome) = answered_here(core, outgoing) {
+        let renew = || self.listening.renew();
+        if let Some(outcome) = answered_here(core, outgoing, wait, &renew)? {
             return Ok(outcome);
         }
         let headers = self.headers(outgoing)?;
@@ -359,12 +376,14 @@ impl Link for ModernHttp {
     }
 
     fn forget(&self, generation: u64) {
-        drop(self.door.forget(generation));
+        if self.door.forget(generation).is_some() {
+            self.listening.end();
+        }
     }
 
     fn leave(&self) {
         if let Some((generation, _)) = self.door.current() {
-            drop(self.door.forget(generation));
+            self.forget(generation);
         }
     }
 
@@ -383,6 +402,8 @@ impl Link for ModernHttp {
 
     fn close(&self) {
         drop(self.door.close());
+        self.listening.end();
+        self.http.close_control();
     }
 
     fn transport(&self) -> &'static str {

@@ -1,7 +1,9 @@
 //! Upstreams of the modern era (2026-07-28): no session, every request whole in itself.
 
-use crate::protocol::call::Kind as ListKind;
-use crate::protocol::call::{Outcome, Outgoing};
+use crate::wait::Wait;
+use std::sync::Arc;
+
+use crate::protocol::call::{Kind as ListKind, Outcome, Outgoing};
 use crate::protocol::jsonrpc::{RpcError, code};
 use crate::protocol::method::Method;
 use crate::protocol::modern::{self, Read};
@@ -14,22 +16,30 @@ pub(super) mod either;
 pub(super) mod found;
 pub(super) mod hearing;
 pub(super) mod http;
+mod listening;
+pub(super) mod subscriptions;
 
-/// What the gateway answers in a modern server's place: requests that only sessions have.
-pub(super) fn answered_here(core: &Core, outgoing: &Outgoing<'_>) -> Option<Outcome> {
-    match Method::parse(outgoing.method)? {
+/// What the gateway answers in a modern server's place: requests that only sessions have. What
+/// is subscribed to has `renew` ask the server for what is wanted then.
+pub(super) fn answered_here(
+    core: &Core,
+    outgoing: &Outgoing<'_>,
+    wait: &Arc<Wait>,
+    renew: &dyn Fn(),
+) -> Result<Option<Outcome>, Trouble> {
+    let Some(method) = Method::parse(outgoing.method) else { return Ok(None) };
+    let uri = || outgoing.params.string("uri").ok().flatten().unwrap_or_default();
+    let refused = match method {
         // A request says from which level on it wants log messages.
-        Method::Ping | Method::LoggingSetLevel => {
-            Some(Outcome::Complete(Raw::from_valid("{}".to_owned())))
+        Method::Ping | Method::LoggingSetLevel => None,
+        Method::ResourcesSubscribe => core.subscriptions.add(&uri(), wait, renew)?,
+        Method::ResourcesUnsubscribe => {
+            core.subscriptions.remove(&uri(), renew);
+            None
         }
-        Method::Initialize
-        | Method::ResourcesSubscribe
-        | Method::ResourcesUnsubscribe
-        | Method::TasksResult
-        | Method::TasksList => {
+        Method::Initialize | Method::TasksResult | Method::TasksList => {
             let what = format!("The server has no {:?}.", cut(outgoing.method));
-            let error = RpcError::new(code::METHOD_NOT_FOUND, what);
-            Some(Outcome::Error { server: core.name().clone(), error })
+            Some(RpcError::new(code::METHOD_NOT_FOUND, what))
         }
         Method::ToolsList
         | Method::ToolsCall
@@ -43,8 +53,12 @@ pub(super) fn answered_here(core: &Core, outgoing: &Outgoing<'_>) -> Option<Outc
         | Method::TasksCancel
         | Method::TasksUpdate
         | Method::ServerDiscover
-        | Method::SubscriptionsListen => None,
-    }
+        | Method::SubscriptionsListen => return Ok(None),
+    };
+    Ok(Some(match refused {
+        None => Outcome::Complete(Raw::from_valid("{}".to_owned())),
+        Some(error) => Outcome::Error { server: core.name().clone(), error },
+    }))
 }
 
 /// What came of a request to a modern server.
@@ -52,10 +66,7 @@ pub(super) fn outcome(core: &Core, answer: Result<Raw, RpcError>) -> Result<Outc
     let server = core.name().clone();
     match answer {
         Ok(result) => match modern::read_result(&result) {
-            Ok(Read::Complete(mut whole)) => {
-                whole.keep_with(&result);
-                Ok(Outcome::Complete(whole))
-            }
+            Ok(Read::Complete(whole)) => Ok(Outcome::Complete(whole)),
             Ok(Read::InputRequired { requests, state }) => {
                 Ok(Outcome::InputRequired { server, requests, state })
             }

@@ -4,6 +4,7 @@ mod clean_up;
 mod eras;
 mod foreign_events;
 mod http_sse;
+mod listening;
 mod lists;
 mod memory;
 mod modern;

@@ -1,15 +1,18 @@
 //! Requests to modern upstreams: what they carry, and what becomes of the answers.
 
 use std::io::Read as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 use trunkline::config::HttpKind;
 use trunkline::error::CallError;
 use trunkline::limits::Limits;
-use trunkline::protocol::call::{About, Notice, Outcome};
+use trunkline::protocol::call::{About, Kind, Notice, Outcome};
 use trunkline::protocol::log_level::LogLevel;
+use trunkline::protocol::modern::Freshness;
 use trunkline::protocol::raw::RawObject;
+use trunkline::upstream::Event;
 use trunkline::wait::Interrupted;
 
 use super::modern_rig::*;
@@ -26,7 +29,7 @@ fn what_a_request_is_about_stands_in_its_headers() {
         about: About {
             capabilities: r#"{"roots":{}}"#,
             log_level: Some(LogLevel::Info),
-            is_level_told: false,
+            is_level_told: true,
         },
         wants_progress: true,
         ..outgoing("tools/call", params)
@@ -146,21 +149,17 @@ fn the_stream_of_a_call_tells_that_call_and_asks_nothing() {
 
 #[test]
 fn a_retry_has_an_id_of_its_own() {
-    let server = Server::start(|seen| match seen.rpc().as_str() {
-        "prompts/get" | "tools/call" => {
-            let text = seen.id();
-            let is_first = text.parse::<u64>().unwrap() % 2 == 0;
-            if is_first { Reply::stream(|_| ()) } else { Reply::json(seen.result("{}")) }
-        }
+    let is_first = AtomicBool::new(true);
+    let server = Server::start(move |seen| match seen.rpc().as_str() {
+        "prompts/get" if is_first.swap(false, Ordering::SeqCst) => Reply::stream(|_| ()),
+        "prompts/get" => Reply::json(seen.result("{}")),
         _ => modern(seen),
     });
     let rig = Rig::ready(&server);
-    // Ids are counted, so one of two is of the kind that breaks off.
-    rig.ask("prompts/get", r#"{"name":"p"}"#);
     rig.ask("prompts/get", r#"{"name":"p"}"#);
     let seen: Vec<String> =
         server.seen().iter().filter(|seen| seen.rpc() == "prompts/get").map(Seen::id).collect();
-    assert_eq!(seen.len(), 3, "{seen:?}");
+    assert_eq!(seen.len(), 2, "{seen:?}");
     let mut ids: Vec<String> = server.seen().iter().map(Seen::id).collect();
     ids.sort();
     ids.dedup();
@@ -245,7 +244,7 @@ fn a_log_message_goes_to_the_only_call_that_wants_any() {
     let ask = |name: &str, level: Option<LogLevel>, wait_ms: u64| {
         let params = format!(r#"{{"name":"{name}"}}"#);
         let outgoing = trunkline::protocol::call::Outgoing {
-            about: About { capabilities: "{}", log_level: level, is_level_told: false },
+            about: About { capabilities: "{}", log_level: level, is_level_told: true },
             ..outgoing("tools/call", &params)
         };
         let mut sink = Sink::default();
@@ -268,4 +267,32 @@ fn a_log_message_goes_to_the_only_call_that_wants_any() {
     assert!(ask("hang", level, 100).0.is_err());
     assert_eq!(ask("a", level, 5000).1, 0);
     assert!(rig.unasked.notices.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_list_is_as_fresh_as_its_least_fresh_page() {
+    fn server(is_modern: bool) -> Server {
+        Server::start(move |seen| match seen.rpc().as_str() {
+            "tools/list" if seen.body.contains("cursor") => {
+                Reply::json(seen.result(r#"{"tools":[],"ttlMs":5000,"cacheScope":"public"}"#))
+            }
+            "tools/list" => Reply::json(seen.result(
+                r#"{"tools":[],"nextCursor":"2","ttlMs":9000,"cacheScope":"private"}"#,
+            )),
+            _ if is_modern => modern(seen),
+            _ => legacy(seen),
+        })
+    }
+    for (is_modern, ttl_ms) in [(true, 5000), (false, 0)] {
+        let server = server(is_modern);
+        let config = http(server.address, HttpKind::StreamableHttp);
+        let rig = Rig::start(config, Limits::default());
+        let freshness = loop {
+            if let Event::Lists { freshness, .. } = rig.events.recv_timeout(PATIENCE).unwrap() {
+                break freshness;
+            }
+        };
+        let tools = (Kind::Tool, Freshness { ttl_ms, is_private: true });
+        assert!(freshness.contains(&tools), "{freshness:?}");
+    }
 }

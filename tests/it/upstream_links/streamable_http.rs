@@ -85,6 +85,39 @@ fn a_forgotten_session_is_opened_again_and_the_call_replayed_once() {
 }
 
 #[test]
+fn a_session_that_cannot_be_used_is_ended() {
+    let server = Server::start(|seen| match seen.rpc().as_str() {
+        "initialize" => Reply::Body(
+            200,
+            "mcp-session-id: s1\r\n".to_owned(),
+            "application/json",
+            seen.result(r#"{"protocolVersion":"1999-01-01"}"#),
+        ),
+        _ => well(seen),
+    });
+    let rig = Rig::start(streamable(&server), Limits::default());
+    assert!(rig.failure().message.contains("1999-01-01"));
+    eventually("the session is ended", || {
+        server.seen().iter().any(|seen| seen.method == "DELETE" && seen.session() == "s1")
+    });
+}
+
+#[test]
+fn a_handshake_does_not_wait_for_a_stream_that_nobody_asked_for() {
+    let server = Server::start(|seen| match seen.rpc().as_str() {
+        "notifications/initialized" => Reply::stream(|stream| {
+            stream.read_to_end(&mut Vec::new()).ok();
+        }),
+        _ => well(seen),
+    });
+    let began = Instant::now();
+    let rig = Rig::ready(&server);
+    assert_eq!(text(rig.call()), r#"{"content":[]}"#);
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert_eq!(server.count("initialize"), 1);
+}
+
+#[test]
 fn a_session_that_is_refused_for_ever_is_replayed_once_only() {
     let server = calls(|_| Reply::status(404, "no such session"));
     let rig = Rig::ready(&server);

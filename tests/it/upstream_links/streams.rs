@@ -1,8 +1,8 @@
 //! Streamable HTTP: answers that come as streams, progress, silence, and what servers say unasked.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use trunkline::config::HttpKind;
@@ -87,6 +87,52 @@ fn a_stream_with_ids_is_taken_up_again() {
     });
     let rig = Rig::ready(&server);
     assert_eq!(text(rig.call()), "{\"resumed\":1}");
+}
+
+#[test]
+fn silence_is_told_while_the_server_has_a_stream_wait() {
+    let call = Arc::new(std::sync::Mutex::new(None::<Seen>));
+    let server = Server::start(move |seen| match seen.rpc().as_str() {
+        "tools/call" => {
+            *call.lock().unwrap() = Some(seen.clone());
+            Reply::stream(|stream| {
+                stream.write_all(b"id: e1\nretry: 400\ndata:\n\n").unwrap();
+            })
+        }
+        _ if seen.header("last-event-id") == Some("e1") => {
+            Reply::events(&[call.lock().unwrap().as_ref().unwrap().result("{}")])
+        }
+        _ => well(seen),
+    });
+    let config = http(server.address, HttpKind::StreamableHttp);
+    let limits = Limits { heartbeat: Duration::from_millis(50), ..Limits::default() };
+    let rig = Rig::ready_with(config, limits);
+    let mut sink = Sink::default();
+    let began = Instant::now();
+    assert_eq!(text(rig.call_with(&wait(5000), &mut sink)), "{}");
+    assert!(began.elapsed() >= Duration::from_millis(400), "{:?}", began.elapsed());
+    assert!((3..=8).contains(&sink.silences), "{}", sink.silences);
+}
+
+#[test]
+fn a_stream_that_a_busy_server_does_not_give_is_asked_for_again() {
+    for status in [408, 429, 503] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let server = Server::start(move |seen| match seen.method.as_str() {
+            "GET" if asked.fetch_add(1, Ordering::SeqCst) == 0 => {
+                Reply::status(status, "later")
+            }
+            "GET" => Reply::stream(|stream| {
+                event(stream, r#"{"jsonrpc":"2.0","method":"notifications/x"}"#);
+                stream.read_to_end(&mut Vec::new()).ok();
+            }),
+            _ => well(seen),
+        });
+        let rig = Rig::ready(&server);
+        eventually("what is said on the stream", || {
+            !rig.unasked.notices.lock().unwrap().is_empty()
+        });
+    }
 }
 
 #[test]

@@ -1,0 +1,143 @@
+//! Send it: over the session with the upstream that its client should have, within the
+//! upstream's times, for whoever it is that asks.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::task_owners::{TaskKey, TaskOwners, Way};
+use super::{Pipeline, Wish, tasks};
+use crate::access::policy::Scope;
+use crate::config::SessionSharing;
+use crate::error::CallError;
+use crate::protocol::call::{
+    CallSink, Client, Notice, Outcome, Outgoing, PrincipalId, Question,
+};
+use crate::protocol::capabilities::can_be_asked;
+use crate::protocol::raw::Raw;
+use crate::protocol::server_name::ServerName;
+use crate::upstream::Upstream;
+use crate::wait::Wait;
+
+/// Who asks an upstream, and how.
+pub(super) struct Asker<'a> {
+    upstream: &'a Upstream,
+    owners: &'a TaskOwners,
+    /// None where nobody can be told apart: REST without keys.
+    principal: Option<PrincipalId>,
+    /// The client whose own session the request goes through; the shared one without.
+    through: Option<&'a Client>,
+    wish: Wish<'a>,
+}
+
+impl Pipeline {
+    /// Whoever asks that server something.
+    ///
+    /// # Errors
+    /// There is no such server.
+    pub(super) fn asker<'a>(
+        &'a self,
+        scope: &Scope,
+        wish: Wish<'a>,
+        server: &ServerName,
+    ) -> Result<Asker<'a>, CallError> {
+        let upstream = self.upstream(server)?;
+        let key = scope.principal.name.as_ref();
+        let principal = match wish.client {
+            Some(client) => Some(PrincipalId::new(key, &client.session)),
+            None => key.cloned().map(PrincipalId::Key),
+        };
+        let through = wish.client.filter(|client| match upstream.config().session {
+            SessionSharing::Shared => false,
+            SessionSharing::PerClient => true,
+            SessionSharing::Auto => can_be_asked(client.capabilities.get()),
+        });
+        Ok(Asker { upstream, owners: &self.tasks, principal, through, wish })
+    }
+}
+
+impl Asker<'_> {
+    fn way(&self) -> Way {
+        if self.through.is_some() { Way::Own } else { Way::Shared }
+    }
+
+    fn key(&self, id: String) -> TaskKey {
+        TaskKey { server: self.upstream.name().clone(), id }
+    }
+
+    /// Whether a task of that id, the server's own, is theirs. A task that nobody is known to
+    /// have begun is nobody's, on a session of their own too: that the server would give it
+    /// tells nothing, because it takes all sessions for the gateway's.
+    pub(super) fn owns(&self, id: String) -> bool {
+        let key = self.key(id);
+        let owns = |principal| self.owners.owns(Instant::now(), principal, &key, self.way());
+        self.principal.as_ref().is_some_and(owns)
+    }
+
+    /// Remembers that the task which a result speaks of is theirs.
+    pub(super) fn has_begun(&self, result: &Raw) {
+        if let (Some(principal), Some((id, ttl))) = (&self.principal, tasks::begun(result)) {
+            let key = self.key(id);
+            self.owners.bind(Instant::now(), principal, key, self.way(), ttl);
+        }
+    }
+
+    /// Whether what is said of a task during their own call is for them. `begins`: one that is
+    /// not known yet may be what this call begins.
+    fn may_hear(&self, id: String, begins: bool) -> bool {
+        let (now, key) = (Instant::now(), self.key(id.clone()));
+        let others = |it| self.owners.is_of_others(now, it, &key);
+        self.owns(id) || (begins && !self.principal.as_ref().is_some_and(others))
+    }
+
+    /// Sends a request within the upstream's times.
+    ///
+    /// # Errors
+    /// Whatever kept the upstream from answering.
+    pub(super) fn send(
+        &self,
+        outgoing: &Outgoing<'_>,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Result<Outcome, CallError> {
+        let config = self.upstream.config();
+        let timeout = self.wish.timeout.map_or(config.timeout, |wish| wish.min(config.timeout));
+        wait.set_timeout(timeout, config.timeout_max);
+        let begins = outgoing.params.get("task").is_some();
+        let mut sink = OfServer { asker: self, begins, inner: sink };
+        self.upstream.request(self.through, outgoing, wait, &mut sink)
+    }
+}
+
+/// Gives what a server says during a call the names under which clients know it, and keeps back
+/// what is about others' tasks.
+struct OfServer<'a> {
+    asker: &'a Asker<'a>,
+    /// The call asks for a task.
+    begins: bool,
+    inner: &'a mut dyn CallSink,
+}
+
+impl CallSink for OfServer<'_> {
+    fn notice(&mut self, notice: Notice) {
+        if let Some(id) = tasks::told_of(&notice)
+            && !self.asker.may_hear(id, self.begins)
+        {
+            return;
+        }
+        let notice = if let Notice::Other { method, params: Some(params) } = notice {
+            let params = Some(tasks::owned(self.asker.upstream.name(), &params));
+            Notice::Other { method, params }
+        } else {
+            notice
+        };
+        self.inner.notice(notice);
+    }
+
+    fn ask(&mut self, question: Question) {
+        self.inner.ask(question);
+    }
+
+    fn silence(&mut self) {
+        self.inner.silence();
+    }
+}

@@ -1,0 +1,289 @@
+//! Whose a task is. Servers see one gateway behind all its clients, so it is the gateway that
+//! binds tasks to whoever began them (2025-11-25, basic/utilities/tasks, Task Isolation and
+//! Access Control). Nothing of it outlives the process. Time is an argument.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::limits::{TASK_ID_BYTES_MAX, TASKS_MAX};
+use crate::protocol::call::PrincipalId;
+use crate::protocol::server_name::ServerName;
+
+/// A server's task by the server's own id.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct TaskKey {
+    pub(super) server: ServerName,
+    pub(super) id: String,
+}
+
+/// Over which session with its server a task is spoken of. Ids are unique in a session at
+/// least: the children of a server over stdio may all count from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// The one that clients share.
+    Shared,
+    /// One of the client's own.
+    Own,
+}
+
+#[derive(Debug)]
+struct Binding {
+    principal: PrincipalId,
+    way: Way,
+    /// When the server may delete the task; none if it keeps it.
+    until: Option<Instant>,
+}
+
+impl Binding {
+    fn holds(&self, now: Instant) -> bool {
+        self.until.is_none_or(|until| now < until)
+    }
+}
+
+/// The tasks that were begun through the gateway, and by whom. At the bound, what is over goes
+/// first, then the oldest of whoever has most, so that nobody can crowd out the others.
+#[derive(Debug)]
+pub struct TaskOwners {
+    tasks_max: usize,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    by_task: HashMap<Arc<TaskKey>, Vec<Binding>>,
+    /// In the order in which they were begun.
+    by_principal: HashMap<PrincipalId, VecDeque<Arc<TaskKey>>>,
+    /// How many bindings there are.
+    count: usize,
+}
+
+impl Default for TaskOwners {
+    fn default() -> TaskOwners {
+        TaskOwners::bounded(TASKS_MAX)
+    }
+}
+
+impl TaskOwners {
+    fn bounded(tasks_max: usize) -> TaskOwners {
+        TaskOwners { tasks_max, known: Mutex::default() }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Binds a task that has begun. A task whose id is too long is not remembered, and so
+    /// unknown from there on.
+    pub(super) fn bind(
+        &self,
+        now: Instant,
+        principal: &PrincipalId,
+        key: TaskKey,
+        way: Way,
+        ttl: Option<Duration>,
+    ) {
+        if key.id.len() > TASK_ID_BYTES_MAX {
+            return;
+        }
+        let until = ttl.and_then(|ttl| now.checked_add(ttl));
+        let mut known = self.known();
+        let key = Arc::new(key);
+        // A server that began to count anew has forgotten what it called so before.
+        known.forget(&key, |old| {
+            old.principal == *principal || (way == Way::Shared && old.way == Way::Shared)
+        });
+        if known.count >= self.tasks_max {
+            known.make_room(now);
+        }
+        known.count += 1;
+        known.by_principal.entry(principal.clone()).or_default().push_back(key.clone());
+        let binding = Binding { principal: principal.clone(), way, until };
+        known.by_task.entry(key).or_default().push(binding);
+    }
+
+    /// Whether a task that is asked for over such a session is this principal's.
+    pub(super) fn owns(
+        &self,
+        now: Instant,
+        principal: &PrincipalId,
+        key: &TaskKey,
+        way: Way,
+    ) -> bool {
+        let known = self.known();
+        let mut bindings = known.of(now, key);
+        // What others have under this id on the shared session is what the server would take
+        // it for there.
+        let shadows =
+            |it: &Binding| way == Way::Shared && it.way == way && it.principal != *principal;
+        bindings.clone().any(|it| it.principal == *principal) && !bindings.any(shadows)
+    }
+
+    /// Whether a task is others' and not this principal's.
+    pub(super) fn is_of_others(
+        &self,
+        now: Instant,
+        principal: &PrincipalId,
+        key: &TaskKey,
+    ) -> bool {
+        let known = self.known();
+        let mut bindings = known.of(now, key).peekable();
+        bindings.peek().is_some() && bindings.all(|it| it.principal != *principal)
+    }
+
+    /// Whose a task is that the server speaks of on its shared session.
+    pub(super) fn of_shared(&self, now: Instant, key: &TaskKey) -> Option<PrincipalId> {
+        let known = self.known();
+        let binding = known.of(now, key).find(|it| it.way == Way::Shared)?;
+        Some(binding.principal.clone())
+    }
+
+    /// Forgets the tasks of one that will not come again.
+    pub(super) fn forget_all_of(&self, principal: &PrincipalId) {
+        let mut known = self.known();
+        while let Some(key) = known.oldest_of(principal) {
+            known.forget(&key, |it| it.principal == *principal);
+        }
+    }
+}
+
+impl Known {
+    fn of(&self, now: Instant, key: &TaskKey) -> impl Iterator<Item = &Binding> + Clone {
+        let bindings = self.by_task.get(key).map(Vec::as_slice).unwrap_or_default();
+        bindings.iter().filter(move |it| it.holds(now))
+    }
+
+    fn oldest_of(&self, principal: &PrincipalId) -> Option<Arc<TaskKey>> {
+        self.by_principal.get(principal)?.front().cloned()
+    }
+
+    fn forget(&mut self, key: &Arc<TaskKey>, which: impl Fn(&Binding) -> bool) {
+        let Some(bindings) = self.by_task.get_mut(key) else { return };
+        for gone in bindings.extract_if(.., |it| which(it)) {
+            self.count -= 1;
+            if let Some(keys) = self.by_principal.get_mut(&gone.principal) {
+                keys.retain(|it| it != key);
+                if keys.is_empty() {
+                    self.by_principal.remove(&gone.principal);
+                }
+            }
+        }
+        if bindings.is_empty() {
+            self.by_task.remove(key);
+        }
+    }
+
+    fn make_room(&mut self, now: Instant) {
+        let is_over = |bindings: &Vec<Binding>| bindings.iter().any(|it| !it.holds(now));
+        let over: Vec<_> = self
+            .by_task
+            .iter()
+            .filter(|(_, bindings)| is_over(bindings))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in &over {
+            self.forget(key, |it| !it.holds(now));
+        }
+        if !over.is_empty() {
+            return;
+        }
+        let most = self.by_principal.iter().max_by_key(|(_, keys)| keys.len());
+        let Some(principal) = most.map(|(principal, _)| principal.clone()) else { return };
+        if let Some(key) = self.oldest_of(&principal) {
+            self.forget(&key, |it| it.principal == principal);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(id: &str) -> TaskKey {
+        TaskKey { server: ServerName::parse("s").unwrap(), id: id.to_owned() }
+    }
+
+    fn named(name: &str) -> PrincipalId {
+        PrincipalId::Key(name.into())
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_task_is_its_principals_alone_until_its_time_is_over() {
+        let (owners, now) = (TaskOwners::default(), Instant::now());
+        let (a, b) = (named("a"), named("b"));
+        owners.bind(now, &a, key("1"), Way::Shared, Some(SECOND));
+        for way in [Way::Shared, Way::Own] {
+            assert!(owners.owns(now, &a, &key("1"), way));
+            assert!(!owners.owns(now, &b, &key("1"), way));
+            assert!(!owners.owns(now, &a, &key("2"), way));
+            assert!(!owners.owns(now + SECOND, &a, &key("1"), way));
+        }
+        let other = TaskKey { server: ServerName::parse("t").unwrap(), id: "1".to_owned() };
+        assert!(!owners.owns(now, &a, &other, Way::Shared));
+        assert!(owners.is_of_others(now, &b, &key("1")));
+        assert!(!owners.is_of_others(now, &a, &key("1")));
+        assert!(!owners.is_of_others(now, &b, &key("2")));
+        assert_eq!(owners.of_shared(now, &key("1")), Some(a.clone()));
+        assert_eq!(owners.of_shared(now + SECOND, &key("1")), None);
+        // A session is nobody's key, whatever it is called.
+        let session = PrincipalId::Session("a".into());
+        assert!(!owners.owns(now, &session, &key("1"), Way::Shared));
+    }
+
+    #[test]
+    fn equal_ids_of_two_sessions_are_told_apart() {
+        let (owners, now) = (TaskOwners::default(), Instant::now());
+        let (a, b) = (named("a"), named("b"));
+        owners.bind(now, &a, key("1"), Way::Own, None);
+        owners.bind(now, &b, key("1"), Way::Own, None);
+        assert!(owners.owns(now, &a, &key("1"), Way::Own));
+        assert!(owners.owns(now, &b, &key("1"), Way::Own));
+        assert_eq!(owners.of_shared(now, &key("1")), None);
+        // On the shared session it means b's from here on.
+        owners.bind(now, &b, key("1"), Way::Shared, None);
+        assert!(owners.owns(now, &a, &key("1"), Way::Own));
+        assert!(!owners.owns(now, &a, &key("1"), Way::Shared));
+        assert!(owners.owns(now, &b, &key("1"), Way::Shared));
+        // And then a's, when the server counts anew.
+        owners.bind(now, &a, key("1"), Way::Shared, None);
+        assert!(owners.owns(now, &a, &key("1"), Way::Shared));
+        assert!(!owners.owns(now, &b, &key("1"), Way::Shared));
+    }
+
+    #[test]
+    fn the_bound_costs_what_is_over_and_then_the_oldest_of_whoever_has_most() {
+        let (owners, now) = (TaskOwners::bounded(4), Instant::now());
+        let (a, b) = (named("a"), named("b"));
+        owners.bind(now, &b, key("b1"), Way::Shared, None);
+        owners.bind(now, &a, key("a1"), Way::Shared, None);
+        owners.bind(now, &a, key("a2"), Way::Shared, Some(SECOND));
+        owners.bind(now, &a, key("a3"), Way::Shared, None);
+        let kept = |at: Instant| {
+            let keys = [(&b, "b1"), (&a, "a1"), (&a, "a2"), (&a, "a3"), (&a, "a4"), (&a, "a5")];
+            keys.map(|(whose, id)| owners.owns(at, whose, &key(id), Way::Shared))
+        };
+        owners.bind(now + SECOND, &a, key("a4"), Way::Shared, None);
+        assert_eq!(kept(now), [true, true, false, true, true, false]);
+        owners.bind(now + SECOND, &a, key("a5"), Way::Shared, None);
+        assert_eq!(kept(now), [true, false, false, true, true, true]);
+        assert_eq!(owners.known().count, 4);
+        owners.forget_all_of(&a);
+        assert_eq!(kept(now), [true, false, false, false, false, false]);
+        owners.forget_all_of(&b);
+        let known = owners.known();
+        assert!(known.by_task.is_empty() && known.by_principal.is_empty() && known.count == 0);
+    }
+
+    #[test]
+    fn a_task_with_an_endless_id_is_not_remembered() {
+        let (owners, now) = (TaskOwners::default(), Instant::now());
+        let id = "x".repeat(TASK_ID_BYTES_MAX + 1);
+        owners.bind(now, &named("a"), key(&id), Way::Shared, None);
+        assert!(!owners.owns(now, &named("a"), &key(&id), Way::Shared));
+        // A time beyond what a clock can hold is no end.
+        owners.bind(now, &named("a"), key("1"), Way::Shared, Some(Duration::MAX));
+        assert!(owners.owns(now, &named("a"), &key("1"), Way::Shared));
+    }
+}

@@ -1,0 +1,102 @@
+//! What upstreams say and ask outside of calls, on its way to the sessions that should hear it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::task_owners::{TaskKey, TaskOwners};
+use super::tasks;
+use crate::protocol::call::{Notice, Question};
+use crate::protocol::jsonrpc::notification;
+use crate::protocol::log_level::LogLevel;
+use crate::protocol::method::notification as names;
+use crate::protocol::raw::Raw;
+use crate::protocol::server_name::ServerName;
+use crate::session::{Audience, Sessions};
+use crate::upstream::Unasked;
+
+/// Hands on what upstreams say unasked.
+#[derive(Debug)]
+pub struct ToSessions {
+    sessions: Sessions,
+    tasks: Arc<TaskOwners>,
+}
+
+impl ToSessions {
+    /// To these sessions, what is about a task only to whose it is.
+    pub fn new(sessions: Sessions, tasks: Arc<TaskOwners>) -> ToSessions {
+        ToSessions { sessions, tasks }
+    }
+
+    /// Who hears a notification, on the session of `client` or on the shared one; nobody, if it
+    /// is about a task of somebody else. A client's own session may be told of a task before
+    /// the call that begins it is answered; on the shared one it could be anybody's.
+    fn audience(
+        &self,
+        server: &ServerName,
+        client: Option<&Arc<str>>,
+        level: Option<LogLevel>,
+        task: Option<String>,
+    ) -> Option<Audience> {
+        let now = Instant::now();
+        let key = task.map(|id| TaskKey { server: server.clone(), id });
+        let Some(client) = client else {
+            let Some(key) = key else { return Some(Audience::Logging(server.clone(), level)) };
+            let principal = self.tasks.of_shared(now, &key)?;
+            return Some(Audience::Of(server.clone(), level, principal));
+        };
+        if let Some(key) = key {
+            let principal = self.sessions.principal_id(client)?;
+            if self.tasks.is_of_others(now, &principal, &key) {
+                return None;
+            }
+        }
+        Some(Audience::One(client.clone()))
+    }
+}
+
+impl Unasked for ToSessions {
+    fn notice(&self, server: &ServerName, client: Option<&Arc<str>>, notice: Notice) {
+        let sessions = &self.sessions;
+        let task = tasks::told_of(&notice);
+        let (level, message) = match notice {
+            Notice::Log(params) => {
+                let level = LogLevel::of_message(params.get());
+                if client.is_some_and(|client| !sessions.wants_log(client, level)) {
+                    return;
+                }
+                (level, notification(names::MESSAGE, Some(params.get())))
+            }
+            Notice::ResourceUpdated(params) if client.is_none() => {
+                return told(server, sessions.updated(server.clone(), params).is_ok());
+            }
+            Notice::ResourceUpdated(params) => {
+                (None, notification(names::RESOURCES_UPDATED, Some(params.get())))
+            }
+            Notice::Withdrawn { server, id } => {
+                if let Some(client) = client {
+                    sessions.withdraw_unasked(client, server, id);
+                }
+                return;
+            }
+            Notice::Other { method, params } => {
+                let params = params.map(|params| tasks::owned(server, &params));
+                (None, notification(&method, params.as_ref().map(Raw::get)))
+            }
+            // Of a call that has ended.
+            Notice::Progress(_) => return,
+        };
+        if let Some(to) = self.audience(server, client, level, task) {
+            told(server, sessions.notify(to, message).is_ok());
+        }
+    }
+
+    fn ask(&self, _: &ServerName, client: &Arc<str>, question: Question) {
+        self.sessions.ask_unasked(client, question);
+    }
+}
+
+fn told(server: &ServerName, is_told: bool) {
+    if !is_told {
+        log::warn!(target: "sessions", "a message of {server} could not be told");
+    }
+}
