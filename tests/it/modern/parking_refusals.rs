@@ -6,6 +6,7 @@ use super::parking::is_cancelled;
 use super::{answers_in, asked, behind, two_keys};
 use crate::support::behind::{Era, TRANSPORTS, Transport, answers, of_method};
 use crate::support::duplex::answer_of;
+use crate::support::gateway::Gateway;
 use crate::support::modern::{Answered, ModernClient, retry_params};
 use crate::support::wait_until;
 
@@ -135,36 +136,61 @@ fn a_state_that_has_expired_is_refused_and_its_call_cancelled() {
     }
 }
 
-#[test]
-fn a_client_that_lacks_the_capability_is_never_asked() {
-    for transport in TRANSPORTS {
-        let (_behind, gateway) = behind(Era::Legacy, transport, &json!({}));
-        for (declared, tool, lacks) in [
-            (json!({}), "ask_roots", "roots"),
-            (json!({}), "ask_sampling", "sampling"),
-            (json!({}), "ask_elicitation", "elicitation"),
-            (json!({ "sampling": {} }), "ask_roots", "roots"),
-            (json!({ "sampling": {}, "roots": {} }), "ask_elicitation", "elicitation"),
-            (json!({ "sampling": {} }), "ask_twice", "roots"),
-        ] {
-            let at = format!("{transport:?} {declared} {tool}");
-            let client = ModernClient::to(&gateway)
-                .declaring(declared)
-                .answering(|question| answer_of("alice", question));
-            let params = json!({ "name": tool, "arguments": {} });
-            let mut answered = client.request("tools/call", &params);
-            // It may be asked first for what it has declared.
-            while answered.wants_input() {
-                for (_, request) in answered.requests() {
-                    let method = request["method"].as_str().unwrap().to_owned();
-                    assert!(!method.starts_with(lacks), "{at}: {method}");
-                }
-                let responses = client.responses_to(&answered);
-                answered = client.retry("tools/call", &params, &answered, &responses);
-            }
-            assert_eq!(answered.message["error"]["code"], -32021, "{at}: {}", answered.text);
-            let error = answered.refused(400, -32021);
-            assert_eq!(error["data"]["requiredCapabilities"], json!({ lacks: {} }), "{at}");
+/// A client that declares this calls that tool; the server wants more, which the client is told,
+/// and never asked.
+#[track_caller]
+fn check_lacking(gateway: &Gateway, declared: &Value, tool: &str, lacks: &str) {
+    let client = ModernClient::to(gateway)
+        .declaring(declared.clone())
+        .answering(|question| answer_of("alice", question));
+    let params = json!({ "name": tool, "arguments": {} });
+    let mut answered = client.request("tools/call", &params);
+    // It may be asked first for what it has declared.
+    while answered.wants_input() {
+        for (_, request) in answered.requests() {
+            let method = request["method"].as_str().unwrap().to_owned();
+            assert!(!method.starts_with(lacks), "{declared} {tool}: {method}");
         }
+        let responses = client.responses_to(&answered);
+        answered = client.retry("tools/call", &params, &answered, &responses);
     }
+    let code = &answered.message["error"]["code"];
+    assert_eq!(*code, -32021, "{declared} {tool}: {}", answered.text);
+    let error = answered.refused(400, -32021);
+    assert_eq!(
+        error["data"]["requiredCapabilities"],
+        json!({ lacks: {} }),
+        "{declared} {tool}"
+    );
+}
+
+/// Behind a server of that transport, both clients that declare nothing, whose upstream session
+/// is shared, and those that declare something else.
+fn check_lacking_behind(transport: Transport) {
+    let (_behind, gateway) = behind(Era::Legacy, transport, &json!({}));
+    for (declared, tool, lacks) in [
+        (json!({ "sampling": {} }), "ask_roots", "roots"),
+        (json!({ "sampling": {}, "roots": {} }), "ask_elicitation", "elicitation"),
+        (json!({ "sampling": {} }), "ask_twice", "roots"),
+        (json!({}), "ask_roots", "roots"),
+        (json!({}), "ask_sampling", "sampling"),
+        (json!({}), "ask_elicitation", "elicitation"),
+    ] {
+        check_lacking(&gateway, &declared, tool, lacks);
+    }
+}
+
+#[test]
+fn a_client_that_lacks_the_capability_is_never_asked_over_http() {
+    check_lacking_behind(Transport::Http);
+}
+
+#[test]
+fn a_client_that_lacks_the_capability_is_never_asked_over_sse() {
+    check_lacking_behind(Transport::Sse);
+}
+
+#[test]
+fn a_client_that_lacks_the_capability_is_never_asked_over_stdio() {
+    check_lacking_behind(Transport::Stdio);
 }
