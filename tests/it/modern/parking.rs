@@ -8,7 +8,7 @@ use super::{answers_in, asked, behind, text_of};
 use crate::support::behind::{Behind, Era, TRANSPORTS, Transport, answers, of_method};
 use crate::support::duplex::{Say, all_capabilities, answer_of};
 use crate::support::gateway::Gateway;
-use crate::support::modern::ModernClient;
+use crate::support::modern::{Answered, ModernClient, retry_params};
 use crate::support::wait_within;
 
 /// Behind every transport that legacy servers have.
@@ -192,6 +192,47 @@ fn a_client_that_goes_before_its_server_asks_cancels_the_call() {
             "m",
             "{transport:?}"
         );
+    });
+}
+
+#[test]
+fn a_client_that_goes_during_its_retry_cancels_the_call() {
+    everywhere(&json!({}), |transport, behind, gateway| {
+        let client = ModernClient::to(gateway).named("alice");
+        let label = crate::support::unique("linger");
+        let arguments = json!({ "label": label, "linger": true });
+        let (params, first) = asked(&client, "ask_roots", &arguments);
+        let n_before = answers(&behind.received()).len();
+        let retry = retry_params(&params, &first, &client.responses_to(&first));
+        let connection = client.start("tools/call", &retry);
+        behind.wait_received("the answer", |received| {
+            (answers(received).len() > n_before).then_some(())
+        });
+        connection.hang_up();
+        wait_within(Duration::from_secs(1), "it is cancelled", || {
+            let calls = of_method(&behind.received(), "tools/call");
+            calls.iter().any(|call| is_cancelled(behind, call)).then_some(())
+        });
+        client.request("tools/call", &retry).refused(400, -32602);
+        let echo = client.call("echo", &json!({ "message": "m" }));
+        assert_eq!(text_of(&echo), "m", "{transport:?}");
+    });
+}
+
+#[test]
+fn what_a_call_tells_comes_on_the_request_that_is_open() {
+    everywhere(&json!({}), |transport, _, gateway| {
+        let client = ModernClient::to(gateway).named("alice").logging("info");
+        let (params, first) = asked(&client, "ask_roots", &json!({ "tell": true }));
+        let told = |answered: &Answered| -> Vec<Value> {
+            answered.told.iter().map(|it| it["params"]["data"].clone()).collect()
+        };
+        assert_eq!(told(&first), ["before"], "{transport:?}");
+        let responses = client.responses_to(&first);
+        let last = client.retry("tools/call", &params, &first, &responses);
+        assert_eq!(told(&last), ["after"], "{transport:?}");
+        // Nothing of it where nobody asked: the client itself looks.
+        ModernClient::to(gateway).named("bob").run_call("ask_roots", &json!({ "tell": true }));
     });
 }
 

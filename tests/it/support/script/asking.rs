@@ -105,6 +105,7 @@ impl Script {
     pub(super) fn ask_tool(&self, asking: &mut Asking<'_>, tool: &str, args: &Value) -> Reply {
         let methods = methods_of(tool, args);
         let mut answers = Vec::new();
+        self.tell_phase(asking, args, "before");
         // Each round begins when the one before it is answered.
         for _ in 1..args["rounds"].as_u64().unwrap_or(1) {
             let ids = self.ask_all(asking, &methods, args);
@@ -129,12 +130,27 @@ impl Script {
             Some(round) => answers.extend(round),
             None => return Reply::Nothing,
         }
+        self.tell_phase(asking, args, "after");
+        // The answers do not end it: it goes on until it is released or cancelled.
+        if args["linger"] == true
+            && self.slow(asking.peer, asking.call, args, None, asking.notify) == Reply::Nothing
+        {
+            return Reply::Nothing;
+        }
         if args["mode"] == "url" {
             let complete = json!({ "elicitationId": "e-1" });
             let complete = notification("notifications/elicitation/complete", &complete);
             self.say(asking, args, &complete);
         }
         Reply::Answer(answer(asking.call, &told_answers(&answers).to_string()))
+    }
+
+    /// A log message, where the arguments want one.
+    fn tell_phase(&self, asking: &mut Asking<'_>, args: &Value, phase: &str) {
+        if args["tell"] == true {
+            let message = json!({ "level": "info", "data": phase });
+            self.say(asking, args, &notification("notifications/message", &message));
+        }
     }
 
     fn ask_all(&self, asking: &mut Asking<'_>, methods: &[&str], args: &Value) -> Vec<String> {

@@ -204,7 +204,7 @@ impl Script {
         result.to_string()
     }
 
-    fn slow(
+    pub(super) fn slow(
         &self,
         peer: &str,
         id: &str,
