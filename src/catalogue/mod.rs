@@ -83,13 +83,6 @@ impl Server {
     }
 }
 
-impl Server {
-    /// How long its list of that kind is fresh, and who may share it.
-    pub fn freshness(&self, _: Kind) -> Freshness {
-        Freshness::UNKNOWN
-    }
-}
-
 impl Default for Server {
     fn default() -> Server {
         Server {

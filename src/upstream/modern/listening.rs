@@ -270,6 +270,7 @@ impl Listener {
             | Incoming::Progress { .. }
             | Incoming::ListChanged(_)
             | Incoming::Notice(_)
+            | Incoming::Withdrawn(_)
             | Incoming::Ask { .. }
             | Incoming::Nonsense(_)) => match hear(&self.http.core, incoming) {
                 Heard::Notice(_) | Heard::Nothing => (),

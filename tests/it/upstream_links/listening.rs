@@ -13,6 +13,7 @@ use trunkline::protocol::raw::RawObject;
 
 use super::modern_rig::*;
 use super::rig::*;
+use super::subscriptions::{One, one};
 
 /// What the server saw of streams: the resources of one that began, and the end of one.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,7 +90,11 @@ impl Teller {
 }
 
 fn subscribe(rig: &Rig, uri: &str) -> bool {
-    match rig.upstream.subscribe(uri, &wait(5000)).unwrap() {
+    subscribe_as(rig, uri, &one())
+}
+
+fn subscribe_as(rig: &Rig, uri: &str, who: &One) -> bool {
+    match rig.upstream.subscribe(uri, who, &wait(5000)).unwrap() {
         Outcome::Complete(_) => true,
         Outcome::Error { .. } => false,
         other @ Outcome::InputRequired { .. } => panic!("{other:?}"),
@@ -112,12 +117,13 @@ fn another_stream_is_opened_before_the_old_one_is_closed() {
     let teller = Teller::start();
     let rig = Rig::ready(&teller.server);
     let (first, _) = teller.began();
-    assert!(subscribe(&rig, "a:"));
+    let both = [one(), one()];
+    assert!(subscribe_as(&rig, "a:", &both[0]));
     let (second, wanted) = teller.began();
     assert_eq!(wanted, r#"{"toolsListChanged":true,"resourceSubscriptions":["a:"]}"#);
     assert_eq!(teller.next(), Told::Ended(first));
     // Somebody else's is the same one.
-    assert!(subscribe(&rig, "a:"));
+    assert!(subscribe_as(&rig, "a:", &both[1]));
     teller.tell(&second, "notifications/resources/updated", r#""uri":"a:","#);
     eventually("it is told", || rig.unasked.notices.lock().unwrap().len() == 1);
     match &rig.unasked.notices.lock().unwrap()[0] {
@@ -128,8 +134,8 @@ fn another_stream_is_opened_before_the_old_one_is_closed() {
     let (third, wanted) = teller.began();
     assert!(wanted.contains(r#"["a:","b:"]"#), "{wanted}");
     assert_eq!(teller.next(), Told::Ended(second));
-    for _ in 0..2 {
-        rig.upstream.unsubscribe("a:", &wait(5000)).unwrap();
+    for who in &both {
+        rig.upstream.unsubscribe("a:", who, &wait(5000)).unwrap();
     }
     let (_, wanted) = teller.began();
     assert!(wanted.contains(r#"["b:"]"#), "{wanted}");
