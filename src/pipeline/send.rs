@@ -49,7 +49,12 @@ impl Pipeline {
         let through = wish.client.filter(|client| match upstream.config().session {
             SessionSharing::Shared => false,
             SessionSharing::PerClient => true,
-            SessionSharing::Auto => can_be_asked(client.capabilities.get()),
+            // Log messages name no call, so that a call which wants its own goes over a session
+            // that carries no other.
+            SessionSharing::Auto => {
+                can_be_asked(client.capabilities.get())
+                    || (client.is_exclusive && wish.about.log_level.is_some())
+            }
         });
         Ok(Asker { upstream, owners: &self.tasks, principal, through, wish })
     }

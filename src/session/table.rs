@@ -11,7 +11,7 @@ use super::{
 use crate::protocol::call::Caller;
 use crate::protocol::jsonrpc::{Message, notification};
 use crate::protocol::method::notification::RESOURCES_UPDATED;
-use crate::protocol::modern::{subscription_ended, with_subscription};
+use crate::protocol::modern::{acknowledged, subscription_ended, with_subscription};
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
 use crate::protocol::sse;
@@ -142,6 +142,12 @@ impl Table {
         }
         entry.streams.retain(|stream| stream.is_open());
         entry.streams.push(stream);
+        if let Some(listening) = entry.session.listening.get() {
+            // By the thread that tells everything else, so that nothing comes before it and
+            // nothing is missed after it (2026-07-28, basic/patterns/subscriptions).
+            let first = sse::event("", &acknowledged(&listening.id, &listening.filter));
+            entry.send(&Arc::from(first.into_bytes()));
+        }
         true
     }
 
