@@ -265,3 +265,18 @@ fn one_asks_for_all() {
     assert!(began.elapsed() < Duration::from_secs(2));
     assert_eq!(asked.load(Ordering::SeqCst), 1);
 }
+
+#[test]
+fn a_server_with_sessions_may_name_a_missing_capability() {
+    let server = Server::start(|seen| match seen.rpc().as_str() {
+        "tools/call" => error(seen, 400, -32021, "null"),
+        _ => legacy(seen),
+    });
+    let rig = Rig::ready(&server);
+    let refused = rig.call().unwrap();
+    assert!(
+        matches!(&refused, trunkline::protocol::call::Outcome::Error { error, .. } if error.code == -32021),
+        "{refused:?}"
+    );
+    assert_eq!(server.count("server/discover"), 1);
+}
