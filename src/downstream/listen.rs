@@ -104,12 +104,7 @@ impl Front {
         self.pipeline.subscription(&server, &own, method, &who, wait)
     }
 
-    fn open_listener(
-        &self,
-        session: &Arc<Session>,
-        id: &RequestId,
-        stream: ModernStream,
-    ) {
+    fn open_listener(&self, session: &Arc<Session>, id: &RequestId, stream: ModernStream) {
         let place = match self.place() {
             Ok(place) => place,
             Err(problem) => {

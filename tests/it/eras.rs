@@ -44,8 +44,11 @@ const ERAS: [Era; 2] = [Era::Legacy, Era::Modern];
 /// A client and the server that it works with.
 type Pair = (Era, Door, Era, Transport);
 
+/// Which pairs, and why.
+type Impossible = (fn(Pair) -> bool, &'static str);
+
 /// What the specification leaves no room for, with every feature.
-const IMPOSSIBLE: [(fn(Pair) -> bool, &str); 2] = [
+const IMPOSSIBLE: [Impossible; 2] = [
     (
         |(client, door, ..)| client == Era::Modern && door == Door::Sse,
         "HTTP+SSE is the transport of 2024-11-05: its stream is a session, and a modern request \

@@ -151,10 +151,9 @@ impl Script {
         if is_call {
             let fields: Fields = serde_json::from_str(text).unwrap();
             let raw = fields.get("params").map(|value| value.get());
-            return match self.call(peer, id, params, raw, text, notify) {
-                Reply::Answer(text) => Reply::Answer(with_dressed_result(&text)),
-                other => other,
-            };
+            let reply = self.call(peer, id, params, raw, text, notify);
+            let Reply::Answer(text) = &reply else { return reply };
+            return Reply::Answer(with_dressed_result(text));
         }
         match self.modern_request(method, params) {
             Ok(result) => Reply::Answer(answer(id, &result)),
