@@ -44,7 +44,7 @@ const ERAS: [Era; 2] = [Era::Legacy, Era::Modern];
 /// A client and the server that it works with.
 type Pair = (Era, Door, Era, Transport);
 
-/// Which pairs, and why.
+/// Pairs that cannot be, and why.
 type Impossible = (fn(Pair) -> bool, &'static str);
 
 /// What the specification leaves no room for, with every feature.

@@ -63,10 +63,10 @@ pub(crate) struct Listening {
 
 /// A header's value as the revision writes it.
 pub(crate) fn encoded(value: &str) -> String {
-    let is_ascii = value.bytes().all(|byte| (0x20..=0x7e).contains(&byte));
-    let is_padded = value.starts_with(' ') || value.ends_with(' ');
-    let is_sentinel = value.starts_with("=?base64?") && value.ends_with("?=");
-    if is_ascii && !is_padded && !is_sentinel && !value.is_empty() {
+    if value.is_empty() || value.trim() != value || value.starts_with("=?base64?") {
+        return format!("=?base64?{}?=", STANDARD.encode(value));
+    }
+    if value.bytes().all(|byte| (0x20..=0x7e).contains(&byte)) {
         return value.to_owned();
     }
     format!("=?base64?{}?=", STANDARD.encode(value))

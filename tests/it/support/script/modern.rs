@@ -152,8 +152,10 @@ impl Script {
             let fields: Fields = serde_json::from_str(text).unwrap();
             let raw = fields.get("params").map(|value| value.get());
             let reply = self.call(peer, id, params, raw, text, notify);
-            let Reply::Answer(text) = &reply else { return reply };
-            return Reply::Answer(with_dressed_result(text));
+            if let Reply::Answer(text) = &reply {
+                return Reply::Answer(with_dressed_result(text));
+            }
+            return reply;
         }
         match self.modern_request(method, params) {
             Ok(result) => Reply::Answer(answer(id, &result)),
