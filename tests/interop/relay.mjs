@@ -7,7 +7,8 @@
 //
 //   --log FILE     every exchange goes there: headers, bodies, SSE events
 //   --prefix P     the endpoint's tool and prompt names carry P: put on on the way in, taken off on
-//                  the way out, so that everything but the name is measured. URIs pass unchanged
+//                  the way out, so that everything but the name is measured. What carries another
+//                  prefix is left out of lists, URIs pass unchanged
 //   --revision R   initialize asks for R (the suite's client always asks for the newest one that
 //                  it knows), and an endpoint that answers with another revision is refused
 //   --refuse ERA   the endpoint seems not to know that era: 'legacy', so that it knows no
@@ -35,8 +36,11 @@ function toEndpoint(message) {
 
 function fromEndpoint(message) {
   const r = message.result;
-  for (const item of [...(r?.tools ?? []), ...(r?.prompts ?? [])])
-    if (item.name?.startsWith(prefix)) item.name = item.name.slice(prefix.length);
+  for (const list of ['tools', 'prompts']) {
+    if (!Array.isArray(r?.[list])) continue;
+    r[list] = r[list].filter((item) => item.name?.startsWith(prefix));
+    for (const item of r[list]) item.name = item.name.slice(prefix.length);
+  }
   if (opt.revision && r?.protocolVersion && r.protocolVersion !== opt.revision) {
     delete message.result;
     message.error = { code: -32000, message: `relay: asked for ${opt.revision}, got ${r.protocolVersion}` };
