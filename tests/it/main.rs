@@ -28,6 +28,7 @@ mod isolation;
 mod keys;
 mod logging;
 mod names;
+mod own_sessions;
 mod pagination;
 mod passing_through;
 mod prompts;
