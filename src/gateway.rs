@@ -87,12 +87,14 @@ impl Gateway {
         let catalogue =
             start_catalogue(&config, shared.clone(), changes, sessions.clone(), &stop)?;
         let tasks = Arc::<TaskOwners>::default();
+        let sharing = config.upstreams.iter().map(|it| (it.name.clone(), it.session));
+        let unasked = ToSessions::new(sessions.clone(), tasks.clone(), sharing, shared.clone());
         let upstreams = Arc::new(Upstreams::start(
             config.upstreams.clone(),
             limits.clone(),
             server.budget(),
             events,
-            Arc::new(ToSessions::new(sessions.clone(), tasks.clone())),
+            Arc::new(unasked),
         )?);
         await_first_contact(&shared, &stopped);
         let address = server.local_addr_text();

@@ -16,7 +16,6 @@ use crate::protocol::jsonrpc::{RequestId, RpcError, code};
 use crate::protocol::method::Method;
 use crate::protocol::modern::{self, Envelope, Filter};
 use crate::protocol::raw::{RawObject, string};
-use crate::protocol::sse;
 use crate::session::{Door, EventSink, Listening, Session};
 use crate::wait::Wait;
 
@@ -30,7 +29,7 @@ impl Front {
         stream: ModernStream,
     ) {
         match self.subscribe_listener(scope, id, envelope, &stream) {
-            Ok((session, filter)) => self.open_listener(&session, id, filter, stream),
+            Ok(session) => self.open_listener(&session, id, stream),
             Err(error) => stream.finish(id, &ModernAnswer::Error(error)),
         }
     }
@@ -42,7 +41,7 @@ impl Front {
         id: &RequestId,
         envelope: &Envelope<'_>,
         stream: &ModernStream,
-    ) -> Result<(Arc<Session>, Filter), RpcError> {
+    ) -> Result<Arc<Session>, RpcError> {
         let failed = |error: &CallError| modern::error_for(Problem::from_call(error).to_rpc());
         if self.is_stopping() {
             return Err(failed(&CallError::ShuttingDown));
@@ -84,8 +83,8 @@ impl Front {
                 }
             }
         }
-        session.listen(Listening { id: id.clone(), filter: honoured.clone() });
-        Ok((session, honoured))
+        session.listen(Listening { id: id.clone(), filter: honoured });
+        Ok(session)
     }
 
     fn subscribe_uri(
@@ -105,13 +104,7 @@ impl Front {
         self.pipeline.subscription(&server, &own, method, &who, wait)
     }
 
-    fn open_listener(
-        &self,
-        session: &Arc<Session>,
-        id: &RequestId,
-        filter: Filter,
-        stream: ModernStream,
-    ) {
+    fn open_listener(&self, session: &Arc<Session>, id: &RequestId, stream: ModernStream) {
         let place = match self.place() {
             Ok(place) => place,
             Err(problem) => {
@@ -119,10 +112,9 @@ impl Front {
                 return stream.finish(id, &ModernAnswer::Error(problem.to_rpc()));
             }
         };
-        let first = sse::event("", &modern::acknowledged(id, &filter));
         let opened = stream
             .into_responder()
-            .and_then(|it| it.into_stream(reply::OK, &STREAM_HEADERS, first.as_bytes()).ok());
+            .and_then(|it| it.into_stream(reply::OK, &STREAM_HEADERS, b"").ok());
         let (sessions, session_id) = (self.sessions.clone(), session.id.clone());
         let on_end = Box::new(move || sessions.close_soon(&session_id));
         let handle = opened.and_then(|stream| place.open(stream, on_end).ok());

@@ -203,7 +203,8 @@ impl ParkedCalls {
             } else if of_key >= self.bounds.calls_per_key {
                 Err(Full::CallsPerKey)
             } else {
-                let expires = now + self.bounds.life;
+                // Not later than its server's request does.
+                let expires = call.wait.deadline().min(now + self.bounds.life);
                 let principal = principal.cloned();
                 let parked = Parked { call: call.clone(), principal, round, expires };
                 state.parked.insert(call.id, parked);

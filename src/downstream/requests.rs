@@ -12,7 +12,7 @@ use crate::error::CallError;
 use crate::limits::{BATCH_MESSAGES_MAX, CALL_TIMEOUT_MAX, INPUT_ROUNDS_MAX, JSON_DEPTH_MAX};
 use crate::pipeline::{Health, Item, ItemList, Wish};
 use crate::protocol::call::{About, Call, CallSink, Caller, Client, Kind, Outcome};
-use crate::protocol::capabilities::{can_be_asked, of_client_for_modern};
+use crate::protocol::capabilities::of_client_for_modern;
 use crate::protocol::cursor;
 use crate::protocol::jsonrpc::{Malformed, Message, RequestId, RpcError, code};
 use crate::protocol::legacy;
@@ -252,8 +252,8 @@ impl Front {
         session.set_log_level(level);
         let lowest = self.sessions.lowest_log_level().unwrap_or(level);
         self.pipeline.set_log_level(scope, lowest.as_str());
-        if wish.client.is_some_and(|client| can_be_asked(client.capabilities.get())) {
-            for server in servers {
+        for server in servers {
+            if self.pipeline.has_own_session(&server, session.can_be_asked()) {
                 let only = Scope { only: Some(server), ..scope.clone() };
                 let mut params = RawObject::default();
                 params.set("level", raw::string(level.as_str()));

@@ -22,7 +22,9 @@ pub(super) struct Deaf;
 
 impl CallSink for Deaf {
     fn notice(&mut self, _: Notice) {}
-    fn ask(&mut self, _: Question) {}
+    fn ask(&mut self, question: Question) {
+        question.refuse();
+    }
     fn silence(&mut self) {}
 }
 

@@ -209,29 +209,39 @@ impl Front {
             // connections (2025-11-25, basic/transports, Multiple Connections).
             stream.detach();
         }
-        let Ok(stream) = responder.into_stream(reply::OK, &STREAM_HEADERS, b"") else { return };
+        // It is known before the client reads that it is open: what the client then causes to be
+        // said finds it.
+        let (kept, first, sequence, is_fresh) = match listening {
+            Listening::Resumed(stream, last) => (Some(stream), None, last.sequence, false),
+            Listening::Fresh => {
+                let stream = session.kept.begin(Origin::Get, &self.event_logs);
+                let first = stream.as_ref().and_then(|stream| priming(session, stream));
+                (stream, first, 0, true)
+            }
+        };
         let touched = session.clone();
         // The idle time begins when the stream ends, not when it was opened.
         let on_end = Box::new(move || touched.touch());
-        let Ok(handle) = place.open(stream, on_end) else { return };
-        let handle = Arc::new(handle);
-        let (stream, first, sequence) = match listening {
-            Listening::Resumed(stream, last) => (stream, None, last.sequence),
-            Listening::Fresh => match session.kept.begin(Origin::Get, &self.event_logs) {
-                Some(stream) => {
-                    let first = priming(session, &stream);
-                    (stream, first, 0)
-                }
-                None => {
-                    if !matches!(self.sessions.attach(&session.id, handle.clone()), Ok(true)) {
-                        handle.close();
-                    }
-                    return;
-                }
-            },
+        let opened = responder.into_stream(reply::OK, &STREAM_HEADERS, b"").ok();
+        let Some(handle) = opened.and_then(|stream| place.open(stream, on_end).ok()) else {
+            // Nobody knows the id of a fresh one, so nobody would resume it.
+            if is_fresh && let Some(stream) = &kept {
+                session.kept.forget(stream);
+            }
+            return;
         };
-        let first = first.unwrap_or_default();
-        session.kept.attach(&stream, handle, first.as_bytes(), sequence);
+        let handle = Arc::new(handle);
+        match kept {
+            Some(stream) => {
+                let first = first.unwrap_or_default();
+                session.kept.attach(&stream, handle, first.as_bytes(), sequence);
+            }
+            None => {
+                if !matches!(self.sessions.attach(&session.id, handle.clone()), Ok(true)) {
+                    handle.close();
+                }
+            }
+        }
     }
 
     /// A DELETE: the client ends its session.

@@ -131,8 +131,7 @@ impl Pipeline {
         };
         let mut answer = asker.send(&outgoing, wait, sink);
         if let Ok(Outcome::Complete(result)) = &answer
-            && let is_task = method == Method::ToolsCall
-            && tasks::is_task(result)
+            && let is_task = (method == Method::ToolsCall && tasks::is_task(result))
             && (has_task || is_task)
         {
             if begins_task || is_task {
@@ -220,6 +219,11 @@ impl Pipeline {
                 upstream.notify_shared(method, params);
             }
         }
+    }
+
+    /// Whether a client's requests to that server go over a session of the client's own.
+    pub fn has_own_session(&self, server: &ServerName, can_be_asked: bool) -> bool {
+        self.upstreams.get(server).is_some_and(|it| it.config().session.is_own(can_be_asked))
     }
 
     /// Wants log messages of the servers in scope from this level on.

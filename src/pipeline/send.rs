@@ -7,7 +7,6 @@ use std::time::Instant;
 use super::task_owners::{TaskKey, TaskOwners, Way};
 use super::{Pipeline, Wish, tasks};
 use crate::access::policy::Scope;
-use crate::config::SessionSharing;
 use crate::error::CallError;
 use crate::protocol::call::{
     CallSink, Client, Notice, Outcome, Outgoing, PrincipalId, Question,
@@ -46,10 +45,12 @@ impl Pipeline {
             Some(client) => Some(PrincipalId::new(key, &client.session)),
             None => key.cloned().map(PrincipalId::Key),
         };
-        let through = wish.client.filter(|client| match upstream.config().session {
-            SessionSharing::Shared => false,
-            SessionSharing::PerClient => true,
-            SessionSharing::Auto => can_be_asked(client.capabilities.get()),
+        // Log messages name no call, so that one which wants its own, and is whole in itself, goes
+        // over a session that carries no other.
+        let through = wish.client.filter(|client| {
+            let wants_log = client.is_exclusive && wish.about.log_level.is_some();
+            let is_own = can_be_asked(client.capabilities.get()) || wants_log;
+            upstream.config().session.is_own(is_own)
         });
         Ok(Asker { upstream, owners: &self.tasks, principal, through, wish })
     }

@@ -1,17 +1,20 @@
 //! What upstreams say and ask outside of calls, on its way to the sessions that should hear it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::task_owners::{TaskKey, TaskOwners};
 use super::tasks;
+use crate::catalogue;
+use crate::config::SessionSharing;
 use crate::protocol::call::{Notice, Question};
 use crate::protocol::jsonrpc::notification;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::method::notification as names;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
-use crate::session::{Audience, Sessions};
+use crate::session::{Audience, Sessions, Shared};
 use crate::upstream::Unasked;
 
 /// Hands on what upstreams say unasked.
@@ -19,12 +22,33 @@ use crate::upstream::Unasked;
 pub struct ToSessions {
     sessions: Sessions,
     tasks: Arc<TaskOwners>,
+    /// Who shares a session with which server.
+    sharing: HashMap<ServerName, SessionSharing>,
+    catalogue: catalogue::Shared,
 }
 
 impl ToSessions {
-    /// To these sessions, what is about a task only to whose it is.
-    pub fn new(sessions: Sessions, tasks: Arc<TaskOwners>) -> ToSessions {
-        ToSessions { sessions, tasks }
+    /// To these sessions, what is about a task only to whose it is, and what is said on a shared
+    /// session only to those who share it: `sharing` says of each server who does.
+    pub fn new(
+        sessions: Sessions,
+        tasks: Arc<TaskOwners>,
+        sharing: impl IntoIterator<Item = (ServerName, SessionSharing)>,
+        catalogue: catalogue::Shared,
+    ) -> ToSessions {
+        ToSessions { sessions, tasks, sharing: sharing.into_iter().collect(), catalogue }
+    }
+
+    fn shared(&self, server: &ServerName) -> Shared {
+        let catalogue = self.catalogue.current();
+        let said = catalogue.servers.get(server).and_then(|it| it.initialized.as_ref());
+        // With a server without sessions nobody has one of its own.
+        let sharing = if said.is_some_and(|said| !said.revision.asks_during_calls()) {
+            SessionSharing::Shared
+        } else {
+            self.sharing.get(server).copied().unwrap_or(SessionSharing::Auto)
+        };
+        Shared { server: server.clone(), sharing }
     }
 
     /// Who hears a notification, on the session of `client` or on the shared one; nobody, if it
@@ -40,9 +64,11 @@ impl ToSessions {
         let now = Instant::now();
         let key = task.map(|id| TaskKey { server: server.clone(), id });
         let Some(client) = client else {
-            let Some(key) = key else { return Some(Audience::Logging(server.clone(), level)) };
+            let Some(key) = key else {
+                return Some(Audience::Sharing(self.shared(server), level));
+            };
             let principal = self.tasks.of_shared(now, &key)?;
-            return Some(Audience::Of(server.clone(), level, principal));
+            return Some(Audience::Of(self.shared(server), level, principal));
         };
         if let Some(key) = key {
             let principal = self.sessions.principal_id(client)?;
@@ -67,7 +93,7 @@ impl Unasked for ToSessions {
                 (level, notification(names::MESSAGE, Some(params.get())))
             }
             Notice::ResourceUpdated(params) if client.is_none() => {
-                return told(server, sessions.updated(server.clone(), params).is_ok());
+                return told(server, sessions.updated(self.shared(server), params).is_ok());
             }
             Notice::ResourceUpdated(params) => {
                 (None, notification(names::RESOURCES_UPDATED, Some(params.get())))

@@ -199,6 +199,15 @@ impl Question {
     }
 }
 
+impl Question {
+    /// There is nobody who could be asked.
+    pub fn refuse(self) {
+        let method: String = self.method.chars().take(100).collect();
+        let what = format!("The gateway does not serve {method:?}.");
+        self.reply.send(Err(RpcError::new(code::METHOD_NOT_FOUND, what)));
+    }
+}
+
 type Answer = Result<Raw, RpcError>;
 
 /// The place for one answer to a [`Question`]. Giving it never waits. Dropped without an

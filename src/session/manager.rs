@@ -143,7 +143,7 @@ impl Manager {
                 }
             }
             Command::Tell { to, message } => self.table.tell(&to, &message),
-            Command::Updated { server, params } => self.table.updated(&server, &params),
+            Command::Updated { shared, params } => self.table.updated(&shared, &params),
             Command::Ask { id, question, wait, tie, reply } => {
                 // Longer than the question lives, so that its end is told before the call's.
                 let held = wait.hold(self.parked + 3 * SESSION_SWEEP_INTERVAL);

@@ -3,6 +3,7 @@
 //! publishes. It holds senders, not sockets.
 
 mod asked;
+mod audience;
 mod door;
 mod event_log;
 mod kept_streams;
@@ -20,9 +21,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, Sender, TrySendError, bounded};
 
+use crate::config::SessionSharing;
 use crate::error::CallError;
 use crate::limits::{SESSION_CALLS_MAX, SESSION_REPLY_TIMEOUT};
 use crate::protocol::call::{AnswerTo, Caller, PrincipalId, Question};
+use crate::protocol::capabilities::can_be_asked;
 use crate::protocol::jsonrpc::{RequestId, RpcError};
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::raw::Raw;
@@ -33,6 +36,7 @@ use crate::wait::{Held, Interrupted, Wait};
 use questions::Tie;
 
 pub use asked::CallQuestions;
+pub use audience::{Audience, Shared};
 pub use door::{Counts, Door, EventSink, Listening, Owner, Refused, SessionId};
 pub use event_log::{Bounds as EventLogBounds, EventId, Origin};
 pub use kept_streams::KeptStreams;
@@ -57,6 +61,8 @@ pub struct Session {
     caller: OnceLock<Arc<Caller>>,
     /// What a stateless client listens to.
     listening: OnceLock<Listening>,
+    /// What [`Session::can_be_asked`] has found.
+    asked: OnceLock<bool>,
     /// The stream of an HTTP+SSE session.
     stream: OnceLock<Arc<dyn EventSink>>,
     opened: Instant,
@@ -85,6 +91,22 @@ impl Session {
     pub fn listen(&self, listening: Listening) {
         // It is given once, by whoever opened the session.
         drop(self.listening.set(listening));
+    }
+
+    /// Whether the client declares anything that servers could ask it for.
+    pub fn can_be_asked(&self) -> bool {
+        let Some(caller) = self.caller.get() else { return false };
+        *self.asked.get_or_init(|| can_be_asked(caller.capabilities.get()))
+    }
+
+    /// Whether its client has a session of its own with a server that shares sessions so; then
+    /// it hears nothing of what is said on the shared one.
+    fn has_own(&self, sharing: SessionSharing) -> bool {
+        match self.door {
+            Door::HttpSse | Door::StreamableHttp => sharing.is_own(self.can_be_asked()),
+            // It stands for subscriptions alone, which are the shared session's.
+            Door::Listen => false,
+        }
     }
 
     /// Whose it is, for what outlives one request.
@@ -259,7 +281,7 @@ enum Command {
         message: String,
     },
     Updated {
-        server: ServerName,
+        shared: Shared,
         params: Raw,
     },
     Ask {
@@ -307,19 +329,6 @@ impl std::fmt::Debug for Command {
 }
 
 type Opened = Result<Arc<Session>, CallError>;
-
-/// Who hears a message that belongs to no call.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Audience {
-    /// Every session that hears of the server.
-    Hearing(ServerName),
-    /// Those of them that want log messages of this level.
-    Logging(ServerName, Option<LogLevel>),
-    /// Those of them that are this principal's, too.
-    Of(ServerName, Option<LogLevel>, PrincipalId),
-    /// One session.
-    One(SessionId),
-}
 
 /// A question that waits for its answer. Dropped, it answers itself with an error.
 #[derive(Debug)]
@@ -439,13 +448,13 @@ impl Sessions {
         self.tell(Command::Tell { to, message })
     }
 
-    /// Tells those who are subscribed that a resource has changed: the parameters of
-    /// `notifications/resources/updated` as the server wrote them.
+    /// Tells those who are subscribed over a shared session that a resource has changed: the
+    /// parameters of `notifications/resources/updated` as the server wrote them.
     ///
     /// # Errors
     /// The inbox is full.
-    pub fn updated(&self, server: ServerName, params: Raw) -> Result<(), CallError> {
-        self.tell(Command::Updated { server, params })
+    pub fn updated(&self, shared: Shared, params: Raw) -> Result<(), CallError> {
+        self.tell(Command::Updated { shared, params })
     }
 
     /// The questions to the client of a session in one call, none yet. `wait` is that call's.

@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::{
-    Audience, Door, Ended, EventSink, KeptStreams, Owner, Session, SessionId, Subscriptions,
+    Audience, Door, Ended, EventSink, KeptStreams, Owner, Session, SessionId, Shared,
+    Subscriptions,
 };
 use crate::protocol::call::Caller;
 use crate::protocol::jsonrpc::{Message, notification};
 use crate::protocol::method::notification::RESOURCES_UPDATED;
-use crate::protocol::modern::{subscription_ended, with_subscription};
+use crate::protocol::modern::{acknowledged, subscription_ended, with_subscription};
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
 use crate::protocol::sse;
@@ -115,6 +116,7 @@ impl Table {
             kept: KeptStreams::default(),
             caller: caller.map(Arc::new).map_or_else(OnceLock::new, OnceLock::from),
             listening: OnceLock::new(),
+            asked: OnceLock::new(),
             stream: OnceLock::new(),
             opened: now,
             last_used_ms: AtomicU64::new(0),
@@ -142,6 +144,12 @@ impl Table {
         }
         entry.streams.retain(|stream| stream.is_open());
         entry.streams.push(stream);
+        if let Some(listening) = entry.session.listening.get() {
+            // By the thread that tells everything else, so that nothing comes before it and
+            // nothing is missed after it (2026-07-28, basic/patterns/subscriptions).
+            let first = sse::event("", &acknowledged(&listening.id, &listening.filter));
+            entry.send(&Arc::from(first.into_bytes()));
+        }
         true
     }
 
@@ -182,8 +190,11 @@ impl Table {
     /// basic/transports, Multiple Connections): its newest.
     pub(super) fn tell(&mut self, to: &Audience, message: &str) {
         let event: Arc<[u8]> = Arc::from(sse::event("", message).into_bytes());
-        let hears = |session: &Session, server| {
+        let hears = |session: &Session, server: &ServerName| {
             session.owner.hears.contains(server) && session.caller().is_some()
+        };
+        let shares = |session: &Session, shared: &Shared| {
+            hears(session, &shared.server) && !session.has_own(shared.sharing)
         };
         match to {
             Audience::One(id) => {
@@ -194,32 +205,32 @@ impl Table {
                     entry.tell(message, &event);
                 }
             }
-            Audience::Logging(server, level) => {
+            Audience::Sharing(shared, level) => {
                 for entry in self.entries.values_mut() {
-                    if hears(&entry.session, server) && entry.session.wants_log(*level) {
+                    if shares(&entry.session, shared) && entry.session.wants_log(*level) {
                         entry.tell(message, &event);
                     }
                 }
             }
-            Audience::Of(server, level, principal) => {
+            Audience::Of(shared, level, principal) => {
                 for entry in self.entries.values_mut() {
-                    if hears(&entry.session, server)
+                    if shares(&entry.session, shared)
                         && entry.session.wants_log(*level)
                         && entry.session.principal_id() == *principal
                     {
-                        entry.send(&event);
+                        entry.tell(message, &event);
                     }
                 }
             }
         }
     }
 
-    /// Tells those who are subscribed that a resource has changed, each under the URI that it
-    /// subscribed to.
-    pub(super) fn updated(&mut self, server: &ServerName, params: &Raw) {
+    /// Tells those who are subscribed over a shared session that a resource has changed, each
+    /// under the URI that it subscribed to.
+    pub(super) fn updated(&mut self, shared: &Shared, params: &Raw) {
         let Ok(fields) = RawObject::parse(params.get()) else { return };
         let Ok(Some(own)) = fields.string("uri") else { return };
-        let key = (server.clone(), own);
+        let key = (shared.server.clone(), own);
         for entry in self.entries.values_mut() {
             let Some(asked) = entry.session.subscriptions.asked(&key) else { continue };
             let mut fields = fields.clone();

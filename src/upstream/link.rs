@@ -333,7 +333,9 @@ pub(super) struct Deaf;
 
 impl CallSink for Deaf {
     fn notice(&mut self, _: Notice) {}
-    fn ask(&mut self, _: Question) {}
+    fn ask(&mut self, question: Question) {
+        question.refuse();
+    }
     fn silence(&mut self) {}
 }
 
@@ -348,7 +350,9 @@ impl CallSink for Own<'_> {
         }
     }
 
-    fn ask(&mut self, _: Question) {}
+    fn ask(&mut self, question: Question) {
+        question.refuse();
+    }
 
     fn silence(&mut self) {}
 }
@@ -367,7 +371,9 @@ impl CallSink for Opener<'_> {
 
     // Nothing but `ping` may be asked before the handshake is over (2025-11-25,
     // basic/lifecycle, Initialization).
-    fn ask(&mut self, _: Question) {}
+    fn ask(&mut self, question: Question) {
+        question.refuse();
+    }
 
     fn silence(&mut self) {
         (self.idle)();

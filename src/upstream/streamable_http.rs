@@ -450,7 +450,10 @@ fn error_text(answer: &mut Answer) -> String {
 /// Whether only a server without sessions refuses so. It may not look at what it was asked for,
 /// and miss the `_meta` that its own requests have.
 fn is_other_era(phase: Phase, error: &RpcError) -> bool {
-    is_modern_error(error.code)
+    // What a client must be capable of, those with sessions say too.
+    let is_modern =
+        is_modern_error(error.code) && error.code != code::MISSING_CLIENT_CAPABILITY;
+    is_modern
         || (phase != Phase::Opening
             && error.code == code::INVALID_PARAMS
             && error.message.contains("_meta")

@@ -30,6 +30,7 @@ mod keys;
 mod logging;
 mod modern;
 mod names;
+mod own_sessions;
 mod pagination;
 mod passing_through;
 mod prompts;

@@ -116,8 +116,7 @@ impl EitherEra {
                 self.legacy.leave();
                 self.modern.enter(lane, wait, None)?;
             }
-            Era::Modern => (),
-            Era::Legacy => self.modern.leave(),
+            Era::Modern | Era::Legacy => (),
         }
         Ok(link)
     }
@@ -130,12 +129,16 @@ impl EitherEra {
         lane: &mut Lane,
         wait: &Arc<Wait>,
     ) -> Result<&dyn Link, Trouble> {
-        match era {
-            Era::Legacy => drop(self.legacy.open(lane, wait)?),
-            Era::Modern if self.core.client.is_some() => (),
-            Era::Modern => drop(self.modern.enter(lane, wait, known)?),
-        }
+        let opened = match era {
+            Era::Legacy => Some(self.legacy.open(lane, wait)?),
+            Era::Modern if self.core.client.is_some() => None,
+            Era::Modern => Some(self.modern.enter(lane, wait, known)?),
+        };
         self.found.set(era);
+        if let Some(opened) = opened {
+            // Whoever looked before has not seen it.
+            self.core.nudge.opened(opened.generation);
+        }
         match era {
             Era::Legacy => self.modern.leave(),
             Era::Modern => self.legacy.leave(),

@@ -179,7 +179,7 @@ fn a_child_is_asked_first() {
     assert_eq!(rig.revision(), MODERN);
     assert_eq!(text(rig.call()), "{}");
     text(rig.call_through(&client("anna"), "sh"));
-    assert_eq!(rig.upstream.status().stderr, ["discover"]);
+    said(&rig, 0, &["discover"]);
 }
 
 #[test]
@@ -190,12 +190,11 @@ fn a_child_of_the_older_era_is_initialized_in_the_same_process() {
         replace(&mut config, "answer \"$DISCOVERED\"", discover);
         let rig = Rig::ready_with(config, Limits::default());
         assert_eq!(rig.revision(), LEGACY, "{discover}");
-        assert_eq!(rig.upstream.status().stderr[1..], ["discover", "initialize"]);
+        said(&rig, 1, &["discover", "initialize"]);
         assert_eq!(text(rig.call()), "{}");
         // What one has found, the next one knows.
         text(rig.call_through(&client("anna"), "sh"));
-        let stderr = rig.upstream.status().stderr;
-        assert_eq!(stderr[4..], ["initialize"], "{stderr:?}");
+        said(&rig, 4, &["initialize"]);
     }
 }
 
@@ -205,7 +204,7 @@ fn a_child_that_the_question_kills_is_started_again_and_initialized_at_once() {
     replace(&mut config, "answer \"$DISCOVERED\"", "exit 1");
     let rig = Rig::ready_with(config, Limits::default());
     assert_eq!(rig.revision(), LEGACY);
-    assert_eq!(rig.upstream.status().stderr, ["discover", "initialize"]);
+    said(&rig, 0, &["discover", "initialize"]);
     assert_eq!(rig.upstream.status().restarts, 0);
 }
 
@@ -227,6 +226,14 @@ fn a_child_of_the_other_era_after_a_restart_is_found_out() {
     rig.call().unwrap_err();
     rig.tools();
     eventually("it is not", || rig.revision() == LEGACY);
+}
+
+/// What children have said on their standard error, from some line on.
+#[track_caller]
+fn said(rig: &Rig, from: usize, lines: &[&str]) {
+    let stderr = || rig.upstream.status().stderr;
+    eventually("it is said", || stderr().len() >= from + lines.len());
+    assert_eq!(stderr()[from..], *lines);
 }
 
 /// Changes what the child's script does.
@@ -257,4 +264,19 @@ fn one_asks_for_all() {
     });
     assert!(began.elapsed() < Duration::from_secs(2));
     assert_eq!(asked.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_server_with_sessions_may_name_a_missing_capability() {
+    let server = Server::start(|seen| match seen.rpc().as_str() {
+        "tools/call" => error(seen, 400, -32021, "null"),
+        _ => legacy(seen),
+    });
+    let rig = Rig::ready(&server);
+    let refused = rig.call().unwrap();
+    assert!(
+        matches!(&refused, trunkline::protocol::call::Outcome::Error { error, .. } if error.code == -32021),
+        "{refused:?}"
+    );
+    assert_eq!(server.count("server/discover"), 1);
 }

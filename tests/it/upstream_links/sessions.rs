@@ -259,3 +259,32 @@ fn a_child_that_ends_with_its_client_takes_its_calls_with_it() {
     });
     eventually("it is gone", || world.ended(&rig) == 1);
 }
+
+#[test]
+fn an_exclusive_clients_sessions_carry_one_call_at_a_time() {
+    let (entered, n_entered) = bounded(2);
+    let (release, released) = bounded::<()>(2);
+    let server = calls(move |seen| {
+        entered.send(()).unwrap();
+        released.recv().unwrap();
+        Reply::json(seen.result("{}"))
+    });
+    let rig = Rig::ready(&server);
+    let anna = Client { is_exclusive: true, ..client("anna") };
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| text(rig.call_through(&anna, "echo")));
+        }
+        for _ in 0..2 {
+            n_entered.recv().unwrap();
+        }
+        assert_eq!(rig.upstream.status().sessions, 3);
+        for _ in 0..2 {
+            release.send(()).unwrap();
+        }
+    });
+    // One of them is taken up again.
+    release.send(()).unwrap();
+    text(rig.call_through(&anna, "echo"));
+    assert_eq!(rig.upstream.status().sessions, 3);
+}
