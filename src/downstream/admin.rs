@@ -67,7 +67,9 @@ impl Front {
                 "streamable": sessions.streamable_http,
             },
             "streams": self.streams.count(),
-            "limits": self.limits_in_use(sessions.http_sse + sessions.streamable_http),
+            "limits": self.limits_in_use(
+                sessions.http_sse + sessions.streamable_http + sessions.listening
+            ),
         });
         send(responder, &status);
     }
@@ -83,6 +85,7 @@ impl Front {
             "buffered_bytes": of(engine.buffered_bytes, limits.buffered_bytes),
             "sessions": of(sessions, limits.sessions),
             "streams": of(self.streams.count(), limits.streams),
+            "parked_calls": of(self.parked.count(), limits.parked_calls),
         })
     }
 }

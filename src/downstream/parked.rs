@@ -143,7 +143,8 @@ impl ParkedCalls {
 
     /// How many calls are parked.
     pub fn count(&self) -> usize {
-        self.lock().parked.len()
+        let now = Instant::now();
+        self.lock().parked.values().filter(|parked| now < parked.expires).count()
     }
 
     /// Starts a call on a thread of its own. `make` makes it.
@@ -200,7 +201,8 @@ impl ParkedCalls {
                 state.parked.values().filter(|it| it.principal.as_ref() == principal).count();
             if state.parked.len() >= self.bounds.calls {
                 Err(Full::Calls)
-            } else if of_key >= self.bounds.calls_per_key {
+            // Without keys nobody can be told apart, so the bound on all is the only one.
+            } else if principal.is_some() && of_key >= self.bounds.calls_per_key {
                 Err(Full::CallsPerKey)
             } else {
                 // Not later than its server's request does.
