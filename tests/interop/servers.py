@@ -164,7 +164,8 @@ class Fixture:
         options = ["--both-ways"] if both_ways else []
         self.servers: list[tuple[Server, int]] = []
         if transport == "stdio":
-            command = [PYTHON, script, "stdio", *options]
+            (folder / "seen").touch()
+            command = [PYTHON, script, "stdio", *options, "--seen", folder / "seen"]
             if era:
                 command = [PYTHON, HERE / "fixture/one_era.py", era, *command]
             program, *arguments = map(str, command)
