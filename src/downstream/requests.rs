@@ -307,7 +307,7 @@ impl Front {
                 };
                 sink.wants_progress(call.progress_token.as_deref());
                 if matches!(method, Method::ResourcesSubscribe | Method::ResourcesUnsubscribe) {
-                    self.subscription(session, scope, &call, &wait)
+                    self.subscription(session, &client, scope, &call, &wait)
                 } else {
                     self.pipeline.call(scope, wish, call, &wait, &mut sink)
                 }

@@ -82,11 +82,9 @@ impl Unasked for ToSessions {
                 }
                 (level, notification(names::MESSAGE, Some(params.get())))
             }
-            Notice::ResourceUpdated(params) if client.is_none() => {
-                return told(server, sessions.updated(self.shared(server), params).is_ok());
-            }
             Notice::ResourceUpdated(params) => {
-                (None, notification(names::RESOURCES_UPDATED, Some(params.get())))
+                let updated = sessions.updated(server.clone(), client.cloned(), params);
+                return told(server, updated.is_ok());
             }
             Notice::Withdrawn { server, id } => {
                 if let Some(client) = client {

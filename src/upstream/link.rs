@@ -41,6 +41,17 @@ pub(super) trait Link: Send + Sync {
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
     ) -> Result<Outcome, Trouble>;
+    /// [`Link::request`] for whoever opens the session where that is not the calls' affair: it
+    /// must not wait for itself.
+    fn request_open(
+        &self,
+        lane: &mut Lane,
+        outgoing: &Outgoing<'_>,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Result<Outcome, Trouble> {
+        self.request(lane, outgoing, wait, sink)
+    }
     /// Lets go of a session that failed; the next one who needs it opens another.
     fn forget(&self, generation: u64);
     /// The supervisor will try again then; calls need not before.

@@ -1,8 +1,8 @@
 //! The sessions that clients have of their own: each is opened when its client first needs it,
-//! with that client's capabilities, and is a link like the shared one. A thread for each does
-//! what may wait: it starts a child that is wanted, lets go of what is lost, and ends the
-//! session.
+//! with that client's capabilities, and is a link like the shared one. A thread for each looks
+//! after it.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -11,10 +11,11 @@ use crate::protocol::call::Client;
 use crate::thread::{Joined, spawn};
 use crate::wait::Interrupted;
 
+use super::attendant::Attendant;
 use super::connection::{Kind, Trouble};
-use super::exchange::Lane;
 use super::link::{Core, Link};
 use super::links::Links;
+use super::standing::Standing;
 
 /// The clients' own sessions to one upstream.
 pub(super) struct Members {
@@ -27,6 +28,9 @@ pub(super) struct Members {
 #[derive(Default)]
 struct State {
     entries: Vec<Entry>,
+    /// What clients' own sessions are subscribed to, by client session: that outlives a session
+    /// which had to make room, and ends with its client's.
+    standing: HashMap<Arc<str>, Arc<Standing>>,
     /// Threads of sessions that are being ended.
     ending: Vec<Joined>,
     stopped: bool,
@@ -40,9 +44,10 @@ struct Entry {
 }
 
 /// One client's own session, which may be open.
-struct Member {
-    core: Arc<Core>,
-    link: Arc<dyn Link>,
+pub(super) struct Member {
+    pub(super) core: Arc<Core>,
+    pub(super) link: Arc<dyn Link>,
+    pub(super) standing: Arc<Standing>,
 }
 
 /// A call's place in its client's session; dropping it leaves the session.
@@ -54,6 +59,14 @@ pub(super) struct Seat<'a> {
 impl Seat<'_> {
     pub(super) fn link(&self) -> &dyn Link {
         &*self.member.link
+    }
+
+    pub(super) fn core(&self) -> &Arc<Core> {
+        &self.member.core
+    }
+
+    pub(super) fn standing(&self) -> &Arc<Standing> {
+        &self.member.standing
     }
 }
 
@@ -72,14 +85,22 @@ impl State {
     /// Takes a session out and tells its thread to end it.
     fn retire(&mut self, index: usize) {
         let entry = self.entries.swap_remove(index);
+        if let Some(client) = &entry.member.core.client
+            && entry.member.standing.has_no_subscriptions()
+        {
+            self.standing.remove(&client.session);
+        }
         entry.member.core.nudge.stop();
         self.ending.push(entry.thread);
     }
 
-    /// The session without a call that was not used for longest.
+    /// The session without a call that was not used for longest; one that is subscribed to
+    /// something only where there is no other.
     fn longest_idle(&self) -> Option<usize> {
         let idle = self.entries.iter().enumerate().filter(|(_, entry)| entry.in_flight == 0);
-        idle.min_by_key(|(_, entry)| entry.used_at).map(|(index, _)| index)
+        let rank =
+            |entry: &Entry| (!entry.member.standing.has_no_subscriptions(), entry.used_at);
+        idle.min_by_key(|(_, entry)| rank(entry)).map(|(index, _)| index)
     }
 }
 
@@ -115,7 +136,8 @@ impl Members {
             let idle = state.longest_idle().filter(|_| state.ending.len() < max);
             state.retire(idle.ok_or_else(|| self.full())?);
         }
-        let (member, thread) = self.start(client).map_err(|error| {
+        let standing = state.standing.entry(client.session.clone()).or_default().clone();
+        let (member, thread) = self.start(client, standing).map_err(|error| {
             Trouble::new(Kind::Nonsense, Stage::Handshake, error.to_string())
         })?;
         let used_at = Instant::now();
@@ -129,12 +151,16 @@ impl Members {
         Trouble::new(Kind::Overloaded, Stage::Slot, what)
     }
 
-    fn start(self: &Arc<Self>, client: &Client) -> std::io::Result<(Arc<Member>, Joined)> {
+    fn start(
+        self: &Arc<Self>,
+        client: &Client,
+        standing: Arc<Standing>,
+    ) -> std::io::Result<(Arc<Member>, Joined)> {
         let core = Arc::new(self.core.of_client(client.clone())?);
         let link = self.links.link(core.clone());
-        let member = Arc::new(Member { core, link });
-        let (members, mine) = (self.clone(), member.clone());
-        let thread = spawn(&self.core.thread_name("own"), move || attend(&members, &mine))?;
+        let member = Arc::new(Member { core, link, standing });
+        let attendant = Attendant::new(self.clone(), member.clone());
+        let thread = spawn(&self.core.thread_name("own"), move || attendant.run())?;
         Ok((member, thread))
     }
 
@@ -168,6 +194,7 @@ impl Members {
         while let Some(index) = state.entries.iter().position(its) {
             state.retire(index);
         }
+        state.standing.remove(session);
     }
 
     /// Lets all sessions be ended; none is opened any more.
@@ -185,15 +212,18 @@ impl Members {
         drop(ending);
     }
 
-    /// When a session should be looked at next; one that was idle for too long is ended.
-    fn look_again(&self, member: &Arc<Member>) -> Instant {
+    /// When a session should be looked at next; one that was idle for too long, and is subscribed
+    /// to nothing, is ended.
+    pub(super) fn look_again(&self, member: &Arc<Member>) -> Instant {
         let now = Instant::now();
         let patience = self.core.limits.session_idle;
         let mut state = self.lock();
         let mine = |entry: &Entry| Arc::ptr_eq(&entry.member, member);
         let Some(index) = state.entries.iter().position(mine) else { return now };
         match state.entries.get(index) {
-            Some(entry) if entry.in_flight == 0 => {
+            Some(entry)
+                if entry.in_flight == 0 && entry.member.standing.has_no_subscriptions() =>
+            {
                 let until = entry.used_at + patience;
                 if now >= until {
                     state.retire(index);
@@ -203,51 +233,4 @@ impl Members {
             Some(_) | None => now + patience,
         }
     }
-}
-
-/// What the thread of a client's own session does until that is ended.
-fn attend(members: &Members, member: &Arc<Member>) {
-    let nudge = &member.core.nudge;
-    let mut generation = 0;
-    while !nudge.is_stopped() {
-        let news = nudge.take();
-        if news.wanted
-            && let Some(opened) = open(member)
-        {
-            generation = opened;
-        }
-        if let Some((lost, trouble)) = news.lost {
-            note(member, &trouble);
-            member.link.forget(lost);
-        }
-        if let Some(trouble) = member.link.died() {
-            note(member, &trouble);
-            member.link.forget(generation);
-        }
-        let left = members.look_again(member).saturating_duration_since(Instant::now());
-        // An interruption is the end, which is looked for above.
-        nudge.idle.until(None, Some(left)).ok();
-    }
-    member.link.close();
-}
-
-/// Opens the session for the calls that wait for it; its generation.
-fn open(member: &Member) -> Option<u64> {
-    let busy = member.core.nudge.busy(member.core.config.timeout);
-    let opened = busy
-        .map_err(|error| Trouble::new(Kind::Nonsense, Stage::Connect, error.to_string()))
-        .and_then(|wait| member.link.open(&mut Lane::default(), &wait));
-    match opened {
-        Ok(opened) => Some(opened.generation),
-        Err(trouble) => {
-            note(member, &trouble);
-            member.link.backing_off(&trouble, Instant::now());
-            None
-        }
-    }
-}
-
-fn note(member: &Member, trouble: &Trouble) {
-    log::info!(target: "upstream", "{}: a client's own session failed ({}): {}",
-        member.core.name(), trouble.stage, member.core.scrubbed(trouble.clone()).message);
 }

@@ -37,6 +37,7 @@ use slots::{Budget, Slots};
 use standing::Standing;
 use supervisor::Supervisor;
 
+mod attendant;
 mod auto;
 mod child;
 mod connection;

@@ -219,6 +219,24 @@ impl Link for Stdio {
         }
     }
 
+    fn request_open(
+        &self,
+        _: &mut Lane,
+        outgoing: &Outgoing<'_>,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Result<Outcome, Trouble> {
+        let child = match &self.lock().phase {
+            Phase::Up { child, .. } => child.clone(),
+            Phase::Unused | Phase::Starting | Phase::Down { .. } | Phase::Stopped => {
+                return Err(Trouble::new(Kind::Broke, Stage::Send, "there is no child"));
+            }
+        };
+        let id = self.core.next_id();
+        let text = outgoing.to_message(&RequestId::from(id));
+        child.call(id, text, Ears::Open, wait, sink).map(|answer| self.core.outcome(answer))
+    }
+
     fn forget(&self, generation: u64) {
         let same =
             matches!(&self.lock().phase, Phase::Up { generation: up, .. } if *up == generation);

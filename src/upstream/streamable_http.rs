@@ -9,7 +9,7 @@ use ureq::http::{HeaderMap, HeaderValue, Method as HttpMethod};
 
 use crate::error::Stage;
 use crate::limits::{CONTROL_TIMEOUT, STREAM_RESUME_MIN, UPSTREAM_DRAIN_BYTES_MAX};
-use crate::protocol::call::{CallSink, Outcome, Outgoing, Question};
+use crate::protocol::call::{CallSink, Notice, Outcome, Outgoing, Question};
 use crate::protocol::headers::{SESSION_ID, is_event_stream, is_json};
 use crate::protocol::jsonrpc::{RequestId, RpcError, code};
 use crate::protocol::legacy::Initialized;
@@ -252,6 +252,10 @@ impl StreamableHttp {
     ) -> Option<Incoming> {
         match sort(&self.http.core, incoming, wire) {
             Sorted::Done => (),
+            // It concerns whoever is subscribed, whatever call it was said in.
+            Sorted::Notice(notice @ Notice::ResourceUpdated(_)) => {
+                self.http.core.notice(notice);
+            }
             Sorted::Notice(notice) => ear.notice(notice),
             Sorted::Ask(question) => ear.ask(Question { is_of_call: true, ..question }),
             Sorted::Rest(incoming) => return Some(incoming),

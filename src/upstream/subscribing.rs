@@ -1,11 +1,12 @@
-//! Subscriptions over the shared session: it subscribes to a resource with the first who wants
-//! to hear of it, and takes that back with the last.
+//! Subscriptions, over a client's own session or over the shared one: that one subscribes to a
+//! resource with the first who wants to hear of it, and takes that back with the last.
 
 use std::sync::Arc;
 
+use crate::config::SessionSharing;
 use crate::error::CallError;
 use crate::limits::CONTROL_TIMEOUT;
-use crate::protocol::call::{Outcome, Outgoing};
+use crate::protocol::call::{Client, Outcome, Outgoing};
 use crate::protocol::method::Method;
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::subscriber::Subscriber;
@@ -13,7 +14,8 @@ use crate::wait::Wait;
 
 use super::Upstream;
 use super::link::Own;
-use super::standing::Turn;
+use super::members::Seat;
+use super::standing::{Standing, Turn};
 
 /// A subscriber's own side of one subscription: what it remembers of it. Changed in the
 /// resource's turn, so that both sides agree whatever is asked for at once. Nothing here may
@@ -36,8 +38,9 @@ pub trait Subscribing {
 }
 
 impl Upstream {
-    /// Subscribes the shared session to a resource, if nobody has. Not noted if the upstream
-    /// refuses, and taken back if the subscriber forgets it, or ends, meanwhile.
+    /// Subscribes a session to a resource, if nobody on it has: the client's own one, or the
+    /// shared one. Not noted if the upstream refuses, and taken back if the subscriber forgets
+    /// it, or ends, meanwhile. On a client's own session it ends with the client's.
     ///
     /// # Errors
     /// As [`Upstream::request`] and [`Subscribing::note`].
@@ -45,14 +48,16 @@ impl Upstream {
         &self,
         uri: &str,
         who: &dyn Subscribing,
+        through: Option<&Client>,
         wait: &Arc<Wait>,
     ) -> Result<Outcome, CallError> {
-        let turn = self.turn(uri, wait)?;
+        let over = self.over(through)?;
+        let turn = over.turn(uri, wait)?;
         who.note()?;
         let outcome = if turn.is_wanted() {
             Ok(nothing())
         } else {
-            self.about(Method::ResourcesSubscribe, uri, wait)
+            over.about(Method::ResourcesSubscribe, uri, wait)
         };
         if !matches!(outcome, Ok(Outcome::Complete(_))) {
             who.forget();
@@ -62,7 +67,7 @@ impl Upstream {
         // Looked at last: whoever forgets out of turn from here on finds the subscriber above.
         if !who.is_noted()
             && let Ok(wait) = Wait::plain(CONTROL_TIMEOUT)
-            && let Err(error) = self.leave(&turn, uri, who.subscriber(), &wait)
+            && let Err(error) = over.leave(&turn, uri, who.subscriber(), &wait)
         {
             log::debug!(target: "upstream", "a subscription could not be taken back: {error}");
         }
@@ -78,30 +83,52 @@ impl Upstream {
         &self,
         uri: &str,
         who: &dyn Subscribing,
+        through: Option<&Client>,
         wait: &Arc<Wait>,
     ) -> Result<Outcome, CallError> {
-        let turn = match self.turn(uri, wait) {
+        let over = self.over(through)?;
+        let turn = match over.turn(uri, wait) {
             Ok(turn) => turn,
             Err(error) => {
                 if who.forget() {
-                    self.forget_subscription(uri, who.subscriber());
+                    over.standing.forget(uri, who.subscriber());
                 }
                 return Err(error);
             }
         };
         if who.forget() {
-            self.leave(&turn, uri, who.subscriber(), wait)
+            over.leave(&turn, uri, who.subscriber(), wait)
         } else {
             Ok(nothing())
         }
     }
 
-    /// Forgets a subscription without a word to the upstream. If it was the last, what the
-    /// upstream goes on to tell reaches nobody.
+    /// Forgets a subscription over the shared session without a word to the upstream. If it was
+    /// the last, what the upstream goes on to tell reaches nobody.
     pub fn forget_subscription(&self, uri: &str, subscriber: Subscriber) {
         self.standing.forget(uri, subscriber);
     }
 
+    fn over<'a>(&'a self, through: Option<&'a Client>) -> Result<Over<'a>, CallError> {
+        let through = through.filter(|_| self.config().session != SessionSharing::Shared);
+        let seat = through.map(|client| self.members.enter(client)).transpose();
+        let seat = seat.map_err(|trouble| trouble.into_error(self.name(), true))?;
+        let standing = seat.as_ref().map_or(&self.standing, |seat| seat.standing()).clone();
+        Ok(Over { upstream: self, through, seat, standing })
+    }
+}
+
+/// The session over which somebody subscribes.
+struct Over<'a> {
+    upstream: &'a Upstream,
+    /// The client whose own it is; none for the shared one.
+    through: Option<&'a Client>,
+    /// Keeps the client's own one.
+    seat: Option<Seat<'a>>,
+    standing: Arc<Standing>,
+}
+
+impl Over<'_> {
     /// Tells the upstream where nobody is left, also of one that was not counted: its
     /// subscription may have been cancelled after it was sent.
     fn leave(
@@ -119,21 +146,27 @@ impl Upstream {
     }
 
     fn turn<'a>(&'a self, uri: &'a str, wait: &Arc<Wait>) -> Result<Turn<'a>, CallError> {
-        let turn = self.standing.turn(uri, wait, self.core.limits.heartbeat);
-        turn.map_err(|trouble| trouble.into_error(self.name(), true))
+        let turn = self.standing.turn(uri, wait, self.upstream.core.limits.heartbeat);
+        turn.map_err(|trouble| trouble.into_error(self.upstream.name(), true))
     }
 
     fn about(&self, method: Method, uri: &str, wait: &Arc<Wait>) -> Result<Outcome, CallError> {
-        let mut params = RawObject::default();
-        params.set("uri", string(uri));
-        let outgoing = Outgoing {
-            method: method.as_str(),
-            is_safe_to_repeat: true,
-            params,
-            meta: None,
-            wants_progress: false,
-        };
-        self.request(None, &outgoing, wait, &mut Own(&self.core))
+        let core = self.seat.as_ref().map_or(&self.upstream.core, |seat| seat.core());
+        let outgoing = about(method, uri);
+        self.upstream.request(self.through, &outgoing, wait, &mut Own(core))
+    }
+}
+
+/// A request about one resource.
+pub(super) fn about(method: Method, uri: &str) -> Outgoing<'static> {
+    let mut params = RawObject::default();
+    params.set("uri", string(uri));
+    Outgoing {
+        method: method.as_str(),
+        is_safe_to_repeat: true,
+        params,
+        meta: None,
+        wants_progress: false,
     }
 }
 
