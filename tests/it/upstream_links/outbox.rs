@@ -63,7 +63,7 @@ fn what_waits_is_bounded_in_bytes() {
         // One is being written, three wait.
         for _ in 0..4 {
             scope.spawn(|| call_of(&rig, CHILD_OUTBOX_BYTES_MAX / 3 - 1000, &wait(8000)));
-            std::thread::sleep(Duration::from_millis(150));
+            std::thread::sleep(Duration::from_millis(400));
         }
         match call_of(&rig, 4000, &wait(5000)) {
             Err(CallError::Overloaded { what }) => assert!(what.contains("bytes"), "{what}"),
