@@ -219,7 +219,9 @@ impl Front {
         // The idle time begins when the stream ends, not when it was opened.
         let on_end = Box::new(move || touched.touch());
         let opened = responder.into_stream(reply::OK, &STREAM_HEADERS, b"").ok();
-        let Some(handle) = opened.and_then(|stream| place.open(stream, on_end).ok()) else {
+        let Some(handle) =
+            opened.and_then(|stream| place.open("Streamable HTTP", stream, on_end).ok())
+        else {
             // Nobody knows the id of a fresh one, so nobody would resume it.
             if is_fresh && let Some(stream) = &kept {
                 session.kept.forget(stream);
