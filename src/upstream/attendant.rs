@@ -70,6 +70,8 @@ impl Attendant {
             self.rest();
         }
         member.link.close();
+        member.end();
+        self.members.wake();
     }
 
     /// Waits for news, or for what is to be done next.

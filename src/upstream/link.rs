@@ -151,15 +151,24 @@ impl Core {
 
     /// A notification that belongs to no call.
     pub(super) fn notice(&self, notice: Notice) {
-        let session = self.client.as_ref().map(|client| &client.session);
-        self.unasked.notice(self.name(), session, notice);
+        self.notice_on(self.client.as_ref(), notice);
+    }
+
+    /// The same, on that client's own session or on the shared one.
+    pub(super) fn notice_on(&self, client: Option<&Client>, notice: Notice) {
+        self.unasked.notice(self.name(), client.map(|client| &client.session), notice);
     }
 
     /// A question that belongs to no call.
     pub(super) fn ask(&self, question: Question) {
         if let Some(client) = &self.client {
-            self.unasked.ask(self.name(), &client.session, question);
+            self.ask_on(client, question);
         }
+    }
+
+    /// The same, on that client's own session.
+    pub(super) fn ask_on(&self, client: &Client, question: Question) {
+        self.unasked.ask(self.name(), &client.session, question);
     }
 
     /// A trouble as it may leave this folder.

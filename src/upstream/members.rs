@@ -2,14 +2,16 @@
 //! with that client's capabilities, and is a link like the shared one. A thread for each looks
 //! after it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::Stage;
 use crate::protocol::call::Client;
+use crate::protocol::server_name::ServerName;
 use crate::thread::{Joined, spawn};
-use crate::wait::Interrupted;
+use crate::wait::{Interrupted, Wait, Woken};
 
 use super::attendant::Attendant;
 use super::connection::{Kind, Trouble};
@@ -31,8 +33,10 @@ struct State {
     /// What clients' own sessions are subscribed to, by client session: that outlives a session
     /// which had to make room, and ends with its client's.
     standing: HashMap<Arc<str>, Arc<Standing>>,
-    /// Threads of sessions that are being ended.
-    ending: Vec<Joined>,
+    /// Sessions that are being ended, and their threads.
+    ending: Vec<(Arc<Member>, Joined)>,
+    /// Calls that wait for room, longest first; no more than `max_waiting`.
+    waiting: VecDeque<Arc<Wait>>,
     stopped: bool,
 }
 
@@ -43,11 +47,33 @@ struct Entry {
     thread: Joined,
 }
 
+impl Entry {
+    fn is_of(&self, session: &str) -> bool {
+        self.member.core.client.as_ref().is_some_and(|client| &*client.session == session)
+    }
+
+    fn is_subscribed(&self) -> bool {
+        !self.member.standing.has_no_subscriptions()
+    }
+}
+
 /// One client's own session, which may be open.
 pub(super) struct Member {
+    ended: AtomicBool,
     pub(super) core: Arc<Core>,
     pub(super) link: Arc<dyn Link>,
     pub(super) standing: Arc<Standing>,
+}
+
+impl Member {
+    /// It holds nothing any more.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
 }
 
 /// A call's place in its client's session; dropping it leaves the session.
@@ -60,14 +86,6 @@ impl Seat<'_> {
     pub(super) fn link(&self) -> &dyn Link {
         &*self.member.link
     }
-
-    pub(super) fn core(&self) -> &Arc<Core> {
-        &self.member.core
-    }
-
-    pub(super) fn standing(&self) -> &Arc<Standing> {
-        &self.member.standing
-    }
 }
 
 impl Drop for Seat<'_> {
@@ -77,6 +95,25 @@ impl Drop for Seat<'_> {
         if let Some(entry) = state.entries.iter_mut().find(mine) {
             entry.in_flight = entry.in_flight.saturating_sub(1);
             entry.used_at = Instant::now();
+        }
+        drop(state);
+        self.members.wake();
+    }
+}
+
+/// A call's place in the queue for room, once it has one; dropping it leaves the queue.
+struct InQueue<'a> {
+    members: &'a Members,
+    wait: &'a Arc<Wait>,
+    is_queued: bool,
+}
+
+impl Drop for InQueue<'_> {
+    fn drop(&mut self) {
+        if self.is_queued {
+            self.members.lock().waiting.retain(|other| !Arc::ptr_eq(other, self.wait));
+            // There may be room for the next one, too.
+            self.members.wake();
         }
     }
 }
@@ -91,15 +128,37 @@ impl State {
             self.standing.remove(&client.session);
         }
         entry.member.core.nudge.stop();
-        self.ending.push(entry.thread);
+        self.ending.push((entry.member, entry.thread));
+    }
+
+    /// Makes room for one more session if that can be and it is the turn of whoever waits on
+    /// `wait`. The shared session counts, too; and those that are being ended, as children which
+    /// take their time, are not to pile up.
+    fn make_room(&mut self, wait: &Arc<Wait>, max: usize, server: &ServerName) -> bool {
+        if self.waiting.front().is_some_and(|first| !Arc::ptr_eq(first, wait)) {
+            return false;
+        }
+        self.ending.retain(|(_, thread)| !thread.is_finished());
+        if self.ending.iter().filter(|(member, _)| !member.has_ended()).count() >= max {
+            return false;
+        }
+        if self.entries.len() + 1 < max {
+            return true;
+        }
+        let Some(idle) = self.longest_idle() else { return false };
+        let what = self.entries.get(idle).is_some_and(Entry::is_subscribed);
+        let what = if what { " with subscriptions, which its next call takes up" } else { "" };
+        log::info!(target: "upstream", "{server}: an idle session of a client's own{what} is \
+            ended to make room for another client's (max_sessions is {max})");
+        self.retire(idle);
+        true
     }
 
     /// The session without a call that was not used for longest; one that is subscribed to
     /// something only where there is no other.
     fn longest_idle(&self) -> Option<usize> {
         let idle = self.entries.iter().enumerate().filter(|(_, entry)| entry.in_flight == 0);
-        let rank =
-            |entry: &Entry| (!entry.member.standing.has_no_subscriptions(), entry.used_at);
+        let rank = |entry: &Entry| (entry.is_subscribed(), entry.used_at);
         idle.min_by_key(|(_, entry)| rank(entry)).map(|(index, _)| index)
     }
 }
@@ -114,8 +173,34 @@ impl Members {
     }
 
     /// A place in the client's own session, which is not opened by that. At the bound, the
-    /// session that was idle for longest makes room.
-    pub(super) fn enter(self: &Arc<Self>, client: &Client) -> Result<Seat<'_>, Trouble> {
+    /// session that was idle for longest makes room; while none is idle, this waits until one
+    /// is, as for a slot. `idle` is called every `tick` meanwhile.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        client: &Client,
+        wait: &Arc<Wait>,
+        tick: Duration,
+        idle: &mut dyn FnMut(),
+    ) -> Result<Seat<'_>, Trouble> {
+        let mut place = InQueue { members: self, wait, is_queued: false };
+        loop {
+            if let Some(seat) = self.try_enter(client, &mut place)? {
+                return Ok(seat);
+            }
+            match wait.until(None, Some(tick)) {
+                Ok(Woken::Tick) => idle(),
+                Ok(Woken::Ready | Woken::Bell) => (),
+                Err(reason) => return Err(Trouble::interrupted(reason, Stage::Slot, false)),
+            }
+        }
+    }
+
+    /// None if there is no room; then this one is in the queue.
+    fn try_enter(
+        self: &Arc<Self>,
+        client: &Client,
+        place: &mut InQueue<'_>,
+    ) -> Result<Option<Seat<'_>>, Trouble> {
         let mut state = self.lock();
         if state.stopped {
             return Err(Trouble::interrupted(Interrupted::Stopping, Stage::Handshake, false));
@@ -126,15 +211,21 @@ impl Members {
             .find(|entry| entry.member.core.client.as_ref() == Some(client));
         if let Some(entry) = known {
             entry.in_flight += 1;
-            return Ok(Seat { members: self, member: entry.member.clone() });
+            return Ok(Some(Seat { members: self, member: entry.member.clone() }));
         }
         let max = self.core.config.max_sessions;
-        state.ending.retain(|thread| !thread.is_finished());
-        // The shared session counts, too; and those that are being ended, as children which
-        // take their time, are not to pile up.
-        if state.entries.len() + 1 >= max || state.ending.len() >= max {
-            let idle = state.longest_idle().filter(|_| state.ending.len() < max);
-            state.retire(idle.ok_or_else(|| self.full())?);
+        if !state.make_room(place.wait, max, self.core.name()) {
+            if place.is_queued {
+                return Ok(None);
+            }
+            // The shared session is all there may be.
+            let is_hopeless = max < 2;
+            if is_hopeless || state.waiting.len() >= self.core.config.max_waiting {
+                return Err(self.full());
+            }
+            state.waiting.push_back(place.wait.clone());
+            place.is_queued = true;
+            return Ok(None);
         }
         let standing = state.standing.entry(client.session.clone()).or_default().clone();
         let (member, thread) = self.start(client, standing).map_err(|error| {
@@ -142,7 +233,30 @@ impl Members {
         })?;
         let used_at = Instant::now();
         state.entries.push(Entry { member: member.clone(), in_flight: 1, used_at, thread });
-        Ok(Seat { members: self, member })
+        Ok(Some(Seat { members: self, member }))
+    }
+
+    /// Whoever has waited longest for room looks again.
+    pub(super) fn wake(&self) {
+        let first = self.lock().waiting.front().cloned();
+        if let Some(first) = first {
+            first.bell().ring();
+        }
+    }
+
+    /// What a client subscribes to over its own session, which need not be there yet.
+    pub(super) fn standing(&self, session: &Arc<str>) -> Arc<Standing> {
+        self.lock().standing.entry(session.clone()).or_default().clone()
+    }
+
+    /// Forgets what [`Members::standing`] gave, if that came to nothing.
+    pub(super) fn tidy(&self, session: &Arc<str>) {
+        let mut state = self.lock();
+        let has_session = state.entries.iter().any(|entry| entry.is_of(session));
+        let unused = |it: &Arc<Standing>| it.has_no_subscriptions();
+        if !has_session && state.standing.get(session).is_some_and(unused) {
+            state.standing.remove(session);
+        }
     }
 
     fn full(&self) -> Trouble {
@@ -158,7 +272,7 @@ impl Members {
     ) -> std::io::Result<(Arc<Member>, Joined)> {
         let core = Arc::new(self.core.of_client(client.clone())?);
         let link = self.links.link(core.clone());
-        let member = Arc::new(Member { core, link, standing });
+        let member = Arc::new(Member { ended: AtomicBool::new(false), core, link, standing });
         let attendant = Attendant::new(self.clone(), member.clone());
         let thread = spawn(&self.core.thread_name("own"), move || attendant.run())?;
         Ok((member, thread))
@@ -188,13 +302,12 @@ impl Members {
     /// Ends the client's own session, some time soon.
     pub(super) fn close(&self, session: &str) {
         let mut state = self.lock();
-        let its = |entry: &Entry| {
-            entry.member.core.client.as_ref().is_some_and(|client| &*client.session == session)
-        };
-        while let Some(index) = state.entries.iter().position(its) {
+        while let Some(index) = state.entries.iter().position(|entry| entry.is_of(session)) {
             state.retire(index);
         }
         state.standing.remove(session);
+        drop(state);
+        self.wake();
     }
 
     /// Lets all sessions be ended; none is opened any more.
@@ -221,9 +334,7 @@ impl Members {
         let mine = |entry: &Entry| Arc::ptr_eq(&entry.member, member);
         let Some(index) = state.entries.iter().position(mine) else { return now };
         match state.entries.get(index) {
-            Some(entry)
-                if entry.in_flight == 0 && entry.member.standing.has_no_subscriptions() =>
-            {
+            Some(entry) if entry.in_flight == 0 && !entry.is_subscribed() => {
                 let until = entry.used_at + patience;
                 if now >= until {
                     state.retire(index);

@@ -167,7 +167,8 @@ impl Upstream {
         let tick = self.core.limits.heartbeat;
         let mut slot = self.slots.take(wait, tick, &mut || sink.silence()).map_err(failed)?;
         let through = through.filter(|_| self.config().session != SessionSharing::Shared);
-        let seat = through.map(|client| self.members.enter(client));
+        let seat = through
+            .map(|client| self.members.enter(client, wait, tick, &mut || sink.silence()));
         let seat = seat.transpose().map_err(failed)?;
         let link = seat.as_ref().map_or(&*self.link, |seat| seat.link());
         let began = Instant::now();

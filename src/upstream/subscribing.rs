@@ -6,15 +6,13 @@ use std::sync::Arc;
 use crate::config::SessionSharing;
 use crate::error::CallError;
 use crate::limits::CONTROL_TIMEOUT;
-use crate::protocol::call::{Client, Outcome, Outgoing};
+use crate::protocol::call::{CallSink, Client, Notice, Outcome, Outgoing, Question};
 use crate::protocol::method::Method;
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::subscriber::Subscriber;
 use crate::wait::Wait;
 
 use super::Upstream;
-use super::link::Own;
-use super::members::Seat;
 use super::standing::{Standing, Turn};
 
 /// A subscriber's own side of one subscription: what it remembers of it. Changed in the
@@ -51,7 +49,7 @@ impl Upstream {
         through: Option<&Client>,
         wait: &Arc<Wait>,
     ) -> Result<Outcome, CallError> {
-        let over = self.over(through)?;
+        let over = self.over(through);
         let turn = over.turn(uri, wait)?;
         who.note()?;
         let outcome = if turn.is_wanted() {
@@ -86,7 +84,7 @@ impl Upstream {
         through: Option<&Client>,
         wait: &Arc<Wait>,
     ) -> Result<Outcome, CallError> {
-        let over = self.over(through)?;
+        let over = self.over(through);
         let turn = match over.turn(uri, wait) {
             Ok(turn) => turn,
             Err(error) => {
@@ -109,12 +107,13 @@ impl Upstream {
         self.standing.forget(uri, subscriber);
     }
 
-    fn over<'a>(&'a self, through: Option<&'a Client>) -> Result<Over<'a>, CallError> {
+    fn over<'a>(&'a self, through: Option<&'a Client>) -> Over<'a> {
         let through = through.filter(|_| self.config().session != SessionSharing::Shared);
-        let seat = through.map(|client| self.members.enter(client)).transpose();
-        let seat = seat.map_err(|trouble| trouble.into_error(self.name(), true))?;
-        let standing = seat.as_ref().map_or(&self.standing, |seat| seat.standing()).clone();
-        Ok(Over { upstream: self, through, seat, standing })
+        let standing = through.map_or_else(
+            || self.standing.clone(),
+            |client| self.members.standing(&client.session),
+        );
+        Over { upstream: self, through, standing }
     }
 }
 
@@ -123,9 +122,35 @@ struct Over<'a> {
     upstream: &'a Upstream,
     /// The client whose own it is; none for the shared one.
     through: Option<&'a Client>,
-    /// Keeps the client's own one.
-    seat: Option<Seat<'a>>,
     standing: Arc<Standing>,
+}
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        if let Some(client) = self.through {
+            self.upstream.members.tidy(&client.session);
+        }
+    }
+}
+
+/// The gateway as a caller on that session: what is said besides the answer is for no call.
+struct Aside<'a>(&'a Over<'a>);
+
+impl CallSink for Aside<'_> {
+    fn notice(&mut self, notice: Notice) {
+        let Over { upstream, through, .. } = self.0;
+        if !matches!(notice, Notice::Progress(_)) {
+            upstream.core.notice_on(*through, notice);
+        }
+    }
+
+    fn ask(&mut self, question: Question) {
+        if let Some(client) = self.0.through {
+            self.0.upstream.core.ask_on(client, question);
+        }
+    }
+
+    fn silence(&mut self) {}
 }
 
 impl Over<'_> {
@@ -151,9 +176,7 @@ impl Over<'_> {
     }
 
     fn about(&self, method: Method, uri: &str, wait: &Arc<Wait>) -> Result<Outcome, CallError> {
-        let core = self.seat.as_ref().map_or(&self.upstream.core, |seat| seat.core());
-        let outgoing = about(method, uri);
-        self.upstream.request(self.through, &outgoing, wait, &mut Own(core))
+        self.upstream.request(self.through, &about(method, uri), wait, &mut Aside(self))
     }
 }
 

@@ -173,8 +173,8 @@ fn a_server_that_hangs_does_not_keep_what_ended_sessions_have_at_others() {
     let uris = |server: &str| [1, 2, 3].map(|n| format!("{server}://{n}"));
     uris("hung").iter().chain(&uris("well")).for_each(|uri| subscribe(&client, uri));
     hung.hang_on(Some("resources/unsubscribe"));
-    client.end();
     alice.end();
+    client.end();
     wait_within(Duration::from_secs(1), "her own sessions end", || {
         (hung.n_deleted() == 1 && well.n_deleted() == 1).then_some(())
     });
