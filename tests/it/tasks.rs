@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::support::behind::{Behind, TRANSPORTS, Transport, params_of};
 use crate::support::duplex::{DOORS, Door, Duplex, Say, all_capabilities};
 use crate::support::gateway::Gateway;
+use crate::support::mcp::LATEST;
 use crate::support::script::RELATED_TASK;
 use crate::support::upstream_http::HttpUpstream;
 
@@ -222,4 +223,35 @@ fn what_is_asked_and_logged_about_a_task_names_it_as_its_client_knows_it() {
             }
         }
     }
+}
+
+#[test]
+fn revisions_without_tasks_have_none() {
+    let behind = Behind::start(Transport::Http);
+    let gateway = behind.gateway(&json!({}));
+    for door in DOORS {
+        for revision in ["2024-11-05", "2025-03-26", "2025-06-18", LATEST] {
+            let at = format!("{door:?} {revision}");
+            let client = Duplex::to(&gateway, door).speaking(revision).open();
+            let capabilities = &client.initialized()["capabilities"];
+            assert_eq!(capabilities["tasks"].is_object(), revision == LATEST, "{at}");
+            assert!(capabilities["tools"].is_object(), "{at}");
+            if revision == LATEST {
+                continue;
+            }
+            let params = json!({
+                "name": "long", "arguments": { "finished": true }, "task": { "ttl": 1000 },
+            });
+            let result = client.result("tools/call", &params);
+            assert!(
+                result["content"].is_array() && result.get("task").is_none(),
+                "{at} {result}"
+            );
+            for method in ["tasks/get", "tasks/result", "tasks/cancel", "tasks/list"] {
+                assert_eq!(client.refused(method, &of("s+task-1"))["code"], -32601, "{at}");
+            }
+        }
+    }
+    let received = behind.received();
+    assert!(received.iter().all(|it| it.message["params"].get("task").is_none()));
 }
