@@ -189,7 +189,7 @@ impl Link for HttpSse {
                 .enter(id, wait, Ears::Open)
                 .and_then(|waiting| wires.call(lane, &waiting, &text, wait, sink));
             let trouble = match answer {
-                Ok(answer) => return Ok(self.http.core.outcome(answer)),
+                Ok(answer) => return self.http.core.outcome(answer),
                 Err(trouble) => trouble,
             };
             lane.reset();

@@ -195,10 +195,13 @@ impl Core {
         format!("up-{:03}-{part}", self.index % 1000)
     }
 
-    pub(super) fn outcome(&self, answer: Result<Raw, RpcError>) -> Outcome {
+    /// # Errors
+    /// The result is no object, as every result is (2025-11-25, schema, Result).
+    pub(super) fn outcome(&self, answer: Result<Raw, RpcError>) -> Result<Outcome, Trouble> {
         match answer {
-            Ok(result) => Outcome::Complete(result),
-            Err(error) => Outcome::Error { server: self.name().clone(), error },
+            Ok(result) if result.get().starts_with('{') => Ok(Outcome::Complete(result)),
+            Ok(_) => Err(Trouble::nonsense("its result is no object")),
+            Err(error) => Ok(Outcome::Error { server: self.name().clone(), error }),
         }
     }
 }

@@ -204,7 +204,7 @@ impl Link for Stdio {
             let id = self.core.next_id();
             let text = outgoing.to_message(&RequestId::from(id));
             let trouble = match child.call(id, text, Ears::Open, wait, sink) {
-                Ok(answer) => return Ok(self.core.outcome(answer)),
+                Ok(answer) => return self.core.outcome(answer),
                 Err(trouble) => trouble,
             };
             if let Trouble { kind: Kind::Interrupted(reason), sent: true, .. } = &trouble {
@@ -234,7 +234,9 @@ impl Link for Stdio {
         };
         let id = self.core.next_id();
         let text = outgoing.to_message(&RequestId::from(id));
-        child.call(id, text, Ears::Open, wait, sink).map(|answer| self.core.outcome(answer))
+        child
+            .call(id, text, Ears::Open, wait, sink)
+            .and_then(|answer| self.core.outcome(answer))
     }
 
     fn forget(&self, generation: u64) {

@@ -367,7 +367,7 @@ impl Link for StreamableHttp {
             let tick = self.http.core.limits.heartbeat;
             let ear = Ear::new(&mut *sink, wait, Some(&waiting), tick);
             let trouble = match self.post(lane, post, &ear) {
-                Ok(posted) => return Ok(self.http.core.outcome(posted.outcome)),
+                Ok(posted) => return self.http.core.outcome(posted.outcome),
                 Err(trouble) => trouble,
             };
             if !matches!(trouble.kind, Kind::SessionGone | Kind::Refused(_)) {
