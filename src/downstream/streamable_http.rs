@@ -108,7 +108,10 @@ impl Front {
             Ok(session) => {
                 let text = jsonrpc::response(id, self.initialize_result(scope, revision).get());
                 let headers = [("Content-Type", JSON), (headers::SESSION_ID, &session.id)];
-                responder.respond(reply::OK, &headers, &[text.as_bytes()]).ok();
+                if responder.respond(reply::OK, &headers, &[text.as_bytes()]).is_err() {
+                    // Nobody knows its id.
+                    self.sessions.close_soon(&session.id);
+                }
             }
             Err(error) => {
                 Problem::from_call(&error).send_rpc(responder, Some(id)).ok();
