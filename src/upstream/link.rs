@@ -17,7 +17,7 @@ use crate::telemetry::redact::Secrets;
 use crate::wait::{Interrupted, Wait};
 
 use super::Unasked;
-use super::connection::Trouble;
+use super::connection::{self, Trouble};
 use super::exchange::Lane;
 
 /// A session that is open.
@@ -186,9 +186,13 @@ impl Core {
         self.ids.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The generation given last.
-    pub(super) fn generation(&self) -> u64 {
-        self.generations.load(Ordering::Acquire)
+    /// Tells the supervisor that the session of this generation could not be opened: of that
+    /// one, because a later one may be open by now.
+    pub(super) fn not_opened(&self, generation: u64, trouble: Trouble) -> Trouble {
+        if !matches!(trouble.kind, connection::Kind::Interrupted(_)) {
+            self.nudge.lost(generation, trouble.clone());
+        }
+        trouble
     }
 
     pub(super) fn thread_name(&self, part: &str) -> String {

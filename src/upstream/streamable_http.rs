@@ -80,21 +80,15 @@ impl StreamableHttp {
             return Ok(open);
         }
         let tick = self.http.core.limits.heartbeat;
-        let opened = self.door.open(wait, tick, idle, |generation, idle| {
+        self.door.open(wait, tick, idle, |generation, idle| {
             let session = self.handshake(lane, wait, idle).map_err(|trouble| {
                 lane.reset();
-                trouble.in_handshake()
+                self.http.core.not_opened(generation, trouble.in_handshake())
             })?;
             self.listen(&session, generation);
             self.http.core.nudge.opened(generation);
             Ok(session)
-        });
-        if let Err(trouble) = &opened
-            && !matches!(trouble.kind, Kind::Interrupted(_))
-        {
-            self.http.core.nudge.lost(self.http.core.generation(), trouble.clone());
-        }
-        opened
+        })
     }
 
     fn wire(&self, post: HeaderMap) -> Arc<Wire> {
