@@ -58,9 +58,8 @@ impl CallSink for ForCaller<'_> {
                 let message = jsonrpc::notification(notification::MESSAGE, Some(params.get()));
                 wanted.then_some(message)
             }
-            Notice::ResourceUpdated(params) => {
-                Some(jsonrpc::notification(notification::RESOURCES_UPDATED, Some(params.get())))
-            }
+            // Whoever is subscribed hears of it, and nobody by a call.
+            Notice::ResourceUpdated(_) => None,
             Notice::Withdrawn { server, id } => {
                 let id = self.sessions.withdraw(&self.session.id, server, id);
                 id.map(|id| session::withdrawal(&id))

@@ -53,7 +53,7 @@ impl Front {
         };
         let (sessions, id) = (self.sessions.clone(), session.id.clone());
         let on_end = Box::new(move || sessions.close_soon(&id));
-        let Ok(handle) = place.open(stream, on_end) else { return false };
+        let Ok(handle) = place.open("HTTP+SSE", stream, on_end) else { return false };
         let handle: Arc<dyn EventSink> = Arc::new(handle);
         // The client can send nothing before it has read where to, so the session is whole by
         // then.

@@ -16,7 +16,7 @@ use crate::protocol::jsonrpc::{RequestId, RpcError, code};
 use crate::protocol::method::Method;
 use crate::protocol::modern::{self, Envelope, Filter};
 use crate::protocol::raw::{RawObject, string};
-use crate::session::{Door, EventSink, Listening, Session};
+use crate::session::{Door, EventSink, Listening, Over, Session};
 use crate::wait::Wait;
 
 impl Front {
@@ -100,8 +100,9 @@ impl Front {
         let method = Method::ResourcesSubscribe;
         let call = Call { caller, method, params, meta: None, progress_token: None };
         let (server, own) = self.pipeline.owner_of_uri(scope, &call)?;
-        let who = OfSession { session, server: &server, own: &own, asked: uri };
-        self.pipeline.subscription(&server, &own, method, &who, wait)
+        let over = Over::Shared;
+        let who = OfSession { session, server: &server, own: &own, asked: uri, over };
+        self.pipeline.subscription(&server, &own, method, &who, None, wait)
     }
 
     fn open_listener(&self, session: &Arc<Session>, id: &RequestId, stream: ModernStream) {
@@ -117,7 +118,7 @@ impl Front {
             .and_then(|it| it.into_stream(reply::OK, &STREAM_HEADERS, b"").ok());
         let (sessions, session_id) = (self.sessions.clone(), session.id.clone());
         let on_end = Box::new(move || sessions.close_soon(&session_id));
-        let handle = opened.and_then(|stream| place.open(stream, on_end).ok());
+        let handle = opened.and_then(|stream| place.open("listen", stream, on_end).ok());
         let Some(handle) = handle else { return self.sessions.close_soon(&session.id) };
         let handle: Arc<dyn EventSink> = Arc::new(handle);
         if !matches!(self.sessions.attach(&session.id, handle.clone()), Ok(true)) {

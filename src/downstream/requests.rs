@@ -12,7 +12,7 @@ use crate::error::CallError;
 use crate::limits::{BATCH_MESSAGES_MAX, CALL_TIMEOUT_MAX, INPUT_ROUNDS_MAX, JSON_DEPTH_MAX};
 use crate::pipeline::{Health, Item, ItemList, Wish};
 use crate::protocol::call::{About, Call, CallSink, Caller, Client, Kind, Outcome};
-use crate::protocol::capabilities::of_client_for_modern;
+use crate::protocol::capabilities::{of_client_for_modern, without_tasks};
 use crate::protocol::cursor;
 use crate::protocol::jsonrpc::{Malformed, Message, RequestId, RpcError, code};
 use crate::protocol::legacy;
@@ -98,7 +98,10 @@ pub(super) trait MessageSink {
 impl Front {
     /// The result of `initialize`: what is behind the endpoint, for this key.
     pub(super) fn initialize_result(&self, scope: &Scope, revision: Revision) -> Raw {
-        let capabilities = self.pipeline.capabilities(scope, revision);
+        let mut capabilities = self.pipeline.capabilities(scope, revision);
+        if !revision.has_tasks() {
+            capabilities = without_tasks(&capabilities);
+        }
         let instructions = self.pipeline.instructions(scope);
         let text = legacy::initialize_result(revision, &capabilities, instructions.as_deref());
         Raw::from_valid(text)
@@ -286,6 +289,7 @@ impl Front {
             Ok(in_flight) => in_flight,
             Err(refused) => return refused_entry(refused),
         };
+        let has_tasks = caller.revision.has_tasks();
         let client = Client {
             session: session.id.clone(),
             is_exclusive: false,
@@ -304,6 +308,12 @@ impl Front {
                 Some(outcome) => outcome,
                 None => return not_found(request.method),
             },
+            Some(
+                Method::TasksGet
+                | Method::TasksResult
+                | Method::TasksList
+                | Method::TasksCancel,
+            ) if !has_tasks => return not_found(request.method),
             Some(Method::TasksList)
                 if self.pipeline.servers_with(scope, "tasks").is_empty() =>
             {
@@ -319,13 +329,17 @@ impl Front {
                 Err(error) => return Answer::Error(error),
             },
             Some(method) => {
-                let call = match legacy::read_call(caller, method, request.params) {
+                let mut call = match legacy::read_call(caller, method, request.params) {
                     Ok(call) => call,
                     Err(error) => return Answer::Error(error),
                 };
+                if !has_tasks {
+                    // What a revision does not know means nothing in it.
+                    call.params.remove("task");
+                }
                 sink.wants_progress(call.progress_token.as_deref());
                 if matches!(method, Method::ResourcesSubscribe | Method::ResourcesUnsubscribe) {
-                    self.subscription(session, scope, &call, &wait)
+                    self.subscription(session, &client, scope, &call, &wait)
                 } else {
                     match self.call_with_input(scope, wish, call, request, &wait, &mut sink) {
                         Ok(outcome) => outcome,

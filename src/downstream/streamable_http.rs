@@ -112,7 +112,10 @@ impl Front {
             Ok(session) => {
                 let text = jsonrpc::response(id, self.initialize_result(scope, revision).get());
                 let headers = [("Content-Type", JSON), (headers::SESSION_ID, &session.id)];
-                responder.respond(reply::OK, &headers, &[text.as_bytes()]).ok();
+                if responder.respond(reply::OK, &headers, &[text.as_bytes()]).is_err() {
+                    // Nobody knows its id.
+                    self.sessions.close_soon(&session.id);
+                }
             }
             Err(error) => {
                 Problem::from_call(&error).send_rpc(responder, Some(id)).ok();
@@ -223,7 +226,9 @@ impl Front {
         // The idle time begins when the stream ends, not when it was opened.
         let on_end = Box::new(move || touched.touch());
         let opened = responder.into_stream(reply::OK, &STREAM_HEADERS, b"").ok();
-        let Some(handle) = opened.and_then(|stream| place.open(stream, on_end).ok()) else {
+        let Some(handle) =
+            opened.and_then(|stream| place.open("Streamable HTTP", stream, on_end).ok())
+        else {
             // Nobody knows the id of a fresh one, so nobody would resume it.
             if is_fresh && let Some(stream) = &kept {
                 session.kept.forget(stream);

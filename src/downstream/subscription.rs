@@ -6,12 +6,12 @@ use super::Front;
 use crate::access::policy::Scope;
 use crate::error::CallError;
 use crate::pipeline::Subscribing;
-use crate::protocol::call::{Call, Outcome};
+use crate::protocol::call::{Call, Client, Outcome};
 use crate::protocol::method::Method;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::subscriber::Subscriber;
-use crate::session::{Refused, Session};
+use crate::session::{Over, Refused, Session};
 use crate::wait::Wait;
 
 /// One subscription of a session, under the URI that its client wrote.
@@ -20,6 +20,7 @@ pub(super) struct OfSession<'a> {
     pub(super) server: &'a ServerName,
     pub(super) own: &'a str,
     pub(super) asked: &'a str,
+    pub(super) over: Over,
 }
 
 impl Subscribing for OfSession<'_> {
@@ -28,15 +29,17 @@ impl Subscribing for OfSession<'_> {
     }
 
     fn note(&self) -> Result<(), CallError> {
-        self.session.subscribe(self.server, self.own, self.asked).map_err(|refused| {
-            match refused {
-                // As every call of a session that has ended.
-                Refused::Ended => CallError::Cancelled,
-                Refused::TooMany | Refused::IdInUse => CallError::Overloaded {
-                    what: "too many subscriptions in this session".to_owned(),
-                },
-            }
-        })
+        self.session.subscribe(self.server, self.own, self.asked, self.over).map_err(
+            |refused| {
+                match refused {
+                    // As every call of a session that has ended.
+                    Refused::Ended => CallError::Cancelled,
+                    Refused::TooMany | Refused::IdInUse => CallError::Overloaded {
+                        what: "too many subscriptions in this session".to_owned(),
+                    },
+                }
+            },
+        )
     }
 
     fn is_noted(&self) -> bool {
@@ -49,21 +52,26 @@ impl Subscribing for OfSession<'_> {
 }
 
 impl Front {
-    /// Answers `resources/subscribe` and `resources/unsubscribe`.
+    /// Answers `resources/subscribe` and `resources/unsubscribe`. A client that has a session of
+    /// its own with the server subscribes over that one.
     pub(super) fn subscription(
         &self,
         session: &Session,
+        client: &Client,
         scope: &Scope,
         call: &Call<'_>,
         wait: &Arc<Wait>,
     ) -> Result<Outcome, CallError> {
         let (server, own) = self.pipeline.owner_of_uri(scope, call)?;
         let asked = call.params.string("uri").ok().flatten().unwrap_or_default();
-        let who = OfSession { session, server: &server, own: &own, asked: &asked };
+        let has_own = self.pipeline.has_own_session(&server, session.can_be_asked());
+        let over = if has_own { Over::Own } else { Over::Shared };
+        let who = OfSession { session, server: &server, own: &own, asked: &asked, over };
         if call.method == Method::ResourcesUnsubscribe && !who.is_noted() {
             // What is not there need not be taken back.
             return Ok(Outcome::Complete(Raw::from_valid("{}".to_owned())));
         }
-        self.pipeline.subscription(&server, &own, call.method, &who, wait)
+        let through = has_own.then_some(client);
+        self.pipeline.subscription(&server, &own, call.method, &who, through, wait)
     }
 }

@@ -125,17 +125,11 @@ impl CallSink for OfServer<'_> {
         {
             return;
         }
-        let notice = if let Notice::Other { method, params: Some(params) } = notice {
-            let params = Some(tasks::owned(self.asker.upstream.name(), &params));
-            Notice::Other { method, params }
-        } else {
-            notice
-        };
-        self.inner.notice(notice);
+        self.inner.notice(tasks::owned_notice(self.asker.upstream.name(), notice));
     }
 
     fn ask(&mut self, question: Question) {
-        self.inner.ask(question);
+        self.inner.ask(tasks::owned_question(question));
     }
 
     fn silence(&mut self) {

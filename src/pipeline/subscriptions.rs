@@ -6,7 +6,7 @@ use super::{Pipeline, Wish};
 use crate::access::policy::Scope;
 use crate::error::CallError;
 use crate::limits::CONTROL_TIMEOUT;
-use crate::protocol::call::{Call, Outcome};
+use crate::protocol::call::{Call, Client, Outcome};
 use crate::protocol::method::Method;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::subscriber::Subscriber;
@@ -28,7 +28,8 @@ impl Pipeline {
         Ok((route.server, own))
     }
 
-    /// Subscribes somebody to a resource, or takes that back.
+    /// Subscribes somebody to a resource, or takes that back: over the client's own session with
+    /// the server, or over the shared one.
     ///
     /// # Errors
     /// Whatever kept the upstream from answering, or the subscriber from subscribing.
@@ -38,15 +39,16 @@ impl Pipeline {
         uri: &str,
         method: Method,
         who: &dyn Subscribing,
+        through: Option<&Client>,
         wait: &Arc<Wait>,
     ) -> Result<Outcome, CallError> {
         let upstream = self.upstream(server)?;
         let config = upstream.config();
         wait.set_timeout(config.timeout, config.timeout_max);
         if method == Method::ResourcesSubscribe {
-            upstream.subscribe(uri, who, wait)
+            upstream.subscribe(uri, who, through, wait)
         } else {
-            upstream.unsubscribe(uri, who, wait)
+            upstream.unsubscribe(uri, who, through, wait)
         }
     }
 
@@ -66,7 +68,7 @@ impl Pipeline {
             let what = "no descriptor is left".to_owned();
             return Err(CallError::Overloaded { what });
         };
-        self.upstream(server)?.unsubscribe(uri, &Gone(subscriber), &wait)
+        self.upstream(server)?.unsubscribe(uri, &Gone(subscriber), None, &wait)
     }
 
     /// Forgets what a subscriber that has ended had, without a word to the upstream.

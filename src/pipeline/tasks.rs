@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::catalogue::name::of_server;
-use crate::protocol::call::{Call, Notice};
+use crate::catalogue::name::{of_server, split_server};
+use crate::protocol::call::{AnswerTo, Call, Notice, Question};
 use crate::protocol::method::{Method, notification};
 use crate::protocol::raw::{Raw, RawObject, elements, string};
 use crate::protocol::server_name::ServerName;
@@ -60,6 +60,61 @@ pub(super) fn told_of(notice: &Notice) -> Option<String> {
     }
     let meta = RawObject::parse(fields.get("_meta")?).ok()?;
     RawObject::parse(meta.get(RELATED_TASK)?).ok()?.string("taskId").ok()?
+}
+
+/// A notification under the ids that clients see.
+pub(super) fn owned_notice(server: &ServerName, notice: Notice) -> Notice {
+    match notice {
+        Notice::Log(params) => {
+            Notice::Log(related(&params, |own| Some(of_server(server, own))))
+        }
+        Notice::Progress(params) => {
+            Notice::Progress(related(&params, |own| Some(of_server(server, own))))
+        }
+        Notice::Other { method, params } => {
+            let params = params.map(|params| owned(server, &params));
+            Notice::Other { method, params }
+        }
+        Notice::ResourceUpdated(_) | Notice::Withdrawn { .. } => notice,
+    }
+}
+
+/// A question that names the task which it is about as its client knows it; the answer names it
+/// as the server does. Other ids of tasks in it are the client's own.
+pub(super) fn owned_question(question: Question) -> Question {
+    let Some(params) = question.params.as_ref().filter(|it| it.get().contains(RELATED_TASK))
+    else {
+        return question;
+    };
+    let server = question.server.clone();
+    let params = Some(related(params, |own| Some(of_server(&server, own))));
+    let reply = AnswerTo::new(move |answer| {
+        question.reply.send(answer.map(|result| {
+            related(&result, |id| match split_server(id) {
+                Some((name, own)) if name == server.as_str() => Some(own.to_owned()),
+                Some(_) | None => None,
+            })
+        }));
+    });
+    Question { params, reply, ..question }
+}
+
+/// A message whose related task has another id, if it names one.
+fn related(message: &Raw, rename: impl Fn(&str) -> Option<String>) -> Raw {
+    // Most name none, and are not taken apart for that.
+    if !message.get().contains(RELATED_TASK) {
+        return message.clone();
+    }
+    let renamed = || {
+        let mut fields = RawObject::parse(message.get()).ok()?;
+        let mut meta = RawObject::parse(fields.get("_meta")?).ok()?;
+        let mut task = RawObject::parse(meta.get(RELATED_TASK)?).ok()?;
+        task.set("taskId", string(&rename(&task.string("taskId").ok()??)?));
+        meta.set(RELATED_TASK, task.to_text());
+        fields.set("_meta", meta.to_text());
+        Some(message.rewritten(fields.to_text()))
+    };
+    renamed().unwrap_or_else(|| message.clone())
 }
 
 /// A result, or the parameters of a notification, whose task ids carry their server.
@@ -155,6 +210,31 @@ mod tests {
         assert_eq!(begun(r#"{"taskId":"1","ttl":-1}"#), Some(("1".to_owned(), None)));
         assert_eq!(begun(r#"{"taskId":"1","ttl":1e300}"#), Some(("1".to_owned(), None)));
         assert_eq!(begun("null"), None);
+    }
+
+    #[test]
+    fn only_the_task_that_a_message_is_about_is_renamed() {
+        let with = |id: &str| {
+            raw(&format!(
+                r#"{{"taskId":"1","task":{{"taskId":"2"}},"_meta":{{"x":1.50,"{RELATED_TASK}":{{"taskId":"{id}","y":1E2}}}}}}"#
+            ))
+        };
+        let server = ServerName::parse("s").unwrap();
+        let notice = owned_notice(&server, Notice::Log(with("1")));
+        assert_eq!(notice, Notice::Log(with("s+1")));
+        let (tell, told) = std::sync::mpsc::channel();
+        let question = owned_question(Question {
+            server,
+            id: crate::protocol::jsonrpc::RequestId::from(1),
+            is_of_call: true,
+            method: "sampling/createMessage".to_owned(),
+            params: Some(with("1")),
+            reply: AnswerTo::new(move |answer| tell.send(answer).unwrap()),
+        });
+        assert_eq!(question.params, Some(with("s+1")));
+        question.reply.send(Ok(with("s+1")));
+        assert_eq!(told.recv().unwrap().unwrap(), with("1"));
+        assert_eq!(related(&raw("{}"), |_| None), raw("{}"));
     }
 
     #[test]

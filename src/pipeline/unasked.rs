@@ -84,7 +84,7 @@ impl Unasked for ToSessions {
     fn notice(&self, server: &ServerName, client: Option<&Arc<str>>, notice: Notice) {
         let sessions = &self.sessions;
         let task = tasks::told_of(&notice);
-        let (level, message) = match notice {
+        let (level, message) = match tasks::owned_notice(server, notice) {
             Notice::Log(params) => {
                 let level = LogLevel::of_message(params.get());
                 if client.is_some_and(|client| !sessions.wants_log(client, level)) {
@@ -92,11 +92,9 @@ impl Unasked for ToSessions {
                 }
                 (level, notification(names::MESSAGE, Some(params.get())))
             }
-            Notice::ResourceUpdated(params) if client.is_none() => {
-                return told(server, sessions.updated(self.shared(server), params).is_ok());
-            }
             Notice::ResourceUpdated(params) => {
-                (None, notification(names::RESOURCES_UPDATED, Some(params.get())))
+                let updated = sessions.updated(server.clone(), client.cloned(), params);
+                return told(server, updated.is_ok());
             }
             Notice::Withdrawn { server, id } => {
                 if let Some(client) = client {
@@ -105,7 +103,6 @@ impl Unasked for ToSessions {
                 return;
             }
             Notice::Other { method, params } => {
-                let params = params.map(|params| tasks::owned(server, &params));
                 (None, notification(&method, params.as_ref().map(Raw::get)))
             }
             // Of a call that has ended.
@@ -117,7 +114,7 @@ impl Unasked for ToSessions {
     }
 
     fn ask(&self, _: &ServerName, client: &Arc<str>, question: Question) {
-        self.sessions.ask_unasked(client, question);
+        self.sessions.ask_unasked(client, tasks::owned_question(question));
     }
 }
 

@@ -65,6 +65,17 @@ fn add(into: &mut Value, value: Value) {
     }
 }
 
+/// The capabilities of a server for clients of a revision that has no tasks.
+pub fn without_tasks(capabilities: &str) -> String {
+    match super::raw::RawObject::parse(capabilities) {
+        Ok(mut fields) => {
+            fields.remove("tasks");
+            fields.to_text()
+        }
+        Err(_) => capabilities.to_owned(),
+    }
+}
+
 /// Whether capabilities have a member.
 pub fn have(capabilities: &str, name: &str) -> bool {
     super::raw::RawObject::parse(capabilities).is_ok_and(|fields| fields.get(name).is_some())

@@ -118,6 +118,16 @@ impl Revision {
         self.era() == Era::Legacy
     }
 
+    /// Whether there are tasks (2025-11-25, basic/utilities/tasks).
+    pub fn has_tasks(self) -> bool {
+        match self {
+            Self::V2025_11_25 => true,
+            Self::V2024_11_05 | Self::V2025_03_26 | Self::V2025_06_18 | Self::V2026_07_28 => {
+                false
+            }
+        }
+    }
+
     /// Whether requests after `initialize` carry `MCP-Protocol-Version`.
     pub fn has_version_header(self) -> bool {
         match self {

@@ -1,12 +1,30 @@
-//! The questions that are asked in one call: they end with it.
+//! The questions that wait for an answer, and those that are asked in one call: they end with it.
 
 use std::sync::Arc;
 
 use super::questions::Tie;
 use super::{Command, SessionId, Sessions};
-use crate::protocol::call::Question;
-use crate::protocol::jsonrpc::RequestId;
-use crate::wait::Wait;
+use crate::protocol::call::{AnswerTo, Question};
+use crate::protocol::jsonrpc::{RequestId, RpcError};
+use crate::protocol::raw::Raw;
+use crate::wait::{Held, Wait};
+
+/// A question that waits for its answer. Dropped, it answers itself with an error.
+#[derive(Debug)]
+pub struct Pending {
+    /// Where the answer goes.
+    pub reply: AnswerTo,
+    /// Holds the call's timeout meanwhile.
+    pub(super) held: Option<Held>,
+}
+
+impl Pending {
+    /// Gives the client's answer.
+    pub fn answer(self, answer: Result<Raw, RpcError>) {
+        drop(self.held);
+        self.reply.send(answer);
+    }
+}
 
 struct Asked {
     /// What the client sees.

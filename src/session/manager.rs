@@ -143,7 +143,9 @@ impl Manager {
                 }
             }
             Command::Tell { to, message } => self.table.tell(&to, &message),
-            Command::Updated { shared, params } => self.table.updated(&shared, &params),
+            Command::Updated { server, own, params } => {
+                self.table.updated(&server, own.as_ref(), &params);
+            }
             Command::Ask { id, question, wait, tie, reply } => {
                 // Longer than the question lives, so that its end is told before the call's.
                 let held = wait.hold(self.parked + 3 * SESSION_SWEEP_INTERVAL);

@@ -24,24 +24,25 @@ use crossbeam_channel::{RecvTimeoutError, Sender, TrySendError, bounded};
 use crate::config::SessionSharing;
 use crate::error::CallError;
 use crate::limits::{SESSION_CALLS_MAX, SESSION_REPLY_TIMEOUT};
-use crate::protocol::call::{AnswerTo, Caller, PrincipalId, Question};
+use crate::protocol::call::{Caller, PrincipalId, Question};
 use crate::protocol::capabilities::can_be_asked;
-use crate::protocol::jsonrpc::{RequestId, RpcError};
+use crate::protocol::jsonrpc::RequestId;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::subscriber::Subscriber;
-use crate::wait::{Held, Interrupted, Wait};
+use crate::wait::{Interrupted, Wait};
 
 use questions::Tie;
 
-pub use asked::CallQuestions;
+pub use asked::{CallQuestions, Pending};
 pub use audience::{Audience, Shared};
 pub use door::{Counts, Door, EventSink, Listening, Owner, Refused, SessionId};
 pub use event_log::{Bounds as EventLogBounds, EventId, Origin};
 pub use kept_streams::KeptStreams;
 pub use manager::{SessionsConfig, start, withdrawal};
 pub use resumable::{Delivery, EventLogs, Resumable};
+pub use subscriptions::Over;
 
 use subscriptions::Subscriptions;
 
@@ -140,8 +141,8 @@ impl Session {
         }
     }
 
-    /// Notes a subscription; once is enough. What is noted is among what the session leaves
-    /// behind when it ends.
+    /// Notes a subscription; once is enough. What goes over a shared session is among what the
+    /// session leaves behind when it ends.
     ///
     /// # Errors
     /// There are too many, or the session has ended.
@@ -150,13 +151,14 @@ impl Session {
         server: &ServerName,
         own: &str,
         asked: &str,
+        over: Over,
     ) -> Result<(), Refused> {
-        self.subscriptions.add((server.clone(), own.to_owned()), asked)
+        self.subscriptions.add((server.clone(), own.to_owned()), asked, over)
     }
 
     /// Whether the session is subscribed to a resource.
     pub fn is_subscribed(&self, server: &ServerName, own: &str) -> bool {
-        self.subscriptions.asked(&(server.clone(), own.to_owned())).is_some()
+        self.subscriptions.has(&(server.clone(), own.to_owned()))
     }
 
     /// Forgets a subscription; false if there was none.
@@ -281,7 +283,8 @@ enum Command {
         message: String,
     },
     Updated {
-        shared: Shared,
+        server: ServerName,
+        own: Option<SessionId>,
         params: Raw,
     },
     Ask {
@@ -329,23 +332,6 @@ impl std::fmt::Debug for Command {
 }
 
 type Opened = Result<Arc<Session>, CallError>;
-
-/// A question that waits for its answer. Dropped, it answers itself with an error.
-#[derive(Debug)]
-pub struct Pending {
-    /// Where the answer goes.
-    pub reply: AnswerTo,
-    /// Holds the call's timeout meanwhile.
-    held: Option<Held>,
-}
-
-impl Pending {
-    /// Gives the client's answer.
-    pub fn answer(self, answer: Result<Raw, RpcError>) {
-        drop(self.held);
-        self.reply.send(answer);
-    }
-}
 
 /// What a session has left behind.
 #[derive(Debug)]
@@ -448,13 +434,19 @@ impl Sessions {
         self.tell(Command::Tell { to, message })
     }
 
-    /// Tells those who are subscribed over a shared session that a resource has changed: the
-    /// parameters of `notifications/resources/updated` as the server wrote them.
+    /// Tells those who are subscribed that a resource has changed: the parameters of
+    /// `notifications/resources/updated` as the server wrote them. `own`: it was said on the
+    /// session with the server that is this one's own, and not on the shared one.
     ///
     /// # Errors
     /// The inbox is full.
-    pub fn updated(&self, shared: Shared, params: Raw) -> Result<(), CallError> {
-        self.tell(Command::Updated { shared, params })
+    pub fn updated(
+        &self,
+        server: ServerName,
+        own: Option<SessionId>,
+        params: Raw,
+    ) -> Result<(), CallError> {
+        self.tell(Command::Updated { server, own, params })
     }
 
     /// The questions to the client of a session in one call, none yet. `wait` is that call's.

@@ -10,42 +10,65 @@ use crate::protocol::server_name::ServerName;
 /// A server, and its own URI of a resource.
 pub(super) type Resource = (ServerName, String);
 
+/// Over which session with the server a subscription goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// The one that clients share.
+    Shared,
+    /// The client's own, with which it ends.
+    Own,
+}
+
 /// The resources, each with the URI that the client wrote. None once the session has ended:
 /// under one lock it is either collected at the end or refused.
-pub(super) struct Subscriptions(Mutex<Option<HashMap<Resource, String>>>);
+pub(super) struct Subscriptions(Mutex<Option<HashMap<Resource, (String, Over)>>>);
 
 impl Subscriptions {
     pub(super) fn new() -> Subscriptions {
         Subscriptions(Mutex::new(Some(HashMap::new())))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<HashMap<Resource, String>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<HashMap<Resource, (String, Over)>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn add(&self, resource: Resource, asked: &str) -> Result<(), Refused> {
+    pub(super) fn add(
+        &self,
+        resource: Resource,
+        asked: &str,
+        over: Over,
+    ) -> Result<(), Refused> {
         let mut resources = self.lock();
         let resources = resources.as_mut().ok_or(Refused::Ended)?;
         let is_new = !resources.contains_key(&resource);
         if is_new && resources.len() >= SUBSCRIPTIONS_PER_SESSION_MAX {
             return Err(Refused::TooMany);
         }
-        resources.insert(resource, asked.to_owned());
+        resources.insert(resource, (asked.to_owned(), over));
         Ok(())
     }
 
-    /// The URI under which the client subscribed, if it has.
-    pub(super) fn asked(&self, resource: &Resource) -> Option<String> {
-        self.lock().as_ref()?.get(resource).cloned()
+    pub(super) fn has(&self, resource: &Resource) -> bool {
+        self.lock().as_ref().is_some_and(|resources| resources.contains_key(resource))
+    }
+
+    /// The URI under which the client subscribed, if it has over such a session.
+    pub(super) fn asked(&self, resource: &Resource, over: Over) -> Option<String> {
+        let resources = self.lock();
+        let (asked, mine) = resources.as_ref()?.get(resource)?;
+        (*mine == over).then(|| asked.clone())
     }
 
     pub(super) fn remove(&self, resource: &Resource) -> bool {
         self.lock().as_mut().is_some_and(|resources| resources.remove(resource).is_some())
     }
 
-    /// Takes everything; nothing can be added from here on.
+    /// Takes everything; nothing can be added from here on. Gives what is left behind on shared
+    /// sessions.
     pub(super) fn end(&self) -> Vec<Resource> {
-        self.lock().take().unwrap_or_default().into_keys().collect()
+        let all = self.lock().take().unwrap_or_default();
+        let shared = all.into_iter().filter(|(_, (_, over))| *over == Over::Shared);
+        shared.map(|(resource, _)| resource).collect()
     }
 }
 
@@ -60,10 +83,12 @@ mod tests {
     #[test]
     fn what_comes_after_the_end_is_refused() {
         let subscriptions = Subscriptions::new();
-        subscriptions.add(resource("x:"), "x:").unwrap();
+        subscriptions.add(resource("x:"), "x:", Over::Shared).unwrap();
+        subscriptions.add(resource("o:"), "o:", Over::Own).unwrap();
+        assert_eq!(subscriptions.asked(&resource("o:"), Over::Shared), None);
         assert_eq!(subscriptions.end(), [resource("x:")]);
-        assert_eq!(subscriptions.add(resource("y:"), "y:"), Err(Refused::Ended));
-        assert_eq!(subscriptions.asked(&resource("x:")), None);
+        assert_eq!(subscriptions.add(resource("y:"), "y:", Over::Shared), Err(Refused::Ended));
+        assert_eq!(subscriptions.asked(&resource("x:"), Over::Shared), None);
         assert!(!subscriptions.remove(&resource("x:")));
         assert!(subscriptions.end().is_empty());
     }
@@ -72,9 +97,9 @@ mod tests {
     fn at_the_bound_what_is_there_can_be_added_again() {
         let subscriptions = Subscriptions::new();
         for n in 0..SUBSCRIPTIONS_PER_SESSION_MAX {
-            subscriptions.add(resource(&format!("x:{n}")), "x:").unwrap();
+            subscriptions.add(resource(&format!("x:{n}")), "x:", Over::Own).unwrap();
         }
-        assert_eq!(subscriptions.add(resource("y:"), "y:"), Err(Refused::TooMany));
-        subscriptions.add(resource("x:0"), "x:").unwrap();
+        assert_eq!(subscriptions.add(resource("y:"), "y:", Over::Own), Err(Refused::TooMany));
+        subscriptions.add(resource("x:0"), "x:", Over::Own).unwrap();
     }
 }

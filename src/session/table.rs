@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::{
-    Audience, Door, Ended, EventSink, KeptStreams, Owner, Session, SessionId, Shared,
+    Audience, Door, Ended, EventSink, KeptStreams, Over, Owner, Session, SessionId, Shared,
     Subscriptions,
 };
 use crate::protocol::call::Caller;
@@ -225,14 +225,21 @@ impl Table {
         }
     }
 
-    /// Tells those who are subscribed over a shared session that a resource has changed, each
-    /// under the URI that it subscribed to.
-    pub(super) fn updated(&mut self, shared: &Shared, params: &Raw) {
+    /// Tells those who are subscribed that a resource has changed, each under the URI that it
+    /// subscribed to: all over the shared session, or the one whose own session it was said on.
+    pub(super) fn updated(
+        &mut self,
+        server: &ServerName,
+        own: Option<&SessionId>,
+        params: &Raw,
+    ) {
         let Ok(fields) = RawObject::parse(params.get()) else { return };
-        let Ok(Some(own)) = fields.string("uri") else { return };
-        let key = (shared.server.clone(), own);
-        for entry in self.entries.values_mut() {
-            let Some(asked) = entry.session.subscriptions.asked(&key) else { continue };
+        let Ok(Some(uri)) = fields.string("uri") else { return };
+        let key = (server.clone(), uri);
+        let over = if own.is_some() { Over::Own } else { Over::Shared };
+        let entries = self.entries.iter_mut();
+        for (_, entry) in entries.filter(|(id, _)| own.is_none_or(|own| own == *id)) {
+            let Some(asked) = entry.session.subscriptions.asked(&key, over) else { continue };
             let mut fields = fields.clone();
             fields.set("uri", string(&asked));
             let message = notification(RESOURCES_UPDATED, Some(&fields.to_text()));
@@ -417,9 +424,9 @@ mod tests {
         let mut table = table();
         let session = open(&mut table, Instant::now(), "x", "k").unwrap();
         let server = ServerName::parse("a").unwrap();
-        session.subscribe(&server, "x:", "x:").unwrap();
+        session.subscribe(&server, "x:", "x:", Over::Shared).unwrap();
         assert!(table.close("x"));
-        assert_eq!(session.subscribe(&server, "y:", "y:"), Err(Refused::Ended));
+        assert_eq!(session.subscribe(&server, "y:", "y:", Over::Shared), Err(Refused::Ended));
         assert!(!session.is_subscribed(&server, "x:"));
         let left = |ended: Ended| {
             assert_eq!(ended.subscriptions, [(server.clone(), "x:".to_owned())]);

@@ -65,20 +65,14 @@ impl HttpSse {
             return Ok(open);
         }
         let tick = self.http.core.limits.heartbeat;
-        let opened = self.door.open(wait, tick, idle, |generation, idle| {
+        self.door.open(wait, tick, idle, |generation, idle| {
             let session = self.connect(lane, wait, generation, idle).map_err(|trouble| {
                 lane.reset();
-                trouble.in_handshake()
+                self.http.core.not_opened(generation, trouble.in_handshake())
             })?;
             self.http.core.nudge.opened(generation);
             Ok(session)
-        });
-        if let Err(trouble) = &opened
-            && !matches!(trouble.kind, Kind::Interrupted(_))
-        {
-            self.http.core.nudge.lost(self.http.core.generation(), trouble.clone());
-        }
-        opened
+        })
     }
 
     fn connect(
@@ -189,7 +183,7 @@ impl Link for HttpSse {
                 .enter(id, wait, Ears::Open)
                 .and_then(|waiting| wires.call(lane, &waiting, &text, wait, sink));
             let trouble = match answer {
-                Ok(answer) => return Ok(self.http.core.outcome(answer)),
+                Ok(answer) => return self.http.core.outcome(answer),
                 Err(trouble) => trouble,
             };
             lane.reset();

@@ -18,7 +18,7 @@ use crate::telemetry::redact::Secrets;
 use crate::wait::{Interrupted, Wait};
 
 use super::Unasked;
-use super::connection::Trouble;
+use super::connection::{self, Trouble};
 use super::exchange::Lane;
 use super::modern::subscriptions::{Subscriptions, offered};
 use super::standing::Standing;
@@ -55,6 +55,17 @@ pub(super) trait Link: Send + Sync {
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
     ) -> Result<Outcome, Trouble>;
+    /// [`Link::request`] for whoever opens the session where that is not the calls' affair: it
+    /// must not wait for itself.
+    fn request_open(
+        &self,
+        lane: &mut Lane,
+        outgoing: &Outgoing<'_>,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Result<Outcome, Trouble> {
+        self.request(lane, outgoing, wait, sink)
+    }
     /// Lets go of a session that failed; the next one who needs it opens another.
     fn forget(&self, generation: u64);
     /// Lets go of whatever session is open.
@@ -168,15 +179,24 @@ impl Core {
 
     /// A notification that belongs to no call.
     pub(super) fn notice(&self, notice: Notice) {
-        let session = self.client.as_ref().map(|client| &client.session);
-        self.unasked.notice(self.name(), session, notice);
+        self.notice_on(self.client.as_ref(), notice);
+    }
+
+    /// The same, on that client's own session or on the shared one.
+    pub(super) fn notice_on(&self, client: Option<&Client>, notice: Notice) {
+        self.unasked.notice(self.name(), client.map(|client| &client.session), notice);
     }
 
     /// A question that belongs to no call.
     pub(super) fn ask(&self, question: Question) {
         if let Some(client) = &self.client {
-            self.unasked.ask(self.name(), &client.session, question);
+            self.ask_on(client, question);
         }
+    }
+
+    /// The same, on that client's own session.
+    pub(super) fn ask_on(&self, client: &Client, question: Question) {
+        self.unasked.ask(self.name(), &client.session, question);
     }
 
     /// A trouble as it may leave this folder.
@@ -199,14 +219,26 @@ impl Core {
         self.generations.load(Ordering::Acquire)
     }
 
+    /// Tells the supervisor that the session of this generation could not be opened: of that
+    /// one, because a later one may be open by now.
+    pub(super) fn not_opened(&self, generation: u64, trouble: Trouble) -> Trouble {
+        if !matches!(trouble.kind, connection::Kind::Interrupted(_)) {
+            self.nudge.lost(generation, trouble.clone());
+        }
+        trouble
+    }
+
     pub(super) fn thread_name(&self, part: &str) -> String {
         format!("up-{:03}-{part}", self.index % 1000)
     }
 
-    pub(super) fn outcome(&self, answer: Result<Raw, RpcError>) -> Outcome {
+    /// # Errors
+    /// The result is no object, as every result is (2025-11-25, schema, Result).
+    pub(super) fn outcome(&self, answer: Result<Raw, RpcError>) -> Result<Outcome, Trouble> {
         match answer {
-            Ok(result) => Outcome::Complete(result),
-            Err(error) => Outcome::Error { server: self.name().clone(), error },
+            Ok(result) if result.get().starts_with('{') => Ok(Outcome::Complete(result)),
+            Ok(_) => Err(Trouble::nonsense("its result is no object")),
+            Err(error) => Ok(Outcome::Error { server: self.name().clone(), error }),
         }
     }
 }

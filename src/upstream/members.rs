@@ -1,20 +1,23 @@
 //! The sessions that clients have of their own: each is opened when its client first needs it,
-//! with that client's capabilities, and is a link like the shared one. A thread for each does
-//! what may wait: it starts a child that is wanted, lets go of what is lost, and ends the
-//! session.
+//! with that client's capabilities, and is a link like the shared one. A thread for each looks
+//! after it.
 
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::Stage;
 use crate::protocol::call::Client;
+use crate::protocol::server_name::ServerName;
 use crate::thread::{Joined, spawn};
-use crate::wait::Interrupted;
+use crate::wait::{Interrupted, Wait, Woken};
 
+use super::attendant::Attendant;
 use super::connection::{Kind, Trouble};
-use super::exchange::Lane;
 use super::link::{Core, Link};
 use super::links::Links;
+use super::standing::Standing;
 
 /// The clients' own sessions to one upstream.
 pub(super) struct Members {
@@ -27,8 +30,13 @@ pub(super) struct Members {
 #[derive(Default)]
 struct State {
     entries: Vec<Entry>,
-    /// Threads of sessions that are being ended.
-    ending: Vec<Joined>,
+    /// What clients' own sessions are subscribed to, by client session: that outlives a session
+    /// which had to make room, and ends with its client's.
+    standing: HashMap<Arc<str>, Arc<Standing>>,
+    /// Sessions that are being ended, and their threads.
+    ending: Vec<(Arc<Member>, Joined)>,
+    /// Calls that wait for room, longest first; no more than `max_waiting`.
+    waiting: VecDeque<Arc<Wait>>,
     stopped: bool,
 }
 
@@ -39,10 +47,33 @@ struct Entry {
     thread: Joined,
 }
 
+impl Entry {
+    fn is_of(&self, session: &str) -> bool {
+        self.member.core.client.as_ref().is_some_and(|client| &*client.session == session)
+    }
+
+    fn is_subscribed(&self) -> bool {
+        !self.member.standing.has_no_subscriptions()
+    }
+}
+
 /// One client's own session, which may be open.
-struct Member {
-    core: Arc<Core>,
-    link: Arc<dyn Link>,
+pub(super) struct Member {
+    ended: AtomicBool,
+    pub(super) core: Arc<Core>,
+    pub(super) link: Arc<dyn Link>,
+    pub(super) standing: Arc<Standing>,
+}
+
+impl Member {
+    /// It holds nothing any more.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
 }
 
 /// A call's place in its client's session; dropping it leaves the session.
@@ -65,6 +96,25 @@ impl Drop for Seat<'_> {
             entry.in_flight = entry.in_flight.saturating_sub(1);
             entry.used_at = Instant::now();
         }
+        drop(state);
+        self.members.wake();
+    }
+}
+
+/// A call's place in the queue for room, once it has one; dropping it leaves the queue.
+struct InQueue<'a> {
+    members: &'a Members,
+    wait: &'a Arc<Wait>,
+    is_queued: bool,
+}
+
+impl Drop for InQueue<'_> {
+    fn drop(&mut self) {
+        if self.is_queued {
+            self.members.lock().waiting.retain(|other| !Arc::ptr_eq(other, self.wait));
+            // There may be room for the next one, too.
+            self.members.wake();
+        }
     }
 }
 
@@ -72,14 +122,44 @@ impl State {
     /// Takes a session out and tells its thread to end it.
     fn retire(&mut self, index: usize) {
         let entry = self.entries.swap_remove(index);
+        if let Some(client) = &entry.member.core.client
+            && entry.member.standing.has_no_subscriptions()
+        {
+            self.standing.remove(&client.session);
+        }
         entry.member.core.nudge.stop();
-        self.ending.push(entry.thread);
+        self.ending.push((entry.member, entry.thread));
     }
 
-    /// The session without a call that was not used for longest.
+    /// Makes room for one more session if that can be and it is the turn of whoever waits on
+    /// `wait`. The shared session counts, too; and those that are being ended, as children which
+    /// take their time, are not to pile up.
+    fn make_room(&mut self, wait: &Arc<Wait>, max: usize, server: &ServerName) -> bool {
+        if self.waiting.front().is_some_and(|first| !Arc::ptr_eq(first, wait)) {
+            return false;
+        }
+        self.ending.retain(|(_, thread)| !thread.is_finished());
+        if self.ending.iter().filter(|(member, _)| !member.has_ended()).count() >= max {
+            return false;
+        }
+        if self.entries.len() + 1 < max {
+            return true;
+        }
+        let Some(idle) = self.longest_idle() else { return false };
+        let what = self.entries.get(idle).is_some_and(Entry::is_subscribed);
+        let what = if what { " with subscriptions, which its next call takes up" } else { "" };
+        log::info!(target: "upstream", "{server}: an idle session of a client's own{what} is \
+            ended to make room for another client's (max_sessions is {max})");
+        self.retire(idle);
+        true
+    }
+
+    /// The session without a call that was not used for longest; one that is subscribed to
+    /// something only where there is no other.
     fn longest_idle(&self) -> Option<usize> {
         let idle = self.entries.iter().enumerate().filter(|(_, entry)| entry.in_flight == 0);
-        idle.min_by_key(|(_, entry)| entry.used_at).map(|(index, _)| index)
+        let rank = |entry: &Entry| (entry.is_subscribed(), entry.used_at);
+        idle.min_by_key(|(_, entry)| rank(entry)).map(|(index, _)| index)
     }
 }
 
@@ -92,10 +172,36 @@ impl Members {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place in the client's own session, which is not opened by that; in one where no other
-    /// call is, if the client's sessions carry one at a time. At the bound, the
-    /// session that was idle for longest makes room.
-    pub(super) fn enter(self: &Arc<Self>, client: &Client) -> Result<Seat<'_>, Trouble> {
+    /// A place in the client's own session, which is not opened by that; in one
+    /// where no other call is, if the client's sessions carry one at a time. At the bound, the
+    /// session that was idle for longest makes room; while none is idle, this waits until one
+    /// is, as for a slot. `idle` is called every `tick` meanwhile.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        client: &Client,
+        wait: &Arc<Wait>,
+        tick: Duration,
+        idle: &mut dyn FnMut(),
+    ) -> Result<Seat<'_>, Trouble> {
+        let mut place = InQueue { members: self, wait, is_queued: false };
+        loop {
+            if let Some(seat) = self.try_enter(client, &mut place)? {
+                return Ok(seat);
+            }
+            match wait.until(None, Some(tick)) {
+                Ok(Woken::Tick) => idle(),
+                Ok(Woken::Ready | Woken::Bell) => (),
+                Err(reason) => return Err(Trouble::interrupted(reason, Stage::Slot, false)),
+            }
+        }
+    }
+
+    /// None if there is no room; then this one is in the queue.
+    fn try_enter(
+        self: &Arc<Self>,
+        client: &Client,
+        place: &mut InQueue<'_>,
+    ) -> Result<Option<Seat<'_>>, Trouble> {
         let mut state = self.lock();
         if state.stopped {
             return Err(Trouble::interrupted(Interrupted::Stopping, Stage::Handshake, false));
@@ -107,22 +213,52 @@ impl Members {
             .find(|entry| !client.is_exclusive || entry.in_flight == 0);
         if let Some(entry) = known {
             entry.in_flight += 1;
-            return Ok(Seat { members: self, member: entry.member.clone() });
+            return Ok(Some(Seat { members: self, member: entry.member.clone() }));
         }
         let max = self.core.config.max_sessions;
-        state.ending.retain(|thread| !thread.is_finished());
-        // The shared session counts, too; and those that are being ended, as children which
-        // take their time, are not to pile up.
-        if state.entries.len() + 1 >= max || state.ending.len() >= max {
-            let idle = state.longest_idle().filter(|_| state.ending.len() < max);
-            state.retire(idle.ok_or_else(|| self.full())?);
+        if !state.make_room(place.wait, max, self.core.name()) {
+            if place.is_queued {
+                return Ok(None);
+            }
+            // The shared session is all there may be.
+            let is_hopeless = max < 2;
+            if is_hopeless || state.waiting.len() >= self.core.config.max_waiting {
+                return Err(self.full());
+            }
+            state.waiting.push_back(place.wait.clone());
+            place.is_queued = true;
+            return Ok(None);
         }
-        let (member, thread) = self.start(client).map_err(|error| {
+        let standing = state.standing.entry(client.session.clone()).or_default().clone();
+        let (member, thread) = self.start(client, standing).map_err(|error| {
             Trouble::new(Kind::Nonsense, Stage::Handshake, error.to_string())
         })?;
         let used_at = Instant::now();
         state.entries.push(Entry { member: member.clone(), in_flight: 1, used_at, thread });
-        Ok(Seat { members: self, member })
+        Ok(Some(Seat { members: self, member }))
+    }
+
+    /// Whoever has waited longest for room looks again.
+    pub(super) fn wake(&self) {
+        let first = self.lock().waiting.front().cloned();
+        if let Some(first) = first {
+            first.bell().ring();
+        }
+    }
+
+    /// What a client subscribes to over its own session, which need not be there yet.
+    pub(super) fn standing(&self, session: &Arc<str>) -> Arc<Standing> {
+        self.lock().standing.entry(session.clone()).or_default().clone()
+    }
+
+    /// Forgets what [`Members::standing`] gave, if that came to nothing.
+    pub(super) fn tidy(&self, session: &Arc<str>) {
+        let mut state = self.lock();
+        let has_session = state.entries.iter().any(|entry| entry.is_of(session));
+        let unused = |it: &Arc<Standing>| it.has_no_subscriptions();
+        if !has_session && state.standing.get(session).is_some_and(unused) {
+            state.standing.remove(session);
+        }
     }
 
     fn full(&self) -> Trouble {
@@ -131,12 +267,16 @@ impl Members {
         Trouble::new(Kind::Overloaded, Stage::Slot, what)
     }
 
-    fn start(self: &Arc<Self>, client: &Client) -> std::io::Result<(Arc<Member>, Joined)> {
+    fn start(
+        self: &Arc<Self>,
+        client: &Client,
+        standing: Arc<Standing>,
+    ) -> std::io::Result<(Arc<Member>, Joined)> {
         let core = Arc::new(self.core.of_client(client.clone())?);
         let link = self.links.link(core.clone());
-        let member = Arc::new(Member { core, link });
-        let (members, mine) = (self.clone(), member.clone());
-        let thread = spawn(&self.core.thread_name("own"), move || attend(&members, &mine))?;
+        let member = Arc::new(Member { ended: AtomicBool::new(false), core, link, standing });
+        let attendant = Attendant::new(self.clone(), member.clone());
+        let thread = spawn(&self.core.thread_name("own"), move || attendant.run())?;
         Ok((member, thread))
     }
 
@@ -164,12 +304,12 @@ impl Members {
     /// Ends the client's own session, some time soon.
     pub(super) fn close(&self, session: &str) {
         let mut state = self.lock();
-        let its = |entry: &Entry| {
-            entry.member.core.client.as_ref().is_some_and(|client| &*client.session == session)
-        };
-        while let Some(index) = state.entries.iter().position(its) {
+        while let Some(index) = state.entries.iter().position(|entry| entry.is_of(session)) {
             state.retire(index);
         }
+        state.standing.remove(session);
+        drop(state);
+        self.wake();
     }
 
     /// Lets all sessions be ended; none is opened any more.
@@ -187,15 +327,16 @@ impl Members {
         drop(ending);
     }
 
-    /// When a session should be looked at next; one that was idle for too long is ended.
-    fn look_again(&self, member: &Arc<Member>) -> Instant {
+    /// When a session should be looked at next; one that was idle for too long, and is subscribed
+    /// to nothing, is ended.
+    pub(super) fn look_again(&self, member: &Arc<Member>) -> Instant {
         let now = Instant::now();
         let patience = self.core.limits.session_idle;
         let mut state = self.lock();
         let mine = |entry: &Entry| Arc::ptr_eq(&entry.member, member);
         let Some(index) = state.entries.iter().position(mine) else { return now };
         match state.entries.get(index) {
-            Some(entry) if entry.in_flight == 0 => {
+            Some(entry) if entry.in_flight == 0 && !entry.is_subscribed() => {
                 let until = entry.used_at + patience;
                 if now >= until {
                     state.retire(index);
@@ -205,51 +346,4 @@ impl Members {
             Some(_) | None => now + patience,
         }
     }
-}
-
-/// What the thread of a client's own session does until that is ended.
-fn attend(members: &Members, member: &Arc<Member>) {
-    let nudge = &member.core.nudge;
-    let mut generation = 0;
-    while !nudge.is_stopped() {
-        let news = nudge.take();
-        if news.wanted
-            && let Some(opened) = open(member)
-        {
-            generation = opened;
-        }
-        if let Some((lost, trouble)) = news.lost {
-            note(member, &trouble);
-            member.link.forget(lost);
-        }
-        if let Some(trouble) = member.link.died() {
-            note(member, &trouble);
-            member.link.forget(generation);
-        }
-        let left = members.look_again(member).saturating_duration_since(Instant::now());
-        // An interruption is the end, which is looked for above.
-        nudge.idle.until(None, Some(left)).ok();
-    }
-    member.link.close();
-}
-
-/// Opens the session for the calls that wait for it; its generation.
-fn open(member: &Member) -> Option<u64> {
-    let busy = member.core.nudge.busy(member.core.config.timeout);
-    let opened = busy
-        .map_err(|error| Trouble::new(Kind::Nonsense, Stage::Connect, error.to_string()))
-        .and_then(|wait| member.link.open(&mut Lane::default(), &wait));
-    match opened {
-        Ok(opened) => Some(opened.generation),
-        Err(trouble) => {
-            note(member, &trouble);
-            member.link.backing_off(&trouble, Instant::now());
-            None
-        }
-    }
-}
-
-fn note(member: &Member, trouble: &Trouble) {
-    log::info!(target: "upstream", "{}: a client's own session failed ({}): {}",
-        member.core.name(), trouble.stage, member.core.scrubbed(trouble.clone()).message);
 }

@@ -42,6 +42,7 @@ use slots::{Budget, Slots};
 use standing::Standing;
 use supervisor::Supervisor;
 
+mod attendant;
 mod auto;
 mod child;
 mod connection;
@@ -178,7 +179,8 @@ impl Upstream {
         let has_sessions =
             self.config().session != SessionSharing::Shared && !self.link.is_stateless();
         let through = through.filter(|_| has_sessions);
-        let seat = through.map(|client| self.members.enter(client));
+        let seat = through
+            .map(|client| self.members.enter(client, wait, tick, &mut || sink.silence()));
         let seat = seat.transpose().map_err(failed)?;
         let link = seat.as_ref().map_or(&*self.link, |seat| seat.link());
         let (mut lane, in_flight) = slot.apart();

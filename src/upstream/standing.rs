@@ -1,5 +1,6 @@
-//! What the shared session has been told for good, and is told again whenever it is opened
-//! anew: the level of its log messages, and the resources that somebody has subscribed to.
+//! What a session has been told for good, and is told again whenever it is opened anew: the
+//! level of its log messages, where clients share it, and the resources that somebody has
+//! subscribed to.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -55,6 +56,11 @@ impl Standing {
         let subscriptions = self.lock();
         let wanted = subscriptions.iter().filter(|(_, it)| !it.subscribers.is_empty());
         wanted.map(|(uri, _)| uri.clone()).collect()
+    }
+
+    /// Whether there is no subscription, and nobody is at one.
+    pub(super) fn has_no_subscriptions(&self) -> bool {
+        self.lock().is_empty()
     }
 
     /// Forgets a subscriber out of turn: for one that cannot wait until the upstream is told.

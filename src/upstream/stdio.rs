@@ -214,7 +214,7 @@ impl Stdio {
         if !child.link.is_modern() {
             let text = outgoing.to_message(&RequestId::from(id));
             let answer = child.call(id, text, Ears::Open, wait, sink)?;
-            return Ok(self.core.outcome(answer));
+            return self.core.outcome(answer);
         }
         let renew = || self.listen(child);
         if let Some(outcome) = answered_here(&self.core, outgoing, wait, &renew)? {
@@ -339,6 +339,26 @@ impl Link for Stdio {
             }
             replayed = true;
         }
+    }
+
+    fn request_open(
+        &self,
+        _: &mut Lane,
+        outgoing: &Outgoing<'_>,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Result<Outcome, Trouble> {
+        let child = match &self.lock().phase {
+            Phase::Up { child, .. } => child.clone(),
+            Phase::Unused | Phase::Starting | Phase::Down { .. } | Phase::Stopped => {
+                return Err(Trouble::new(Kind::Broke, Stage::Send, "there is no child"));
+            }
+        };
+        let id = self.core.next_id();
+        let text = outgoing.to_message(&RequestId::from(id));
+        child
+            .call(id, text, Ears::Open, wait, sink)
+            .and_then(|answer| self.core.outcome(answer))
     }
 
     fn forget(&self, generation: u64) {

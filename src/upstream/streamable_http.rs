@@ -9,7 +9,7 @@ use ureq::http::{HeaderMap, HeaderValue, Method as HttpMethod};
 
 use crate::error::Stage;
 use crate::limits::{CONTROL_TIMEOUT, STREAM_RESUME_MIN, UPSTREAM_DRAIN_BYTES_MAX};
-use crate::protocol::call::{CallSink, Outcome, Outgoing, Question};
+use crate::protocol::call::{CallSink, Notice, Outcome, Outgoing, Question};
 use crate::protocol::headers::{SESSION_ID, is_event_stream, is_json};
 use crate::protocol::jsonrpc::{RequestId, RpcError, code};
 use crate::protocol::legacy::Initialized;
@@ -81,21 +81,15 @@ impl StreamableHttp {
             return Ok(open);
         }
         let tick = self.http.core.limits.heartbeat;
-        let opened = self.door.open(wait, tick, idle, |generation, idle| {
+        self.door.open(wait, tick, idle, |generation, idle| {
             let session = self.handshake(lane, wait, idle).map_err(|trouble| {
                 lane.reset();
-                trouble.in_handshake()
+                self.http.core.not_opened(generation, trouble.in_handshake())
             })?;
             self.listen(&session, generation);
             self.http.core.nudge.opened(generation);
             Ok(session)
-        });
-        if let Err(trouble) = &opened
-            && !matches!(trouble.kind, Kind::Interrupted(_))
-        {
-            self.http.core.nudge.lost(self.http.core.generation(), trouble.clone());
-        }
-        opened
+        })
     }
 
     fn wire(&self, post: HeaderMap) -> Arc<Wire> {
@@ -253,6 +247,10 @@ impl StreamableHttp {
     ) -> Option<Incoming> {
         match sort(&self.http.core, incoming, wire) {
             Sorted::Done => (),
+            // It concerns whoever is subscribed, whatever call it was said in.
+            Sorted::Notice(notice @ Notice::ResourceUpdated(_)) => {
+                self.http.core.notice(notice);
+            }
             Sorted::Notice(notice) => ear.notice(notice),
             Sorted::Ask(question) => ear.ask(Question { is_of_call: true, ..question }),
             Sorted::Rest(incoming) => return Some(incoming),
@@ -364,7 +362,7 @@ impl Link for StreamableHttp {
             let tick = self.http.core.limits.heartbeat;
             let ear = Ear::new(&mut *sink, wait, Some(&waiting), tick);
             let trouble = match self.post(lane, post, &ear) {
-                Ok(posted) => return Ok(self.http.core.outcome(posted.outcome)),
+                Ok(posted) => return self.http.core.outcome(posted.outcome),
                 Err(trouble) => trouble,
             };
             if !matches!(trouble.kind, Kind::SessionGone | Kind::Refused(_)) {

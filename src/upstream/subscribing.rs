@@ -1,19 +1,19 @@
-//! Subscriptions over the shared session: it subscribes to a resource with the first who wants
-//! to hear of it, and takes that back with the last.
+//! Subscriptions, over a client's own session or over the shared one: that one subscribes to a
+//! resource with the first who wants to hear of it, and takes that back with the last.
 
 use std::sync::Arc;
 
+use crate::config::SessionSharing;
 use crate::error::CallError;
 use crate::limits::CONTROL_TIMEOUT;
-use crate::protocol::call::{About, Outcome, Outgoing};
+use crate::protocol::call::{About, CallSink, Client, Notice, Outcome, Outgoing, Question};
 use crate::protocol::method::Method;
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::subscriber::Subscriber;
 use crate::wait::Wait;
 
 use super::Upstream;
-use super::link::Own;
-use super::standing::Turn;
+use super::standing::{Standing, Turn};
 
 /// A subscriber's own side of one subscription: what it remembers of it. Changed in the
 /// resource's turn, so that both sides agree whatever is asked for at once. Nothing here may
@@ -36,8 +36,9 @@ pub trait Subscribing {
 }
 
 impl Upstream {
-    /// Subscribes the shared session to a resource, if nobody has. Not noted if the upstream
-    /// refuses, and taken back if the subscriber forgets it, or ends, meanwhile.
+    /// Subscribes a session to a resource, if nobody on it has: the client's own one, or the
+    /// shared one. Not noted if the upstream refuses, and taken back if the subscriber forgets
+    /// it, or ends, meanwhile. On a client's own session it ends with the client's.
     ///
     /// # Errors
     /// As [`Upstream::request`] and [`Subscribing::note`].
@@ -45,14 +46,16 @@ impl Upstream {
         &self,
         uri: &str,
         who: &dyn Subscribing,
+        through: Option<&Client>,
         wait: &Arc<Wait>,
     ) -> Result<Outcome, CallError> {
-        let turn = self.turn(uri, wait)?;
+        let over = self.over(through);
+        let turn = over.turn(uri, wait)?;
         who.note()?;
         let outcome = if turn.is_wanted() {
             Ok(nothing())
         } else {
-            self.about(Method::ResourcesSubscribe, uri, wait)
+            over.about(Method::ResourcesSubscribe, uri, wait)
         };
         if !matches!(outcome, Ok(Outcome::Complete(_))) {
             who.forget();
@@ -62,7 +65,7 @@ impl Upstream {
         // Looked at last: whoever forgets out of turn from here on finds the subscriber above.
         if !who.is_noted()
             && let Ok(wait) = Wait::plain(CONTROL_TIMEOUT)
-            && let Err(error) = self.leave(&turn, uri, who.subscriber(), &wait)
+            && let Err(error) = over.leave(&turn, uri, who.subscriber(), &wait)
         {
             log::debug!(target: "upstream", "a subscription could not be taken back: {error}");
         }
@@ -78,30 +81,79 @@ impl Upstream {
         &self,
         uri: &str,
         who: &dyn Subscribing,
+        through: Option<&Client>,
         wait: &Arc<Wait>,
     ) -> Result<Outcome, CallError> {
-        let turn = match self.turn(uri, wait) {
+        let over = self.over(through);
+        let turn = match over.turn(uri, wait) {
             Ok(turn) => turn,
             Err(error) => {
                 if who.forget() {
-                    self.forget_subscription(uri, who.subscriber());
+                    over.standing.forget(uri, who.subscriber());
                 }
                 return Err(error);
             }
         };
         if who.forget() {
-            self.leave(&turn, uri, who.subscriber(), wait)
+            over.leave(&turn, uri, who.subscriber(), wait)
         } else {
             Ok(nothing())
         }
     }
 
-    /// Forgets a subscription without a word to the upstream. If it was the last, what the
-    /// upstream goes on to tell reaches nobody.
+    /// Forgets a subscription over the shared session without a word to the upstream. If it was
+    /// the last, what the upstream goes on to tell reaches nobody.
     pub fn forget_subscription(&self, uri: &str, subscriber: Subscriber) {
         self.standing.forget(uri, subscriber);
     }
 
+    fn over<'a>(&'a self, through: Option<&'a Client>) -> Over<'a> {
+        let through = through.filter(|_| self.config().session != SessionSharing::Shared);
+        let standing = through.map_or_else(
+            || self.standing.clone(),
+            |client| self.members.standing(&client.session),
+        );
+        Over { upstream: self, through, standing }
+    }
+}
+
+/// The session over which somebody subscribes.
+struct Over<'a> {
+    upstream: &'a Upstream,
+    /// The client whose own it is; none for the shared one.
+    through: Option<&'a Client>,
+    standing: Arc<Standing>,
+}
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        if let Some(client) = self.through {
+            self.upstream.members.tidy(&client.session);
+        }
+    }
+}
+
+/// The gateway as a caller on that session: what is said besides the answer is for no call.
+struct Aside<'a>(&'a Over<'a>);
+
+impl CallSink for Aside<'_> {
+    fn notice(&mut self, notice: Notice) {
+        let Over { upstream, through, .. } = self.0;
+        if !matches!(notice, Notice::Progress(_)) {
+            upstream.core.notice_on(*through, notice);
+        }
+    }
+
+    fn ask(&mut self, question: Question) {
+        if let Some(client) = self.0.through {
+            self.0.upstream.core.ask_on(client, question);
+        }
+    }
+
+    fn silence(&mut self) {}
+}
+
+impl Over<'_> {
     /// Tells the upstream where nobody is left, also of one that was not counted: its
     /// subscription may have been cancelled after it was sent.
     fn leave(
@@ -119,23 +171,27 @@ impl Upstream {
     }
 
     fn turn<'a>(&'a self, uri: &'a str, wait: &Arc<Wait>) -> Result<Turn<'a>, CallError> {
-        let turn = self.standing.turn(uri, wait, self.core.limits.heartbeat);
-        turn.map_err(|trouble| trouble.into_error(self.name(), true))
+        let turn = self.standing.turn(uri, wait, self.upstream.core.limits.heartbeat);
+        turn.map_err(|trouble| trouble.into_error(self.upstream.name(), true))
     }
 
     fn about(&self, method: Method, uri: &str, wait: &Arc<Wait>) -> Result<Outcome, CallError> {
-        let mut params = RawObject::default();
-        params.set("uri", string(uri));
-        let outgoing = Outgoing {
-            method: method.as_str(),
-            is_safe_to_repeat: true,
-            params,
-            meta: None,
-            wants_progress: false,
-            about: About::default(),
-            mirrored: Vec::new(),
-        };
-        self.request(None, &outgoing, wait, &mut Own(&self.core))
+        self.upstream.request(self.through, &about(method, uri), wait, &mut Aside(self))
+    }
+}
+
+/// A request about one resource.
+pub(super) fn about(method: Method, uri: &str) -> Outgoing<'static> {
+    let mut params = RawObject::default();
+    params.set("uri", string(uri));
+    Outgoing {
+        method: method.as_str(),
+        is_safe_to_repeat: true,
+        params,
+        meta: None,
+        wants_progress: false,
+        about: About::default(),
+        mirrored: Vec::new(),
     }
 }
 

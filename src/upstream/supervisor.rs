@@ -112,6 +112,8 @@ impl Supervisor {
             }
             if let Some((generation, trouble)) = news.lost
                 && generation >= opened.generation
+                // One that a call has opened since is looked at below.
+                && news.opened.is_none_or(|newer| newer <= generation)
             {
                 self.link.forget(generation);
                 return Left::Lost(trouble);

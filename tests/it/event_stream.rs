@@ -7,11 +7,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
+use serde_json::json;
 use trunkline::downstream::event_stream::{Full, Gone, StreamHandle, Streams};
 use trunkline::limits::Limits;
 use trunkline::thread::Joined;
 
 use crate::http_engine::{Client, Event, PATIENCE, TestServer, eventually};
+use crate::support::gateway::Gateway;
+use crate::support::mcp_sse::SseClient;
+use crate::support::upstream_http::HttpUpstream;
+use crate::support::wait_until;
 
 /// A server and a hub. Fields are dropped in this order: the hub's thread ends with `streams`.
 struct Fixture {
@@ -50,7 +55,7 @@ impl Fixture {
         let on_end = Box::new(move || {
             tell.send(()).ok();
         });
-        (client, self.streams.open(stream, on_end), ended)
+        (client, self.streams.open("test", stream, on_end), ended)
     }
 
     fn open(&self) -> Open {
@@ -229,4 +234,39 @@ fn the_hub_ends_with_its_last_handle() {
     drop(hub);
     assert!(open.client.rest().is_empty());
     open.ended.recv_timeout(PATIENCE).unwrap();
+}
+
+#[test]
+fn that_a_client_was_dropped_is_told_once_with_its_door_and_the_bound() {
+    let upstream = HttpUpstream::start();
+    let gateway = Gateway::started(json!({
+        "mcp_servers": { "s": { "url": upstream.url(), "transport": "http" } },
+        "limits": { "stream_queue_bytes": 4096 },
+    }));
+    wait_until("the gateway listens upstream", || upstream.n_streams() > 0);
+    // Neither reads.
+    let client = gateway.mcp();
+    let streamable = client.listen();
+    let sse = SseClient::open(gateway.address(), "/mcp/sse");
+    let data = "x".repeat(200_000);
+    for _ in 0..100 {
+        upstream.emit("notifications/message", &json!({ "level": "info", "data": data }));
+    }
+    // What goes to the hub goes there in its order.
+    let reader = SseClient::open(gateway.address(), "/mcp/sse");
+    wait_until("both are dropped", || {
+        upstream.emit("notifications/vendor/x", &json!({}));
+        gateway.get("/status").expect(200).json()["streams"] == 1
+    });
+    drop((streamable, sse, reader));
+    let log = gateway.stop().stderr;
+    for door in ["HTTP+SSE", "Streamable HTTP"] {
+        let told: Vec<&str> = log
+            .lines()
+            .filter(|line| line.contains(&format!("{door} stream was dropped")))
+            .collect();
+        assert_eq!(told.len(), 1, "{log}");
+        assert!(told[0].contains("limits.stream_queue_bytes (4096 bytes)"), "{told:?}");
+    }
+    assert!(!log.contains(client.session()), "{log}");
 }

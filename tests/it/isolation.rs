@@ -214,6 +214,29 @@ fn a_session_that_idles_makes_room_at_the_bound() {
     wait_until("three are open at the most", || {
         upstream.seen().n_initialize - upstream.n_deleted() <= 3
     });
+    let log = gateway.stop().stderr;
+    assert!(log.contains("to make room for another client's (max_sessions is 3)"), "{log}");
+}
+
+#[test]
+fn more_clients_than_sessions_take_turns() {
+    for transport in TRANSPORTS {
+        let behind = Behind::start(transport);
+        let mut server = behind.config();
+        server["max_sessions"] = json!(3);
+        let gateway = Gateway::started(json!({ "mcp_servers": { "s": server } }));
+        let clients: Vec<Duplex> = (0..8)
+            .map(|n| {
+                Duplex::to(&gateway, Door::Streamable).named(&format!("client-{n}")).open()
+            })
+            .collect();
+        let calls: Vec<_> =
+            clients.iter().map(|client| client.begin_call("ask_roots", &json!({}))).collect();
+        for (n, call) in calls.into_iter().enumerate() {
+            let message = call.join().unwrap();
+            assert!(message.to_string().contains(&format!("file:///client-{n}")), "{message}");
+        }
+    }
 }
 
 #[test]

@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::behind::{Behind, TRANSPORTS};
+use crate::support::behind::{Behind, TRANSPORTS, Transport, of_method};
 use crate::support::duplex::{DOORS, Door, Duplex};
 use crate::support::gateway::Gateway;
-use crate::support::stays_so;
+use crate::support::script::{BLOB_URI, TEXT_URI};
+use crate::support::upstream_http::HttpUpstream;
+use crate::support::{stays_so, wait_until};
 
 const MESSAGE: &str = "notifications/message";
+const UPDATED: &str = "notifications/resources/updated";
 
 /// Lets the server say something on the session of this client's calls, outside of calls.
 fn emit(client: &Duplex, method: &str, params: &Value) {
@@ -45,10 +48,12 @@ fn a_client_with_a_session_of_its_own_hears_nothing_of_the_shared_one() {
         alice.call("whoami", &json!({}));
         emit(&plain, MESSAGE, &says("shared"));
         emit(&plain, VENDOR, &json!({ "of": "shared" }));
-        plain.wait_told(VENDOR);
         emit(&alice, MESSAGE, &says("own"));
         emit(&alice, VENDOR, &json!({ "of": "own" }));
-        alice.wait_told(VENDOR);
+        for (client, method) in [(&alice, MESSAGE), (&alice, VENDOR), (&plain, MESSAGE)] {
+            client.wait_told(method);
+        }
+        plain.wait_told(VENDOR);
         stays_so("each hears of its own session", Duration::from_millis(100), || {
             logged(&alice) == ["own"] && logged(&plain) == ["shared"]
         });
@@ -71,4 +76,130 @@ fn one_that_shares_by_configuration_hears_the_shared_session() {
     emit(&plain, MESSAGE, &says("shared"));
     alice.wait_told(MESSAGE);
     plain.wait_told(MESSAGE);
+}
+
+fn of(uri: &str) -> Value {
+    json!({ "uri": uri })
+}
+
+fn subscribe(client: &Duplex, uri: &str) {
+    assert_eq!(client.result("resources/subscribe", &of(uri)), json!({}));
+}
+
+/// The session with the server that a client's calls come on.
+fn peer(client: &Duplex) -> String {
+    client.call("whoami", &json!({}))["content"][0]["text"].as_str().unwrap().to_owned()
+}
+
+/// The sessions that the server was asked on, in its order.
+fn asked_on(behind: &Behind, method: &str) -> Vec<String> {
+    of_method(&behind.received(), method).into_iter().map(|it| it.peer).collect()
+}
+
+#[test]
+fn a_client_subscribes_over_its_own_session_and_hears_there() {
+    everywhere(|at, behind, gateway, door| {
+        let seen = asked_on(behind, "resources/subscribe").len();
+        let alice = Duplex::to(gateway, door).named("alice").open();
+        let plain = Duplex::to(gateway, door).open();
+        let own = peer(&alice);
+        assert_ne!(own, peer(&plain), "{at}");
+        subscribe(&alice, TEXT_URI);
+        assert_eq!(asked_on(behind, "resources/subscribe")[seen..], [own.clone()], "{at}");
+        // Of several children each knows its own subscribers.
+        assert_eq!(alice.call("touch", &of(TEXT_URI))["content"][0]["text"], "1", "{at}");
+        assert_eq!(alice.wait_told(UPDATED), of(TEXT_URI), "{at}");
+        // Told of on the shared session, it is for those who subscribed over that.
+        subscribe(&plain, TEXT_URI);
+        emit(&plain, UPDATED, &of(TEXT_URI));
+        plain.wait_told(UPDATED);
+        // And nobody hears of what it did not subscribe to.
+        emit(&alice, UPDATED, &of(BLOB_URI));
+        stays_so("each update comes once", Duration::from_millis(100), || {
+            (alice.told(UPDATED).len(), plain.told(UPDATED).len()) == (1, 1)
+        });
+        assert_eq!(alice.result("resources/unsubscribe", &of(TEXT_URI)), json!({}));
+        assert_eq!(asked_on(behind, "resources/unsubscribe").pop(), Some(own), "{at}");
+        plain.result("resources/unsubscribe", &of(TEXT_URI));
+    });
+}
+
+#[test]
+fn what_is_subscribed_over_an_own_session_ends_with_it() {
+    let upstream = HttpUpstream::start();
+    let gateway = Gateway::before(&upstream.url());
+    for door in DOORS {
+        let alice = Duplex::to(&gateway, door).named("alice").open();
+        subscribe(&alice, TEXT_URI);
+        let n_deleted = upstream.n_deleted();
+        alice.end();
+        wait_until("her session is ended", || upstream.n_deleted() > n_deleted);
+        stays_so("nothing is taken back", Duration::from_millis(700), || {
+            of_method(&upstream.received(), "resources/unsubscribe").is_empty()
+        });
+    }
+}
+
+#[test]
+fn an_own_session_that_is_lost_is_opened_and_subscribed_again_while_its_client_waits() {
+    let upstream = HttpUpstream::start();
+    let gateway = Gateway::before(&upstream.url());
+    let alice = Duplex::to(&gateway, Door::Streamable).named("alice").open();
+    subscribe(&alice, TEXT_URI);
+    wait_until("her session listens", || upstream.touch(TEXT_URI) == 1);
+    alice.wait_told(UPDATED);
+    upstream.forget_sessions();
+    upstream.listener.break_off_connections();
+    wait_until("another session is subscribed", || {
+        of_method(&upstream.received(), "resources/subscribe").len() == 2
+    });
+    let n = alice.told(UPDATED).len();
+    wait_until("her new session listens", || upstream.touch(TEXT_URI) == 1);
+    alice.wait_told_times(UPDATED, n + 1);
+
+    // The same where it is a process.
+    let behind = Behind::start(Transport::Stdio);
+    let gateway = behind.gateway(&json!({}));
+    let alice = Duplex::to(&gateway, Door::Streamable).named("alice").open();
+    subscribe(&alice, TEXT_URI);
+    assert!(
+        alice.request("tools/call", &json!({ "name": "exit", "arguments": {} }))["error"]
+            .is_object()
+    );
+    behind.wait_received("another child is subscribed", |received| {
+        let asked = of_method(received, "resources/subscribe");
+        (asked.len() == 2 && asked[0].peer != asked[1].peer).then_some(())
+    });
+    assert_eq!(alice.call("touch", &of(TEXT_URI))["content"][0]["text"], "1");
+    alice.wait_told(UPDATED);
+}
+
+#[test]
+fn updates_carry_the_uri_that_the_client_subscribed_with() {
+    let (a, b) = (HttpUpstream::labelled("A"), HttpUpstream::labelled("B"));
+    a.set_resources(&["same://x", "same://y"]);
+    b.set_resources(&["same://x", "same://y"]);
+    let server =
+        |upstream: &HttpUpstream| json!({ "url": upstream.url(), "transport": "http" });
+    let gateway =
+        Gateway::started(json!({ "mcp_servers": { "a": server(&a), "b": server(&b) } }));
+    for door in DOORS {
+        for client in [
+            Duplex::to(&gateway, door).named("alice").open(),
+            Duplex::to(&gateway, door).open(),
+        ] {
+            subscribe(&client, "b+same://x");
+            assert_eq!(b.touch("same://x"), 1);
+            client.wait_told_times(UPDATED, 1);
+            // On a call's own stream too, once, and of nothing else.
+            let messages = json!([of("same://x"), of("same://y")]);
+            client.call("b-log", &json!({ "method": UPDATED, "messages": messages }));
+            client.call("a-log", &json!({ "method": UPDATED, "messages": messages }));
+            client.wait_told_times(UPDATED, 2);
+            stays_so("that is all", Duration::from_millis(100), || {
+                client.told(UPDATED) == [of("b+same://x"), of("b+same://x")]
+            });
+            client.result("resources/unsubscribe", &of("b+same://x"));
+        }
+    }
 }

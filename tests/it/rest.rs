@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::support::behind::{Behind, Transport};
 use crate::support::gateway::{Gateway, entry_of, names_in};
 use crate::support::http::{Request, Response, exchange};
 use crate::support::in_background;
@@ -378,6 +379,28 @@ fn a_failing_upstream_is_502_and_named_with_the_stage() {
     gateway.call("echo", &json!({})).expect(200);
     upstream.die();
     expect_upstream_failure(gateway.call("echo", &json!({})), 502, "s");
+}
+
+#[test]
+fn a_result_that_is_no_object_is_nonsense_of_the_upstream() {
+    for transport in [Transport::Http, Transport::Sse] {
+        let behind = Behind::start(transport);
+        behind.script().unwrap().add_tool("odd_result");
+        let gateway = behind.gateway(&json!({}));
+        let client = gateway.mcp();
+        for result in [json!(null), json!([]), json!("text"), json!(7), json!(true)] {
+            let arguments = json!({ "result": result });
+            let error =
+                expect_upstream_failure(gateway.call("odd_result", &arguments), 502, "s");
+            assert!(error.to_string().contains("parse"), "{transport:?} {result}: {error}");
+            let params = json!({ "name": "odd_result", "arguments": arguments });
+            let error = client.request("tools/call", &params)["error"].clone();
+            assert_eq!(error["code"], -32603, "{transport:?} {result}: {error}");
+            let message = error["message"].as_str().unwrap();
+            assert!(message.contains("parse") && message.contains('s'), "{error}");
+        }
+        gateway.call("odd_result", &json!({ "result": {} })).expect(200);
+    }
 }
 
 #[test]

@@ -115,3 +115,18 @@ fn a_body_of_many_keys_is_answered_like_any_other() {
     let request = crate::support::http::Request::post_text("/mcp/tools/call", &body);
     gateway.send(&request.header("Content-Type", "application/json")).expect(200);
 }
+
+#[test]
+fn a_session_whose_client_has_hung_up_before_it_is_told_ends() {
+    let upstream = HttpUpstream::start();
+    // More than both kernels hold for a client that does not read.
+    upstream.set_instructions(&"x".repeat(20_000_000));
+    let gateway = Gateway::started(config(&upstream, &json!({})));
+    gateway.wait_ready();
+    let count = || gateway.get("/status").expect(200).json()["sessions"]["streamable"].clone();
+    let message = initialize_message(1, "2025-11-25");
+    let connection = McpClient::new(gateway.address()).start(&message);
+    wait_until("it is opened", || count() == 1);
+    drop(connection);
+    wait_until("it is closed", || count() == 0);
+}

@@ -61,7 +61,7 @@ fn updates_come_to_those_who_subscribed_and_the_upstream_is_subscribed_once() {
         let clients = [
             Duplex::to(&gateway, Door::Streamable).open(),
             Duplex::to(&gateway, Door::Sse).open(),
-            Duplex::to(&gateway, Door::Streamable).named("alice").open(),
+            Duplex::to(&gateway, Door::Streamable).open(),
             Duplex::to(&gateway, Door::Streamable).open(),
         ];
         for (client, row) in clients.iter().zip(matrix) {
@@ -166,12 +166,14 @@ fn a_server_that_hangs_does_not_keep_what_ended_sessions_have_at_others() {
     let gateway = Gateway::started(
         json!({ "mcp_servers": { "hung": server(&hung), "well": server(&well) } }),
     );
-    let client = Duplex::to(&gateway, Door::Streamable).named("alice").open();
-    client.call("hung-whoami", &json!({}));
-    client.call("well-whoami", &json!({}));
+    let alice = Duplex::to(&gateway, Door::Streamable).named("alice").open();
+    alice.call("hung-whoami", &json!({}));
+    alice.call("well-whoami", &json!({}));
+    let client = Duplex::to(&gateway, Door::Streamable).open();
     let uris = |server: &str| [1, 2, 3].map(|n| format!("{server}://{n}"));
     uris("hung").iter().chain(&uris("well")).for_each(|uri| subscribe(&client, uri));
     hung.hang_on(Some("resources/unsubscribe"));
+    alice.end();
     client.end();
     wait_within(Duration::from_secs(1), "her own sessions end", || {
         (hung.n_deleted() == 1 && well.n_deleted() == 1).then_some(())

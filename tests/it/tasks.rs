@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::support::behind::{Behind, TRANSPORTS, Transport, params_of};
-use crate::support::duplex::{DOORS, Door, Duplex};
+use crate::support::duplex::{DOORS, Door, Duplex, Say, all_capabilities};
 use crate::support::gateway::Gateway;
+use crate::support::mcp::LATEST;
 use crate::support::script::RELATED_TASK;
 use crate::support::upstream_http::HttpUpstream;
 
@@ -185,4 +186,72 @@ fn a_key_reaches_the_tasks_of_its_servers_alone() {
         assert!(params_of(&reached, method).is_empty(), "{method}");
     }
     assert_eq!(all.result("tasks/get", &of(&of_a))["status"], "completed");
+}
+
+#[test]
+fn what_is_asked_and_logged_about_a_task_names_it_as_its_client_knows_it() {
+    let about = |id: &str| json!({ RELATED_TASK: { "taskId": id, "x": 1 } });
+    for transport in TRANSPORTS {
+        let behind = Behind::start(transport);
+        let gateway = behind.gateway(&json!({}));
+        for door in DOORS {
+            let client = Duplex::to(&gateway, door)
+                .declaring(all_capabilities())
+                .answering(|question| {
+                    Say::Result(json!({ "roots": [], "_meta": question["params"]["_meta"] }))
+                })
+                .open();
+            let id = id_of(&begin(&client, "long", false));
+            let own = id.strip_prefix("s+").unwrap();
+            for via in ["call", "stream"] {
+                let at = format!("{transport:?} {door:?} {via}");
+                let n = client.questions().len();
+                let params = json!({ "_meta": about(own), "taskId": own });
+                let asked = client.call("ask_roots", &json!({ "params": params, "via": via }));
+                let questions = client.questions();
+                let question = &questions[n].message["params"];
+                assert_eq!(question["_meta"], about(&id), "{at}");
+                assert_eq!(question["taskId"], own, "{at}: an id of the client's");
+                let answer = &asked["structuredContent"]["answers"][0]["result"];
+                assert_eq!(answer["_meta"], about(own), "{at}");
+                let said = json!({ "level": "info", "data": via, "_meta": about(own) });
+                client.call("log", &json!({ "messages": [said], "via": via }));
+                client.wait_for(&at, |heard| {
+                    let params = &heard.message["params"];
+                    (params["data"] == via && params["_meta"] == about(&id)).then_some(())
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn revisions_without_tasks_have_none() {
+    let behind = Behind::start(Transport::Http);
+    let gateway = behind.gateway(&json!({}));
+    for door in DOORS {
+        for revision in ["2024-11-05", "2025-03-26", "2025-06-18", LATEST] {
+            let at = format!("{door:?} {revision}");
+            let client = Duplex::to(&gateway, door).speaking(revision).open();
+            let capabilities = &client.initialized()["capabilities"];
+            assert_eq!(capabilities["tasks"].is_object(), revision == LATEST, "{at}");
+            assert!(capabilities["tools"].is_object(), "{at}");
+            if revision == LATEST {
+                continue;
+            }
+            let params = json!({
+                "name": "long", "arguments": { "finished": true }, "task": { "ttl": 1000 },
+            });
+            let result = client.result("tools/call", &params);
+            assert!(
+                result["content"].is_array() && result.get("task").is_none(),
+                "{at} {result}"
+            );
+            for method in ["tasks/get", "tasks/result", "tasks/cancel", "tasks/list"] {
+                assert_eq!(client.refused(method, &of("s+task-1"))["code"], -32601, "{at}");
+            }
+        }
+    }
+    let received = behind.received();
+    assert!(received.iter().all(|it| it.message["params"].get("task").is_none()));
 }

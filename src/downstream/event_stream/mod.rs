@@ -93,6 +93,8 @@ impl Queue {
 #[derive(Debug)]
 struct Client {
     id: u64,
+    /// How it came, for the log.
+    door: &'static str,
     queue: Mutex<Queue>,
     /// Whether the hub's inbox names this stream already.
     announced: AtomicBool,
@@ -222,13 +224,18 @@ impl Streams {
         Ok(place)
     }
 
-    /// Takes a detached connection over. `on_end` is called once, by the hub, when the client
-    /// has gone, was dropped or was closed.
+    /// Takes a detached connection over, which came by `door`. `on_end` is called once, by the
+    /// hub, when the client has gone, was dropped or was closed.
     ///
     /// # Errors
     /// There is no place for it; the connection ends and `on_end` is not called.
-    pub fn open(&self, stream: Stream, on_end: OnEnd) -> Result<StreamHandle, Full> {
-        self.reserve()?.open(stream, on_end)
+    pub fn open(
+        &self,
+        door: &'static str,
+        stream: Stream,
+        on_end: OnEnd,
+    ) -> Result<StreamHandle, Full> {
+        self.reserve()?.open(door, stream, on_end)
     }
 
     /// How many streams are open.
@@ -270,11 +277,16 @@ impl Place {
     ///
     /// # Errors
     /// The hub is ending.
-    pub fn open(mut self, stream: Stream, on_end: OnEnd) -> Result<StreamHandle, Full> {
+    pub fn open(
+        mut self,
+        door: &'static str,
+        stream: Stream,
+        on_end: OnEnd,
+    ) -> Result<StreamHandle, Full> {
         let hub = self.hub.as_ref().map(Arc::clone).ok_or(Full)?;
         let id = hub.last_id.fetch_add(1, Ordering::Relaxed) + 1;
-        let client =
-            Arc::new(Client { id, queue: Mutex::default(), announced: AtomicBool::new(false) });
+        let (queue, announced) = (Mutex::default(), AtomicBool::new(false));
+        let client = Arc::new(Client { id, door, queue, announced });
         {
             let mut inbox = locked(&hub.inbox);
             if inbox.closed {
@@ -321,12 +333,12 @@ impl StreamHandle {
         if event.is_empty() {
             return Ok(());
         }
+        let bytes_max = self.hub.limits.stream_queue_bytes;
         let fits = {
             let mut queue = self.client.queue();
             if queue.ended || queue.closing {
                 return Err(Gone);
             }
-            let bytes_max = self.hub.limits.stream_queue_bytes;
             let fits = queue.has_room(event.len(), bytes_max);
             if fits {
                 queue.push(event);
@@ -336,7 +348,12 @@ impl StreamHandle {
             fits
         };
         self.hub.announce(&self.client);
-        if fits { Ok(()) } else { Err(Gone) }
+        if fits {
+            return Ok(());
+        }
+        log::warn!(target: "streams", "a client's {} stream was dropped: it does not read, and \
+            more than limits.stream_queue_bytes ({bytes_max} bytes) would wait", self.client.door);
+        Err(Gone)
     }
 
     /// Ends the stream after what is queued.

@@ -236,7 +236,13 @@ impl Worker {
                 None => (),
             }
         }
-        stalled.into_iter().for_each(|id| self.end(id));
+        for id in stalled {
+            if let Some(entry) = self.entries.get(&id) {
+                log::warn!(target: "streams", "a client's {} stream was dropped: it has read \
+                    nothing for limits.write_ms ({} ms)", entry.client.door, write.as_millis());
+            }
+            self.end(id);
+        }
         for id in silent {
             if let Some(entry) = self.entries.get(&id) {
                 let mut queue = entry.client.queue();

@@ -8,11 +8,11 @@ fn events_of_other_names_and_unreadable_ones_do_not_fail_the_call() {
         let body = format!(
             "event: ping\ndata: 2026-01-01 12:00\n\nevent: other\ndata: {}\n\n\
              event: message\ndata: not json\n\ndata: {}\n\n",
-            seen.result("\"wrong\""),
-            seen.result("\"right\"")
+            seen.result(r#"{"is":"wrong"}"#),
+            seen.result(r#"{"is":"right"}"#)
         );
         Reply::Body(200, String::new(), "text/event-stream", body)
     });
     let rig = Rig::ready(&server);
-    assert_eq!(text(rig.call()), "\"right\"");
+    assert_eq!(text(rig.call()), r#"{"is":"right"}"#);
 }

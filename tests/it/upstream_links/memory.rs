@@ -38,7 +38,12 @@ fn check(rig: &Rig) {
 }
 
 fn large() -> String {
-    format!("\"{}\"", "x".repeat(RESULT_BYTES))
+    filled(RESULT_BYTES)
+}
+
+/// A result of so many bytes and a few more.
+fn filled(bytes: usize) -> String {
+    format!("{{\"x\":\"{}\"}}", "x".repeat(bytes))
 }
 
 #[test]
@@ -76,14 +81,14 @@ fn an_event_is_counted() {
 #[test]
 fn a_line_of_a_child_is_counted() {
     let call = format!(
-        r#"printf '{{"jsonrpc":"2.0","id":%s,"result":"' $id; head -c {RESULT_BYTES} /dev/zero | tr '\0' x; echo '"}}'"#
+        r#"printf '{{"jsonrpc":"2.0","id":%s,"result":{{"x":"' $id; head -c {RESULT_BYTES} /dev/zero | tr '\0' x; echo '"}}}}'"#
     );
     check(&start(script("", &call)));
 }
 
 #[test]
 fn small_results_are_not_counted() {
-    let server = calls(|seen| Reply::json(seen.result(&format!("\"{}\"", "x".repeat(60_000)))));
+    let server = calls(|seen| Reply::json(seen.result(&filled(60_000))));
     let config = http(server.address, HttpKind::StreamableHttp);
     let rig = Rig::ready_with(config, Limits { buffered_bytes: 1, ..Limits::default() });
     let first = rig.call().unwrap();

@@ -84,9 +84,10 @@ fn at_the_bound_the_longest_idle_session_makes_room() {
 }
 
 #[test]
-fn at_the_bound_with_all_sessions_in_use_a_client_is_refused() {
+fn at_the_bound_with_all_sessions_in_use_and_nobody_to_wait_a_client_is_refused() {
     for mut world in worlds() {
         world.config.max_sessions = 3;
+        world.config.max_waiting = 0;
         let rig = world.start();
         let (asked, questions) = bounded::<Question>(2);
         std::thread::scope(|scope| {
@@ -109,6 +110,50 @@ fn at_the_bound_with_all_sessions_in_use_a_client_is_refused() {
             }
         });
         text(rig.call_through(&client("cleo"), "plain"));
+    }
+}
+
+#[test]
+fn at_the_bound_with_all_sessions_in_use_calls_wait_in_turn_until_one_idles() {
+    for mut world in worlds() {
+        world.config.max_sessions = 3;
+        world.config.max_waiting = 2;
+        let rig = world.start();
+        let (asked, questions) = bounded::<Question>(2);
+        std::thread::scope(|scope| {
+            for name in ["anna", "bert"] {
+                let (rig, asked) = (&rig, asked.clone());
+                scope.spawn(move || {
+                    let mut sink = Sink::asked(move |question| asked.send(question).unwrap());
+                    text(rig.call_tool("ask", Some(&client(name)), &wait(9000), &mut sink))
+                });
+            }
+            let open = [(); 2].map(|()| questions.recv_timeout(PATIENCE).unwrap());
+            let late =
+                rig.call_tool("plain", Some(&client("dora")), &wait(50), &mut Sink::default());
+            assert!(matches!(late, Err(CallError::UpstreamTimeout { .. })), "{late:?}");
+            let waiting = ["cleo", "emma"].map(|name| {
+                let rig = &rig;
+                scope.spawn(move || {
+                    text(rig.call_tool(
+                        "plain",
+                        Some(&client(name)),
+                        &wait(9000),
+                        &mut Sink::default(),
+                    ))
+                })
+            });
+            eventually("both wait", || rig.upstream.status().in_flight == 4);
+            assert!(waiting.iter().all(|call| !call.is_finished()), "{}", world.name);
+            for question in open {
+                question.reply.send(Ok(answer("done")));
+            }
+            // A session that came idle after them makes room for both.
+            for call in waiting {
+                call.join().unwrap();
+            }
+        });
+        eventually("the bound holds", || rig.upstream.status().sessions <= 3);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use trunkline::config::{Secret, StdioTarget, Target, UpstreamConfig};
-use trunkline::error::CallError;
+use trunkline::error::{CallError, Stage};
 use trunkline::limits::Limits;
 use trunkline::protocol::call::Notice;
 use trunkline::upstream::State;
@@ -34,6 +34,18 @@ done"#
 }
 
 pub(super) const OK: &str = r#"echo "{\"jsonrpc\":\"2.0\",\"id\":$id,\"result\":{\"ok\":1}}""#;
+
+#[test]
+fn a_result_that_is_no_object_is_nonsense() {
+    let null = r#"echo "{\"jsonrpc\":\"2.0\",\"id\":$id,\"result\":null}""#;
+    let rig = Rig::ready_with(script("", null), Limits::default());
+    let odd = rig.call();
+    assert!(
+        matches!(odd, Err(CallError::UpstreamFailed { stage: Stage::Parse, .. })),
+        "{odd:?}"
+    );
+    assert_eq!(rig.upstream.status().state, State::Ready);
+}
 
 #[test]
 fn a_child_answers_and_its_noise_is_passed_over() {

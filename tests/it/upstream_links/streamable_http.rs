@@ -313,7 +313,7 @@ fn nonsense_is_told_as_it_is() {
             200,
             "content-encoding: x\r\n".into(),
             "application/json",
-            seen.result("7"),
+            seen.result(r#"{"n":7}"#),
         ),
         _ => Reply::Close,
     });
@@ -330,7 +330,7 @@ fn nonsense_is_told_as_it_is() {
         assert!(message.contains(expected), "{message:?} has no {expected:?}");
         assert!(!message.contains("hush"));
     }
-    assert_eq!(text(rig.call()), "7");
+    assert_eq!(text(rig.call()), r#"{"n":7}"#);
 }
 
 #[test]
@@ -380,7 +380,7 @@ fn a_result_over_the_bound_names_the_bound() {
 
 #[test]
 fn fifty_megabytes_pass() {
-    let large = format!("\"{}\"", "x".repeat(50 * 1024 * 1024));
+    let large = format!("{{\"x\":\"{}\"}}", "x".repeat(50 * 1024 * 1024));
     let length = large.len();
     let streamed = AtomicBool::new(false);
     let server = calls(move |seen| {

@@ -44,12 +44,12 @@ impl Subscribing for One {
 impl Rig {
     #[track_caller]
     fn subscribe(&self, uri: &str, who: &One) {
-        assert_eq!(text(self.upstream.subscribe(uri, who, &wait(5000))), "{}");
+        assert_eq!(text(self.upstream.subscribe(uri, who, None, &wait(5000))), "{}");
     }
 
     #[track_caller]
     fn unsubscribe(&self, uri: &str, who: &One) {
-        assert_eq!(text(self.upstream.unsubscribe(uri, who, &wait(5000))), "{}");
+        assert_eq!(text(self.upstream.unsubscribe(uri, who, None, &wait(5000))), "{}");
     }
 }
 
@@ -85,7 +85,7 @@ fn a_refused_subscription_is_not_counted() {
     rig.lists();
     let (anna, bert) = (one(), one());
     full.refuse.store(true, Ordering::SeqCst);
-    let outcome = rig.upstream.subscribe("a:b", &anna, &wait(5000)).unwrap();
+    let outcome = rig.upstream.subscribe("a:b", &anna, None, &wait(5000)).unwrap();
     assert!(matches!(outcome, Outcome::Error { .. }), "{outcome:?}");
     assert!(!anna.is_noted());
     full.refuse.store(false, Ordering::SeqCst);
@@ -101,7 +101,7 @@ fn what_is_taken_back_is_forgotten_even_if_the_server_refuses() {
     let (anna, bert) = (one(), one());
     rig.subscribe("a:b", &anna);
     full.refuse.store(true, Ordering::SeqCst);
-    let outcome = rig.upstream.unsubscribe("a:b", &anna, &wait(5000)).unwrap();
+    let outcome = rig.upstream.unsubscribe("a:b", &anna, None, &wait(5000)).unwrap();
     assert!(matches!(outcome, Outcome::Error { .. }), "{outcome:?}");
     assert!(!anna.is_noted());
     full.refuse.store(false, Ordering::SeqCst);

@@ -142,6 +142,7 @@ impl Script {
                 result.to_string()
             }
             "rich" => RICH_RESULT.to_owned(),
+            "odd_result" => values["result"].to_string(),
             "mirror" => format!(
                 "{{\"content\":[{{\"type\":\"text\",\"text\":\"mirror\"}}],\
                  \"structuredContent\":{{\"arguments\":{arguments}}}}}"
@@ -176,11 +177,13 @@ impl Script {
         }
     }
 
-    /// Sends the messages that the arguments hold, each the parameters of one.
+    /// Sends the messages that the arguments hold, each the parameters of one; log messages, or
+    /// what `method` says.
     fn log(&self, asking: &mut Asking<'_>, arguments: &Value) -> Reply {
         let messages = arguments["messages"].as_array().cloned().unwrap_or_default();
+        let method = arguments["method"].as_str().unwrap_or("notifications/message");
         for params in messages {
-            self.say(asking, arguments, &notification("notifications/message", &params));
+            self.say(asking, arguments, &notification(method, &params));
         }
         Reply::Answer(answer(asking.call, &content("logged").to_string()))
     }

@@ -1,0 +1,179 @@
+//! The thread of a client's own session does what may wait: it starts a child that is wanted,
+//! lets go of what is lost, subscribes again on what is opened anew, and ends the session.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::error::Stage;
+use crate::protocol::call::Outcome;
+use crate::protocol::method::Method;
+use crate::wait::Wait;
+
+use super::connection::{Kind, Trouble, cut};
+use super::exchange::Lane;
+use super::link::Own;
+use super::members::{Member, Members};
+use super::subscribing::about;
+use super::supervisor::Backoff;
+
+/// What that thread owns.
+pub(super) struct Attendant {
+    members: Arc<Members>,
+    member: Arc<Member>,
+    lane: Lane,
+    /// Of the session opened last.
+    generation: u64,
+    /// Of the session that was told of all subscriptions.
+    subscribed: u64,
+    backoff: Backoff,
+    /// When a session that is lost, and subscribed to something, is opened anew: its client may
+    /// only be waiting, so that no call would.
+    reopen_at: Option<Instant>,
+    /// The failure logged last, and the session before it: one that goes on is logged once.
+    noted: Option<(u64, String)>,
+}
+
+impl Attendant {
+    pub(super) fn new(members: Arc<Members>, member: Arc<Member>) -> Attendant {
+        Attendant {
+            members,
+            member,
+            lane: Lane::default(),
+            generation: 0,
+            subscribed: 0,
+            backoff: Backoff::default(),
+            reopen_at: None,
+            noted: None,
+        }
+    }
+
+    /// Until the session is ended.
+    pub(super) fn run(mut self) {
+        let member = self.member.clone();
+        let nudge = &member.core.nudge;
+        while !nudge.is_stopped() {
+            let news = nudge.take();
+            self.generation = self.generation.max(news.opened.unwrap_or_default());
+            if news.wanted {
+                self.open();
+            }
+            if let Some((lost, trouble)) = news.lost {
+                self.note(&trouble);
+                member.link.forget(lost);
+            }
+            if let Some(trouble) = member.link.died() {
+                self.note(&trouble);
+                member.link.forget(self.generation);
+            }
+            self.reopen();
+            self.subscribe_again();
+            self.rest();
+        }
+        member.link.close();
+        member.end();
+        self.members.wake();
+    }
+
+    /// Waits for news, or for what is to be done next.
+    fn rest(&self) {
+        let idle = self.members.look_again(&self.member);
+        let until = self.reopen_at.map_or(idle, |at| at.min(idle));
+        let left = until.saturating_duration_since(Instant::now());
+        // An interruption is the end, which is looked for by the caller.
+        self.member.core.nudge.idle.until(None, Some(left)).ok();
+    }
+
+    fn busy(&self) -> Result<Arc<Wait>, Trouble> {
+        let busy = self.member.core.nudge.busy(self.member.core.config.timeout);
+        busy.map_err(|error| Trouble::new(Kind::Nonsense, Stage::Connect, error.to_string()))
+    }
+
+    /// Opens the session for the calls that wait for it.
+    fn open(&mut self) {
+        let opened = self.busy().and_then(|wait| self.member.link.open(&mut self.lane, &wait));
+        match opened {
+            Ok(opened) => self.generation = self.generation.max(opened.generation),
+            Err(trouble) => {
+                self.note(&trouble);
+                self.lane.reset();
+                self.member.link.backing_off(&trouble, Instant::now());
+            }
+        }
+    }
+
+    /// Opens a session that is not open and should be, when its time has come.
+    fn reopen(&mut self) {
+        if self.member.link.is_open() || self.member.standing.uris().is_empty() {
+            self.reopen_at = None;
+            return;
+        }
+        let now = Instant::now();
+        let at = *self.reopen_at.get_or_insert_with(|| now + self.backoff.next());
+        if now < at {
+            return;
+        }
+        self.open();
+        self.reopen_at = None;
+        if self.member.link.is_open() {
+            self.backoff = Backoff::default();
+        } else {
+            self.reopen_at = Some(now + self.backoff.next());
+        }
+    }
+
+    /// Tells a session that was opened anew of all subscriptions.
+    fn subscribe_again(&mut self) {
+        if self.subscribed == self.generation {
+            return;
+        }
+        // A session that is lost meanwhile has another generation when it is open again.
+        self.subscribed = self.generation;
+        let member = self.member.clone();
+        for uri in member.standing.uris() {
+            let Ok(wait) = self.busy() else { return };
+            let tick = member.core.limits.heartbeat;
+            // Whoever waits in vain leaves it to the one whose turn it is.
+            let Ok(turn) = member.standing.turn(&uri, &wait, tick) else { continue };
+            if turn.is_wanted()
+                && let Err(what) = self.subscribe(&uri, &wait)
+            {
+                log::warn!(target: "upstream", "{}: a client's own session could not be \
+                    subscribed again: {}", member.core.name(), member.core.secrets.scrub_cut(&what));
+                return;
+            }
+        }
+    }
+
+    fn subscribe(&mut self, uri: &str, wait: &Arc<Wait>) -> Result<(), String> {
+        let core = self.member.core.clone();
+        let outgoing = about(Method::ResourcesSubscribe, uri);
+        let link = &self.member.link;
+        match link.request_open(&mut self.lane, &outgoing, wait, &mut Own(&core)) {
+            Ok(Outcome::Complete(_)) => Ok(()),
+            Ok(Outcome::Error { error, .. }) => {
+                Err(format!("{} ({})", cut(&error.message), error.code))
+            }
+            Ok(Outcome::InputRequired { .. }) => {
+                Err("it wants input for what takes none".to_owned())
+            }
+            Err(trouble) => Err(trouble.message),
+        }
+    }
+
+    fn note(&mut self, trouble: &Trouble) {
+        let core = &self.member.core;
+        let message = core.scrubbed(trouble.clone()).message;
+        let what = format!(
+            "{}: a client's own session failed ({}): {message}",
+            core.name(),
+            trouble.stage
+        );
+        let noted = Some((self.generation, what));
+        if self.noted != noted {
+            self.noted = noted;
+            if let Some((_, what)) = &self.noted {
+                log::info!(target: "upstream", "{what}");
+            }
+        }
+    }
+}
