@@ -88,14 +88,15 @@ impl Gateway {
             start_catalogue(&config, shared.clone(), changes, sessions.clone(), &stop)?;
         let tasks = Arc::<TaskOwners>::default();
         let sharing = config.upstreams.iter().map(|it| (it.name.clone(), it.session));
-        let unasked = ToSessions::new(sessions.clone(), tasks.clone(), sharing, shared.clone());
+        let unasked = Arc::new(ToSessions::new(sessions.clone(), tasks.clone(), sharing));
         let upstreams = Arc::new(Upstreams::start(
             config.upstreams.clone(),
             limits.clone(),
             server.budget(),
             events,
-            Arc::new(unasked),
+            unasked.clone(),
         )?);
+        unasked.know(&upstreams);
         await_first_contact(&shared, &stopped);
         let address = server.local_addr_text();
         let pipeline = Arc::new(pipeline(&config, shared, upstreams.clone(), tasks));

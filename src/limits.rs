@@ -188,9 +188,12 @@ pub const LISTEN_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long an upstream is asked which era it speaks, before silence is taken for the older
 /// one.
 pub const ERA_PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A call whose client has so long to come back with answers, at least, is not ended to make
+/// room for another one's session.
+pub const PARKED_GRACE: Duration = Duration::from_secs(4);
 /// For so long after a call that wanted log messages was cancelled, those of a child are for
 /// nobody: one that names no call could be of that one.
-pub const STRAY_LOG_TIME: Duration = Duration::from_secs(2);
+pub const STRAY_LOG_TIME: Duration = Duration::from_millis(250);
 /// Between two looks at an upstream that is well.
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
 /// A list is read again when its time is over, but not sooner than this after the last time.

@@ -319,13 +319,8 @@ impl Front {
             {
                 return not_found(request.method);
             }
-            Some(Method::TasksList) => match cursor_of(request.params) {
-                // The list is given whole, so no cursor was ever given.
-                Ok(None) => self.tasks(scope, wish, &wait, &mut sink),
-                Ok(Some(_)) => {
-                    let what = "The cursor is none of this list.";
-                    return Answer::error(code::INVALID_PARAMS, what);
-                }
+            Some(Method::TasksList) => match no_cursor(request.params) {
+                Ok(()) => self.tasks(scope, wish, &wait, &mut sink),
                 Err(error) => return Answer::Error(error),
             },
             Some(method) => {
@@ -351,15 +346,7 @@ impl Front {
         if outcome.is_ok() {
             sink.answered();
         }
-        match outcome {
-            Ok(Outcome::Complete(result)) => Answer::Result(result),
-            Ok(Outcome::Error { error, .. }) => Answer::Error(error),
-            Ok(Outcome::InputRequired { server, .. }) => {
-                Answer::Error(Problem::wants_input(&server).to_rpc())
-            }
-            Err(CallError::Cancelled) => Answer::None,
-            Err(error) => Answer::Error(Problem::from_call(&error).to_rpc()),
-        }
+        answer_of(outcome)
     }
 
     /// Makes a call, again and again while its server wants input first.
@@ -435,6 +422,18 @@ impl Front {
     }
 }
 
+fn answer_of(outcome: Result<Outcome, CallError>) -> Answer {
+    match outcome {
+        Ok(Outcome::Complete(result)) => Answer::Result(result),
+        Ok(Outcome::Error { error, .. }) => Answer::Error(error),
+        Ok(Outcome::InputRequired { server, .. }) => {
+            Answer::Error(Problem::wants_input(&server).to_rpc())
+        }
+        Err(CallError::Cancelled) => Answer::None,
+        Err(error) => Answer::Error(Problem::from_call(&error).to_rpc()),
+    }
+}
+
 /// What a session's call says of its caller to servers without sessions.
 fn about<'a>(session: &Session, capabilities: &'a str) -> About<'a> {
     // Servers with sessions send what they like until they are told; others send nothing unless
@@ -450,6 +449,14 @@ fn cursor_of(params: Option<&str>) -> Result<Option<String>, RpcError> {
     let fields = RawObject::parse(params)
         .map_err(|error| wrong(format!("The parameters are no acceptable object: {error}.")))?;
     fields.string("cursor").map_err(|_| wrong("\"cursor\" must be a string.".to_owned()))
+}
+
+/// A list that is given whole is never asked for with a cursor that was given.
+fn no_cursor(params: Option<&str>) -> Result<(), RpcError> {
+    match cursor_of(params)? {
+        None => Ok(()),
+        Some(_) => Err(RpcError::new(code::INVALID_PARAMS, "The cursor is none of this list.")),
+    }
 }
 
 fn not_found(method: &str) -> Answer {

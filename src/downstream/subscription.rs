@@ -64,14 +64,24 @@ impl Front {
     ) -> Result<Outcome, CallError> {
         let (server, own) = self.pipeline.owner_of_uri(scope, call)?;
         let asked = call.params.string("uri").ok().flatten().unwrap_or_default();
-        let has_own = self.pipeline.has_own_session(&server, session.can_be_asked());
-        let over = if has_own { Over::Own } else { Over::Shared };
-        let who = OfSession { session, server: &server, own: &own, asked: &asked, over };
-        if call.method == Method::ResourcesUnsubscribe && !who.is_noted() {
-            // What is not there need not be taken back.
-            return Ok(Outcome::Complete(Raw::from_valid("{}".to_owned())));
+        let mut has_own = self.pipeline.has_own_session(&server, session.can_be_asked());
+        loop {
+            let over = if has_own { Over::Own } else { Over::Shared };
+            let who = OfSession { session, server: &server, own: &own, asked: &asked, over };
+            if call.method == Method::ResourcesUnsubscribe && !who.is_noted() {
+                // What is not there need not be taken back.
+                return Ok(Outcome::Complete(Raw::from_valid("{}".to_owned())));
+            }
+            let through = has_own.then_some(client);
+            let outcome =
+                self.pipeline.subscription(&server, &own, call.method, &who, through, wait);
+            let had_own = has_own;
+            has_own = self.pipeline.has_own_session(&server, session.can_be_asked());
+            if !had_own || has_own || call.method == Method::ResourcesUnsubscribe {
+                return outcome;
+            }
+            // The server has just been found to keep no sessions.
+            who.forget();
         }
-        let through = has_own.then_some(client);
-        self.pipeline.subscription(&server, &own, call.method, &who, through, wait)
     }
 }

@@ -130,10 +130,15 @@ impl Pipeline {
         call: &Call<'_>,
     ) -> Result<(ServerName, bool), CallError> {
         let server = self.route(scope, wish, call)?.server;
-        let catalogue = self.catalogue.current();
-        let said = catalogue.servers.get(&server).and_then(|it| it.initialized.as_ref());
-        let asks = said.is_none_or(|said| said.revision.asks_during_calls());
+        let asks = self.asks_during_calls(&server);
         Ok((server, asks))
+    }
+
+    /// Whether a server may ask something while a call runs, as far as is known.
+    pub(super) fn asks_during_calls(&self, server: &ServerName) -> bool {
+        let catalogue = self.catalogue.current();
+        let said = catalogue.servers.get(server).and_then(|it| it.initialized.as_ref());
+        said.is_none_or(|said| said.revision.asks_during_calls())
     }
 
     /// Whether a server in scope has the extension of tasks.

@@ -106,6 +106,14 @@ impl Pipeline {
         params: &RawObject<'_>,
     ) -> Result<Route, CallError> {
         let item = self.named(scope, server, kind, &text(params, "name")?)?;
+        if let Err(what) = &item.mirrors
+            && !self.asks_during_calls(&item.server)
+        {
+            // Such a definition must be refused by clients (2026-07-28, basic/transports/
+            // streamable-http, Custom Headers from Tool Parameters).
+            let what = format!("The tool {:?} is defined wrongly: {what}.", item.offered);
+            return Err(CallError::Invalid(what));
+        }
         let value = string(&item.own);
         Ok(Route {
             server: item.server.clone(),

@@ -1,12 +1,11 @@
 //! What upstreams say and ask outside of calls, on its way to the sessions that should hear it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use super::task_owners::{TaskKey, TaskOwners};
 use super::tasks;
-use crate::catalogue;
 use crate::config::SessionSharing;
 use crate::protocol::call::{Notice, Question};
 use crate::protocol::jsonrpc::notification;
@@ -15,7 +14,7 @@ use crate::protocol::method::notification as names;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::session::{Audience, Sessions, Shared};
-use crate::upstream::Unasked;
+use crate::upstream::{Unasked, Upstreams};
 
 /// Hands on what upstreams say unasked.
 #[derive(Debug)]
@@ -24,7 +23,8 @@ pub struct ToSessions {
     tasks: Arc<TaskOwners>,
     /// Who shares a session with which server.
     sharing: HashMap<ServerName, SessionSharing>,
-    catalogue: catalogue::Shared,
+    /// Known once they are started, which takes this.
+    upstreams: OnceLock<Weak<Upstreams>>,
 }
 
 impl ToSessions {
@@ -34,16 +34,21 @@ impl ToSessions {
         sessions: Sessions,
         tasks: Arc<TaskOwners>,
         sharing: impl IntoIterator<Item = (ServerName, SessionSharing)>,
-        catalogue: catalogue::Shared,
     ) -> ToSessions {
-        ToSessions { sessions, tasks, sharing: sharing.into_iter().collect(), catalogue }
+        let sharing = sharing.into_iter().collect();
+        ToSessions { sessions, tasks, sharing, upstreams: OnceLock::new() }
+    }
+
+    /// The upstreams that speak through this, for what is found out about them.
+    pub fn know(&self, upstreams: &Arc<Upstreams>) {
+        self.upstreams.get_or_init(|| Arc::downgrade(upstreams));
     }
 
     fn shared(&self, server: &ServerName) -> Shared {
-        let catalogue = self.catalogue.current();
-        let said = catalogue.servers.get(server).and_then(|it| it.initialized.as_ref());
+        let upstreams = self.upstreams.get().and_then(Weak::upgrade);
+        let refuses = upstreams.and_then(|all| Some(all.get(server)?.refuses_sessions()));
         // With a server without sessions nobody has one of its own.
-        let sharing = if said.is_some_and(|said| !said.revision.asks_during_calls()) {
+        let sharing = if refuses == Some(true) {
             SessionSharing::Shared
         } else {
             self.sharing.get(server).copied().unwrap_or(SessionSharing::Auto)

@@ -80,9 +80,14 @@ pub(super) trait Link: Send + Sync {
     fn tell(&self, text: String);
     /// Whether a session is open.
     fn is_open(&self) -> bool;
-    /// Whether the upstream is known to keep no sessions: then every request says whose it is,
-    /// and all go over the shared link.
+    /// Whether requests over this link say themselves whose they are, so that those of all
+    /// stateless clients go over it.
     fn is_stateless(&self) -> bool {
+        false
+    }
+    /// Whether the upstream is known to keep no sessions at all: then those of clients that keep
+    /// one go over the shared link, too.
+    fn refuses_sessions(&self) -> bool {
         false
     }
     /// The supervisor looks after an upstream that is well.

@@ -17,7 +17,7 @@ use crate::wait::Wait;
 use super::connection::{Kind, Trouble};
 use super::correlation::{self, Incoming};
 use super::exchange::{Ask, Lane};
-use super::hearing::hear_unasked;
+use super::hearing::{hear_shared, hear_unasked};
 use super::http::{HttpCore, Next, StreamThread, Wire, read_events};
 use super::inbox::Inboxes;
 use super::link::{NEVER, pause};
@@ -166,6 +166,10 @@ impl Listener {
         correlation::read_kept(&Arc::new(event.data), keeper, |incoming| match incoming {
             // Some servers send all progress here.
             Incoming::Progress { .. } => drop(self.sources.inboxes.take_in(incoming)),
+            // Where a session carries one call at a time, what names no call is about that one.
+            _ if http.core.client.as_ref().is_some_and(|client| client.is_exclusive) => {
+                drop(hear_shared(&http.core, &self.sources.inboxes, incoming, wire));
+            }
             Incoming::Answer { .. }
             | Incoming::Nonsense(_)
             | Incoming::ListChanged(_)

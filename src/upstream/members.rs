@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::Stage;
-use crate::protocol::call::Client;
+use crate::limits::PARKED_GRACE;
+use crate::protocol::call::{AnswerTo, Client, Question};
 use crate::protocol::server_name::ServerName;
 use crate::thread::{Joined, spawn};
 use crate::wait::{Interrupted, Wait, Woken};
@@ -44,6 +45,8 @@ struct Entry {
     member: Arc<Member>,
     in_flight: usize,
     used_at: Instant,
+    /// Since when its only call waits for its client to come back with answers.
+    parked: Option<(Instant, Arc<Wait>)>,
     thread: Joined,
 }
 
@@ -78,11 +81,31 @@ impl Member {
 
 /// A call's place in its client's session; dropping it leaves the session.
 pub(super) struct Seat<'a> {
-    members: &'a Members,
+    members: &'a Arc<Members>,
     member: Arc<Member>,
+    is_spoilt: bool,
 }
 
 impl Seat<'_> {
+    /// Something may go on there that nobody waits for any more: where a session carries one
+    /// call at a time, what it still says or asks would be taken for the next call's.
+    pub(super) fn spoil(&mut self) {
+        self.is_spoilt = self.member.core.client.as_ref().is_some_and(|it| it.is_exclusive);
+    }
+
+    /// A question whose answer is waited for, with the call's session noted as parked meanwhile.
+    pub(super) fn parked(&self, question: Question, wait: &Arc<Wait>) -> Question {
+        let since = Some((Instant::now(), wait.clone()));
+        self.members.note_parked(&self.member, since);
+        let (members, member) = (self.members.clone(), self.member.clone());
+        let Question { server, id, is_of_call, method, params, reply } = question;
+        let reply = AnswerTo::new(move |answer| {
+            members.note_parked(&member, None);
+            reply.send(answer);
+        });
+        Question { server, id, is_of_call, method, params, reply }
+    }
+
     pub(super) fn link(&self) -> &dyn Link {
         &*self.member.link
     }
@@ -95,6 +118,13 @@ impl Drop for Seat<'_> {
         if let Some(entry) = state.entries.iter_mut().find(mine) {
             entry.in_flight = entry.in_flight.saturating_sub(1);
             entry.used_at = Instant::now();
+            entry.parked = None;
+        }
+        let mine = |entry: &Entry| Arc::ptr_eq(&entry.member, &self.member);
+        if self.is_spoilt
+            && let Some(index) = state.entries.iter().position(mine)
+        {
+            state.retire(index);
         }
         drop(state);
         self.members.wake();
@@ -145,13 +175,33 @@ impl State {
         if self.entries.len() + 1 < max {
             return true;
         }
-        let Some(idle) = self.longest_idle() else { return false };
+        let Some(idle) = self.longest_idle() else {
+            self.end_longest_parked(server);
+            return false;
+        };
         let what = self.entries.get(idle).is_some_and(Entry::is_subscribed);
         let what = if what { " with subscriptions, which its next call takes up" } else { "" };
         log::info!(target: "upstream", "{server}: an idle session of a client's own{what} is \
             ended to make room for another client's (max_sessions is {max})");
         self.retire(idle);
         true
+    }
+
+    /// Ends the call whose client has taken longest to come back with answers, if it has taken
+    /// long; its session is free a little later.
+    fn end_longest_parked(&mut self, server: &ServerName) {
+        let long = Instant::now().checked_sub(PARKED_GRACE);
+        let is_long = |since: &Instant| long.is_some_and(|long| *since <= long);
+        let parked = self.entries.iter_mut().filter_map(|entry| entry.parked.as_mut());
+        let longest =
+            parked.min_by_key(|(since, _)| *since).filter(|(since, _)| is_long(since));
+        if let Some((_, wait)) = longest
+            && wait.interrupted().is_none()
+        {
+            log::info!(target: "upstream", "{server}: a call whose client has not come back with \
+                answers is ended to make room (max_sessions)");
+            wait.interrupt(Interrupted::Cancelled);
+        }
     }
 
     /// The session without a call that was not used for longest; one that is subscribed to
@@ -184,13 +234,18 @@ impl Members {
         idle: &mut dyn FnMut(),
     ) -> Result<Seat<'_>, Trouble> {
         let mut place = InQueue { members: self, wait, is_queued: false };
+        let mut heard_at = Instant::now();
         loop {
             if let Some(seat) = self.try_enter(client, &mut place)? {
                 return Ok(seat);
             }
-            match wait.until(None, Some(tick)) {
-                Ok(Woken::Tick) => idle(),
-                Ok(Woken::Ready | Woken::Bell) => (),
+            // Nobody rings when a parked call has waited for long.
+            match wait.until(None, Some(tick.min(PARKED_GRACE / 4))) {
+                Ok(Woken::Tick) if heard_at.elapsed() >= tick => {
+                    heard_at = Instant::now();
+                    idle();
+                }
+                Ok(Woken::Tick | Woken::Ready | Woken::Bell) => (),
                 Err(reason) => return Err(Trouble::interrupted(reason, Stage::Slot, false)),
             }
         }
@@ -213,7 +268,11 @@ impl Members {
             .find(|entry| !client.is_exclusive || entry.in_flight == 0);
         if let Some(entry) = known {
             entry.in_flight += 1;
-            return Ok(Some(Seat { members: self, member: entry.member.clone() }));
+            return Ok(Some(Seat {
+                members: self,
+                member: entry.member.clone(),
+                is_spoilt: false,
+            }));
         }
         let max = self.core.config.max_sessions;
         if !state.make_room(place.wait, max, self.core.name()) {
@@ -234,8 +293,22 @@ impl Members {
             Trouble::new(Kind::Nonsense, Stage::Handshake, error.to_string())
         })?;
         let used_at = Instant::now();
-        state.entries.push(Entry { member: member.clone(), in_flight: 1, used_at, thread });
-        Ok(Some(Seat { members: self, member }))
+        state.entries.push(Entry {
+            member: member.clone(),
+            in_flight: 1,
+            used_at,
+            parked: None,
+            thread,
+        });
+        Ok(Some(Seat { members: self, member, is_spoilt: false }))
+    }
+
+    fn note_parked(&self, member: &Arc<Member>, parked: Option<(Instant, Arc<Wait>)>) {
+        let mut state = self.lock();
+        let mine = |entry: &&mut Entry| Arc::ptr_eq(&entry.member, member);
+        if let Some(entry) = state.entries.iter_mut().find(mine) {
+            entry.parked = parked;
+        }
     }
 
     /// Whoever has waited longest for room looks again.

@@ -154,6 +154,21 @@ impl Upstream {
         &self.core.config
     }
 
+    /// Whether a client may have a session of its own here.
+    fn has_own(&self, client: &Client) -> bool {
+        let is_served_otherwise = if client.is_exclusive {
+            self.link.is_stateless()
+        } else {
+            self.link.refuses_sessions()
+        };
+        self.config().session != SessionSharing::Shared && !is_served_otherwise
+    }
+
+    /// Whether the upstream is known to keep no sessions.
+    pub fn refuses_sessions(&self) -> bool {
+        self.link.refuses_sessions()
+    }
+
     /// Sends a request and waits for its answer on the caller's thread, holding one of the
     /// bounded slots. It goes over the client's own session if there is a client and the
     /// configuration does not say otherwise, else over the shared one; either is opened if need
@@ -176,12 +191,10 @@ impl Upstream {
         let place = self.budget.enter().map_err(failed)?;
         let tick = self.core.limits.heartbeat;
         let slot = self.slots.take(wait, tick, &mut || sink.silence()).map_err(failed)?;
-        let has_sessions =
-            self.config().session != SessionSharing::Shared && !self.link.is_stateless();
-        let through = through.filter(|_| has_sessions);
+        let through = through.filter(|client| self.has_own(client));
         let seat = through
             .map(|client| self.members.enter(client, wait, tick, &mut || sink.silence()));
-        let seat = seat.transpose().map_err(failed)?;
+        let mut seat = seat.transpose().map_err(failed)?;
         let link = seat.as_ref().map_or(&*self.link, |seat| seat.link());
         let (mut lane, in_flight) = slot.apart();
         if let Some(level) = outgoing.about.log_level.filter(|_| !outgoing.about.is_level_told)
@@ -190,12 +203,19 @@ impl Upstream {
         }
         let began = Instant::now();
         // Of a call that outlives its client's requests, no thread of the pool waits.
-        let place = through.filter(|client| client.is_exclusive).map(|_| &place);
-        let mut sink = Lending { in_flight: &in_flight, place, inner: sink };
-        let mut outcome = link.request(&mut lane, outgoing, wait, &mut sink);
+        let parks = seat.as_ref().filter(|_| through.is_some_and(|client| client.is_exclusive));
+        let parks = parks.map(|seat| (seat, &place));
+        let mut lending = Lending { in_flight: &in_flight, parks, wait, inner: sink };
+        let mut outcome = link.request(&mut lane, outgoing, wait, &mut lending);
+        if let (Some(seat), Err(trouble)) = (&mut seat, &outcome)
+            && matches!(trouble.kind, connection::Kind::Interrupted(_))
+            && trouble.sent
+        {
+            seat.spoil();
+        }
         drop(seat);
         if matches!(&outcome, Err(trouble) if trouble.is_stateless()) {
-            outcome = self.link.request(&mut lane, outgoing, wait, &mut sink);
+            outcome = self.link.request(&mut lane, outgoing, wait, sink);
         }
         in_flight.leave(lane);
         if outcome.is_ok() {
@@ -300,8 +320,10 @@ impl Upstream {
 /// bounds it is not what bounds calls.
 struct Lending<'a> {
     in_flight: &'a slots::Seat<'a, Lane>,
-    /// In the budget, where no thread of the pool makes the call.
-    place: Option<&'a slots::Place<'a>>,
+    /// The call's place in its own session and in the budget, where no thread of the pool makes
+    /// the call.
+    parks: Option<(&'a members::Seat<'a>, &'a slots::Place<'a>)>,
+    wait: &'a Arc<Wait>,
     inner: &'a mut dyn CallSink,
 }
 
@@ -312,10 +334,9 @@ impl CallSink for Lending<'_> {
 
     fn ask(&mut self, question: Question) {
         self.in_flight.give_up();
-        if let Some(place) = self.place {
-            place.give_up();
-        }
-        self.inner.ask(question);
+        let Some((seat, place)) = self.parks else { return self.inner.ask(question) };
+        place.give_up();
+        self.inner.ask(seat.parked(question, self.wait));
     }
 
     fn silence(&mut self) {

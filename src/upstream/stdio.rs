@@ -162,6 +162,9 @@ impl Stdio {
     /// basic/transports/stdio, Backward Compatibility).
     fn start(&self, wait: &Arc<Wait>) -> Result<(Arc<Child>, Initialized), Trouble> {
         let known = self.era.get();
+        if self.is_mirrored() && self.era.is_modern() {
+            return self.start_mirrored(wait);
+        }
         let first = known.unwrap_or(Era::Modern);
         let mut child = Child::start(&self.core, &self.target, &self.stderr)?;
         let mut shaken = self.shake(&child, first, wait);
@@ -198,6 +201,31 @@ impl Stdio {
             Err(trouble) => {
                 self.era.forget_if(Era::Modern);
                 child.end();
+                Err(trouble.in_handshake())
+            }
+        }
+    }
+
+    /// Whether this is the child of a client that keeps sessions itself: it is served in its own
+    /// era wherever the upstream knows that.
+    fn is_mirrored(&self) -> bool {
+        self.core.client.as_ref().is_some_and(|client| !client.is_exclusive)
+    }
+
+    /// Starts a child of a modern upstream and initializes it, if it knows that too.
+    fn start_mirrored(&self, wait: &Arc<Wait>) -> Result<(Arc<Child>, Initialized), Trouble> {
+        if self.era.refuses_sessions() {
+            return Err(stateless());
+        }
+        let child = Child::start(&self.core, &self.target, &self.stderr)?;
+        match self.shake(&child, Era::Legacy, wait) {
+            Ok(initialized) => Ok((child, initialized)),
+            Err(trouble) => {
+                child.end();
+                if is_doubtful(Era::Legacy, None, &trouble, wait) {
+                    self.era.has_refused_a_session();
+                    return Err(stateless());
+                }
                 Err(trouble.in_handshake())
             }
         }
@@ -417,6 +445,10 @@ impl Link for Stdio {
 
     fn is_stateless(&self) -> bool {
         self.era.is_modern()
+    }
+
+    fn refuses_sessions(&self) -> bool {
+        self.era.refuses_sessions()
     }
 
     fn close(&self) {

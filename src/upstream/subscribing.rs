@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use crate::config::SessionSharing;
 use crate::error::CallError;
 use crate::limits::CONTROL_TIMEOUT;
 use crate::protocol::call::{About, CallSink, Client, Notice, Outcome, Outgoing, Question};
@@ -108,7 +107,7 @@ impl Upstream {
     }
 
     fn over<'a>(&'a self, through: Option<&'a Client>) -> Over<'a> {
-        let through = through.filter(|_| self.config().session != SessionSharing::Shared);
+        let through = through.filter(|client| self.has_own(client));
         let standing = through.map_or_else(
             || self.standing.clone(),
             |client| self.members.standing(&client.session),

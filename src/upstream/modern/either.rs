@@ -40,6 +40,24 @@ impl EitherEra {
         EitherEra { core, modern: ModernHttp::new(http), legacy, found, asking }
     }
 
+    /// Whether this is the session of a client that keeps sessions itself: it is served in its own
+    /// era wherever the upstream knows that.
+    fn is_mirrored(&self) -> bool {
+        self.core.client.as_ref().is_some_and(|client| !client.is_exclusive)
+    }
+
+    /// What came of using sessions with a server that is modern, perhaps among others.
+    fn mirrored<T>(&self, outcome: Result<T, Trouble>) -> Result<T, Trouble> {
+        match outcome {
+            Err(trouble) if self.found.is_modern() && is_doubtful(Era::Legacy, &trouble) => {
+                self.found.has_refused_a_session();
+                self.legacy.leave();
+                Err(stateless())
+            }
+            outcome => outcome,
+        }
+    }
+
     fn of(&self, era: Era) -> Result<&dyn Link, Trouble> {
         match era {
             Era::Legacy => Ok(&*self.legacy),
@@ -203,6 +221,12 @@ pub(in super::super) fn stateless() -> Trouble {
 
 impl Link for EitherEra {
     fn open(&self, lane: &mut Lane, wait: &Arc<Wait>) -> Result<Opened, Trouble> {
+        if self.is_mirrored() && self.found.is_modern() {
+            if self.found.refuses_sessions() {
+                return Err(stateless());
+            }
+            return self.mirrored(self.legacy.open(lane, wait));
+        }
         let era = self.found.get();
         let opened = self.find(lane, wait, &mut || ()).and_then(|link| link.open(lane, wait));
         match (opened, era) {
@@ -223,6 +247,12 @@ impl Link for EitherEra {
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
     ) -> Result<Outcome, Trouble> {
+        if self.is_mirrored() && self.found.is_modern() {
+            if self.found.refuses_sessions() {
+                return Err(stateless());
+            }
+            return self.mirrored(self.legacy.request(lane, outgoing, wait, sink));
+        }
         let mut era = self.found.get();
         let link = self.find(lane, wait, &mut || sink.silence());
         let outcome = link.and_then(|link| {
@@ -260,7 +290,7 @@ impl Link for EitherEra {
     }
 
     fn tell(&self, text: String) {
-        if !self.found.is_modern() {
+        if self.is_mirrored() || !self.found.is_modern() {
             self.legacy.tell(text);
         }
     }
@@ -271,6 +301,10 @@ impl Link for EitherEra {
 
     fn is_stateless(&self) -> bool {
         self.found.is_modern()
+    }
+
+    fn refuses_sessions(&self) -> bool {
+        self.found.refuses_sessions()
     }
 
     fn refresh(&self) {

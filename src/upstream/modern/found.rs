@@ -1,7 +1,7 @@
 //! The era that an upstream speaks, as far as it is known: one cell for all sessions and
 //! children of it.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use crate::limits::ERA_PROBE_TIMEOUT;
@@ -16,11 +16,15 @@ const MODERN: u8 = 2;
 
 /// See above.
 #[derive(Default)]
-pub(in super::super) struct Found(AtomicU8);
+pub(in super::super) struct Found {
+    era: AtomicU8,
+    /// A modern server was asked for a session and has none: it is of that era alone.
+    refuses_sessions: AtomicBool,
+}
 
 impl Found {
     pub(in super::super) fn get(&self) -> Option<Era> {
-        match self.0.load(Ordering::Acquire) {
+        match self.era.load(Ordering::Acquire) {
             LEGACY => Some(Era::Legacy),
             MODERN => Some(Era::Modern),
             _ => None,
@@ -36,7 +40,20 @@ impl Found {
             Era::Legacy => LEGACY,
             Era::Modern => MODERN,
         };
-        self.0.store(value, Ordering::Release);
+        if self.era.swap(value, Ordering::AcqRel) != value {
+            self.refuses_sessions.store(false, Ordering::Release);
+        }
+    }
+
+    /// Whether the upstream is modern and was found to have no sessions besides. One that has
+    /// both gives clients that have a session of their own what its tools do in one.
+    pub(in super::super) fn refuses_sessions(&self) -> bool {
+        self.is_modern() && self.refuses_sessions.load(Ordering::Acquire)
+    }
+
+    /// It was asked for a session and refused it.
+    pub(in super::super) fn has_refused_a_session(&self) {
+        self.refuses_sessions.store(true, Ordering::Release);
     }
 
     /// Forgets the era, if it is that one.
@@ -47,7 +64,8 @@ impl Found {
     }
 
     pub(in super::super) fn forget(&self) {
-        self.0.store(UNKNOWN, Ordering::Release);
+        self.era.store(UNKNOWN, Ordering::Release);
+        self.refuses_sessions.store(false, Ordering::Release);
     }
 }
 

@@ -94,7 +94,7 @@ fn subscribe(rig: &Rig, uri: &str) -> bool {
 }
 
 fn subscribe_as(rig: &Rig, uri: &str, who: &One) -> bool {
-    match rig.upstream.subscribe(uri, who, &wait(5000)).unwrap() {
+    match rig.upstream.subscribe(uri, who, None, &wait(5000)).unwrap() {
         Outcome::Complete(_) => true,
         Outcome::Error { .. } => false,
         other @ Outcome::InputRequired { .. } => panic!("{other:?}"),
@@ -135,7 +135,7 @@ fn another_stream_is_opened_before_the_old_one_is_closed() {
     assert!(wanted.contains(r#"["a:","b:"]"#), "{wanted}");
     assert_eq!(teller.next(), Told::Ended(second));
     for who in &both {
-        rig.upstream.unsubscribe("a:", who, &wait(5000)).unwrap();
+        rig.upstream.unsubscribe("a:", who, None, &wait(5000)).unwrap();
     }
     let (_, wanted) = teller.began();
     assert!(wanted.contains(r#"["b:"]"#), "{wanted}");
