@@ -41,6 +41,7 @@ mod resources;
 mod rest;
 #[cfg(not(feature = "tiny_http"))]
 mod resumption;
+mod schemas;
 mod sessions;
 mod source;
 mod start_order;

@@ -287,7 +287,8 @@ impl Script {
 
     fn hand_out(&self, waiting: Waiting, args: &Value) -> String {
         let request = |(key, method): &(String, String)| {
-            let params = usual_params(method, args);
+            let own = args.get("params").filter(|params| !params.is_null());
+            let params = own.map(Value::to_string).or_else(|| usual_params(method, args));
             let params = params.map(|it| format!(",\"params\":{it}")).unwrap_or_default();
             format!("{}:{{\"method\":\"{method}\"{params}}}", json!(key))
         };
