@@ -188,6 +188,10 @@ pub const LISTEN_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long an upstream is asked which era it speaks, before silence is taken for the older
 /// one.
 pub const ERA_PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// From a cancelled call to the end of the session that carried it alone.
+pub const SPOILT_SESSION_GRACE: Duration = Duration::from_millis(500);
+/// A session with an upstream for calls of stateless clients that is unused for so long ends.
+pub const STATELESS_SESSION_IDLE: Duration = Duration::from_secs(60);
 /// A call whose client has so long to come back with answers, at least, is not ended to make
 /// room for another one's session.
 pub const PARKED_GRACE: Duration = Duration::from_secs(4);

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::Stage;
-use crate::limits::PARKED_GRACE;
+use crate::limits::{PARKED_GRACE, SPOILT_SESSION_GRACE, STATELESS_SESSION_IDLE};
 use crate::protocol::call::{AnswerTo, Client, Question};
 use crate::protocol::server_name::ServerName;
 use crate::thread::{Joined, spawn};
@@ -45,6 +45,8 @@ struct Entry {
     member: Arc<Member>,
     in_flight: usize,
     used_at: Instant,
+    /// Something may go on there that nobody waits for any more.
+    is_spoilt: bool,
     /// Since when its only call waits for its client to come back with answers.
     parked: Option<(Instant, Arc<Wait>)>,
     thread: Joined,
@@ -119,14 +121,13 @@ impl Drop for Seat<'_> {
             entry.in_flight = entry.in_flight.saturating_sub(1);
             entry.used_at = Instant::now();
             entry.parked = None;
-        }
-        let mine = |entry: &Entry| Arc::ptr_eq(&entry.member, &self.member);
-        if self.is_spoilt
-            && let Some(index) = state.entries.iter().position(mine)
-        {
-            state.retire(index);
+            entry.is_spoilt |= self.is_spoilt;
         }
         drop(state);
+        if self.is_spoilt {
+            // It is ended a little later, so that the cancellation goes out first.
+            self.member.core.nudge.idle.bell().ring();
+        }
         self.members.wake();
     }
 }
@@ -208,7 +209,7 @@ impl State {
     /// something only where there is no other.
     fn longest_idle(&self) -> Option<usize> {
         let idle = self.entries.iter().enumerate().filter(|(_, entry)| entry.in_flight == 0);
-        let rank = |entry: &Entry| (entry.is_subscribed(), entry.used_at);
+        let rank = |entry: &Entry| (!entry.is_spoilt, entry.is_subscribed(), entry.used_at);
         idle.min_by_key(|(_, entry)| rank(entry)).map(|(index, _)| index)
     }
 }
@@ -265,6 +266,7 @@ impl Members {
             .entries
             .iter_mut()
             .filter(|entry| entry.member.core.client.as_ref() == Some(client))
+            .filter(|entry| !entry.is_spoilt)
             .find(|entry| !client.is_exclusive || entry.in_flight == 0);
         if let Some(entry) = known {
             entry.in_flight += 1;
@@ -297,6 +299,7 @@ impl Members {
             member: member.clone(),
             in_flight: 1,
             used_at,
+            is_spoilt: false,
             parked: None,
             thread,
         });
@@ -404,19 +407,26 @@ impl Members {
     /// to nothing, is ended.
     pub(super) fn look_again(&self, member: &Arc<Member>) -> Instant {
         let now = Instant::now();
-        let patience = self.core.limits.session_idle;
+        let idle = self.core.limits.session_idle;
+        let is_exclusive = member.core.client.as_ref().is_some_and(|it| it.is_exclusive);
         let mut state = self.lock();
         let mine = |entry: &Entry| Arc::ptr_eq(&entry.member, member);
         let Some(index) = state.entries.iter().position(mine) else { return now };
         match state.entries.get(index) {
             Some(entry) if entry.in_flight == 0 && !entry.is_subscribed() => {
-                let until = entry.used_at + patience;
+                let until = entry.used_at
+                    + match (entry.is_spoilt, is_exclusive) {
+                        (true, _) => SPOILT_SESSION_GRACE.min(idle),
+                        // Whoever has none with the gateway never says that it ends.
+                        (false, true) => STATELESS_SESSION_IDLE.min(idle),
+                        (false, false) => idle,
+                    };
                 if now >= until {
                     state.retire(index);
                 }
                 until
             }
-            Some(_) | None => now + patience,
+            Some(_) | None => now + idle,
         }
     }
 }
