@@ -702,3 +702,33 @@ impl CallSink for ForModern<'_> {
         self.inner.silence();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_further_question_is_waited_for_anew_up_to_a_bound() {
+        let mut gathering = Gathering::new();
+        let mut last = gathering.left(1);
+        assert!(last > Duration::ZERO && last <= QUESTIONS_GATHERED_WITHIN);
+        std::thread::sleep(QUESTIONS_GATHERED_WITHIN / 2);
+        // The bell alone prolongs nothing, a question does.
+        assert!(gathering.left(1) <= QUESTIONS_GATHERED_WITHIN / 2);
+        assert!(gathering.left(2) > QUESTIONS_GATHERED_WITHIN / 2);
+        for n_asked in 3..60 {
+            std::thread::sleep(Duration::from_millis(5));
+            last = gathering.left(n_asked);
+        }
+        assert_eq!(last, Duration::ZERO);
+    }
+
+    #[test]
+    fn changes_of_every_list_are_told_of() {
+        let own = r#"{"tools":{},"resources":{"listChanged":false,"subscribe":true},"x":{}}"#;
+        assert_eq!(
+            with_list_changes(own),
+            r#"{"tools":{"listChanged":true},"resources":{"listChanged":true,"subscribe":true},"x":{}}"#
+        );
+    }
+}

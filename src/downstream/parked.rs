@@ -379,7 +379,8 @@ impl Apart {
         let mut inner = self.lock();
         inner.is_awaited = false;
         inner.listener = None;
-        let latest = inner.notices.iter().rfind(|it| matches!(it, Notice::Progress(_))).cloned();
+        let latest =
+            inner.notices.iter().rfind(|it| matches!(it, Notice::Progress(_))).cloned();
         inner.clear_notices();
         if let Some(latest) = latest {
             inner.push_notice(latest);
@@ -565,4 +566,147 @@ impl CallSink for Hearing<'_> {
     }
 
     fn silence(&mut self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::call::AnswerTo;
+    use crate::protocol::jsonrpc::RequestId;
+    use crate::protocol::server_name::ServerName;
+
+    const LONG: Duration = Duration::from_secs(5);
+
+    fn calls(life: Duration) -> ParkedCalls {
+        ParkedCalls::new(Bounds { calls: 8, calls_per_key: 8, life }, 1)
+    }
+
+    fn apart() -> Apart {
+        let inner = Mutex::new(Inner { is_awaited: true, ..Inner::default() });
+        Apart { id: 1, life: LONG, wait: Wait::plain(LONG).unwrap(), inner }
+    }
+
+    fn log(text: &str) -> Notice {
+        Notice::Log(Raw::from_valid(format!("\"{text}\"")))
+    }
+
+    fn progress(n: u32) -> Notice {
+        Notice::Progress(Raw::from_valid(n.to_string()))
+    }
+
+    fn question(id: u64) -> Question {
+        Question {
+            server: ServerName::parse("s").unwrap(),
+            id: RequestId::from(id),
+            is_of_call: true,
+            method: "roots/list".to_owned(),
+            params: None,
+            reply: AnswerTo::new(|_| ()),
+        }
+    }
+
+    fn eventually(what: &str, check: impl Fn() -> bool) {
+        let until = Instant::now() + LONG;
+        while !check() {
+            assert!(Instant::now() < until, "{what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn of_what_is_said_while_nobody_waits_the_latest_progress_stays() {
+        let call = apart();
+        call.hear(log("before"));
+        call.hear(progress(1));
+        call.detach();
+        call.hear(log("meanwhile"));
+        call.hear(progress(2));
+        call.hear(progress(3));
+        call.hear(log("after"));
+        assert!(matches!(call.next(), News::Notice(notice) if notice == progress(3)));
+        assert!(matches!(call.next(), News::None));
+        assert_eq!(call.lock().n_notice_bytes, 0);
+    }
+
+    #[test]
+    fn notices_that_wait_are_bounded_in_bytes() {
+        let call = apart();
+        let text = "x".repeat(CALL_NOTICES_BYTES_MAX / 4);
+        for _ in 0..8 {
+            call.hear(log(&text));
+        }
+        assert_eq!(call.lock().notices.len(), 3);
+        call.hear(log(&text.repeat(8)));
+        assert_eq!(call.lock().notices.len(), 1, "one alone may be larger");
+    }
+
+    #[test]
+    fn a_question_that_is_withdrawn_lets_the_time_run_again() {
+        let call = apart();
+        call.wait.set_timeout(Duration::from_millis(10), LONG);
+        call.asked(question(1));
+        assert!(call.wait.left() > Duration::from_secs(1));
+        call.hear(Notice::Withdrawn {
+            server: ServerName::parse("s").unwrap(),
+            id: RequestId::from(1),
+        });
+        assert!(call.wait.left() <= Duration::from_millis(10));
+        assert_eq!(call.requests(), None);
+    }
+
+    #[test]
+    fn a_parked_call_that_expires_leaves_nothing_behind() {
+        let calls = calls(Duration::from_millis(50));
+        let (finish, finished) = crossbeam_channel::bounded::<()>(1);
+        let result = Raw::from_valid("{}".to_owned());
+        let call = calls
+            .start(Wait::plain(LONG).unwrap(), move |_, _| {
+                finished.recv().ok();
+                Ok(Outcome::Complete(result))
+            })
+            .unwrap();
+        assert_eq!(calls.park(&call, None, 0), Ok(true));
+        finish.send(()).unwrap();
+        eventually("it is taken back", || calls.lock().parked.is_empty());
+        eventually("the result is dropped", || {
+            matches!(call.lock().done, Some(Err(CallError::Cancelled)))
+        });
+    }
+
+    #[test]
+    fn a_call_that_is_cancelled_while_it_is_parked_is_taken_back() {
+        let calls = calls(LONG);
+        let call = calls
+            .start(Wait::plain(LONG).unwrap(), |wait, sink| {
+                sink.ask(question(1));
+                while wait.until(None, None).is_ok() {}
+                Err(CallError::Cancelled)
+            })
+            .unwrap();
+        eventually("it asks", || call.n_asked() == 1);
+        assert_eq!(calls.park(&call, None, 0), Ok(true));
+        call.cancel(Interrupted::Deadline);
+        eventually("it is taken back", || calls.lock().parked.is_empty());
+    }
+
+    #[test]
+    fn what_a_call_came_to_while_it_was_parked_is_there_for_its_retry() {
+        let calls = calls(LONG);
+        let (finish, finished) = crossbeam_channel::bounded::<()>(1);
+        let call = calls
+            .start(Wait::plain(LONG).unwrap(), move |_, _| {
+                finished.recv().ok();
+                Ok(Outcome::Complete(Raw::from_valid("{}".to_owned())))
+            })
+            .unwrap();
+        assert_eq!(calls.park(&call, None, 3), Ok(true));
+        finish.send(()).unwrap();
+        eventually("it is over", || call.is_over());
+        let taken = calls.take(call.id(), 3, None).unwrap();
+        assert!(matches!(taken.next(), News::Done(Ok(Outcome::Complete(_)))));
+        // Its thread has no reason to stay.
+        let begun = Instant::now();
+        calls.stop();
+        assert!(begun.elapsed() < Duration::from_secs(2));
+    }
 }
