@@ -133,8 +133,16 @@ pub const ENDED_SESSION_GRACE: Duration = Duration::from_millis(200);
 /// session table.
 pub const ENDED_SESSIONS_QUEUE_MAX: usize = 1024;
 /// How long after a server's first request during a stateless client's call further ones are
-/// waited for, so that they are put to the client together.
-pub const QUESTIONS_GATHERED_WITHIN: Duration = Duration::from_millis(30);
+/// waited for, so that they are put to the client together. Each that comes meanwhile lets the
+/// wait begin anew.
+pub const QUESTIONS_GATHERED_WITHIN: Duration = Duration::from_millis(60);
+/// How long that takes at most.
+pub const QUESTIONS_GATHERED_MAX: Duration = Duration::from_millis(180);
+/// Bytes of the notices that wait for a stateless client's request; one that waits alone may be
+/// larger.
+pub const CALL_NOTICES_BYTES_MAX: usize = 1024 * 1024;
+/// How long all resources that one `subscriptions/listen` names may take to be subscribed to.
+pub const LISTEN_SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(4);
 /// Times that one call may want input of a client with a session before it is given up.
 pub const INPUT_ROUNDS_MAX: usize = 32;
 /// Things that it may want at once.

@@ -2,6 +2,7 @@
 //! basic/patterns/subscriptions).
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::Front;
 use super::modern_stream::{ModernAnswer, ModernStream};
@@ -9,9 +10,11 @@ use super::reply::{self, Problem, STREAM_HEADERS};
 use super::subscription::OfSession;
 use crate::access::policy::Scope;
 use crate::error::CallError;
-use crate::limits::{CALL_TIMEOUT_MAX, SUBSCRIPTIONS_PER_SESSION_MAX};
+use crate::limits::{
+    CALL_TIMEOUT_MAX, LISTEN_SUBSCRIBE_TIMEOUT, SUBSCRIPTIONS_PER_SESSION_MAX,
+};
 use crate::protocol::call::{Call, Outcome};
-use crate::protocol::capabilities::{can_subscribe, tells_of};
+use crate::protocol::capabilities::{can_subscribe, have};
 use crate::protocol::jsonrpc::{RequestId, RpcError, code};
 use crate::protocol::method::Method;
 use crate::protocol::modern::{self, Envelope, Filter};
@@ -54,10 +57,11 @@ impl Front {
             return Err(RpcError::new(code::INVALID_PARAMS, what));
         }
         let capabilities = self.pipeline.capabilities(scope, envelope.caller.revision);
+        // What the gateway lists changes with the servers behind it, whatever these tell.
         let mut honoured = Filter {
-            tools: wanted.tools && tells_of(&capabilities, "tools"),
-            prompts: wanted.prompts && tells_of(&capabilities, "prompts"),
-            resources: wanted.resources && tells_of(&capabilities, "resources"),
+            tools: wanted.tools && have(&capabilities, "tools"),
+            prompts: wanted.prompts && have(&capabilities, "prompts"),
+            resources: wanted.resources && have(&capabilities, "resources"),
             uris: Vec::new(),
         };
         let owner = self.owner(scope);
@@ -68,11 +72,17 @@ impl Front {
         // the stream is attached.
         let client = stream.client();
         if can_subscribe(&capabilities) {
+            let until = Instant::now() + LISTEN_SUBSCRIBE_TIMEOUT;
             for uri in wanted.uris {
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    break;
+                }
                 let Ok(wait) = Wait::new(CALL_TIMEOUT_MAX, CALL_TIMEOUT_MAX, client.clone())
                 else {
                     break;
                 };
+                let _bound = wait.within(left);
                 match self.subscribe_uri(&session, scope, &uri, &wait) {
                     Ok(Outcome::Complete(_)) => honoured.uris.push(uri),
                     // What cannot be had is left out of what is honoured.

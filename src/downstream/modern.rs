@@ -2,7 +2,7 @@
 //! by request, on the same endpoints.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Front;
 use super::modern_head::{check_method, check_name, check_params, check_version};
@@ -14,7 +14,7 @@ use super::requests::{self, Body, MessageSink};
 use crate::access::policy::Scope;
 use crate::error::CallError;
 use crate::http::{Head, Request, Responder};
-use crate::limits::QUESTIONS_GATHERED_WITHIN;
+use crate::limits::{QUESTIONS_GATHERED_MAX, QUESTIONS_GATHERED_WITHIN};
 use crate::pipeline::Wish;
 use crate::protocol::call::{
     About, Call, CallSink, Caller, Client, Kind, Notice, Outcome, Question,
@@ -39,6 +39,8 @@ struct Asked<'a> {
     method: Method,
     caller: Arc<Caller>,
     token: Option<String>,
+    /// Whether it goes on with a call that has been counted.
+    is_retry: bool,
 }
 
 impl Front {
@@ -47,18 +49,21 @@ impl Front {
     pub(super) fn is_modern(head: &Head, body: &[u8]) -> bool {
         let version = head.headers.get(headers::PROTOCOL_VERSION).map(str::trim);
         let revision = version.and_then(Revision::parse);
-        if revision.is_some_and(|revision| revision.era() == Era::Modern) {
-            return true;
-        }
+        let is_modern_head = revision.is_some_and(|revision| revision.era() == Era::Modern);
         let unknown = version.is_some() && revision.is_none();
-        if head.headers.get(headers::SESSION_ID).is_some() && !unknown {
+        if head.headers.get(headers::SESSION_ID).is_some() && !unknown && !is_modern_head {
             return false;
         }
-        let Ok(Body::One(Message::Request { params, .. })) = requests::read_body(body, None)
+        let Ok(Body::One(Message::Request { method, params, .. })) =
+            requests::read_body(body, None)
         else {
-            return false;
+            return is_modern_head;
         };
+        // A client that names the newest revision it knows and yet begins a session is one of
+        // sessions.
+        let begins_session = Method::parse(&method) == Some(Method::Initialize);
         modern::declared_version(params.as_deref()).is_some()
+            || (is_modern_head && !begins_session)
     }
 
     /// A POST of a stateless client.
@@ -164,6 +169,7 @@ impl Front {
     fn discover(&self, scope: &Scope, revision: Revision) -> ModernAnswer {
         let capabilities = self.pipeline.capabilities(scope, revision);
         let instructions = self.pipeline.instructions(scope);
+        let capabilities = with_list_changes(&capabilities);
         let text = modern::discover_result(&capabilities, instructions.as_deref());
         let freshness = Kind::ALL
             .map(|kind| self.pipeline.freshness(scope, kind))
@@ -199,11 +205,27 @@ impl Front {
         envelope: Envelope<'_>,
         stream: &mut ModernStream,
     ) -> ModernAnswer {
-        let Envelope { caller, params, progress_token, .. } = envelope;
+        let Envelope { caller, mut params, progress_token, .. } = envelope;
+        let servers = self.pipeline.servers(scope);
+        let [server] = servers.as_slice() else { return not_found(method) };
+        let states = self.states(scope, method, &params);
+        let sequel = match sequel(&states, &params) {
+            Ok(sequel) => sequel,
+            Err(error) => return ModernAnswer::Error(error),
+        };
+        match sequel {
+            Some(Sequel::Server { server: whose, state }) if whose == server.as_str() => {
+                give_back(&mut params, state);
+            }
+            Some(_) => return invalid_state(),
+            None => (),
+        }
         // The method of the call is of no account where its answer is passed on.
-        let asked = Asked { scope, method: Method::Ping, caller, token: progress_token };
+        let method_of = Method::Ping;
+        let asked =
+            Asked { scope, method: method_of, caller, token: progress_token, is_retry: false };
         let mut outcome = None;
-        let answer = self.inline(&asked, None, stream, |wish, wait, sink| {
+        let answer = self.inline(&asked, &states, stream, |wish, wait, sink| {
             let passed = self.pipeline.pass(scope, wish, method, params, wait, sink);
             outcome = Some(passed.is_some());
             passed.unwrap_or(Err(CallError::Internal))
@@ -219,17 +241,14 @@ impl Front {
         stream: &mut ModernStream,
     ) -> ModernAnswer {
         let mut call = envelope.into_call(method);
-        let asked = Asked {
+        let mut asked = Asked {
             scope,
             method,
             caller: call.caller.clone(),
             token: call.progress_token.clone(),
+            is_retry: false,
         };
-        let states = States {
-            sealer: &self.states,
-            principal: scope.principal.name.as_deref(),
-            digest: digest(method.as_str(), &call.params),
-        };
+        let states = self.states(scope, method.as_str(), &call.params);
         let client = client_of(&asked);
         let wish = Wish { client: Some(&client), ..Wish::default() };
         let (server, asks) = match self.pipeline.owner(scope, wish, &call) {
@@ -242,18 +261,16 @@ impl Front {
         };
         match sequel {
             Some(Sequel::Parked { boot, id, round }) if boot == self.parked.boot() => {
+                // Before the call is taken: a retry that cannot be read must not cost it.
+                let responses = call.params.get("inputResponses").unwrap_or("{}");
+                let Ok(responses) = RawObject::parse(responses) else {
+                    return invalid("\"inputResponses\" must be an object.");
+                };
                 let principal = scope.principal.name.as_ref();
                 let Some(apart) = self.parked.take(id, round, principal) else {
                     return invalid_state();
                 };
-                let responses = call.params.get("inputResponses").unwrap_or("{}");
-                match RawObject::parse(responses) {
-                    Ok(responses) => apart.answer(&responses),
-                    Err(_) => {
-                        apart.cancel(Interrupted::Cancelled);
-                        return invalid("\"inputResponses\" must be an object.");
-                    }
-                }
+                apart.answer(&responses);
                 return self.follow(&asked, &apart, round + 1, &states, stream);
             }
             Some(Sequel::Parked { .. }) if !self.may_begin_anew(scope, &call) => {
@@ -262,20 +279,16 @@ impl Front {
                 return ModernAnswer::Error(RpcError::new(code::INTERNAL_ERROR, what));
             }
             Some(Sequel::Server { server: whose, state }) if whose == server.as_str() => {
-                match state {
-                    Some(state) => {
-                        call.params.set("requestState", crate::protocol::raw::string(&state));
-                    }
-                    None => drop(call.params.remove("requestState")),
-                }
+                give_back(&mut call.params, state);
+                asked.is_retry = true;
             }
             Some(Sequel::Server { .. }) => return invalid_state(),
-            Some(Sequel::Parked { .. }) | None => (),
+            // It begins anew, so what answered the lost one answers nothing.
+            Some(Sequel::Parked { .. }) => without_added(&mut call.params),
+            None => (),
         }
         if asks {
-            for name in ADDED {
-                call.params.remove(name);
-            }
+            without_added(&mut call.params);
         }
         if asks && can_be_asked(asked.caller.capabilities.get()) {
             return match self.start_apart(&asked, &call) {
@@ -283,9 +296,23 @@ impl Front {
                 Err(error) => failed(&error),
             };
         }
-        self.inline(&asked, Some(&states), stream, |wish, wait, sink| {
+        self.inline(&asked, &states, stream, |wish, wait, sink| {
             self.pipeline.call(scope, wish, call, wait, sink)
         })
+    }
+
+    /// What makes and reads states for this request of this principal.
+    fn states<'a>(
+        &'a self,
+        scope: &'a Scope,
+        method: &str,
+        params: &RawObject<'_>,
+    ) -> States<'a> {
+        States {
+            sealer: &self.states,
+            principal: scope.principal.name.as_deref(),
+            digest: digest(method, params),
+        }
     }
 
     /// Whether a call that was lost may be made a second time: only if that does no more than
@@ -312,7 +339,7 @@ impl Front {
     fn inline(
         &self,
         asked: &Asked<'_>,
-        states: Option<&States<'_>>,
+        states: &States<'_>,
         stream: &mut ModernStream,
         make: impl FnOnce(Wish<'_>, &Arc<Wait>, &mut dyn CallSink) -> Result<Outcome, CallError>,
     ) -> ModernAnswer {
@@ -320,12 +347,16 @@ impl Front {
             return no_descriptor();
         };
         let client = client_of(asked);
-        let wish =
-            Wish { client: Some(&client), about: about(&asked.caller), ..Wish::default() };
-        let mut sink = ForModern { asked, wait: &wait, missing: None, inner: stream };
+        let wish = Wish {
+            client: Some(&client),
+            about: about(&asked.caller),
+            is_retry: asked.is_retry,
+            ..Wish::default()
+        };
+        let mut sink = ForModern { asked, wait: &wait, refused: None, inner: stream };
         let outcome = make(wish, &wait, &mut sink);
-        match sink.missing {
-            Some(missing) => ModernAnswer::Error(modern::missing_capability([missing])),
+        match sink.refused {
+            Some(error) => ModernAnswer::Error(error),
             None => self.conclude(asked, states, outcome),
         }
     }
@@ -338,7 +369,7 @@ impl Front {
         let (caller, method, client) = (asked.caller.clone(), asked.method, client_of(asked));
         let params = call.params.to_text();
         let meta = call.meta.as_ref().map(RawObject::to_text);
-        let token = asked.token.clone();
+        let (token, is_retry) = (asked.token.clone(), asked.is_retry);
         self.parked.start(wait, move |wait, sink| {
             let call = Call {
                 caller: caller.clone(),
@@ -348,7 +379,8 @@ impl Front {
                 meta: meta.as_deref().and_then(|meta| RawObject::parse(meta).ok()),
                 progress_token: token,
             };
-            let wish = Wish { client: Some(&client), about: about(&caller), ..Wish::default() };
+            let about = about(&caller);
+            let wish = Wish { client: Some(&client), about, is_retry, ..Wish::default() };
             pipeline.call(&scope, wish, call, wait, sink)
         })
     }
@@ -363,66 +395,84 @@ impl Front {
         stream: &mut ModernStream,
     ) -> ModernAnswer {
         let Ok(wait) = Wait::new(REQUEST_TIMEOUT, REQUEST_TIMEOUT, stream.client()) else {
-            apart.cancel(Interrupted::Cancelled);
+            apart.abandon(Interrupted::Cancelled);
             return no_descriptor();
         };
         apart.attach(&wait);
-        let mut sink = ForModern { asked, wait: &wait, missing: None, inner: stream };
-        let mut has_gathered = false;
+        let mut sink = ForModern { asked, wait: &wait, refused: None, inner: stream };
+        let mut gathering: Option<Gathering> = None;
         loop {
             let woken = match apart.next() {
                 News::Notice(notice) => {
                     sink.notice(notice);
-                    continue;
+                    // The bell of a further one would hide that the client has gone.
+                    let look = || wait.until(None, Some(Duration::ZERO));
+                    look().and_then(|_| look())
                 }
-                News::Done(outcome) => return self.conclude(asked, Some(states), outcome),
-                News::Asked if has_gathered => return self.ask(asked, apart, round, states),
+                News::Done(outcome) => {
+                    apart.detach();
+                    return self.conclude(asked, states, outcome);
+                }
                 // What is asked at once is asked together.
                 News::Asked => {
-                    has_gathered = true;
-                    wait.until(None, Some(QUESTIONS_GATHERED_WITHIN))
-                }
-                News::None => wait.until(None, Some(self.limits.heartbeat)).inspect(|woken| {
-                    if *woken == crate::wait::Woken::Tick {
-                        sink.silence();
+                    let n_asked = apart.n_asked();
+                    let left = gathering.get_or_insert_with(Gathering::new).left(n_asked);
+                    if left.is_zero() {
+                        match self.ask(asked, apart, round, states) {
+                            Some(answer) => return answer,
+                            // What was asked was withdrawn, or the call has just ended.
+                            None => continue,
+                        }
                     }
-                }),
+                    wait.until(None, Some(left))
+                }
+                News::None => {
+                    gathering = None;
+                    wait.until(None, Some(self.limits.heartbeat)).inspect(|woken| {
+                        if *woken == crate::wait::Woken::Tick {
+                            sink.silence();
+                        }
+                    })
+                }
             };
             if let Err(reason) = woken {
-                apart.cancel(reason);
+                apart.abandon(reason);
                 return ModernAnswer::None;
             }
         }
     }
 
-    /// Gives the client what a call asks, and parks the call.
+    /// Gives the client what a call asks, and parks the call. None if it asks nothing any more.
     fn ask(
         &self,
         asked: &Asked<'_>,
         apart: &Arc<Apart>,
         round: u64,
         states: &States<'_>,
-    ) -> ModernAnswer {
-        apart.detach();
+    ) -> Option<ModernAnswer> {
         let missing = apart.missing(asked.caller.capabilities.get());
         if !missing.is_empty() {
-            apart.cancel(Interrupted::Cancelled);
-            return ModernAnswer::Error(modern::missing_capability(missing));
+            apart.abandon(Interrupted::Cancelled);
+            return Some(ModernAnswer::Error(modern::missing_capability(missing)));
         }
-        let requests = apart.requests();
-        if let Err(full) = self.parked.park(apart, asked.scope.principal.name.as_ref(), round) {
-            apart.cancel(Interrupted::Cancelled);
-            return ModernAnswer::Error(full.to_error());
+        let requests = apart.requests()?;
+        match self.parked.park(apart, asked.scope.principal.name.as_ref(), round) {
+            Ok(true) => (),
+            Ok(false) => return None,
+            Err(full) => {
+                apart.abandon(Interrupted::Cancelled);
+                return Some(ModernAnswer::Error(full.to_error()));
+            }
         }
         let sequel = Sequel::Parked { boot: self.parked.boot(), id: apart.id(), round };
         let state = states.seal(sequel, self.parked.life());
-        ModernAnswer::Result(modern::input_required(Some(&requests), Some(&state)))
+        Some(ModernAnswer::Result(modern::input_required(Some(&requests), Some(&state))))
     }
 
     fn conclude(
         &self,
         asked: &Asked<'_>,
-        states: Option<&States<'_>>,
+        states: &States<'_>,
         outcome: Result<Outcome, CallError>,
     ) -> ModernAnswer {
         match outcome {
@@ -437,9 +487,9 @@ impl Front {
             Ok(Outcome::InputRequired { server, requests, state }) => {
                 let capabilities = asked.caller.capabilities.get();
                 let missing = missing(requests.as_ref(), capabilities);
-                let Some(states) = states.filter(|_| missing.is_empty()) else {
+                if !missing.is_empty() {
                     return ModernAnswer::Error(modern::missing_capability(missing));
-                };
+                }
                 // One that gave no state must get none (basic/patterns/mrtr, Client
                 // Requirements).
                 let state = state.map(|state| {
@@ -454,6 +504,58 @@ impl Front {
             Err(error) => failed(&error),
         }
     }
+}
+
+/// How long further questions are waited for.
+struct Gathering {
+    n_asked: u64,
+    until: Instant,
+    latest: Instant,
+}
+
+impl Gathering {
+    fn new() -> Gathering {
+        let now = Instant::now();
+        Gathering { n_asked: 0, until: now, latest: now + QUESTIONS_GATHERED_MAX }
+    }
+
+    /// What is left of it, now that there have been so many questions.
+    fn left(&mut self, n_asked: u64) -> Duration {
+        let now = Instant::now();
+        if n_asked > self.n_asked {
+            self.n_asked = n_asked;
+            self.until = (now + QUESTIONS_GATHERED_WITHIN).min(self.latest);
+        }
+        self.until.saturating_duration_since(now)
+    }
+}
+
+/// Gives a server its own state back.
+fn give_back(params: &mut RawObject<'_>, state: Option<String>) {
+    match state {
+        Some(state) => params.set("requestState", crate::protocol::raw::string(&state)),
+        None => drop(params.remove("requestState")),
+    }
+}
+
+fn without_added(params: &mut RawObject<'_>) {
+    for name in ADDED {
+        params.remove(name);
+    }
+}
+
+/// Capabilities that say of every list that its changes are told of: what the gateway lists
+/// changes with the servers behind it, whatever these say of themselves.
+fn with_list_changes(capabilities: &str) -> String {
+    let Ok(mut all) = RawObject::parse(capabilities) else { return capabilities.to_owned() };
+    for name in ["tools", "prompts", "resources"] {
+        let Some(own) = all.get(name) else { continue };
+        let mut own = RawObject::parse(own).unwrap_or_default();
+        own.set("listChanged", "true");
+        let text = own.to_text();
+        all.set(name, text);
+    }
+    all.to_text()
 }
 
 /// The envelope of a request whose headers say what its body says.
@@ -542,8 +644,8 @@ fn client_of(asked: &Asked<'_>) -> Client {
 struct ForModern<'a> {
     asked: &'a Asked<'a>,
     wait: &'a Arc<Wait>,
-    /// What the client was to be asked and has not declared.
-    missing: Option<&'static str>,
+    /// What the call is answered with because its server asked something.
+    refused: Option<RpcError>,
     inner: &'a mut dyn MessageSink,
 }
 
@@ -577,15 +679,56 @@ impl CallSink for ForModern<'_> {
 
     fn ask(&mut self, question: Question) {
         let needed = needed_for(&question.method);
+        let capabilities = self.asked.caller.capabilities.get();
+        let server = question.server.clone();
         // Answers the server, too. A request that nobody knows cannot be given on either.
-        drop(question.if_served(self.asked.caller.capabilities.get()));
-        if needed.is_some() {
-            self.missing = needed;
+        drop(question.if_served(capabilities));
+        if let Some(needed) = needed {
+            self.refused = Some(if have(capabilities, needed) {
+                // It would have been asked, had its server been known to ask like this.
+                let what = format!(
+                    "The server {server} has changed to an earlier revision; the call was \
+                     cancelled and may be repeated."
+                );
+                RpcError::new(code::INTERNAL_ERROR, what)
+            } else {
+                modern::missing_capability([needed])
+            });
             self.wait.interrupt(Interrupted::Cancelled);
         }
     }
 
     fn silence(&mut self) {
         self.inner.silence();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_further_question_is_waited_for_anew_up_to_a_bound() {
+        let mut gathering = Gathering::new();
+        let mut last = gathering.left(1);
+        assert!(last > Duration::ZERO && last <= QUESTIONS_GATHERED_WITHIN);
+        std::thread::sleep(QUESTIONS_GATHERED_WITHIN / 2);
+        // The bell alone prolongs nothing, a question does.
+        assert!(gathering.left(1) <= QUESTIONS_GATHERED_WITHIN / 2);
+        assert!(gathering.left(2) > QUESTIONS_GATHERED_WITHIN / 2);
+        for n_asked in 3..60 {
+            std::thread::sleep(Duration::from_millis(5));
+            last = gathering.left(n_asked);
+        }
+        assert_eq!(last, Duration::ZERO);
+    }
+
+    #[test]
+    fn changes_of_every_list_are_told_of() {
+        let own = r#"{"tools":{},"resources":{"listChanged":false,"subscribe":true},"x":{}}"#;
+        assert_eq!(
+            with_list_changes(own),
+            r#"{"tools":{"listChanged":true},"resources":{"listChanged":true,"subscribe":true},"x":{}}"#
+        );
     }
 }

@@ -373,7 +373,15 @@ impl Front {
             if let Some(state) = state {
                 call.params.set("requestState", raw::string(&state));
             }
+            let wish = Wish { is_retry: true, ..wish };
             outcome = self.pipeline.call(scope, wish, call, wait, sink);
+        }
+        if let Ok(Outcome::InputRequired { server, .. }) = &outcome {
+            let what = format!(
+                "The server {server} wants input more often than {INPUT_ROUNDS_MAX} times for \
+                 one call."
+            );
+            return Err(Answer::error(code::INTERNAL_ERROR, what));
         }
         // What a server without sessions says besides, its clients alone know.
         if let Ok(Outcome::Complete(result)) = &mut outcome

@@ -102,11 +102,19 @@ impl Pipeline {
         capabilities::merged(each.iter().map(String::as_str))
     }
 
-    /// How long a list of that kind is fresh, and who may share it. What a key sees is that
-    /// key's alone.
+    /// How long a list of that kind is fresh, and who may share it, as the servers say that have
+    /// such a list. What a key sees is that key's alone.
     pub fn freshness(&self, scope: &Scope, kind: Kind) -> Freshness {
         let catalogue = self.catalogue.current();
-        let seen = catalogue.servers.iter().filter(|(name, _)| scope.sees_server(name));
+        let capability = match kind {
+            Kind::Tool => "tools",
+            Kind::Prompt => "prompts",
+            Kind::Resource | Kind::Template => "resources",
+        };
+        let seen = catalogue
+            .servers
+            .iter()
+            .filter(|(name, server)| scope.sees_server(name) && server.has(capability));
         let mut all = seen.map(|(_, server)| server.freshness(kind));
         let first = all.next().unwrap_or(Freshness::UNKNOWN);
         let mut freshness = all.fold(first, Freshness::and);

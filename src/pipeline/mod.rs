@@ -69,6 +69,8 @@ pub struct Wish<'a> {
     pub client: Option<&'a Client>,
     /// What a request that is whole in itself says of its caller.
     pub about: About<'a>,
+    /// A further round of a call that the key has paid for.
+    pub is_retry: bool,
 }
 
 impl Pipeline {
@@ -108,7 +110,9 @@ impl Pipeline {
         let method = call.method;
         let route = self.route(scope, wish, &call)?;
         if method == Method::ToolsCall {
-            self.spend(scope)?;
+            if !wish.is_retry {
+                self.spend(scope)?;
+            }
             if self.told.bodies {
                 let arguments = cut(call.params.get("arguments").unwrap_or("{}"));
                 log::info!(target: "bodies", "{} is called with {arguments}", route.told);

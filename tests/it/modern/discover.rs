@@ -133,3 +133,20 @@ fn both_eras_share_an_endpoint_request_by_request() {
     let odd = modern.header("Mcp-Session-Id", "no-such-session").header("Last-Event-ID", "1-1");
     assert_eq!(super::text_of(&odd.call("echo", &json!({ "message": "m" }))), "m");
 }
+
+#[test]
+fn a_session_begins_whatever_revision_the_header_names() {
+    let behind = Behind::start(Transport::Http);
+    let gateway = behind.gateway(&json!({}));
+    let message = json!({
+        "jsonrpc": "2.0", "id": 1, "method": "initialize",
+        "params": {
+            "protocolVersion": "2026-07-28", "capabilities": {},
+            "clientInfo": { "name": "c", "version": "1" },
+        },
+    });
+    let request = ModernClient::to(&gateway).post_request(&message);
+    let answer = gateway.send(&request).expect(200);
+    assert_eq!(answer.message()["result"]["protocolVersion"], "2025-11-25");
+    assert!(answer.header("Mcp-Session-Id").is_some(), "{}", answer.text());
+}

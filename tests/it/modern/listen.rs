@@ -236,3 +236,16 @@ fn a_resource_is_subscribed_to_once_for_all_clients_of_both_eras() {
         assert_eq!(count("resources/subscribe"), 1, "{transport:?}");
     }
 }
+
+#[test]
+fn changes_are_told_of_though_the_server_itself_tells_nothing() {
+    let upstream = HttpUpstream::with_tools(&["echo"]);
+    upstream.set_capabilities(json!({ "tools": { "listChanged": false } }));
+    let gateway = Gateway::before(&upstream.url());
+    let client = ModernClient::to(&gateway);
+    let found = client.result("server/discover", &json!({}));
+    assert_eq!(found["capabilities"]["tools"]["listChanged"], true, "{found}");
+    let honoured = client.listen(&all()).honoured;
+    assert_eq!(honoured["toolsListChanged"], true, "{honoured}");
+    assert_ne!(honoured["promptsListChanged"], true, "{honoured}");
+}

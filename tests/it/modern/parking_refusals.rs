@@ -207,3 +207,14 @@ fn a_client_that_lacks_the_capability_is_never_asked_over_sse() {
 fn a_client_that_lacks_the_capability_is_never_asked_over_stdio() {
     check_lacking_behind(Transport::Stdio);
 }
+
+#[test]
+fn a_retry_that_cannot_be_read_costs_nothing() {
+    let (_behind, gateway) = behind(Era::Legacy, Transport::Http, &json!({}));
+    let client = ModernClient::to(&gateway).named("alice");
+    let (params, first) = asked(&client, "ask_roots", &json!({}));
+    for responses in [json!("x"), json!([]), json!(7)] {
+        client.retry("tools/call", &params, &first, &responses).refused(400, -32602);
+    }
+    check_still_good(&client, &params, &first);
+}

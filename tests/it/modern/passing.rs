@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{answers_in, asked, behind, text_of, two_keys};
 use crate::support::behind::{Behind, Era, Transport, of_method};
-use crate::support::duplex::{DOORS, Duplex, Say, all_capabilities, answer_of};
+use crate::support::duplex::{DOORS, Door, Duplex, Say, all_capabilities, answer_of};
 use crate::support::gateway::Gateway;
 use crate::support::modern::{ModernClient, retry_params};
 use crate::support::upstream_modern::ModernUpstream;
@@ -264,4 +264,33 @@ fn unknown_resources_have_the_code_of_the_client_s_era() {
         }
         ModernClient::to(gateway).request("resources/read", &params).refused(400, -32602);
     });
+}
+
+#[test]
+fn further_rounds_of_a_call_do_not_count_as_calls() {
+    let behind = Behind::of(Era::Modern, Transport::Http, "scripted");
+    let gateway = behind.gateway(&json!({ "api_keys": [
+        { "name": "one", "key": "key-of-one", "calls_per_minute": 1 },
+        { "name": "two", "key": "key-of-two", "calls_per_minute": 1 },
+    ]}));
+    let modern = ModernClient::to(&gateway).named("alice").key("key-of-one");
+    let run = modern.run_call("ask_elicitation", &json!({ "rounds": 3 }));
+    assert_eq!(super::answers_in(&run.message).len(), 3, "{}", run.message);
+    let legacy = Duplex::to(&gateway, Door::Streamable).named("alice").key("key-of-two").open();
+    let result = legacy.call("ask_elicitation", &json!({ "rounds": 3 }));
+    assert_eq!(result["structuredContent"]["answers"].as_array().unwrap().len(), 3, "{result}");
+    // A call is one all the same.
+    let again = modern.request("tools/call", &json!({ "name": "echo", "arguments": {} }));
+    assert!(again.message["error"].is_object(), "{}", again.text);
+}
+
+#[test]
+fn a_call_that_wants_input_without_end_is_told_the_bound() {
+    let behind = Behind::of(Era::Modern, Transport::Http, "scripted");
+    let gateway = behind.gateway(&json!({}));
+    let legacy = Duplex::to(&gateway, Door::Streamable).named("alice").open();
+    let params = json!({ "name": "ask_roots", "arguments": { "rounds": 40 } });
+    let error = legacy.refused("tools/call", &params);
+    assert_eq!(error["code"], -32603, "{error}");
+    assert!(error["message"].as_str().unwrap().contains("32 times"), "{error}");
 }

@@ -188,3 +188,19 @@ fn lists_come_in_pages_that_agree() {
     let legacy = Duplex::to(&gateway, DOORS[0]).open();
     assert_eq!(client.tool_names(), legacy.names("tools/list", "tools", "name"));
 }
+
+#[test]
+fn a_server_without_a_list_says_nothing_of_its_freshness() {
+    let (legacy, modern) = (HttpUpstream::with_tools(&["echo"]), ModernUpstream::start());
+    modern.set_freshness(90_000, "public");
+    let gateway = Gateway::started(json!({ "mcp_servers": {
+        "a": { "url": legacy.url(), "transport": "http" },
+        "b": { "url": modern.url(), "transport": "http" },
+    }}));
+    gateway.wait_until_well(&["a", "b"]);
+    let client = ModernClient::to(&gateway);
+    let result = client.result("prompts/list", &json!({}));
+    assert!(result["ttlMs"].as_u64().unwrap() > 0, "{}", result["ttlMs"]);
+    assert_eq!(result["cacheScope"], "public");
+    assert_eq!(client.result("tools/list", &json!({}))["ttlMs"], 0);
+}
