@@ -51,6 +51,10 @@ pub(super) fn sort<M: Mouth>(core: &Core, incoming: Incoming, mouth: &Arc<M>) ->
         Incoming::Withdrawn(id) => {
             return Sorted::Notice(Notice::Withdrawn { server: core.name().clone(), id });
         }
+        // Stateless clients are subscribed by streams of their own, not by their calls' sessions.
+        Incoming::Notice(notice @ Notice::ResourceUpdated(_)) if core.is_exclusive() => {
+            core.notice(notice);
+        }
         Incoming::Notice(notice) => return Sorted::Notice(notice),
         Incoming::Answer { .. } | Incoming::Progress { .. } | Incoming::Nonsense(_) => {
             return Sorted::Rest(incoming);

@@ -189,6 +189,9 @@ impl Core {
 
     /// The same, on that client's own session or on the shared one.
     pub(super) fn notice_on(&self, client: Option<&Client>, notice: Notice) {
+        // What stateless clients subscribe to, they do over the shared session.
+        let as_shared = self.is_exclusive() && matches!(notice, Notice::ResourceUpdated(_));
+        let client = client.filter(|_| !as_shared);
         self.unasked.notice(self.name(), client.map(|client| &client.session), notice);
     }
 
@@ -217,6 +220,11 @@ impl Core {
     /// An id that this upstream has not seen.
     pub(super) fn next_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether this is a session that calls of stateless clients have one by one.
+    pub(super) fn is_exclusive(&self) -> bool {
+        self.client.as_ref().is_some_and(|client| client.is_exclusive)
     }
 
     /// The generation given last.

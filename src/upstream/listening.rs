@@ -167,7 +167,7 @@ impl Listener {
             // Some servers send all progress here.
             Incoming::Progress { .. } => drop(self.sources.inboxes.take_in(incoming)),
             // Where a session carries one call at a time, what names no call is about that one.
-            _ if http.core.client.as_ref().is_some_and(|client| client.is_exclusive) => {
+            _ if http.core.is_exclusive() => {
                 drop(hear_shared(&http.core, &self.sources.inboxes, incoming, wire));
             }
             Incoming::Answer { .. }
