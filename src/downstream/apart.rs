@@ -258,6 +258,11 @@ impl Apart {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn is_given_up(&self) -> bool {
+        matches!(self.lock().done, Some(Err(CallError::Cancelled)))
+    }
+
     /// It came to this.
     pub(super) fn finish(&self, outcome: Result<Outcome, CallError>) {
         let is_unwanted = self.wait.interrupted().is_some();
