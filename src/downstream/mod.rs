@@ -2,9 +2,11 @@
 //! is here: who asks, for what, and whether it may.
 
 pub mod admin;
+mod apart;
 pub mod endpoint;
 pub mod event_stream;
 mod for_caller;
+mod for_modern;
 pub mod http_sse;
 mod input;
 mod listen;

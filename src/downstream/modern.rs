@@ -2,29 +2,25 @@
 //! by request, on the same endpoints.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Front;
+use super::for_modern::{Asked, ForModern, Gathering, with_list_changes};
 use super::modern_head::{check_method, check_name, check_params, check_version};
 use super::modern_stream::{ModernAnswer, ModernStream};
 use super::parked::{Apart, News};
 use super::reply::{self, Problem};
 use super::request_state::{ADDED, Sequel, States, digest};
-use super::requests::{self, Body, MessageSink};
+use super::requests::{self, Body};
 use crate::access::policy::Scope;
 use crate::error::CallError;
 use crate::http::{Head, Request, Responder};
-use crate::limits::{QUESTIONS_GATHERED_MAX, QUESTIONS_GATHERED_WITHIN};
 use crate::pipeline::Wish;
-use crate::protocol::call::{
-    About, Call, CallSink, Caller, Client, Kind, Notice, Outcome, Question,
-};
+use crate::protocol::call::{About, Call, CallSink, Caller, Client, Kind, Outcome};
 use crate::protocol::capabilities::{can_be_asked, have, needed_for, of_client_for_legacy};
 use crate::protocol::headers;
-use crate::protocol::jsonrpc::{self, Message, RequestId, RpcError, code};
-use crate::protocol::legacy;
-use crate::protocol::log_level::LogLevel;
-use crate::protocol::method::{Method, notification};
+use crate::protocol::jsonrpc::{Message, RequestId, RpcError, code};
+use crate::protocol::method::Method;
 use crate::protocol::modern::{self, Envelope, Freshness};
 use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::revision::{Era, Revision};
@@ -32,16 +28,6 @@ use crate::wait::{Interrupted, Wait};
 
 /// Longer than any call may take: a request that waits for one ends with it.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
-
-/// What a stateless request asks for and who asks.
-struct Asked<'a> {
-    scope: &'a Scope,
-    method: Method,
-    caller: Arc<Caller>,
-    token: Option<String>,
-    /// Whether it goes on with a call that has been counted.
-    is_retry: bool,
-}
 
 impl Front {
     /// Whether a POST is a stateless request: its body says so (basic/versioning), unless its
@@ -506,30 +492,6 @@ impl Front {
     }
 }
 
-/// How long further questions are waited for.
-struct Gathering {
-    n_asked: u64,
-    until: Instant,
-    latest: Instant,
-}
-
-impl Gathering {
-    fn new() -> Gathering {
-        let now = Instant::now();
-        Gathering { n_asked: 0, until: now, latest: now + QUESTIONS_GATHERED_MAX }
-    }
-
-    /// What is left of it, now that there have been so many questions.
-    fn left(&mut self, n_asked: u64) -> Duration {
-        let now = Instant::now();
-        if n_asked > self.n_asked {
-            self.n_asked = n_asked;
-            self.until = (now + QUESTIONS_GATHERED_WITHIN).min(self.latest);
-        }
-        self.until.saturating_duration_since(now)
-    }
-}
-
 /// Gives a server its own state back.
 fn give_back(params: &mut RawObject<'_>, state: Option<String>) {
     match state {
@@ -542,20 +504,6 @@ fn without_added(params: &mut RawObject<'_>) {
     for name in ADDED {
         params.remove(name);
     }
-}
-
-/// Capabilities that say of every list that its changes are told of: what the gateway lists
-/// changes with the servers behind it, whatever these say of themselves.
-fn with_list_changes(capabilities: &str) -> String {
-    let Ok(mut all) = RawObject::parse(capabilities) else { return capabilities.to_owned() };
-    for name in ["tools", "prompts", "resources"] {
-        let Some(own) = all.get(name) else { continue };
-        let mut own = RawObject::parse(own).unwrap_or_default();
-        own.set("listChanged", "true");
-        let text = own.to_text();
-        all.set(name, text);
-    }
-    all.to_text()
 }
 
 /// The envelope of a request whose headers say what its body says.
@@ -637,98 +585,5 @@ fn client_of(asked: &Asked<'_>) -> Client {
         session: session.into(),
         is_exclusive: true,
         capabilities: Raw::from_valid(capabilities),
-    }
-}
-
-/// Turns what an upstream says during a call into messages for its caller.
-struct ForModern<'a> {
-    asked: &'a Asked<'a>,
-    wait: &'a Arc<Wait>,
-    /// What the call is answered with because its server asked something.
-    refused: Option<RpcError>,
-    inner: &'a mut dyn MessageSink,
-}
-
-impl CallSink for ForModern<'_> {
-    fn notice(&mut self, notice: Notice) {
-        let message = match notice {
-            Notice::Progress(params) => self.asked.token.as_ref().and_then(|token| {
-                let params = legacy::with_progress_token(params.get(), token).ok()?;
-                Some(jsonrpc::notification(notification::PROGRESS, Some(&params)))
-            }),
-            Notice::Log(params) => {
-                let level = LogLevel::of_message(params.get());
-                // Only if the request asks for them (server/utilities/logging).
-                let wanted = self
-                    .asked
-                    .caller
-                    .log_level
-                    .is_some_and(|wanted| level.is_none_or(|level| level >= wanted));
-                wanted.then(|| jsonrpc::notification(notification::MESSAGE, Some(params.get())))
-            }
-            // These belong to subscriptions, and what is withdrawn was never asked here.
-            Notice::ResourceUpdated(_) | Notice::Withdrawn { .. } => None,
-            Notice::Other { method, params } => {
-                Some(jsonrpc::notification(&method, params.as_ref().map(Raw::get)))
-            }
-        };
-        if let Some(message) = message {
-            self.inner.message(&message);
-        }
-    }
-
-    fn ask(&mut self, question: Question) {
-        let needed = needed_for(&question.method);
-        let capabilities = self.asked.caller.capabilities.get();
-        let server = question.server.clone();
-        // Answers the server, too. A request that nobody knows cannot be given on either.
-        drop(question.if_served(capabilities));
-        if let Some(needed) = needed {
-            self.refused = Some(if have(capabilities, needed) {
-                // It would have been asked, had its server been known to ask like this.
-                let what = format!(
-                    "The server {server} has changed to an earlier revision; the call was \
-                     cancelled and may be repeated."
-                );
-                RpcError::new(code::INTERNAL_ERROR, what)
-            } else {
-                modern::missing_capability([needed])
-            });
-            self.wait.interrupt(Interrupted::Cancelled);
-        }
-    }
-
-    fn silence(&mut self) {
-        self.inner.silence();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_further_question_is_waited_for_anew_up_to_a_bound() {
-        let mut gathering = Gathering::new();
-        let mut last = gathering.left(1);
-        assert!(last > Duration::ZERO && last <= QUESTIONS_GATHERED_WITHIN);
-        std::thread::sleep(QUESTIONS_GATHERED_WITHIN / 2);
-        // The bell alone prolongs nothing, a question does.
-        assert!(gathering.left(1) <= QUESTIONS_GATHERED_WITHIN / 2);
-        assert!(gathering.left(2) > QUESTIONS_GATHERED_WITHIN / 2);
-        for n_asked in 3..60 {
-            std::thread::sleep(Duration::from_millis(5));
-            last = gathering.left(n_asked);
-        }
-        assert_eq!(last, Duration::ZERO);
-    }
-
-    #[test]
-    fn changes_of_every_list_are_told_of() {
-        let own = r#"{"tools":{},"resources":{"listChanged":false,"subscribe":true},"x":{}}"#;
-        assert_eq!(
-            with_list_changes(own),
-            r#"{"tools":{"listChanged":true},"resources":{"listChanged":true,"subscribe":true},"x":{}}"#
-        );
     }
 }
