@@ -56,6 +56,7 @@ mod links;
 mod listening;
 mod lists;
 mod members;
+mod pace;
 mod pipes;
 mod post_stream;
 mod resolve;
