@@ -17,6 +17,7 @@ use crate::catalogue::{self, Health};
 use crate::config::{ApiKey, Config, Listen};
 use crate::downstream::Front;
 use crate::downstream::event_stream::Streams;
+use crate::downstream::parked::{Bounds, ParkedCalls};
 use crate::http::{self, Running, Server};
 use crate::limits::{CATALOGUE_INBOX_CHANGES_MAX, ENDED_SESSIONS_QUEUE_MAX, Limits};
 use crate::pipeline::{Pipeline, TaskOwners, ToSessions, Told};
@@ -87,7 +88,7 @@ impl Gateway {
             start_catalogue(&config, shared.clone(), changes, sessions.clone(), &stop)?;
         let tasks = Arc::<TaskOwners>::default();
         let sharing = config.upstreams.iter().map(|it| (it.name.clone(), it.session));
-        let unasked = ToSessions::new(sessions.clone(), tasks.clone(), sharing);
+        let unasked = ToSessions::new(sessions.clone(), tasks.clone(), sharing, shared.clone());
         let upstreams = Arc::new(Upstreams::start(
             config.upstreams.clone(),
             limits.clone(),
@@ -106,6 +107,8 @@ impl Gateway {
             transports: config.transports,
             pipeline,
             cursors: Sealer::new(&key, "cursor"),
+            states: Sealer::new(&key, "request-state"),
+            parked: parked_calls(&limits)?,
             sessions: sessions.clone(),
             streams: streams.clone(),
             event_logs: event_logs(&limits),
@@ -160,11 +163,15 @@ impl Gateway {
             }
         }
         self.upstreams.interrupt();
+        self.front.parked.stop();
         let patience = || {
             if hurry.load(Ordering::Relaxed) { Duration::ZERO } else { INTERRUPTED_TIMEOUT }
         };
         self.running.drain(Instant::now() + patience());
         // Answers that go out on streams are queued by now.
+        self.sessions.end_listening();
+        // It has been done when the next word is answered.
+        self.sessions.is_alive();
         self.streams.close_all(None, Instant::now() + patience());
         // By word, and not by letting handles go: a handler that will not end holds some.
         self.upstreams.stop();
@@ -237,6 +244,19 @@ fn start_sessions(
         left,
     };
     session::start(sessions, stop.clone())
+}
+
+fn parked_calls(limits: &Limits) -> io::Result<ParkedCalls> {
+    let bounds = Bounds {
+        calls: limits.parked_calls,
+        calls_per_key: limits.parked_calls_per_key,
+        life: limits.parked,
+    };
+    let mut boot = [0; 8];
+    SystemRandom::new()
+        .fill(&mut boot)
+        .map_err(|_| io::Error::other("the system gives no randomness"))?;
+    Ok(ParkedCalls::new(bounds, u64::from_ne_bytes(boot)))
 }
 
 fn event_logs(limits: &Limits) -> EventLogs {

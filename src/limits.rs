@@ -37,6 +37,10 @@ pub struct Limits {
     pub session_idle: Duration,
     /// How long an upstream's request to a client may stay open.
     pub parked: Duration,
+    /// Calls of stateless clients that wait for a retry. More are cancelled and say so.
+    pub parked_calls: usize,
+    /// Those of one key.
+    pub parked_calls_per_key: usize,
     /// Items of one page of a list.
     pub page_items: usize,
     /// Long-lived SSE responses open at once. More get 503.
@@ -80,6 +84,8 @@ impl Default for Limits {
             sessions_per_key: 1000,
             session_idle: Duration::from_secs(1800),
             parked: Duration::from_secs(300),
+            parked_calls: 256,
+            parked_calls_per_key: 32,
             page_items: 1000,
             streams: 4096,
             stream_queue_bytes: 262_144,
@@ -126,6 +132,15 @@ pub const ENDED_SESSION_GRACE: Duration = Duration::from_millis(200);
 /// Sessions that have ended and whose traces at upstreams wait to be removed; more wait in the
 /// session table.
 pub const ENDED_SESSIONS_QUEUE_MAX: usize = 1024;
+/// How long after a server's first request during a stateless client's call further ones are
+/// waited for, so that they are put to the client together.
+pub const QUESTIONS_GATHERED_WITHIN: Duration = Duration::from_millis(30);
+/// Times that one call may want input of a client with a session before it is given up.
+pub const INPUT_ROUNDS_MAX: usize = 32;
+/// Things that it may want at once.
+pub const INPUT_REQUESTS_MAX: usize = 32;
+/// Before a server that wants nothing but a retry gets it.
+pub const INPUT_RETRY_DELAY: Duration = Duration::from_millis(100);
 /// Calls in flight in one session. More get an error.
 pub const SESSION_CALLS_MAX: usize = 256;
 /// Tasks whose principal is remembered. Past it what is over goes, then the oldest of whoever
@@ -170,8 +185,16 @@ pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the first call over a client's own session waits for the upstream's stream to be
 /// there, on which it may be asked something.
 pub const LISTEN_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long an upstream is asked which era it speaks, before silence is taken for the older
+/// one.
+pub const ERA_PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// For so long after a call that wanted log messages was cancelled, those of a child are for
+/// nobody: one that names no call could be of that one.
+pub const STRAY_LOG_TIME: Duration = Duration::from_secs(2);
 /// Between two looks at an upstream that is well.
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
+/// A list is read again when its time is over, but not sooner than this after the last time.
+pub const LIST_TTL_MIN: Duration = Duration::from_secs(10);
 /// Between two readings of a list whose upstream says again and again that it has changed.
 pub const RELIST_INTERVAL: Duration = Duration::from_secs(1);
 /// Control messages (cancellations, answers to an upstream's requests) that wait to be sent to

@@ -82,12 +82,24 @@ impl Drop for Held {
     }
 }
 
+/// Lets a wait go on as long as it may when it is dropped. See [`Wait::within`].
+#[derive(Debug)]
+pub struct Within<'a>(&'a Wait);
+
+impl Drop for Within<'_> {
+    fn drop(&mut self) {
+        locked(&self.0.deadline).part = None;
+    }
+}
+
 /// How long a call may take.
 #[derive(Debug, Clone, Copy)]
 struct Deadline {
     at: Instant,
     latest: Instant,
     timeout: Duration,
+    /// When the part of the call that is bounded by itself is over.
+    part: Option<Instant>,
     /// How many reasons there are for the timeout to stand still.
     held: usize,
 }
@@ -130,7 +142,13 @@ impl Wait {
             client,
             interrupted: Mutex::new(None),
             raised: AtomicBool::new(false),
-            deadline: Mutex::new(Deadline { at: now + timeout, latest, timeout, held: 0 }),
+            deadline: Mutex::new(Deadline {
+                at: now + timeout,
+                latest,
+                timeout,
+                part: None,
+                held: 0,
+            }),
         }))
     }
 
@@ -167,6 +185,13 @@ impl Wait {
         deadline.at = (Instant::now() + patience).min(deadline.latest);
         drop(deadline);
         Held(self.clone())
+    }
+
+    /// Bounds a part of the call, until what is given back is dropped: when `patience` is over,
+    /// [`Wait::until`] fails with [`Interrupted::Deadline`], but the wait itself is not ended.
+    pub fn within(&self, patience: Duration) -> Within<'_> {
+        locked(&self.deadline).part = Some(Instant::now() + patience);
+        Within(self)
     }
 
     /// When the wait ends, as things stand.
@@ -210,13 +235,16 @@ impl Wait {
             if let Some(reason) = self.interrupted() {
                 return Err(reason);
             }
-            let deadline = self.deadline();
+            let Deadline { at: deadline, part, .. } = *locked(&self.deadline);
             let now = Instant::now();
             if now >= deadline {
                 self.interrupt(Interrupted::Deadline);
                 return Err(Interrupted::Deadline);
             }
-            let until = tick_at.map_or(deadline, |at| at.min(deadline));
+            if part.is_some_and(|part| now >= part) {
+                return Err(Interrupted::Deadline);
+            }
+            let until = tick_at.into_iter().chain(part).fold(deadline, Instant::min);
             let left = until.saturating_duration_since(now);
             match self.poll_once(fd, left) {
                 Some(woken) => return woken,
@@ -318,6 +346,16 @@ mod tests {
         assert!(wait.left() > Duration::from_secs(4));
         drop(held);
         assert!(wait.left() <= short);
+    }
+
+    #[test]
+    fn a_part_that_is_over_does_not_end_the_wait() {
+        let wait = Wait::plain(Duration::from_secs(5)).unwrap();
+        let part = wait.within(Duration::from_millis(10));
+        assert_eq!(wait.until(None, None), Err(Interrupted::Deadline));
+        drop(part);
+        assert_eq!(wait.interrupted(), None);
+        assert_eq!(wait.until(None, Some(Duration::from_millis(1))), Ok(Woken::Tick));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::{Catalogue, Item, List, Server};
 use crate::access::glob::Globs;
 use crate::config::Naming;
 use crate::protocol::call::Kind;
+use crate::protocol::mirror;
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
 
@@ -100,6 +101,10 @@ fn items(naming: &Naming, kind: Kind, servers: &[(Profile, Listed)]) -> Vec<Arc<
                 qualified: name::qualified(naming, item.server, item.own),
                 offered_object: renamed(kind, object, item.own, &offered),
                 own_object: object.clone(),
+                mirrors: match kind {
+                    Kind::Tool => mirror::annotations(object.get()),
+                    Kind::Prompt | Kind::Resource | Kind::Template => Ok(Vec::new()),
+                },
                 offered,
             })
         })

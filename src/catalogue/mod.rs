@@ -8,11 +8,14 @@ pub mod template;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
 use crate::error::Stage;
 use crate::limits::NEAR_NAMES_MAX;
 use crate::protocol::call::Kind;
 use crate::protocol::legacy::Initialized;
+use crate::protocol::mirror::Mirror;
+use crate::protocol::modern::Freshness;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 
@@ -33,6 +36,8 @@ pub struct Item {
     pub offered_object: Raw,
     /// Its object as its server wrote it.
     pub own_object: Raw,
+    /// Which parameters a tool wants mirrored into headers, or why it says so wrongly.
+    pub mirrors: Result<Vec<Mirror>, String>,
 }
 
 /// How a server is, as far as lists tell.
@@ -64,6 +69,18 @@ pub struct Server {
     pub initialized: Option<Arc<Initialized>>,
     /// Items of it that are not offered: over the bound, without a name, or named twice.
     pub left_out: usize,
+    /// What it said of the freshness of its lists, and when they were read.
+    pub read: HashMap<Kind, (Freshness, Instant)>,
+}
+
+impl Server {
+    /// How fresh its list of that kind still is: of its time, only what is left. What is
+    /// not known is stale and private.
+    pub fn freshness(&self, kind: Kind) -> Freshness {
+        let Some((said, read_at)) = self.read.get(&kind) else { return Freshness::UNKNOWN };
+        let age = u64::try_from(read_at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Freshness { ttl_ms: said.ttl_ms.saturating_sub(age), ..*said }
+    }
 }
 
 impl Default for Server {
@@ -74,6 +91,7 @@ impl Default for Server {
             prefix: String::new(),
             initialized: None,
             left_out: 0,
+            read: HashMap::new(),
         }
     }
 }

@@ -11,6 +11,7 @@ use super::{Health, Server, Shared};
 use crate::access::glob::Globs;
 use crate::config::{Naming, UpstreamConfig};
 use crate::protocol::call::Kind;
+use crate::protocol::mirror;
 use crate::protocol::server_name::ServerName;
 use crate::upstream::Event;
 
@@ -80,7 +81,7 @@ impl Refresher {
                 listed.server.initialized = Some(Arc::new(initialized));
                 None
             }
-            Event::Lists { server, lists, left_out, announced } => {
+            Event::Lists { server, lists, freshness, read_at, left_out, announced } => {
                 let (_, listed) = self.servers.get_mut(&server)?;
                 let mut unnamed = 0;
                 let mut kinds = Vec::new();
@@ -90,6 +91,9 @@ impl Refresher {
                     let known = listed.lists.entry(kind).or_default();
                     // A list that was only read again is no news.
                     let is_news = announced || *known != named;
+                    if kind == Kind::Tool && is_news {
+                        tell_of_mirrors(&server, &named);
+                    }
                     *known = named;
                     // Resources and templates are told of by one notification.
                     let is_told =
@@ -104,6 +108,8 @@ impl Refresher {
                         "{server}: {unnamed} listed items have no name, or one that stood before"
                     );
                 }
+                let read = freshness.into_iter().map(|(kind, it)| (kind, (it, read_at)));
+                listed.server.read.extend(read);
                 listed.server.left_out = left_out + unnamed;
                 listed.server.health = Health::Well;
                 listed.server.has_answered = true;
@@ -124,11 +130,52 @@ impl Refresher {
     }
 }
 
+/// Tools whose parameters cannot be mirrored as they say (2026-07-28, basic/transports/
+/// streamable-http, Schema Extension).
+fn tell_of_mirrors(server: &ServerName, tools: &merge::Named) {
+    for (name, object) in tools {
+        if let Err(reason) = mirror::annotations(object.get()) {
+            log::warn!(
+                target: "catalogue",
+                "{server}: the tool {name:?} is not for clients of the modern era: {reason}"
+            );
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::{Config, Overrides};
+    use crate::protocol::modern::Freshness;
     use crate::protocol::raw::Raw;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn of_the_time_that_a_list_is_fresh_only_the_rest_is_left() {
+        let text = r#"{"mcp_servers":{"s":{"url":"http://127.0.0.1:9/mcp"}}}"#;
+        let config = Config::parse(text, &|_| None, &Overrides::default()).unwrap();
+        let tell = Box::new(|_: &ServerName, _| ());
+        let shared = Shared::default();
+        let mut refresher =
+            Refresher::new(config.naming, &config.upstreams, shared.clone(), tell);
+        let server = ServerName::parse("s").unwrap();
+        let said = Freshness { ttl_ms: 60_000, is_private: false };
+        refresher.apply(Event::Lists {
+            server: server.clone(),
+            lists: vec![(Kind::Tool, Vec::new())],
+            freshness: vec![(Kind::Tool, said)],
+            read_at: Instant::now().checked_sub(Duration::from_secs(50)).unwrap(),
+            left_out: 0,
+            announced: true,
+        });
+        refresher.publish();
+        let catalogue = shared.current();
+        let known = catalogue.servers.get(&server).unwrap();
+        let tools = known.freshness(Kind::Tool);
+        assert!((5_000..=10_000).contains(&tools.ttl_ms) && !tools.is_private, "{tools:?}");
+        assert_eq!(known.freshness(Kind::Prompt), Freshness::UNKNOWN);
+    }
 
     #[test]
     fn a_list_is_told_of_if_it_differs_or_was_announced() {
@@ -145,7 +192,14 @@ mod tests {
                 (*kind, names.iter().map(item).collect())
             });
             let lists = lists.collect();
-            let event = Event::Lists { server, lists, left_out: 0, announced };
+            let event = Event::Lists {
+                server,
+                lists,
+                freshness: Vec::new(),
+                read_at: Instant::now(),
+                left_out: 0,
+                announced,
+            };
             refresher.apply(event).unwrap().1
         };
         let tools = Kind::Tool;

@@ -122,8 +122,8 @@ fn keys_without_a_function_are_said_to_be_so() {
 
 #[test]
 fn bounds_that_nothing_reads_yet_are_accepted() {
-    let text = r#"{"$schema":1,"mcp_servers":{},"limits":{"views":1,"parked_calls":0,
-        "parked_calls_per_key":0,"connections":8,"drain_ms":0}}"#;
+    let text =
+        r#"{"$schema":1,"mcp_servers":{},"limits":{"views":1,"connections":8,"drain_ms":0}}"#;
     let limits = parse(text).unwrap().limits;
     let expected = Limits { connections: 8, drain: Duration::ZERO, ..Limits::default() };
     assert_eq!(limits, expected);
@@ -147,6 +147,8 @@ fn every_bound_goes_to_its_own_place() {
         sessions_per_key: 21,
         session_idle: ms(22),
         parked: ms(30),
+        parked_calls: 34,
+        parked_calls_per_key: 35,
         page_items: 31,
         streams: 23,
         stream_queue_bytes: 5000,
@@ -165,7 +167,8 @@ fn every_bound_goes_to_its_own_place() {
         "session_idle_ms":22,"streams":23,"stream_queue_bytes":5000,"heartbeat_ms":24,
         "upstream_result_bytes":2500,"upstream_event_bytes":2600,"upstream_tools":27,
         "child_stderr_lines":28,"drain_ms":29,"parked_ms":30,"page_items":31,
-        "event_log_events":32,"event_log_bytes":33}}"#;
+        "event_log_events":32,"event_log_bytes":33,"parked_calls":34,
+        "parked_calls_per_key":35}}"#;
     assert_eq!(parse(text).unwrap().limits, expected);
 }
 

@@ -192,7 +192,7 @@ impl Shell {
             }
         }
         let version = fields.get(headers::PROTOCOL_VERSION).map(str::trim);
-        if version.is_some_and(|version| Revision::parse(version).is_none()) {
+        if version.is_some_and(|version| Revision::parse_legacy(version).is_none()) {
             let what = "Bad Request: the revision in MCP-Protocol-Version is not supported.";
             return Err(Refusal::bad_request(what));
         }

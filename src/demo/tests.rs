@@ -26,7 +26,10 @@ fn check_refused(method: &str, params: &str, code: i64, part: &str) {
 
 #[test]
 fn every_revision_is_negotiated() {
-    for revision in Revision::ALL {
+    for revision in Revision::ALL
+        .into_iter()
+        .filter(|it| it.era() == crate::protocol::revision::Era::Legacy)
+    {
         let params = format!(r#"{{"protocolVersion":"{revision}","capabilities":{{}}}}"#);
         let answer = ask("initialize", &params);
         assert_eq!(answer["result"]["protocolVersion"], revision.as_str());

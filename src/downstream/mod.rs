@@ -6,8 +6,15 @@ pub mod endpoint;
 pub mod event_stream;
 mod for_caller;
 pub mod http_sse;
+mod input;
+mod listen;
+mod modern;
+mod modern_head;
+mod modern_stream;
+pub mod parked;
 mod post_stream;
 pub mod reply;
+mod request_state;
 pub mod requests;
 pub mod rest;
 pub mod streamable_http;
@@ -31,6 +38,7 @@ use crate::session::{Door, EventLogs, EventSink, Owner, Session, Sessions};
 
 use endpoint::Endpoint;
 use event_stream::{Place, StreamHandle, Streams};
+use parked::ParkedCalls;
 use reply::Problem;
 
 /// Everything that the doors need.
@@ -56,6 +64,10 @@ pub struct Front {
     pub limits: Arc<Limits>,
     /// Makes and opens the cursors of lists.
     pub cursors: Sealer,
+    /// Makes and opens what stateless clients bring back.
+    pub states: Sealer,
+    /// Calls of stateless clients that outlive a request.
+    pub parked: ParkedCalls,
     /// When the process began to serve.
     pub started: Instant,
     /// Whether the process is stopping.

@@ -3,12 +3,13 @@
 use std::io;
 
 use super::endpoint::{Dialect, Endpoint};
-use crate::error::CallError;
+use crate::error::{CallError, Stage};
 use crate::http::{Answer, Responder};
 use crate::protocol::call::Kind;
 use crate::protocol::headers::JSON;
 use crate::protocol::jsonrpc::{RequestId, RpcError, code, error_response};
 use crate::protocol::raw::Raw;
+use crate::protocol::server_name::ServerName;
 
 /// Everything is fine.
 pub const OK: u16 = 200;
@@ -143,6 +144,17 @@ impl Problem {
     pub fn overloaded(what: &str) -> Problem {
         let error = CallError::Overloaded { what: what.to_owned() };
         Problem::from_call(&error)
+    }
+
+    /// A server wants something that this client cannot be asked.
+    pub fn wants_input(server: &ServerName) -> Problem {
+        let message = format!(
+            "The server {server} wants input from the client, which cannot be asked over this \
+             transport."
+        );
+        Problem::new(502, "upstream_failed", code::INTERNAL_ERROR, message)
+            .with("server", server.as_str())
+            .with("stage", Stage::Answer.as_str())
     }
 
     /// The engine in use has no long-lived streams.
@@ -296,6 +308,21 @@ impl Problem {
     }
 }
 
+/// The status of an error response to a stateless request (2026-07-28, basic/index, Error Codes,
+/// and basic/transports/streamable-http). Where it names none, the error alone tells.
+pub fn modern_status(rpc_code: i64) -> u16 {
+    match rpc_code {
+        code::METHOD_NOT_FOUND => 404,
+        code::PARSE_ERROR
+        | code::INVALID_REQUEST
+        | code::INVALID_PARAMS
+        | code::HEADER_MISMATCH
+        | code::MISSING_CLIENT_CAPABILITY
+        | code::UNSUPPORTED_PROTOCOL_VERSION => 400,
+        _ => OK,
+    }
+}
+
 /// Answers 200 with JSON in pieces.
 ///
 /// # Errors
@@ -320,8 +347,6 @@ pub fn engine_body(status: u16, reason: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Stage;
-    use crate::protocol::server_name::ServerName;
 
     #[test]
     fn a_failed_upstream_is_named_with_its_stage() {

@@ -3,21 +3,22 @@
 
 use std::sync::Arc;
 
-use super::Front;
 use super::for_caller::ForCaller;
 use super::reply::Problem;
 use super::rest::Deaf;
+use super::{Front, input};
 use crate::access::policy::Scope;
 use crate::error::CallError;
-use crate::limits::{BATCH_MESSAGES_MAX, CALL_TIMEOUT_MAX, JSON_DEPTH_MAX};
+use crate::limits::{BATCH_MESSAGES_MAX, CALL_TIMEOUT_MAX, INPUT_ROUNDS_MAX, JSON_DEPTH_MAX};
 use crate::pipeline::{Health, Item, ItemList, Wish};
-use crate::protocol::call::{CallSink, Caller, Client, Kind, Outcome};
-use crate::protocol::capabilities::without_tasks;
+use crate::protocol::call::{About, Call, CallSink, Caller, Client, Kind, Outcome};
+use crate::protocol::capabilities::{of_client_for_modern, without_tasks};
 use crate::protocol::cursor;
 use crate::protocol::jsonrpc::{Malformed, Message, RequestId, RpcError, code};
 use crate::protocol::legacy;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::method::{Method, notification};
+use crate::protocol::modern;
 use crate::protocol::raw::{self, Raw, RawObject, push_string};
 use crate::protocol::revision::Revision;
 use crate::protocol::server_name::ServerName;
@@ -97,7 +98,7 @@ pub(super) trait MessageSink {
 impl Front {
     /// The result of `initialize`: what is behind the endpoint, for this key.
     pub(super) fn initialize_result(&self, scope: &Scope, revision: Revision) -> Raw {
-        let mut capabilities = self.pipeline.capabilities(scope);
+        let mut capabilities = self.pipeline.capabilities(scope, revision);
         if !revision.has_tasks() {
             capabilities = without_tasks(&capabilities);
         }
@@ -172,6 +173,10 @@ impl Front {
             Some(Method::Initialize) => {
                 Answer::error(code::INVALID_REQUEST, "The session is initialized already.")
             }
+            // Of revisions that have no sessions.
+            Some(
+                Method::ServerDiscover | Method::SubscriptionsListen | Method::TasksUpdate,
+            ) => not_found(request.method),
             Some(
                 Method::ToolsCall
                 | Method::PromptsGet
@@ -191,32 +196,39 @@ impl Front {
     }
 
     fn answer_list(&self, scope: &Scope, kind: Kind, params: Option<&str>) -> Answer {
-        let list = match self.pipeline.list(scope, kind, None) {
-            Ok(list) => list,
-            Err(error) => return Answer::Error(Problem::from_call(&error).to_rpc()),
-        };
-        let cursor = match cursor_of(params) {
-            Ok(cursor) => cursor,
-            Err(error) => return Answer::Error(error),
-        };
+        match self.list_page(scope, kind, params, |_| true) {
+            Ok(page) => Answer::Result(Raw::from_valid(page)),
+            Err(error) => Answer::Error(error),
+        }
+    }
+
+    /// One page of what the scope sees and `shows` admits: a result's text.
+    pub(super) fn list_page(
+        &self,
+        scope: &Scope,
+        kind: Kind,
+        params: Option<&str>,
+        shows: impl Fn(&Item) -> bool,
+    ) -> Result<String, RpcError> {
+        let list = self.pipeline.list(scope, kind, None);
+        let mut list = list.map_err(|error| Problem::from_call(&error).to_rpc())?;
+        list.items.retain(|item| shows(item));
         let view = view_of(scope, kind);
-        let from = match cursor {
+        let from = match cursor_of(params)? {
             None => 0,
-            Some(cursor) => match cursor::open(&self.cursors, &view, &cursor) {
-                Some(after) => {
-                    list.items.partition_point(|item| list.name(item) <= after.as_str())
-                }
-                None => {
+            Some(cursor) => {
+                let after = cursor::open(&self.cursors, &view, &cursor).ok_or_else(|| {
                     let what = "The cursor is none of this list.";
-                    return Answer::error(code::INVALID_PARAMS, what);
-                }
-            },
+                    RpcError::new(code::INVALID_PARAMS, what)
+                })?;
+                list.items.partition_point(|item| list.name(item) <= after.as_str())
+            }
         };
         let rest = list.items.get(from..).unwrap_or_default();
         let page = rest.get(..self.limits.page_items).unwrap_or(rest);
         let next = if page.len() < rest.len() { page.last() } else { None };
         let next = next.map(|last| cursor::seal(&self.cursors, &view, list.name(last)));
-        Answer::Result(Raw::from_valid(list_result(&list, page, next.as_deref())))
+        Ok(list_result(&list, page, next.as_deref()))
     }
 
     /// Sets the level of a session: on the shared sessions with upstreams the lowest that any
@@ -277,10 +289,14 @@ impl Front {
             Ok(in_flight) => in_flight,
             Err(refused) => return refused_entry(refused),
         };
-        let has_tasks = caller.revision.has_tasks();
-        let client =
-            Client { session: session.id.clone(), capabilities: caller.capabilities.clone() };
-        let wish = Wish { client: Some(&client), ..Wish::default() };
+        let client = Client {
+            session: session.id.clone(),
+            is_exclusive: false,
+            capabilities: caller.capabilities.clone(),
+        };
+        let capabilities = of_client_for_modern(caller.capabilities.get());
+        let about = about(session, &capabilities);
+        let wish = Wish { client: Some(&client), about, ..Wish::default() };
         let mut sink = ForCaller::new(&self.sessions, session, &wait, sink);
         let method = Method::parse(request.method);
         let outcome = match method {
@@ -296,35 +312,26 @@ impl Front {
                 | Method::TasksResult
                 | Method::TasksList
                 | Method::TasksCancel,
-            ) if !has_tasks => return not_found(request.method),
-            Some(Method::TasksList)
-                if self.pipeline.servers_with(scope, "tasks").is_empty() =>
-            {
-                return not_found(request.method);
-            }
-            Some(Method::TasksList) => match cursor_of(request.params) {
-                // The list is given whole, so no cursor was ever given.
-                Ok(None) => self.tasks(scope, wish, &wait, &mut sink),
-                Ok(Some(_)) => {
-                    let what = "The cursor is none of this list.";
-                    return Answer::error(code::INVALID_PARAMS, what);
+            ) if !caller.revision.has_tasks() => return not_found(request.method),
+            Some(Method::TasksList) => {
+                match self.list_tasks(scope, wish, request, &wait, &mut sink) {
+                    Ok(outcome) => outcome,
+                    Err(answer) => return answer,
                 }
-                Err(error) => return Answer::Error(error),
-            },
+            }
             Some(method) => {
-                let mut call = match legacy::read_call(caller, method, request.params) {
+                let call = match read_call(&caller, method, request.params) {
                     Ok(call) => call,
                     Err(error) => return Answer::Error(error),
                 };
-                if !has_tasks {
-                    // What a revision does not know means nothing in it.
-                    call.params.remove("task");
-                }
                 sink.wants_progress(call.progress_token.as_deref());
                 if matches!(method, Method::ResourcesSubscribe | Method::ResourcesUnsubscribe) {
                     self.subscription(session, &client, scope, &call, &wait)
                 } else {
-                    self.pipeline.call(scope, wish, call, &wait, &mut sink)
+                    match self.call_with_input(scope, wish, call, request, &wait, &mut sink) {
+                        Ok(outcome) => outcome,
+                        Err(answer) => return answer,
+                    }
                 }
             }
         };
@@ -334,9 +341,51 @@ impl Front {
         match outcome {
             Ok(Outcome::Complete(result)) => Answer::Result(result),
             Ok(Outcome::Error { error, .. }) => Answer::Error(error),
+            Ok(Outcome::InputRequired { server, .. }) => {
+                Answer::Error(Problem::wants_input(&server).to_rpc())
+            }
             Err(CallError::Cancelled) => Answer::None,
             Err(error) => Answer::Error(Problem::from_call(&error).to_rpc()),
         }
+    }
+
+    /// Makes a call, again and again while its server wants input first.
+    fn call_with_input(
+        &self,
+        scope: &Scope,
+        wish: Wish<'_>,
+        call: Call<'_>,
+        request: &SessionRequest<'_>,
+        wait: &Arc<Wait>,
+        sink: &mut ForCaller<'_>,
+    ) -> Result<Result<Outcome, CallError>, Answer> {
+        let (caller, method) = (call.caller.clone(), call.method);
+        let mut outcome = self.pipeline.call(scope, wish, call, wait, sink);
+        for _ in 0..INPUT_ROUNDS_MAX {
+            let Ok(Outcome::InputRequired { server, requests, state }) = outcome else { break };
+            let tick = self.limits.heartbeat;
+            let responses = input::gather(sink, &server, requests.as_ref(), wait, tick)?;
+            let mut call = read_call(&caller, method, request.params).map_err(Answer::Error)?;
+            if let Some(responses) = responses {
+                call.params.set("inputResponses", responses);
+            }
+            if let Some(state) = state {
+                call.params.set("requestState", raw::string(&state));
+            }
+            outcome = self.pipeline.call(scope, wish, call, wait, sink);
+        }
+        // What a server without sessions says besides, its clients alone know.
+        if let Ok(Outcome::Complete(result)) = &mut outcome
+            && method == Method::ResourcesRead
+        {
+            *result = modern::without_freshness(result);
+        }
+        if let Ok(Outcome::Error { error, .. }) = &mut outcome
+            && method == Method::ResourcesRead
+        {
+            legacy::as_not_found(error);
+        }
+        Ok(outcome)
     }
 
     fn pass(
@@ -352,6 +401,28 @@ impl Front {
             Err(error) => return Some(Err(CallError::Invalid(error.to_string()))),
         };
         self.pipeline.pass(scope, wish, request.method, params, wait, sink)
+    }
+
+    /// Answers `tasks/list`, where any server in scope has tasks.
+    fn list_tasks(
+        &self,
+        scope: &Scope,
+        wish: Wish<'_>,
+        request: &SessionRequest<'_>,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Result<Result<Outcome, CallError>, Answer> {
+        if self.pipeline.servers_with(scope, "tasks").is_empty() {
+            return Err(not_found(request.method));
+        }
+        match cursor_of(request.params).map_err(Answer::Error)? {
+            // The list is given whole, so no cursor was ever given.
+            None => Ok(self.tasks(scope, wish, wait, sink)),
+            Some(_) => {
+                let what = "The cursor is none of this list.";
+                Err(Answer::error(code::INVALID_PARAMS, what))
+            }
+        }
     }
 
     /// The tasks of every server in scope that has tasks, in one list.
@@ -370,6 +441,27 @@ impl Front {
         let text = format!("{{\"tasks\":[{}]}}", tasks.join(","));
         Ok(Outcome::Complete(Raw::from_valid(text)))
     }
+}
+
+/// What a session's call says of its caller to servers without sessions.
+fn about<'a>(session: &Session, capabilities: &'a str) -> About<'a> {
+    // Servers with sessions send what they like until they are told; others send nothing unless
+    // each request asks for it.
+    let log_level = Some(session.log_level().unwrap_or(LogLevel::Info));
+    About { capabilities, log_level, is_level_told: true }
+}
+
+/// Reads a request, without what the caller's revision does not know: it means nothing in it.
+fn read_call<'a>(
+    caller: &Arc<Caller>,
+    method: Method,
+    params: Option<&'a str>,
+) -> Result<Call<'a>, RpcError> {
+    let mut call = legacy::read_call(caller.clone(), method, params)?;
+    if !caller.revision.has_tasks() {
+        call.params.remove("task");
+    }
+    Ok(call)
 }
 
 /// The cursor that a list is asked for with.

@@ -22,7 +22,9 @@ pub(super) struct Deaf;
 
 impl CallSink for Deaf {
     fn notice(&mut self, _: Notice) {}
-    fn ask(&mut self, _: Question) {}
+    fn ask(&mut self, question: Question) {
+        question.refuse();
+    }
     fn silence(&mut self) {}
 }
 
@@ -73,6 +75,10 @@ impl Front {
                 let problem = Problem::from_upstream_error(server.as_str(), &error);
                 problem.send(responder, &problem.rest_body(dialect)).ok()
             }
+            Ok(Outcome::InputRequired { server, .. }) => {
+                let problem = Problem::wants_input(&server);
+                problem.send(responder, &problem.rest_body(dialect)).ok()
+            }
             Err(problem) => problem.send(responder, &problem.rest_body(dialect)).ok(),
         };
     }
@@ -101,7 +107,8 @@ impl Front {
         let client = Some(responder.client());
         let wait = Wait::new(CALL_TIMEOUT_MAX, CALL_TIMEOUT_MAX, client)
             .map_err(|_| Problem::overloaded("no descriptor is left"))?;
-        let wish = Wish { server: body.server.as_deref(), timeout: body.timeout, client: None };
+        let wish =
+            Wish { server: body.server.as_deref(), timeout: body.timeout, ..Wish::default() };
         self.pipeline
             .call(scope, wish, call, &wait, &mut Deaf)
             .map_err(|error| Problem::from_call(&error))

@@ -25,6 +25,9 @@ impl Front {
             problem.send_rpc(responder, None).ok();
             return;
         }
+        if Front::is_modern(head, &request.body) {
+            return self.post_modern(request, &scope, responder);
+        }
         let session_id = head.headers.get(headers::SESSION_ID);
         if session_id.is_none() {
             return self.post_without_session(request, &scope, responder);
@@ -77,7 +80,8 @@ impl Front {
             return self.initialize(&body, scope, responder);
         }
         let version = request.head.headers.get(headers::PROTOCOL_VERSION);
-        let problem = match version.filter(|version| Revision::parse(version).is_none()) {
+        let problem = match version.filter(|version| Revision::parse_legacy(version).is_none())
+        {
             Some(version) => unsupported_version(version),
             None => Problem::bad_transport(
                 "Bad Request: the Mcp-Session-Id header is missing. Open a session with \
@@ -290,7 +294,7 @@ fn id_of<'a>(body: &'a Body<'_>) -> Option<&'a RequestId> {
 /// revisions without the header may send any that is spoken.
 fn check_version(head: &Head, revision: Revision) -> Result<(), Problem> {
     let Some(version) = head.headers.get(headers::PROTOCOL_VERSION) else { return Ok(()) };
-    match Revision::parse(version.trim()) {
+    match Revision::parse_legacy(version.trim()) {
         Some(said) if said == revision || !revision.has_version_header() => Ok(()),
         Some(said) => Err(Problem::bad_transport(format!(
             "Bad Request: MCP-Protocol-Version is {said}, but this session speaks {revision}."

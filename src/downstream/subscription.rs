@@ -15,12 +15,12 @@ use crate::session::{Over, Refused, Session};
 use crate::wait::Wait;
 
 /// One subscription of a session, under the URI that its client wrote.
-struct OfSession<'a> {
-    session: &'a Session,
-    server: &'a ServerName,
-    own: &'a str,
-    asked: &'a str,
-    over: Over,
+pub(super) struct OfSession<'a> {
+    pub(super) session: &'a Session,
+    pub(super) server: &'a ServerName,
+    pub(super) own: &'a str,
+    pub(super) asked: &'a str,
+    pub(super) over: Over,
 }
 
 impl Subscribing for OfSession<'_> {

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use super::route::sees;
-use super::{Health, Item, Pipeline};
+use super::{Health, Item, Pipeline, Wish};
 use crate::access::policy::Scope;
 use crate::catalogue::Server;
 use crate::error::CallError;
-use crate::protocol::call::Kind;
+use crate::protocol::call::{Call, Kind};
 use crate::protocol::capabilities;
+use crate::protocol::modern::Freshness;
+use crate::protocol::revision::Revision;
 use crate::protocol::server_name::ServerName;
 use crate::upstream::Status;
 
@@ -86,11 +88,59 @@ impl Pipeline {
         catalogue.servers.keys().filter(|server| scope.sees_server(server)).cloned().collect()
     }
 
-    /// What the servers in scope can do together, an object's text.
-    pub fn capabilities(&self, scope: &Scope) -> String {
+    /// What the servers in scope can do together for a client of that revision, an object's
+    /// text.
+    pub fn capabilities(&self, scope: &Scope, revision: Revision) -> String {
         let catalogue = self.catalogue.current();
         let seen = catalogue.servers.iter().filter(|(name, _)| scope.sees_server(name));
-        capabilities::merged(seen.map(|(_, server)| server.capabilities()))
+        let each: Vec<String> = seen
+            .map(|(_, server)| {
+                let own = server.initialized.as_ref().map_or(revision, |said| said.revision);
+                capabilities::of_server_for(server.capabilities(), own, revision)
+            })
+            .collect();
+        capabilities::merged(each.iter().map(String::as_str))
+    }
+
+    /// How long a list of that kind is fresh, and who may share it. What a key sees is that
+    /// key's alone.
+    pub fn freshness(&self, scope: &Scope, kind: Kind) -> Freshness {
+        let catalogue = self.catalogue.current();
+        let seen = catalogue.servers.iter().filter(|(name, _)| scope.sees_server(name));
+        let mut all = seen.map(|(_, server)| server.freshness(kind));
+        let first = all.next().unwrap_or(Freshness::UNKNOWN);
+        let mut freshness = all.fold(first, Freshness::and);
+        freshness.is_private |= scope.principal.name.is_some();
+        freshness
+    }
+
+    /// The tool that a call of that name means, if there is one.
+    pub fn tool(&self, scope: &Scope, asked: &str) -> Option<Arc<Item>> {
+        self.named(scope, None, Kind::Tool, asked).ok()
+    }
+
+    /// Whose a call is, and whether that server may ask something while it runs.
+    ///
+    /// # Errors
+    /// What it asks for is missing, ill-formed, or nothing that the scope sees.
+    pub fn owner(
+        &self,
+        scope: &Scope,
+        wish: Wish<'_>,
+        call: &Call<'_>,
+    ) -> Result<(ServerName, bool), CallError> {
+        let server = self.route(scope, wish, call)?.server;
+        let catalogue = self.catalogue.current();
+        let said = catalogue.servers.get(&server).and_then(|it| it.initialized.as_ref());
+        let asks = said.is_none_or(|said| said.revision.asks_during_calls());
+        Ok((server, asks))
+    }
+
+    /// Whether a server in scope has the extension of tasks.
+    pub fn has_tasks_extension(&self, scope: &Scope) -> bool {
+        let catalogue = self.catalogue.current();
+        let mut seen = catalogue.servers.iter().filter(|(name, _)| scope.sees_server(name));
+        seen.any(|(_, server)| capabilities::have_tasks_extension(server.capabilities()))
     }
 
     /// What the servers in scope say of how to use them: one server's as it is, several by name.

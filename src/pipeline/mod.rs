@@ -20,7 +20,7 @@ use crate::access::quota::Bucket;
 use crate::catalogue;
 use crate::error::CallError;
 use crate::limits::UPSTREAM_LIST_PAGES_MAX;
-use crate::protocol::call::{Call, CallSink, Client, Outcome, Outgoing, PrincipalId};
+use crate::protocol::call::{About, Call, CallSink, Client, Outcome, Outgoing, PrincipalId};
 use crate::protocol::method::{Method, notification};
 use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::server_name::ServerName;
@@ -67,6 +67,8 @@ pub struct Wish<'a> {
     pub timeout: Option<Duration>,
     /// The client, where it has a session that an upstream could have one for.
     pub client: Option<&'a Client>,
+    /// What a request that is whole in itself says of its caller.
+    pub about: About<'a>,
 }
 
 impl Pipeline {
@@ -124,10 +126,15 @@ impl Pipeline {
             params,
             meta: call.meta,
             wants_progress: call.progress_token.is_some(),
+            about: wish.about,
+            mirrored: route.mirrored,
         };
         let mut answer = asker.send(&outgoing, wait, sink);
-        if let (true, Ok(Outcome::Complete(result))) = (has_task, &answer) {
-            if begins_task {
+        if let Ok(Outcome::Complete(result)) = &answer
+            && let is_task = (method == Method::ToolsCall && tasks::is_task(result))
+            && (has_task || is_task)
+        {
+            if begins_task || is_task {
                 asker.has_begun(result);
             }
             answer = Ok(Outcome::Complete(tasks::owned(&route.server, result)));
@@ -160,6 +167,8 @@ impl Pipeline {
             params,
             meta: None,
             wants_progress: false,
+            about: wish.about,
+            mirrored: Vec::new(),
         };
         Some(self.asker(scope, wish, server).and_then(|it| it.send(&outgoing, wait, sink)))
     }
@@ -214,7 +223,7 @@ impl Pipeline {
 
     /// Whether a client's requests to that server go over a session of the client's own.
     pub fn has_own_session(&self, server: &ServerName, can_be_asked: bool) -> bool {
-        self.upstreams.get(server).is_some_and(|it| it.config().session.is_own(can_be_asked))
+        self.upstreams.get(server).is_some_and(|it| it.has_own_session(can_be_asked))
     }
 
     /// Wants log messages of the servers in scope from this level on.
@@ -264,6 +273,7 @@ impl Pipeline {
         let outcome = match answer {
             Ok(Outcome::Complete(_)) => "complete".to_owned(),
             Ok(Outcome::Error { error, .. }) => format!("error {}", error.code),
+            Ok(Outcome::InputRequired { .. }) => "input required".to_owned(),
             Err(error) => error.to_string(),
         };
         let key = scope.principal.name.as_deref().unwrap_or("-");

@@ -10,6 +10,7 @@ use crate::error::{CallError, Stage};
 use crate::limits::NEAR_NAMES_MAX;
 use crate::protocol::call::{Call, Kind};
 use crate::protocol::method::Method;
+use crate::protocol::mirror::Mirror;
 use crate::protocol::raw::{RawObject, string};
 use crate::protocol::server_name::ServerName;
 
@@ -23,12 +24,14 @@ pub(super) struct Route {
     pub(super) value: String,
     /// What logs call it.
     pub(super) told: String,
+    /// Headers into which the tool wants parameters mirrored: name and value.
+    pub(super) mirrored: Vec<(String, String)>,
 }
 
 impl Route {
     fn to(server: ServerName, key: &'static str, own: &str) -> Route {
         let told = format!("{server} {own}");
-        Route { server, key, value: string(own), told }
+        Route { server, key, value: string(own), told, mirrored: Vec::new() }
     }
 }
 
@@ -74,7 +77,10 @@ impl Pipeline {
                 Ok(Route::to(server, "uri", &own))
             }
             Method::CompletionComplete => self.by_reference(scope, params),
-            Method::TasksGet | Method::TasksResult | Method::TasksCancel => {
+            Method::TasksGet
+            | Method::TasksResult
+            | Method::TasksCancel
+            | Method::TasksUpdate => {
                 let (server, own) = self.by_task(scope, wish, &text(params, "taskId")?)?;
                 Ok(Route::to(server, "taskId", &own))
             }
@@ -86,7 +92,9 @@ impl Pipeline {
             | Method::ResourcesList
             | Method::ResourcesTemplatesList
             | Method::LoggingSetLevel
-            | Method::TasksList => Err(CallError::Internal),
+            | Method::TasksList
+            | Method::ServerDiscover
+            | Method::SubscriptionsListen => Err(CallError::Internal),
         }
     }
 
@@ -104,10 +112,11 @@ impl Pipeline {
             key: "name",
             value,
             told: item.qualified.clone(),
+            mirrored: mirrored(&item, params),
         })
     }
 
-    fn named(
+    pub(super) fn named(
         &self,
         scope: &Scope,
         server: Option<&ServerName>,
@@ -205,7 +214,7 @@ impl Pipeline {
         };
         fields.set(key, string(&own));
         let told = format!("{server} {own}");
-        Ok(Route { server, key: "ref", value: fields.to_text(), told })
+        Ok(Route { server, key: "ref", value: fields.to_text(), told, mirrored: Vec::new() })
     }
 
     /// Others' tasks are unknown (2025-11-25, basic/utilities/tasks, Task Isolation and Access
@@ -264,6 +273,18 @@ fn unreached(
         Health::Connecting | Health::Well => (Stage::Connect, "it has not answered yet".into()),
     };
     Some(CallError::UpstreamFailed { server: name.clone(), stage, message })
+}
+
+/// The parameters that a tool wants mirrored into headers, where they are given.
+fn mirrored(item: &Item, params: &RawObject<'_>) -> Vec<(String, String)> {
+    let Ok(mirrors) = &item.mirrors else { return Vec::new() };
+    if mirrors.is_empty() {
+        return Vec::new();
+    }
+    let arguments = params.get("arguments").and_then(|text| serde_json::from_str(text).ok());
+    let Some(arguments) = arguments else { return Vec::new() };
+    let value = |mirror: &Mirror| Some((mirror.header.clone(), mirror.value(&arguments)?));
+    mirrors.iter().filter_map(value).collect()
 }
 
 /// Whether the scope sees an item. Only tools have policies of their own.

@@ -45,8 +45,12 @@ impl Pipeline {
             Some(client) => Some(PrincipalId::new(key, &client.session)),
             None => key.cloned().map(PrincipalId::Key),
         };
+        // Log messages name no call, so that one which wants its own, and is whole in itself, goes
+        // over a session that carries no other.
         let through = wish.client.filter(|client| {
-            upstream.config().session.is_own(can_be_asked(client.capabilities.get()))
+            let wants_log = client.is_exclusive && wish.about.log_level.is_some();
+            let is_own = can_be_asked(client.capabilities.get()) || wants_log;
+            upstream.config().session.is_own(is_own)
         });
         Ok(Asker { upstream, owners: &self.tasks, principal, through, wish })
     }

@@ -13,7 +13,8 @@ const RELATED_TASK: &str = "io.modelcontextprotocol/related-task";
 
 /// Whether the result of a call may name a task.
 pub(super) fn concerns(call: &Call<'_>) -> bool {
-    let of_task = [Method::TasksGet, Method::TasksResult, Method::TasksCancel];
+    let of_task =
+        [Method::TasksGet, Method::TasksResult, Method::TasksCancel, Method::TasksUpdate];
     of_task.contains(&call.method) || call.params.get("task").is_some()
 }
 
@@ -22,13 +23,23 @@ pub(super) fn begins(call: &Call<'_>) -> bool {
     call.method == Method::ToolsCall && call.params.get("task").is_some()
 }
 
+/// Whether a result is a task in place of what was asked for: servers with the extension of
+/// 2026-07-28 decide that themselves.
+pub(super) fn is_task(result: &Raw) -> bool {
+    // Other results have lost their type by now, so that a look at the text mostly tells.
+    result.get().contains("\"resultType\"")
+        && RawObject::parse(result.get())
+            .is_ok_and(|fields| fields.get("resultType") == Some("\"task\""))
+}
+
 /// The task that a result says has begun: the server's own id, and for how long the server
-/// keeps it.
+/// keeps it. In the extension of 2026-07-28 the result is the task.
 pub(super) fn begun(result: &Raw) -> Option<(String, Option<Duration>)> {
     let fields = RawObject::parse(result.get()).ok()?;
-    let task = RawObject::parse(fields.get("task")?).ok()?;
+    let task = fields.get("task").map_or(Ok(fields.clone()), RawObject::parse).ok()?;
     let id = task.string("taskId").ok()??;
-    let ttl_ms = task.get("ttl").and_then(|ttl| ttl.parse::<f64>().ok());
+    let ttl_ms = task.get("ttl").or_else(|| task.get("ttlMs"));
+    let ttl_ms = ttl_ms.and_then(|ttl| ttl.parse::<f64>().ok());
     let ttl = ttl_ms.and_then(|ms| Duration::try_from_secs_f64(ms / 1000.0).ok());
     Some((id, ttl))
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::task_owners::{TaskKey, TaskOwners};
 use super::tasks;
+use crate::catalogue;
 use crate::config::SessionSharing;
 use crate::protocol::call::{Notice, Question};
 use crate::protocol::jsonrpc::notification;
@@ -23,6 +24,7 @@ pub struct ToSessions {
     tasks: Arc<TaskOwners>,
     /// Who shares a session with which server.
     sharing: HashMap<ServerName, SessionSharing>,
+    catalogue: catalogue::Shared,
 }
 
 impl ToSessions {
@@ -32,12 +34,20 @@ impl ToSessions {
         sessions: Sessions,
         tasks: Arc<TaskOwners>,
         sharing: impl IntoIterator<Item = (ServerName, SessionSharing)>,
+        catalogue: catalogue::Shared,
     ) -> ToSessions {
-        ToSessions { sessions, tasks, sharing: sharing.into_iter().collect() }
+        ToSessions { sessions, tasks, sharing: sharing.into_iter().collect(), catalogue }
     }
 
     fn shared(&self, server: &ServerName) -> Shared {
-        let sharing = self.sharing.get(server).copied().unwrap_or(SessionSharing::Auto);
+        let catalogue = self.catalogue.current();
+        let said = catalogue.servers.get(server).and_then(|it| it.initialized.as_ref());
+        // With a server without sessions nobody has one of its own.
+        let sharing = if said.is_some_and(|said| !said.revision.asks_during_calls()) {
+            SessionSharing::Shared
+        } else {
+            self.sharing.get(server).copied().unwrap_or(SessionSharing::Auto)
+        };
         Shared { server: server.clone(), sharing }
     }
 

@@ -3,9 +3,11 @@
 
 use std::sync::Arc;
 
-use super::capabilities::have;
-use super::jsonrpc::{RequestId, RpcError, code};
+use super::capabilities::{have, needed_for};
+use super::jsonrpc::{self, RequestId, RpcError, code};
+use super::log_level::LogLevel;
 use super::method::{Method, notification};
+use super::modern;
 use super::raw::{Raw, RawObject, push_string};
 use super::revision::Revision;
 use super::server_name::ServerName;
@@ -18,6 +20,8 @@ pub struct Caller {
     pub revision: Revision,
     /// The client's capabilities, an object's text.
     pub capabilities: Raw,
+    /// The level from which it wants log messages of this call, where its request says so.
+    pub log_level: Option<LogLevel>,
 }
 
 impl Caller {
@@ -26,6 +30,7 @@ impl Caller {
         Caller {
             revision: Revision::LATEST_LEGACY,
             capabilities: Raw::from_valid("{}".to_owned()),
+            log_level: None,
         }
     }
 }
@@ -56,6 +61,16 @@ pub enum Outcome {
         server: ServerName,
         /// Its error object.
         error: RpcError,
+    },
+    /// The upstream wants something from the client first; the same call is then made again
+    /// with that (2026-07-28, basic/patterns/mrtr).
+    InputRequired {
+        /// Which one.
+        server: ServerName,
+        /// Requests by key, an object's text; none where a retry is all that is wanted.
+        requests: Option<Raw>,
+        /// What the retry must carry.
+        state: Option<String>,
     },
 }
 
@@ -174,18 +189,22 @@ impl Question {
     /// a client must not be asked what it did not declare (2025-11-25, basic/lifecycle,
     /// Operation).
     pub fn if_served(self, capabilities: &str) -> Option<Question> {
-        let needed = match self.method.as_str() {
-            "sampling/createMessage" => "sampling",
-            "elicitation/create" => "elicitation",
-            "roots/list" => "roots",
-            _ => return Some(self),
-        };
+        let Some(needed) = needed_for(&self.method) else { return Some(self) };
         if have(capabilities, needed) {
             return Some(self);
         }
         let what = format!("The client has not declared {needed}.");
         self.reply.send(Err(RpcError::new(code::METHOD_NOT_FOUND, what)));
         None
+    }
+}
+
+impl Question {
+    /// There is nobody who could be asked.
+    pub fn refuse(self) {
+        let method: String = self.method.chars().take(100).collect();
+        let what = format!("The gateway does not serve {method:?}.");
+        self.reply.send(Err(RpcError::new(code::METHOD_NOT_FOUND, what)));
     }
 }
 
@@ -243,8 +262,11 @@ impl PrincipalId {
 /// The client whose own upstream session a request goes through.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Client {
-    /// The id of its session with the gateway.
+    /// The id of its session with the gateway, or what stands for a principal that has none.
     pub session: Arc<str>,
+    /// Whether its own upstream sessions carry one call at a time: several requests of one
+    /// principal that are whole in themselves need not be of one client.
+    pub is_exclusive: bool,
     /// What it declared, and what is declared upstream for it: an object's text.
     pub capabilities: Raw,
 }
@@ -273,10 +295,44 @@ pub struct Outgoing<'a> {
     pub meta: Option<RawObject<'a>>,
     /// Whether the caller wants progress.
     pub wants_progress: bool,
+    /// What a request that is whole in itself says of its caller.
+    pub about: About<'a>,
+    /// Headers into which parameters are mirrored, where a request has headers: name behind
+    /// `Mcp-Param-`, and value.
+    pub mirrored: Vec<(String, String)>,
+}
+
+/// What a request that is whole in itself says of its caller. A session says it once.
+#[derive(Debug, Clone, Copy)]
+pub struct About<'a> {
+    /// What the caller can be asked, an object's text.
+    pub capabilities: &'a str,
+    /// The level from which log messages of the call are wanted.
+    pub log_level: Option<LogLevel>,
+    /// Whether the caller's session has told servers of sessions the level before.
+    pub is_level_told: bool,
+}
+
+impl Default for About<'_> {
+    fn default() -> Self {
+        About { capabilities: "{}", log_level: None, is_level_told: true }
+    }
 }
 
 impl Outgoing<'_> {
-    /// The message's text under `id`.
+    /// The message's text under `id`, whole in itself.
+    pub fn to_modern_message(&self, id: &RequestId) -> String {
+        let mut meta = self.meta.clone().unwrap_or_default();
+        if self.wants_progress {
+            meta.set("progressToken", id.as_json());
+        }
+        modern::write_meta(&mut meta, self.about.capabilities, self.about.log_level);
+        let mut params = self.params.clone();
+        params.set("_meta", meta.to_text());
+        jsonrpc::request(id, self.method, Some(&params.to_text()))
+    }
+
+    /// The message's text under `id`, for a session.
     pub fn to_message(&self, id: &RequestId) -> String {
         let mut out = String::with_capacity(256);
         out.push_str("{\"jsonrpc\":\"2.0\",\"id\":");
@@ -316,6 +372,8 @@ mod tests {
             params: RawObject::parse(r#"{"name":"echo","x":[1]}"#).unwrap(),
             meta: Some(RawObject::parse(r#"{"trace":"t"}"#).unwrap()),
             wants_progress: true,
+            about: About::default(),
+            mirrored: Vec::new(),
         };
         assert_eq!(
             outgoing.to_message(&RequestId::from(7)),

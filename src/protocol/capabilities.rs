@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use super::revision::Revision;
+
 /// What servers can do together: every member that one of them has, and of members that
 /// several have everything that one of them has. Members that nobody here knows are left out,
 /// because what they mean for several servers is unknown; one server alone keeps all of its own.
@@ -13,10 +15,16 @@ pub fn merged<'a>(servers: impl IntoIterator<Item = &'a str>) -> String {
     }
     let mut union = Map::new();
     for capabilities in all {
-        for (name, value) in capabilities {
-            if KNOWN.contains(&name.as_str()) {
-                add(union.entry(name).or_insert(Value::Null), value);
+        for (name, mut value) in capabilities {
+            if name == EXTENSIONS {
+                // Of several servers' extensions only those that the gateway routes.
+                let routed = value.as_object_mut().and_then(|all| all.remove(TASKS_EXTENSION));
+                let Some(tasks) = routed else { continue };
+                value = serde_json::json!({ TASKS_EXTENSION: tasks });
+            } else if !KNOWN.contains(&name.as_str()) {
+                continue;
             }
+            add(union.entry(name).or_insert(Value::Null), value);
         }
     }
     Value::Object(union).to_string()
@@ -24,6 +32,19 @@ pub fn merged<'a>(servers: impl IntoIterator<Item = &'a str>) -> String {
 
 /// Capabilities that the gateway serves over several servers.
 const KNOWN: [&str; 6] = ["tools", "prompts", "resources", "logging", "completions", "tasks"];
+
+/// The member that holds extensions by name (2026-07-28, basic/versioning, Extension
+/// Negotiation).
+const EXTENSIONS: &str = "extensions";
+/// The extension that is routed by the server in a task's id.
+const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
+
+/// Whether capabilities have the extension of tasks.
+pub fn have_tasks_extension(capabilities: &str) -> bool {
+    super::raw::RawObject::parse(capabilities).is_ok_and(|fields| {
+        fields.get(EXTENSIONS).is_some_and(|all| have(all, TASKS_EXTENSION))
+    })
+}
 
 /// What is assumed of a server that has not answered yet: that it may have anything, and that
 /// its lists will change.
@@ -46,18 +67,70 @@ fn add(into: &mut Value, value: Value) {
 
 /// The capabilities of a server for clients of a revision that has no tasks.
 pub fn without_tasks(capabilities: &str) -> String {
-    match super::raw::RawObject::parse(capabilities) {
-        Ok(mut fields) => {
-            fields.remove("tasks");
-            fields.to_text()
-        }
-        Err(_) => capabilities.to_owned(),
-    }
+    without(capabilities, &["tasks"])
 }
 
 /// Whether capabilities have a member.
 pub fn have(capabilities: &str, name: &str) -> bool {
     super::raw::RawObject::parse(capabilities).is_ok_and(|fields| fields.get(name).is_some())
+}
+
+/// Whether a server tells of changes of what a member names.
+pub fn tells_of(capabilities: &str, name: &str) -> bool {
+    has_flag(capabilities, name, "listChanged")
+}
+
+/// Whether a server's resources can be subscribed to.
+pub fn can_subscribe(capabilities: &str) -> bool {
+    has_flag(capabilities, "resources", "subscribe")
+}
+
+fn has_flag(capabilities: &str, name: &str, flag: &str) -> bool {
+    let fields = super::raw::RawObject::parse(capabilities);
+    let member = fields.ok().and_then(|fields| fields.get(name).map(str::to_owned));
+    let member = member.as_deref().map(super::raw::RawObject::parse);
+    matches!(member, Some(Ok(member)) if member.get(flag) == Some("true"))
+}
+
+/// The client capability without which a request of that method must not be sent.
+pub fn needed_for(method: &str) -> Option<&'static str> {
+    match method {
+        "sampling/createMessage" => Some("sampling"),
+        "elicitation/create" => Some("elicitation"),
+        "roots/list" => Some("roots"),
+        _ => None,
+    }
+}
+
+/// A client's capabilities as a server of sessions knows them: without extensions, which are
+/// negotiated within one era only.
+pub fn of_client_for_legacy(capabilities: &str) -> String {
+    without(capabilities, &[EXTENSIONS])
+}
+
+/// A client's capabilities as a server without sessions knows them: without the tasks of
+/// 2025-11-25, which are another thing there.
+pub fn of_client_for_modern(capabilities: &str) -> String {
+    without(capabilities, &["tasks", EXTENSIONS])
+}
+
+/// A server's capabilities as a client of that revision may have them: what is negotiated
+/// within one era only is left out across them.
+pub fn of_server_for(capabilities: &str, server: Revision, client: Revision) -> String {
+    if server.era() == client.era() {
+        return capabilities.to_owned();
+    }
+    without(capabilities, &["tasks", EXTENSIONS])
+}
+
+fn without(capabilities: &str, names: &[&str]) -> String {
+    let Ok(mut fields) = super::raw::RawObject::parse(capabilities) else {
+        return "{}".to_owned();
+    };
+    for name in names {
+        fields.remove(name);
+    }
+    fields.to_text()
 }
 
 /// Whether a client can be asked anything: sampling, elicitation or roots.

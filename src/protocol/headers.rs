@@ -1,5 +1,10 @@
 //! Names of the headers that the transports use.
 
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 /// The session of a legacy Streamable HTTP request.
 pub const SESSION_ID: &str = "Mcp-Session-Id";
 /// The revision in force.
@@ -12,6 +17,41 @@ pub const SERVERS: &str = "x-mcp-servers";
 pub const JSON: &str = "application/json";
 /// The media type of streams.
 pub const EVENT_STREAM: &str = "text/event-stream";
+
+/// The method of a modern request, mirrored from its body.
+pub const METHOD: &str = "Mcp-Method";
+/// What a modern request is about, mirrored from its body.
+pub const NAME: &str = "Mcp-Name";
+/// What the names of mirrored tool parameters begin with.
+pub const PARAM_PREFIX: &str = "Mcp-Param-";
+/// What an encoded value stands between (2026-07-28, basic/transports/streamable-http, Value
+/// Encoding).
+const SENTINEL: (&str, &str) = ("=?base64?", "?=");
+
+/// A value as a header carries it: as it is, or encoded where it could not stand so.
+pub fn encode_value(value: &str) -> Cow<'_, str> {
+    let is_plain = value.bytes().all(|b| matches!(b, 0x20..=0x7e))
+        && !value.is_empty()
+        && value.trim_matches(' ').len() == value.len()
+        && !(value.starts_with(SENTINEL.0) && value.ends_with(SENTINEL.1));
+    if is_plain {
+        return Cow::Borrowed(value);
+    }
+    Cow::Owned(format!("{}{}{}", SENTINEL.0, STANDARD.encode(value), SENTINEL.1))
+}
+
+/// The value that a header carries; none where its encoding is broken.
+pub fn decode_value(header: &str) -> Option<Cow<'_, str>> {
+    let encoded =
+        header.strip_prefix(SENTINEL.0).and_then(|rest| rest.strip_suffix(SENTINEL.1));
+    match encoded {
+        None => Some(Cow::Borrowed(header)),
+        Some(encoded) => {
+            let bytes = STANDARD.decode(encoded).ok()?;
+            String::from_utf8(bytes).ok().map(Cow::Owned)
+        }
+    }
+}
 
 /// Whether a `Content-Type` value declares JSON. Parameters are ignored.
 pub fn is_json(content_type: &str) -> bool {
@@ -50,6 +90,22 @@ pub fn accepts(accept: Option<&str>, wanted: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_are_encoded_where_they_must_be_and_read_back() {
+        for (value, header) in [
+            ("us-west1", "us-west1"),
+            ("Hello, 世界", "=?base64?SGVsbG8sIOS4lueVjA==?="),
+            (" padded ", "=?base64?IHBhZGRlZCA=?="),
+            ("line1\nline2", "=?base64?bGluZTEKbGluZTI=?="),
+            ("=?base64?literal?=", "=?base64?PT9iYXNlNjQ/bGl0ZXJhbD89?="),
+            ("", "=?base64??="),
+        ] {
+            assert_eq!(encode_value(value), header);
+            assert_eq!(decode_value(header).as_deref(), Some(value));
+        }
+        assert_eq!(decode_value("=?base64?%?="), None);
+    }
 
     #[test]
     fn accept_is_read_as_http_says() {

@@ -25,6 +25,14 @@ pub mod code {
     pub const BAD_REQUEST: i64 = -32000;
     /// The session is unknown or has ended. As the official SDKs' servers answer.
     pub const SESSION_NOT_FOUND: i64 = -32001;
+    /// The user must be sent to a URL first (2025-11-25, client/elicitation).
+    pub const URL_ELICITATION_REQUIRED: i64 = -32042;
+    /// A header does not say what the body says (2026-07-28, basic/index, Error Codes).
+    pub const HEADER_MISMATCH: i64 = -32020;
+    /// The client has not declared what the request needs (2026-07-28, basic/index, Error Codes).
+    pub const MISSING_CLIENT_CAPABILITY: i64 = -32021;
+    /// The revision is not served (2026-07-28, basic/index, Error Codes).
+    pub const UNSUPPORTED_PROTOCOL_VERSION: i64 = -32022;
 }
 
 /// A request's id: a string or an integer, held as its JSON text, so that `"1"` and `1` differ.

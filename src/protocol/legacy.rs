@@ -44,7 +44,7 @@ pub fn read_initialize(params: Option<&str>) -> Result<Initialize, RpcError> {
     // Who the client is changes nothing here, so it is only looked at.
     part("clientInfo")?;
     let revision = Revision::negotiate(&requested);
-    Ok(Initialize { caller: Caller { revision, capabilities } })
+    Ok(Initialize { caller: Caller { revision, capabilities, log_level: None } })
 }
 
 /// What a server says in its answer to `initialize`.
@@ -99,7 +99,7 @@ pub fn read_initialize_result(result: &str) -> Result<Initialized, String> {
         .ok()
         .flatten()
         .ok_or("\"protocolVersion\" is not a string")?;
-    let revision = Revision::parse(&version)
+    let revision = Revision::parse_legacy(&version)
         .ok_or_else(|| format!("the revision {version:?} is not one that trunkline speaks"))?;
     let raw = |key: &str| fields.get(key).map(|text| Raw::from_valid(text.to_owned()));
     Ok(Initialized {
@@ -153,6 +153,18 @@ fn object(params: Option<&str>) -> Result<RawObject<'_>, RpcError> {
             })
         },
     )
+}
+
+/// An error of `resources/read` as its clients know it: that there is no such resource has a
+/// code of its own (2025-11-25, server/resources, Error Handling), which later revisions have
+/// given up (2026-07-28, server/resources, Error Handling).
+pub fn as_not_found(error: &mut RpcError) {
+    let names_uri = |data: &Raw| {
+        RawObject::parse(data.get()).is_ok_and(|fields| fields.get("uri").is_some())
+    };
+    if error.code == code::INVALID_PARAMS && error.data.as_ref().is_some_and(names_uri) {
+        error.code = code::RESOURCE_NOT_FOUND;
+    }
 }
 
 /// Replaces the token in the parameters of `notifications/progress`.

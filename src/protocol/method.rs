@@ -37,11 +37,17 @@ pub enum Method {
     TasksList,
     /// `tasks/cancel`
     TasksCancel,
+    /// `tasks/update`
+    TasksUpdate,
+    /// `server/discover`
+    ServerDiscover,
+    /// `subscriptions/listen`
+    SubscriptionsListen,
 }
 
 impl Method {
     /// Every method.
-    pub const ALL: [Method; 17] = [
+    pub const ALL: [Method; 20] = [
         Self::Initialize,
         Self::Ping,
         Self::ToolsList,
@@ -59,6 +65,9 @@ impl Method {
         Self::TasksResult,
         Self::TasksList,
         Self::TasksCancel,
+        Self::TasksUpdate,
+        Self::ServerDiscover,
+        Self::SubscriptionsListen,
     ];
 
     /// The name on the wire.
@@ -81,6 +90,9 @@ impl Method {
             Self::TasksResult => "tasks/result",
             Self::TasksList => "tasks/list",
             Self::TasksCancel => "tasks/cancel",
+            Self::TasksUpdate => "tasks/update",
+            Self::ServerDiscover => "server/discover",
+            Self::SubscriptionsListen => "subscriptions/listen",
         }
     }
 
@@ -105,9 +117,40 @@ impl Method {
             | Self::CompletionComplete
             | Self::LoggingSetLevel
             | Self::TasksGet
-            | Self::TasksList => true,
+            | Self::TasksList
+            | Self::ServerDiscover
+            | Self::SubscriptionsListen => true,
             // The result of a task may be given once only.
-            Self::ToolsCall | Self::TasksResult | Self::TasksCancel => false,
+            Self::ToolsCall | Self::TasksResult | Self::TasksCancel | Self::TasksUpdate => {
+                false
+            }
+        }
+    }
+
+    /// The parameter that names what a request of this method is about, and that stands in a
+    /// modern request's `Mcp-Name` header (2026-07-28, basic/transports/streamable-http,
+    /// Standard Request Headers).
+    pub fn mirrored_name(self) -> Option<&'static str> {
+        match self {
+            Self::ToolsCall | Self::PromptsGet => Some("name"),
+            Self::ResourcesRead => Some("uri"),
+            Self::Initialize
+            | Self::Ping
+            | Self::ToolsList
+            | Self::PromptsList
+            | Self::ResourcesList
+            | Self::ResourcesTemplatesList
+            | Self::ResourcesSubscribe
+            | Self::ResourcesUnsubscribe
+            | Self::CompletionComplete
+            | Self::LoggingSetLevel
+            | Self::TasksGet
+            | Self::TasksResult
+            | Self::TasksList
+            | Self::TasksCancel
+            | Self::TasksUpdate
+            | Self::ServerDiscover
+            | Self::SubscriptionsListen => None,
         }
     }
 }
@@ -134,4 +177,6 @@ pub mod notification {
     pub const TASKS_STATUS: &str = "notifications/tasks/status";
     /// Client to server: the roots have changed.
     pub const ROOTS_LIST_CHANGED: &str = "notifications/roots/list_changed";
+    /// Server to client: a subscription has begun.
+    pub const SUBSCRIPTIONS_ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
 }

@@ -12,6 +12,8 @@ pub mod jsonrpc;
 pub mod legacy;
 pub mod log_level;
 pub mod method;
+pub mod mirror;
+pub mod modern;
 pub mod raw;
 pub mod revision;
 pub mod sealed;

@@ -11,6 +11,16 @@ pub enum Era {
     Modern,
 }
 
+impl Era {
+    /// The one that it is not.
+    pub fn other(self) -> Era {
+        match self {
+            Self::Legacy => Self::Modern,
+            Self::Modern => Self::Legacy,
+        }
+    }
+}
+
 /// A revision of the specification. They have no order: what differs between them is asked for
 /// by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,12 +33,21 @@ pub enum Revision {
     V2025_06_18,
     /// 2025-11-25: the last revision with sessions.
     V2025_11_25,
+    /// 2026-07-28: every request is whole in itself.
+    V2026_07_28,
 }
 
 impl Revision {
     /// Every revision, newest first.
-    pub const ALL: [Revision; 4] =
-        [Self::V2025_11_25, Self::V2025_06_18, Self::V2025_03_26, Self::V2024_11_05];
+    pub const ALL: [Revision; 5] = [
+        Self::V2026_07_28,
+        Self::V2025_11_25,
+        Self::V2025_06_18,
+        Self::V2025_03_26,
+        Self::V2024_11_05,
+    ];
+    /// The newest revision without sessions.
+    pub const LATEST_MODERN: Revision = Self::V2026_07_28;
     /// What `initialize` is answered with when the client asks for a revision that is unknown
     /// or has no `initialize` (2025-11-25, basic/lifecycle, Version Negotiation).
     pub const LATEST_LEGACY: Revision = Self::V2025_11_25;
@@ -43,6 +62,7 @@ impl Revision {
             Self::V2025_03_26 => "2025-03-26",
             Self::V2025_06_18 => "2025-06-18",
             Self::V2025_11_25 => "2025-11-25",
+            Self::V2026_07_28 => "2026-07-28",
         }
     }
 
@@ -57,19 +77,27 @@ impl Revision {
             Self::V2024_11_05 | Self::V2025_03_26 | Self::V2025_06_18 | Self::V2025_11_25 => {
                 Era::Legacy
             }
+            Self::V2026_07_28 => Era::Modern,
         }
+    }
+
+    /// The revision of that date, if it has sessions.
+    pub fn parse_legacy(text: &str) -> Option<Revision> {
+        Self::parse(text).filter(|revision| revision.era() == Era::Legacy)
     }
 
     /// The revision that a server answers a client's `initialize` with.
     pub fn negotiate(requested: &str) -> Revision {
-        Self::parse(requested).unwrap_or(Self::LATEST_LEGACY)
+        Self::parse_legacy(requested).unwrap_or(Self::LATEST_LEGACY)
     }
 
     /// Whether one POST may hold an array of messages (2025-03-26, basic/transports).
     pub fn allows_batches(self) -> bool {
         match self {
             Self::V2025_03_26 => true,
-            Self::V2024_11_05 | Self::V2025_06_18 | Self::V2025_11_25 => false,
+            Self::V2024_11_05 | Self::V2025_06_18 | Self::V2025_11_25 | Self::V2026_07_28 => {
+                false
+            }
         }
     }
 
@@ -78,7 +106,9 @@ impl Revision {
     pub fn primes_streams(self) -> bool {
         match self {
             Self::V2025_11_25 => true,
-            Self::V2024_11_05 | Self::V2025_03_26 | Self::V2025_06_18 => false,
+            Self::V2024_11_05 | Self::V2025_03_26 | Self::V2025_06_18 | Self::V2026_07_28 => {
+                false
+            }
         }
     }
 
@@ -86,14 +116,24 @@ impl Revision {
     pub fn has_tasks(self) -> bool {
         match self {
             Self::V2025_11_25 => true,
-            Self::V2024_11_05 | Self::V2025_03_26 | Self::V2025_06_18 => false,
+            Self::V2024_11_05
+            | Self::V2025_03_26
+            | Self::V2025_06_18
+            // There they are an extension, and another thing.
+            | Self::V2026_07_28 => false,
         }
+    }
+
+    /// Whether its servers send requests to clients while a call runs; else they answer the call
+    /// with what they want (2026-07-28, basic/patterns/mrtr).
+    pub fn asks_during_calls(self) -> bool {
+        self.era() == Era::Legacy
     }
 
     /// Whether requests after `initialize` carry `MCP-Protocol-Version`.
     pub fn has_version_header(self) -> bool {
         match self {
-            Self::V2025_06_18 | Self::V2025_11_25 => true,
+            Self::V2025_06_18 | Self::V2025_11_25 | Self::V2026_07_28 => true,
             Self::V2024_11_05 | Self::V2025_03_26 => false,
         }
     }

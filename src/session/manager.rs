@@ -164,6 +164,7 @@ impl Manager {
                     self.table.send(&id, &withdrawal(&RequestId::from(question)));
                 }
             }
+            Command::EndListening => self.table.end_listening(),
             Command::Alive { reply } => reply.send(()),
             Command::Stop => (),
         }
@@ -177,7 +178,7 @@ impl Manager {
                 self.signer.sign(&claims).into()
             }
             // The session of an HTTP+SSE stream cannot outlive it, so its id carries nothing.
-            (Door::HttpSse | Door::StreamableHttp, _) => hex(&random).into(),
+            (Door::HttpSse | Door::StreamableHttp | Door::Listen, _) => hex(&random).into(),
         };
         self.add(id, door, owner, caller)
     }

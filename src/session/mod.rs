@@ -4,6 +4,7 @@
 
 mod asked;
 mod audience;
+mod door;
 mod event_log;
 mod kept_streams;
 mod manager;
@@ -36,6 +37,7 @@ use questions::Tie;
 
 pub use asked::{CallQuestions, Pending};
 pub use audience::{Audience, Shared};
+pub use door::{Counts, Door, EventSink, Listening, Owner, Refused, SessionId};
 pub use event_log::{Bounds as EventLogBounds, EventId, Origin};
 pub use kept_streams::KeptStreams;
 pub use manager::{SessionsConfig, start, withdrawal};
@@ -43,41 +45,6 @@ pub use resumable::{Delivery, EventLogs, Resumable};
 pub use subscriptions::Over;
 
 use subscriptions::Subscriptions;
-
-/// A session's id as clients carry it.
-pub type SessionId = Arc<str>;
-
-/// Where a session's messages go: an open stream, whose socket is somebody else's.
-pub trait EventSink: Send + Sync {
-    /// Queues one encoded event. False once the stream has ended.
-    fn send(&self, event: Arc<[u8]>) -> bool;
-    /// Ends the stream after what is queued.
-    fn close(&self);
-    /// Whether the client is still there.
-    fn is_open(&self) -> bool;
-}
-
-/// Which transport a session was opened over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
-    /// HTTP+SSE: the session lives as long as its stream.
-    HttpSse,
-    /// Streamable HTTP: the session lives until it is ended or idle.
-    StreamableHttp,
-}
-
-/// Whom a session belongs to and what it may see; fixed when it opens.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Owner {
-    /// The name of the key that opened it.
-    pub principal: Option<Arc<str>>,
-    /// The one server of a per-server endpoint.
-    pub only: Option<ServerName>,
-    /// The servers of the narrowing header.
-    pub narrowed: Option<Arc<[ServerName]>>,
-    /// The servers whose changes it hears of.
-    pub hears: Arc<[ServerName]>,
-}
 
 /// One session, as the view shows it. Only its time of last use, its calls in flight, its
 /// subscriptions and its resumable streams are changed by others than the session thread.
@@ -93,6 +60,8 @@ pub struct Session {
     /// Its streams over Streamable HTTP, for clients that resume them.
     pub kept: KeptStreams,
     caller: OnceLock<Arc<Caller>>,
+    /// What a stateless client listens to.
+    listening: OnceLock<Listening>,
     /// What [`Session::can_be_asked`] has found.
     asked: OnceLock<bool>,
     /// The stream of an HTTP+SSE session.
@@ -113,21 +82,16 @@ impl std::fmt::Debug for Session {
     }
 }
 
-/// Why a session does not take a call or a subscription.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
-    /// A call with this id is in flight already.
-    IdInUse,
-    /// The session's bound on calls in flight, or on subscriptions, is reached.
-    TooMany,
-    /// The session has ended.
-    Ended,
-}
-
 impl Session {
     /// What `initialize` said; none before it.
     pub fn caller(&self) -> Option<Arc<Caller>> {
         self.caller.get().cloned()
+    }
+
+    /// From here on, what its stream is for is known.
+    pub fn listen(&self, listening: Listening) {
+        // It is given once, by whoever opened the session.
+        drop(self.listening.set(listening));
     }
 
     /// Whether the client declares anything that servers could ask it for.
@@ -141,6 +105,8 @@ impl Session {
     fn has_own(&self, sharing: SessionSharing) -> bool {
         match self.door {
             Door::HttpSse | Door::StreamableHttp => sharing.is_own(self.can_be_asked()),
+            // It stands for subscriptions alone, which are the shared session's.
+            Door::Listen => false,
         }
     }
 
@@ -275,15 +241,6 @@ impl Drop for CallInSession {
     }
 }
 
-/// How many sessions are open.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Over HTTP+SSE.
-    pub http_sse: usize,
-    /// Over Streamable HTTP.
-    pub streamable_http: usize,
-}
-
 type View = Arc<RwLock<HashMap<SessionId, Arc<Session>>>>;
 
 /// The handle: the only way to the session thread. Cheap to clone.
@@ -361,6 +318,7 @@ enum Command {
         server: ServerName,
         upstream_id: RequestId,
     },
+    EndListening,
     Alive {
         reply: Reply<()>,
     },
@@ -548,6 +506,12 @@ impl Sessions {
         view.values().filter_map(|session| session.log_level()).min()
     }
 
+    /// Ends every `subscriptions/listen` stream gracefully: after its response.
+    pub fn end_listening(&self) {
+        // A full inbox belongs to a thread that has died, or will end with the process.
+        self.tell(Command::EndListening).ok();
+    }
+
     /// Ends the session thread after what it was told before, whoever still holds a handle.
     pub fn stop(&self) {
         // A full inbox belongs to a thread that has died, or will end with the process.
@@ -562,8 +526,12 @@ impl Sessions {
     /// How many sessions are open.
     pub fn counts(&self) -> Counts {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
-        let http_sse = view.values().filter(|session| session.door == Door::HttpSse).count();
-        Counts { http_sse, streamable_http: view.len() - http_sse }
+        let count = |door| view.values().filter(|session| session.door == door).count();
+        Counts {
+            http_sse: count(Door::HttpSse),
+            streamable_http: count(Door::StreamableHttp),
+            listening: count(Door::Listen),
+        }
     }
 
     fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, CallError> {

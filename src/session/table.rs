@@ -10,8 +10,9 @@ use super::{
     Subscriptions,
 };
 use crate::protocol::call::Caller;
-use crate::protocol::jsonrpc::notification;
+use crate::protocol::jsonrpc::{Message, notification};
 use crate::protocol::method::notification::RESOURCES_UPDATED;
+use crate::protocol::modern::{acknowledged, subscription_ended, with_subscription};
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
 use crate::protocol::sse;
@@ -39,6 +40,24 @@ struct Entry {
 }
 
 impl Entry {
+    /// Sends a message that belongs to no call. Who listens without a session hears only what
+    /// it listens to, marked as its subscription's (2026-07-28, basic/patterns/subscriptions).
+    fn tell(&mut self, message: &str, event: &Arc<[u8]>) -> bool {
+        if self.session.door != Door::Listen {
+            return self.send(event);
+        }
+        let Some(listening) = self.session.listening.get() else { return false };
+        let Ok(Message::Notification { method, params }) = Message::parse(message) else {
+            return false;
+        };
+        if method != RESOURCES_UPDATED && !listening.filter.wants(&method) {
+            return false;
+        }
+        let params = with_subscription(params.as_deref(), &listening.id);
+        let message = notification(&method, Some(&params));
+        self.send(&Arc::from(sse::event("", &message).into_bytes()))
+    }
+
     /// Sends an event on one stream only (2025-11-25, basic/transports, Multiple Connections):
     /// the newest, one that can be resumed before one that cannot. False where there is none.
     fn send(&mut self, event: &Arc<[u8]>) -> bool {
@@ -96,6 +115,7 @@ impl Table {
             subscriber: Subscriber::fresh(),
             kept: KeptStreams::default(),
             caller: caller.map(Arc::new).map_or_else(OnceLock::new, OnceLock::from),
+            listening: OnceLock::new(),
             asked: OnceLock::new(),
             stream: OnceLock::new(),
             opened: now,
@@ -117,13 +137,19 @@ impl Table {
     /// Gives a session one more stream; streams that have ended are forgotten.
     pub(super) fn attach(&mut self, id: &str, stream: Arc<dyn EventSink>) -> bool {
         let Some(entry) = self.entries.get_mut(id) else { return false };
-        if entry.session.door == Door::HttpSse
+        if matches!(entry.session.door, Door::HttpSse | Door::Listen)
             && entry.session.stream.set(stream.clone()).is_err()
         {
             return false;
         }
         entry.streams.retain(|stream| stream.is_open());
         entry.streams.push(stream);
+        if let Some(listening) = entry.session.listening.get() {
+            // By the thread that tells everything else, so that nothing comes before it and
+            // nothing is missed after it (2026-07-28, basic/patterns/subscriptions).
+            let first = sse::event("", &acknowledged(&listening.id, &listening.filter));
+            entry.send(&Arc::from(first.into_bytes()));
+        }
         true
     }
 
@@ -176,13 +202,13 @@ impl Table {
             }
             Audience::Hearing(server) => {
                 for entry in self.entries.values_mut().filter(|it| hears(&it.session, server)) {
-                    entry.send(&event);
+                    entry.tell(message, &event);
                 }
             }
             Audience::Sharing(shared, level) => {
                 for entry in self.entries.values_mut() {
                     if shares(&entry.session, shared) && entry.session.wants_log(*level) {
-                        entry.send(&event);
+                        entry.tell(message, &event);
                     }
                 }
             }
@@ -192,7 +218,7 @@ impl Table {
                         && entry.session.wants_log(*level)
                         && entry.session.principal_id() == *principal
                     {
-                        entry.send(&event);
+                        entry.tell(message, &event);
                     }
                 }
             }
@@ -217,7 +243,21 @@ impl Table {
             let mut fields = fields.clone();
             fields.set("uri", string(&asked));
             let message = notification(RESOURCES_UPDATED, Some(&fields.to_text()));
-            entry.send(&Arc::from(sse::event("", &message).into_bytes()));
+            entry.tell(&message, &Arc::from(sse::event("", &message).into_bytes()));
+        }
+    }
+
+    /// Ends the streams of those who listen without a session, after their response.
+    pub(super) fn end_listening(&mut self) {
+        for entry in self.entries.values_mut() {
+            let Some(id) = entry.session.listening.get().map(|it| it.id.clone()) else {
+                continue;
+            };
+            let last = sse::event("", &subscription_ended(&id));
+            entry.send(&Arc::from(last.into_bytes()));
+            for stream in &entry.streams {
+                stream.close();
+            }
         }
     }
 
@@ -248,7 +288,9 @@ impl Table {
             let streamless = entry.streams.is_empty() && !entry.session.kept.any_open();
             let unused = now.saturating_duration_since(entry.session.last_used()) >= idle;
             let ended = match entry.session.door {
-                Door::HttpSse => entry.session.stream.get().is_some() && streamless,
+                Door::HttpSse | Door::Listen => {
+                    entry.session.stream.get().is_some() && streamless
+                }
                 Door::StreamableHttp => false,
             };
             if ended || (unused && streamless && !entry.session.has_calls()) {

@@ -36,7 +36,11 @@ impl Claims {
     pub(super) fn caller(&self) -> Option<Caller> {
         let capabilities = self.capabilities.clone()?;
         RawObject::parse(&capabilities).ok()?;
-        Some(Caller { revision: self.revision, capabilities: Raw::from_valid(capabilities) })
+        Some(Caller {
+            revision: self.revision,
+            capabilities: Raw::from_valid(capabilities),
+            log_level: None,
+        })
     }
 }
 
@@ -97,7 +101,7 @@ impl Signer {
             id: wire.i,
             boot: wire.b,
             principal: wire.p,
-            revision: Revision::parse(&wire.r)?,
+            revision: Revision::parse_legacy(&wire.r)?,
             capabilities: wire.c,
             only: match wire.o {
                 Some(name) => Some(ServerName::parse(&name)?),

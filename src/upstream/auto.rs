@@ -92,6 +92,11 @@ impl Link for Auto {
         self.sse.forget(generation);
     }
 
+    fn leave(&self) {
+        self.streamable.leave();
+        self.sse.leave();
+    }
+
     fn backing_off(&self, _: &Trouble, _: Instant) {
         // It may speak another transport when it is back.
         self.found.store(UNKNOWN, Ordering::Release);

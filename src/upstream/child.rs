@@ -88,6 +88,8 @@ pub(super) struct ChildLink {
     pub(super) writer: Arc<Wait>,
     /// Its output has ended.
     pub(super) at_end: AtomicBool,
+    /// It was found to keep no session.
+    modern: AtomicBool,
     lost: Mutex<Option<Trouble>>,
     pid: Pid,
     /// Readable once the child has ended; old kernels have none.
@@ -142,6 +144,7 @@ impl Child {
             outbox: Mutex::default(),
             writer: writer.clone(),
             at_end: AtomicBool::new(false),
+            modern: AtomicBool::new(false),
             lost: Mutex::new(None),
             pid,
             pidfd: pidfd_open(pid, PidfdFlags::empty()).ok(),
@@ -330,6 +333,15 @@ impl ChildLink {
     pub(super) fn lose_soon(&self, otherwise: &str) {
         self.wait_for_exit(CHILD_EXIT_SEEN);
         self.lose(otherwise);
+    }
+
+    /// From here on what it says is what a modern server says.
+    pub(super) fn speak_modern(&self) {
+        self.modern.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_modern(&self) -> bool {
+        self.modern.load(Ordering::Acquire)
     }
 
     pub(super) fn note_end(&self) {

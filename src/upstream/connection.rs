@@ -1,12 +1,14 @@
-//! Pure: the legacy handshake as values, why an attempt failed, and which failures may be
+//! Pure: first contact as values, in both eras, why an attempt failed, and which failures may be
 //! followed by a second attempt.
 
 use crate::error::{CallError, Stage};
-use crate::protocol::jsonrpc::{self, RequestId, RpcError};
+use crate::protocol::call::{About, Outgoing};
+use crate::protocol::jsonrpc::{self, RequestId, RpcError, code};
 use crate::protocol::legacy::{self, Initialized};
 use crate::protocol::method::{Method, notification};
-use crate::protocol::raw::Raw;
-use crate::protocol::revision::Revision;
+use crate::protocol::modern;
+use crate::protocol::raw::{Raw, RawObject};
+use crate::protocol::revision::{Era, Revision};
 use crate::protocol::server_name::ServerName;
 use crate::wait::Interrupted;
 
@@ -39,11 +41,17 @@ pub(super) enum Kind {
     Overloaded,
 }
 
-/// Whether a refusal of `initialize` hints at the older transport (2025-11-25,
-/// basic/transports, Backwards Compatibility).
+/// What a refusal says of the upstream itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
+    /// `initialize` was refused in a way that hints at the older transport (2025-11-25,
+    /// basic/transports, Backwards Compatibility).
     MaybeHttpSse,
+    /// As one of the other era refuses: the request has not reached what it was for
+    /// (2026-07-28, basic/versioning, Backward Compatibility).
+    OtherEra,
+    /// The upstream has turned out to keep no sessions: nothing was sent over a client's own.
+    Stateless,
     Plain,
 }
 
@@ -79,6 +87,11 @@ impl Trouble {
             | Stage::List => Stage::Handshake,
         };
         Trouble { stage, sent: false, ..self }
+    }
+
+    /// Whether the request went nowhere, because the upstream keeps no session for a client.
+    pub(super) fn is_stateless(&self) -> bool {
+        self.kind == Kind::Refused(Refusal::Stateless)
     }
 
     /// What the caller of `method` is told.
@@ -132,6 +145,12 @@ pub(super) fn cancelled(id: u64, reason: Interrupted) -> String {
     jsonrpc::notification(notification::CANCELLED, Some(&params))
 }
 
+/// The text that ends a `subscriptions/listen` request in whose place another one is.
+pub(super) fn superseded(id: u64) -> String {
+    let params = format!("{{\"requestId\":{id},\"reason\":\"another one is in its place\"}}");
+    jsonrpc::notification(notification::CANCELLED, Some(&params))
+}
+
 /// Reads the answer to `initialize`.
 pub(super) fn read_handshake(outcome: Result<Raw, RpcError>) -> Result<Initialized, Trouble> {
     match outcome {
@@ -144,6 +163,73 @@ pub(super) fn read_handshake(outcome: Result<Raw, RpcError>) -> Result<Initializ
             format!("it refused initialize: {} ({})", cut(&error.message), error.code),
         )),
     }
+}
+
+/// The text of `server/discover` as the gateway sends it.
+pub(super) fn discover(id: u64) -> String {
+    let outgoing = Outgoing {
+        method: Method::ServerDiscover.as_str(),
+        is_safe_to_repeat: true,
+        params: RawObject::default(),
+        meta: None,
+        wants_progress: false,
+        about: About::default(),
+        mirrored: Vec::new(),
+    };
+    outgoing.to_modern_message(&RequestId::from(id))
+}
+
+/// What is assumed of a modern server that does not say what it has.
+const ASSUMED: &str = r#"{"tools":{},"prompts":{},"resources":{},"completions":{}}"#;
+
+/// Reads the answer to `server/discover`. Whatever only a modern server says means that it is
+/// one (2026-07-28, basic/versioning, Backward Compatibility).
+pub(super) fn read_discovery(outcome: Result<Raw, RpcError>) -> Result<Initialized, Trouble> {
+    let other_era =
+        |what: String| Trouble::new(Kind::Refused(Refusal::OtherEra), Stage::Handshake, what);
+    let error = match outcome {
+        Ok(result) => {
+            let read = modern::read_discover_result(result.get());
+            return match read {
+                Ok(Some(initialized)) => Ok(initialized),
+                Ok(None) => Err(other_era(format!(
+                    "it does not speak {}",
+                    Revision::LATEST_MODERN.as_str()
+                ))),
+                Err(what) => Err(other_era(format!(
+                    "its answer to server/discover is not acceptable: {what}"
+                ))),
+            };
+        }
+        Err(error) => error,
+    };
+    let what = format!("it refused server/discover: {} ({})", cut(&error.message), error.code);
+    if !modern::is_modern_error(error.code) {
+        return Err(other_era(what));
+    }
+    if error.code == code::UNSUPPORTED_PROTOCOL_VERSION {
+        let supported = supported(&error);
+        let lists = |revision: Revision| supported.iter().any(|it| it == revision.as_str());
+        if Revision::ALL.into_iter().any(|it| it.era() == Era::Legacy && lists(it)) {
+            return Err(other_era(what));
+        }
+        if !lists(Revision::LATEST_MODERN) {
+            return Err(Trouble::new(Kind::Refused(Refusal::Plain), Stage::Handshake, what));
+        }
+    }
+    Ok(Initialized {
+        revision: Revision::LATEST_MODERN,
+        capabilities: Raw::from_valid(ASSUMED.to_owned()),
+        server_info: None,
+        instructions: None,
+    })
+}
+
+/// The revisions that a refusal says are served.
+fn supported(error: &RpcError) -> Vec<String> {
+    let data = error.data.as_ref().and_then(|data| RawObject::parse(data.get()).ok());
+    let list = data.and_then(|data| serde_json::from_str(data.get("supported")?).ok());
+    list.unwrap_or_default()
 }
 
 /// Whether the server declares a capability.
@@ -207,6 +293,43 @@ mod tests {
         assert!(trouble.message.contains("Unsupported protocol version"));
         let raw = Raw::from_valid(r#"{"protocolVersion":"1999-01-01"}"#.to_owned());
         assert!(read_handshake(Ok(raw)).unwrap_err().message.contains("1999-01-01"));
+    }
+
+    #[test]
+    fn what_server_discover_is_answered_with_tells_the_era() {
+        let revision = |outcome| read_discovery(outcome).map(|it| it.revision);
+        let result = |versions: &str| {
+            let text = format!(r#"{{"supportedVersions":{versions},"capabilities":{{}}}}"#);
+            Ok(Raw::from_valid(text))
+        };
+        let refused = |code: i64, supported: &str| {
+            let data = format!(r#"{{"supported":{supported}}}"#);
+            Err(RpcError { data: Some(Raw::from_valid(data)), ..RpcError::new(code, "no") })
+        };
+        let (old, new) = (Revision::LATEST_LEGACY, Revision::LATEST_MODERN);
+        let (both, only_old) = (format!("[\"{new}\",\"{old}\"]"), format!("[\"{old}\"]"));
+        let unsupported = code::UNSUPPORTED_PROTOCOL_VERSION;
+        for modern in [
+            result(&both),
+            refused(code::HEADER_MISMATCH, "[]"),
+            refused(code::MISSING_CLIENT_CAPABILITY, "[]"),
+            refused(unsupported, &format!("[\"{new}\"]")),
+        ] {
+            assert_eq!(revision(modern), Ok(new));
+        }
+        for legacy in [
+            result(&only_old),
+            result("7"),
+            refused(unsupported, &only_old),
+            refused(code::METHOD_NOT_FOUND, "[]"),
+            refused(code::INVALID_PARAMS, "[]"),
+            refused(code::BAD_REQUEST, "[]"),
+        ] {
+            let kind = revision(legacy).unwrap_err().kind;
+            assert_eq!(kind, Kind::Refused(Refusal::OtherEra));
+        }
+        let neither = revision(refused(unsupported, "[\"2099-01-01\"]")).unwrap_err();
+        assert_eq!(neither.kind, Kind::Refused(Refusal::Plain));
     }
 
     #[test]

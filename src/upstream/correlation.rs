@@ -149,6 +149,8 @@ pub(super) enum Arrival {
 pub(super) enum Ears {
     /// It has a client behind it.
     Open,
+    /// Only log messages: of a modern server, of which it wants them.
+    Log,
     /// It is the gateway's own.
     Shut,
 }
@@ -168,6 +170,13 @@ pub(super) struct Inbox<W> {
     arrivals: VecDeque<Arrival>,
     /// The questions that were put to it, as many as an inbox holds.
     asked: VecDeque<RequestId>,
+}
+
+impl<W> Inbox<W> {
+    /// Whether log messages of the call may still come, because its answer has not.
+    pub(super) fn still_wants_logs(&self) -> bool {
+        self.ears == Ears::Log
+    }
 }
 
 impl<W> Default for Table<W> {
@@ -220,6 +229,13 @@ impl<W: Clone> Table<W> {
             return Some(*id);
         }
         open().map(|(id, _)| *id).max()
+    }
+
+    /// The one call that wants log messages, if there is no other.
+    pub(super) fn only_logged(&self) -> Option<u64> {
+        let mut logged = self.calls.iter().filter(|(_, inbox)| inbox.ears == Ears::Log);
+        let only = logged.next().map(|(id, _)| *id);
+        only.filter(|_| logged.next().is_none())
     }
 
     /// Puts an arrival into its call's inbox.

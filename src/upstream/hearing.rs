@@ -5,10 +5,9 @@
 use std::sync::Arc;
 
 use crate::protocol::call::{AnswerTo, Notice, Question};
-use crate::protocol::jsonrpc::{self, RpcError, code};
+use crate::protocol::jsonrpc;
 use crate::protocol::method::Method;
 
-use super::connection::cut;
 use super::correlation::{Arrival, Incoming};
 use super::inbox::Inboxes;
 use super::link::Core;
@@ -24,7 +23,7 @@ pub(super) enum Sorted {
     Done,
     /// For whom it may concern.
     Notice(Notice),
-    /// For the client of this session.
+    /// For the client of this session, or of the call on whose own stream it came.
     Ask(Question),
     /// An answer, progress, or nonsense.
     Rest(Incoming),
@@ -36,11 +35,6 @@ pub(super) fn sort<M: Mouth>(core: &Core, incoming: Incoming, mouth: &Arc<M>) ->
         Incoming::ListChanged(kind) => core.list_changed(kind),
         Incoming::Ask { id, method, .. } if method == Method::Ping.as_str() => {
             mouth.say(jsonrpc::response(&id, "{}"));
-        }
-        Incoming::Ask { id, method, .. } if core.client.is_none() => {
-            let what = format!("The gateway does not serve {:?}.", cut(&method));
-            let error = RpcError::new(code::METHOD_NOT_FOUND, what);
-            mouth.say(jsonrpc::error_response(Some(&id), &error));
         }
         Incoming::Ask { id, method, params } => {
             let (mouth, to) = (mouth.clone(), id.clone());
@@ -69,6 +63,8 @@ pub(super) fn sort<M: Mouth>(core: &Core, incoming: Incoming, mouth: &Arc<M>) ->
 pub(super) fn hear_unasked<M: Mouth>(core: &Core, incoming: Incoming, mouth: &Arc<M>) {
     match sort(core, incoming, mouth) {
         Sorted::Notice(notice) => core.notice(notice),
+        // Of the shared session nobody can be said to be its client.
+        Sorted::Ask(question) if core.client.is_none() => question.refuse(),
         Sorted::Ask(question) => core.ask(question),
         Sorted::Rest(_) | Sorted::Done => (),
     }
@@ -99,6 +95,10 @@ pub(super) fn hear_shared<M: Mouth>(
                 Some(Arrival::Notice(notice))
             };
             tell(core, left);
+            None
+        }
+        Sorted::Ask(question) if core.client.is_none() => {
+            question.refuse();
             None
         }
         Sorted::Ask(question) => {

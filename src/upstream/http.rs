@@ -129,7 +129,7 @@ pub(super) fn session_headers(
     let mut headers = base.clone();
     if initialized.revision.has_version_header() {
         let value = HeaderValue::from_static(initialized.revision.as_str());
-        headers.insert(lower_case(PROTOCOL_VERSION), value);
+        headers.insert(header_name(PROTOCOL_VERSION), value);
     }
     match session_id {
         Some(id) => with_session(&headers, id),
@@ -141,12 +141,13 @@ pub(super) fn session_headers(
 pub(super) fn with_session(base: &HeaderMap, id: &HeaderValue) -> HeaderMap {
     let (mut headers, mut id) = (base.clone(), id.clone());
     id.set_sensitive(true);
-    headers.insert(lower_case(SESSION_ID), id);
+    headers.insert(header_name(SESSION_ID), id);
     headers
 }
 
-fn lower_case(name: &'static str) -> HeaderName {
-    // Both names are constants of our own and valid.
+/// The name of a header that is a constant of ours.
+pub(super) fn header_name(name: &'static str) -> HeaderName {
+    // They are all valid.
     HeaderName::from_bytes(name.as_bytes()).unwrap_or(HeaderName::from_static("x-invalid"))
 }
 

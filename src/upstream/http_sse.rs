@@ -199,6 +199,12 @@ impl Link for HttpSse {
         drop(self.door.forget(generation));
     }
 
+    fn leave(&self) {
+        if let Some((generation, _)) = self.door.current() {
+            drop(self.door.forget(generation));
+        }
+    }
+
     fn backing_off(&self, _: &Trouble, _: Instant) {}
 
     fn tell(&self, text: String) {

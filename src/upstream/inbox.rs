@@ -2,20 +2,25 @@
 //! the bells of those who wait.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::Stage;
+use crate::limits::STRAY_LOG_TIME;
 use crate::protocol::call::{CallSink, Notice};
 use crate::protocol::jsonrpc::RpcError;
 use crate::protocol::raw::Raw;
 use crate::wait::{Wait, Woken};
 
 use super::connection::Trouble;
-use super::correlation::{Arrival, Delivered, Ears, Incoming, Table};
+use super::correlation::{Arrival, Delivered, Ears, Inbox, Incoming, Table};
 
 /// The waiting calls of one link.
 #[derive(Default)]
-pub(super) struct Inboxes(Mutex<Table<Arc<Wait>>>);
+pub(super) struct Inboxes {
+    table: Mutex<Table<Arc<Wait>>>,
+    /// Until then a log message may be of a call that was cancelled.
+    stray_logs_until: Mutex<Option<Instant>>,
+}
 
 /// A call that waits; dropping it leaves the table.
 pub(super) struct Waiting<'a> {
@@ -25,7 +30,7 @@ pub(super) struct Waiting<'a> {
 
 impl Inboxes {
     fn lock(&self) -> MutexGuard<'_, Table<Arc<Wait>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// # Errors
@@ -74,6 +79,21 @@ impl Inboxes {
         };
         settle(delivered);
         None
+    }
+
+    /// Takes a modern server's log message, which names no call: it is for the one that wants
+    /// any, or for nobody.
+    pub(super) fn give_log(&self, params: Raw) {
+        let until = *self.stray_logs_until.lock().unwrap_or_else(PoisonError::into_inner);
+        if until.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
+        let delivered = {
+            let mut table = self.lock();
+            let Some(id) = table.only_logged() else { return };
+            table.deliver(id, Arrival::Notice(Notice::Log(params)))
+        };
+        settle(delivered);
     }
 
     /// One call's answer cannot be had; all that wait, if it is not known whose.
@@ -149,6 +169,11 @@ impl Waiting<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let left = self.inboxes.lock().leave(self.id);
+        if left.as_ref().is_some_and(Inbox::still_wants_logs) {
+            let until = Instant::now() + STRAY_LOG_TIME;
+            let stray = self.inboxes.stray_logs_until.lock();
+            *stray.unwrap_or_else(PoisonError::into_inner) = Some(until);
+        }
         // Questions that nobody took up are answered by being dropped, so without the lock.
         drop(left);
     }

@@ -12,6 +12,7 @@ use crate::protocol::call::{CallSink, Client, Kind, Notice, Outcome, Outgoing, Q
 use crate::protocol::jsonrpc::RpcError;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::raw::Raw;
+use crate::protocol::revision::Era;
 use crate::protocol::server_name::ServerName;
 use crate::telemetry::redact::Secrets;
 use crate::wait::{Interrupted, Wait};
@@ -19,6 +20,8 @@ use crate::wait::{Interrupted, Wait};
 use super::Unasked;
 use super::connection::{self, Trouble};
 use super::exchange::Lane;
+use super::modern::subscriptions::{Subscriptions, offered};
+use super::standing::Standing;
 
 /// A session that is open.
 #[derive(Debug, Clone)]
@@ -26,6 +29,17 @@ pub(super) struct Opened {
     /// Told apart from those before and after it.
     pub(super) generation: u64,
     pub(super) initialized: Arc<Initialized>,
+}
+
+impl Opened {
+    pub(super) fn is_modern(&self) -> bool {
+        self.initialized.revision.era() == Era::Modern
+    }
+
+    /// Whether the upstream says that it tells of changes of these lists.
+    pub(super) fn tells_of(&self, kind: Kind) -> bool {
+        offered(&self.initialized).0.wants(kind.changed())
+    }
 }
 
 /// One way to reach an upstream.
@@ -54,6 +68,8 @@ pub(super) trait Link: Send + Sync {
     }
     /// Lets go of a session that failed; the next one who needs it opens another.
     fn forget(&self, generation: u64);
+    /// Lets go of whatever session is open.
+    fn leave(&self) {}
     /// The supervisor will try again then; calls need not before.
     fn backing_off(&self, trouble: &Trouble, next_try: Instant);
     /// Whether the process behind the link has ended, for links that have one: why.
@@ -64,6 +80,13 @@ pub(super) trait Link: Send + Sync {
     fn tell(&self, text: String);
     /// Whether a session is open.
     fn is_open(&self) -> bool;
+    /// Whether the upstream is known to keep no sessions: then every request says whose it is,
+    /// and all go over the shared link.
+    fn is_stateless(&self) -> bool {
+        false
+    }
+    /// The supervisor looks after an upstream that is well.
+    fn refresh(&self) {}
     /// Ends the session, in bounded time. Nothing is opened afterwards.
     fn close(&self);
     /// The word for `/status`.
@@ -88,6 +111,8 @@ pub(super) struct Core {
     /// The client whose own session this is, which opens on demand; none for the shared one,
     /// which its supervisor keeps open.
     pub(super) client: Option<Client>,
+    /// What a modern upstream is listened to for.
+    pub(super) subscriptions: Arc<Subscriptions>,
     /// Of the shared session, whose supervisor reads the lists.
     lists: Arc<Nudge>,
     unasked: Arc<dyn Unasked>,
@@ -102,6 +127,7 @@ impl Core {
         index: usize,
         hurry: Arc<AtomicBool>,
         unasked: Arc<dyn Unasked>,
+        standing: Arc<Standing>,
     ) -> std::io::Result<Core> {
         let nudge = Arc::new(Nudge::new()?);
         let secrets = Arc::new(Secrets::new(&config.secrets()));
@@ -115,6 +141,7 @@ impl Core {
             hurry,
             generations: Arc::default(),
             client: None,
+            subscriptions: Arc::new(Subscriptions::new(standing)),
             lists: nudge,
             unasked,
             ids: AtomicU64::new(1),
@@ -133,6 +160,7 @@ impl Core {
             hurry: self.hurry.clone(),
             generations: Arc::default(),
             client: Some(client),
+            subscriptions: self.subscriptions.clone(),
             lists: self.lists.clone(),
             unasked: self.unasked.clone(),
             ids: AtomicU64::new(1),
@@ -186,6 +214,11 @@ impl Core {
         self.ids.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// The generation given last.
+    pub(super) fn generation(&self) -> u64 {
+        self.generations.load(Ordering::Acquire)
+    }
+
     /// Tells the supervisor that the session of this generation could not be opened: of that
     /// one, because a later one may be open by now.
     pub(super) fn not_opened(&self, generation: u64, trouble: Trouble) -> Trouble {
@@ -222,6 +255,8 @@ pub(super) struct Nudge {
 pub(super) struct News {
     /// Kinds of lists that have changed.
     pub(super) list_changed: Vec<Kind>,
+    /// What was read may have changed unheard.
+    pub(super) stale: bool,
     /// A call waits for a session that opens on demand.
     pub(super) wanted: bool,
     /// A call's thread opened a session of this generation.
@@ -254,6 +289,11 @@ impl Nudge {
         self.idle.bell().ring();
     }
 
+    pub(super) fn stale(&self) {
+        self.lock().stale = true;
+        self.idle.bell().ring();
+    }
+
     pub(super) fn wanted(&self) {
         self.lock().wanted = true;
         self.idle.bell().ring();
@@ -283,6 +323,7 @@ impl Nudge {
         let mut state = self.lock();
         News {
             list_changed: std::mem::take(&mut state.list_changed),
+            stale: std::mem::take(&mut state.stale),
             wanted: std::mem::take(&mut state.wanted),
             opened: state.opened.take(),
             lost: state.lost.take(),
@@ -324,7 +365,9 @@ pub(super) struct Deaf;
 
 impl CallSink for Deaf {
     fn notice(&mut self, _: Notice) {}
-    fn ask(&mut self, _: Question) {}
+    fn ask(&mut self, question: Question) {
+        question.refuse();
+    }
     fn silence(&mut self) {}
 }
 
@@ -339,7 +382,9 @@ impl CallSink for Own<'_> {
         }
     }
 
-    fn ask(&mut self, _: Question) {}
+    fn ask(&mut self, question: Question) {
+        question.refuse();
+    }
 
     fn silence(&mut self) {}
 }
@@ -358,7 +403,9 @@ impl CallSink for Opener<'_> {
 
     // Nothing but `ping` may be asked before the handshake is over (2025-11-25,
     // basic/lifecycle, Initialization).
-    fn ask(&mut self, _: Question) {}
+    fn ask(&mut self, question: Question) {
+        question.refuse();
+    }
 
     fn silence(&mut self) {
         (self.idle)();

@@ -12,6 +12,8 @@ use super::child::StderrRing;
 use super::http::HttpCore;
 use super::http_sse::HttpSse;
 use super::link::{Core, Link};
+use super::modern::either::EitherEra;
+use super::modern::found::Found;
 use super::resolve::Names;
 use super::stdio::Stdio;
 use super::streamable_http::StreamableHttp;
@@ -19,8 +21,8 @@ use super::unusable::Unusable;
 
 /// One upstream as it was configured.
 pub(super) enum Links {
-    Stdio { target: StdioTarget, stderr: Arc<StderrRing> },
-    Http { http: Box<HttpCore>, kind: HttpKind, found: Arc<AtomicU8> },
+    Stdio { target: StdioTarget, stderr: Arc<StderrRing>, era: Arc<Found> },
+    Http { http: Box<HttpCore>, kind: HttpKind, transport: Arc<AtomicU8>, era: Arc<Found> },
     Unusable(String),
 }
 
@@ -32,14 +34,17 @@ impl Links {
         tls: &Arc<RustlsConnector>,
     ) -> Links {
         match &core.config.target {
-            Target::Stdio(target) => {
-                Links::Stdio { target: target.clone(), stderr: stderr.clone() }
-            }
+            Target::Stdio(target) => Links::Stdio {
+                target: target.clone(),
+                stderr: stderr.clone(),
+                era: Arc::default(),
+            },
             Target::Http(target) => match HttpCore::new(core.clone(), target, names, tls) {
                 Ok(http) => Links::Http {
                     http: Box::new(http),
                     kind: target.kind,
-                    found: Arc::default(),
+                    transport: Arc::default(),
+                    era: Arc::default(),
                 },
                 Err(what) => Links::Unusable(what),
             },
@@ -48,18 +53,21 @@ impl Links {
 
     /// The link of one session.
     pub(super) fn link(&self, core: Arc<Core>) -> Arc<dyn Link> {
-        let (http, kind, found) = match self {
-            Self::Stdio { target, stderr } => {
-                return Arc::new(Stdio::new(core, target.clone(), stderr.clone()));
+        let (http, kind, transport, era) = match self {
+            Self::Stdio { target, stderr, era } => {
+                let (target, stderr, era) = (target.clone(), stderr.clone(), era.clone());
+                return Arc::new(Stdio::new(core, target, stderr, era));
             }
             Self::Unusable(what) => return Arc::new(Unusable(what.clone())),
-            Self::Http { http, kind, found } => (http, kind, found),
+            Self::Http { http, kind, transport, era } => (http, kind, transport, era),
         };
         let http = Arc::new(http.for_session(core));
-        match kind {
-            HttpKind::StreamableHttp => Arc::new(StreamableHttp::new(http)),
-            HttpKind::HttpSse => Arc::new(HttpSse::new(http)),
-            HttpKind::Auto => Arc::new(Auto::new(http, found.clone())),
-        }
+        let legacy: Box<dyn Link> = match kind {
+            // No modern server speaks it.
+            HttpKind::HttpSse => return Arc::new(HttpSse::new(http)),
+            HttpKind::StreamableHttp => Box::new(StreamableHttp::new(http.clone())),
+            HttpKind::Auto => Box::new(Auto::new(http.clone(), transport.clone())),
+        };
+        Arc::new(EitherEra::new(http, legacy, era.clone()))
     }
 }

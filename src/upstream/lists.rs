@@ -2,12 +2,13 @@
 //! read again.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::Stage;
-use crate::limits::{RELIST_INTERVAL, UPSTREAM_LIST_PAGES_MAX};
-use crate::protocol::call::{Kind, Outcome, Outgoing};
+use crate::limits::{LIST_TTL_MIN, REFRESH_INTERVAL, RELIST_INTERVAL, UPSTREAM_LIST_PAGES_MAX};
+use crate::protocol::call::{About, Kind, Outcome, Outgoing};
 use crate::protocol::jsonrpc::{RpcError, code};
+use crate::protocol::modern::Freshness;
 use crate::protocol::raw::{Raw, RawObject, elements, string};
 use crate::wait::Interrupted;
 
@@ -37,13 +38,23 @@ struct List {
     readable: bool,
     /// What was left out of it then.
     left_out: usize,
+    /// Its time is over then.
+    stale_at: Option<Instant>,
+}
+
+/// One list as it was read.
+struct Items {
+    items: Vec<Raw>,
+    left_out: usize,
+    /// What the upstream says of it, if anything.
+    freshness: Option<Freshness>,
 }
 
 impl List {
     /// When it is to be read, if so; a change that nothing keeps waiting is due `now`.
     fn due(&self, now: Instant) -> Option<Instant> {
         let change = self.changed.then(|| self.quiet_until.unwrap_or(now));
-        [change, self.retry_at].into_iter().flatten().min()
+        [change, self.retry_at, self.stale_at].into_iter().flatten().min()
     }
 
     /// Gives whether the upstream has announced what was read.
@@ -83,7 +94,7 @@ impl Lists {
     fn begin(&mut self, kinds: &[Kind]) {
         for kind in kinds {
             let list = self.of(*kind);
-            list.retry_at = None;
+            (list.retry_at, list.stale_at) = (None, None);
             if std::mem::take(&mut list.changed) {
                 list.quiet_until = Some(Instant::now() + RELIST_INTERVAL);
                 list.announced = true;
@@ -91,8 +102,9 @@ impl Lists {
         }
     }
 
-    fn read(&mut self, kind: Kind, left_out: usize) {
+    fn read(&mut self, kind: Kind, left_out: usize, stale_at: Option<Instant>) {
         let list = self.of(kind);
+        list.stale_at = stale_at;
         (list.readable, list.left_out) = (true, left_out);
         list.backoff = Backoff::default();
     }
@@ -128,7 +140,8 @@ impl Supervisor {
     /// The session is of no use. That one list cannot be had only leaves that out.
     pub(super) fn list(&mut self, opened: &Opened, kinds: &[Kind]) -> Result<(), Trouble> {
         self.lists.begin(kinds);
-        let mut lists = Vec::with_capacity(kinds.len());
+        let read_at = Instant::now();
+        let (mut lists, mut freshness) = (Vec::with_capacity(kinds.len()), Vec::new());
         let mut failed = Vec::new();
         for kind in kinds.iter().copied() {
             if !declares(&opened.initialized, kind.capability()) {
@@ -137,14 +150,18 @@ impl Supervisor {
                 continue;
             }
             match self.items(kind).map_err(in_list) {
-                Ok((items, left_out)) => {
+                Ok(Items { items, left_out, freshness: said }) => {
+                    let said = said.filter(|_| opened.is_modern());
+                    let is_told_of = opened.tells_of(kind);
+                    let stale_at = said.and_then(|it| stale_at(it, read_at, is_told_of));
+                    freshness.push((kind, said.unwrap_or(Freshness::UNKNOWN)));
                     if left_out > 0 {
                         log::warn!(target: "upstream",
                             "{}: {left_out} {} are left out \
                             (limits.upstream_tools, limits.upstream_result_bytes)",
                             self.core.name(), kind.list_key());
                     }
-                    self.lists.read(kind, left_out);
+                    self.lists.read(kind, left_out, stale_at);
                     lists.push((kind, items));
                 }
                 Err(trouble) if is_bearable(kind, &trouble) => {
@@ -168,15 +185,16 @@ impl Supervisor {
                 announced |= self.lists.of(*kind).told();
             }
             let (server, left_out) = (self.core.name().clone(), self.lists.left_out());
-            self.tell(Event::Lists { server, lists, left_out, announced });
+            self.tell(Event::Lists { server, lists, freshness, read_at, left_out, announced });
         }
         Ok(())
     }
 
-    fn items(&mut self, kind: Kind) -> Result<(Vec<Raw>, usize), Trouble> {
+    fn items(&mut self, kind: Kind) -> Result<Items, Trouble> {
         let max = self.core.limits.upstream_tools;
         let mut bytes_left = self.core.limits.upstream_result_bytes;
         let (mut all, mut left_out) = (Vec::new(), 0);
+        let mut freshness: Option<Freshness> = None;
         let mut cursor: Option<String> = None;
         for _ in 0..UPSTREAM_LIST_PAGES_MAX {
             let page = match self.page(kind, cursor.as_deref())? {
@@ -185,11 +203,16 @@ impl Supervisor {
                 Err(error)
                     if kind == Kind::Template && error.code == code::METHOD_NOT_FOUND =>
                 {
-                    return Ok((all, left_out));
+                    return Ok(Items { items: all, left_out, freshness });
                 }
                 Err(error) => return Err(refused(kind, &error)),
             };
-            let (items, next) = read_page(kind, &page)?;
+            let Page { items, next, said } = read_page(kind, &page)?;
+            // All pages together are as fresh as the least fresh of them.
+            freshness = match (freshness, said) {
+                (Some(so_far), Some(said)) => Some(so_far.and(said)),
+                (so_far, said) => so_far.or(said),
+            };
             for item in items {
                 let rest = bytes_left.checked_sub(item.get().len());
                 if let Some(rest) = rest.filter(|_| left_out == 0 && all.len() < max) {
@@ -201,13 +224,13 @@ impl Supervisor {
             }
             // A cursor that stays the same would never end.
             if next.is_none() || next == cursor {
-                return Ok((all, left_out));
+                return Ok(Items { items: all, left_out, freshness });
             }
             cursor = next;
         }
         log::warn!(target: "upstream", "{}: its list of {} has more than {UPSTREAM_LIST_PAGES_MAX} pages",
             self.core.name(), kind.list_key());
-        Ok((all, left_out))
+        Ok(Items { items: all, left_out, freshness })
     }
 
     fn page(
@@ -225,6 +248,8 @@ impl Supervisor {
             params,
             meta: None,
             wants_progress: false,
+            about: About::default(),
+            mirrored: Vec::new(),
         };
         let wait = self.busy()?;
         let began = std::time::Instant::now();
@@ -234,8 +259,15 @@ impl Supervisor {
                 Ok(Ok(page))
             }
             Outcome::Error { error, .. } => Ok(Err(error)),
+            Outcome::InputRequired { .. } => Err(wants_input()),
         }
     }
+}
+
+/// Only some methods' results may want input (2026-07-28, basic/patterns/mrtr, Supported
+/// Requests).
+fn wants_input() -> Trouble {
+    Trouble::nonsense("it wants input for what takes none")
 }
 
 fn refused(kind: Kind, error: &RpcError) -> Trouble {
@@ -275,8 +307,25 @@ fn in_list(trouble: Trouble) -> Trouble {
     Trouble { stage, ..trouble }
 }
 
-/// The items of one page, each of its own so that the page can go, and the next page's cursor.
-fn read_page(kind: Kind, page: &Raw) -> Result<(Vec<Raw>, Option<String>), Trouble> {
+/// When a list is to be read again because its time is over. One that is never fresh is not
+/// asked for again and again where its changes are told.
+fn stale_at(said: Freshness, read_at: Instant, is_told_of: bool) -> Option<Instant> {
+    let ttl = Duration::from_millis(said.ttl_ms);
+    let is_due = ttl < REFRESH_INTERVAL && !(ttl.is_zero() && is_told_of);
+    is_due.then(|| read_at + ttl.max(LIST_TTL_MIN))
+}
+
+/// One page of a list.
+#[derive(Debug, PartialEq)]
+struct Page {
+    /// Each of its own, so that the page can go.
+    items: Vec<Raw>,
+    /// The next page's cursor.
+    next: Option<String>,
+    said: Option<Freshness>,
+}
+
+fn read_page(kind: Kind, page: &Raw) -> Result<Page, Trouble> {
     let (method, key) = (kind.list_method().as_str(), kind.list_key());
     let wrong = |what: &str| Trouble::nonsense(format!("its answer to {method} {what}"));
     let fields = RawObject::parse(page.get()).map_err(|_| wrong("is no object"))?;
@@ -287,7 +336,7 @@ fn read_page(kind: Kind, page: &Raw) -> Result<(Vec<Raw>, Option<String>), Troub
         None | Some("null") => None,
         Some(_) => fields.string("nextCursor").map_err(|_| wrong("has a wrong cursor"))?,
     };
-    Ok((items, next))
+    Ok(Page { items, next, said: Freshness::of(&fields) })
 }
 
 #[cfg(test)]
@@ -298,13 +347,36 @@ mod tests {
     fn a_page_gives_its_items_and_its_cursor() {
         let page = |text: &str| Raw::from_valid(text.to_owned());
         let tools = r#"{"tools":[{"name":"a"},{"name":"b"}],"nextCursor":"2"}"#;
-        let (items, next) = read_page(Kind::Tool, &page(tools)).unwrap();
-        assert_eq!((items.len(), next.as_deref()), (2, Some("2")));
+        let Page { items, next, said } = read_page(Kind::Tool, &page(tools)).unwrap();
+        assert_eq!((items.len(), next.as_deref(), said), (2, Some("2"), None));
+        let fresh = page(r#"{"tools":[],"ttlMs":5,"cacheScope":"public"}"#);
+        let said = read_page(Kind::Tool, &fresh).unwrap().said;
+        assert_eq!(said, Some(Freshness { ttl_ms: 5, is_private: false }));
         let none = page(r#"{"resourceTemplates":[]}"#);
-        assert_eq!(read_page(Kind::Template, &none).unwrap(), (vec![], None));
+        let empty = Page { items: vec![], next: None, said: None };
+        assert_eq!(read_page(Kind::Template, &none).unwrap(), empty);
         assert!(read_page(Kind::Tool, &page(r#"{"tools":{}}"#)).is_err());
         let trouble = read_page(Kind::Prompt, &page("{}")).unwrap_err();
         assert!(trouble.message.contains("prompts/list"), "{}", trouble.message);
+    }
+
+    #[test]
+    fn a_list_whose_time_is_over_is_due() {
+        let now = Instant::now();
+        let after = |ttl_ms: u64, is_told_of: bool| {
+            let freshness = Freshness { ttl_ms, is_private: true };
+            stale_at(freshness, now, is_told_of).map(|at| at - now)
+        };
+        assert_eq!(after(60_000, true), Some(Duration::from_secs(60)));
+        assert_eq!(after(1, true), Some(LIST_TTL_MIN));
+        assert_eq!(after(0, false), Some(LIST_TTL_MIN));
+        // The refresh is soon enough for these.
+        assert_eq!((after(0, true), after(86_400_000, true)), (None, None));
+        let mut lists = Lists::default();
+        lists.read(Kind::Prompt, 0, Some(now));
+        assert_eq!(lists.due(now), [Kind::Prompt]);
+        lists.begin(&[Kind::Prompt]);
+        assert_eq!(lists.next_due(now), None);
     }
 
     #[test]

@@ -172,9 +172,10 @@ impl Members {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place in the client's own session, which is not opened by that. At the bound, the
-    /// session that was idle for longest makes room; while none is idle, this waits until one
-    /// is, as for a slot. `idle` is called every `tick` meanwhile.
+    /// A place in the client's own session, which is not opened by that; in one where no other
+    /// call is, if the client's sessions carry one at a time. At the bound, the session that was
+    /// idle for longest makes room; while none is idle, this waits until one is, as for a slot.
+    /// `idle` is called every `tick` meanwhile.
     pub(super) fn enter(
         self: &Arc<Self>,
         client: &Client,
@@ -208,7 +209,8 @@ impl Members {
         let known = state
             .entries
             .iter_mut()
-            .find(|entry| entry.member.core.client.as_ref() == Some(client));
+            .filter(|entry| entry.member.core.client.as_ref() == Some(client))
+            .find(|entry| !client.is_exclusive || entry.in_flight == 0);
         if let Some(entry) = known {
             entry.in_flight += 1;
             return Ok(Some(Seat { members: self, member: entry.member.clone() }));

@@ -17,10 +17,15 @@ use ureq::unversioned::transport::RustlsConnector;
 use crate::config::{SessionSharing, UpstreamConfig};
 use crate::error::CallError;
 use crate::limits::Limits;
-use crate::protocol::call::{CallSink, Client, Kind, Notice, Outcome, Outgoing, Question};
+use crate::protocol::call::{
+    About, CallSink, Client, Kind, Notice, Outcome, Outgoing, Question,
+};
 use crate::protocol::jsonrpc;
 use crate::protocol::legacy::Initialized;
-use crate::protocol::raw::Raw;
+use crate::protocol::log_level::LogLevel;
+use crate::protocol::method::Method;
+use crate::protocol::modern::Freshness;
+use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
 use crate::thread::{Joined, spawn};
 use crate::wait::{Interrupted, Wait};
@@ -28,7 +33,7 @@ use crate::wait::{Interrupted, Wait};
 use child::StderrRing;
 use exchange::Lane;
 use health::Vitals;
-use link::{Core, Link};
+use link::{Core, Link, Own};
 use links::Links;
 use lists::Lists;
 use members::Members;
@@ -56,6 +61,7 @@ mod links;
 mod listening;
 mod lists;
 mod members;
+mod modern;
 mod pace;
 mod pipes;
 mod post_stream;
@@ -90,6 +96,10 @@ pub enum Event {
         /// The lists that were read, each item's object as the upstream wrote it, in its order.
         /// Those that are not here stand as they were.
         lists: Vec<(Kind, Vec<Raw>)>,
+        /// How fresh those of them are that the upstream has: all pages together.
+        freshness: Vec<(Kind, Freshness)>,
+        /// When they were asked for.
+        read_at: Instant,
         /// Items of all its lists left out at `limits.upstream_tools` or
         /// `limits.upstream_result_bytes`.
         left_out: usize,
@@ -164,17 +174,29 @@ impl Upstream {
         let failed = |trouble: connection::Trouble| {
             self.core.scrubbed(trouble).into_error(self.name(), outgoing.is_safe_to_repeat)
         };
-        let _place = self.budget.enter().map_err(failed)?;
+        let place = self.budget.enter().map_err(failed)?;
         let tick = self.core.limits.heartbeat;
-        let mut slot = self.slots.take(wait, tick, &mut || sink.silence()).map_err(failed)?;
-        let through = through.filter(|_| self.config().session != SessionSharing::Shared);
+        let slot = self.slots.take(wait, tick, &mut || sink.silence()).map_err(failed)?;
+        let through = through.filter(|_| self.has_sessions());
         let seat = through
             .map(|client| self.members.enter(client, wait, tick, &mut || sink.silence()));
         let seat = seat.transpose().map_err(failed)?;
         let link = seat.as_ref().map_or(&*self.link, |seat| seat.link());
+        let (mut lane, in_flight) = slot.apart();
+        if let Some(level) = outgoing.about.log_level.filter(|_| !outgoing.about.is_level_told)
+        {
+            self.set_level_of_call(link, seat.is_some(), &mut lane, level, wait);
+        }
         let began = Instant::now();
-        let outcome = link.request(slot.get(), outgoing, wait, sink);
-        drop((seat, slot));
+        // Of a call that outlives its client's requests, no thread of the pool waits.
+        let place = through.filter(|client| client.is_exclusive).map(|_| &place);
+        let mut sink = Lending { in_flight: &in_flight, place, inner: sink };
+        let mut outcome = link.request(&mut lane, outgoing, wait, &mut sink);
+        drop(seat);
+        if matches!(&outcome, Err(trouble) if trouble.is_stateless()) {
+            outcome = self.link.request(&mut lane, outgoing, wait, &mut sink);
+        }
+        in_flight.leave(lane);
         if outcome.is_ok() {
             self.vitals.lock().latency = Some(began.elapsed());
         }
@@ -185,6 +207,58 @@ impl Upstream {
             }
             _ => failed(trouble),
         })
+    }
+
+    /// Whether clients can have sessions of their own with it.
+    fn has_sessions(&self) -> bool {
+        self.config().session != SessionSharing::Shared && !self.link.is_stateless()
+    }
+
+    /// Whether a client has a session of its own with it. `can_be_asked`: the client declares
+    /// sampling, elicitation or roots.
+    pub fn has_own_session(&self, can_be_asked: bool) -> bool {
+        self.has_sessions() && self.config().session.is_own(can_be_asked)
+    }
+
+    /// Tells a session the level of a call that says it anew each time. Log messages for others
+    /// come too then, and are left out where nobody wants them.
+    fn set_level_of_call(
+        &self,
+        link: &dyn Link,
+        is_own: bool,
+        lane: &mut Lane,
+        level: LogLevel,
+        wait: &Arc<Wait>,
+    ) {
+        let logs = self.vitals.lock().initialized.as_ref().is_some_and(|initialized| {
+            initialized.revision.asks_during_calls()
+                && connection::declares(initialized, "logging")
+        });
+        if !logs {
+            return;
+        }
+        if !is_own {
+            let known = self.standing.level().and_then(|known| LogLevel::parse(&known));
+            if known.is_some_and(|known| known <= level) {
+                return;
+            }
+            self.standing.set_level(level.as_str());
+        }
+        let mut params = RawObject::default();
+        params.set("level", string(level.as_str()));
+        let setting = Outgoing {
+            method: Method::LoggingSetLevel.as_str(),
+            is_safe_to_repeat: true,
+            params,
+            meta: None,
+            wants_progress: false,
+            about: About::default(),
+            mirrored: Vec::new(),
+        };
+        if let Err(trouble) = link.request(lane, &setting, wait, &mut Own(&self.core)) {
+            log::debug!(target: "upstream", "{}: a level could not be set: {}",
+                self.name(), self.core.scrubbed(trouble).message);
+        }
     }
 
     /// Sends a notification over a client's own session. False if it has none.
@@ -229,6 +303,33 @@ impl Upstream {
             restarts: vitals.opened.saturating_sub(1),
             stderr: self.stderr.lines(),
         }
+    }
+}
+
+/// Lets others in while a call's client is asked something: that may take minutes, and what
+/// bounds it is not what bounds calls.
+struct Lending<'a> {
+    in_flight: &'a slots::Seat<'a, Lane>,
+    /// In the budget, where no thread of the pool makes the call.
+    place: Option<&'a slots::Place<'a>>,
+    inner: &'a mut dyn CallSink,
+}
+
+impl CallSink for Lending<'_> {
+    fn notice(&mut self, notice: Notice) {
+        self.inner.notice(notice);
+    }
+
+    fn ask(&mut self, question: Question) {
+        self.in_flight.give_up();
+        if let Some(place) = self.place {
+            place.give_up();
+        }
+        self.inner.ask(question);
+    }
+
+    fn silence(&mut self) {
+        self.inner.silence();
     }
 }
 
@@ -360,7 +461,10 @@ impl Shared {
     fn upstream(&self, config: UpstreamConfig, index: usize) -> io::Result<Upstream> {
         let (limits, buffered) = (self.limits.clone(), self.buffered.clone());
         let (hurry, unasked) = (self.hurry.clone(), self.unasked.clone());
-        let core = Arc::new(Core::new(config, limits, buffered, index, hurry, unasked)?);
+        let standing = Arc::new(Standing::default());
+        let core =
+            Core::new(config, limits, buffered, index, hurry, unasked, standing.clone())?;
+        let core = Arc::new(core);
         let stderr = Arc::new(StderrRing::new(self.limits.child_stderr_lines));
         let links = Links::new(&core, &stderr, self.names.clone(), &self.tls);
         let link = links.link(core.clone());
@@ -368,7 +472,7 @@ impl Shared {
             Slots::new(core.name().clone(), core.config.max_in_flight, core.config.max_waiting);
         Ok(Upstream {
             members: Arc::new(Members::new(core.clone(), links)),
-            standing: Arc::default(),
+            standing,
             core,
             link,
             slots,

@@ -21,6 +21,7 @@ use super::correlation::{self, Incoming, id_of_oversized};
 use super::hearing::hear_shared;
 use super::held::{Held, exhausted};
 use super::link::Core;
+use super::modern::hearing::hear_child;
 
 /// Bytes of a line's beginning, and of its end, that are looked at when it is too long.
 const LINE_END_BYTES: usize = 256;
@@ -137,7 +138,14 @@ fn take_line(link: &Arc<ChildLink>, line: Line, keeper: &Option<Keeper>) {
             let trouble = Trouble { stage: Stage::Read, ..Trouble::nonsense(what) };
             return link.inboxes.fail(Some(*id), &trouble);
         }
-        match hear_shared(&link.core, &link.inboxes, incoming, link) {
+        let left = if link.is_modern() {
+            hear_child(&link.core, &link.inboxes, incoming, &|text| {
+                link.say(text).unwrap_or_default()
+            })
+        } else {
+            hear_shared(&link.core, &link.inboxes, incoming, link)
+        };
+        match left {
             Some(Incoming::Nonsense(_) | Incoming::Answer { .. }) => {
                 let text = link.core.secrets.scrub(&text);
                 log::warn!(target: "upstream", "{name}: on its output is no message: {}", cut(&text));

@@ -4,6 +4,7 @@
 //! A slot that comes free is handed to whoever has waited longest; without anybody waiting, the
 //! slot used last is the first to be used again, because its connection is warm.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,6 +30,8 @@ struct State<T> {
     free: Vec<T>,
     /// Who holds a slot, by ticket.
     held: Vec<(u64, Arc<Wait>)>,
+    /// Who goes on without one: a client's answer is waited for.
+    lent: Vec<(u64, Arc<Wait>)>,
     /// Who waits for one, longest first.
     waiting: VecDeque<(u64, Arc<Wait>)>,
     /// Slots handed to waiters that have not looked yet.
@@ -44,6 +47,40 @@ pub(super) struct Slot<'a, T: Default> {
     value: Option<T>,
 }
 
+/// The place of a slot whose value is in use elsewhere. Giving it up lets another call in, with
+/// a value of its own.
+pub(super) struct Seat<'a, T: Default> {
+    slots: &'a Slots<T>,
+    ticket: u64,
+    is_given_up: Cell<bool>,
+}
+
+impl<T: Default> Seat<'_, T> {
+    /// Leaves the place to the next call; the value it came with is not given back any more.
+    pub(super) fn give_up(&self) {
+        if !self.is_given_up.replace(true) {
+            self.slots.lend(self.ticket);
+            self.slots.give_back(self.ticket, T::default());
+        }
+    }
+
+    /// Gives the value back, if the place was kept.
+    pub(super) fn leave(self, value: T) {
+        if !self.is_given_up.replace(true) {
+            self.slots.give_back(self.ticket, value);
+        }
+    }
+}
+
+impl<T: Default> Drop for Seat<'_, T> {
+    fn drop(&mut self) {
+        if !self.is_given_up.replace(true) {
+            self.slots.give_back(self.ticket, T::default());
+        }
+        self.slots.lock().lent.retain(|(ticket, _)| *ticket != self.ticket);
+    }
+}
+
 impl<T: Default> Slots<T> {
     pub(super) fn new(
         server: ServerName,
@@ -53,6 +90,7 @@ impl<T: Default> Slots<T> {
         let state = State {
             free: Vec::new(),
             held: Vec::new(),
+            lent: Vec::new(),
             waiting: VecDeque::new(),
             handed: Vec::new(),
             tickets: 0,
@@ -81,7 +119,7 @@ impl<T: Default> Slots<T> {
     pub(super) fn interrupt(&self) {
         let mut state = self.lock();
         state.stopped = true;
-        for (_, wait) in state.held.iter().chain(&state.waiting) {
+        for (_, wait) in state.held.iter().chain(&state.lent).chain(&state.waiting) {
             wait.interrupt(Interrupted::Stopping);
         }
     }
@@ -153,6 +191,13 @@ impl<T: Default> Slots<T> {
         Some(Slot { slots: self, ticket, value: Some(value) })
     }
 
+    /// Notes that whoever holds a slot goes on without it.
+    fn lend(&self, ticket: u64) {
+        let mut state = self.lock();
+        let held = state.held.iter().find(|(t, _)| *t == ticket).cloned();
+        state.lent.extend(held);
+    }
+
     fn give_back(&self, ticket: u64, value: T) {
         let next = {
             let mut state = self.lock();
@@ -175,8 +220,15 @@ impl<T: Default> Slots<T> {
     }
 }
 
-impl<T: Default> Slot<'_, T> {
+impl<'a, T: Default> Slot<'a, T> {
+    /// The value and its place, apart.
+    pub(super) fn apart(mut self) -> (T, Seat<'a, T>) {
+        let value = self.value.take().unwrap_or_default();
+        (value, Seat { slots: self.slots, ticket: self.ticket, is_given_up: Cell::new(false) })
+    }
+
     /// What the slot owns.
+    #[cfg(test)]
     pub(super) fn get(&mut self) -> &mut T {
         self.value.get_or_insert_default()
     }
@@ -184,8 +236,9 @@ impl<T: Default> Slot<'_, T> {
 
 impl<T: Default> Drop for Slot<'_, T> {
     fn drop(&mut self) {
-        let value = self.value.take().unwrap_or_default();
-        self.slots.give_back(self.ticket, value);
+        if let Some(value) = self.value.take() {
+            self.slots.give_back(self.ticket, value);
+        }
     }
 }
 
@@ -197,7 +250,19 @@ pub(super) struct Budget {
 }
 
 /// A place in the budget; dropping it gives it back.
-pub(super) struct Place<'a>(&'a Budget);
+pub(super) struct Place<'a> {
+    budget: &'a Budget,
+    is_given_up: Cell<bool>,
+}
+
+impl Place<'_> {
+    /// Leaves the place to another call.
+    pub(super) fn give_up(&self) {
+        if !self.is_given_up.replace(true) {
+            self.budget.used.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
 
 impl Budget {
     pub(super) fn new(connections: usize) -> Budget {
@@ -208,7 +273,7 @@ impl Budget {
     pub(super) fn enter(&self) -> Result<Place<'_>, Trouble> {
         let more = |used: usize| (used < self.max).then_some(used + 1);
         match self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, more) {
-            Ok(_) => Ok(Place(self)),
+            Ok(_) => Ok(Place { budget: self, is_given_up: Cell::new(false) }),
             Err(_) => {
                 let what = format!(
                     "{} calls wait for servers, which is what limits.connections allows",
@@ -222,7 +287,7 @@ impl Budget {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.used.fetch_sub(1, Ordering::AcqRel);
+        self.give_up();
     }
 }
 
@@ -246,6 +311,23 @@ mod tests {
         wait: &Arc<Wait>,
     ) -> Result<Slot<'a, Vec<u32>>, Trouble> {
         slots.take(wait, TICK, &mut || ())
+    }
+
+    #[test]
+    fn a_place_that_is_given_up_lets_another_in_and_is_ended_at_a_stop() {
+        let slots = slots(1, 0);
+        let waiting = wait(5000);
+        let (value, seat) = take(&slots, &waiting).unwrap().apart();
+        assert!(take(&slots, &wait(10)).is_err());
+        seat.give_up();
+        drop(take(&slots, &wait(10)).unwrap());
+        seat.leave(value);
+        assert_eq!(slots.counts(), (0, 0));
+        let (_, seat) = take(&slots, &waiting).unwrap().apart();
+        seat.give_up();
+        slots.interrupt();
+        assert_eq!(waiting.interrupted(), Some(Interrupted::Stopping));
+        drop(seat);
     }
 
     #[test]

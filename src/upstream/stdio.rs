@@ -12,6 +12,7 @@ use crate::error::Stage;
 use crate::protocol::call::{CallSink, Outcome, Outgoing};
 use crate::protocol::jsonrpc::RequestId;
 use crate::protocol::legacy::Initialized;
+use crate::protocol::revision::Era;
 use crate::wait::{Interrupted, Wait, Woken};
 
 use super::child::{Child, StderrRing};
@@ -19,12 +20,18 @@ use super::connection::{self, Kind, Trouble, may_replay};
 use super::correlation::Ears;
 use super::exchange::Lane;
 use super::link::{Core, Deaf, Link, Opened};
+use super::modern::either::stateless;
+use super::modern::found::{Found, is_legacy_sign, probe_time};
+use super::modern::subscriptions::listen;
+use super::modern::{answered_here, outcome};
 
 /// The transport of one upstream.
 pub(super) struct Stdio {
     core: Arc<Core>,
     target: StdioTarget,
     stderr: Arc<StderrRing>,
+    /// Shared by all children of the upstream.
+    era: Arc<Found>,
     state: Mutex<State>,
 }
 
@@ -54,10 +61,15 @@ enum Phase {
 }
 
 impl Stdio {
-    pub(super) fn new(core: Arc<Core>, target: StdioTarget, stderr: Arc<StderrRing>) -> Stdio {
+    pub(super) fn new(
+        core: Arc<Core>,
+        target: StdioTarget,
+        stderr: Arc<StderrRing>,
+        era: Arc<Found>,
+    ) -> Stdio {
         let phase = empty(&core);
         let state = State { phase, generation: 0, waiting: Vec::new(), dead: None };
-        Stdio { core, target, stderr, state: Mutex::new(state) }
+        Stdio { core, target, stderr, era, state: Mutex::new(state) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -132,6 +144,9 @@ impl Stdio {
 
     /// What a call hears while there is no child.
     fn down(&self, trouble: &Trouble, next_try: Instant) -> Trouble {
+        if trouble.is_stateless() {
+            return trouble.clone();
+        }
         let mut message = trouble.message.clone();
         if self.core.client.is_none() {
             let left = next_try.saturating_duration_since(Instant::now());
@@ -142,21 +157,126 @@ impl Stdio {
         Trouble { message, sent: false, ..Trouble::new(Kind::Broke, trouble.stage, "") }
     }
 
+    /// Starts a child and makes contact in the era that is known, then in the other one; in the
+    /// same process, unless the first attempt was too much for it (2026-07-28,
+    /// basic/transports/stdio, Backward Compatibility).
     fn start(&self, wait: &Arc<Wait>) -> Result<(Arc<Child>, Initialized), Trouble> {
-        let child = Child::start(&self.core, &self.target, &self.stderr)?;
-        let id = self.core.next_id();
-        let text = connection::initialize(id, self.core.capabilities());
-        let initialized = child
-            .call(id, text, Ears::Shut, wait, &mut Deaf)
-            .and_then(connection::read_handshake)
-            .and_then(|initialized| child.say(connection::initialized()).map(|()| initialized));
-        match initialized {
-            Ok(initialized) => Ok((child, initialized)),
+        let known = self.era.get();
+        let first = known.unwrap_or(Era::Modern);
+        let mut child = Child::start(&self.core, &self.target, &self.stderr)?;
+        let mut shaken = self.shake(&child, first, wait);
+        if let Err(trouble) = &shaken
+            && is_doubtful(first, known, trouble, wait)
+        {
+            let second = if child.death().is_some() {
+                Err(trouble.clone())
+            } else {
+                self.shake(&child, first.other(), wait)
+            };
+            shaken = match (first, second) {
+                (_, Ok(initialized)) => Ok(initialized),
+                // What it said to what it was thought to speak.
+                (Era::Legacy, Err(_)) => shaken,
+                // The first question was too much for it.
+                (Era::Modern, Err(_)) if child.death().is_some() => {
+                    child.end();
+                    child = Child::start(&self.core, &self.target, &self.stderr)?;
+                    self.shake(&child, Era::Legacy, wait)
+                }
+                (Era::Modern, Err(trouble)) => Err(trouble),
+            };
+        }
+        match shaken {
+            Ok(initialized) => {
+                self.era.set(initialized.revision.era());
+                if self.era.is_modern() && self.core.client.is_some() {
+                    child.end();
+                    return Err(stateless());
+                }
+                Ok((child, initialized))
+            }
             Err(trouble) => {
+                self.era.forget_if(Era::Modern);
                 child.end();
                 Err(trouble.in_handshake())
             }
         }
+    }
+
+    fn call(
+        &self,
+        child: &Child,
+        id: u64,
+        outgoing: &Outgoing<'_>,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Result<Outcome, Trouble> {
+        if !child.link.is_modern() {
+            let text = outgoing.to_message(&RequestId::from(id));
+            let answer = child.call(id, text, Ears::Open, wait, sink)?;
+            return self.core.outcome(answer);
+        }
+        let renew = || self.listen(child);
+        if let Some(outcome) = answered_here(&self.core, outgoing, wait, &renew)? {
+            return Ok(outcome);
+        }
+        let text = outgoing.to_modern_message(&RequestId::from(id));
+        let ears = if outgoing.about.log_level.is_some() { Ears::Log } else { Ears::Shut };
+        outcome(&self.core, child.call(id, text, ears, wait, sink)?)
+    }
+
+    /// Asks a modern child for what is wanted of it; what it was asked for before is taken back
+    /// once it has agreed to that.
+    fn listen(&self, child: &Child) {
+        let subscriptions = &self.core.subscriptions;
+        let (version, filter) = subscriptions.wanted();
+        let id = self.core.next_id();
+        let Some(filter) = filter else {
+            for old in subscriptions.older(id) {
+                child.say(connection::superseded(old)).ok();
+            }
+            return;
+        };
+        subscriptions.enter(id, version);
+        if child.say(listen(id, &filter)).is_err() {
+            // It does not read; the next refresh tries again.
+            subscriptions.leave(id);
+        }
+    }
+
+    fn shake(&self, child: &Child, era: Era, wait: &Arc<Wait>) -> Result<Initialized, Trouble> {
+        let id = self.core.next_id();
+        match era {
+            Era::Modern => {
+                let _bound = wait.within(probe_time(wait));
+                let answer =
+                    child.call(id, connection::discover(id), Ears::Shut, wait, &mut Deaf);
+                let initialized = answer.and_then(connection::read_discovery)?;
+                child.link.speak_modern();
+                if self.core.client.is_none() {
+                    self.core.subscriptions.begin(&initialized);
+                    self.listen(child);
+                }
+                Ok(initialized)
+            }
+            Era::Legacy => {
+                let text = connection::initialize(id, self.core.capabilities());
+                let answer = child.call(id, text, Ears::Shut, wait, &mut Deaf);
+                let initialized = answer.and_then(connection::read_handshake)?;
+                child.say(connection::initialized())?;
+                Ok(initialized)
+            }
+        }
+    }
+}
+
+/// Whether the child may speak the other era.
+fn is_doubtful(tried: Era, known: Option<Era>, trouble: &Trouble, wait: &Wait) -> bool {
+    match tried {
+        // One that was modern before and dies is just broken.
+        Era::Modern if known.is_some() && trouble.kind == Kind::Broke => false,
+        Era::Modern => is_legacy_sign(trouble, wait) || trouble.kind == Kind::Broke,
+        Era::Legacy => matches!(trouble.kind, Kind::Refused(_)),
     }
 }
 
@@ -198,13 +318,15 @@ impl Link for Stdio {
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
     ) -> Result<Outcome, Trouble> {
+        if self.is_stateless() && self.core.client.is_some() {
+            return Err(stateless());
+        }
         let mut replayed = self.core.client.is_none();
         loop {
             let child = self.child(wait, &mut || sink.silence())?;
             let id = self.core.next_id();
-            let text = outgoing.to_message(&RequestId::from(id));
-            let trouble = match child.call(id, text, Ears::Open, wait, sink) {
-                Ok(answer) => return self.core.outcome(answer),
+            let trouble = match self.call(&child, id, outgoing, wait, sink) {
+                Ok(outcome) => return Ok(outcome),
                 Err(trouble) => trouble,
             };
             if let Trouble { kind: Kind::Interrupted(reason), sent: true, .. } = &trouble {
@@ -232,11 +354,7 @@ impl Link for Stdio {
                 return Err(Trouble::new(Kind::Broke, Stage::Send, "there is no child"));
             }
         };
-        let id = self.core.next_id();
-        let text = outgoing.to_message(&RequestId::from(id));
-        child
-            .call(id, text, Ears::Open, wait, sink)
-            .and_then(|answer| self.core.outcome(answer))
+        self.call(&child, self.core.next_id(), outgoing, wait, sink)
     }
 
     fn forget(&self, generation: u64) {
@@ -263,8 +381,13 @@ impl Link for Stdio {
 
     fn tell(&self, text: String) {
         let child = match &self.lock().phase {
-            Phase::Up { child, .. } => child.clone(),
-            Phase::Unused | Phase::Starting | Phase::Down { .. } | Phase::Stopped => return,
+            // A modern server is told nothing but what is cancelled.
+            Phase::Up { child, .. } if !child.link.is_modern() => child.clone(),
+            Phase::Up { .. }
+            | Phase::Unused
+            | Phase::Starting
+            | Phase::Down { .. }
+            | Phase::Stopped => return,
         };
         // A full queue means that the child does not read; it will not miss this.
         child.say(text).ok();
@@ -272,6 +395,24 @@ impl Link for Stdio {
 
     fn is_open(&self) -> bool {
         matches!(&self.lock().phase, Phase::Up { child, .. } if child.death().is_none())
+    }
+
+    fn refresh(&self) {
+        let child = match &self.lock().phase {
+            Phase::Up { child, .. } if child.link.is_modern() => child.clone(),
+            Phase::Up { .. }
+            | Phase::Unused
+            | Phase::Starting
+            | Phase::Down { .. }
+            | Phase::Stopped => return,
+        };
+        if !self.core.subscriptions.is_asked() {
+            self.listen(&child);
+        }
+    }
+
+    fn is_stateless(&self) -> bool {
+        self.era.is_modern()
     }
 
     fn close(&self) {

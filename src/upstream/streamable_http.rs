@@ -12,6 +12,7 @@ use crate::protocol::call::{CallSink, Notice, Outcome, Outgoing, Question};
 use crate::protocol::headers::{SESSION_ID, is_event_stream, is_json};
 use crate::protocol::jsonrpc::{RequestId, RpcError, code};
 use crate::protocol::legacy::Initialized;
+use crate::protocol::modern::is_modern_error;
 use crate::protocol::raw::{Keeper, Raw};
 use crate::wait::Wait;
 
@@ -368,6 +369,12 @@ impl Link for StreamableHttp {
         drop(self.door.forget(generation));
     }
 
+    fn leave(&self) {
+        if let Some((generation, _)) = self.door.current() {
+            drop(self.door.forget(generation));
+        }
+    }
+
     fn backing_off(&self, _: &Trouble, _: Instant) {}
 
     fn tell(&self, text: String) {
@@ -427,6 +434,19 @@ fn error_text(answer: &mut Answer) -> String {
     String::from_utf8_lossy(&body.unwrap_or_default()).into_owned()
 }
 
+/// Whether only a server without sessions refuses so. It may not look at what it was asked for,
+/// and miss the `_meta` that its own requests have.
+fn is_other_era(phase: Phase, error: &RpcError) -> bool {
+    // What a client must be capable of, those with sessions say too.
+    let is_modern =
+        is_modern_error(error.code) && error.code != code::MISSING_CLIENT_CAPABILITY;
+    is_modern
+        || (phase != Phase::Opening
+            && error.code == code::INVALID_PARAMS
+            && error.message.contains("_meta")
+            && error.message.contains("io.modelcontextprotocol/"))
+}
+
 /// What an answer without success means: an error response of the server's, or a failure.
 fn refusal(
     http: &HttpCore,
@@ -457,8 +477,10 @@ fn refusal(
         (400, Phase::WithId | Phase::WithoutId) => speaks_of_session,
         _ => false,
     };
+    let is_modern = error.as_ref().is_some_and(|error| is_other_era(post.phase, error));
     let kind = match (status, post.phase) {
         _ if session_gone => Kind::SessionGone,
+        _ if is_modern => Kind::Refused(Refusal::OtherEra),
         (400 | 404 | 405, Phase::Opening) => Kind::Refused(Refusal::MaybeHttpSse),
         _ => match error {
             Some(error) => return Ok(Err(error)),

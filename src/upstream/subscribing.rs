@@ -3,10 +3,9 @@
 
 use std::sync::Arc;
 
-use crate::config::SessionSharing;
 use crate::error::CallError;
 use crate::limits::CONTROL_TIMEOUT;
-use crate::protocol::call::{CallSink, Client, Notice, Outcome, Outgoing, Question};
+use crate::protocol::call::{About, CallSink, Client, Notice, Outcome, Outgoing, Question};
 use crate::protocol::method::Method;
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::subscriber::Subscriber;
@@ -108,7 +107,7 @@ impl Upstream {
     }
 
     fn over<'a>(&'a self, through: Option<&'a Client>) -> Over<'a> {
-        let through = through.filter(|_| self.config().session != SessionSharing::Shared);
+        let through = through.filter(|_| self.has_sessions());
         let standing = through.map_or_else(
             || self.standing.clone(),
             |client| self.members.standing(&client.session),
@@ -190,6 +189,8 @@ pub(super) fn about(method: Method, uri: &str) -> Outgoing<'static> {
         params,
         meta: None,
         wants_progress: false,
+        about: About::default(),
+        mirrored: Vec::new(),
     }
 }
 

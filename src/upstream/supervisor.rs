@@ -8,7 +8,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::error::Stage;
 use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, BACKOFF_RESET_AFTER, REFRESH_INTERVAL};
-use crate::protocol::call::{Kind as ListKind, Outcome, Outgoing};
+use crate::protocol::call::{About, Kind as ListKind, Outcome, Outgoing};
 use crate::protocol::method::Method;
 use crate::protocol::raw::{RawObject, string};
 use crate::wait::Wait;
@@ -120,11 +120,12 @@ impl Supervisor {
             }
             let reopened = news.opened.is_some_and(|generation| generation > opened.generation);
             let now = Instant::now();
-            let is_refresh = reopened || now >= refresh_at;
+            let is_refresh = reopened || news.stale || now >= refresh_at;
             let due = self.lists.due(now);
             let step = if reopened {
                 self.contact().map(|newer| opened = newer)
             } else if is_refresh {
+                self.link.refresh();
                 self.subscribe_again(&opened);
                 self.list(&opened, &ListKind::ALL)
             } else if !due.is_empty() {
@@ -198,6 +199,8 @@ impl Supervisor {
             params,
             meta: None,
             wants_progress: false,
+            about: About::default(),
+            mirrored: Vec::new(),
         };
         let answer = self.busy().and_then(|wait| {
             self.link.request(&mut self.lane, &outgoing, &wait, &mut Own(&self.core))
@@ -207,6 +210,9 @@ impl Supervisor {
             Ok(Outcome::Complete(_)) => return true,
             Ok(Outcome::Error { error, .. }) => {
                 format!("{} ({})", cut(&error.message), error.code)
+            }
+            Ok(Outcome::InputRequired { .. }) => {
+                "it wants input for what takes none".to_owned()
             }
             Err(trouble) => trouble.message,
         };

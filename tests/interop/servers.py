@@ -6,9 +6,11 @@ import pathlib
 import signal
 import socket
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
 from typing import Any, Callable
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -45,19 +47,62 @@ class NotReady(Exception):
     """A server did not become what was waited for; with the end of its log."""
 
 
+# The processes that run now, each the leader of its group; None once no more may start.
+alive: set[subprocess.Popen[bytes]] | None = set()
+alive_lock = threading.Lock()
+
+
+def start(command: list[Any], log: pathlib.Path, env: dict[str, str] | None) -> subprocess.Popen[bytes]:
+    with alive_lock:
+        if alive is None:
+            raise SystemExit("told to end")
+        with open(log, "w") as out:
+            process = subprocess.Popen(
+                [str(c) for c in command],
+                stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=os.environ | (env or {}), start_new_session=True,
+            )
+        alive.add(process)
+        return process
+
+
+def ended(process: subprocess.Popen[bytes], number: int) -> None:
+    """Sends that signal to what is left of the process's group, and waits for the process."""
+    for signal_number in (number, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, signal_number)
+        except ProcessLookupError:
+            pass
+        try:
+            process.wait(STOP_SECONDS)
+            break
+        except subprocess.TimeoutExpired:
+            pass
+    with alive_lock:
+        if alive is not None:
+            alive.discard(process)
+
+
+def end_all() -> None:
+    """Tells every process to end, and lets no other start, so that whoever waits for one goes on."""
+    global alive
+    with alive_lock:
+        processes, alive = alive or set(), None
+    for process in processes:
+        try:
+            os.killpg(process.pid, signal.SIGTERM)
+        except ProcessLookupError:
+            pass
+
+
 class Server:
     """A child process in a process group of its own, which ends with the `with` block."""
 
     def __init__(self, name: str, command: list[Any], log: pathlib.Path, env: dict[str, str] | None = None) -> None:
         self.name, self.log = name, log
-        self.command = [str(c) for c in command]
-        self.env = os.environ | (env or {})
+        self.command, self.env = command, env
 
     def __enter__(self) -> "Server":
-        with open(self.log, "w") as out:
-            self.process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self.env, start_new_session=True
-            )
+        self.process = start(self.command, self.log, self.env)
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -72,11 +117,7 @@ class Server:
         except subprocess.TimeoutExpired:
             return f"still running {STOP_SECONDS} s after SIGTERM"
         finally:
-            try:
-                os.killpg(self.process.pid, signal.SIGKILL)  # and whatever it left behind
-            except ProcessLookupError:
-                pass
-            self.process.wait()
+            ended(self.process, signal.SIGKILL)  # and whatever it left behind
 
     def wait_for(self, what: str, ready: Callable[[], bool], seconds: float = START_SECONDS) -> None:
         stop, last = time.monotonic() + seconds, ""
@@ -105,46 +146,54 @@ class Server:
 def run(command: list[Any], log: pathlib.Path, seconds: float, env: dict[str, str] | None = None) -> int | None:
     """Runs a command to its end and gives its exit code, or None if it took too long. Whatever
     happens, it and what it started in its process group are told to end."""
-    with open(log, "w") as out:
-        process = subprocess.Popen(
-            [str(c) for c in command],
-            stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=os.environ | (env or {}), start_new_session=True,
-        )
+    process = start(command, log, env)
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
         return None
     finally:
-        try:
-            os.killpg(process.pid, signal.SIGTERM)
-        except ProcessLookupError:
-            pass
-        process.wait()
+        ended(process, signal.SIGTERM)
 
 
-class Fixture(Server):
-    """The fixture over one transport; over stdio it is the gateway that starts it."""
+class Fixture:
+    """The fixture over one transport; over stdio it is the gateway that starts it. With an era it
+    knows only that one, 'modern' or 'legacy'."""
 
-    def __init__(self, transport: str, folder: pathlib.Path) -> None:
-        self.transport, self.port = transport, free_port()
+    def __init__(self, transport: str, folder: pathlib.Path, era: str = "", both_ways: bool = False) -> None:
         script = HERE / "fixture/fixture_server.py"
+        options = ["--both-ways"] if both_ways else []
+        self.servers: list[tuple[Server, int]] = []
         if transport == "stdio":
-            self.config: dict[str, Any] = {"command": str(PYTHON), "args": [str(script), "stdio"]}
-        else:
-            path = {"http": "mcp", "sse": "sse"}[transport]
-            self.config = {"url": f"http://127.0.0.1:{self.port}/{path}", "transport": transport}
-        command = [PYTHON, script, transport, "--port", self.port]
-        super().__init__(f"fixture over {transport}", command, folder / f"fixture-{transport}.log")
+            command = [PYTHON, script, "stdio", *options]
+            if era:
+                command = [PYTHON, HERE / "fixture/one_era.py", era, *command]
+            program, *arguments = map(str, command)
+            self.config: dict[str, Any] = {"command": program, "args": arguments}
+            return
+        port = free_port()
+        command = [PYTHON, script, transport, "--port", port, *options]
+        self.servers.append((Server(f"fixture over {transport}", command, folder / f"fixture-{transport}.log"), port))
+        path = {"http": "mcp", "sse": "sse"}[transport]
+        url = f"http://127.0.0.1:{port}/{path}"
+        if era:
+            port = free_port()
+            refused = {"modern": "legacy", "legacy": "modern"}[era]
+            relay = [NODE, HERE / "relay.mjs", "--listen", port, "--target", url, "--refuse", refused]
+            relay += ["--log", folder / "wire-upstream.txt"]
+            self.servers.append((Server("relay to the fixture", relay, folder / "relay-upstream.log"), port))
+            url = f"http://127.0.0.1:{port}/{path}"
+        self.config = {"url": url, "transport": transport}
 
     def __enter__(self) -> "Fixture":
-        if self.transport != "stdio":
-            super().__enter__()
-            self.wait_port(self.port)
+        with ExitStack() as stack:
+            for server, port in self.servers:
+                stack.enter_context(server)
+                server.wait_port(port)
+            self.stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: Any) -> None:
-        if self.transport != "stdio":
-            self.stop()
+        self.stack.close()
 
 
 class Gateway(Server):
@@ -175,20 +224,27 @@ class Gateway(Server):
         self.wait_for("offering the tools", lambda: self.prefix + LAST_TOOL in list_tools(self.url))
 
 
-class Direct(Server):
+class Direct:
     """Nothing in between: the fixture itself, which serves HTTP+SSE in a process of its own."""
 
     prefix = ""
 
-    def __init__(self, upstream: Fixture, folder: pathlib.Path) -> None:
-        self.url = upstream.config["url"]
-        own = Fixture("sse", folder)
-        self.port, self.sse_url = own.port, own.config["url"]
-        super().__init__(own.name, own.command, own.log)
+    def __init__(self, upstream: Fixture, folder: pathlib.Path, both_ways: bool) -> None:
+        self.sse = Fixture("sse", folder, both_ways=both_ways)
+        self.url, self.sse_url = upstream.config["url"], self.sse.config["url"]
+
+    def __enter__(self) -> "Direct":
+        self.sse.__enter__()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.sse.__exit__()
 
     def wait_ready(self) -> None:
-        self.wait_port(self.port)
         assert LAST_TOOL in list_tools(self.url)
+
+    def stop(self) -> int | str:
+        return 0
 
 
 def get_status(url: str) -> int:

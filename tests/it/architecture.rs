@@ -127,10 +127,11 @@ const PURE_FILES: [&str; 13] = [
 ];
 
 /// Where HTTP status codes may stand, besides `http/`.
-const STATUS_FILES: [&str; 4] = [
+const STATUS_FILES: [&str; 5] = [
     "downstream/reply.rs",
     "upstream/streamable_http.rs",
     "upstream/http_sse.rs",
+    "upstream/modern/http.rs",
     "demo/http.rs",
 ];
 

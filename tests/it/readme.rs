@@ -14,15 +14,7 @@ use crate::support::gateway::Gateway;
 const README: &str = include_str!("../../README.md");
 
 /// Accepted keys that have no effect in this version, and which the README therefore leaves out.
-const WITHOUT_EFFECT: [&str; 7] = [
-    "state_dir",
-    "watch",
-    "pin",
-    "forward_headers",
-    "views",
-    "parked_calls",
-    "parked_calls_per_key",
-];
+const WITHOUT_EFFECT: [&str; 5] = ["state_dir", "watch", "pin", "forward_headers", "views"];
 
 /// The rows below the heading of the table whose first column is called so, cell by cell.
 #[track_caller]
@@ -109,6 +101,8 @@ fn default_of(key: &str) -> u128 {
         ("sessions", limits.sessions),
         ("sessions_per_key", limits.sessions_per_key),
         ("page_items", limits.page_items),
+        ("parked_calls", limits.parked_calls),
+        ("parked_calls_per_key", limits.parked_calls_per_key),
         ("streams", limits.streams),
         ("stream_queue_bytes", limits.stream_queue_bytes),
         ("event_log_events", limits.event_log_events),
@@ -248,7 +242,9 @@ fn run(command: &[String], address: &str) -> String {
 #[expect(clippy::print_stderr, reason = "a test that is left out must be seen")]
 fn the_commands_of_two_minutes_work_with_the_shipped_configuration() {
     let commands = curl_commands();
-    let [list, call, initialize] = commands.as_slice() else { panic!("{commands:#?}") };
+    let [list, call, initialize, stateless] = commands.as_slice() else {
+        panic!("{commands:#?}")
+    };
     if Command::new("curl").arg("--version").output().is_err() {
         eprintln!("LEFT OUT: there is no curl to run the README's commands with");
         return;
@@ -268,4 +264,7 @@ fn the_commands_of_two_minutes_work_with_the_shipped_configuration() {
     let opened = run(initialize, gateway.address());
     assert!(opened.to_ascii_lowercase().contains("mcp-session-id: "), "{opened}");
     assert!(opened.contains("\"protocolVersion\""), "{opened}");
+    let called: Value = serde_json::from_str(&run(stateless, gateway.address())).unwrap();
+    assert_eq!(called["result"]["content"][0]["text"], "hello", "{called}");
+    assert_eq!(called["result"]["resultType"], "complete");
 }

@@ -3,7 +3,7 @@
 
     through_gateway.py URL        (run by the suite, as the client under test)
 
-RIG_GATEWAY is the binary, RIG_SETUP the set-up, RIG_FOLDER where the gateway's configuration and
+RIG_GATEWAY is the binary, RIG_BESIDE=1 puts another server beside the suite's, RIG_FOLDER is where the gateway's configuration and
 log go. What the suite checks is then what the gateway sends to its upstream.
 """
 
@@ -21,7 +21,7 @@ import servers  # noqa: E402  (it is beside this file's folder)
 signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))
 
 upstream = {"url": sys.argv[-1], "transport": "http"}
-beside = os.environ["RIG_SETUP"].endswith("-two")
+beside = os.environ["RIG_BESIDE"] == "1"
 gateway = servers.Gateway(os.environ["RIG_GATEWAY"], upstream, beside, pathlib.Path(os.environ["RIG_FOLDER"]))
 with gateway:
     gateway.wait_answered()

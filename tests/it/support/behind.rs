@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::gateway::{Directory, Gateway, stdio};
 use super::script::{Received, Script};
 use super::upstream_http::HttpUpstream;
+use super::upstream_modern::ModernUpstream;
 use super::upstream_sse::SseUpstream;
 use super::wait_for;
 
@@ -19,6 +20,13 @@ pub(crate) enum Transport {
     Stdio,
 }
 
+/// Which kind of revisions a server or a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Era {
+    Legacy,
+    Modern,
+}
+
 /// All of them.
 pub(crate) const TRANSPORTS: [Transport; 3] =
     [Transport::Http, Transport::Sse, Transport::Stdio];
@@ -26,8 +34,9 @@ pub(crate) const TRANSPORTS: [Transport; 3] =
 enum Server {
     Http(HttpUpstream),
     Sse(SseUpstream),
+    Modern(ModernUpstream),
     /// The gateway starts it, perhaps several times.
-    Stdio,
+    Stdio(Era),
 }
 
 /// The server.
@@ -46,10 +55,17 @@ impl Behind {
 
     /// [`Behind::start`] with a name that its answers carry.
     pub(crate) fn labelled(transport: Transport, label: &str) -> Behind {
-        let server = match transport {
-            Transport::Http => Server::Http(HttpUpstream::start()),
-            Transport::Sse => Server::Sse(SseUpstream::start()),
-            Transport::Stdio => Server::Stdio,
+        Behind::of(Era::Legacy, transport, label)
+    }
+
+    /// [`Behind::start`] of either era.
+    pub(crate) fn of(era: Era, transport: Transport, label: &str) -> Behind {
+        let server = match (transport, era) {
+            (Transport::Http, Era::Legacy) => Server::Http(HttpUpstream::start()),
+            (Transport::Http, Era::Modern) => Server::Modern(ModernUpstream::start()),
+            (Transport::Sse, Era::Legacy) => Server::Sse(SseUpstream::start()),
+            (Transport::Sse, Era::Modern) => panic!("HTTP+SSE is of 2024-11-05"),
+            (Transport::Stdio, era) => Server::Stdio(era),
         };
         let behind = Behind { server, label: label.to_owned(), directory: Directory::new() };
         if let Some(script) = behind.script() {
@@ -63,9 +79,14 @@ impl Behind {
         match &self.server {
             Server::Http(upstream) => json!({ "url": upstream.url(), "transport": "http" }),
             Server::Sse(upstream) => json!({ "url": upstream.url(), "transport": "sse" }),
-            Server::Stdio => {
+            Server::Modern(upstream) => json!({ "url": upstream.url(), "transport": "http" }),
+            Server::Stdio(era) => {
                 let journal = format!("--journal={}", self.journal().display());
-                stdio(&[&journal, &format!("--label={}", self.label)])
+                let label = format!("--label={}", self.label);
+                match era {
+                    Era::Legacy => stdio(&[&journal, &label]),
+                    Era::Modern => stdio(&[&journal, &label, "--era=modern"]),
+                }
             }
         }
     }
@@ -90,8 +111,27 @@ impl Behind {
         match &self.server {
             Server::Http(upstream) => Some(upstream),
             Server::Sse(upstream) => Some(upstream),
-            Server::Stdio => None,
+            Server::Modern(upstream) => Some(upstream),
+            Server::Stdio(_) => None,
         }
+    }
+
+    /// Whether the `slow` call of that label was begun and then cancelled, by word or by the end
+    /// of its connection.
+    pub(crate) fn has_cancelled(&self, label: &str) -> bool {
+        if let Some(script) = self.script() {
+            return script.seen().cancelled.iter().any(|cancelled| cancelled == label);
+        }
+        let received = self.received();
+        let call = of_method(&received, "tools/call")
+            .into_iter()
+            .find(|call| call.message["params"]["arguments"]["label"] == label);
+        call.is_some_and(|call| {
+            let cancelled = of_method(&received, "notifications/cancelled");
+            cancelled.iter().any(|it| {
+                it.peer == call.peer && it.message["params"]["requestId"] == call.message["id"]
+            })
+        })
     }
 
     /// Everything that it has received so far, in its order.

@@ -14,7 +14,7 @@ use super::events::EventStream;
 use super::gateway::Gateway;
 use super::http::Response;
 use super::in_background;
-use super::mcp::{LATEST, McpClient, initialize, notification_message};
+use super::mcp::{LATEST, McpClient, initialize, notification_message, request_message};
 use super::mcp_sse::SseClient;
 
 pub(crate) use super::ears::{Heard, Say, Via, all_capabilities, answer_of};
@@ -238,6 +238,13 @@ impl Duplex {
     /// `tools/call` on a thread of its own; gives the message that answers it.
     pub(crate) fn begin_call(&self, tool: &str, arguments: &Value) -> JoinHandle<Value> {
         self.begin("tools/call", &json!({ "name": tool, "arguments": arguments }))
+    }
+
+    /// Sends a request that may never be answered; what comes of it is heard.
+    pub(crate) fn start_as(&self, id: &Value, method: &str, params: &Value) {
+        let ears = self.ears.clone();
+        let message = request_message(id, method, params);
+        drop(in_background(move || ears.start(&message)));
     }
 
     /// All pages of a list; `key` is the member that holds the items.

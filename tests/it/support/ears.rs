@@ -142,6 +142,20 @@ impl Ears {
         }
     }
 
+    /// Sends a request and hears what comes, until its stream ends, with an answer or without.
+    pub(super) fn start(self: &Arc<Ears>, message: &Value) {
+        let Line::Streamable(client) = &self.line else {
+            self.post(message).expect(202);
+            return;
+        };
+        let mut stream = client.start(message).into_events();
+        while let Ok(Some(event)) = stream.try_next(DEADLINE) {
+            if !event.data.is_empty() {
+                self.hear(Via::Call, event.data);
+            }
+        }
+    }
+
     /// Notes a message, and answers it on a thread of its own if it is a request.
     pub(super) fn hear(self: &Arc<Ears>, via: Via, text: String) -> Heard {
         let message: Value =

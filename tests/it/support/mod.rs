@@ -13,8 +13,10 @@ pub(crate) mod http;
 pub(crate) mod listener;
 pub(crate) mod mcp;
 pub(crate) mod mcp_sse;
+pub(crate) mod modern;
 pub(crate) mod script;
 pub(crate) mod upstream_http;
+pub(crate) mod upstream_modern;
 pub(crate) mod upstream_sse;
 
 /// After so long a test has failed. Generous: the machine may be busy.

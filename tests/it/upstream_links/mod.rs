@@ -1,10 +1,14 @@
 //! The upstream side against servers and children that follow a script.
 
 mod clean_up;
+mod eras;
 mod foreign_events;
 mod http_sse;
+mod listening;
 mod lists;
 mod memory;
+mod modern;
+mod modern_rig;
 mod outbox;
 mod questions;
 mod refusals;

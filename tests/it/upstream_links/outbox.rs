@@ -7,7 +7,7 @@ use std::time::Duration;
 use trunkline::config::UpstreamConfig;
 use trunkline::error::CallError;
 use trunkline::limits::{CHILD_OUTBOX_BYTES_MAX, Limits};
-use trunkline::protocol::call::{Outcome, Outgoing};
+use trunkline::protocol::call::{About, Outcome, Outgoing};
 use trunkline::protocol::raw::RawObject;
 use trunkline::wait::Wait;
 
@@ -25,6 +25,8 @@ fn call_of(rig: &Rig, bytes: usize, wait: &Arc<Wait>) -> Result<Outcome, CallErr
         params,
         meta: None,
         wants_progress: false,
+        about: About::default(),
+        mirrored: Vec::new(),
     };
     rig.upstream.request(None, &outgoing, wait, &mut Sink::default())
 }

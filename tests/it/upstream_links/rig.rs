@@ -11,7 +11,9 @@ use trunkline::budget::Budget;
 use trunkline::config::{HttpKind, HttpTarget, Secret, SessionSharing, Target, UpstreamConfig};
 use trunkline::error::CallError;
 use trunkline::limits::Limits;
-use trunkline::protocol::call::{CallSink, Client, Kind, Notice, Outcome, Outgoing, Question};
+use trunkline::protocol::call::{
+    About, CallSink, Client, Kind, Notice, Outcome, Outgoing, Question,
+};
 use trunkline::protocol::raw::{Raw, RawObject};
 use trunkline::protocol::server_name::ServerName;
 use trunkline::upstream::{Event, Unasked, Upstream, Upstreams};
@@ -398,6 +400,8 @@ impl Rig {
             params: RawObject::parse(&params).unwrap(),
             meta: None,
             wants_progress: true,
+            about: About::default(),
+            mirrored: Vec::new(),
         };
         self.upstream.request(through, &outgoing, wait, sink)
     }
@@ -415,7 +419,11 @@ impl Rig {
 /// A client with a capability of its own, by which it is known.
 pub(crate) fn client(name: &str) -> Client {
     let capabilities = format!(r#"{{"elicitation":{{}},"experimental":{{"{name}":{{}}}}}}"#);
-    Client { session: name.into(), capabilities: Raw::from_valid(capabilities) }
+    Client {
+        session: name.into(),
+        is_exclusive: false,
+        capabilities: Raw::from_valid(capabilities),
+    }
 }
 
 /// An answer to a question, by which it is known.
@@ -489,6 +497,6 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 pub(crate) fn text(outcome: Result<Outcome, CallError>) -> String {
     match outcome.unwrap() {
         Outcome::Complete(result) => result.get().to_owned(),
-        Outcome::Error { error, .. } => panic!("{error:?}"),
+        other @ (Outcome::Error { .. } | Outcome::InputRequired { .. }) => panic!("{other:?}"),
     }
 }

@@ -84,7 +84,7 @@ fn a_child_that_prints_its_environment_is_kept_without_it() {
 
 #[test]
 fn a_child_that_refuses_with_its_environment_is_not_quoted() {
-    let text = r#"read -r line; echo "{\"jsonrpc\":\"2.0\",\"id\":1,\"error\":{\"code\":-1,\"message\":\"not with $TOKEN\"}}"; sleep 1"#;
+    let text = r#"read -r line; id=${line#*\"id\":}; echo "{\"jsonrpc\":\"2.0\",\"id\":${id%%,*},\"error\":{\"code\":-1,\"message\":\"not with $TOKEN\"}}"; sleep 1"#;
     let rig = Rig::start(sh(text), Limits::default());
     rig.upstreams.hurry().store(true, std::sync::atomic::Ordering::SeqCst);
     let failure = rig.failure().message;

@@ -219,20 +219,26 @@ fn a_notification_goes_over_an_open_session_only() {
 }
 
 #[test]
-fn calls_of_all_sessions_share_the_slots() {
+fn a_call_whose_client_is_asked_lets_others_in() {
     let [mut world, ..] = worlds();
     (world.config.max_in_flight, world.config.max_waiting) = (1, 0);
     let rig = world.start();
     let (asked, questions) = bounded::<Question>(1);
+    let (answer_it, heard) = bounded::<()>(0);
     std::thread::scope(|scope| {
         let call = || {
-            let mut sink = Sink::asked(move |question| asked.send(question).unwrap());
+            let mut sink = Sink::asked(move |question| {
+                asked.send(question).unwrap();
+                // Before this returns, the call's thread can do nothing else.
+                heard.recv().ok();
+            });
             text(rig.call_tool("ask", Some(&client("anna")), &wait(9000), &mut sink))
         };
         scope.spawn(call);
         let question = questions.recv_timeout(PATIENCE).unwrap();
-        let refused = rig.call_through(&client("bert"), "plain");
-        assert!(matches!(refused, Err(CallError::Overloaded { .. })), "{refused:?}");
+        text(rig.call_through(&client("bert"), "plain"));
+        assert_eq!(rig.upstream.status().in_flight, 0);
+        drop(answer_it);
         question.reply.send(Ok(answer("done")));
     });
 }
@@ -271,7 +277,7 @@ fn many_clients_come_and_go_and_nothing_is_left() {
 fn one_session_with_other_capabilities_is_another_one() {
     let [world, ..] = worlds();
     let rig = world.start();
-    let more = Client { capabilities: client("bert").capabilities, session: Arc::from("anna") };
+    let more = Client { session: Arc::from("anna"), ..client("bert") };
     text(rig.call_through(&client("anna"), "plain"));
     let result = text(rig.call_through(&more, "plain"));
     assert_eq!(opened_with(&result), more.capabilities.get());
@@ -297,4 +303,33 @@ fn a_child_that_ends_with_its_client_takes_its_calls_with_it() {
         drop(question);
     });
     eventually("it is gone", || world.ended(&rig) == 1);
+}
+
+#[test]
+fn an_exclusive_clients_sessions_carry_one_call_at_a_time() {
+    let (entered, n_entered) = bounded(2);
+    let (release, released) = bounded::<()>(2);
+    let server = calls(move |seen| {
+        entered.send(()).unwrap();
+        released.recv().unwrap();
+        Reply::json(seen.result("{}"))
+    });
+    let rig = Rig::ready(&server);
+    let anna = Client { is_exclusive: true, ..client("anna") };
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| text(rig.call_through(&anna, "echo")));
+        }
+        for _ in 0..2 {
+            n_entered.recv().unwrap();
+        }
+        assert_eq!(rig.upstream.status().sessions, 3);
+        for _ in 0..2 {
+            release.send(()).unwrap();
+        }
+    });
+    // One of them is taken up again.
+    release.send(()).unwrap();
+    text(rig.call_through(&anna, "echo"));
+    assert_eq!(rig.upstream.status().sessions, 3);
 }

@@ -17,6 +17,7 @@ pub(super) fn script(before: &str, call: &str) -> UpstreamConfig {
 while read -r line; do
   rest=${{line#*\"id\":}}; id=${{rest%%[,\}}]*}}
   case "$line" in
+    *'"server/discover"'*) echo "{{\"jsonrpc\":\"2.0\",\"id\":$id,\"error\":{{\"code\":-32601,\"message\":\"no\"}}}}";;
     *'"initialize"'*) echo "{{\"jsonrpc\":\"2.0\",\"id\":$id,\"result\":$INIT}}";;
     *'"tools/list"'*) echo "{{\"jsonrpc\":\"2.0\",\"id\":$id,\"result\":{{\"tools\":[{{\"name\":\"sh\"}}]}}}}";;
     *'"tools/call"'*) {call};;

@@ -13,12 +13,12 @@ use super::rig::*;
 use super::standing::{Full, full};
 
 /// One who subscribes to one resource.
-struct One {
+pub(crate) struct One {
     subscriber: Subscriber,
     is_noted: Arc<AtomicBool>,
 }
 
-fn one() -> One {
+pub(crate) fn one() -> One {
     One { subscriber: Subscriber::fresh(), is_noted: Arc::default() }
 }
 

@@ -38,7 +38,7 @@ pub(crate) const FORM: &str = r#"{"type":"object","x-order":["zulu","alpha"],"pr
 
 /// The parameters of the usual question of each kind, as text. What `arguments` has under
 /// `params` goes in place of it.
-fn usual_params(method: &str, arguments: &Value) -> Option<String> {
+pub(super) fn usual_params(method: &str, arguments: &Value) -> Option<String> {
     let prompt = json!(arguments["prompt"].as_str().unwrap_or("Who are you?"));
     match method {
         "sampling/createMessage" => Some(format!(
@@ -60,6 +60,25 @@ fn question_message(id: &str, method: &str, params: Option<&str>) -> String {
     let method = json!(method);
     let params = params.map(|params| format!(",\"params\":{params}")).unwrap_or_default();
     format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":{method}{params}}}")
+}
+
+/// What a tool that asks wants to know.
+pub(super) fn methods_of<'a>(tool: &str, args: &'a Value) -> Vec<&'a str> {
+    match tool {
+        "ask_sampling" => vec!["sampling/createMessage"],
+        "ask_elicitation" => vec!["elicitation/create"],
+        "ask_roots" => vec!["roots/list"],
+        "ask_twice" => vec!["sampling/createMessage", "roots/list"],
+        _ => vec![args["method"].as_str().unwrap_or("ping")],
+    }
+}
+
+/// The result of a tool that asked.
+pub(super) fn told_answers(answers: &[Value]) -> Value {
+    let texts: Vec<String> = answers.iter().map(Value::to_string).collect();
+    let mut result = content(&texts.join("\n"));
+    result["structuredContent"] = json!({ "answers": answers });
+    result
 }
 
 impl Script {
@@ -84,21 +103,18 @@ impl Script {
 
     /// The tools that ask.
     pub(super) fn ask_tool(&self, asking: &mut Asking<'_>, tool: &str, args: &Value) -> Reply {
-        let methods = match tool {
-            "ask_sampling" => vec!["sampling/createMessage"],
-            "ask_elicitation" => vec!["elicitation/create"],
-            "ask_roots" => vec!["roots/list"],
-            "ask_twice" => vec!["sampling/createMessage", "roots/list"],
-            _ => vec![args["method"].as_str().unwrap_or("ping")],
-        };
-        let mut ids = Vec::new();
-        for method in &methods {
-            let id = self.open_question(asking.peer, args.get("id"));
-            let own = args.get("params").filter(|params| !params.is_null());
-            let params = own.map(Value::to_string).or_else(|| usual_params(method, args));
-            self.say(asking, args, &question_message(&id, method, params.as_deref()));
-            ids.push(id);
+        let methods = methods_of(tool, args);
+        let mut answers = Vec::new();
+        self.tell_phase(asking, args, "before");
+        // Each round begins when the one before it is answered.
+        for _ in 1..args["rounds"].as_u64().unwrap_or(1) {
+            let ids = self.ask_all(asking, &methods, args);
+            match self.wait_for_answers(asking, &ids) {
+                Some(round) => answers.extend(round),
+                None => return Reply::Nothing,
+            }
         }
+        let ids = self.ask_all(asking, &methods, args);
         if args["withdraw"] == true {
             for id in &ids {
                 let params = format!("{{\"requestId\":{id},\"reason\":\"no need\"}}");
@@ -110,23 +126,48 @@ impl Script {
         if args["leave"] == true {
             return Reply::Answer(answer(asking.call, &content("left open").to_string()));
         }
-        let mut answers = Vec::new();
-        for id in &ids {
-            let call = Some(asking.call);
-            let Some(answer) = self.wait_for_answer(asking.peer, id, call, PATIENCE) else {
-                return Reply::Nothing;
-            };
-            answers.push(answer);
+        match self.wait_for_answers(asking, &ids) {
+            Some(round) => answers.extend(round),
+            None => return Reply::Nothing,
+        }
+        self.tell_phase(asking, args, "after");
+        // The answers do not end it: it goes on until it is released or cancelled.
+        if args["linger"] == true
+            && self.slow(asking.peer, asking.call, args, None, asking.notify) == Reply::Nothing
+        {
+            return Reply::Nothing;
         }
         if args["mode"] == "url" {
             let complete = json!({ "elicitationId": "e-1" });
             let complete = notification("notifications/elicitation/complete", &complete);
             self.say(asking, args, &complete);
         }
-        let texts: Vec<String> = answers.iter().map(Value::to_string).collect();
-        let mut result = content(&texts.join("\n"));
-        result["structuredContent"] = json!({ "answers": answers });
-        Reply::Answer(answer(asking.call, &result.to_string()))
+        Reply::Answer(answer(asking.call, &told_answers(&answers).to_string()))
+    }
+
+    /// A log message, where the arguments want one.
+    fn tell_phase(&self, asking: &mut Asking<'_>, args: &Value, phase: &str) {
+        if args["tell"] == true {
+            let message = json!({ "level": "info", "data": phase });
+            self.say(asking, args, &notification("notifications/message", &message));
+        }
+    }
+
+    fn ask_all(&self, asking: &mut Asking<'_>, methods: &[&str], args: &Value) -> Vec<String> {
+        let mut ids = Vec::new();
+        for method in methods {
+            let id = self.open_question(asking.peer, args.get("id"));
+            let own = args.get("params").filter(|params| !params.is_null());
+            let params = own.map(Value::to_string).or_else(|| usual_params(method, args));
+            self.say(asking, args, &question_message(&id, method, params.as_deref()));
+            ids.push(id);
+        }
+        ids
+    }
+
+    fn wait_for_answers(&self, asking: &Asking<'_>, ids: &[String]) -> Option<Vec<Value>> {
+        let (peer, call) = (asking.peer, Some(asking.call));
+        ids.iter().map(|id| self.wait_for_answer(peer, id, call, PATIENCE)).collect()
     }
 
     /// Says something during a call: on the way of its answer, or on the session's stream.

@@ -9,17 +9,22 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use asking::Questions;
+use listens::Listen;
+use modern::Modern;
 use offers::{Offers, usual, usual_capabilities};
 use peers::{Peer, Stream};
 use tasks::Task;
 use tools::Slow;
 
 pub(crate) use asking::FORM;
+pub(crate) use modern::{MODERN, meta};
 pub(crate) use offers::*;
 pub(crate) use peers::Received;
 pub(crate) use tasks::RELATED_TASK;
 
 mod asking;
+mod listens;
+mod modern;
 mod offers;
 mod peers;
 mod tasks;
@@ -137,6 +142,8 @@ struct State {
     questions: Questions,
     peers: BTreeMap<String, Peer>,
     streams: Vec<Stream>,
+    listens: Vec<Listen>,
+    modern: Modern,
     received: Vec<Received>,
     seen: Seen,
 }
@@ -168,6 +175,8 @@ impl Script {
                 questions: Questions::default(),
                 peers: BTreeMap::new(),
                 streams: Vec::new(),
+                listens: Vec::new(),
+                modern: Modern::default(),
                 received: Vec::new(),
                 seen: Seen::default(),
             }),
@@ -222,6 +231,7 @@ impl Script {
         let mut state = self.lock();
         state.ending = true;
         state.streams.clear();
+        state.listens.clear();
         self.changed.notify_all();
     }
 
@@ -400,7 +410,8 @@ impl Script {
             .and_then(|text| serde_json::from_str::<Fields>(text).ok())
             .and_then(|fields| fields.get("requestId").map(|id| id.get().to_owned()))
             .unwrap_or_else(|| params["requestId"].to_string());
-        let State { slow, seen, .. } = &mut *state;
+        let State { slow, seen, listens, .. } = &mut *state;
+        listens.retain(|listen| !listen.is_of(peer, &id));
         for call in slow.iter_mut().filter(|call| call.peer == peer && call.id == id) {
             call.cancelled = true;
             seen.cancelled.push(call.label.clone());

@@ -128,6 +128,7 @@ pub(super) fn usual() -> Offers {
             "emit",
             "touch",
             "long",
+            "count",
         ]
         .map(tool_named),
     );
@@ -213,6 +214,20 @@ impl Script {
     /// One more tool. Says nothing to anybody.
     pub(crate) fn add_tool(&self, name: &str) {
         self.lock().offers.tools.push(tool(name, &json!({})));
+    }
+
+    /// One more item in the list of that key, as its text has it. Says nothing to anybody.
+    pub(crate) fn add_text(&self, key: &str, name: &str, text: &str) {
+        let offer = Offer { name: name.to_owned(), text: text.to_owned() };
+        self.lock().offers.list_mut(key).push(offer);
+    }
+
+    /// The schema of that tool's arguments.
+    pub(crate) fn schema_of(&self, tool: &str) -> Option<Value> {
+        let state = self.lock();
+        let offer = state.offers.tools.iter().find(|offer| offer.name == tool)?;
+        let tool: Value = serde_json::from_str(&offer.text).unwrap();
+        Some(tool["inputSchema"].clone())
     }
 
     /// Only these prompts, each with the arguments `name` and `style`.

@@ -81,6 +81,7 @@ impl Script {
     }
 
     fn tell_streams(&self, message: &str) {
+        self.tell_listens(message);
         self.lock().streams.retain(|stream| stream.sender.send(message.to_owned()).is_ok());
     }
 
@@ -105,7 +106,7 @@ impl Script {
                 notification("notifications/resources/updated", &json!({ "uri": uri }));
             self.send_to(peer, &updated);
         }
-        peers.len()
+        peers.len() + self.tell_listens_of(uri)
     }
 
     #[track_caller]

@@ -22,6 +22,14 @@ pub(super) struct Slow {
     pub(super) cancelled: bool,
 }
 
+fn progress(token: &str, step: u64, total: u64) -> String {
+    format!(
+        "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{{\
+         \"progressToken\":{token},\"progress\":{step},\"total\":{total},\
+         \"message\":\"step {step}\"}}}}"
+    )
+}
+
 impl Script {
     /// Every `slow` call in progress answers.
     pub(crate) fn release_slow(&self) {
@@ -41,11 +49,7 @@ impl Script {
     pub(crate) fn step_slow(&self, progress: u32, total: u32) {
         for call in &mut self.lock().slow {
             let Some(token) = &call.token else { continue };
-            call.steps.push_back(format!(
-                "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":\
-                 {{\"progressToken\":{token},\"progress\":{progress},\"total\":{total},\
-                 \"message\":\"step {progress}\"}}}}"
-            ));
+            call.steps.push_back(self::progress(token, progress.into(), total.into()));
         }
         self.changed.notify_all();
     }
@@ -97,6 +101,10 @@ impl Script {
             }
             "ask" | "ask_sampling" | "ask_elicitation" | "ask_roots" | "ask_twice" => {
                 self.ask_tool(&mut Asking { peer, call: id, notify }, &name, &values)
+            }
+            "count" => {
+                self.count(token.as_deref(), &values, notify);
+                Reply::Answer(answer(id, &content("counted").to_string()))
             }
             "log" => self.log(&mut Asking { peer, call: id, notify }, &values),
             "whoami" => Reply::Answer(answer(id, &self.whoami(peer))),
@@ -180,6 +188,15 @@ impl Script {
         Reply::Answer(answer(asking.call, &content("logged").to_string()))
     }
 
+    /// Tells step by step how far the call has come, if its caller wants to know.
+    fn count(&self, token: Option<&str>, arguments: &Value, notify: &mut dyn FnMut(&str)) {
+        let Some(token) = token else { return };
+        let total = arguments["steps"].as_u64().unwrap_or(3);
+        for step in 1..=total {
+            notify(&progress(token, step, total));
+        }
+    }
+
     /// Which session the call came on, and what that session said in `initialize`.
     fn whoami(&self, peer: &str) -> String {
         let state = self.lock();
@@ -190,7 +207,7 @@ impl Script {
         result.to_string()
     }
 
-    fn slow(
+    pub(super) fn slow(
         &self,
         peer: &str,
         id: &str,
@@ -198,6 +215,10 @@ impl Script {
         token: Option<String>,
         notify: &mut dyn FnMut(&str),
     ) -> Reply {
+        // A call that has begun to answer: the first bytes are out before it waits.
+        if let (Some(token), true) = (&token, arguments["begin"] == true) {
+            notify(&progress(token, 1, 9));
+        }
         let mut state = self.lock();
         let key = state.next_key;
         state.next_key += 1;

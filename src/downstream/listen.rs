@@ -1,0 +1,130 @@
+//! `subscriptions/listen`: a stateless client's stream of notifications (2026-07-28,
+//! basic/patterns/subscriptions).
+
+use std::sync::Arc;
+
+use super::Front;
+use super::modern_stream::{ModernAnswer, ModernStream};
+use super::reply::{self, Problem, STREAM_HEADERS};
+use super::subscription::OfSession;
+use crate::access::policy::Scope;
+use crate::error::CallError;
+use crate::limits::{CALL_TIMEOUT_MAX, SUBSCRIPTIONS_PER_SESSION_MAX};
+use crate::protocol::call::{Call, Outcome};
+use crate::protocol::capabilities::{can_subscribe, tells_of};
+use crate::protocol::jsonrpc::{RequestId, RpcError, code};
+use crate::protocol::method::Method;
+use crate::protocol::modern::{self, Envelope, Filter};
+use crate::protocol::raw::{RawObject, string};
+use crate::session::{Door, EventSink, Listening, Over, Session};
+use crate::wait::Wait;
+
+impl Front {
+    /// Opens the stream: its first event says what of the filter is honoured.
+    pub(super) fn listen(
+        &self,
+        scope: &Scope,
+        id: &RequestId,
+        envelope: &Envelope<'_>,
+        stream: ModernStream,
+    ) {
+        match self.subscribe_listener(scope, id, envelope, &stream) {
+            Ok(session) => self.open_listener(&session, id, stream),
+            Err(error) => stream.finish(id, &ModernAnswer::Error(error)),
+        }
+    }
+
+    /// A session that stands for the stream, subscribed to what it can be.
+    fn subscribe_listener(
+        &self,
+        scope: &Scope,
+        id: &RequestId,
+        envelope: &Envelope<'_>,
+        stream: &ModernStream,
+    ) -> Result<Arc<Session>, RpcError> {
+        let failed = |error: &CallError| modern::error_for(Problem::from_call(error).to_rpc());
+        if self.is_stopping() {
+            return Err(failed(&CallError::ShuttingDown));
+        }
+        let wanted = Filter::read(&envelope.params)?;
+        if wanted.uris.len() > SUBSCRIPTIONS_PER_SESSION_MAX {
+            let what = format!(
+                "\"resourceSubscriptions\" has more than {SUBSCRIPTIONS_PER_SESSION_MAX} URIs."
+            );
+            return Err(RpcError::new(code::INVALID_PARAMS, what));
+        }
+        let capabilities = self.pipeline.capabilities(scope, envelope.caller.revision);
+        let mut honoured = Filter {
+            tools: wanted.tools && tells_of(&capabilities, "tools"),
+            prompts: wanted.prompts && tells_of(&capabilities, "prompts"),
+            resources: wanted.resources && tells_of(&capabilities, "resources"),
+            uris: Vec::new(),
+        };
+        let owner = self.owner(scope);
+        let caller = (*envelope.caller).clone();
+        let session = self.sessions.open(Door::Listen, owner, Some(caller));
+        let session = session.map_err(|error| failed(&error))?;
+        // Before anything is subscribed, so that no update is missed; nothing is sent before
+        // the stream is attached.
+        let client = stream.client();
+        if can_subscribe(&capabilities) {
+            for uri in wanted.uris {
+                let Ok(wait) = Wait::new(CALL_TIMEOUT_MAX, CALL_TIMEOUT_MAX, client.clone())
+                else {
+                    break;
+                };
+                match self.subscribe_uri(&session, scope, &uri, &wait) {
+                    Ok(Outcome::Complete(_)) => honoured.uris.push(uri),
+                    // What cannot be had is left out of what is honoured.
+                    Ok(Outcome::Error { .. } | Outcome::InputRequired { .. }) => (),
+                    Err(error) => {
+                        log::debug!(target: "sessions", "a resource is not listened to: {error}");
+                    }
+                }
+            }
+        }
+        session.listen(Listening { id: id.clone(), filter: honoured });
+        Ok(session)
+    }
+
+    fn subscribe_uri(
+        &self,
+        session: &Session,
+        scope: &Scope,
+        uri: &str,
+        wait: &Arc<Wait>,
+    ) -> Result<Outcome, CallError> {
+        let mut params = RawObject::default();
+        params.set("uri", string(uri));
+        let caller = session.caller().ok_or(CallError::Cancelled)?;
+        let method = Method::ResourcesSubscribe;
+        let call = Call { caller, method, params, meta: None, progress_token: None };
+        let (server, own) = self.pipeline.owner_of_uri(scope, &call)?;
+        let over = Over::Shared;
+        let who = OfSession { session, server: &server, own: &own, asked: uri, over };
+        self.pipeline.subscription(&server, &own, method, &who, None, wait)
+    }
+
+    fn open_listener(&self, session: &Arc<Session>, id: &RequestId, stream: ModernStream) {
+        let place = match self.place() {
+            Ok(place) => place,
+            Err(problem) => {
+                self.sessions.close_soon(&session.id);
+                return stream.finish(id, &ModernAnswer::Error(problem.to_rpc()));
+            }
+        };
+        let opened = stream
+            .into_responder()
+            .and_then(|it| it.into_stream(reply::OK, &STREAM_HEADERS, b"").ok());
+        let (sessions, session_id) = (self.sessions.clone(), session.id.clone());
+        let on_end = Box::new(move || sessions.close_soon(&session_id));
+        let handle =
+            opened.and_then(|stream| place.open("subscriptions/listen", stream, on_end).ok());
+        let Some(handle) = handle else { return self.sessions.close_soon(&session.id) };
+        let handle: Arc<dyn EventSink> = Arc::new(handle);
+        if !matches!(self.sessions.attach(&session.id, handle.clone()), Ok(true)) {
+            handle.close();
+            self.sessions.close_soon(&session.id);
+        }
+    }
+}

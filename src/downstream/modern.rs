@@ -1,0 +1,591 @@
+//! Stateless requests (2026-07-28): each is whole in itself, told from those of sessions request
+//! by request, on the same endpoints.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Front;
+use super::modern_head::{check_method, check_name, check_params, check_version};
+use super::modern_stream::{ModernAnswer, ModernStream};
+use super::parked::{Apart, News};
+use super::reply::{self, Problem};
+use super::request_state::{ADDED, Sequel, States, digest};
+use super::requests::{self, Body, MessageSink};
+use crate::access::policy::Scope;
+use crate::error::CallError;
+use crate::http::{Head, Request, Responder};
+use crate::limits::QUESTIONS_GATHERED_WITHIN;
+use crate::pipeline::Wish;
+use crate::protocol::call::{
+    About, Call, CallSink, Caller, Client, Kind, Notice, Outcome, Question,
+};
+use crate::protocol::capabilities::{can_be_asked, have, needed_for, of_client_for_legacy};
+use crate::protocol::headers;
+use crate::protocol::jsonrpc::{self, Message, RequestId, RpcError, code};
+use crate::protocol::legacy;
+use crate::protocol::log_level::LogLevel;
+use crate::protocol::method::{Method, notification};
+use crate::protocol::modern::{self, Envelope, Freshness};
+use crate::protocol::raw::{Raw, RawObject};
+use crate::protocol::revision::{Era, Revision};
+use crate::wait::{Interrupted, Wait};
+
+/// Longer than any call may take: a request that waits for one ends with it.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+
+/// What a stateless request asks for and who asks.
+struct Asked<'a> {
+    scope: &'a Scope,
+    method: Method,
+    caller: Arc<Caller>,
+    token: Option<String>,
+}
+
+impl Front {
+    /// Whether a POST is a stateless request: its body says so (basic/versioning), unless its
+    /// header says that it belongs to a revision with sessions and it names a session.
+    pub(super) fn is_modern(head: &Head, body: &[u8]) -> bool {
+        let version = head.headers.get(headers::PROTOCOL_VERSION).map(str::trim);
+        let revision = version.and_then(Revision::parse);
+        if revision.is_some_and(|revision| revision.era() == Era::Modern) {
+            return true;
+        }
+        let unknown = version.is_some() && revision.is_none();
+        if head.headers.get(headers::SESSION_ID).is_some() && !unknown {
+            return false;
+        }
+        let Ok(Body::One(Message::Request { params, .. })) = requests::read_body(body, None)
+        else {
+            return false;
+        };
+        modern::declared_version(params.as_deref()).is_some()
+    }
+
+    /// A POST of a stateless client.
+    pub(super) fn post_modern(&self, request: &Request, scope: &Scope, responder: Responder) {
+        let refuse = |error: RpcError, id: Option<&RequestId>, responder| {
+            Problem::malformed(&error).send_rpc(responder, id).ok();
+        };
+        let body = match requests::read_body(&request.body, None) {
+            Ok(body) => body,
+            Err(malformed) => return refuse(malformed.error, malformed.id.as_ref(), responder),
+        };
+        match body {
+            Body::One(Message::Request { id, method, params }) => {
+                let mut stream = ModernStream::new(responder);
+                let head = &request.head;
+                if Method::parse(&method) == Some(Method::SubscriptionsListen) {
+                    match checked(head, &method, params.as_deref()) {
+                        Ok(envelope) => self.listen(scope, &id, &envelope, stream),
+                        Err(error) => stream.finish(&id, &ModernAnswer::Error(error)),
+                    }
+                    return;
+                }
+                let answer =
+                    self.answer_modern(head, scope, &method, params.as_deref(), &mut stream);
+                stream.finish(&id, &answer);
+            }
+            // Closing the connection is what cancels; some clients say so besides.
+            Body::One(Message::Notification { .. }) => {
+                responder.respond(reply::ACCEPTED, &[], &[]).ok();
+            }
+            Body::One(Message::Response { .. }) | Body::Batch(_) => {
+                let what = "This revision takes one request or notification a POST.";
+                refuse(RpcError::new(code::INVALID_REQUEST, what), None, responder);
+            }
+        }
+    }
+
+    fn answer_modern(
+        &self,
+        head: &Head,
+        scope: &Scope,
+        name: &str,
+        params: Option<&str>,
+        stream: &mut ModernStream,
+    ) -> ModernAnswer {
+        let envelope = match checked(head, name, params) {
+            Ok(envelope) => envelope,
+            Err(error) => return ModernAnswer::Error(error),
+        };
+        let list = |kind| match self.list_page(scope, kind, params, |it| it.mirrors.is_ok()) {
+            Ok(page) => {
+                let freshness = self.pipeline.freshness(scope, kind);
+                ModernAnswer::Result(modern::write_result(&page, Some(freshness)))
+            }
+            Err(error) => ModernAnswer::Error(error),
+        };
+        let Some(method) = Method::parse(name) else {
+            return self.pass_modern(scope, name, envelope, stream);
+        };
+        match method {
+            Method::ServerDiscover => self.discover(scope, envelope.caller.revision),
+            Method::ToolsList => list(Kind::Tool),
+            Method::PromptsList => list(Kind::Prompt),
+            Method::ResourcesList => list(Kind::Resource),
+            Method::ResourcesTemplatesList => list(Kind::Template),
+            Method::ToolsCall | Method::PromptsGet | Method::ResourcesRead => {
+                if let Err(error) = self.check_mirrored(head, scope, method, &envelope.params) {
+                    return ModernAnswer::Error(error);
+                }
+                self.call_modern(scope, method, envelope, stream)
+            }
+            Method::CompletionComplete => self.call_modern(scope, method, envelope, stream),
+            Method::TasksGet | Method::TasksCancel | Method::TasksUpdate
+                if self.pipeline.has_tasks_extension(scope) =>
+            {
+                self.call_modern(scope, method, envelope, stream)
+            }
+            Method::Initialize => {
+                let supported: Vec<&str> =
+                    Revision::ALL.into_iter().map(Revision::as_str).collect();
+                let what = format!(
+                    "initialize is not a method of this revision. Supported: {}; those before \
+                     {} are asked for by initialize without this metadata.",
+                    supported.join(", "),
+                    Revision::LATEST_MODERN
+                );
+                ModernAnswer::Error(RpcError::new(code::METHOD_NOT_FOUND, what))
+            }
+            // Of revisions with sessions.
+            Method::Ping
+            | Method::ResourcesSubscribe
+            | Method::ResourcesUnsubscribe
+            | Method::LoggingSetLevel
+            | Method::TasksGet
+            | Method::TasksResult
+            | Method::TasksList
+            | Method::TasksCancel
+            | Method::TasksUpdate
+            | Method::SubscriptionsListen => not_found(name),
+        }
+    }
+
+    fn discover(&self, scope: &Scope, revision: Revision) -> ModernAnswer {
+        let capabilities = self.pipeline.capabilities(scope, revision);
+        let instructions = self.pipeline.instructions(scope);
+        let text = modern::discover_result(&capabilities, instructions.as_deref());
+        let freshness = Kind::ALL
+            .map(|kind| self.pipeline.freshness(scope, kind))
+            .into_iter()
+            .reduce(Freshness::and);
+        ModernAnswer::Result(modern::write_result(&text, freshness))
+    }
+
+    fn check_mirrored(
+        &self,
+        head: &Head,
+        scope: &Scope,
+        method: Method,
+        params: &RawObject<'_>,
+    ) -> Result<(), RpcError> {
+        check_name(head, method, params)?;
+        if method != Method::ToolsCall {
+            return Ok(());
+        }
+        // An unknown tool is refused for that.
+        let Ok(Some(name)) = params.string("name") else { return Ok(()) };
+        match self.pipeline.tool(scope, &name).as_deref().map(|item| &item.mirrors) {
+            Some(Ok(mirrors)) => check_params(head, mirrors, params),
+            Some(Err(_)) | None => Ok(()),
+        }
+    }
+
+    /// A method that nobody here knows.
+    fn pass_modern(
+        &self,
+        scope: &Scope,
+        method: &str,
+        envelope: Envelope<'_>,
+        stream: &mut ModernStream,
+    ) -> ModernAnswer {
+        let Envelope { caller, params, progress_token, .. } = envelope;
+        // The method of the call is of no account where its answer is passed on.
+        let asked = Asked { scope, method: Method::Ping, caller, token: progress_token };
+        let mut outcome = None;
+        let answer = self.inline(&asked, None, stream, |wish, wait, sink| {
+            let passed = self.pipeline.pass(scope, wish, method, params, wait, sink);
+            outcome = Some(passed.is_some());
+            passed.unwrap_or(Err(CallError::Internal))
+        });
+        if outcome == Some(true) { answer } else { not_found(method) }
+    }
+
+    fn call_modern(
+        &self,
+        scope: &Scope,
+        method: Method,
+        envelope: Envelope<'_>,
+        stream: &mut ModernStream,
+    ) -> ModernAnswer {
+        let mut call = envelope.into_call(method);
+        let asked = Asked {
+            scope,
+            method,
+            caller: call.caller.clone(),
+            token: call.progress_token.clone(),
+        };
+        let states = States {
+            sealer: &self.states,
+            principal: scope.principal.name.as_deref(),
+            digest: digest(method.as_str(), &call.params),
+        };
+        let client = client_of(&asked);
+        let wish = Wish { client: Some(&client), ..Wish::default() };
+        let (server, asks) = match self.pipeline.owner(scope, wish, &call) {
+            Ok(owner) => owner,
+            Err(error) => return failed(&error),
+        };
+        let sequel = match sequel(&states, &call.params) {
+            Ok(sequel) => sequel,
+            Err(error) => return ModernAnswer::Error(error),
+        };
+        match sequel {
+            Some(Sequel::Parked { boot, id, round }) if boot == self.parked.boot() => {
+                let principal = scope.principal.name.as_ref();
+                let Some(apart) = self.parked.take(id, round, principal) else {
+                    return invalid_state();
+                };
+                let responses = call.params.get("inputResponses").unwrap_or("{}");
+                match RawObject::parse(responses) {
+                    Ok(responses) => apart.answer(&responses),
+                    Err(_) => {
+                        apart.cancel(Interrupted::Cancelled);
+                        return invalid("\"inputResponses\" must be an object.");
+                    }
+                }
+                return self.follow(&asked, &apart, round + 1, &states, stream);
+            }
+            Some(Sequel::Parked { .. }) if !self.may_begin_anew(scope, &call) => {
+                let what = "The call was lost when the gateway was restarted; the tool may have \
+                            run.";
+                return ModernAnswer::Error(RpcError::new(code::INTERNAL_ERROR, what));
+            }
+            Some(Sequel::Server { server: whose, state }) if whose == server.as_str() => {
+                match state {
+                    Some(state) => {
+                        call.params.set("requestState", crate::protocol::raw::string(&state));
+                    }
+                    None => drop(call.params.remove("requestState")),
+                }
+            }
+            Some(Sequel::Server { .. }) => return invalid_state(),
+            Some(Sequel::Parked { .. }) | None => (),
+        }
+        if asks {
+            for name in ADDED {
+                call.params.remove(name);
+            }
+        }
+        if asks && can_be_asked(asked.caller.capabilities.get()) {
+            return match self.start_apart(&asked, &call) {
+                Ok(apart) => self.follow(&asked, &apart, 0, &states, stream),
+                Err(error) => failed(&error),
+            };
+        }
+        self.inline(&asked, Some(&states), stream, |wish, wait, sink| {
+            self.pipeline.call(scope, wish, call, wait, sink)
+        })
+    }
+
+    /// Whether a call that was lost may be made a second time: only if that does no more than
+    /// making it once.
+    fn may_begin_anew(&self, scope: &Scope, call: &Call<'_>) -> bool {
+        if call.method.is_safe_to_repeat() {
+            return true;
+        }
+        let name = call.params.string("name").ok().flatten();
+        let item = name.and_then(|name| self.pipeline.tool(scope, &name));
+        item.is_some_and(|item| {
+            let tool = RawObject::parse(item.own_object.get()).ok();
+            let annotations = tool.as_ref().and_then(|tool| tool.get("annotations"));
+            let hints = annotations.and_then(|hints| RawObject::parse(hints).ok());
+            hints.is_some_and(|hints| {
+                ["readOnlyHint", "idempotentHint"]
+                    .iter()
+                    .any(|it| hints.get(it) == Some("true"))
+            })
+        })
+    }
+
+    /// Makes a call on this thread; the end of the client's connection cancels it.
+    fn inline(
+        &self,
+        asked: &Asked<'_>,
+        states: Option<&States<'_>>,
+        stream: &mut ModernStream,
+        make: impl FnOnce(Wish<'_>, &Arc<Wait>, &mut dyn CallSink) -> Result<Outcome, CallError>,
+    ) -> ModernAnswer {
+        let Ok(wait) = Wait::new(REQUEST_TIMEOUT, REQUEST_TIMEOUT, stream.client()) else {
+            return no_descriptor();
+        };
+        let client = client_of(asked);
+        let wish =
+            Wish { client: Some(&client), about: about(&asked.caller), ..Wish::default() };
+        let mut sink = ForModern { asked, wait: &wait, missing: None, inner: stream };
+        let outcome = make(wish, &wait, &mut sink);
+        match sink.missing {
+            Some(missing) => ModernAnswer::Error(modern::missing_capability([missing])),
+            None => self.conclude(asked, states, outcome),
+        }
+    }
+
+    /// Starts a call on a thread of its own.
+    fn start_apart(&self, asked: &Asked<'_>, call: &Call<'_>) -> Result<Arc<Apart>, CallError> {
+        let wait = Wait::plain(REQUEST_TIMEOUT)
+            .map_err(|_| CallError::Overloaded { what: "no descriptor is left".to_owned() })?;
+        let (pipeline, scope) = (self.pipeline.clone(), asked.scope.clone());
+        let (caller, method, client) = (asked.caller.clone(), asked.method, client_of(asked));
+        let params = call.params.to_text();
+        let meta = call.meta.as_ref().map(RawObject::to_text);
+        let token = asked.token.clone();
+        self.parked.start(wait, move |wait, sink| {
+            let call = Call {
+                caller: caller.clone(),
+                method,
+                // They were read once, so they read again.
+                params: RawObject::parse(&params).unwrap_or_default(),
+                meta: meta.as_deref().and_then(|meta| RawObject::parse(meta).ok()),
+                progress_token: token,
+            };
+            let wish = Wish { client: Some(&client), about: about(&caller), ..Wish::default() };
+            pipeline.call(&scope, wish, call, wait, sink)
+        })
+    }
+
+    /// Waits for a call that runs apart, until it is over or asks something.
+    fn follow(
+        &self,
+        asked: &Asked<'_>,
+        apart: &Arc<Apart>,
+        round: u64,
+        states: &States<'_>,
+        stream: &mut ModernStream,
+    ) -> ModernAnswer {
+        let Ok(wait) = Wait::new(REQUEST_TIMEOUT, REQUEST_TIMEOUT, stream.client()) else {
+            apart.cancel(Interrupted::Cancelled);
+            return no_descriptor();
+        };
+        apart.attach(&wait);
+        let mut sink = ForModern { asked, wait: &wait, missing: None, inner: stream };
+        let mut has_gathered = false;
+        loop {
+            let woken = match apart.next() {
+                News::Notice(notice) => {
+                    sink.notice(notice);
+                    continue;
+                }
+                News::Done(outcome) => return self.conclude(asked, Some(states), outcome),
+                News::Asked if has_gathered => return self.ask(asked, apart, round, states),
+                // What is asked at once is asked together.
+                News::Asked => {
+                    has_gathered = true;
+                    wait.until(None, Some(QUESTIONS_GATHERED_WITHIN))
+                }
+                News::None => wait.until(None, Some(self.limits.heartbeat)).inspect(|woken| {
+                    if *woken == crate::wait::Woken::Tick {
+                        sink.silence();
+                    }
+                }),
+            };
+            if let Err(reason) = woken {
+                apart.cancel(reason);
+                return ModernAnswer::None;
+            }
+        }
+    }
+
+    /// Gives the client what a call asks, and parks the call.
+    fn ask(
+        &self,
+        asked: &Asked<'_>,
+        apart: &Arc<Apart>,
+        round: u64,
+        states: &States<'_>,
+    ) -> ModernAnswer {
+        apart.detach();
+        let missing = apart.missing(asked.caller.capabilities.get());
+        if !missing.is_empty() {
+            apart.cancel(Interrupted::Cancelled);
+            return ModernAnswer::Error(modern::missing_capability(missing));
+        }
+        let requests = apart.requests();
+        if let Err(full) = self.parked.park(apart, asked.scope.principal.name.as_ref(), round) {
+            apart.cancel(Interrupted::Cancelled);
+            return ModernAnswer::Error(full.to_error());
+        }
+        let sequel = Sequel::Parked { boot: self.parked.boot(), id: apart.id(), round };
+        let state = states.seal(sequel, self.parked.life());
+        ModernAnswer::Result(modern::input_required(Some(&requests), Some(&state)))
+    }
+
+    fn conclude(
+        &self,
+        asked: &Asked<'_>,
+        states: Option<&States<'_>>,
+        outcome: Result<Outcome, CallError>,
+    ) -> ModernAnswer {
+        match outcome {
+            Ok(Outcome::Complete(result)) => {
+                // Of what can be asked for by a call only this may be cached
+                // (server/utilities/caching, Cacheable Results).
+                let is_read = asked.method == Method::ResourcesRead;
+                let freshness = is_read.then_some(Freshness::UNKNOWN);
+                ModernAnswer::Result(modern::write_result(result.get(), freshness))
+            }
+            Ok(Outcome::Error { error, .. }) => ModernAnswer::Error(modern::error_for(error)),
+            Ok(Outcome::InputRequired { server, requests, state }) => {
+                let capabilities = asked.caller.capabilities.get();
+                let missing = missing(requests.as_ref(), capabilities);
+                let Some(states) = states.filter(|_| missing.is_empty()) else {
+                    return ModernAnswer::Error(modern::missing_capability(missing));
+                };
+                // One that gave no state must get none (basic/patterns/mrtr, Client
+                // Requirements).
+                let state = state.map(|state| {
+                    let server = server.as_str().to_owned();
+                    let sequel = Sequel::Server { server, state: Some(state) };
+                    states.seal(sequel, self.parked.life())
+                });
+                let requests = requests.as_ref().map(Raw::get);
+                ModernAnswer::Result(modern::input_required(requests, state.as_deref()))
+            }
+            Err(CallError::Cancelled) => ModernAnswer::None,
+            Err(error) => failed(&error),
+        }
+    }
+}
+
+/// The envelope of a request whose headers say what its body says.
+fn checked<'a>(
+    head: &Head,
+    method: &str,
+    params: Option<&'a str>,
+) -> Result<Envelope<'a>, RpcError> {
+    if let Some(version) = modern::declared_version(params) {
+        check_version(head, &version)?;
+    }
+    let envelope = modern::read_envelope(params)?;
+    check_method(head, method)?;
+    Ok(envelope)
+}
+
+/// What a request goes on with, if it is a retry.
+fn sequel(states: &States<'_>, params: &RawObject<'_>) -> Result<Option<Sequel>, RpcError> {
+    let wrong = |what: &str| RpcError::new(code::INVALID_PARAMS, what);
+    let state = params
+        .string("requestState")
+        .map_err(|_| wrong("\"requestState\" must be a string."))?;
+    match state {
+        None => Ok(None),
+        Some(state) => states.open(&state).map(Some).ok_or_else(|| wrong(INVALID_STATE)),
+    }
+}
+
+const INVALID_STATE: &str = "\"requestState\" is not valid for this request: it was changed, has \
+                             been used, has expired, or was made for another one.";
+
+fn invalid_state() -> ModernAnswer {
+    invalid(INVALID_STATE)
+}
+
+fn invalid(what: &str) -> ModernAnswer {
+    ModernAnswer::Error(RpcError::new(code::INVALID_PARAMS, what))
+}
+
+fn not_found(method: &str) -> ModernAnswer {
+    let what = format!("Method not found: {method}");
+    ModernAnswer::Error(RpcError::new(code::METHOD_NOT_FOUND, what))
+}
+
+fn no_descriptor() -> ModernAnswer {
+    failed(&CallError::Overloaded { what: "no descriptor is left".to_owned() })
+}
+
+fn failed(error: &CallError) -> ModernAnswer {
+    ModernAnswer::Error(modern::error_for(Problem::from_call(error).to_rpc()))
+}
+
+/// Capabilities that requests of a server need and a client has not declared.
+fn missing(requests: Option<&Raw>, capabilities: &str) -> Vec<&'static str> {
+    let requests = requests.and_then(|requests| RawObject::parse(requests.get()).ok());
+    let requests = requests.unwrap_or_default();
+    let method = |request: &str| RawObject::parse(request).ok()?.string("method").ok()?;
+    let needed = requests.iter().filter_map(|(_, it)| needed_for(&method(it)?));
+    needed.filter(|name| !have(capabilities, name)).collect()
+}
+
+/// What a call says of its caller to servers without sessions, and what log messages it wants.
+fn about(caller: &Caller) -> About<'_> {
+    About {
+        capabilities: caller.capabilities.get(),
+        log_level: caller.log_level,
+        is_level_told: false,
+    }
+}
+
+/// Whose upstream sessions a call may use: those of its principal.
+fn client_of(asked: &Asked<'_>) -> Client {
+    let session = match &asked.scope.principal.name {
+        Some(name) => format!("key:{name}"),
+        None => "anybody:".to_owned(),
+    };
+    let capabilities = of_client_for_legacy(asked.caller.capabilities.get());
+    Client {
+        session: session.into(),
+        is_exclusive: true,
+        capabilities: Raw::from_valid(capabilities),
+    }
+}
+
+/// Turns what an upstream says during a call into messages for its caller.
+struct ForModern<'a> {
+    asked: &'a Asked<'a>,
+    wait: &'a Arc<Wait>,
+    /// What the client was to be asked and has not declared.
+    missing: Option<&'static str>,
+    inner: &'a mut dyn MessageSink,
+}
+
+impl CallSink for ForModern<'_> {
+    fn notice(&mut self, notice: Notice) {
+        let message = match notice {
+            Notice::Progress(params) => self.asked.token.as_ref().and_then(|token| {
+                let params = legacy::with_progress_token(params.get(), token).ok()?;
+                Some(jsonrpc::notification(notification::PROGRESS, Some(&params)))
+            }),
+            Notice::Log(params) => {
+                let level = LogLevel::of_message(params.get());
+                // Only if the request asks for them (server/utilities/logging).
+                let wanted = self
+                    .asked
+                    .caller
+                    .log_level
+                    .is_some_and(|wanted| level.is_none_or(|level| level >= wanted));
+                wanted.then(|| jsonrpc::notification(notification::MESSAGE, Some(params.get())))
+            }
+            // These belong to subscriptions, and what is withdrawn was never asked here.
+            Notice::ResourceUpdated(_) | Notice::Withdrawn { .. } => None,
+            Notice::Other { method, params } => {
+                Some(jsonrpc::notification(&method, params.as_ref().map(Raw::get)))
+            }
+        };
+        if let Some(message) = message {
+            self.inner.message(&message);
+        }
+    }
+
+    fn ask(&mut self, question: Question) {
+        let needed = needed_for(&question.method);
+        // Answers the server, too. A request that nobody knows cannot be given on either.
+        drop(question.if_served(self.asked.caller.capabilities.get()));
+        if needed.is_some() {
+            self.missing = needed;
+            self.wait.interrupt(Interrupted::Cancelled);
+        }
+    }
+
+    fn silence(&mut self) {
+        self.inner.silence();
+    }
+}

@@ -1,0 +1,108 @@
+//! What the headers of a stateless request must say of its body (2026-07-28, basic/transports/
+//! streamable-http, Request Metadata). Pure.
+
+use crate::http::Head;
+use crate::protocol::headers::{METHOD, NAME, PARAM_PREFIX, PROTOCOL_VERSION, decode_value};
+use crate::protocol::jsonrpc::RpcError;
+use crate::protocol::method::Method;
+use crate::protocol::mirror::Mirror;
+use crate::protocol::modern::header_mismatch;
+use crate::protocol::raw::RawObject;
+
+/// The revision in the header is the body's.
+///
+/// # Errors
+/// It is missing, or another.
+pub(super) fn check_version(head: &Head, version: &str) -> Result<(), RpcError> {
+    compare(head, PROTOCOL_VERSION, version)
+}
+
+/// The method in the header is the body's.
+///
+/// # Errors
+/// It is missing, or another.
+pub(super) fn check_method(head: &Head, method: &str) -> Result<(), RpcError> {
+    compare(head, METHOD, method)
+}
+
+fn compare(head: &Head, name: &str, body: &str) -> Result<(), RpcError> {
+    match head.headers.get(name).map(str::trim) {
+        Some(value) if value == body => Ok(()),
+        Some(value) => Err(header_mismatch(format!(
+            "the {name} header says {:?}, the body {:?}",
+            cut(value),
+            cut(body)
+        ))),
+        None => Err(header_mismatch(format!("the {name} header is missing"))),
+    }
+}
+
+/// What the request is about is the same in the header and in the body.
+///
+/// # Errors
+/// It is missing, another, or not encoded as it must be.
+pub(super) fn check_name(
+    head: &Head,
+    method: Method,
+    params: &RawObject<'_>,
+) -> Result<(), RpcError> {
+    let Some(key) = method.mirrored_name() else { return Ok(()) };
+    // Without it the request is refused for that.
+    let Ok(Some(body)) = params.string(key) else { return Ok(()) };
+    let value = head.headers.get(NAME).map(str::trim);
+    let value =
+        value.ok_or_else(|| header_mismatch(format!("the {NAME} header is missing")))?;
+    let value = decode_value(value).ok_or_else(|| broken(NAME))?;
+    if value == body {
+        return Ok(());
+    }
+    let (value, body) = (cut(&value), cut(&body));
+    Err(header_mismatch(format!("the {NAME} header says {value:?}, the body {body:?}")))
+}
+
+/// The parameters that a tool wants mirrored are the same in the headers and in the body.
+///
+/// # Errors
+/// One is missing, another, not encoded as it must be, or there without a value in the body.
+pub(super) fn check_params(
+    head: &Head,
+    mirrors: &[Mirror],
+    params: &RawObject<'_>,
+) -> Result<(), RpcError> {
+    if mirrors.is_empty() {
+        return Ok(());
+    }
+    let arguments = params.get("arguments").and_then(|text| serde_json::from_str(text).ok());
+    let arguments: serde_json::Value = arguments.unwrap_or_default();
+    for mirror in mirrors {
+        let name = format!("{PARAM_PREFIX}{}", mirror.header);
+        match (head.headers.get(&name).map(str::trim), mirror.value(&arguments)) {
+            (None, None) => (),
+            (None, Some(_)) => {
+                return Err(header_mismatch(format!("the {name} header is missing")));
+            }
+            (Some(_), None) => {
+                let what =
+                    format!("the {name} header is there, but the body has no such value");
+                return Err(header_mismatch(what));
+            }
+            (Some(value), Some(_)) => {
+                let value = decode_value(value).ok_or_else(|| broken(&name))?;
+                if !mirror.agrees(&value, &arguments) {
+                    let what = format!("the {name} header says another value than the body");
+                    return Err(header_mismatch(what));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn broken(name: &str) -> RpcError {
+    header_mismatch(format!("the {name} header is not encoded as it must be"))
+}
+
+/// The beginning of a client's text.
+fn cut(text: &str) -> String {
+    text.chars().take(100).collect()
+}

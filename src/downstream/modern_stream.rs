@@ -1,0 +1,99 @@
+//! The answer to a stateless request: plain JSON, or an event stream once something comes before
+//! the result. It cannot be resumed, and its end by the client cancels the request (2026-07-28,
+//! basic/transports/streamable-http, Receiving Messages).
+
+use super::reply::{self, STREAM_HEADERS};
+use super::requests::MessageSink;
+use crate::http::{OpenResponse, Responder};
+use crate::protocol::headers::JSON;
+use crate::protocol::jsonrpc::{RequestId, RpcError, around_result, error_response};
+use crate::protocol::raw::on_one_line;
+use crate::protocol::sse;
+use crate::wait::ClientWatch;
+
+/// What a stateless request is answered with.
+#[derive(Debug)]
+pub(super) enum ModernAnswer {
+    /// A result's text.
+    Result(String),
+    /// An error.
+    Error(RpcError),
+    /// Nothing: the client has gone.
+    None,
+}
+
+/// An answer that may have begun.
+pub(super) struct ModernStream {
+    responder: Option<Responder>,
+    open: Option<OpenResponse>,
+}
+
+impl ModernStream {
+    /// An answer that has not begun.
+    pub(super) fn new(responder: Responder) -> ModernStream {
+        ModernStream { responder: Some(responder), open: None }
+    }
+
+    /// What reports that the client has gone.
+    pub(super) fn client(&self) -> Option<ClientWatch> {
+        let responder = self.responder.as_ref().map(Responder::client);
+        responder.or_else(|| self.open.as_ref().map(OpenResponse::client))
+    }
+
+    /// The right to answer, for a stream of another kind. None if the answer has begun.
+    pub(super) fn into_responder(self) -> Option<Responder> {
+        self.responder
+    }
+
+    fn write(&mut self, pieces: &[&[u8]]) {
+        if let Some(responder) = self.responder.take() {
+            self.open = responder.open(reply::OK, &STREAM_HEADERS).ok();
+        }
+        if self.open.as_mut().is_some_and(|open| open.write(pieces).is_err()) {
+            // The client has gone, which the call's wait notices too.
+            self.open = None;
+        }
+    }
+
+    fn event(&mut self, before: &str, data: &str, after: &str) {
+        let (name, data) = (sse::before_data(""), on_one_line(data));
+        self.write(&[&name, before, &data, after, sse::AFTER_DATA].map(str::as_bytes));
+    }
+
+    /// Gives the answer.
+    pub(super) fn finish(mut self, id: &RequestId, answer: &ModernAnswer) {
+        let text;
+        let (status, before, data, after) = match answer {
+            ModernAnswer::Result(result) => {
+                let (before, after) = around_result(id);
+                (reply::OK, before, result.as_str(), after)
+            }
+            ModernAnswer::Error(error) => {
+                text = error_response(Some(id), error);
+                (reply::modern_status(error.code), String::new(), text.as_str(), "")
+            }
+            // Dropped unfinished, the connection ends.
+            ModernAnswer::None => return,
+        };
+        if let Some(responder) = self.responder.take() {
+            let pieces = [before.as_str(), data, after].map(str::as_bytes);
+            // A client that is gone needs no answer.
+            responder.respond(status, &[("Content-Type", JSON)], &pieces).ok();
+            return;
+        }
+        self.event(&before, data, after);
+        if let Some(open) = self.open.take() {
+            open.finish().ok();
+        }
+    }
+}
+
+impl MessageSink for ModernStream {
+    fn message(&mut self, text: &str) {
+        self.event("", text, "");
+    }
+
+    fn silence(&mut self) {
+        self.write(&[sse::HEARTBEAT]);
+    }
+}

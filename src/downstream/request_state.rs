@@ -1,0 +1,175 @@
+//! What the gateway gives a stateless client to bring back with its retry (2026-07-28,
+//! basic/patterns/mrtr): authenticated, and good for one principal, one request and some time.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::digest::{Context, SHA256};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::protocol::raw::RawObject;
+use crate::protocol::sealed::Sealer;
+
+/// Members of a request's parameters that a retry adds.
+pub(super) const ADDED: [&str; 2] = ["inputResponses", "requestState"];
+
+/// What a retry goes on with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Sequel {
+    /// A call that waits for its answers in this process.
+    #[serde(rename = "p")]
+    Parked {
+        /// Which process.
+        boot: u64,
+        /// Which call.
+        id: u64,
+        /// How many times it was asked for answers before.
+        round: u64,
+    },
+    /// A call that its server wants made again, with the server's own state.
+    #[serde(rename = "s")]
+    Server {
+        /// Which server.
+        server: String,
+        /// Its state, if it gave one.
+        state: Option<String>,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Sealed {
+    /// The key's name.
+    n: Option<String>,
+    /// The request's digest.
+    d: String,
+    /// When it expires, in seconds since 1970.
+    x: u64,
+    q: Sequel,
+}
+
+/// Makes and reads states for one request of one principal.
+#[derive(Debug)]
+pub(super) struct States<'a> {
+    /// What seals them.
+    pub(super) sealer: &'a Sealer,
+    /// The name of the key that asks.
+    pub(super) principal: Option<&'a str>,
+    /// See [`digest`].
+    pub(super) digest: String,
+}
+
+impl States<'_> {
+    /// The state for a sequel that may follow within `life`.
+    pub(super) fn seal(&self, sequel: Sequel, life: Duration) -> String {
+        let sealed = Sealed {
+            n: self.principal.map(str::to_owned),
+            d: self.digest.clone(),
+            x: now_seconds().saturating_add(life.as_secs().max(1)),
+            q: sequel,
+        };
+        // A value made of strings and numbers always has a text.
+        self.sealer.seal(&serde_json::to_string(&sealed).unwrap_or_default())
+    }
+
+    /// The sequel that a state stands for. None if it was made by somebody else, for another
+    /// principal or another request, or has expired: which of these is nobody's business.
+    pub(super) fn open(&self, state: &str) -> Option<Sequel> {
+        let sealed: Sealed = serde_json::from_str(&self.sealer.open(state)?).ok()?;
+        let same = sealed.n.as_deref() == self.principal && sealed.d == self.digest;
+        (same && now_seconds() < sealed.x).then_some(sealed.q)
+    }
+}
+
+/// What tells one request from another: its method and its parameters, in whatever order the
+/// client writes them, without what a retry adds.
+pub(super) fn digest(method: &str, params: &RawObject<'_>) -> String {
+    let mut context = Context::new(&SHA256);
+    context.update(method.as_bytes());
+    let mut fields: Vec<_> = params.iter().filter(|(key, _)| !ADDED.contains(key)).collect();
+    fields.sort_unstable();
+    for (key, text) in fields {
+        context.update(key.as_bytes());
+        context.update(b"\n");
+        match serde_json::from_str(text) {
+            Ok(value) => update(&mut context, &value),
+            Err(_) => context.update(text.as_bytes()),
+        }
+    }
+    URL_SAFE_NO_PAD.encode(context.finish())
+}
+
+/// Each value begins with a letter of its kind and each text with its length, so that no two
+/// values read alike.
+fn update(context: &mut Context, value: &Value) {
+    match value {
+        Value::Object(fields) => {
+            let mut fields: Vec<_> = fields.iter().collect();
+            fields.sort_unstable_by_key(|(key, _)| *key);
+            context.update(format!("o{};", fields.len()).as_bytes());
+            for (key, value) in fields {
+                context.update(format!("{};{key}", key.len()).as_bytes());
+                update(context, value);
+            }
+        }
+        Value::Array(values) => {
+            context.update(format!("a{};", values.len()).as_bytes());
+            values.iter().for_each(|value| update(context, value));
+        }
+        Value::String(text) => context.update(format!("s{};{text}", text.len()).as_bytes()),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {
+            context.update(format!("v{value};").as_bytes());
+        }
+    }
+}
+
+fn now_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(method: &str, params: &str) -> String {
+        digest(method, &RawObject::parse(params).unwrap())
+    }
+
+    #[test]
+    fn a_digest_is_of_what_is_asked_however_it_is_written() {
+        let one = of("tools/call", r#"{"name":"t","arguments":{"a":1,"b":[2]}}"#);
+        let same = of(
+            "tools/call",
+            r#"{"arguments":{"b":[2],"a":1},"name":"t","requestState":"x","inputResponses":{}}"#,
+        );
+        assert_eq!(one, same);
+        for other in [
+            of("prompts/get", r#"{"name":"t","arguments":{"a":1,"b":[2]}}"#),
+            of("tools/call", r#"{"name":"u","arguments":{"a":1,"b":[2]}}"#),
+            of("tools/call", r#"{"name":"t","arguments":{"a":1,"b":[3]}}"#),
+            of("tools/call", r#"{"name":"t","arguments":{"a":"1","b":[2]}}"#),
+            of("tools/call", r#"{"name":"t"}"#),
+        ] {
+            assert_ne!(one, other);
+        }
+    }
+
+    #[test]
+    fn a_state_opens_for_its_own_request_and_principal_until_it_expires() {
+        let sealer = Sealer::new(&[3; 32], "state");
+        let states = |principal, digest: &str| States {
+            sealer: &sealer,
+            principal,
+            digest: digest.to_owned(),
+        };
+        let sequel = Sequel::Server { server: "a".into(), state: Some("its own".into()) };
+        let mine = states(Some("k"), "d");
+        let state = mine.seal(sequel.clone(), Duration::from_secs(60));
+        assert_eq!(mine.open(&state), Some(sequel));
+        assert_eq!(states(Some("l"), "d").open(&state), None);
+        assert_eq!(states(None, "d").open(&state), None);
+        assert_eq!(states(Some("k"), "e").open(&state), None);
+        assert_eq!(mine.open(&format!("{state}x")), None);
+    }
+}

@@ -1,0 +1,214 @@
+//! Parameters that a tool wants mirrored into headers (2026-07-28, basic/transports/
+//! streamable-http, Custom Headers from Tool Parameters).
+
+use serde_json::{Map, Value};
+
+/// The annotation in a property's schema.
+const ANNOTATION: &str = "x-mcp-header";
+/// The largest magnitude of an integer that may be mirrored: 2^53 - 1.
+const SAFE_INTEGER_MAX: i64 = (1 << 53) - 1;
+
+/// One parameter that is mirrored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirror {
+    /// The header's name behind `Mcp-Param-`.
+    pub header: String,
+    /// The names of properties that lead to the value in the arguments.
+    pub path: Vec<String>,
+}
+
+/// The annotations of a tool, from its object's text.
+///
+/// # Errors
+/// One of them is not as it must be, which makes the tool's definition invalid; the text says
+/// why.
+pub fn annotations(tool: &str) -> Result<Vec<Mirror>, String> {
+    // Most tools have none, and a look at the text tells.
+    if !tool.contains(ANNOTATION) {
+        return Ok(Vec::new());
+    }
+    let tool: Value = serde_json::from_str(tool).map_err(|error| error.to_string())?;
+    let mut found = Vec::new();
+    if let Some(schema) = tool.get("inputSchema").and_then(Value::as_object) {
+        if schema.contains_key(ANNOTATION) {
+            return Err(format!("{ANNOTATION} stands at the root of the schema"));
+        }
+        walk(schema, &mut Vec::new(), &mut found)?;
+    }
+    for (index, mirror) in found.iter().enumerate() {
+        let same = |other: &Mirror| other.header.eq_ignore_ascii_case(&mirror.header);
+        if found.iter().take(index).any(same) {
+            return Err(format!("{ANNOTATION} {:?} stands twice", mirror.header));
+        }
+    }
+    Ok(found)
+}
+
+/// Looks at one schema whose place is reached by `properties` alone.
+fn walk(
+    schema: &Map<String, Value>,
+    path: &mut Vec<String>,
+    found: &mut Vec<Mirror>,
+) -> Result<(), String> {
+    for (keyword, value) in schema {
+        match (keyword.as_str(), value) {
+            ("properties", Value::Object(properties)) => {
+                for (name, property) in properties {
+                    let Some(property) = property.as_object() else { continue };
+                    path.push(name.clone());
+                    if let Some(header) = property.get(ANNOTATION) {
+                        found.push(mirror(header, property, path)?);
+                    }
+                    walk(property, path, found)?;
+                    path.pop();
+                }
+            }
+            (ANNOTATION, _) => (),
+            // Examples and defaults are values, not schemas.
+            ("default" | "examples" | "enum" | "const", _) => (),
+            (keyword, value) if has_annotation(value) => {
+                return Err(format!("{ANNOTATION} stands below {keyword:?}"));
+            }
+            _ => (),
+        }
+    }
+    Ok(())
+}
+
+fn has_annotation(value: &Value) -> bool {
+    match value {
+        Value::Object(fields) => {
+            fields.contains_key(ANNOTATION) || fields.values().any(has_annotation)
+        }
+        Value::Array(values) => values.iter().any(has_annotation),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+fn mirror(
+    header: &Value,
+    property: &Map<String, Value>,
+    path: &[String],
+) -> Result<Mirror, String> {
+    let name = header.as_str().ok_or_else(|| format!("{ANNOTATION} is no string"))?;
+    if name.is_empty() || !name.bytes().all(is_token) {
+        return Err(format!("{ANNOTATION} {name:?} is no name of a header"));
+    }
+    match property.get("type").and_then(Value::as_str) {
+        Some("string" | "integer" | "boolean") => (),
+        _ => {
+            return Err(format!(
+                "{ANNOTATION} {name:?} stands at a parameter that is no string, integer or boolean"
+            ));
+        }
+    }
+    Ok(Mirror { header: name.to_owned(), path: path.to_vec() })
+}
+
+/// RFC 9110, section 5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+impl Mirror {
+    /// The value in the arguments, as a header has it before it is encoded. None where there is
+    /// none, or one that cannot be mirrored.
+    pub fn value(&self, arguments: &Value) -> Option<String> {
+        let mut value = arguments;
+        for name in &self.path {
+            value = value.get(name)?;
+        }
+        match value {
+            Value::String(text) => Some(text.clone()),
+            Value::Bool(flag) => Some(flag.to_string()),
+            Value::Number(number) => {
+                let integer = number.as_i64().or_else(|| whole(number.as_f64()?))?;
+                (integer.abs() <= SAFE_INTEGER_MAX).then(|| integer.to_string())
+            }
+            Value::Null | Value::Array(_) | Value::Object(_) => None,
+        }
+    }
+
+    /// Whether a header's decoded value says what the arguments say; numbers are compared as
+    /// numbers.
+    pub fn agrees(&self, header: &str, arguments: &Value) -> bool {
+        let Some(value) = self.value(arguments) else { return false };
+        let mut is_number = arguments;
+        for name in &self.path {
+            is_number = is_number.get(name).unwrap_or(&Value::Null);
+        }
+        value == header
+            || is_number.is_number()
+                && header.trim().parse().ok().and_then(whole).map(|n| n.to_string())
+                    == Some(value)
+    }
+}
+
+/// A number that is whole and within the safe range.
+fn whole(number: f64) -> Option<i64> {
+    let integer: i64 = format!("{number:.0}").parse().ok()?;
+    (number.fract() == 0.0 && integer.abs() <= SAFE_INTEGER_MAX).then_some(integer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn of(schema: &Value) -> Result<Vec<Mirror>, String> {
+        annotations(&json!({ "name": "t", "inputSchema": schema }).to_string())
+    }
+
+    #[test]
+    fn annotations_are_found_along_properties() {
+        let found = of(&json!({ "type": "object", "properties": {
+            "region": { "type": "string", "x-mcp-header": "Region" },
+            "where": { "type": "object", "properties": {
+                "zone": { "type": "integer", "x-mcp-header": "Zone" } } } } }))
+        .unwrap();
+        let path = |parts: &[&str]| parts.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>();
+        assert_eq!(found[0], Mirror { header: "Region".into(), path: path(&["region"]) });
+        assert_eq!(found[1], Mirror { header: "Zone".into(), path: path(&["where", "zone"]) });
+        let arguments = json!({ "region": "eu", "where": { "zone": 42 } });
+        assert_eq!(found[0].value(&arguments).as_deref(), Some("eu"));
+        assert!(found[1].agrees("42.0", &arguments) && found[1].agrees("42", &arguments));
+        assert!(!found[1].agrees("43", &arguments) && !found[0].agrees("us", &arguments));
+        assert_eq!(found[0].value(&json!({ "region": null })), None);
+    }
+
+    #[test]
+    fn an_annotation_that_is_wrong_says_why() {
+        let property = |property: Value| of(&json!({ "properties": { "a": property } }));
+        for (schema, part) in [
+            (property(json!({ "type": "string", "x-mcp-header": "" })), "no name"),
+            (property(json!({ "type": "string", "x-mcp-header": "a b" })), "no name"),
+            (property(json!({ "type": "string", "x-mcp-header": 1 })), "no string"),
+            (property(json!({ "type": "number", "x-mcp-header": "A" })), "no string, integer"),
+            (
+                property(
+                    json!({ "type": "array", "items": { "type": "string", "x-mcp-header": "A" } }),
+                ),
+                "below \"items\"",
+            ),
+            (
+                of(
+                    &json!({ "anyOf": [{ "properties": { "a": { "type": "string", "x-mcp-header": "A" } } }] }),
+                ),
+                "below \"anyOf\"",
+            ),
+            (
+                of(&json!({ "properties": {
+                    "a": { "type": "string", "x-mcp-header": "A" },
+                    "b": { "type": "string", "x-mcp-header": "a" } } })),
+                "twice",
+            ),
+        ] {
+            let error = schema.unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
+        assert_eq!(
+            of(&json!({ "properties": { "a": { "default": { "x-mcp-header": 1 } } } })),
+            Ok(vec![])
+        );
+    }
+}

@@ -1,0 +1,76 @@
+//! How sessions are opened and whose they are: values.
+
+use std::sync::Arc;
+
+use crate::protocol::jsonrpc::RequestId;
+use crate::protocol::modern::Filter;
+use crate::protocol::server_name::ServerName;
+
+/// A session's id as clients carry it.
+pub type SessionId = Arc<str>;
+
+/// Where a session's messages go: an open stream, whose socket is somebody else's.
+pub trait EventSink: Send + Sync {
+    /// Queues one encoded event. False once the stream has ended.
+    fn send(&self, event: Arc<[u8]>) -> bool;
+    /// Ends the stream after what is queued.
+    fn close(&self);
+    /// Whether the client is still there.
+    fn is_open(&self) -> bool;
+}
+
+/// Which transport a session was opened over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// HTTP+SSE: the session lives as long as its stream.
+    HttpSse,
+    /// Streamable HTTP: the session lives until it is ended or idle.
+    StreamableHttp,
+    /// A stateless client's `subscriptions/listen`: what stands for the stream lives as long as
+    /// that, and no client knows its id.
+    Listen,
+}
+
+/// What a `subscriptions/listen` stream is for.
+#[derive(Debug, Clone)]
+pub struct Listening {
+    /// The id of the request that opened it.
+    pub id: RequestId,
+    /// What its client is told.
+    pub filter: Filter,
+}
+
+/// Whom a session belongs to and what it may see; fixed when it opens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Owner {
+    /// The name of the key that opened it.
+    pub principal: Option<Arc<str>>,
+    /// The one server of a per-server endpoint.
+    pub only: Option<ServerName>,
+    /// The servers of the narrowing header.
+    pub narrowed: Option<Arc<[ServerName]>>,
+    /// The servers whose changes it hears of.
+    pub hears: Arc<[ServerName]>,
+}
+
+/// Why a session does not take a call or a subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// A call with this id is in flight already.
+    IdInUse,
+    /// The session's bound on calls in flight, or on subscriptions, is reached.
+    TooMany,
+    /// The session has ended.
+    Ended,
+}
+
+/// How many sessions are open.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Over HTTP+SSE.
+    pub http_sse: usize,
+    /// Over Streamable HTTP.
+    pub streamable_http: usize,
+    /// Streams of stateless clients.
+    pub listening: usize,
+}

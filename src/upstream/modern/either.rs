@@ -1,0 +1,289 @@
+//! An upstream over HTTP whose era is found out: a modern request first, `initialize` if it is
+//! answered by none (2026-07-28, basic/transports/streamable-http, Backward Compatibility).
+//! What was found holds until it turns out wrong.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::error::Stage;
+use crate::protocol::call::{CallSink, Outcome, Outgoing};
+use crate::protocol::legacy::Initialized;
+use crate::protocol::revision::Era;
+use crate::wait::Wait;
+
+use super::super::connection::{Kind, Refusal, Trouble};
+use super::super::door::Door;
+use super::super::exchange::Lane;
+use super::super::http::HttpCore;
+use super::super::link::{Core, Link, Opened};
+use super::found::{Found, is_legacy_sign, probe_time};
+use super::http::ModernHttp;
+
+/// Both eras, and which one it is.
+pub(in super::super) struct EitherEra {
+    core: Arc<Core>,
+    modern: ModernHttp,
+    legacy: Box<dyn Link>,
+    /// Shared by all sessions to the upstream.
+    found: Arc<Found>,
+    /// Those who find no era here wait for the one who asks.
+    asking: Door<Asked>,
+}
+
+impl EitherEra {
+    pub(in super::super) fn new(
+        http: Arc<HttpCore>,
+        legacy: Box<dyn Link>,
+        found: Arc<Found>,
+    ) -> EitherEra {
+        let (core, asking) = (http.core.clone(), Door::new(Arc::default()));
+        EitherEra { core, modern: ModernHttp::new(http), legacy, found, asking }
+    }
+
+    fn of(&self, era: Era) -> Result<&dyn Link, Trouble> {
+        match era {
+            Era::Legacy => Ok(&*self.legacy),
+            Era::Modern if self.core.client.is_some() => Err(stateless()),
+            Era::Modern => Ok(&self.modern),
+        }
+    }
+
+    /// Asks the server what it is; none if it answers as a legacy one does.
+    fn ask(
+        &self,
+        lane: &mut Lane,
+        wait: &Arc<Wait>,
+        idle: &mut dyn FnMut(),
+    ) -> Result<Option<Initialized>, Trouble> {
+        let discovered = {
+            let _bound = wait.within(probe_time(wait));
+            self.modern.discover(lane, wait, idle)
+        };
+        match discovered {
+            Ok(initialized) => Ok(Some(initialized)),
+            Err(trouble) if is_legacy_sign(&trouble, wait) => {
+                log::debug!(target: "upstream", "{}: it is a server with sessions: {}",
+                    self.core.name(), self.core.scrubbed(trouble).message);
+                Ok(None)
+            }
+            Err(trouble) => Err(trouble.in_handshake()),
+        }
+    }
+
+    /// The link of the upstream's era; found out if it is not known, and open then.
+    fn find(
+        &self,
+        lane: &mut Lane,
+        wait: &Arc<Wait>,
+        idle: &mut dyn FnMut(),
+    ) -> Result<&dyn Link, Trouble> {
+        if let Some(era) = self.found.get() {
+            return self.known(era, lane, wait);
+        }
+        let tick = self.core.limits.heartbeat;
+        let asked = self.asking.open(wait, tick, idle, |_, idle| match self.found.get() {
+            // Found between two looks.
+            Some(_) => Ok(Asked::ByAnother),
+            None => Ok(self.ask(lane, wait, idle)?.map_or(Asked::Legacy, Asked::Modern)),
+        });
+        let (asking, asked) = match asked {
+            Ok(asked) => asked,
+            Err(trouble) => {
+                if !matches!(trouble.kind, Kind::Interrupted(_)) {
+                    self.core.nudge.lost(self.core.generation(), trouble.clone());
+                }
+                return Err(trouble);
+            }
+        };
+        let found = match &*asked {
+            Asked::ByAnother => {
+                self.found.get().map_or_else(|| Err(gone()), |era| self.of(era))
+            }
+            Asked::Legacy => self.settle(Era::Legacy, None, lane, wait),
+            Asked::Modern(it) => self.settle(Era::Modern, Some(it.clone()), lane, wait),
+        };
+        // Only those who waited meanwhile share the answer.
+        drop(self.asking.forget(asking));
+        found
+    }
+
+    /// The link of an era that was found before, perhaps on another session.
+    fn known(&self, era: Era, lane: &mut Lane, wait: &Arc<Wait>) -> Result<&dyn Link, Trouble> {
+        let link = self.of(era)?;
+        match era {
+            // First contact shows what changed with the era.
+            Era::Modern if !self.modern.is_open() => {
+                self.legacy.leave();
+                self.modern.enter(lane, wait, None)?;
+            }
+            Era::Modern | Era::Legacy => (),
+        }
+        Ok(link)
+    }
+
+    /// Takes the upstream for one of that era once contact is made.
+    fn settle(
+        &self,
+        era: Era,
+        known: Option<Initialized>,
+        lane: &mut Lane,
+        wait: &Arc<Wait>,
+    ) -> Result<&dyn Link, Trouble> {
+        let opened = match era {
+            Era::Legacy => Some(self.legacy.open(lane, wait)?),
+            Era::Modern if self.core.client.is_some() => None,
+            Era::Modern => Some(self.modern.enter(lane, wait, known)?),
+        };
+        self.found.set(era);
+        if let Some(opened) = opened {
+            // Whoever looked before has not seen it.
+            self.core.nudge.opened(opened.generation);
+        }
+        match era {
+            Era::Legacy => self.modern.leave(),
+            Era::Modern => self.legacy.leave(),
+        }
+        self.of(era)
+    }
+
+    /// The upstream refused as one of the other era does. Asks again which it speaks; false if
+    /// that is the same as before, and `trouble` is just a refusal.
+    fn reconsider(
+        &self,
+        era: Era,
+        lane: &mut Lane,
+        wait: &Arc<Wait>,
+        idle: &mut dyn FnMut(),
+    ) -> Result<bool, Trouble> {
+        if self.found.get() != Some(era) {
+            return Ok(true);
+        }
+        let asked = self.ask(lane, wait, idle)?;
+        if asked.is_some() == (era == Era::Modern) {
+            return Ok(false);
+        }
+        match self.settle(era.other(), asked, lane, wait) {
+            Ok(_) => Ok(true),
+            // The call goes on over the shared link.
+            Err(trouble) if trouble.is_stateless() => Ok(true),
+            Err(trouble) => Err(trouble),
+        }
+    }
+}
+
+/// What came of asking the server which era it speaks.
+enum Asked {
+    ByAnother,
+    Legacy,
+    Modern(Initialized),
+}
+
+/// The era was found and forgotten while somebody waited for it.
+fn gone() -> Trouble {
+    Trouble::new(Kind::Broke, Stage::Handshake, "what it speaks is not known any more")
+}
+
+/// Whether the era may not be what it was taken for.
+fn is_doubtful(era: Era, trouble: &Trouble) -> bool {
+    match (era, &trouble.kind) {
+        (_, Kind::Refused(Refusal::OtherEra)) => true,
+        // A modern server refuses `initialize` in one way or another.
+        (Era::Legacy, Kind::Refused(Refusal::Plain | Refusal::MaybeHttpSse)) => {
+            trouble.stage == Stage::Handshake
+        }
+        (_, _) => false,
+    }
+}
+
+/// What a call over a client's own session is told: it goes over the shared link.
+pub(in super::super) fn stateless() -> Trouble {
+    let what = "the server keeps no sessions";
+    Trouble::new(Kind::Refused(Refusal::Stateless), Stage::Handshake, what)
+}
+
+impl Link for EitherEra {
+    fn open(&self, lane: &mut Lane, wait: &Arc<Wait>) -> Result<Opened, Trouble> {
+        let era = self.found.get();
+        let opened = self.find(lane, wait, &mut || ()).and_then(|link| link.open(lane, wait));
+        match (opened, era) {
+            (Err(trouble), Some(era)) if is_doubtful(era, &trouble) => {
+                if !self.reconsider(era, lane, wait, &mut || ())? {
+                    return Err(trouble);
+                }
+                self.find(lane, wait, &mut || ())?.open(lane, wait)
+            }
+            (opened, _) => opened,
+        }
+    }
+
+    fn request(
+        &self,
+        lane: &mut Lane,
+        outgoing: &Outgoing<'_>,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Result<Outcome, Trouble> {
+        let mut era = self.found.get();
+        let link = self.find(lane, wait, &mut || sink.silence());
+        let outcome = link.and_then(|link| {
+            era = Some(if link.is_stateless() { Era::Modern } else { Era::Legacy });
+            link.request(lane, outgoing, wait, sink)
+        });
+        match (outcome, era) {
+            (Err(trouble), Some(era)) if is_doubtful(era, &trouble) => {
+                if !self.reconsider(era, lane, wait, &mut || sink.silence())? {
+                    return Err(trouble);
+                }
+                // What was refused has not reached the tool.
+                let link = self.find(lane, wait, &mut || sink.silence())?;
+                link.request(lane, outgoing, wait, sink)
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
+    fn forget(&self, generation: u64) {
+        // Generations are counted over both.
+        self.modern.forget(generation);
+        self.legacy.forget(generation);
+    }
+
+    fn leave(&self) {
+        self.modern.leave();
+        self.legacy.leave();
+    }
+
+    fn backing_off(&self, trouble: &Trouble, next_try: Instant) {
+        // It may be another one when it is back.
+        self.found.forget();
+        self.legacy.backing_off(trouble, next_try);
+    }
+
+    fn tell(&self, text: String) {
+        if !self.found.is_modern() {
+            self.legacy.tell(text);
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.modern.is_open() || self.legacy.is_open()
+    }
+
+    fn is_stateless(&self) -> bool {
+        self.found.is_modern()
+    }
+
+    fn refresh(&self) {
+        self.modern.refresh();
+        self.legacy.refresh();
+    }
+
+    fn close(&self) {
+        self.modern.close();
+        self.legacy.close();
+    }
+
+    fn transport(&self) -> &'static str {
+        if self.found.is_modern() { self.modern.transport() } else { self.legacy.transport() }
+    }
+}

@@ -1,0 +1,76 @@
+//! The era that an upstream speaks, as far as it is known: one cell for all sessions and
+//! children of it.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use crate::limits::ERA_PROBE_TIMEOUT;
+use crate::protocol::revision::Era;
+use crate::wait::{Interrupted, Wait};
+
+use super::super::connection::{Kind, Trouble};
+
+const UNKNOWN: u8 = 0;
+const LEGACY: u8 = 1;
+const MODERN: u8 = 2;
+
+/// See above.
+#[derive(Default)]
+pub(in super::super) struct Found(AtomicU8);
+
+impl Found {
+    pub(in super::super) fn get(&self) -> Option<Era> {
+        match self.0.load(Ordering::Acquire) {
+            LEGACY => Some(Era::Legacy),
+            MODERN => Some(Era::Modern),
+            _ => None,
+        }
+    }
+
+    pub(in super::super) fn is_modern(&self) -> bool {
+        self.get() == Some(Era::Modern)
+    }
+
+    pub(in super::super) fn set(&self, era: Era) {
+        let value = match era {
+            Era::Legacy => LEGACY,
+            Era::Modern => MODERN,
+        };
+        self.0.store(value, Ordering::Release);
+    }
+
+    /// Forgets the era, if it is that one.
+    pub(in super::super) fn forget_if(&self, era: Era) {
+        if self.get() == Some(era) {
+            self.forget();
+        }
+    }
+
+    pub(in super::super) fn forget(&self) {
+        self.0.store(UNKNOWN, Ordering::Release);
+    }
+}
+
+/// How long the first question of a modern client may go unanswered: there must be time left
+/// for the older one.
+pub(in super::super) fn probe_time(wait: &Wait) -> Duration {
+    ERA_PROBE_TIMEOUT.min(wait.left() / 2)
+}
+
+/// Whether `server/discover` failed as it does at a legacy server: by any answer that is none,
+/// by silence, or because it was too much for it. `wait` is the one that was waited with.
+pub(in super::super) fn is_legacy_sign(trouble: &Trouble, wait: &Wait) -> bool {
+    use super::super::connection::Refusal;
+    match &trouble.kind {
+        Kind::Refused(Refusal::OtherEra) | Kind::SessionGone | Kind::Nonsense => true,
+        Kind::Broke => trouble.sent,
+        Kind::Interrupted(Interrupted::Deadline) => {
+            wait.interrupted().is_none() && !wait.left().is_zero()
+        }
+        Kind::Refused(Refusal::MaybeHttpSse | Refusal::Stateless | Refusal::Plain)
+        | Kind::Interrupted(
+            Interrupted::Cancelled | Interrupted::ClientGone | Interrupted::Stopping,
+        )
+        | Kind::Overloaded => false,
+    }
+}

@@ -1,0 +1,88 @@
+//! What becomes of a modern server's messages that are no answers. It may send notifications
+//! only; requests come in results (2026-07-28, basic/patterns/mrtr).
+
+use crate::protocol::call::Notice;
+use crate::protocol::method::notification;
+
+use super::super::connection::{cut, superseded};
+use super::super::correlation::Incoming;
+use super::super::inbox::Inboxes;
+use super::super::link::Core;
+use super::subscriptions::{acknowledged, without_id};
+
+/// A message, once what the gateway does with it by itself is done.
+pub(in super::super) enum Heard {
+    /// For the call that it belongs to.
+    Notice(Notice),
+    /// Nothing is left to do.
+    Nothing,
+}
+
+/// Tells the supervisor of changes, and passes over what must not be sent.
+pub(in super::super) fn hear(core: &Core, incoming: Incoming) -> Heard {
+    match incoming {
+        Incoming::ListChanged(kind) => core.list_changed(kind),
+        Incoming::Notice(Notice::ResourceUpdated(params)) => {
+            core.notice(Notice::ResourceUpdated(without_id(params)));
+        }
+        Incoming::Notice(notice) => return Heard::Notice(notice),
+        Incoming::Ask { method, .. } => {
+            log::debug!(target: "upstream", "{}: a request is passed over: {}",
+                core.name(), cut(&method));
+        }
+        // What would be withdrawn was never asked.
+        Incoming::Withdrawn(_)
+        | Incoming::Answer { .. }
+        | Incoming::Progress { .. }
+        | Incoming::Nonsense(_) => (),
+    }
+    Heard::Nothing
+}
+
+/// Takes a message on the wire that all calls to a child share; gives back what makes no sense
+/// there.
+pub(in super::super) fn hear_child(
+    core: &Core,
+    inboxes: &Inboxes,
+    incoming: Incoming,
+    say: &dyn Fn(String),
+) -> Option<Incoming> {
+    if let Incoming::Answer { id: Some(id), outcome } = &incoming
+        && let Some(version) = core.subscriptions.version_of(*id)
+    {
+        if let Err(error) = outcome {
+            log::warn!(target: "upstream", "{}: it refused to be listened to: {} ({})",
+                core.name(), core.secrets.scrub_cut(&error.message), error.code);
+            core.subscriptions.refused(version);
+        }
+        // One that it has ended is asked for again at the next refresh.
+        core.subscriptions.leave(*id);
+        return None;
+    }
+    match inboxes.take_in(incoming)? {
+        Incoming::Notice(Notice::Other { method, params })
+            if method == notification::SUBSCRIPTIONS_ACKNOWLEDGED =>
+        {
+            if let Some((id, filter)) = acknowledged(params.as_ref())
+                && let Some(version) = core.subscriptions.version_of(id)
+            {
+                for old in core.subscriptions.older(id) {
+                    say(superseded(old));
+                }
+                core.subscriptions.agreed(version, filter);
+            }
+        }
+        Incoming::Notice(Notice::Log(params)) => inboxes.give_log(params),
+        left @ (Incoming::Answer { .. } | Incoming::Nonsense(_)) => return Some(left),
+        other @ (Incoming::Progress { .. }
+        | Incoming::ListChanged(_)
+        | Incoming::Notice(_)
+        | Incoming::Withdrawn(_)
+        | Incoming::Ask { .. }) => {
+            if let Heard::Notice(_) = hear(core, other) {
+                log::debug!(target: "upstream", "{}: a notification names no call", core.name());
+            }
+        }
+    }
+    None
+}

@@ -1,0 +1,292 @@
+//! The stream on which a modern server over HTTP tells of changes: the answer to one
+//! `subscriptions/listen` request, read by a thread of its own. When something else is wanted,
+//! another one is opened first, and the old one closed once the server has agreed to it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
+
+use ureq::http::{HeaderMap, Method as HttpMethod};
+
+use crate::error::Stage;
+use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, BACKOFF_RESET_AFTER, UPSTREAM_DRAIN_BYTES_MAX};
+use crate::protocol::call::Notice;
+use crate::protocol::headers::is_event_stream;
+use crate::protocol::jsonrpc::{RpcError, code};
+use crate::protocol::method::{Method, notification};
+use crate::protocol::modern::Filter;
+use crate::protocol::sse::Event;
+use crate::thread::spawn;
+use crate::wait::Wait;
+
+use super::super::connection::{Kind, Refusal, Trouble, cut};
+use super::super::correlation::{self, Incoming};
+use super::super::exchange::{Ask, Lane};
+use super::super::http::{HttpCore, Next, StreamThread, read_events};
+use super::super::link::{NEVER, pause};
+use super::hearing::{Heard, hear};
+use super::http::{answer_to, refusal};
+use super::subscriptions::{acknowledged, listen};
+
+/// The streams of one upstream.
+pub(super) struct Listening {
+    http: Arc<HttpCore>,
+    /// What a `subscriptions/listen` request carries.
+    headers: HeaderMap,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Of the contact that is listened on.
+    generation: u64,
+    is_on: bool,
+    /// Each with its number; one, and another one while that takes its place.
+    streams: Vec<(u64, StreamThread)>,
+    started: u64,
+    /// The one that the server has not agreed to yet: it asks for what is wanted last.
+    pending: Option<u64>,
+}
+
+/// How one stream went.
+enum Left {
+    /// It broke off, or was refused for now; another one may be asked for.
+    Ended,
+    /// There is none to be had.
+    Unserved,
+}
+
+impl Listening {
+    pub(super) fn new(http: Arc<HttpCore>, headers: HeaderMap) -> Arc<Listening> {
+        Arc::new(Listening { http, headers, state: Mutex::default() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Contact was made: from here on it is listened to.
+    pub(super) fn begin(self: &Arc<Self>, generation: u64) {
+        let old = {
+            let mut state = self.lock();
+            (state.generation, state.is_on, state.pending) = (generation, true, None);
+            std::mem::take(&mut state.streams)
+        };
+        drop(old);
+        self.renew();
+    }
+
+    /// Nothing is listened to any more.
+    pub(super) fn end(&self) {
+        let old = {
+            let mut state = self.lock();
+            (state.is_on, state.pending) = (false, None);
+            std::mem::take(&mut state.streams)
+        };
+        drop(old);
+    }
+
+    /// Something else is wanted.
+    pub(super) fn renew(self: &Arc<Self>) {
+        let (_, filter) = self.http.core.subscriptions.wanted();
+        let mut old = Vec::new();
+        let mut state = self.lock();
+        if filter.is_none() {
+            state.pending = None;
+            old = std::mem::take(&mut state.streams);
+        } else if state.is_on && state.pending.is_none() {
+            state.started += 1;
+            let number = state.started;
+            if let Some(stream) = self.start(number, state.generation) {
+                state.pending = Some(number);
+                state.streams.push((number, stream));
+            }
+        }
+        drop(state);
+        drop(old);
+    }
+
+    /// Without a thread, changes are noticed at the next refresh.
+    fn start(self: &Arc<Self>, number: u64, generation: u64) -> Option<StreamThread> {
+        let wait = Wait::plain(NEVER).ok()?;
+        let listener = Listener {
+            listening: Arc::downgrade(self),
+            http: self.http.clone(),
+            headers: self.headers.clone(),
+            wait: wait.clone(),
+            number,
+            generation,
+            had_one: false,
+        };
+        let name = self.http.core.thread_name("sse");
+        let thread = spawn(&name, move || listener.run()).ok()?;
+        Some(StreamThread { wait, thread: Some(thread) })
+    }
+
+    /// The server has agreed to what stream `number` asked for: those before it are closed.
+    fn settled(self: &Arc<Self>, number: u64, version: u64) {
+        let mut old = Vec::new();
+        {
+            let mut state = self.lock();
+            let streams = std::mem::take(&mut state.streams);
+            for (other, stream) in streams {
+                if other < number {
+                    old.push(stream);
+                } else {
+                    state.streams.push((other, stream));
+                }
+            }
+            if state.pending == Some(number) {
+                state.pending = None;
+            }
+        }
+        drop(old);
+        if self.http.core.subscriptions.has_changed(version) {
+            self.renew();
+        }
+    }
+
+    /// Stream `number` is given up.
+    fn gave_up(&self, number: u64) {
+        let mut state = self.lock();
+        if state.pending == Some(number) {
+            state.pending = None;
+        }
+    }
+}
+
+/// What the thread owns; nothing of it keeps the link alive.
+struct Listener {
+    listening: Weak<Listening>,
+    http: Arc<HttpCore>,
+    headers: HeaderMap,
+    wait: Arc<Wait>,
+    number: u64,
+    generation: u64,
+    /// There was a stream before this one: what happened in between was not heard.
+    had_one: bool,
+}
+
+impl Listener {
+    fn run(mut self) {
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            let (version, filter) = self.http.core.subscriptions.wanted();
+            let Some(filter) = filter else { break };
+            let began = Instant::now();
+            match self.listen(version, &filter) {
+                Ok(Left::Ended) => (),
+                Ok(Left::Unserved) | Err(_) => break,
+            }
+            if began.elapsed() >= BACKOFF_RESET_AFTER {
+                backoff = BACKOFF_MIN;
+            }
+            if pause(&self.wait, backoff).is_err() {
+                break;
+            }
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+        if let Some(listening) = self.listening.upgrade() {
+            listening.gave_up(self.number);
+        }
+    }
+
+    fn listen(&mut self, version: u64, filter: &Filter) -> Result<Left, Trouble> {
+        let core = self.http.core.clone();
+        let id = core.next_id();
+        let body = listen(id, filter);
+        let uri = &self.http.uri;
+        let (method, headers, body) = (&HttpMethod::POST, &self.headers, Some(body.as_str()));
+        let mut lane = Lane::default();
+        let client = lane.client(&self.http.factory);
+        let asked = client.run(&self.wait, Ask { method, uri, headers, body }, &mut || ());
+        let mut answer = match asked {
+            Ok(answer) => answer,
+            Err(trouble) => return self.failed(trouble),
+        };
+        let content_type = answer.header("content-type").unwrap_or_default();
+        if answer.status != 200 || !is_event_stream(content_type) {
+            let status = answer.status;
+            let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", &mut || ());
+            let text = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
+            return match answer_to(&text, id) {
+                Some(Err(error)) => Ok(self.refused(version, &error)),
+                Some(Ok(_)) => Ok(Left::Ended),
+                None => self.failed(refusal(&self.http, status, &text)),
+            };
+        }
+        let mut left = Left::Ended;
+        let read = read_events(&mut answer, &core, &mut || (), &mut |event, _| {
+            self.take(event, id, version, &mut left)
+        });
+        match read {
+            Ok(_) => Ok(left),
+            Err(trouble) => self.failed(trouble),
+        }
+    }
+
+    fn refused(&self, version: u64, error: &RpcError) -> Left {
+        let core = &self.http.core;
+        core.subscriptions.refused(version);
+        let what = core.secrets.scrub_cut(&cut(&error.message)).into_owned();
+        log::warn!(target: "upstream", "{}: {} failed: {what} ({})",
+            core.name(), Method::SubscriptionsListen.as_str(), error.code);
+        if error.code == code::METHOD_NOT_FOUND { Left::Unserved } else { Left::Ended }
+    }
+
+    fn failed(&self, trouble: Trouble) -> Result<Left, Trouble> {
+        let is_lost = match &trouble.kind {
+            Kind::Interrupted(_) => return Err(trouble),
+            // Nobody is there any more, or somebody else, which concerns more than this stream.
+            Kind::Broke => !trouble.sent,
+            Kind::Refused(Refusal::OtherEra) => true,
+            Kind::SessionGone | Kind::Refused(_) | Kind::Nonsense | Kind::Overloaded => false,
+        };
+        if !is_lost {
+            return Ok(Left::Ended);
+        }
+        let lost = Trouble { stage: Stage::Connect, ..trouble.clone() };
+        self.http.core.nudge.lost(self.generation, lost);
+        Err(trouble)
+    }
+
+    fn take(&mut self, event: Event, id: u64, version: u64, left: &mut Left) -> Next {
+        let mut next = Next::More;
+        correlation::read(&Arc::new(event.data), |incoming| match incoming {
+            Incoming::Notice(Notice::Other { method, params })
+                if method == notification::SUBSCRIPTIONS_ACKNOWLEDGED =>
+            {
+                // The stream is this request's own, whatever the id.
+                if let Some((_, filter)) = acknowledged(params.as_ref()) {
+                    self.agreed(version, filter);
+                }
+            }
+            Incoming::Answer { id: to, outcome } if to == Some(id) => {
+                if let Err(error) = outcome {
+                    *left = self.refused(version, &error);
+                }
+                next = Next::Done;
+            }
+            incoming @ (Incoming::Answer { .. }
+            | Incoming::Progress { .. }
+            | Incoming::ListChanged(_)
+            | Incoming::Notice(_)
+            | Incoming::Withdrawn(_)
+            | Incoming::Ask { .. }
+            | Incoming::Nonsense(_)) => match hear(&self.http.core, incoming) {
+                Heard::Notice(_) | Heard::Nothing => (),
+            },
+        });
+        next
+    }
+
+    fn agreed(&mut self, version: u64, filter: Filter) {
+        let core = &self.http.core;
+        core.subscriptions.agreed(version, filter);
+        if std::mem::replace(&mut self.had_one, true) {
+            core.nudge.stale();
+        }
+        if let Some(listening) = self.listening.upgrade() {
+            listening.settled(self.number, version);
+        }
+    }
+}
