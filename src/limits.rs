@@ -232,6 +232,10 @@ pub const UPSTREAM_DRAIN_BYTES_MAX: usize = 64 * 1024;
 pub const UPSTREAM_DRAIN_TIMEOUT: Duration = Duration::from_millis(5);
 /// Shortest wait before a stream that its server closed is asked for again.
 pub const STREAM_RESUME_MIN: Duration = Duration::from_millis(100);
+/// Longest wait before a call's stream is asked for again, unless its server wants a longer one.
+pub const STREAM_RESUME_MAX: Duration = Duration::from_secs(5);
+/// A stream that lasts so long is not one that its server closes at once.
+pub const STREAM_LASTED: Duration = Duration::from_secs(5);
 /// Bytes from which on what an upstream says counts against `limits.buffered_bytes`; smaller
 /// answers pass without a look at it.
 pub const RESULT_BYTES_COUNTED_FROM: usize = 64 * 1024;

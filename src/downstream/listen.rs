@@ -128,7 +128,8 @@ impl Front {
             .and_then(|it| it.into_stream(reply::OK, &STREAM_HEADERS, b"").ok());
         let (sessions, session_id) = (self.sessions.clone(), session.id.clone());
         let on_end = Box::new(move || sessions.close_soon(&session_id));
-        let handle = opened.and_then(|stream| place.open("listen", stream, on_end).ok());
+        let handle =
+            opened.and_then(|stream| place.open("subscriptions/listen", stream, on_end).ok());
         let Some(handle) = handle else { return self.sessions.close_soon(&session.id) };
         let handle: Arc<dyn EventSink> = Arc::new(handle);
         if !matches!(self.sessions.attach(&session.id, handle.clone()), Ok(true)) {

@@ -289,7 +289,6 @@ impl Front {
             Ok(in_flight) => in_flight,
             Err(refused) => return refused_entry(refused),
         };
-        let has_tasks = caller.revision.has_tasks();
         let client = Client {
             session: session.id.clone(),
             is_exclusive: false,
@@ -313,25 +312,18 @@ impl Front {
                 | Method::TasksResult
                 | Method::TasksList
                 | Method::TasksCancel,
-            ) if !has_tasks => return not_found(request.method),
-            Some(Method::TasksList)
-                if self.pipeline.servers_with(scope, "tasks").is_empty() =>
-            {
-                return not_found(request.method);
+            ) if !caller.revision.has_tasks() => return not_found(request.method),
+            Some(Method::TasksList) => {
+                match self.list_tasks(scope, wish, request, &wait, &mut sink) {
+                    Ok(outcome) => outcome,
+                    Err(answer) => return answer,
+                }
             }
-            Some(Method::TasksList) => match no_cursor(request.params) {
-                Ok(()) => self.tasks(scope, wish, &wait, &mut sink),
-                Err(error) => return Answer::Error(error),
-            },
             Some(method) => {
-                let mut call = match legacy::read_call(caller, method, request.params) {
+                let call = match read_call(&caller, method, request.params) {
                     Ok(call) => call,
                     Err(error) => return Answer::Error(error),
                 };
-                if !has_tasks {
-                    // What a revision does not know means nothing in it.
-                    call.params.remove("task");
-                }
                 sink.wants_progress(call.progress_token.as_deref());
                 if matches!(method, Method::ResourcesSubscribe | Method::ResourcesUnsubscribe) {
                     self.subscription(session, &client, scope, &call, &wait)
@@ -365,8 +357,7 @@ impl Front {
             let Ok(Outcome::InputRequired { server, requests, state }) = outcome else { break };
             let tick = self.limits.heartbeat;
             let responses = input::gather(sink, &server, requests.as_ref(), wait, tick)?;
-            let mut call = legacy::read_call(caller.clone(), method, request.params)
-                .map_err(Answer::Error)?;
+            let mut call = read_call(&caller, method, request.params).map_err(Answer::Error)?;
             if let Some(responses) = responses {
                 call.params.set("inputResponses", responses);
             }
@@ -412,6 +403,28 @@ impl Front {
         self.pipeline.pass(scope, wish, request.method, params, wait, sink)
     }
 
+    /// Answers `tasks/list`, where any server in scope has tasks.
+    fn list_tasks(
+        &self,
+        scope: &Scope,
+        wish: Wish<'_>,
+        request: &SessionRequest<'_>,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Result<Result<Outcome, CallError>, Answer> {
+        if self.pipeline.servers_with(scope, "tasks").is_empty() {
+            return Err(not_found(request.method));
+        }
+        match cursor_of(request.params).map_err(Answer::Error)? {
+            // The list is given whole, so no cursor was ever given.
+            None => Ok(self.tasks(scope, wish, wait, sink)),
+            Some(_) => {
+                let what = "The cursor is none of this list.";
+                Err(Answer::error(code::INVALID_PARAMS, what))
+            }
+        }
+    }
+
     /// The tasks of every server in scope that has tasks, in one list.
     fn tasks(
         &self,
@@ -450,6 +463,19 @@ fn about<'a>(session: &Session, capabilities: &'a str) -> About<'a> {
     About { capabilities, log_level, is_level_told: true }
 }
 
+/// Reads a request, without what the caller's revision does not know: it means nothing in it.
+fn read_call<'a>(
+    caller: &Arc<Caller>,
+    method: Method,
+    params: Option<&'a str>,
+) -> Result<Call<'a>, RpcError> {
+    let mut call = legacy::read_call(caller.clone(), method, params)?;
+    if !caller.revision.has_tasks() {
+        call.params.remove("task");
+    }
+    Ok(call)
+}
+
 /// The cursor that a list is asked for with.
 fn cursor_of(params: Option<&str>) -> Result<Option<String>, RpcError> {
     let wrong = |what: String| RpcError::new(code::INVALID_PARAMS, what);
@@ -457,14 +483,6 @@ fn cursor_of(params: Option<&str>) -> Result<Option<String>, RpcError> {
     let fields = RawObject::parse(params)
         .map_err(|error| wrong(format!("The parameters are no acceptable object: {error}.")))?;
     fields.string("cursor").map_err(|_| wrong("\"cursor\" must be a string.".to_owned()))
-}
-
-/// A list that is given whole is never asked for with a cursor that was given.
-fn no_cursor(params: Option<&str>) -> Result<(), RpcError> {
-    match cursor_of(params)? {
-        None => Ok(()),
-        Some(_) => Err(RpcError::new(code::INVALID_PARAMS, "The cursor is none of this list.")),
-    }
 }
 
 fn not_found(method: &str) -> Answer {

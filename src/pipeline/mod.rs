@@ -227,9 +227,7 @@ impl Pipeline {
 
     /// Whether a client's requests to that server go over a session of the client's own.
     pub fn has_own_session(&self, server: &ServerName, can_be_asked: bool) -> bool {
-        self.upstreams.get(server).is_some_and(|it| {
-            it.config().session.is_own(can_be_asked) && !it.refuses_sessions()
-        })
+        self.upstreams.get(server).is_some_and(|it| it.has_own_session(can_be_asked))
     }
 
     /// Wants log messages of the servers in scope from this level on.

@@ -67,13 +67,7 @@ fn add(into: &mut Value, value: Value) {
 
 /// The capabilities of a server for clients of a revision that has no tasks.
 pub fn without_tasks(capabilities: &str) -> String {
-    match super::raw::RawObject::parse(capabilities) {
-        Ok(mut fields) => {
-            fields.remove("tasks");
-            fields.to_text()
-        }
-        Err(_) => capabilities.to_owned(),
-    }
+    without(capabilities, &["tasks"])
 }
 
 /// Whether capabilities have a member.

@@ -112,20 +112,22 @@ impl Revision {
         }
     }
 
-    /// Whether its servers send requests to clients while a call runs; else they answer the call
-    /// with what they want (2026-07-28, basic/patterns/mrtr).
-    pub fn asks_during_calls(self) -> bool {
-        self.era() == Era::Legacy
-    }
-
     /// Whether there are tasks (2025-11-25, basic/utilities/tasks).
     pub fn has_tasks(self) -> bool {
         match self {
             Self::V2025_11_25 => true,
-            Self::V2024_11_05 | Self::V2025_03_26 | Self::V2025_06_18 | Self::V2026_07_28 => {
-                false
-            }
+            Self::V2024_11_05
+            | Self::V2025_03_26
+            | Self::V2025_06_18
+            // There they are an extension, and another thing.
+            | Self::V2026_07_28 => false,
         }
+    }
+
+    /// Whether its servers send requests to clients while a call runs; else they answer the call
+    /// with what they want (2026-07-28, basic/patterns/mrtr).
+    pub fn asks_during_calls(self) -> bool {
+        self.era() == Era::Legacy
     }
 
     /// Whether requests after `initialize` carry `MCP-Protocol-Version`.

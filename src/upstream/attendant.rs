@@ -103,7 +103,8 @@ impl Attendant {
 
     /// Opens a session that is not open and should be, when its time has come.
     fn reopen(&mut self) {
-        if self.member.link.is_open() || self.member.standing.uris().is_empty() {
+        let link = &self.member.link;
+        if link.is_open() || link.is_stateless() || self.member.standing.uris().is_empty() {
             self.reopen_at = None;
             return;
         }
@@ -150,11 +151,9 @@ impl Attendant {
         let link = &self.member.link;
         match link.request_open(&mut self.lane, &outgoing, wait, &mut Own(&core)) {
             Ok(Outcome::Complete(_)) => Ok(()),
+            Ok(Outcome::InputRequired { .. }) => Err("it wants input".to_owned()),
             Ok(Outcome::Error { error, .. }) => {
                 Err(format!("{} ({})", cut(&error.message), error.code))
-            }
-            Ok(Outcome::InputRequired { .. }) => {
-                Err("it wants input for what takes none".to_owned())
             }
             Err(trouble) => Err(trouble.message),
         }

@@ -2,13 +2,13 @@
 //! as the session.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use crossbeam_channel::{Sender, bounded};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::error::Stage;
-use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, LISTEN_TIMEOUT, STREAM_RESUME_MIN};
+use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, LISTEN_TIMEOUT};
 use crate::protocol::raw::Keeper;
 use crate::protocol::sse::Event;
 use crate::thread::spawn;
@@ -21,6 +21,7 @@ use super::hearing::{hear_shared, hear_unasked};
 use super::http::{HttpCore, Next, StreamThread, Wire, read_events};
 use super::inbox::Inboxes;
 use super::link::{NEVER, pause};
+use super::pace::Pace;
 use super::streamable_http::{LAST_EVENT_ID, Verdict, verdict};
 
 /// What the thread needs; nothing of it keeps the session alive.
@@ -64,8 +65,7 @@ struct Listener {
     sources: Sources,
     wait: Arc<Wait>,
     last_id: Option<HeaderValue>,
-    retry: Option<Duration>,
-    heard_anything: bool,
+    pace: Pace,
     /// Whether the server has given a stream on this session. Before that, 404 only says that
     /// there is no such page: that a session has ended shows at the next POST.
     was_open: bool,
@@ -79,24 +79,20 @@ impl Listener {
             sources,
             wait,
             last_id: None,
-            retry: None,
-            heard_anything: false,
+            pace: Pace::new(BACKOFF_MIN, BACKOFF_MAX),
             was_open: false,
             unanswered: Some(unanswered),
         }
     }
 
     fn run(mut self) {
-        let mut backoff = BACKOFF_MIN;
+        let mut began = Instant::now();
         while let Ok(Heard::Ended) = self.listen() {
-            if std::mem::take(&mut self.heard_anything) {
-                backoff = BACKOFF_MIN;
-            }
-            let delay = self.retry.map_or(backoff, |retry| retry.max(STREAM_RESUME_MIN));
-            if pause(&self.wait, delay.min(BACKOFF_MAX)).is_err() {
+            let delay = self.pace.next(began.elapsed());
+            if pause(&self.wait, delay).is_err() {
                 return;
             }
-            backoff = (backoff * 2).min(BACKOFF_MAX);
+            began = Instant::now();
         }
     }
 
@@ -154,12 +150,14 @@ impl Listener {
     }
 
     fn take(&mut self, event: Event, keeper: &Option<Keeper>) -> Next {
-        self.heard_anything = true;
+        if !event.data.is_empty() {
+            self.pace.bore_fruit();
+        }
         if let Some(id) = event.id {
             self.last_id = HeaderValue::try_from(id).ok();
         }
         if let Some(retry_ms) = event.retry_ms {
-            self.retry = Some(Duration::from_millis(retry_ms));
+            self.pace.set_retry(retry_ms);
         }
         let http = &self.sources.http;
         let wire = &self.sources.wire;

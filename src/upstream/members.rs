@@ -223,10 +223,10 @@ impl Members {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place in the client's own session, which is not opened by that; in one
-    /// where no other call is, if the client's sessions carry one at a time. At the bound, the
-    /// session that was idle for longest makes room; while none is idle, this waits until one
-    /// is, as for a slot. `idle` is called every `tick` meanwhile.
+    /// A place in the client's own session, which is not opened by that; in one where no other
+    /// call is, if the client's sessions carry one at a time. At the bound, the session that was
+    /// idle for longest makes room; while none is idle, this waits until one is, as for a slot.
+    /// `idle` is called every `tick` meanwhile.
     pub(super) fn enter(
         self: &Arc<Self>,
         client: &Client,

@@ -62,6 +62,7 @@ mod listening;
 mod lists;
 mod members;
 mod modern;
+mod pace;
 mod pipes;
 mod post_stream;
 mod resolve;
@@ -228,6 +229,12 @@ impl Upstream {
             }
             _ => failed(trouble),
         })
+    }
+
+    /// Whether a client has a session of its own with it. `can_be_asked`: the client declares
+    /// sampling, elicitation or roots.
+    pub fn has_own_session(&self, can_be_asked: bool) -> bool {
+        self.config().session.is_own(can_be_asked) && !self.refuses_sessions()
     }
 
     /// Tells a session the level of a call that says it anew each time. Log messages for others

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method as HttpMethod};
 
 use crate::error::Stage;
+use crate::limits::{STREAM_RESUME_MAX, STREAM_RESUME_MIN};
 use crate::protocol::call::{CallSink, Notice, Question};
 use crate::protocol::jsonrpc::RpcError;
 use crate::protocol::raw::{Keeper, Raw};
@@ -19,6 +20,7 @@ use super::correlation::{self, Incoming};
 use super::exchange::{Answer, Ask, Lane};
 use super::http::{Next, StreamEnd, Wire, read_events};
 use super::inbox::Waiting;
+use super::pace::Pace;
 use super::streamable_http::{LAST_EVENT_ID, StreamableHttp, Verdict, verdict};
 
 /// One POST that wants a response.
@@ -118,11 +120,17 @@ pub(super) struct PostStream<'a, 'b> {
 }
 
 /// What has come on it.
-#[derive(Default)]
 pub(super) struct Seen {
     pub(super) found: Option<Result<Result<Raw, RpcError>, Trouble>>,
     pub(super) last_id: Option<HeaderValue>,
-    pub(super) retry: Option<Duration>,
+    pub(super) pace: Pace,
+}
+
+impl Default for Seen {
+    fn default() -> Seen {
+        let pace = Pace::new(STREAM_RESUME_MIN, STREAM_RESUME_MAX);
+        Seen { found: None, last_id: None, pace }
+    }
 }
 
 impl PostStream<'_, '_> {
@@ -143,12 +151,13 @@ impl PostStream<'_, '_> {
             seen.last_id = HeaderValue::try_from(id).ok();
         }
         if let Some(retry_ms) = event.retry_ms {
-            seen.retry = Some(Duration::from_millis(retry_ms));
+            seen.pace.set_retry(retry_ms);
         }
         // Events of other names are none of MCP's, whatever they hold.
         if event.data.is_empty() || !matches!(event.name.as_str(), "" | "message") {
             return Next::More;
         }
+        seen.pace.bore_fruit();
         let max = self.link.http.core.limits.upstream_result_bytes;
         if event.data.len() > max {
             let what =
@@ -178,12 +187,40 @@ impl PostStream<'_, '_> {
     }
 
     /// Asks for the rest of a stream that the server closed before the answer (2025-11-25,
-    /// basic/transports, Resumability and Redelivery).
+    /// basic/transports, Resumability and Redelivery), until it gives that, has none, or the
+    /// call's time is over. Fails with `trouble`, which broke the stream, unless it is the time.
     pub(super) fn resume(
         &mut self,
         lane: &mut Lane,
-        last_id: HeaderValue,
+        last_id: &HeaderValue,
+        mut lasted: Duration,
+        seen: &mut Seen,
+        trouble: Trouble,
     ) -> Result<Answer, Trouble> {
+        loop {
+            let delay = seen.pace.next(lasted);
+            self.ear
+                .rest(delay)
+                .map_err(|reason| Trouble::interrupted(reason, Stage::Read, true))?;
+            lane.reset();
+            let failed = match self.ask_again(lane, last_id.clone()) {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => failed,
+            };
+            match failed.kind {
+                Kind::Interrupted(_) => return Err(Trouble { sent: true, ..failed }),
+                // It was reached, and may do better later.
+                Kind::Broke if failed.sent => lasted = Duration::ZERO,
+                Kind::SessionGone
+                | Kind::Broke
+                | Kind::Refused(_)
+                | Kind::Nonsense
+                | Kind::Overloaded => return Err(trouble),
+            }
+        }
+    }
+
+    fn ask_again(&mut self, lane: &mut Lane, last_id: HeaderValue) -> Result<Answer, Trouble> {
         let http = &self.link.http;
         let mut headers = self.post.get.clone();
         headers.insert(HeaderName::from_static(LAST_EVENT_ID), last_id);
@@ -193,8 +230,10 @@ impl PostStream<'_, '_> {
         let answer = client.run_heeding_bell(self.ear.wait, ask, &mut || self.ear.pause())?;
         match verdict(&answer, Phase::WithId == self.post.phase) {
             Verdict::Stream => Ok(answer),
-            Verdict::NoStream | Verdict::SessionGone | Verdict::Later => {
-                Err(broke_off("the stream could not be taken up again"))
+            Verdict::Later => Err(broke_off("the stream is not given at present")),
+            Verdict::NoStream | Verdict::SessionGone => {
+                let kind = Kind::Refused(Refusal::Plain);
+                Err(Trouble::new(kind, Stage::Read, "the stream is not given"))
             }
         }
     }

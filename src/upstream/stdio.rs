@@ -382,11 +382,7 @@ impl Link for Stdio {
                 return Err(Trouble::new(Kind::Broke, Stage::Send, "there is no child"));
             }
         };
-        let id = self.core.next_id();
-        let text = outgoing.to_message(&RequestId::from(id));
-        child
-            .call(id, text, Ears::Open, wait, sink)
-            .and_then(|answer| self.core.outcome(answer))
+        self.call(&child, self.core.next_id(), outgoing, wait, sink)
     }
 
     fn forget(&self, generation: u64) {

@@ -7,8 +7,7 @@ use std::time::Instant;
 
 use ureq::http::{HeaderMap, HeaderValue, Method as HttpMethod};
 
-use crate::error::Stage;
-use crate::limits::{CONTROL_TIMEOUT, STREAM_RESUME_MIN, UPSTREAM_DRAIN_BYTES_MAX};
+use crate::limits::{CONTROL_TIMEOUT, UPSTREAM_DRAIN_BYTES_MAX};
 use crate::protocol::call::{CallSink, Notice, Outcome, Outgoing, Question};
 use crate::protocol::headers::{SESSION_ID, is_event_stream, is_json};
 use crate::protocol::jsonrpc::{RequestId, RpcError, code};
@@ -269,6 +268,7 @@ impl StreamableHttp {
         let mut stream = PostStream { link: self, post, ear };
         let mut seen = Seen::default();
         loop {
+            let began = Instant::now();
             let ended = stream.read(&mut answer, &mut seen);
             if let Some(found) = seen.found.take() {
                 // Its end is on the way; the slot's next user reads it.
@@ -283,18 +283,7 @@ impl StreamableHttp {
             if trouble.kind != Kind::Broke {
                 return Err(trouble);
             }
-            let delay = seen.retry.unwrap_or_default().max(STREAM_RESUME_MIN);
-            ear.rest(delay)
-                .map_err(|reason| Trouble::interrupted(reason, Stage::Read, true))?;
-            lane.reset();
-            answer = stream.resume(lane, last).map_err(|failed| match failed.kind {
-                Kind::Interrupted(_) => Trouble { sent: true, ..failed },
-                Kind::SessionGone
-                | Kind::Broke
-                | Kind::Refused(_)
-                | Kind::Nonsense
-                | Kind::Overloaded => trouble,
-            })?;
+            answer = stream.resume(lane, &last, began.elapsed(), &mut seen, trouble)?;
         }
     }
 

@@ -110,7 +110,7 @@ const MAY_USE: [(&str, &[&str]); 22] = [
 ];
 
 /// Files that decide on values alone, besides all of `protocol/` and `access/`.
-const PURE_FILES: [&str; 12] = [
+const PURE_FILES: [&str; 13] = [
     "http/framing.rs",
     "http/response.rs",
     "downstream/endpoint.rs",
@@ -123,6 +123,7 @@ const PURE_FILES: [&str; 12] = [
     "pipeline/task_owners.rs",
     "upstream/connection.rs",
     "upstream/correlation.rs",
+    "upstream/pace.rs",
 ];
 
 /// Where HTTP status codes may stand, besides `http/`.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::behind::{Behind, TRANSPORTS, Transport, of_method};
+use crate::support::behind::{Behind, Era, TRANSPORTS, Transport, of_method};
 use crate::support::duplex::{DOORS, Door, Duplex};
 use crate::support::gateway::Gateway;
 use crate::support::script::{BLOB_URI, TEXT_URI};
@@ -204,6 +204,31 @@ fn updates_carry_the_uri_that_the_client_subscribed_with() {
                 client.told(UPDATED) == [of("b+same://x"), of("b+same://x")]
             });
             client.result("resources/unsubscribe", &of("b+same://x"));
+        }
+    }
+}
+
+#[test]
+fn of_a_server_without_sessions_all_clients_hear() {
+    for transport in [Transport::Http, Transport::Stdio] {
+        let behind = Behind::of(Era::Modern, transport, "scripted");
+        let gateway = behind.gateway(&json!({}));
+        for door in DOORS {
+            let alice = Duplex::to(&gateway, door).named("alice").open();
+            let plain = Duplex::to(&gateway, door).open();
+            for client in [&alice, &plain] {
+                subscribe(client, TEXT_URI);
+            }
+            alice.call("touch", &of(TEXT_URI));
+            for client in [&alice, &plain] {
+                client.wait_told(UPDATED);
+            }
+            stays_so("each update comes once", Duration::from_millis(100), || {
+                (alice.told(UPDATED).len(), plain.told(UPDATED).len()) == (1, 1)
+            });
+            for client in [&alice, &plain] {
+                client.result("resources/unsubscribe", &of(TEXT_URI));
+            }
         }
     }
 }

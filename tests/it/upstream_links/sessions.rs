@@ -143,7 +143,7 @@ fn at_the_bound_with_all_sessions_in_use_calls_wait_in_turn_until_one_idles() {
                     ))
                 })
             });
-            // Those who are asked something hold no slot.
+            // Those whose clients are asked hold no slot.
             eventually("both wait", || rig.upstream.status().in_flight == 2);
             assert!(waiting.iter().all(|call| !call.is_finished()), "{}", world.name);
             for question in open {

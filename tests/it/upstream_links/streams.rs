@@ -89,6 +89,84 @@ fn a_stream_with_ids_is_taken_up_again() {
     assert_eq!(text(rig.call()), "{\"resumed\":1}");
 }
 
+/// A server whose call begins a stream and closes it before the answer; `again` is what it says
+/// to those who ask for the rest, told how many have.
+fn breaks_off(
+    again: impl Fn(usize, &Seen) -> Reply + Send + Sync + 'static,
+) -> (Server, Arc<AtomicUsize>) {
+    let call = Arc::new(std::sync::Mutex::new(None::<Seen>));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let server = Server::start(move |seen| match seen.rpc().as_str() {
+        "tools/call" => {
+            *call.lock().unwrap() = Some(seen.clone());
+            Reply::stream(|stream| {
+                stream.write_all(b"id: e1\nretry: 10\ndata:\n\n").unwrap();
+            })
+        }
+        _ if seen.header("last-event-id") == Some("e1") => {
+            let n = count.fetch_add(1, Ordering::SeqCst);
+            again(n, call.lock().unwrap().as_ref().unwrap())
+        }
+        _ => well(seen),
+    });
+    (server, asked)
+}
+
+#[test]
+fn a_stream_that_is_not_given_again_is_asked_for_until_it_is() {
+    let (server, asked) = breaks_off(|n, call| match n {
+        0 => Reply::status(503, "later"),
+        1 => Reply::Close,
+        2 => Reply::stream(|_| ()),
+        _ => Reply::events(&[call.result("{\"resumed\":1}")]),
+    });
+    let rig = Rig::ready(&server);
+    assert_eq!(text(rig.call()), "{\"resumed\":1}");
+    assert_eq!(asked.load(Ordering::SeqCst), 4);
+    assert_eq!(server.count("tools/call"), 1);
+}
+
+#[test]
+fn a_stream_that_is_gone_is_not_asked_for_twice() {
+    for status in [400, 404, 405] {
+        let (server, asked) = breaks_off(move |_, _| Reply::status(status, "gone"));
+        let rig = Rig::ready(&server);
+        let broken = rig.call().unwrap_err().to_string();
+        assert!(broken.contains("may have run"), "{broken}");
+        assert_eq!(asked.load(Ordering::SeqCst), 1, "{status}");
+    }
+}
+
+#[test]
+fn a_stream_that_is_closed_at_once_each_time_is_asked_for_ever_later() {
+    let replies: [fn() -> Reply; 2] = [|| Reply::stream(|_| ()), || Reply::status(500, "no")];
+    for reply in replies {
+        let (server, asked) = breaks_off(move |_, _| reply());
+        let rig = Rig::ready(&server);
+        let late = rig.call_with(&wait(2000), &mut Sink::default());
+        assert!(matches!(late, Err(CallError::UpstreamTimeout { .. })), "{late:?}");
+        let asked = asked.load(Ordering::SeqCst);
+        assert!((3..=5).contains(&asked), "{asked}");
+    }
+    // The same for what a server says unasked.
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let server = Server::start(move |seen| match seen.method.as_str() {
+        "GET" => {
+            count.fetch_add(1, Ordering::SeqCst);
+            Reply::stream(|stream| {
+                stream.write_all(b"id: e1\nretry: 10\ndata:\n\n").unwrap();
+            })
+        }
+        _ => well(seen),
+    });
+    let _rig = Rig::ready(&server);
+    std::thread::sleep(Duration::from_secs(2));
+    let asked = asked.load(Ordering::SeqCst);
+    assert!((3..=6).contains(&asked), "{asked}");
+}
+
 #[test]
 fn silence_is_told_while_the_server_has_a_stream_wait() {
     let call = Arc::new(std::sync::Mutex::new(None::<Seen>));
