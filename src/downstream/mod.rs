@@ -9,6 +9,7 @@ mod for_caller;
 mod for_modern;
 pub mod http_sse;
 mod input;
+pub mod listed;
 mod listen;
 mod modern;
 mod modern_head;

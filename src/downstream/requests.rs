@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use super::for_caller::ForCaller;
+use super::listed::list_result;
 use super::reply::Problem;
 use super::rest::Deaf;
 use super::{Front, input};
 use crate::access::policy::Scope;
 use crate::error::CallError;
 use crate::limits::{BATCH_MESSAGES_MAX, CALL_TIMEOUT_MAX, INPUT_ROUNDS_MAX, JSON_DEPTH_MAX};
-use crate::pipeline::{Health, Item, ItemList, Wish};
+use crate::pipeline::{Item, Wish};
 use crate::protocol::call::{About, Call, CallSink, Caller, Client, Kind, Outcome};
 use crate::protocol::capabilities::{of_client_for_modern, without_tasks};
 use crate::protocol::cursor;
@@ -19,14 +20,11 @@ use crate::protocol::legacy;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::method::{Method, notification};
 use crate::protocol::modern;
-use crate::protocol::raw::{self, Raw, RawObject, push_string};
+use crate::protocol::raw::{self, Raw, RawObject};
 use crate::protocol::revision::Revision;
 use crate::protocol::server_name::ServerName;
 use crate::session::{Refused, Session};
 use crate::wait::Wait;
-
-/// The key under which lists name servers that are not well.
-pub const UPSTREAMS_META: &str = "trunkline/upstreams";
 
 /// What a request is answered with.
 #[derive(Debug, Clone, PartialEq)]
@@ -526,58 +524,6 @@ fn refused_entry(refused: Refused) -> Answer {
             Answer::error(code::INTERNAL_ERROR, "Too many calls are in flight in this session.")
         }
         Refused::Ended => Answer::Gone,
-    }
-}
-
-/// The result of a list: one page of it.
-fn list_result(list: &ItemList, page: &[Arc<Item>], next: Option<&str>) -> String {
-    let size: usize = page.iter().map(|item| list.object(item).len() + 1).sum();
-    let mut out = String::with_capacity(size + 64);
-    out.push('{');
-    push_string(&mut out, list.kind.list_key());
-    out.push(':');
-    push_items(&mut out, list, page);
-    if let Some(next) = next {
-        out.push_str(",\"nextCursor\":");
-        push_string(&mut out, next);
-    }
-    let unwell: Vec<_> = list.servers.iter().filter(|(_, h)| *h != Health::Well).collect();
-    if !unwell.is_empty() {
-        out.push_str(",\"_meta\":{");
-        push_string(&mut out, UPSTREAMS_META);
-        out.push(':');
-        let told =
-            unwell.iter().map(|(server, health)| server_outcome(server.as_str(), health));
-        out.push_str(&serde_json::Value::Array(told.collect()).to_string());
-        out.push('}');
-    }
-    out.push('}');
-    out
-}
-
-/// Appends items' objects as an array.
-pub fn push_items(out: &mut String, list: &ItemList, items: &[Arc<Item>]) {
-    out.push('[');
-    for (index, item) in items.iter().enumerate() {
-        if index > 0 {
-            out.push(',');
-        }
-        out.push_str(list.object(item));
-    }
-    out.push(']');
-}
-
-/// How a server is, as lists tell it.
-pub fn server_outcome(server: &str, health: &Health) -> serde_json::Value {
-    match health {
-        Health::Well => serde_json::json!({ "server": server, "outcome": "ok" }),
-        Health::Connecting => serde_json::json!({ "server": server, "outcome": "connecting" }),
-        Health::Failed { stage, message } => serde_json::json!({
-            "server": server,
-            "outcome": "failed",
-            "stage": stage.as_str(),
-            "message": message,
-        }),
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::endpoint::Dialect;
+use super::listed::{push_items, server_outcome};
 use super::reply::{self, Problem};
-use super::requests::{push_items, server_outcome};
 use super::{Front, Transport};
 use crate::access::policy::Scope;
 use crate::http::{Head, Request, Responder};

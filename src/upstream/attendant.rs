@@ -104,7 +104,7 @@ impl Attendant {
     /// Opens a session that is not open and should be, when its time has come.
     fn reopen(&mut self) {
         let link = &self.member.link;
-        if link.is_open() || link.is_stateless() || self.member.standing.uris().is_empty() {
+        if link.is_open() || link.refuses_sessions() || self.member.standing.uris().is_empty() {
             self.reopen_at = None;
             return;
         }

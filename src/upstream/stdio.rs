@@ -346,7 +346,12 @@ impl Link for Stdio {
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
     ) -> Result<Outcome, Trouble> {
-        if self.is_stateless() && self.core.client.is_some() {
+        let is_served_otherwise = if self.is_mirrored() {
+            self.refuses_sessions()
+        } else {
+            self.is_stateless() && self.core.client.is_some()
+        };
+        if is_served_otherwise {
             return Err(stateless());
         }
         let mut replayed = self.core.client.is_none();

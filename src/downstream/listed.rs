@@ -1,0 +1,61 @@
+//! What is listed, as text: items, and how their servers are.
+
+use std::sync::Arc;
+
+use crate::pipeline::{Health, Item, ItemList};
+use crate::protocol::raw::push_string;
+
+/// The key under which lists name servers that are not well.
+pub const UPSTREAMS_META: &str = "trunkline/upstreams";
+
+/// The result of a list: one page of it.
+pub(super) fn list_result(list: &ItemList, page: &[Arc<Item>], next: Option<&str>) -> String {
+    let size: usize = page.iter().map(|item| list.object(item).len() + 1).sum();
+    let mut out = String::with_capacity(size + 64);
+    out.push('{');
+    push_string(&mut out, list.kind.list_key());
+    out.push(':');
+    push_items(&mut out, list, page);
+    if let Some(next) = next {
+        out.push_str(",\"nextCursor\":");
+        push_string(&mut out, next);
+    }
+    let unwell: Vec<_> = list.servers.iter().filter(|(_, h)| *h != Health::Well).collect();
+    if !unwell.is_empty() {
+        out.push_str(",\"_meta\":{");
+        push_string(&mut out, UPSTREAMS_META);
+        out.push(':');
+        let told =
+            unwell.iter().map(|(server, health)| server_outcome(server.as_str(), health));
+        out.push_str(&serde_json::Value::Array(told.collect()).to_string());
+        out.push('}');
+    }
+    out.push('}');
+    out
+}
+
+/// Appends items' objects as an array.
+pub fn push_items(out: &mut String, list: &ItemList, items: &[Arc<Item>]) {
+    out.push('[');
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        out.push_str(list.object(item));
+    }
+    out.push(']');
+}
+
+/// How a server is, as lists tell it.
+pub fn server_outcome(server: &str, health: &Health) -> serde_json::Value {
+    match health {
+        Health::Well => serde_json::json!({ "server": server, "outcome": "ok" }),
+        Health::Connecting => serde_json::json!({ "server": server, "outcome": "connecting" }),
+        Health::Failed { stage, message } => serde_json::json!({
+            "server": server,
+            "outcome": "failed",
+            "stage": stage.as_str(),
+            "message": message,
+        }),
+    }
+}
