@@ -184,8 +184,12 @@ fn a_child_is_asked_first() {
         Rig::ready_with(modern_child("", "answer '{}'", "refuse -32601"), Limits::default());
     assert_eq!(rig.revision(), MODERN);
     assert_eq!(text(rig.call()), "{}");
-    text(rig.call_through(&client("anna"), "sh"));
     said(&rig, 0, &["discover"]);
+    for name in ["anna", "bert"] {
+        text(rig.call_through(&client(name), "sh"));
+        // A child was asked for a session once, on behalf of a client that has one.
+        said(&rig, 0, &["discover", "initialize"]);
+    }
 }
 
 #[test]
