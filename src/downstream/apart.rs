@@ -8,7 +8,6 @@ use std::time::Duration;
 use crate::error::CallError;
 use crate::limits::{CALL_INBOX_MESSAGES_MAX, CALL_NOTICES_BYTES_MAX};
 use crate::protocol::call::{CallSink, Notice, Outcome, Question};
-use crate::protocol::capabilities::{have, needed_for};
 use crate::protocol::raw::{Raw, RawObject, push_string};
 use crate::wait::{Held, Interrupted, Wait};
 
@@ -179,8 +178,8 @@ impl Apart {
     /// Names of capabilities that what is asked needs and these have not.
     pub fn missing(&self, capabilities: &str) -> Vec<&'static str> {
         let inner = self.lock();
-        let needed = inner.open.iter().filter_map(|it| needed_for(&it.question.method));
-        let mut missing: Vec<_> = needed.filter(|name| !have(capabilities, name)).collect();
+        let lacking = inner.open.iter().filter_map(|it| it.question.lacking(capabilities));
+        let mut missing: Vec<_> = lacking.collect();
         missing.dedup();
         missing
     }

@@ -7,7 +7,7 @@ use super::requests::MessageSink;
 use crate::access::policy::Scope;
 use crate::limits::{QUESTIONS_GATHERED_MAX, QUESTIONS_GATHERED_WITHIN};
 use crate::protocol::call::{CallSink, Caller, Notice, Question};
-use crate::protocol::capabilities::{have, needed_for};
+use crate::protocol::capabilities::needed_for;
 use crate::protocol::jsonrpc::{self, RpcError, code};
 use crate::protocol::legacy;
 use crate::protocol::log_level::LogLevel;
@@ -103,22 +103,22 @@ impl CallSink for ForModern<'_> {
     }
 
     fn ask(&mut self, question: Question) {
-        let needed = needed_for(&question.method);
+        let is_known = needed_for(&question.method).is_some();
         let capabilities = self.asked.caller.capabilities.get();
-        let server = question.server.clone();
+        let (server, lacking) = (question.server.clone(), question.lacking(capabilities));
         // Answers the server, too. A request that nobody knows cannot be given on either.
         drop(question.if_served(capabilities));
-        if let Some(needed) = needed {
-            self.refused = Some(if have(capabilities, needed) {
-                // It would have been asked, had its server been known to ask like this.
+        if is_known {
+            // It would have been asked, had its server been known to ask like this.
+            let changed = || {
                 let what = format!(
                     "The server {server} has changed to an earlier revision; the call was \
                      cancelled and may be repeated."
                 );
                 RpcError::new(code::INTERNAL_ERROR, what)
-            } else {
-                modern::missing_capability([needed])
-            });
+            };
+            self.refused =
+                Some(lacking.map_or_else(changed, |name| modern::missing_capability([name])));
             self.wait.interrupt(Interrupted::Cancelled);
         }
     }

@@ -17,7 +17,7 @@ use crate::error::CallError;
 use crate::http::{Head, Request, Responder};
 use crate::pipeline::Wish;
 use crate::protocol::call::{About, Call, CallSink, Caller, Client, Kind, Outcome};
-use crate::protocol::capabilities::{can_be_asked, have, needed_for, of_client_for_legacy};
+use crate::protocol::capabilities::{can_be_asked, lacking, of_client_for_legacy};
 use crate::protocol::headers;
 use crate::protocol::jsonrpc::{Message, RequestId, RpcError, code};
 use crate::protocol::method::Method;
@@ -560,9 +560,12 @@ fn failed(error: &CallError) -> ModernAnswer {
 fn missing(requests: Option<&Raw>, capabilities: &str) -> Vec<&'static str> {
     let requests = requests.and_then(|requests| RawObject::parse(requests.get()).ok());
     let requests = requests.unwrap_or_default();
-    let method = |request: &str| RawObject::parse(request).ok()?.string("method").ok()?;
-    let needed = requests.iter().filter_map(|(_, it)| needed_for(&method(it)?));
-    needed.filter(|name| !have(capabilities, name)).collect()
+    let lacking = |request: &str| {
+        let fields = RawObject::parse(request).ok()?;
+        let method = fields.string("method").ok()??;
+        lacking(capabilities, &method, fields.get("params"))
+    };
+    requests.iter().filter_map(|(_, request)| lacking(request)).collect()
 }
 
 /// What a call says of its caller to servers without sessions, and what log messages it wants.

@@ -13,7 +13,7 @@ use crate::error::CallError;
 use crate::limits::{BATCH_MESSAGES_MAX, CALL_TIMEOUT_MAX, INPUT_ROUNDS_MAX, JSON_DEPTH_MAX};
 use crate::pipeline::{Item, Wish};
 use crate::protocol::call::{About, Call, CallSink, Caller, Client, Kind, Outcome};
-use crate::protocol::capabilities::{of_client_for_modern, without_tasks};
+use crate::protocol::capabilities::without_tasks;
 use crate::protocol::cursor;
 use crate::protocol::jsonrpc::{Malformed, Message, RequestId, RpcError, code};
 use crate::protocol::legacy;
@@ -292,9 +292,7 @@ impl Front {
             is_exclusive: false,
             capabilities: caller.capabilities.clone(),
         };
-        let capabilities = of_client_for_modern(caller.capabilities.get());
-        let about = about(session, &capabilities);
-        let wish = Wish { client: Some(&client), about, ..Wish::default() };
+        let wish = Wish { client: Some(&client), about: about(session), ..Wish::default() };
         let mut sink = ForCaller::new(&self.sessions, session, &wait, sink);
         let method = Method::parse(request.method);
         let outcome = match method {
@@ -454,11 +452,11 @@ fn answer_of(outcome: Result<Outcome, CallError>) -> Answer {
 }
 
 /// What a session's call says of its caller to servers without sessions.
-fn about<'a>(session: &Session, capabilities: &'a str) -> About<'a> {
+fn about(session: &Session) -> About<'_> {
     // Servers with sessions send what they like until they are told; others send nothing unless
     // each request asks for it.
     let log_level = Some(session.log_level().unwrap_or(LogLevel::Info));
-    About { capabilities, log_level, is_level_told: true }
+    About { capabilities: session.stateless_capabilities(), log_level, is_level_told: true }
 }
 
 /// Reads a request, without what the caller's revision does not know: it means nothing in it.

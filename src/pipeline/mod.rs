@@ -135,7 +135,9 @@ impl Pipeline {
         };
         let mut answer = asker.send(&outgoing, wait, sink);
         if let Ok(Outcome::Complete(result)) = &answer
-            && let is_task = (method == Method::ToolsCall && tasks::is_task(result))
+            && let is_task = (method == Method::ToolsCall
+                && tasks::is_task(result)
+                && !self.asks_during_calls(&route.server))
             && (has_task || is_task)
         {
             if begins_task || is_task {

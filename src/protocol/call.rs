@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::capabilities::{have, needed_for};
+use super::capabilities::lacking;
 use super::jsonrpc::{self, RequestId, RpcError, code};
 use super::log_level::LogLevel;
 use super::method::{Method, notification};
@@ -189,10 +189,7 @@ impl Question {
     /// a client must not be asked what it did not declare (2025-11-25, basic/lifecycle,
     /// Operation).
     pub fn if_served(self, capabilities: &str) -> Option<Question> {
-        let Some(needed) = needed_for(&self.method) else { return Some(self) };
-        if have(capabilities, needed) {
-            return Some(self);
-        }
+        let Some(needed) = self.lacking(capabilities) else { return Some(self) };
         let what = format!("The client has not declared {needed}.");
         self.reply.send(Err(RpcError::new(code::METHOD_NOT_FOUND, what)));
         None
@@ -200,6 +197,11 @@ impl Question {
 }
 
 impl Question {
+    /// What it needs and a client with these capabilities has not declared.
+    pub fn lacking(&self, capabilities: &str) -> Option<&'static str> {
+        lacking(capabilities, &self.method, self.params.as_ref().map(Raw::get))
+    }
+
     /// There is nobody who could be asked.
     pub fn refuse(self) {
         let method: String = self.method.chars().take(100).collect();
@@ -319,7 +321,20 @@ impl Default for About<'_> {
     }
 }
 
-impl Outgoing<'_> {
+impl<'a> Outgoing<'a> {
+    /// A request of the gateway's own: nobody's, and safe to repeat.
+    pub fn own(method: Method, params: RawObject<'a>) -> Outgoing<'a> {
+        Outgoing {
+            method: method.as_str(),
+            is_safe_to_repeat: true,
+            params,
+            meta: None,
+            wants_progress: false,
+            about: About::default(),
+            mirrored: Vec::new(),
+        }
+    }
+
     /// The message's text under `id`, whole in itself.
     pub fn to_modern_message(&self, id: &RequestId) -> String {
         let mut meta = self.meta.clone().unwrap_or_default();

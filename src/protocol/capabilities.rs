@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::raw::RawObject;
 use super::revision::Revision;
 
 /// What servers can do together: every member that one of them has, and of members that
@@ -41,7 +42,7 @@ const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
 
 /// Whether capabilities have the extension of tasks.
 pub fn have_tasks_extension(capabilities: &str) -> bool {
-    super::raw::RawObject::parse(capabilities).is_ok_and(|fields| {
+    RawObject::parse(capabilities).is_ok_and(|fields| {
         fields.get(EXTENSIONS).is_some_and(|all| have(all, TASKS_EXTENSION))
     })
 }
@@ -72,7 +73,7 @@ pub fn without_tasks(capabilities: &str) -> String {
 
 /// Whether capabilities have a member.
 pub fn have(capabilities: &str, name: &str) -> bool {
-    super::raw::RawObject::parse(capabilities).is_ok_and(|fields| fields.get(name).is_some())
+    RawObject::parse(capabilities).is_ok_and(|fields| fields.get(name).is_some())
 }
 
 /// Whether a server tells of changes of what a member names.
@@ -86,9 +87,9 @@ pub fn can_subscribe(capabilities: &str) -> bool {
 }
 
 fn has_flag(capabilities: &str, name: &str, flag: &str) -> bool {
-    let fields = super::raw::RawObject::parse(capabilities);
+    let fields = RawObject::parse(capabilities);
     let member = fields.ok().and_then(|fields| fields.get(name).map(str::to_owned));
-    let member = member.as_deref().map(super::raw::RawObject::parse);
+    let member = member.as_deref().map(RawObject::parse);
     matches!(member, Some(Ok(member)) if member.get(flag) == Some("true"))
 }
 
@@ -100,6 +101,27 @@ pub fn needed_for(method: &str) -> Option<&'static str> {
         "roots/list" => Some("roots"),
         _ => None,
     }
+}
+
+/// The capability that a request to a client needs and the client has not declared, if there is
+/// one. Elicitation is declared by its modes, and without any for forms alone (2026-07-28,
+/// client/elicitation, Capabilities).
+pub fn lacking(capabilities: &str, method: &str, params: Option<&str>) -> Option<&'static str> {
+    let needed = needed_for(method)?;
+    let fields = RawObject::parse(capabilities).ok();
+    let Some(declared) = fields.as_ref().and_then(|fields| fields.get(needed)) else {
+        return Some(needed);
+    };
+    if needed != "elicitation" {
+        return None;
+    }
+    let mode = params.and_then(|params| RawObject::parse(params).ok());
+    let mode = mode.and_then(|params| params.string("mode").ok().flatten());
+    let is_served = match mode.as_deref() {
+        Some("url") => have(declared, "url"),
+        _ => have(declared, "form") || !have(declared, "url"),
+    };
+    (!is_served).then_some(needed)
 }
 
 /// A client's capabilities as a server of sessions knows them: without extensions, which are
@@ -124,7 +146,7 @@ pub fn of_server_for(capabilities: &str, server: Revision, client: Revision) -> 
 }
 
 fn without(capabilities: &str, names: &[&str]) -> String {
-    let Ok(mut fields) = super::raw::RawObject::parse(capabilities) else {
+    let Ok(mut fields) = RawObject::parse(capabilities) else {
         return "{}".to_owned();
     };
     for name in names {
@@ -157,6 +179,28 @@ mod tests {
         ]);
         assert_eq!(union, r#"{"tools":{"listChanged":true},"resources":{"subscribe":true}}"#);
         assert_eq!(merged([]), "{}");
+    }
+
+    #[test]
+    fn what_a_client_has_not_declared_is_lacking() {
+        let (form, url) = (Some(r#"{"mode":"form"}"#), Some(r#"{"mode":"url"}"#));
+        for (declared, params, is_lacking) in [
+            ("{}", None, true),
+            (r#"{"elicitation":{}}"#, None, false),
+            (r#"{"elicitation":{}}"#, form, false),
+            (r#"{"elicitation":{}}"#, url, true),
+            (r#"{"elicitation":{"form":{}}}"#, form, false),
+            (r#"{"elicitation":{"form":{}}}"#, url, true),
+            (r#"{"elicitation":{"url":{}}}"#, url, false),
+            (r#"{"elicitation":{"url":{}}}"#, None, true),
+            (r#"{"elicitation":{"form":{},"url":{}}}"#, None, false),
+        ] {
+            let lacking = lacking(declared, "elicitation/create", params);
+            assert_eq!(lacking.is_some(), is_lacking, "{declared} {params:?}");
+        }
+        assert_eq!(lacking("{}", "roots/list", None), Some("roots"));
+        assert_eq!(lacking(r#"{"sampling":{}}"#, "sampling/createMessage", None), None);
+        assert_eq!(lacking("{}", "x/y", None), None);
     }
 
     #[test]

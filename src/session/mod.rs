@@ -25,7 +25,7 @@ use crate::config::SessionSharing;
 use crate::error::CallError;
 use crate::limits::{SESSION_CALLS_MAX, SESSION_REPLY_TIMEOUT};
 use crate::protocol::call::{Caller, PrincipalId, Question};
-use crate::protocol::capabilities::can_be_asked;
+use crate::protocol::capabilities::{can_be_asked, of_client_for_modern};
 use crate::protocol::jsonrpc::RequestId;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::raw::Raw;
@@ -64,6 +64,8 @@ pub struct Session {
     listening: OnceLock<Listening>,
     /// What [`Session::can_be_asked`] has found.
     asked: OnceLock<bool>,
+    /// What [`Session::stateless_capabilities`] has found.
+    stateless: OnceLock<String>,
     /// The stream of an HTTP+SSE session.
     stream: OnceLock<Arc<dyn EventSink>>,
     opened: Instant,
@@ -98,6 +100,13 @@ impl Session {
     pub fn can_be_asked(&self) -> bool {
         let Some(caller) = self.caller.get() else { return false };
         *self.asked.get_or_init(|| can_be_asked(caller.capabilities.get()))
+    }
+
+    /// What the client has declared, as servers without sessions know it, an object's text; none
+    /// before `initialize`.
+    pub fn stateless_capabilities(&self) -> &str {
+        let Some(caller) = self.caller.get() else { return "{}" };
+        self.stateless.get_or_init(|| of_client_for_modern(caller.capabilities.get()))
     }
 
     /// Whether its client has a session of its own with a server that shares sessions so; then

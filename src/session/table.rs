@@ -117,6 +117,7 @@ impl Table {
             caller: caller.map(Arc::new).map_or_else(OnceLock::new, OnceLock::from),
             listening: OnceLock::new(),
             asked: OnceLock::new(),
+            stateless: OnceLock::new(),
             stream: OnceLock::new(),
             opened: now,
             last_used_ms: AtomicU64::new(0),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Stage;
 use crate::limits::{LIST_TTL_MIN, REFRESH_INTERVAL, RELIST_INTERVAL, UPSTREAM_LIST_PAGES_MAX};
-use crate::protocol::call::{About, Kind, Outcome, Outgoing};
+use crate::protocol::call::{Kind, Outcome, Outgoing};
 use crate::protocol::jsonrpc::{RpcError, code};
 use crate::protocol::modern::Freshness;
 use crate::protocol::raw::{Raw, RawObject, elements, string};
@@ -242,15 +242,7 @@ impl Supervisor {
         if let Some(cursor) = cursor {
             params.set("cursor", string(cursor));
         }
-        let outgoing = Outgoing {
-            method: kind.list_method().as_str(),
-            is_safe_to_repeat: true,
-            params,
-            meta: None,
-            wants_progress: false,
-            about: About::default(),
-            mirrored: Vec::new(),
-        };
+        let outgoing = Outgoing::own(kind.list_method(), params);
         let wait = self.busy()?;
         let began = std::time::Instant::now();
         match self.link.request(&mut self.lane, &outgoing, &wait, &mut Own(&self.core))? {

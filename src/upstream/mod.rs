@@ -17,9 +17,7 @@ use ureq::unversioned::transport::RustlsConnector;
 use crate::config::{SessionSharing, UpstreamConfig};
 use crate::error::CallError;
 use crate::limits::Limits;
-use crate::protocol::call::{
-    About, CallSink, Client, Kind, Notice, Outcome, Outgoing, Question,
-};
+use crate::protocol::call::{CallSink, Client, Kind, Notice, Outcome, Outgoing, Question};
 use crate::protocol::jsonrpc;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::log_level::LogLevel;
@@ -263,15 +261,7 @@ impl Upstream {
         }
         let mut params = RawObject::default();
         params.set("level", string(level.as_str()));
-        let setting = Outgoing {
-            method: Method::LoggingSetLevel.as_str(),
-            is_safe_to_repeat: true,
-            params,
-            meta: None,
-            wants_progress: false,
-            about: About::default(),
-            mirrored: Vec::new(),
-        };
+        let setting = Outgoing::own(Method::LoggingSetLevel, params);
         if let Err(trouble) = link.request(lane, &setting, wait, &mut Own(&self.core)) {
             log::debug!(target: "upstream", "{}: a level could not be set: {}",
                 self.name(), self.core.scrubbed(trouble).message);
@@ -326,7 +316,7 @@ impl Upstream {
 /// Lets others in while a call's client is asked something: that may take minutes, and what
 /// bounds it is not what bounds calls.
 struct Lending<'a> {
-    in_flight: &'a slots::Seat<'a, Lane>,
+    in_flight: &'a slots::Hold<'a, Lane>,
     /// The call's place in its own session and in the budget, where no thread of the pool makes
     /// the call.
     parks: Option<(&'a members::Seat<'a>, &'a slots::Place<'a>)>,
@@ -340,7 +330,7 @@ impl CallSink for Lending<'_> {
     }
 
     fn ask(&mut self, question: Question) {
-        self.in_flight.give_up();
+        self.in_flight.lend();
         let Some((seat, place)) = self.parks else { return self.inner.ask(question) };
         place.give_up();
         self.inner.ask(seat.parked(question, self.wait));

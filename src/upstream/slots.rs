@@ -47,18 +47,27 @@ pub(super) struct Slot<'a, T: Default> {
     value: Option<T>,
 }
 
-/// The place of a slot whose value is in use elsewhere. Giving it up lets another call in, with
-/// a value of its own.
-pub(super) struct Seat<'a, T: Default> {
+/// The place of a slot whose value is in use elsewhere. Lending it lets another call in, with a
+/// value of its own.
+pub(super) struct Hold<'a, T: Default> {
     slots: &'a Slots<T>,
     ticket: u64,
-    is_given_up: Cell<bool>,
+    kept: Cell<Kept>,
 }
 
-impl<T: Default> Seat<'_, T> {
-    /// Leaves the place to the next call; the value it came with is not given back any more.
-    pub(super) fn give_up(&self) {
-        if !self.is_given_up.replace(true) {
+/// What has become of a held place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    Held,
+    Lent,
+    Left,
+}
+
+impl<T: Default> Hold<'_, T> {
+    /// Lends the place to the next call; the value it came with is not given back any more.
+    pub(super) fn lend(&self) {
+        if self.kept.get() == Kept::Held {
+            self.kept.set(Kept::Lent);
             self.slots.lend(self.ticket);
             self.slots.give_back(self.ticket, T::default());
         }
@@ -66,18 +75,22 @@ impl<T: Default> Seat<'_, T> {
 
     /// Gives the value back, if the place was kept.
     pub(super) fn leave(self, value: T) {
-        if !self.is_given_up.replace(true) {
+        if self.kept.get() == Kept::Held {
+            self.kept.set(Kept::Left);
             self.slots.give_back(self.ticket, value);
         }
     }
 }
 
-impl<T: Default> Drop for Seat<'_, T> {
+impl<T: Default> Drop for Hold<'_, T> {
     fn drop(&mut self) {
-        if !self.is_given_up.replace(true) {
-            self.slots.give_back(self.ticket, T::default());
+        match self.kept.get() {
+            Kept::Held => self.slots.give_back(self.ticket, T::default()),
+            Kept::Lent => {
+                self.slots.lock().lent.retain(|(ticket, _)| *ticket != self.ticket);
+            }
+            Kept::Left => (),
         }
-        self.slots.lock().lent.retain(|(ticket, _)| *ticket != self.ticket);
     }
 }
 
@@ -222,9 +235,9 @@ impl<T: Default> Slots<T> {
 
 impl<'a, T: Default> Slot<'a, T> {
     /// The value and its place, apart.
-    pub(super) fn apart(mut self) -> (T, Seat<'a, T>) {
+    pub(super) fn apart(mut self) -> (T, Hold<'a, T>) {
         let value = self.value.take().unwrap_or_default();
-        (value, Seat { slots: self.slots, ticket: self.ticket, is_given_up: Cell::new(false) })
+        (value, Hold { slots: self.slots, ticket: self.ticket, kept: Cell::new(Kept::Held) })
     }
 
     /// What the slot owns.
@@ -317,17 +330,17 @@ mod tests {
     fn a_place_that_is_given_up_lets_another_in_and_is_ended_at_a_stop() {
         let slots = slots(1, 0);
         let waiting = wait(5000);
-        let (value, seat) = take(&slots, &waiting).unwrap().apart();
+        let (value, hold) = take(&slots, &waiting).unwrap().apart();
         assert!(take(&slots, &wait(10)).is_err());
-        seat.give_up();
+        hold.lend();
         drop(take(&slots, &wait(10)).unwrap());
-        seat.leave(value);
+        hold.leave(value);
         assert_eq!(slots.counts(), (0, 0));
-        let (_, seat) = take(&slots, &waiting).unwrap().apart();
-        seat.give_up();
+        let (_, hold) = take(&slots, &waiting).unwrap().apart();
+        hold.lend();
         slots.interrupt();
         assert_eq!(waiting.interrupted(), Some(Interrupted::Stopping));
-        drop(seat);
+        drop(hold);
     }
 
     #[test]

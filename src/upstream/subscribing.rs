@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::error::CallError;
 use crate::limits::CONTROL_TIMEOUT;
-use crate::protocol::call::{About, CallSink, Client, Notice, Outcome, Outgoing, Question};
+use crate::protocol::call::{CallSink, Client, Notice, Outcome, Outgoing, Question};
 use crate::protocol::method::Method;
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::subscriber::Subscriber;
@@ -183,15 +183,7 @@ impl Over<'_> {
 pub(super) fn about(method: Method, uri: &str) -> Outgoing<'static> {
     let mut params = RawObject::default();
     params.set("uri", string(uri));
-    Outgoing {
-        method: method.as_str(),
-        is_safe_to_repeat: true,
-        params,
-        meta: None,
-        wants_progress: false,
-        about: About::default(),
-        mirrored: Vec::new(),
-    }
+    Outgoing::own(method, params)
 }
 
 /// The result of what needs none.

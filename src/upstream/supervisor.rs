@@ -8,7 +8,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::error::Stage;
 use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, BACKOFF_RESET_AFTER, REFRESH_INTERVAL};
-use crate::protocol::call::{About, Kind as ListKind, Outcome, Outgoing};
+use crate::protocol::call::{Kind as ListKind, Outcome, Outgoing};
 use crate::protocol::method::Method;
 use crate::protocol::raw::{RawObject, string};
 use crate::wait::Wait;
@@ -193,15 +193,7 @@ impl Supervisor {
     fn ask(&mut self, method: Method, key: &str, value: &str) -> bool {
         let mut params = RawObject::default();
         params.set(key, string(value));
-        let outgoing = Outgoing {
-            method: method.as_str(),
-            is_safe_to_repeat: true,
-            params,
-            meta: None,
-            wants_progress: false,
-            about: About::default(),
-            mirrored: Vec::new(),
-        };
+        let outgoing = Outgoing::own(method, params);
         let answer = self.busy().and_then(|wait| {
             self.link.request(&mut self.lane, &outgoing, &wait, &mut Own(&self.core))
         });

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::error::Stage;
 use crate::limits::CONTROL_TIMEOUT;
-use crate::protocol::call::{About, Outgoing};
+use crate::protocol::call::Outgoing;
 use crate::protocol::jsonrpc::{RequestId, RpcError, code};
 use crate::protocol::legacy::Initialized;
 use crate::protocol::method::Method;
@@ -253,15 +253,7 @@ pub(in super::super) fn offered(initialized: &Initialized) -> (Filter, bool) {
 pub(in super::super) fn listen(id: u64, filter: &Filter) -> String {
     let mut params = RawObject::default();
     params.set("notifications", filter.to_text());
-    let outgoing = Outgoing {
-        method: Method::SubscriptionsListen.as_str(),
-        is_safe_to_repeat: true,
-        params,
-        meta: None,
-        wants_progress: false,
-        about: About::default(),
-        mirrored: Vec::new(),
-    };
+    let outgoing = Outgoing::own(Method::SubscriptionsListen, params);
     outgoing.to_modern_message(&RequestId::from(id))
 }
 

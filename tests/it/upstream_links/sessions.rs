@@ -1,6 +1,7 @@
 //! Sessions that clients have of their own, over every transport.
 
 use std::sync::Arc;
+use std::thread::Scope;
 
 use crossbeam_channel::bounded;
 use trunkline::config::{Secret, SessionSharing, Target};
@@ -83,22 +84,30 @@ fn at_the_bound_the_longest_idle_session_makes_room() {
     }
 }
 
+/// Two clients in a call each, and what their servers ask; the calls last until it is answered.
+fn two_who_are_asked<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    rig: &'scope Rig,
+) -> [Question; 2] {
+    let (asked, questions) = bounded::<Question>(2);
+    for name in ["anna", "bert"] {
+        let asked = asked.clone();
+        scope.spawn(move || {
+            let mut sink = Sink::asked(move |question| asked.send(question).unwrap());
+            text(rig.call_tool("ask", Some(&client(name)), &wait(9000), &mut sink))
+        });
+    }
+    [(); 2].map(|()| questions.recv_timeout(PATIENCE).unwrap())
+}
+
 #[test]
 fn at_the_bound_with_all_sessions_in_use_and_nobody_to_wait_a_client_is_refused() {
     for mut world in worlds() {
         world.config.max_sessions = 3;
         world.config.max_waiting = 0;
         let rig = world.start();
-        let (asked, questions) = bounded::<Question>(2);
         std::thread::scope(|scope| {
-            for name in ["anna", "bert"] {
-                let (rig, asked) = (&rig, asked.clone());
-                scope.spawn(move || {
-                    let mut sink = Sink::asked(move |question| asked.send(question).unwrap());
-                    text(rig.call_tool("ask", Some(&client(name)), &wait(9000), &mut sink))
-                });
-            }
-            let open = [(); 2].map(|()| questions.recv_timeout(PATIENCE).unwrap());
+            let open = two_who_are_asked(scope, &rig);
             match rig.call_through(&client("cleo"), "plain") {
                 Err(CallError::Overloaded { what }) => {
                     assert!(what.contains("max_sessions") && what.contains("up"), "{what}");
@@ -119,16 +128,8 @@ fn at_the_bound_with_all_sessions_in_use_calls_wait_in_turn_until_one_idles() {
         world.config.max_sessions = 3;
         world.config.max_waiting = 2;
         let rig = world.start();
-        let (asked, questions) = bounded::<Question>(2);
         std::thread::scope(|scope| {
-            for name in ["anna", "bert"] {
-                let (rig, asked) = (&rig, asked.clone());
-                scope.spawn(move || {
-                    let mut sink = Sink::asked(move |question| asked.send(question).unwrap());
-                    text(rig.call_tool("ask", Some(&client(name)), &wait(9000), &mut sink))
-                });
-            }
-            let open = [(); 2].map(|()| questions.recv_timeout(PATIENCE).unwrap());
+            let open = two_who_are_asked(scope, &rig);
             let late =
                 rig.call_tool("plain", Some(&client("dora")), &wait(50), &mut Sink::default());
             assert!(matches!(late, Err(CallError::UpstreamTimeout { .. })), "{late:?}");
