@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::capabilities::lacking;
+use super::capabilities::{have, lacking};
 use super::jsonrpc::{self, RequestId, RpcError, code};
 use super::log_level::LogLevel;
 use super::method::{Method, notification};
@@ -190,8 +190,15 @@ impl Question {
     /// Operation).
     pub fn if_served(self, capabilities: &str) -> Option<Question> {
         let Some(needed) = self.lacking(capabilities) else { return Some(self) };
-        let what = format!("The client has not declared {needed}.");
-        self.reply.send(Err(RpcError::new(code::METHOD_NOT_FOUND, what)));
+        let error = if have(capabilities, needed) {
+            // 2025-11-25, client/elicitation, Error Handling.
+            let what = format!("The client has not declared this mode of {needed}.");
+            RpcError::new(code::INVALID_PARAMS, what)
+        } else {
+            let what = format!("The client has not declared {needed}.");
+            RpcError::new(code::METHOD_NOT_FOUND, what)
+        };
+        self.reply.send(Err(error));
         None
     }
 }
