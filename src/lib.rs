@@ -13,6 +13,7 @@ pub mod http;
 pub mod limits;
 pub mod pipeline;
 pub mod protocol;
+pub mod reload;
 pub mod session;
 pub mod telemetry;
 pub mod thread;

@@ -164,6 +164,11 @@ pub const RESUMABLE_STREAM_LIFE: Duration = Duration::from_secs(300);
 pub const EVENT_LOGS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long a client whose connection broke is asked to wait before it resumes.
 pub const STREAM_RETRY: Duration = Duration::from_millis(1000);
+/// Upstreams that a reload has ended and whose calls are waited for; past it those of further
+/// ones are cut off.
+pub const RETIRING_UPSTREAMS_MAX: usize = 64;
+/// Between two looks at the configuration's file.
+pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Changes waiting for the catalogue thread.
 pub const CATALOGUE_INBOX_CHANGES_MAX: usize = 1024;
 /// Pages of one upstream list that are walked; a longer one is cut there.

@@ -6,7 +6,7 @@ pub mod name;
 pub mod refresher;
 pub mod template;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -146,6 +146,22 @@ impl Catalogue {
             Kind::Resource => &self.resources,
             Kind::Template => &self.templates,
         }
+    }
+
+    /// The servers of which something else of a kind is offered here than in `before`.
+    fn differing(&self, before: &Catalogue, kind: Kind) -> Vec<ServerName> {
+        let offered = |catalogue: &Catalogue| {
+            let mut by_server: BTreeMap<ServerName, Vec<(String, Raw)>> = BTreeMap::new();
+            for item in catalogue.items(kind) {
+                let it = (item.offered.clone(), item.offered_object.clone());
+                by_server.entry(item.server.clone()).or_default().push(it);
+            }
+            by_server
+        };
+        let (before, after) = (offered(before), offered(self));
+        let both: BTreeSet<&ServerName> = before.keys().chain(after.keys()).collect();
+        let differs = |name: &&ServerName| before.get(*name) != after.get(*name);
+        both.into_iter().filter(differs).cloned().collect()
     }
 
     /// All items of a kind, sorted by offered name.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender, select};
 
 use super::merge::{self, Listed, Profile};
 use super::{Health, Server, Shared};
@@ -13,15 +13,57 @@ use crate::config::{Naming, UpstreamConfig};
 use crate::protocol::call::Kind;
 use crate::protocol::mirror;
 use crate::protocol::server_name::ServerName;
-use crate::upstream::Event;
+use crate::upstream::{Event, Report};
 
 /// Who hears that a list of a server has changed.
 pub type Tell = Box<dyn Fn(&ServerName, Kind) + Send>;
 
+/// What a reload wants of the snapshot.
+#[derive(Debug)]
+pub struct Configure {
+    /// How items are named from here on.
+    pub naming: Naming,
+    /// The servers from here on, as their upstreams were given them.
+    pub upstreams: Vec<Arc<UpstreamConfig>>,
+    /// Hears when the snapshot shows it and those whose lists differ are told.
+    pub done: Sender<()>,
+}
+
+/// One server: how it is configured, and what it has listed.
+#[derive(Debug)]
+struct Known {
+    config: Arc<UpstreamConfig>,
+    profile: Profile,
+    listed: Listed,
+}
+
+impl Known {
+    /// What `old` has listed stands until it is read anew, if that is the same server.
+    fn new(config: &Arc<UpstreamConfig>, naming: &Naming, old: Option<Known>) -> Known {
+        let is_same = |old: &Known| Arc::ptr_eq(&old.config, config);
+        let mut listed = match old {
+            Some(old) if is_same(&old) => old.listed,
+            Some(old) if old.config.target == config.target => {
+                let server = Server { health: Health::Connecting, ..old.listed.server };
+                Listed { server, ..old.listed }
+            }
+            Some(_) | None => Listed::default(),
+        };
+        let shown = config.alias.as_deref().unwrap_or(config.name.as_str());
+        listed.server.prefix = format!("{shown}{}", naming.separator);
+        let profile = Profile {
+            name: config.name.clone(),
+            alias: config.alias.clone(),
+            tools: Globs::new(config.tools.as_deref().unwrap_or_default()),
+        };
+        Known { config: config.clone(), profile, listed }
+    }
+}
+
 /// What the next snapshot is made of.
 pub struct Refresher {
     naming: Naming,
-    servers: BTreeMap<ServerName, (Profile, Listed)>,
+    servers: BTreeMap<ServerName, Known>,
     shared: Shared,
     tell: Tell,
 }
@@ -37,52 +79,81 @@ impl Refresher {
     /// each change after the snapshot that shows it is published.
     pub fn new(
         naming: Naming,
-        upstreams: &[UpstreamConfig],
+        upstreams: &[Arc<UpstreamConfig>],
         shared: Shared,
         tell: Tell,
     ) -> Refresher {
-        let servers = upstreams
-            .iter()
-            .map(|upstream| {
-                let profile = Profile {
-                    name: upstream.name.clone(),
-                    alias: upstream.alias.clone(),
-                    tools: Globs::new(upstream.tools.as_deref().unwrap_or_default()),
-                };
-                let shown = upstream.alias.as_deref().unwrap_or(upstream.name.as_str());
-                let prefix = format!("{shown}{}", naming.separator);
-                let server = Server { prefix, ..Server::default() };
-                let listed = Listed { server, ..Listed::default() };
-                (upstream.name.clone(), (profile, listed))
-            })
-            .collect();
-        let refresher = Refresher { naming, servers, shared, tell };
+        let mut refresher = Refresher { naming, servers: BTreeMap::new(), shared, tell };
+        refresher.take(upstreams);
         refresher.publish();
         refresher
     }
 
-    /// Runs until every sender of events is gone.
-    pub fn run(mut self, events: &Receiver<Event>) {
-        while let Ok(event) = events.recv() {
-            let changed = self.apply(event);
-            self.publish();
-            if let Some((server, kinds)) = changed {
-                for kind in kinds {
-                    (self.tell)(&server, kind);
-                }
+    /// Runs until every sender of reports is gone.
+    pub fn run(mut self, reports: &Receiver<Report>, configure: &Receiver<Configure>) {
+        let mut configure = configure.clone();
+        loop {
+            select! {
+                recv(reports) -> report => match report {
+                    Ok(report) => self.hear(report),
+                    Err(_) => return,
+                },
+                recv(configure) -> wanted => match wanted {
+                    Ok(wanted) => self.configure(wanted),
+                    Err(_) => configure = crossbeam_channel::never(),
+                },
             }
         }
     }
 
-    fn apply(&mut self, event: Event) -> Option<(ServerName, Vec<Kind>)> {
-        match event {
-            Event::Ready { server, initialized } => {
-                let (_, listed) = self.servers.get_mut(&server)?;
+    fn hear(&mut self, report: Report) {
+        let changed = self.apply(report);
+        self.publish();
+        if let Some((server, kinds)) = changed {
+            for kind in kinds {
+                (self.tell)(&server, kind);
+            }
+        }
+    }
+
+    fn take(&mut self, upstreams: &[Arc<UpstreamConfig>]) {
+        let mut old = std::mem::take(&mut self.servers);
+        let naming = &self.naming;
+        let known = |config: &Arc<UpstreamConfig>| {
+            (config.name.clone(), Known::new(config, naming, old.remove(&config.name)))
+        };
+        self.servers = upstreams.iter().map(known).collect();
+    }
+
+    fn configure(&mut self, wanted: Configure) {
+        let before = self.shared.current();
+        self.naming = wanted.naming;
+        self.take(&wanted.upstreams);
+        self.publish();
+        let after = self.shared.current();
+        for kind in Kind::ALL {
+            for server in after.differing(&before, kind) {
+                (self.tell)(&server, kind);
+            }
+        }
+        // Whoever wanted it may have gone.
+        wanted.done.try_send(()).ok();
+    }
+
+    /// The server that a report is of, unless another one has taken its place since.
+    fn known(&mut self, config: &Arc<UpstreamConfig>) -> Option<&mut Listed> {
+        let known = self.servers.get_mut(&config.name)?;
+        Arc::ptr_eq(&known.config, config).then_some(&mut known.listed)
+    }
+
+    fn apply(&mut self, report: Report) -> Option<(ServerName, Vec<Kind>)> {
+        let listed = self.known(&report.config)?;
+        match report.event {
+            Event::Ready { server: _, initialized } => {
                 listed.server.initialized = Some(Arc::new(initialized));
                 None
             }
             Event::Lists { server, lists, freshness, read_at, left_out, announced } => {
-                let (_, listed) = self.servers.get_mut(&server)?;
                 let mut unnamed = 0;
                 let mut kinds = Vec::new();
                 for (kind, objects) in lists {
@@ -115,8 +186,7 @@ impl Refresher {
                 listed.server.has_answered = true;
                 Some((server, kinds))
             }
-            Event::Failed { server, failure } => {
-                let (_, listed) = self.servers.get_mut(&server)?;
+            Event::Failed { server: _, failure } => {
                 listed.server.health =
                     Health::Failed { stage: failure.stage, message: failure.message };
                 None
@@ -125,7 +195,11 @@ impl Refresher {
     }
 
     fn publish(&self) {
-        let servers: Vec<(Profile, Listed)> = self.servers.values().cloned().collect();
+        let servers: Vec<(Profile, Listed)> = self
+            .servers
+            .values()
+            .map(|known| (known.profile.clone(), known.listed.clone()))
+            .collect();
         self.shared.publish(merge::merge(&self.naming, &servers));
     }
 }
@@ -158,17 +232,18 @@ mod tests {
         let tell = Box::new(|_: &ServerName, _| ());
         let shared = Shared::default();
         let mut refresher =
-            Refresher::new(config.naming, &config.upstreams, shared.clone(), tell);
+            Refresher::new(config.naming.clone(), &config.upstreams, shared.clone(), tell);
         let server = ServerName::parse("s").unwrap();
         let said = Freshness { ttl_ms: 60_000, is_private: false };
-        refresher.apply(Event::Lists {
+        let event = Event::Lists {
             server: server.clone(),
             lists: vec![(Kind::Tool, Vec::new())],
             freshness: vec![(Kind::Tool, said)],
             read_at: Instant::now().checked_sub(Duration::from_secs(50)).unwrap(),
             left_out: 0,
             announced: true,
-        });
+        };
+        refresher.apply(Report { config: config.upstreams[0].clone(), event });
         refresher.publish();
         let catalogue = shared.current();
         let known = catalogue.servers.get(&server).unwrap();
@@ -183,7 +258,7 @@ mod tests {
         let config = Config::parse(text, &|_| None, &Overrides::default()).unwrap();
         let tell = Box::new(|_: &ServerName, _| ());
         let mut refresher =
-            Refresher::new(config.naming, &config.upstreams, Shared::default(), tell);
+            Refresher::new(config.naming.clone(), &config.upstreams, Shared::default(), tell);
         let mut told = |lists: &[(Kind, &[&str])], announced: bool| {
             let server = ServerName::parse("s").unwrap();
             let lists = lists.iter().map(|(kind, names)| {
@@ -200,7 +275,8 @@ mod tests {
                 left_out: 0,
                 announced,
             };
-            refresher.apply(event).unwrap().1
+            let report = Report { config: config.upstreams[0].clone(), event };
+            refresher.apply(report).unwrap().1
         };
         let tools = Kind::Tool;
         assert_eq!(told(&[(tools, &[])], true), [tools]);

@@ -1,6 +1,7 @@
 //! From what the file says to a [`Config`]: what must hold between values.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::check_server;
 use super::file::{Placed, RawConfig, RawSecret, RawServer};
@@ -42,17 +43,15 @@ pub(super) fn check(
         }
         key
     });
-    for (present, key) in [(raw.has_state_dir, "state_dir"), (raw.watch, "watch")] {
-        if present {
-            warnings.push(format!("/{key} has no effect in this version"));
-        }
+    if raw.has_state_dir {
+        warnings.push("/state_dir has no effect in this version".to_owned());
     }
     check_names(reader, &raw.servers);
     let api_keys = check_keys(reader, &raw);
     let naming = Naming { prefix: raw.prefix, separator: separator.to_owned() };
     let servers = raw.servers.into_iter();
     let mut upstreams: Vec<_> = servers
-        .filter_map(|server| check_server::check(reader, server, &mut warnings))
+        .filter_map(|server| check_server::check(reader, server, &mut warnings).map(Arc::new))
         .collect();
     upstreams.sort_by(|a, b| a.name.cmp(&b.name));
     Some(Config {
@@ -60,11 +59,13 @@ pub(super) fn check(
         api_keys,
         allowed_origins,
         allowed_hosts,
+        allow_anonymous: raw.allow_anonymous,
         transports: raw.transports,
         naming,
         upstreams,
         limits: raw.limits,
         session_key,
+        watch: raw.watch,
         log: raw.log,
         warnings,
     })

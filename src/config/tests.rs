@@ -113,7 +113,6 @@ fn keys_without_a_function_are_said_to_be_so() {
         parse(text).unwrap().warnings,
         [
             "/state_dir has no effect in this version",
-            "/watch has no effect in this version",
             "/mcp_servers/a/forward_headers has no effect in this version",
             "/mcp_servers/a/ca_file: in this version, the public authorities are not trusted besides",
         ]

@@ -24,13 +24,14 @@ pub mod streamable_http;
 mod subscription;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Instant;
 
 use crate::access::authenticate::{self, KnownKey, Presented};
 use crate::access::origin::{Foreign, Origins};
 use crate::access::policy::{Principal, Scope};
 use crate::config::Transports;
+use crate::error::CallError;
 use crate::http::{Answer, Handler, Head, Request, Responder, Running};
 use crate::limits::Limits;
 use crate::pipeline::Pipeline;
@@ -44,17 +45,24 @@ use event_stream::{Place, StreamHandle, Streams};
 use parked::ParkedCalls;
 use reply::Problem;
 
-/// Everything that the doors need.
+/// Who is admitted, and where: what a reload may change of the doors.
 #[derive(Debug)]
-pub struct Front {
+pub struct Admission {
     /// Who may come from where.
     pub origins: Origins,
     /// Keys; empty means that none is asked for.
     pub keys: Vec<KnownKey>,
-    /// Who asks where no key is asked for.
-    pub anonymous: Arc<Principal>,
     /// Which transports serve.
     pub transports: Transports,
+}
+
+/// Everything that the doors need.
+#[derive(Debug)]
+pub struct Front {
+    /// Swapped whole.
+    pub admission: RwLock<Arc<Admission>>,
+    /// Who asks where no key is asked for.
+    pub anonymous: Arc<Principal>,
     /// What calls go through.
     pub pipeline: Arc<Pipeline>,
     /// The session thread's handle.
@@ -94,11 +102,60 @@ enum Transport {
     StreamableHttp,
 }
 
+impl Admission {
+    /// Whose key a request has; `anonymous` where none is asked for.
+    fn principal(&self, head: &Head, anonymous: &Arc<Principal>) -> Option<Arc<Principal>> {
+        if self.keys.is_empty() {
+            return Some(anonymous.clone());
+        }
+        let presented = Presented {
+            authorization: head.headers.get("authorization"),
+            litellm: head.headers.get("x-litellm-api-key"),
+            api_key: head.headers.get("x-api-key"),
+        };
+        authenticate::authenticate(&self.keys, presented)
+    }
+}
+
 impl Front {
+    /// Who is admitted at present.
+    fn admission(&self) -> Arc<Admission> {
+        self.admission.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From here on these are admitted; a request that was admitted before goes on. Sessions
+    /// hear of the servers that there are now, and those of keys that `ends` names end.
+    ///
+    /// # Errors
+    /// The session thread takes no more; sessions are as they were.
+    pub fn readmit(
+        &self,
+        admission: Admission,
+        ends: impl Fn(Option<&str>) -> bool + Send + 'static,
+    ) -> Result<(), CallError> {
+        let admission = Arc::new(admission);
+        *self.admission.write().unwrap_or_else(PoisonError::into_inner) = admission.clone();
+        let (pipeline, anonymous) = (self.pipeline.clone(), self.anonymous.clone());
+        self.sessions.rescope(Box::new(move |owner| {
+            let name = owner.principal.as_deref();
+            if ends(name) {
+                return None;
+            }
+            let mut keys = admission.keys.iter().map(|key| &key.principal);
+            let principal = match name {
+                Some(_) => keys.find(|it| it.name.as_deref() == name)?.clone(),
+                None => anonymous.clone(),
+            };
+            let (only, narrowed) = (owner.only.clone(), owner.narrowed.clone());
+            Some(pipeline.servers(&Scope { principal, only, narrowed }))
+        }))
+    }
+
     /// Whether a request may be served, by its head alone.
     fn gate<'a>(&self, head: &'a Head) -> Result<Admitted<'a>, Problem> {
+        let admission = self.admission();
         let (host, origin) = (head.headers.get("host"), head.headers.get("origin"));
-        self.origins.check(host, origin).map_err(|foreign| match foreign {
+        admission.origins.check(host, origin).map_err(|foreign| match foreign {
             Foreign::Host => Problem::foreign("Host"),
             Foreign::Origin => Problem::foreign("Origin"),
         })?;
@@ -111,25 +168,15 @@ impl Front {
         }
         let principal = match endpoint {
             Some(endpoint) if endpoint.is_open() => self.anonymous.clone(),
-            _ => self.authenticate(head).ok_or_else(Problem::unauthorized)?,
+            _ => {
+                admission.principal(head, &self.anonymous).ok_or_else(Problem::unauthorized)?
+            }
         };
         let endpoint = endpoint.ok_or_else(Problem::unknown_path)?;
         if !endpoint.methods().contains(&head.method.as_str()) {
             return Err(Problem::wrong_method(endpoint.methods()));
         }
         Ok(Admitted { endpoint, principal })
-    }
-
-    fn authenticate(&self, head: &Head) -> Option<Arc<Principal>> {
-        if self.keys.is_empty() {
-            return Some(self.anonymous.clone());
-        }
-        let presented = Presented {
-            authorization: head.headers.get("authorization"),
-            litellm: head.headers.get("x-litellm-api-key"),
-            api_key: head.headers.get("x-api-key"),
-        };
-        authenticate::authenticate(&self.keys, presented)
     }
 
     /// What a request can see.
@@ -191,7 +238,7 @@ impl Front {
     /// # Errors
     /// The answer that says what serves instead.
     fn switched_on(&self, transport: Transport) -> Result<(), Problem> {
-        let on = self.transports;
+        let on = self.admission().transports;
         let (serves, name) = match transport {
             Transport::Rest => (on.rest, "rest"),
             Transport::Sse => (on.sse, "sse"),
@@ -263,7 +310,9 @@ impl Handler for Front {
     fn handle(&self, request: Request, responder: Responder) {
         // Errors too: a page may read why it was refused.
         let responder = match request.head.headers.get("origin") {
-            Some(origin) if self.origins.admits(origin) => responder.always(cors(origin)),
+            Some(origin) if self.admission().origins.admits(origin) => {
+                responder.always(cors(origin))
+            }
             Some(_) | None => responder,
         };
         match self.gate(&request.head) {

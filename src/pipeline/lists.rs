@@ -195,7 +195,8 @@ impl Pipeline {
             catalogue.items(kind).iter().filter(theirs).count()
         };
         self.upstreams
-            .iter()
+            .all()
+            .values()
             .filter(|upstream| scope.sees_server(upstream.name()))
             .map(|upstream| ServerStatus {
                 server: upstream.name().clone(),
@@ -217,7 +218,8 @@ impl Pipeline {
         let has_answered =
             |name: &ServerName| catalogue.servers.get(name).is_some_and(|s| s.has_answered);
         self.upstreams
-            .iter()
+            .all()
+            .values()
             .filter(|upstream| upstream.config().required && !has_answered(upstream.name()))
             .map(|upstream| upstream.name().clone())
             .collect()

@@ -1,6 +1,5 @@
 //! What upstreams say and ask outside of calls, on its way to the sessions that should hear it.
 
-use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
@@ -21,38 +20,31 @@ use crate::upstream::{Unasked, Upstreams};
 pub struct ToSessions {
     sessions: Sessions,
     tasks: Arc<TaskOwners>,
-    /// Who shares a session with which server.
-    sharing: HashMap<ServerName, SessionSharing>,
-    /// Known once they are started, which takes this.
+    /// Known once they are started, which takes this. There are no sessions before.
     upstreams: OnceLock<Weak<Upstreams>>,
 }
 
 impl ToSessions {
     /// To these sessions, what is about a task only to whose it is, and what is said on a shared
-    /// session only to those who share it: `sharing` says of each server who does.
-    pub fn new(
-        sessions: Sessions,
-        tasks: Arc<TaskOwners>,
-        sharing: impl IntoIterator<Item = (ServerName, SessionSharing)>,
-    ) -> ToSessions {
-        let sharing = sharing.into_iter().collect();
-        ToSessions { sessions, tasks, sharing, upstreams: OnceLock::new() }
+    /// session only to those who share it.
+    pub fn new(sessions: Sessions, tasks: Arc<TaskOwners>) -> ToSessions {
+        ToSessions { sessions, tasks, upstreams: OnceLock::new() }
     }
 
-    /// The upstreams that speak through this, for what is found out about them.
+    /// The upstreams that speak through this, for how they are configured and what is found out
+    /// about them.
     pub fn know(&self, upstreams: &Arc<Upstreams>) {
         self.upstreams.get_or_init(|| Arc::downgrade(upstreams));
     }
 
     fn shared(&self, server: &ServerName) -> Shared {
         let upstreams = self.upstreams.get().and_then(Weak::upgrade);
-        let refuses = upstreams.and_then(|all| Some(all.get(server)?.refuses_sessions()));
-        // With a server without sessions nobody has one of its own.
-        let sharing = if refuses == Some(true) {
-            SessionSharing::Shared
-        } else {
-            self.sharing.get(server).copied().unwrap_or(SessionSharing::Auto)
-        };
+        let upstream = upstreams.and_then(|all| all.get(server));
+        let sharing = upstream.map_or(SessionSharing::Auto, |upstream| {
+            // With a server without sessions nobody has one of its own.
+            let refuses = upstream.refuses_sessions();
+            if refuses { SessionSharing::Shared } else { upstream.config().session }
+        });
         Shared { server: server.clone(), sharing }
     }
 

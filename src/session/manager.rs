@@ -164,6 +164,11 @@ impl Manager {
                     self.table.send(&id, &withdrawal(&RequestId::from(question)));
                 }
             }
+            Command::Rescope(rescope) => {
+                for id in self.table.rescope(rescope) {
+                    self.close(&id);
+                }
+            }
             Command::EndListening => self.table.end_listening(),
             Command::Alive { reply } => reply.send(()),
             Command::Stop => (),

@@ -59,6 +59,8 @@ pub struct Session {
     pub subscriber: Subscriber,
     /// Its streams over Streamable HTTP, for clients that resume them.
     pub kept: KeptStreams,
+    /// The servers whose changes it hears of.
+    hears: RwLock<Arc<[ServerName]>>,
     caller: OnceLock<Arc<Caller>>,
     /// What a stateless client listens to.
     listening: OnceLock<Listening>,
@@ -117,6 +119,14 @@ impl Session {
             // It stands for subscriptions alone, which are the shared session's.
             Door::Listen => false,
         }
+    }
+
+    fn hears_of(&self, server: &ServerName) -> bool {
+        self.hears.read().unwrap_or_else(PoisonError::into_inner).contains(server)
+    }
+
+    fn hear(&self, servers: Arc<[ServerName]>) {
+        *self.hears.write().unwrap_or_else(PoisonError::into_inner) = servers;
     }
 
     /// Whose it is, for what outlives one request.
@@ -327,6 +337,7 @@ enum Command {
         server: ServerName,
         upstream_id: RequestId,
     },
+    Rescope(Rescope),
     EndListening,
     Alive {
         reply: Reply<()>,
@@ -339,6 +350,9 @@ impl std::fmt::Debug for Command {
         f.write_str("Command")
     }
 }
+
+/// What a session hears of from here on; none where it must end.
+pub type Rescope = Box<dyn Fn(&Owner) -> Option<Vec<ServerName>> + Send>;
 
 type Opened = Result<Arc<Session>, CallError>;
 
@@ -513,6 +527,15 @@ impl Sessions {
     pub fn lowest_log_level(&self) -> Option<LogLevel> {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         view.values().filter_map(|session| session.log_level()).min()
+    }
+
+    /// Lets every session hear of what `rescope` says of its owner, and ends those of which it
+    /// says nothing.
+    ///
+    /// # Errors
+    /// The inbox is full.
+    pub fn rescope(&self, rescope: Rescope) -> Result<(), CallError> {
+        self.tell(Command::Rescope(rescope))
     }
 
     /// Ends every `subscriptions/listen` stream gracefully: after its response.

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
 use super::{
@@ -99,6 +99,7 @@ impl Table {
         owner: Owner,
         caller: Option<Caller>,
     ) -> Result<Arc<Session>, Full> {
+        let hears = owner.hears.clone();
         if self.entries.len() + self.left.len() >= self.bounds.sessions {
             return Err(Full::Sessions);
         }
@@ -111,6 +112,7 @@ impl Table {
         let session = Arc::new(Session {
             id: id.clone(),
             door,
+            hears: RwLock::new(hears),
             owner,
             subscriber: Subscriber::fresh(),
             kept: KeptStreams::default(),
@@ -192,7 +194,7 @@ impl Table {
     pub(super) fn tell(&mut self, to: &Audience, message: &str) {
         let event: Arc<[u8]> = Arc::from(sse::event("", message).into_bytes());
         let hears = |session: &Session, server: &ServerName| {
-            session.owner.hears.contains(server) && session.caller().is_some()
+            session.hears_of(server) && session.caller().is_some()
         };
         let shares = |session: &Session, shared: &Shared| {
             hears(session, &shared.server) && !session.has_own(shared.sharing)
@@ -266,6 +268,21 @@ impl Table {
     pub(super) fn send(&mut self, id: &str, message: &str) -> bool {
         let event: Arc<[u8]> = Arc::from(sse::event("", message).into_bytes());
         self.entries.get_mut(id).is_some_and(|entry| entry.send(&event))
+    }
+
+    /// Lets every session hear of what `rescope` says. The sessions of which it says nothing.
+    pub(super) fn rescope(
+        &self,
+        rescope: impl Fn(&Owner) -> Option<Vec<ServerName>>,
+    ) -> Vec<SessionId> {
+        let ends = |entry: &Entry| match rescope(&entry.session.owner) {
+            Some(hears) => {
+                entry.session.hear(hears.into());
+                None
+            }
+            None => Some(entry.session.id.clone()),
+        };
+        self.entries.values().filter_map(ends).collect()
     }
 
     /// What a session's client has declared.

@@ -126,7 +126,7 @@ pub(super) struct Core {
 
 impl Core {
     pub(super) fn new(
-        config: UpstreamConfig,
+        config: Arc<UpstreamConfig>,
         limits: Arc<Limits>,
         buffered: Budget,
         index: usize,
@@ -137,7 +137,7 @@ impl Core {
         let nudge = Arc::new(Nudge::new()?);
         let secrets = Arc::new(Secrets::new(&config.secrets()));
         Ok(Core {
-            config: Arc::new(config),
+            config,
             secrets,
             limits,
             buffered,

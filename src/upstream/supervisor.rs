@@ -19,14 +19,14 @@ use super::health::{Seen, Vitals};
 use super::link::{Core, Link, Opened, Own};
 use super::lists::Lists;
 use super::standing::Standing;
-use super::{Event, Failure};
+use super::{Event, Failure, Report};
 
 /// What the supervisor's thread owns.
 pub(super) struct Supervisor {
     pub(super) core: Arc<Core>,
     pub(super) link: Arc<dyn Link>,
     pub(super) vitals: Arc<Vitals>,
-    pub(super) events: Sender<Event>,
+    pub(super) reports: Sender<Report>,
     pub(super) lane: Lane,
     /// Of the session seen last.
     pub(super) generation: Option<u64>,
@@ -264,12 +264,12 @@ impl Supervisor {
 
     /// Whoever listens may be busy for a while, or gone; a stop ends the wait.
     pub(super) fn tell(&self, event: Event) {
-        let mut event = event;
+        let mut report = Report { config: self.core.config.clone(), event };
         loop {
             let patience = Duration::from_millis(100);
-            match self.events.send_timeout(event, patience) {
+            match self.reports.send_timeout(report, patience) {
                 Ok(()) => return,
-                Err(crossbeam_channel::SendTimeoutError::Timeout(again)) => event = again,
+                Err(crossbeam_channel::SendTimeoutError::Timeout(again)) => report = again,
                 Err(crossbeam_channel::SendTimeoutError::Disconnected(_)) => return,
             }
             if self.core.nudge.is_stopped() {

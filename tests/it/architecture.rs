@@ -7,7 +7,7 @@ use crate::source::{Source, is_word_byte};
 
 /// Which modules of the crate each folder (or top file) may name, besides itself. A change here
 /// is a change of the architecture: make it in `src/README.md` too.
-const MAY_USE: [(&str, &[&str]); 22] = [
+const MAY_USE: [(&str, &[&str]); 23] = [
     ("limits", &[]),
     ("budget", &[]),
     ("thread", &["limits"]),
@@ -77,6 +77,7 @@ const MAY_USE: [(&str, &[&str]); 22] = [
             "limits",
             "pipeline",
             "protocol",
+            "reload",
             "session",
             "telemetry",
             "thread",
@@ -85,6 +86,7 @@ const MAY_USE: [(&str, &[&str]); 22] = [
             "wait",
         ],
     ),
+    ("reload", &["config", "gateway", "limits", "telemetry", "thread"]),
     ("tidy", &["error", "limits", "pipeline", "protocol", "session", "telemetry", "thread"]),
     (
         "cli",
@@ -98,6 +100,7 @@ const MAY_USE: [(&str, &[&str]); 22] = [
             "limits",
             "pipeline",
             "protocol",
+            "reload",
             "telemetry",
             "thread",
             "upstream",

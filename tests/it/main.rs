@@ -37,6 +37,7 @@ mod prompts;
 mod question_ends;
 mod questions;
 mod readme;
+mod reload;
 mod resources;
 mod rest;
 #[cfg(not(feature = "tiny_http"))]
