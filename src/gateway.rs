@@ -15,9 +15,9 @@ use crate::access::policy::{Policy, Principal};
 use crate::catalogue::refresher::Refresher;
 use crate::catalogue::{self, Health};
 use crate::config::{ApiKey, Config, Listen};
-use crate::downstream::Front;
 use crate::downstream::event_stream::Streams;
 use crate::downstream::parked::{Bounds, ParkedCalls};
+use crate::downstream::{Front, UsedStates};
 use crate::http::{self, Running, Server};
 use crate::limits::{CATALOGUE_INBOX_CHANGES_MAX, ENDED_SESSIONS_QUEUE_MAX, Limits};
 use crate::pipeline::{Pipeline, TaskOwners, ToSessions, Told};
@@ -101,6 +101,7 @@ impl Gateway {
         let address = server.local_addr_text();
         let pipeline = Arc::new(pipeline(&config, shared, upstreams.clone(), tasks));
         let tidying = tidy::start(ended, pipeline.clone())?;
+        let parked = parked_calls(&limits)?;
         let front = Arc::new(Front {
             origins: origins(&config),
             keys: config.api_keys.iter().map(known_key).collect(),
@@ -109,7 +110,8 @@ impl Gateway {
             pipeline,
             cursors: Sealer::new(&key, "cursor"),
             states: Sealer::new(&key, "request-state"),
-            parked: parked_calls(&limits)?,
+            used_states: UsedStates::new(parked.boot()),
+            parked,
             sessions: sessions.clone(),
             streams: streams.clone(),
             event_logs: event_logs(&limits),

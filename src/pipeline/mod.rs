@@ -109,14 +109,12 @@ impl Pipeline {
         let started = Instant::now();
         let method = call.method;
         let route = self.route(scope, wish, &call)?;
-        if method == Method::ToolsCall {
-            if !wish.is_retry {
-                self.spend(scope)?;
-            }
-            if self.told.bodies {
-                let arguments = cut(call.params.get("arguments").unwrap_or("{}"));
-                log::info!(target: "bodies", "{} is called with {arguments}", route.told);
-            }
+        if costs_a_call(method) && !wish.is_retry {
+            self.spend(scope)?;
+        }
+        if method == Method::ToolsCall && self.told.bodies {
+            let arguments = cut(call.params.get("arguments").unwrap_or("{}"));
+            log::info!(target: "bodies", "{} is called with {arguments}", route.told);
         }
         let asker = self.asker(scope, wish, &route.server)?;
         let (has_task, begins_task) = (tasks::concerns(&call), tasks::begins(&call));
@@ -167,6 +165,12 @@ impl Pipeline {
     ) -> Option<Result<Outcome, CallError>> {
         let servers = self.servers(scope);
         let [server] = servers.as_slice() else { return None };
+        if Method::parse(method).is_none()
+            && !wish.is_retry
+            && let Err(error) = self.spend(scope)
+        {
+            return Some(Err(error));
+        }
         let outgoing = Outgoing {
             method,
             is_safe_to_repeat: false,
@@ -254,6 +258,11 @@ impl Pipeline {
         self.upstreams.get(server).ok_or(CallError::Internal)
     }
 
+    /// Whether this key has so many calls a minute and no more.
+    pub fn is_metered(&self, scope: &Scope) -> bool {
+        scope.principal.name.as_ref().is_some_and(|name| self.quotas.contains_key(name))
+    }
+
     fn spend(&self, scope: &Scope) -> Result<(), CallError> {
         let bucket = scope.principal.name.as_ref().and_then(|name| self.quotas.get(name));
         let Some(bucket) = bucket else { return Ok(()) };
@@ -284,6 +293,33 @@ impl Pipeline {
         };
         let key = scope.principal.name.as_deref().unwrap_or("-");
         log::info!(target: "access", "{key} {tool} {} ms: {outcome}", took.as_millis());
+    }
+}
+
+/// Whether a server does its own work for it. What is answered from what the gateway keeps, what
+/// only asks after a call that was paid for, and what is bounded otherwise costs none.
+fn costs_a_call(method: Method) -> bool {
+    match method {
+        Method::ToolsCall
+        | Method::PromptsGet
+        | Method::ResourcesRead
+        | Method::CompletionComplete => true,
+        Method::Initialize
+        | Method::Ping
+        | Method::ToolsList
+        | Method::PromptsList
+        | Method::ResourcesList
+        | Method::ResourcesTemplatesList
+        | Method::ResourcesSubscribe
+        | Method::ResourcesUnsubscribe
+        | Method::LoggingSetLevel
+        | Method::TasksGet
+        | Method::TasksResult
+        | Method::TasksList
+        | Method::TasksCancel
+        | Method::TasksUpdate
+        | Method::ServerDiscover
+        | Method::SubscriptionsListen => false,
     }
 }
 
