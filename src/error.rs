@@ -179,6 +179,12 @@ impl CallError {
     }
 }
 
+/// A wait as clients are told it: in whole seconds, rounded up, and at least one.
+pub fn whole_seconds(wait: Duration) -> u64 {
+    let begun = u64::from(wait.subsec_nanos() > 0);
+    wait.as_secs().saturating_add(begun).max(1)
+}
+
 fn word(kind: Kind) -> &'static str {
     match kind {
         Kind::Tool => "tool",
@@ -209,7 +215,7 @@ impl fmt::Display for CallError {
                 list(f, " Use one of: ", candidates)
             }
             Self::RateLimited { retry_after } => {
-                let seconds = retry_after.as_secs() + 1;
+                let seconds = whole_seconds(*retry_after);
                 write!(f, "This key's calls are spent; the next is due in {seconds} s.")
             }
             Self::UpstreamFailed { server, stage, message } => {
@@ -222,6 +228,18 @@ impl fmt::Display for CallError {
             Self::ShuttingDown => f.write_str("The gateway is shutting down."),
             Self::Cancelled => f.write_str("The request was cancelled."),
             Self::Internal => f.write_str("The gateway made a mistake; its log has more."),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_rounded_up() {
+        for (ms, seconds) in [(0, 1), (1, 1), (999, 1), (1000, 1), (1001, 2), (59_001, 60)] {
+            assert_eq!(whole_seconds(Duration::from_millis(ms)), seconds, "{ms} ms");
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::catalogue::{self, Health};
 use crate::config::{ApiKey, Changes, Config, Listen, UpstreamConfig};
 use crate::downstream::event_stream::Streams;
 use crate::downstream::parked::{Bounds, ParkedCalls};
-use crate::downstream::{Admission, Front};
+use crate::downstream::{Admission, Front, UsedStates};
 use crate::http::{self, Running, Server};
 use crate::limits::{CATALOGUE_INBOX_CHANGES_MAX, ENDED_SESSIONS_QUEUE_MAX, Limits};
 use crate::pipeline::{Pipeline, TaskOwners, ToSessions, Told};
@@ -106,13 +106,15 @@ impl Gateway {
         let address = server.local_addr_text();
         let pipeline = Arc::new(pipeline(&config, shared, upstreams.clone(), tasks));
         let tidying = tidy::start(ended, pipeline.clone())?;
+        let parked = parked_calls(&limits)?;
         let front = Arc::new(Front {
             admission: RwLock::new(Arc::new(admission(&config))),
             anonymous: Arc::new(Principal { name: None, policy: Policy::default() }),
             pipeline: pipeline.clone(),
             cursors: Sealer::new(&key, "cursor"),
             states: Sealer::new(&key, "request-state"),
-            parked: parked_calls(&limits)?,
+            used_states: UsedStates::new(parked.boot()),
+            parked,
             sessions: sessions.clone(),
             streams: streams.clone(),
             event_logs: event_logs(&limits),

@@ -43,7 +43,8 @@ pub struct Limits {
     pub parked_calls_per_key: usize,
     /// Items of one page of a list.
     pub page_items: usize,
-    /// Long-lived SSE responses open at once. More get 503.
+    /// Long-lived SSE responses open at once. More get 503. Where there are several keys, one may
+    /// hold as many as are still free for all others.
     pub streams: usize,
     /// Bytes that wait behind the event being written to one stream; its client is dropped past it.
     pub stream_queue_bytes: usize,
@@ -143,10 +144,14 @@ pub const QUESTIONS_GATHERED_MAX: Duration = Duration::from_millis(180);
 pub const CALL_NOTICES_BYTES_MAX: usize = 1024 * 1024;
 /// How long all resources that one `subscriptions/listen` names may take to be subscribed to.
 pub const LISTEN_SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(4);
-/// Times that one call may want input of a client with a session before it is given up.
+/// Times that one call may want input of a client with a session before it is given up, and of
+/// a stateless one before the next retry costs a further call.
 pub const INPUT_ROUNDS_MAX: usize = 32;
 /// Things that it may want at once.
 pub const INPUT_REQUESTS_MAX: usize = 32;
+/// States of stateless clients that have come back and are remembered until they expire, since a
+/// retry is free once. Past it retries cost calls.
+pub const USED_STATES_MAX: usize = 8192;
 /// Before a server that wants nothing but a retry gets it.
 pub const INPUT_RETRY_DELAY: Duration = Duration::from_millis(100);
 /// Calls in flight in one session. More get an error.

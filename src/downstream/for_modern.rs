@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use super::requests::MessageSink;
 use crate::access::policy::Scope;
 use crate::limits::{QUESTIONS_GATHERED_MAX, QUESTIONS_GATHERED_WITHIN};
-use crate::protocol::call::{CallSink, Caller, Notice, Question};
-use crate::protocol::capabilities::needed_for;
+use crate::protocol::call::{About, CallSink, Caller, Client, Notice, Question};
+use crate::protocol::capabilities::{needed_for, of_client_for_legacy};
 use crate::protocol::jsonrpc::{self, RpcError, code};
 use crate::protocol::legacy;
 use crate::protocol::log_level::LogLevel;
@@ -22,8 +22,38 @@ pub(super) struct Asked<'a> {
     pub(super) method: Method,
     pub(super) caller: Arc<Caller>,
     pub(super) token: Option<String>,
+    /// Which of the retries that a paid call entitles to it is, from 1; 0 if it is none.
+    pub(super) free_round: usize,
+}
+
+impl Asked<'_> {
     /// Whether it goes on with a call that has been counted.
-    pub(super) is_retry: bool,
+    pub(super) fn is_free(&self) -> bool {
+        self.free_round > 0
+    }
+}
+
+/// What a call says of its caller to servers without sessions, and what log messages it wants.
+pub(super) fn about(caller: &Caller) -> About<'_> {
+    About {
+        capabilities: caller.capabilities.get(),
+        log_level: caller.log_level,
+        is_level_told: false,
+    }
+}
+
+/// Whose upstream sessions a call may use: those of its principal.
+pub(super) fn client_of(asked: &Asked<'_>) -> Client {
+    let session = match &asked.scope.principal.name {
+        Some(name) => format!("key:{name}"),
+        None => "anybody:".to_owned(),
+    };
+    let capabilities = of_client_for_legacy(asked.caller.capabilities.get());
+    Client {
+        session: session.into(),
+        is_exclusive: true,
+        capabilities: Raw::from_valid(capabilities),
+    }
 }
 
 /// How long further questions are waited for.

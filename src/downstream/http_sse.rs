@@ -25,7 +25,7 @@ impl Front {
             if !headers::accepts(accept_of(head).as_deref(), EVENT_STREAM) {
                 return Err(Problem::not_acceptable(EVENT_STREAM));
             }
-            let place = self.place()?;
+            let place = self.place(scope)?;
             let session = self.sessions.open(Door::HttpSse, self.owner(scope), None);
             session.map(|session| (session, place)).map_err(|error| Problem::from_call(&error))
         });
@@ -140,6 +140,10 @@ impl Front {
                 queue(session, event);
             }
             Answer::Error(error) => send(session, "", &error_response(Some(id), &error), ""),
+            // The POST was answered before its message was served.
+            Answer::Refused(problem) => {
+                send(session, "", &error_response(Some(id), &problem.to_rpc()), "");
+            }
             Answer::None | Answer::Gone => (),
         }
     }

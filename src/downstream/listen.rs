@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Front;
+use super::event_stream::Place;
 use super::modern_stream::{ModernAnswer, ModernStream};
 use super::reply::{self, Problem, STREAM_HEADERS};
 use super::subscription::OfSession;
@@ -17,7 +18,7 @@ use crate::protocol::call::{Call, Outcome};
 use crate::protocol::capabilities::{can_subscribe, have};
 use crate::protocol::jsonrpc::{RequestId, RpcError, code};
 use crate::protocol::method::Method;
-use crate::protocol::modern::{self, Envelope, Filter};
+use crate::protocol::modern::{Envelope, Filter};
 use crate::protocol::raw::{RawObject, string};
 use crate::session::{Door, EventSink, Listening, Over, Session};
 use crate::wait::Wait;
@@ -31,9 +32,13 @@ impl Front {
         envelope: &Envelope<'_>,
         stream: ModernStream,
     ) {
+        let place = match self.place(scope) {
+            Ok(place) => place,
+            Err(problem) => return stream.finish(id, &ModernAnswer::Refused(problem)),
+        };
         match self.subscribe_listener(scope, id, envelope, &stream) {
-            Ok(session) => self.open_listener(&session, id, stream),
-            Err(error) => stream.finish(id, &ModernAnswer::Error(error)),
+            Ok(session) => self.open_listener(&session, place, stream),
+            Err(refusal) => stream.finish(id, &refusal),
         }
     }
 
@@ -44,17 +49,17 @@ impl Front {
         id: &RequestId,
         envelope: &Envelope<'_>,
         stream: &ModernStream,
-    ) -> Result<Arc<Session>, RpcError> {
-        let failed = |error: &CallError| modern::error_for(Problem::from_call(error).to_rpc());
+    ) -> Result<Arc<Session>, ModernAnswer> {
+        let failed = |error: &CallError| ModernAnswer::Refused(Problem::from_call(error));
         if self.is_stopping() {
             return Err(failed(&CallError::ShuttingDown));
         }
-        let wanted = Filter::read(&envelope.params)?;
+        let wanted = Filter::read(&envelope.params).map_err(ModernAnswer::Error)?;
         if wanted.uris.len() > SUBSCRIPTIONS_PER_SESSION_MAX {
             let what = format!(
                 "\"resourceSubscriptions\" has more than {SUBSCRIPTIONS_PER_SESSION_MAX} URIs."
             );
-            return Err(RpcError::new(code::INVALID_PARAMS, what));
+            return Err(ModernAnswer::Error(RpcError::new(code::INVALID_PARAMS, what)));
         }
         let capabilities = self.pipeline.capabilities(scope, envelope.caller.revision);
         // What the gateway lists changes with the servers behind it, whatever these tell.
@@ -115,14 +120,7 @@ impl Front {
         self.pipeline.subscription(&server, &own, method, &who, None, wait)
     }
 
-    fn open_listener(&self, session: &Arc<Session>, id: &RequestId, stream: ModernStream) {
-        let place = match self.place() {
-            Ok(place) => place,
-            Err(problem) => {
-                self.sessions.close_soon(&session.id);
-                return stream.finish(id, &ModernAnswer::Error(problem.to_rpc()));
-            }
-        };
+    fn open_listener(&self, session: &Arc<Session>, place: Place, stream: ModernStream) {
         let opened = stream
             .into_responder()
             .and_then(|it| it.into_stream(reply::OK, &STREAM_HEADERS, b"").ok());

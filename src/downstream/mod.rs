@@ -22,6 +22,7 @@ pub mod requests;
 pub mod rest;
 pub mod streamable_http;
 mod subscription;
+mod used_states;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
@@ -44,6 +45,7 @@ use endpoint::Endpoint;
 use event_stream::{Place, StreamHandle, Streams};
 use parked::ParkedCalls;
 use reply::Problem;
+pub use used_states::UsedStates;
 
 /// Who is admitted, and where: what a reload may change of the doors.
 #[derive(Debug)]
@@ -77,6 +79,8 @@ pub struct Front {
     pub cursors: Sealer,
     /// Makes and opens what stateless clients bring back.
     pub states: Sealer,
+    /// Which of those have come back.
+    pub used_states: UsedStates,
     /// Calls of stateless clients that outlive a request.
     pub parked: ParkedCalls,
     /// When the process began to serve.
@@ -289,9 +293,11 @@ impl Front {
         }
     }
 
-    /// A place among the long-lived streams, taken before anything is answered.
-    fn place(&self) -> Result<Place, Problem> {
-        self.streams.reserve().map_err(|_| Problem::overloaded("limits.streams is reached"))
+    /// A place among the long-lived streams, taken before anything is answered. Where there are
+    /// several keys, none of them may take them all.
+    fn place(&self, scope: &Scope) -> Result<Place, Problem> {
+        let key = scope.principal.name.as_ref().filter(|_| self.admission().keys.len() > 1);
+        self.streams.reserve_for(key).map_err(|full| Problem::overloaded(&full.to_string()))
     }
 
     fn is_stopping(&self) -> bool {

@@ -2,10 +2,10 @@
 //! by request, on the same endpoints.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Front;
-use super::for_modern::{Asked, ForModern, Gathering, with_list_changes};
+use super::for_modern::{Asked, ForModern, Gathering, about, client_of, with_list_changes};
 use super::modern_head::{check_method, check_name, check_params, check_version};
 use super::modern_stream::{ModernAnswer, ModernStream};
 use super::parked::{Apart, News};
@@ -15,9 +15,10 @@ use super::requests::{self, Body};
 use crate::access::policy::Scope;
 use crate::error::CallError;
 use crate::http::{Head, Request, Responder};
+use crate::limits::INPUT_ROUNDS_MAX;
 use crate::pipeline::Wish;
-use crate::protocol::call::{About, Call, CallSink, Caller, Client, Kind, Outcome};
-use crate::protocol::capabilities::{can_be_asked, lacking, of_client_for_legacy};
+use crate::protocol::call::{Call, CallSink, Kind, Outcome};
+use crate::protocol::capabilities::{can_be_asked, lacking};
 use crate::protocol::headers;
 use crate::protocol::jsonrpc::{Message, RequestId, RpcError, code};
 use crate::protocol::method::Method;
@@ -199,9 +200,13 @@ impl Front {
             Ok(sequel) => sequel,
             Err(error) => return ModernAnswer::Error(error),
         };
+        let mut free_round = 0;
         match sequel {
-            Some(Sequel::Server { server: whose, state }) if whose == server.as_str() => {
+            Some(Sequel::Server { server: whose, state, serial, round })
+                if whose == server.as_str() =>
+            {
                 give_back(&mut params, state);
+                free_round = self.free_round(scope, serial, round);
             }
             Some(_) => return invalid_state(),
             None => (),
@@ -209,7 +214,7 @@ impl Front {
         // The method of the call is of no account where its answer is passed on.
         let method_of = Method::Ping;
         let asked =
-            Asked { scope, method: method_of, caller, token: progress_token, is_retry: false };
+            Asked { scope, method: method_of, caller, token: progress_token, free_round };
         let mut outcome = None;
         let answer = self.inline(&asked, &states, stream, |wish, wait, sink| {
             let passed = self.pipeline.pass(scope, wish, method, params, wait, sink);
@@ -232,7 +237,7 @@ impl Front {
             method,
             caller: call.caller.clone(),
             token: call.progress_token.clone(),
-            is_retry: false,
+            free_round: 0,
         };
         let states = self.states(scope, method.as_str(), &call.params);
         let client = client_of(&asked);
@@ -264,9 +269,11 @@ impl Front {
                             run.";
                 return ModernAnswer::Error(RpcError::new(code::INTERNAL_ERROR, what));
             }
-            Some(Sequel::Server { server: whose, state }) if whose == server.as_str() => {
+            Some(Sequel::Server { server: whose, state, serial, round })
+                if whose == server.as_str() =>
+            {
                 give_back(&mut call.params, state);
-                asked.is_retry = true;
+                asked.free_round = self.free_round(scope, serial, round);
             }
             Some(Sequel::Server { .. }) => return invalid_state(),
             // It begins anew, so what answered the lost one answers nothing.
@@ -299,6 +306,15 @@ impl Front {
             principal: scope.principal.name.as_deref(),
             digest: digest(method, params),
         }
+    }
+
+    /// Which of the retries that a paid call entitles to this one is, from 1; 0 if it must be
+    /// paid for itself, because its state has come back before or they are used up.
+    fn free_round(&self, scope: &Scope, serial: u64, round: usize) -> usize {
+        let is_free = !self.pipeline.is_metered(scope)
+            || (round < INPUT_ROUNDS_MAX
+                && self.used_states.is_first_use(serial, Instant::now(), self.parked.life()));
+        if is_free { round.saturating_add(1) } else { 0 }
     }
 
     /// Whether a call that was lost may be made a second time: only if that does no more than
@@ -336,7 +352,7 @@ impl Front {
         let wish = Wish {
             client: Some(&client),
             about: about(&asked.caller),
-            is_retry: asked.is_retry,
+            is_retry: asked.is_free(),
             ..Wish::default()
         };
         let mut sink = ForModern { asked, wait: &wait, refused: None, inner: stream };
@@ -355,7 +371,7 @@ impl Front {
         let (caller, method, client) = (asked.caller.clone(), asked.method, client_of(asked));
         let params = call.params.to_text();
         let meta = call.meta.as_ref().map(RawObject::to_text);
-        let (token, is_retry) = (asked.token.clone(), asked.is_retry);
+        let (token, is_retry) = (asked.token.clone(), asked.is_free());
         self.parked.start(wait, move |wait, sink| {
             let call = Call {
                 caller: caller.clone(),
@@ -480,7 +496,8 @@ impl Front {
                 // Requirements).
                 let state = state.map(|state| {
                     let server = server.as_str().to_owned();
-                    let sequel = Sequel::Server { server, state: Some(state) };
+                    let (serial, round) = (self.used_states.serial(), asked.free_round);
+                    let sequel = Sequel::Server { server, state: Some(state), serial, round };
                     states.seal(sequel, self.parked.life())
                 });
                 let requests = requests.as_ref().map(Raw::get);
@@ -553,7 +570,11 @@ fn no_descriptor() -> ModernAnswer {
 }
 
 fn failed(error: &CallError) -> ModernAnswer {
-    ModernAnswer::Error(modern::error_for(Problem::from_call(error).to_rpc()))
+    let problem = Problem::from_call(error);
+    if matches!(error, CallError::RateLimited { .. }) {
+        return ModernAnswer::Refused(problem);
+    }
+    ModernAnswer::Error(modern::error_for(problem.to_rpc()))
 }
 
 /// Capabilities that requests of a server need and a client has not declared.
@@ -566,27 +587,4 @@ fn missing(requests: Option<&Raw>, capabilities: &str) -> Vec<&'static str> {
         lacking(capabilities, &method, fields.get("params"))
     };
     requests.iter().filter_map(|(_, request)| lacking(request)).collect()
-}
-
-/// What a call says of its caller to servers without sessions, and what log messages it wants.
-fn about(caller: &Caller) -> About<'_> {
-    About {
-        capabilities: caller.capabilities.get(),
-        log_level: caller.log_level,
-        is_level_told: false,
-    }
-}
-
-/// Whose upstream sessions a call may use: those of its principal.
-fn client_of(asked: &Asked<'_>) -> Client {
-    let session = match &asked.scope.principal.name {
-        Some(name) => format!("key:{name}"),
-        None => "anybody:".to_owned(),
-    };
-    let capabilities = of_client_for_legacy(asked.caller.capabilities.get());
-    Client {
-        session: session.into(),
-        is_exclusive: true,
-        capabilities: Raw::from_valid(capabilities),
-    }
 }

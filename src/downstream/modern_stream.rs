@@ -2,11 +2,12 @@
 //! the result. It cannot be resumed, and its end by the client cancels the request (2026-07-28,
 //! basic/transports/streamable-http, Receiving Messages).
 
-use super::reply::{self, STREAM_HEADERS};
+use super::reply::{self, Problem, STREAM_HEADERS};
 use super::requests::MessageSink;
 use crate::http::{OpenResponse, Responder};
 use crate::protocol::headers::JSON;
 use crate::protocol::jsonrpc::{RequestId, RpcError, around_result, error_response};
+use crate::protocol::modern::error_for;
 use crate::protocol::raw::on_one_line;
 use crate::protocol::sse;
 use crate::wait::ClientWatch;
@@ -18,6 +19,8 @@ pub(super) enum ModernAnswer {
     Result(String),
     /// An error.
     Error(RpcError),
+    /// An error with a status and headers of its own, where the answer has not begun.
+    Refused(Problem),
     /// Nothing: the client has gone.
     None,
 }
@@ -71,6 +74,15 @@ impl ModernStream {
             ModernAnswer::Error(error) => {
                 text = error_response(Some(id), error);
                 (reply::modern_status(error.code), String::new(), text.as_str(), "")
+            }
+            ModernAnswer::Refused(problem) => {
+                text = error_response(Some(id), &error_for(problem.to_rpc()));
+                if let Some(responder) = self.responder.take() {
+                    // A client that is gone needs no answer.
+                    problem.send(responder, &text).ok();
+                    return;
+                }
+                (problem.status, String::new(), text.as_str(), "")
             }
             // Dropped unfinished, the connection ends.
             ModernAnswer::None => return,

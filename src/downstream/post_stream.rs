@@ -28,6 +28,7 @@ impl Response {
                 Some(Response { before, result: Some(result.clone()), after })
             }
             Answer::Error(error) => Some(Response::error(Some(id), error)),
+            Answer::Refused(problem) => Some(Response::error(Some(id), &problem.to_rpc())),
             Answer::None | Answer::Gone => None,
         }
     }
@@ -111,6 +112,12 @@ impl<'a> PostStream<'a> {
             if let Some(responder) = self.responder.take() {
                 Problem::unknown_session().send_rpc(responder, Some(id)).ok();
             }
+            return;
+        }
+        if let Answer::Refused(problem) = answer
+            && let Some(responder) = self.responder.take()
+        {
+            problem.send_rpc(responder, Some(id)).ok();
             return;
         }
         let Some(response) = Response::to(id, answer) else { return self.end_unanswered() };

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::endpoint::{Dialect, Endpoint};
-use crate::error::{CallError, Stage};
+use crate::error::{CallError, Stage, whole_seconds};
 use crate::http::{Answer, Responder};
 use crate::protocol::call::Kind;
 use crate::protocol::headers::JSON;
@@ -196,9 +196,11 @@ impl Problem {
                     .with("candidates", candidates.as_slice())
             }
             CallError::RateLimited { retry_after } => {
-                let seconds = (retry_after.as_secs() + 1).to_string();
+                let seconds = whole_seconds(*retry_after);
+                // Told in the body too, for doors that answer on a stream.
                 Problem::new(429, "rate_limited", code::INTERNAL_ERROR, text)
-                    .header("Retry-After", seconds)
+                    .with("retry_after_s", seconds)
+                    .header("Retry-After", seconds.to_string())
             }
             CallError::UpstreamFailed { server, stage, .. } => {
                 Problem::new(502, "upstream_failed", code::INTERNAL_ERROR, text)

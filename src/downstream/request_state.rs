@@ -35,6 +35,10 @@ pub(super) enum Sequel {
         server: String,
         /// Its state, if it gave one.
         state: Option<String>,
+        /// Tells it from every other state.
+        serial: u64,
+        /// How many retries were free since a call was paid for.
+        round: usize,
     },
 }
 
@@ -163,7 +167,12 @@ mod tests {
             principal,
             digest: digest.to_owned(),
         };
-        let sequel = Sequel::Server { server: "a".into(), state: Some("its own".into()) };
+        let sequel = Sequel::Server {
+            server: "a".into(),
+            state: Some("its own".into()),
+            serial: 1,
+            round: 0,
+        };
         let mine = states(Some("k"), "d");
         let state = mine.seal(sequel.clone(), Duration::from_secs(60));
         assert_eq!(mine.open(&state), Some(sequel));

@@ -33,6 +33,8 @@ pub enum Answer {
     Result(Raw),
     /// An error.
     Error(RpcError),
+    /// An error with a status and headers of its own, for a door that has not answered yet.
+    Refused(Problem),
     /// Nothing: the client has cancelled it (basic/utilities/cancellation).
     None,
     /// Its session has just ended.
@@ -447,6 +449,9 @@ fn answer_of(outcome: Result<Outcome, CallError>) -> Answer {
             Answer::Error(Problem::wants_input(&server).to_rpc())
         }
         Err(CallError::Cancelled) => Answer::None,
+        Err(error @ CallError::RateLimited { .. }) => {
+            Answer::Refused(Problem::from_call(&error))
+        }
         Err(error) => Answer::Error(Problem::from_call(&error).to_rpc()),
     }
 }

@@ -187,7 +187,7 @@ impl Front {
             let revision = session.caller().map_or(Revision::ASSUMED, |c| c.revision);
             check_version(head, revision)?;
             let listening = listening(&session, head, &self.event_logs)?;
-            Ok((session, listening, self.place()?))
+            Ok((session, listening, self.place(&scope)?))
         });
         match session {
             Ok((session, listening, place)) => {

@@ -134,15 +134,13 @@ impl Pipeline {
         let started = Instant::now();
         let method = call.method;
         let route = self.route(scope, wish, &call)?;
-        if method == Method::ToolsCall {
-            let settings = self.settings();
-            if !wish.is_retry {
-                settings.spend(scope)?;
-            }
-            if settings.told.bodies {
-                let arguments = cut(call.params.get("arguments").unwrap_or("{}"));
-                log::info!(target: "bodies", "{} is called with {arguments}", route.told);
-            }
+        let settings = self.settings();
+        if costs_a_call(method) && !wish.is_retry {
+            settings.spend(scope)?;
+        }
+        if method == Method::ToolsCall && settings.told.bodies {
+            let arguments = cut(call.params.get("arguments").unwrap_or("{}"));
+            log::info!(target: "bodies", "{} is called with {arguments}", route.told);
         }
         let asker = self.asker(scope, wish, &route.server)?;
         let (has_task, begins_task) = (tasks::concerns(&call), tasks::begins(&call));
@@ -193,6 +191,12 @@ impl Pipeline {
     ) -> Option<Result<Outcome, CallError>> {
         let servers = self.servers(scope);
         let [server] = servers.as_slice() else { return None };
+        if Method::parse(method).is_none()
+            && !wish.is_retry
+            && let Err(error) = self.settings().spend(scope)
+        {
+            return Some(Err(error));
+        }
         let outgoing = Outgoing {
             method,
             is_safe_to_repeat: false,
@@ -281,6 +285,12 @@ impl Pipeline {
         self.tasks.forget_all_at(server);
     }
 
+    /// Whether this key has so many calls a minute and no more.
+    pub fn is_metered(&self, scope: &Scope) -> bool {
+        let name = scope.principal.name.as_ref();
+        name.is_some_and(|name| self.settings().quotas.contains_key(name))
+    }
+
     /// The upstream of that name; none where a reload has ended it since the name was looked up.
     fn upstream(&self, server: &ServerName) -> Result<Arc<Upstream>, CallError> {
         let gone = || CallError::UnknownServer { name: server.to_string(), near: Vec::new() };
@@ -320,6 +330,33 @@ impl Settings {
         bucket
             .take(Instant::now())
             .map_err(|retry_after| CallError::RateLimited { retry_after })
+    }
+}
+
+/// Whether a server does its own work for it. What is answered from what the gateway keeps, what
+/// only asks after a call that was paid for, and what is bounded otherwise costs none.
+fn costs_a_call(method: Method) -> bool {
+    match method {
+        Method::ToolsCall
+        | Method::PromptsGet
+        | Method::ResourcesRead
+        | Method::CompletionComplete => true,
+        Method::Initialize
+        | Method::Ping
+        | Method::ToolsList
+        | Method::PromptsList
+        | Method::ResourcesList
+        | Method::ResourcesTemplatesList
+        | Method::ResourcesSubscribe
+        | Method::ResourcesUnsubscribe
+        | Method::LoggingSetLevel
+        | Method::TasksGet
+        | Method::TasksResult
+        | Method::TasksList
+        | Method::TasksCancel
+        | Method::TasksUpdate
+        | Method::ServerDiscover
+        | Method::SubscriptionsListen => false,
     }
 }
 

@@ -195,9 +195,9 @@ fn streams_are_bounded() {
     let open = [fixture.open(), fixture.open()];
     assert_ne!(open[0].handle.id(), open[1].handle.id());
     let (mut refused, handle, ended) = fixture.try_open();
-    assert_eq!(handle.err(), Some(Full));
+    assert_eq!(handle.err(), Some(Full::Streams));
     assert!(refused.rest().is_empty() && ended.recv().is_err());
-    assert_eq!(fixture.streams.reserve().err(), Some(Full));
+    assert_eq!(fixture.streams.reserve().err(), Some(Full::Streams));
     open[0].handle.close();
     eventually("a place", || fixture.streams.reserve().is_ok());
     fixture.open();
@@ -221,7 +221,7 @@ fn all_streams_end_in_order() {
     }
     stalled.ended.recv_timeout(PATIENCE).unwrap();
     assert_eq!(fixture.streams.count(), 0);
-    assert_eq!(fixture.streams.reserve().err(), Some(Full));
+    assert_eq!(fixture.streams.reserve().err(), Some(Full::Streams));
     eventually("the hub's thread ends", || fixture.hub.is_finished());
 }
 

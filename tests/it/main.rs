@@ -36,6 +36,7 @@ mod passing_through;
 mod prompts;
 mod question_ends;
 mod questions;
+mod quotas;
 mod readme;
 mod reload;
 mod resources;

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,9 @@ use crate::limits::Limits;
 use crate::thread::{self, Joined, StopReason};
 use crate::wait::Bell;
 
+mod places;
 mod worker;
+use places::Places;
 use worker::Worker;
 
 /// The hub's own bell among the descriptors; streams count from 1.
@@ -34,13 +36,23 @@ impl fmt::Display for Gone {
     }
 }
 
-/// `limits.streams` are open, or the hub is ending.
+/// Why there is no place for a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Full;
+pub enum Full {
+    /// `limits.streams` are open, or the hub is ending.
+    Streams,
+    /// The key holds as many as are left for all others.
+    KeyShare,
+}
 
 impl fmt::Display for Full {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("too many streams are open")
+        f.write_str(match self {
+            Self::Streams => "limits.streams is reached",
+            Self::KeyShare => {
+                "this key holds its share of limits.streams: as many as are left for all others"
+            }
+        })
     }
 }
 
@@ -95,6 +107,8 @@ struct Client {
     id: u64,
     /// How it came, for the log.
     door: &'static str,
+    /// The key that its place was taken for.
+    key: Option<Arc<str>>,
     queue: Mutex<Queue>,
     /// Whether the hub's inbox names this stream already.
     announced: AtomicBool,
@@ -137,7 +151,7 @@ struct Hub {
     ended: Condvar,
     bell: Bell,
     rung: AtomicBool,
-    count: AtomicUsize,
+    places: Mutex<Places>,
     last_id: AtomicU64,
 }
 
@@ -202,7 +216,7 @@ impl Streams {
             ended: Condvar::new(),
             bell: Bell::new()?,
             rung: AtomicBool::new(false),
-            count: AtomicUsize::new(0),
+            places: Mutex::default(),
             last_id: AtomicU64::new(BELL),
         });
         let mut worker = Worker::new(Arc::clone(&hub))?;
@@ -216,10 +230,19 @@ impl Streams {
     /// # Errors
     /// There is none.
     pub fn reserve(&self) -> Result<Place, Full> {
-        let before = self.hub.count.fetch_add(1, Ordering::SeqCst);
-        let place = Place { hub: Some(Arc::clone(&self.hub)) };
-        if before >= self.hub.limits.streams || locked(&self.hub.inbox).closed {
-            return Err(Full);
+        self.reserve_for(None)
+    }
+
+    /// As [`Streams::reserve`], for a key that is held to its share of the streams.
+    ///
+    /// # Errors
+    /// There is none, or none for that key.
+    pub fn reserve_for(&self, key: Option<&Arc<str>>) -> Result<Place, Full> {
+        locked(&self.hub.places).take(self.hub.limits.streams, key)?;
+        // From here on dropping it gives it back.
+        let place = Place { hub: Some(Arc::clone(&self.hub)), key: key.cloned() };
+        if locked(&self.hub.inbox).closed {
+            return Err(Full::Streams);
         }
         Ok(place)
     }
@@ -240,7 +263,7 @@ impl Streams {
 
     /// How many streams are open.
     pub fn count(&self) -> usize {
-        self.hub.count.load(Ordering::SeqCst)
+        locked(&self.hub.places).taken()
     }
 
     /// Ends all streams in order: what is queued goes out, then `last`, then the end. What has
@@ -264,6 +287,7 @@ impl Streams {
 /// A place for one stream, given back on drop.
 pub struct Place {
     hub: Option<Arc<Hub>>,
+    key: Option<Arc<str>>,
 }
 
 impl fmt::Debug for Place {
@@ -283,14 +307,14 @@ impl Place {
         stream: Stream,
         on_end: OnEnd,
     ) -> Result<StreamHandle, Full> {
-        let hub = self.hub.as_ref().map(Arc::clone).ok_or(Full)?;
+        let hub = self.hub.as_ref().map(Arc::clone).ok_or(Full::Streams)?;
         let id = hub.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let (queue, announced) = (Mutex::default(), AtomicBool::new(false));
-        let client = Arc::new(Client { id, door, queue, announced });
+        let client = Arc::new(Client { id, door, key: self.key.clone(), queue, announced });
         {
             let mut inbox = locked(&hub.inbox);
             if inbox.closed {
-                return Err(Full);
+                return Err(Full::Streams);
             }
             inbox.opened.push((Arc::clone(&client), stream, on_end));
         }
@@ -304,7 +328,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if let Some(hub) = &self.hub {
-            hub.count.fetch_sub(1, Ordering::SeqCst);
+            locked(&hub.places).give_back(self.key.as_ref());
         }
     }
 }

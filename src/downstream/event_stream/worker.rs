@@ -277,7 +277,7 @@ impl Worker {
         // is still on its way to it.
         throw_away(&entry.stream);
         drop(entry.stream);
-        self.hub.count.fetch_sub(1, Ordering::SeqCst);
+        locked(&self.hub.places).give_back(entry.client.key.as_ref());
         if catch_unwind(AssertUnwindSafe(entry.on_end)).is_err() {
             log::error!("the end of a stream could not be told: a panic");
         }
