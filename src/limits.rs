@@ -110,6 +110,9 @@ pub const JSON_DEPTH_MAX: usize = 128;
 /// What a client says of itself in `initialize`: its capabilities, and its name, in bytes each.
 /// A session keeps the first.
 pub const INTRODUCTION_BYTES_MAX: usize = 16 * 1024;
+/// Keys of one JSON object that is taken apart. Its values stay text, so that this bounds the
+/// memory which a text made of keys alone can cost.
+pub const JSON_OBJECT_KEYS_MAX: usize = 10_000;
 /// Messages in one JSON-RPC batch (2025-03-26 only).
 pub const BATCH_MESSAGES_MAX: usize = 64;
 /// Characters of an offered tool name; longer ones are cut and end in a hash.
@@ -163,6 +166,8 @@ pub const TASKS_MAX: usize = 8192;
 pub const TASK_ID_BYTES_MAX: usize = 1024;
 /// Streams of one session that are remembered for resuming; the least likely to be missed go.
 pub const RESUMABLE_STREAMS_MAX: usize = 16;
+/// Streams that one session has open by GET where none can be resumed; the oldest goes.
+pub const SESSION_STREAMS_MAX: usize = RESUMABLE_STREAMS_MAX;
 /// How long a stream whose response was sent can be resumed.
 pub const RESUMABLE_STREAM_LIFE: Duration = Duration::from_secs(300);
 /// Bytes of all events kept for resuming, over all sessions. Past it new events are not kept.

@@ -15,6 +15,7 @@ use crate::pipeline::{ServerStatus, State};
 use crate::protocol::call::Kind;
 use crate::protocol::revision::Era;
 use crate::protocol::server_name::ServerName;
+use crate::telemetry::rejected::Reason;
 
 /// Answers OPTIONS: the methods, and for a page of an admitted origin what it may send.
 pub(super) fn options(endpoint: Endpoint<'_>, head: &Head, responder: Responder) {
@@ -47,10 +48,7 @@ impl Front {
             send(responder, &json!({ "status": "ready" }));
         } else {
             let names: Vec<&str> = missing.iter().map(ServerName::as_str).collect();
-            let what = format!("required servers have not answered yet: {}", names.join(", "));
-            let mut problem = Problem::overloaded(&what).with("missing", names);
-            problem.code = "not_ready";
-            refuse(responder, &problem);
+            refuse(responder, &Problem::not_ready(&names));
         }
     }
 
@@ -67,6 +65,7 @@ impl Front {
                 "streamable": sessions.streamable_http,
             },
             "streams": self.streams.count(),
+            "rejected": rejected_by_reason(),
             "limits": self.limits_in_use(
                 sessions.http_sse + sessions.streamable_http + sessions.listening
             ),
@@ -88,6 +87,12 @@ impl Front {
             "parked_calls": of(self.parked.count(), limits.parked_calls),
         })
     }
+}
+
+/// What was turned away since the start, every reason with its number.
+fn rejected_by_reason() -> Value {
+    let counts = Reason::ALL.into_iter();
+    counts.map(|reason| (reason.as_str().to_owned(), Value::from(reason.count()))).collect()
 }
 
 fn server(status: &ServerStatus) -> Value {

@@ -163,6 +163,9 @@ impl Front {
             Foreign::Host => Problem::foreign("Host"),
             Foreign::Origin => Problem::foreign("Origin"),
         })?;
+        if let Some(field) = headers::repeated(head.headers.iter().map(|(name, _)| name)) {
+            return Err(Problem::repeated(field));
+        }
         let endpoint = Endpoint::find(&head.path);
         // A browser's preflight carries no key; it asks only what may be asked.
         if let Some(endpoint) = endpoint
@@ -194,10 +197,12 @@ impl Front {
             let server = self.pipeline.server(&scope, server);
             scope.only = Some(server.map_err(|error| Problem::from_call(&error))?);
         }
-        scope.narrowed = head.headers.get(headers::SERVERS).map(|list| {
+        scope.narrowed = head.headers.get(headers::SERVERS).map(|_| {
             // A name that no server has narrows to nothing; it is not worth remembering.
             let known = |name: &ServerName| self.pipeline.knows(name);
-            list.split(',')
+            let lists = head.headers.get_all(headers::SERVERS);
+            lists
+                .flat_map(|list| list.split(','))
                 .filter_map(|name| ServerName::parse(name.trim()))
                 .filter(known)
                 .collect()

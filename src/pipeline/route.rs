@@ -289,9 +289,11 @@ fn mirrored(item: &Item, params: &RawObject<'_>) -> Vec<(String, String)> {
     if mirrors.is_empty() {
         return Vec::new();
     }
-    let arguments = params.get("arguments").and_then(|text| serde_json::from_str(text).ok());
-    let Some(arguments) = arguments else { return Vec::new() };
-    let value = |mirror: &Mirror| Some((mirror.header.clone(), mirror.value(&arguments)?));
+    let Some(arguments) = params.get("arguments") else { return Vec::new() };
+    let value = |mirror: &Mirror| {
+        let value = mirror.read(arguments).ok()?;
+        Some((mirror.header.clone(), Mirror::text_of(&value)?))
+    };
     mirrors.iter().filter_map(value).collect()
 }
 

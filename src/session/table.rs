@@ -9,6 +9,7 @@ use super::{
     Audience, Door, Ended, EventSink, KeptStreams, Over, Owner, Session, SessionId, Shared,
     Subscriptions,
 };
+use crate::limits::SESSION_STREAMS_MAX;
 use crate::protocol::call::Caller;
 use crate::protocol::jsonrpc::{Message, notification};
 use crate::protocol::method::notification::RESOURCES_UPDATED;
@@ -146,6 +147,9 @@ impl Table {
             return false;
         }
         entry.streams.retain(|stream| stream.is_open());
+        // A client that asks again and again has lost the first ones, or wants to cost much.
+        let spare = (entry.streams.len() + 1).saturating_sub(SESSION_STREAMS_MAX);
+        entry.streams.drain(..spare).for_each(|oldest| oldest.close());
         entry.streams.push(stream);
         if let Some(listening) = entry.session.listening.get() {
             // By the thread that tells everything else, so that nothing comes before it and
@@ -466,6 +470,20 @@ mod tests {
         table.tell(&Audience::Hearing(ServerName::parse("b").unwrap()), "{}");
         assert_eq!(first.events.lock().unwrap().len(), 0);
         assert_eq!(second.events.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn the_oldest_stream_of_a_session_makes_room_for_one_too_many() {
+        let mut table = table();
+        open(&mut table, Instant::now(), "x", "k").unwrap();
+        let sinks: Vec<Arc<Sink>> =
+            (0..SESSION_STREAMS_MAX + 2).map(|_| Arc::new(Sink::default())).collect();
+        for sink in &sinks {
+            assert!(table.attach("x", sink.clone()));
+        }
+        let open = sinks.iter().map(|sink| sink.is_open());
+        let expected = (0..SESSION_STREAMS_MAX + 2).map(|at| at >= 2);
+        assert_eq!(open.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
     }
 
     #[test]

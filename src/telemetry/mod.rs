@@ -1,5 +1,6 @@
-//! What operators see: log lines without secrets in them.
+//! What operators see: log lines without secrets in them, and what was turned away.
 
 pub mod log;
 pub mod redact;
+pub mod rejected;
 pub mod timestamp;

@@ -18,6 +18,8 @@ mod eras;
 mod event_stream;
 mod exit_codes;
 #[cfg(not(feature = "tiny_http"))]
+mod hostile_clients;
+#[cfg(not(feature = "tiny_http"))]
 mod http_engine;
 #[cfg(not(feature = "tiny_http"))]
 mod http_hostile;

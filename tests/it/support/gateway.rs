@@ -415,6 +415,12 @@ impl Gateway {
         self.wait_for_end()
     }
 
+    /// The id of its process.
+    #[cfg(not(feature = "tiny_http"))]
+    pub(crate) fn process_id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The most memory that it ever held, in bytes.
     pub(crate) fn peak_rss_bytes(&self) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
