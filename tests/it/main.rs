@@ -8,6 +8,7 @@
 )]
 
 mod architecture;
+mod breaker;
 mod children;
 mod cli;
 mod config_files;
