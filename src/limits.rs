@@ -174,6 +174,8 @@ pub const LOG_QUEUE_LINES_MAX: usize = 4096;
 pub const LOG_LINE_BYTES_MAX: usize = 4096;
 /// Names waiting for the resolver thread.
 pub const RESOLVER_QUEUE_NAMES_MAX: usize = 256;
+/// Names that are resolved at once; each holds a thread while the system is at it.
+pub const RESOLVER_THREADS_MAX: usize = 4;
 /// How long a resolved name is used before it is resolved anew.
 pub const RESOLVER_TTL: Duration = Duration::from_secs(30);
 /// Messages waiting to be written to one child.

@@ -269,7 +269,11 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn failure(message: &str) -> Failure {
-        Failure { stage: Stage::Connect, message: message.to_owned(), at: SystemTime::UNIX_EPOCH }
+        Failure {
+            stage: Stage::Connect,
+            message: message.to_owned(),
+            at: SystemTime::UNIX_EPOCH,
+        }
     }
 
     fn opened(now: Instant) -> Breaker {

@@ -33,7 +33,9 @@ impl Upstream {
             let breaker = &mut self.vitals.lock().breaker;
             match breaker.admit(now) {
                 Admission::Passed => (false, false),
-                Admission::Probe => (true, breaker.is_left_to_supervisor() && breaker.hasten(now)),
+                Admission::Probe => {
+                    (true, breaker.is_left_to_supervisor() && breaker.hasten(now))
+                }
                 Admission::Refused(down) => return Err(self.is_down(*down)),
             }
         };

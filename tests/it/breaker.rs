@@ -69,7 +69,10 @@ fn a_dead_server_is_refused_at_once_and_used_again_when_it_is_back() {
         for client in [&client, &asked] {
             // All but one that sees whether it is back; that one fails at once, too.
             let error = client.request("tools/call", &call)["error"].clone();
-            assert!(error["message"].as_str().unwrap().contains("connection refused"), "{error}");
+            assert!(
+                error["message"].as_str().unwrap().contains("connection refused"),
+                "{error}"
+            );
             assert_eq!(error["data"]["server"], "s", "{error}");
         }
         wait_for_long_pause(&gateway);

@@ -13,6 +13,7 @@ mod children;
 mod cli;
 mod config_files;
 mod conversations;
+mod deadlines;
 mod demo_http;
 mod eras;
 #[cfg(not(feature = "tiny_http"))]
