@@ -189,6 +189,8 @@ pub const LOG_QUEUE_LINES_MAX: usize = 4096;
 pub const LOG_LINE_BYTES_MAX: usize = 4096;
 /// Names waiting for the resolver thread.
 pub const RESOLVER_QUEUE_NAMES_MAX: usize = 256;
+/// Names that are resolved at once; each holds a thread while the system is at it.
+pub const RESOLVER_THREADS_MAX: usize = 4;
 /// How long a resolved name is used before it is resolved anew.
 pub const RESOLVER_TTL: Duration = Duration::from_secs(30);
 /// Messages waiting to be written to one child.
@@ -203,6 +205,13 @@ pub const CHILD_GRACE: Duration = Duration::from_secs(2);
 pub const BACKOFF_MIN: Duration = Duration::from_millis(200);
 /// See [`BACKOFF_MIN`].
 pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// Attempts to use an upstream that fail in a row before its calls are refused at once.
+pub const BREAKER_FAILURES_MAX: u32 = 5;
+/// From the last attempt that failed until a call may see whether the upstream is back, before
+/// its supervisor tries again.
+pub const PROBE_BY_CALL_INTERVAL: Duration = Duration::from_secs(1);
+/// So many times as long as the last attempt took, at least, is waited before a call tries.
+pub const PROBE_PAUSE_FACTOR: u32 = 4;
 /// How long a control message (cancellation, end of a session) may take to be delivered.
 pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the first call over a client's own session waits for the upstream's stream to be
@@ -272,4 +281,5 @@ pub const SEND_BUFFER_BYTES: usize = 64 * 1024;
 const _: () = assert!(OFFERED_NAME_CHARS_MAX > 9);
 const _: () = assert!(UPSTREAM_DRAIN_BYTES_MAX <= RESULT_BYTES_COUNTED_FROM);
 const _: () = assert!(BACKOFF_MIN.as_millis() < BACKOFF_MAX.as_millis());
+const _: () = assert!(PROBE_BY_CALL_INTERVAL.as_millis() < BACKOFF_MAX.as_millis());
 const _: () = assert!(CONTROL_TIMEOUT.as_millis() <= CHILD_GRACE.as_millis());

@@ -101,6 +101,7 @@ fn server(status: &ServerStatus) -> Value {
         State::Probing => ("probing", None),
         State::Ready => ("ready", None),
         State::BackingOff { next_try } => ("backing_off", Some(ms(next_try))),
+        State::Down { next_try } => ("down", Some(ms(next_try))),
     };
     let era = upstream.revision.map(|revision| match revision.era() {
         Era::Legacy => "legacy",
@@ -110,7 +111,7 @@ fn server(status: &ServerStatus) -> Value {
         json!({
             "stage": failure.stage.as_str(),
             "message": failure.message,
-            "at": failure.at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            "at": seconds(failure.at),
             "seconds_ago": SystemTime::now()
                 .duration_since(failure.at)
                 .map_or(0, |since| since.as_secs()),
@@ -124,6 +125,8 @@ fn server(status: &ServerStatus) -> Value {
         "required": status.required,
         "state": state,
         "next_try_ms": next_try_ms,
+        "down_since": upstream.down_since.map(seconds),
+        "failures_in_a_row": upstream.failures,
         "transport": upstream.transport,
         "era": era,
         "revision": upstream.revision.map(|revision| revision.as_str()),
@@ -140,6 +143,11 @@ fn server(status: &ServerStatus) -> Value {
         "restarts": upstream.restarts,
         "stderr": upstream.stderr,
     })
+}
+
+/// Since 1970.
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn ms(duration: std::time::Duration) -> u64 {

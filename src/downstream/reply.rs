@@ -249,6 +249,14 @@ impl Problem {
                     .with("server", server.as_str())
                     .with("stage", stage.as_str())
             }
+            CallError::UpstreamDown { server, stage, since, next_try, .. } => {
+                let seconds = next_try.as_millis().div_ceil(1000).max(1).to_string();
+                Problem::new(502, "upstream_failed", code::INTERNAL_ERROR, text)
+                    .with("server", server.as_str())
+                    .with("stage", stage.as_str())
+                    .with("down_since", since.as_str())
+                    .header("Retry-After", seconds)
+            }
             CallError::UpstreamTimeout { server, stage } => {
                 Problem::new(504, "upstream_timeout", code::INTERNAL_ERROR, text)
                     .with("server", server.as_str())

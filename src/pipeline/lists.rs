@@ -142,6 +142,14 @@ impl Pipeline {
         Ok((server, asks))
     }
 
+    /// Whether a server can be called at present, for whoever does something costly before.
+    ///
+    /// # Errors
+    /// It is down.
+    pub fn check(&self, server: &ServerName) -> Result<(), CallError> {
+        self.upstream(server)?.check()
+    }
+
     /// Whether a server may ask something while a call runs, as far as is known.
     pub(super) fn asks_during_calls(&self, server: &ServerName) -> bool {
         let catalogue = self.catalogue.current();

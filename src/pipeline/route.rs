@@ -152,10 +152,11 @@ impl Pipeline {
             }
             Resolution::Unknown(near) => {
                 let server = server.or(scope.only.as_ref());
-                Err(unreached(&catalogue, scope, server, asked).unwrap_or(CallError::Unknown {
-                    kind,
-                    name,
-                    near,
+                let unreached = unreached(&catalogue, scope, server, asked);
+                Err(unreached.map_or(CallError::Unknown { kind, name, near }, |error| {
+                    // It is tried soon, because somebody wants it.
+                    let owner = error.server().and_then(|server| self.upstreams.get(server));
+                    owner.and_then(|upstream| upstream.knock()).unwrap_or(error)
                 }))
             }
         }

@@ -327,7 +327,9 @@ fn trouble(watch: &Watch, error: &Error) -> Trouble {
     }
     #[expect(clippy::wildcard_enum_match_arm, reason = "the enum is not ours and grows")]
     let (kind, stage, message) = match error {
-        Error::Io(error) if stage == Stage::Tls => (Kind::Broke, stage, error.to_string()),
+        Error::Io(error) if stage == Stage::Tls && error.kind() != ErrorKind::TimedOut => {
+            (Kind::Broke, stage, error.to_string())
+        }
         Error::Io(error) => (Kind::Broke, stage, io_text(error)),
         Error::HostNotFound => {
             (Kind::Broke, Stage::Resolve, "the host has no address".to_owned())

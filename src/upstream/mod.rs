@@ -31,12 +31,14 @@ use standing::Standing;
 
 mod attendant;
 mod auto;
+mod breaker;
 mod child;
 mod connection;
 mod control;
 mod correlation;
 mod door;
 mod exchange;
+mod gate;
 mod health;
 mod hearing;
 mod held;
@@ -194,9 +196,11 @@ impl Upstream {
         let failed = |trouble: connection::Trouble| {
             self.core.scrubbed(trouble).into_error(self.name(), outgoing.is_safe_to_repeat)
         };
+        let passage = self.pass()?;
         let place = self.budget.enter().map_err(failed)?;
         let tick = self.core.limits.heartbeat;
         let slot = self.slots.take(wait, tick, &mut || sink.silence()).map_err(failed)?;
+        passage.look_again()?;
         let through = through.filter(|client| self.has_own(client));
         let seat = through
             .map(|client| self.members.enter(client, wait, tick, &mut || sink.silence()));
@@ -211,8 +215,10 @@ impl Upstream {
         // Of a call that outlives its client's requests, no thread of the pool waits.
         let parks = seat.as_ref().filter(|_| through.is_some_and(|client| client.is_exclusive));
         let parks = parks.map(|seat| (seat, &place));
-        let mut lending = Lending { in_flight: &in_flight, parks, wait, inner: sink };
+        let mut lending =
+            Lending { in_flight: &in_flight, parks, wait, is_heard: false, inner: sink };
         let mut outcome = link.request(&mut lane, outgoing, wait, &mut lending);
+        let is_heard = lending.is_heard;
         if let (Some(seat), Err(trouble)) = (&mut seat, &outcome)
             && matches!(trouble.kind, connection::Kind::Interrupted(_))
             && trouble.sent
@@ -223,10 +229,8 @@ impl Upstream {
         if matches!(&outcome, Err(trouble) if trouble.is_stateless()) {
             outcome = self.link.request(&mut lane, outgoing, wait, sink);
         }
+        passage.report(&outcome, began, is_heard);
         in_flight.leave(lane);
-        if outcome.is_ok() {
-            self.vitals.lock().latency = Some(began.elapsed());
-        }
         outcome.map_err(|trouble| match (&trouble.kind, wait.interrupted()) {
             // Not the gateway ends, but the client's session.
             (connection::Kind::Interrupted(Interrupted::Stopping), None) => {
@@ -301,10 +305,13 @@ impl Upstream {
     pub fn status(&self) -> Status {
         let (in_flight, waiting) = self.slots.counts();
         let sessions = self.members.count_open() + usize::from(self.link.is_open());
+        let now = Instant::now();
         let vitals = self.vitals.lock();
         let initialized = vitals.initialized.as_ref();
         Status {
-            state: vitals.state.state(),
+            state: vitals.breaker.state(now),
+            failures: vitals.breaker.failures(),
+            down_since: vitals.breaker.down(now).map(|down| down.first.at),
             transport: self.link.transport(),
             revision: initialized.map(|it| it.revision),
             capabilities: initialized.map(|it| it.capabilities.clone()),
@@ -328,15 +335,19 @@ struct Lending<'a> {
     /// the call.
     parks: Option<(&'a members::Seat<'a>, &'a slots::Place<'a>)>,
     wait: &'a Arc<Wait>,
+    /// The upstream has said something about the call.
+    is_heard: bool,
     inner: &'a mut dyn CallSink,
 }
 
 impl CallSink for Lending<'_> {
     fn notice(&mut self, notice: Notice) {
+        self.is_heard = true;
         self.inner.notice(notice);
     }
 
     fn ask(&mut self, question: Question) {
+        self.is_heard = true;
         self.in_flight.lend();
         let Some((seat, place)) = self.parks else { return self.inner.ask(question) };
         place.give_up();

@@ -16,6 +16,7 @@ use crate::thread::{Joined, spawn};
 
 use super::child::StderrRing;
 use super::exchange::Lane;
+use super::health::Vitals;
 use super::link::Core;
 use super::links::Links;
 use super::lists::Lists;
@@ -288,6 +289,7 @@ impl Shared {
         let stderr = Arc::new(StderrRing::new(self.limits.child_stderr_lines));
         let links = Links::new(&core, &stderr, self.names.clone(), &self.tls);
         let link = links.link(core.clone());
+        let vitals = Arc::new(Vitals::new(link.opening()));
         let slots =
             Slots::new(core.name().clone(), core.config.max_in_flight, core.config.max_waiting);
         Ok(Upstream {
@@ -297,7 +299,7 @@ impl Shared {
             link,
             slots,
             budget: self.budget.clone(),
-            vitals: Arc::default(),
+            vitals,
             stderr,
         })
     }

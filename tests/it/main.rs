@@ -8,10 +8,12 @@
 )]
 
 mod architecture;
+mod breaker;
 mod children;
 mod cli;
 mod config_files;
 mod conversations;
+mod deadlines;
 mod demo_http;
 mod eras;
 #[cfg(not(feature = "tiny_http"))]
