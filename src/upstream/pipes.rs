@@ -187,6 +187,10 @@ fn read_pieces(mut pipe: impl Read + AsFd, wait: &Wait, take: &mut dyn FnMut(&[u
     }
     let mut buffer = vec![0_u8; UPSTREAM_BUFFER_BYTES];
     loop {
+        // What a process that the child left behind writes may never end.
+        if wait.check().is_err() {
+            return false;
+        }
         match pipe.read(&mut buffer) {
             Ok(0) => return true,
             Ok(n) => take(buffer.get(..n).unwrap_or_default()),

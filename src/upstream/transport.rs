@@ -218,7 +218,10 @@ impl Transport for Socket {
         self.flush()?;
         let impatient = self.watch.is_impatient();
         loop {
-            if !self.more && !impatient {
+            if self.more {
+                // A peer that is never silent must not outlive the call.
+                self.watch.check()?;
+            } else if !impatient {
                 self.watch.ready(self.stream.as_fd(), PollFlags::IN)?;
             }
             let buffer = self.buffers.input_append_buf();

@@ -123,6 +123,20 @@ impl Watch {
         paused()
     }
 
+    /// Whether the call goes on, where nothing has to be waited for.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let (wait, impatient) = {
+            let watched = self.lock();
+            (watched.wait.clone(), watched.impatient)
+        };
+        // What is left of an answer is read for nobody in particular, and bounded by itself.
+        if impatient {
+            return Ok(());
+        }
+        let Some(wait) = wait else { return Err(paused()) };
+        wait.check().map(drop).map_err(|reason| self.interrupt(reason))
+    }
+
     pub(super) fn ready(&self, fd: BorrowedFd<'_>, flags: PollFlags) -> Result<(), Error> {
         let (wait, tick, heeds_bell) = {
             let watched = self.lock();

@@ -17,6 +17,7 @@ mod eras;
 #[cfg(not(feature = "tiny_http"))]
 mod event_stream;
 mod exit_codes;
+mod hostile_upstreams;
 #[cfg(not(feature = "tiny_http"))]
 mod http_engine;
 #[cfg(not(feature = "tiny_http"))]

@@ -365,6 +365,10 @@ impl Gateway {
         self.wait_for_end()
     }
 
+    pub(crate) fn process_id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The most memory that it ever held, in bytes.
     pub(crate) fn peak_rss_bytes(&self) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
