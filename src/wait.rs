@@ -233,9 +233,8 @@ impl Wait {
         let tick_at = tick.map(|tick| Instant::now() + tick);
         loop {
             let end = self.check()?;
-            let left = tick_at
-                .map_or(end, |at| at.min(end))
-                .saturating_duration_since(Instant::now());
+            let left =
+                tick_at.map_or(end, |at| at.min(end)).saturating_duration_since(Instant::now());
             match self.poll_once(fd, left) {
                 Some(woken) => return woken,
                 None if tick_at.is_some_and(|at| Instant::now() >= at) => {

@@ -14,6 +14,7 @@ use crate::protocol::method::notification as names;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::session::{Audience, Sessions, Shared};
+use crate::telemetry::Seldom;
 use crate::upstream::{Unasked, Upstreams};
 
 /// Hands on what upstreams say unasked.
@@ -25,6 +26,8 @@ pub struct ToSessions {
     sharing: HashMap<ServerName, SessionSharing>,
     /// Known once they are started, which takes this.
     upstreams: OnceLock<Weak<Upstreams>>,
+    /// Lines about what nobody could be told.
+    untold: Seldom,
 }
 
 impl ToSessions {
@@ -36,7 +39,8 @@ impl ToSessions {
         sharing: impl IntoIterator<Item = (ServerName, SessionSharing)>,
     ) -> ToSessions {
         let sharing = sharing.into_iter().collect();
-        ToSessions { sessions, tasks, sharing, upstreams: OnceLock::new() }
+        let untold = Seldom::default();
+        ToSessions { sessions, tasks, sharing, upstreams: OnceLock::new(), untold }
     }
 
     /// The upstreams that speak through this, for what is found out about them.
@@ -99,7 +103,7 @@ impl Unasked for ToSessions {
             }
             Notice::ResourceUpdated(params) => {
                 let updated = sessions.updated(server.clone(), client.cloned(), params);
-                return told(server, updated.is_ok());
+                return told(&self.untold, server, updated.is_ok());
             }
             Notice::Withdrawn { server, id } => {
                 if let Some(client) = client {
@@ -114,7 +118,7 @@ impl Unasked for ToSessions {
             Notice::Progress(_) => return,
         };
         if let Some(to) = self.audience(server, client, level, task) {
-            told(server, sessions.notify(to, message).is_ok());
+            told(&self.untold, server, sessions.notify(to, message).is_ok());
         }
     }
 
@@ -123,8 +127,8 @@ impl Unasked for ToSessions {
     }
 }
 
-fn told(server: &ServerName, is_told: bool) {
-    if !is_told {
-        log::warn!(target: "sessions", "a message of {server} could not be told");
+fn told(untold: &Seldom, server: &ServerName, is_told: bool) {
+    if !is_told && let Some(more) = untold.turn() {
+        log::warn!(target: "sessions", "a message of {server} could not be told{more}");
     }
 }

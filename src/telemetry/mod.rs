@@ -2,4 +2,7 @@
 
 pub mod log;
 pub mod redact;
+mod seldom;
 pub mod timestamp;
+
+pub use seldom::Seldom;

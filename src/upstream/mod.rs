@@ -70,6 +70,7 @@ mod stdio;
 mod streamable_http;
 mod subscribing;
 mod supervisor;
+mod throttle;
 mod transport;
 mod unusable;
 mod watch;

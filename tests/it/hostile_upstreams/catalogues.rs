@@ -90,7 +90,8 @@ const UNUSABLE: [&str; 8] = [
     "rtl\u{202e}gnp.exe",
 ];
 /// Names of other scripts, and what only looks like one of another server.
-const USABLE: [&str; 5] = ["\u{435}cho", "na\u{efff}me", "t\u{f6}\u{f6}l", "\u{1f980}", "a b/c?d#e%00"];
+const USABLE: [&str; 5] =
+    ["\u{435}cho", "na\u{efff}me", "t\u{f6}\u{f6}l", "\u{1f980}", "a b/c?d#e%00"];
 
 #[test]
 fn a_name_that_cannot_be_shown_is_left_out_and_others_pass_as_they_are() {
@@ -117,12 +118,16 @@ fn a_name_that_cannot_be_shown_is_left_out_and_others_pass_as_they_are() {
         for name in UNUSABLE {
             let unknown = gateway.call(&format!("bad-{name}"), &json!({}));
             let error = unknown.expect_error(404);
-            assert!(!error["message"].as_str().unwrap().chars().any(char::is_control), "{error}");
+            assert!(
+                !error["message"].as_str().unwrap().chars().any(char::is_control),
+                "{error}"
+            );
         }
         // A lookalike is another name, not the one that it looks like.
         gateway.call("bad-echo", &json!({})).expect_error(404);
         let stderr = gateway.stop().stderr;
-        let is_raw = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}' || c == '\u{2028}';
+        let is_raw =
+            |c: char| (c.is_control() && c != '\n') || c == '\u{202e}' || c == '\u{2028}';
         assert!(!stderr.chars().any(is_raw), "{stderr:?}");
         assert!(stderr.contains("left out"), "{stderr}");
     }

@@ -26,69 +26,129 @@ fn slow(peer: &mut Peer<'_>, text: &str) -> io::Result<Next> {
 
 /// Every one is a fault wherever it comes.
 const FAULTS: &[Row] = &[
-    Row { name: "resets", status: 502, fault: |peer| {
-        rustix::net::connect_unspec(&*peer.out)?;
-        Ok(Next::Close)
-    }},
+    Row {
+        name: "resets",
+        status: 502,
+        fault: |peer| {
+            rustix::net::connect_unspec(&*peer.out)?;
+            Ok(Next::Close)
+        },
+    },
     Row { name: "closes", status: 502, fault: |_| Ok(Next::Close) },
     Row { name: "hangs", status: 504, fault: |peer| peer.hang() },
-    Row { name: "hangs_in_head", status: 504, fault: |peer| {
-        peer.write("HTTP/1.1 200 OK\r\nContent-Ty")?;
-        peer.hang()
-    }},
-    Row { name: "closes_in_head", status: 502, fault: |peer| {
-        peer.write("HTTP/1.1 200 OK\r\nContent-Ty")?;
-        Ok(Next::Close)
-    }},
-    Row { name: "slow_head", status: 504, fault: |peer| {
-        slow(peer, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n")
-    }},
-    Row { name: "garbage", status: 502, fault: |peer| {
-        peer.write("\0\u{1}\u{fffd} what?\u{1b}[2J\r\n\r\n")?;
-        peer.hang()
-    }},
-    Row { name: "tls", status: 502, fault: |peer| {
-        peer.write("\u{15}\u{3}\u{1}\0\u{2}\u{2}\u{16}\r\n\r\n")?;
-        Ok(Next::Close)
-    }},
-    Row { name: "http_09", status: 502, fault: |peer| {
-        peer.write("<html>hello</html>\r\n\r\n")?;
-        Ok(Next::Close)
-    }},
-    Row { name: "endless_head", status: 502, fault: |peer| {
-        peer.write("HTTP/1.1 200 OK\r\n")?;
-        peer.flood(&"X-Header: yes\r\n".repeat(100), Duration::ZERO)
-    }},
-    Row { name: "endless_line", status: 502, fault: |peer| {
-        peer.write("HTTP/1.1 200 OK\r\nX-Header: ")?;
-        peer.flood(&"yes".repeat(1000), Duration::ZERO)
-    }},
-    Row { name: "length_of_two", status: 502, fault: |peer| {
-        let body = peer.result("{}");
-        let n = body.len();
-        peer.write(&format!("HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\nContent-Length: 7\r\nContent-Length: {n}\r\n\r\n{body}"))?;
-        peer.hang()
-    }},
-    Row { name: "length_of_minus", status: 502, fault: |peer| {
-        peer.write(&format!("HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\nContent-Length: -1\r\n\r\n{{}}"))?;
-        Ok(Next::Close)
-    }},
-    Row { name: "length_of_all", status: 502, fault: |peer| {
-        peer.write(&format!("HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\nContent-Length: 18446744073709551615\r\n\r\n{{"))?;
-        peer.hang()
-    }},
-    Row { name: "bad_chunk", status: 502, fault: |peer| {
-        peer.write(&format!("HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{{}}\r\n"))?;
-        peer.hang()
-    }},
-    Row { name: "redirects", status: 502, fault: |peer| {
-        peer.write("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\n\r\n")?;
-        Ok(Next::Keep)
-    }},
-    Row { name: "redirects_post", status: 502, fault: |peer| {
-        peer.write("HTTP/1.1 308 Permanent Redirect\r\nLocation: /mcp\r\nContent-Length: 0\r\n\r\n")?;
-        Ok(Next::Keep)
-    }},
+    Row {
+        name: "hangs_in_head",
+        status: 504,
+        fault: |peer| {
+            peer.write("HTTP/1.1 200 OK\r\nContent-Ty")?;
+            peer.hang()
+        },
+    },
+    Row {
+        name: "closes_in_head",
+        status: 502,
+        fault: |peer| {
+            peer.write("HTTP/1.1 200 OK\r\nContent-Ty")?;
+            Ok(Next::Close)
+        },
+    },
+    Row {
+        name: "slow_head",
+        status: 504,
+        fault: |peer| slow(peer, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"),
+    },
+    Row {
+        name: "garbage",
+        status: 502,
+        fault: |peer| {
+            peer.write("\0\u{1}\u{fffd} what?\u{1b}[2J\r\n\r\n")?;
+            peer.hang()
+        },
+    },
+    Row {
+        name: "tls",
+        status: 502,
+        fault: |peer| {
+            peer.write("\u{15}\u{3}\u{1}\0\u{2}\u{2}\u{16}\r\n\r\n")?;
+            Ok(Next::Close)
+        },
+    },
+    Row {
+        name: "http_09",
+        status: 502,
+        fault: |peer| {
+            peer.write("<html>hello</html>\r\n\r\n")?;
+            Ok(Next::Close)
+        },
+    },
+    Row {
+        name: "endless_head",
+        status: 502,
+        fault: |peer| {
+            peer.write("HTTP/1.1 200 OK\r\n")?;
+            peer.flood(&"X-Header: yes\r\n".repeat(100), Duration::ZERO)
+        },
+    },
+    Row {
+        name: "endless_line",
+        status: 502,
+        fault: |peer| {
+            peer.write("HTTP/1.1 200 OK\r\nX-Header: ")?;
+            peer.flood(&"yes".repeat(1000), Duration::ZERO)
+        },
+    },
+    Row {
+        name: "length_of_two",
+        status: 502,
+        fault: |peer| {
+            let body = peer.result("{}");
+            let n = body.len();
+            peer.write(&format!("HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\nContent-Length: 7\r\nContent-Length: {n}\r\n\r\n{body}"))?;
+            peer.hang()
+        },
+    },
+    Row {
+        name: "length_of_minus",
+        status: 502,
+        fault: |peer| {
+            peer.write(&format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\nContent-Length: -1\r\n\r\n{{}}"
+            ))?;
+            Ok(Next::Close)
+        },
+    },
+    Row {
+        name: "length_of_all",
+        status: 502,
+        fault: |peer| {
+            peer.write(&format!("HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\nContent-Length: 18446744073709551615\r\n\r\n{{"))?;
+            peer.hang()
+        },
+    },
+    Row {
+        name: "bad_chunk",
+        status: 502,
+        fault: |peer| {
+            peer.write(&format!("HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{{}}\r\n"))?;
+            peer.hang()
+        },
+    },
+    Row {
+        name: "redirects",
+        status: 502,
+        fault: |peer| {
+            peer.write("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\n\r\n")?;
+            Ok(Next::Keep)
+        },
+    },
+    Row {
+        name: "redirects_post",
+        status: 502,
+        fault: |peer| {
+            peer.write("HTTP/1.1 308 Permanent Redirect\r\nLocation: /mcp\r\nContent-Length: 0\r\n\r\n")?;
+            Ok(Next::Keep)
+        },
+    },
     Row { name: "says_401", status: 502, fault: |peer| status(peer, "401 Unauthorized") },
     Row { name: "says_403", status: 502, fault: |peer| status(peer, "403 Forbidden") },
     Row { name: "says_404", status: 502, fault: |peer| status(peer, "404 Not Found") },
@@ -97,24 +157,40 @@ const FAULTS: &[Row] = &[
     Row { name: "says_500", status: 502, fault: |peer| status(peer, "500 Oops") },
     Row { name: "says_503", status: 502, fault: |peer| status(peer, "503 Later") },
     Row { name: "says_999", status: 502, fault: |peer| status(peer, "999 What") },
-    Row { name: "error_hangs", status: 502, fault: |peer| {
-        peer.write("HTTP/1.1 500 Oops\r\nContent-Length: 100\r\n\r\nwai")?;
-        peer.hang()
-    }},
-    Row { name: "error_endless", status: 502, fault: |peer| {
-        peer.write("HTTP/1.1 500 Oops\r\n\r\n")?;
-        peer.flood(&"no ".repeat(5000), Duration::ZERO)
-    }},
-    Row { name: "endless_100", status: 504, fault: |peer| {
-        peer.flood(&"HTTP/1.1 100 Continue\r\n\r\n".repeat(100), Duration::ZERO)
-    }},
-    Row { name: "slow_100", status: 504, fault: |peer| {
-        peer.flood("HTTP/1.1 103 Early Hints\r\n\r\n", Duration::from_millis(50))
-    }},
-    Row { name: "upgrades", status: 502, fault: |peer| {
-        peer.write("HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n")?;
-        peer.hang()
-    }},
+    Row {
+        name: "error_hangs",
+        status: 502,
+        fault: |peer| {
+            peer.write("HTTP/1.1 500 Oops\r\nContent-Length: 100\r\n\r\nwai")?;
+            peer.hang()
+        },
+    },
+    Row {
+        name: "error_endless",
+        status: 502,
+        fault: |peer| {
+            peer.write("HTTP/1.1 500 Oops\r\n\r\n")?;
+            peer.flood(&"no ".repeat(5000), Duration::ZERO)
+        },
+    },
+    Row {
+        name: "endless_100",
+        status: 504,
+        fault: |peer| peer.flood(&"HTTP/1.1 100 Continue\r\n\r\n".repeat(100), Duration::ZERO),
+    },
+    Row {
+        name: "slow_100",
+        status: 504,
+        fault: |peer| peer.flood("HTTP/1.1 103 Early Hints\r\n\r\n", Duration::from_millis(50)),
+    },
+    Row {
+        name: "upgrades",
+        status: 502,
+        fault: |peer| {
+            peer.write("HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n")?;
+            peer.hang()
+        },
+    },
 ];
 
 /// What is right for one door may be late for another: over HTTP+SSE an answer comes apart from
@@ -131,7 +207,7 @@ fn a_fault_in_the_answer_to_a_call_is_one_clear_error() {
     for _ in 0..2 {
         round.call_all(|row| vec![row.status]);
     }
-    holdings.are_back(&round.gateway, 8);
+    holdings.are_back(&round.gateway, FAULTS.len());
 }
 
 #[test]
@@ -142,7 +218,7 @@ fn so_it_is_over_http_sse() {
     for _ in 0..2 {
         round.call_all(either);
     }
-    holdings.are_back(&round.gateway, 8);
+    holdings.are_back(&round.gateway, FAULTS.len());
 }
 
 #[test]
@@ -153,7 +229,7 @@ fn so_it_is_without_sessions() {
     for _ in 0..2 {
         round.call_all(either);
     }
-    holdings.are_back(&round.gateway, 8);
+    holdings.are_back(&round.gateway, FAULTS.len());
 }
 
 #[test]

@@ -171,7 +171,8 @@ impl Holdings {
         Holdings { descriptors: count("fd"), threads: count("task") }
     }
 
-    /// Waits until no more than this is held again, but for `slack` of each.
+    /// Waits until no more than this is held again, but for `slack` of each: a kept connection
+    /// for every server, say.
     #[track_caller]
     pub(super) fn are_back(self, gateway: &Gateway, slack: usize) {
         let mut last = self;
