@@ -184,6 +184,9 @@ pub(super) enum Next {
     Done,
 }
 
+/// The lines of an event besides its data have about so many bytes.
+const EVENT_FRAME_BYTES: usize = 256;
+
 /// Reads the events of an answer and hands each to `take`, with the keeper of its memory.
 pub(super) fn read_events(
     answer: &mut Answer,
@@ -208,7 +211,7 @@ pub(super) fn read_events(
         let mut given = 0;
         let fed = decoder.feed(piece, |event| {
             let bytes = event.data.len();
-            given += bytes;
+            given += bytes + EVENT_FRAME_BYTES;
             if next != Next::Done {
                 next = take(event, held.take());
             }

@@ -8,7 +8,7 @@ use crate::limits::{UNASKED_MESSAGES_MAX, UNASKED_MESSAGES_WITHIN};
 /// Bytes that cost as much as one message.
 const BYTES_PER_MESSAGE: usize = 4096;
 /// The same, of what is no message at all, such as comments: there is no reason for many.
-const IDLE_BYTES_PER_MESSAGE: usize = 64;
+const IDLE_BYTES_PER_MESSAGE: usize = 1024;
 
 /// Of one stream.
 pub(super) struct Throttle {

@@ -3,11 +3,12 @@
 use std::io;
 use std::time::Duration;
 
-use super::faulty::{At, Peer, Speech};
-use super::rounds::{FAR_TOO_LATE, Holdings, Round, Row};
+use super::faulty::{At, Faulty, Peer, Speech};
+use super::rounds::{FAR_TOO_LATE, Holdings, Round, Row, TIMEOUT_MS};
 use crate::support::gateway::Gateway;
 use crate::support::listener::Next;
 use crate::support::upstream_http::HttpUpstream;
+use crate::support::wait_for;
 use serde_json::json;
 
 const JSON: &str = "application/json";
@@ -257,7 +258,7 @@ fn a_fault_in_a_list_is_told_and_costs_nobody_else() {
 #[test]
 fn a_call_that_must_open_the_session_anew_tells_how_that_failed() {
     let round = Round::well(FAULTS, Speech::Sessions, At::Contact).listed();
-    round.faulty.iter().for_each(super::faulty::Faulty::turn);
+    round.faulty.iter().for_each(Faulty::turn);
     round.call_all(either);
     for row in FAULTS {
         let failure = round.gateway.status_of(row.name)["last_failure"].clone();
@@ -281,4 +282,33 @@ fn a_refused_connection_is_told_at_once() {
     assert!(began.elapsed() < FAR_TOO_LATE, "{:?}", began.elapsed());
     assert_eq!((&error["server"], &error["stage"]), (&json!("gone"), &json!("connect")));
     assert_eq!(gateway.call_text("good-echo", &json!({"message": "m"})), "m");
+}
+
+#[test]
+fn a_server_that_never_finishes_tls_is_told() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let talker = Faulty::start(Speech::Sessions, At::Contact, |_| Ok(Next::Close));
+    let good = HttpUpstream::start();
+    let gateway = Gateway::with(json!({ "mcp_servers": {
+        "good": { "url": good.url(), "transport": "http" },
+        "silent": {
+            "url": format!("https://{}/mcp", silent.local_addr().unwrap()),
+            "transport": "http", "timeout_ms": TIMEOUT_MS,
+        },
+        "talker": {
+            "url": format!("https://127.0.0.1:{}/mcp", talker.listener.port()),
+            "transport": "http", "timeout_ms": TIMEOUT_MS,
+        },
+    }}))
+    .start();
+    gateway.wait_until_well(&["good"]);
+    for server in ["silent", "talker"] {
+        let failure = wait_for("the failure is told", || {
+            let failure = gateway.status_of(server)["last_failure"].clone();
+            failure.is_object().then_some(failure)
+        });
+        assert_eq!(failure["stage"], "tls", "{server}: {failure}");
+    }
+    assert_eq!(gateway.call_text("good-echo", &json!({"message": "m"})), "m");
+    assert_eq!(gateway.stop().code, Some(0));
 }
