@@ -119,6 +119,8 @@ pub const BATCH_MESSAGES_MAX: usize = 64;
 pub const OFFERED_NAME_CHARS_MAX: usize = 64;
 /// Commands waiting for the session thread. Full is a 503.
 pub const SESSION_INBOX_COMMANDS_MAX: usize = 1024;
+/// Of those, what servers say unasked may take so many: it must not keep clients out.
+pub const SESSION_INBOX_UNASKED_MAX: usize = SESSION_INBOX_COMMANDS_MAX / 2;
 /// How long an answer of the session thread is waited for. Past it the caller gets 503.
 pub const SESSION_REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two sweeps of the session table.
@@ -187,6 +189,11 @@ pub const UPSTREAM_LIST_PAGES_MAX: usize = 1000;
 pub const LOG_QUEUE_LINES_MAX: usize = 4096;
 /// Bytes of one log line; longer ones are cut.
 pub const LOG_LINE_BYTES_MAX: usize = 4096;
+/// Lines of one kind, of what others make happen, that are logged in [`LOG_REPEATS_WITHIN`]; more
+/// are counted.
+pub const LOG_REPEATS_MAX: usize = 10;
+/// See [`LOG_REPEATS_MAX`].
+pub const LOG_REPEATS_WITHIN: Duration = Duration::from_secs(10);
 /// Names waiting for the resolver thread.
 pub const RESOLVER_QUEUE_NAMES_MAX: usize = 256;
 /// Names that are resolved at once; each holds a thread while the system is at it.
@@ -195,6 +202,8 @@ pub const RESOLVER_THREADS_MAX: usize = 4;
 pub const RESOLVER_TTL: Duration = Duration::from_secs(30);
 /// Messages waiting to be written to one child.
 pub const CHILD_OUTBOX_MESSAGES_MAX: usize = 256;
+/// Those that are no requests are dropped once so many wait.
+pub const CHILD_OUTBOX_SAID_MAX: usize = CHILD_OUTBOX_MESSAGES_MAX / 2;
 /// Bytes of those messages together; one that waits alone may be larger.
 pub const CHILD_OUTBOX_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Messages of one call that wait for its thread (shared connections); the oldest notice goes.
@@ -239,6 +248,16 @@ pub const RELIST_INTERVAL: Duration = Duration::from_secs(1);
 /// Control messages (cancellations, answers to an upstream's requests) that wait to be sent to
 /// one upstream; more are dropped.
 pub const CONTROL_QUEUE_MESSAGES_MAX: usize = 512;
+/// Messages that one stream of an upstream may bring in [`UNASKED_MESSAGES_WITHIN`] besides
+/// answers. Past it the stream is left unread for the rest of that time.
+pub const UNASKED_MESSAGES_MAX: usize = 500;
+/// See [`UNASKED_MESSAGES_MAX`].
+pub const UNASKED_MESSAGES_WITHIN: Duration = Duration::from_millis(100);
+/// A line from a child that goes on for so many times `limits.upstream_event_bytes` is taken for
+/// one without end, and the child is ended.
+pub const CHILD_LINE_ENDLESS_FACTOR: usize = 4;
+/// Characters of the name of a tool or prompt. One with a longer name is left out.
+pub const OWN_NAME_CHARS_MAX: usize = 1024;
 /// Resources of one upstream that are subscribed to at once.
 pub const UPSTREAM_SUBSCRIPTIONS_MAX: usize = 4096;
 /// Bytes of the URI of one of them.
@@ -267,6 +286,8 @@ pub const RESULT_BYTES_COUNTED_FROM: usize = 64 * 1024;
 pub const UPSTREAM_TEXT_CHARS_MAX: usize = 200;
 /// Bytes of one line of a child's standard error; longer ones are cut.
 pub const CHILD_STDERR_LINE_BYTES_MAX: usize = 4096;
+/// Lines of a child's standard error that are logged in [`LOG_REPEATS_WITHIN`]; more are counted.
+pub const CHILD_STDERR_LINES_LOGGED_MAX: usize = 500;
 /// How long the exit of a child that closed its output is waited for, so that it can be named.
 pub const CHILD_EXIT_SEEN: Duration = Duration::from_millis(500);
 /// An upstream that was well for so long starts again with the shortest backoff.

@@ -176,7 +176,8 @@ impl Refresher {
                 if unnamed > 0 {
                     log::warn!(
                         target: "catalogue",
-                        "{server}: {unnamed} listed items have no name, or one that stood before"
+                        "{server}: {unnamed} listed items are left out: they have no name, one that \
+                        stood before, or one that cannot be shown"
                     );
                 }
                 let read = freshness.into_iter().map(|(kind, it)| (kind, (it, read_at)));

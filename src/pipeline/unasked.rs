@@ -13,6 +13,7 @@ use crate::protocol::method::notification as names;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::session::{Audience, Sessions, Shared};
+use crate::telemetry::Seldom;
 use crate::upstream::{Unasked, Upstreams};
 
 /// Hands on what upstreams say unasked.
@@ -22,13 +23,16 @@ pub struct ToSessions {
     tasks: Arc<TaskOwners>,
     /// Known once they are started, which takes this. There are no sessions before.
     upstreams: OnceLock<Weak<Upstreams>>,
+    /// Lines about what nobody could be told.
+    untold: Seldom,
 }
 
 impl ToSessions {
     /// To these sessions, what is about a task only to whose it is, and what is said on a shared
     /// session only to those who share it.
     pub fn new(sessions: Sessions, tasks: Arc<TaskOwners>) -> ToSessions {
-        ToSessions { sessions, tasks, upstreams: OnceLock::new() }
+        let untold = Seldom::default();
+        ToSessions { sessions, tasks, upstreams: OnceLock::new(), untold }
     }
 
     /// The upstreams that speak through this, for how they are configured and what is found out
@@ -91,7 +95,7 @@ impl Unasked for ToSessions {
             }
             Notice::ResourceUpdated(params) => {
                 let updated = sessions.updated(server.clone(), client.cloned(), params);
-                return told(server, updated.is_ok());
+                return told(&self.untold, server, updated.is_ok());
             }
             Notice::Withdrawn { server, id } => {
                 if let Some(client) = client {
@@ -106,7 +110,7 @@ impl Unasked for ToSessions {
             Notice::Progress(_) => return,
         };
         if let Some(to) = self.audience(server, client, level, task) {
-            told(server, sessions.notify(to, message).is_ok());
+            told(&self.untold, server, sessions.notify(to, message).is_ok());
         }
     }
 
@@ -115,8 +119,8 @@ impl Unasked for ToSessions {
     }
 }
 
-fn told(server: &ServerName, is_told: bool) {
-    if !is_told {
-        log::warn!(target: "sessions", "a message of {server} could not be told");
+fn told(untold: &Seldom, server: &ServerName, is_told: bool) {
+    if !is_told && let Some(more) = untold.turn() {
+        log::warn!(target: "sessions", "a message of {server} could not be told{more}");
     }
 }

@@ -23,7 +23,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender, TrySendError, bounded};
 
 use crate::config::SessionSharing;
 use crate::error::CallError;
-use crate::limits::{SESSION_CALLS_MAX, SESSION_REPLY_TIMEOUT};
+use crate::limits::{SESSION_CALLS_MAX, SESSION_INBOX_UNASKED_MAX, SESSION_REPLY_TIMEOUT};
 use crate::protocol::call::{Caller, PrincipalId, Question};
 use crate::protocol::capabilities::{can_be_asked, of_client_for_modern};
 use crate::protocol::jsonrpc::RequestId;
@@ -454,7 +454,7 @@ impl Sessions {
     /// # Errors
     /// The inbox is full.
     pub fn notify(&self, to: Audience, message: String) -> Result<(), CallError> {
-        self.tell(Command::Tell { to, message })
+        self.tell_unasked(Command::Tell { to, message })
     }
 
     /// Tells those who are subscribed that a resource has changed: the parameters of
@@ -469,7 +469,7 @@ impl Sessions {
         own: Option<SessionId>,
         params: Raw,
     ) -> Result<(), CallError> {
-        self.tell(Command::Updated { server, own, params })
+        self.tell_unasked(Command::Updated { server, own, params })
     }
 
     /// The questions to the client of a session in one call, none yet. `wait` is that call's.
@@ -485,7 +485,7 @@ impl Sessions {
     /// Without one the upstream is told that nobody can be asked. Never waits.
     pub fn ask_unasked(&self, id: &SessionId, question: Question) {
         // Dropped by a full inbox, the question answers itself with an error.
-        self.tell(Command::AskUnasked { id: id.clone(), question }).ok();
+        self.tell_unasked(Command::AskUnasked { id: id.clone(), question }).ok();
     }
 
     /// Closes a question for the client's answer: where the answer goes.
@@ -573,6 +573,14 @@ impl Sessions {
             RecvTimeoutError::Timeout => overloaded(),
             RecvTimeoutError::Disconnected => CallError::ShuttingDown,
         })
+    }
+
+    /// What a server says takes no place from what clients want.
+    fn tell_unasked(&self, command: Command) -> Result<(), CallError> {
+        if self.inbox.len() >= SESSION_INBOX_UNASKED_MAX {
+            return Err(overloaded());
+        }
+        self.tell(command)
     }
 
     fn tell(&self, command: Command) -> Result<(), CallError> {

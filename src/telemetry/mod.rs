@@ -3,4 +3,7 @@
 pub mod log;
 pub mod redact;
 pub mod rejected;
+mod seldom;
 pub mod timestamp;
+
+pub use seldom::Seldom;

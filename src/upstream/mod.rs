@@ -61,6 +61,7 @@ mod stdio;
 mod streamable_http;
 mod subscribing;
 mod supervisor;
+mod throttle;
 mod transport;
 mod unusable;
 mod upstreams;

@@ -21,6 +21,7 @@ mod event_stream;
 mod exit_codes;
 #[cfg(not(feature = "tiny_http"))]
 mod hostile_clients;
+mod hostile_upstreams;
 #[cfg(not(feature = "tiny_http"))]
 mod http_engine;
 #[cfg(not(feature = "tiny_http"))]

@@ -415,8 +415,6 @@ impl Gateway {
         self.wait_for_end()
     }
 
-    /// The id of its process.
-    #[cfg(not(feature = "tiny_http"))]
     pub(crate) fn process_id(&self) -> u32 {
         self.child.id()
     }
