@@ -13,7 +13,8 @@ use crate::access::glob::Globs;
 use crate::access::origin::Origins;
 use crate::access::policy::{Policy, Principal};
 use crate::catalogue::refresher::Refresher;
-use crate::catalogue::{self, Health};
+use crate::catalogue::store::Store;
+use crate::catalogue::{self, Health, Server as KnownServer};
 use crate::config::{ApiKey, Config, Listen};
 use crate::downstream::Front;
 use crate::downstream::event_stream::Streams;
@@ -28,6 +29,7 @@ use crate::protocol::server_name::ServerName;
 use crate::session::{
     self, Audience, Ended, EventLogBounds, EventLogs, Sessions, SessionsConfig,
 };
+use crate::state::{self, StateDir, Writer};
 use crate::thread::{self, StopReason};
 use crate::tidy;
 use crate::upstream::{Event, Upstreams};
@@ -61,6 +63,8 @@ pub struct Gateway {
     _session_thread: thread::Joined,
     /// 6. What removes the traces of ended sessions, once none can end any more.
     _tidying: thread::Joined,
+    /// 7. What writes, once nobody has anything to be written.
+    _writing: Option<thread::Joined>,
     drain: Duration,
     stopped: Receiver<StopReason>,
 }
@@ -70,22 +74,25 @@ impl Gateway {
     /// before anything can reach it.
     ///
     /// # Errors
-    /// The address is taken, or the system refuses threads or descriptors.
+    /// The address or `state_dir` is taken, or the system refuses threads or descriptors.
     pub fn start(
         config: Config,
         stop: Sender<StopReason>,
         stopped: Receiver<StopReason>,
     ) -> io::Result<Gateway> {
         let limits = Arc::new(config.limits.clone());
+        let (state, writing) = open_state(&config)?.unzip();
         let server = Server::bind(&listen(&config.listen), limits.clone())?;
-        let key = session_key(&config)?;
+        let key = session_key(&config, state.as_ref())?;
         let (left, ended) = bounded(ENDED_SESSIONS_QUEUE_MAX);
-        let (sessions, session_thread) = start_sessions(&config, key, left, &stop)?;
+        let (sessions, session_thread) =
+            start_sessions(&config, key, left, state.as_ref(), &stop)?;
         let (streams, streams_thread) = Streams::start(limits.clone(), stop.clone())?;
         let shared = catalogue::Shared::default();
         let (events, changes) = bounded(CATALOGUE_INBOX_CHANGES_MAX);
+        let store = state.map(|it| Store::new(it.directory, it.writer, &key));
         let catalogue =
-            start_catalogue(&config, shared.clone(), changes, sessions.clone(), &stop)?;
+            start_catalogue(&config, shared.clone(), changes, sessions.clone(), store, &stop)?;
         let tasks = Arc::<TaskOwners>::default();
         let sharing = config.upstreams.iter().map(|it| (it.name.clone(), it.session));
         let unasked = Arc::new(ToSessions::new(sessions.clone(), tasks.clone(), sharing));
@@ -133,6 +140,7 @@ impl Gateway {
             sessions,
             _session_thread: session_thread,
             _tidying: tidying,
+            _writing: writing,
             drain: limits.drain,
             stopped,
         })
@@ -218,10 +226,27 @@ fn listen(listen: &Listen) -> http::Listen {
     }
 }
 
+/// What outlives the process.
+#[derive(Debug)]
+struct State {
+    directory: Arc<StateDir>,
+    writer: Writer,
+}
+
+fn open_state(config: &Config) -> io::Result<Option<(State, thread::Joined)>> {
+    let Some(path) = &config.state_dir else { return Ok(None) };
+    let directory = Arc::new(StateDir::open(path)?);
+    let (writer, joined) = state::start(directory.clone())?;
+    Ok(Some((State { directory, writer }, joined)))
+}
+
 /// The key that session ids and cursors are made with.
-fn session_key(config: &Config) -> io::Result<[u8; 32]> {
+fn session_key(config: &Config, state: Option<&State>) -> io::Result<[u8; 32]> {
     if let Some(key) = config.session_key {
         return Ok(key);
+    }
+    if let Some(state) = state {
+        return state.directory.session_key();
     }
     let mut key = [0; 32];
     SystemRandom::new()
@@ -234,6 +259,7 @@ fn start_sessions(
     config: &Config,
     key: [u8; 32],
     left: Sender<Ended>,
+    state: Option<&State>,
     stop: &Sender<StopReason>,
 ) -> io::Result<(Sessions, thread::Joined)> {
     let sessions = SessionsConfig {
@@ -243,6 +269,8 @@ fn start_sessions(
         idle: config.limits.session_idle,
         parked: config.limits.parked,
         left,
+        ended: state.map(|state| state.directory.ids()).unwrap_or_default(),
+        writer: state.map(|state| state.writer.clone()),
     };
     session::start(sessions, stop.clone())
 }
@@ -271,6 +299,7 @@ fn start_catalogue(
     shared: catalogue::Shared,
     changes: Receiver<Event>,
     sessions: Sessions,
+    store: Option<Store>,
     stop: &Sender<StopReason>,
 ) -> io::Result<thread::Joined> {
     let tell = move |server: &ServerName, kind: Kind| {
@@ -280,7 +309,7 @@ fn start_catalogue(
         }
     };
     let refresher =
-        Refresher::new(config.naming.clone(), &config.upstreams, shared, Box::new(tell));
+        Refresher::new(config.naming.clone(), &config.upstreams, shared, Box::new(tell), store);
     let panicked = stop.clone();
     thread::spawn("catalogue", move || {
         // Its end is ordinary when the upstreams have gone, and the process's when it panics.
@@ -292,15 +321,17 @@ fn start_catalogue(
     })
 }
 
-/// Waits until every upstream has answered or failed once, [`FIRST_CONTACT_TIMEOUT`] at most.
+/// Waits until every upstream has answered or failed once, or has lists from before the start,
+/// [`FIRST_CONTACT_TIMEOUT`] at most.
 /// A reason to stop ends the wait and is looked at by [`Gateway::wait`] again.
 fn await_first_contact(shared: &catalogue::Shared, stopped: &Receiver<StopReason>) {
     let deadline = Instant::now() + FIRST_CONTACT_TIMEOUT;
     let tick = Duration::from_millis(5);
     while Instant::now() < deadline && stopped.is_empty() {
         let catalogue = shared.current();
-        let connecting = |health: &Health| *health == Health::Connecting;
-        if !catalogue.servers.values().any(|server| connecting(&server.health)) {
+        let is_unknown =
+            |server: &KnownServer| server.health == Health::Connecting && !server.is_stale();
+        if !catalogue.servers.values().any(is_unknown) {
             return;
         }
         std::thread::park_timeout(tick);

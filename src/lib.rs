@@ -14,6 +14,7 @@ pub mod limits;
 pub mod pipeline;
 pub mod protocol;
 pub mod session;
+pub mod state;
 pub mod telemetry;
 pub mod thread;
 pub mod tidy;

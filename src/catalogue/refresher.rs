@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crossbeam_channel::Receiver;
 
 use super::merge::{self, Listed, Profile};
+use super::store::Store;
 use super::{Health, Server, Shared};
 use crate::access::glob::Globs;
 use crate::config::{Naming, UpstreamConfig};
@@ -24,6 +25,8 @@ pub struct Refresher {
     servers: BTreeMap<ServerName, (Profile, Listed)>,
     shared: Shared,
     tell: Tell,
+    /// Where lists outlive the process, if anywhere.
+    store: Option<Store>,
 }
 
 impl std::fmt::Debug for Refresher {
@@ -33,13 +36,14 @@ impl std::fmt::Debug for Refresher {
 }
 
 impl Refresher {
-    /// Publishes a first snapshot, in which every server is still connecting. `tell` hears of
-    /// each change after the snapshot that shows it is published.
+    /// Publishes a first snapshot, in which every server is still connecting and has what is
+    /// stored of it. `tell` hears of each change after the snapshot that shows it is published.
     pub fn new(
         naming: Naming,
         upstreams: &[UpstreamConfig],
         shared: Shared,
         tell: Tell,
+        mut store: Option<Store>,
     ) -> Refresher {
         let servers = upstreams
             .iter()
@@ -52,11 +56,17 @@ impl Refresher {
                 let shown = upstream.alias.as_deref().unwrap_or(upstream.name.as_str());
                 let prefix = format!("{shown}{}", naming.separator);
                 let server = Server { prefix, ..Server::default() };
-                let listed = Listed { server, ..Listed::default() };
+                let mut listed = Listed { server, ..Listed::default() };
+                if let Some(store) = &mut store {
+                    store.load(upstream, &mut listed);
+                }
                 (upstream.name.clone(), (profile, listed))
             })
             .collect();
-        let refresher = Refresher { naming, servers, shared, tell };
+        if let Some(store) = &store {
+            store.sweep();
+        }
+        let refresher = Refresher { naming, servers, shared, tell, store };
         refresher.publish();
         refresher
     }
@@ -89,8 +99,10 @@ impl Refresher {
                     let (named, n) = merge::read_items(kind, objects);
                     unnamed += n;
                     let known = listed.lists.entry(kind).or_default();
-                    // A list that was only read again is no news.
-                    let is_news = announced || *known != named;
+                    // A list that was only read again is no news, nor is one that an earlier
+                    // process has told of.
+                    let was_stale = listed.server.stale.remove(&kind);
+                    let is_news = (announced && !was_stale) || *known != named;
                     if kind == Kind::Tool && is_news {
                         tell_of_mirrors(&server, &named);
                     }
@@ -113,6 +125,9 @@ impl Refresher {
                 listed.server.left_out = left_out + unnamed;
                 listed.server.health = Health::Well;
                 listed.server.has_answered = true;
+                if let Some(store) = &mut self.store {
+                    store.save(&server, listed);
+                }
                 Some((server, kinds))
             }
             Event::Failed { server, failure } => {
@@ -158,7 +173,7 @@ mod tests {
         let tell = Box::new(|_: &ServerName, _| ());
         let shared = Shared::default();
         let mut refresher =
-            Refresher::new(config.naming, &config.upstreams, shared.clone(), tell);
+            Refresher::new(config.naming, &config.upstreams, shared.clone(), tell, None);
         let server = ServerName::parse("s").unwrap();
         let said = Freshness { ttl_ms: 60_000, is_private: false };
         refresher.apply(Event::Lists {
@@ -183,7 +198,7 @@ mod tests {
         let config = Config::parse(text, &|_| None, &Overrides::default()).unwrap();
         let tell = Box::new(|_: &ServerName, _| ());
         let mut refresher =
-            Refresher::new(config.naming, &config.upstreams, Shared::default(), tell);
+            Refresher::new(config.naming, &config.upstreams, Shared::default(), tell, None);
         let mut told = |lists: &[(Kind, &[&str])], announced: bool| {
             let server = ServerName::parse("s").unwrap();
             let lists = lists.iter().map(|(kind, names)| {

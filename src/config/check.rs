@@ -1,6 +1,7 @@
 //! From what the file says to a [`Config`]: what must hold between values.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use super::check_server;
 use super::file::{Placed, RawConfig, RawSecret, RawServer};
@@ -42,10 +43,14 @@ pub(super) fn check(
         }
         key
     });
-    for (present, key) in [(raw.has_state_dir, "state_dir"), (raw.watch, "watch")] {
-        if present {
-            warnings.push(format!("/{key} has no effect in this version"));
+    let state_dir = raw.state_dir.as_ref().map(|path| {
+        if path.value.is_empty() || path.value.contains('\0') {
+            reader.problem("/state_dir", "must not be empty or hold a null character");
         }
+        PathBuf::from(&path.value)
+    });
+    if raw.watch {
+        warnings.push("/watch has no effect in this version".to_owned());
     }
     check_names(reader, &raw.servers);
     let api_keys = check_keys(reader, &raw);
@@ -65,6 +70,7 @@ pub(super) fn check(
         upstreams,
         limits: raw.limits,
         session_key,
+        state_dir,
         log: raw.log,
         warnings,
     })

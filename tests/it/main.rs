@@ -39,6 +39,7 @@ mod questions;
 mod readme;
 mod resources;
 mod rest;
+mod restarts;
 #[cfg(not(feature = "tiny_http"))]
 mod resumption;
 mod schemas;

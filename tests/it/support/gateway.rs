@@ -37,8 +37,8 @@ pub(crate) struct Gateway {
     config: Value,
     stderr: Arc<Lines>,
     reading: Option<JoinHandle<()>>,
-    /// Holds the configuration file.
-    _directory: Directory,
+    /// Holds the configuration file, and is where it runs.
+    directory: Directory,
 }
 
 /// A run that ended by itself.
@@ -170,7 +170,7 @@ impl Builder {
             config: self.config,
             stderr: stderr.clone(),
             reading,
-            _directory: directory,
+            directory,
         };
         (gateway, stderr)
     }
@@ -223,6 +223,26 @@ impl Gateway {
 
     pub(crate) fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Where it runs.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// What it has written to standard error so far.
+    pub(crate) fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// Ends it without a word to it, as a power cut would; gives what it had written.
+    pub(crate) fn kill(mut self) -> String {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if let Some(reading) = self.reading.take() {
+            drop(reading.join());
+        }
+        self.stderr.text()
     }
 
     /// A GET with the first key of the configuration, if there is one.
