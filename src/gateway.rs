@@ -13,7 +13,8 @@ use crate::access::glob::Globs;
 use crate::access::origin::Origins;
 use crate::access::policy::{Policy, Principal};
 use crate::catalogue::refresher::{Configure, Refresher};
-use crate::catalogue::{self, Health};
+use crate::catalogue::store::Store;
+use crate::catalogue::{self, Health, Server as KnownServer};
 use crate::config::{ApiKey, Changes, Config, Listen, UpstreamConfig};
 use crate::downstream::event_stream::Streams;
 use crate::downstream::parked::{Bounds, ParkedCalls};
@@ -29,6 +30,7 @@ use crate::reload::{self, Source};
 use crate::session::{
     self, Audience, Ended, EventLogBounds, EventLogs, Sessions, SessionsConfig,
 };
+use crate::state::{self, StateDir, Writer};
 use crate::telemetry::log::LogControl;
 use crate::thread::{self, StopReason};
 use crate::tidy;
@@ -65,6 +67,8 @@ pub struct Gateway {
     _session_thread: thread::Joined,
     /// 6. What removes the traces of ended sessions, once none can end any more.
     _tidying: thread::Joined,
+    /// 7. What writes, once nobody has anything to be written.
+    _writing: Option<thread::Joined>,
     drain: Duration,
     stopped: Receiver<StopReason>,
     configure: Sender<Configure>,
@@ -75,22 +79,25 @@ impl Gateway {
     /// before anything can reach it.
     ///
     /// # Errors
-    /// The address is taken, or the system refuses threads or descriptors.
+    /// The address or `state_dir` is taken, or the system refuses threads or descriptors.
     pub fn start(
         config: Config,
         stop: Sender<StopReason>,
         stopped: Receiver<StopReason>,
     ) -> io::Result<Gateway> {
         let limits = Arc::new(config.limits.clone());
+        let (state, writing) = open_state(&config)?.unzip();
         let server = Server::bind(&listen(&config.listen), limits.clone())?;
-        let key = session_key(&config)?;
+        let key = session_key(&config, state.as_ref())?;
         let (left, ended) = bounded(ENDED_SESSIONS_QUEUE_MAX);
-        let (sessions, session_thread) = start_sessions(&config, key, left, &stop)?;
+        let (sessions, session_thread) =
+            start_sessions(&config, key, left, state.as_ref(), &stop)?;
         let (streams, streams_thread) = Streams::start(limits.clone(), stop.clone())?;
         let shared = catalogue::Shared::default();
         let (reports, changes) = bounded(CATALOGUE_INBOX_CHANGES_MAX);
         let (configure, wanted) = bounded(1);
-        let refresher = refresher(&config, shared.clone(), sessions.clone());
+        let store = state.map(|it| Store::new(it.directory, it.writer, &key));
+        let refresher = refresher(&config, shared.clone(), sessions.clone(), store);
         let catalogue = start_catalogue(refresher, changes, wanted, &stop)?;
         let tasks = Arc::<TaskOwners>::default();
         let unasked = Arc::new(ToSessions::new(sessions.clone(), tasks.clone()));
@@ -138,6 +145,7 @@ impl Gateway {
             sessions,
             _session_thread: session_thread,
             _tidying: tidying,
+            _writing: writing,
             drain: limits.drain,
             stopped,
             configure,
@@ -299,10 +307,27 @@ fn listen(listen: &Listen) -> http::Listen {
     }
 }
 
+/// What outlives the process.
+#[derive(Debug)]
+struct State {
+    directory: Arc<StateDir>,
+    writer: Writer,
+}
+
+fn open_state(config: &Config) -> io::Result<Option<(State, thread::Joined)>> {
+    let Some(path) = &config.state_dir else { return Ok(None) };
+    let directory = Arc::new(StateDir::open(path)?);
+    let (writer, joined) = state::start(directory.clone())?;
+    Ok(Some((State { directory, writer }, joined)))
+}
+
 /// The key that session ids and cursors are made with.
-fn session_key(config: &Config) -> io::Result<[u8; 32]> {
+fn session_key(config: &Config, state: Option<&State>) -> io::Result<[u8; 32]> {
     if let Some(key) = config.session_key {
         return Ok(key);
+    }
+    if let Some(state) = state {
+        return state.directory.session_key();
     }
     let mut key = [0; 32];
     SystemRandom::new()
@@ -315,6 +340,7 @@ fn start_sessions(
     config: &Config,
     key: [u8; 32],
     left: Sender<Ended>,
+    state: Option<&State>,
     stop: &Sender<StopReason>,
 ) -> io::Result<(Sessions, thread::Joined)> {
     let sessions = SessionsConfig {
@@ -324,6 +350,8 @@ fn start_sessions(
         idle: config.limits.session_idle,
         parked: config.limits.parked,
         left,
+        ended: state.map(|state| state.directory.ids()).unwrap_or_default(),
+        writer: state.map(|state| state.writer.clone()),
     };
     session::start(sessions, stop.clone())
 }
@@ -347,14 +375,19 @@ fn event_logs(limits: &Limits) -> EventLogs {
     EventLogs::new(bounds)
 }
 
-fn refresher(config: &Config, shared: catalogue::Shared, sessions: Sessions) -> Refresher {
+fn refresher(
+    config: &Config,
+    shared: catalogue::Shared,
+    sessions: Sessions,
+    store: Option<Store>,
+) -> Refresher {
     let tell = move |server: &ServerName, kind: Kind| {
         let message = notification(kind.changed(), None);
         if sessions.notify(Audience::Hearing(server.clone()), message).is_err() {
             log::warn!(target: "catalogue", "a change of the list could not be told to sessions");
         }
     };
-    Refresher::new(config.naming.clone(), &config.upstreams, shared, Box::new(tell))
+    Refresher::new(config.naming.clone(), &config.upstreams, shared, Box::new(tell), store)
 }
 
 fn start_catalogue(
@@ -375,15 +408,17 @@ fn start_catalogue(
     })
 }
 
-/// Waits until every upstream has answered or failed once, [`FIRST_CONTACT_TIMEOUT`] at most.
+/// Waits until every upstream has answered or failed once, or has lists from before the start,
+/// [`FIRST_CONTACT_TIMEOUT`] at most.
 /// A reason to stop ends the wait and is looked at by [`Gateway::wait`] again.
 fn await_first_contact(shared: &catalogue::Shared, stopped: &Receiver<StopReason>) {
     let deadline = Instant::now() + FIRST_CONTACT_TIMEOUT;
     let tick = Duration::from_millis(5);
     while Instant::now() < deadline && stopped.is_empty() {
         let catalogue = shared.current();
-        let connecting = |health: &Health| *health == Health::Connecting;
-        if !catalogue.servers.values().any(|server| connecting(&server.health)) {
+        let is_unknown =
+            |server: &KnownServer| server.health == Health::Connecting && !server.is_stale();
+        if !catalogue.servers.values().any(is_unknown) {
             return;
         }
         std::thread::park_timeout(tick);

@@ -15,6 +15,7 @@ pub mod pipeline;
 pub mod protocol;
 pub mod reload;
 pub mod session;
+pub mod state;
 pub mod telemetry;
 pub mod thread;
 pub mod tidy;

@@ -125,6 +125,21 @@ pub const SESSION_INBOX_UNASKED_MAX: usize = SESSION_INBOX_COMMANDS_MAX / 2;
 pub const SESSION_REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two sweeps of the session table.
 pub const SESSION_SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Ids of ended sessions that are remembered, so that no restart revives them; the oldest go.
+pub const ENDED_IDS_MAX: usize = 65_536;
+/// How long the end of a session waits until its id is on the disk. Past it, it is answered
+/// without.
+pub const ENDED_ID_WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Lines appended to the file of those ids before it is written anew without what has expired.
+pub const STATE_ID_LINES_MAX: usize = 2 * ENDED_IDS_MAX;
+/// Bytes of one file in `state_dir`. A larger one is neither written nor read.
+pub const STATE_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Unusable files in `state_dir` that are kept for somebody to look at; the oldest go.
+pub const STATE_SET_ASIDE_MAX: usize = 8;
+/// From a change to its file, so that several become one.
+pub const STATE_WRITE_DELAY: Duration = Duration::from_millis(250);
+/// Before a disk that refused is tried again.
+pub const STATE_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// Absolute life of a session token.
 pub const SESSION_TOKEN_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Bytes of client capabilities that a session token carries; larger ones are not revivable.
@@ -300,6 +315,7 @@ pub const POOL_RESERVE_DIVISOR: usize = 8;
 pub const SEND_BUFFER_BYTES: usize = 64 * 1024;
 
 const _: () = assert!(OFFERED_NAME_CHARS_MAX > 9);
+const _: () = assert!(ENDED_ID_WRITE_TIMEOUT.as_millis() < SESSION_REPLY_TIMEOUT.as_millis());
 const _: () = assert!(UPSTREAM_DRAIN_BYTES_MAX <= RESULT_BYTES_COUNTED_FROM);
 const _: () = assert!(BACKOFF_MIN.as_millis() < BACKOFF_MAX.as_millis());
 const _: () = assert!(PROBE_BY_CALL_INTERVAL.as_millis() < BACKOFF_MAX.as_millis());

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, select};
 
 use super::merge::{self, Listed, Profile};
+use super::store::Store;
 use super::{Health, Server, Shared};
 use crate::access::glob::Globs;
 use crate::config::{Naming, UpstreamConfig};
@@ -66,6 +67,8 @@ pub struct Refresher {
     servers: BTreeMap<ServerName, Known>,
     shared: Shared,
     tell: Tell,
+    /// Where lists outlive the process, if anywhere.
+    store: Option<Store>,
 }
 
 impl std::fmt::Debug for Refresher {
@@ -75,15 +78,17 @@ impl std::fmt::Debug for Refresher {
 }
 
 impl Refresher {
-    /// Publishes a first snapshot, in which every server is still connecting. `tell` hears of
-    /// each change after the snapshot that shows it is published.
+    /// Publishes a first snapshot, in which every server is still connecting and has what is
+    /// stored of it. `tell` hears of each change after the snapshot that shows it is published.
     pub fn new(
         naming: Naming,
         upstreams: &[Arc<UpstreamConfig>],
         shared: Shared,
         tell: Tell,
+        store: Option<Store>,
     ) -> Refresher {
-        let mut refresher = Refresher { naming, servers: BTreeMap::new(), shared, tell };
+        let servers = BTreeMap::new();
+        let mut refresher = Refresher { naming, servers, shared, tell, store };
         refresher.take(upstreams);
         refresher.publish();
         refresher
@@ -118,11 +123,18 @@ impl Refresher {
 
     fn take(&mut self, upstreams: &[Arc<UpstreamConfig>]) {
         let mut old = std::mem::take(&mut self.servers);
-        let naming = &self.naming;
-        let known = |config: &Arc<UpstreamConfig>| {
-            (config.name.clone(), Known::new(config, naming, old.remove(&config.name)))
-        };
-        self.servers = upstreams.iter().map(known).collect();
+        for config in upstreams {
+            let old = old.remove(&config.name);
+            let is_known = old.as_ref().is_some_and(|old| old.config.target == config.target);
+            let mut known = Known::new(config, &self.naming, old);
+            if let Some(store) = self.store.as_mut().filter(|_| !is_known) {
+                store.load(config, &mut known.listed);
+            }
+            self.servers.insert(config.name.clone(), known);
+        }
+        if let Some(store) = &mut self.store {
+            store.keep(|server| self.servers.contains_key(server));
+        }
     }
 
     fn configure(&mut self, wanted: Configure) {
@@ -140,14 +152,13 @@ impl Refresher {
         wanted.done.try_send(()).ok();
     }
 
-    /// The server that a report is of, unless another one has taken its place since.
-    fn known(&mut self, config: &Arc<UpstreamConfig>) -> Option<&mut Listed> {
-        let known = self.servers.get_mut(&config.name)?;
-        Arc::ptr_eq(&known.config, config).then_some(&mut known.listed)
-    }
-
     fn apply(&mut self, report: Report) -> Option<(ServerName, Vec<Kind>)> {
-        let listed = self.known(&report.config)?;
+        let known = self.servers.get_mut(&report.config.name)?;
+        // Another one may have taken its place since.
+        if !Arc::ptr_eq(&known.config, &report.config) {
+            return None;
+        }
+        let listed = &mut known.listed;
         match report.event {
             Event::Ready { server: _, initialized } => {
                 listed.server.initialized = Some(Arc::new(initialized));
@@ -160,8 +171,10 @@ impl Refresher {
                     let (named, n) = merge::read_items(kind, objects);
                     unnamed += n;
                     let known = listed.lists.entry(kind).or_default();
-                    // A list that was only read again is no news.
-                    let is_news = announced || *known != named;
+                    // A list that was only read again is no news, nor is one that an earlier
+                    // process has told of.
+                    let was_stale = listed.server.stale.remove(&kind);
+                    let is_news = (announced && !was_stale) || *known != named;
                     if kind == Kind::Tool && is_news {
                         tell_of_mirrors(&server, &named);
                     }
@@ -185,6 +198,9 @@ impl Refresher {
                 listed.server.left_out = left_out + unnamed;
                 listed.server.health = Health::Well;
                 listed.server.has_answered = true;
+                if let Some(store) = &mut self.store {
+                    store.save(&server, listed);
+                }
                 Some((server, kinds))
             }
             Event::Failed { server: _, failure } => {
@@ -232,8 +248,13 @@ mod tests {
         let config = Config::parse(text, &|_| None, &Overrides::default()).unwrap();
         let tell = Box::new(|_: &ServerName, _| ());
         let shared = Shared::default();
-        let mut refresher =
-            Refresher::new(config.naming.clone(), &config.upstreams, shared.clone(), tell);
+        let mut refresher = Refresher::new(
+            config.naming.clone(),
+            &config.upstreams,
+            shared.clone(),
+            tell,
+            None,
+        );
         let server = ServerName::parse("s").unwrap();
         let said = Freshness { ttl_ms: 60_000, is_private: false };
         let event = Event::Lists {
@@ -258,8 +279,13 @@ mod tests {
         let text = r#"{"mcp_servers":{"s":{"url":"http://127.0.0.1:9/mcp"}}}"#;
         let config = Config::parse(text, &|_| None, &Overrides::default()).unwrap();
         let tell = Box::new(|_: &ServerName, _| ());
-        let mut refresher =
-            Refresher::new(config.naming.clone(), &config.upstreams, Shared::default(), tell);
+        let mut refresher = Refresher::new(
+            config.naming.clone(),
+            &config.upstreams,
+            Shared::default(),
+            tell,
+            None,
+        );
         let mut told = |lists: &[(Kind, &[&str])], announced: bool| {
             let server = ServerName::parse("s").unwrap();
             let lists = lists.iter().map(|(kind, names)| {

@@ -1,6 +1,7 @@
 //! From what the file says to a [`Config`]: what must hold between values.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::check_server;
@@ -43,9 +44,12 @@ pub(super) fn check(
         }
         key
     });
-    if raw.has_state_dir {
-        warnings.push("/state_dir has no effect in this version".to_owned());
-    }
+    let state_dir = raw.state_dir.as_ref().map(|path| {
+        if path.value.is_empty() || path.value.contains('\0') {
+            reader.problem("/state_dir", "must not be empty or hold a null character");
+        }
+        PathBuf::from(&path.value)
+    });
     check_names(reader, &raw.servers);
     let api_keys = check_keys(reader, &raw);
     let naming = Naming { prefix: raw.prefix, separator: separator.to_owned() };
@@ -66,6 +70,7 @@ pub(super) fn check(
         limits: raw.limits,
         session_key,
         watch: raw.watch,
+        state_dir,
         log: raw.log,
         warnings,
     })

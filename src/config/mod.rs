@@ -109,10 +109,12 @@ pub struct Config {
     pub upstreams: Vec<Arc<UpstreamConfig>>,
     /// Every bound.
     pub limits: Limits,
-    /// The key that session ids are made with; random where there is none.
+    /// The key that session ids are made with; that of the state where there is none.
     pub session_key: Option<[u8; 32]>,
     /// Whether the file is read again when it changes.
     pub watch: bool,
+    /// Where what outlives the process is kept; without it nothing is written to disk.
+    pub state_dir: Option<PathBuf>,
     /// What is logged, and how.
     pub log: LogConfig,
     /// What the operator should know although it is no error.

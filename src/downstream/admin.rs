@@ -136,6 +136,7 @@ fn server(status: &ServerStatus) -> Value {
         "resources": status.offered(Kind::Resource),
         "resource_templates": status.offered(Kind::Template),
         "left_out": status.left_out,
+        "stale": status.is_stale,
         "last_failure": failure,
         "latency_ms": upstream.latency.map(|latency| latency.as_secs_f64() * 1000.0),
         "in_flight": upstream.in_flight,

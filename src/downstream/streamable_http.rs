@@ -260,9 +260,18 @@ impl Front {
             let id = head.headers.get(headers::SESSION_ID).ok_or_else(|| {
                 Problem::bad_transport("Bad Request: the Mcp-Session-Id header is missing.")
             })?;
-            let session = self.session(id, scope, Door::StreamableHttp);
-            let session = session.ok_or_else(Problem::unknown_session)?;
-            self.sessions.close(&session.id).map_err(|error| Problem::from_call(&error))
+            let ended = match self.session(id, scope, Door::StreamableHttp) {
+                Some(session) => self.sessions.close(&session.id).map(|()| true),
+                None => {
+                    let principal = scope.principal.name.as_deref();
+                    self.sessions.forget(id, principal, scope.only.as_ref())
+                }
+            };
+            match ended {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(Problem::unknown_session()),
+                Err(error) => Err(Problem::from_call(&error)),
+            }
         });
         match ended {
             Ok(()) => responder.respond(reply::NO_CONTENT, &[], &[]).ok(),

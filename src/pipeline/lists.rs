@@ -24,7 +24,18 @@ pub struct ItemList {
     /// Whether items are shown as their server wrote them.
     pub own_names: bool,
     /// How each server in scope is.
-    pub servers: Vec<(ServerName, Health)>,
+    pub servers: Vec<Listing>,
+}
+
+/// How a server is, as far as its list tells.
+#[derive(Debug)]
+pub struct Listing {
+    /// Its NAME.
+    pub server: ServerName,
+    /// How it is.
+    pub health: Health,
+    /// What is listed of it is what an earlier process knew.
+    pub is_stale: bool,
 }
 
 impl ItemList {
@@ -72,7 +83,11 @@ impl Pipeline {
             .servers
             .iter()
             .filter(|(name, _)| wanted(name))
-            .map(|(name, server)| (name.clone(), server.health.clone()))
+            .map(|(name, server)| Listing {
+                server: name.clone(),
+                health: server.health.clone(),
+                is_stale: server.is_stale(),
+            })
             .collect();
         Ok(ItemList { kind, items, own_names, servers })
     }
@@ -206,16 +221,17 @@ impl Pipeline {
             .all()
             .values()
             .filter(|upstream| scope.sees_server(upstream.name()))
-            .map(|upstream| ServerStatus {
-                server: upstream.name().clone(),
-                description: upstream.config().description.clone(),
-                required: upstream.config().required,
-                offered: Kind::ALL.map(|kind| (kind, of(upstream.name(), kind))),
-                left_out: catalogue
-                    .servers
-                    .get(upstream.name())
-                    .map_or(0, |server| server.left_out),
-                upstream: upstream.status(),
+            .map(|upstream| {
+                let known = catalogue.servers.get(upstream.name());
+                ServerStatus {
+                    server: upstream.name().clone(),
+                    description: upstream.config().description.clone(),
+                    required: upstream.config().required,
+                    offered: Kind::ALL.map(|kind| (kind, of(upstream.name(), kind))),
+                    left_out: known.map_or(0, |server| server.left_out),
+                    is_stale: known.is_some_and(Server::is_stale),
+                    upstream: upstream.status(),
+                }
             })
             .collect()
     }
@@ -261,6 +277,8 @@ pub struct ServerStatus {
     offered: [(Kind, usize); 4],
     /// Items listed but not offered.
     pub left_out: usize,
+    /// What is listed of it is what an earlier process knew.
+    pub is_stale: bool,
     /// How it is.
     pub upstream: Status,
 }

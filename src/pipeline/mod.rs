@@ -32,7 +32,7 @@ pub use crate::catalogue::{Health, Item};
 pub use crate::upstream::State;
 /// What a door tells of one subscription.
 pub use crate::upstream::Subscribing;
-pub use lists::{ItemList, ServerStatus};
+pub use lists::{ItemList, Listing, ServerStatus};
 pub use task_owners::TaskOwners;
 pub use unasked::ToSessions;
 

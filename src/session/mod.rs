@@ -5,6 +5,7 @@
 mod asked;
 mod audience;
 mod door;
+mod ended;
 mod event_log;
 mod kept_streams;
 mod manager;
@@ -23,7 +24,9 @@ use crossbeam_channel::{RecvTimeoutError, Sender, TrySendError, bounded};
 
 use crate::config::SessionSharing;
 use crate::error::CallError;
-use crate::limits::{SESSION_CALLS_MAX, SESSION_INBOX_UNASKED_MAX, SESSION_REPLY_TIMEOUT};
+use crate::limits::{
+    ENDED_ID_WRITE_TIMEOUT, SESSION_CALLS_MAX, SESSION_INBOX_UNASKED_MAX, SESSION_REPLY_TIMEOUT,
+};
 use crate::protocol::call::{Caller, PrincipalId, Question};
 use crate::protocol::capabilities::{can_be_asked, of_client_for_modern};
 use crate::protocol::jsonrpc::RequestId;
@@ -31,6 +34,7 @@ use crate::protocol::log_level::LogLevel;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::subscriber::Subscriber;
+use crate::state::Written;
 use crate::wait::{Interrupted, Wait};
 
 use questions::Tie;
@@ -38,6 +42,7 @@ use questions::Tie;
 pub use asked::{CallQuestions, Pending};
 pub use audience::{Audience, Shared};
 pub use door::{Counts, Door, EventSink, Listening, Owner, Refused, SessionId};
+pub use ended::Ended;
 pub use event_log::{Bounds as EventLogBounds, EventId, Origin};
 pub use kept_streams::KeptStreams;
 pub use manager::{SessionsConfig, start, withdrawal};
@@ -295,7 +300,14 @@ enum Command {
     },
     Close {
         id: SessionId,
-        reply: Option<Reply<()>>,
+        reply: Option<Reply<Option<Written>>>,
+    },
+    /// None if the id is not that of a session which could be revived.
+    Forget {
+        id: SessionId,
+        principal: Option<Arc<str>>,
+        only: Option<ServerName>,
+        reply: Reply<Option<Option<Written>>>,
     },
     Tell {
         to: Audience,
@@ -355,17 +367,6 @@ impl std::fmt::Debug for Command {
 pub type Rescope = Box<dyn Fn(&Owner) -> Option<Vec<ServerName>> + Send>;
 
 type Opened = Result<Arc<Session>, CallError>;
-
-/// What a session has left behind.
-#[derive(Debug)]
-pub struct Ended {
-    /// Its id.
-    pub session: SessionId,
-    /// Who it was to upstreams.
-    pub subscriber: Subscriber,
-    /// Servers and their own URIs that it was subscribed to.
-    pub subscriptions: Vec<(ServerName, String)>,
-}
 
 /// The place for one answer. Consumed by sending, so nobody answers twice.
 struct Reply<T>(Sender<T>);
@@ -435,12 +436,39 @@ impl Sessions {
     }
 
     /// Ends a session: its calls are cancelled and its streams closed. It has ended when this
-    /// returns.
+    /// returns, and with a directory for it, that is on the disk, unless that is slow.
     ///
     /// # Errors
     /// The session thread does not answer in time.
     pub fn close(&self, id: &SessionId) -> Result<(), CallError> {
-        self.ask(|reply| Command::Close { id: id.clone(), reply: Some(reply) })
+        let written =
+            self.ask(|reply| Command::Close { id: id.clone(), reply: Some(reply) })?;
+        if let Some(written) = written {
+            written.wait(ENDED_ID_WRITE_TIMEOUT);
+        }
+        Ok(())
+    }
+
+    /// Like [`Sessions::close`], for a session of an earlier process that cannot be revived
+    /// because there is no room for it. False if the id is not that of one, or not theirs.
+    ///
+    /// # Errors
+    /// The session thread does not answer in time.
+    pub fn forget(
+        &self,
+        id: &str,
+        principal: Option<&str>,
+        only: Option<&ServerName>,
+    ) -> Result<bool, CallError> {
+        if !id.contains('.') {
+            return Ok(false);
+        }
+        let (id, principal, only) = (id.into(), principal.map(Arc::from), only.cloned());
+        let forgotten = self.ask(|reply| Command::Forget { id, principal, only, reply })?;
+        if let Some(Some(written)) = &forgotten {
+            written.wait(ENDED_ID_WRITE_TIMEOUT);
+        }
+        Ok(forgotten.is_some())
     }
 
     /// Like [`Sessions::close`], but returns at once: for the end of a stream, which is told

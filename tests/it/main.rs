@@ -46,6 +46,7 @@ mod readme;
 mod reload;
 mod resources;
 mod rest;
+mod restarts;
 #[cfg(not(feature = "tiny_http"))]
 mod resumption;
 mod schemas;

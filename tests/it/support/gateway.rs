@@ -37,7 +37,7 @@ pub(crate) struct Gateway {
     config: Value,
     stderr: Arc<Lines>,
     reading: Option<JoinHandle<()>>,
-    /// Holds the configuration file.
+    /// Holds the configuration file, and is where it runs.
     directory: Directory,
 }
 
@@ -225,6 +225,26 @@ impl Gateway {
         &self.address
     }
 
+    /// Where it runs.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// What it has written to standard error so far.
+    pub(crate) fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// Ends it without a word to it, as a power cut would; gives what it had written.
+    pub(crate) fn kill(mut self) -> String {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if let Some(reading) = self.reading.take() {
+            drop(reading.join());
+        }
+        self.stderr.text()
+    }
+
     /// A GET with the first key of the configuration, if there is one.
     #[track_caller]
     pub(crate) fn get(&self, target: &str) -> Response {
@@ -370,11 +390,6 @@ impl Gateway {
         config["listen"] = json!("127.0.0.1:0");
         std::fs::write(&beside, config.to_string()).unwrap();
         std::fs::rename(&beside, &path).unwrap();
-    }
-
-    /// What it has written to standard error so far.
-    pub(crate) fn stderr(&self) -> String {
-        self.stderr.text()
     }
 
     /// How often it has read its configuration again, well or not.
