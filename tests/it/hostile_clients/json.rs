@@ -172,10 +172,9 @@ fn arguments_may_be_strange_but_not_deep() {
             ] {
                 let reply = doors.call(door, arguments);
                 // What the server makes of it is for the server to say.
-                assert!(
-                    [200, 502].contains(&reply.statuses()[0]),
-                    "{door:?}, {what}: {reply:?}"
-                );
+                let is_servers = reply.0.contains("Unknown tool: \"}")
+                    || reply.0.contains("The server s answered");
+                assert!(reply.statuses() == [200] || is_servers, "{door:?}, {what}: {reply:?}");
             }
             assert!(rig.n_wanted() > before, "{door:?}");
             let before = rig.n_wanted();
