@@ -126,7 +126,7 @@ impl Rig {
         self.upstream.wait_for_slow(MAX_IN_FLIGHT - 8);
         self.upstream.release_slow();
         open.iter_mut().for_each(|hostile| _ = hostile.reply());
-        wait_until("no call is left", || self.gateway.status_of("s")["in_flight"] == json!(0));
+        wait_until("no call is left", || self.gateway.status_of("s")["in_flight"] == 0);
     }
 
     /// Runs an attack at least twice beside a well-behaved client, which must be served as
