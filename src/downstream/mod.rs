@@ -17,6 +17,7 @@ mod modern_stream;
 pub mod parked;
 mod post_stream;
 pub mod reply;
+mod request_digest;
 mod request_state;
 pub mod requests;
 pub mod rest;

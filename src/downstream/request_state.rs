@@ -3,13 +3,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use crate::protocol::raw::RawObject;
 use crate::protocol::sealed::Sealer;
 
 /// Members of a request's parameters that a retry adds.
@@ -60,7 +55,7 @@ pub(super) struct States<'a> {
     pub(super) sealer: &'a Sealer,
     /// The name of the key that asks.
     pub(super) principal: Option<&'a str>,
-    /// See [`digest`].
+    /// See [`super::request_digest::digest`].
     pub(super) digest: String,
 }
 
@@ -86,48 +81,6 @@ impl States<'_> {
     }
 }
 
-/// What tells one request from another: its method and its parameters, in whatever order the
-/// client writes them, without what a retry adds.
-pub(super) fn digest(method: &str, params: &RawObject<'_>) -> String {
-    let mut context = Context::new(&SHA256);
-    context.update(method.as_bytes());
-    let mut fields: Vec<_> = params.iter().filter(|(key, _)| !ADDED.contains(key)).collect();
-    fields.sort_unstable();
-    for (key, text) in fields {
-        context.update(key.as_bytes());
-        context.update(b"\n");
-        match serde_json::from_str(text) {
-            Ok(value) => update(&mut context, &value),
-            Err(_) => context.update(text.as_bytes()),
-        }
-    }
-    URL_SAFE_NO_PAD.encode(context.finish())
-}
-
-/// Each value begins with a letter of its kind and each text with its length, so that no two
-/// values read alike.
-fn update(context: &mut Context, value: &Value) {
-    match value {
-        Value::Object(fields) => {
-            let mut fields: Vec<_> = fields.iter().collect();
-            fields.sort_unstable_by_key(|(key, _)| *key);
-            context.update(format!("o{};", fields.len()).as_bytes());
-            for (key, value) in fields {
-                context.update(format!("{};{key}", key.len()).as_bytes());
-                update(context, value);
-            }
-        }
-        Value::Array(values) => {
-            context.update(format!("a{};", values.len()).as_bytes());
-            values.iter().for_each(|value| update(context, value));
-        }
-        Value::String(text) => context.update(format!("s{};{text}", text.len()).as_bytes()),
-        Value::Null | Value::Bool(_) | Value::Number(_) => {
-            context.update(format!("v{value};").as_bytes());
-        }
-    }
-}
-
 fn now_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
@@ -135,29 +88,6 @@ fn now_seconds() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn of(method: &str, params: &str) -> String {
-        digest(method, &RawObject::parse(params).unwrap())
-    }
-
-    #[test]
-    fn a_digest_is_of_what_is_asked_however_it_is_written() {
-        let one = of("tools/call", r#"{"name":"t","arguments":{"a":1,"b":[2]}}"#);
-        let same = of(
-            "tools/call",
-            r#"{"arguments":{"b":[2],"a":1},"name":"t","requestState":"x","inputResponses":{}}"#,
-        );
-        assert_eq!(one, same);
-        for other in [
-            of("prompts/get", r#"{"name":"t","arguments":{"a":1,"b":[2]}}"#),
-            of("tools/call", r#"{"name":"u","arguments":{"a":1,"b":[2]}}"#),
-            of("tools/call", r#"{"name":"t","arguments":{"a":1,"b":[3]}}"#),
-            of("tools/call", r#"{"name":"t","arguments":{"a":"1","b":[2]}}"#),
-            of("tools/call", r#"{"name":"t"}"#),
-        ] {
-            assert_ne!(one, other);
-        }
-    }
 
     #[test]
     fn a_state_opens_for_its_own_request_and_principal_until_it_expires() {

@@ -42,6 +42,10 @@ pub struct RequestId(Arc<str>);
 impl RequestId {
     /// Reads an id from its JSON text (2025-11-25, basic, Requests: string or integer, not null).
     pub fn parse(json: &str) -> Option<RequestId> {
+        // Before anything is made of it: it may be as long as a body.
+        if json.starts_with(['[', '{']) {
+            return None;
+        }
         let text = match serde_json::from_str(json).ok()? {
             serde_json::Value::Number(n) if n.is_i64() || n.is_u64() => n.to_string(),
             serde_json::Value::String(text) => super::raw::string(&text),

@@ -164,7 +164,9 @@ fn what_could_be_read_in_two_ways_is_refused_and_nothing_is_smuggled() {
             let mut hostile = rig.connect();
             // A refusal may come before all is sent.
             hostile.send(&case.bytes);
-            hostile.end();
+            if case.statuses.is_empty() {
+                hostile.end();
+            }
             let reply = hostile.reply();
             assert_eq!(reply.statuses(), case.statuses, "{}: {reply:?}", case.name);
             assert_eq!(rig.n_wanted() - before, case.n_wanted, "{}", case.name);

@@ -172,10 +172,9 @@ fn arguments_may_be_strange_but_not_deep() {
             ] {
                 let reply = doors.call(door, arguments);
                 // What the server makes of it is for the server to say.
-                assert!(
-                    [200, 502].contains(&reply.statuses()[0]),
-                    "{door:?}, {what}: {reply:?}"
-                );
+                let is_servers = reply.0.contains("Unknown tool: \"}")
+                    || reply.0.contains("The server s answered");
+                assert!(reply.statuses() == [200] || is_servers, "{door:?}, {what}: {reply:?}");
             }
             assert!(rig.n_wanted() > before, "{door:?}");
             let before = rig.n_wanted();
@@ -246,7 +245,7 @@ fn sixteen_mebibytes_are_too_long_unless_the_operator_says_otherwise() {
 /// What is made to need far more memory than its own length.
 #[test]
 fn bombs_cost_no_more_than_their_length() {
-    const N_AT_ONCE: usize = 8;
+    const N_AT_ONCE: usize = 4;
     const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
     let rig = Rig::with(&json!({}));
     let batching = McpClient::new(rig.gateway.address()).speaking("2025-03-26").opened();
@@ -273,9 +272,28 @@ fn bombs_cost_no_more_than_their_length() {
             }
         });
     }
+    // Within a request that is as it must be: as its arguments, and as its id.
+    let zeros = &zeros[..zeros.len() / 2];
+    let arguments = format!("{{\"a\":{zeros}0]}}");
+    std::thread::scope(|scope| {
+        for _ in 0..N_AT_ONCE {
+            let doors = Doors::of(&rig);
+            let arguments = &arguments;
+            scope.spawn(move || {
+                for door in DOORS {
+                    let reply = doors.call(door, arguments);
+                    assert_eq!(reply.statuses(), [200], "{door:?}: {reply:?}");
+                }
+                let id =
+                    format!("{{\"jsonrpc\":\"2.0\",\"method\":\"ping\",\"id\":{zeros}0]}}");
+                let reply = doors.send(Door::Legacy, id.as_bytes());
+                assert_eq!(reply.statuses(), [400], "{reply:?}");
+            });
+        }
+    });
     let grown = rig.gateway.peak_rss_bytes().saturating_sub(before);
     // Each body may be there twice while it grows, and once more in what is made of it.
-    let most = 2 * N_AT_ONCE * BODY_BYTES_MAX * 3;
+    let most = 2 * N_AT_ONCE * BODY_BYTES_MAX * 2;
     assert!(grown < u64::try_from(most).unwrap(), "{grown} bytes for {N_AT_ONCE} at once");
 }
 

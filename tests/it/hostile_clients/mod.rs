@@ -2,6 +2,7 @@
 //! scripted server behind it. Beside each attack a well-behaved client is served as usual, and
 //! afterwards the process holds what it held before.
 
+use std::fmt;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::support::gateway::Gateway;
 use crate::support::http::{Connection, Request};
 use crate::support::upstream_http::HttpUpstream;
-use crate::support::{DEADLINE, gateway::Gateway, wait_for};
+use crate::support::{DEADLINE, wait_for, wait_until};
 
 mod contradictions;
 mod floods;
@@ -30,11 +32,19 @@ const WANTED: &str = "wanted";
 /// A tool that is called only by a request hidden inside another one.
 const SMUGGLED: &str = "smuggled";
 
-/// Descriptors that may be open in addition, for upstream connections that are kept for a while.
-const SPARE_DESCRIPTORS: usize = 8;
-/// By how much a second round of an attack may make the process grow beyond the first: less than
-/// what one round holds.
-const GROWTH_BYTES_MAX: u64 = 24 * 1024 * 1024;
+/// Calls at once to one server: each place keeps the connection that it had.
+const MAX_IN_FLIGHT: usize = 32;
+/// Descriptors that may be open in addition: a refused client's, and what `/proc` itself shows.
+const SPARE_DESCRIPTORS: usize = 4;
+/// A round of an attack after which the process is not larger than before by more than this has
+/// left nothing behind. The allocator keeps some of what it is given back, so the first rounds
+/// may.
+const GROWTH_BYTES_MAX: u64 = 2 * 1024 * 1024;
+/// One of so many rounds must be such a one.
+const ROUNDS_MAX: usize = 6;
+/// How long the end of a connection is waited for: large bodies take their time where the
+/// machine is busy.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// An answer that takes longer is not as usual, however busy the machine is.
 const WORST: Duration = Duration::from_secs(8);
 /// The median may be so many times the usual one,
@@ -71,7 +81,10 @@ impl Rig {
         [NEIGHBOURS, WANTED, SMUGGLED].iter().for_each(|tool| upstream.add_tool(tool));
         config["mcp_servers"] = json!({ "s": { "url": upstream.url(), "transport": "http" } });
         let connections_max = config["limits"]["connections"].as_u64().unwrap_or(1024);
-        let gateway = Gateway::started(config);
+        // Else glibc keeps what large blocks are given back, up to 8 MB in each of its arenas;
+        // what is looked for here is what the program keeps.
+        let gateway = Gateway::with(config).env("MALLOC_MMAP_THRESHOLD_", "131072").start();
+        gateway.wait_ready();
         let connections_max = usize::try_from(connections_max).unwrap();
         Rig { upstream, gateway, connections_max }
     }
@@ -96,11 +109,32 @@ impl Rig {
         }
     }
 
-    /// Runs an attack twice beside a well-behaved client, which must be served as usual, and
-    /// checks that nothing of it stays: descriptors and threads are what they were, and the
-    /// second round finds the memory that the first one needed.
+    /// Has as many calls at once as there may be, and cancels some of them, so that every
+    /// connection to the server and every thread that stays is there.
+    fn warm_up(&self) {
+        let body = json!({ "name": "slow", "arguments": {} }).to_string();
+        let lines = format!("Content-Length: {}\r\nConnection: close\r\n", body.len());
+        let mut open: Vec<Hostile> = (0..MAX_IN_FLIGHT)
+            .map(|_| {
+                let mut hostile = self.connect();
+                hostile.send(&post("/mcp/tools/call", &lines, &body));
+                hostile
+            })
+            .collect();
+        self.upstream.wait_for_slow(MAX_IN_FLIGHT);
+        open.drain(..8).for_each(Hostile::reset);
+        self.upstream.wait_for_slow(MAX_IN_FLIGHT - 8);
+        self.upstream.release_slow();
+        open.iter_mut().for_each(|hostile| _ = hostile.reply());
+        wait_until("no call is left", || self.gateway.status_of("s")["in_flight"] == 0);
+    }
+
+    /// Runs an attack at least twice beside a well-behaved client, which must be served as
+    /// usual, and checks that nothing of it stays: descriptors and threads are what they were,
+    /// and a later round finds the memory that the ones before it needed.
     #[track_caller]
     fn attack(&self, attack: impl Fn(&Rig)) {
+        self.warm_up();
         let mut neighbour = Neighbour::new(self);
         let usual = median((0..20).map(|_| neighbour.call()).collect());
         let before = self.footprint();
@@ -126,12 +160,16 @@ impl Rig {
             });
             self.wait_as_before(before)
         };
-        let first = round();
-        let second = round();
-        assert!(
-            second.bytes <= first.bytes + GROWTH_BYTES_MAX,
-            "it grows with every round: {before:?}, {first:?}, {second:?}"
-        );
+        let mut seen = vec![round()];
+        loop {
+            let now = round();
+            let last = seen[seen.len() - 1];
+            seen.push(now);
+            if now.bytes <= last.bytes + GROWTH_BYTES_MAX {
+                break;
+            }
+            assert!(seen.len() < ROUNDS_MAX, "it grows with every round: {before:?}, {seen:?}");
+        }
         assert_eq!(self.upstream.seen().n_calls(SMUGGLED), 0, "a request was smuggled");
     }
 
@@ -267,7 +305,7 @@ impl Hostile {
     /// All that comes until the gateway ends the connection, which it must.
     #[track_caller]
     fn reply(&mut self) -> Reply {
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + PATIENCE;
         let mut all = Vec::new();
         let mut piece = [0; 16 * 1024];
         loop {
@@ -278,8 +316,8 @@ impl Hostile {
                 Ok(n) => all.extend_from_slice(&piece[..n]),
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => (),
                 Err(error) if crate::support::http::is_timeout(&error) => {
-                    let text = String::from_utf8_lossy(&all);
-                    panic!("the connection was not ended after {text:?}");
+                    let text = String::from_utf8_lossy(&all).into_owned();
+                    panic!("the connection was not ended after {:?}", Reply(text));
                 }
                 // A reset is an end, too.
                 Err(_) => break,
@@ -304,14 +342,20 @@ impl Hostile {
 }
 
 /// What came on a connection.
-#[derive(Debug)]
 struct Reply(String);
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cut: String = self.0.chars().take(600).collect();
+        write!(f, "{cut:?} ({} bytes)", self.0.len())
+    }
+}
 
 impl Reply {
     /// The status of every answer in it.
     fn statuses(&self) -> Vec<u16> {
         let answers = self.0.split("HTTP/1.1 ").skip(1);
-        answers.map(|answer| answer[..3].parse().unwrap()).collect()
+        answers.filter_map(|answer| answer.get(..3)?.parse().ok()).collect()
     }
 }
 
@@ -327,6 +371,13 @@ fn post(target: &str, lines: &str, body: &str) -> Vec<u8> {
 /// REST's body of a call.
 fn call_body(tool: &str) -> String {
     json!({ "name": tool, "arguments": {} }).to_string()
+}
+
+/// A whole REST call, the last one on its connection.
+fn last_call(tool: &str) -> Vec<u8> {
+    let body = call_body(tool);
+    let lines = format!("Content-Length: {}\r\nConnection: close\r\n", body.len());
+    post("/mcp/tools/call", &lines, &body)
 }
 
 /// A whole REST call.

@@ -373,7 +373,8 @@ impl Script {
             let peer = state.peers.entry(peer.to_owned()).or_default();
             peer.initialize = params.clone();
         }
-        let message = serde_json::from_str(text).unwrap();
+        // A number may be larger than a reader can hold.
+        let message = serde_json::from_str(text).unwrap_or_default();
         state.received.push(Received { peer: peer.to_owned(), message, text: text.to_owned() });
     }
 
