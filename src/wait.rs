@@ -106,6 +106,7 @@ struct Deadline {
 
 /// One call's wait. Shared between the call's thread and whoever may cancel it.
 pub struct Wait {
+    began: Instant,
     bell: Bell,
     client: Option<ClientWatch>,
     interrupted: Mutex<Option<Interrupted>>,
@@ -138,6 +139,7 @@ impl Wait {
         let now = Instant::now();
         let latest = now + latest.max(timeout);
         Ok(Arc::new(Wait {
+            began: now,
             bell: Bell::new()?,
             client,
             interrupted: Mutex::new(None),
@@ -167,6 +169,15 @@ impl Wait {
         deadline.latest = now + latest;
         deadline.timeout = timeout;
         deadline.at = (now + timeout).min(deadline.latest);
+    }
+
+    /// Gives a call its upstream's own times: `timeout` from now on, but `latest` from the
+    /// beginning of the wait, however often the upstream is asked for this one call.
+    pub fn set_call_timeout(&self, timeout: Duration, latest: Duration) {
+        let mut deadline = locked(&self.deadline);
+        deadline.latest = self.began + latest;
+        deadline.timeout = timeout;
+        deadline.at = (Instant::now() + timeout).min(deadline.latest);
     }
 
     /// The call made progress: its timeout starts anew.
@@ -356,6 +367,15 @@ mod tests {
         assert!(wait.left() > Duration::from_secs(4));
         drop(held);
         assert!(wait.left() <= short);
+    }
+
+    #[test]
+    fn a_call_that_is_made_again_has_no_more_time_at_the_latest() {
+        let (short, long) = (Duration::from_millis(200), Duration::from_secs(5));
+        let wait = Wait::plain(long).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        wait.set_call_timeout(long, short);
+        assert!(wait.left() <= Duration::from_millis(180), "{:?}", wait.left());
     }
 
     #[test]

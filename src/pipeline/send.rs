@@ -102,7 +102,7 @@ impl Asker<'_> {
     ) -> Result<Outcome, CallError> {
         let config = self.upstream.config();
         let timeout = self.wish.timeout.map_or(config.timeout, |wish| wish.min(config.timeout));
-        wait.set_timeout(timeout, config.timeout_max);
+        wait.set_call_timeout(timeout, config.timeout_max);
         let begins = outgoing.params.get("task").is_some();
         let mut sink = OfServer { asker: self, begins, inner: sink };
         self.upstream.request(self.through, outgoing, wait, &mut sink)

@@ -38,6 +38,14 @@ pub(super) enum Opening {
     BySupervisor,
 }
 
+/// The session that a call goes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Over {
+    Shared,
+    /// The client's own, which opens on demand.
+    Own,
+}
+
 /// How the supervisor is with the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Contact {
@@ -130,7 +138,7 @@ impl Breaker {
 
     /// For `/status`.
     pub(super) fn state(&self, now: Instant) -> State {
-        if let Some(Down { next_try, .. }) = self.down(now) {
+        if let Some(Down { next_try, .. }) = self.down(now, Over::Shared) {
             return State::Down { next_try };
         }
         match self.contact {
@@ -152,15 +160,16 @@ impl Breaker {
         self.opening == Opening::BySupervisor
     }
 
-    fn is_open(&self, now: Instant) -> bool {
+    fn is_open(&self, now: Instant, over: Over) -> bool {
         let is_waiting =
             matches!(self.contact, Contact::Waiting { next_try } if now < next_try);
-        self.failures >= BREAKER_FAILURES_MAX || self.is_left_to_supervisor() && is_waiting
+        let is_left = self.is_left_to_supervisor() && over == Over::Shared;
+        self.failures >= BREAKER_FAILURES_MAX || is_left && is_waiting
     }
 
     /// What a call is told that is not let through; none where it is.
-    pub(super) fn down(&self, now: Instant) -> Option<Down> {
-        let (first, last) = self.failed.as_ref().filter(|_| self.is_open(now))?;
+    pub(super) fn down(&self, now: Instant, over: Over) -> Option<Down> {
+        let (first, last) = self.failed.as_ref().filter(|_| self.is_open(now, over))?;
         let next_try = match self.contact {
             Contact::Waiting { next_try } => next_try.saturating_duration_since(now),
             Contact::Making | Contact::Made => Duration::ZERO,
@@ -179,8 +188,8 @@ impl Breaker {
     }
 
     /// A call wants to be let through.
-    pub(super) fn admit(&mut self, now: Instant) -> Admission {
-        let Some(down) = self.down(now) else { return Admission::Passed };
+    pub(super) fn admit(&mut self, now: Instant, over: Over) -> Admission {
+        let Some(down) = self.down(now, over) else { return Admission::Passed };
         if !self.is_probe_due(now) {
             return Admission::Refused(Box::new(down));
         }
@@ -236,20 +245,28 @@ impl Breaker {
         }
     }
 
+    /// A call went well, or was heard of. True if calls were refused until now, and the
+    /// supervisor, which waits, should look.
+    pub(super) fn call_went_well(&mut self, now: Instant) -> bool {
+        let was_down = self.failures >= BREAKER_FAILURES_MAX;
+        self.well();
+        was_down && self.opening == Opening::ByCalls && self.hasten(now)
+    }
+
     /// Somebody is there. One that was down must do what it should before it is called again.
     pub(super) fn answered(&mut self, now: Instant) {
-        if !self.is_open(now) {
+        if !self.is_open(now, Over::Own) {
             self.failures = 0;
         }
     }
 
     /// An attempt that took so long has failed. True if calls are refused from now on.
     pub(super) fn failed(&mut self, now: Instant, took: Duration, failure: Failure) -> bool {
-        let was_open = self.is_open(now);
+        let was_open = self.is_open(now, Over::Own);
         self.failures = self.failures.saturating_add(1);
         self.tried = Some((now, took));
         self.note(failure);
-        !was_open && self.is_open(now)
+        !was_open && self.is_open(now, Over::Own)
     }
 
     fn note(&mut self, failure: Failure) {
@@ -287,14 +304,16 @@ mod tests {
     }
 
     fn is_refused(breaker: &mut Breaker, now: Instant) -> bool {
-        matches!(breaker.admit(now), Admission::Refused(_))
+        matches!(breaker.admit(now, Over::Shared), Admission::Refused(_))
     }
 
     #[test]
     fn it_opens_on_failures_in_a_row_and_tells_the_first_and_the_last() {
         let now = Instant::now();
         let mut breaker = opened(now);
-        let Admission::Refused(down) = breaker.admit(now) else { panic!("it is closed") };
+        let Admission::Refused(down) = breaker.admit(now, Over::Shared) else {
+            panic!("it is closed")
+        };
         assert_eq!((down.first.message.as_str(), down.next_try), ("1", Duration::ZERO));
         assert_eq!(down.last.message, BREAKER_FAILURES_MAX.to_string());
         assert!(matches!(breaker.state(now), State::Down { .. }));
@@ -309,7 +328,7 @@ mod tests {
             if n % (BREAKER_FAILURES_MAX - 1) == 0 {
                 breaker.well();
             }
-            assert_eq!(breaker.admit(now), Admission::Passed);
+            assert_eq!(breaker.admit(now, Over::Shared), Admission::Passed);
         }
     }
 
@@ -319,14 +338,20 @@ mod tests {
         let mut breaker = opened(now);
         assert!(is_refused(&mut breaker, now + PROBE_BY_CALL_INTERVAL / 2));
         let later = now + PROBE_BY_CALL_INTERVAL;
-        assert_eq!(breaker.admit(later), Admission::Probe);
+        assert_eq!(breaker.admit(later, Over::Shared), Admission::Probe);
         assert!(is_refused(&mut breaker, later + SECOND));
         breaker.failed(later, Duration::ZERO, failure("still"));
         breaker.probe_left();
         assert!(is_refused(&mut breaker, later));
-        assert_eq!(breaker.admit(later + PROBE_BY_CALL_INTERVAL), Admission::Probe);
+        assert_eq!(
+            breaker.admit(later + PROBE_BY_CALL_INTERVAL, Over::Shared),
+            Admission::Probe
+        );
         breaker.well();
-        assert_eq!(breaker.admit(later + PROBE_BY_CALL_INTERVAL), Admission::Passed);
+        assert_eq!(
+            breaker.admit(later + PROBE_BY_CALL_INTERVAL, Over::Shared),
+            Admission::Passed
+        );
         assert_eq!(breaker.failures(), 0);
     }
 
@@ -335,9 +360,9 @@ mod tests {
         let now = Instant::now();
         let mut breaker = opened(now);
         let later = now + PROBE_BY_CALL_INTERVAL;
-        assert_eq!(breaker.admit(later), Admission::Probe);
+        assert_eq!(breaker.admit(later, Over::Shared), Admission::Probe);
         breaker.probe_left();
-        assert_eq!(breaker.admit(later), Admission::Probe);
+        assert_eq!(breaker.admit(later, Over::Shared), Admission::Probe);
     }
 
     #[test]
@@ -347,21 +372,28 @@ mod tests {
         breaker.failed(now, 5 * SECOND, failure("no connection in time"));
         assert!(is_refused(&mut breaker, now + 5 * SECOND));
         let later = now + PROBE_PAUSE_FACTOR * 5 * SECOND;
-        assert_eq!(breaker.admit(later), Admission::Probe);
+        assert_eq!(breaker.admit(later, Over::Shared), Admission::Probe);
     }
 
     #[test]
     fn what_only_the_supervisor_opens_is_down_until_it_tries() {
         let now = Instant::now();
         let mut breaker = Breaker::new(Opening::BySupervisor);
-        assert_eq!(breaker.admit(now), Admission::Passed);
+        assert_eq!(breaker.admit(now, Over::Shared), Admission::Passed);
         breaker.waits(now, now + SECOND / 5, failure("it ended"));
-        let Admission::Refused(down) = breaker.admit(now) else { panic!("it is closed") };
+        let Admission::Refused(down) = breaker.admit(now, Over::Shared) else {
+            panic!("it is closed")
+        };
         assert_eq!((down.last.message.as_str(), down.next_try), ("it ended", SECOND / 5));
-        assert_eq!(breaker.admit(now + SECOND / 5), Admission::Passed);
+        assert_eq!(
+            breaker.admit(now, Over::Own),
+            Admission::Passed,
+            "another child may be well"
+        );
+        assert_eq!(breaker.admit(now + SECOND / 5, Over::Shared), Admission::Passed);
         let mut breaker = Breaker::new(Opening::ByCalls);
         breaker.waits(now, now + SECOND / 5, failure("refused"));
-        assert_eq!(breaker.admit(now), Admission::Passed);
+        assert_eq!(breaker.admit(now, Over::Shared), Admission::Passed);
         assert!(matches!(breaker.state(now), State::BackingOff { .. }));
     }
 
@@ -377,6 +409,18 @@ mod tests {
         assert!(!breaker.hasten(now + PROBE_BY_CALL_INTERVAL), "it is at it");
         breaker.made_contact();
         assert_eq!(breaker.state(now), State::Ready);
+    }
+
+    #[test]
+    fn a_call_that_closes_it_hastens_the_supervisor_once() {
+        let now = Instant::now();
+        let mut breaker = opened(now);
+        breaker.waits(now, now + 30 * SECOND, failure("refused"));
+        assert!(breaker.call_went_well(now));
+        assert_eq!(breaker.admit(now, Over::Shared), Admission::Passed);
+        // It fails for a reason of its own, which calls do not meet.
+        breaker.waits(now, now + 30 * SECOND, failure("its lists make no sense"));
+        assert!(!breaker.call_went_well(now));
     }
 
     #[test]

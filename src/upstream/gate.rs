@@ -1,20 +1,24 @@
 //! The gate before an upstream: calls are refused there at once while it is down, and what comes
 //! of the others is told to its breaker.
 
-use std::time::Instant;
+use std::cell::Cell;
+use std::time::{Duration, Instant};
 
 use crate::error::CallError;
 use crate::protocol::call::Outcome;
 use crate::telemetry::timestamp::rfc3339;
 
 use super::Upstream;
-use super::breaker::{Admission, Down, Patience, Sign};
+use super::breaker::{Admission, Down, Over, Patience, Sign};
 use super::connection::Trouble;
 
 /// A call that was let through.
 pub(super) struct Passage<'a> {
     upstream: &'a Upstream,
+    over: Over,
     is_probe: bool,
+    /// The upstream has said something about it: it may be slow, but does not hang.
+    is_heard: Cell<bool>,
 }
 
 impl Drop for Passage<'_> {
@@ -27,14 +31,15 @@ impl Drop for Passage<'_> {
 
 impl Upstream {
     /// Lets a call through, or refuses it because the upstream is down.
-    pub(super) fn pass(&self) -> Result<Passage<'_>, CallError> {
+    pub(super) fn pass(&self, over: Over) -> Result<Passage<'_>, CallError> {
         let now = Instant::now();
         let (is_probe, is_hastened) = {
             let breaker = &mut self.vitals.lock().breaker;
-            match breaker.admit(now) {
+            match breaker.admit(now, over) {
                 Admission::Passed => (false, false),
                 Admission::Probe => {
-                    (true, breaker.is_left_to_supervisor() && breaker.hasten(now))
+                    let waits = over == Over::Shared && breaker.is_left_to_supervisor();
+                    (true, waits && breaker.hasten(now))
                 }
                 Admission::Refused(down) => return Err(self.is_down(*down)),
             }
@@ -42,7 +47,7 @@ impl Upstream {
         if is_hastened {
             self.hasten();
         }
-        Ok(Passage { upstream: self, is_probe })
+        Ok(Passage { upstream: self, over, is_probe, is_heard: Cell::new(false) })
     }
 
     /// Whether a call made now would be let through, for whoever does something costly before.
@@ -53,7 +58,7 @@ impl Upstream {
         let now = Instant::now();
         let down = {
             let breaker = &self.vitals.lock().breaker;
-            breaker.down(now).filter(|_| !breaker.is_probe_due(now))
+            breaker.down(now, Over::Own).filter(|_| !breaker.is_probe_due(now))
         };
         down.map_or(Ok(()), |down| Err(self.is_down(down)))
     }
@@ -64,7 +69,7 @@ impl Upstream {
         let now = Instant::now();
         let (down, is_hastened) = {
             let breaker = &mut self.vitals.lock().breaker;
-            let down = breaker.down(now);
+            let down = breaker.down(now, Over::Shared);
             (down, breaker.knock(now))
         };
         if is_hastened {
@@ -92,42 +97,41 @@ impl Upstream {
 impl Passage<'_> {
     /// After the call has waited for its turn: the upstream may have gone down meanwhile.
     pub(super) fn look_again(&self) -> Result<(), CallError> {
-        let down = self.upstream.vitals.lock().breaker.down(Instant::now());
+        let down = self.upstream.vitals.lock().breaker.down(Instant::now(), self.over);
         match down {
             Some(down) if !self.is_probe => Err(self.upstream.is_down(down)),
             Some(_) | None => Ok(()),
         }
     }
 
-    /// Tells what came of the call since `began`. `is_heard`: the upstream said something about
-    /// it meanwhile, so that it is slow and does not hang.
-    pub(super) fn report(
-        &self,
-        outcome: &Result<Outcome, Trouble>,
-        began: Instant,
-        is_heard: bool,
-    ) {
+    /// The upstream has said something about the call.
+    pub(super) fn heard(&self) {
+        if !self.is_heard.replace(true) {
+            self.went_well(None);
+        }
+    }
+
+    fn went_well(&self, took: Option<Duration>) {
+        let Upstream { core, vitals, .. } = self.upstream;
+        let is_waited_for = {
+            let mut health = vitals.lock();
+            health.latency = took.or(health.latency);
+            health.breaker.call_went_well(Instant::now())
+        };
+        if is_waited_for {
+            core.nudge.wanted();
+        }
+    }
+
+    /// Tells what came of the call since `began`.
+    pub(super) fn report(&self, outcome: &Result<Outcome, Trouble>, began: Instant) {
         let Upstream { core, vitals, .. } = self.upstream;
         let now = Instant::now();
         let took = now.saturating_duration_since(began);
+        let Err(trouble) = outcome else { return self.went_well(Some(took)) };
         // What was waited for before the call is not the upstream's time.
-        let is_full = took >= core.config.timeout.mul_f32(0.9) && !is_heard;
+        let is_full = took >= core.config.timeout.mul_f32(0.9) && !self.is_heard.get();
         let patience = if is_full { Patience::Full } else { Patience::Short };
-        let trouble = match outcome {
-            Ok(_) => {
-                let is_waited_for = {
-                    let mut health = vitals.lock();
-                    health.latency = Some(took);
-                    health.breaker.well();
-                    health.breaker.hasten(now)
-                };
-                if is_waited_for {
-                    core.nudge.wanted();
-                }
-                return;
-            }
-            Err(trouble) => trouble,
-        };
         match Sign::of(trouble, patience) {
             Sign::Nothing => (),
             Sign::Answered => vitals.lock().breaker.answered(now),

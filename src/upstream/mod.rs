@@ -21,8 +21,10 @@ use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
 use crate::wait::{Interrupted, Wait};
 
+use breaker::Over;
 use child::StderrRing;
 use exchange::Lane;
+use gate::Passage;
 use health::Vitals;
 use link::{Core, Link, Own};
 use members::Members;
@@ -197,12 +199,13 @@ impl Upstream {
         let failed = |trouble: connection::Trouble| {
             self.core.scrubbed(trouble).into_error(self.name(), outgoing.is_safe_to_repeat)
         };
-        let passage = self.pass()?;
+        let through = through.filter(|client| self.has_own(client));
+        let over = if through.is_some() { Over::Own } else { Over::Shared };
+        let passage = self.pass(over)?;
         let place = self.budget.enter().map_err(failed)?;
         let tick = self.core.limits.heartbeat;
         let slot = self.slots.take(wait, tick, &mut || sink.silence()).map_err(failed)?;
         passage.look_again()?;
-        let through = through.filter(|client| self.has_own(client));
         let seat = through
             .map(|client| self.members.enter(client, wait, tick, &mut || sink.silence()));
         let mut seat = seat.transpose().map_err(failed)?;
@@ -217,9 +220,9 @@ impl Upstream {
         let parks = seat.as_ref().filter(|_| through.is_some_and(|client| client.is_exclusive));
         let parks = parks.map(|seat| (seat, &place));
         let mut lending =
-            Lending { in_flight: &in_flight, parks, wait, is_heard: false, inner: sink };
+            Lending { in_flight: &in_flight, parks, wait, passage: &passage, inner: sink };
         let mut outcome = link.request(&mut lane, outgoing, wait, &mut lending);
-        let is_heard = lending.is_heard;
+
         if let (Some(seat), Err(trouble)) = (&mut seat, &outcome)
             && matches!(trouble.kind, connection::Kind::Interrupted(_))
             && trouble.sent
@@ -230,7 +233,7 @@ impl Upstream {
         if matches!(&outcome, Err(trouble) if trouble.is_stateless()) {
             outcome = self.link.request(&mut lane, outgoing, wait, sink);
         }
-        passage.report(&outcome, began, is_heard);
+        passage.report(&outcome, began);
         in_flight.leave(lane);
         outcome.map_err(|trouble| match (&trouble.kind, wait.interrupted()) {
             // Not the gateway ends, but the client's session.
@@ -312,7 +315,7 @@ impl Upstream {
         Status {
             state: vitals.breaker.state(now),
             failures: vitals.breaker.failures(),
-            down_since: vitals.breaker.down(now).map(|down| down.first.at),
+            down_since: vitals.breaker.down(now, Over::Shared).map(|down| down.first.at),
             transport: self.link.transport(),
             revision: initialized.map(|it| it.revision),
             capabilities: initialized.map(|it| it.capabilities.clone()),
@@ -336,19 +339,18 @@ struct Lending<'a> {
     /// the call.
     parks: Option<(&'a members::Seat<'a>, &'a slots::Place<'a>)>,
     wait: &'a Arc<Wait>,
-    /// The upstream has said something about the call.
-    is_heard: bool,
+    passage: &'a Passage<'a>,
     inner: &'a mut dyn CallSink,
 }
 
 impl CallSink for Lending<'_> {
     fn notice(&mut self, notice: Notice) {
-        self.is_heard = true;
+        self.passage.heard();
         self.inner.notice(notice);
     }
 
     fn ask(&mut self, question: Question) {
-        self.is_heard = true;
+        self.passage.heard();
         self.in_flight.lend();
         let Some((seat, place)) = self.parks else { return self.inner.ask(question) };
         place.give_up();

@@ -228,6 +228,7 @@ fn what_one_request_is_refused_closes_nobody_out() {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "the figures are shown when they are asked for")]
 fn a_dead_server_costs_its_callers_nothing() {
     const N_CALLS: u32 = 1000;
     let upstream = HttpUpstream::start();

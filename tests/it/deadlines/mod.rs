@@ -293,6 +293,21 @@ fn a_call_with_progress_ends_at_the_latest() {
 }
 
 #[test]
+fn a_server_that_wants_a_retry_again_and_again() {
+    let upstream = ModernUpstream::start();
+    let mut config = config(&upstream.url(), "http");
+    config["mcp_servers"]["s"]["timeout_max_ms"] = json!(TIMEOUT.as_millis());
+    let gateway = Gateway::started(config);
+    let client = McpClient::open(gateway.address());
+    let arguments = json!({ "state_only": true, "rounds": 1000 });
+    let began = Instant::now();
+    let call = json!({ "name": "ask_roots", "arguments": arguments });
+    let message = client.request("tools/call", &call);
+    in_time("retries", began);
+    assert!(message.to_string().contains("in time"), "{message}");
+}
+
+#[test]
 fn a_child_that_does_not_read() {
     let script = r#"
         read line
