@@ -3,6 +3,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::limits::MIRRORED_PARAMETERS_MAX;
+
 /// The annotation in a property's schema.
 const ANNOTATION: &str = "x-mcp-header";
 /// The largest magnitude of an integer that may be mirrored: 2^53 - 1.
@@ -34,6 +36,11 @@ pub fn annotations(tool: &str) -> Result<Vec<Mirror>, String> {
             return Err(format!("{ANNOTATION} stands at the root of the schema"));
         }
         walk(schema, &mut Vec::new(), &mut found)?;
+    }
+    if found.len() > MIRRORED_PARAMETERS_MAX {
+        return Err(format!(
+            "{ANNOTATION} stands at more than {MIRRORED_PARAMETERS_MAX} parameters"
+        ));
     }
     for (index, mirror) in found.iter().enumerate() {
         let same = |other: &Mirror| other.header.eq_ignore_ascii_case(&mirror.header);
@@ -174,6 +181,18 @@ mod tests {
         assert!(found[1].agrees("42.0", &arguments) && found[1].agrees("42", &arguments));
         assert!(!found[1].agrees("43", &arguments) && !found[0].agrees("us", &arguments));
         assert_eq!(found[0].value(&json!({ "region": null })), None);
+    }
+
+    #[test]
+    fn only_so_many_parameters_are_mirrored() {
+        let with = |n: usize| {
+            let property = |i: usize| {
+                (format!("p{i}"), json!({ "type": "string", "x-mcp-header": format!("H{i}") }))
+            };
+            of(&json!({ "properties": (0..n).map(property).collect::<Map<_, _>>() }))
+        };
+        assert_eq!(with(MIRRORED_PARAMETERS_MAX).unwrap().len(), MIRRORED_PARAMETERS_MAX);
+        assert!(with(MIRRORED_PARAMETERS_MAX + 1).unwrap_err().contains("more than"));
     }
 
     #[test]

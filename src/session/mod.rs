@@ -5,14 +5,14 @@
 mod asked;
 mod audience;
 mod door;
-mod event_log;
+pub(crate) mod event_log;
 mod kept_streams;
 mod manager;
 mod questions;
 mod resumable;
 mod subscriptions;
 mod table;
-mod token;
+pub(crate) mod token;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
