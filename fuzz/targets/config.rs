@@ -8,7 +8,9 @@ use crate::config::{Config, Overrides};
 const SECRET: &str = "sekrit-of-the-environment";
 
 pub(super) fn config(data: &[u8]) {
-    let Ok(text) = std::str::from_utf8(data) else { return };
+    // An input that holds the secret itself tells nothing.
+    let text = std::str::from_utf8(data).ok().filter(|text| !text.contains(SECRET));
+    let Some(text) = text else { return };
     let environment = |name: &str| (!name.contains("MISSING")).then(|| SECRET.to_owned());
     let overrides = Overrides { listen: None };
     let told: Vec<String> = match Config::parse(text, &environment, &overrides) {

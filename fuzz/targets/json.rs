@@ -132,7 +132,10 @@ fn object(text: &str, whole: &Value) {
 
 /// A text that was taken for a message, against its value.
 fn message(text: &str, message: &Message<'_>) {
-    let whole = value(text);
+    let Ok(whole) = serde_json::from_str::<Value>(text) else {
+        assert!(has_wide_number(text), "{text:?}");
+        return;
+    };
     assert_eq!(whole["jsonrpc"], "2.0");
     let same_params = |params: &Option<std::borrow::Cow<'_, str>>| match params {
         Some(params) => assert_eq!(value(params), whole["params"]),
