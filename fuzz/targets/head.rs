@@ -122,7 +122,10 @@ fn plain_chunks(mut rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
         let line = &rest[..end];
         let digits = line.split(|byte| *byte == b';').next()?;
         let is_plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_hexdigit);
-        if !is_plain || digits.len() > 8 || line.iter().any(|byte| *byte < b' ') {
+        if !is_plain
+            || digits.len() > 8
+            || line.iter().any(|byte| *byte < b' ' && *byte != b'\t')
+        {
             return None;
         }
         let size = usize::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
