@@ -5,7 +5,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: help
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## the release binary
@@ -48,6 +48,11 @@ dist: ## the static release binary
 bench: build ## tools/call direct, through nginx and through the gateway
 	cargo build --release --locked --example fast_upstream
 	tests/bench/run.sh $(TARGET)/release/trunkline $(TARGET)/release/examples/fast_upstream
+
+.PHONY: bench-hung
+bench-hung: build ## what one hung server of ten costs calls to the other nine
+	cargo build --release --locked --example fast_upstream
+	tests/bench/hung.sh $(TARGET)/release/trunkline $(TARGET)/release/examples/fast_upstream
 
 .PHONY: interop
 interop: build ## the conformance suite and stock clients against the gateway

@@ -114,6 +114,19 @@ pub enum CallError {
         /// What was seen.
         message: String,
     },
+    /// The upstream has failed again and again: it was not even asked.
+    UpstreamDown {
+        /// Which one.
+        server: ServerName,
+        /// How far the last attempt came.
+        stage: Stage,
+        /// What was seen then.
+        message: String,
+        /// Since when, in RFC 3339.
+        since: String,
+        /// Time until the next attempt; zero while it is made.
+        next_try: Duration,
+    },
     /// The upstream did not answer in time.
     UpstreamTimeout {
         /// Which one.
@@ -144,7 +157,9 @@ impl CallError {
             | Self::Ambiguous { .. }
             | Self::RateLimited { .. }
             | Self::Cancelled => Side::Downstream,
-            Self::UpstreamFailed { .. } | Self::UpstreamTimeout { .. } => Side::Upstream,
+            Self::UpstreamFailed { .. }
+            | Self::UpstreamDown { .. }
+            | Self::UpstreamTimeout { .. } => Side::Upstream,
             Self::Overloaded { .. } | Self::ShuttingDown | Self::Internal => Side::Gateway,
         }
     }
@@ -152,9 +167,9 @@ impl CallError {
     /// The server concerned, where there is one.
     pub fn server(&self) -> Option<&ServerName> {
         match self {
-            Self::UpstreamFailed { server, .. } | Self::UpstreamTimeout { server, .. } => {
-                Some(server)
-            }
+            Self::UpstreamFailed { server, .. }
+            | Self::UpstreamDown { server, .. }
+            | Self::UpstreamTimeout { server, .. } => Some(server),
             Self::Invalid(_)
             | Self::Unknown { .. }
             | Self::UnknownServer { .. }
@@ -220,6 +235,13 @@ impl fmt::Display for CallError {
             }
             Self::UpstreamFailed { server, stage, message } => {
                 write!(f, "The server {server} failed ({stage}): {message}.")
+            }
+            Self::UpstreamDown { server, stage, message, since, next_try } => {
+                write!(f, "The server {server} is down since {since} ({stage}: {message}); ")?;
+                match next_try.as_millis().div_ceil(1000) {
+                    0 => f.write_str("it is being tried now."),
+                    seconds => write!(f, "next try in {seconds} s."),
+                }
             }
             Self::UpstreamTimeout { server, stage } => {
                 write!(f, "The server {server} did not answer in time ({stage}).")

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -12,12 +12,13 @@ use crate::access::authenticate::KnownKey;
 use crate::access::glob::Globs;
 use crate::access::origin::Origins;
 use crate::access::policy::{Policy, Principal};
-use crate::catalogue::refresher::Refresher;
-use crate::catalogue::{self, Health};
-use crate::config::{ApiKey, Config, Listen};
+use crate::catalogue::refresher::{Configure, Refresher};
+use crate::catalogue::store::Store;
+use crate::catalogue::{self, Health, Server as KnownServer};
+use crate::config::{ApiKey, Changes, Config, Listen, UpstreamConfig};
 use crate::downstream::event_stream::Streams;
 use crate::downstream::parked::{Bounds, ParkedCalls};
-use crate::downstream::{Front, UsedStates};
+use crate::downstream::{Admission, Front, UsedStates};
 use crate::http::{self, Running, Server};
 use crate::limits::{CATALOGUE_INBOX_CHANGES_MAX, ENDED_SESSIONS_QUEUE_MAX, Limits};
 use crate::pipeline::{Pipeline, TaskOwners, ToSessions, Told};
@@ -25,17 +26,22 @@ use crate::protocol::call::Kind;
 use crate::protocol::jsonrpc::notification;
 use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
+use crate::reload::{self, Source};
 use crate::session::{
     self, Audience, Ended, EventLogBounds, EventLogs, Sessions, SessionsConfig,
 };
+use crate::state::{self, StateDir, Writer};
+use crate::telemetry::log::LogControl;
 use crate::thread::{self, StopReason};
 use crate::tidy;
-use crate::upstream::{Event, Upstreams};
+use crate::upstream::{Report, Upstreams};
 
 /// How long the first clients are kept waiting for upstreams that have not answered yet, so
 /// that the first lists are whole where that is possible. Their connections wait in the
 /// listener's queue meanwhile.
 const FIRST_CONTACT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the catalogue's thread may take to take a configuration over.
+const CONFIGURE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Reasons to stop that may wait; one is enough.
 const STOP_REASONS_MAX: usize = 8;
 /// How often a drain looks whether it must end at once.
@@ -61,8 +67,11 @@ pub struct Gateway {
     _session_thread: thread::Joined,
     /// 6. What removes the traces of ended sessions, once none can end any more.
     _tidying: thread::Joined,
+    /// 7. What writes, once nobody has anything to be written.
+    _writing: Option<thread::Joined>,
     drain: Duration,
     stopped: Receiver<StopReason>,
+    configure: Sender<Configure>,
 }
 
 impl Gateway {
@@ -70,30 +79,33 @@ impl Gateway {
     /// before anything can reach it.
     ///
     /// # Errors
-    /// The address is taken, or the system refuses threads or descriptors.
+    /// The address or `state_dir` is taken, or the system refuses threads or descriptors.
     pub fn start(
         config: Config,
         stop: Sender<StopReason>,
         stopped: Receiver<StopReason>,
     ) -> io::Result<Gateway> {
         let limits = Arc::new(config.limits.clone());
+        let (state, writing) = open_state(&config)?.unzip();
         let server = Server::bind(&listen(&config.listen), limits.clone())?;
-        let key = session_key(&config)?;
+        let key = session_key(&config, state.as_ref())?;
         let (left, ended) = bounded(ENDED_SESSIONS_QUEUE_MAX);
-        let (sessions, session_thread) = start_sessions(&config, key, left, &stop)?;
+        let (sessions, session_thread) =
+            start_sessions(&config, key, left, state.as_ref(), &stop)?;
         let (streams, streams_thread) = Streams::start(limits.clone(), stop.clone())?;
         let shared = catalogue::Shared::default();
-        let (events, changes) = bounded(CATALOGUE_INBOX_CHANGES_MAX);
-        let catalogue =
-            start_catalogue(&config, shared.clone(), changes, sessions.clone(), &stop)?;
+        let (reports, changes) = bounded(CATALOGUE_INBOX_CHANGES_MAX);
+        let (configure, wanted) = bounded(1);
+        let store = state.map(|it| Store::new(it.directory, it.writer, &key));
+        let refresher = refresher(&config, shared.clone(), sessions.clone(), store);
+        let catalogue = start_catalogue(refresher, changes, wanted, &stop)?;
         let tasks = Arc::<TaskOwners>::default();
-        let sharing = config.upstreams.iter().map(|it| (it.name.clone(), it.session));
-        let unasked = Arc::new(ToSessions::new(sessions.clone(), tasks.clone(), sharing));
+        let unasked = Arc::new(ToSessions::new(sessions.clone(), tasks.clone()));
         let upstreams = Arc::new(Upstreams::start(
-            config.upstreams.clone(),
+            &config.upstreams,
             limits.clone(),
             server.budget(),
-            events,
+            reports,
             unasked.clone(),
         )?);
         unasked.know(&upstreams);
@@ -103,11 +115,9 @@ impl Gateway {
         let tidying = tidy::start(ended, pipeline.clone())?;
         let parked = parked_calls(&limits)?;
         let front = Arc::new(Front {
-            origins: origins(&config),
-            keys: config.api_keys.iter().map(known_key).collect(),
+            admission: RwLock::new(Arc::new(admission(&config))),
             anonymous: Arc::new(Principal { name: None, policy: Policy::default() }),
-            transports: config.transports,
-            pipeline,
+            pipeline: pipeline.clone(),
             cursors: Sealer::new(&key, "cursor"),
             states: Sealer::new(&key, "request-state"),
             used_states: UsedStates::new(parked.boot()),
@@ -135,9 +145,21 @@ impl Gateway {
             sessions,
             _session_thread: session_thread,
             _tidying: tidying,
+            _writing: writing,
             drain: limits.drain,
             stopped,
+            configure,
         })
+    }
+
+    /// What a reload changes.
+    pub fn parts(&self) -> Parts {
+        Parts {
+            front: self.front.clone(),
+            upstreams: self.upstreams.clone(),
+            sessions: self.sessions.clone(),
+            configure: self.configure.clone(),
+        }
     }
 
     /// Waits for a reason to stop.
@@ -184,6 +206,71 @@ impl Gateway {
     }
 }
 
+/// What a reload changes.
+#[derive(Debug)]
+pub struct Parts {
+    front: Arc<Front>,
+    upstreams: Arc<Upstreams>,
+    sessions: Sessions,
+    configure: Sender<Configure>,
+}
+
+impl Parts {
+    /// Goes over from one configuration to the one that follows it. Nothing waits for an
+    /// upstream.
+    ///
+    /// # Errors
+    /// The system refuses a thread or a descriptor, or the program ends meanwhile; the text says
+    /// which. Before that upstreams may have changed.
+    pub fn configure(
+        &self,
+        old: &Config,
+        new: &Config,
+        changes: Changes,
+    ) -> Result<(), String> {
+        // First, so that whatever the next snapshot shows can be called.
+        self.upstreams.configure(&new.upstreams).map_err(|error| error.to_string())?;
+        let (done, shown) = bounded(1);
+        let wanted =
+            Configure { naming: new.naming.clone(), upstreams: new.upstreams.clone(), done };
+        self.configure
+            .send_timeout(wanted, CONFIGURE_TIMEOUT)
+            .map_err(|_| "the catalogue's thread takes no more")?;
+        shown
+            .recv_timeout(CONFIGURE_TIMEOUT)
+            .map_err(|_| "the catalogue's thread gives no answer")?;
+        let pipeline = &self.front.pipeline;
+        pipeline.configure(quotas(new), told(new));
+        for server in &old.upstreams {
+            let is_there = |it: &&Arc<UpstreamConfig>| {
+                it.name == server.name && it.target == server.target
+            };
+            if !new.upstreams.iter().any(|it| is_there(&it)) {
+                pipeline.forget_tasks(&server.name);
+            }
+        }
+        // What they see may differ; and of lists that were read since the snapshot was shown,
+        // they have not heard.
+        let is_told = changes.changes_access();
+        let told: Vec<ServerName> = new
+            .upstreams
+            .iter()
+            .map(|it| it.name.clone())
+            .filter(|name| is_told || changes.added.contains(name))
+            .collect();
+        self.front
+            .readmit(admission(new), move |key| changes.ends(key))
+            .map_err(|error| error.to_string())?;
+        for server in told {
+            for kind in [Kind::Tool, Kind::Prompt, Kind::Resource] {
+                let message = notification(kind.changed(), None);
+                self.sessions.notify(Audience::Hearing(server.clone()), message).ok();
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Listens for a second signal while the gateway stops.
 struct SecondSignal {
     /// Dropped first, which ends the thread.
@@ -220,10 +307,27 @@ fn listen(listen: &Listen) -> http::Listen {
     }
 }
 
+/// What outlives the process.
+#[derive(Debug)]
+struct State {
+    directory: Arc<StateDir>,
+    writer: Writer,
+}
+
+fn open_state(config: &Config) -> io::Result<Option<(State, thread::Joined)>> {
+    let Some(path) = &config.state_dir else { return Ok(None) };
+    let directory = Arc::new(StateDir::open(path)?);
+    let (writer, joined) = state::start(directory.clone())?;
+    Ok(Some((State { directory, writer }, joined)))
+}
+
 /// The key that session ids and cursors are made with.
-fn session_key(config: &Config) -> io::Result<[u8; 32]> {
+fn session_key(config: &Config, state: Option<&State>) -> io::Result<[u8; 32]> {
     if let Some(key) = config.session_key {
         return Ok(key);
+    }
+    if let Some(state) = state {
+        return state.directory.session_key();
     }
     let mut key = [0; 32];
     SystemRandom::new()
@@ -236,6 +340,7 @@ fn start_sessions(
     config: &Config,
     key: [u8; 32],
     left: Sender<Ended>,
+    state: Option<&State>,
     stop: &Sender<StopReason>,
 ) -> io::Result<(Sessions, thread::Joined)> {
     let sessions = SessionsConfig {
@@ -245,6 +350,8 @@ fn start_sessions(
         idle: config.limits.session_idle,
         parked: config.limits.parked,
         left,
+        ended: state.map(|state| state.directory.ids()).unwrap_or_default(),
+        writer: state.map(|state| state.writer.clone()),
     };
     session::start(sessions, stop.clone())
 }
@@ -268,41 +375,50 @@ fn event_logs(limits: &Limits) -> EventLogs {
     EventLogs::new(bounds)
 }
 
-fn start_catalogue(
+fn refresher(
     config: &Config,
     shared: catalogue::Shared,
-    changes: Receiver<Event>,
     sessions: Sessions,
-    stop: &Sender<StopReason>,
-) -> io::Result<thread::Joined> {
+    store: Option<Store>,
+) -> Refresher {
     let tell = move |server: &ServerName, kind: Kind| {
         let message = notification(kind.changed(), None);
         if sessions.notify(Audience::Hearing(server.clone()), message).is_err() {
             log::warn!(target: "catalogue", "a change of the list could not be told to sessions");
         }
     };
-    let refresher =
-        Refresher::new(config.naming.clone(), &config.upstreams, shared, Box::new(tell));
+    Refresher::new(config.naming.clone(), &config.upstreams, shared, Box::new(tell), store)
+}
+
+fn start_catalogue(
+    refresher: Refresher,
+    changes: Receiver<Report>,
+    wanted: Receiver<Configure>,
+    stop: &Sender<StopReason>,
+) -> io::Result<thread::Joined> {
     let panicked = stop.clone();
     thread::spawn("catalogue", move || {
         // Its end is ordinary when the upstreams have gone, and the process's when it panics.
-        let result =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| refresher.run(&changes)));
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            refresher.run(&changes, &wanted)
+        }));
         if result.is_err() {
             panicked.try_send(StopReason::OwnerEnded("catalogue")).ok();
         }
     })
 }
 
-/// Waits until every upstream has answered or failed once, [`FIRST_CONTACT_TIMEOUT`] at most.
+/// Waits until every upstream has answered or failed once, or has lists from before the start,
+/// [`FIRST_CONTACT_TIMEOUT`] at most.
 /// A reason to stop ends the wait and is looked at by [`Gateway::wait`] again.
 fn await_first_contact(shared: &catalogue::Shared, stopped: &Receiver<StopReason>) {
     let deadline = Instant::now() + FIRST_CONTACT_TIMEOUT;
     let tick = Duration::from_millis(5);
     while Instant::now() < deadline && stopped.is_empty() {
         let catalogue = shared.current();
-        let connecting = |health: &Health| *health == Health::Connecting;
-        if !catalogue.servers.values().any(|server| connecting(&server.health)) {
+        let is_unknown =
+            |server: &KnownServer| server.health == Health::Connecting && !server.is_stale();
+        if !catalogue.servers.values().any(is_unknown) {
             return;
         }
         std::thread::park_timeout(tick);
@@ -315,12 +431,24 @@ fn pipeline(
     upstreams: Arc<Upstreams>,
     tasks: Arc<TaskOwners>,
 ) -> Pipeline {
-    let quotas = config
-        .api_keys
-        .iter()
-        .filter_map(|key| Some((Arc::from(key.name.as_str()), key.calls_per_minute?)));
-    let told = Told { calls: config.log.access, bodies: config.log.bodies };
-    Pipeline::new(shared, upstreams, quotas, tasks, told)
+    Pipeline::new(shared, upstreams, quotas(config), tasks, told(config))
+}
+
+fn quotas(config: &Config) -> impl Iterator<Item = (Arc<str>, u32)> {
+    let keys = config.api_keys.iter();
+    keys.filter_map(|key| Some((Arc::from(key.name.as_str()), key.calls_per_minute?)))
+}
+
+fn told(config: &Config) -> Told {
+    Told { calls: config.log.access, bodies: config.log.bodies }
+}
+
+fn admission(config: &Config) -> Admission {
+    Admission {
+        origins: origins(config),
+        keys: config.api_keys.iter().map(known_key).collect(),
+        transports: config.transports,
+    }
 }
 
 fn known_key(key: &ApiKey) -> KnownKey {
@@ -354,11 +482,15 @@ fn origins(config: &Config) -> Origins {
 ///
 /// # Errors
 /// The gateway cannot be started.
-pub fn run(config: Config) -> io::Result<StopReason> {
+pub fn run(config: Config, source: Source, log: LogControl) -> io::Result<StopReason> {
     let (stop, stopped) = bounded(STOP_REASONS_MAX);
-    let _signals = thread::watch_signals(stop.clone())?;
-    let gateway = Gateway::start(config, stop, stopped)?;
+    // One wish that waits is enough: what is read then is what there is then.
+    let (wish, wishes) = bounded(1);
+    let _signals = thread::watch_signals(stop.clone(), Some(wish))?;
+    let gateway = Gateway::start(config.clone(), stop, stopped)?;
+    let reloading = reload::start(source, config, gateway.parts(), log, wishes)?;
     let reason = gateway.wait();
+    drop(reloading);
     match reason {
         StopReason::Signal => log::info!("stopping"),
         StopReason::OwnerEnded(name) => log::error!("the thread {name} has ended; stopping"),

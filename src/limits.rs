@@ -110,16 +110,36 @@ pub const JSON_DEPTH_MAX: usize = 128;
 /// What a client says of itself in `initialize`: its capabilities, and its name, in bytes each.
 /// A session keeps the first.
 pub const INTRODUCTION_BYTES_MAX: usize = 16 * 1024;
+/// Keys of one JSON object that is taken apart. Its values stay text, so that this bounds the
+/// memory which a text made of keys alone can cost.
+pub const JSON_OBJECT_KEYS_MAX: usize = 10_000;
 /// Messages in one JSON-RPC batch (2025-03-26 only).
 pub const BATCH_MESSAGES_MAX: usize = 64;
 /// Characters of an offered tool name; longer ones are cut and end in a hash.
 pub const OFFERED_NAME_CHARS_MAX: usize = 64;
 /// Commands waiting for the session thread. Full is a 503.
 pub const SESSION_INBOX_COMMANDS_MAX: usize = 1024;
+/// Of those, what servers say unasked may take so many: it must not keep clients out.
+pub const SESSION_INBOX_UNASKED_MAX: usize = SESSION_INBOX_COMMANDS_MAX / 2;
 /// How long an answer of the session thread is waited for. Past it the caller gets 503.
 pub const SESSION_REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two sweeps of the session table.
 pub const SESSION_SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Ids of ended sessions that are remembered, so that no restart revives them; the oldest go.
+pub const ENDED_IDS_MAX: usize = 65_536;
+/// How long the end of a session waits until its id is on the disk. Past it, it is answered
+/// without.
+pub const ENDED_ID_WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Lines appended to the file of those ids before it is written anew without what has expired.
+pub const STATE_ID_LINES_MAX: usize = 2 * ENDED_IDS_MAX;
+/// Bytes of one file in `state_dir`. A larger one is neither written nor read.
+pub const STATE_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Unusable files in `state_dir` that are kept for somebody to look at; the oldest go.
+pub const STATE_SET_ASIDE_MAX: usize = 8;
+/// From a change to its file, so that several become one.
+pub const STATE_WRITE_DELAY: Duration = Duration::from_millis(250);
+/// Before a disk that refused is tried again.
+pub const STATE_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// Absolute life of a session token.
 pub const SESSION_TOKEN_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Bytes of client capabilities that a session token carries; larger ones are not revivable.
@@ -168,12 +188,19 @@ pub const TASKS_MAX: usize = 8192;
 pub const TASK_ID_BYTES_MAX: usize = 1024;
 /// Streams of one session that are remembered for resuming; the least likely to be missed go.
 pub const RESUMABLE_STREAMS_MAX: usize = 16;
+/// Streams that one session has open by GET where none can be resumed; the oldest goes.
+pub const SESSION_STREAMS_MAX: usize = RESUMABLE_STREAMS_MAX;
 /// How long a stream whose response was sent can be resumed.
 pub const RESUMABLE_STREAM_LIFE: Duration = Duration::from_secs(300);
 /// Bytes of all events kept for resuming, over all sessions. Past it new events are not kept.
 pub const EVENT_LOGS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long a client whose connection broke is asked to wait before it resumes.
 pub const STREAM_RETRY: Duration = Duration::from_millis(1000);
+/// Upstreams that a reload has ended and whose calls are waited for; past it those of further
+/// ones are cut off.
+pub const RETIRING_UPSTREAMS_MAX: usize = 64;
+/// Between two looks at the configuration's file.
+pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Changes waiting for the catalogue thread.
 pub const CATALOGUE_INBOX_CHANGES_MAX: usize = 1024;
 /// Pages of one upstream list that are walked; a longer one is cut there.
@@ -182,12 +209,21 @@ pub const UPSTREAM_LIST_PAGES_MAX: usize = 1000;
 pub const LOG_QUEUE_LINES_MAX: usize = 4096;
 /// Bytes of one log line; longer ones are cut.
 pub const LOG_LINE_BYTES_MAX: usize = 4096;
+/// Lines of one kind, of what others make happen, that are logged in [`LOG_REPEATS_WITHIN`]; more
+/// are counted.
+pub const LOG_REPEATS_MAX: usize = 10;
+/// See [`LOG_REPEATS_MAX`].
+pub const LOG_REPEATS_WITHIN: Duration = Duration::from_secs(10);
 /// Names waiting for the resolver thread.
 pub const RESOLVER_QUEUE_NAMES_MAX: usize = 256;
+/// Names that are resolved at once; each holds a thread while the system is at it.
+pub const RESOLVER_THREADS_MAX: usize = 4;
 /// How long a resolved name is used before it is resolved anew.
 pub const RESOLVER_TTL: Duration = Duration::from_secs(30);
 /// Messages waiting to be written to one child.
 pub const CHILD_OUTBOX_MESSAGES_MAX: usize = 256;
+/// Those that are no requests are dropped once so many wait.
+pub const CHILD_OUTBOX_SAID_MAX: usize = CHILD_OUTBOX_MESSAGES_MAX / 2;
 /// Bytes of those messages together; one that waits alone may be larger.
 pub const CHILD_OUTBOX_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Messages of one call that wait for its thread (shared connections); the oldest notice goes.
@@ -198,6 +234,13 @@ pub const CHILD_GRACE: Duration = Duration::from_secs(2);
 pub const BACKOFF_MIN: Duration = Duration::from_millis(200);
 /// See [`BACKOFF_MIN`].
 pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// Attempts to use an upstream that fail in a row before its calls are refused at once.
+pub const BREAKER_FAILURES_MAX: u32 = 5;
+/// From the last attempt that failed until a call may see whether the upstream is back, before
+/// its supervisor tries again.
+pub const PROBE_BY_CALL_INTERVAL: Duration = Duration::from_secs(1);
+/// So many times as long as the last attempt took, at least, is waited before a call tries.
+pub const PROBE_PAUSE_FACTOR: u32 = 4;
 /// How long a control message (cancellation, end of a session) may take to be delivered.
 pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the first call over a client's own session waits for the upstream's stream to be
@@ -225,6 +268,16 @@ pub const RELIST_INTERVAL: Duration = Duration::from_secs(1);
 /// Control messages (cancellations, answers to an upstream's requests) that wait to be sent to
 /// one upstream; more are dropped.
 pub const CONTROL_QUEUE_MESSAGES_MAX: usize = 512;
+/// Messages that one stream of an upstream may bring in [`UNASKED_MESSAGES_WITHIN`] besides
+/// answers. Past it the stream is left unread for the rest of that time.
+pub const UNASKED_MESSAGES_MAX: usize = 500;
+/// See [`UNASKED_MESSAGES_MAX`].
+pub const UNASKED_MESSAGES_WITHIN: Duration = Duration::from_millis(100);
+/// A line from a child that goes on for so many times `limits.upstream_event_bytes` is taken for
+/// one without end, and the child is ended.
+pub const CHILD_LINE_ENDLESS_FACTOR: usize = 4;
+/// Characters of the name of a tool or prompt. One with a longer name is left out.
+pub const OWN_NAME_CHARS_MAX: usize = 1024;
 /// Resources of one upstream that are subscribed to at once.
 pub const UPSTREAM_SUBSCRIPTIONS_MAX: usize = 4096;
 /// Bytes of the URI of one of them.
@@ -253,6 +306,8 @@ pub const RESULT_BYTES_COUNTED_FROM: usize = 64 * 1024;
 pub const UPSTREAM_TEXT_CHARS_MAX: usize = 200;
 /// Bytes of one line of a child's standard error; longer ones are cut.
 pub const CHILD_STDERR_LINE_BYTES_MAX: usize = 4096;
+/// Lines of a child's standard error that are logged in [`LOG_REPEATS_WITHIN`]; more are counted.
+pub const CHILD_STDERR_LINES_LOGGED_MAX: usize = 500;
 /// How long the exit of a child that closed its output is waited for, so that it can be named.
 pub const CHILD_EXIT_SEEN: Duration = Duration::from_millis(500);
 /// An upstream that was well for so long starts again with the shortest backoff.
@@ -265,6 +320,8 @@ pub const POOL_RESERVE_DIVISOR: usize = 8;
 pub const SEND_BUFFER_BYTES: usize = 64 * 1024;
 
 const _: () = assert!(OFFERED_NAME_CHARS_MAX > 9);
+const _: () = assert!(ENDED_ID_WRITE_TIMEOUT.as_millis() < SESSION_REPLY_TIMEOUT.as_millis());
 const _: () = assert!(UPSTREAM_DRAIN_BYTES_MAX <= RESULT_BYTES_COUNTED_FROM);
 const _: () = assert!(BACKOFF_MIN.as_millis() < BACKOFF_MAX.as_millis());
+const _: () = assert!(PROBE_BY_CALL_INTERVAL.as_millis() < BACKOFF_MAX.as_millis());
 const _: () = assert!(CONTROL_TIMEOUT.as_millis() <= CHILD_GRACE.as_millis());

@@ -92,12 +92,16 @@ impl Drop for TellOnDrop {
     }
 }
 
-/// Turns SIGTERM, SIGINT and SIGQUIT into reasons to stop, until the guard is dropped. SIGHUP,
-/// which would end the process and leave its children behind, is only told.
+/// Turns SIGTERM, SIGINT and SIGQUIT into reasons to stop, until the guard is dropped, and SIGHUP
+/// into a wish to `reload`; where there is nothing to reload, it is only told, for it would end
+/// the process and leave its children behind.
 ///
 /// # Errors
 /// The system refuses the handlers or the thread.
-pub fn watch_signals(stop: Sender<StopReason>) -> io::Result<SignalWatch> {
+pub fn watch_signals(
+    stop: Sender<StopReason>,
+    reload: Option<Sender<()>>,
+) -> io::Result<SignalWatch> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
     let watched = [SIGTERM, SIGINT, SIGQUIT, SIGHUP];
     let mut signals = signal_hook::iterator::Signals::new(watched)?;
@@ -105,7 +109,11 @@ pub fn watch_signals(stop: Sender<StopReason>) -> io::Result<SignalWatch> {
     let joined = spawn("signals", move || {
         for signal in signals.forever() {
             if signal == SIGHUP {
-                log::warn!("SIGHUP: this version reads its configuration at the start only");
+                match &reload {
+                    // A full queue holds such a wish.
+                    Some(reload) => drop(reload.try_send(())),
+                    None => log::warn!("SIGHUP: there is no configuration to read again"),
+                }
                 continue;
             }
             // A full queue holds reasons enough.

@@ -232,20 +232,9 @@ impl Wait {
     ) -> Result<Woken, Interrupted> {
         let tick_at = tick.map(|tick| Instant::now() + tick);
         loop {
-            if let Some(reason) = self.interrupted() {
-                return Err(reason);
-            }
-            let Deadline { at: deadline, part, .. } = *locked(&self.deadline);
-            let now = Instant::now();
-            if now >= deadline {
-                self.interrupt(Interrupted::Deadline);
-                return Err(Interrupted::Deadline);
-            }
-            if part.is_some_and(|part| now >= part) {
-                return Err(Interrupted::Deadline);
-            }
-            let until = tick_at.into_iter().chain(part).fold(deadline, Instant::min);
-            let left = until.saturating_duration_since(now);
+            let end = self.check()?;
+            let left =
+                tick_at.map_or(end, |at| at.min(end)).saturating_duration_since(Instant::now());
             match self.poll_once(fd, left) {
                 Some(woken) => return woken,
                 None if tick_at.is_some_and(|at| Instant::now() >= at) => {
@@ -254,6 +243,27 @@ impl Wait {
                 None => (),
             }
         }
+    }
+
+    /// Whether the wait goes on, without waiting for anything: for whoever is kept busy. Gives
+    /// when it will be over, as things stand.
+    ///
+    /// # Errors
+    /// The wait was interrupted or its deadline has passed.
+    pub fn check(&self) -> Result<Instant, Interrupted> {
+        if let Some(reason) = self.interrupted() {
+            return Err(reason);
+        }
+        let Deadline { at: deadline, part, .. } = *locked(&self.deadline);
+        let now = Instant::now();
+        if now >= deadline {
+            self.interrupt(Interrupted::Deadline);
+            return Err(Interrupted::Deadline);
+        }
+        if part.is_some_and(|part| now >= part) {
+            return Err(Interrupted::Deadline);
+        }
+        Ok(part.map_or(deadline, |part| part.min(deadline)))
     }
 
     /// One `poll`; `None` when it ended without a reason to look at.

@@ -10,7 +10,7 @@ use crate::protocol::headers::{
     encode_value, is_event_stream, is_json,
 };
 use crate::protocol::method::Method;
-use crate::protocol::mirror::annotations;
+use crate::protocol::mirror::{Mirror, annotations};
 use crate::protocol::raw::RawObject;
 
 fn head(fields: &[(&str, &str)]) -> Head {
@@ -50,21 +50,23 @@ fn mirrored(tool: &str, arguments: &str) {
         assert!(!mirror.path.is_empty());
         assert!(mirror.header.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':'));
     }
-    let Ok(arguments) = serde_json::from_str::<Value>(arguments) else { return };
+    let Ok(body) = serde_json::from_str::<Value>(arguments) else { return };
+    let body = json!({ "name": "t", "arguments": body }).to_string();
+    let params = RawObject::parse(&body).unwrap();
+    let arguments = params.get("arguments").unwrap();
     let values: Vec<(String, String)> = mirrors
         .iter()
         .filter_map(|mirror| {
-            let value = mirror.value(&arguments)?;
-            assert!(mirror.agrees(&value, &arguments), "{mirror:?} {value:?}");
-            let other = format!("{value}x");
-            assert!(!mirror.agrees(&other, &arguments), "{mirror:?} {other:?}");
-            Some((format!("{PARAM_PREFIX}{}", mirror.header), carried(&value)))
+            let value = mirror.read(arguments).ok()?;
+            let text = Mirror::text_of(&value)?;
+            assert!(Mirror::agree(&text, &value), "{mirror:?} {text:?}");
+            let other = format!("{text}x");
+            assert!(!Mirror::agree(&other, &value), "{mirror:?} {other:?}");
+            Some((format!("{PARAM_PREFIX}{}", mirror.header), carried(&text)))
         })
         .collect();
     let fields: Vec<(&str, &str)> =
         values.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-    let body = json!({ "name": "t", "arguments": arguments }).to_string();
-    let params = RawObject::parse(&body).unwrap();
     assert_eq!(check_params(&head(&fields), &mirrors, &params), Ok(()));
     // One that is left out is missed.
     if let Some((_, rest)) = fields.split_first() {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// The calls that one key has left.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Bucket {
     per_minute: u32,
     /// When the bucket will be, or was, empty of debt: each call moves it by one interval.
@@ -15,6 +15,11 @@ impl Bucket {
     pub fn new(now: Instant, per_minute: u32) -> Bucket {
         let minute = Duration::from_secs(60);
         Bucket { per_minute, free_at: now.checked_sub(minute).unwrap_or(now) }
+    }
+
+    /// What is left of this one where as many calls are allowed from here on, else a full one.
+    pub fn with(&self, now: Instant, per_minute: u32) -> Bucket {
+        if self.per_minute == per_minute { self.clone() } else { Bucket::new(now, per_minute) }
     }
 
     /// Takes one call.

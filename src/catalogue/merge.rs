@@ -7,6 +7,7 @@ use super::name::{self, Unnamed};
 use super::{Catalogue, Item, List, Server};
 use crate::access::glob::Globs;
 use crate::config::Naming;
+use crate::limits::OWN_NAME_CHARS_MAX;
 use crate::protocol::call::Kind;
 use crate::protocol::mirror;
 use crate::protocol::raw::{Raw, RawObject, string};
@@ -35,8 +36,8 @@ pub struct Listed {
     pub lists: HashMap<Kind, Named>,
 }
 
-/// Takes the names out of a list of objects. What has no name, or one that stood before, is
-/// left out and counted.
+/// Takes the names out of a list of objects. What has no name, one that stood before or one that
+/// cannot be shown is left out and counted.
 pub fn read_items(kind: Kind, objects: Vec<Raw>) -> (Named, usize) {
     let mut seen = HashSet::with_capacity(objects.len());
     let mut left_out = 0;
@@ -46,13 +47,31 @@ pub fn read_items(kind: Kind, objects: Vec<Raw>) -> (Named, usize) {
             .ok()
             .and_then(|fields| fields.string(kind.name_key()).ok().flatten());
         match own {
-            Some(own) if !own.is_empty() && seen.insert(own.clone()) => {
+            Some(own) if is_usable(kind, &own) && seen.insert(own.clone()) => {
                 named.push((own, object));
             }
             Some(_) | None => left_out += 1,
         }
     }
     (named, left_out)
+}
+
+/// Whether people and programs can tell the name from others: control characters and those that
+/// turn the direction of text would rewrite the line in which it stands. A name that only looks
+/// like another one is not that one, and passes.
+fn is_usable(kind: Kind, own: &str) -> bool {
+    let is_hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    !own.is_empty()
+        && match kind {
+            Kind::Tool | Kind::Prompt => {
+                !own.chars().any(is_hidden) && own.chars().nth(OWN_NAME_CHARS_MAX).is_none()
+            }
+            // They are URIs, of which that is the server's own affair.
+            Kind::Resource | Kind::Template => true,
+        }
 }
 
 /// Merges the lists of `servers`, which are sorted by name.
@@ -181,6 +200,18 @@ mod tests {
             matches!(two().resolve(Kind::Tool, "echo", only_b), Resolution::Found(t) if t.offered == "b-echo")
         );
         assert!(matches!(two().resolve(Kind::Tool, "a-echo", only_b), Resolution::Unknown(_)));
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_shown_is_left_out() {
+        let long = "x".repeat(OWN_NAME_CHARS_MAX + 1);
+        for own in ["", "a\n", "\u{1b}[2J", "\u{9b}", "\u{202e}a", "a\u{2069}", &long] {
+            assert!(!is_usable(Kind::Tool, own), "{own:?}");
+        }
+        for own in ["a", "a b", "\u{435}cho", "\u{1f980}", &long[1..]] {
+            assert!(is_usable(Kind::Tool, own), "{own:?}");
+        }
+        assert!(is_usable(Kind::Resource, &format!("file:///{long}")));
     }
 
     #[test]

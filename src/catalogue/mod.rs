@@ -4,9 +4,10 @@
 pub mod merge;
 pub mod name;
 pub mod refresher;
+pub mod store;
 pub mod template;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -69,11 +70,18 @@ pub struct Server {
     pub initialized: Option<Arc<Initialized>>,
     /// Items of it that are not offered: over the bound, without a name, or named twice.
     pub left_out: usize,
+    /// Its lists that are those of an earlier process: it has not given them anew yet.
+    pub stale: HashSet<Kind>,
     /// What it said of the freshness of its lists, and when they were read.
     pub read: HashMap<Kind, (Freshness, Instant)>,
 }
 
 impl Server {
+    /// Whether one of its lists is that of an earlier process.
+    pub fn is_stale(&self) -> bool {
+        !self.stale.is_empty()
+    }
+
     /// How fresh its list of that kind still is: of its time, only what is left. What is
     /// not known is stale and private.
     pub fn freshness(&self, kind: Kind) -> Freshness {
@@ -91,6 +99,7 @@ impl Default for Server {
             prefix: String::new(),
             initialized: None,
             left_out: 0,
+            stale: HashSet::new(),
             read: HashMap::new(),
         }
     }
@@ -146,6 +155,22 @@ impl Catalogue {
             Kind::Resource => &self.resources,
             Kind::Template => &self.templates,
         }
+    }
+
+    /// The servers of which something else of a kind is offered here than in `before`.
+    fn differing(&self, before: &Catalogue, kind: Kind) -> Vec<ServerName> {
+        let offered = |catalogue: &Catalogue| {
+            let mut by_server: BTreeMap<ServerName, Vec<(String, Raw)>> = BTreeMap::new();
+            for item in catalogue.items(kind) {
+                let it = (item.offered.clone(), item.offered_object.clone());
+                by_server.entry(item.server.clone()).or_default().push(it);
+            }
+            by_server
+        };
+        let (before, after) = (offered(before), offered(self));
+        let both: BTreeSet<&ServerName> = before.keys().chain(after.keys()).collect();
+        let differs = |name: &&ServerName| before.get(*name) != after.get(*name);
+        both.into_iter().filter(differs).cloned().collect()
     }
 
     /// All items of a kind, sorted by offered name.

@@ -4,26 +4,71 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender, select};
 
 use super::merge::{self, Listed, Profile};
+use super::store::Store;
 use super::{Health, Server, Shared};
 use crate::access::glob::Globs;
 use crate::config::{Naming, UpstreamConfig};
 use crate::protocol::call::Kind;
 use crate::protocol::mirror;
 use crate::protocol::server_name::ServerName;
-use crate::upstream::Event;
+use crate::upstream::{Event, Report};
 
 /// Who hears that a list of a server has changed.
 pub type Tell = Box<dyn Fn(&ServerName, Kind) + Send>;
 
+/// What a reload wants of the snapshot.
+#[derive(Debug)]
+pub struct Configure {
+    /// How items are named from here on.
+    pub naming: Naming,
+    /// The servers from here on, as their upstreams were given them.
+    pub upstreams: Vec<Arc<UpstreamConfig>>,
+    /// Hears when the snapshot shows it and those whose lists differ are told.
+    pub done: Sender<()>,
+}
+
+/// One server: how it is configured, and what it has listed.
+#[derive(Debug)]
+struct Known {
+    config: Arc<UpstreamConfig>,
+    profile: Profile,
+    listed: Listed,
+}
+
+impl Known {
+    /// What `old` has listed stands until it is read anew, if that is the same server.
+    fn new(config: &Arc<UpstreamConfig>, naming: &Naming, old: Option<Known>) -> Known {
+        let is_same = |old: &Known| Arc::ptr_eq(&old.config, config);
+        let mut listed = match old {
+            Some(old) if is_same(&old) => old.listed,
+            Some(old) if old.config.target == config.target => {
+                let server = Server { health: Health::Connecting, ..old.listed.server };
+                Listed { server, ..old.listed }
+            }
+            Some(_) | None => Listed::default(),
+        };
+        let shown = config.alias.as_deref().unwrap_or(config.name.as_str());
+        listed.server.prefix = format!("{shown}{}", naming.separator);
+        let profile = Profile {
+            name: config.name.clone(),
+            alias: config.alias.clone(),
+            tools: Globs::new(config.tools.as_deref().unwrap_or_default()),
+        };
+        Known { config: config.clone(), profile, listed }
+    }
+}
+
 /// What the next snapshot is made of.
 pub struct Refresher {
     naming: Naming,
-    servers: BTreeMap<ServerName, (Profile, Listed)>,
+    servers: BTreeMap<ServerName, Known>,
     shared: Shared,
     tell: Tell,
+    /// Where lists outlive the process, if anywhere.
+    store: Option<Store>,
 }
 
 impl std::fmt::Debug for Refresher {
@@ -33,64 +78,103 @@ impl std::fmt::Debug for Refresher {
 }
 
 impl Refresher {
-    /// Publishes a first snapshot, in which every server is still connecting. `tell` hears of
-    /// each change after the snapshot that shows it is published.
+    /// Publishes a first snapshot, in which every server is still connecting and has what is
+    /// stored of it. `tell` hears of each change after the snapshot that shows it is published.
     pub fn new(
         naming: Naming,
-        upstreams: &[UpstreamConfig],
+        upstreams: &[Arc<UpstreamConfig>],
         shared: Shared,
         tell: Tell,
+        store: Option<Store>,
     ) -> Refresher {
-        let servers = upstreams
-            .iter()
-            .map(|upstream| {
-                let profile = Profile {
-                    name: upstream.name.clone(),
-                    alias: upstream.alias.clone(),
-                    tools: Globs::new(upstream.tools.as_deref().unwrap_or_default()),
-                };
-                let shown = upstream.alias.as_deref().unwrap_or(upstream.name.as_str());
-                let prefix = format!("{shown}{}", naming.separator);
-                let server = Server { prefix, ..Server::default() };
-                let listed = Listed { server, ..Listed::default() };
-                (upstream.name.clone(), (profile, listed))
-            })
-            .collect();
-        let refresher = Refresher { naming, servers, shared, tell };
+        let servers = BTreeMap::new();
+        let mut refresher = Refresher { naming, servers, shared, tell, store };
+        refresher.take(upstreams);
         refresher.publish();
         refresher
     }
 
-    /// Runs until every sender of events is gone.
-    pub fn run(mut self, events: &Receiver<Event>) {
-        while let Ok(event) = events.recv() {
-            let changed = self.apply(event);
-            self.publish();
-            if let Some((server, kinds)) = changed {
-                for kind in kinds {
-                    (self.tell)(&server, kind);
-                }
+    /// Runs until every sender of reports is gone.
+    pub fn run(mut self, reports: &Receiver<Report>, configure: &Receiver<Configure>) {
+        let mut configure = configure.clone();
+        loop {
+            select! {
+                recv(reports) -> report => match report {
+                    Ok(report) => self.hear(report),
+                    Err(_) => return,
+                },
+                recv(configure) -> wanted => match wanted {
+                    Ok(wanted) => self.configure(wanted),
+                    Err(_) => configure = crossbeam_channel::never(),
+                },
             }
         }
     }
 
-    fn apply(&mut self, event: Event) -> Option<(ServerName, Vec<Kind>)> {
-        match event {
-            Event::Ready { server, initialized } => {
-                let (_, listed) = self.servers.get_mut(&server)?;
+    fn hear(&mut self, report: Report) {
+        let changed = self.apply(report);
+        self.publish();
+        if let Some((server, kinds)) = changed {
+            for kind in kinds {
+                (self.tell)(&server, kind);
+            }
+        }
+    }
+
+    fn take(&mut self, upstreams: &[Arc<UpstreamConfig>]) {
+        let mut old = std::mem::take(&mut self.servers);
+        for config in upstreams {
+            let old = old.remove(&config.name);
+            let is_known = old.as_ref().is_some_and(|old| old.config.target == config.target);
+            let mut known = Known::new(config, &self.naming, old);
+            if let Some(store) = self.store.as_mut().filter(|_| !is_known) {
+                store.load(config, &mut known.listed);
+            }
+            self.servers.insert(config.name.clone(), known);
+        }
+        if let Some(store) = &mut self.store {
+            store.keep(|server| self.servers.contains_key(server));
+        }
+    }
+
+    fn configure(&mut self, wanted: Configure) {
+        let before = self.shared.current();
+        self.naming = wanted.naming;
+        self.take(&wanted.upstreams);
+        self.publish();
+        let after = self.shared.current();
+        for kind in Kind::ALL {
+            for server in after.differing(&before, kind) {
+                (self.tell)(&server, kind);
+            }
+        }
+        // Whoever wanted it may have gone.
+        wanted.done.try_send(()).ok();
+    }
+
+    fn apply(&mut self, report: Report) -> Option<(ServerName, Vec<Kind>)> {
+        let known = self.servers.get_mut(&report.config.name)?;
+        // Another one may have taken its place since.
+        if !Arc::ptr_eq(&known.config, &report.config) {
+            return None;
+        }
+        let listed = &mut known.listed;
+        match report.event {
+            Event::Ready { server: _, initialized } => {
                 listed.server.initialized = Some(Arc::new(initialized));
                 None
             }
             Event::Lists { server, lists, freshness, read_at, left_out, announced } => {
-                let (_, listed) = self.servers.get_mut(&server)?;
                 let mut unnamed = 0;
                 let mut kinds = Vec::new();
                 for (kind, objects) in lists {
                     let (named, n) = merge::read_items(kind, objects);
                     unnamed += n;
                     let known = listed.lists.entry(kind).or_default();
-                    // A list that was only read again is no news.
-                    let is_news = announced || *known != named;
+                    // A list that was only read again is no news, nor is one that an earlier
+                    // process has told of.
+                    let was_stale = listed.server.stale.remove(&kind);
+                    let is_news = (announced && !was_stale) || *known != named;
                     if kind == Kind::Tool && is_news {
                         tell_of_mirrors(&server, &named);
                     }
@@ -105,7 +189,8 @@ impl Refresher {
                 if unnamed > 0 {
                     log::warn!(
                         target: "catalogue",
-                        "{server}: {unnamed} listed items have no name, or one that stood before"
+                        "{server}: {unnamed} listed items are left out: they have no name, one that \
+                        stood before, or one that cannot be shown"
                     );
                 }
                 let read = freshness.into_iter().map(|(kind, it)| (kind, (it, read_at)));
@@ -113,10 +198,12 @@ impl Refresher {
                 listed.server.left_out = left_out + unnamed;
                 listed.server.health = Health::Well;
                 listed.server.has_answered = true;
+                if let Some(store) = &mut self.store {
+                    store.save(&server, listed);
+                }
                 Some((server, kinds))
             }
-            Event::Failed { server, failure } => {
-                let (_, listed) = self.servers.get_mut(&server)?;
+            Event::Failed { server: _, failure } => {
                 listed.server.health =
                     Health::Failed { stage: failure.stage, message: failure.message };
                 None
@@ -125,7 +212,11 @@ impl Refresher {
     }
 
     fn publish(&self) {
-        let servers: Vec<(Profile, Listed)> = self.servers.values().cloned().collect();
+        let servers: Vec<(Profile, Listed)> = self
+            .servers
+            .values()
+            .map(|known| (known.profile.clone(), known.listed.clone()))
+            .collect();
         self.shared.publish(merge::merge(&self.naming, &servers));
     }
 }
@@ -157,18 +248,24 @@ mod tests {
         let config = Config::parse(text, &|_| None, &Overrides::default()).unwrap();
         let tell = Box::new(|_: &ServerName, _| ());
         let shared = Shared::default();
-        let mut refresher =
-            Refresher::new(config.naming, &config.upstreams, shared.clone(), tell);
+        let mut refresher = Refresher::new(
+            config.naming.clone(),
+            &config.upstreams,
+            shared.clone(),
+            tell,
+            None,
+        );
         let server = ServerName::parse("s").unwrap();
         let said = Freshness { ttl_ms: 60_000, is_private: false };
-        refresher.apply(Event::Lists {
+        let event = Event::Lists {
             server: server.clone(),
             lists: vec![(Kind::Tool, Vec::new())],
             freshness: vec![(Kind::Tool, said)],
             read_at: Instant::now().checked_sub(Duration::from_secs(50)).unwrap(),
             left_out: 0,
             announced: true,
-        });
+        };
+        refresher.apply(Report { config: config.upstreams[0].clone(), event });
         refresher.publish();
         let catalogue = shared.current();
         let known = catalogue.servers.get(&server).unwrap();
@@ -182,8 +279,13 @@ mod tests {
         let text = r#"{"mcp_servers":{"s":{"url":"http://127.0.0.1:9/mcp"}}}"#;
         let config = Config::parse(text, &|_| None, &Overrides::default()).unwrap();
         let tell = Box::new(|_: &ServerName, _| ());
-        let mut refresher =
-            Refresher::new(config.naming, &config.upstreams, Shared::default(), tell);
+        let mut refresher = Refresher::new(
+            config.naming.clone(),
+            &config.upstreams,
+            Shared::default(),
+            tell,
+            None,
+        );
         let mut told = |lists: &[(Kind, &[&str])], announced: bool| {
             let server = ServerName::parse("s").unwrap();
             let lists = lists.iter().map(|(kind, names)| {
@@ -200,7 +302,8 @@ mod tests {
                 left_out: 0,
                 announced,
             };
-            refresher.apply(event).unwrap().1
+            let report = Report { config: config.upstreams[0].clone(), event };
+            refresher.apply(report).unwrap().1
         };
         let tools = Kind::Tool;
         assert_eq!(told(&[(tools, &[])], true), [tools]);

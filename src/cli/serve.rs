@@ -4,13 +4,15 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::{complain, exit, fail};
-use crate::config::{Config, Listen, Overrides};
+use crate::config::{Listen, Overrides};
 use crate::gateway;
+use crate::reload::Source;
 use crate::telemetry;
 use crate::thread::StopReason;
 
 pub(super) fn run(path: &Path, listen: Option<Listen>) -> ExitCode {
-    let config = match Config::load(path, &Overrides { listen }) {
+    let mut source = Source::new(path.to_owned(), Overrides { listen });
+    let config = match source.load() {
         Ok(config) => config,
         Err(problems) => {
             for problem in problems {
@@ -24,11 +26,11 @@ pub(super) fn run(path: &Path, listen: Option<Listen>) -> ExitCode {
         Ok(log) => log,
         Err(error) => return ExitCode::from(fail(&format!("cannot start the log: {error}"))),
     };
-    log.set_secrets(&config.secrets());
+    log.control().set_secrets(&config.secrets());
     for warning in &config.warnings {
         log::warn!("{}: {warning}", path.display());
     }
-    match gateway::run(config) {
+    match gateway::run(config, source, log.control()) {
         Ok(StopReason::Signal) => ExitCode::SUCCESS,
         Ok(StopReason::OwnerEnded(name)) => {
             log::error!("ended because the thread {name} had ended");

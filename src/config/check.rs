@@ -1,6 +1,8 @@
 //! From what the file says to a [`Config`]: what must hold between values.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::check_server;
 use super::file::{Placed, RawConfig, RawSecret, RawServer};
@@ -42,17 +44,18 @@ pub(super) fn check(
         }
         key
     });
-    for (present, key) in [(raw.has_state_dir, "state_dir"), (raw.watch, "watch")] {
-        if present {
-            warnings.push(format!("/{key} has no effect in this version"));
+    let state_dir = raw.state_dir.as_ref().map(|path| {
+        if path.value.is_empty() || path.value.contains('\0') {
+            reader.problem("/state_dir", "must not be empty or hold a null character");
         }
-    }
+        PathBuf::from(&path.value)
+    });
     check_names(reader, &raw.servers);
     let api_keys = check_keys(reader, &raw);
     let naming = Naming { prefix: raw.prefix, separator: separator.to_owned() };
     let servers = raw.servers.into_iter();
     let mut upstreams: Vec<_> = servers
-        .filter_map(|server| check_server::check(reader, server, &mut warnings))
+        .filter_map(|server| check_server::check(reader, server, &mut warnings).map(Arc::new))
         .collect();
     upstreams.sort_by(|a, b| a.name.cmp(&b.name));
     Some(Config {
@@ -60,11 +63,14 @@ pub(super) fn check(
         api_keys,
         allowed_origins,
         allowed_hosts,
+        allow_anonymous: raw.allow_anonymous,
         transports: raw.transports,
         naming,
         upstreams,
         limits: raw.limits,
         session_key,
+        watch: raw.watch,
+        state_dir,
         log: raw.log,
         warnings,
     })

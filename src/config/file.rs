@@ -82,7 +82,7 @@ pub(super) struct RawConfig {
     pub(super) separator: Option<Text>,
     pub(super) servers: Vec<RawServer>,
     pub(super) limits: Limits,
-    pub(super) has_state_dir: bool,
+    pub(super) state_dir: Option<Text>,
     pub(super) session_key: Option<Text>,
     pub(super) watch: bool,
     pub(super) log: LogConfig,
@@ -177,7 +177,7 @@ pub(super) fn read(reader: &Reader<'_>, text: &str) -> Option<RawConfig> {
         limits: file
             .object("limits", bounds::limit_keys())
             .map_or_else(Limits::default, |limits| bounds::read(&limits)),
-        has_state_dir: file.text("state_dir").is_some(),
+        state_dir: file.text("state_dir"),
         session_key: file.text("session_key"),
         watch: file.flag("watch", false),
         log: read_log(&file),

@@ -9,6 +9,7 @@ mod expand;
 mod file;
 mod json;
 mod reader;
+mod reload;
 mod secrets;
 mod syntax;
 #[cfg(test)]
@@ -17,12 +18,14 @@ mod tests;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use bounds::limit_keys;
 pub use check::hash_key;
 pub use expand::Environment;
 pub use file::{API_KEY_KEYS, KEYS, LOG_KEYS, SERVER_KEYS, TRANSPORT_KEYS};
+pub use reload::Changes;
 
 use crate::limits::Limits;
 use crate::protocol::server_name::ServerName;
@@ -95,16 +98,23 @@ pub struct Config {
     pub allowed_origins: Vec<String>,
     /// See [`Config::allowed_origins`]; `Host` is checked beyond loopback only if this is set.
     pub allowed_hosts: Option<Vec<String>>,
+    /// Whether clients without a key are admitted from elsewhere, too.
+    pub allow_anonymous: bool,
     /// Which transports serve.
     pub transports: Transports,
     /// How tools are named.
     pub naming: Naming,
     /// The servers that are not disabled, sorted by name.
-    pub upstreams: Vec<UpstreamConfig>,
+    /// Two that are the same one, and not only equal, are of one configuration: what runs goes on.
+    pub upstreams: Vec<Arc<UpstreamConfig>>,
     /// Every bound.
     pub limits: Limits,
-    /// The key that session ids are made with; random where there is none.
+    /// The key that session ids are made with; that of the state where there is none.
     pub session_key: Option<[u8; 32]>,
+    /// Whether the file is read again when it changes.
+    pub watch: bool,
+    /// Where what outlives the process is kept; without it nothing is written to disk.
+    pub state_dir: Option<PathBuf>,
     /// What is logged, and how.
     pub log: LogConfig,
     /// What the operator should know although it is no error.
@@ -175,7 +185,7 @@ impl std::fmt::Debug for Secret {
 }
 
 /// A key that a client may use. The key itself is never kept, only its hash.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiKey {
     /// What logs and `/status` call it.
     pub name: String,
@@ -221,7 +231,7 @@ pub struct Naming {
 }
 
 /// One server behind the gateway.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamConfig {
     /// Its key in the file.
     pub name: ServerName,
@@ -275,7 +285,7 @@ impl SessionSharing {
 }
 
 /// How a server is reached.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// Over HTTP.
     Http(HttpTarget),
@@ -295,7 +305,7 @@ pub enum HttpKind {
 }
 
 /// A server reached over HTTP.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpTarget {
     /// Which transport.
     pub kind: HttpKind,
@@ -312,7 +322,7 @@ pub struct HttpTarget {
 }
 
 /// A server started as a child process. Never through a shell.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StdioTarget {
     /// A program; `trunkline` is the running binary.
     pub command: String,

@@ -9,7 +9,7 @@ const GUESSED_BYTES_MIN: usize = 8;
 impl Config {
     /// Every secret of the configuration that may come near a log line.
     pub fn secrets(&self) -> Vec<Secret> {
-        self.upstreams.iter().flat_map(UpstreamConfig::secrets).collect()
+        self.upstreams.iter().flat_map(|upstream| upstream.secrets()).collect()
     }
 }
 

@@ -69,7 +69,7 @@ pub fn serve(address: SocketAddr, listening: impl FnOnce(&str)) -> io::Result<St
         return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     }
     let (stop, stopped) = bounded(STOP_REASONS_MAX);
-    let _signals = thread::watch_signals(stop.clone())?;
+    let _signals = thread::watch_signals(stop.clone(), None)?;
     let limits = Limits {
         connections: CONNECTIONS_MAX,
         buffered_bytes: BUFFERED_BYTES_MAX,

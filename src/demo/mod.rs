@@ -64,7 +64,7 @@ impl Demo {
 
     /// Slow calls of a batch are answered on their own, when they are done.
     fn batch(&mut self, text: &str, now: SystemTime) -> Vec<Answer> {
-        let elements = match raw::elements(text) {
+        let elements = match raw::first_elements(text, BATCH_MESSAGES_MAX + 1) {
             Ok(elements) if elements.len() > BATCH_MESSAGES_MAX => {
                 let what = format!("The batch has more than {BATCH_MESSAGES_MAX} messages.");
                 return vec![refusal(None, code::INVALID_REQUEST, &what)];

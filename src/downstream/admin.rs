@@ -15,6 +15,7 @@ use crate::pipeline::{ServerStatus, State};
 use crate::protocol::call::Kind;
 use crate::protocol::revision::Era;
 use crate::protocol::server_name::ServerName;
+use crate::telemetry::rejected::Reason;
 
 /// Answers OPTIONS: the methods, and for a page of an admitted origin what it may send.
 pub(super) fn options(endpoint: Endpoint<'_>, head: &Head, responder: Responder) {
@@ -47,10 +48,7 @@ impl Front {
             send(responder, &json!({ "status": "ready" }));
         } else {
             let names: Vec<&str> = missing.iter().map(ServerName::as_str).collect();
-            let what = format!("required servers have not answered yet: {}", names.join(", "));
-            let mut problem = Problem::overloaded(&what).with("missing", names);
-            problem.code = "not_ready";
-            refuse(responder, &problem);
+            refuse(responder, &Problem::not_ready(&names));
         }
     }
 
@@ -67,6 +65,7 @@ impl Front {
                 "streamable": sessions.streamable_http,
             },
             "streams": self.streams.count(),
+            "rejected": rejected_by_reason(),
             "limits": self.limits_in_use(
                 sessions.http_sse + sessions.streamable_http + sessions.listening
             ),
@@ -90,12 +89,19 @@ impl Front {
     }
 }
 
+/// What was turned away since the start, every reason with its number.
+fn rejected_by_reason() -> Value {
+    let counts = Reason::ALL.into_iter();
+    counts.map(|reason| (reason.as_str().to_owned(), Value::from(reason.count()))).collect()
+}
+
 fn server(status: &ServerStatus) -> Value {
     let upstream = &status.upstream;
     let (state, next_try_ms) = match upstream.state {
         State::Probing => ("probing", None),
         State::Ready => ("ready", None),
         State::BackingOff { next_try } => ("backing_off", Some(ms(next_try))),
+        State::Down { next_try } => ("down", Some(ms(next_try))),
     };
     let era = upstream.revision.map(|revision| match revision.era() {
         Era::Legacy => "legacy",
@@ -105,7 +111,7 @@ fn server(status: &ServerStatus) -> Value {
         json!({
             "stage": failure.stage.as_str(),
             "message": failure.message,
-            "at": failure.at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            "at": seconds(failure.at),
             "seconds_ago": SystemTime::now()
                 .duration_since(failure.at)
                 .map_or(0, |since| since.as_secs()),
@@ -119,6 +125,8 @@ fn server(status: &ServerStatus) -> Value {
         "required": status.required,
         "state": state,
         "next_try_ms": next_try_ms,
+        "down_since": upstream.down_since.map(seconds),
+        "failures_in_a_row": upstream.failures,
         "transport": upstream.transport,
         "era": era,
         "revision": upstream.revision.map(|revision| revision.as_str()),
@@ -128,6 +136,7 @@ fn server(status: &ServerStatus) -> Value {
         "resources": status.offered(Kind::Resource),
         "resource_templates": status.offered(Kind::Template),
         "left_out": status.left_out,
+        "stale": status.is_stale,
         "last_failure": failure,
         "latency_ms": upstream.latency.map(|latency| latency.as_secs_f64() * 1000.0),
         "in_flight": upstream.in_flight,
@@ -135,6 +144,11 @@ fn server(status: &ServerStatus) -> Value {
         "restarts": upstream.restarts,
         "stderr": upstream.stderr,
     })
+}
+
+/// Since 1970.
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn ms(duration: std::time::Duration) -> u64 {

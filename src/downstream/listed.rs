@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::pipeline::{Health, Item, ItemList};
+use crate::pipeline::{Health, Item, ItemList, Listing};
 use crate::protocol::raw::push_string;
 
 /// The key under which lists name servers that are not well.
@@ -20,13 +20,13 @@ pub(super) fn list_result(list: &ItemList, page: &[Arc<Item>], next: Option<&str
         out.push_str(",\"nextCursor\":");
         push_string(&mut out, next);
     }
-    let unwell: Vec<_> = list.servers.iter().filter(|(_, h)| *h != Health::Well).collect();
+    let is_unwell = |it: &&Listing| it.health != Health::Well || it.is_stale;
+    let unwell: Vec<_> = list.servers.iter().filter(is_unwell).collect();
     if !unwell.is_empty() {
         out.push_str(",\"_meta\":{");
         push_string(&mut out, UPSTREAMS_META);
         out.push(':');
-        let told =
-            unwell.iter().map(|(server, health)| server_outcome(server.as_str(), health));
+        let told = unwell.into_iter().map(server_outcome);
         out.push_str(&serde_json::Value::Array(told.collect()).to_string());
         out.push('}');
     }
@@ -47,8 +47,9 @@ pub fn push_items(out: &mut String, list: &ItemList, items: &[Arc<Item>]) {
 }
 
 /// How a server is, as lists tell it.
-pub fn server_outcome(server: &str, health: &Health) -> serde_json::Value {
-    match health {
+pub fn server_outcome(listing: &Listing) -> serde_json::Value {
+    let server = listing.server.as_str();
+    let mut outcome = match &listing.health {
         Health::Well => serde_json::json!({ "server": server, "outcome": "ok" }),
         Health::Connecting => serde_json::json!({ "server": server, "outcome": "connecting" }),
         Health::Failed { stage, message } => serde_json::json!({
@@ -57,5 +58,11 @@ pub fn server_outcome(server: &str, health: &Health) -> serde_json::Value {
             "stage": stage.as_str(),
             "message": message,
         }),
+    };
+    if listing.is_stale
+        && let Some(fields) = outcome.as_object_mut()
+    {
+        fields.insert("stale".to_owned(), true.into());
     }
+    outcome
 }

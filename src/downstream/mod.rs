@@ -25,13 +25,14 @@ mod subscription;
 mod used_states;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Instant;
 
 use crate::access::authenticate::{self, KnownKey, Presented};
 use crate::access::origin::{Foreign, Origins};
 use crate::access::policy::{Principal, Scope};
 use crate::config::Transports;
+use crate::error::CallError;
 use crate::http::{Answer, Handler, Head, Request, Responder, Running};
 use crate::limits::Limits;
 use crate::pipeline::Pipeline;
@@ -46,17 +47,24 @@ use parked::ParkedCalls;
 use reply::Problem;
 pub use used_states::UsedStates;
 
-/// Everything that the doors need.
+/// Who is admitted, and where: what a reload may change of the doors.
 #[derive(Debug)]
-pub struct Front {
+pub struct Admission {
     /// Who may come from where.
     pub origins: Origins,
     /// Keys; empty means that none is asked for.
     pub keys: Vec<KnownKey>,
-    /// Who asks where no key is asked for.
-    pub anonymous: Arc<Principal>,
     /// Which transports serve.
     pub transports: Transports,
+}
+
+/// Everything that the doors need.
+#[derive(Debug)]
+pub struct Front {
+    /// Swapped whole.
+    pub admission: RwLock<Arc<Admission>>,
+    /// Who asks where no key is asked for.
+    pub anonymous: Arc<Principal>,
     /// What calls go through.
     pub pipeline: Arc<Pipeline>,
     /// The session thread's handle.
@@ -98,14 +106,66 @@ enum Transport {
     StreamableHttp,
 }
 
+impl Admission {
+    /// Whose key a request has; `anonymous` where none is asked for.
+    fn principal(&self, head: &Head, anonymous: &Arc<Principal>) -> Option<Arc<Principal>> {
+        if self.keys.is_empty() {
+            return Some(anonymous.clone());
+        }
+        let presented = Presented {
+            authorization: head.headers.get("authorization"),
+            litellm: head.headers.get("x-litellm-api-key"),
+            api_key: head.headers.get("x-api-key"),
+        };
+        authenticate::authenticate(&self.keys, presented)
+    }
+}
+
 impl Front {
+    /// Who is admitted at present.
+    fn admission(&self) -> Arc<Admission> {
+        self.admission.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From here on these are admitted; a request that was admitted before goes on. Sessions
+    /// hear of the servers that there are now, and those of keys that `ends` names end.
+    ///
+    /// # Errors
+    /// The session thread takes no more; sessions are as they were.
+    pub fn readmit(
+        &self,
+        admission: Admission,
+        ends: impl Fn(Option<&str>) -> bool + Send + 'static,
+    ) -> Result<(), CallError> {
+        let admission = Arc::new(admission);
+        *self.admission.write().unwrap_or_else(PoisonError::into_inner) = admission.clone();
+        let (pipeline, anonymous) = (self.pipeline.clone(), self.anonymous.clone());
+        self.sessions.rescope(Box::new(move |owner| {
+            let name = owner.principal.as_deref();
+            if ends(name) {
+                return None;
+            }
+            let mut keys = admission.keys.iter().map(|key| &key.principal);
+            let principal = match name {
+                Some(_) => keys.find(|it| it.name.as_deref() == name)?.clone(),
+                None => anonymous.clone(),
+            };
+            let (only, narrowed) = (owner.only.clone(), owner.narrowed.clone());
+            Some(pipeline.servers(&Scope { principal, only, narrowed }))
+        }))
+    }
+
     /// Whether a request may be served, by its head alone.
     fn gate<'a>(&self, head: &'a Head) -> Result<Admitted<'a>, Problem> {
+        let admission = self.admission();
         let (host, origin) = (head.headers.get("host"), head.headers.get("origin"));
-        self.origins.check(host, origin).map_err(|foreign| match foreign {
+        admission.origins.check(host, origin).map_err(|foreign| match foreign {
             Foreign::Host => Problem::foreign("Host"),
             Foreign::Origin => Problem::foreign("Origin"),
         })?;
+        if let Some(field) = headers::repeated(head.headers.iter().map(|(name, _)| name)) {
+            return Err(Problem::repeated(field));
+        }
         let endpoint = Endpoint::find(&head.path);
         // A browser's preflight carries no key; it asks only what may be asked.
         if let Some(endpoint) = endpoint
@@ -115,25 +175,15 @@ impl Front {
         }
         let principal = match endpoint {
             Some(endpoint) if endpoint.is_open() => self.anonymous.clone(),
-            _ => self.authenticate(head).ok_or_else(Problem::unauthorized)?,
+            _ => {
+                admission.principal(head, &self.anonymous).ok_or_else(Problem::unauthorized)?
+            }
         };
         let endpoint = endpoint.ok_or_else(Problem::unknown_path)?;
         if !endpoint.methods().contains(&head.method.as_str()) {
             return Err(Problem::wrong_method(endpoint.methods()));
         }
         Ok(Admitted { endpoint, principal })
-    }
-
-    fn authenticate(&self, head: &Head) -> Option<Arc<Principal>> {
-        if self.keys.is_empty() {
-            return Some(self.anonymous.clone());
-        }
-        let presented = Presented {
-            authorization: head.headers.get("authorization"),
-            litellm: head.headers.get("x-litellm-api-key"),
-            api_key: head.headers.get("x-api-key"),
-        };
-        authenticate::authenticate(&self.keys, presented)
     }
 
     /// What a request can see.
@@ -147,10 +197,12 @@ impl Front {
             let server = self.pipeline.server(&scope, server);
             scope.only = Some(server.map_err(|error| Problem::from_call(&error))?);
         }
-        scope.narrowed = head.headers.get(headers::SERVERS).map(|list| {
+        scope.narrowed = head.headers.get(headers::SERVERS).map(|_| {
             // A name that no server has narrows to nothing; it is not worth remembering.
             let known = |name: &ServerName| self.pipeline.knows(name);
-            list.split(',')
+            let lists = head.headers.get_all(headers::SERVERS);
+            lists
+                .flat_map(|list| list.split(','))
                 .filter_map(|name| ServerName::parse(name.trim()))
                 .filter(known)
                 .collect()
@@ -195,7 +247,7 @@ impl Front {
     /// # Errors
     /// The answer that says what serves instead.
     fn switched_on(&self, transport: Transport) -> Result<(), Problem> {
-        let on = self.transports;
+        let on = self.admission().transports;
         let (serves, name) = match transport {
             Transport::Rest => (on.rest, "rest"),
             Transport::Sse => (on.sse, "sse"),
@@ -249,7 +301,7 @@ impl Front {
     /// A place among the long-lived streams, taken before anything is answered. Where there are
     /// several keys, none of them may take them all.
     fn place(&self, scope: &Scope) -> Result<Place, Problem> {
-        let key = scope.principal.name.as_ref().filter(|_| self.keys.len() > 1);
+        let key = scope.principal.name.as_ref().filter(|_| self.admission().keys.len() > 1);
         self.streams.reserve_for(key).map_err(|full| Problem::overloaded(&full.to_string()))
     }
 
@@ -269,7 +321,9 @@ impl Handler for Front {
     fn handle(&self, request: Request, responder: Responder) {
         // Errors too: a page may read why it was refused.
         let responder = match request.head.headers.get("origin") {
-            Some(origin) if self.origins.admits(origin) => responder.always(cors(origin)),
+            Some(origin) if self.admission().origins.admits(origin) => {
+                responder.always(cors(origin))
+            }
             Some(_) | None => responder,
         };
         match self.gate(&request.head) {

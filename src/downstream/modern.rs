@@ -284,7 +284,8 @@ impl Front {
             without_added(&mut call.params);
         }
         if asks && can_be_asked(asked.caller.capabilities.get()) {
-            return match self.start_apart(&asked, &call) {
+            let started = self.pipeline.check(&server);
+            return match started.and_then(|()| self.start_apart(&asked, &call)) {
                 Ok(apart) => self.follow(&asked, &apart, 0, &states, stream),
                 Err(error) => failed(&error),
             };

@@ -63,20 +63,23 @@ pub(crate) fn check_name(
 /// The parameters that a tool wants mirrored are the same in the headers and in the body.
 ///
 /// # Errors
-/// One is missing, another, not encoded as it must be, or there without a value in the body.
+/// One is missing, another, there twice, not encoded as it must be, or there without a value in
+/// the body; or the body says two things of it.
 pub(crate) fn check_params(
     head: &Head,
     mirrors: &[Mirror],
     params: &RawObject<'_>,
 ) -> Result<(), RpcError> {
-    if mirrors.is_empty() {
-        return Ok(());
-    }
-    let arguments = params.get("arguments").and_then(|text| serde_json::from_str(text).ok());
-    let arguments: serde_json::Value = arguments.unwrap_or_default();
+    let arguments = params.get("arguments").unwrap_or("{}");
     for mirror in mirrors {
         let name = format!("{PARAM_PREFIX}{}", mirror.header);
-        match (head.headers.get(&name).map(str::trim), mirror.value(&arguments)) {
+        if head.headers.get_all(&name).nth(1).is_some() {
+            return Err(header_mismatch(format!("the {name} header stands more than once")));
+        }
+        let in_body = mirror.read(arguments).map_err(|error| {
+            header_mismatch(format!("what {name} mirrors cannot be read in the body: {error}"))
+        })?;
+        match (head.headers.get(&name).map(str::trim), Mirror::text_of(&in_body)) {
             (None, None) => (),
             (None, Some(_)) => {
                 return Err(header_mismatch(format!("the {name} header is missing")));
@@ -88,7 +91,7 @@ pub(crate) fn check_params(
             }
             (Some(value), Some(_)) => {
                 let value = decode_value(value).ok_or_else(|| broken(&name))?;
-                if !mirror.agrees(&value, &arguments) {
+                if !Mirror::agree(&value, &in_body) {
                     let what = format!("the {name} header says another value than the body");
                     return Err(header_mismatch(what));
                 }

@@ -6,10 +6,11 @@ use super::endpoint::{Dialect, Endpoint};
 use crate::error::{CallError, Stage, whole_seconds};
 use crate::http::{Answer, Responder};
 use crate::protocol::call::Kind;
-use crate::protocol::headers::JSON;
+use crate::protocol::headers::{JSON, MIRRORED};
 use crate::protocol::jsonrpc::{RequestId, RpcError, code, error_response};
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
+use crate::telemetry::rejected::{self, Reason};
 
 /// Everything is fine.
 pub const OK: u16 = 200;
@@ -54,6 +55,19 @@ impl Problem {
         }
     }
 
+    /// A request that is turned away before anything is done for it, which is counted: it is
+    /// put into words once, whichever door it came by.
+    fn refusal(
+        reason: Reason,
+        status: u16,
+        code: &'static str,
+        rpc_code: i64,
+        message: impl Into<String>,
+    ) -> Problem {
+        rejected::count(reason);
+        Problem::new(status, code, rpc_code, message)
+    }
+
     /// Adds a member to the error.
     pub fn with(mut self, key: &'static str, value: impl Into<serde_json::Value>) -> Problem {
         self.details.push((key, value.into()));
@@ -67,23 +81,30 @@ impl Problem {
 
     /// The request is malformed.
     pub fn bad_request(message: impl Into<String>) -> Problem {
-        Problem::new(400, "invalid_request", code::INVALID_REQUEST, message)
+        Problem::refusal(
+            Reason::BadRequest,
+            400,
+            "invalid_request",
+            code::INVALID_REQUEST,
+            message,
+        )
     }
 
     /// The request does not fit the transport: no session, a wrong header.
     pub fn bad_transport(message: impl Into<String>) -> Problem {
-        Problem::new(400, "invalid_request", code::BAD_REQUEST, message)
+        Problem::refusal(Reason::BadRequest, 400, "invalid_request", code::BAD_REQUEST, message)
     }
 
     /// A text that is no JSON-RPC message.
     pub fn malformed(error: &RpcError) -> Problem {
-        Problem::new(400, "invalid_request", error.code, error.message.clone())
+        let message = error.message.clone();
+        Problem::refusal(Reason::BadRequest, 400, "invalid_request", error.code, message)
     }
 
     /// No key, or a wrong one.
     pub fn unauthorized() -> Problem {
         let message = "This needs a key: \"Authorization: Bearer KEY\" or \"x-api-key: KEY\".";
-        Problem::new(401, "unauthorized", code::BAD_REQUEST, message)
+        Problem::refusal(Reason::Unauthorized, 401, "unauthorized", code::BAD_REQUEST, message)
             .header("WWW-Authenticate", "Bearer")
     }
 
@@ -93,39 +114,43 @@ impl Problem {
             "The {header} header is not one of this gateway's; see \"allowed_hosts\" and \
              \"allowed_origins\"."
         );
-        Problem::new(403, "foreign_origin", code::BAD_REQUEST, message)
+        Problem::refusal(Reason::Origin, 403, "foreign_origin", code::BAD_REQUEST, message)
     }
 
     /// A path that serves nothing.
     pub fn unknown_path() -> Problem {
         let message = "There is nothing at this path. Served are /mcp, /mcp/tools/list, \
                        /mcp/tools/call, /mcp/sse, /sse, /healthz, /readyz and /status.";
-        Problem::new(404, "unknown_path", code::BAD_REQUEST, message)
+        Problem::refusal(Reason::UnknownPath, 404, "unknown_path", code::BAD_REQUEST, message)
     }
 
     /// A session that is unknown, has ended, or is another key's.
     pub fn unknown_session() -> Problem {
         let message = "Session not found. Open a new one with initialize.";
-        Problem::new(404, "unknown_session", code::SESSION_NOT_FOUND, message)
+        let code = code::SESSION_NOT_FOUND;
+        Problem::refusal(Reason::UnknownSession, 404, "unknown_session", code, message)
     }
 
     /// A path that serves other methods.
     pub fn wrong_method(allowed: &[&str]) -> Problem {
         let allowed = allowed.join(", ");
         let message = format!("This path serves {allowed}.");
-        Problem::new(405, "wrong_method", code::BAD_REQUEST, message).header("Allow", allowed)
+        let code = code::BAD_REQUEST;
+        Problem::refusal(Reason::BadRequest, 405, "wrong_method", code, message)
+            .header("Allow", allowed)
     }
 
     /// `Accept` admits nothing that could be answered.
     pub fn not_acceptable(wanted: &str) -> Problem {
         let message = format!("Not Acceptable: the Accept header must admit {wanted}.");
-        Problem::new(406, "not_acceptable", code::BAD_REQUEST, message)
+        Problem::refusal(Reason::BadRequest, 406, "not_acceptable", code::BAD_REQUEST, message)
     }
 
     /// A body that is not declared as JSON.
     pub fn not_json() -> Problem {
         let message = "The body must be declared as \"Content-Type: application/json\".";
-        Problem::new(415, "unsupported_media_type", code::BAD_REQUEST, message)
+        let code = code::BAD_REQUEST;
+        Problem::refusal(Reason::BadRequest, 415, "unsupported_media_type", code, message)
     }
 
     /// A transport that the configuration switches off.
@@ -144,6 +169,22 @@ impl Problem {
     pub fn overloaded(what: &str) -> Problem {
         let error = CallError::Overloaded { what: what.to_owned() };
         Problem::from_call(&error)
+    }
+
+    /// Servers that the operator requires have not answered yet. An answer, not a refusal.
+    pub fn not_ready(missing: &[&str]) -> Problem {
+        let message = format!("required servers have not answered yet: {}", missing.join(", "));
+        Problem::new(503, "not_ready", code::INTERNAL_ERROR, message)
+            .header("Retry-After", "1")
+            .with("missing", missing)
+    }
+
+    /// A field stands twice that may stand once: another reader could heed the other one.
+    pub fn repeated(field: &'static str) -> Problem {
+        let code =
+            if MIRRORED.contains(&field) { code::HEADER_MISMATCH } else { code::BAD_REQUEST };
+        let message = format!("Bad Request: the {field} header stands more than once.");
+        Problem::refusal(Reason::BadRequest, 400, "invalid_request", code, message)
     }
 
     /// A server wants something that this client cannot be asked.
@@ -197,8 +238,9 @@ impl Problem {
             }
             CallError::RateLimited { retry_after } => {
                 let seconds = whole_seconds(*retry_after);
+                let code = code::INTERNAL_ERROR;
                 // Told in the body too, for doors that answer on a stream.
-                Problem::new(429, "rate_limited", code::INTERNAL_ERROR, text)
+                Problem::refusal(Reason::Rate, 429, "rate_limited", code, text)
                     .with("retry_after_s", seconds)
                     .header("Retry-After", seconds.to_string())
             }
@@ -207,17 +249,27 @@ impl Problem {
                     .with("server", server.as_str())
                     .with("stage", stage.as_str())
             }
+            CallError::UpstreamDown { server, stage, since, next_try, .. } => {
+                let seconds = next_try.as_millis().div_ceil(1000).max(1).to_string();
+                Problem::new(502, "upstream_failed", code::INTERNAL_ERROR, text)
+                    .with("server", server.as_str())
+                    .with("stage", stage.as_str())
+                    .with("down_since", since.as_str())
+                    .header("Retry-After", seconds)
+            }
             CallError::UpstreamTimeout { server, stage } => {
                 Problem::new(504, "upstream_timeout", code::INTERNAL_ERROR, text)
                     .with("server", server.as_str())
                     .with("stage", stage.as_str())
             }
             CallError::Overloaded { .. } => {
-                Problem::new(503, "overloaded", code::INTERNAL_ERROR, text)
+                let code = code::INTERNAL_ERROR;
+                Problem::refusal(Reason::Overloaded, 503, "overloaded", code, text)
                     .header("Retry-After", "1")
             }
             CallError::ShuttingDown => {
-                Problem::new(503, "shutting_down", code::INTERNAL_ERROR, text)
+                let code = code::INTERNAL_ERROR;
+                Problem::refusal(Reason::Overloaded, 503, "shutting_down", code, text)
                     .header("Retry-After", "5")
             }
             // 499 is nginx's; nobody is there to read it.

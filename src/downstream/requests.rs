@@ -71,7 +71,7 @@ pub fn read_body(body: &[u8], revision: Option<Revision>) -> Result<Body<'_>, Ma
     if !text.trim_start().starts_with('[') {
         return Message::parse(text).map(Body::One);
     }
-    let elements = raw::elements(text).map_err(|error| {
+    let elements = raw::first_elements(text, BATCH_MESSAGES_MAX + 1).map_err(|error| {
         refuse(code::PARSE_ERROR, &format!("The body is no JSON: {error}."))
     })?;
     if !revision.is_some_and(Revision::allows_batches) {

@@ -160,8 +160,7 @@ fn read_call(body: &[u8], dialect: Dialect) -> Result<CallBody<'_>, Problem> {
 fn list_body(list: &ItemList, dialect: Dialect) -> String {
     let mut out = String::from("{\"tools\":");
     push_items(&mut out, list, &list.items);
-    let outcomes =
-        list.servers.iter().map(|(server, health)| server_outcome(server.as_str(), health));
+    let outcomes = list.servers.iter().map(server_outcome);
     match dialect {
         Dialect::Plain => {
             let outcomes = serde_json::Value::Array(outcomes.collect());
@@ -171,8 +170,8 @@ fn list_body(list: &ItemList, dialect: Dialect) -> String {
             let failed: Vec<&str> = list
                 .servers
                 .iter()
-                .filter(|(_, health)| matches!(health, Health::Failed { .. }))
-                .map(|(server, _)| server.as_str())
+                .filter(|listing| matches!(listing.health, Health::Failed { .. }))
+                .map(|listing| listing.server.as_str())
                 .collect();
             let (error, message) = if failed.is_empty() {
                 (serde_json::Value::Null, "Successfully retrieved tools".to_owned())

@@ -14,6 +14,7 @@ use crate::protocol::headers::{self, EVENT_STREAM, JSON};
 use crate::protocol::jsonrpc::{self, Malformed, Message, RequestId, error_response};
 use crate::protocol::legacy;
 use crate::protocol::method::Method;
+use crate::protocol::modern;
 use crate::protocol::revision::Revision;
 use crate::session::{Door, EventId, EventLogs, Origin, Resumable, Session};
 
@@ -43,6 +44,10 @@ impl Front {
             return self.initialize(&body, &scope, responder);
         }
         let (Some(session), Some(revision)) = (session, revision) else {
+            if declares_revision(&body) {
+                // Stateless, whatever its headers say of a session: they are what is wrong.
+                return self.post_modern(request, &scope, responder);
+            }
             Problem::unknown_session().send_rpc(responder, id_of(&body)).ok();
             return;
         };
@@ -255,9 +260,18 @@ impl Front {
             let id = head.headers.get(headers::SESSION_ID).ok_or_else(|| {
                 Problem::bad_transport("Bad Request: the Mcp-Session-Id header is missing.")
             })?;
-            let session = self.session(id, scope, Door::StreamableHttp);
-            let session = session.ok_or_else(Problem::unknown_session)?;
-            self.sessions.close(&session.id).map_err(|error| Problem::from_call(&error))
+            let ended = match self.session(id, scope, Door::StreamableHttp) {
+                Some(session) => self.sessions.close(&session.id).map(|()| true),
+                None => {
+                    let principal = scope.principal.name.as_deref();
+                    self.sessions.forget(id, principal, scope.only.as_ref())
+                }
+            };
+            match ended {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(Problem::unknown_session()),
+                Err(error) => Err(Problem::from_call(&error)),
+            }
         });
         match ended {
             Ok(()) => responder.respond(reply::NO_CONTENT, &[], &[]).ok(),
@@ -280,6 +294,12 @@ fn refuse_malformed(malformed: &Malformed, responder: Responder) {
 fn is_initialize(body: &Body<'_>) -> bool {
     matches!(body, Body::One(Message::Request { method, .. })
         if method == Method::Initialize.as_str())
+}
+
+/// Whether the body says of itself that it is a stateless request.
+fn declares_revision(body: &Body<'_>) -> bool {
+    matches!(body, Body::One(Message::Request { params, .. })
+        if modern::declared_version(params.as_deref()).is_some())
 }
 
 fn id_of<'a>(body: &'a Body<'_>) -> Option<&'a RequestId> {

@@ -16,8 +16,9 @@ use super::pool::{Awake, Conn};
 use super::responder::{Fate, FateCell, Responder, closing_answer};
 use super::response;
 use super::server::Shared;
-use super::{Answer, Request};
+use super::{Answer, Request, rejection};
 use crate::budget::{Exhausted, Share};
+use crate::telemetry::rejected;
 
 /// How long a client is given to read an answer that ends its connection.
 const LINGER: Duration = Duration::from_millis(500);
@@ -284,6 +285,9 @@ impl Serving<'_> {
     }
 
     fn refuse(&self, refusal: Refusal) {
+        if let Some(reason) = rejection(refusal.status) {
+            rejected::count(reason);
+        }
         let body = self.shared.refusal_body(refusal.status, refusal.reason);
         let mut headers = vec![("Content-Type", "application/json")];
         if refusal.status == 503 {

@@ -40,6 +40,7 @@ mod server;
 mod tiny_http;
 
 pub use crate::budget::{Budget, Share};
+use crate::telemetry::rejected::Reason;
 #[cfg(not(feature = "tiny_http"))]
 pub use responder::{OpenResponse, Responder};
 #[cfg(not(feature = "tiny_http"))]
@@ -224,6 +225,18 @@ impl fmt::Display for Listen {
             Listen::Tcp(address) => address.fmt(f),
             Listen::Unix(path) => write!(f, "unix:{}", path.display()),
         }
+    }
+}
+
+/// What a refusal of the engine's own counts as. None for a bug, which is nobody's refusal.
+fn rejection(status: u16) -> Option<Reason> {
+    match status {
+        408 => Some(Reason::Timeout),
+        413 => Some(Reason::BodyTooLarge),
+        431 => Some(Reason::HeadTooLarge),
+        500 => None,
+        503 => Some(Reason::Overloaded),
+        _ => Some(Reason::BadRequest),
     }
 }
 

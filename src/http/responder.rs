@@ -15,6 +15,7 @@ use super::response::{self, BodyEnd, Connection};
 use super::server::Shared;
 use super::socket::Socket;
 use super::stream::Stream;
+use crate::telemetry::rejected::{self, Reason};
 use crate::wait::{Bell, ClientWatch};
 
 /// Bodies up to so many bytes are copied behind their head: cheaper than handing over pieces.
@@ -232,8 +233,11 @@ impl Responder {
     /// Writes; a failure is the end of the connection.
     fn send(&self, pieces: &mut [IoSlice<'_>]) -> io::Result<()> {
         let sent = self.conn.socket.send_all(pieces, self.shared.limits.write);
-        if sent.is_err() {
+        if let Err(error) = &sent {
             self.fate.set(Fate::Close);
+            if error.kind() == ErrorKind::TimedOut {
+                rejected::count(Reason::NotReading);
+            }
         }
         sent
     }

@@ -21,6 +21,7 @@ use super::responder::{closing_answer, refusal_body};
 use super::socket::Socket;
 use super::{Budget, Counters, Handler, Listen, Peer, connection};
 use crate::limits::{Limits, THREAD_STACK_BYTES};
+use crate::telemetry::rejected::{self, Reason};
 use crate::thread::{self, Joined, StopReason};
 use crate::wait::Bell;
 
@@ -240,6 +241,7 @@ impl<'a> Accepting<'a> {
                     log::warn!("cannot start a thread for a connection: {error}");
                     if let Some(conn) = self.shared.pool.thread_failed() {
                         self.shared.refused.fetch_add(1, Ordering::Relaxed);
+                        rejected::count(Reason::Connections);
                         // Its descriptor closes with the last who holds it.
                         drop(conn.socket.send_now(&[IoSlice::new(&self.full())]));
                         conn.socket.shutdown(Shutdown::Both);
@@ -248,6 +250,7 @@ impl<'a> Accepting<'a> {
             }
             Err((socket, Refused::Connections | Refused::Address)) => {
                 self.shared.refused.fetch_add(1, Ordering::Relaxed);
+                rejected::count(Reason::Connections);
                 self.say_farewell(socket);
             }
             Err((socket, Refused::Closed)) => drop(socket),

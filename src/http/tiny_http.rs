@@ -22,6 +22,7 @@ use super::{
 };
 use crate::budget::Exhausted;
 use crate::limits::{Limits, THREAD_STACK_BYTES};
+use crate::telemetry::rejected;
 use crate::thread::{self, Joined, StopReason};
 use crate::wait::{Bell, ClientWatch};
 
@@ -225,6 +226,9 @@ fn serve_one(shared: &Arc<Shared>, mut incoming: tiny_http::Request) {
         }
         Err((status, reason)) => {
             shared.refused.fetch_add(u64::from(status == 503), Ordering::Relaxed);
+            if let Some(reason) = super::rejection(status) {
+                rejected::count(reason);
+            }
             let body = shared.handler.refusal(status, reason);
             drop(send(incoming, status, &[("Content-Type", "application/json")], body));
         }

@@ -24,7 +24,18 @@ pub struct ItemList {
     /// Whether items are shown as their server wrote them.
     pub own_names: bool,
     /// How each server in scope is.
-    pub servers: Vec<(ServerName, Health)>,
+    pub servers: Vec<Listing>,
+}
+
+/// How a server is, as far as its list tells.
+#[derive(Debug)]
+pub struct Listing {
+    /// Its NAME.
+    pub server: ServerName,
+    /// How it is.
+    pub health: Health,
+    /// What is listed of it is what an earlier process knew.
+    pub is_stale: bool,
 }
 
 impl ItemList {
@@ -72,7 +83,11 @@ impl Pipeline {
             .servers
             .iter()
             .filter(|(name, _)| wanted(name))
-            .map(|(name, server)| (name.clone(), server.health.clone()))
+            .map(|(name, server)| Listing {
+                server: name.clone(),
+                health: server.health.clone(),
+                is_stale: server.is_stale(),
+            })
             .collect();
         Ok(ItemList { kind, items, own_names, servers })
     }
@@ -142,6 +157,14 @@ impl Pipeline {
         Ok((server, asks))
     }
 
+    /// Whether a server can be called at present, for whoever does something costly before.
+    ///
+    /// # Errors
+    /// It is down.
+    pub fn check(&self, server: &ServerName) -> Result<(), CallError> {
+        self.upstream(server)?.check()
+    }
+
     /// Whether a server may ask something while a call runs, as far as is known.
     pub(super) fn asks_during_calls(&self, server: &ServerName) -> bool {
         let catalogue = self.catalogue.current();
@@ -195,18 +218,20 @@ impl Pipeline {
             catalogue.items(kind).iter().filter(theirs).count()
         };
         self.upstreams
-            .iter()
+            .all()
+            .values()
             .filter(|upstream| scope.sees_server(upstream.name()))
-            .map(|upstream| ServerStatus {
-                server: upstream.name().clone(),
-                description: upstream.config().description.clone(),
-                required: upstream.config().required,
-                offered: Kind::ALL.map(|kind| (kind, of(upstream.name(), kind))),
-                left_out: catalogue
-                    .servers
-                    .get(upstream.name())
-                    .map_or(0, |server| server.left_out),
-                upstream: upstream.status(),
+            .map(|upstream| {
+                let known = catalogue.servers.get(upstream.name());
+                ServerStatus {
+                    server: upstream.name().clone(),
+                    description: upstream.config().description.clone(),
+                    required: upstream.config().required,
+                    offered: Kind::ALL.map(|kind| (kind, of(upstream.name(), kind))),
+                    left_out: known.map_or(0, |server| server.left_out),
+                    is_stale: known.is_some_and(Server::is_stale),
+                    upstream: upstream.status(),
+                }
             })
             .collect()
     }
@@ -217,7 +242,8 @@ impl Pipeline {
         let has_answered =
             |name: &ServerName| catalogue.servers.get(name).is_some_and(|s| s.has_answered);
         self.upstreams
-            .iter()
+            .all()
+            .values()
             .filter(|upstream| upstream.config().required && !has_answered(upstream.name()))
             .map(|upstream| upstream.name().clone())
             .collect()
@@ -251,6 +277,8 @@ pub struct ServerStatus {
     offered: [(Kind, usize); 4],
     /// Items listed but not offered.
     pub left_out: usize,
+    /// What is listed of it is what an earlier process knew.
+    pub is_stale: bool,
     /// How it is.
     pub upstream: Status,
 }

@@ -12,7 +12,7 @@ mod tasks;
 mod unasked;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::access::policy::Scope;
@@ -32,7 +32,7 @@ pub use crate::catalogue::{Health, Item};
 pub use crate::upstream::State;
 /// What a door tells of one subscription.
 pub use crate::upstream::Subscribing;
-pub use lists::{ItemList, ServerStatus};
+pub use lists::{ItemList, Listing, ServerStatus};
 pub use task_owners::TaskOwners;
 pub use unasked::ToSessions;
 
@@ -41,8 +41,15 @@ pub use unasked::ToSessions;
 pub struct Pipeline {
     catalogue: catalogue::Shared,
     upstreams: Arc<Upstreams>,
-    quotas: HashMap<Arc<str>, Mutex<Bucket>>,
+    settings: RwLock<Arc<Settings>>,
     tasks: Arc<TaskOwners>,
+}
+
+/// What a reload may change.
+#[derive(Debug)]
+struct Settings {
+    /// Calls per minute by key name.
+    quotas: HashMap<Arc<str>, Mutex<Bucket>>,
     told: Told,
 }
 
@@ -82,12 +89,30 @@ impl Pipeline {
         tasks: Arc<TaskOwners>,
         told: Told,
     ) -> Pipeline {
+        let settings = RwLock::new(Arc::new(Settings { quotas: HashMap::new(), told }));
+        let pipeline = Pipeline { catalogue, upstreams, settings, tasks };
+        pipeline.configure(quotas, told);
+        pipeline
+    }
+
+    /// From here on these are the calls per minute by key name, and what is logged. What a key
+    /// has spent stays spent unless its number changes.
+    pub fn configure(&self, quotas: impl IntoIterator<Item = (Arc<str>, u32)>, told: Told) {
         let now = Instant::now();
-        let quotas = quotas
-            .into_iter()
-            .map(|(name, per_minute)| (name, Mutex::new(Bucket::new(now, per_minute))))
-            .collect();
-        Pipeline { catalogue, upstreams, quotas, tasks, told }
+        let before = self.settings();
+        let bucket = |(name, per_minute): (Arc<str>, u32)| {
+            let old = before.quotas.get(&name);
+            let old = old.map(|it| it.lock().unwrap_or_else(PoisonError::into_inner).clone());
+            let bucket = old.unwrap_or_else(|| Bucket::new(now, per_minute));
+            (name, Mutex::new(bucket.with(now, per_minute)))
+        };
+        let quotas = quotas.into_iter().map(bucket).collect();
+        let settings = Arc::new(Settings { quotas, told });
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
+    }
+
+    fn settings(&self) -> Arc<Settings> {
+        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Makes a call.
@@ -109,10 +134,11 @@ impl Pipeline {
         let started = Instant::now();
         let method = call.method;
         let route = self.route(scope, wish, &call)?;
+        let settings = self.settings();
         if costs_a_call(method) && !wish.is_retry {
-            self.spend(scope)?;
+            settings.spend(scope)?;
         }
-        if method == Method::ToolsCall && self.told.bodies {
+        if method == Method::ToolsCall && settings.told.bodies {
             let arguments = cut(call.params.get("arguments").unwrap_or("{}"));
             log::info!(target: "bodies", "{} is called with {arguments}", route.told);
         }
@@ -167,7 +193,7 @@ impl Pipeline {
         let [server] = servers.as_slice() else { return None };
         if Method::parse(method).is_none()
             && !wish.is_retry
-            && let Err(error) = self.spend(scope)
+            && let Err(error) = self.settings().spend(scope)
         {
             return Some(Err(error));
         }
@@ -249,27 +275,26 @@ impl Pipeline {
     pub fn close_client(&self, session: &Arc<str>) {
         // Tasks of a key stay: another session of it may ask for them.
         self.tasks.forget_all_of(&PrincipalId::Session(session.clone()));
-        for upstream in self.upstreams.iter() {
+        for upstream in self.upstreams.all().values() {
             upstream.close_client(session);
         }
     }
 
-    fn upstream(&self, server: &ServerName) -> Result<&Arc<Upstream>, CallError> {
-        self.upstreams.get(server).ok_or(CallError::Internal)
+    /// Forgets the tasks of a server that is no more, or another under its name.
+    pub fn forget_tasks(&self, server: &ServerName) {
+        self.tasks.forget_all_at(server);
     }
 
     /// Whether this key has so many calls a minute and no more.
     pub fn is_metered(&self, scope: &Scope) -> bool {
-        scope.principal.name.as_ref().is_some_and(|name| self.quotas.contains_key(name))
+        let name = scope.principal.name.as_ref();
+        name.is_some_and(|name| self.settings().quotas.contains_key(name))
     }
 
-    fn spend(&self, scope: &Scope) -> Result<(), CallError> {
-        let bucket = scope.principal.name.as_ref().and_then(|name| self.quotas.get(name));
-        let Some(bucket) = bucket else { return Ok(()) };
-        let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        bucket
-            .take(Instant::now())
-            .map_err(|retry_after| CallError::RateLimited { retry_after })
+    /// The upstream of that name; none where a reload has ended it since the name was looked up.
+    fn upstream(&self, server: &ServerName) -> Result<Arc<Upstream>, CallError> {
+        let gone = || CallError::UnknownServer { name: server.to_string(), near: Vec::new() };
+        self.upstreams.get(server).ok_or_else(gone)
     }
 
     fn tell(
@@ -279,10 +304,11 @@ impl Pipeline {
         took: Duration,
         answer: &Result<Outcome, CallError>,
     ) {
-        if let (true, Ok(Outcome::Complete(result))) = (self.told.bodies, answer) {
+        let told = self.settings().told;
+        if let (true, Ok(Outcome::Complete(result))) = (told.bodies, answer) {
             log::info!(target: "bodies", "{tool} gave {}", cut(result.get()));
         }
-        if !self.told.calls {
+        if !told.calls {
             return;
         }
         let outcome = match answer {
@@ -293,6 +319,17 @@ impl Pipeline {
         };
         let key = scope.principal.name.as_deref().unwrap_or("-");
         log::info!(target: "access", "{key} {tool} {} ms: {outcome}", took.as_millis());
+    }
+}
+
+impl Settings {
+    fn spend(&self, scope: &Scope) -> Result<(), CallError> {
+        let bucket = scope.principal.name.as_ref().and_then(|name| self.quotas.get(name));
+        let Some(bucket) = bucket else { return Ok(()) };
+        let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        bucket
+            .take(Instant::now())
+            .map_err(|retry_after| CallError::RateLimited { retry_after })
     }
 }
 

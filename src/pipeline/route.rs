@@ -152,10 +152,11 @@ impl Pipeline {
             }
             Resolution::Unknown(near) => {
                 let server = server.or(scope.only.as_ref());
-                Err(unreached(&catalogue, scope, server, asked).unwrap_or(CallError::Unknown {
-                    kind,
-                    name,
-                    near,
+                let unreached = unreached(&catalogue, scope, server, asked);
+                Err(unreached.map_or(CallError::Unknown { kind, name, near }, |error| {
+                    // It is tried soon, because somebody wants it.
+                    let owner = error.server().and_then(|server| self.upstreams.get(server));
+                    owner.and_then(|upstream| upstream.knock()).unwrap_or(error)
                 }))
             }
         }
@@ -289,9 +290,11 @@ fn mirrored(item: &Item, params: &RawObject<'_>) -> Vec<(String, String)> {
     if mirrors.is_empty() {
         return Vec::new();
     }
-    let arguments = params.get("arguments").and_then(|text| serde_json::from_str(text).ok());
-    let Some(arguments) = arguments else { return Vec::new() };
-    let value = |mirror: &Mirror| Some((mirror.header.clone(), mirror.value(&arguments)?));
+    let Some(arguments) = params.get("arguments") else { return Vec::new() };
+    let value = |mirror: &Mirror| {
+        let value = mirror.read(arguments).ok()?;
+        Some((mirror.header.clone(), Mirror::text_of(&value)?))
+    };
     mirrors.iter().filter_map(value).collect()
 }
 

@@ -19,7 +19,7 @@ use crate::wait::Wait;
 
 /// Who asks an upstream, and how.
 pub(super) struct Asker<'a> {
-    upstream: &'a Upstream,
+    upstream: Arc<Upstream>,
     owners: &'a TaskOwners,
     /// None where nobody can be told apart: REST without keys.
     principal: Option<PrincipalId>,

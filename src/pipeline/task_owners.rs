@@ -145,6 +145,16 @@ impl TaskOwners {
             known.forget(&key, |it| it.principal == *principal);
         }
     }
+
+    /// Forgets the tasks of a server that is no more.
+    pub(super) fn forget_all_at(&self, server: &ServerName) {
+        let mut known = self.known();
+        let theirs = |key: &&Arc<TaskKey>| key.server == *server;
+        let keys: Vec<_> = known.by_task.keys().filter(theirs).cloned().collect();
+        for key in &keys {
+            known.forget(key, |_| true);
+        }
+    }
 }
 
 impl Known {
@@ -208,6 +218,17 @@ mod tests {
     }
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn the_tasks_of_a_server_that_is_no_more_are_forgotten() {
+        let (owners, now, a) = (TaskOwners::default(), Instant::now(), named("a"));
+        let other = TaskKey { server: ServerName::parse("t").unwrap(), id: "1".to_owned() };
+        owners.bind(now, &a, key("1"), Way::Shared, None);
+        owners.bind(now, &a, other.clone(), Way::Shared, None);
+        owners.forget_all_at(&ServerName::parse("s").unwrap());
+        assert!(!owners.owns(now, &a, &key("1"), Way::Shared));
+        assert!(owners.owns(now, &a, &other, Way::Shared));
+    }
 
     #[test]
     fn a_task_is_its_principals_alone_until_its_time_is_over() {

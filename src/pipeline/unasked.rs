@@ -1,6 +1,5 @@
 //! What upstreams say and ask outside of calls, on its way to the sessions that should hear it.
 
-use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
@@ -14,6 +13,7 @@ use crate::protocol::method::notification as names;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::session::{Audience, Sessions, Shared};
+use crate::telemetry::Seldom;
 use crate::upstream::{Unasked, Upstreams};
 
 /// Hands on what upstreams say unasked.
@@ -21,38 +21,34 @@ use crate::upstream::{Unasked, Upstreams};
 pub struct ToSessions {
     sessions: Sessions,
     tasks: Arc<TaskOwners>,
-    /// Who shares a session with which server.
-    sharing: HashMap<ServerName, SessionSharing>,
-    /// Known once they are started, which takes this.
+    /// Known once they are started, which takes this. There are no sessions before.
     upstreams: OnceLock<Weak<Upstreams>>,
+    /// Lines about what nobody could be told.
+    untold: Seldom,
 }
 
 impl ToSessions {
     /// To these sessions, what is about a task only to whose it is, and what is said on a shared
-    /// session only to those who share it: `sharing` says of each server who does.
-    pub fn new(
-        sessions: Sessions,
-        tasks: Arc<TaskOwners>,
-        sharing: impl IntoIterator<Item = (ServerName, SessionSharing)>,
-    ) -> ToSessions {
-        let sharing = sharing.into_iter().collect();
-        ToSessions { sessions, tasks, sharing, upstreams: OnceLock::new() }
+    /// session only to those who share it.
+    pub fn new(sessions: Sessions, tasks: Arc<TaskOwners>) -> ToSessions {
+        let untold = Seldom::default();
+        ToSessions { sessions, tasks, upstreams: OnceLock::new(), untold }
     }
 
-    /// The upstreams that speak through this, for what is found out about them.
+    /// The upstreams that speak through this, for how they are configured and what is found out
+    /// about them.
     pub fn know(&self, upstreams: &Arc<Upstreams>) {
         self.upstreams.get_or_init(|| Arc::downgrade(upstreams));
     }
 
     fn shared(&self, server: &ServerName) -> Shared {
         let upstreams = self.upstreams.get().and_then(Weak::upgrade);
-        let refuses = upstreams.and_then(|all| Some(all.get(server)?.refuses_sessions()));
-        // With a server without sessions nobody has one of its own.
-        let sharing = if refuses == Some(true) {
-            SessionSharing::Shared
-        } else {
-            self.sharing.get(server).copied().unwrap_or(SessionSharing::Auto)
-        };
+        let upstream = upstreams.and_then(|all| all.get(server));
+        let sharing = upstream.map_or(SessionSharing::Auto, |upstream| {
+            // With a server without sessions nobody has one of its own.
+            let refuses = upstream.refuses_sessions();
+            if refuses { SessionSharing::Shared } else { upstream.config().session }
+        });
         Shared { server: server.clone(), sharing }
     }
 
@@ -99,7 +95,7 @@ impl Unasked for ToSessions {
             }
             Notice::ResourceUpdated(params) => {
                 let updated = sessions.updated(server.clone(), client.cloned(), params);
-                return told(server, updated.is_ok());
+                return told(&self.untold, server, updated.is_ok());
             }
             Notice::Withdrawn { server, id } => {
                 if let Some(client) = client {
@@ -114,7 +110,7 @@ impl Unasked for ToSessions {
             Notice::Progress(_) => return,
         };
         if let Some(to) = self.audience(server, client, level, task) {
-            told(server, sessions.notify(to, message).is_ok());
+            told(&self.untold, server, sessions.notify(to, message).is_ok());
         }
     }
 
@@ -123,8 +119,8 @@ impl Unasked for ToSessions {
     }
 }
 
-fn told(server: &ServerName, is_told: bool) {
-    if !is_told {
-        log::warn!(target: "sessions", "a message of {server} could not be told");
+fn told(untold: &Seldom, server: &ServerName, is_told: bool) {
+    if !is_told && let Some(more) = untold.turn() {
+        log::warn!(target: "sessions", "a message of {server} could not be told{more}");
     }
 }

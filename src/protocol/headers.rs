@@ -22,6 +22,37 @@ pub const EVENT_STREAM: &str = "text/event-stream";
 pub const METHOD: &str = "Mcp-Method";
 /// What a modern request is about, mirrored from its body.
 pub const NAME: &str = "Mcp-Name";
+/// Fields that mirror what the body of a stateless request says.
+pub const MIRRORED: [&str; 3] = [PROTOCOL_VERSION, METHOD, NAME];
+
+/// Fields that may stand once in a request (RFC 9110, section 5.3): none of them is a list.
+const SINGLE: [&str; 10] = [
+    SESSION_ID,
+    PROTOCOL_VERSION,
+    METHOD,
+    NAME,
+    LAST_EVENT_ID,
+    "Authorization",
+    "x-api-key",
+    "x-litellm-api-key",
+    "Origin",
+    "Content-Type",
+];
+
+/// The first field that stands again though it may stand once, of a request's field names.
+pub fn repeated<'a>(names: impl Iterator<Item = &'a str>) -> Option<&'static str> {
+    let mut seen = [false; SINGLE.len()];
+    for name in names {
+        let known = SINGLE.iter().zip(&mut seen);
+        for (single, seen) in known.filter(|(single, _)| single.eq_ignore_ascii_case(name)) {
+            if std::mem::replace(seen, true) {
+                return Some(single);
+            }
+        }
+    }
+    None
+}
+
 /// What the names of mirrored tool parameters begin with.
 pub const PARAM_PREFIX: &str = "Mcp-Param-";
 /// What an encoded value stands between (2026-07-28, basic/transports/streamable-http, Value
@@ -105,6 +136,14 @@ mod tests {
             assert_eq!(decode_value(header).as_deref(), Some(value));
         }
         assert_eq!(decode_value("=?base64?%?="), None);
+    }
+
+    #[test]
+    fn a_field_that_is_no_list_may_stand_once() {
+        let of = |names: &[&'static str]| repeated(names.iter().copied());
+        assert_eq!(of(&["Host", "Mcp-Method", "Accept", "Accept", "x-mcp-servers"]), None);
+        assert_eq!(of(&["Mcp-Method", "Mcp-Name", "MCP-METHOD"]), Some(METHOD));
+        assert_eq!(of(&["origin", "Origin"]), Some("Origin"));
     }
 
     #[test]

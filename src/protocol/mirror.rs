@@ -1,8 +1,11 @@
 //! Parameters that a tool wants mirrored into headers (2026-07-28, basic/transports/
 //! streamable-http, Custom Headers from Tool Parameters).
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
+use super::raw::RawObject;
 use crate::limits::MIRRORED_PARAMETERS_MAX;
 
 /// The annotation in a property's schema.
@@ -118,13 +121,30 @@ fn is_token(byte: u8) -> bool {
 }
 
 impl Mirror {
-    /// The value in the arguments, as a header has it before it is encoded. None where there is
-    /// none, or one that cannot be mirrored.
-    pub fn value(&self, arguments: &Value) -> Option<String> {
-        let mut value = arguments;
+    /// Reads the parameter out of the arguments' text; `null` where it is not there, or is
+    /// nothing that can be mirrored. Only what stands on the way to it is looked at.
+    ///
+    /// # Errors
+    /// A key on the way stands twice, so that another reader could see another value, or the
+    /// value cannot be read.
+    pub fn read(&self, arguments: &str) -> Result<Value, serde_json::Error> {
+        let mut text = Cow::Borrowed(arguments);
         for name in &self.path {
-            value = value.get(name)?;
+            if !text.starts_with('{') {
+                return Ok(Value::Null);
+            }
+            let value = RawObject::parse(&text)?.get(name).map(str::to_owned);
+            match value {
+                Some(value) => text = Cow::Owned(value),
+                None => return Ok(Value::Null),
+            }
         }
+        if text.starts_with(['{', '[']) { Ok(Value::Null) } else { serde_json::from_str(&text) }
+    }
+
+    /// A parameter's value as a header has it before it is encoded. None where there is none,
+    /// or one that cannot be mirrored.
+    pub fn text_of(value: &Value) -> Option<String> {
         match value {
             Value::String(text) => Some(text.clone()),
             Value::Bool(flag) => Some(flag.to_string()),
@@ -136,18 +156,14 @@ impl Mirror {
         }
     }
 
-    /// Whether a header's decoded value says what the arguments say; numbers are compared as
-    /// numbers.
-    pub fn agrees(&self, header: &str, arguments: &Value) -> bool {
-        let Some(value) = self.value(arguments) else { return false };
-        let mut is_number = arguments;
-        for name in &self.path {
-            is_number = is_number.get(name).unwrap_or(&Value::Null);
-        }
-        value == header
-            || is_number.is_number()
+    /// Whether a header's decoded value says what the parameter's value says; numbers are
+    /// compared as numbers.
+    pub fn agree(header: &str, value: &Value) -> bool {
+        let Some(text) = Mirror::text_of(value) else { return false };
+        text == header
+            || value.is_number()
                 && header.trim().parse().ok().and_then(whole).map(|n| n.to_string())
-                    == Some(value)
+                    == Some(text)
     }
 }
 
@@ -176,11 +192,30 @@ mod tests {
         let path = |parts: &[&str]| parts.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>();
         assert_eq!(found[0], Mirror { header: "Region".into(), path: path(&["region"]) });
         assert_eq!(found[1], Mirror { header: "Zone".into(), path: path(&["where", "zone"]) });
-        let arguments = json!({ "region": "eu", "where": { "zone": 42 } });
-        assert_eq!(found[0].value(&arguments).as_deref(), Some("eu"));
-        assert!(found[1].agrees("42.0", &arguments) && found[1].agrees("42", &arguments));
-        assert!(!found[1].agrees("43", &arguments) && !found[0].agrees("us", &arguments));
-        assert_eq!(found[0].value(&json!({ "region": null })), None);
+        let arguments = r#"{ "region": "eu", "where": { "zone": 42 } }"#;
+        let [region, zone] = [0, 1].map(|at: usize| found[at].read(arguments).unwrap());
+        assert_eq!(Mirror::text_of(&region).as_deref(), Some("eu"));
+        assert!(Mirror::agree("42.0", &zone) && Mirror::agree("42", &zone));
+        assert!(!Mirror::agree("43", &zone) && !Mirror::agree("us", &region));
+        for nothing in [r#"{"region":null}"#, "{}", "7", r#"{"region":{"region":"eu"}}"#] {
+            assert_eq!(found[0].read(nothing).unwrap(), Value::Null, "{nothing}");
+        }
+        assert_eq!(found[1].read(r#"{"where":7}"#).unwrap(), Value::Null);
+    }
+
+    #[test]
+    fn arguments_that_two_readers_could_read_differently_are_refused() {
+        let zone = Mirror { header: "Zone".into(), path: vec!["where".into(), "zone".into()] };
+        for ambiguous in [
+            r#"{"where":{"zone":1,"zone":2}}"#,
+            r#"{"where":{"zone":1},"where":{"zone":2}}"#,
+            r#"{"where":{"zone":1e999999}}"#,
+        ] {
+            assert!(zone.read(ambiguous).is_err(), "{ambiguous}");
+        }
+        // What is no part of the way is the server's to judge.
+        let beside = r#"{"x":1e999999,"y":{"a":1,"a":2},"where":{"zone":1}}"#;
+        assert_eq!(zone.read(beside).unwrap(), json!(1));
     }
 
     #[test]

@@ -8,9 +8,9 @@ use super::jsonrpc::{RequestId, RpcError, code};
 use super::legacy::Initialized;
 use super::log_level::LogLevel;
 use super::method::{Method, notification};
-use super::raw::{Raw, RawObject, elements, push_string, string};
+use super::raw::{Raw, RawObject, first_elements, push_string, string};
 use super::revision::{Era, Revision};
-use crate::limits::INTRODUCTION_BYTES_MAX;
+use crate::limits::{INTRODUCTION_BYTES_MAX, SUBSCRIPTIONS_PER_SESSION_MAX};
 
 /// Keys of `_meta` that the revision reserves.
 pub mod key {
@@ -399,7 +399,7 @@ impl Filter {
         };
         let uris = match fields.get("resourceSubscriptions") {
             None | Some("null") => Vec::new(),
-            Some(text) => elements(text)
+            Some(text) => first_elements(text, SUBSCRIPTIONS_PER_SESSION_MAX + 1)
                 .ok()
                 .and_then(|list| {
                     list.into_iter().map(|uri| serde_json::from_str(uri).ok()).collect()

@@ -7,8 +7,10 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+
+use crate::limits::JSON_OBJECT_KEYS_MAX;
 
 /// One JSON value as text: a range of a shared buffer, so that a large result is never copied
 /// on its way through.
@@ -83,7 +85,8 @@ impl<'a> RawObject<'a> {
     /// Reads one level of `text`.
     ///
     /// # Errors
-    /// `text` is no JSON object, or a key stands twice in it.
+    /// `text` is no JSON object, a key stands twice in it, or it has more than
+    /// [`JSON_OBJECT_KEYS_MAX`].
     pub fn parse(text: &'a str) -> Result<RawObject<'a>, serde_json::Error> {
         let mut reader = serde_json::Deserializer::from_str(text);
         let object = reader.deserialize_map(Fields)?;
@@ -188,6 +191,9 @@ impl<'de> Visitor<'de> for Fields {
         // made to have a hundred thousand must not cost their square.
         let mut many: HashSet<Cow<'de, str>> = HashSet::new();
         while let Some(Key(key)) = map.next_key::<Key<'de>>()? {
+            if fields.len() == JSON_OBJECT_KEYS_MAX {
+                return Err(A::Error::custom("an object has too many keys"));
+            }
             if fields.len() == FEW_FIELDS {
                 many = fields.iter().map(|(name, _)| name.clone()).collect();
             }
@@ -234,6 +240,36 @@ impl<'de> serde::Deserialize<'de> for Key<'de> {
 pub fn elements(text: &str) -> Result<Vec<&str>, serde_json::Error> {
     let values: Vec<&RawValue> = serde_json::from_str(text)?;
     Ok(values.into_iter().map(RawValue::get).collect())
+}
+
+/// The first elements of a JSON array, at most `most` of them, each still text. What follows is
+/// read without being remembered: an array of a million zeros costs no more than its text.
+///
+/// # Errors
+/// `text` is no JSON array.
+pub fn first_elements(text: &str, most: usize) -> Result<Vec<&str>, serde_json::Error> {
+    struct First(usize);
+    impl<'de> Visitor<'de> for First {
+        type Value = Vec<&'de str>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a JSON array")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            let mut elements = Vec::new();
+            while elements.len() < self.0 {
+                let Some(element) = seq.next_element::<&'de RawValue>()? else {
+                    return Ok(elements);
+                };
+                elements.push(element.get());
+            }
+            while seq.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(elements)
+        }
+    }
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let elements = reader.deserialize_seq(First(most))?;
+    reader.end()?;
+    Ok(elements)
 }
 
 /// Whether `text` nests deeper than `levels`. Reads brackets outside of strings only, so it
@@ -327,6 +363,26 @@ mod tests {
         assert_eq!(Arc::strong_count(&keeper), 2);
         drop(clone);
         assert_eq!(Arc::strong_count(&keeper), 1);
+    }
+
+    #[test]
+    fn of_a_long_array_only_the_first_elements_are_kept() {
+        assert_eq!(first_elements("[1, {\"a\":[2]} ,3]", 2).unwrap(), ["1", "{\"a\":[2]}"]);
+        assert_eq!(first_elements(" [ 1 ] ", 2).unwrap(), ["1"]);
+        for wrong in ["[1,2,", "[1,2]]", "[1 2]", "{}", "[1,2,x]"] {
+            assert!(first_elements(wrong, 1).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_object_of_too_many_keys_is_refused() {
+        let object = |keys: usize| {
+            let fields: Vec<String> = (0..keys).map(|n| format!("\"{n}\":0")).collect();
+            format!("{{{}}}", fields.join(","))
+        };
+        assert!(RawObject::parse(&object(JSON_OBJECT_KEYS_MAX)).is_ok());
+        let error = RawObject::parse(&object(JSON_OBJECT_KEYS_MAX + 1)).unwrap_err();
+        assert!(error.to_string().contains("too many keys"), "{error}");
     }
 
     #[test]

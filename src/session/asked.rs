@@ -127,6 +127,8 @@ mod tests {
             idle: 10 * PATIENCE,
             parked: 10 * PATIENCE,
             left: bounded(8).0,
+            ended: Vec::new(),
+            writer: None,
         };
         let (sessions, joined) = start(config, bounded(1).0).unwrap();
         joined.detach();

@@ -40,7 +40,8 @@ pub struct Listening {
     pub filter: Filter,
 }
 
-/// Whom a session belongs to and what it may see; fixed when it opens.
+/// Whom a session belongs to and what it may see; fixed when it opens, but for what it hears of
+/// after a reload.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Owner {
     /// The name of the key that opened it.
@@ -49,7 +50,7 @@ pub struct Owner {
     pub only: Option<ServerName>,
     /// The servers of the narrowing header.
     pub narrowed: Option<Arc<[ServerName]>>,
-    /// The servers whose changes it hears of.
+    /// The servers whose changes it hears of at first.
     pub hears: Arc<[ServerName]>,
 }
 

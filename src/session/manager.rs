@@ -1,6 +1,5 @@
 //! The session thread: receive, apply, publish, sweep. The rules are in `table.rs`.
 
-use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -8,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use ring::rand::{SecureRandom, SystemRandom};
 
+use super::ended::EndedIds;
 use super::questions::{self, Open, Questions, Tie};
 use super::table::{Bounds, Full, Table};
 use super::token::{Claims, Signer};
@@ -19,6 +19,7 @@ use crate::protocol::jsonrpc::{RequestId, notification, request};
 use crate::protocol::method::notification::CANCELLED;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
+use crate::state::{Id, Writer, Written};
 use crate::thread::{self, StopReason};
 use crate::wait::Held;
 
@@ -37,10 +38,11 @@ pub struct SessionsConfig {
     pub parked: Duration,
     /// Hears what sessions leave behind when they end.
     pub left: Sender<Ended>,
+    /// Sessions that were ended before this process, oldest first.
+    pub ended: Vec<Id>,
+    /// Keeps the ids of those that end from here on.
+    pub writer: Option<Writer>,
 }
-
-/// Ids ended by this process that another one issued, so that they stay ended.
-const ENDED_IDS_MAX: usize = 10_000;
 
 /// Starts the thread. It serves before this returns, so no request can come too early.
 ///
@@ -71,8 +73,7 @@ struct Manager {
     signer: Signer,
     random: SystemRandom,
     boot: String,
-    ended: HashSet<String>,
-    ended_order: VecDeque<String>,
+    ended: EndedIds,
     /// A fault that a test asks for; see [`fault`].
     fault: Option<String>,
 }
@@ -94,8 +95,7 @@ impl Manager {
             signer: Signer::new(&config.key),
             boot: hex(&random_bytes::<8>(&random)?),
             random,
-            ended: HashSet::new(),
-            ended_order: VecDeque::new(),
+            ended: EndedIds::new(&config.ended, config.writer),
             fault: fault(),
         })
     }
@@ -137,10 +137,13 @@ impl Manager {
             }
             Command::Attach { id, stream, reply } => reply.send(self.table.attach(&id, stream)),
             Command::Close { id, reply } => {
-                self.close(&id);
+                let written = self.close(&id);
                 if let Some(reply) = reply {
-                    reply.send(());
+                    reply.send(written);
                 }
+            }
+            Command::Forget { id, principal, only, reply } => {
+                reply.send(self.forget(&id, principal.as_deref(), only.as_ref()));
             }
             Command::Tell { to, message } => self.table.tell(&to, &message),
             Command::Updated { server, own, params } => {
@@ -162,6 +165,11 @@ impl Manager {
             Command::WithdrawUnasked { id, server, upstream_id } => {
                 if let Some(question) = self.questions.withdraw(&id, &server, &upstream_id) {
                     self.table.send(&id, &withdrawal(&RequestId::from(question)));
+                }
+            }
+            Command::Rescope(rescope) => {
+                for id in self.table.rescope(rescope) {
+                    self.close(&id);
                 }
             }
             Command::EndListening => self.table.end_listening(),
@@ -229,13 +237,7 @@ impl Manager {
         if published.is_some() {
             return published;
         }
-        let claims = self.signer.read(&id, now_seconds())?;
-        if claims.principal.as_deref() != principal.as_deref() {
-            return None;
-        }
-        if claims.boot == self.boot || self.ended.contains(&claims.id) {
-            return None;
-        }
+        let claims = self.revivable(&id, principal.as_deref())?;
         let caller = claims.caller()?;
         let hears = |server: &ServerName| {
             claims.only.as_ref().is_none_or(|only| only == server)
@@ -248,6 +250,26 @@ impl Manager {
             hears: may_hear.into_iter().filter(hears).collect(),
         };
         self.add(id, Door::StreamableHttp, owner, Some(caller)).ok()
+    }
+
+    /// What an id of an earlier process carries, unless its session has ended.
+    fn revivable(&self, id: &str, principal: Option<&str>) -> Option<Claims> {
+        let claims = self.signer.read(id, now_seconds())?;
+        let is_theirs = claims.principal.as_deref() == principal;
+        let may_live = claims.boot != self.boot && !self.ended.has(&claims);
+        (is_theirs && may_live).then_some(claims)
+    }
+
+    /// Ends a session of an earlier process that this one has not revived: there may be no room
+    /// to do so.
+    fn forget(
+        &mut self,
+        id: &SessionId,
+        principal: Option<&str>,
+        only: Option<&ServerName>,
+    ) -> Option<Option<Written>> {
+        let claims = self.revivable(id, principal)?;
+        (claims.only.as_ref() == only).then(|| self.close(id))
     }
 
     /// Opens a question; with what ties it to its call, if it belongs to one.
@@ -302,21 +324,15 @@ impl Manager {
         })
     }
 
-    fn close(&mut self, id: &SessionId) {
-        if let Some(claims) = self.signer.read(id, now_seconds())
-            && claims.boot != self.boot
-            && self.ended.insert(claims.id.clone())
-        {
-            self.ended_order.push_back(claims.id);
-            if self.ended_order.len() > ENDED_IDS_MAX
-                && let Some(oldest) = self.ended_order.pop_front()
-            {
-                self.ended.remove(&oldest);
-            }
-        }
+    /// Ends a session for good. One that was idle for too long is not ended so: after a restart,
+    /// which forgets how long that was, its token is good until it expires.
+    fn close(&mut self, id: &SessionId) -> Option<Written> {
+        let claims = self.signer.read(id, now_seconds());
+        let written = claims.and_then(|claims| self.ended.add(&claims, &self.boot));
         // Unpublished first: whoever finds the session in the view finds it alive.
         self.unpublish(id);
         self.end(id);
+        written
     }
 
     fn unpublish(&self, id: &SessionId) {
@@ -370,6 +386,8 @@ mod tests {
             idle: Duration::from_secs(60),
             parked: Duration::from_secs(60),
             left,
+            ended: Vec::new(),
+            writer: None,
         };
         let (sessions, joined) = start(config, stop).unwrap();
         joined.detach();

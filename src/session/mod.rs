@@ -5,6 +5,7 @@
 mod asked;
 mod audience;
 mod door;
+mod ended;
 pub(crate) mod event_log;
 mod kept_streams;
 mod manager;
@@ -23,7 +24,9 @@ use crossbeam_channel::{RecvTimeoutError, Sender, TrySendError, bounded};
 
 use crate::config::SessionSharing;
 use crate::error::CallError;
-use crate::limits::{SESSION_CALLS_MAX, SESSION_REPLY_TIMEOUT};
+use crate::limits::{
+    ENDED_ID_WRITE_TIMEOUT, SESSION_CALLS_MAX, SESSION_INBOX_UNASKED_MAX, SESSION_REPLY_TIMEOUT,
+};
 use crate::protocol::call::{Caller, PrincipalId, Question};
 use crate::protocol::capabilities::{can_be_asked, of_client_for_modern};
 use crate::protocol::jsonrpc::RequestId;
@@ -31,6 +34,7 @@ use crate::protocol::log_level::LogLevel;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::subscriber::Subscriber;
+use crate::state::Written;
 use crate::wait::{Interrupted, Wait};
 
 use questions::Tie;
@@ -38,6 +42,7 @@ use questions::Tie;
 pub use asked::{CallQuestions, Pending};
 pub use audience::{Audience, Shared};
 pub use door::{Counts, Door, EventSink, Listening, Owner, Refused, SessionId};
+pub use ended::Ended;
 pub use event_log::{Bounds as EventLogBounds, EventId, Origin};
 pub use kept_streams::KeptStreams;
 pub use manager::{SessionsConfig, start, withdrawal};
@@ -59,6 +64,8 @@ pub struct Session {
     pub subscriber: Subscriber,
     /// Its streams over Streamable HTTP, for clients that resume them.
     pub kept: KeptStreams,
+    /// The servers whose changes it hears of.
+    hears: RwLock<Arc<[ServerName]>>,
     caller: OnceLock<Arc<Caller>>,
     /// What a stateless client listens to.
     listening: OnceLock<Listening>,
@@ -117,6 +124,14 @@ impl Session {
             // It stands for subscriptions alone, which are the shared session's.
             Door::Listen => false,
         }
+    }
+
+    fn hears_of(&self, server: &ServerName) -> bool {
+        self.hears.read().unwrap_or_else(PoisonError::into_inner).contains(server)
+    }
+
+    fn hear(&self, servers: Arc<[ServerName]>) {
+        *self.hears.write().unwrap_or_else(PoisonError::into_inner) = servers;
     }
 
     /// Whose it is, for what outlives one request.
@@ -285,7 +300,14 @@ enum Command {
     },
     Close {
         id: SessionId,
-        reply: Option<Reply<()>>,
+        reply: Option<Reply<Option<Written>>>,
+    },
+    /// None if the id is not that of a session which could be revived.
+    Forget {
+        id: SessionId,
+        principal: Option<Arc<str>>,
+        only: Option<ServerName>,
+        reply: Reply<Option<Option<Written>>>,
     },
     Tell {
         to: Audience,
@@ -327,6 +349,7 @@ enum Command {
         server: ServerName,
         upstream_id: RequestId,
     },
+    Rescope(Rescope),
     EndListening,
     Alive {
         reply: Reply<()>,
@@ -340,18 +363,10 @@ impl std::fmt::Debug for Command {
     }
 }
 
-type Opened = Result<Arc<Session>, CallError>;
+/// What a session hears of from here on; none where it must end.
+pub type Rescope = Box<dyn Fn(&Owner) -> Option<Vec<ServerName>> + Send>;
 
-/// What a session has left behind.
-#[derive(Debug)]
-pub struct Ended {
-    /// Its id.
-    pub session: SessionId,
-    /// Who it was to upstreams.
-    pub subscriber: Subscriber,
-    /// Servers and their own URIs that it was subscribed to.
-    pub subscriptions: Vec<(ServerName, String)>,
-}
+type Opened = Result<Arc<Session>, CallError>;
 
 /// The place for one answer. Consumed by sending, so nobody answers twice.
 struct Reply<T>(Sender<T>);
@@ -421,12 +436,39 @@ impl Sessions {
     }
 
     /// Ends a session: its calls are cancelled and its streams closed. It has ended when this
-    /// returns.
+    /// returns, and with a directory for it, that is on the disk, unless that is slow.
     ///
     /// # Errors
     /// The session thread does not answer in time.
     pub fn close(&self, id: &SessionId) -> Result<(), CallError> {
-        self.ask(|reply| Command::Close { id: id.clone(), reply: Some(reply) })
+        let written =
+            self.ask(|reply| Command::Close { id: id.clone(), reply: Some(reply) })?;
+        if let Some(written) = written {
+            written.wait(ENDED_ID_WRITE_TIMEOUT);
+        }
+        Ok(())
+    }
+
+    /// Like [`Sessions::close`], for a session of an earlier process that cannot be revived
+    /// because there is no room for it. False if the id is not that of one, or not theirs.
+    ///
+    /// # Errors
+    /// The session thread does not answer in time.
+    pub fn forget(
+        &self,
+        id: &str,
+        principal: Option<&str>,
+        only: Option<&ServerName>,
+    ) -> Result<bool, CallError> {
+        if !id.contains('.') {
+            return Ok(false);
+        }
+        let (id, principal, only) = (id.into(), principal.map(Arc::from), only.cloned());
+        let forgotten = self.ask(|reply| Command::Forget { id, principal, only, reply })?;
+        if let Some(Some(written)) = &forgotten {
+            written.wait(ENDED_ID_WRITE_TIMEOUT);
+        }
+        Ok(forgotten.is_some())
     }
 
     /// Like [`Sessions::close`], but returns at once: for the end of a stream, which is told
@@ -440,7 +482,7 @@ impl Sessions {
     /// # Errors
     /// The inbox is full.
     pub fn notify(&self, to: Audience, message: String) -> Result<(), CallError> {
-        self.tell(Command::Tell { to, message })
+        self.tell_unasked(Command::Tell { to, message })
     }
 
     /// Tells those who are subscribed that a resource has changed: the parameters of
@@ -455,7 +497,7 @@ impl Sessions {
         own: Option<SessionId>,
         params: Raw,
     ) -> Result<(), CallError> {
-        self.tell(Command::Updated { server, own, params })
+        self.tell_unasked(Command::Updated { server, own, params })
     }
 
     /// The questions to the client of a session in one call, none yet. `wait` is that call's.
@@ -471,7 +513,7 @@ impl Sessions {
     /// Without one the upstream is told that nobody can be asked. Never waits.
     pub fn ask_unasked(&self, id: &SessionId, question: Question) {
         // Dropped by a full inbox, the question answers itself with an error.
-        self.tell(Command::AskUnasked { id: id.clone(), question }).ok();
+        self.tell_unasked(Command::AskUnasked { id: id.clone(), question }).ok();
     }
 
     /// Closes a question for the client's answer: where the answer goes.
@@ -515,6 +557,15 @@ impl Sessions {
         view.values().filter_map(|session| session.log_level()).min()
     }
 
+    /// Lets every session hear of what `rescope` says of its owner, and ends those of which it
+    /// says nothing.
+    ///
+    /// # Errors
+    /// The inbox is full.
+    pub fn rescope(&self, rescope: Rescope) -> Result<(), CallError> {
+        self.tell(Command::Rescope(rescope))
+    }
+
     /// Ends every `subscriptions/listen` stream gracefully: after its response.
     pub fn end_listening(&self) {
         // A full inbox belongs to a thread that has died, or will end with the process.
@@ -550,6 +601,14 @@ impl Sessions {
             RecvTimeoutError::Timeout => overloaded(),
             RecvTimeoutError::Disconnected => CallError::ShuttingDown,
         })
+    }
+
+    /// What a server says takes no place from what clients want.
+    fn tell_unasked(&self, command: Command) -> Result<(), CallError> {
+        if self.inbox.len() >= SESSION_INBOX_UNASKED_MAX {
+            return Err(overloaded());
+        }
+        self.tell(command)
     }
 
     fn tell(&self, command: Command) -> Result<(), CallError> {

@@ -2,13 +2,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
 use super::{
     Audience, Door, Ended, EventSink, KeptStreams, Over, Owner, Session, SessionId, Shared,
     Subscriptions,
 };
+use crate::limits::SESSION_STREAMS_MAX;
 use crate::protocol::call::Caller;
 use crate::protocol::jsonrpc::{Message, notification};
 use crate::protocol::method::notification::RESOURCES_UPDATED;
@@ -99,6 +100,7 @@ impl Table {
         owner: Owner,
         caller: Option<Caller>,
     ) -> Result<Arc<Session>, Full> {
+        let hears = owner.hears.clone();
         if self.entries.len() + self.left.len() >= self.bounds.sessions {
             return Err(Full::Sessions);
         }
@@ -111,6 +113,7 @@ impl Table {
         let session = Arc::new(Session {
             id: id.clone(),
             door,
+            hears: RwLock::new(hears),
             owner,
             subscriber: Subscriber::fresh(),
             kept: KeptStreams::default(),
@@ -144,6 +147,9 @@ impl Table {
             return false;
         }
         entry.streams.retain(|stream| stream.is_open());
+        // A client that asks again and again has lost the first ones, or wants to cost much.
+        let spare = (entry.streams.len() + 1).saturating_sub(SESSION_STREAMS_MAX);
+        entry.streams.drain(..spare).for_each(|oldest| oldest.close());
         entry.streams.push(stream);
         if let Some(listening) = entry.session.listening.get() {
             // By the thread that tells everything else, so that nothing comes before it and
@@ -192,7 +198,7 @@ impl Table {
     pub(super) fn tell(&mut self, to: &Audience, message: &str) {
         let event: Arc<[u8]> = Arc::from(sse::event("", message).into_bytes());
         let hears = |session: &Session, server: &ServerName| {
-            session.owner.hears.contains(server) && session.caller().is_some()
+            session.hears_of(server) && session.caller().is_some()
         };
         let shares = |session: &Session, shared: &Shared| {
             hears(session, &shared.server) && !session.has_own(shared.sharing)
@@ -266,6 +272,21 @@ impl Table {
     pub(super) fn send(&mut self, id: &str, message: &str) -> bool {
         let event: Arc<[u8]> = Arc::from(sse::event("", message).into_bytes());
         self.entries.get_mut(id).is_some_and(|entry| entry.send(&event))
+    }
+
+    /// Lets every session hear of what `rescope` says. The sessions of which it says nothing.
+    pub(super) fn rescope(
+        &self,
+        rescope: impl Fn(&Owner) -> Option<Vec<ServerName>>,
+    ) -> Vec<SessionId> {
+        let ends = |entry: &Entry| match rescope(&entry.session.owner) {
+            Some(hears) => {
+                entry.session.hear(hears.into());
+                None
+            }
+            None => Some(entry.session.id.clone()),
+        };
+        self.entries.values().filter_map(ends).collect()
     }
 
     /// What a session's client has declared.
@@ -449,6 +470,20 @@ mod tests {
         table.tell(&Audience::Hearing(ServerName::parse("b").unwrap()), "{}");
         assert_eq!(first.events.lock().unwrap().len(), 0);
         assert_eq!(second.events.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn the_oldest_stream_of_a_session_makes_room_for_one_too_many() {
+        let mut table = table();
+        open(&mut table, Instant::now(), "x", "k").unwrap();
+        let sinks: Vec<Arc<Sink>> =
+            (0..SESSION_STREAMS_MAX + 2).map(|_| Arc::new(Sink::default())).collect();
+        for sink in &sinks {
+            assert!(table.attach("x", sink.clone()));
+        }
+        let open = sinks.iter().map(|sink| sink.is_open());
+        let expected = (0..SESSION_STREAMS_MAX + 2).map(|at| at >= 2);
+        assert_eq!(open.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
     }
 
     #[test]

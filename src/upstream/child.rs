@@ -18,6 +18,7 @@ use crate::config::StdioTarget;
 use crate::error::Stage;
 use crate::limits::{
     CHILD_EXIT_SEEN, CHILD_GRACE, CHILD_OUTBOX_BYTES_MAX, CHILD_OUTBOX_MESSAGES_MAX,
+    CHILD_OUTBOX_SAID_MAX,
 };
 use crate::protocol::call::CallSink;
 use crate::protocol::jsonrpc::RpcError;
@@ -105,10 +106,12 @@ struct Outbox {
 }
 
 impl Outbox {
-    fn has_room_for(&self, line: &str) -> bool {
+    /// What is no request takes no more than its part: a child that asks without end and reads
+    /// nothing must not keep calls out.
+    fn has_room_for(&self, line: &str, is_request: bool) -> bool {
         let bytes = self.bytes.saturating_add(line.len());
-        self.lines.is_empty()
-            || (self.lines.len() < CHILD_OUTBOX_MESSAGES_MAX && bytes <= CHILD_OUTBOX_BYTES_MAX)
+        let max = if is_request { CHILD_OUTBOX_MESSAGES_MAX } else { CHILD_OUTBOX_SAID_MAX };
+        self.lines.is_empty() || (self.lines.len() < max && bytes <= CHILD_OUTBOX_BYTES_MAX)
     }
 
     fn remove(&mut self, at: usize) -> Option<String> {
@@ -257,7 +260,7 @@ impl ChildLink {
         line.push('\n');
         {
             let mut outbox = self.outbox();
-            if !outbox.has_room_for(&line) {
+            if !outbox.has_room_for(&line, id.is_some()) {
                 let what = format!(
                     "{} messages of {} bytes wait to be written to {}",
                     outbox.lines.len(),
@@ -319,7 +322,11 @@ impl ChildLink {
 
     /// The child is no longer of use: says why, fails its calls, and tells the supervisor.
     pub(super) fn lose(&self, otherwise: &str) {
-        let message = self.exit().unwrap_or_else(|| otherwise.to_owned());
+        self.lose_because(self.exit().unwrap_or_else(|| otherwise.to_owned()));
+    }
+
+    /// [`ChildLink::lose`] for a reason that holds however the child ends.
+    pub(super) fn lose_because(&self, message: String) {
         let trouble = {
             let mut lost = self.lost();
             let new = || Trouble::new(Kind::Broke, Stage::Read, message);

@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use ureq::http::{HeaderMap, Method, Uri};
 
 use crate::limits::{CONTROL_LANES_MAX, CONTROL_QUEUE_MESSAGES_MAX, CONTROL_TIMEOUT};
+use crate::telemetry::Seldom;
 use crate::thread::{Joined, spawn};
 use crate::wait::{Interrupted, Wait};
 
@@ -27,6 +28,8 @@ pub(super) struct Control {
     name: String,
     factory: AgentFactory,
     state: Arc<Mutex<State>>,
+    /// Lines about messages that were dropped.
+    dropped: Seldom,
 }
 
 #[derive(Default)]
@@ -45,7 +48,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 
 impl Control {
     pub(super) fn new(name: String, factory: AgentFactory) -> Control {
-        Control { name, factory, state: Arc::default() }
+        Control { name, factory, state: Arc::default(), dropped: Seldom::default() }
     }
 
     /// Sends a message some time soon, if that is possible.
@@ -57,7 +60,10 @@ impl Control {
         let (queue, messages) =
             state.queue.get_or_insert_with(|| bounded(CONTROL_QUEUE_MESSAGES_MAX)).clone();
         if let Err(TrySendError::Full(_)) = queue.try_send(message) {
-            log::warn!(target: "upstream", "too many control messages wait: one is dropped");
+            if let Some(more) = self.dropped.turn() {
+                log::warn!(target: "upstream",
+                    "too many control messages wait: one is dropped{more}");
+            }
         }
         let wanted = !queue.is_empty() && state.workers.len() < CONTROL_LANES_MAX;
         if wanted || state.workers.is_empty() {

@@ -3,11 +3,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::limits::CALL_INBOX_MESSAGES_MAX;
+use crate::limits::{CALL_INBOX_MESSAGES_MAX, JSON_DEPTH_MAX};
 use crate::protocol::call::{Kind, Notice, Question};
 use crate::protocol::jsonrpc::{Message, RequestId, RpcError};
 use crate::protocol::method::notification;
-use crate::protocol::raw::{Keeper, Raw, RawObject, elements};
+use crate::protocol::raw::{Keeper, Raw, RawObject, elements, is_deeper_than};
 
 use super::connection::Trouble;
 
@@ -32,6 +32,10 @@ pub(super) enum Incoming {
 
 /// Reads a text that holds a message, or an array of them (2025-03-26 only, but harmless).
 pub(super) fn read(text: &Arc<String>, mut give: impl FnMut(Incoming)) {
+    if is_deeper_than(text, JSON_DEPTH_MAX) {
+        let what = format!("it is nested deeper than {JSON_DEPTH_MAX} levels");
+        return give(Incoming::Nonsense(what));
+    }
     if !text.trim_start().starts_with('[') {
         return give(read_one(text, text));
     }
@@ -243,6 +247,10 @@ impl<W: Clone> Table<W> {
         let Some(inbox) = self.calls.get_mut(&id) else {
             return Delivered { waker: None, left_over: Some(arrival) };
         };
+        // Of several answers the first counts, and nothing after it can be told.
+        if matches!(inbox.arrivals.back(), Some(Arrival::Answer(_) | Arrival::Lost(_))) {
+            return Delivered { waker: None, left_over: Some(arrival) };
+        }
         let mut left_over = None;
         if inbox.arrivals.len() >= CALL_INBOX_MESSAGES_MAX {
             // Notices are about now: the oldest is worth least. An answer comes once, so only

@@ -4,7 +4,7 @@
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::http::{HeaderMap, Method, Request, Uri};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
@@ -17,7 +17,7 @@ use crate::limits::{
     RESULT_BYTES_COUNTED_FROM, UPSTREAM_BUFFER_BYTES, UPSTREAM_DRAIN_BYTES_MAX,
     UPSTREAM_DRAIN_TIMEOUT, UPSTREAM_IDLE_MAX,
 };
-use crate::wait::Wait;
+use crate::wait::{Wait, Woken};
 
 use super::connection::{Kind, Trouble};
 use super::held::Held;
@@ -209,6 +209,22 @@ impl Answer {
         }
     }
 
+    /// Reads nothing for a while.
+    pub(super) fn rest(&self, time: Duration, idle: &mut dyn FnMut()) -> Result<(), Trouble> {
+        let until = Instant::now() + time;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            match self.watch.sleep(Some(left)) {
+                Ok(Woken::Bell) => idle(),
+                Ok(Woken::Tick | Woken::Ready) => (),
+                Err(error) => return Err(trouble(&self.watch, &error)),
+            }
+        }
+    }
+
     /// The whole body, if it is a small one.
     pub(super) fn read_to_end(
         &mut self,
@@ -327,7 +343,9 @@ fn trouble(watch: &Watch, error: &Error) -> Trouble {
     }
     #[expect(clippy::wildcard_enum_match_arm, reason = "the enum is not ours and grows")]
     let (kind, stage, message) = match error {
-        Error::Io(error) if stage == Stage::Tls => (Kind::Broke, stage, error.to_string()),
+        Error::Io(error) if stage == Stage::Tls && error.kind() != ErrorKind::TimedOut => {
+            (Kind::Broke, stage, error.to_string())
+        }
         Error::Io(error) => (Kind::Broke, stage, io_text(error)),
         Error::HostNotFound => {
             (Kind::Broke, Stage::Resolve, "the host has no address".to_owned())

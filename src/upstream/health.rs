@@ -1,12 +1,14 @@
 //! How an upstream is: as `/status` tells it, and as its supervisor last saw it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use crate::error::Stage;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::raw::Raw;
 use crate::protocol::revision::Revision;
+
+use super::breaker::{Breaker, Opening};
 
 /// A failure as `/status` tells it. The message never holds a secret.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,9 +28,15 @@ pub enum State {
     Probing,
     /// It has answered and can be called.
     Ready,
-    /// It failed; the next attempt comes by itself.
+    /// It failed; the next attempt comes by itself, and calls make attempts too.
     BackingOff {
         /// Time until then.
+        next_try: Duration,
+    },
+    /// It failed again and again, or nothing but the next attempt can bring it back: calls are
+    /// refused at once.
+    Down {
+        /// Time until the next attempt; zero while it is made.
         next_try: Duration,
     },
 }
@@ -38,6 +46,10 @@ pub enum State {
 pub struct Status {
     /// At present.
     pub state: State,
+    /// Attempts that failed in a row, calls and the supervisor's own.
+    pub failures: u32,
+    /// When it failed first since it was well, if it is down.
+    pub down_since: Option<SystemTime>,
     /// `http`, `sse` or `stdio`; for `auto` what was found, or `auto`.
     pub transport: &'static str,
     /// Spoken with it, once it has answered.
@@ -65,49 +77,27 @@ pub struct Status {
 /// What the supervisor last saw.
 #[derive(Debug)]
 pub(super) struct Health {
-    pub(super) state: Seen,
+    pub(super) breaker: Breaker,
     pub(super) initialized: Option<Arc<Initialized>>,
     pub(super) last_failure: Option<Failure>,
     pub(super) latency: Option<Duration>,
     pub(super) opened: u64,
 }
 
-/// [`State`] with a point in time instead of a duration.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Seen {
-    Probing,
-    Ready,
-    BackingOff { next_try: Instant },
-}
-
-impl Seen {
-    pub(super) fn state(self) -> State {
-        match self {
-            Self::Probing => State::Probing,
-            Self::Ready => State::Ready,
-            Self::BackingOff { next_try } => State::BackingOff {
-                next_try: next_try.saturating_duration_since(Instant::now()),
-            },
-        }
-    }
-}
-
 /// [`Health`] where the calls and the supervisor both reach it.
 pub(super) struct Vitals(Mutex<Health>);
 
-impl Default for Vitals {
-    fn default() -> Vitals {
+impl Vitals {
+    pub(super) fn new(opening: Opening) -> Vitals {
         Vitals(Mutex::new(Health {
-            state: Seen::Probing,
+            breaker: Breaker::new(opening),
             initialized: None,
             last_failure: None,
             latency: None,
             opened: 0,
         }))
     }
-}
 
-impl Vitals {
     pub(super) fn lock(&self) -> MutexGuard<'_, Health> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

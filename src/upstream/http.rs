@@ -23,6 +23,7 @@ use super::hearing::Mouth;
 use super::held::Held;
 use super::link::Core;
 use super::resolve::Names;
+use super::throttle::Throttle;
 
 /// One session to an HTTP upstream as both transports see it.
 pub(super) struct HttpCore {
@@ -178,8 +179,13 @@ pub(super) enum StreamEnd {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
     More,
+    /// So too, and what came was waited for.
+    Answered,
     Done,
 }
+
+/// The lines of an event besides its data have about so many bytes.
+const EVENT_FRAME_BYTES: usize = 256;
 
 /// Reads the events of an answer and hands each to `take`, with the keeper of its memory.
 pub(super) fn read_events(
@@ -192,6 +198,7 @@ pub(super) fn read_events(
     let mut held = Held::new(&core.buffered);
     let mut decoder = Decoder::new(event_bytes_max);
     let mut buffer = vec![0_u8; crate::limits::UPSTREAM_BUFFER_BYTES];
+    let mut throttle = Throttle::default();
     loop {
         let n = answer.read(&mut buffer, idle)?;
         if n == 0 {
@@ -199,16 +206,28 @@ pub(super) fn read_events(
         }
         let mut next = Next::More;
         let piece = buffer.get(..n).unwrap_or_default();
-        held.grow_to(decoder.held_bytes().saturating_add(n))?;
+        let before = decoder.held_bytes();
+        held.grow_to(before.saturating_add(n))?;
+        let mut given = 0;
         let fed = decoder.feed(piece, |event| {
-            if next == Next::More {
+            let bytes = event.data.len();
+            given += bytes + EVENT_FRAME_BYTES;
+            if next != Next::Done {
                 next = take(event, held.take());
+            }
+            if next != Next::Answered {
+                throttle.heard(bytes);
             }
         });
         if next == Next::Done {
             return Ok(StreamEnd::Done);
         }
         fed.map_err(|error| decode_trouble(error, event_bytes_max))?;
+        let of_messages = given.saturating_add(decoder.held_bytes()).saturating_sub(before);
+        throttle.idled(n.saturating_sub(of_messages));
+        if let Some(time) = throttle.rest() {
+            answer.rest(time, idle)?;
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::protocol::jsonrpc::{RequestId, RpcError};
 use crate::protocol::legacy::Initialized;
 use crate::protocol::raw::{Keeper, Raw};
 use crate::protocol::sse::Event;
+use crate::telemetry::Seldom;
 use crate::thread::spawn;
 use crate::wait::{Wait, Woken};
 
@@ -114,6 +115,7 @@ impl HttpSse {
             tell,
             generation,
             wires: None,
+            nonsense: Seldom::default(),
         };
         let name = self.http.core.thread_name("sse");
         let thread = spawn(&name, move || reader.run()).map_err(failed)?;
@@ -278,6 +280,8 @@ struct Reader {
     tell: Sender<Result<Arc<Wires>, Trouble>>,
     generation: u64,
     wires: Option<Arc<Wires>>,
+    /// Lines about what is no message.
+    nonsense: Seldom,
 }
 
 impl Reader {
@@ -315,7 +319,7 @@ impl Reader {
             read_events(&mut answer, &http.core, &mut || (), &mut |event, keeper| match self
                 .take(event, &keeper)
             {
-                Ok(()) => Next::More,
+                Ok(next) => next,
                 Err(trouble) => {
                     wrong = Some(trouble);
                     Next::Done
@@ -327,7 +331,7 @@ impl Reader {
         }
     }
 
-    fn take(&mut self, event: Event, keeper: &Option<Keeper>) -> Result<(), Trouble> {
+    fn take(&mut self, event: Event, keeper: &Option<Keeper>) -> Result<Next, Trouble> {
         let Some(wires) = &self.wires else {
             if event.name != "endpoint" {
                 return Err(Trouble::nonsense("its stream does not begin with an endpoint"));
@@ -341,10 +345,11 @@ impl Reader {
             });
             self.wires = Some(wires.clone());
             self.told(Ok(wires));
-            return Ok(());
+            return Ok(Next::More);
         };
         let max = self.http.core.limits.upstream_result_bytes;
         let text = Arc::new(event.data);
+        let answered = wires.inboxes.n_answered();
         correlation::read_kept(&text, keeper, |incoming| {
             if let Incoming::Answer { id: Some(id), outcome: Ok(result) } = &incoming
                 && result.get().len() > max
@@ -358,8 +363,10 @@ impl Reader {
             let core = &self.http.core;
             match hear_shared(core, &wires.inboxes, incoming, &wires.wire) {
                 Some(Incoming::Nonsense(what)) => {
-                    log::warn!(target: "upstream", "{}: an event is no message: {what}",
-                        core.name());
+                    if let Some(more) = self.nonsense.turn() {
+                        log::warn!(target: "upstream", "{}: an event is no message: {what}{more}",
+                            core.name());
+                    }
                 }
                 Some(
                     Incoming::Answer { .. }
@@ -372,7 +379,8 @@ impl Reader {
                 | None => (),
             }
         });
-        Ok(())
+        let is_answer = wires.inboxes.n_answered() != answered;
+        Ok(if is_answer { Next::Answered } else { Next::More })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The calls that wait for an answer which another thread reads: a [`Table`] under a lock, and
 //! the bells of those who wait.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ pub(super) struct Inboxes {
     table: Mutex<Table<Arc<Wait>>>,
     /// Until then a log message may be of a call that was cancelled.
     stray_logs_until: Mutex<Option<Instant>>,
+    answered: AtomicUsize,
 }
 
 /// A call that waits; dropping it leaves the table.
@@ -46,8 +48,17 @@ impl Inboxes {
     }
 
     fn deliver(&self, id: u64, arrival: Arrival) {
+        let is_answer = matches!(arrival, Arrival::Answer(_));
         let delivered = self.lock().deliver(id, arrival);
+        if is_answer && delivered.waker.is_some() {
+            self.answered.fetch_add(1, Ordering::Relaxed);
+        }
         settle(delivered);
+    }
+
+    /// Answers so far that somebody waited for.
+    pub(super) fn n_answered(&self) -> usize {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// Takes a message that belongs to a call; gives back any other.

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::budget::Budget;
 use crate::config::UpstreamConfig;
@@ -18,8 +18,10 @@ use crate::telemetry::redact::Secrets;
 use crate::wait::{Interrupted, Wait};
 
 use super::Unasked;
+use super::breaker::Opening;
 use super::connection::{self, Trouble};
 use super::exchange::Lane;
+use super::health::Failure;
 use super::modern::subscriptions::{Subscriptions, offered};
 use super::standing::Standing;
 
@@ -70,8 +72,14 @@ pub(super) trait Link: Send + Sync {
     fn forget(&self, generation: u64);
     /// Lets go of whatever session is open.
     fn leave(&self) {}
-    /// The supervisor will try again then; calls need not before.
+    /// The supervisor will try again then.
     fn backing_off(&self, trouble: &Trouble, next_try: Instant);
+    /// The supervisor tries again now: calls may wait for it.
+    fn hasten(&self) {}
+    /// Who opens a session that is missing.
+    fn opening(&self) -> Opening {
+        Opening::ByCalls
+    }
     /// Whether the process behind the link has ended, for links that have one: why.
     fn died(&self) -> Option<Trouble> {
         None
@@ -126,7 +134,7 @@ pub(super) struct Core {
 
 impl Core {
     pub(super) fn new(
-        config: UpstreamConfig,
+        config: Arc<UpstreamConfig>,
         limits: Arc<Limits>,
         buffered: Budget,
         index: usize,
@@ -137,7 +145,7 @@ impl Core {
         let nudge = Arc::new(Nudge::new()?);
         let secrets = Arc::new(Secrets::new(&config.secrets()));
         Ok(Core {
-            config: Arc::new(config),
+            config,
             secrets,
             limits,
             buffered,
@@ -211,6 +219,12 @@ impl Core {
     pub(super) fn scrubbed(&self, trouble: Trouble) -> Trouble {
         let message = self.secrets.scrub_cut(&trouble.message).into_owned();
         Trouble { message, ..trouble }
+    }
+
+    /// A trouble as it is remembered.
+    pub(super) fn failure(&self, trouble: &Trouble) -> Failure {
+        let message = self.secrets.scrub_cut(&trouble.message).into_owned();
+        Failure { stage: trouble.stage, message, at: SystemTime::now() }
     }
 
     pub(super) fn name(&self) -> &ServerName {

@@ -45,8 +45,8 @@ enum Heard {
 
 /// Starts the thread; without one, changes are noticed at the next refresh. Returns once the
 /// server has answered, or [`LISTEN_TIMEOUT`] has passed, where the session is a client's own:
-/// its first call may make the server ask on this stream.
-pub(super) fn start(sources: Sources) -> Option<StreamThread> {
+/// its first call, the one of `opener`, may make the server ask on this stream.
+pub(super) fn start(sources: Sources, opener: &Wait) -> Option<StreamThread> {
     let wait = Wait::plain(NEVER).ok()?;
     let name = sources.http.core.thread_name("sse");
     let is_own = sources.http.core.client.is_some();
@@ -56,7 +56,7 @@ pub(super) fn start(sources: Sources) -> Option<StreamThread> {
     let thread = spawn(&name, run).ok()?;
     if is_own {
         // Nothing is ever sent: the other end is dropped at the server's answer.
-        first.recv_timeout(LISTEN_TIMEOUT).ok();
+        first.recv_timeout(LISTEN_TIMEOUT.min(opener.left())).ok();
     }
     Some(StreamThread { wait, thread: Some(thread) })
 }

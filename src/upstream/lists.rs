@@ -247,7 +247,9 @@ impl Supervisor {
         let began = std::time::Instant::now();
         match self.link.request(&mut self.lane, &outgoing, &wait, &mut Own(&self.core))? {
             Outcome::Complete(page) => {
-                self.vitals.lock().latency = Some(began.elapsed());
+                let mut vitals = self.vitals.lock();
+                vitals.latency = Some(began.elapsed());
+                vitals.breaker.well();
                 Ok(Ok(page))
             }
             Outcome::Error { error, .. } => Ok(Err(error)),

@@ -322,6 +322,40 @@ impl Members {
         }
     }
 
+    /// Opens sessions here for those clients that are subscribed to something over theirs at an
+    /// upstream whose place this one takes, as far as there is room; the others' are opened by
+    /// their next call.
+    pub(super) fn adopt(self: &Arc<Self>, old: &Members) {
+        let (standing, subscribed): (_, Vec<Client>) = {
+            let old = old.lock();
+            let of = |entry: &Entry| entry.member.core.client.clone();
+            let subscribed = old.entries.iter().filter(|entry| entry.is_subscribed());
+            (old.standing.clone(), subscribed.filter_map(of).collect())
+        };
+        let mut state = self.lock();
+        for (session, standing) in &standing {
+            state.standing.entry(session.clone()).or_insert_with(|| standing.clone());
+        }
+        for client in subscribed {
+            let Some(standing) = standing.get(&client.session) else { continue };
+            let has = state.entries.iter().any(|entry| entry.is_of(&client.session));
+            if has || state.stopped || state.entries.len() + 1 >= self.core.config.max_sessions
+            {
+                continue;
+            }
+            let Ok((member, thread)) = self.start(&client, standing.clone()) else { return };
+            let used_at = Instant::now();
+            state.entries.push(Entry {
+                member,
+                in_flight: 0,
+                used_at,
+                is_spoilt: false,
+                parked: None,
+                thread,
+            });
+        }
+    }
+
     /// What a client subscribes to over its own session, which need not be there yet.
     pub(super) fn standing(&self, session: &Arc<str>) -> Arc<Standing> {
         self.lock().standing.entry(session.clone()).or_default().clone()

@@ -5,18 +5,12 @@
 //! upstream (connecting, reading its lists, restarting its child) is done by its supervisor's
 //! thread, which tells of it by [`Event`]s.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
-use std::{fmt, io};
-
-use crossbeam_channel::Sender;
-use ureq::unversioned::transport::RustlsConnector;
 
 use crate::config::{SessionSharing, UpstreamConfig};
 use crate::error::CallError;
-use crate::limits::Limits;
 use crate::protocol::call::{CallSink, Client, Kind, Notice, Outcome, Outgoing, Question};
 use crate::protocol::jsonrpc;
 use crate::protocol::legacy::Initialized;
@@ -25,29 +19,26 @@ use crate::protocol::method::Method;
 use crate::protocol::modern::Freshness;
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
-use crate::thread::{Joined, spawn};
 use crate::wait::{Interrupted, Wait};
 
 use child::StderrRing;
 use exchange::Lane;
 use health::Vitals;
 use link::{Core, Link, Own};
-use links::Links;
-use lists::Lists;
 use members::Members;
-use resolve::Names;
 use slots::{Budget, Slots};
 use standing::Standing;
-use supervisor::Supervisor;
 
 mod attendant;
 mod auto;
+mod breaker;
 mod child;
 mod connection;
 mod control;
 mod correlation;
 mod door;
 mod exchange;
+mod gate;
 mod health;
 mod hearing;
 mod held;
@@ -70,14 +61,27 @@ mod stdio;
 mod streamable_http;
 mod subscribing;
 mod supervisor;
+mod throttle;
 mod transport;
 mod unusable;
+mod upstreams;
 mod watch;
 
 pub use health::{Failure, State, Status};
 pub use subscribing::Subscribing;
+pub use upstreams::Upstreams;
 
 /// What a supervisor tells.
+#[derive(Debug)]
+pub struct Report {
+    /// By which configuration the upstream runs that it looks after: another may run by its name
+    /// since.
+    pub config: Arc<UpstreamConfig>,
+    /// What it has found.
+    pub event: Event,
+}
+
+/// What a supervisor has found.
 #[derive(Debug)]
 pub enum Event {
     /// The upstream has answered `initialize`.
@@ -148,6 +152,12 @@ impl Upstream {
         self.core.name()
     }
 
+    /// Lets its sessions and children end; nothing is opened afterwards.
+    fn end(&self) {
+        self.core.nudge.stop();
+        self.members.stop();
+    }
+
     /// How it was configured.
     pub fn config(&self) -> &UpstreamConfig {
         &self.core.config
@@ -187,9 +197,11 @@ impl Upstream {
         let failed = |trouble: connection::Trouble| {
             self.core.scrubbed(trouble).into_error(self.name(), outgoing.is_safe_to_repeat)
         };
+        let passage = self.pass()?;
         let place = self.budget.enter().map_err(failed)?;
         let tick = self.core.limits.heartbeat;
         let slot = self.slots.take(wait, tick, &mut || sink.silence()).map_err(failed)?;
+        passage.look_again()?;
         let through = through.filter(|client| self.has_own(client));
         let seat = through
             .map(|client| self.members.enter(client, wait, tick, &mut || sink.silence()));
@@ -204,8 +216,10 @@ impl Upstream {
         // Of a call that outlives its client's requests, no thread of the pool waits.
         let parks = seat.as_ref().filter(|_| through.is_some_and(|client| client.is_exclusive));
         let parks = parks.map(|seat| (seat, &place));
-        let mut lending = Lending { in_flight: &in_flight, parks, wait, inner: sink };
+        let mut lending =
+            Lending { in_flight: &in_flight, parks, wait, is_heard: false, inner: sink };
         let mut outcome = link.request(&mut lane, outgoing, wait, &mut lending);
+        let is_heard = lending.is_heard;
         if let (Some(seat), Err(trouble)) = (&mut seat, &outcome)
             && matches!(trouble.kind, connection::Kind::Interrupted(_))
             && trouble.sent
@@ -216,10 +230,8 @@ impl Upstream {
         if matches!(&outcome, Err(trouble) if trouble.is_stateless()) {
             outcome = self.link.request(&mut lane, outgoing, wait, sink);
         }
+        passage.report(&outcome, began, is_heard);
         in_flight.leave(lane);
-        if outcome.is_ok() {
-            self.vitals.lock().latency = Some(began.elapsed());
-        }
         outcome.map_err(|trouble| match (&trouble.kind, wait.interrupted()) {
             // Not the gateway ends, but the client's session.
             (connection::Kind::Interrupted(Interrupted::Stopping), None) => {
@@ -294,10 +306,13 @@ impl Upstream {
     pub fn status(&self) -> Status {
         let (in_flight, waiting) = self.slots.counts();
         let sessions = self.members.count_open() + usize::from(self.link.is_open());
+        let now = Instant::now();
         let vitals = self.vitals.lock();
         let initialized = vitals.initialized.as_ref();
         Status {
-            state: vitals.state.state(),
+            state: vitals.breaker.state(now),
+            failures: vitals.breaker.failures(),
+            down_since: vitals.breaker.down(now).map(|down| down.first.at),
             transport: self.link.transport(),
             revision: initialized.map(|it| it.revision),
             capabilities: initialized.map(|it| it.capabilities.clone()),
@@ -321,15 +336,19 @@ struct Lending<'a> {
     /// the call.
     parks: Option<(&'a members::Seat<'a>, &'a slots::Place<'a>)>,
     wait: &'a Arc<Wait>,
+    /// The upstream has said something about the call.
+    is_heard: bool,
     inner: &'a mut dyn CallSink,
 }
 
 impl CallSink for Lending<'_> {
     fn notice(&mut self, notice: Notice) {
+        self.is_heard = true;
         self.inner.notice(notice);
     }
 
     fn ask(&mut self, question: Question) {
+        self.is_heard = true;
         self.in_flight.lend();
         let Some((seat, place)) = self.parks else { return self.inner.ask(question) };
         place.give_up();
@@ -338,155 +357,5 @@ impl CallSink for Lending<'_> {
 
     fn silence(&mut self) {
         self.inner.silence();
-    }
-}
-
-/// All upstreams by name. Dropping it ends their sessions and children, and waits for that, in
-/// bounded time.
-pub struct Upstreams {
-    by_name: BTreeMap<ServerName, Arc<Upstream>>,
-    /// Joined when the upstreams were told to stop.
-    supervisors: Mutex<Vec<Joined>>,
-    hurry: Arc<AtomicBool>,
-}
-
-impl fmt::Debug for Upstreams {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.by_name.keys()).finish()
-    }
-}
-
-impl Upstreams {
-    /// Starts to make contact with every upstream, and returns at once. What comes of it is told
-    /// by `events`, and `unasked` hears what they say outside of calls. Large results count
-    /// against `buffered` until they are dropped.
-    ///
-    /// # Errors
-    /// The process has no thread or descriptor left.
-    pub fn start(
-        configs: Vec<UpstreamConfig>,
-        limits: Arc<Limits>,
-        buffered: crate::budget::Budget,
-        events: Sender<Event>,
-        unasked: Arc<dyn Unasked>,
-    ) -> io::Result<Upstreams> {
-        let shared = Shared {
-            names: Names::start()?,
-            tls: Arc::new(RustlsConnector::default()),
-            budget: Arc::new(Budget::new(limits.connections)),
-            limits,
-            buffered,
-            hurry: Arc::default(),
-            unasked,
-        };
-        // Dropped on the way out if a later one cannot be started.
-        let mut upstreams = Upstreams {
-            by_name: BTreeMap::new(),
-            supervisors: Mutex::default(),
-            hurry: shared.hurry.clone(),
-        };
-        for (index, config) in configs.into_iter().enumerate() {
-            let upstream = Arc::new(shared.upstream(config, index)?);
-            let supervisor = Supervisor {
-                core: upstream.core.clone(),
-                link: upstream.link.clone(),
-                vitals: upstream.vitals.clone(),
-                events: events.clone(),
-                lane: Lane::default(),
-                generation: None,
-                logged: 0,
-                standing: upstream.standing.clone(),
-                level: None,
-                subscribed: None,
-                lists: Lists::default(),
-            };
-            let thread = spawn(&upstream.core.thread_name("sup"), move || supervisor.run())?;
-            upstreams.supervisors().push(thread);
-            upstreams.by_name.insert(upstream.name().clone(), upstream);
-        }
-        Ok(upstreams)
-    }
-
-    /// The upstream of that name.
-    pub fn get(&self, name: &ServerName) -> Option<&Arc<Upstream>> {
-        self.by_name.get(name)
-    }
-
-    /// All of them, sorted by name.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Upstream>> {
-        self.by_name.values()
-    }
-
-    /// Ends every call that still waits or reads; from here on there are no others.
-    pub fn interrupt(&self) {
-        for upstream in self.iter() {
-            upstream.slots.interrupt();
-        }
-    }
-
-    /// Ends every session and child, and waits for that, in bounded time. Nothing is opened
-    /// afterwards. Whoever still holds an upstream keeps nothing alive by that.
-    pub fn stop(&self) {
-        self.interrupt();
-        for upstream in self.iter() {
-            upstream.core.nudge.stop();
-            upstream.members.stop();
-        }
-        // Each ends its own session or child meanwhile, so this takes as long as the slowest.
-        let supervisors = std::mem::take(&mut *self.supervisors());
-        drop(supervisors);
-        self.iter().for_each(|upstream| upstream.members.join());
-    }
-
-    fn supervisors(&self) -> MutexGuard<'_, Vec<Joined>> {
-        self.supervisors.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What makes the end a quick one once it is set: children are killed instead of asked.
-    pub fn hurry(&self) -> Arc<AtomicBool> {
-        self.hurry.clone()
-    }
-}
-
-impl Drop for Upstreams {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-/// What all upstreams share.
-struct Shared {
-    names: Arc<Names>,
-    tls: Arc<RustlsConnector>,
-    budget: Arc<Budget>,
-    limits: Arc<Limits>,
-    buffered: crate::budget::Budget,
-    hurry: Arc<AtomicBool>,
-    unasked: Arc<dyn Unasked>,
-}
-
-impl Shared {
-    fn upstream(&self, config: UpstreamConfig, index: usize) -> io::Result<Upstream> {
-        let (limits, buffered) = (self.limits.clone(), self.buffered.clone());
-        let (hurry, unasked) = (self.hurry.clone(), self.unasked.clone());
-        let standing = Arc::new(Standing::default());
-        let core =
-            Core::new(config, limits, buffered, index, hurry, unasked, standing.clone())?;
-        let core = Arc::new(core);
-        let stderr = Arc::new(StderrRing::new(self.limits.child_stderr_lines));
-        let links = Links::new(&core, &stderr, self.names.clone(), &self.tls);
-        let link = links.link(core.clone());
-        let slots =
-            Slots::new(core.name().clone(), core.config.max_in_flight, core.config.max_waiting);
-        Ok(Upstream {
-            members: Arc::new(Members::new(core.clone(), links)),
-            standing,
-            core,
-            link,
-            slots,
-            budget: self.budget.clone(),
-            vitals: Arc::default(),
-            stderr,
-        })
     }
 }

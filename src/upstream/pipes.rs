@@ -11,8 +11,12 @@ use rustix::event::PollFlags;
 use rustix::io::ioctl_fionbio;
 
 use crate::error::Stage;
-use crate::limits::{CHILD_EXIT_SEEN, CHILD_STDERR_LINE_BYTES_MAX, UPSTREAM_BUFFER_BYTES};
+use crate::limits::{
+    CHILD_EXIT_SEEN, CHILD_LINE_ENDLESS_FACTOR, CHILD_STDERR_LINE_BYTES_MAX,
+    CHILD_STDERR_LINES_LOGGED_MAX, UPSTREAM_BUFFER_BYTES,
+};
 use crate::protocol::raw::Keeper;
+use crate::telemetry::Seldom;
 use crate::wait::{Wait, Woken};
 
 use super::child::{ChildLink, StderrRing};
@@ -20,8 +24,9 @@ use super::connection::{Trouble, cut};
 use super::correlation::{self, Incoming, id_of_oversized};
 use super::hearing::hear_shared;
 use super::held::{Held, exhausted};
-use super::link::Core;
+use super::link::{Core, pause};
 use super::modern::hearing::hear_child;
+use super::throttle::Throttle;
 
 /// Bytes of a line's beginning, and of its end, that are looked at when it is too long.
 const LINE_END_BYTES: usize = 256;
@@ -87,28 +92,54 @@ pub(super) fn read(link: &Arc<ChildLink>, stdout: ChildStdout, wait: &Wait) {
     let bytes_max = link.core.limits.upstream_event_bytes;
     let mut lines = Lines::new(bytes_max);
     let mut held = Held::new(&link.core.buffered);
-    let ended = read_pieces(stdout, wait, &mut |piece| {
+    let (mut throttle, talk) = (Throttle::default(), Talk::default());
+    let ended = read_pieces(stdout, wait, &mut throttle, &mut |piece, throttle| {
         if held.grow_to(lines.line.len().saturating_add(piece.len())).is_err() {
             lines.give_up();
         }
-        lines.feed(piece, &mut |line| take_line(link, line, &held.take()));
+        lines.feed(piece, &mut |line| {
+            let (bytes, answered) = (line.bytes(), link.inboxes.n_answered());
+            take_line(link, line, &held.take(), &talk);
+            if link.inboxes.n_answered() == answered {
+                throttle.heard(bytes);
+            }
+        });
         if lines.head.is_some() {
             // Only the ends of it are kept.
             drop(held.take());
         }
+        lines.skipped <= bytes_max.saturating_mul(CHILD_LINE_ENDLESS_FACTOR)
     });
-    if ended {
-        link.note_end();
-        link.lose_soon("it closed its output");
+    match ended {
+        Ended::Closed => {
+            link.note_end();
+            link.lose_soon("it closed its output");
+        }
+        Ended::GaveUp => link.lose_because(format!(
+            "a line of its output has no end (limits.upstream_event_bytes, {bytes_max} bytes)"
+        )),
+        Ended::Interrupted => (),
     }
 }
 
-fn take_line(link: &Arc<ChildLink>, line: Line, keeper: &Option<Keeper>) {
+/// Lines of the log about what a child says.
+#[derive(Default)]
+struct Talk {
+    nonsense: Seldom,
+    too_long: Seldom,
+}
+
+fn take_line(link: &Arc<ChildLink>, line: Line, keeper: &Option<Keeper>, talk: &Talk) {
     let name = link.core.name();
     let text = match line {
         Line::Whole(bytes) => match String::from_utf8(bytes) {
             Ok(text) => Arc::new(text),
-            Err(_) => return log::warn!(target: "upstream", "{name}: a line is not UTF-8"),
+            Err(_) => {
+                if let Some(more) = talk.nonsense.turn() {
+                    log::warn!(target: "upstream", "{name}: a line is not UTF-8{more}");
+                }
+                return;
+            }
         },
         Line::TooLong { head, tail, bytes_max } => {
             let trouble = match bytes_max {
@@ -120,7 +151,9 @@ fn take_line(link: &Arc<ChildLink>, line: Line, keeper: &Option<Keeper>) {
                 }
                 None => exhausted(),
             };
-            log::warn!(target: "upstream", "{name}: {}", trouble.message);
+            if let Some(more) = talk.too_long.turn() {
+                log::warn!(target: "upstream", "{name}: {}{more}", trouble.message);
+            }
             let (head, tail) = (String::from_utf8_lossy(&head), String::from_utf8_lossy(&tail));
             return link.inboxes.fail(id_of_oversized(&head, &tail), &trouble);
         }
@@ -147,8 +180,10 @@ fn take_line(link: &Arc<ChildLink>, line: Line, keeper: &Option<Keeper>) {
         };
         match left {
             Some(Incoming::Nonsense(_) | Incoming::Answer { .. }) => {
-                let text = link.core.secrets.scrub(&text);
-                log::warn!(target: "upstream", "{name}: on its output is no message: {}", cut(&text));
+                if let Some(more) = talk.nonsense.turn() {
+                    let text = cut(&link.core.secrets.scrub(&text));
+                    log::warn!(target: "upstream", "{name}: on its output is no message: {text}{more}");
+                }
             }
             Some(
                 Incoming::Progress { .. }
@@ -165,8 +200,11 @@ fn take_line(link: &Arc<ChildLink>, line: Line, keeper: &Option<Keeper>) {
 /// Keeps and logs the lines of the child's standard error.
 pub(super) fn keep_errors(core: &Core, stderr: ChildStderr, wait: &Wait, ring: &StderrRing) {
     let mut lines = Lines::new(CHILD_STDERR_LINE_BYTES_MAX);
-    read_pieces(stderr, wait, &mut |piece| {
+    let mut throttle = Throttle::default();
+    let talk = Seldom::up_to(CHILD_STDERR_LINES_LOGGED_MAX);
+    read_pieces(stderr, wait, &mut throttle, &mut |piece, throttle| {
         lines.feed(piece, &mut |line| {
+            throttle.heard(line.bytes());
             let (bytes, end) = match line {
                 Line::Whole(bytes) => (bytes, ""),
                 Line::TooLong { head, .. } => (head, "…"),
@@ -174,29 +212,62 @@ pub(super) fn keep_errors(core: &Core, stderr: ChildStderr, wait: &Wait, ring: &
             let text = format!("{}{end}", String::from_utf8_lossy(&bytes).trim_end());
             // Many a child tells all of its environment when it fails.
             let text = core.secrets.scrub_cut(&text);
-            log::info!(target: "upstream", "{}: {text}", core.name());
+            if let Some(more) = talk.turn() {
+                log::info!(target: "upstream", "{}: {text}{more}", core.name());
+            }
             ring.push(text.into_owned());
         });
+        if lines.head.is_some() {
+            throttle.heard(piece.len());
+        }
+        true
     });
 }
 
-/// Reads a pipe to its end; false when the wait was interrupted.
-fn read_pieces(mut pipe: impl Read + AsFd, wait: &Wait, take: &mut dyn FnMut(&[u8])) -> bool {
+/// Why a pipe is read no more.
+#[derive(Debug, PartialEq, Eq)]
+enum Ended {
+    Closed,
+    /// The one who takes wants no more.
+    GaveUp,
+    Interrupted,
+}
+
+/// Reads a pipe to its end, or until `take` wants no more; no faster than `throttle` lets.
+fn read_pieces(
+    mut pipe: impl Read + AsFd,
+    wait: &Wait,
+    throttle: &mut Throttle,
+    take: &mut dyn FnMut(&[u8], &mut Throttle) -> bool,
+) -> Ended {
     if ioctl_fionbio(&pipe, true).is_err() {
-        return true;
+        return Ended::Closed;
     }
     let mut buffer = vec![0_u8; UPSTREAM_BUFFER_BYTES];
     loop {
+        // What a process that the child left behind writes may never end.
+        if wait.check().is_err() {
+            return Ended::Interrupted;
+        }
+        if let Some(time) = throttle.rest()
+            && pause(wait, time).is_err()
+        {
+            return Ended::Interrupted;
+        }
         match pipe.read(&mut buffer) {
-            Ok(0) => return true,
-            Ok(n) => take(buffer.get(..n).unwrap_or_default()),
+            Ok(0) => return Ended::Closed,
+            Ok(n) => {
+                if !take(buffer.get(..n).unwrap_or_default(), throttle) {
+                    return Ended::GaveUp;
+                }
+            }
             Err(error) if error.kind() == ErrorKind::Interrupted => (),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 if wait.until(Some((pipe.as_fd(), PollFlags::IN)), None).is_err() {
-                    return false;
+                    return Ended::Interrupted;
                 }
             }
-            Err(_) => return true,
+            Err(_) => return Ended::Closed,
         }
     }
 }
@@ -214,6 +285,16 @@ enum Line {
     },
 }
 
+impl Line {
+    /// What was kept of it.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Whole(line) => line.len(),
+            Self::TooLong { head, tail, .. } => head.len() + tail.len(),
+        }
+    }
+}
+
 /// Cuts pieces into lines of a bounded length.
 #[derive(Debug)]
 struct Lines {
@@ -223,11 +304,13 @@ struct Lines {
     head: Option<Vec<u8>>,
     /// That is because there was no room for it.
     given_up: bool,
+    /// Bytes of the present line that were not kept.
+    skipped: usize,
 }
 
 impl Lines {
     fn new(bytes_max: usize) -> Lines {
-        Lines { bytes_max, line: Vec::new(), head: None, given_up: false }
+        Lines { bytes_max, line: Vec::new(), head: None, given_up: false, skipped: 0 }
     }
 
     fn feed(&mut self, mut piece: &[u8], give: &mut dyn FnMut(Line)) {
@@ -235,6 +318,7 @@ impl Lines {
             let (part, rest) = piece.split_at(end);
             self.add(part);
             let line = std::mem::take(&mut self.line);
+            self.skipped = 0;
             let bytes_max = (!std::mem::take(&mut self.given_up)).then_some(self.bytes_max);
             give(match self.head.take() {
                 None => Line::Whole(line),
@@ -253,6 +337,7 @@ impl Lines {
         if self.head.is_some() && self.line.len() > LINE_END_BYTES {
             let spare = self.line.len() - LINE_END_BYTES;
             self.line.drain(..spare);
+            self.skipped = self.skipped.saturating_add(spare);
         }
     }
 

@@ -1,10 +1,10 @@
-//! A caching resolver for ureq, which asks on every call: one thread resolves, a caller waits
-//! until its own deadline.
+//! A caching resolver for ureq, which asks on every call: few threads resolve, so that one name
+//! which hangs holds up no other; a caller waits until its own deadline.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -14,7 +14,7 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
 use crate::error::Stage;
-use crate::limits::{RESOLVER_QUEUE_NAMES_MAX, RESOLVER_TTL};
+use crate::limits::{RESOLVER_QUEUE_NAMES_MAX, RESOLVER_THREADS_MAX, RESOLVER_TTL};
 use crate::thread::{Joined, spawn};
 use crate::wait::Wait;
 
@@ -28,9 +28,16 @@ const STALE_TTLS: u32 = 10;
 pub(super) struct Names {
     known: Mutex<HashMap<String, Entry>>,
     queue: Option<Sender<String>>,
-    busy: Arc<AtomicBool>,
-    thread: Mutex<Option<Joined>>,
+    /// For further threads.
+    asked: Receiver<String>,
+    lookup: Lookup,
+    /// Threads that resolve at present.
+    busy: Arc<AtomicUsize>,
+    threads: Mutex<Vec<Joined>>,
 }
+
+/// What the system says of a name.
+type Lookup = fn(&str) -> Vec<IpAddr>;
 
 #[derive(Default)]
 struct Entry {
@@ -41,20 +48,37 @@ struct Entry {
 }
 
 impl Names {
-    /// Starts the thread `resolve`.
+    /// Starts the first thread `resolve`.
     pub(super) fn start() -> std::io::Result<Arc<Names>> {
-        let (queue, names) = bounded(RESOLVER_QUEUE_NAMES_MAX);
-        let busy = Arc::new(AtomicBool::new(false));
+        Names::with(system_lookup)
+    }
+
+    fn with(lookup: Lookup) -> std::io::Result<Arc<Names>> {
+        let (queue, asked) = bounded(RESOLVER_QUEUE_NAMES_MAX);
         let this = Arc::new(Names {
             known: Mutex::new(HashMap::new()),
             queue: Some(queue),
-            busy: busy.clone(),
-            thread: Mutex::new(None),
+            asked,
+            lookup,
+            busy: Arc::default(),
+            threads: Mutex::default(),
         });
-        let known = Arc::downgrade(&this);
-        let thread = spawn("resolve", move || run(&known, &names, &busy))?;
-        *this.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        this.add_thread()?;
         Ok(this)
+    }
+
+    /// Starts one more thread, unless there is one for every name that waits, or no more may be.
+    fn add_thread(self: &Arc<Names>) -> std::io::Result<()> {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = threads.len().saturating_sub(self.busy.load(Ordering::Acquire));
+        let is_enough = !threads.is_empty() && self.asked.len() <= idle;
+        if is_enough || threads.len() >= RESOLVER_THREADS_MAX {
+            return Ok(());
+        }
+        let (known, asked) = (Arc::downgrade(self), self.asked.clone());
+        let (lookup, busy) = (self.lookup, self.busy.clone());
+        threads.push(spawn("resolve", move || run(&known, &asked, lookup, &busy))?);
+        Ok(())
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
@@ -62,7 +86,7 @@ impl Names {
     }
 
     /// The addresses of `host`; empty when it has none.
-    fn find(&self, host: &str, watch: &Watch) -> Result<Vec<IpAddr>, ureq::Error> {
+    fn find(self: &Arc<Names>, host: &str, watch: &Watch) -> Result<Vec<IpAddr>, ureq::Error> {
         let mut asked = false;
         loop {
             {
@@ -73,6 +97,8 @@ impl Names {
                 let fresh = age.is_some_and(|age| age < RESOLVER_TTL);
                 if !fresh && !entry.asked && !asked {
                     entry.asked = self.ask(host);
+                    // Without another thread the name waits for those there are.
+                    self.add_thread().ok();
                 }
                 if usable || !entry.asked {
                     return Ok(entry.addresses.clone());
@@ -109,31 +135,34 @@ impl Names {
 impl Drop for Names {
     fn drop(&mut self) {
         self.queue = None;
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread
-            && self.busy.load(Ordering::Acquire)
-        {
+        let threads = self.threads.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if self.busy.load(Ordering::Acquire) > 0 {
             // The system's resolver cannot be interrupted and may take half a minute.
-            thread.detach();
+            threads.drain(..).for_each(Joined::detach);
         }
     }
 }
 
-fn run(names: &std::sync::Weak<Names>, queue: &Receiver<String>, busy: &AtomicBool) {
-    while let Ok(host) = queue.recv() {
-        busy.store(true, Ordering::Release);
-        let found = (host.as_str(), 0_u16).to_socket_addrs();
-        let mut addresses: Vec<IpAddr> = Vec::new();
-        for address in found.into_iter().flatten() {
-            if !addresses.contains(&address.ip()) {
-                addresses.push(address.ip());
-            }
-        }
+fn run(names: &Weak<Names>, asked: &Receiver<String>, lookup: Lookup, busy: &AtomicUsize) {
+    while let Ok(host) = asked.recv() {
+        busy.fetch_add(1, Ordering::AcqRel);
+        let addresses = lookup(&host);
         if let Some(names) = names.upgrade() {
             names.learn(&host, addresses);
         }
-        busy.store(false, Ordering::Release);
+        busy.fetch_sub(1, Ordering::AcqRel);
     }
+}
+
+fn system_lookup(host: &str) -> Vec<IpAddr> {
+    let found = (host, 0_u16).to_socket_addrs();
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for address in found.into_iter().flatten() {
+        if !addresses.contains(&address.ip()) {
+            addresses.push(address.ip());
+        }
+    }
+    addresses
 }
 
 /// What one Agent resolves with: the shared names, and the wait of the call that it serves.
@@ -176,5 +205,37 @@ impl Resolver for AgentResolver {
             found.push(SocketAddr::new(address, port));
         }
         if found.is_empty() { Err(ureq::Error::HostNotFound) } else { Ok(found) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wait::Interrupted;
+    use std::time::Duration;
+
+    fn lookup(host: &str) -> Vec<IpAddr> {
+        if host.starts_with("hangs") {
+            std::thread::sleep(Duration::from_secs(6));
+        }
+        vec![Ipv4Addr::LOCALHOST.into()]
+    }
+
+    #[test]
+    fn a_name_that_hangs_costs_its_caller_the_deadline_and_no_other_name_anything() {
+        let names = Names::with(lookup).unwrap();
+        let began = Instant::now();
+        for host in ["hangs", "hangs-too", "hangs"] {
+            let (watch, wait) = (Watch::default(), Wait::plain(Duration::from_millis(50)));
+            watch.begin(&wait.unwrap(), None);
+            assert!(names.find(host, &watch).is_err());
+            assert_eq!(watch.interrupted(), Some(Interrupted::Deadline));
+        }
+        let watch = Watch::default();
+        watch.begin(&Wait::plain(Duration::from_secs(4)).unwrap(), None);
+        let localhost: IpAddr = Ipv4Addr::LOCALHOST.into();
+        assert_eq!(names.find("well", &watch).unwrap(), [localhost]);
+        drop(names);
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     }
 }

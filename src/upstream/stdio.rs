@@ -5,7 +5,7 @@
 //! client's own one is started when a call wants it: the call asks the supervisor and waits.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::config::StdioTarget;
 use crate::error::Stage;
@@ -15,6 +15,7 @@ use crate::protocol::legacy::Initialized;
 use crate::protocol::revision::Era;
 use crate::wait::{Interrupted, Wait, Woken};
 
+use super::breaker::Opening;
 use super::child::{Child, StderrRing};
 use super::connection::{self, Kind, Trouble, may_replay};
 use super::correlation::Ears;
@@ -106,9 +107,13 @@ impl Stdio {
                     Phase::Up { child, .. } => return Ok(child.clone()),
                     Phase::Unused => true,
                     Phase::Down { .. } if on_demand => true,
-                    Phase::Down { trouble, next_try } => {
-                        return Err(self.down(trouble, *next_try));
+                    // The supervisor is about to try.
+                    Phase::Down { next_try, .. }
+                        if self.core.client.is_none() && *next_try <= Instant::now() =>
+                    {
+                        false
                     }
+                    Phase::Down { trouble, .. } => return Err(down(trouble)),
                     Phase::Stopped => {
                         let reason = Interrupted::Stopping;
                         return Err(Trouble::interrupted(reason, Stage::Spawn, false));
@@ -140,21 +145,6 @@ impl Stdio {
                 }
             }
         }
-    }
-
-    /// What a call hears while there is no child.
-    fn down(&self, trouble: &Trouble, next_try: Instant) -> Trouble {
-        if trouble.is_stateless() {
-            return trouble.clone();
-        }
-        let mut message = trouble.message.clone();
-        if self.core.client.is_none() {
-            let left = next_try.saturating_duration_since(Instant::now());
-            let left =
-                Duration::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
-            message = format!("{message}; next try in {left:?}");
-        }
-        Trouble { message, sent: false, ..Trouble::new(Kind::Broke, trouble.stage, "") }
     }
 
     /// Starts a child and makes contact in the era that is known, then in the other one; in the
@@ -298,6 +288,14 @@ impl Stdio {
     }
 }
 
+/// What a call hears while there is no child.
+fn down(trouble: &Trouble) -> Trouble {
+    if trouble.is_stateless() {
+        return trouble.clone();
+    }
+    Trouble::new(Kind::Broke, trouble.stage, trouble.message.clone())
+}
+
 /// Whether the child may speak the other era.
 fn is_doubtful(tried: Era, known: Option<Era>, trouble: &Trouble, wait: &Wait) -> bool {
     match tried {
@@ -403,6 +401,16 @@ impl Link for Stdio {
         if let Some(child) = self.enter(Phase::Down { trouble: trouble.clone(), next_try }) {
             child.end();
         }
+    }
+
+    fn hasten(&self) {
+        if let Phase::Down { next_try, .. } = &mut self.lock().phase {
+            *next_try = Instant::now();
+        }
+    }
+
+    fn opening(&self) -> Opening {
+        if self.core.client.is_some() { Opening::ByCalls } else { Opening::BySupervisor }
     }
 
     fn died(&self) -> Option<Trouble> {

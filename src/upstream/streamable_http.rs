@@ -85,7 +85,7 @@ impl StreamableHttp {
                 lane.reset();
                 self.http.core.not_opened(generation, trouble.in_handshake())
             })?;
-            self.listen(&session, generation);
+            self.listen(&session, generation, wait);
             self.http.core.nudge.opened(generation);
             Ok(session)
         })
@@ -163,7 +163,7 @@ impl StreamableHttp {
         Err(http.refused(Kind::Refused(Refusal::Plain), answer.status, &text))
     }
 
-    fn listen(&self, session: &Session, generation: u64) {
+    fn listen(&self, session: &Session, generation: u64, opener: &Wait) {
         let sources = listening::Sources {
             http: self.http.clone(),
             get: session.get.clone(),
@@ -172,7 +172,7 @@ impl StreamableHttp {
             generation,
             has_session_id: session.has_id,
         };
-        let stream = listening::start(sources);
+        let stream = listening::start(sources, opener);
         *session.stream.lock().unwrap_or_else(PoisonError::into_inner) = stream;
     }
 

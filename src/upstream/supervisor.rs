@@ -1,7 +1,7 @@
 //! One thread per upstream: makes contact, reads its lists, and goes on trying when it is gone.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -13,20 +13,21 @@ use crate::protocol::method::Method;
 use crate::protocol::raw::{RawObject, string};
 use crate::wait::Wait;
 
+use super::breaker::{Patience, Sign};
 use super::connection::{Kind, Trouble, cut, declares};
 use super::exchange::Lane;
-use super::health::{Seen, Vitals};
+use super::health::Vitals;
 use super::link::{Core, Link, Opened, Own};
 use super::lists::Lists;
 use super::standing::Standing;
-use super::{Event, Failure};
+use super::{Event, Failure, Report};
 
 /// What the supervisor's thread owns.
 pub(super) struct Supervisor {
     pub(super) core: Arc<Core>,
     pub(super) link: Arc<dyn Link>,
     pub(super) vitals: Arc<Vitals>,
-    pub(super) events: Sender<Event>,
+    pub(super) reports: Sender<Report>,
     pub(super) lane: Lane,
     /// Of the session seen last.
     pub(super) generation: Option<u64>,
@@ -43,7 +44,10 @@ pub(super) struct Supervisor {
 
 /// Why the supervisor no longer looks after a session.
 enum Left {
+    /// Others saw that it failed.
     Lost(Trouble),
+    /// An attempt of its own failed, after so long.
+    Failed(Trouble, Duration),
     Stopped,
 }
 
@@ -55,17 +59,18 @@ impl Supervisor {
             let began = Instant::now();
             let left = match self.contact() {
                 Ok(opened) => self.attend(opened),
-                Err(trouble) => Left::Lost(trouble),
+                Err(trouble) => Left::Failed(trouble, began.elapsed()),
             };
-            let trouble = match left {
+            let (trouble, took) = match left {
                 Left::Stopped => break,
-                Left::Lost(trouble) => trouble,
+                Left::Lost(trouble) => (trouble, None),
+                Left::Failed(trouble, took) => (trouble, Some(took)),
             };
             if began.elapsed() >= BACKOFF_RESET_AFTER {
                 backoff = Backoff::default();
             }
             let delay = backoff.next();
-            self.failed(&trouble, delay);
+            self.failed(&trouble, took, delay);
             if !self.back_off(delay) {
                 break;
             }
@@ -86,8 +91,13 @@ impl Supervisor {
         let initialized = (*opened.initialized).clone();
         self.tell(Event::Ready { server: self.core.name().clone(), initialized });
         self.list(&opened, &ListKind::ALL)?;
-        let was = std::mem::replace(&mut self.vitals.lock().state, Seen::Ready);
-        if !matches!(was, Seen::Ready) {
+        let was_lost = {
+            let breaker = &mut self.vitals.lock().breaker;
+            let was_lost = !breaker.has_contact();
+            breaker.made_contact();
+            was_lost
+        };
+        if was_lost {
             let revision = opened.initialized.revision;
             let transport = self.link.transport();
             log::info!(target: "upstream", "{} is ready: {transport}, {revision}", self.core.name());
@@ -139,7 +149,7 @@ impl Supervisor {
                 refresh_at = Instant::now() + REFRESH_INTERVAL;
             }
             if let Err(trouble) = step {
-                return Left::Lost(trouble);
+                return Left::Failed(trouble, now.elapsed());
             }
         }
     }
@@ -222,11 +232,7 @@ impl Supervisor {
 
     /// Remembers and logs a failure.
     pub(super) fn remember(&self, trouble: &Trouble) -> Failure {
-        let failure = Failure {
-            stage: trouble.stage,
-            message: self.core.scrubbed(trouble.clone()).message,
-            at: SystemTime::now(),
-        };
+        let failure = self.core.failure(trouble);
         let server = self.core.name();
         let last = self.vitals.lock().last_failure.replace(failure.clone());
         let same =
@@ -237,25 +243,36 @@ impl Supervisor {
         failure
     }
 
-    fn failed(&mut self, trouble: &Trouble, delay: Duration) {
+    /// `took`: how long an attempt of its own took, if that is what failed.
+    fn failed(&mut self, trouble: &Trouble, took: Option<Duration>, delay: Duration) {
         self.lane.reset();
-        let next_try = Instant::now() + delay;
+        let now = Instant::now();
+        let next_try = now + delay;
         self.link.backing_off(trouble, next_try);
-        self.vitals.lock().state = Seen::BackingOff { next_try };
+        {
+            let failure = self.core.failure(trouble);
+            let breaker = &mut self.vitals.lock().breaker;
+            if let Some(took) = took
+                && Sign::of(trouble, Patience::Full) == Sign::Failed
+            {
+                breaker.failed(now, took, failure.clone());
+            }
+            breaker.waits(now, next_try, failure);
+        }
         self.note(trouble);
         self.logged = self.generation.unwrap_or_default();
     }
 
-    /// Waits for the next attempt; a call that opened a session in the meantime is a reason to
-    /// look at once. False at a stop.
+    /// Waits for the next attempt; a call that opened a session in the meantime, or waits for
+    /// one, is a reason to look at once. False at a stop.
     fn back_off(&self, delay: Duration) -> bool {
         let until = Instant::now() + delay;
         loop {
             if self.core.nudge.is_stopped() {
                 return false;
             }
-            let opened = self.core.nudge.take().opened.is_some();
-            if opened || Instant::now() >= until {
+            let news = self.core.nudge.take();
+            if news.opened.is_some() || news.wanted || Instant::now() >= until {
                 return true;
             }
             self.rest(until);
@@ -264,12 +281,12 @@ impl Supervisor {
 
     /// Whoever listens may be busy for a while, or gone; a stop ends the wait.
     pub(super) fn tell(&self, event: Event) {
-        let mut event = event;
+        let mut report = Report { config: self.core.config.clone(), event };
         loop {
             let patience = Duration::from_millis(100);
-            match self.events.send_timeout(event, patience) {
+            match self.reports.send_timeout(report, patience) {
                 Ok(()) => return,
-                Err(crossbeam_channel::SendTimeoutError::Timeout(again)) => event = again,
+                Err(crossbeam_channel::SendTimeoutError::Timeout(again)) => report = again,
                 Err(crossbeam_channel::SendTimeoutError::Disconnected(_)) => return,
             }
             if self.core.nudge.is_stopped() {

@@ -23,6 +23,9 @@ use super::watch::{Watch, paused};
 
 /// Output held back until the answer is waited for; more is written at once.
 const HELD_BYTES_MAX: usize = 32 * 1024;
+/// Reads without a look at what else the call waits for, such as its deadline, while a peer sends
+/// as fast as it is read.
+const UNPOLLED_READS_MAX: u32 = 16;
 /// A peer that vanished without a word is noticed after about so long, even on a stream that
 /// has no deadline.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
@@ -59,6 +62,8 @@ impl Connector for Dial {
             return Ok(Some(Box::new(again)));
         }
         self.watch.set_stage(Stage::Connect);
+        // Also for the proxy's word and for securing it.
+        let _connecting = self.watch.connecting(self.connect_timeout);
         if self.proxied && details.config.proxy().is_none() {
             // ureq asks for the connection to the proxy itself.
             return Ok(Some(Box::new(self.open(details)?)));
@@ -80,13 +85,12 @@ impl Connector for Dial {
 impl Dial {
     fn open(&self, details: &ConnectionDetails<'_>) -> Result<Socket, Error> {
         let mut left = details.addrs.len();
-        let until = Instant::now() + self.connect_timeout;
         let mut failed = None;
         for address in details.addrs.iter() {
             // An address that does not answer leaves time for those behind it.
             let share = if left > 1 { 2 } else { 1 };
             left = left.saturating_sub(1);
-            let patience = until.saturating_duration_since(Instant::now()) / share;
+            let patience = self.watch.left_to_connect() / share;
             match self.open_one(*address, patience) {
                 Ok(stream) => {
                     let config = details.config;
@@ -99,7 +103,7 @@ impl Dial {
                         ),
                         held: Vec::new(),
                         write_failed: None,
-                        more: false,
+                        unpolled: 0,
                     });
                 }
                 Err(error) if self.watch.interrupted().is_some() => return Err(error),
@@ -157,8 +161,9 @@ struct Socket {
     held: Vec<u8>,
     /// A peer may answer and close before it has read everything: its answer is read first.
     write_failed: Option<io::Error>,
-    /// The last read filled the buffer, so more is likely to be there already.
-    more: bool,
+    /// Reads since the last `poll`, each of which filled the buffer, so that more is likely to
+    /// be there already; none after one that did not.
+    unpolled: u32,
 }
 
 impl std::fmt::Debug for Socket {
@@ -218,8 +223,10 @@ impl Transport for Socket {
         self.flush()?;
         let impatient = self.watch.is_impatient();
         loop {
-            if !self.more && !impatient {
+            let is_likely = (1..UNPOLLED_READS_MAX).contains(&self.unpolled);
+            if !is_likely && !impatient {
                 self.watch.ready(self.stream.as_fd(), PollFlags::IN)?;
+                self.unpolled = 0;
             }
             let buffer = self.buffers.input_append_buf();
             let room = buffer.len();
@@ -231,13 +238,13 @@ impl Transport for Socket {
                     return Err(self.write_failed.take().map_or_else(paused, Error::Io));
                 }
                 Ok(n) => {
-                    self.more = n == room;
+                    self.unpolled = if n == room { self.unpolled + 1 } else { 0 };
                     self.buffers.input_appended(n);
                     return Ok(n > 0);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => (),
                 Err(error) if error.kind() == ErrorKind::WouldBlock && !impatient => {
-                    self.more = false;
+                    self.unpolled = 0;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(paused()),
                 Err(error) => return Err(Error::Io(error)),
@@ -333,5 +340,51 @@ impl Drop for Resumable {
         {
             self.watch.park(inner);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::wait::{Interrupted, Wait};
+    use ureq::Timeout;
+    use ureq::unversioned::transport::time::Duration as UreqDuration;
+
+    #[test]
+    fn a_peer_that_sends_without_end_does_not_hide_the_deadline() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        peer.write_all(&[b'x'; 64 * 1024]).unwrap();
+        let (watch, wait) = (Arc::new(Watch::default()), Wait::plain(Duration::from_secs(5)));
+        let wait = wait.unwrap();
+        watch.begin(&wait, None);
+        let mut socket = Socket {
+            stream,
+            watch: watch.clone(),
+            buffers: LazyBuffers::new(256, 256),
+            held: Vec::new(),
+            write_failed: None,
+            unpolled: 0,
+        };
+        let never = NextTimeout {
+            after: UreqDuration::NotHappening,
+            reason: Timeout::Global,
+            per_read: None,
+            per_write: None,
+        };
+        let mut read = || {
+            let read = socket.await_input(never);
+            let n = socket.buffers().input().len();
+            socket.buffers().input_consume(n);
+            read.map(|_| n)
+        };
+        assert_eq!(read().unwrap(), 256);
+        wait.set_timeout(Duration::ZERO, Duration::ZERO);
+        assert!((0..UNPOLLED_READS_MAX).any(|_| read().is_err()));
+        assert_eq!(watch.interrupted(), Some(Interrupted::Deadline));
     }
 }

@@ -3,10 +3,10 @@
 //! A slot's [`Watch`] holds the [`Wait`] of its call, and is set before ureq is entered. What
 //! ended a wait is remembered there, because ureq can only carry an I/O error.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 use ureq::Error;
@@ -30,8 +30,19 @@ struct Watched {
     heeds_bell: bool,
     ticked: bool,
     interrupted: Option<Interrupted>,
+    /// When the connection that is being made must be there.
+    connect_by: Option<Instant>,
     /// A connection whose request is sent and whose answer was not there at a tick.
     parked: Option<Box<dyn Transport>>,
+}
+
+/// A connection is being made. See [`Watch::connecting`].
+pub(super) struct Connecting<'a>(&'a Watch);
+
+impl Drop for Connecting<'_> {
+    fn drop(&mut self) {
+        self.0.lock().connect_by = None;
+    }
 }
 
 /// What stands for "look at the watch why" in ureq's errors. Its kind is one that nobody on
@@ -55,6 +66,23 @@ impl Watch {
             parked
         };
         drop(parked);
+    }
+
+    /// From here on a connection is made, which must be there in `patience`; until what is given
+    /// back is dropped. One that is made on the way to another has no time of its own.
+    pub(super) fn connecting(&self, patience: Duration) -> Option<Connecting<'_>> {
+        let mut watched = self.lock();
+        if watched.connect_by.is_some() {
+            return None;
+        }
+        watched.connect_by = Some(Instant::now() + patience);
+        Some(Connecting(self))
+    }
+
+    /// The time that is left for the connection.
+    pub(super) fn left_to_connect(&self) -> Duration {
+        let by = self.lock().connect_by;
+        by.map_or(Duration::ZERO, |by| by.saturating_duration_since(Instant::now()))
     }
 
     /// From here on the bell, too, lets the caller do something else.
@@ -124,17 +152,22 @@ impl Watch {
     }
 
     pub(super) fn ready(&self, fd: BorrowedFd<'_>, flags: PollFlags) -> Result<(), Error> {
-        let (wait, tick, heeds_bell) = {
+        let (wait, tick, heeds_bell, connect_by) = {
             let watched = self.lock();
             // Before the request is sent, nothing could take the exchange up again.
             let may_tick = matches!(watched.stage, Some(Stage::Answer | Stage::Read));
             let heeds_bell = watched.heeds_bell && may_tick;
-            (watched.wait.clone(), watched.tick.filter(|_| may_tick), heeds_bell)
+            let tick = watched.tick.filter(|_| may_tick);
+            (watched.wait.clone(), tick, heeds_bell, watched.connect_by)
         };
         let Some(wait) = wait else { return Err(paused()) };
         loop {
-            match wait.until(Some((fd, flags)), tick) {
+            let left = connect_by.map(|by| by.saturating_duration_since(Instant::now()));
+            match wait.until(Some((fd, flags)), left.or(tick)) {
                 Ok(Woken::Ready) => return Ok(()),
+                Ok(Woken::Tick) if left.is_some() => {
+                    return Err(Error::Io(ErrorKind::TimedOut.into()));
+                }
                 Ok(Woken::Bell) if !heeds_bell => (),
                 Ok(Woken::Bell | Woken::Tick) => {
                     self.lock().ticked = true;

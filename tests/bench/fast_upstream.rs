@@ -1,8 +1,8 @@
 //! The benchmark's upstream: an MCP server over Streamable HTTP that does next to nothing, so
 //! that what is measured is what stands in front of it.
 //!
-//! `fast_upstream [ADDRESS]` listens there (default `127.0.0.1:0`), prints the address and serves
-//! until it is killed. A thread per connection; one read and one write per request as long as
+//! `fast_upstream [ADDRESS [hang]]` listens there (default `127.0.0.1:0`), prints the address and
+//! serves until it is killed; with `hang` it takes calls and never answers them. A thread per connection; one read and one write per request as long as
 //! the client sends a request in one piece. It looks at a message no closer than it needs: a
 //! scan for `"method":` and `"id":`, which is enough for what the benchmark and a gateway send.
 
@@ -25,23 +25,29 @@ const UNKNOWN: &str = r#""error":{"code":-32601,"message":"Method not found"}"#;
 fn main() -> io::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:0".to_owned());
     let listener = TcpListener::bind(address)?;
+    let hangs = std::env::args().nth(2).is_some_and(|word| word == "hang");
     println!("{}", listener.local_addr()?);
     for stream in listener.incoming() {
         let stream = stream?;
         // A connection that breaks off is the other side's affair; the next one is served.
-        thread::Builder::new().spawn(move || serve(stream).ok())?;
+        thread::Builder::new().spawn(move || serve(stream, hangs).ok())?;
     }
     Ok(())
 }
 
 /// Answers one request after the other until the client closes the connection.
-fn serve(mut stream: TcpStream) -> io::Result<()> {
+fn serve(mut stream: TcpStream, hangs: bool) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut received = Vec::with_capacity(8 * 1024);
     let mut piece = [0; 8 * 1024];
     let mut answer = Vec::with_capacity(1024);
     loop {
         while let Some(request) = Request::parse(&received) {
+            if hangs && request.body.contains("\"tools/call\"") {
+                // Until the other side goes.
+                while stream.read(&mut piece)? > 0 {}
+                return Ok(());
+            }
             answer.clear();
             request.answer(&mut answer)?;
             stream.write_all(&answer)?;

@@ -8,15 +8,20 @@
 )]
 
 mod architecture;
+mod breaker;
 mod children;
 mod cli;
 mod config_files;
 mod conversations;
+mod deadlines;
 mod demo_http;
 mod eras;
 #[cfg(not(feature = "tiny_http"))]
 mod event_stream;
 mod exit_codes;
+#[cfg(not(feature = "tiny_http"))]
+mod hostile_clients;
+mod hostile_upstreams;
 #[cfg(not(feature = "tiny_http"))]
 mod http_engine;
 #[cfg(not(feature = "tiny_http"))]
@@ -38,8 +43,10 @@ mod question_ends;
 mod questions;
 mod quotas;
 mod readme;
+mod reload;
 mod resources;
 mod rest;
+mod restarts;
 #[cfg(not(feature = "tiny_http"))]
 mod resumption;
 mod schemas;

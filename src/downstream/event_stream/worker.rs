@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use super::{BELL, Client, Closing, Hub, Inbox, OnEnd, locked};
 use crate::http::Stream;
+use crate::telemetry::rejected::{self, Reason};
 
 /// What a silent stream is sent, so that proxies and clients see that it lives.
 const HEARTBEAT: &[u8] = b":\n\n";
@@ -237,6 +238,7 @@ impl Worker {
             }
         }
         for id in stalled {
+            rejected::count(Reason::NotReading);
             if let Some(entry) = self.entries.get(&id) {
                 log::warn!(target: "streams", "a client's {} stream was dropped: it has read \
                     nothing for limits.write_ms ({} ms)", entry.client.door, write.as_millis());

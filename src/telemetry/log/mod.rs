@@ -6,7 +6,7 @@
 mod line;
 
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ const WRITE_BYTES_MAX: usize = 64 * 1024;
 /// Keeps the log going. Dropping it writes what is still queued, within a second.
 #[derive(Debug)]
 pub struct LogGuard {
-    secrets: Arc<RwLock<Secrets>>,
+    control: LogControl,
     queue: Sender<Item>,
     written: Receiver<()>,
     thread: Option<Joined>,
@@ -41,15 +41,15 @@ pub fn start(config: LogConfig) -> io::Result<LogGuard> {
     let (queue, items) = bounded(LOG_QUEUE_LINES_MAX);
     let (done, written) = bounded(1);
     let n_dropped = Arc::new(AtomicU64::new(0));
-    let secrets = Arc::new(RwLock::new(Secrets::default()));
+    let control = LogControl::new(config.level);
     let lines = Lines { queue: queue.clone(), n_dropped: n_dropped.clone() };
-    let logger = Logger::new(config, secrets.clone(), lines);
+    let logger = Logger::new(config.format, control.clone(), lines);
     let thread = thread::spawn("log", move || {
         run(&items, &n_dropped, config.format, &mut io::stderr());
         // Nobody waits any more if the guard gave up.
         done.try_send(()).ok();
     })?;
-    let guard = LogGuard { secrets, queue, written, thread: Some(thread) };
+    let guard = LogGuard { control, queue, written, thread: Some(thread) };
     log::set_boxed_logger(Box::new(logger)).map_err(io::Error::other)?;
     log::set_max_level(config.level);
     std::panic::set_hook(Box::new(log_panic));
@@ -57,11 +57,47 @@ pub fn start(config: LogConfig) -> io::Result<LogGuard> {
 }
 
 impl LogGuard {
+    /// What changes the log while it goes on.
+    pub fn control(&self) -> LogControl {
+        self.control.clone()
+    }
+}
+
+/// What of the log can be changed while it goes on. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct LogControl {
+    secrets: Arc<RwLock<Secrets>>,
+    /// The least important level that is written, as its number.
+    level: Arc<AtomicUsize>,
+}
+
+impl LogControl {
+    fn new(level: LevelFilter) -> LogControl {
+        let control = LogControl { secrets: Arc::default(), level: Arc::default() };
+        control.level.store(number(level), Ordering::Relaxed);
+        control
+    }
+
     /// From here on these never stand in a line.
     pub fn set_secrets(&self, secrets: &[Secret]) {
         let secrets = Secrets::new(secrets);
         *self.secrets.write().unwrap_or_else(PoisonError::into_inner) = secrets;
     }
+
+    /// The least important level that is written from here on.
+    pub fn set_level(&self, level: LevelFilter) {
+        self.level.store(number(level), Ordering::Relaxed);
+        log::set_max_level(level);
+    }
+
+    fn level(&self) -> LevelFilter {
+        let number_now = self.level.load(Ordering::Relaxed);
+        LevelFilter::iter().find(|it| number(*it) == number_now).unwrap_or(LevelFilter::Info)
+    }
+}
+
+fn number(level: LevelFilter) -> usize {
+    LevelFilter::iter().position(|it| it == level).unwrap_or_default()
 }
 
 impl Drop for LogGuard {
@@ -134,9 +170,8 @@ fn run(items: &Receiver<Item>, n_dropped: &AtomicU64, format: LogFormat, out: &m
 
 /// What the `log` macros call.
 struct Logger {
-    level: LevelFilter,
     form: Form,
-    secrets: Arc<RwLock<Secrets>>,
+    control: LogControl,
 }
 
 /// Where the targets of libraries' lines begin.
@@ -148,8 +183,8 @@ enum Form {
 }
 
 impl Logger {
-    fn new(config: LogConfig, secrets: Arc<RwLock<Secrets>>, lines: Lines) -> Logger {
-        let form = match config.format {
+    fn new(format: LogFormat, control: LogControl, lines: Lines) -> Logger {
+        let form = match format {
             LogFormat::Json => Form::Json(lines),
             LogFormat::Text => {
                 let looks = ConfigBuilder::new()
@@ -162,23 +197,23 @@ impl Logger {
                 Form::Text(WriteLogger::new(LevelFilter::Trace, looks, writer))
             }
         };
-        Logger { level: config.level, form, secrets }
+        Logger { form, control }
     }
 }
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let level = metadata.level();
+        let (level, wanted) = (metadata.level(), self.control.level());
         let admitted = if LIBRARIES.iter().any(|name| metadata.target().starts_with(name)) {
             // They know nothing of our secrets, and at their most talkative they dump requests
             // byte by byte, which no scrubbing would see.
-            if self.level == LevelFilter::Trace {
+            if wanted == LevelFilter::Trace {
                 LevelFilter::Debug
             } else {
-                self.level.min(LevelFilter::Info)
+                wanted.min(LevelFilter::Info)
             }
         } else {
-            self.level
+            wanted
         };
         level <= admitted
     }
@@ -189,7 +224,8 @@ impl Log for Logger {
         }
         let message = record.args().to_string();
         let message = {
-            let secrets = self.secrets.read().unwrap_or_else(PoisonError::into_inner);
+            let secrets = self.control.secrets.read();
+            let secrets = secrets.unwrap_or_else(PoisonError::into_inner);
             secrets.scrub(&message).into_owned()
         };
         match &self.form {

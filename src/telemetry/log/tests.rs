@@ -10,9 +10,9 @@ fn logger(
 ) -> (Logger, Receiver<Item>, Lines) {
     let (queue, items) = bounded(capacity);
     let lines = Lines { queue, n_dropped: Arc::default() };
-    let secrets = Secrets::new(&[Secret::new("hunter2".to_owned())]);
-    let config = LogConfig { level, format, access: false, bodies: false };
-    (Logger::new(config, Arc::new(RwLock::new(secrets)), lines.clone()), items, lines)
+    let control = LogControl::new(level);
+    control.set_secrets(&[Secret::new("hunter2".to_owned())]);
+    (Logger::new(format, control, lines.clone()), items, lines)
 }
 
 fn say(logger: &Logger, level: Level, target: &str, message: &str) {
@@ -88,13 +88,13 @@ fn levels_hold_and_libraries_tell_details_only_at_trace() {
 fn a_guard_does_not_wait_for_ever_for_a_thread_that_is_stuck() {
     let (queue, items) = bounded(1);
     let (done, written) = bounded(1);
-    let secrets = Arc::default();
+    let control = LogControl::new(LevelFilter::Info);
     let (release, released) = bounded::<()>(0);
     let thread = thread::spawn("log", move || {
         released.recv().ok();
         drop((items, done));
     });
-    let guard = LogGuard { secrets, queue, written, thread: Some(thread.unwrap()) };
+    let guard = LogGuard { control, queue, written, thread: Some(thread.unwrap()) };
     let start = Instant::now();
     drop(guard);
     assert!(start.elapsed() < FLUSH_TIMEOUT * 5);

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::http::{Connection, Request, Response, exchange, try_exchange};
 use super::mcp::McpClient;
-use super::{DEADLINE, in_background, unique, wait_for};
+use super::{DEADLINE, in_background, unique, wait_for, wait_until};
 
 /// What the REST list says of an upstream that is well.
 pub(crate) const OUTCOME_OK: &str = "ok";
@@ -37,8 +37,8 @@ pub(crate) struct Gateway {
     config: Value,
     stderr: Arc<Lines>,
     reading: Option<JoinHandle<()>>,
-    /// Holds the configuration file.
-    _directory: Directory,
+    /// Holds the configuration file, and is where it runs.
+    directory: Directory,
 }
 
 /// A run that ended by itself.
@@ -170,7 +170,7 @@ impl Builder {
             config: self.config,
             stderr: stderr.clone(),
             reading,
-            _directory: directory,
+            directory,
         };
         (gateway, stderr)
     }
@@ -223,6 +223,26 @@ impl Gateway {
 
     pub(crate) fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Where it runs.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// What it has written to standard error so far.
+    pub(crate) fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// Ends it without a word to it, as a power cut would; gives what it had written.
+    pub(crate) fn kill(mut self) -> String {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if let Some(reading) = self.reading.take() {
+            drop(reading.join());
+        }
+        self.stderr.text()
     }
 
     /// A GET with the first key of the configuration, if there is one.
@@ -348,6 +368,51 @@ impl Gateway {
         kill_process(pid(self.child.id()), signal).unwrap();
     }
 
+    /// Writes another configuration into its file; `listen` stays.
+    pub(crate) fn write_config(&self, config: &Value) {
+        let mut config = config.clone();
+        if let Some(object) = config.as_object_mut() {
+            object.entry("listen").or_insert_with(|| json!("127.0.0.1:0"));
+        }
+        self.write_config_text(&config.to_string());
+    }
+
+    /// The same with whatever text.
+    pub(crate) fn write_config_text(&self, text: &str) {
+        std::fs::write(self.directory.path().join("config.json"), text).unwrap();
+    }
+
+    /// Puts another file in the place of its configuration's.
+    pub(crate) fn replace_config(&self, config: &Value) {
+        let path = self.directory.path().join("config.json");
+        let beside = path.with_extension("new");
+        let mut config = config.clone();
+        config["listen"] = json!("127.0.0.1:0");
+        std::fs::write(&beside, config.to_string()).unwrap();
+        std::fs::rename(&beside, &path).unwrap();
+    }
+
+    /// How often it has read its configuration again, well or not.
+    fn n_reloads(&self) -> usize {
+        let ends = ["was read again", "the configuration stays as it was"];
+        self.stderr().lines().filter(|line| ends.iter().any(|end| line.contains(end))).count()
+    }
+
+    /// Waits until it has read its configuration again.
+    #[track_caller]
+    pub(crate) fn wait_for_reload(&self, cause: impl FnOnce()) {
+        let before = self.n_reloads();
+        cause();
+        wait_until("the configuration is read again", || self.n_reloads() > before);
+    }
+
+    /// Gives it another configuration and SIGHUP, and waits until it has read that.
+    #[track_caller]
+    pub(crate) fn reload(&self, config: &Value) {
+        self.write_config(config);
+        self.wait_for_reload(|| self.signal(Signal::HUP));
+    }
+
     /// Waits for the process's end; it must come by itself.
     #[track_caller]
     pub(crate) fn wait_for_end(mut self) -> Ended {
@@ -363,6 +428,10 @@ impl Gateway {
     pub(crate) fn stop(self) -> Ended {
         self.signal(Signal::TERM);
         self.wait_for_end()
+    }
+
+    pub(crate) fn process_id(&self) -> u32 {
+        self.child.id()
     }
 
     /// The most memory that it ever held, in bytes.

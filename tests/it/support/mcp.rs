@@ -95,6 +95,12 @@ impl McpClient {
         self.with_header("Authorization", &format!("Bearer {key}"))
     }
 
+    /// A client that goes on in a session which was opened before.
+    pub(crate) fn in_session(mut self, session: &str) -> McpClient {
+        self.session = Some(session.to_owned());
+        self
+    }
+
     /// The whole handshake.
     #[track_caller]
     pub(crate) fn opened(mut self) -> McpClient {

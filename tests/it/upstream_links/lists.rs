@@ -32,7 +32,7 @@ fn the_bytes_of_a_list_are_bounded_and_the_rest_is_counted() {
     let rig = Rig::start(http(server.address, HttpKind::StreamableHttp), limits);
     let until = Instant::now() + PATIENCE;
     loop {
-        let event = rig.events.recv_deadline(until).unwrap();
+        let event = rig.reports.recv_deadline(until).unwrap().event;
         if let Event::Lists { lists, left_out, .. } = event {
             let tools = lists.iter().find(|(kind, _)| *kind == Kind::Tool);
             return assert_eq!((tools.unwrap().1.len(), left_out), (2, 3));
@@ -105,7 +105,9 @@ fn it_is_told_whether_the_server_has_announced_a_list() {
     let is_announced = || {
         let until = Instant::now() + PATIENCE;
         loop {
-            if let Event::Lists { announced, .. } = rig.events.recv_deadline(until).unwrap() {
+            if let Event::Lists { announced, .. } =
+                rig.reports.recv_deadline(until).unwrap().event
+            {
                 return announced;
             }
         }

@@ -1,6 +1,7 @@
 //! The upstream side against servers and children that follow a script.
 
 mod clean_up;
+mod connecting;
 mod eras;
 mod foreign_events;
 mod http_sse;

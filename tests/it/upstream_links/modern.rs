@@ -288,7 +288,9 @@ fn a_list_is_as_fresh_as_its_least_fresh_page() {
         let config = http(server.address, HttpKind::StreamableHttp);
         let rig = Rig::start(config, Limits::default());
         let freshness = loop {
-            if let Event::Lists { freshness, .. } = rig.events.recv_timeout(PATIENCE).unwrap() {
+            if let Event::Lists { freshness, .. } =
+                rig.reports.recv_timeout(PATIENCE).unwrap().event
+            {
                 break freshness;
             }
         };

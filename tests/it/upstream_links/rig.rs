@@ -16,7 +16,7 @@ use trunkline::protocol::call::{
 };
 use trunkline::protocol::raw::{Raw, RawObject};
 use trunkline::protocol::server_name::ServerName;
-use trunkline::upstream::{Event, Unasked, Upstream, Upstreams};
+use trunkline::upstream::{Event, Report, Unasked, Upstream, Upstreams};
 use trunkline::wait::Wait;
 
 /// Nothing here takes longer unless it is broken.
@@ -304,21 +304,22 @@ pub(crate) fn config(target: Target) -> UpstreamConfig {
 pub(crate) struct Rig {
     pub(crate) upstreams: Upstreams,
     pub(crate) upstream: Arc<Upstream>,
-    pub(crate) events: Receiver<Event>,
+    pub(crate) reports: Receiver<Report>,
     pub(crate) buffered: Budget,
     pub(crate) unasked: Arc<Heard>,
 }
 
 impl Rig {
     pub(crate) fn start(config: UpstreamConfig, limits: Limits) -> Rig {
-        let (tell, events) = bounded(100);
+        let (tell, reports) = bounded(100);
         let name = config.name.clone();
         let buffered = Budget::new(limits.buffered_bytes);
         let (limits, unasked) = (Arc::new(limits), Arc::new(Heard::default()));
         let (mine, heard) = (buffered.clone(), unasked.clone());
-        let upstreams = Upstreams::start(vec![config], limits, mine, tell, heard).unwrap();
+        let upstreams =
+            Upstreams::start(&[Arc::new(config)], limits, mine, tell, heard).unwrap();
         let upstream = upstreams.get(&name).unwrap().clone();
-        Rig { upstreams, upstream, events, buffered, unasked }
+        Rig { upstreams, upstream, reports, buffered, unasked }
     }
 
     /// Streamable HTTP to `server`, ready to be called.
@@ -346,7 +347,7 @@ impl Rig {
     pub(crate) fn lists(&self) -> (Vec<(Kind, Vec<String>)>, usize) {
         let until = Instant::now() + PATIENCE;
         loop {
-            match self.events.recv_deadline(until).expect("lists") {
+            match self.reports.recv_deadline(until).expect("lists").event {
                 Event::Lists { lists, left_out, .. } => {
                     let name = |kind: Kind, text: &str| {
                         let item = RawObject::parse(text).unwrap();
@@ -367,7 +368,7 @@ impl Rig {
     pub(crate) fn failure(&self) -> trunkline::upstream::Failure {
         let until = Instant::now() + PATIENCE;
         loop {
-            match self.events.recv_deadline(until).expect("a failure") {
+            match self.reports.recv_deadline(until).expect("a failure").event {
                 Event::Failed { failure, .. } => return failure,
                 Event::Ready { .. } | Event::Lists { .. } => (),
             }

@@ -63,10 +63,10 @@ fn all_sessions_end_with_the_upstream() {
         let rig = world.start();
         text(rig.call_through(&client("anna"), "plain"));
         text(rig.call_through(&client("bert"), "plain"));
-        let Rig { upstreams, upstream, events, buffered, unasked } = rig;
+        let Rig { upstreams, upstream, reports, buffered, unasked } = rig;
         drop(upstreams);
         let rest = Rig::start(world.config.clone(), Limits::default());
-        let ended = Rig { upstream, events, buffered, unasked, upstreams: rest.upstreams };
+        let ended = Rig { upstream, reports, buffered, unasked, upstreams: rest.upstreams };
         eventually("all are ended", || world.ended(&ended) == 3);
     }
 }

@@ -1,0 +1,240 @@
+//! What differs between the configuration that runs and one that was read anew. Pure.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use super::{ApiKey, Config, Problem};
+use crate::protocol::server_name::ServerName;
+
+/// What a reload changes.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Servers that were not there.
+    pub added: Vec<ServerName>,
+    /// Servers that are there no more, or disabled.
+    pub removed: Vec<ServerName>,
+    /// Servers of which anything differs: they are contacted anew.
+    pub changed: Vec<ServerName>,
+    /// Keys that are gone, or that are another secret under the same name.
+    keys_ended: Vec<String>,
+    /// Whether clients without a key are no longer admitted.
+    ends_anonymous: bool,
+    /// Whether keys, what they may use, or who is admitted at all differ.
+    access: bool,
+    /// Whether anything else differs that takes effect at once.
+    other: bool,
+    /// Keys of the file that differ and take effect at the next start.
+    pub at_next_start: Vec<&'static str>,
+}
+
+impl Changes {
+    /// Whether nothing takes effect.
+    pub fn is_nothing(&self) -> bool {
+        let servers = [&self.added, &self.removed, &self.changed];
+        // A key that has ended is a change of access.
+        servers.iter().all(|names| names.is_empty()) && !self.access && !self.other
+    }
+
+    /// Whether what a key may use, or who is admitted, differs.
+    pub fn changes_access(&self) -> bool {
+        self.access
+    }
+
+    /// Whether the sessions of a key, or of clients without one, must end: whoever has them can
+    /// no longer show that they are theirs.
+    pub fn ends(&self, key: Option<&str>) -> bool {
+        match key {
+            Some(name) => self.keys_ended.iter().any(|ended| ended == name),
+            None => self.ends_anonymous,
+        }
+    }
+}
+
+impl fmt::Display for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let servers = [
+            ("servers added", &self.added),
+            ("servers removed", &self.removed),
+            ("servers changed", &self.changed),
+        ];
+        let mut parts: Vec<String> = servers
+            .iter()
+            .filter(|(_, names)| !names.is_empty())
+            .map(|(what, names)| {
+                let names: Vec<&str> = names.iter().map(ServerName::as_str).collect();
+                format!("{what}: {}", names.join(", "))
+            })
+            .collect();
+        if !self.keys_ended.is_empty() {
+            parts.push(format!("keys ended: {}", self.keys_ended.join(", ")));
+        }
+        if self.access {
+            parts.push("access changed".to_owned());
+        }
+        if self.other {
+            parts.push("other settings changed".to_owned());
+        }
+        if parts.is_empty() {
+            return f.write_str("nothing differs");
+        }
+        f.write_str(&parts.join("; "))
+    }
+}
+
+impl Config {
+    /// Makes of a configuration that was read anew the one that follows `running`: servers of
+    /// which nothing differs are the very same ones, and what takes effect only at a start is as
+    /// it was.
+    ///
+    /// # Errors
+    /// It would admit everybody at the address that is listened on until the next start.
+    pub fn follow(&mut self, running: &Config) -> Result<Changes, Problem> {
+        let open = self.api_keys.is_empty() && !self.allow_anonymous;
+        if open && !running.listen.is_local() {
+            let what = format!(
+                "without a key, everybody who reaches {} would be admitted until the next \
+                 start; \"allow_anonymous\": true admits them",
+                running.listen
+            );
+            return Err(Problem { at: "/api_keys".to_owned(), what });
+        }
+        let mut changes = Changes {
+            at_next_start: self.keep_until_start(running),
+            access: self.api_keys != running.api_keys
+                || self.allowed_origins != running.allowed_origins
+                || self.allowed_hosts != running.allowed_hosts
+                || self.transports != running.transports,
+            other: self.naming != running.naming || self.log != running.log,
+            ends_anonymous: running.api_keys.is_empty() && !self.api_keys.is_empty(),
+            ..Changes::default()
+        };
+        let is_kept = |old: &&ApiKey| {
+            self.api_keys.iter().any(|new| new.name == old.name && new.sha256 == old.sha256)
+        };
+        let ended = running.api_keys.iter().filter(|old| !is_kept(old));
+        changes.keys_ended = ended.map(|key| key.name.clone()).collect();
+        let mut old: HashMap<_, _> =
+            running.upstreams.iter().map(|it| (&it.name, it)).collect();
+        for server in &mut self.upstreams {
+            match old.remove(&server.name) {
+                Some(same) if same == server => *server = same.clone(),
+                Some(_) => changes.changed.push(server.name.clone()),
+                None => changes.added.push(server.name.clone()),
+            }
+        }
+        changes.removed = old.into_keys().cloned().collect();
+        changes.removed.sort();
+        Ok(changes)
+    }
+
+    /// What a start fixes; the keys that differ.
+    fn keep_until_start(&mut self, running: &Config) -> Vec<&'static str> {
+        let mut differ = Vec::new();
+        let mut keep = |key, same: bool| {
+            if !same {
+                differ.push(key);
+            }
+        };
+        keep("/listen", self.listen == running.listen);
+        keep("/limits", self.limits == running.limits);
+        keep("/state_dir", self.state_dir == running.state_dir);
+        keep("/session_key", self.session_key == running.session_key);
+        keep("/watch", self.watch == running.watch);
+        keep("/log/format", self.log.format == running.log.format);
+        self.listen = running.listen.clone();
+        self.limits = running.limits.clone();
+        self.state_dir = running.state_dir.clone();
+        self.session_key = running.session_key;
+        self.watch = running.watch;
+        self.log.format = running.log.format;
+        differ
+    }
+
+    /// Whether a server is the very same one here, so that what runs may go on.
+    pub fn has_same(&self, server: &Arc<super::UpstreamConfig>) -> bool {
+        self.upstreams.iter().any(|it| Arc::ptr_eq(it, server))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Overrides;
+
+    fn config(text: &str) -> Config {
+        Config::parse(text, &|_| None, &Overrides::default()).unwrap()
+    }
+
+    fn names(names: &[ServerName]) -> Vec<&str> {
+        names.iter().map(ServerName::as_str).collect()
+    }
+
+    #[test]
+    fn only_servers_that_differ_are_other_ones() {
+        let running = config(
+            r#"{"mcp_servers":{"a":{"url":"http://h/a"},"b":{"url":"http://h/b"},
+                "c":{"url":"http://h/c"}}}"#,
+        );
+        let mut next = config(
+            r#"{"mcp_servers":{"a":{"url":"http://h/a"},"d":{"url":"http://h/d"},
+                "b":{"url":"http://h/b","timeout_ms":5},"c":{"url":"http://h/c","disabled":true}}}"#,
+        );
+        let changes = next.follow(&running).unwrap();
+        assert_eq!(names(&changes.added), ["d"]);
+        assert_eq!(names(&changes.removed), ["c"]);
+        assert_eq!(names(&changes.changed), ["b"]);
+        let same: Vec<bool> = running.upstreams.iter().map(|it| next.has_same(it)).collect();
+        assert_eq!(same, [true, false, false]);
+        assert!(!changes.is_nothing());
+        assert_eq!(
+            changes.to_string(),
+            "servers added: d; servers removed: c; servers changed: b"
+        );
+    }
+
+    #[test]
+    fn a_key_ends_with_its_secret_and_not_with_its_rights() {
+        let running = config(
+            r#"{"api_keys":[{"name":"gone","key":"1"},{"name":"other","key":"2"},
+                {"name":"less","key":"3"}],"mcp_servers":{}}"#,
+        );
+        let mut next = config(
+            r#"{"api_keys":[{"name":"other","key":"1"},{"name":"less","key":"3","servers":[]}],
+                "mcp_servers":{}}"#,
+        );
+        let changes = next.follow(&running).unwrap();
+        let ends = ["gone", "other", "less"].map(|name| changes.ends(Some(name)));
+        assert_eq!(ends, [true, true, false]);
+        assert!(!changes.ends(None) && !changes.is_nothing());
+        let mut none = config(r#"{"mcp_servers":{}}"#);
+        assert!(none.follow(&running).unwrap().ends(Some("less")));
+        assert!(next.follow(&none).unwrap().ends(None));
+    }
+
+    #[test]
+    fn what_a_start_fixes_stays_and_is_named() {
+        let running = config(r#"{"listen":"127.0.0.1:1","mcp_servers":{}}"#);
+        let text = r#"{"listen":"127.0.0.1:2","watch":true,"limits":{"streams":7},
+            "log":{"format":"json"},"mcp_servers":{}}"#;
+        for _ in 0..2 {
+            let mut next = config(text);
+            let changes = next.follow(&running).unwrap();
+            assert_eq!(changes.at_next_start, ["/listen", "/limits", "/watch", "/log/format"]);
+            assert!(changes.is_nothing());
+            assert_eq!(next.listen, running.listen);
+        }
+    }
+
+    #[test]
+    fn nobody_is_let_in_at_the_address_that_stays() {
+        let running = config(
+            r#"{"listen":"0.0.0.0:1","api_keys":[{"name":"k","key":"1"}],"mcp_servers":{}}"#,
+        );
+        let mut next = config(r#"{"listen":"127.0.0.1:1","mcp_servers":{}}"#);
+        assert_eq!(next.follow(&running).unwrap_err().at, "/api_keys");
+        let mut next =
+            config(r#"{"listen":"127.0.0.1:1","allow_anonymous":true,"mcp_servers":{}}"#);
+        next.follow(&running).unwrap();
+    }
+}

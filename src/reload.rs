@@ -1,0 +1,187 @@
+//! Reads the configuration again while everything runs: on SIGHUP, and when the file changes
+//! where the configuration says so. What is wrong changes nothing; what is right touches only
+//! the upstreams and keys that differ.
+
+use std::fs::Metadata;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::config::{Changes, Config, Overrides, Problem};
+use crate::gateway::Parts;
+use crate::limits::WATCH_INTERVAL;
+use crate::telemetry::log::LogControl;
+use crate::thread::{self, Joined};
+
+/// How long the thread sleeps that is only to hear of SIGHUP.
+const UNWATCHED_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// Where the configuration comes from.
+#[derive(Debug)]
+pub struct Source {
+    path: PathBuf,
+    overrides: Overrides,
+    /// The file as it was when it was read last: taken before, so that a change meanwhile is
+    /// seen at the next look.
+    read: Option<Stamp>,
+}
+
+impl Source {
+    /// A file, and what the command line says in its place.
+    pub fn new(path: PathBuf, overrides: Overrides) -> Source {
+        Source { path, overrides, read: None }
+    }
+
+    /// Reads and checks the file.
+    ///
+    /// # Errors
+    /// Every problem found, or the one that the file cannot be read.
+    pub fn load(&mut self) -> Result<Config, Vec<Problem>> {
+        self.read = self.look();
+        Config::load(&self.path, &self.overrides)
+    }
+
+    fn look(&self) -> Option<Stamp> {
+        std::fs::metadata(&self.path).ok().map(|file| Stamp::of(&file))
+    }
+}
+
+/// What is read again, and what it changes.
+pub struct Reload {
+    source: Source,
+    running: Config,
+    parts: Parts,
+    log: LogControl,
+    /// The file as it was at the last look, if that is another one: it is read once it stays
+    /// the same from one look to the next.
+    unsettled: Option<Stamp>,
+}
+
+/// The reloading thread. Dropping it ends it; a reload that is under way is finished.
+#[derive(Debug)]
+pub struct Reloading {
+    /// Dropped first, which ends the thread.
+    _alive: Sender<()>,
+    _joined: Joined,
+}
+
+/// What tells two states of a file apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    changed: (i64, i64),
+    bytes: u64,
+    inode: (u64, u64),
+}
+
+impl Stamp {
+    fn of(file: &Metadata) -> Stamp {
+        Stamp {
+            changed: (file.mtime(), file.mtime_nsec()),
+            bytes: file.len(),
+            inode: (file.dev(), file.ino()),
+        }
+    }
+}
+
+/// Starts the thread. Each message of `wishes` is a wish to read the configuration again.
+///
+/// # Errors
+/// The system refuses a thread.
+pub fn start(
+    source: Source,
+    running: Config,
+    parts: Parts,
+    log: LogControl,
+    wishes: Receiver<()>,
+) -> io::Result<Reloading> {
+    let reload = Reload { source, running, parts, log, unsettled: None };
+    let (alive, ended) = bounded(0);
+    let joined = thread::spawn("reload", move || {
+        reload.run(&wishes, &ended);
+    })?;
+    Ok(Reloading { _alive: alive, _joined: joined })
+}
+
+impl Reload {
+    fn run(mut self, wishes: &Receiver<()>, ended: &Receiver<()>) {
+        let interval = if self.running.watch { WATCH_INTERVAL } else { UNWATCHED_INTERVAL };
+        loop {
+            crossbeam_channel::select! {
+                recv(wishes) -> wish => match wish {
+                    Ok(()) => self.reload(),
+                    Err(_) => return,
+                },
+                recv(ended) -> _ => return,
+                default(interval) => if self.running.watch && self.has_changed() {
+                    self.reload();
+                },
+            }
+        }
+    }
+
+    /// Whether the file is another one and has stayed so. One that is away for a moment, while
+    /// an editor puts another in its place, is not.
+    fn has_changed(&mut self) -> bool {
+        let now = self.source.look();
+        if now.is_none() || now == self.source.read {
+            self.unsettled = None;
+            return false;
+        }
+        if self.unsettled == now {
+            return true;
+        }
+        self.unsettled = now;
+        false
+    }
+
+    fn reload(&mut self) {
+        self.unsettled = None;
+        let read = self.source.load();
+        let path = self.source.path.display();
+        let followed = read.and_then(|mut config| {
+            let changes = config.follow(&self.running).map_err(|problem| vec![problem])?;
+            Ok((config, changes))
+        });
+        let (config, changes) = match followed {
+            Ok(followed) => followed,
+            Err(problems) => return refuse(&path.to_string(), &problems),
+        };
+        for warning in &config.warnings {
+            log::warn!("{path}: {warning}");
+        }
+        for key in &changes.at_next_start {
+            log::warn!("{path}: {key} differs; it takes effect at the next start");
+        }
+        let (took, changed) = (Instant::now(), changes.to_string());
+        // Before anything is said of what is new. What ends now may still say what it knows.
+        let (mut secrets, old) = (config.secrets(), self.running.secrets());
+        secrets.extend(old);
+        self.log.set_secrets(&secrets);
+        if let Err(what) = self.apply(&config, changes) {
+            log::error!("{path}: the configuration was not taken over: {what}");
+            return;
+        }
+        log::info!("{path} was read again in {} ms: {changed}", took.elapsed().as_millis());
+        self.running = config;
+    }
+
+    fn apply(&self, config: &Config, changes: Changes) -> Result<(), String> {
+        if changes.is_nothing() {
+            return Ok(());
+        }
+        self.parts.configure(&self.running, config, changes)?;
+        self.log.set_level(config.log.level);
+        Ok(())
+    }
+}
+
+/// A bad file changes nothing, and all that is wrong with it is said.
+fn refuse(path: &str, problems: &[Problem]) {
+    for problem in problems {
+        log::error!("{path}: {problem}");
+    }
+    log::error!("{path}: the configuration stays as it was ({} problems)", problems.len());
+}

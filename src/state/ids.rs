@@ -1,0 +1,189 @@
+//! Ids that are kept until they expire: a file to which lines are appended, and which is written
+//! anew without those that have expired when it has grown long.
+//!
+//! ```text
+//! trunkline ended-sessions 1
+//! EXPIRES ID CHECK
+//! ```
+//!
+//! Each line carries its own check, so that a damaged one costs no other.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::framed::checksum;
+use super::{FILE_MODE, Failure, StateDir};
+use crate::limits::{ENDED_IDS_MAX, STATE_ID_LINES_MAX};
+
+const NAME: &str = "ended-sessions";
+const HEAD: &str = "trunkline ended-sessions 1";
+/// Characters of a line's check.
+const CHECK_CHARS: usize = 8;
+
+/// An id, and when it stops mattering.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Id {
+    /// A random number.
+    pub number: u128,
+    /// Seconds since the epoch.
+    pub expires: u64,
+}
+
+impl Id {
+    fn line(self) -> String {
+        let text = format!("{} {:032x}", self.expires, self.number);
+        let check = checksum(text.as_bytes());
+        let check = check.get(..CHECK_CHARS).unwrap_or_default();
+        format!("{text} {check}\n")
+    }
+
+    fn parse(line: &str) -> Option<Id> {
+        let (expires, rest) = line.split_once(' ')?;
+        let (number, _) = rest.split_once(' ')?;
+        let number = u128::from_str_radix(number, 16).ok()?;
+        let id = Id { number, expires: expires.parse().ok()? };
+        // Only the one spelling that is written here, with its check.
+        (id.line().trim_end() == line).then_some(id)
+    }
+}
+
+/// What stands in the file.
+struct Read {
+    ids: Vec<Id>,
+    n_lines: usize,
+    /// Lines that are not as they were written.
+    n_damaged: usize,
+}
+
+/// Reads the lines. None if the file is another one.
+fn parse(text: &str, now: u64) -> Option<Read> {
+    let rest = text.strip_prefix(HEAD)?.strip_prefix('\n')?;
+    let lines: Vec<&str> =
+        rest.split_terminator('\n').filter(|line| !line.is_empty()).collect();
+    let all: Vec<Id> = lines.iter().copied().filter_map(Id::parse).collect();
+    let n_damaged = lines.len() - all.len();
+    let mut ids: Vec<Id> = all.into_iter().filter(|id| id.expires > now).collect();
+    // The oldest stand first.
+    ids.drain(..ids.len().saturating_sub(ENDED_IDS_MAX));
+    Some(Read { ids, n_lines: lines.len(), n_damaged })
+}
+
+fn whole(ids: &[Id]) -> String {
+    let mut text = format!("{HEAD}\n");
+    text.extend(ids.iter().map(|id| id.line()));
+    text
+}
+
+impl StateDir {
+    /// The ids that have not expired, oldest first, [`ENDED_IDS_MAX`] at most.
+    pub fn ids(&self) -> Vec<Id> {
+        let bytes = match self.bytes_of(NAME) {
+            Ok(None) => return Vec::new(),
+            Ok(Some(bytes)) => bytes,
+            Err(Failure::Unusable(why)) => {
+                self.set_aside(NAME, &why.to_string());
+                return Vec::new();
+            }
+            Err(Failure::Disk(error)) => {
+                log::warn!(target: "state", "{NAME} cannot be read: {error}");
+                return Vec::new();
+            }
+        };
+        let Some(read) = parse(&String::from_utf8_lossy(&bytes), now_seconds()) else {
+            self.set_aside(NAME, "it is no file of this version");
+            return Vec::new();
+        };
+        if read.n_damaged > 0 {
+            let why = format!("{} of its lines are damaged; the others hold", read.n_damaged);
+            self.set_aside(NAME, &why);
+        }
+        // Whatever is not wanted goes, also the half of a line that the next would continue.
+        if (read.ids.len() < read.n_lines || !bytes.ends_with(b"\n"))
+            && let Err(error) = self.replace(NAME, whole(&read.ids).as_bytes())
+        {
+            log::warn!(target: "state", "{NAME} cannot be written: {error}");
+        }
+        read.ids
+    }
+}
+
+/// The file as it is appended to, by one thread.
+#[derive(Debug, Default)]
+pub(super) struct IdFile {
+    /// Lines of which it consists at least.
+    n_lines: usize,
+    /// What was written last may have no end.
+    is_torn: bool,
+}
+
+impl IdFile {
+    pub(super) fn append(&mut self, directory: &StateDir, ids: &[Id]) -> io::Result<()> {
+        if self.n_lines >= STATE_ID_LINES_MAX {
+            let known = directory.ids();
+            directory.replace(NAME, whole(&known).as_bytes())?;
+            self.n_lines = known.len();
+        }
+        let mut options = OpenOptions::new();
+        let path = directory.path.join(NAME);
+        let mut file: File = options.append(true).create(true).mode(FILE_MODE).open(&path)?;
+        let is_new = file.metadata()?.len() == 0;
+        let mut text = if is_new { format!("{HEAD}\n") } else { String::new() };
+        if self.is_torn && !is_new {
+            text.push('\n');
+        }
+        text.extend(ids.iter().map(|id| id.line()));
+        self.is_torn = true;
+        file.write_all(text.as_bytes())?;
+        file.sync_data()?;
+        if is_new {
+            File::open(&directory.path)?.sync_all()?;
+        }
+        self.is_torn = false;
+        self.n_lines += ids.len();
+        Ok(())
+    }
+}
+
+fn now_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_line_costs_no_other() {
+        let ids = [1, 2, 3]
+            .map(|number| Id { number, expires: 100 + u64::try_from(number).unwrap() });
+        let text = whole(&ids);
+        let read = parse(&text, 0).unwrap();
+        assert_eq!((read.ids.as_slice(), read.n_damaged), (ids.as_slice(), 0));
+        assert_eq!(parse(&text, 102).unwrap().ids, ids[2..]);
+        let start = HEAD.len() + 1;
+        let line = ids[0].line().len();
+        for at in start..start + line - 1 {
+            let mut damaged = text.clone().into_bytes();
+            damaged[at] ^= 1;
+            let read = parse(&String::from_utf8_lossy(&damaged), 0).unwrap();
+            assert_eq!(read.ids, ids[1..], "byte {at}");
+            assert!(read.n_damaged > 0, "byte {at}");
+        }
+        for cut in start + 2 * line..text.len() - 1 {
+            assert_eq!(parse(&text[..cut], 0).unwrap().ids, ids[..2], "cut at {cut}");
+        }
+        assert!(parse("trunkline ended-sessions 2\n", 0).is_none());
+        assert!(parse("", 0).is_none());
+    }
+
+    #[test]
+    fn the_oldest_go_first() {
+        let n = u128::try_from(ENDED_IDS_MAX + 5).unwrap();
+        let ids: Vec<Id> = (0..n).map(|number| Id { number, expires: 9 }).collect();
+        let read = parse(&whole(&ids), 0).unwrap();
+        assert_eq!(read.ids.len(), ENDED_IDS_MAX);
+        assert_eq!(read.ids[0].number, 5);
+    }
+}

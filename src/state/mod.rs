@@ -1,0 +1,292 @@
+//! What outlives the process: files in `state_dir`. Each is written whole beside the old one and
+//! renamed over it, says what it is, and carries a checksum; one that cannot be used is set aside,
+//! and the gateway starts without it. What these files hold is known to those who ask for them.
+
+pub mod framed;
+mod ids;
+mod writer;
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ring::rand::{SecureRandom as _, SystemRandom};
+
+use crate::limits::{STATE_FILE_BYTES_MAX, STATE_SET_ASIDE_MAX};
+use framed::{Form, Unusable};
+
+pub use ids::Id;
+pub use writer::{Writer, Written, start};
+
+/// Nobody else's business.
+const FILE_MODE: u32 = 0o600;
+const DIRECTORY_MODE: u32 = 0o700;
+/// The bits by which others could change what is in a directory.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+const LOCK: &str = "lock";
+const SESSION_KEY: &str = "session-key";
+const SESSION_KEY_FORM: Form = Form { name: "session-key", version: 1 };
+/// Ends the name of a file that was set aside, before the time.
+const ASIDE: &str = ".corrupt-";
+const TEMPORARY: &str = ".tmp";
+
+/// The directory, which is this process's alone while this lives.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    /// Locked; the system lets go of it when the process ends, however it ends.
+    _lock: Option<File>,
+}
+
+impl StateDir {
+    /// Opens the directory, and makes it where there is none.
+    ///
+    /// # Errors
+    /// Another gateway has it, or it cannot be made or read. That its disk cannot be written to
+    /// is a warning: what is there is used.
+    pub fn open(path: &Path) -> io::Result<StateDir> {
+        let told = |error: io::Error| {
+            io::Error::new(error.kind(), format!("state_dir {}: {error}", path.display()))
+        };
+        let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path);
+        let path = path.to_path_buf();
+        if let Err(error) = made {
+            if !is_of_the_disk(&error) {
+                return Err(told(error));
+            }
+            log::warn!(target: "state", "state_dir {}: {error}; nothing is kept", path.display());
+            return Ok(StateDir { path, _lock: None });
+        }
+        let mode = path.metadata().map_err(told)?.permissions().mode();
+        if mode & WRITABLE_BY_OTHERS != 0 {
+            log::warn!(
+                target: "state",
+                "state_dir {} can be written to by others (mode {:o})", path.display(), mode & 0o777
+            );
+        }
+        let lock = match lock(&path.join(LOCK)) {
+            Ok(lock) => Some(lock),
+            Err(error) if is_of_the_disk(&error) => {
+                log::warn!(target: "state", "state_dir {}: {error}", path.display());
+                None
+            }
+            Err(error) => return Err(told(error)),
+        };
+        let directory = StateDir { path, _lock: lock };
+        directory.remove_where(|name| name.starts_with('.') && name.ends_with(TEMPORARY));
+        Ok(directory)
+    }
+
+    /// A directory that somebody else may have: for reading, and for what is written for that one
+    /// to take. Nothing in it is set aside or removed.
+    pub fn of_another(path: &Path) -> StateDir {
+        StateDir { path: path.to_path_buf(), _lock: None }
+    }
+
+    /// The key that session ids are made with: the one of the first start.
+    ///
+    /// # Errors
+    /// The system gives no randomness.
+    pub fn session_key(&self) -> io::Result<[u8; 32]> {
+        let key = |body: Vec<u8>| <[u8; 32]>::try_from(body).ok();
+        if let Some(key) = self.read(SESSION_KEY, SESSION_KEY_FORM).and_then(key) {
+            return Ok(key);
+        }
+        let mut key = [0; 32];
+        SystemRandom::new()
+            .fill(&mut key)
+            .map_err(|_| io::Error::other("the system gives no randomness"))?;
+        // One that is there and cannot be read may be readable at the next start.
+        if !self.path.join(SESSION_KEY).exists()
+            && let Err(error) = self.replace(SESSION_KEY, &SESSION_KEY_FORM.frame(&key))
+        {
+            log::warn!(
+                target: "state",
+                "{SESSION_KEY} cannot be written, so sessions end with this process: {error}"
+            );
+        }
+        Ok(key)
+    }
+
+    /// The body of a file. None where there is no such file, or none that can be used: that one
+    /// is set aside, with a warning.
+    pub fn read(&self, name: &str, form: Form) -> Option<Vec<u8>> {
+        match self.try_read(name, form) {
+            Ok(body) => body,
+            Err(Failure::Unusable(why)) => {
+                self.set_aside(name, &why.to_string());
+                None
+            }
+            Err(Failure::Disk(error)) => {
+                log::warn!(target: "state", "{name} cannot be read: {error}");
+                None
+            }
+        }
+    }
+
+    /// Like [`StateDir::read`], and leaves a file that cannot be used where it is.
+    ///
+    /// # Errors
+    /// Why the file cannot be used or read.
+    pub fn look_at(&self, name: &str, form: Form) -> Result<Option<Vec<u8>>, String> {
+        self.try_read(name, form).map_err(|failure| match failure {
+            Failure::Unusable(why) => why.to_string(),
+            Failure::Disk(error) => error.to_string(),
+        })
+    }
+
+    fn try_read(&self, name: &str, form: Form) -> Result<Option<Vec<u8>>, Failure> {
+        let Some(file) = self.bytes_of(name)? else { return Ok(None) };
+        Ok(Some(form.body(&file)?.to_vec()))
+    }
+
+    fn bytes_of(&self, name: &str) -> Result<Option<Vec<u8>>, Failure> {
+        let path = self.path.join(name);
+        let what = match path.symlink_metadata() {
+            Ok(what) => what,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        // Looked at before it is opened: to open a pipe could wait for ever.
+        if !what.is_file() {
+            return Err(Unusable::NoFile.into());
+        }
+        if what.len() > STATE_FILE_BYTES_MAX {
+            return Err(Unusable::TooLarge(what.len()).into());
+        }
+        let mut bytes = Vec::new();
+        File::open(path)?.take(STATE_FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
+    }
+
+    /// Writes a file whole: after a crash at any moment there is the old one or the new one.
+    ///
+    /// # Errors
+    /// The disk is full, or refuses for another reason. The old file stands.
+    pub fn replace(&self, name: &str, file: &[u8]) -> io::Result<()> {
+        let temporary = self.path.join(format!(".{name}.{}{TEMPORARY}", std::process::id()));
+        let written = self.put(&temporary, name, file);
+        if written.is_err() {
+            // What is half written is of no use.
+            std::fs::remove_file(&temporary).ok();
+        }
+        written
+    }
+
+    fn put(&self, temporary: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut options = OpenOptions::new();
+        let mut file =
+            options.write(true).create(true).truncate(true).mode(FILE_MODE).open(temporary)?;
+        file.write_all(bytes)?;
+        // Before it has its name, so that no crash gives the name to an empty file.
+        file.sync_all()?;
+        std::fs::rename(temporary, self.path.join(name))?;
+        File::open(&self.path)?.sync_all()
+    }
+
+    /// Removes a file, if it is there.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn remove(&self, name: &str) -> io::Result<()> {
+        match std::fs::remove_file(self.path.join(name)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// When a file was written last, if it is there.
+    pub fn changed_at(&self, name: &str) -> Option<SystemTime> {
+        self.path.join(name).metadata().ok()?.modified().ok()
+    }
+
+    /// The names of all files.
+    pub fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.path).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+
+    /// Removes the files that nobody wants any more.
+    pub fn remove_where(&self, is_unwanted: impl Fn(&str) -> bool) {
+        for name in self.names().iter().filter(|name| is_unwanted(name)) {
+            if let Err(error) = self.remove(name) {
+                log::warn!(target: "state", "{name} cannot be removed: {error}");
+            }
+        }
+    }
+
+    /// Keeps a file that cannot be used under another name, for somebody to look at. The oldest
+    /// of those go.
+    pub fn set_aside(&self, name: &str, why: &str) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // Of equal length for centuries, so that they sort by time.
+        let aside = format!("{name}{ASIDE}{:020}", now.as_nanos());
+        match std::fs::rename(self.path.join(name), self.path.join(&aside)) {
+            Ok(()) => log::warn!(target: "state", "{name} is set aside as {aside}: {why}"),
+            Err(error) => log::warn!(
+                target: "state",
+                "{name} cannot be used: {why}; nor set aside: {error}"
+            ),
+        }
+        let time = |name: &str| Some(name.rsplit_once(ASIDE)?.1.to_owned());
+        let mut kept: Vec<_> =
+            self.names().into_iter().filter_map(|name| Some((time(&name)?, name))).collect();
+        kept.sort();
+        let n_over = kept.len().saturating_sub(STATE_SET_ASIDE_MAX);
+        for (_, name) in kept.iter().take(n_over) {
+            let path = self.path.join(name);
+            // A folder that has something in it stays: it is nothing of ours.
+            if std::fs::remove_file(&path).is_err() && std::fs::remove_dir(&path).is_err() {
+                log::warn!(target: "state", "{name} cannot be removed");
+            }
+        }
+    }
+}
+
+enum Failure {
+    Unusable(Unusable),
+    Disk(io::Error),
+}
+
+impl From<Unusable> for Failure {
+    fn from(why: Unusable) -> Failure {
+        Failure::Unusable(why)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure::Disk(error)
+    }
+}
+
+/// Whether the disk is full or cannot be written to: no reason not to serve.
+fn is_of_the_disk(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+    )
+}
+
+fn lock(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let file = match options.write(true).create(true).truncate(false).mode(FILE_MODE).open(path)
+    {
+        // One that was made before can be locked all the same.
+        Err(error) if is_of_the_disk(&error) => File::open(path).map_err(|_| error)?,
+        opened => opened?,
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(io::Error::new(ErrorKind::ResourceBusy, "another gateway is using it"))
+        }
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests;

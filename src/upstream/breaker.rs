@@ -1,0 +1,410 @@
+//! Pure: whether calls are let through to an upstream, and what they are told if not.
+//!
+//! There is one for each upstream: its supervisor and all its calls tell it what they saw. It
+//! opens when so many attempts in a row failed in transport that another one would too, and
+//! where only the supervisor can bring the upstream back, while that waits for its next attempt.
+//! Any answer of the upstream closes it.
+
+use std::time::{Duration, Instant};
+
+use crate::error::Stage;
+use crate::limits::{BREAKER_FAILURES_MAX, PROBE_BY_CALL_INTERVAL, PROBE_PAUSE_FACTOR};
+use crate::wait::Interrupted;
+
+use super::connection::{Kind, Refusal, Trouble};
+use super::health::{Failure, State};
+
+/// See above.
+#[derive(Debug)]
+pub(super) struct Breaker {
+    contact: Contact,
+    /// Attempts that failed in a row.
+    failures: u32,
+    /// The first of what failed since the upstream was well, and the last.
+    failed: Option<(Failure, Failure)>,
+    /// When an attempt failed last, and how long it had taken.
+    tried: Option<(Instant, Duration)>,
+    /// A call is let through to see whether the upstream is back.
+    is_probed: bool,
+    opening: Opening,
+}
+
+/// Who can bring an upstream back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opening {
+    /// Every call opens a session that is missing.
+    ByCalls,
+    /// Only the supervisor starts what is missing.
+    BySupervisor,
+}
+
+/// How the supervisor is with the upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Contact {
+    /// It makes first contact.
+    Making,
+    Made,
+    /// It tries again then; it is at it when that has passed.
+    Waiting {
+        next_try: Instant,
+    },
+}
+
+/// What an attempt without success says of the upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sign {
+    /// Somebody is there, but that it does what it should is not known.
+    Answered,
+    /// Another attempt would fail in the same way.
+    Failed,
+    Nothing,
+}
+
+/// Whether a deadline that ended an attempt was the upstream's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// It had all the time that the configuration gives, and said nothing.
+    Full,
+    /// The caller wanted to wait for less, or it was heard of meanwhile.
+    Short,
+}
+
+/// An upstream that calls are not let through to.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Down {
+    pub(super) first: Failure,
+    pub(super) last: Failure,
+    /// Zero while it is being tried.
+    pub(super) next_try: Duration,
+}
+
+/// What becomes of a call.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Admission {
+    Passed,
+    /// It is let through to see whether the upstream is back; tell what came of it, or
+    /// [`Breaker::probe_left`].
+    Probe,
+    Refused(Box<Down>),
+}
+
+impl Sign {
+    /// What a failure says. Not what belongs to one request alone: a refusal, or a time that
+    /// only its caller set.
+    pub(super) fn of(trouble: &Trouble, patience: Patience) -> Sign {
+        match trouble.kind {
+            Kind::Broke => Sign::Failed,
+            Kind::Interrupted(Interrupted::Deadline)
+                if patience == Patience::Full && trouble.stage != Stage::Slot =>
+            {
+                Sign::Failed
+            }
+            Kind::SessionGone
+            | Kind::Refused(Refusal::Plain | Refusal::OtherEra | Refusal::MaybeHttpSse) => {
+                Sign::Answered
+            }
+            Kind::Interrupted(
+                Interrupted::Deadline
+                | Interrupted::Cancelled
+                | Interrupted::ClientGone
+                | Interrupted::Stopping,
+            )
+            | Kind::Refused(Refusal::Stateless)
+            | Kind::Nonsense
+            | Kind::Overloaded => Sign::Nothing,
+        }
+    }
+}
+
+impl Breaker {
+    pub(super) fn new(opening: Opening) -> Breaker {
+        Breaker {
+            contact: Contact::Making,
+            failures: 0,
+            failed: None,
+            tried: None,
+            is_probed: false,
+            opening,
+        }
+    }
+
+    /// For `/status`.
+    pub(super) fn state(&self, now: Instant) -> State {
+        if let Some(Down { next_try, .. }) = self.down(now) {
+            return State::Down { next_try };
+        }
+        match self.contact {
+            Contact::Making => State::Probing,
+            Contact::Made => State::Ready,
+            Contact::Waiting { next_try } => {
+                State::BackingOff { next_try: next_try.saturating_duration_since(now) }
+            }
+        }
+    }
+
+    /// Attempts that failed in a row.
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// Whether calls can do nothing but wait for the supervisor.
+    pub(super) fn is_left_to_supervisor(&self) -> bool {
+        self.opening == Opening::BySupervisor
+    }
+
+    fn is_open(&self, now: Instant) -> bool {
+        let is_waiting =
+            matches!(self.contact, Contact::Waiting { next_try } if now < next_try);
+        self.failures >= BREAKER_FAILURES_MAX || self.is_left_to_supervisor() && is_waiting
+    }
+
+    /// What a call is told that is not let through; none where it is.
+    pub(super) fn down(&self, now: Instant) -> Option<Down> {
+        let (first, last) = self.failed.as_ref().filter(|_| self.is_open(now))?;
+        let next_try = match self.contact {
+            Contact::Waiting { next_try } => next_try.saturating_duration_since(now),
+            Contact::Making | Contact::Made => Duration::ZERO,
+        };
+        Some(Down { first: first.clone(), last: last.clone(), next_try })
+    }
+
+    /// Whether a call may see whether the upstream is back, although the supervisor does not try
+    /// yet: one at a time, not too soon after the last attempt, and the later the longer that
+    /// one took, so that few calls wait in vain.
+    pub(super) fn is_probe_due(&self, now: Instant) -> bool {
+        let due = self.tried.map(|(at, took)| {
+            at + PROBE_BY_CALL_INTERVAL.max(took.saturating_mul(PROBE_PAUSE_FACTOR))
+        });
+        !self.is_probed && due.is_none_or(|due| now >= due)
+    }
+
+    /// A call wants to be let through.
+    pub(super) fn admit(&mut self, now: Instant) -> Admission {
+        let Some(down) = self.down(now) else { return Admission::Passed };
+        if !self.is_probe_due(now) {
+            return Admission::Refused(Box::new(down));
+        }
+        self.is_probed = true;
+        Admission::Probe
+    }
+
+    /// Nothing came of the call that was let through.
+    pub(super) fn probe_left(&mut self) {
+        self.is_probed = false;
+    }
+
+    /// Whether the supervisor waits and should try now, because somebody wants the upstream; then
+    /// its next attempt is due.
+    pub(super) fn hasten(&mut self, now: Instant) -> bool {
+        let Contact::Waiting { next_try } = &mut self.contact else { return false };
+        if *next_try <= now {
+            return false;
+        }
+        *next_try = now;
+        true
+    }
+
+    /// The same for somebody who does not wait for what comes of it.
+    pub(super) fn knock(&mut self, now: Instant) -> bool {
+        self.is_probe_due(now) && self.hasten(now)
+    }
+
+    /// The supervisor has made contact.
+    pub(super) fn made_contact(&mut self) {
+        self.contact = Contact::Made;
+        self.well();
+    }
+
+    /// Whether the supervisor has contact, as far as it knows.
+    pub(super) fn has_contact(&self) -> bool {
+        self.contact == Contact::Made
+    }
+
+    /// The supervisor waits until `next_try`, because of that failure.
+    pub(super) fn waits(&mut self, now: Instant, next_try: Instant, failure: Failure) {
+        self.contact = Contact::Waiting { next_try };
+        self.tried.get_or_insert((now, Duration::ZERO));
+        self.note(failure);
+    }
+
+    /// The upstream did what it should.
+    pub(super) fn well(&mut self) {
+        (self.failures, self.is_probed) = (0, false);
+        // Another session may be well where the shared one is still to be opened.
+        if !(self.is_left_to_supervisor() && matches!(self.contact, Contact::Waiting { .. })) {
+            (self.failed, self.tried) = (None, None);
+        }
+    }
+
+    /// Somebody is there. One that was down must do what it should before it is called again.
+    pub(super) fn answered(&mut self, now: Instant) {
+        if !self.is_open(now) {
+            self.failures = 0;
+        }
+    }
+
+    /// An attempt that took so long has failed. True if calls are refused from now on.
+    pub(super) fn failed(&mut self, now: Instant, took: Duration, failure: Failure) -> bool {
+        let was_open = self.is_open(now);
+        self.failures = self.failures.saturating_add(1);
+        self.tried = Some((now, took));
+        self.note(failure);
+        !was_open && self.is_open(now)
+    }
+
+    fn note(&mut self, failure: Failure) {
+        match &mut self.failed {
+            Some((_, last)) => *last = failure,
+            None => self.failed = Some((failure.clone(), failure)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn failure(message: &str) -> Failure {
+        Failure {
+            stage: Stage::Connect,
+            message: message.to_owned(),
+            at: SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    fn opened(now: Instant) -> Breaker {
+        let mut breaker = Breaker::new(Opening::ByCalls);
+        breaker.made_contact();
+        for n in 1..=BREAKER_FAILURES_MAX {
+            let opens = breaker.failed(now, Duration::ZERO, failure(&n.to_string()));
+            assert_eq!(opens, n == BREAKER_FAILURES_MAX);
+        }
+        breaker
+    }
+
+    fn is_refused(breaker: &mut Breaker, now: Instant) -> bool {
+        matches!(breaker.admit(now), Admission::Refused(_))
+    }
+
+    #[test]
+    fn it_opens_on_failures_in_a_row_and_tells_the_first_and_the_last() {
+        let now = Instant::now();
+        let mut breaker = opened(now);
+        let Admission::Refused(down) = breaker.admit(now) else { panic!("it is closed") };
+        assert_eq!((down.first.message.as_str(), down.next_try), ("1", Duration::ZERO));
+        assert_eq!(down.last.message, BREAKER_FAILURES_MAX.to_string());
+        assert!(matches!(breaker.state(now), State::Down { .. }));
+    }
+
+    #[test]
+    fn one_success_between_them_keeps_it_closed() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(Opening::ByCalls);
+        for n in 0..5 * BREAKER_FAILURES_MAX {
+            assert!(!breaker.failed(now, SECOND, failure("slow")), "{n}");
+            if n % (BREAKER_FAILURES_MAX - 1) == 0 {
+                breaker.well();
+            }
+            assert_eq!(breaker.admit(now), Admission::Passed);
+        }
+    }
+
+    #[test]
+    fn one_call_at_a_time_sees_whether_it_is_back() {
+        let now = Instant::now();
+        let mut breaker = opened(now);
+        assert!(is_refused(&mut breaker, now + PROBE_BY_CALL_INTERVAL / 2));
+        let later = now + PROBE_BY_CALL_INTERVAL;
+        assert_eq!(breaker.admit(later), Admission::Probe);
+        assert!(is_refused(&mut breaker, later + SECOND));
+        breaker.failed(later, Duration::ZERO, failure("still"));
+        breaker.probe_left();
+        assert!(is_refused(&mut breaker, later));
+        assert_eq!(breaker.admit(later + PROBE_BY_CALL_INTERVAL), Admission::Probe);
+        breaker.well();
+        assert_eq!(breaker.admit(later + PROBE_BY_CALL_INTERVAL), Admission::Passed);
+        assert_eq!(breaker.failures(), 0);
+    }
+
+    #[test]
+    fn a_probe_that_was_given_up_lets_another_one_through() {
+        let now = Instant::now();
+        let mut breaker = opened(now);
+        let later = now + PROBE_BY_CALL_INTERVAL;
+        assert_eq!(breaker.admit(later), Admission::Probe);
+        breaker.probe_left();
+        assert_eq!(breaker.admit(later), Admission::Probe);
+    }
+
+    #[test]
+    fn a_server_that_hangs_is_seldom_tried_by_calls() {
+        let now = Instant::now();
+        let mut breaker = opened(now);
+        breaker.failed(now, 5 * SECOND, failure("no connection in time"));
+        assert!(is_refused(&mut breaker, now + 5 * SECOND));
+        let later = now + PROBE_PAUSE_FACTOR * 5 * SECOND;
+        assert_eq!(breaker.admit(later), Admission::Probe);
+    }
+
+    #[test]
+    fn what_only_the_supervisor_opens_is_down_until_it_tries() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(Opening::BySupervisor);
+        assert_eq!(breaker.admit(now), Admission::Passed);
+        breaker.waits(now, now + SECOND / 5, failure("it ended"));
+        let Admission::Refused(down) = breaker.admit(now) else { panic!("it is closed") };
+        assert_eq!((down.last.message.as_str(), down.next_try), ("it ended", SECOND / 5));
+        assert_eq!(breaker.admit(now + SECOND / 5), Admission::Passed);
+        let mut breaker = Breaker::new(Opening::ByCalls);
+        breaker.waits(now, now + SECOND / 5, failure("refused"));
+        assert_eq!(breaker.admit(now), Admission::Passed);
+        assert!(matches!(breaker.state(now), State::BackingOff { .. }));
+    }
+
+    #[test]
+    fn a_supervisor_that_waits_is_hastened_but_not_too_often() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(Opening::BySupervisor);
+        assert!(!breaker.knock(now), "it is making contact");
+        breaker.failed(now, Duration::ZERO, failure("refused"));
+        breaker.waits(now, now + 30 * SECOND, failure("refused"));
+        assert!(!breaker.knock(now + PROBE_BY_CALL_INTERVAL / 2));
+        assert!(breaker.knock(now + PROBE_BY_CALL_INTERVAL));
+        assert!(!breaker.hasten(now + PROBE_BY_CALL_INTERVAL), "it is at it");
+        breaker.made_contact();
+        assert_eq!(breaker.state(now), State::Ready);
+    }
+
+    #[test]
+    fn an_answer_resets_the_count_but_does_not_close_it() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(Opening::ByCalls);
+        for _ in 0..5 * BREAKER_FAILURES_MAX {
+            assert!(!breaker.failed(now, SECOND, failure("reset")));
+            breaker.answered(now);
+        }
+        let mut breaker = opened(now);
+        breaker.answered(now);
+        assert!(is_refused(&mut breaker, now));
+    }
+
+    #[test]
+    fn only_what_the_upstream_does_to_everybody_counts() {
+        let of = |kind, stage, patience| Sign::of(&Trouble::new(kind, stage, "x"), patience);
+        let late = Kind::Interrupted(Interrupted::Deadline);
+        let (full, short) = (Patience::Full, Patience::Short);
+        assert_eq!(of(Kind::Broke, Stage::Connect, short), Sign::Failed);
+        assert_eq!(of(late.clone(), Stage::Answer, full), Sign::Failed);
+        assert_eq!(of(late.clone(), Stage::Answer, short), Sign::Nothing);
+        assert_eq!(of(late, Stage::Slot, full), Sign::Nothing);
+        let gone = Kind::Interrupted(Interrupted::Cancelled);
+        assert_eq!(of(gone, Stage::Answer, full), Sign::Nothing);
+        let refused = Kind::Refused(Refusal::Plain);
+        assert_eq!(of(refused, Stage::Answer, full), Sign::Answered);
+        assert_eq!(of(Kind::Overloaded, Stage::Slot, full), Sign::Nothing);
+    }
+}

@@ -1,0 +1,306 @@
+//! All upstreams: started together, replaced one by one while the others go on, ended together.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+use std::{fmt, io};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use ureq::unversioned::transport::RustlsConnector;
+
+use crate::config::UpstreamConfig;
+use crate::limits::{Limits, RETIRING_UPSTREAMS_MAX};
+use crate::protocol::server_name::ServerName;
+use crate::thread::{Joined, spawn};
+
+use super::child::StderrRing;
+use super::exchange::Lane;
+use super::health::Vitals;
+use super::link::Core;
+use super::links::Links;
+use super::lists::Lists;
+use super::members::Members;
+use super::resolve::Names;
+use super::slots::{Budget, Slots};
+use super::supervisor::Supervisor;
+use super::{Report, Unasked, Upstream};
+
+/// How often an upstream that is to end looks whether anybody still uses it.
+const RETIRING_TICK: Duration = Duration::from_millis(20);
+
+/// Upstreams by name, at one moment.
+type ByName = Arc<BTreeMap<ServerName, Arc<Upstream>>>;
+
+/// All upstreams by name. Dropping it ends their sessions and children, and waits for that, in
+/// bounded time.
+pub struct Upstreams {
+    by_name: RwLock<ByName>,
+    shared: Shared,
+    /// How many were started.
+    started: AtomicUsize,
+    /// What ends with [`Upstreams::stop`].
+    running: Mutex<Running>,
+}
+
+/// Threads, joined when the upstreams were told to stop.
+struct Running {
+    /// Where supervisors tell what they find; none once everything has ended.
+    reports: Option<Sender<Report>>,
+    supervisors: BTreeMap<ServerName, Joined>,
+    /// Upstreams that are no more: they end when their calls have.
+    retiring: Vec<Joined>,
+    /// Dropped when those must not wait any longer.
+    patience: Option<Sender<()>>,
+    impatient: Receiver<()>,
+}
+
+impl fmt::Debug for Upstreams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.all().keys()).finish()
+    }
+}
+
+impl Upstreams {
+    /// Starts to make contact with every upstream, and returns at once. What comes of it is told
+    /// by `reports`, and `unasked` hears what they say outside of calls. Large results count
+    /// against `buffered` until they are dropped.
+    ///
+    /// # Errors
+    /// The process has no thread or descriptor left.
+    pub fn start(
+        configs: &[Arc<UpstreamConfig>],
+        limits: Arc<Limits>,
+        buffered: crate::budget::Budget,
+        reports: Sender<Report>,
+        unasked: Arc<dyn Unasked>,
+    ) -> io::Result<Upstreams> {
+        let shared = Shared {
+            names: Names::start()?,
+            tls: Arc::new(RustlsConnector::default()),
+            budget: Arc::new(Budget::new(limits.connections)),
+            limits,
+            buffered,
+            hurry: Arc::default(),
+            unasked,
+        };
+        let (patience, impatient) = bounded(0);
+        let running = Running {
+            reports: Some(reports),
+            supervisors: BTreeMap::new(),
+            retiring: Vec::new(),
+            patience: Some(patience),
+            impatient,
+        };
+        // Dropped on the way out if one cannot be started.
+        let upstreams = Upstreams {
+            by_name: RwLock::default(),
+            shared,
+            started: AtomicUsize::new(0),
+            running: Mutex::new(running),
+        };
+        upstreams.configure(configs)?;
+        Ok(upstreams)
+    }
+
+    /// Makes these the upstreams: one whose configuration is the very same goes on as it is, one
+    /// that is new is started, and one that is no more, or another under its name, ends when its
+    /// calls have, `limits.drain` from now at the latest. What is subscribed to at one that
+    /// changes is subscribed to again. Returns at once.
+    ///
+    /// # Errors
+    /// The process has no thread or descriptor left; then nothing has changed.
+    pub fn configure(&self, configs: &[Arc<UpstreamConfig>]) -> io::Result<()> {
+        let mut running = self.running();
+        let Some(reports) = running.reports.clone() else { return Ok(()) };
+        let before = self.all();
+        let mut after = BTreeMap::new();
+        let mut started = Vec::new();
+        for config in configs {
+            let old = before.get(&config.name);
+            let upstream = match old.filter(|it| Arc::ptr_eq(&it.core.config, config)) {
+                Some(same) => same.clone(),
+                None => {
+                    let index = self.started.fetch_add(1, Ordering::Relaxed);
+                    let upstream = self.shared.upstream(config.clone(), index, old)?;
+                    started.push((Arc::new(upstream), old));
+                    let Some((upstream, _)) = started.last() else { continue };
+                    upstream.clone()
+                }
+            };
+            after.insert(config.name.clone(), upstream);
+        }
+        let mut supervisors = Vec::new();
+        for (upstream, _) in &started {
+            let supervisor = supervisor(upstream, reports.clone());
+            let thread = spawn(&upstream.core.thread_name("sup"), move || supervisor.run());
+            match thread {
+                Ok(thread) => supervisors.push((upstream.name().clone(), thread)),
+                Err(error) => {
+                    started.iter().for_each(|(upstream, _)| upstream.core.nudge.stop());
+                    return Err(error);
+                }
+            }
+        }
+        let after = Arc::new(after);
+        *self.by_name.write().unwrap_or_else(PoisonError::into_inner) = after.clone();
+        for (upstream, old) in &started {
+            if let Some(old) = old {
+                upstream.members.adopt(&old.members);
+            }
+        }
+        for (name, old) in before.iter() {
+            if after.get(name).is_some_and(|it| Arc::ptr_eq(it, old)) {
+                continue;
+            }
+            let Some(supervisor) = running.supervisors.remove(name) else { continue };
+            running.retire(old.clone(), supervisor, self.shared.limits.drain);
+        }
+        running.supervisors.extend(supervisors);
+        Ok(())
+    }
+
+    /// The upstream of that name.
+    pub fn get(&self, name: &ServerName) -> Option<Arc<Upstream>> {
+        self.by_name.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// All of them, sorted by name.
+    pub fn all(&self) -> Arc<BTreeMap<ServerName, Arc<Upstream>>> {
+        self.by_name.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ends every call that still waits or reads; from here on there are no others.
+    pub fn interrupt(&self) {
+        for upstream in self.all().values() {
+            upstream.slots.interrupt();
+        }
+    }
+
+    /// Ends every session and child, and waits for that, in bounded time. Nothing is opened
+    /// afterwards. Whoever still holds an upstream keeps nothing alive by that.
+    pub fn stop(&self) {
+        self.interrupt();
+        let all = self.all();
+        all.values().for_each(|upstream| upstream.end());
+        // Each ends its own session or child meanwhile, so this takes as long as the slowest.
+        let (supervisors, retiring) = {
+            let mut running = self.running();
+            running.reports = None;
+            running.patience = None;
+            (std::mem::take(&mut running.supervisors), std::mem::take(&mut running.retiring))
+        };
+        drop(supervisors);
+        drop(retiring);
+        all.values().for_each(|upstream| upstream.members.join());
+    }
+
+    fn running(&self) -> MutexGuard<'_, Running> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What makes the end a quick one once it is set: children are killed instead of asked.
+    pub fn hurry(&self) -> Arc<AtomicBool> {
+        self.shared.hurry.clone()
+    }
+}
+
+impl Drop for Upstreams {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Running {
+    /// Lets an upstream end once its calls have.
+    fn retire(&mut self, upstream: Arc<Upstream>, supervisor: Joined, drain: Duration) {
+        self.retiring.retain(|thread| !thread.is_finished());
+        let must_end_now = self.retiring.len() >= RETIRING_UPSTREAMS_MAX;
+        let until = Instant::now() + if must_end_now { Duration::ZERO } else { drain };
+        let impatient = self.impatient.clone();
+        let name = upstream.core.thread_name("end");
+        let ended = upstream.clone();
+        let run = move || {
+            // Calls hold their upstream as long as they last.
+            while Arc::strong_count(&upstream) > 1
+                && Instant::now() < until
+                && impatient.recv_timeout(RETIRING_TICK) == Err(RecvTimeoutError::Timeout)
+            {
+            }
+            upstream.slots.interrupt();
+            upstream.end();
+            drop(supervisor);
+            upstream.members.join();
+        };
+        match spawn(&name, run) {
+            Ok(thread) => self.retiring.push(thread),
+            // Nobody waits for it then.
+            Err(error) => {
+                log::warn!(target: "upstream", "{}: calls are cut off: {error}", ended.name());
+                ended.slots.interrupt();
+                ended.end();
+            }
+        }
+    }
+}
+
+fn supervisor(upstream: &Upstream, reports: Sender<Report>) -> Supervisor {
+    Supervisor {
+        core: upstream.core.clone(),
+        link: upstream.link.clone(),
+        vitals: upstream.vitals.clone(),
+        reports,
+        lane: Lane::default(),
+        generation: None,
+        logged: 0,
+        standing: upstream.standing.clone(),
+        level: None,
+        subscribed: None,
+        lists: Lists::default(),
+    }
+}
+
+/// What all upstreams share.
+struct Shared {
+    names: Arc<Names>,
+    tls: Arc<RustlsConnector>,
+    budget: Arc<Budget>,
+    limits: Arc<Limits>,
+    buffered: crate::budget::Budget,
+    hurry: Arc<AtomicBool>,
+    unasked: Arc<dyn Unasked>,
+}
+
+impl Shared {
+    /// An upstream that nobody looks after yet. It takes over what is subscribed to at the one
+    /// whose place it takes.
+    fn upstream(
+        &self,
+        config: Arc<UpstreamConfig>,
+        index: usize,
+        old: Option<&Arc<Upstream>>,
+    ) -> io::Result<Upstream> {
+        let (limits, buffered) = (self.limits.clone(), self.buffered.clone());
+        let (hurry, unasked) = (self.hurry.clone(), self.unasked.clone());
+        let standing = old.map(|old| old.standing.clone()).unwrap_or_default();
+        let core =
+            Core::new(config, limits, buffered, index, hurry, unasked, standing.clone())?;
+        let core = Arc::new(core);
+        let stderr = Arc::new(StderrRing::new(self.limits.child_stderr_lines));
+        let links = Links::new(&core, &stderr, self.names.clone(), &self.tls);
+        let link = links.link(core.clone());
+        let vitals = Arc::new(Vitals::new(link.opening()));
+        let slots =
+            Slots::new(core.name().clone(), core.config.max_in_flight, core.config.max_waiting);
+        Ok(Upstream {
+            members: Arc::new(Members::new(core.clone(), links)),
+            standing,
+            core,
+            link,
+            slots,
+            budget: self.budget.clone(),
+            vitals,
+            stderr,
+        })
+    }
+}
