@@ -16,7 +16,7 @@ run: ## the gateway with ./config.json
 	cargo run --release --locked -- serve --config config.json
 
 .PHONY: check
-check: fmt lint test doc ## everything CI runs before interop, in CI's order
+check: fmt lint test doc deny ## everything CI runs before interop, in CI's order
 
 .PHONY: fmt
 fmt: ## is the code formatted?
@@ -38,8 +38,7 @@ doc: ## the documentation, its links checked
 
 .PHONY: deny
 deny: ## licences, duplicates, sources and advisories of the dependencies
-	@if cargo deny --version; then cargo deny --locked check; \
-	else echo "!!! NOT CHECKED: cargo-deny is not installed; the dependencies were not looked at" >&2; fi
+	.ci/deny
 
 .PHONY: dist
 dist: ## the static release binary

@@ -8,6 +8,9 @@ pub mod config;
 pub mod demo;
 pub mod downstream;
 pub mod error;
+#[cfg(all(any(test, fuzzing), not(feature = "tiny_http")))]
+#[path = "../fuzz/targets/mod.rs"]
+pub mod fuzz;
 pub mod gateway;
 pub mod http;
 pub mod limits;

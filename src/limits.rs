@@ -162,6 +162,11 @@ pub const QUESTIONS_GATHERED_MAX: Duration = Duration::from_millis(180);
 /// Bytes of the notices that wait for a stateless client's request; one that waits alone may be
 /// larger.
 pub const CALL_NOTICES_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of a URI that is looked for among resource templates, and of a template; for longer ones
+/// no template is tried, because trying costs their product.
+pub const TEMPLATE_BYTES_MAX: usize = 8192;
+/// Parameters that one tool may want mirrored into headers. With more its definition is invalid.
+pub const MIRRORED_PARAMETERS_MAX: usize = 64;
 /// How long all resources that one `subscriptions/listen` names may take to be subscribed to.
 pub const LISTEN_SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(4);
 /// Times that one call may want input of a client with a session before it is given up, and of

@@ -61,13 +61,21 @@ impl Origins {
     }
 }
 
-/// The host of `host[:port]`, with the brackets of an IPv6 address.
+/// The host of `host[:port]`, with the brackets of an IPv6 address. All of it where what stands
+/// behind the host is no port, so that it is nobody's.
 fn host_of(authority: &str) -> &str {
-    if authority.starts_with('[') {
-        return authority.find(']').and_then(|end| authority.get(..=end)).unwrap_or(authority);
-    }
-    match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+    // The colons of an IPv6 address stand before its bracket.
+    let (address, rest) = match authority.rfind(']') {
+        Some(end) => authority.split_at(end + 1),
+        None => ("", authority),
+    };
+    match rest.rsplit_once(':') {
+        Some((before, port))
+            if port.bytes().all(|b| b.is_ascii_digit())
+                && (address.is_empty() || before.is_empty()) =>
+        {
+            authority.get(..address.len() + before.len()).unwrap_or(authority)
+        }
         _ => authority,
     }
 }
@@ -99,8 +107,16 @@ mod tests {
             assert_eq!(check(host, None), Ok(()), "{host}");
         }
         assert_eq!(check("edge.example:4000", None), Ok(()));
-        for host in ["evil.example", "localhost.evil.example", "edge.example:4001", "", "[::2]"]
-        {
+        for host in [
+            "evil.example",
+            "localhost.evil.example",
+            "edge.example:4001",
+            "",
+            "[::2]",
+            "[::1]evil.example",
+            "[::1]x:80",
+            "[::1].evil.example",
+        ] {
             assert_eq!(check(host, None), Err(Foreign::Host), "{host}");
         }
         let unchecked = Origins::default();

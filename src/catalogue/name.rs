@@ -47,7 +47,10 @@ pub fn offered(naming: &Naming, prefixed: bool, tools: &[Unnamed<'_>]) -> Vec<St
         };
         let too_long = whole.chars().count() > OFFERED_NAME_CHARS_MAX;
         let name = if too_long || taken.contains_key(&whole) {
-            with_hash(&whole, tool)
+            // A server may offer what another one's tool would be called with its ending: it
+            // gets no calls that are meant for that.
+            let mut endings = (0_u64..).map(|salt| with_hash(&whole, tool, salt));
+            endings.find(|name| !taken.contains_key(name)).unwrap_or(whole)
         } else {
             whole
         };
@@ -88,12 +91,16 @@ pub fn split_server(text: &str) -> Option<(&str, &str)> {
 }
 
 /// The beginning of `whole`, `_` and 8 characters of a hash over the server's NAME and the
-/// tool's own name, which together are unique.
-fn with_hash(whole: &str, tool: &Unnamed<'_>) -> String {
+/// tool's own name, which together are unique; with a `salt` for a further one.
+fn with_hash(whole: &str, tool: &Unnamed<'_>, salt: u64) -> String {
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
     context.update(tool.server.as_str().as_bytes());
     context.update(&[0]);
     context.update(tool.own.as_bytes());
+    if salt > 0 {
+        context.update(&[0]);
+        context.update(&salt.to_be_bytes());
+    }
     let hash = context.finish();
     let mut name: String = whole.chars().take(OFFERED_NAME_CHARS_MAX - ENDING_CHARS).collect();
     name.push('_');
@@ -167,6 +174,16 @@ mod tests {
             .map(|((_, own), server)| Unnamed { server, shown: server.as_str(), own })
             .collect();
         offered(&naming(Prefix::Auto), prefixed, &unnamed)
+    }
+
+    #[test]
+    fn a_server_cannot_take_the_name_that_another_s_tool_falls_back_to() {
+        let honest = offered_of(false, &[("a", "echo"), ("b", "echo")]);
+        let (first, second) = (&honest[0], &honest[1]);
+        assert_ne!(first, second);
+        let names = offered_of(false, &[("a", "echo"), ("a", second), ("b", "echo")]);
+        assert_eq!(names[..2], [first.clone(), second.clone()]);
+        assert!(names[2].starts_with("echo_") && names[2] != *second, "{names:?}");
     }
 
     #[test]

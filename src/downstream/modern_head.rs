@@ -13,7 +13,7 @@ use crate::protocol::raw::RawObject;
 ///
 /// # Errors
 /// It is missing, or another.
-pub(super) fn check_version(head: &Head, version: &str) -> Result<(), RpcError> {
+pub(crate) fn check_version(head: &Head, version: &str) -> Result<(), RpcError> {
     compare(head, PROTOCOL_VERSION, version)
 }
 
@@ -21,7 +21,7 @@ pub(super) fn check_version(head: &Head, version: &str) -> Result<(), RpcError> 
 ///
 /// # Errors
 /// It is missing, or another.
-pub(super) fn check_method(head: &Head, method: &str) -> Result<(), RpcError> {
+pub(crate) fn check_method(head: &Head, method: &str) -> Result<(), RpcError> {
     compare(head, METHOD, method)
 }
 
@@ -41,7 +41,7 @@ fn compare(head: &Head, name: &str, body: &str) -> Result<(), RpcError> {
 ///
 /// # Errors
 /// It is missing, another, or not encoded as it must be.
-pub(super) fn check_name(
+pub(crate) fn check_name(
     head: &Head,
     method: Method,
     params: &RawObject<'_>,
@@ -65,7 +65,7 @@ pub(super) fn check_name(
 /// # Errors
 /// One is missing, another, there twice, not encoded as it must be, or there without a value in
 /// the body; or the body says two things of it.
-pub(super) fn check_params(
+pub(crate) fn check_params(
     head: &Head,
     mirrors: &[Mirror],
     params: &RawObject<'_>,

@@ -15,7 +15,7 @@ use crate::limits::JSON_OBJECT_KEYS_MAX;
 use crate::protocol::raw::RawObject;
 
 /// The digest, without what a retry adds.
-pub(super) fn digest(method: &str, params: &RawObject<'_>) -> String {
+pub(crate) fn digest(method: &str, params: &RawObject<'_>) -> String {
     let mut context = Context::new(&SHA256);
     context.update(method.as_bytes());
     let mut fields: Vec<_> = params.iter().filter(|(key, _)| !ADDED.contains(key)).collect();

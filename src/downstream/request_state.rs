@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use crate::protocol::sealed::Sealer;
 
 /// Members of a request's parameters that a retry adds.
-pub(super) const ADDED: [&str; 2] = ["inputResponses", "requestState"];
+pub(crate) const ADDED: [&str; 2] = ["inputResponses", "requestState"];
 
 /// What a retry goes on with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Sequel {
+pub(crate) enum Sequel {
     /// A call that waits for its answers in this process.
     #[serde(rename = "p")]
     Parked {
@@ -50,18 +50,18 @@ struct Sealed {
 
 /// Makes and reads states for one request of one principal.
 #[derive(Debug)]
-pub(super) struct States<'a> {
+pub(crate) struct States<'a> {
     /// What seals them.
-    pub(super) sealer: &'a Sealer,
+    pub(crate) sealer: &'a Sealer,
     /// The name of the key that asks.
-    pub(super) principal: Option<&'a str>,
+    pub(crate) principal: Option<&'a str>,
     /// See [`super::request_digest::digest`].
-    pub(super) digest: String,
+    pub(crate) digest: String,
 }
 
 impl States<'_> {
     /// The state for a sequel that may follow within `life`.
-    pub(super) fn seal(&self, sequel: Sequel, life: Duration) -> String {
+    pub(crate) fn seal(&self, sequel: Sequel, life: Duration) -> String {
         let sealed = Sealed {
             n: self.principal.map(str::to_owned),
             d: self.digest.clone(),
@@ -74,7 +74,7 @@ impl States<'_> {
 
     /// The sequel that a state stands for. None if it was made by somebody else, for another
     /// principal or another request, or has expired: which of these is nobody's business.
-    pub(super) fn open(&self, state: &str) -> Option<Sequel> {
+    pub(crate) fn open(&self, state: &str) -> Option<Sequel> {
         let sealed: Sealed = serde_json::from_str(&self.sealer.open(state)?).ok()?;
         let same = sealed.n.as_deref() == self.principal && sealed.d == self.digest;
         (same && now_seconds() < sealed.x).then_some(sealed.q)

@@ -189,7 +189,7 @@ fn list_body(list: &ItemList, dialect: Dialect) -> String {
 }
 
 /// The value of `key` in a query, decoded.
-pub(super) fn query_value(query: Option<&str>, key: &str) -> Option<String> {
+pub(crate) fn query_value(query: Option<&str>, key: &str) -> Option<String> {
     query?.split('&').find_map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         (name == key).then(|| percent_decoded(value))

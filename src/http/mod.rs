@@ -21,11 +21,11 @@ mod socket_file;
 mod stream;
 
 #[cfg(not(feature = "tiny_http"))]
-mod chunked;
+pub(crate) mod chunked;
 #[cfg(not(feature = "tiny_http"))]
 mod connection;
 #[cfg(not(feature = "tiny_http"))]
-mod framing;
+pub(crate) mod framing;
 #[cfg(not(feature = "tiny_http"))]
 mod input;
 #[cfg(not(feature = "tiny_http"))]

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 use super::raw::RawObject;
+use crate::limits::MIRRORED_PARAMETERS_MAX;
 
 /// The annotation in a property's schema.
 const ANNOTATION: &str = "x-mcp-header";
@@ -38,6 +39,11 @@ pub fn annotations(tool: &str) -> Result<Vec<Mirror>, String> {
             return Err(format!("{ANNOTATION} stands at the root of the schema"));
         }
         walk(schema, &mut Vec::new(), &mut found)?;
+    }
+    if found.len() > MIRRORED_PARAMETERS_MAX {
+        return Err(format!(
+            "{ANNOTATION} stands at more than {MIRRORED_PARAMETERS_MAX} parameters"
+        ));
     }
     for (index, mirror) in found.iter().enumerate() {
         let same = |other: &Mirror| other.header.eq_ignore_ascii_case(&mirror.header);
@@ -210,6 +216,18 @@ mod tests {
         // What is no part of the way is the server's to judge.
         let beside = r#"{"x":1e999999,"y":{"a":1,"a":2},"where":{"zone":1}}"#;
         assert_eq!(zone.read(beside).unwrap(), json!(1));
+    }
+
+    #[test]
+    fn only_so_many_parameters_are_mirrored() {
+        let with = |n: usize| {
+            let property = |i: usize| {
+                (format!("p{i}"), json!({ "type": "string", "x-mcp-header": format!("H{i}") }))
+            };
+            of(&json!({ "properties": (0..n).map(property).collect::<Map<_, _>>() }))
+        };
+        assert_eq!(with(MIRRORED_PARAMETERS_MAX).unwrap().len(), MIRRORED_PARAMETERS_MAX);
+        assert!(with(MIRRORED_PARAMETERS_MAX + 1).unwrap_err().contains("more than"));
     }
 
     #[test]

@@ -93,7 +93,7 @@ impl Decoder {
         let line = std::mem::take(&mut self.line);
         let line = String::from_utf8(line).map_err(|_| DecodeError::NotUtf8)?;
         let line = if std::mem::take(&mut self.at_start) && line.starts_with('\u{feff}') {
-            line.trim_start_matches('\u{feff}').to_owned()
+            line.strip_prefix('\u{feff}').unwrap_or_default().to_owned()
         } else {
             line
         };
@@ -132,9 +132,12 @@ impl Decoder {
                 self.event.id = Some(value.to_owned());
                 self.has_any = true;
             }
-            "retry" if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) => {
-                self.event.retry_ms = value.parse().ok();
-                self.has_any = true;
+            "retry" if value.bytes().all(|b| b.is_ascii_digit()) => {
+                // Nothing, or a time beyond any number, is none.
+                if let Ok(ms) = value.parse() {
+                    self.event.retry_ms = Some(ms);
+                    self.has_any = true;
+                }
             }
             _ => (),
         }
@@ -217,6 +220,22 @@ mod tests {
         decoder.feed(b"id: 7\nretry: 100\ndata:\n\n", |event| got.push(event)).unwrap();
         assert_eq!(got[0].id.as_deref(), Some("7"));
         assert_eq!(got[0].retry_ms, Some(100));
+    }
+
+    #[test]
+    fn a_time_beyond_any_number_is_none() {
+        check("retry: 99999999999999999999\n\nretry:\n\ndata: a\n\n", &[("", "a")]);
+        let mut got = Vec::new();
+        let mut decoder = Decoder::new(100);
+        let wire = b"retry: 7\nretry: 99999999999999999999\n\n";
+        decoder.feed(wire, |event| got.push(event)).unwrap();
+        assert_eq!(got[0].retry_ms, Some(7));
+    }
+
+    #[test]
+    fn one_byte_order_mark_is_passed_over_and_no_more() {
+        check("\u{feff}data: a\n\n", &[("", "a")]);
+        check("\u{feff}\u{feff}data: a\n\n", &[]);
     }
 
     #[test]

@@ -6,14 +6,14 @@ mod asked;
 mod audience;
 mod door;
 mod ended;
-mod event_log;
+pub(crate) mod event_log;
 mod kept_streams;
 mod manager;
 mod questions;
 mod resumable;
 mod subscriptions;
 mod table;
-mod token;
+pub(crate) mod token;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};

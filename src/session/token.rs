@@ -11,29 +11,29 @@ use crate::protocol::server_name::ServerName;
 
 /// What a token carries.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Claims {
+pub(crate) struct Claims {
     /// Random; what makes the session's id unique.
-    pub(super) id: String,
+    pub(crate) id: String,
     /// The process that issued the token.
-    pub(super) boot: String,
+    pub(crate) boot: String,
     /// The name of the key that opened the session.
-    pub(super) principal: Option<String>,
+    pub(crate) principal: Option<String>,
     /// The revision agreed on.
-    pub(super) revision: Revision,
+    pub(crate) revision: Revision,
     /// The client's capabilities; none if they were too large to carry.
-    pub(super) capabilities: Option<String>,
+    pub(crate) capabilities: Option<String>,
     /// The one server of a per-server endpoint.
-    pub(super) only: Option<ServerName>,
+    pub(crate) only: Option<ServerName>,
     /// The servers of the narrowing header.
-    pub(super) narrowed: Option<Vec<ServerName>>,
+    pub(crate) narrowed: Option<Vec<ServerName>>,
     /// Seconds since the epoch at which the token ends for good.
-    pub(super) expires: u64,
+    pub(crate) expires: u64,
 }
 
 impl Claims {
     /// The caller that the session remembered, as far as a token carries it; none where the
     /// capabilities were too large.
-    pub(super) fn caller(&self) -> Option<Caller> {
+    pub(crate) fn caller(&self) -> Option<Caller> {
         let capabilities = self.capabilities.clone()?;
         RawObject::parse(&capabilities).ok()?;
         Some(Caller {
@@ -63,16 +63,16 @@ struct Wire {
 
 /// Makes and reads tokens.
 #[derive(Debug)]
-pub(super) struct Signer(Sealer);
+pub(crate) struct Signer(Sealer);
 
 impl Signer {
     /// A signer with the gateway's key.
-    pub(super) fn new(key: &[u8; 32]) -> Signer {
+    pub(crate) fn new(key: &[u8; 32]) -> Signer {
         Signer(Sealer::new(key, "session"))
     }
 
     /// The token that carries `claims`: visible ASCII, as the specification wants session ids.
-    pub(super) fn sign(&self, claims: &Claims) -> String {
+    pub(crate) fn sign(&self, claims: &Claims) -> String {
         let small = |text: &String| text.len() <= SESSION_TOKEN_CAPABILITIES_BYTES_MAX;
         let wire = Wire {
             i: claims.id.clone(),
@@ -92,7 +92,7 @@ impl Signer {
     }
 
     /// What a token carries, if this key signed it and it has not expired.
-    pub(super) fn read(&self, token: &str, now_seconds: u64) -> Option<Claims> {
+    pub(crate) fn read(&self, token: &str, now_seconds: u64) -> Option<Claims> {
         let wire: Wire = serde_json::from_str(&self.0.open(token)?).ok()?;
         let names = |list: Vec<String>| -> Option<Vec<ServerName>> {
             list.iter().map(|name| ServerName::parse(name)).collect()

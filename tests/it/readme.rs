@@ -268,3 +268,37 @@ fn the_commands_of_two_minutes_work_with_the_shipped_configuration() {
     assert_eq!(called["result"]["content"][0]["text"], "hello", "{called}");
     assert_eq!(called["result"]["resultType"], "complete");
 }
+
+/// The text of all Rust files below a folder.
+fn sources_below(folder: &Path) -> String {
+    let mut text = String::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            text.push_str(&sources_below(&path));
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            text.push_str(&std::fs::read_to_string(path).unwrap());
+        }
+    }
+    text
+}
+
+#[test]
+fn every_defence_is_where_the_table_says_and_has_its_tests() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let sources: String = ["src", "tests", "fuzz/targets"]
+        .map(|folder| sources_below(&root.join(folder)))
+        .concat();
+    let rows = table("attack");
+    assert!(rows.len() > 10);
+    for row in rows.iter().skip(1) {
+        let (places, tests) = (quoted(&row[2]), quoted(&row[3]));
+        assert!(!places.is_empty() && !tests.is_empty(), "{row:?}");
+        for place in places {
+            assert!(root.join(place).exists(), "{place} is not there");
+        }
+        for test in tests {
+            assert!(sources.contains(&format!("fn {test}()")), "there is no test {test}");
+        }
+    }
+}

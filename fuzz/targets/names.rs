@@ -1,0 +1,118 @@
+//! Names, paths, templates and origins: what is compared, cut and routed by.
+
+use std::collections::BTreeSet;
+
+use super::lines;
+use crate::access::origin::Origins;
+use crate::catalogue::name::{Unnamed, near, offered, offered_uris, split_server};
+use crate::catalogue::template::{covers, literal_bytes};
+use crate::config::{Naming, Prefix};
+use crate::downstream::endpoint::Endpoint;
+use crate::downstream::rest::query_value;
+use crate::limits::{NEAR_NAMES_MAX, OFFERED_NAME_CHARS_MAX};
+use crate::protocol::server_name::ServerName;
+
+/// Whether the template can become the URI, tried in every way. `{…}` is some text without a
+/// slash where it begins with a word and does not end in `*`, and any text otherwise.
+fn can_become(template: &str, uri: &str) -> bool {
+    let expression = template.strip_prefix('{').and_then(|rest| rest.split_once('}'));
+    let Some((inside, rest)) = expression else {
+        let Some(first) = template.chars().next() else { return uri.is_empty() };
+        let rest = &template[first.len_utf8()..];
+        return uri.strip_prefix(first).is_some_and(|uri| can_become(rest, uri));
+    };
+    let is_word = inside.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+    let is_segment = is_word && !inside.ends_with('*');
+    let ends = uri.char_indices().map(|(at, _)| at).chain([uri.len()]);
+    ends.filter(|end| !is_segment || (*end > 0 && !uri[..*end].contains('/')))
+        .any(|end| can_become(rest, &uri[end..]))
+}
+
+fn templates(template: &str, uri: &str) {
+    let is_covered = covers(template, uri);
+    assert!(literal_bytes(template) <= template.len());
+    assert!(!is_covered || literal_bytes(template) <= uri.len());
+    if template.matches('{').count() <= 4 && uri.len() <= 16 && template.len() <= 64 {
+        assert_eq!(is_covered, can_become(template, uri), "{template:?} {uri:?}");
+    }
+}
+
+fn names_of(tools: &[&str]) {
+    let servers = ["a", "b"].map(|name| ServerName::parse(name).unwrap());
+    let unnamed: Vec<Unnamed<'_>> = servers
+        .iter()
+        .flat_map(|server| {
+            let own: BTreeSet<&str> = tools.iter().copied().collect();
+            own.into_iter().map(|own| Unnamed { server, shown: "x", own })
+        })
+        .collect();
+    for is_prefixed in [true, false] {
+        let naming = Naming { prefix: Prefix::Auto, separator: "-".to_owned() };
+        let names = offered(&naming, is_prefixed, &unnamed);
+        assert_eq!(names.len(), unnamed.len());
+        let distinct: BTreeSet<&String> = names.iter().collect();
+        assert_eq!(distinct.len(), names.len(), "{names:?}");
+        assert!(names.iter().all(|name| name.chars().count() <= OFFERED_NAME_CHARS_MAX));
+        let asked = tools.first().copied().unwrap_or_default();
+        let near = near(asked, names.iter().map(String::as_str), NEAR_NAMES_MAX);
+        assert!(near.len() <= NEAR_NAMES_MAX && near.iter().all(|it| names.contains(it)));
+    }
+    let uris = offered_uris(&unnamed);
+    for (item, uri) in unnamed.iter().zip(&uris) {
+        assert!(
+            *uri == item.own || split_server(uri) == Some((item.server.as_str(), item.own))
+        );
+    }
+}
+
+/// Whatever is admitted is of this machine or of the one host that is ours.
+fn origins(host: &str, origin: &str) {
+    let ours = Origins { check_host: true, hosts: vec!["ours".into()], origins: Vec::new() };
+    let is_ours = |authority: &str| {
+        let authority = authority.to_ascii_lowercase();
+        let (name, port) = match authority.rsplit_once(':') {
+            Some((name, port)) if !port.contains(']') => (name, port),
+            _ => (authority.as_str(), ""),
+        };
+        assert!(port.bytes().all(|byte| byte.is_ascii_digit()), "{authority}");
+        let loopback = name.parse::<std::net::Ipv4Addr>().is_ok_and(|ip| ip.is_loopback());
+        loopback || ["localhost", "[::1]", "ours"].contains(&name)
+    };
+    if ours.check(Some(host), None).is_ok() {
+        assert!(is_ours(host), "{host:?}");
+    }
+    if ours.admits(origin) {
+        let (scheme, authority) = origin.split_once("://").unwrap();
+        assert!(["http", "https"].contains(&scheme) && is_ours(authority), "{origin:?}");
+    }
+}
+
+fn paths(text: &str) {
+    if let Some(endpoint) = Endpoint::find(text) {
+        assert!(text.starts_with('/') && !endpoint.methods().is_empty());
+        if let Some(server) = endpoint.server() {
+            assert!(text.contains(server) && !server.contains('/'));
+        }
+    }
+    if let Some(name) = ServerName::parse(text) {
+        assert_eq!(name.as_str(), text);
+        assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'));
+        let path = format!("/mcp/{text}");
+        assert_eq!(Endpoint::find(&path).and_then(Endpoint::server), Some(text));
+    }
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric();
+    if text.bytes().all(is_plain) {
+        assert_eq!(query_value(Some(&format!("a=1&q={text}")), "q").as_deref(), Some(text));
+    }
+    query_value(Some(text), "q");
+}
+
+pub(super) fn names(data: &[u8]) {
+    let lines = lines(data);
+    let [first, rest @ ..] = lines.as_slice() else { return };
+    let second = rest.first().copied().unwrap_or_default();
+    templates(first, second);
+    origins(first, second);
+    paths(first);
+    names_of(&lines);
+}
