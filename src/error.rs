@@ -105,6 +105,13 @@ pub enum CallError {
         /// When the next one is due.
         retry_after: Duration,
     },
+    /// The tool is not what it was when it was pinned.
+    Withheld {
+        /// Whose it is.
+        server: ServerName,
+        /// What its server calls it.
+        tool: String,
+    },
     /// The upstream refused, broke off or answered nonsense.
     UpstreamFailed {
         /// Which one.
@@ -144,7 +151,9 @@ impl CallError {
             | Self::Ambiguous { .. }
             | Self::RateLimited { .. }
             | Self::Cancelled => Side::Downstream,
-            Self::UpstreamFailed { .. } | Self::UpstreamTimeout { .. } => Side::Upstream,
+            Self::Withheld { .. }
+            | Self::UpstreamFailed { .. }
+            | Self::UpstreamTimeout { .. } => Side::Upstream,
             Self::Overloaded { .. } | Self::ShuttingDown | Self::Internal => Side::Gateway,
         }
     }
@@ -152,9 +161,9 @@ impl CallError {
     /// The server concerned, where there is one.
     pub fn server(&self) -> Option<&ServerName> {
         match self {
-            Self::UpstreamFailed { server, .. } | Self::UpstreamTimeout { server, .. } => {
-                Some(server)
-            }
+            Self::Withheld { server, .. }
+            | Self::UpstreamFailed { server, .. }
+            | Self::UpstreamTimeout { server, .. } => Some(server),
             Self::Invalid(_)
             | Self::Unknown { .. }
             | Self::UnknownServer { .. }
@@ -212,6 +221,12 @@ impl fmt::Display for CallError {
                 let seconds = retry_after.as_secs() + 1;
                 write!(f, "This key's calls are spent; the next is due in {seconds} s.")
             }
+            Self::Withheld { server, tool } => write!(
+                f,
+                "The tool {tool:?} of the server {server} is withheld, because its definition \
+                 has changed since it was pinned. To accept the change, run: \
+                 trunkline pins accept {server} {tool:?}"
+            ),
             Self::UpstreamFailed { server, stage, message } => {
                 write!(f, "The server {server} failed ({stage}): {message}.")
             }

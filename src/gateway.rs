@@ -12,10 +12,11 @@ use crate::access::authenticate::KnownKey;
 use crate::access::glob::Globs;
 use crate::access::origin::Origins;
 use crate::access::policy::{Policy, Principal};
+use crate::catalogue::pins::Pins;
 use crate::catalogue::refresher::Refresher;
 use crate::catalogue::store::Store;
 use crate::catalogue::{self, Health, Server as KnownServer};
-use crate::config::{ApiKey, Config, Listen};
+use crate::config::{ApiKey, Config, Listen, Pin};
 use crate::downstream::Front;
 use crate::downstream::event_stream::Streams;
 use crate::downstream::parked::{Bounds, ParkedCalls};
@@ -90,9 +91,9 @@ impl Gateway {
         let (streams, streams_thread) = Streams::start(limits.clone(), stop.clone())?;
         let shared = catalogue::Shared::default();
         let (events, changes) = bounded(CATALOGUE_INBOX_CHANGES_MAX);
-        let store = state.map(|it| Store::new(it.directory, it.writer, &key));
+        let kept = state.map(|state| kept(&config, state, &key));
         let catalogue =
-            start_catalogue(&config, shared.clone(), changes, sessions.clone(), store, &stop)?;
+            start_catalogue(&config, shared.clone(), changes, sessions.clone(), kept, &stop)?;
         let tasks = Arc::<TaskOwners>::default();
         let sharing = config.upstreams.iter().map(|it| (it.name.clone(), it.session));
         let unasked = Arc::new(ToSessions::new(sessions.clone(), tasks.clone(), sharing));
@@ -240,6 +241,14 @@ fn open_state(config: &Config) -> io::Result<Option<(State, thread::Joined)>> {
     Ok(Some((State { directory, writer }, joined)))
 }
 
+/// What of the catalogue outlives the process.
+fn kept(config: &Config, state: State, key: &[u8; 32]) -> (Store, Option<Pins>) {
+    let has_pins = config.upstreams.iter().any(|upstream| upstream.pin != Pin::Off);
+    let State { directory, writer } = state;
+    let pins = has_pins.then(|| Pins::load(directory.clone(), writer.clone()));
+    (Store::new(directory, writer, key), pins)
+}
+
 /// The key that session ids and cursors are made with.
 fn session_key(config: &Config, state: Option<&State>) -> io::Result<[u8; 32]> {
     if let Some(key) = config.session_key {
@@ -299,7 +308,7 @@ fn start_catalogue(
     shared: catalogue::Shared,
     changes: Receiver<Event>,
     sessions: Sessions,
-    store: Option<Store>,
+    kept: Option<(Store, Option<Pins>)>,
     stop: &Sender<StopReason>,
 ) -> io::Result<thread::Joined> {
     let tell = move |server: &ServerName, kind: Kind| {
@@ -308,8 +317,16 @@ fn start_catalogue(
             log::warn!(target: "catalogue", "a change of the list could not be told to sessions");
         }
     };
-    let refresher =
-        Refresher::new(config.naming.clone(), &config.upstreams, shared, Box::new(tell), store);
+    let (store, pins) = kept.unzip();
+    let naming = config.naming.clone();
+    let refresher = Refresher::new(
+        naming,
+        &config.upstreams,
+        shared,
+        Box::new(tell),
+        store,
+        pins.flatten(),
+    );
     let panicked = stop.clone();
     thread::spawn("catalogue", move || {
         // Its end is ordinary when the upstreams have gone, and the process's when it panics.

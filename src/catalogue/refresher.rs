@@ -3,14 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::merge::{self, Listed, Profile};
+use super::pins::Pins;
 use super::store::Store;
 use super::{Health, Server, Shared};
 use crate::access::glob::Globs;
-use crate::config::{Naming, UpstreamConfig};
+use crate::config::{Naming, Pin, UpstreamConfig};
+use crate::limits::PINS_ACCEPTED_INTERVAL;
 use crate::protocol::call::Kind;
 use crate::protocol::mirror;
 use crate::protocol::server_name::ServerName;
@@ -27,6 +30,8 @@ pub struct Refresher {
     tell: Tell,
     /// Where lists outlive the process, if anywhere.
     store: Option<Store>,
+    /// What tools were when they were first seen, if any server has pins.
+    pins: Option<Pins>,
 }
 
 impl std::fmt::Debug for Refresher {
@@ -44,6 +49,7 @@ impl Refresher {
         shared: Shared,
         tell: Tell,
         mut store: Option<Store>,
+        mut pins: Option<Pins>,
     ) -> Refresher {
         let servers = upstreams
             .iter()
@@ -52,6 +58,7 @@ impl Refresher {
                     name: upstream.name.clone(),
                     alias: upstream.alias.clone(),
                     tools: Globs::new(upstream.tools.as_deref().unwrap_or_default()),
+                    pin: upstream.pin,
                 };
                 let shown = upstream.alias.as_deref().unwrap_or(upstream.name.as_str());
                 let prefix = format!("{shown}{}", naming.separator);
@@ -60,27 +67,63 @@ impl Refresher {
                 if let Some(store) = &mut store {
                     store.load(upstream, &mut listed);
                 }
+                judge(&mut pins, &profile, &mut listed);
                 (upstream.name.clone(), (profile, listed))
             })
             .collect();
         if let Some(store) = &store {
             store.sweep();
         }
-        let refresher = Refresher { naming, servers, shared, tell, store };
+        let refresher = Refresher { naming, servers, shared, tell, store, pins };
         refresher.publish();
         refresher
     }
 
     /// Runs until every sender of events is gone.
     pub fn run(mut self, events: &Receiver<Event>) {
-        while let Ok(event) = events.recv() {
-            let changed = self.apply(event);
-            self.publish();
-            if let Some((server, kinds)) = changed {
-                for kind in kinds {
-                    (self.tell)(&server, kind);
+        let has_pins = self.servers.values().any(|(profile, _)| profile.pin != Pin::Off);
+        let mut looked = Instant::now();
+        loop {
+            let event = if has_pins {
+                events.recv_timeout(PINS_ACCEPTED_INTERVAL)
+            } else {
+                events.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            };
+            match event {
+                Ok(event) => {
+                    let changed = self.apply(event);
+                    self.publish();
+                    if let Some((server, kinds)) = changed {
+                        for kind in kinds {
+                            (self.tell)(&server, kind);
+                        }
+                    }
                 }
+                Err(RecvTimeoutError::Timeout) => (),
+                Err(RecvTimeoutError::Disconnected) => return,
             }
+            // Also when there is always an event.
+            if has_pins && looked.elapsed() >= PINS_ACCEPTED_INTERVAL {
+                self.take_accepted();
+                looked = Instant::now();
+            }
+        }
+    }
+
+    /// Offers what somebody has accepted.
+    fn take_accepted(&mut self) {
+        let accepted = self.pins.as_mut().map(Pins::take_accepted).unwrap_or_default();
+        if accepted.is_empty() {
+            return;
+        }
+        for server in &accepted {
+            if let Some((profile, listed)) = self.servers.get_mut(server) {
+                judge(&mut self.pins, profile, listed);
+            }
+        }
+        self.publish();
+        for server in &accepted {
+            (self.tell)(server, Kind::Tool);
         }
     }
 
@@ -92,7 +135,7 @@ impl Refresher {
                 None
             }
             Event::Lists { server, lists, freshness, read_at, left_out, announced } => {
-                let (_, listed) = self.servers.get_mut(&server)?;
+                let (profile, listed) = self.servers.get_mut(&server)?;
                 let mut unnamed = 0;
                 let mut kinds = Vec::new();
                 for (kind, objects) in lists {
@@ -125,6 +168,7 @@ impl Refresher {
                 listed.server.left_out = left_out + unnamed;
                 listed.server.health = Health::Well;
                 listed.server.has_answered = true;
+                judge(&mut self.pins, profile, listed);
                 if let Some(store) = &mut self.store {
                     store.save(&server, listed);
                 }
@@ -143,6 +187,14 @@ impl Refresher {
         let servers: Vec<(Profile, Listed)> = self.servers.values().cloned().collect();
         self.shared.publish(merge::merge(&self.naming, &servers));
     }
+}
+
+/// Holds a server's tools against their pins.
+fn judge(pins: &mut Option<Pins>, profile: &Profile, listed: &mut Listed) {
+    let (Some(pins), Some(tools)) = (pins, listed.lists.get(&Kind::Tool)) else { return };
+    let offered = |(own, _): &&(String, _)| profile.tools.admits(own);
+    let tools = tools.iter().filter(offered).cloned().collect();
+    listed.server.pinned = pins.judge(&profile.name, profile.pin, &tools);
 }
 
 /// Tools whose parameters cannot be mirrored as they say (2026-07-28, basic/transports/
@@ -173,7 +225,7 @@ mod tests {
         let tell = Box::new(|_: &ServerName, _| ());
         let shared = Shared::default();
         let mut refresher =
-            Refresher::new(config.naming, &config.upstreams, shared.clone(), tell, None);
+            Refresher::new(config.naming, &config.upstreams, shared.clone(), tell, None, None);
         let server = ServerName::parse("s").unwrap();
         let said = Freshness { ttl_ms: 60_000, is_private: false };
         refresher.apply(Event::Lists {
@@ -197,8 +249,14 @@ mod tests {
         let text = r#"{"mcp_servers":{"s":{"url":"http://127.0.0.1:9/mcp"}}}"#;
         let config = Config::parse(text, &|_| None, &Overrides::default()).unwrap();
         let tell = Box::new(|_: &ServerName, _| ());
-        let mut refresher =
-            Refresher::new(config.naming, &config.upstreams, Shared::default(), tell, None);
+        let mut refresher = Refresher::new(
+            config.naming,
+            &config.upstreams,
+            Shared::default(),
+            tell,
+            None,
+            None,
+        );
         let mut told = |lists: &[(Kind, &[&str])], announced: bool| {
             let server = ServerName::parse("s").unwrap();
             let lists = lists.iter().map(|(kind, names)| {

@@ -200,6 +200,10 @@ impl Problem {
                 Problem::new(429, "rate_limited", code::INTERNAL_ERROR, text)
                     .header("Retry-After", seconds)
             }
+            CallError::Withheld { server, .. } => {
+                Problem::new(502, "tool_withheld", code::INTERNAL_ERROR, text)
+                    .with("server", server.as_str())
+            }
             CallError::UpstreamFailed { server, stage, .. } => {
                 Problem::new(502, "upstream_failed", code::INTERNAL_ERROR, text)
                     .with("server", server.as_str())
