@@ -105,6 +105,13 @@ pub enum CallError {
         /// When the next one is due.
         retry_after: Duration,
     },
+    /// The tool is not what it was when it was pinned.
+    Withheld {
+        /// Whose it is.
+        server: ServerName,
+        /// What its server calls it.
+        tool: String,
+    },
     /// The upstream refused, broke off or answered nonsense.
     UpstreamFailed {
         /// Which one.
@@ -157,7 +164,8 @@ impl CallError {
             | Self::Ambiguous { .. }
             | Self::RateLimited { .. }
             | Self::Cancelled => Side::Downstream,
-            Self::UpstreamFailed { .. }
+            Self::Withheld { .. }
+            | Self::UpstreamFailed { .. }
             | Self::UpstreamDown { .. }
             | Self::UpstreamTimeout { .. } => Side::Upstream,
             Self::Overloaded { .. } | Self::ShuttingDown | Self::Internal => Side::Gateway,
@@ -167,7 +175,8 @@ impl CallError {
     /// The server concerned, where there is one.
     pub fn server(&self) -> Option<&ServerName> {
         match self {
-            Self::UpstreamFailed { server, .. }
+            Self::Withheld { server, .. }
+            | Self::UpstreamFailed { server, .. }
             | Self::UpstreamDown { server, .. }
             | Self::UpstreamTimeout { server, .. } => Some(server),
             Self::Invalid(_)
@@ -233,6 +242,12 @@ impl fmt::Display for CallError {
                 let seconds = whole_seconds(*retry_after);
                 write!(f, "This key's calls are spent; the next is due in {seconds} s.")
             }
+            Self::Withheld { server, tool } => write!(
+                f,
+                "The tool {tool:?} of the server {server} is withheld, because its definition \
+                 has changed since it was pinned. To accept the change, run: \
+                 trunkline pins accept {server} {tool:?}"
+            ),
             Self::UpstreamFailed { server, stage, message } => {
                 write!(f, "The server {server} failed ({stage}): {message}.")
             }

@@ -12,6 +12,7 @@ use crate::access::authenticate::KnownKey;
 use crate::access::glob::Globs;
 use crate::access::origin::Origins;
 use crate::access::policy::{Policy, Principal};
+use crate::catalogue::pins::Pins;
 use crate::catalogue::refresher::{Configure, Refresher};
 use crate::catalogue::store::Store;
 use crate::catalogue::{self, Health, Server as KnownServer};
@@ -96,8 +97,8 @@ impl Gateway {
         let shared = catalogue::Shared::default();
         let (reports, changes) = bounded(CATALOGUE_INBOX_CHANGES_MAX);
         let (configure, wanted) = bounded(1);
-        let store = state.map(|it| Store::new(it.directory, it.writer, &key));
-        let refresher = refresher(&config, shared.clone(), sessions.clone(), store);
+        let kept = state.map(|state| kept(state, &key));
+        let refresher = refresher(&config, shared.clone(), sessions.clone(), kept);
         let catalogue = start_catalogue(refresher, changes, wanted, &stop)?;
         let tasks = Arc::<TaskOwners>::default();
         let unasked = Arc::new(ToSessions::new(sessions.clone(), tasks.clone()));
@@ -321,6 +322,13 @@ fn open_state(config: &Config) -> io::Result<Option<(State, thread::Joined)>> {
     Ok(Some((State { directory, writer }, joined)))
 }
 
+/// What of the catalogue outlives the process.
+fn kept(state: State, key: &[u8; 32]) -> (Store, Pins) {
+    let State { directory, writer } = state;
+    let pins = Pins::load(directory.clone(), writer.clone());
+    (Store::new(directory, writer, key), pins)
+}
+
 /// The key that session ids and cursors are made with.
 fn session_key(config: &Config, state: Option<&State>) -> io::Result<[u8; 32]> {
     if let Some(key) = config.session_key {
@@ -379,7 +387,7 @@ fn refresher(
     config: &Config,
     shared: catalogue::Shared,
     sessions: Sessions,
-    store: Option<Store>,
+    kept: Option<(Store, Pins)>,
 ) -> Refresher {
     let tell = move |server: &ServerName, kind: Kind| {
         let message = notification(kind.changed(), None);
@@ -387,7 +395,9 @@ fn refresher(
             log::warn!(target: "catalogue", "a change of the list could not be told to sessions");
         }
     };
-    Refresher::new(config.naming.clone(), &config.upstreams, shared, Box::new(tell), store)
+    let (store, pins) = kept.unzip();
+    let naming = config.naming.clone();
+    Refresher::new(naming, &config.upstreams, shared, Box::new(tell), store, pins)
 }
 
 fn start_catalogue(

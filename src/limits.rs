@@ -138,6 +138,10 @@ pub const STATE_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub const STATE_SET_ASIDE_MAX: usize = 8;
 /// From a change to its file, so that several become one.
 pub const STATE_WRITE_DELAY: Duration = Duration::from_millis(250);
+/// Tools of one server that are pinned; further ones count as changed.
+pub const PINNED_TOOLS_MAX: usize = 40_000;
+/// Between two looks for what somebody has accepted.
+pub const PINS_ACCEPTED_INTERVAL: Duration = Duration::from_secs(1);
 /// Before a disk that refused is tried again.
 pub const STATE_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// Absolute life of a session token.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::name::{self, Unnamed};
 use super::{Catalogue, Item, List, Server};
 use crate::access::glob::Globs;
-use crate::config::Naming;
+use crate::config::{Naming, Pin};
 use crate::limits::OWN_NAME_CHARS_MAX;
 use crate::protocol::call::Kind;
 use crate::protocol::mirror;
@@ -22,6 +22,8 @@ pub struct Profile {
     pub alias: Option<String>,
     /// Over the server's own names.
     pub tools: Globs,
+    /// What is done about a tool that changes.
+    pub pin: Pin,
 }
 
 /// Each item's own name and object, as read.
@@ -92,12 +94,15 @@ pub fn merge(naming: &Naming, servers: &[(Profile, Listed)]) -> Catalogue {
 fn items(naming: &Naming, kind: Kind, servers: &[(Profile, Listed)]) -> Vec<Arc<Item>> {
     let mut unnamed = Vec::new();
     let mut objects = Vec::new();
+    let mut withheld = Vec::new();
     for (profile, listed) in servers {
         for (own, object) in listed.lists.get(&kind).into_iter().flatten() {
             if kind != Kind::Tool || profile.tools.admits(own) {
                 let shown = profile.alias.as_deref().unwrap_or(profile.name.as_str());
                 unnamed.push(Unnamed { server: &profile.name, shown, own });
                 objects.push(object);
+                let pinned = listed.server.pinned.as_ref().filter(|_| kind == Kind::Tool);
+                withheld.push(pinned.is_some_and(|pinned| pinned.withholds(own)));
             }
         }
     }
@@ -111,8 +116,9 @@ fn items(naming: &Naming, kind: Kind, servers: &[(Profile, Listed)]) -> Vec<Arc<
     unnamed
         .iter()
         .zip(objects)
+        .zip(withheld)
         .zip(offered)
-        .map(|((item, object), offered)| {
+        .map(|(((item, object), is_withheld), offered)| {
             Arc::new(Item {
                 kind,
                 server: item.server.clone(),
@@ -120,6 +126,7 @@ fn items(naming: &Naming, kind: Kind, servers: &[(Profile, Listed)]) -> Vec<Arc<
                 qualified: name::qualified(naming, item.server, item.own),
                 offered_object: renamed(kind, object, item.own, &offered),
                 own_object: object.clone(),
+                is_withheld,
                 mirrors: match kind {
                     Kind::Tool => mirror::annotations(object.get()),
                     Kind::Prompt | Kind::Resource | Kind::Template => Ok(Vec::new()),
@@ -155,6 +162,7 @@ mod tests {
             name: ServerName::parse(name).unwrap(),
             alias: None,
             tools: Globs::default(),
+            pin: Pin::Off,
         };
         let objects = tools
             .iter()

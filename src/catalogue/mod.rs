@@ -3,6 +3,7 @@
 
 pub mod merge;
 pub mod name;
+pub mod pins;
 pub mod refresher;
 pub mod store;
 pub mod template;
@@ -11,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
+use crate::config::Pin;
 use crate::error::Stage;
 use crate::limits::NEAR_NAMES_MAX;
 use crate::protocol::call::Kind;
@@ -37,6 +39,8 @@ pub struct Item {
     pub offered_object: Raw,
     /// Its object as its server wrote it.
     pub own_object: Raw,
+    /// A tool that has changed since it was pinned: it is not listed, and cannot be called.
+    pub is_withheld: bool,
     /// Which parameters a tool wants mirrored into headers, or why it says so wrongly.
     pub mirrors: Result<Vec<Mirror>, String>,
 }
@@ -57,6 +61,25 @@ pub enum Health {
     },
 }
 
+/// What has become of a server's pins.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pinned {
+    /// What is done about a change.
+    pub pin: Pin,
+    /// Tools that are pinned.
+    pub n_pinned: usize,
+    /// Those that are not what they were, by what their server calls them, and since when that
+    /// is known, in seconds since the epoch.
+    pub changed: BTreeMap<String, u64>,
+}
+
+impl Pinned {
+    /// Whether a tool must not be used.
+    pub fn withholds(&self, own: &str) -> bool {
+        self.pin == Pin::Enforce && self.changed.contains_key(own)
+    }
+}
+
 /// What the catalogue knows of a server beside its tools.
 #[derive(Debug, Clone)]
 pub struct Server {
@@ -72,6 +95,8 @@ pub struct Server {
     pub left_out: usize,
     /// Its lists that are those of an earlier process: it has not given them anew yet.
     pub stale: HashSet<Kind>,
+    /// Its pins, where it has some.
+    pub pinned: Option<Pinned>,
     /// What it said of the freshness of its lists, and when they were read.
     pub read: HashMap<Kind, (Freshness, Instant)>,
 }
@@ -100,6 +125,7 @@ impl Default for Server {
             initialized: None,
             left_out: 0,
             stale: HashSet::new(),
+            pinned: None,
             read: HashMap::new(),
         }
     }
@@ -118,9 +144,11 @@ impl List {
         items.sort_by(|a, b| a.offered.cmp(&b.offered));
         let mut list = List::default();
         for item in &items {
+            // A withheld one keeps its names, so that no other tool gets them.
             list.by_offered.insert(item.offered.clone(), item.clone());
             list.by_own.entry(item.own.clone()).or_default().push(item.clone());
         }
+        items.retain(|item| !item.is_withheld);
         List { items, ..list }
     }
 }
@@ -173,7 +201,7 @@ impl Catalogue {
         both.into_iter().filter(differs).cloned().collect()
     }
 
-    /// All items of a kind, sorted by offered name.
+    /// All items of a kind but withheld ones, sorted by offered name.
     pub fn items(&self, kind: Kind) -> &[Arc<Item>] {
         &self.list(kind).items
     }

@@ -3,14 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, select};
 
 use super::merge::{self, Listed, Profile};
+use super::pins::Pins;
 use super::store::Store;
 use super::{Health, Server, Shared};
 use crate::access::glob::Globs;
-use crate::config::{Naming, UpstreamConfig};
+use crate::config::{Naming, Pin, UpstreamConfig};
+use crate::limits::PINS_ACCEPTED_INTERVAL;
 use crate::protocol::call::Kind;
 use crate::protocol::mirror;
 use crate::protocol::server_name::ServerName;
@@ -56,6 +59,7 @@ impl Known {
             name: config.name.clone(),
             alias: config.alias.clone(),
             tools: Globs::new(config.tools.as_deref().unwrap_or_default()),
+            pin: config.pin,
         };
         Known { config: config.clone(), profile, listed }
     }
@@ -69,6 +73,8 @@ pub struct Refresher {
     tell: Tell,
     /// Where lists outlive the process, if anywhere.
     store: Option<Store>,
+    /// What tools were when they were first seen, if any server has pins.
+    pins: Option<Pins>,
 }
 
 impl std::fmt::Debug for Refresher {
@@ -86,9 +92,10 @@ impl Refresher {
         shared: Shared,
         tell: Tell,
         store: Option<Store>,
+        pins: Option<Pins>,
     ) -> Refresher {
         let servers = BTreeMap::new();
-        let mut refresher = Refresher { naming, servers, shared, tell, store };
+        let mut refresher = Refresher { naming, servers, shared, tell, store, pins };
         refresher.take(upstreams);
         refresher.publish();
         refresher
@@ -97,6 +104,7 @@ impl Refresher {
     /// Runs until every sender of reports is gone.
     pub fn run(mut self, reports: &Receiver<Report>, configure: &Receiver<Configure>) {
         let mut configure = configure.clone();
+        let mut looked = Instant::now();
         loop {
             select! {
                 recv(reports) -> report => match report {
@@ -107,7 +115,34 @@ impl Refresher {
                     Ok(wanted) => self.configure(wanted),
                     Err(_) => configure = crossbeam_channel::never(),
                 },
+                default(PINS_ACCEPTED_INTERVAL) => (),
             }
+            // Also when there is always an event.
+            if self.has_pins() && looked.elapsed() >= PINS_ACCEPTED_INTERVAL {
+                self.take_accepted();
+                looked = Instant::now();
+            }
+        }
+    }
+
+    fn has_pins(&self) -> bool {
+        self.servers.values().any(|known| known.profile.pin != Pin::Off)
+    }
+
+    /// Offers what somebody has accepted.
+    fn take_accepted(&mut self) {
+        let accepted = self.pins.as_mut().map(Pins::take_accepted).unwrap_or_default();
+        if accepted.is_empty() {
+            return;
+        }
+        for server in &accepted {
+            if let Some(known) = self.servers.get_mut(server) {
+                judge(&mut self.pins, &known.profile, &mut known.listed);
+            }
+        }
+        self.publish();
+        for server in &accepted {
+            (self.tell)(server, Kind::Tool);
         }
     }
 
@@ -130,6 +165,7 @@ impl Refresher {
             if let Some(store) = self.store.as_mut().filter(|_| !is_known) {
                 store.load(config, &mut known.listed);
             }
+            judge(&mut self.pins, &known.profile, &mut known.listed);
             self.servers.insert(config.name.clone(), known);
         }
         if let Some(store) = &mut self.store {
@@ -198,6 +234,7 @@ impl Refresher {
                 listed.server.left_out = left_out + unnamed;
                 listed.server.health = Health::Well;
                 listed.server.has_answered = true;
+                judge(&mut self.pins, &known.profile, listed);
                 if let Some(store) = &mut self.store {
                     store.save(&server, listed);
                 }
@@ -219,6 +256,14 @@ impl Refresher {
             .collect();
         self.shared.publish(merge::merge(&self.naming, &servers));
     }
+}
+
+/// Holds a server's tools against their pins.
+fn judge(pins: &mut Option<Pins>, profile: &Profile, listed: &mut Listed) {
+    let (Some(pins), Some(tools)) = (pins, listed.lists.get(&Kind::Tool)) else { return };
+    let offered = |(own, _): &&(String, _)| profile.tools.admits(own);
+    let tools = tools.iter().filter(offered).cloned().collect();
+    listed.server.pinned = pins.judge(&profile.name, profile.pin, &tools);
 }
 
 /// Tools whose parameters cannot be mirrored as they say (2026-07-28, basic/transports/
@@ -254,6 +299,7 @@ mod tests {
             shared.clone(),
             tell,
             None,
+            None,
         );
         let server = ServerName::parse("s").unwrap();
         let said = Freshness { ttl_ms: 60_000, is_private: false };
@@ -284,6 +330,7 @@ mod tests {
             &config.upstreams,
             Shared::default(),
             tell,
+            None,
             None,
         );
         let mut told = |lists: &[(Kind, &[&str])], announced: bool| {

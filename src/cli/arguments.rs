@@ -16,6 +16,7 @@ pub(super) enum Command {
     Serve { config: PathBuf, listen: Option<Listen> },
     Demo { http: Option<SocketAddr> },
     HashKey,
+    PinsAccept { config: PathBuf, server: String, tool: Option<String> },
 }
 
 /// A command by name.
@@ -24,10 +25,13 @@ pub(super) enum Name {
     Serve,
     Demo,
     HashKey,
+    Pins,
 }
 
 /// Commands of later versions.
 const LATER: [&str; 4] = ["check", "tools", "call", "stdio"];
+/// Words after `pins`: `accept SERVER TOOL`.
+const PINS_WORDS_MAX: usize = 3;
 const CONFIG_DEFAULT: &str = "config.json";
 
 impl Name {
@@ -36,6 +40,7 @@ impl Name {
             "serve" => Ok(Name::Serve),
             "demo" => Ok(Name::Demo),
             "hash-key" => Ok(Name::HashKey),
+            "pins" => Ok(Name::Pins),
             later if LATER.contains(&later) => {
                 Err(format!("the command {later:?} is not in this version"))
             }
@@ -55,6 +60,8 @@ impl Command {
         let mut words = lexopt::Parser::from_args(arguments);
         let mut name = None;
         let (mut config, mut listen, mut http) = (None, None, None);
+        // What `pins` is followed by.
+        let mut pins = Vec::new();
         while let Some(word) = words.next().map_err(sentence)? {
             // `serve` is the default, so its options come without it too.
             let serves = matches!(name, None | Some(Name::Serve));
@@ -64,6 +71,14 @@ impl Command {
                 Long("config") if serves => {
                     name = Some(Name::Serve);
                     config = Some(PathBuf::from(words.value().map_err(sentence)?));
+                }
+                Long("config") if name == Some(Name::Pins) => {
+                    config = Some(PathBuf::from(words.value().map_err(sentence)?));
+                }
+                Value(word) if name == Some(Name::Pins) && pins.len() < PINS_WORDS_MAX => {
+                    pins.push(word.into_string().map_err(|word| {
+                        format!("no server or tool is called {}", word.display())
+                    })?);
                 }
                 Long("listen") if serves => {
                     name = Some(Name::Serve);
@@ -88,10 +103,27 @@ impl Command {
                 }
             }
         }
+        let config = config.unwrap_or_else(|| PathBuf::from(CONFIG_DEFAULT));
         Ok(match name {
-            None | Some(Name::Serve) => {
-                let config = config.unwrap_or_else(|| PathBuf::from(CONFIG_DEFAULT));
-                Command::Serve { config, listen }
+            None | Some(Name::Serve) => Command::Serve { config, listen },
+            Some(Name::Pins) => {
+                let mut pins = pins.into_iter();
+                match (pins.next().as_deref(), pins.next(), pins.next()) {
+                    (Some("accept"), Some(server), tool) => {
+                        Command::PinsAccept { config, server, tool }
+                    }
+                    (Some("accept") | None, None, _) => {
+                        return Err(
+                            "pins: say what to accept: pins accept SERVER [TOOL]".into()
+                        );
+                    }
+                    (word, _, _) => {
+                        let word = word.unwrap_or_default();
+                        return Err(format!(
+                            "pins: there is no command {word:?}; there is: accept"
+                        ));
+                    }
+                }
             }
             Some(Name::Demo) => Command::Demo { http },
             Some(Name::HashKey) => Command::HashKey,
@@ -151,6 +183,13 @@ mod tests {
             assert_eq!(parse(&format!("demo --http {text}")), Ok(Command::Demo { http }));
         }
         assert_eq!(parse("hash-key"), Ok(Command::HashKey));
+        let accept = |config: &str, tool: Option<&str>| {
+            let tool = tool.map(str::to_owned);
+            Ok(Command::PinsAccept { config: config.into(), server: "s".to_owned(), tool })
+        };
+        assert_eq!(parse("pins accept s"), accept("config.json", None));
+        assert_eq!(parse("pins accept s t --config f"), accept("f", Some("t")));
+        assert_eq!(parse("pins --config=f accept s -- --t"), accept("f", Some("--t")));
         assert_eq!(parse("-V"), Ok(Command::Version));
         assert_eq!(parse("serve --version"), Ok(Command::Version));
         assert_eq!(parse("-h"), Ok(Command::Help(None)));
@@ -174,6 +213,11 @@ mod tests {
             ("demo --http 65536", "65536"),
             ("hash-key secret", "secret"),
             ("--config f demo", "demo"),
+            ("pins", "SERVER"),
+            ("pins accept", "SERVER"),
+            ("pins frobnicate s", "\"frobnicate\""),
+            ("pins accept s t u", "u"),
+            ("pins accept s --listen x", "--listen"),
         ] {
             let error = parse(line).expect_err(line);
             assert!(error.contains(part), "{line}: {error}");

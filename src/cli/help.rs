@@ -9,6 +9,7 @@ pub(super) fn text(topic: Option<Name>) -> &'static str {
         Some(Name::Serve) => SERVE,
         Some(Name::Demo) => DEMO,
         Some(Name::HashKey) => HASH_KEY,
+        Some(Name::Pins) => PINS,
     }
 }
 
@@ -21,12 +22,14 @@ Commands:
   serve      run the gateway (the default)
   demo       run the built-in MCP server, to try things with
   hash-key   read a key from standard input, print its sha256 for the configuration
+  pins       accept tools that have changed since they were pinned
 
 Options:
   -h, --help      this text, or that of a command
   -V, --version   the version
 
-Exit codes: 0 fine, 1 failed at run time, 2 wrong arguments, 78 bad configuration.
+Exit codes: 0 fine, 1 failed at run time, 2 wrong arguments, 69 no tool of that name,
+78 bad configuration.
 ";
 
 const SERVE: &str = "\
@@ -49,6 +52,17 @@ Usage: trunkline demo [--http ADDRESS]
 Options:
   --http ADDRESS   address:port, or a port of loopback; no other address is served
   -h, --help       this text
+";
+
+const PINS: &str = "\
+Accepts tools of a server with \"pin\" that are not what they were, as they were seen last: one,
+or all. A running gateway takes that up within seconds, another one when it starts.
+
+Usage: trunkline pins accept SERVER [TOOL] [--config FILE]
+
+Options:
+  --config FILE   the configuration (default: config.json)
+  -h, --help      this text
 ";
 
 const HASH_KEY: &str = "\

@@ -5,6 +5,7 @@ mod arguments;
 mod demo;
 mod hash_key;
 mod help;
+mod pins;
 mod serve;
 
 use std::ffi::OsString;
@@ -21,6 +22,8 @@ mod exit {
     pub(super) const FAILED: u8 = 1;
     /// Wrong arguments.
     pub(super) const USAGE: u8 = 2;
+    /// No tool of that name: EX_UNAVAILABLE of sysexits.h.
+    pub(super) const UNAVAILABLE: u8 = 69;
     /// Bad configuration: EX_CONFIG of sysexits.h.
     pub(super) const CONFIG: u8 = 78;
 }
@@ -33,6 +36,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Command::Serve { config, listen }) => return serve::run(&config, listen),
         Ok(Command::Demo { http }) => demo::run(http),
         Ok(Command::HashKey) => hash_key::run(),
+        Ok(Command::PinsAccept { config, server, tool }) => {
+            pins::accept(&config, &server, tool.as_deref())
+        }
         Err(what) => usage(&what),
     };
     ExitCode::from(code)

@@ -53,9 +53,12 @@ pub(super) fn check(
     check_names(reader, &raw.servers);
     let api_keys = check_keys(reader, &raw);
     let naming = Naming { prefix: raw.prefix, separator: separator.to_owned() };
+    let has_state_dir = raw.state_dir.is_some();
     let servers = raw.servers.into_iter();
     let mut upstreams: Vec<_> = servers
-        .filter_map(|server| check_server::check(reader, server, &mut warnings).map(Arc::new))
+        .filter_map(|server| {
+            check_server::check(reader, server, has_state_dir, &mut warnings).map(Arc::new)
+        })
         .collect();
     upstreams.sort_by(|a, b| a.name.cmp(&b.name));
     Some(Config {

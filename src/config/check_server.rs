@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::check::check_globs;
-use super::file::{Pin, RawServer, RawTransport, StringMap};
+use super::file::{RawServer, RawTransport, StringMap};
 use super::reader::Reader;
-use super::{HttpKind, HttpTarget, Secret, StdioTarget, Target, UpstreamConfig, syntax};
+use super::{HttpKind, HttpTarget, Pin, Secret, StdioTarget, Target, UpstreamConfig, syntax};
 use crate::protocol::server_name::ServerName;
 
 /// Keys that only servers reached over HTTP have.
@@ -20,6 +20,7 @@ const CHILDREN_DEFAULT: usize = 8;
 pub(super) fn check(
     reader: &Reader<'_>,
     raw: RawServer,
+    has_state_dir: bool,
     warnings: &mut Vec<String>,
 ) -> Option<UpstreamConfig> {
     let problem = |key: &str, what: &str| reader.problem(format!("{}/{key}", raw.at), what);
@@ -32,9 +33,8 @@ pub(super) fn check(
     if raw.alias.as_ref().is_some_and(|alias| !syntax::is_name_part(&alias.value)) {
         problem("alias", "must be made of letters, digits, \"_\", \"-\" and \".\"");
     }
-    match raw.pin {
-        Pin::Off => (),
-        Pin::Warn | Pin::Enforce => problem("pin", "is not supported by this version"),
+    if raw.pin != Pin::Off && !has_state_dir {
+        problem("pin", "needs \"state_dir\", where it is kept what tools were");
     }
     if raw.timeout_ms > raw.timeout_max_ms {
         let (timeout, max) = (raw.timeout_ms, raw.timeout_max_ms);
@@ -76,6 +76,7 @@ pub(super) fn check(
         max_sessions: raw.max_sessions.map_or(sessions, count),
         required: raw.required,
         session: raw.session,
+        pin: raw.pin,
     })
 }
 

@@ -3,7 +3,7 @@
 
 use super::json::Json;
 use super::reader::{Fields, Reader, Text};
-use super::{HttpKind, LogConfig, LogFormat, Prefix, SessionSharing, Transports, bounds};
+use super::{HttpKind, LogConfig, LogFormat, Pin, Prefix, SessionSharing, Transports, bounds};
 use crate::limits::Limits;
 
 /// The keys of the file. `mcpServers` is another name of `mcp_servers`.
@@ -140,14 +140,6 @@ pub(super) struct RawServer {
     pub(super) max_waiting: u64,
     pub(super) required: bool,
     pub(super) session: SessionSharing,
-}
-
-/// What happens when a tool's definition changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pin {
-    Off,
-    Warn,
-    Enforce,
 }
 
 /// Reads the text. Nothing only where there is no object to read; else a value that is missing

@@ -259,6 +259,30 @@ pub struct UpstreamConfig {
     pub required: bool,
     /// Whether clients share its sessions.
     pub session: SessionSharing,
+    /// What is done about a tool that changes.
+    pub pin: Pin,
+}
+
+/// What is done when a tool is no longer what it was when it was first seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pin {
+    /// Nothing.
+    Off,
+    /// It is told of.
+    Warn,
+    /// It is told of, and withheld until somebody accepts it.
+    Enforce,
+}
+
+impl Pin {
+    /// The word of the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Warn => "warn",
+            Self::Enforce => "enforce",
+        }
+    }
 }
 
 /// Who shares a legacy upstream session.

@@ -11,7 +11,7 @@ use super::reply::{self, Problem};
 use crate::access::policy::Scope;
 use crate::error::CallError;
 use crate::http::{Head, Responder};
-use crate::pipeline::{ServerStatus, State};
+use crate::pipeline::{Pinned, ServerStatus, State};
 use crate::protocol::call::Kind;
 use crate::protocol::revision::Era;
 use crate::protocol::server_name::ServerName;
@@ -137,6 +137,7 @@ fn server(status: &ServerStatus) -> Value {
         "resource_templates": status.offered(Kind::Template),
         "left_out": status.left_out,
         "stale": status.is_stale,
+        "pins": status.pinned.as_ref().map(pins),
         "last_failure": failure,
         "latency_ms": upstream.latency.map(|latency| latency.as_secs_f64() * 1000.0),
         "in_flight": upstream.in_flight,
@@ -149,6 +150,15 @@ fn server(status: &ServerStatus) -> Value {
 /// Since 1970.
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn pins(pinned: &Pinned) -> Value {
+    let changed: Vec<Value> = pinned
+        .changed
+        .iter()
+        .map(|(tool, since)| json!({ "tool": tool, "since": since }))
+        .collect();
+    json!({ "pin": pinned.pin.as_str(), "pinned": pinned.n_pinned, "changed": changed })
 }
 
 fn ms(duration: std::time::Duration) -> u64 {

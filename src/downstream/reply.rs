@@ -244,6 +244,10 @@ impl Problem {
                     .with("retry_after_s", seconds)
                     .header("Retry-After", seconds.to_string())
             }
+            CallError::Withheld { server, .. } => {
+                Problem::new(502, "tool_withheld", code::INTERNAL_ERROR, text)
+                    .with("server", server.as_str())
+            }
             CallError::UpstreamFailed { server, stage, .. } => {
                 Problem::new(502, "upstream_failed", code::INTERNAL_ERROR, text)
                     .with("server", server.as_str())

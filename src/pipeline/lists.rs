@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::route::sees;
 use super::{Health, Item, Pipeline, Wish};
 use crate::access::policy::Scope;
-use crate::catalogue::Server;
+use crate::catalogue::{Pinned, Resolution, Server};
 use crate::error::CallError;
 use crate::protocol::call::{Call, Kind};
 use crate::protocol::capabilities;
@@ -230,6 +230,16 @@ impl Pipeline {
                     offered: Kind::ALL.map(|kind| (kind, of(upstream.name(), kind))),
                     left_out: known.map_or(0, |server| server.left_out),
                     is_stale: known.is_some_and(Server::is_stale),
+                    pinned: known.and_then(|server| server.pinned.clone()).map(|mut pinned| {
+                        let server = upstream.name();
+                        let seen = |own: &str| {
+                            let sees = |item: &Item| sees(scope, item);
+                            let found = catalogue.resolve_own(Kind::Tool, server, own, sees);
+                            matches!(found, Resolution::Found(_))
+                        };
+                        pinned.changed.retain(|own, _| seen(own));
+                        pinned
+                    }),
                     upstream: upstream.status(),
                 }
             })
@@ -279,6 +289,8 @@ pub struct ServerStatus {
     pub left_out: usize,
     /// What is listed of it is what an earlier process knew.
     pub is_stale: bool,
+    /// Its pins, where it has some: of the changed tools, those that the scope sees.
+    pub pinned: Option<Pinned>,
     /// How it is.
     pub upstream: Status,
 }

@@ -146,6 +146,10 @@ impl Pipeline {
         };
         let name = asked.to_owned();
         match resolution {
+            Resolution::Found(item) if item.is_withheld => {
+                let (server, tool) = (item.server.clone(), item.own.clone());
+                Err(CallError::Withheld { server, tool })
+            }
             Resolution::Found(item) => Ok(item),
             Resolution::Ambiguous(candidates) => {
                 Err(CallError::Ambiguous { kind, name, candidates })

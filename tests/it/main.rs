@@ -38,6 +38,7 @@ mod names;
 mod own_sessions;
 mod pagination;
 mod passing_through;
+mod pins;
 mod prompts;
 mod question_ends;
 mod questions;

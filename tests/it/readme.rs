@@ -14,7 +14,7 @@ use crate::support::gateway::Gateway;
 const README: &str = include_str!("../../README.md");
 
 /// Accepted keys that have no effect in this version, and which the README therefore leaves out.
-const WITHOUT_EFFECT: [&str; 3] = ["pin", "forward_headers", "views"];
+const WITHOUT_EFFECT: [&str; 2] = ["forward_headers", "views"];
 
 /// The rows below the heading of the table whose first column is called so, cell by cell.
 #[track_caller]

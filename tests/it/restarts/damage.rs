@@ -163,7 +163,7 @@ fn without_a_state_nothing_is_written() {
 #[test]
 fn a_disk_that_refuses_is_a_warning() {
     let (state, upstream) = (State::new(), HttpUpstream::with_tools(&["one"]));
-    let gateway = Gateway::started(state.before(&upstream.url()));
+    let gateway = super::listening(&upstream, state.before(&upstream.url()));
     let client = gateway.mcp();
     state.wait_stored("s", None);
     fs::remove_dir_all(state.path()).unwrap();

@@ -64,7 +64,7 @@ fn a_listener_s_stream_begins_anew_and_a_call_s_does_not() {
     let mut call = call.into_events().expect_open();
     let called = call.next().id.unwrap();
     gateway.kill();
-    let gateway = Gateway::started(config);
+    let gateway = super::listening(&upstream, config);
     let client = McpClient::new(gateway.address()).in_session(client.session());
     let mut fresh = client.resume(&heard);
     assert_ne!(fresh.next().id.unwrap(), heard);

@@ -12,6 +12,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::support::gateway::{Directory, Gateway};
+use crate::support::upstream_http::HttpUpstream;
+use crate::support::wait_until;
 
 /// A `state_dir` that does not exist yet, and goes with the test.
 struct State(Directory);
@@ -63,6 +65,15 @@ fn names_in(directory: &Path) -> Vec<String> {
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
+}
+
+/// A gateway that hears what the server says of itself.
+#[track_caller]
+fn listening(upstream: &HttpUpstream, config: Value) -> Gateway {
+    let n_streams = upstream.n_streams();
+    let gateway = Gateway::started(config);
+    wait_until("it hears the server", || upstream.n_streams() > n_streams);
+    gateway
 }
 
 /// How the REST list says a server is.

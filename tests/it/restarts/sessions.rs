@@ -25,7 +25,7 @@ fn after_a_kill_the_client_simply_goes_on() {
     client.call("echo", &json!({}));
     gateway.kill();
     stream.expect_end();
-    let gateway = Gateway::started(config);
+    let gateway = super::listening(&upstream, config);
     client.call("echo", &json!({}));
     assert!(client.tool_names().contains(&"echo".to_owned()));
     let mut stream = client.listen();

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 use trunkline::budget::Budget;
-use trunkline::config::{HttpKind, HttpTarget, Secret, SessionSharing, Target, UpstreamConfig};
+use trunkline::config::{
+    HttpKind, HttpTarget, Pin, Secret, SessionSharing, Target, UpstreamConfig,
+};
 use trunkline::error::CallError;
 use trunkline::limits::Limits;
 use trunkline::protocol::call::{
@@ -297,6 +299,7 @@ pub(crate) fn config(target: Target) -> UpstreamConfig {
         max_sessions: 4,
         required: false,
         session: SessionSharing::Auto,
+        pin: Pin::Off,
     }
 }
 
