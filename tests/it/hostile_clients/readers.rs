@@ -67,7 +67,7 @@ fn the_stream_of_a_call_that_nobody_reads_is_given_up() {
         all_dropped(rig, || {
             let call = |id: usize| {
                 let params = json!({
-                    "name": "count", "arguments": { "steps": 20_000 },
+                    "name": "count", "arguments": { "steps": 4000 },
                     "_meta": { "progressToken": id },
                 });
                 let body =
