@@ -100,6 +100,7 @@ fn streams_that_nobody_reads_are_dropped() {
             })
             .collect();
         let n = u64::try_from(N_CLIENTS).unwrap();
+        let before = rig.rejected("not_reading");
         wait_until("all are open", || rig.status("/streams") == n);
         wait_until("the server's stream is open", || rig.upstream.n_streams() > 0);
         let data = "x".repeat(200_000);
@@ -109,6 +110,7 @@ fn streams_that_nobody_reads_are_dropped() {
             std::thread::park_timeout(Duration::from_millis(50));
             (rig.status("/streams") == 0).then_some(())
         });
+        assert_eq!(rig.rejected("not_reading") - before, n);
         drop(open);
         for client in clients {
             client.end().expect(204);
