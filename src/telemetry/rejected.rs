@@ -14,7 +14,8 @@ pub enum Reason {
     BodyTooLarge,
     /// Its head or body took longer than `limits.head_ms` or `limits.body_ms`.
     Timeout,
-    /// Its client did not read what it was sent within `limits.write_ms`.
+    /// Its client did not read what it was sent: nothing for `limits.write_ms`, or more than
+    /// `limits.stream_queue_bytes` waited.
     NotReading,
     /// `limits.connections` or `limits.connections_per_address` are open.
     Connections,

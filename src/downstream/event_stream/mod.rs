@@ -15,6 +15,7 @@ use crossbeam_channel::Sender;
 
 use crate::http::Stream;
 use crate::limits::Limits;
+use crate::telemetry::rejected::{self, Reason};
 use crate::thread::{self, Joined, StopReason};
 use crate::wait::Bell;
 
@@ -375,6 +376,7 @@ impl StreamHandle {
         if fits {
             return Ok(());
         }
+        rejected::count(Reason::NotReading);
         log::warn!(target: "streams", "a client's {} stream was dropped: it does not read, and \
             more than limits.stream_queue_bytes ({bytes_max} bytes) would wait", self.client.door);
         Err(Gone)

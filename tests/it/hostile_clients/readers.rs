@@ -67,7 +67,7 @@ fn the_stream_of_a_call_that_nobody_reads_is_given_up() {
         all_dropped(rig, || {
             let call = |id: usize| {
                 let params = json!({
-                    "name": "count", "arguments": { "steps": 20_000 },
+                    "name": "count", "arguments": { "steps": 4000 },
                     "_meta": { "progressToken": id },
                 });
                 let body =
@@ -100,6 +100,7 @@ fn streams_that_nobody_reads_are_dropped() {
             })
             .collect();
         let n = u64::try_from(N_CLIENTS).unwrap();
+        let before = rig.rejected("not_reading");
         wait_until("all are open", || rig.status("/streams") == n);
         wait_until("the server's stream is open", || rig.upstream.n_streams() > 0);
         let data = "x".repeat(200_000);
@@ -109,6 +110,7 @@ fn streams_that_nobody_reads_are_dropped() {
             std::thread::park_timeout(Duration::from_millis(50));
             (rig.status("/streams") == 0).then_some(())
         });
+        assert_eq!(rig.rejected("not_reading") - before, n);
         drop(open);
         for client in clients {
             client.end().expect(204);
