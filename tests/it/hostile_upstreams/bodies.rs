@@ -184,7 +184,7 @@ const FAULTS: &[Row] = &[
         status: 502,
         fault: |peer| {
             begin_chunks(peer)?;
-            peer.flood(&"1\r\n \r\n".repeat(1000), Duration::ZERO)
+            peer.flood(&format!("4000\r\n{}\r\n", " ".repeat(0x4000)), Duration::ZERO)
         },
     },
     Row {
