@@ -253,7 +253,7 @@ fn over_http_sse_a_body_is_passed_over_and_the_answer_missed() {
 fn a_fault_at_first_contact_or_in_a_list_is_told_and_costs_nobody_else() {
     for speech in [Speech::Sessions, Speech::Modern] {
         for (at, stages) in
-            [(At::Contact, &["handshake"] as &[&str]), (At::List, &["list", "handshake"])]
+            [(At::Contact, ["handshake"].as_slice()), (At::List, &["list", "handshake"])]
         {
             let round = Round::start(FAULTS, speech, at);
             round.good_answers("at once");
