@@ -59,11 +59,10 @@ impl Control {
         }
         let (queue, messages) =
             state.queue.get_or_insert_with(|| bounded(CONTROL_QUEUE_MESSAGES_MAX)).clone();
-        if let Err(TrySendError::Full(_)) = queue.try_send(message) {
-            if let Some(more) = self.dropped.turn() {
-                log::warn!(target: "upstream",
-                    "too many control messages wait: one is dropped{more}");
-            }
+        if let Err(TrySendError::Full(_)) = queue.try_send(message)
+            && let Some(more) = self.dropped.turn()
+        {
+            log::warn!(target: "upstream", "too many control messages wait: one is dropped{more}");
         }
         let wanted = !queue.is_empty() && state.workers.len() < CONTROL_LANES_MAX;
         if wanted || state.workers.is_empty() {

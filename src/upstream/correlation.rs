@@ -376,6 +376,27 @@ mod tests {
         assert!(is_answer(table.deliver(1, Arrival::Answer(Ok(raw()))).left_over));
     }
 
+    #[test]
+    fn of_several_answers_only_the_first_is_kept() {
+        let mut table = Table::default();
+        table.enter(1, "one", Ears::Open).unwrap();
+        assert!(table.deliver(1, Arrival::Answer(Ok(raw()))).left_over.is_none());
+        for _ in 0..3 {
+            let again = table.deliver(1, Arrival::Answer(Ok(raw())));
+            assert!(again.waker.is_none() && is_answer(again.left_over));
+        }
+        assert!(is_answer(table.take(1)) && table.take(1).is_none());
+    }
+
+    #[test]
+    fn what_is_nested_too_deep_is_no_message() {
+        let deep = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
+        let answer =
+            |n: usize| format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"x":{}}}}}"#, deep(n));
+        assert!(matches!(all(&answer(JSON_DEPTH_MAX - 2))[..], [Incoming::Answer { .. }]));
+        assert!(matches!(all(&answer(200_000))[..], [Incoming::Nonsense(_)]));
+    }
+
     fn progress(n: usize) -> Arrival {
         Arrival::Notice(Notice::Progress(Raw::from_valid(n.to_string())))
     }

@@ -184,7 +184,7 @@ const FAULTS: &[Row] = &[
         status: 502,
         fault: |peer| {
             begin_chunks(peer)?;
-            peer.flood(&"1\r\n \r\n".repeat(1000), Duration::ZERO)
+            peer.flood(&format!("4000\r\n{}\r\n", " ".repeat(0x4000)), Duration::ZERO)
         },
     },
     Row {
@@ -253,7 +253,7 @@ fn over_http_sse_a_body_is_passed_over_and_the_answer_missed() {
 fn a_fault_at_first_contact_or_in_a_list_is_told_and_costs_nobody_else() {
     for speech in [Speech::Sessions, Speech::Modern] {
         for (at, stages) in
-            [(At::Contact, &["handshake"] as &[&str]), (At::List, &["list", "handshake"])]
+            [(At::Contact, ["handshake"].as_slice()), (At::List, &["list", "handshake"])]
         {
             let round = Round::start(FAULTS, speech, at);
             round.good_answers("at once");

@@ -194,7 +194,7 @@ fn a_fault_in_a_call_is_one_clear_error() {
 #[test]
 fn a_fault_at_first_contact_or_in_a_list_is_told_and_costs_nobody_else() {
     for (at, stages) in [
-        (At::Contact, &["handshake", "spawn"] as &[&str]),
+        (At::Contact, ["handshake", "spawn"].as_slice()),
         (At::List, &["list", "handshake", "spawn"]),
     ] {
         let gateway = before_all(at);

@@ -43,7 +43,7 @@ pub(super) struct Peer<'a> {
 pub(super) type Fault = fn(&mut Peer<'_>) -> io::Result<Next>;
 
 /// Nothing faulty goes on for longer: the gateway should have gone away by then.
-const PATIENCE: Duration = Duration::from_secs(8);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Peer<'_> {
     pub(super) fn write(&mut self, text: &str) -> io::Result<()> {

@@ -13,7 +13,7 @@ use crate::support::wait_for;
 /// Of the faulty servers; a call to one of them ends then at the latest.
 pub(super) const TIMEOUT_MS: u64 = 1500;
 /// Later than that, a call has been held up by somebody else. Generous: the machine may be busy.
-pub(super) const FAR_TOO_LATE: Duration = Duration::from_secs(8);
+pub(super) const FAR_TOO_LATE: Duration = Duration::from_secs(12);
 /// Of an answer and of an event, in bytes.
 pub(super) const SMALL_BOUND: usize = 1024 * 1024;
 
