@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::support::gateway::{Directory, Gateway, scripted_child};
 use crate::support::http::{Connection, Request, Response};
 use crate::support::mcp::McpClient;
+use crate::support::modern::ModernClient;
 use crate::support::upstream_http::HttpUpstream;
 use crate::support::upstream_sse::SseUpstream;
 use crate::support::{wait_for, wait_within};
@@ -90,6 +91,30 @@ fn a_dead_server_is_refused_at_once_and_used_again_when_it_is_back() {
         assert_eq!(gateway.status_of("s")["down_since"], Value::Null);
         assert_eq!(gateway.status_of("s")["failures_in_a_row"], 0);
     }
+}
+
+#[test]
+fn a_stateless_client_that_can_be_asked_is_refused_before_its_call_has_a_thread() {
+    let upstream = HttpUpstream::start();
+    let gateway = Gateway::before(&upstream.url());
+    let client = ModernClient::to(&gateway).declaring(json!({ "elicitation": {} }));
+    client.call("echo", &json!({}));
+    upstream.die();
+    wait_until_down(&gateway);
+    let began = Instant::now();
+    let refused = (0..50).filter(|_| {
+        let answered = client.ask("echo", &json!({}));
+        let text = answered.message["error"]["message"].as_str().unwrap().to_owned();
+        assert!(text.contains("connection refused"), "{text}");
+        text.contains(" is down since ")
+    });
+    // One now and then sees whether it is back.
+    assert!(refused.count() > 25);
+    assert!(began.elapsed() < 5 * AT_ONCE, "{:?}", began.elapsed());
+    upstream.come();
+    wait_within(Duration::from_secs(3), "it is called again", || {
+        client.ask("echo", &json!({})).message.get("result").map(|_| ())
+    });
 }
 
 #[test]
