@@ -87,7 +87,9 @@ impl Gateway {
         stopped: Receiver<StopReason>,
     ) -> io::Result<Gateway> {
         let limits = Arc::new(config.limits.clone());
-        let (state, writing) = open_state(&config)?.unzip();
+        // Locals are dropped last to first: the thread that writes ends with the last who could
+        // have something written, so it is waited for after all of them, also on an error.
+        let (writing, state) = open_state(&config)?.unzip();
         let server = Server::bind(&listen(&config.listen), limits.clone())?;
         let key = session_key(&config, state.as_ref())?;
         let (left, ended) = bounded(ENDED_SESSIONS_QUEUE_MAX);
@@ -315,11 +317,11 @@ struct State {
     writer: Writer,
 }
 
-fn open_state(config: &Config) -> io::Result<Option<(State, thread::Joined)>> {
+fn open_state(config: &Config) -> io::Result<Option<(thread::Joined, State)>> {
     let Some(path) = &config.state_dir else { return Ok(None) };
     let directory = Arc::new(StateDir::open(path)?);
     let (writer, joined) = state::start(directory.clone())?;
-    Ok(Some((State { directory, writer }, joined)))
+    Ok(Some((joined, State { directory, writer })))
 }
 
 /// What of the catalogue outlives the process.

@@ -364,4 +364,31 @@ mod tests {
         assert_eq!(told(&[both[0], (Kind::Template, &["c:"])], false), [Kind::Template]);
         assert_eq!(told(&both, true), [Kind::Resource]);
     }
+
+    #[test]
+    fn a_list_of_an_earlier_process_that_still_stands_is_no_news() {
+        let text = r#"{"mcp_servers":{"s":{"url":"http://127.0.0.1:9/mcp"}}}"#;
+        let config = Config::parse(text, &|_| None, &Overrides::default()).unwrap();
+        let tell = Box::new(|_: &ServerName, _| ());
+        let shared = Shared::default();
+        let mut refresher =
+            Refresher::new(config.naming, &config.upstreams, shared, tell, None, None);
+        let server = ServerName::parse("s").unwrap();
+        let item = |name: &str| Raw::from_valid(format!(r#"{{"name":"{name}"}}"#));
+        let known = &mut refresher.servers.get_mut(&server).unwrap().1;
+        for kind in [Kind::Tool, Kind::Prompt] {
+            known.lists.insert(kind, merge::read_items(kind, vec![item("a")]).0);
+            known.server.stale.insert(kind);
+        }
+        let event = Event::Lists {
+            server: server.clone(),
+            lists: vec![(Kind::Tool, vec![item("a")]), (Kind::Prompt, vec![item("b")])],
+            freshness: Vec::new(),
+            read_at: Instant::now(),
+            left_out: 0,
+            announced: true,
+        };
+        assert_eq!(refresher.apply(event).unwrap().1, [Kind::Prompt]);
+        assert!(!refresher.servers.get(&server).unwrap().1.server.is_stale());
+    }
 }

@@ -136,6 +136,18 @@ fn a_path_that_cannot_be_a_directory_is_said_to_be_so() {
 }
 
 #[test]
+fn a_start_that_fails_lets_go_of_the_directory() {
+    let (state, upstream) = (State::new(), HttpUpstream::with_tools(&["one"]));
+    let taken = Gateway::with(json!({ "mcp_servers": {} })).start();
+    let mut config = state.before(&upstream.url());
+    config["listen"] = json!(taken.address());
+    let ended = Gateway::with(config.clone()).try_start().expect_err("the port is taken");
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    config["listen"] = json!("127.0.0.1:0");
+    Gateway::started(config).call("one", &json!({})).expect(200);
+}
+
+#[test]
 fn nobody_else_can_read_what_is_kept() {
     let (state, upstream) = (State::new(), HttpUpstream::with_tools(&["one"]));
     let gateway = Gateway::started(state.before(&upstream.url()));

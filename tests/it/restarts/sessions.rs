@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use super::{State, server};
 use crate::support::gateway::Gateway;
-use crate::support::listener::free_port;
 use crate::support::mcp::McpClient;
 use crate::support::upstream_http::HttpUpstream;
 
@@ -15,6 +14,8 @@ fn ping(client: &McpClient) -> u16 {
 #[cfg(not(feature = "tiny_http"))]
 #[test]
 fn after_a_kill_the_client_simply_goes_on() {
+    use crate::support::listener::free_port;
+
     let (state, upstream) = (State::new(), HttpUpstream::start());
     let mut config = state.before(&upstream.url());
     config["listen"] = json!(format!("127.0.0.1:{}", free_port()));
