@@ -25,7 +25,7 @@ use super::watch::{Watch, paused};
 const HELD_BYTES_MAX: usize = 32 * 1024;
 /// Reads without a look at what else the call waits for, such as its deadline, while a peer sends
 /// as fast as it is read.
-const UNPOLLED_READS_MAX: u32 = 16;
+const UNPOLLED_READS_MAX: u32 = 128;
 /// A peer that vanished without a word is noticed after about so long, even on a stream that
 /// has no deadline.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
