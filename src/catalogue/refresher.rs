@@ -372,10 +372,10 @@ mod tests {
         let tell = Box::new(|_: &ServerName, _| ());
         let shared = Shared::default();
         let mut refresher =
-            Refresher::new(config.naming, &config.upstreams, shared, tell, None, None);
+            Refresher::new(config.naming.clone(), &config.upstreams, shared, tell, None, None);
         let server = ServerName::parse("s").unwrap();
         let item = |name: &str| Raw::from_valid(format!(r#"{{"name":"{name}"}}"#));
-        let known = &mut refresher.servers.get_mut(&server).unwrap().1;
+        let known = &mut refresher.servers.get_mut(&server).unwrap().listed;
         for kind in [Kind::Tool, Kind::Prompt] {
             known.lists.insert(kind, merge::read_items(kind, vec![item("a")]).0);
             known.server.stale.insert(kind);
@@ -388,7 +388,8 @@ mod tests {
             left_out: 0,
             announced: true,
         };
-        assert_eq!(refresher.apply(event).unwrap().1, [Kind::Prompt]);
-        assert!(!refresher.servers.get(&server).unwrap().1.server.is_stale());
+        let report = Report { config: config.upstreams[0].clone(), event };
+        assert_eq!(refresher.apply(report).unwrap().1, [Kind::Prompt]);
+        assert!(!refresher.servers.get(&server).unwrap().listed.server.is_stale());
     }
 }

@@ -244,28 +244,10 @@ impl Problem {
                     .with("retry_after_s", seconds)
                     .header("Retry-After", seconds.to_string())
             }
-            CallError::Withheld { server, .. } => {
-                Problem::new(502, "tool_withheld", code::INTERNAL_ERROR, text)
-                    .with("server", server.as_str())
-            }
-            CallError::UpstreamFailed { server, stage, .. } => {
-                Problem::new(502, "upstream_failed", code::INTERNAL_ERROR, text)
-                    .with("server", server.as_str())
-                    .with("stage", stage.as_str())
-            }
-            CallError::UpstreamDown { server, stage, since, next_try, .. } => {
-                let seconds = next_try.as_millis().div_ceil(1000).max(1).to_string();
-                Problem::new(502, "upstream_failed", code::INTERNAL_ERROR, text)
-                    .with("server", server.as_str())
-                    .with("stage", stage.as_str())
-                    .with("down_since", since.as_str())
-                    .header("Retry-After", seconds)
-            }
-            CallError::UpstreamTimeout { server, stage } => {
-                Problem::new(504, "upstream_timeout", code::INTERNAL_ERROR, text)
-                    .with("server", server.as_str())
-                    .with("stage", stage.as_str())
-            }
+            CallError::Withheld { .. }
+            | CallError::UpstreamFailed { .. }
+            | CallError::UpstreamDown { .. }
+            | CallError::UpstreamTimeout { .. } => Problem::of_upstream(error, text),
             CallError::Overloaded { .. } => {
                 let code = code::INTERNAL_ERROR;
                 Problem::refusal(Reason::Overloaded, 503, "overloaded", code, text)
@@ -279,6 +261,45 @@ impl Problem {
             // 499 is nginx's; nobody is there to read it.
             CallError::Cancelled => Problem::new(499, "cancelled", code::INTERNAL_ERROR, text),
             CallError::Internal => Problem::new(500, "internal", code::INTERNAL_ERROR, text),
+        }
+    }
+
+    /// What an upstream is to blame for, which is named.
+    fn of_upstream(error: &CallError, text: String) -> Problem {
+        let named = |status, word| {
+            let problem = Problem::new(status, word, code::INTERNAL_ERROR, text);
+            match error.server() {
+                Some(server) => problem.with("server", server.as_str()),
+                None => problem,
+            }
+        };
+        if let CallError::Withheld { .. } = error {
+            return named(502, "tool_withheld");
+        }
+        if let CallError::UpstreamTimeout { stage, .. } = error {
+            return named(504, "upstream_timeout").with("stage", stage.as_str());
+        }
+        let problem = named(502, "upstream_failed");
+        match error {
+            CallError::UpstreamDown { stage, since, next_try, .. } => {
+                let seconds = next_try.as_millis().div_ceil(1000).max(1).to_string();
+                problem
+                    .with("stage", stage.as_str())
+                    .with("down_since", since.as_str())
+                    .header("Retry-After", seconds)
+            }
+            CallError::UpstreamFailed { stage, .. } => problem.with("stage", stage.as_str()),
+            CallError::Withheld { .. }
+            | CallError::UpstreamTimeout { .. }
+            | CallError::Invalid(_)
+            | CallError::Unknown { .. }
+            | CallError::UnknownServer { .. }
+            | CallError::Ambiguous { .. }
+            | CallError::RateLimited { .. }
+            | CallError::Overloaded { .. }
+            | CallError::ShuttingDown
+            | CallError::Cancelled
+            | CallError::Internal => problem,
         }
     }
 

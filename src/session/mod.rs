@@ -4,6 +4,7 @@
 
 mod asked;
 mod audience;
+mod command;
 mod door;
 mod ended;
 pub(crate) mod event_log;
@@ -34,10 +35,9 @@ use crate::protocol::log_level::LogLevel;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::subscriber::Subscriber;
-use crate::state::Written;
 use crate::wait::{Interrupted, Wait};
 
-use questions::Tie;
+use command::{Command, Reply};
 
 pub use asked::{CallQuestions, Pending};
 pub use audience::{Audience, Shared};
@@ -274,109 +274,10 @@ pub struct Sessions {
     view: View,
 }
 
-/// What the session thread is told. A variant that has an answer carries the place for it.
-enum Command {
-    Open {
-        door: Door,
-        owner: Owner,
-        caller: Option<Caller>,
-        reply: Reply<Opened>,
-    },
-    Revive {
-        id: SessionId,
-        principal: Option<Arc<str>>,
-        may_hear: Vec<ServerName>,
-        reply: Reply<Option<Arc<Session>>>,
-    },
-    Introduce {
-        id: SessionId,
-        caller: Caller,
-        reply: Reply<bool>,
-    },
-    Attach {
-        id: SessionId,
-        stream: Arc<dyn EventSink>,
-        reply: Reply<bool>,
-    },
-    Close {
-        id: SessionId,
-        reply: Option<Reply<Option<Written>>>,
-    },
-    /// None if the id is not that of a session which could be revived.
-    Forget {
-        id: SessionId,
-        principal: Option<Arc<str>>,
-        only: Option<ServerName>,
-        reply: Reply<Option<Option<Written>>>,
-    },
-    Tell {
-        to: Audience,
-        message: String,
-    },
-    Updated {
-        server: ServerName,
-        own: Option<SessionId>,
-        params: Raw,
-    },
-    Ask {
-        id: SessionId,
-        question: Question,
-        wait: Arc<Wait>,
-        tie: Arc<Tie>,
-        reply: Reply<Option<u64>>,
-    },
-    AskUnasked {
-        id: SessionId,
-        question: Question,
-    },
-    Answered {
-        id: SessionId,
-        question: u64,
-        reply: Reply<Option<Pending>>,
-    },
-    /// Questions of a call that has ended.
-    GivenUp {
-        id: SessionId,
-    },
-    Withdraw {
-        id: SessionId,
-        server: ServerName,
-        upstream_id: RequestId,
-        reply: Reply<Option<u64>>,
-    },
-    WithdrawUnasked {
-        id: SessionId,
-        server: ServerName,
-        upstream_id: RequestId,
-    },
-    Rescope(Rescope),
-    EndListening,
-    Alive {
-        reply: Reply<()>,
-    },
-    Stop,
-}
-
-impl std::fmt::Debug for Command {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Command")
-    }
-}
-
 /// What a session hears of from here on; none where it must end.
 pub type Rescope = Box<dyn Fn(&Owner) -> Option<Vec<ServerName>> + Send>;
 
 type Opened = Result<Arc<Session>, CallError>;
-
-/// The place for one answer. Consumed by sending, so nobody answers twice.
-struct Reply<T>(Sender<T>);
-
-impl<T> Reply<T> {
-    fn send(self, value: T) {
-        // The asker may have given up; then nobody wants the answer.
-        self.0.try_send(value).ok();
-    }
-}
 
 impl Sessions {
     /// Opens a session. For HTTP+SSE the caller comes later, with `initialize`.

@@ -1,0 +1,113 @@
+//! What the session thread is told.
+
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+
+use super::questions::Tie;
+use super::{Audience, Door, EventSink, Opened, Owner, Pending, Rescope, Session, SessionId};
+use crate::protocol::call::{Caller, Question};
+use crate::protocol::jsonrpc::RequestId;
+use crate::protocol::raw::Raw;
+use crate::protocol::server_name::ServerName;
+use crate::state::Written;
+use crate::wait::Wait;
+
+/// What the session thread is told. A variant that has an answer carries the place for it.
+pub(super) enum Command {
+    Open {
+        door: Door,
+        owner: Owner,
+        caller: Option<Caller>,
+        reply: Reply<Opened>,
+    },
+    Revive {
+        id: SessionId,
+        principal: Option<Arc<str>>,
+        may_hear: Vec<ServerName>,
+        reply: Reply<Option<Arc<Session>>>,
+    },
+    Introduce {
+        id: SessionId,
+        caller: Caller,
+        reply: Reply<bool>,
+    },
+    Attach {
+        id: SessionId,
+        stream: Arc<dyn EventSink>,
+        reply: Reply<bool>,
+    },
+    Close {
+        id: SessionId,
+        reply: Option<Reply<Option<Written>>>,
+    },
+    /// None if the id is not that of a session which could be revived.
+    Forget {
+        id: SessionId,
+        principal: Option<Arc<str>>,
+        only: Option<ServerName>,
+        reply: Reply<Option<Option<Written>>>,
+    },
+    Tell {
+        to: Audience,
+        message: String,
+    },
+    Updated {
+        server: ServerName,
+        own: Option<SessionId>,
+        params: Raw,
+    },
+    Ask {
+        id: SessionId,
+        question: Question,
+        wait: Arc<Wait>,
+        tie: Arc<Tie>,
+        reply: Reply<Option<u64>>,
+    },
+    AskUnasked {
+        id: SessionId,
+        question: Question,
+    },
+    Answered {
+        id: SessionId,
+        question: u64,
+        reply: Reply<Option<Pending>>,
+    },
+    /// Questions of a call that has ended.
+    GivenUp {
+        id: SessionId,
+    },
+    Withdraw {
+        id: SessionId,
+        server: ServerName,
+        upstream_id: RequestId,
+        reply: Reply<Option<u64>>,
+    },
+    WithdrawUnasked {
+        id: SessionId,
+        server: ServerName,
+        upstream_id: RequestId,
+    },
+    Rescope(Rescope),
+    EndListening,
+    Alive {
+        reply: Reply<()>,
+    },
+    Stop,
+}
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Command")
+    }
+}
+
+/// The place for one answer. Consumed by sending, so nobody answers twice.
+pub(super) struct Reply<T>(pub(super) Sender<T>);
+
+impl<T> Reply<T> {
+    pub(super) fn send(self, value: T) {
+        // The asker may have given up; then nobody wants the answer.
+        self.0.try_send(value).ok();
+    }
+}
