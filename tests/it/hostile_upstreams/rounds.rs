@@ -106,9 +106,12 @@ impl Round {
         let answer = self.gateway.call(&format!("{}-echo", row.name), &json!({}));
         let took = began.elapsed();
         assert!(took < FAR_TOO_LATE, "{} took {took:?}: {answer}", row.name);
-        assert!(statuses.contains(&answer.status()), "{}: {answer}", row.name);
         let status = answer.status();
+        let shown = answer.to_string();
         let error = answer.expect_error(status);
+        // One that has failed often enough is refused for that.
+        let is_down = status == 502 && error["down_since"].is_string();
+        assert!(is_down || statuses.contains(&status), "{}: {shown}", row.name);
         assert_eq!(error["server"], row.name, "{error}");
         assert!(error["stage"].is_string(), "{}: {error}", row.name);
         let code = if status == 504 { "upstream_timeout" } else { "upstream_failed" };
@@ -127,7 +130,8 @@ impl Round {
         assert!(message.contains(&format!("The server {} ", row.name)), "{message}");
         let is_staged = ["connect", "handshake", "send", "answer", "read", "parse"]
             .iter()
-            .any(|stage| message.contains(&format!("({stage})")));
+            // With what was seen behind it where the server is down.
+            .any(|stage| message.contains(&format!("({stage}")));
         assert!(is_staged, "{message}");
     }
 
