@@ -191,6 +191,10 @@ impl Link for HttpSse {
             lane.reset();
             self.after(&trouble, &session, id);
             if replayed || !may_replay(&trouble, outgoing.is_safe_to_repeat) {
+                if trouble.kind == Kind::SessionGone {
+                    // Whoever looks after the session opens another.
+                    self.http.core.nudge.lost(wires.generation, trouble.clone());
+                }
                 return Err(trouble);
             }
             replayed = true;

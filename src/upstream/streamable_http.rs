@@ -359,6 +359,10 @@ impl Link for StreamableHttp {
             }
             self.after(&trouble, generation, &session, id);
             if replayed || !may_replay(&trouble, outgoing.is_safe_to_repeat) {
+                if trouble.kind == Kind::SessionGone {
+                    // Whoever looks after the session opens another.
+                    self.http.core.nudge.lost(generation, trouble.clone());
+                }
                 return Err(trouble);
             }
             replayed = true;
