@@ -27,7 +27,7 @@ use crate::protocol::call::Kind;
 use crate::protocol::jsonrpc::notification;
 use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
-use crate::reload::{self, Source};
+use crate::reload::{self, Reloading, Source};
 use crate::session::{
     self, Audience, Ended, EventLogBounds, EventLogs, Sessions, SessionsConfig,
 };
@@ -173,13 +173,14 @@ impl Gateway {
     /// Stops in order: readiness off, no new work, calls in flight finish or are cut off at
     /// the deadline, streams end properly, then everything that is dropped with the gateway.
     /// A second signal cuts every wait short.
-    pub fn stop(self) {
+    pub fn stop(self, reloading: Reloading) {
         let hurry = self.upstreams.hurry();
         let second = SecondSignal::watch(self.stopped.clone(), hurry.clone());
         if let Err(error) = &second {
             log::warn!("a second signal will not be heard: {error}");
         }
         self.front.stopping.store(true, Ordering::Relaxed);
+        reloading.end();
         let deadline = Instant::now() + self.drain;
         while !self.running.drain(deadline.min(Instant::now() + DRAIN_TICK)) {
             if hurry.load(Ordering::Relaxed) {
@@ -224,14 +225,18 @@ impl Parts {
     ///
     /// # Errors
     /// The system refuses a thread or a descriptor, or the program ends meanwhile; the text says
-    /// which. Before that upstreams may have changed.
+    /// which. A part of it may have been taken over before that.
     pub fn configure(
         &self,
         old: &Config,
         new: &Config,
         changes: Changes,
     ) -> Result<(), String> {
-        // First, so that whatever the next snapshot shows can be called.
+        // What is narrowed is so before there is more to see.
+        self.front.admit_only(admission(new));
+        let pipeline = &self.front.pipeline;
+        pipeline.configure(quotas(new), told(new));
+        // Before the next snapshot shows them, so that whatever that shows can be called.
         self.upstreams.configure(&new.upstreams).map_err(|error| error.to_string())?;
         let (done, shown) = bounded(1);
         let wanted =
@@ -242,11 +247,9 @@ impl Parts {
         shown
             .recv_timeout(CONFIGURE_TIMEOUT)
             .map_err(|_| "the catalogue's thread gives no answer")?;
-        let pipeline = &self.front.pipeline;
-        pipeline.configure(quotas(new), told(new));
         for server in &old.upstreams {
             let is_there = |it: &&Arc<UpstreamConfig>| {
-                it.name == server.name && it.target == server.target
+                it.name == server.name && it.target.is_same_server(&server.target)
             };
             if !new.upstreams.iter().any(|it| is_there(&it)) {
                 pipeline.forget_tasks(&server.name);
@@ -261,9 +264,7 @@ impl Parts {
             .map(|it| it.name.clone())
             .filter(|name| is_told || changes.added.contains(name))
             .collect();
-        self.front
-            .readmit(admission(new), move |key| changes.ends(key))
-            .map_err(|error| error.to_string())?;
+        self.front.rescope(move |key| changes.ends(key)).map_err(|error| error.to_string())?;
         for server in told {
             for kind in [Kind::Tool, Kind::Prompt, Kind::Resource] {
                 let message = notification(kind.changed(), None);
@@ -499,14 +500,13 @@ pub fn run(config: Config, source: Source, log: LogControl) -> io::Result<StopRe
     // One wish that waits is enough: what is read then is what there is then.
     let (wish, wishes) = bounded(1);
     let _signals = thread::watch_signals(stop.clone(), Some(wish))?;
-    let gateway = Gateway::start(config.clone(), stop, stopped)?;
-    let reloading = reload::start(source, config, gateway.parts(), log, wishes)?;
+    let gateway = Gateway::start(config.clone(), stop.clone(), stopped)?;
+    let reloading = reload::start(source, config, gateway.parts(), log, wishes, stop)?;
     let reason = gateway.wait();
-    drop(reloading);
     match reason {
         StopReason::Signal => log::info!("stopping"),
         StopReason::OwnerEnded(name) => log::error!("the thread {name} has ended; stopping"),
     }
-    gateway.stop();
+    gateway.stop(reloading);
     Ok(reason)
 }

@@ -200,9 +200,13 @@ pub const RESUMABLE_STREAM_LIFE: Duration = Duration::from_secs(300);
 pub const EVENT_LOGS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long a client whose connection broke is asked to wait before it resumes.
 pub const STREAM_RETRY: Duration = Duration::from_millis(1000);
-/// Upstreams that a reload has ended and whose calls are waited for; past it those of further
-/// ones are cut off.
-pub const RETIRING_UPSTREAMS_MAX: usize = 64;
+/// Upstreams that reloads have ended and whose calls are waited for; past it, the calls of those
+/// that wait for longest are cut off.
+pub const RETIRING_UPSTREAMS_MAX: usize = 1024;
+/// Before a configuration that could be taken over in part only is taken over again.
+pub const RELOAD_RETRY_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a reload that is under way may hold up a stop.
+pub const RELOAD_STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two looks at the configuration's file.
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Changes waiting for the catalogue thread.

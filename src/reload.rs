@@ -12,9 +12,9 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::config::{Changes, Config, Overrides, Problem};
 use crate::gateway::Parts;
-use crate::limits::WATCH_INTERVAL;
+use crate::limits::{RELOAD_RETRY_INTERVAL, RELOAD_STOP_TIMEOUT, WATCH_INTERVAL};
 use crate::telemetry::log::LogControl;
-use crate::thread::{self, Joined};
+use crate::thread::{self, Joined, StopReason};
 
 /// How long the thread sleeps that is only to hear of SIGHUP.
 const UNWATCHED_INTERVAL: Duration = Duration::from_secs(3600);
@@ -58,14 +58,31 @@ pub struct Reload {
     /// The file as it was at the last look, if that is another one: it is read once it stays
     /// the same from one look to the next.
     unsettled: Option<Stamp>,
+    /// The last one was taken over in part only.
+    is_partial: bool,
 }
 
 /// The reloading thread. Dropping it ends it; a reload that is under way is finished.
 #[derive(Debug)]
 pub struct Reloading {
     /// Dropped first, which ends the thread.
-    _alive: Sender<()>,
-    _joined: Joined,
+    alive: Sender<()>,
+    joined: Joined,
+}
+
+impl Reloading {
+    /// Ends it for the program's end: a reload that takes long is not waited for.
+    pub fn end(self) {
+        drop(self.alive);
+        let until = Instant::now() + RELOAD_STOP_TIMEOUT;
+        while !self.joined.is_finished() && Instant::now() < until {
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        if !self.joined.is_finished() {
+            log::warn!("a reload is still under way; it is not waited for");
+            self.joined.detach();
+        }
+    }
 }
 
 /// What tells two states of a file apart.
@@ -96,26 +113,29 @@ pub fn start(
     parts: Parts,
     log: LogControl,
     wishes: Receiver<()>,
+    stop: Sender<StopReason>,
 ) -> io::Result<Reloading> {
-    let reload = Reload { source, running, parts, log, unsettled: None };
+    let reload = Reload { source, running, parts, log, unsettled: None, is_partial: false };
     let (alive, ended) = bounded(0);
-    let joined = thread::spawn("reload", move || {
-        reload.run(&wishes, &ended);
-    })?;
-    Ok(Reloading { _alive: alive, _joined: joined })
+    let joined = thread::spawn_owner("reload", stop, move || reload.run(&wishes, &ended))?;
+    Ok(Reloading { alive, joined })
 }
 
 impl Reload {
     fn run(mut self, wishes: &Receiver<()>, ended: &Receiver<()>) {
-        let interval = if self.running.watch { WATCH_INTERVAL } else { UNWATCHED_INTERVAL };
         loop {
+            let interval = match (self.is_partial, self.running.watch) {
+                (true, _) => RELOAD_RETRY_INTERVAL,
+                (false, true) => WATCH_INTERVAL,
+                (false, false) => UNWATCHED_INTERVAL,
+            };
             crossbeam_channel::select! {
                 recv(wishes) -> wish => match wish {
                     Ok(()) => self.reload(),
                     Err(_) => return,
                 },
                 recv(ended) -> _ => return,
-                default(interval) => if self.running.watch && self.has_changed() {
+                default(interval) => if self.is_partial || (self.running.watch && self.has_changed()) {
                     self.reload();
                 },
             }
@@ -161,15 +181,21 @@ impl Reload {
         secrets.extend(old);
         self.log.set_secrets(&secrets);
         if let Err(what) = self.apply(&config, changes) {
-            log::error!("{path}: the configuration was not taken over: {what}");
+            self.is_partial = true;
+            let again = RELOAD_RETRY_INTERVAL.as_secs();
+            log::error!(
+                "{path}: the configuration was taken over in part only: {what}; the next try \
+                 comes in {again} s"
+            );
             return;
         }
+        self.is_partial = false;
         log::info!("{path} was read again in {} ms: {changed}", took.elapsed().as_millis());
         self.running = config;
     }
 
     fn apply(&self, config: &Config, changes: Changes) -> Result<(), String> {
-        if changes.is_nothing() {
+        if changes.is_nothing() && !self.is_partial {
             return Ok(());
         }
         self.parts.configure(&self.running, config, changes)?;

@@ -47,7 +47,7 @@ impl Known {
         let is_same = |old: &Known| Arc::ptr_eq(&old.config, config);
         let mut listed = match old {
             Some(old) if is_same(&old) => old.listed,
-            Some(old) if old.config.target == config.target => {
+            Some(old) if old.config.target.is_same_server(&config.target) => {
                 let server = Server { health: Health::Connecting, ..old.listed.server };
                 Listed { server, ..old.listed }
             }
@@ -160,7 +160,9 @@ impl Refresher {
         let mut old = std::mem::take(&mut self.servers);
         for config in upstreams {
             let old = old.remove(&config.name);
-            let is_known = old.as_ref().is_some_and(|old| old.config.target == config.target);
+            let is_known = old
+                .as_ref()
+                .is_some_and(|old| old.config.target.is_same_server(&config.target));
             let mut known = Known::new(config, &self.naming, old);
             if let Some(store) = self.store.as_mut().filter(|_| !is_known) {
                 store.load(config, &mut known.listed);

@@ -317,6 +317,20 @@ pub enum Target {
     Stdio(StdioTarget),
 }
 
+impl Target {
+    /// Whether this is the same server, although it may be told other secrets: at the same URL,
+    /// or started by the same command.
+    pub fn is_same_server(&self, other: &Target) -> bool {
+        match (self, other) {
+            (Self::Http(one), Self::Http(two)) => one.url == two.url,
+            (Self::Stdio(one), Self::Stdio(two)) => {
+                (&one.command, &one.args, &one.cwd) == (&two.command, &two.args, &two.cwd)
+            }
+            (Self::Http(_), Self::Stdio(_)) | (Self::Stdio(_), Self::Http(_)) => false,
+        }
+    }
+}
+
 /// Which transport is spoken over HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HttpKind {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::{ApiKey, Config, Problem};
+use super::{ApiKey, Config, Pin, Problem};
 use crate::protocol::server_name::ServerName;
 
 /// What a reload changes.
@@ -88,7 +88,8 @@ impl Config {
     /// it was.
     ///
     /// # Errors
-    /// It would admit everybody at the address that is listened on until the next start.
+    /// It would admit everybody at the address that is listened on until the next start, or pin
+    /// tools without a place for that.
     pub fn follow(&mut self, running: &Config) -> Result<Changes, Problem> {
         let open = self.api_keys.is_empty() && !self.allow_anonymous;
         if open && !running.listen.is_local() {
@@ -98,6 +99,13 @@ impl Config {
                 running.listen
             );
             return Err(Problem { at: "/api_keys".to_owned(), what });
+        }
+        let pinned = self.upstreams.iter().find(|server| server.pin != Pin::Off);
+        if let (None, Some(server)) = (&running.state_dir, pinned) {
+            let what =
+                "there is no state_dir until the next start, and without one nothing is pinned";
+            let at = format!("/mcp_servers/{}/pin", server.name);
+            return Err(Problem { at, what: what.to_owned() });
         }
         let mut changes = Changes {
             at_next_start: self.keep_until_start(running),
@@ -224,6 +232,15 @@ mod tests {
             assert!(changes.is_nothing());
             assert_eq!(next.listen, running.listen);
         }
+    }
+
+    #[test]
+    fn pins_need_the_place_that_a_start_gives_them() {
+        let running = config(r#"{"mcp_servers":{}}"#);
+        let text =
+            r#"{"state_dir":"/s","mcp_servers":{"a":{"url":"http://h/","pin":"enforce"}}}"#;
+        assert_eq!(config(text).follow(&running).unwrap_err().at, "/mcp_servers/a/pin");
+        config(text).follow(&config(r#"{"state_dir":"/t","mcp_servers":{}}"#)).unwrap();
     }
 
     #[test]

@@ -128,18 +128,22 @@ impl Front {
         self.admission.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// From here on these are admitted; a request that was admitted before goes on. Sessions
-    /// hear of the servers that there are now, and those of keys that `ends` names end.
+    /// From here on these are admitted; a request that was admitted before goes on.
+    pub fn admit_only(&self, admission: Admission) {
+        let admission = Arc::new(admission);
+        *self.admission.write().unwrap_or_else(PoisonError::into_inner) = admission;
+    }
+
+    /// Sessions hear of the servers that there are now, as far as their keys may, and those of
+    /// keys that `ends` names end.
     ///
     /// # Errors
     /// The session thread takes no more; sessions are as they were.
-    pub fn readmit(
+    pub fn rescope(
         &self,
-        admission: Admission,
         ends: impl Fn(Option<&str>) -> bool + Send + 'static,
     ) -> Result<(), CallError> {
-        let admission = Arc::new(admission);
-        *self.admission.write().unwrap_or_else(PoisonError::into_inner) = admission.clone();
+        let admission = self.admission();
         let (pipeline, anonymous) = (self.pipeline.clone(), self.anonymous.clone());
         self.sessions.rescope(Box::new(move |owner| {
             let name = owner.principal.as_deref();

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{RecvTimeoutError, SendTimeoutError, Sender, TrySendError, bounded};
 
 use crate::config::SessionSharing;
 use crate::error::CallError;
@@ -462,9 +462,13 @@ impl Sessions {
     /// says nothing.
     ///
     /// # Errors
-    /// The inbox is full.
+    /// The inbox stays full.
     pub fn rescope(&self, rescope: Rescope) -> Result<(), CallError> {
-        self.tell(Command::Rescope(rescope))
+        let command = Command::Rescope(rescope);
+        self.inbox.send_timeout(command, SESSION_REPLY_TIMEOUT).map_err(|error| match error {
+            SendTimeoutError::Timeout(_) => overloaded(),
+            SendTimeoutError::Disconnected(_) => CallError::ShuttingDown,
+        })
     }
 
     /// Ends every `subscriptions/listen` stream gracefully: after its response.

@@ -330,7 +330,9 @@ impl Members {
             let old = old.lock();
             let of = |entry: &Entry| entry.member.core.client.clone();
             let subscribed = old.entries.iter().filter(|entry| entry.is_subscribed());
-            (old.standing.clone(), subscribed.filter_map(of).collect())
+            let mut standing = old.standing.clone();
+            standing.retain(|_, it| !it.has_no_subscriptions());
+            (standing, subscribed.filter_map(of).collect())
         };
         let mut state = self.lock();
         for (session, standing) in &standing {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use ureq::unversioned::transport::RustlsConnector;
 
 use crate::config::UpstreamConfig;
@@ -48,11 +48,18 @@ struct Running {
     /// Where supervisors tell what they find; none once everything has ended.
     reports: Option<Sender<Report>>,
     supervisors: BTreeMap<ServerName, Joined>,
-    /// Upstreams that are no more: they end when their calls have.
-    retiring: Vec<Joined>,
-    /// Dropped when those must not wait any longer.
-    patience: Option<Sender<()>>,
-    impatient: Receiver<()>,
+    /// Takes upstreams that are no more; none once everything has ended.
+    retiring: Option<Sender<Retiring>>,
+    /// Ends them.
+    ending: Option<Joined>,
+}
+
+/// An upstream that is no more: it ends when its calls have.
+struct Retiring {
+    upstream: Arc<Upstream>,
+    supervisor: Joined,
+    /// When it ends at the latest.
+    until: Instant,
 }
 
 impl fmt::Debug for Upstreams {
@@ -84,13 +91,12 @@ impl Upstreams {
             hurry: Arc::default(),
             unasked,
         };
-        let (patience, impatient) = bounded(0);
+        let (retiring, retired) = bounded(RETIRING_UPSTREAMS_MAX);
         let running = Running {
             reports: Some(reports),
             supervisors: BTreeMap::new(),
-            retiring: Vec::new(),
-            patience: Some(patience),
-            impatient,
+            retiring: Some(retiring),
+            ending: Some(spawn("up-ending", move || end_all(&retired))?),
         };
         // Dropped on the way out if one cannot be started.
         let upstreams = Upstreams {
@@ -142,13 +148,18 @@ impl Upstreams {
                 }
             }
         }
+        let adopt = || {
+            for (upstream, old) in &started {
+                if let Some(old) = old {
+                    upstream.members.adopt(&old.members);
+                }
+            }
+        };
+        // Before any call comes; and what a call has still left at the old one meanwhile.
+        adopt();
         let after = Arc::new(after);
         *self.by_name.write().unwrap_or_else(PoisonError::into_inner) = after.clone();
-        for (upstream, old) in &started {
-            if let Some(old) = old {
-                upstream.members.adopt(&old.members);
-            }
-        }
+        adopt();
         for (name, old) in before.iter() {
             if after.get(name).is_some_and(|it| Arc::ptr_eq(it, old)) {
                 continue;
@@ -184,14 +195,14 @@ impl Upstreams {
         let all = self.all();
         all.values().for_each(|upstream| upstream.end());
         // Each ends its own session or child meanwhile, so this takes as long as the slowest.
-        let (supervisors, retiring) = {
+        let (supervisors, ending) = {
             let mut running = self.running();
             running.reports = None;
-            running.patience = None;
-            (std::mem::take(&mut running.supervisors), std::mem::take(&mut running.retiring))
+            running.retiring = None;
+            (std::mem::take(&mut running.supervisors), running.ending.take())
         };
         drop(supervisors);
-        drop(retiring);
+        drop(ending);
         all.values().for_each(|upstream| upstream.members.join());
     }
 
@@ -213,33 +224,60 @@ impl Drop for Upstreams {
 
 impl Running {
     /// Lets an upstream end once its calls have.
-    fn retire(&mut self, upstream: Arc<Upstream>, supervisor: Joined, drain: Duration) {
-        self.retiring.retain(|thread| !thread.is_finished());
-        let must_end_now = self.retiring.len() >= RETIRING_UPSTREAMS_MAX;
-        let until = Instant::now() + if must_end_now { Duration::ZERO } else { drain };
-        let impatient = self.impatient.clone();
-        let name = upstream.core.thread_name("end");
-        let ended = upstream.clone();
-        let run = move || {
-            // Calls hold their upstream as long as they last.
-            while Arc::strong_count(&upstream) > 1
-                && Instant::now() < until
-                && impatient.recv_timeout(RETIRING_TICK) == Err(RecvTimeoutError::Timeout)
-            {
-            }
+    fn retire(&self, upstream: Arc<Upstream>, supervisor: Joined, drain: Duration) {
+        let retiring = Retiring { upstream, supervisor, until: Instant::now() + drain };
+        let refused = match &self.retiring {
+            Some(thread) => thread.try_send(retiring).err().map(TrySendError::into_inner),
+            None => Some(retiring),
+        };
+        if let Some(Retiring { upstream, supervisor, .. }) = refused {
+            log::warn!(target: "upstream", "{}: too many servers end at once: its calls are cut off",
+                upstream.name());
             upstream.slots.interrupt();
             upstream.end();
+            // It ends by itself; to wait for it could hold up all others.
+            supervisor.detach();
+        }
+    }
+}
+
+/// The thread that ends upstreams which are no more, each when nobody uses it any longer; all of
+/// them at once when nobody can add another one.
+fn end_all(retired: &Receiver<Retiring>) {
+    let mut waiting: Vec<Retiring> = Vec::new();
+    let mut has_patience = true;
+    while has_patience || !waiting.is_empty() {
+        let next = if waiting.is_empty() {
+            retired.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            retired.recv_timeout(RETIRING_TICK)
+        };
+        match next {
+            Ok(retiring) if waiting.len() < RETIRING_UPSTREAMS_MAX => waiting.push(retiring),
+            // The one that waits for longest makes room.
+            Ok(retiring) => {
+                if let Some(first) = waiting.first_mut() {
+                    first.until = Instant::now();
+                }
+                waiting.push(retiring);
+            }
+            Err(RecvTimeoutError::Timeout) => (),
+            Err(RecvTimeoutError::Disconnected) => has_patience = false,
+        }
+        let now = Instant::now();
+        let is_over = |it: &mut Retiring| {
+            // Calls hold their upstream as long as they last.
+            !has_patience || now >= it.until || Arc::strong_count(&it.upstream) == 1
+        };
+        let over: Vec<Retiring> = waiting.extract_if(.., is_over).collect();
+        // Told together, so that they end together.
+        for Retiring { upstream, .. } in &over {
+            upstream.slots.interrupt();
+            upstream.end();
+        }
+        for Retiring { upstream, supervisor, .. } in over {
             drop(supervisor);
             upstream.members.join();
-        };
-        match spawn(&name, run) {
-            Ok(thread) => self.retiring.push(thread),
-            // Nobody waits for it then.
-            Err(error) => {
-                log::warn!(target: "upstream", "{}: calls are cut off: {error}", ended.name());
-                ended.slots.interrupt();
-                ended.end();
-            }
         }
     }
 }

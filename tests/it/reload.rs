@@ -203,6 +203,44 @@ fn calls_in_flight_on_a_server_that_changes_finish() {
 }
 
 #[test]
+fn a_server_that_is_told_another_secret_keeps_its_tools_meanwhile() {
+    let upstream = HttpUpstream::start();
+    let config = |key: &str| {
+        let mut server = http(&upstream);
+        server["headers"] = json!({ "X-Api-Key": key });
+        servers(&[("s", server)])
+    };
+    let gateway = Gateway::started(config("one"));
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let looks = scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                assert!(has(&gateway, "s-echo"), "its tools are gone for a while");
+                gateway.call("s-echo", &json!({ "message": "m" })).expect(200);
+            }
+        });
+        for n in 0..10 {
+            gateway.reload(&config(&format!("key-{n}-of-many")));
+        }
+        over.store(true, Ordering::Relaxed);
+        looks.join().unwrap();
+    });
+    assert!(!gateway.stderr().contains("of-many"), "{}", gateway.stderr());
+}
+
+#[test]
+fn pins_without_the_place_that_a_start_gives_them_are_refused() {
+    let upstream = HttpUpstream::start();
+    let gateway = Gateway::started(servers(&[("s", http(&upstream))]));
+    let mut server = http(&upstream);
+    server["pin"] = json!("enforce");
+    let config = with(servers(&[("s", server)]), "state_dir", json!("state"));
+    gateway.reload(&config);
+    let said = gateway.stderr();
+    assert!(said.contains("/mcp_servers/s/pin: there is no state_dir until"), "{said}");
+}
+
+#[test]
 fn what_does_not_finish_in_time_is_cut_off() {
     let [old, new] = ["old", "new"].map(HttpUpstream::labelled);
     let config = |server: &HttpUpstream| {
