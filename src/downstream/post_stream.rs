@@ -117,6 +117,9 @@ impl<'a> PostStream<'a> {
         if let Answer::Refused(problem) = answer
             && let Some(responder) = self.responder.take()
         {
+            // Stock clients that keep sessions take any other status for the end of all (the 1.x
+            // line of the official Python SDK ends its whole connection).
+            let problem = Problem { status: reply::OK, ..problem.clone() };
             problem.send_rpc(responder, Some(id)).ok();
             return;
         }

@@ -134,9 +134,9 @@ fn check_refused(door: Door, called: &Called) -> u64 {
     let (status, is_told_by_head) = match door {
         Door::HttpSse => (202, false),
         Door::Batch => (200, false),
-        Door::Rest | Door::Litellm | Door::Streamable | Door::Stateless | Door::Apart => {
-            (429, true)
-        }
+        // Clients that keep sessions take an error's status for the end of their connection.
+        Door::Streamable => (200, true),
+        Door::Rest | Door::Litellm | Door::Stateless | Door::Apart => (429, true),
     };
     assert_eq!(called.status, status, "{door:?}: {called:?}");
     let error = match door {
