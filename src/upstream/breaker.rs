@@ -22,8 +22,10 @@ pub(super) struct Breaker {
     failures: u32,
     /// The first of what failed since the upstream was well, and the last.
     failed: Option<(Failure, Failure)>,
-    /// When an attempt failed last, and how long it had taken.
-    tried: Option<(Instant, Duration)>,
+    /// Attempts of the supervisor without contact in a row, whatever they failed of.
+    attempts: u32,
+    /// Not sooner than then may a call see whether the upstream is back.
+    probe_at: Option<Instant>,
     /// A call is let through to see whether the upstream is back.
     is_probed: bool,
     opening: Opening,
@@ -130,7 +132,8 @@ impl Breaker {
             contact: Contact::Making,
             failures: 0,
             failed: None,
-            tried: None,
+            attempts: 0,
+            probe_at: None,
             is_probed: false,
             opening,
         }
@@ -181,10 +184,7 @@ impl Breaker {
     /// yet: one at a time, not too soon after the last attempt, and the later the longer that
     /// one took, so that few calls wait in vain.
     pub(super) fn is_probe_due(&self, now: Instant) -> bool {
-        let due = self.tried.map(|(at, took)| {
-            at + PROBE_BY_CALL_INTERVAL.max(took.saturating_mul(PROBE_PAUSE_FACTOR))
-        });
-        !self.is_probed && due.is_none_or(|due| now >= due)
+        !self.is_probed && self.probe_at.is_none_or(|at| now >= at)
     }
 
     /// A call wants to be let through.
@@ -229,10 +229,28 @@ impl Breaker {
         self.contact == Contact::Made
     }
 
-    /// The supervisor waits until `next_try`, because of that failure.
-    pub(super) fn waits(&mut self, now: Instant, next_try: Instant, failure: Failure) {
+    /// The supervisor waits until `next_try`, because of that failure; `took`: how long an
+    /// attempt of its own took, if that is what failed.
+    pub(super) fn waits(
+        &mut self,
+        now: Instant,
+        next_try: Instant,
+        took: Option<Duration>,
+        failure: Failure,
+    ) {
         self.contact = Contact::Waiting { next_try };
-        self.tried.get_or_insert((now, Duration::ZERO));
+        if let Some(took) = took {
+            self.attempts = self.attempts.saturating_add(1);
+            let mut at = probe_after(now, took);
+            // Somebody is there who refuses again and again: that will hardly be otherwise in a
+            // second, so that calls shorten the backoff, but do not replace it.
+            if self.attempts > BREAKER_FAILURES_MAX && self.failures < BREAKER_FAILURES_MAX {
+                at = at.max(now + next_try.saturating_duration_since(now) / 2);
+            }
+            self.probe_at = Some(at);
+        } else {
+            self.probe_at.get_or_insert(probe_after(now, Duration::ZERO));
+        }
         self.note(failure);
     }
 
@@ -241,7 +259,7 @@ impl Breaker {
         (self.failures, self.is_probed) = (0, false);
         // Another session may be well where the shared one is still to be opened.
         if !(self.is_left_to_supervisor() && matches!(self.contact, Contact::Waiting { .. })) {
-            (self.failed, self.tried) = (None, None);
+            (self.failed, self.probe_at, self.attempts) = (None, None, 0);
         }
     }
 
@@ -264,7 +282,7 @@ impl Breaker {
     pub(super) fn failed(&mut self, now: Instant, took: Duration, failure: Failure) -> bool {
         let was_open = self.is_open(now, Over::Own);
         self.failures = self.failures.saturating_add(1);
-        self.tried = Some((now, took));
+        self.probe_at = Some(probe_after(now, took));
         self.note(failure);
         !was_open && self.is_open(now, Over::Own)
     }
@@ -275,6 +293,11 @@ impl Breaker {
             None => self.failed = Some((failure.clone(), failure)),
         }
     }
+}
+
+/// When a call may try again, after an attempt that took so long and ended now.
+fn probe_after(now: Instant, took: Duration) -> Instant {
+    now + PROBE_BY_CALL_INTERVAL.max(took.saturating_mul(PROBE_PAUSE_FACTOR))
 }
 
 #[cfg(test)]
@@ -380,7 +403,7 @@ mod tests {
         let now = Instant::now();
         let mut breaker = Breaker::new(Opening::BySupervisor);
         assert_eq!(breaker.admit(now, Over::Shared), Admission::Passed);
-        breaker.waits(now, now + SECOND / 5, failure("it ended"));
+        breaker.waits(now, now + SECOND / 5, Some(Duration::ZERO), failure("it ended"));
         let Admission::Refused(down) = breaker.admit(now, Over::Shared) else {
             panic!("it is closed")
         };
@@ -392,7 +415,7 @@ mod tests {
         );
         assert_eq!(breaker.admit(now + SECOND / 5, Over::Shared), Admission::Passed);
         let mut breaker = Breaker::new(Opening::ByCalls);
-        breaker.waits(now, now + SECOND / 5, failure("refused"));
+        breaker.waits(now, now + SECOND / 5, Some(Duration::ZERO), failure("refused"));
         assert_eq!(breaker.admit(now, Over::Shared), Admission::Passed);
         assert!(matches!(breaker.state(now), State::BackingOff { .. }));
     }
@@ -403,7 +426,7 @@ mod tests {
         let mut breaker = Breaker::new(Opening::BySupervisor);
         assert!(!breaker.knock(now), "it is making contact");
         breaker.failed(now, Duration::ZERO, failure("refused"));
-        breaker.waits(now, now + 30 * SECOND, failure("refused"));
+        breaker.waits(now, now + 30 * SECOND, Some(Duration::ZERO), failure("refused"));
         assert!(!breaker.knock(now + PROBE_BY_CALL_INTERVAL / 2));
         assert!(breaker.knock(now + PROBE_BY_CALL_INTERVAL));
         assert!(!breaker.hasten(now + PROBE_BY_CALL_INTERVAL), "it is at it");
@@ -412,14 +435,40 @@ mod tests {
     }
 
     #[test]
+    fn attempts_that_do_not_count_have_their_pace_too() {
+        for opening in [Opening::ByCalls, Opening::BySupervisor] {
+            let mut now = Instant::now();
+            let mut breaker = Breaker::new(opening);
+            for n in 1..=BREAKER_FAILURES_MAX {
+                let took = SECOND * n;
+                breaker.waits(now, now + 30 * SECOND, Some(took), failure("no such token"));
+                assert!(!breaker.knock(now + took * PROBE_PAUSE_FACTOR - SECOND), "{n}");
+                now += took * PROBE_PAUSE_FACTOR;
+                assert!(breaker.knock(now), "{n}");
+            }
+            breaker.waits(now, now + 30 * SECOND, Some(SECOND), failure("no such token"));
+            assert!(!breaker.knock(now + 14 * SECOND), "it has been refused too often");
+            assert!(breaker.knock(now + 15 * SECOND));
+            breaker.made_contact();
+            breaker.waits(now, now + 30 * SECOND, None, failure("lost"));
+            assert!(breaker.knock(now + PROBE_BY_CALL_INTERVAL), "that is long ago");
+        }
+    }
+
+    #[test]
     fn a_call_that_closes_it_hastens_the_supervisor_once() {
         let now = Instant::now();
         let mut breaker = opened(now);
-        breaker.waits(now, now + 30 * SECOND, failure("refused"));
+        breaker.waits(now, now + 30 * SECOND, Some(Duration::ZERO), failure("refused"));
         assert!(breaker.call_went_well(now));
         assert_eq!(breaker.admit(now, Over::Shared), Admission::Passed);
         // It fails for a reason of its own, which calls do not meet.
-        breaker.waits(now, now + 30 * SECOND, failure("its lists make no sense"));
+        breaker.waits(
+            now,
+            now + 30 * SECOND,
+            Some(Duration::ZERO),
+            failure("its lists make no sense"),
+        );
         assert!(!breaker.call_went_well(now));
     }
 

@@ -257,7 +257,7 @@ impl Supervisor {
             {
                 breaker.failed(now, took, failure.clone());
             }
-            breaker.waits(now, next_try, failure);
+            breaker.waits(now, next_try, took, failure);
         }
         self.note(trouble);
         self.logged = self.generation.unwrap_or_default();

@@ -44,6 +44,7 @@ mod question_ends;
 mod questions;
 mod quotas;
 mod readme;
+mod refusing;
 mod reload;
 mod resources;
 mod rest;
