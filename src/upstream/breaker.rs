@@ -28,6 +28,10 @@ pub(super) struct Breaker {
     probe_at: Option<Instant>,
     /// A call is let through to see whether the upstream is back.
     is_probed: bool,
+    /// A call went well since the supervisor made contact.
+    has_served: bool,
+    /// When the supervisor was last asked to see whether the upstream is well.
+    suspected: Option<Instant>,
     opening: Opening,
 }
 
@@ -135,6 +139,8 @@ impl Breaker {
             attempts: 0,
             probe_at: None,
             is_probed: false,
+            has_served: false,
+            suspected: None,
             opening,
         }
     }
@@ -267,8 +273,28 @@ impl Breaker {
     /// supervisor, which waits, should look.
     pub(super) fn call_went_well(&mut self, now: Instant) -> bool {
         let was_down = self.failures >= BREAKER_FAILURES_MAX;
+        self.has_served = true;
         self.well();
         was_down && self.opening == Opening::ByCalls && self.hasten(now)
+    }
+
+    /// Whether a call went well since the supervisor made contact, or this was asked last.
+    pub(super) fn take_served(&mut self) -> bool {
+        std::mem::take(&mut self.has_served)
+    }
+
+    /// A call broke off although the supervisor has contact: that may be what the call asked for,
+    /// and is no reason to refuse others. True if so many did in a row that the supervisor should
+    /// see whether the upstream is well; what it finds opens the breaker, or closes it.
+    pub(super) fn broke_off(&mut self, now: Instant, failure: Failure) -> bool {
+        self.failures = (self.failures + 1).min(BREAKER_FAILURES_MAX - 1);
+        self.note(failure);
+        let is_asked = self.suspected.is_some_and(|asked| now < asked + PROBE_BY_CALL_INTERVAL);
+        if self.failures < BREAKER_FAILURES_MAX - 1 || is_asked {
+            return false;
+        }
+        self.suspected = Some(now);
+        true
     }
 
     /// Somebody is there. One that was down must do what it should before it is called again.
@@ -340,6 +366,20 @@ mod tests {
         assert_eq!((down.first.message.as_str(), down.next_try), ("1", Duration::ZERO));
         assert_eq!(down.last.message, BREAKER_FAILURES_MAX.to_string());
         assert!(matches!(breaker.state(now), State::Down { .. }));
+    }
+
+    #[test]
+    fn calls_that_break_off_have_the_supervisor_look_and_close_nobody_out() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(Opening::ByCalls);
+        breaker.made_contact();
+        let asked = (0..100).filter(|_| breaker.broke_off(now, failure("reset"))).count();
+        assert_eq!(asked, 1);
+        assert!(!is_refused(&mut breaker, now));
+        assert!(breaker.broke_off(now + PROBE_BY_CALL_INTERVAL, failure("reset")));
+        // What it finds.
+        assert!(breaker.failed(now, Duration::ZERO, failure("refused")));
+        assert!(is_refused(&mut breaker, now));
     }
 
     #[test]

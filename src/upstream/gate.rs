@@ -10,7 +10,7 @@ use crate::telemetry::timestamp::rfc3339;
 
 use super::Upstream;
 use super::breaker::{Admission, Down, Over, Patience, Sign};
-use super::connection::Trouble;
+use super::connection::{Kind, Trouble};
 
 /// A call that was let through.
 pub(super) struct Passage<'a> {
@@ -123,6 +123,13 @@ impl Passage<'_> {
         }
     }
 
+    /// Whether the supervisor finds out by itself whether a connection that broke is more than
+    /// this call's affair.
+    fn is_left_to_supervisor(&self) -> bool {
+        let breaker = &self.upstream.vitals.lock().breaker;
+        breaker.has_contact() || (breaker.is_left_to_supervisor() && self.over == Over::Shared)
+    }
+
     /// Tells what came of the call since `began`.
     pub(super) fn report(&self, outcome: &Result<Outcome, Trouble>, began: Instant) {
         let Upstream { core, vitals, .. } = self.upstream;
@@ -135,6 +142,12 @@ impl Passage<'_> {
         match Sign::of(trouble, patience) {
             Sign::Nothing => (),
             Sign::Answered => vitals.lock().breaker.answered(now),
+            Sign::Failed if trouble.kind == Kind::Broke && self.is_left_to_supervisor() => {
+                let failure = core.failure(trouble);
+                if vitals.lock().breaker.broke_off(now, failure) {
+                    core.nudge.stale();
+                }
+            }
             Sign::Failed => {
                 let failure = core.failure(trouble);
                 let what = (failure.stage, failure.message.clone());
@@ -143,9 +156,9 @@ impl Passage<'_> {
                     let opens = breaker.failed(now, took, failure);
                     (opens, breaker.has_contact())
                 };
-                if opens {
+                if opens && let Some(more) = core.told.turn() {
                     log::warn!(target: "upstream", "{} is down: its calls are refused until it \
-                        answers again ({}: {})", core.name(), what.0, what.1);
+                        answers again ({}: {}){more}", core.name(), what.0, what.1);
                 }
                 if opens && has_contact {
                     // The supervisor finds out whether it is the server or a tool of it.

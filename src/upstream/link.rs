@@ -14,6 +14,7 @@ use crate::protocol::legacy::Initialized;
 use crate::protocol::raw::Raw;
 use crate::protocol::revision::Era;
 use crate::protocol::server_name::ServerName;
+use crate::telemetry::Seldom;
 use crate::telemetry::redact::Secrets;
 use crate::wait::{Interrupted, Wait};
 
@@ -129,6 +130,8 @@ pub(super) struct Core {
     /// Of the shared session, whose supervisor reads the lists.
     lists: Arc<Nudge>,
     unasked: Arc<dyn Unasked>,
+    /// Lines about how it is, which its callers can make it be.
+    pub(super) told: Arc<Seldom>,
     ids: AtomicU64,
 }
 
@@ -157,6 +160,7 @@ impl Core {
             subscriptions: Arc::new(Subscriptions::new(standing)),
             lists: nudge,
             unasked,
+            told: Arc::default(),
             ids: AtomicU64::new(1),
         })
     }
@@ -176,6 +180,7 @@ impl Core {
             subscriptions: self.subscriptions.clone(),
             lists: self.lists.clone(),
             unasked: self.unasked.clone(),
+            told: self.told.clone(),
             ids: AtomicU64::new(1),
         })
     }

@@ -66,10 +66,13 @@ impl Supervisor {
                 Left::Lost(trouble) => (trouble, None),
                 Left::Failed(trouble, took) => (trouble, Some(took)),
             };
-            if began.elapsed() >= BACKOFF_RESET_AFTER {
+            let has_served = self.vitals.lock().breaker.take_served();
+            if began.elapsed() >= BACKOFF_RESET_AFTER || has_served {
                 backoff = Backoff::default();
             }
-            let delay = backoff.next();
+            // One that did what it should is back at once: whoever can make it end must not close
+            // the others out by that.
+            let delay = if has_served { Duration::ZERO } else { backoff.next() };
             self.failed(&trouble, took, delay);
             if !self.back_off(delay) {
                 break;
@@ -97,10 +100,10 @@ impl Supervisor {
             breaker.made_contact();
             was_lost
         };
-        if was_lost {
+        if was_lost && let Some(more) = self.core.told.turn() {
             let revision = opened.initialized.revision;
             let transport = self.link.transport();
-            log::info!(target: "upstream", "{} is ready: {transport}, {revision}", self.core.name());
+            log::info!(target: "upstream", "{} is ready: {transport}, {revision}{more}", self.core.name());
         }
         self.tell_level(&opened);
         self.subscribe_again(&opened);
@@ -237,8 +240,10 @@ impl Supervisor {
         let last = self.vitals.lock().last_failure.replace(failure.clone());
         let same =
             |last: Failure| last.stage == failure.stage && last.message == failure.message;
-        if !last.is_some_and(same) || self.generation.is_some_and(|it| self.logged < it) {
-            log::warn!(target: "upstream", "{server} failed ({}): {}", failure.stage, failure.message);
+        let is_news =
+            !last.is_some_and(same) || self.generation.is_some_and(|it| self.logged < it);
+        if is_news && let Some(more) = self.core.told.turn() {
+            log::warn!(target: "upstream", "{server} failed ({}): {}{more}", failure.stage, failure.message);
         }
         failure
     }

@@ -276,3 +276,53 @@ fn a_dead_server_costs_its_callers_nothing() {
     let status = gateway.status_of("s");
     assert_eq!((&status["in_flight"], &status["waiting"]), (&json!(0), &json!(0)), "{status}");
 }
+
+#[test]
+fn a_child_that_one_caller_makes_end_is_back_for_the_others_at_once() {
+    let server = crate::support::gateway::stdio(&[]);
+    let gateway = Gateway::started(json!({ "mcp_servers": { "s": server } }));
+    gateway.wait_ready();
+    let echo = || gateway.call("echo", &json!({ "message": "m" }));
+    for _ in 0..8 {
+        echo().expect(200);
+        gateway.call("exit", &json!({})).expect(502);
+        // It waits for the next child, which takes a moment.
+        echo().expect(200);
+    }
+    // One that ends again and again without serving anybody is left alone for longer and longer.
+    wait_for("calls are refused", || {
+        let exits: Vec<_> = (0..4)
+            .map(|_| {
+                let address = gateway.address().to_owned();
+                crate::support::in_background(move || {
+                    let call = Request::post(CALL, &json!({ "name": "exit" }));
+                    crate::support::http::exchange(&address, &call).text().to_owned()
+                })
+            })
+            .collect();
+        let mut answers = exits.into_iter().map(|it| it.join().unwrap());
+        answers.any(|text| text.contains(" is down since ")).then_some(())
+    });
+}
+
+#[test]
+fn answers_that_break_off_close_nobody_out_and_are_logged_a_few_times() {
+    let upstream = HttpUpstream::start();
+    let gateway = Gateway::before(&upstream.url());
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    gateway.call("break_off", &json!({})).expect(502);
+                }
+            });
+        }
+        for _ in 0..200 {
+            gateway.call("echo", &json!({ "message": "m" })).expect(200);
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    let said = gateway.stderr();
+    assert!(said.lines().count() < 30, "{said}");
+}
