@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::error::Stage;
+use crate::limits::CONTROL_TIMEOUT;
 use crate::protocol::call::Outcome;
 use crate::protocol::method::Method;
 use crate::wait::Wait;
@@ -130,11 +131,17 @@ impl Attendant {
         // A session that is lost meanwhile has another generation when it is open again.
         self.subscribed = self.generation;
         let member = self.member.clone();
-        for uri in member.standing.uris() {
+        for uri in member.standing.uris_or_coming() {
             let Ok(wait) = self.busy() else { return };
             let tick = member.core.limits.heartbeat;
-            // Whoever waits in vain leaves it to the one whose turn it is.
-            let Ok(turn) = member.standing.turn(&uri, &wait, tick) else { continue };
+            // Not for long: the one whose turn it is may be waiting for this thread.
+            let bound = wait.within(CONTROL_TIMEOUT);
+            let turn = member.standing.turn(&uri, &wait, tick);
+            drop(bound);
+            let Ok(turn) = turn else {
+                self.subscribed = 0;
+                continue;
+            };
             if turn.is_wanted()
                 && let Err(what) = self.subscribe(&uri, &wait)
             {

@@ -53,9 +53,19 @@ impl Standing {
 
     /// What is subscribed to.
     pub(super) fn uris(&self) -> Vec<String> {
+        self.those(|it| !it.subscribers.is_empty())
+    }
+
+    /// The same and what somebody is telling the upstream about, which may be subscribed to when
+    /// that turn is over: a session opened meanwhile has not been told.
+    pub(super) fn uris_or_coming(&self) -> Vec<String> {
+        self.those(|it| it.busy || !it.subscribers.is_empty())
+    }
+
+    fn those(&self, are: impl Fn(&Subscription) -> bool) -> Vec<String> {
         let subscriptions = self.lock();
-        let wanted = subscriptions.iter().filter(|(_, it)| !it.subscribers.is_empty());
-        wanted.map(|(uri, _)| uri.clone()).collect()
+        let those = subscriptions.iter().filter(|(_, it)| are(it));
+        those.map(|(uri, _)| uri.clone()).collect()
     }
 
     /// Whether there is no subscription, and nobody is at one.
@@ -175,6 +185,20 @@ mod tests {
         standing.turn("a:", &wait(5000), TICK).unwrap().add(one);
         standing.forget("a:", one);
         assert!(standing.lock().is_empty());
+    }
+
+    #[test]
+    fn a_new_session_hears_of_what_is_being_subscribed_to() {
+        let standing = Standing::default();
+        let turn = standing.turn("a:", &wait(5000), TICK).unwrap();
+        assert_eq!(standing.uris_or_coming(), ["a:"]);
+        assert!(standing.uris().is_empty(), "it may be refused, or be on its way out");
+        turn.add(Subscriber::fresh());
+        drop(turn);
+        assert_eq!(standing.uris_or_coming(), ["a:"]);
+        let turn = standing.turn("b:", &wait(5000), TICK).unwrap();
+        drop(turn);
+        assert_eq!(standing.uris_or_coming(), ["a:"]);
     }
 
     #[test]

@@ -188,18 +188,24 @@ impl Supervisor {
             return;
         }
         let standing = self.standing.clone();
-        for uri in standing.uris() {
+        let mut is_complete = true;
+        for uri in standing.uris_or_coming() {
             let Ok(wait) = self.busy() else { return };
             let turn = standing.turn(&uri, &wait, self.core.limits.heartbeat);
-            // Whoever waits in vain leaves it to the one whose turn it is.
-            let Ok(turn) = turn else { continue };
+            // Waited for in vain: the one whose turn it is may be telling another session.
+            let Ok(turn) = turn else {
+                is_complete = false;
+                continue;
+            };
             // The last subscriber may have gone meanwhile.
             if turn.is_wanted() && !self.ask(Method::ResourcesSubscribe, "uri", &uri) {
                 // The rest is tried at the next refresh, or when the session is opened anew.
                 return;
             }
         }
-        self.subscribed = Some(opened.generation);
+        if is_complete {
+            self.subscribed = Some(opened.generation);
+        }
     }
 
     /// A request whose failure is logged and nothing else. False where there was no answer.
