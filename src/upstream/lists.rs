@@ -245,7 +245,7 @@ impl Supervisor {
         let outgoing = Outgoing::own(kind.list_method(), params);
         let wait = self.busy()?;
         let began = std::time::Instant::now();
-        match self.link.request(&mut self.lane, &outgoing, &wait, &mut Own(&self.core))? {
+        match self.link.request_open(&mut self.lane, &outgoing, &wait, &mut Own(&self.core))? {
             Outcome::Complete(page) => {
                 let mut vitals = self.vitals.lock();
                 vitals.latency = Some(began.elapsed());

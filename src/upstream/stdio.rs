@@ -104,6 +104,12 @@ impl Stdio {
                 let on_demand = self.core.client.is_some() && !has_waited;
                 let wanted = match &state.phase {
                     Phase::Up { child, .. } if on_demand && child.death().is_some() => true,
+                    // The supervisor is about to see it.
+                    Phase::Up { child, .. }
+                        if self.core.client.is_none() && child.death().is_some() =>
+                    {
+                        false
+                    }
                     Phase::Up { child, .. } => return Ok(child.clone()),
                     Phase::Unused => true,
                     Phase::Down { .. } if on_demand => true,
@@ -352,7 +358,7 @@ impl Link for Stdio {
         if is_served_otherwise {
             return Err(stateless());
         }
-        let mut replayed = self.core.client.is_none();
+        let mut replayed = false;
         loop {
             let child = self.child(wait, &mut || sink.silence())?;
             let id = self.core.next_id();
@@ -365,7 +371,9 @@ impl Link for Stdio {
                 // either.
                 child.say(connection::cancelled(id, *reason)).ok();
             }
-            if replayed || !may_replay(&trouble, outgoing.is_safe_to_repeat) {
+            // What a shared child was told is left to those who asked.
+            let is_safe = outgoing.is_safe_to_repeat && self.core.client.is_some();
+            if replayed || !may_replay(&trouble, is_safe) {
                 return Err(trouble);
             }
             replayed = true;

@@ -214,7 +214,7 @@ impl Supervisor {
         params.set(key, string(value));
         let outgoing = Outgoing::own(method, params);
         let answer = self.busy().and_then(|wait| {
-            self.link.request(&mut self.lane, &outgoing, &wait, &mut Own(&self.core))
+            self.link.request_open(&mut self.lane, &outgoing, &wait, &mut Own(&self.core))
         });
         let is_answered = answer.is_ok();
         let what = match answer {
