@@ -160,7 +160,6 @@ impl Gateway {
         Parts {
             front: self.front.clone(),
             upstreams: self.upstreams.clone(),
-            sessions: self.sessions.clone(),
             configure: self.configure.clone(),
         }
     }
@@ -214,7 +213,6 @@ impl Gateway {
 pub struct Parts {
     front: Arc<Front>,
     upstreams: Arc<Upstreams>,
-    sessions: Sessions,
     configure: Sender<Configure>,
 }
 
@@ -252,25 +250,9 @@ impl Parts {
                 pipeline.forget_tasks(&server.name);
             }
         }
-        // What they see may differ; and of lists that were read since the snapshot was shown,
-        // they have not heard.
-        let is_told = changes.changes_access();
-        let told: Vec<ServerName> = new
-            .upstreams
-            .iter()
-            .map(|it| it.name.clone())
-            .filter(|name| is_told || changes.added.contains(name))
-            .collect();
         self.front
             .readmit(admission(new), move |key| changes.ends(key))
-            .map_err(|error| error.to_string())?;
-        for server in told {
-            for kind in [Kind::Tool, Kind::Prompt, Kind::Resource] {
-                let message = notification(kind.changed(), None);
-                self.sessions.notify(Audience::Hearing(server.clone()), message).ok();
-            }
-        }
-        Ok(())
+            .map_err(|error| error.to_string())
     }
 }
 
@@ -460,6 +442,7 @@ fn admission(config: &Config) -> Admission {
         origins: origins(config),
         keys: config.api_keys.iter().map(known_key).collect(),
         transports: config.transports,
+        generation: 0,
     }
 }
 

@@ -203,6 +203,22 @@ impl ParkedCalls {
         Some(call)
     }
 
+    /// Takes the parked calls of keys that have ended, which nobody may take up any more; for
+    /// [`ParkedCalls::cancel`], where no lock is held.
+    pub(super) fn take_all_of(&self, principals: &[Arc<str>]) -> Vec<Arc<Apart>> {
+        let theirs = |parked: &Parked| {
+            parked.principal.as_ref().is_some_and(|it| principals.contains(it))
+        };
+        let mut state = self.lock();
+        let gone = state.parked.extract_if(|_, parked| theirs(parked));
+        gone.map(|(_, parked)| parked.call).collect()
+    }
+
+    /// Ends calls that were taken for that.
+    pub(super) fn cancel(calls: Vec<Arc<Apart>>) {
+        calls.iter().for_each(|call| call.cancel(Interrupted::Cancelled));
+    }
+
     /// Ends every call, and waits for their threads. None is started any more.
     pub fn stop(&self) {
         let (running, parked) = {
