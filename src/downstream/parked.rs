@@ -328,6 +328,28 @@ mod tests {
     }
 
     #[test]
+    fn the_calls_of_a_key_that_has_ended_end() {
+        let calls = calls(LONG);
+        let [ended, other]: [Arc<str>; 2] = ["ended", "other"].map(Into::into);
+        let parked = [&ended, &other].map(|key| {
+            let wait = Wait::plain(LONG).unwrap();
+            let waiting = |wait: &Arc<Wait>, _: &mut dyn CallSink| {
+                while wait.until(None, None).is_ok() {}
+                Err(CallError::Cancelled)
+            };
+            let call = calls.start(wait, waiting).unwrap();
+            assert_eq!(calls.park(&call, Some(key), 0), Ok(true));
+            call
+        });
+        ParkedCalls::cancel(calls.take_all_of(std::slice::from_ref(&ended)));
+        assert!(calls.take(parked[0].id(), 0, Some(&ended)).is_none());
+        eventually("it is over", || parked[0].is_over());
+        assert!(calls.take(parked[1].id(), 0, Some(&other)).is_some());
+        assert!(!parked[1].is_over());
+        calls.stop();
+    }
+
+    #[test]
     fn what_a_call_came_to_while_it_was_parked_is_there_for_its_retry() {
         let calls = calls(LONG);
         let (finish, finished) = crossbeam_channel::bounded::<()>(1);

@@ -453,6 +453,21 @@ mod tests {
     }
 
     #[test]
+    fn no_session_opens_or_is_revived_with_rights_of_before_the_last_change() {
+        let id = open(&started([5; 32]));
+        let sessions = started([5; 32]);
+        let sees = Box::new(|_: &Owner| None);
+        sessions.rescope(Rescope { admission: 1, sees }).unwrap();
+        for door in [Door::StreamableHttp, Door::HttpSse, Door::Listen] {
+            let opened = sessions.open(door, owner(), Some(Caller::plain()));
+            assert!(matches!(opened, Err(CallError::Overloaded { .. })), "{opened:?}");
+        }
+        assert!(!finds(&sessions, &id, "laptop"));
+        let owner = Owner { admission: 1, ..owner() };
+        sessions.open(Door::StreamableHttp, owner, Some(Caller::plain())).unwrap();
+    }
+
+    #[test]
     fn another_process_with_the_same_key_revives_a_session_until_it_is_ended() {
         let id = open(&started([2; 32]));
         let next = started([2; 32]);

@@ -74,9 +74,11 @@ fn what_was_subscribed_to_is_heard_of_no_more() {
             .key("less")
             .listen(&json!({ "toolsListChanged": true, "resourceSubscriptions": [TEXT_URI] }));
         assert_eq!(listening.honoured["resourceSubscriptions"], json!([TEXT_URI]));
-        [&less, &all].map(subscribe);
+        [&less, &all].into_iter().for_each(subscribe);
         touch(&all);
-        [&less, &all].map(|client| client.wait_told(UPDATED));
+        for client in [&less, &all] {
+            client.wait_told(UPDATED);
+        }
         assert_eq!(listening.next()["method"], UPDATED);
 
         gateway.reload(&servers.config(&json!(["b"])));
@@ -169,7 +171,9 @@ fn only_those_whose_lists_may_differ_are_told_and_once() {
         let open = |key: &str| Duplex::to(&gateway, Door::Streamable).key(key).open();
         let (concerned, other) = (open("less"), open("all"));
         gateway.reload(&servers.config(&less));
-        LISTS.map(|list| concerned.wait_told(list));
+        for list in LISTS {
+            concerned.wait_told(list);
+        }
         stays_so("each is told once", Duration::from_millis(200), || {
             let told = |client: &Duplex| LISTS.map(|list| client.told(list).len());
             told(&concerned) == [1; 3] && told(&other) == [0; 3]
