@@ -12,9 +12,12 @@ use crate::protocol::server_name::ServerName;
 pub struct Rescope {
     /// Which admission that is, counted from 0.
     pub admission: u64,
-    /// What one session may see; none where it must end.
-    pub sees: Box<dyn Fn(&Owner) -> Option<Rescoped> + Send>,
+    /// What one session may see.
+    pub sees: Box<Sees>,
 }
+
+/// What a session of that owner may see; none where it must end.
+pub type Sees = dyn Fn(&Owner) -> Option<Rescoped> + Send;
 
 impl std::fmt::Debug for Rescope {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
