@@ -47,7 +47,7 @@ pub use ended::{Ended, Narrowed};
 pub use event_log::{Bounds as EventLogBounds, EventId, Origin};
 pub use kept_streams::KeptStreams;
 pub use manager::{SessionsConfig, start, withdrawal};
-pub use rescope::{Rescope, Rescoped};
+pub use rescope::{Rescope, Rescoped, Sees};
 pub use resumable::{Delivery, EventLogs, Resumable};
 pub use subscriptions::Over;
 
