@@ -160,7 +160,6 @@ impl Gateway {
         Parts {
             front: self.front.clone(),
             upstreams: self.upstreams.clone(),
-            sessions: self.sessions.clone(),
             configure: self.configure.clone(),
         }
     }
@@ -215,7 +214,6 @@ impl Gateway {
 pub struct Parts {
     front: Arc<Front>,
     upstreams: Arc<Upstreams>,
-    sessions: Sessions,
     configure: Sender<Configure>,
 }
 
@@ -233,7 +231,7 @@ impl Parts {
         changes: Changes,
     ) -> Result<(), String> {
         // What is narrowed is so before there is more to see.
-        self.front.admit_only(admission(new));
+        let readmitted = self.front.readmit(admission(new), |key| changes.ends(key));
         let pipeline = &self.front.pipeline;
         pipeline.configure(quotas(new), told(new));
         // Before the next snapshot shows them, so that whatever that shows can be called.
@@ -255,23 +253,9 @@ impl Parts {
                 pipeline.forget_tasks(&server.name);
             }
         }
-        // What they see may differ; and of lists that were read since the snapshot was shown,
-        // they have not heard.
-        let is_told = changes.changes_access();
-        let told: Vec<ServerName> = new
-            .upstreams
-            .iter()
-            .map(|it| it.name.clone())
-            .filter(|name| is_told || changes.added.contains(name))
-            .collect();
-        self.front.rescope(move |key| changes.ends(key)).map_err(|error| error.to_string())?;
-        for server in told {
-            for kind in [Kind::Tool, Kind::Prompt, Kind::Resource] {
-                let message = notification(kind.changed(), None);
-                self.sessions.notify(Audience::Hearing(server.clone()), message).ok();
-            }
-        }
-        Ok(())
+        self.front
+            .rescope(readmitted, move |key| changes.ends(key))
+            .map_err(|error| error.to_string())
     }
 }
 
@@ -461,6 +445,7 @@ fn admission(config: &Config) -> Admission {
         origins: origins(config),
         keys: config.api_keys.iter().map(known_key).collect(),
         transports: config.transports,
+        generation: 0,
     }
 }
 

@@ -1,5 +1,5 @@
-//! Removes what ended sessions have left at upstreams: a client's own sessions, and
-//! subscriptions.
+//! Removes what sessions have left at upstreams at their end, or where they may see a server no
+//! more: a client's own sessions, and subscriptions.
 
 use std::collections::{HashSet, VecDeque};
 use std::io;
@@ -20,12 +20,16 @@ use crate::thread::{self, Joined};
 trait Traces {
     /// Ends a client's own sessions, some time soon. Does not wait.
     fn close_client(&self, session: &Arc<str>);
-    /// Takes a subscription back, within `CONTROL_TIMEOUT`; forgets it in any case.
+    /// Like that, at one server only.
+    fn close_client_at(&self, session: &Arc<str>, server: &ServerName);
+    /// Takes a subscription back, within `CONTROL_TIMEOUT`, unless it is wanted again when
+    /// its turn comes; forgets it in any case.
     fn take_back(
         &self,
         server: &ServerName,
         uri: &str,
         subscriber: Subscriber,
+        is_wanted: &dyn Fn() -> bool,
     ) -> Result<(), CallError>;
     /// Forgets a subscription. Does not wait.
     fn forget(&self, server: &ServerName, uri: &str, subscriber: Subscriber);
@@ -36,14 +40,19 @@ impl Traces for Pipeline {
         Pipeline::close_client(self, session);
     }
 
+    fn close_client_at(&self, session: &Arc<str>, server: &ServerName) {
+        Pipeline::close_client_at(self, session, server);
+    }
+
     fn take_back(
         &self,
         server: &ServerName,
         uri: &str,
         subscriber: Subscriber,
+        is_wanted: &dyn Fn() -> bool,
     ) -> Result<(), CallError> {
         // A refusal is an answer, too: the server is well.
-        Pipeline::take_back(self, server, uri, subscriber).map(drop)
+        Pipeline::take_back(self, server, uri, subscriber, is_wanted).map(drop)
     }
 
     fn forget(&self, server: &ServerName, uri: &str, subscriber: Subscriber) {
@@ -89,14 +98,24 @@ fn run(left: &Receiver<Ended>, traces: &dyn Traces) {
 /// batch, so that it holds up the others once and not once a subscription.
 fn remove_traces(batch: &[Ended], traces: &dyn Traces) {
     for ended in batch {
-        traces.close_client(&ended.session);
+        match &ended.narrowed {
+            None => traces.close_client(&ended.session),
+            Some(narrowed) => narrowed
+                .servers()
+                .for_each(|server| traces.close_client_at(&ended.session, server)),
+        }
     }
     let mut given_up = HashSet::new();
     for ended in batch {
         for (server, uri) in &ended.subscriptions {
+            let is_wanted = || ended.is_wanted(server, uri);
             if given_up.contains(server) {
-                traces.forget(server, uri, ended.subscriber);
-            } else if let Err(error) = traces.take_back(server, uri, ended.subscriber) {
+                if !is_wanted() {
+                    traces.forget(server, uri, ended.subscriber);
+                }
+            } else if let Err(error) =
+                traces.take_back(server, uri, ended.subscriber, &is_wanted)
+            {
                 log::debug!(target: "sessions", "subscriptions could not be taken back: {error}");
                 given_up.insert(server.clone());
             }
@@ -127,11 +146,16 @@ mod tests {
             self.note(format!("close {session}"));
         }
 
+        fn close_client_at(&self, session: &Arc<str>, server: &ServerName) {
+            self.note(format!("close {session} at {server}"));
+        }
+
         fn take_back(
             &self,
             server: &ServerName,
             uri: &str,
             _: Subscriber,
+            _: &dyn Fn() -> bool,
         ) -> Result<(), CallError> {
             self.note(format!("{server} {uri}"));
             if server.as_str() == "hung" {
@@ -154,6 +178,7 @@ mod tests {
             session: session.into(),
             subscriber: Subscriber::fresh(),
             subscriptions: subscriptions.iter().map(named).collect(),
+            narrowed: None,
         }
     }
 

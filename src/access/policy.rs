@@ -6,7 +6,7 @@ use super::glob::Globs;
 use crate::protocol::server_name::ServerName;
 
 /// What a key may use. The default may use everything.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
     /// Servers; all where there is no list.
     pub servers: Option<Vec<ServerName>>,
@@ -33,6 +33,8 @@ pub struct Scope {
     pub only: Option<ServerName>,
     /// The servers of the narrowing header.
     pub narrowed: Option<Arc<[ServerName]>>,
+    /// Which admission, counted from 0, let the request in.
+    pub admission: u64,
 }
 
 impl Scope {
@@ -64,7 +66,7 @@ mod tests {
             tools: Globs::new(tools),
         };
         let principal = Arc::new(Principal { name: None, policy });
-        Scope { principal, only: None, narrowed: None }
+        Scope { principal, only: None, narrowed: None, admission: 0 }
     }
 
     #[test]

@@ -36,11 +36,6 @@ impl Changes {
         servers.iter().all(|names| names.is_empty()) && !self.access && !self.other
     }
 
-    /// Whether what a key may use, or who is admitted, differs.
-    pub fn changes_access(&self) -> bool {
-        self.access
-    }
-
     /// Whether the sessions of a key, or of clients without one, must end: whoever has them can
     /// no longer show that they are theirs.
     pub fn ends(&self, key: Option<&str>) -> bool {

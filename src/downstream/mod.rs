@@ -40,7 +40,7 @@ use crate::pipeline::Pipeline;
 use crate::protocol::headers;
 use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
-use crate::session::{Door, EventLogs, EventSink, Owner, Session, Sessions};
+use crate::session::{Door, EventLogs, EventSink, Owner, Rescope, Rescoped, Session, Sessions};
 
 use endpoint::Endpoint;
 use event_stream::{Place, StreamHandle, Streams};
@@ -57,6 +57,16 @@ pub struct Admission {
     pub keys: Vec<KnownKey>,
     /// Which transports serve.
     pub transports: Transports,
+    /// How many came before it. Counted by [`Front::readmit`].
+    pub generation: u64,
+}
+
+/// What a reload has changed of who is admitted, before sessions know of it.
+#[derive(Debug)]
+pub struct Readmitted {
+    admission: Arc<Admission>,
+    /// Names of keys whose rights differ.
+    differ: Vec<Arc<str>>,
 }
 
 /// Everything that the doors need.
@@ -97,6 +107,7 @@ pub struct Front {
 struct Admitted<'a> {
     endpoint: Endpoint<'a>,
     principal: Arc<Principal>,
+    admission: u64,
 }
 
 /// The words of a transport that is switched off.
@@ -120,6 +131,20 @@ impl Admission {
         };
         authenticate::authenticate(&self.keys, presented)
     }
+
+    fn principal_named(&self, name: &str) -> Option<&Arc<Principal>> {
+        let mut principals = self.keys.iter().map(|key| &key.principal);
+        principals.find(|it| it.name.as_deref() == Some(name))
+    }
+
+    /// The names of the keys that may use something else than before.
+    fn differing_from(&self, old: &Admission) -> Vec<Arc<str>> {
+        let names = self.keys.iter().filter_map(|key| key.principal.name.as_ref());
+        let policy = |of: &Admission, name: &str| {
+            of.principal_named(name).map(|principal| principal.policy.clone())
+        };
+        names.filter(|name| policy(self, name) != policy(old, name)).cloned().collect()
+    }
 }
 
 impl Front {
@@ -128,10 +153,26 @@ impl Front {
         self.admission.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// From here on these are admitted; a request that was admitted before goes on.
-    pub fn admit_only(&self, admission: Admission) {
+    /// From here on these are admitted; a request that was admitted before goes on. What keys that
+    /// `ends` names have begun is forgotten.
+    pub fn readmit(
+        &self,
+        mut admission: Admission,
+        ends: impl Fn(Option<&str>) -> bool,
+    ) -> Readmitted {
+        let mut current = self.admission.write().unwrap_or_else(PoisonError::into_inner);
+        // Before anybody else can come under the name of a key that has ended.
+        let names = current.keys.iter().filter_map(|key| key.principal.name.as_ref());
+        let ended: Vec<Arc<str>> = names.filter(|name| ends(Some(name))).cloned().collect();
+        ended.iter().for_each(|name| self.pipeline.forget_tasks_of(name));
+        let parked = self.parked.take_all_of(&ended);
+        admission.generation = current.generation + 1;
         let admission = Arc::new(admission);
-        *self.admission.write().unwrap_or_else(PoisonError::into_inner) = admission;
+        let old = std::mem::replace(&mut *current, admission.clone());
+        drop(current);
+        ParkedCalls::cancel(parked);
+        let differ = admission.differing_from(&old);
+        Readmitted { admission, differ }
     }
 
     /// Sessions hear of the servers that there are now, as far as their keys may, and those of
@@ -141,23 +182,29 @@ impl Front {
     /// The session thread takes no more; sessions are as they were.
     pub fn rescope(
         &self,
+        readmitted: Readmitted,
         ends: impl Fn(Option<&str>) -> bool + Send + 'static,
     ) -> Result<(), CallError> {
-        let admission = self.admission();
-        let (pipeline, anonymous) = (self.pipeline.clone(), self.anonymous.clone());
-        self.sessions.rescope(Box::new(move |owner| {
+        let Readmitted { admission, differ } = readmitted;
+        // Weak, because the session thread keeps the last of these.
+        let (pipeline, anonymous) = (Arc::downgrade(&self.pipeline), self.anonymous.clone());
+        let generation = admission.generation;
+        let sees = move |owner: &Owner| {
             let name = owner.principal.as_deref();
-            if ends(name) {
+            // One that this admission let in is of the key that is there now.
+            if owner.admission < generation && ends(name) {
                 return None;
             }
-            let mut keys = admission.keys.iter().map(|key| &key.principal);
             let principal = match name {
-                Some(_) => keys.find(|it| it.name.as_deref() == name)?.clone(),
+                Some(name) => admission.principal_named(name)?.clone(),
                 None => anonymous.clone(),
             };
+            let differs = principal.name.as_ref().is_some_and(|it| differ.contains(it));
             let (only, narrowed) = (owner.only.clone(), owner.narrowed.clone());
-            Some(pipeline.servers(&Scope { principal, only, narrowed }))
-        }))
+            let scope = Scope { principal, only, narrowed, admission: generation };
+            Some(Rescoped { servers: pipeline.upgrade()?.servers(&scope), differs })
+        };
+        self.sessions.rescope(Rescope { admission: generation, sees: Box::new(sees) })
     }
 
     /// Whether a request may be served, by its head alone.
@@ -176,7 +223,8 @@ impl Front {
         if let Some(endpoint) = endpoint
             && head.method == "OPTIONS"
         {
-            return Ok(Admitted { endpoint, principal: self.anonymous.clone() });
+            let (principal, admission) = (self.anonymous.clone(), admission.generation);
+            return Ok(Admitted { endpoint, principal, admission });
         }
         let principal = match endpoint {
             Some(endpoint) if endpoint.is_open() => self.anonymous.clone(),
@@ -188,7 +236,7 @@ impl Front {
         if !endpoint.methods().contains(&head.method.as_str()) {
             return Err(Problem::wrong_method(endpoint.methods()));
         }
-        Ok(Admitted { endpoint, principal })
+        Ok(Admitted { endpoint, principal, admission: admission.generation })
     }
 
     /// What a request can see.
@@ -196,8 +244,9 @@ impl Front {
     /// # Errors
     /// The endpoint is one server's, and there is none of that name for this key.
     fn scope(&self, head: &Head, admitted: &Admitted<'_>) -> Result<Scope, Problem> {
-        let mut scope =
-            Scope { principal: admitted.principal.clone(), only: None, narrowed: None };
+        let principal = admitted.principal.clone();
+        let admission = admitted.admission;
+        let mut scope = Scope { principal, only: None, narrowed: None, admission };
         if let Some(server) = admitted.endpoint.server() {
             let server = self.pipeline.server(&scope, server);
             scope.only = Some(server.map_err(|error| Problem::from_call(&error))?);
@@ -222,15 +271,16 @@ impl Front {
             only: scope.only.clone(),
             narrowed: scope.narrowed.clone(),
             hears: self.pipeline.servers(scope).into(),
+            admission: scope.admission,
         }
     }
 
     /// The session of that id, if it is this principal's and was opened at this endpoint.
     fn session(&self, id: &str, scope: &Scope, door: Door) -> Option<Arc<Session>> {
         let principal = scope.principal.name.as_deref();
-        let whole = Scope { principal: scope.principal.clone(), only: None, narrowed: None };
-        let session =
-            self.sessions.find(id, principal, door, || self.pipeline.servers(&whole))?;
+        let whole = Scope { only: None, narrowed: None, ..scope.clone() };
+        let may_hear = || self.pipeline.servers(&whole);
+        let session = self.sessions.find(id, principal, door, scope.admission, may_hear)?;
         (session.owner.only == scope.only).then_some(session)
     }
 

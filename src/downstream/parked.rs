@@ -203,6 +203,22 @@ impl ParkedCalls {
         Some(call)
     }
 
+    /// Takes the parked calls of keys that have ended, which nobody may take up any more; for
+    /// [`ParkedCalls::cancel`], where no lock is held.
+    pub(super) fn take_all_of(&self, principals: &[Arc<str>]) -> Vec<Arc<Apart>> {
+        let theirs = |parked: &Parked| {
+            parked.principal.as_ref().is_some_and(|it| principals.contains(it))
+        };
+        let mut state = self.lock();
+        let gone = state.parked.extract_if(|_, parked| theirs(parked));
+        gone.map(|(_, parked)| parked.call).collect()
+    }
+
+    /// Ends calls that were taken for that.
+    pub(super) fn cancel(calls: Vec<Arc<Apart>>) {
+        calls.iter().for_each(|call| call.cancel(Interrupted::Cancelled));
+    }
+
     /// Ends every call, and waits for their threads. None is started any more.
     pub fn stop(&self) {
         let (running, parked) = {
@@ -309,6 +325,28 @@ mod tests {
         assert_eq!(calls.park(&call, None, 0), Ok(true));
         call.cancel(Interrupted::Deadline);
         eventually("it is taken back", || calls.lock().parked.is_empty());
+    }
+
+    #[test]
+    fn the_calls_of_a_key_that_has_ended_end() {
+        let calls = calls(LONG);
+        let [ended, other]: [Arc<str>; 2] = ["ended", "other"].map(Into::into);
+        let parked = [&ended, &other].map(|key| {
+            let wait = Wait::plain(LONG).unwrap();
+            let waiting = |wait: &Arc<Wait>, _: &mut dyn CallSink| {
+                while wait.until(None, None).is_ok() {}
+                Err(CallError::Cancelled)
+            };
+            let call = calls.start(wait, waiting).unwrap();
+            assert_eq!(calls.park(&call, Some(key), 0), Ok(true));
+            call
+        });
+        ParkedCalls::cancel(calls.take_all_of(std::slice::from_ref(&ended)));
+        assert!(calls.take(parked[0].id(), 0, Some(&ended)).is_none());
+        eventually("it is over", || parked[0].is_over());
+        assert!(calls.take(parked[1].id(), 0, Some(&other)).is_some());
+        assert!(!parked[1].is_over());
+        calls.stop();
     }
 
     #[test]

@@ -526,7 +526,7 @@ fn refused_entry(refused: Refused) -> Answer {
         Refused::TooMany => {
             Answer::error(code::INTERNAL_ERROR, "Too many calls are in flight in this session.")
         }
-        Refused::Ended => Answer::Gone,
+        Refused::Ended | Refused::NotHeard => Answer::Gone,
     }
 }
 

@@ -34,6 +34,9 @@ impl Subscribing for OfSession<'_> {
                 match refused {
                     // As every call of a session that has ended.
                     Refused::Ended => CallError::Cancelled,
+                    Refused::NotHeard => CallError::Overloaded {
+                        what: "what this session may see is changing".to_owned(),
+                    },
                     Refused::TooMany | Refused::IdInUse => CallError::Overloaded {
                         what: "too many subscriptions in this session".to_owned(),
                     },

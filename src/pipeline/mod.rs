@@ -280,6 +280,18 @@ impl Pipeline {
         }
     }
 
+    /// Ends what one upstream keeps for a client that may see it no more.
+    pub fn close_client_at(&self, session: &str, server: &ServerName) {
+        if let Some(upstream) = self.upstreams.get(server) {
+            upstream.close_client(session);
+        }
+    }
+
+    /// Forgets the tasks of a key that has ended: another one may come under its name.
+    pub fn forget_tasks_of(&self, key: &Arc<str>) {
+        self.tasks.forget_all_of(&PrincipalId::Key(key.clone()));
+    }
+
     /// Forgets the tasks of a server that is no more, or another under its name.
     pub fn forget_tasks(&self, server: &ServerName) {
         self.tasks.forget_all_at(server);

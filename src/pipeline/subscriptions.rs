@@ -52,8 +52,8 @@ impl Pipeline {
         }
     }
 
-    /// Takes back what a subscriber that has ended had; [`CONTROL_TIMEOUT`] at most. It is
-    /// forgotten here whatever the upstream does.
+    /// Takes back what a subscriber has left behind, unless `is_wanted` says that it is wanted
+    /// again; [`CONTROL_TIMEOUT`] at most. It is forgotten here whatever the upstream does.
     ///
     /// # Errors
     /// Whatever kept the upstream from answering.
@@ -62,13 +62,14 @@ impl Pipeline {
         server: &ServerName,
         uri: &str,
         subscriber: Subscriber,
+        is_wanted: &dyn Fn() -> bool,
     ) -> Result<Outcome, CallError> {
         let Ok(wait) = Wait::plain(CONTROL_TIMEOUT) else {
             self.forget_subscription(server, uri, subscriber);
             let what = "no descriptor is left".to_owned();
             return Err(CallError::Overloaded { what });
         };
-        self.upstream(server)?.unsubscribe(uri, &Gone(subscriber), None, &wait)
+        self.upstream(server)?.unsubscribe(uri, &Gone { subscriber, is_wanted }, None, &wait)
     }
 
     /// Forgets what a subscriber that has ended had, without a word to the upstream.
@@ -79,12 +80,15 @@ impl Pipeline {
     }
 }
 
-/// A subscriber that has ended: it remembers nothing, and what it had is to be taken back.
-struct Gone(Subscriber);
+/// A subscriber that has left something behind, which is to be taken back unless it came again.
+struct Gone<'a> {
+    subscriber: Subscriber,
+    is_wanted: &'a dyn Fn() -> bool,
+}
 
-impl Subscribing for Gone {
+impl Subscribing for Gone<'_> {
     fn subscriber(&self) -> Subscriber {
-        self.0
+        self.subscriber
     }
 
     fn note(&self) -> Result<(), CallError> {
@@ -92,10 +96,10 @@ impl Subscribing for Gone {
     }
 
     fn is_noted(&self) -> bool {
-        false
+        (self.is_wanted)()
     }
 
     fn forget(&self) -> bool {
-        true
+        !(self.is_wanted)()
     }
 }

@@ -77,7 +77,7 @@ impl ToSessions {
                 return None;
             }
         }
-        Some(Audience::One(client.clone()))
+        Some(Audience::One(client.clone(), server.clone()))
     }
 }
 

@@ -132,7 +132,8 @@ mod tests {
         };
         let (sessions, joined) = start(config, bounded(1).0).unwrap();
         joined.detach();
-        let owner = Owner { principal: None, only: None, narrowed: None, hears: [].into() };
+        let hears = [].into();
+        let owner = Owner { principal: None, only: None, narrowed: None, hears, admission: 0 };
         let session =
             sessions.open(Door::StreamableHttp, owner, Some(Caller::plain())).unwrap();
         (sessions, session.id.clone())

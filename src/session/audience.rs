@@ -25,6 +25,6 @@ pub enum Audience {
     Sharing(Shared, Option<LogLevel>),
     /// Those of these that are this principal's, too.
     Of(Shared, Option<LogLevel>, PrincipalId),
-    /// One session.
-    One(SessionId),
+    /// One session, where it still hears of the server.
+    One(SessionId, ServerName),
 }

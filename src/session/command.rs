@@ -24,6 +24,7 @@ pub(super) enum Command {
     Revive {
         id: SessionId,
         principal: Option<Arc<str>>,
+        admission: u64,
         may_hear: Vec<ServerName>,
         reply: Reply<Option<Arc<Session>>>,
     },

@@ -52,6 +52,8 @@ pub struct Owner {
     pub narrowed: Option<Arc<[ServerName]>>,
     /// The servers whose changes it hears of at first.
     pub hears: Arc<[ServerName]>,
+    /// Which admission, counted from 0, that is of: a later one may say otherwise.
+    pub admission: u64,
 }
 
 /// Why a session does not take a call or a subscription.
@@ -63,6 +65,8 @@ pub enum Refused {
     TooMany,
     /// The session has ended.
     Ended,
+    /// The session does not hear of the server: not any more, or not yet.
+    NotHeard,
 }
 
 /// How many sessions are open.

@@ -2,15 +2,16 @@
 //! nothing, after a restart either.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 
-use super::SessionId;
 use super::token::Claims;
+use super::{Session, SessionId};
 use crate::limits::ENDED_IDS_MAX;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::subscriber::Subscriber;
 use crate::state::{Id, Writer, Written};
 
-/// What a session has left behind.
+/// What a session has left behind, or at servers that it may see no more.
 #[derive(Debug)]
 pub struct Ended {
     /// Its id.
@@ -19,6 +20,30 @@ pub struct Ended {
     pub subscriber: Subscriber,
     /// Servers and their own URIs that it was subscribed to.
     pub subscriptions: Vec<(ServerName, String)>,
+    /// Where the session itself has not ended.
+    pub narrowed: Option<Narrowed>,
+}
+
+/// A session that goes on without servers of which it has heard.
+#[derive(Debug)]
+pub struct Narrowed {
+    pub(super) session: Arc<Session>,
+    pub(super) servers: Vec<ServerName>,
+}
+
+impl Narrowed {
+    /// The servers, but for those that it may see again meanwhile.
+    pub fn servers(&self) -> impl Iterator<Item = &ServerName> {
+        self.servers.iter().filter(|server| !self.session.hears_of(server))
+    }
+}
+
+impl Ended {
+    /// Whether the session goes on and has subscribed again meanwhile.
+    pub fn is_wanted(&self, server: &ServerName, uri: &str) -> bool {
+        let narrowed = self.narrowed.as_ref();
+        narrowed.is_some_and(|narrowed| narrowed.session.is_subscribed(server, uri))
+    }
 }
 
 /// The ids of sessions of earlier processes that were ended, then or in this one. Those of this

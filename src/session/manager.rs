@@ -11,7 +11,9 @@ use super::ended::EndedIds;
 use super::questions::{self, Open, Questions, Tie};
 use super::table::{Bounds, Full, Table};
 use super::token::{Claims, Signer};
-use super::{Command, Door, Ended, Opened, Owner, Pending, Session, SessionId, Sessions, View};
+use super::{
+    Command, Door, Ended, Opened, Owner, Pending, Rescope, Session, SessionId, Sessions, View,
+};
 use crate::error::CallError;
 use crate::limits::{SESSION_INBOX_COMMANDS_MAX, SESSION_SWEEP_INTERVAL, SESSION_TOKEN_LIFE};
 use crate::protocol::call::{Caller, Question};
@@ -74,6 +76,8 @@ struct Manager {
     random: SystemRandom,
     boot: String,
     ended: EndedIds,
+    /// The last change of what sessions may see.
+    rescoped: Option<Rescope>,
     /// A fault that a test asks for; see [`fault`].
     fault: Option<String>,
 }
@@ -96,6 +100,7 @@ impl Manager {
             boot: hex(&random_bytes::<8>(&random)?),
             random,
             ended: EndedIds::new(&config.ended, config.writer),
+            rescoped: None,
             fault: fault(),
         })
     }
@@ -129,8 +134,8 @@ impl Manager {
                 self.fail_if_asked("session-open");
                 reply.send(self.open(door, owner, caller));
             }
-            Command::Revive { id, principal, may_hear, reply } => {
-                reply.send(self.revive(id, principal, may_hear));
+            Command::Revive { id, principal, admission, may_hear, reply } => {
+                reply.send(self.revive(id, principal, admission, may_hear));
             }
             Command::Introduce { id, caller, reply } => {
                 reply.send(self.table.introduce(&id, caller));
@@ -168,9 +173,11 @@ impl Manager {
                 }
             }
             Command::Rescope(rescope) => {
-                for id in self.table.rescope(rescope) {
+                for id in self.table.rescope(&rescope) {
                     self.close(&id);
                 }
+                self.hand_over();
+                self.rescoped = Some(rescope);
             }
             Command::EndListening => self.table.end_listening(),
             Command::Alive { reply } => reply.send(()),
@@ -212,6 +219,12 @@ impl Manager {
         caller: Option<Caller>,
     ) -> Opened {
         let full = |what: &str| CallError::Overloaded { what: what.to_owned() };
+        // The request may have been admitted before the last change, which it did not see.
+        let owner = match &self.rescoped {
+            Some(rescope) => rescope.late(owner),
+            None => Some(owner),
+        };
+        let owner = owner.ok_or_else(|| full("who is admitted has just changed"))?;
         let session = self
             .table
             .open(Instant::now(), id.clone(), door, owner, caller)
@@ -230,6 +243,7 @@ impl Manager {
         &mut self,
         id: SessionId,
         principal: Option<Arc<str>>,
+        admission: u64,
         may_hear: Vec<ServerName>,
     ) -> Option<Arc<Session>> {
         let published =
@@ -248,6 +262,7 @@ impl Manager {
             only: claims.only.clone(),
             narrowed: claims.narrowed.clone().map(Into::into),
             hears: may_hear.into_iter().filter(hears).collect(),
+            admission,
         };
         self.add(id, Door::StreamableHttp, owner, Some(caller)).ok()
     }
@@ -294,6 +309,10 @@ impl Manager {
     }
 
     fn ask_on_stream(&mut self, id: &SessionId, question: Question) {
+        // Dropped, it answers with an error.
+        if !self.table.hears(id, &question.server) {
+            return;
+        }
         let capabilities = self.table.capabilities(id);
         let Some(question) = question.if_served(&capabilities) else { return };
         let (method, params) = (question.method.clone(), question.params.clone());
@@ -396,7 +415,7 @@ mod tests {
 
     fn owner() -> Owner {
         let principal = Some("laptop".into());
-        Owner { principal, only: None, narrowed: None, hears: [].into() }
+        Owner { principal, only: None, narrowed: None, hears: [].into(), admission: 0 }
     }
 
     fn open(sessions: &Sessions) -> SessionId {
@@ -405,7 +424,7 @@ mod tests {
     }
 
     fn finds(sessions: &Sessions, id: &str, principal: &str) -> bool {
-        sessions.find(id, Some(principal), Door::StreamableHttp, Vec::new).is_some()
+        sessions.find(id, Some(principal), Door::StreamableHttp, 0, Vec::new).is_some()
     }
 
     #[test]
@@ -414,7 +433,7 @@ mod tests {
         let id = open(&sessions);
         assert!(finds(&sessions, &id, "laptop"));
         assert!(!finds(&sessions, &id, "other"));
-        assert!(sessions.find(&id, Some("laptop"), Door::HttpSse, Vec::new).is_none());
+        assert!(sessions.find(&id, Some("laptop"), Door::HttpSse, 0, Vec::new).is_none());
         sessions.close(&id).unwrap();
         assert!(!finds(&sessions, &id, "laptop"));
     }
@@ -431,6 +450,21 @@ mod tests {
             let ended = taken.recv_timeout(5 * SESSION_SWEEP_INTERVAL).unwrap();
             assert_eq!(ended.session, id);
         }
+    }
+
+    #[test]
+    fn no_session_opens_or_is_revived_with_rights_of_before_the_last_change() {
+        let id = open(&started([5; 32]));
+        let sessions = started([5; 32]);
+        let sees = Box::new(|_: &Owner| None);
+        sessions.rescope(Rescope { admission: 1, sees }).unwrap();
+        for door in [Door::StreamableHttp, Door::HttpSse, Door::Listen] {
+            let opened = sessions.open(door, owner(), Some(Caller::plain()));
+            assert!(matches!(opened, Err(CallError::Overloaded { .. })), "{opened:?}");
+        }
+        assert!(!finds(&sessions, &id, "laptop"));
+        let owner = Owner { admission: 1, ..owner() };
+        sessions.open(Door::StreamableHttp, owner, Some(Caller::plain())).unwrap();
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub(crate) mod event_log;
 mod kept_streams;
 mod manager;
 mod questions;
+mod rescope;
 mod resumable;
 mod subscriptions;
 mod table;
@@ -42,10 +43,11 @@ use command::{Command, Reply};
 pub use asked::{CallQuestions, Pending};
 pub use audience::{Audience, Shared};
 pub use door::{Counts, Door, EventSink, Listening, Owner, Refused, SessionId};
-pub use ended::Ended;
+pub use ended::{Ended, Narrowed};
 pub use event_log::{Bounds as EventLogBounds, EventId, Origin};
 pub use kept_streams::KeptStreams;
 pub use manager::{SessionsConfig, start, withdrawal};
+pub use rescope::{Rescope, Rescoped, Sees};
 pub use resumable::{Delivery, EventLogs, Resumable};
 pub use subscriptions::Over;
 
@@ -130,6 +132,10 @@ impl Session {
         self.hears.read().unwrap_or_else(PoisonError::into_inner).contains(server)
     }
 
+    fn hears(&self) -> Arc<[ServerName]> {
+        self.hears.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn hear(&self, servers: Arc<[ServerName]>) {
         *self.hears.write().unwrap_or_else(PoisonError::into_inner) = servers;
     }
@@ -169,7 +175,7 @@ impl Session {
     /// session leaves behind when it ends.
     ///
     /// # Errors
-    /// There are too many, or the session has ended.
+    /// There are too many, the session has ended, or it does not hear of the server.
     pub fn subscribe(
         &self,
         server: &ServerName,
@@ -177,7 +183,8 @@ impl Session {
         asked: &str,
         over: Over,
     ) -> Result<(), Refused> {
-        self.subscriptions.add((server.clone(), own.to_owned()), asked, over)
+        let resource = (server.clone(), own.to_owned());
+        self.subscriptions.add(resource, asked, over, |server| self.hears_of(server))
     }
 
     /// Whether the session is subscribed to a resource.
@@ -274,9 +281,6 @@ pub struct Sessions {
     view: View,
 }
 
-/// What a session hears of from here on; none where it must end.
-pub type Rescope = Box<dyn Fn(&Owner) -> Option<Vec<ServerName>> + Send>;
-
 type Opened = Result<Arc<Session>, CallError>;
 
 impl Sessions {
@@ -289,12 +293,14 @@ impl Sessions {
     }
 
     /// The session of that id if it is open and belongs to `principal`. A valid id that an
-    /// earlier process issued is revived; it then hears of those servers that `may_hear` gives.
+    /// earlier process issued is revived; it then hears of those servers that `may_hear` gives
+    /// for this `admission`.
     pub fn find(
         &self,
         id: &str,
         principal: Option<&str>,
         door: Door,
+        admission: u64,
         may_hear: impl FnOnce() -> Vec<ServerName>,
     ) -> Option<Arc<Session>> {
         let known = self.view.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
@@ -304,7 +310,8 @@ impl Sessions {
             None if door == Door::StreamableHttp && id.contains('.') => {
                 let id = SessionId::from(id);
                 let (principal, may_hear) = (principal.map(Arc::from), may_hear());
-                let revive = |reply| Command::Revive { id, principal, may_hear, reply };
+                let revive =
+                    |reply| Command::Revive { id, principal, admission, may_hear, reply };
                 self.ask(revive).ok()??
             }
             None => return None,
@@ -459,7 +466,7 @@ impl Sessions {
     }
 
     /// Lets every session hear of what `rescope` says of its owner, and ends those of which it
-    /// says nothing.
+    /// says nothing. Holds for those, too, that open with an older admission later.
     ///
     /// # Errors
     /// The inbox stays full.

@@ -37,9 +37,15 @@ impl Subscriptions {
         resource: Resource,
         asked: &str,
         over: Over,
+        is_heard: impl Fn(&ServerName) -> bool,
     ) -> Result<(), Refused> {
         let mut resources = self.lock();
         let resources = resources.as_mut().ok_or(Refused::Ended)?;
+        // Under the lock, so that whoever takes subscriptions away after the right to hear
+        // misses none.
+        if !is_heard(&resource.0) {
+            return Err(Refused::NotHeard);
+        }
         let is_new = !resources.contains_key(&resource);
         if is_new && resources.len() >= SUBSCRIPTIONS_PER_SESSION_MAX {
             return Err(Refused::TooMany);
@@ -63,6 +69,16 @@ impl Subscriptions {
         self.lock().as_mut().is_some_and(|resources| resources.remove(resource).is_some())
     }
 
+    /// Takes away what is of servers that are not heard of. Gives what is left behind on shared
+    /// sessions.
+    pub(super) fn narrow(&self, is_heard: impl Fn(&ServerName) -> bool) -> Vec<Resource> {
+        let mut resources = self.lock();
+        let Some(resources) = resources.as_mut() else { return Vec::new() };
+        let gone = resources.extract_if(|(server, _), _| !is_heard(server));
+        let shared = gone.filter(|(_, (_, over))| *over == Over::Shared);
+        shared.map(|(resource, _)| resource).collect()
+    }
+
     /// Takes everything; nothing can be added from here on. Gives what is left behind on shared
     /// sessions.
     pub(super) fn end(&self) -> Vec<Resource> {
@@ -83,11 +99,14 @@ mod tests {
     #[test]
     fn what_comes_after_the_end_is_refused() {
         let subscriptions = Subscriptions::new();
-        subscriptions.add(resource("x:"), "x:", Over::Shared).unwrap();
-        subscriptions.add(resource("o:"), "o:", Over::Own).unwrap();
+        subscriptions.add(resource("x:"), "x:", Over::Shared, |_| true).unwrap();
+        subscriptions.add(resource("o:"), "o:", Over::Own, |_| true).unwrap();
         assert_eq!(subscriptions.asked(&resource("o:"), Over::Shared), None);
         assert_eq!(subscriptions.end(), [resource("x:")]);
-        assert_eq!(subscriptions.add(resource("y:"), "y:", Over::Shared), Err(Refused::Ended));
+        assert_eq!(
+            subscriptions.add(resource("y:"), "y:", Over::Shared, |_| true),
+            Err(Refused::Ended)
+        );
         assert_eq!(subscriptions.asked(&resource("x:"), Over::Shared), None);
         assert!(!subscriptions.remove(&resource("x:")));
         assert!(subscriptions.end().is_empty());
@@ -97,9 +116,12 @@ mod tests {
     fn at_the_bound_what_is_there_can_be_added_again() {
         let subscriptions = Subscriptions::new();
         for n in 0..SUBSCRIPTIONS_PER_SESSION_MAX {
-            subscriptions.add(resource(&format!("x:{n}")), "x:", Over::Own).unwrap();
+            subscriptions.add(resource(&format!("x:{n}")), "x:", Over::Own, |_| true).unwrap();
         }
-        assert_eq!(subscriptions.add(resource("y:"), "y:", Over::Own), Err(Refused::TooMany));
-        subscriptions.add(resource("x:0"), "x:", Over::Own).unwrap();
+        assert_eq!(
+            subscriptions.add(resource("y:"), "y:", Over::Own, |_| true),
+            Err(Refused::TooMany)
+        );
+        subscriptions.add(resource("x:0"), "x:", Over::Own, |_| true).unwrap();
     }
 }

@@ -83,12 +83,16 @@ pub(super) struct Table {
     /// What ended sessions have left behind and nobody has taken yet. Each counts as a session,
     /// so both together are bounded by `limits.sessions`.
     left: VecDeque<Ended>,
+    /// What open sessions have left at servers that they may see no more, and nobody has taken
+    /// yet: one entry a session.
+    pub(super) narrowed: HashMap<SessionId, Ended>,
 }
 
 impl Table {
     pub(super) fn new(bounds: Bounds) -> Table {
         let (entries, per_key) = (HashMap::new(), HashMap::new());
-        Table { bounds, entries, per_key, left: VecDeque::new() }
+        let (left, narrowed) = (VecDeque::new(), HashMap::new());
+        Table { bounds, entries, per_key, left, narrowed }
     }
 
     /// Adds a session under `id`, which is new.
@@ -173,24 +177,49 @@ impl Table {
         for stream in entry.streams {
             stream.close();
         }
-        self.left.push_back(Ended {
+        let mut ended = Ended {
             session: entry.session.id.clone(),
             subscriber: entry.session.subscriber,
             subscriptions: entry.session.subscriptions.end(),
-        });
+            narrowed: None,
+        };
+        if let Some(narrowed) = self.narrowed.remove(id) {
+            ended.add(narrowed);
+        }
+        self.left.push_back(ended);
         true
     }
 
-    /// Gives away what ended sessions have left behind, in their order, until somebody cannot
-    /// take it and `give` hands it back. How many are kept.
+    /// Gives away what sessions have left behind, ended ones first and in their order, until
+    /// somebody cannot take it and `give` hands it back. How many are kept.
     pub(super) fn hand_over(&mut self, give: impl Fn(Ended) -> Result<(), Ended>) -> usize {
         while let Some(ended) = self.left.pop_front() {
             if let Err(ended) = give(ended) {
                 self.left.push_front(ended);
+                return self.left.len() + self.narrowed.len();
+            }
+        }
+        while let Some(id) = self.narrowed.keys().next().cloned() {
+            let Some(narrowed) = self.narrowed.remove(&id) else { break };
+            if let Err(narrowed) = give(narrowed) {
+                self.narrowed.insert(id, narrowed);
                 break;
             }
         }
-        self.left.len()
+        self.narrowed.len()
+    }
+
+    /// Every session.
+    pub(super) fn sessions(&self) -> Vec<(SessionId, Arc<Session>)> {
+        self.entries.iter().map(|(id, entry)| (id.clone(), entry.session.clone())).collect()
+    }
+
+    /// Sends a message that belongs to no call to one client, once it has introduced itself.
+    pub(super) fn tell_one(&mut self, id: &str, message: &str) {
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        if entry.session.caller().is_some() {
+            entry.tell(message, &Arc::from(sse::event("", message).into_bytes()));
+        }
     }
 
     /// Sends a message to an audience, to each session on one stream only (2025-11-25,
@@ -204,8 +233,10 @@ impl Table {
             hears(session, &shared.server) && !session.has_own(shared.sharing)
         };
         match to {
-            Audience::One(id) => {
-                self.send(id, message);
+            Audience::One(id, server) => {
+                if self.hears(id, server) {
+                    self.send(id, message);
+                }
             }
             Audience::Hearing(server) => {
                 for entry in self.entries.values_mut().filter(|it| hears(&it.session, server)) {
@@ -234,6 +265,7 @@ impl Table {
 
     /// Tells those who are subscribed that a resource has changed, each under the URI that it
     /// subscribed to: all over the shared session, or the one whose own session it was said on.
+    /// Only those who may still see the server.
     pub(super) fn updated(
         &mut self,
         server: &ServerName,
@@ -247,6 +279,9 @@ impl Table {
         let entries = self.entries.iter_mut();
         for (_, entry) in entries.filter(|(id, _)| own.is_none_or(|own| own == *id)) {
             let Some(asked) = entry.session.subscriptions.asked(&key, over) else { continue };
+            if !entry.session.hears_of(server) {
+                continue;
+            }
             let mut fields = fields.clone();
             fields.set("uri", string(&asked));
             let message = notification(RESOURCES_UPDATED, Some(&fields.to_text()));
@@ -274,19 +309,9 @@ impl Table {
         self.entries.get_mut(id).is_some_and(|entry| entry.send(&event))
     }
 
-    /// Lets every session hear of what `rescope` says. The sessions of which it says nothing.
-    pub(super) fn rescope(
-        &self,
-        rescope: impl Fn(&Owner) -> Option<Vec<ServerName>>,
-    ) -> Vec<SessionId> {
-        let ends = |entry: &Entry| match rescope(&entry.session.owner) {
-            Some(hears) => {
-                entry.session.hear(hears.into());
-                None
-            }
-            None => Some(entry.session.id.clone()),
-        };
-        self.entries.values().filter_map(ends).collect()
+    /// Whether there is a session of that id that hears of the server.
+    pub(super) fn hears(&self, id: &str, server: &ServerName) -> bool {
+        self.entries.get(id).is_some_and(|entry| entry.session.hears_of(server))
     }
 
     /// What a session's client has declared.
@@ -363,7 +388,8 @@ mod tests {
 
     fn owner(principal: Option<&str>) -> Owner {
         let hears = [ServerName::parse("a").unwrap()].into();
-        Owner { principal: principal.map(Into::into), only: None, narrowed: None, hears }
+        let principal = principal.map(Into::into);
+        Owner { principal, only: None, narrowed: None, hears, admission: 0 }
     }
 
     fn open(

@@ -35,6 +35,7 @@ mod keys;
 mod logging;
 mod modern;
 mod names;
+mod narrowing;
 mod own_sessions;
 mod pagination;
 mod passing_through;

@@ -1,0 +1,271 @@
+//! What sessions may see after a change of who is admitted, or of the servers.
+
+use std::collections::hash_map;
+
+use super::table::Table;
+use super::{Ended, Narrowed, Owner, SessionId};
+use crate::protocol::call::Kind;
+use crate::protocol::jsonrpc::notification;
+use crate::protocol::server_name::ServerName;
+
+/// What sessions may see from an admission on.
+pub struct Rescope {
+    /// Which admission that is, counted from 0.
+    pub admission: u64,
+    /// What one session may see.
+    pub sees: Box<Sees>,
+}
+
+/// What a session of that owner may see; none where it must end.
+pub type Sees = dyn Fn(&Owner) -> Option<Rescoped> + Send;
+
+impl std::fmt::Debug for Rescope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rescope").field("admission", &self.admission).finish_non_exhaustive()
+    }
+}
+
+/// What one session may see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rescoped {
+    /// The servers that it hears of.
+    pub servers: Vec<ServerName>,
+    /// Whether its lists may differ even where the servers do not.
+    pub differs: bool,
+}
+
+impl Rescope {
+    /// Whose a session is that opens now, though the request for it was admitted earlier. None
+    /// where it may not open any more.
+    pub(super) fn late(&self, owner: Owner) -> Option<Owner> {
+        if owner.admission >= self.admission {
+            return Some(owner);
+        }
+        // Which keys have ended in between is not known here: this knows the last change.
+        if owner.admission + 1 < self.admission {
+            return None;
+        }
+        let hears = (self.sees)(&owner)?.servers.into();
+        Some(Owner { hears, admission: self.admission, ..owner })
+    }
+}
+
+impl Table {
+    /// Lets every session hear of what `rescope` says, and tells those whose lists may differ
+    /// now. What they had at servers of which they hear no more is left behind. The sessions of
+    /// which `rescope` says nothing.
+    pub(super) fn rescope(&mut self, rescope: &Rescope) -> Vec<SessionId> {
+        let mut ends = Vec::new();
+        let mut told = Vec::new();
+        for (id, session) in self.sessions() {
+            let Some(rescoped) = (rescope.sees)(&session.owner) else {
+                ends.push(id.clone());
+                continue;
+            };
+            let old = session.hears();
+            let lost: Vec<ServerName> =
+                old.iter().filter(|it| !rescoped.servers.contains(it)).cloned().collect();
+            let gained = rescoped.servers.iter().any(|it| !old.contains(it));
+            if rescoped.differs || gained || !lost.is_empty() {
+                told.push(id.clone());
+            }
+            session.hear(rescoped.servers.into());
+            if !lost.is_empty() {
+                let subscriptions = session.subscriptions.narrow(|it| session.hears_of(it));
+                self.leave(Ended {
+                    session: id,
+                    subscriber: session.subscriber,
+                    subscriptions,
+                    narrowed: Some(Narrowed { session, servers: lost }),
+                });
+            }
+        }
+        let kinds = [Kind::Tool, Kind::Prompt, Kind::Resource];
+        let messages = kinds.map(|kind| notification(kind.changed(), None));
+        for id in told {
+            messages.iter().for_each(|message| self.tell_one(&id, message));
+        }
+        ends
+    }
+
+    /// Keeps what a session has left at servers until somebody takes it: one entry a session,
+    /// so that there are never more than sessions.
+    fn leave(&mut self, ended: Ended) {
+        match self.narrowed.entry(ended.session.clone()) {
+            hash_map::Entry::Vacant(entry) => drop(entry.insert(ended)),
+            hash_map::Entry::Occupied(mut entry) => entry.get_mut().add(ended),
+        }
+    }
+}
+
+impl Ended {
+    /// What the same session has left before or after.
+    pub(super) fn add(&mut self, other: Ended) {
+        for resource in other.subscriptions {
+            if !self.subscriptions.contains(&resource) {
+                self.subscriptions.push(resource);
+            }
+        }
+        if let (Some(mine), Some(theirs)) = (&mut self.narrowed, other.narrowed) {
+            for server in theirs.servers {
+                if !mine.servers.contains(&server) {
+                    mine.servers.push(server);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+    use std::time::{Duration, Instant};
+
+    use super::super::table::Bounds;
+    use super::super::{Audience, Door, EventSink, Over, Refused, Session};
+    use super::*;
+    use crate::protocol::call::Caller;
+    use crate::protocol::raw::Raw;
+
+    #[derive(Default)]
+    struct Sink(Mutex<Vec<String>>);
+
+    impl EventSink for Sink {
+        fn send(&self, event: Arc<[u8]>) -> bool {
+            self.0.lock().unwrap().push(String::from_utf8(event.to_vec()).unwrap());
+            true
+        }
+        fn close(&self) {}
+        fn is_open(&self) -> bool {
+            true
+        }
+    }
+
+    fn name(text: &str) -> ServerName {
+        ServerName::parse(text).unwrap()
+    }
+
+    fn owner(admission: u64) -> Owner {
+        let hears = [name("a"), name("b")].into();
+        Owner { principal: Some("k".into()), only: None, narrowed: None, hears, admission }
+    }
+
+    /// One session, `x`, that hears of `a` and `b`, and its stream.
+    fn table() -> (Table, Arc<Session>, Arc<Sink>) {
+        let idle = Duration::from_secs(60);
+        let mut table = Table::new(Bounds { sessions: 3, sessions_per_key: 3, idle });
+        let (door, caller) = (Door::StreamableHttp, Some(Caller::plain()));
+        let session = table.open(Instant::now(), "x".into(), door, owner(0), caller).unwrap();
+        let sink = Arc::new(Sink::default());
+        assert!(table.attach("x", sink.clone()));
+        (table, session, sink)
+    }
+
+    fn to(servers: &[&str], differs: bool) -> Rescope {
+        let servers = servers.iter().map(|server| name(server)).collect();
+        let rescoped = Rescoped { servers, differs };
+        Rescope { admission: 1, sees: Box::new(move |_| Some(rescoped.clone())) }
+    }
+
+    fn count(sink: &Sink, what: &str) -> usize {
+        sink.0.lock().unwrap().iter().filter(|event| event.contains(what)).count()
+    }
+
+    #[test]
+    fn nothing_of_a_server_that_was_lost_reaches_the_client() {
+        let (mut table, session, sink) = table();
+        for (uri, over) in [("s:", Over::Shared), ("o:", Over::Own)] {
+            session.subscribe(&name("a"), uri, uri, over).unwrap();
+        }
+        session.subscribe(&name("b"), "s:", "s:", Over::Shared).unwrap();
+        let say = |table: &mut Table| {
+            let x = "x".into();
+            for server in ["a", "b"].map(name) {
+                table.tell(&Audience::One("x".into(), server.clone()), "\"own\"");
+                let of = |uri: &str| Raw::from_valid(format!("{{\"uri\":\"{uri}\"}}"));
+                table.updated(&server, None, &of("s:"));
+                table.updated(&server, Some(&x), &of("o:"));
+            }
+        };
+        say(&mut table);
+        assert_eq!((count(&sink, "own"), count(&sink, "updated")), (2, 3));
+        assert!(table.rescope(&to(&["b"], false)).is_empty());
+        say(&mut table);
+        assert_eq!((count(&sink, "own"), count(&sink, "updated")), (3, 4));
+        assert!(!table.hears("x", &name("a")));
+        // A request that was admitted before cannot bring it back.
+        let late = session.subscribe(&name("a"), "s:", "s:", Over::Shared);
+        assert_eq!(late, Err(Refused::NotHeard));
+    }
+
+    #[test]
+    fn what_was_lost_is_left_behind_once_unless_it_is_wanted_again() {
+        let (mut table, session, _) = table();
+        let (a, s) = (name("a"), "s:".to_owned());
+        session.subscribe(&a, "s:", "s:", Over::Shared).unwrap();
+        session.subscribe(&a, "o:", "o:", Over::Own).unwrap();
+        table.rescope(&to(&["b"], false));
+        table.rescope(&to(&["b"], false));
+        // Nobody takes it for now.
+        assert_eq!(table.hand_over(Err), 1);
+        let left = Mutex::new(Vec::new());
+        let take = |ended| {
+            left.lock().unwrap().push(ended);
+            Ok(())
+        };
+        assert_eq!(table.hand_over(take), 0);
+        let left = left.into_inner().unwrap();
+        let [ended] = &left[..] else { panic!("{left:?}") };
+        assert_eq!(ended.subscriptions, [(a.clone(), s.clone())]);
+        let narrowed = ended.narrowed.as_ref().unwrap();
+        assert_eq!(narrowed.servers().collect::<Vec<_>>(), [&a]);
+        assert!(!ended.is_wanted(&a, &s));
+        table.rescope(&to(&["a", "b"], false));
+        session.subscribe(&a, "s:", "s:", Over::Shared).unwrap();
+        assert!(ended.is_wanted(&a, &s) && narrowed.servers().next().is_none());
+    }
+
+    #[test]
+    fn a_session_that_ends_leaves_what_it_had_lost_too() {
+        let (mut table, session, _) = table();
+        session.subscribe(&name("a"), "s:", "s:", Over::Shared).unwrap();
+        session.subscribe(&name("b"), "t:", "t:", Over::Shared).unwrap();
+        table.rescope(&to(&["b"], false));
+        assert!(table.close("x"));
+        let take = |ended: Ended| {
+            assert!(ended.narrowed.is_none());
+            assert_eq!(ended.subscriptions.len(), 2);
+            Ok(())
+        };
+        assert_eq!(table.hand_over(take), 0);
+    }
+
+    #[test]
+    fn only_a_session_whose_view_differs_is_told() {
+        let (mut table, _, sink) = table();
+        for (servers, differs, told) in [
+            (&["b", "a"][..], false, 0),
+            (&["a", "b"][..], true, 3),
+            (&["a", "b", "c"][..], false, 6),
+            (&["a"][..], true, 9),
+        ] {
+            table.rescope(&to(servers, differs));
+            assert_eq!(count(&sink, "list_changed"), told, "{servers:?}");
+        }
+    }
+
+    #[test]
+    fn a_session_of_an_older_admission_opens_with_the_newer_rights_or_not_at_all() {
+        let rescope = |ends: bool| Rescope {
+            admission: 2,
+            sees: Box::new(move |_| {
+                (!ends).then(|| Rescoped { servers: vec![name("b")], differs: false })
+            }),
+        };
+        let hears = |ends: bool, admission: u64| {
+            rescope(ends).late(owner(admission)).map(|owner| owner.hears.len())
+        };
+        assert_eq!([0, 1, 2, 3].map(|at| hears(false, at)), [None, Some(1), Some(2), Some(2)]);
+        assert_eq!([0, 1, 2, 3].map(|at| hears(true, at)), [None, None, Some(2), Some(2)]);
+    }
+}
