@@ -354,6 +354,8 @@ fn lost_pins_withhold_until_their_tools_are_accepted() {
     assert_eq!(pinned.accept(&["s"]).status.code(), Some(0));
     gateway.wait_for_tool("good");
     assert_eq!(gateway.tool_names(), ["good", "other"]);
+    let servers = path.with_file_name("servers-pinned");
+    wait_until("it is kept who has pins", || servers.exists());
     gateway.kill();
     std::fs::remove_file(&path).unwrap();
     let mut warned = pinned;

@@ -166,12 +166,20 @@ pub(super) struct PinnedServers {
     names: BTreeSet<String>,
     /// Nobody knows: any server may have had some.
     is_lost: bool,
+    /// The file says the same, or is to be written so.
+    is_written: bool,
 }
 
 impl PinnedServers {
-    /// Adds one; false where it was there.
-    pub(super) fn add(&mut self, server: &ServerName) -> bool {
-        self.names.insert(server.to_string())
+    pub(super) fn add(&mut self, server: &ServerName) {
+        self.is_written &= !self.names.insert(server.to_string());
+    }
+
+    /// The whole file, where it is to be written.
+    pub(super) fn unwritten(&mut self) -> Option<Vec<u8>> {
+        let file = (!self.is_written).then(|| self.file());
+        self.is_written = true;
+        file
     }
 
     /// Whether a server may have been pinned before.
@@ -179,8 +187,7 @@ impl PinnedServers {
         self.is_lost || self.names.contains(server.as_str())
     }
 
-    /// The whole file.
-    pub(super) fn file(&self) -> Vec<u8> {
+    fn file(&self) -> Vec<u8> {
         PINNED_SERVERS_FORM.frame(&serde_json::to_vec(&self.names).unwrap_or_default())
     }
 }
@@ -206,15 +213,17 @@ pub(super) fn load(directory: &StateDir) -> (HashMap<ServerName, ServerPins>, Pi
     }
     let read = directory.look_at(PINNED_SERVERS, PINNED_SERVERS_FORM);
     let parse = |body: Vec<u8>| serde_json::from_slice(&body).map_err(|it| it.to_string());
-    let mut servers = match read.and_then(|body| body.map(parse).transpose()) {
-        Ok(Some(names)) => PinnedServers { names, is_lost: false },
+    let (names, is_lost) = match read.and_then(|body| body.map(parse).transpose()) {
+        Ok(Some(names)) => (names, false),
         // Without any pins, it is the first start.
-        Ok(None) => PinnedServers { names: BTreeSet::new(), is_lost: !all.is_empty() },
+        Ok(None) => (BTreeSet::new(), !all.is_empty()),
         Err(why) => {
             directory.set_aside(PINNED_SERVERS, &why);
-            PinnedServers { names: BTreeSet::new(), is_lost: true }
+            (BTreeSet::new(), true)
         }
     };
-    servers.names.extend(all.keys().map(ServerName::to_string));
+    let mut servers = PinnedServers { names, is_lost, is_written: !is_lost };
+    // A crash may have come between the two.
+    all.keys().for_each(|server| servers.add(server));
     (all, servers)
 }

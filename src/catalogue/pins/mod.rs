@@ -111,6 +111,9 @@ impl Pins {
         if n_new + n_restored + news.len() > 0 {
             self.save(server, Vec::new());
         }
+        if let Some(file) = self.pinned_servers.unwritten() {
+            self.writer.replace(PINNED_SERVERS, file);
+        }
         Some(Pinned { pin, n_pinned, changed })
     }
 
@@ -176,9 +179,7 @@ impl Pins {
     fn save(&mut self, server: &ServerName, then_remove: Vec<String>) {
         let Some(known) = self.servers.get(server) else { return };
         self.writer.replace_then_remove(&file_name(server), known.file(), then_remove);
-        if self.pinned_servers.add(server) {
-            self.writer.replace(PINNED_SERVERS, self.pinned_servers.file());
-        }
+        self.pinned_servers.add(server);
     }
 }
 

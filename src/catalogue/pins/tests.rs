@@ -195,3 +195,21 @@ fn what_is_accepted_stays_while_it_cannot_be_read() {
     let is_aside = |it: &String| it.starts_with(name.as_str()) && it.contains("corrupt");
     assert!(place.names().iter().any(is_aside));
 }
+
+#[test]
+fn a_crash_before_it_is_kept_who_is_pinned_is_mended() {
+    for index in [None, Some(&b"[\"other\"]"[..])] {
+        let place = Place::new("crash");
+        let tools = [tool("a", "adds")];
+        place.run(|pins| judge(pins, "s", &tools));
+        let path = place.0.join(PINNED_SERVERS);
+        std::fs::remove_file(&path).unwrap();
+        if let Some(body) = index {
+            let form = Form { name: "servers-pinned", version: 1 };
+            std::fs::write(&path, form.frame(body)).unwrap();
+        }
+        place.run(|pins| assert!(judge(pins, "s", &tools).changed.is_empty()));
+        std::fs::remove_file(place.0.join("pins.s")).unwrap();
+        place.run(|pins| assert!(judge(pins, "s", &tools).withholds("a"), "{index:?}"));
+    }
+}
