@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde::{Deserialize, Serialize};
 
 use super::now_seconds;
-use crate::limits::{PINNED_TOOLS_MAX, PINS_BYTES_MAX, STATE_FILE_BYTES_MAX};
+use crate::limits::{PINNED_TOOLS_MAX, PINS_BYTES_MAX};
 use crate::protocol::server_name::ServerName;
 use crate::state::StateDir;
 use crate::state::framed::Form;
@@ -20,9 +20,6 @@ pub(super) const PINNED_SERVERS: &str = "servers-pinned";
 const PINNED_SERVERS_FORM: Form = Form { name: "servers-pinned", version: 1 };
 /// Bytes of an entry in the file beside its name: two digests, a time, keys.
 const ENTRY_BYTES: usize = 256;
-
-// What is written can be read, with what stands around the entries.
-const _: () = assert!(PINS_BYTES_MAX as u64 + 4096 < STATE_FILE_BYTES_MAX);
 
 /// A tool's digest when it was first seen or accepted, and the other one that it has now.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -96,6 +96,8 @@ fn a_server_with_many_long_names_costs_no_other_its_pins() {
 
 #[test]
 fn the_bytes_of_a_file_are_not_more_than_was_counted() {
+    // With what stands around the entries.
+    assert!(u64::try_from(PINS_BYTES_MAX).unwrap() + 4096 < STATE_FILE_BYTES_MAX);
     let mut pins = ServerPins::default();
     for n in 0..100 {
         let own = format!("{n}\"\\\u{1d54f}é");
