@@ -245,8 +245,8 @@ impl fmt::Display for CallError {
             Self::Withheld { server, tool } => write!(
                 f,
                 "The tool {tool:?} of the server {server} is withheld, because its definition \
-                 has changed since it was pinned. To accept the change, run: \
-                 trunkline pins accept {server} {tool:?}"
+                 has changed since it was pinned, or what was pinned is lost. To accept it as \
+                 it is now, run: trunkline pins accept {server} {tool:?}"
             ),
             Self::UpstreamFailed { server, stage, message } => {
                 write!(f, "The server {server} failed ({stage}): {message}.")

@@ -136,10 +136,17 @@ pub const STATE_ID_LINES_MAX: usize = 2 * ENDED_IDS_MAX;
 pub const STATE_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Unusable files in `state_dir` that are kept for somebody to look at; the oldest go.
 pub const STATE_SET_ASIDE_MAX: usize = 8;
-/// From a change to its file, so that several become one.
+/// From a change to its file, so that several become one. The least time between two writes of a
+/// file, which doubles while it goes on changing.
 pub const STATE_WRITE_DELAY: Duration = Duration::from_millis(250);
+/// The longest time between two writes of a file that goes on changing.
+pub const STATE_WRITE_INTERVAL_MAX: Duration = Duration::from_secs(300);
 /// Tools of one server that are pinned; further ones count as changed.
 pub const PINNED_TOOLS_MAX: usize = 40_000;
+/// Bytes of the file of one server's pins; tools beyond it count as changed.
+pub const PINS_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of a server's name in the configuration: files are named after it.
+pub const SERVER_NAME_BYTES_MAX: usize = 128;
 /// Between two looks for what somebody has accepted.
 pub const PINS_ACCEPTED_INTERVAL: Duration = Duration::from_secs(1);
 /// Before a disk that refused is tried again.

@@ -56,7 +56,9 @@ Options:
 
 const PINS: &str = "\
 Accepts tools of a server with \"pin\" that are not what they were, as they were seen last: one,
-or all. A running gateway takes that up within seconds, another one when it starts.
+or all. A running gateway takes that up within seconds, another one when it starts. A change
+is there to be accepted once the gateway has written it: within a second, or minutes where tools
+change all the time.
 
 Usage: trunkline pins accept SERVER [TOOL] [--config FILE]
 

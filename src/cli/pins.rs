@@ -29,7 +29,10 @@ pub(super) fn accept(path: &Path, server: &str, tool: Option<&str>) -> u8 {
     };
     match pins::accept(&StateDir::of_another(state), &upstream.name, tool) {
         Ok(names) if names.is_empty() => {
-            complain("trunkline: pins: nothing has changed there");
+            complain(
+                "trunkline: pins: nothing has changed there, as far as is written: what a gateway \
+                 has just seen may take a moment, and minutes where tools change all the time",
+            );
             exit::FINE
         }
         Ok(names) => {

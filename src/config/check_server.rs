@@ -7,6 +7,7 @@ use super::check::check_globs;
 use super::file::{RawServer, RawTransport, StringMap};
 use super::reader::Reader;
 use super::{HttpKind, HttpTarget, Pin, Secret, StdioTarget, Target, UpstreamConfig, syntax};
+use crate::limits::SERVER_NAME_BYTES_MAX;
 use crate::protocol::server_name::ServerName;
 
 /// Keys that only servers reached over HTTP have.
@@ -26,8 +27,11 @@ pub(super) fn check(
     let problem = |key: &str, what: &str| reader.problem(format!("{}/{key}", raw.at), what);
     let name = ServerName::parse(&raw.name);
     if name.is_none() {
-        let what = "a server's name is made of letters, digits, \"_\" and \"-\", and is none of \
-                    \"tools\", \"sse\", \"messages\", \"mcp\"";
+        let what = format!(
+            "a server's name is made of letters, digits, \"_\" and \"-\", has {} bytes at most, \
+             and is none of \"tools\", \"sse\", \"messages\", \"mcp\"",
+            SERVER_NAME_BYTES_MAX
+        );
         reader.problem(&raw.at, what);
     }
     if raw.alias.as_ref().is_some_and(|alias| !syntax::is_name_part(&alias.value)) {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::limits::SERVER_NAME_BYTES_MAX;
+
 /// A server's key under `mcp_servers` in `config.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServerName(std::sync::Arc<str>);
@@ -10,11 +12,13 @@ pub struct ServerName(std::sync::Arc<str>);
 const RESERVED: [&str; 4] = ["tools", "sse", "messages", "mcp"];
 
 impl ServerName {
-    /// The only way to make one: letters, digits, `_` and `-`, never empty, not reserved.
+    /// The only way to make one: letters, digits, `_` and `-`, never empty, not reserved,
+    /// [`SERVER_NAME_BYTES_MAX`] at most.
     pub fn parse(text: &str) -> Option<ServerName> {
         let ok = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         let reserved = RESERVED.iter().any(|name| name.eq_ignore_ascii_case(text));
-        let valid = !text.is_empty() && !reserved && text.chars().all(ok);
+        let fits = !text.is_empty() && text.len() <= SERVER_NAME_BYTES_MAX;
+        let valid = fits && !reserved && text.chars().all(ok);
         valid.then(|| ServerName(text.into()))
     }
 
@@ -48,5 +52,7 @@ mod tests {
         for bad in ["", "a b", "é", "a/b", "tools", "MCP", "a.b"] {
             assert!(ServerName::parse(bad).is_none(), "{bad}");
         }
+        assert!(ServerName::parse(&"a".repeat(128)).is_some());
+        assert!(ServerName::parse(&"a".repeat(129)).is_none());
     }
 }

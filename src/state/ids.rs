@@ -79,21 +79,26 @@ fn whole(ids: &[Id]) -> String {
 impl StateDir {
     /// The ids that have not expired, oldest first, [`ENDED_IDS_MAX`] at most.
     pub fn ids(&self) -> Vec<Id> {
+        self.read_ids().unwrap_or_else(|error| {
+            log::warn!(target: "state", "{NAME} cannot be read: {error}");
+            Vec::new()
+        })
+    }
+
+    /// Like [`StateDir::ids`]; fails where the disk refuses, since those ids may be read later.
+    fn read_ids(&self) -> io::Result<Vec<Id>> {
         let bytes = match self.bytes_of(NAME) {
-            Ok(None) => return Vec::new(),
+            Ok(None) => return Ok(Vec::new()),
             Ok(Some(bytes)) => bytes,
             Err(Failure::Unusable(why)) => {
                 self.set_aside(NAME, &why.to_string());
-                return Vec::new();
+                return Ok(Vec::new());
             }
-            Err(Failure::Disk(error)) => {
-                log::warn!(target: "state", "{NAME} cannot be read: {error}");
-                return Vec::new();
-            }
+            Err(Failure::Disk(error)) => return Err(error),
         };
         let Some(read) = parse(&String::from_utf8_lossy(&bytes), now_seconds()) else {
             self.set_aside(NAME, "it is no file of this version");
-            return Vec::new();
+            return Ok(Vec::new());
         };
         if read.n_damaged > 0 {
             let why = format!("{} of its lines are damaged; the others hold", read.n_damaged);
@@ -105,12 +110,12 @@ impl StateDir {
         {
             log::warn!(target: "state", "{NAME} cannot be written: {error}");
         }
-        read.ids
+        Ok(read.ids)
     }
 }
 
 /// The file as it is appended to, by one thread.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct IdFile {
     /// Lines of which it consists at least.
     n_lines: usize,
@@ -118,12 +123,29 @@ pub(super) struct IdFile {
     is_torn: bool,
 }
 
+impl Default for IdFile {
+    fn default() -> IdFile {
+        // What an earlier process wrote last may be half a line, and its mend at the start may
+        // have failed.
+        IdFile { n_lines: 0, is_torn: true }
+    }
+}
+
 impl IdFile {
     pub(super) fn append(&mut self, directory: &StateDir, ids: &[Id]) -> io::Result<()> {
         if self.n_lines >= STATE_ID_LINES_MAX {
-            let known = directory.ids();
-            directory.replace(NAME, whole(&known).as_bytes())?;
-            self.n_lines = known.len();
+            self.n_lines = match directory.read_ids() {
+                Ok(known) => {
+                    directory.replace(NAME, whole(&known).as_bytes())?;
+                    known.len()
+                }
+                // What cannot be read is not written over; tried again as many lines later as
+                // there are ids.
+                Err(error) => {
+                    log::warn!(target: "state", "{NAME} cannot be read to be shortened: {error}");
+                    STATE_ID_LINES_MAX - ENDED_IDS_MAX
+                }
+            };
         }
         let mut options = OpenOptions::new();
         let path = directory.path.join(NAME);
@@ -185,5 +207,45 @@ mod tests {
         let read = parse(&whole(&ids), 0).unwrap();
         assert_eq!(read.ids.len(), ENDED_IDS_MAX);
         assert_eq!(read.ids[0].number, 5);
+    }
+
+    fn directory(name: &str) -> StateDir {
+        let id = std::process::id();
+        let path = std::env::temp_dir().join(format!("trunkline-ids-{name}-{id}"));
+        std::fs::remove_dir_all(&path).ok();
+        StateDir::open(&path).unwrap()
+    }
+
+    const IDS: [Id; 3] = [
+        Id { number: 1, expires: u64::MAX },
+        Id { number: 2, expires: u64::MAX },
+        Id { number: 3, expires: u64::MAX },
+    ];
+
+    #[test]
+    fn what_cannot_be_read_is_not_written_over() {
+        let directory = directory("refuses");
+        let mut file = IdFile::default();
+        file.append(&directory, &IDS[..2]).unwrap();
+        file.n_lines = STATE_ID_LINES_MAX;
+        directory.refuses_reads.store(true, std::sync::atomic::Ordering::Relaxed);
+        file.append(&directory, &IDS[2..]).unwrap();
+        assert!(file.n_lines < STATE_ID_LINES_MAX, "not tried at each line");
+        directory.refuses_reads.store(false, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(directory.ids(), IDS);
+        std::fs::remove_dir_all(&directory.path).unwrap();
+    }
+
+    #[test]
+    fn what_an_earlier_process_left_torn_is_not_continued() {
+        let directory = directory("torn");
+        IdFile::default().append(&directory, &IDS[..2]).unwrap();
+        let path = directory.path.join(NAME);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, &text[..text.len() - 20]).unwrap();
+        // The start could not mend it.
+        IdFile::default().append(&directory, &IDS[2..]).unwrap();
+        assert_eq!(directory.ids(), [IDS[0], IDS[2]]);
+        std::fs::remove_dir_all(&directory.path).unwrap();
     }
 }

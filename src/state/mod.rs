@@ -4,6 +4,7 @@
 
 pub mod framed;
 mod ids;
+mod pace;
 mod writer;
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
@@ -39,6 +40,9 @@ pub struct StateDir {
     path: PathBuf,
     /// Locked; the system lets go of it when the process ends, however it ends.
     _lock: Option<File>,
+    /// Has every read refused, as a disk may do for a while.
+    #[cfg(test)]
+    pub(crate) refuses_reads: std::sync::atomic::AtomicBool,
 }
 
 impl StateDir {
@@ -58,7 +62,7 @@ impl StateDir {
                 return Err(told(error));
             }
             log::warn!(target: "state", "state_dir {}: {error}; nothing is kept", path.display());
-            return Ok(StateDir { path, _lock: None });
+            return Ok(StateDir::of(path, None));
         }
         let mode = path.metadata().map_err(told)?.permissions().mode();
         if mode & WRITABLE_BY_OTHERS != 0 {
@@ -75,7 +79,7 @@ impl StateDir {
             }
             Err(error) => return Err(told(error)),
         };
-        let directory = StateDir { path, _lock: lock };
+        let directory = StateDir::of(path, lock);
         directory.remove_where(|name| name.starts_with('.') && name.ends_with(TEMPORARY));
         Ok(directory)
     }
@@ -83,7 +87,16 @@ impl StateDir {
     /// A directory that somebody else may have: for reading, and for what is written for that one
     /// to take. Nothing in it is set aside or removed.
     pub fn of_another(path: &Path) -> StateDir {
-        StateDir { path: path.to_path_buf(), _lock: None }
+        StateDir::of(path.to_path_buf(), None)
+    }
+
+    fn of(path: PathBuf, lock: Option<File>) -> StateDir {
+        StateDir {
+            path,
+            _lock: lock,
+            #[cfg(test)]
+            refuses_reads: false.into(),
+        }
     }
 
     /// The key that session ids are made with: the one of the first start.
@@ -114,16 +127,24 @@ impl StateDir {
     /// The body of a file. None where there is no such file, or none that can be used: that one
     /// is set aside, with a warning.
     pub fn read(&self, name: &str, form: Form) -> Option<Vec<u8>> {
+        self.read_now(name, form).unwrap_or_else(|error| {
+            log::warn!(target: "state", "{name} cannot be read: {error}");
+            None
+        })
+    }
+
+    /// Like [`StateDir::read`], for whom it matters whether a file may be readable later.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn read_now(&self, name: &str, form: Form) -> io::Result<Option<Vec<u8>>> {
         match self.try_read(name, form) {
-            Ok(body) => body,
+            Ok(body) => Ok(body),
             Err(Failure::Unusable(why)) => {
                 self.set_aside(name, &why.to_string());
-                None
+                Ok(None)
             }
-            Err(Failure::Disk(error)) => {
-                log::warn!(target: "state", "{name} cannot be read: {error}");
-                None
-            }
+            Err(Failure::Disk(error)) => Err(error),
         }
     }
 
@@ -157,6 +178,10 @@ impl StateDir {
         if what.len() > STATE_FILE_BYTES_MAX {
             return Err(Unusable::TooLarge(what.len()).into());
         }
+        #[cfg(test)]
+        if self.refuses_reads.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(io::Error::other("refused").into());
+        }
         let mut bytes = Vec::new();
         File::open(path)?.take(STATE_FILE_BYTES_MAX).read_to_end(&mut bytes)?;
         Ok(Some(bytes))
@@ -165,8 +190,13 @@ impl StateDir {
     /// Writes a file whole: after a crash at any moment there is the old one or the new one.
     ///
     /// # Errors
-    /// The disk is full, or refuses for another reason. The old file stands.
+    /// The disk is full, or refuses for another reason; or the file has more bytes than are ever
+    /// read. The old file stands.
     pub fn replace(&self, name: &str, file: &[u8]) -> io::Result<()> {
+        if u64::try_from(file.len()).is_ok_and(|n| n > STATE_FILE_BYTES_MAX) {
+            let what = format!("it has more than {STATE_FILE_BYTES_MAX} bytes");
+            return Err(io::Error::new(ErrorKind::FileTooLarge, what));
+        }
         let temporary = self.path.join(format!(".{name}.{}{TEMPORARY}", std::process::id()));
         let written = self.put(&temporary, name, file);
         if written.is_err() {

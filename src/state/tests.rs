@@ -142,3 +142,67 @@ fn a_disk_that_refuses_is_no_end() {
     drop(writer);
     drop(joined);
 }
+
+#[test]
+fn more_than_can_be_read_is_not_written() {
+    let place = Place::new("large");
+    let directory = StateDir::open(&place.0).unwrap();
+    directory.replace("f", b"old").unwrap();
+    let n = usize::try_from(STATE_FILE_BYTES_MAX).unwrap() + 1;
+    assert_eq!(
+        directory.replace("f", &vec![0; n]).unwrap_err().kind(),
+        ErrorKind::FileTooLarge
+    );
+    assert_eq!(std::fs::read(place.0.join("f")).unwrap(), b"old");
+}
+
+#[test]
+fn one_file_that_fails_holds_up_no_other() {
+    let place = Place::new("one-fails");
+    let directory = Arc::new(StateDir::open(&place.0).unwrap());
+    let (writer, joined) = start(directory.clone()).unwrap();
+    // First by its name, and longer than a file's name may be.
+    writer.replace(&"a".repeat(300), FORM.frame(b"x"));
+    for body in [b"1", b"2", b"3"] {
+        writer.replace("f", FORM.frame(body));
+        let wanted = FORM.frame(body);
+        let start = std::time::Instant::now();
+        while std::fs::read(place.0.join("f")).ok().as_ref() != Some(&wanted) {
+            // The other one is tried again after 30 s.
+            assert!(start.elapsed() < Duration::from_secs(20), "{body:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    drop(writer);
+    drop(joined);
+}
+
+#[test]
+fn what_changes_all_the_time_is_written_ever_more_rarely_and_whole_at_the_end() {
+    let place = Place::new("flaps");
+    let directory = Arc::new(StateDir::open(&place.0).unwrap());
+    let (writer, joined) = start(directory.clone()).unwrap();
+    std::fs::write(place.0.join("superfluous"), "").unwrap();
+    writer.replace_then_remove("f", FORM.frame(b"first"), vec!["superfluous".to_owned()]);
+    let start = std::time::Instant::now();
+    let (mut n, mut seen, mut last) = (0_u32, Vec::new(), 0);
+    while start.elapsed() < Duration::from_secs(4) {
+        n += 1;
+        last = n;
+        writer.replace("f", FORM.frame(n.to_string().as_bytes()));
+        // Ended ids are not held up.
+        writer.keep(Id { number: n.into(), expires: u64::MAX }).wait(Duration::from_secs(20));
+        assert_eq!(directory.ids().len(), usize::try_from(n).unwrap());
+        let now = directory.read("f", FORM);
+        if seen.last() != Some(&now) {
+            seen.push(now);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // 250 ms, then 500, 1000, 2000 after the one before; without that, sixteen.
+    assert!(seen.len() <= 7, "{seen:?}");
+    drop(writer);
+    drop(joined);
+    assert_eq!(directory.read("f", FORM), Some(last.to_string().into_bytes()));
+    assert!(!place.0.join("superfluous").exists());
+}

@@ -1,7 +1,7 @@
 //! The thread that writes: nobody else waits for the disk. What it has to write is kept by file,
-//! the newest only, so that no queue can grow.
+//! the newest only, so that no queue can grow; how often one is written is its own (`pace.rs`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,17 +10,53 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::StateDir;
 use super::ids::{Id, IdFile};
-use crate::limits::{ENDED_IDS_MAX, STATE_RETRY_INTERVAL, STATE_WRITE_DELAY};
+use super::pace::Pace;
+use crate::limits::{ENDED_IDS_MAX, STATE_RETRY_INTERVAL};
 use crate::thread;
 
 /// What waits to be written.
 #[derive(Debug, Default)]
 struct Pending {
-    /// Whole files by name; nothing for one that is to go.
-    files: BTreeMap<String, Option<Vec<u8>>>,
+    files: BTreeMap<String, Waiting>,
     ids: Vec<Id>,
     /// Who waits for those ids. Told when they are on the disk, or by being let go of.
     waiting: Vec<Sender<()>>,
+}
+
+/// A file that waits to be written.
+#[derive(Debug)]
+struct Waiting {
+    /// The whole of it; nothing for one that is to go.
+    file: Option<Vec<u8>>,
+    /// Files that are of no use once this one is on the disk.
+    then_remove: Vec<String>,
+    /// Since when the one on the disk is not the newest.
+    since: Instant,
+}
+
+impl Pending {
+    fn put(&mut self, name: &str, file: Option<Vec<u8>>, then_remove: Vec<String>) {
+        match self.files.get_mut(name) {
+            Some(waiting) => {
+                waiting.file = file;
+                waiting.then_remove.extend(then_remove);
+            }
+            None => {
+                let waiting = Waiting { file, then_remove, since: Instant::now() };
+                self.files.insert(name.to_owned(), waiting);
+            }
+        }
+    }
+
+    /// Takes back what was not written, unless there is a newer one.
+    fn put_back(&mut self, name: String, old: Waiting) {
+        match self.files.get_mut(&name) {
+            Some(newer) => newer.then_remove.extend(old.then_remove),
+            None => {
+                self.files.insert(name, old);
+            }
+        }
+    }
 }
 
 /// The way to have something written. The thread ends, after what it was given, when the last of
@@ -54,7 +90,8 @@ pub fn start(directory: Arc<StateDir>) -> io::Result<(Writer, thread::Joined)> {
         pending: pending.clone(),
         ids: IdFile::default(),
         unwritten: Vec::new(),
-        is_failing: false,
+        ids_refused: None,
+        paces: HashMap::new(),
     };
     let joined = thread::spawn("state", move || writing.run(&woken))?;
     Ok((Writer { pending, wake }, joined))
@@ -63,13 +100,18 @@ pub fn start(directory: Arc<StateDir>) -> io::Result<(Writer, thread::Joined)> {
 impl Writer {
     /// Has a file written soon, in place of what it was to hold before.
     pub fn replace(&self, name: &str, file: Vec<u8>) {
-        locked(&self.pending).files.insert(name.to_owned(), Some(file));
+        self.replace_then_remove(name, file, Vec::new());
+    }
+
+    /// Like [`Writer::replace`]; what the new file makes superfluous is removed after it.
+    pub fn replace_then_remove(&self, name: &str, file: Vec<u8>, then_remove: Vec<String>) {
+        locked(&self.pending).put(name, Some(file), then_remove);
         self.wake.try_send(()).ok();
     }
 
     /// Has a file removed soon.
     pub fn remove(&self, name: &str) {
-        locked(&self.pending).files.insert(name.to_owned(), None);
+        locked(&self.pending).put(name, None, Vec::new());
         self.wake.try_send(()).ok();
     }
 
@@ -99,96 +141,116 @@ struct Writing {
     ids: IdFile,
     /// Ids that the disk refused.
     unwritten: Vec<Id>,
-    /// The disk refused the last time; said once.
-    is_failing: bool,
+    /// When it did.
+    ids_refused: Option<Instant>,
+    /// Of files that were written, or refused, not long ago.
+    paces: HashMap<String, Pace>,
 }
 
 impl Writing {
     fn run(mut self, woken: &Receiver<()>) {
-        let mut due: Option<Instant> = None;
         loop {
-            let woken = match due {
+            let woken = match self.next_due() {
                 Some(due) => woken.recv_deadline(due),
                 None => woken.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             let is_over = woken == Err(RecvTimeoutError::Disconnected);
-            let ids_written = self.write_ids();
-            let now = Instant::now();
-            let is_due = due.is_some_and(|due| due <= now);
-            if !is_over && !is_due {
-                // Several changes in a row become one file.
-                let waits = !ids_written || !locked(&self.pending).files.is_empty();
-                if waits && due.is_none() {
-                    due = Some(
-                        now + if ids_written {
-                            STATE_WRITE_DELAY
-                        } else {
-                            STATE_RETRY_INTERVAL
-                        },
-                    );
-                }
-                continue;
+            self.write_ids(is_over);
+            for name in self.due(Instant::now(), is_over) {
+                self.write_file(name);
+                // Somebody waits for those, and a large file takes its time.
+                self.write_ids(false);
             }
-            let written = self.write_files() && ids_written;
             if is_over {
                 return;
             }
-            due = (!written).then(|| Instant::now() + STATE_RETRY_INTERVAL);
         }
     }
 
-    fn write_ids(&mut self) -> bool {
+    fn next_due(&self) -> Option<Instant> {
+        let files = {
+            let pending = locked(&self.pending);
+            let due =
+                |(name, file): (&String, &Waiting)| Pace::due(self.paces.get(name), file.since);
+            pending.files.iter().map(due).min()
+        };
+        files.into_iter().chain(self.ids_due()).min()
+    }
+
+    fn ids_due(&self) -> Option<Instant> {
+        self.ids_refused.map(|at| at + STATE_RETRY_INTERVAL)
+    }
+
+    /// The files whose time has come; at the end all of them.
+    fn due(&self, now: Instant, is_over: bool) -> Vec<String> {
+        let pending = locked(&self.pending);
+        let is_due = |name: &str, file: &Waiting| {
+            is_over || Pace::due(self.paces.get(name), file.since) <= now
+        };
+        let due = pending.files.iter().filter(|(name, file)| is_due(name, file));
+        due.map(|(name, _)| name.clone()).collect()
+    }
+
+    fn write_ids(&mut self, is_over: bool) {
         let (new, waiting) = {
             let mut pending = locked(&self.pending);
             (std::mem::take(&mut pending.ids), std::mem::take(&mut pending.waiting))
         };
         // A disk that refused is tried again with the next one, and when it is due.
+        let is_due = is_over || self.ids_due().is_some_and(|due| due <= Instant::now());
+        if new.is_empty() && !is_due {
+            return;
+        }
         self.unwritten.extend(new);
         let n_over = self.unwritten.len().saturating_sub(ENDED_IDS_MAX);
         self.unwritten.drain(..n_over);
         if self.unwritten.is_empty() {
-            return true;
+            return;
         }
         let result = self.ids.append(&self.directory, &self.unwritten);
-        let written = self.tell("ended-sessions", result);
-        if written {
+        if result.is_ok() {
             self.unwritten.clear();
         }
+        tell("ended-sessions", &result, self.ids_refused.is_some());
+        self.ids_refused = result.is_err().then(Instant::now);
         drop(waiting);
-        written
     }
 
-    /// False where one could not be written; it is kept unless there is a newer one.
-    fn write_files(&mut self) -> bool {
-        let files = std::mem::take(&mut locked(&self.pending).files);
-        let mut all = true;
-        for (name, file) in files {
-            let result = match &file {
-                Some(file) => self.directory.replace(&name, file),
-                None => self.directory.remove(&name),
-            };
-            if !self.tell(&name, result) {
-                all = false;
-                locked(&self.pending).files.entry(name).or_insert(file);
+    fn write_file(&mut self, name: String) {
+        let Some(waiting) = locked(&self.pending).files.remove(&name) else { return };
+        let result = match &waiting.file {
+            Some(file) => self.directory.replace(&name, file),
+            None => self.directory.remove(&name),
+        };
+        let known = self.paces.get(&name);
+        tell(&name, &result, known.is_some_and(Pace::is_failing));
+        let now = Instant::now();
+        let pace = match &result {
+            Ok(()) => Pace::after_write(known, now),
+            Err(_) => Pace::after_refusal(known, now),
+        };
+        self.paces.retain(|_, pace| !pace.is_over(now));
+        self.paces.insert(name.clone(), pace);
+        if result.is_err() {
+            return locked(&self.pending).put_back(name, waiting);
+        }
+        for name in waiting.then_remove {
+            if let Err(error) = self.directory.remove(&name) {
+                log::warn!(target: "state", "{name} cannot be removed: {error}");
             }
         }
-        all
     }
+}
 
-    fn tell(&mut self, name: &str, result: io::Result<()>) -> bool {
-        let is_failing = result.is_err();
-        match result {
-            Err(error) if !self.is_failing => log::warn!(
-                target: "state",
-                "{name} cannot be written, and is tried again every {} s: {error}",
-                STATE_RETRY_INTERVAL.as_secs()
-            ),
-            Ok(()) if self.is_failing => {
-                log::info!(target: "state", "{name} is written again");
-            }
-            Ok(()) | Err(_) => (),
-        }
-        self.is_failing = is_failing;
-        !is_failing
+/// Says once that a file cannot be written, and once that it can again.
+fn tell(name: &str, result: &io::Result<()>, was_failing: bool) {
+    match result {
+        Err(error) if !was_failing => log::warn!(
+            target: "state",
+            "{name} cannot be written, and is tried again every {} s: {error}",
+            STATE_RETRY_INTERVAL.as_secs()
+        ),
+        Ok(()) if was_failing => log::info!(target: "state", "{name} is written again"),
+        Ok(()) | Err(_) => (),
     }
 }

@@ -60,12 +60,12 @@ impl Pinned {
 
     /// Waits until a tool's change is on the disk, where `accept` looks for it.
     fn wait_written(&self, tool: &str) {
-        let path = self.directory.path().join("state/pins");
+        let path = self.directory.path().join("state/pins.s");
         wait_until("the change is written", || {
             let file = std::fs::read_to_string(&path).unwrap_or_default();
             let body = file.split_once('\n').map_or("null", |(_, body)| body);
             let pins: Value = serde_json::from_str(body).unwrap();
-            pins["s"][tool]["changed"].is_object()
+            pins["tools"][tool]["changed"].is_object()
         });
     }
 
@@ -226,7 +226,7 @@ fn a_change_outlives_restarts_and_is_seen_over_one() {
     let pinned = Pinned::new("enforce");
     let gateway = pinned.start();
     let path = pinned.directory.path().join("state");
-    wait_until("pins are written", || path.join("pins").exists());
+    wait_until("pins are written", || path.join("pins.s").exists());
     wait_until("lists are written", || path.join("catalogue.s").exists());
     gateway.kill();
     // While nobody looks.
@@ -330,30 +330,47 @@ fn without_pins_nothing_is_told_or_kept() {
     gateway.wait_for_tool("s-new");
     gateway.call("s-good", &json!({})).expect(200);
     gateway.stop();
-    assert!(!pinned.directory.path().join("state/pins").exists());
+    assert!(!pinned.directory.path().join("state/pins.s").exists());
 }
 
 #[test]
-fn lost_pins_are_said_to_be_lost() {
+fn lost_pins_withhold_until_their_tools_are_accepted() {
     let pinned = Pinned::new("enforce");
     let gateway = pinned.start();
-    let path = pinned.directory.path().join("state/pins");
+    let path = pinned.directory.path().join("state/pins.s");
     wait_until("pins are written", || path.exists());
     gateway.kill();
     std::fs::write(&path, "garbage").unwrap();
     let refused = pinned.accept(&["s"]);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     let gateway = pinned.start();
+    assert_eq!(gateway.tool_names(), [""; 0]);
+    expect_withheld(&gateway, "good");
+    wait_until("it is told", || {
+        let told = gateway.stderr();
+        told.contains("what was pinned is lost") && told.contains("trunkline pins accept s")
+    });
+    wait_until("it is written", || path.exists());
+    assert_eq!(pinned.accept(&["s"]).status.code(), Some(0));
+    gateway.wait_for_tool("good");
     assert_eq!(gateway.tool_names(), ["good", "other"]);
-    let told = gateway.stderr();
-    assert!(told.contains("pinned anew"), "{told}");
+    let servers = path.with_file_name("servers-pinned");
+    wait_until("it is kept who has pins", || servers.exists());
+    gateway.kill();
+    std::fs::remove_file(&path).unwrap();
+    let mut warned = pinned;
+    warned.config["mcp_servers"]["s"]["pin"] = json!("warn");
+    let gateway = warned.start();
+    assert_eq!(gateway.tool_names(), ["good", "other"]);
+    assert_eq!(changed(&gateway), ["good", "other"]);
+    assert!(gateway.stderr().contains("what was pinned is lost"), "{}", gateway.stderr());
 }
 
 #[test]
 fn wrong_words_are_told_by_their_exit_code() {
     let pinned = Pinned::new("enforce");
     let gateway = pinned.start();
-    let path = pinned.directory.path().join("state/pins");
+    let path = pinned.directory.path().join("state/pins.s");
     wait_until("pins are written", || path.exists());
     for (words, code, part) in [
         (&["s"][..], 0, "nothing has changed"),

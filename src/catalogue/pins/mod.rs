@@ -1,13 +1,14 @@
 //! Pins: what each tool was when it was first seen, so that one which changes behind the back of
 //! whoever trusted it is told of, or withheld until somebody accepts it.
 //!
-//! The running gateway alone writes the file of pins. `trunkline pins accept` leaves a file beside
-//! it that names what is accepted, by its digest: whatever came after that stays withheld. The
+//! The running gateway alone writes the files of pins. `trunkline pins accept` leaves a file beside
+//! them that names what is accepted, by its digest: whatever came after that stays withheld. The
 //! gateway takes those files while it runs, or when it starts.
 
 mod definition;
+mod kept;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,37 +18,18 @@ use super::Pinned;
 use super::merge::Named;
 use super::name::near;
 use crate::config::Pin;
-use crate::limits::{NEAR_NAMES_MAX, PINNED_TOOLS_MAX};
+use crate::limits::{NEAR_NAMES_MAX, PINNED_TOOLS_MAX, PINS_BYTES_MAX};
 use crate::protocol::server_name::ServerName;
 use crate::state::framed::Form;
 use crate::state::{StateDir, Writer};
+use kept::{PINNED_SERVERS, PINS_FORM, PinnedServers, Seen, ServerPins, file_name};
 
-const PINS: &str = "pins";
-const PINS_FORM: Form = Form { name: "pins", version: 1 };
 /// Before the time and the process in the name of what is accepted.
 const ACCEPTED: &str = "pins-accepted.";
 const ACCEPTED_FORM: Form = Form { name: "pins-accepted", version: 1 };
 
 /// Changed tools that one line of the log names.
 const TOLD_TOOLS_MAX: usize = 8;
-
-/// A tool's digest when it was first seen or accepted, and the other one that it has now.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Entry {
-    sha256: String,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    changed: Option<Changed>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Changed {
-    sha256: String,
-    /// Seconds since the epoch.
-    since: u64,
-}
-
-/// Servers' tools by their own names.
-type Entries = BTreeMap<String, BTreeMap<String, Entry>>;
 
 /// What somebody accepts: tools of one server, and their digests.
 #[derive(Debug, Serialize, Deserialize)]
@@ -61,25 +43,20 @@ struct Accepted {
 pub struct Pins {
     directory: Arc<StateDir>,
     writer: Writer,
-    entries: Entries,
+    servers: HashMap<ServerName, ServerPins>,
+    pinned_servers: PinnedServers,
+    /// Files of what is accepted that were taken, and go once the pins are on the disk.
+    taken: HashSet<String>,
+    /// Those that the disk refused to read; said once.
+    unread: HashSet<String>,
 }
 
 impl Pins {
     /// Reads them, with what was accepted since.
     pub fn load(directory: Arc<StateDir>, writer: Writer) -> Pins {
-        let is_there = directory.changed_at(PINS).is_some();
-        let body = directory.read(PINS, PINS_FORM);
-        let entries = body.as_deref().and_then(|body| match serde_json::from_slice(body) {
-            Ok(entries) => Some(entries),
-            Err(error) => {
-                directory.set_aside(PINS, &error.to_string());
-                None
-            }
-        });
-        if is_there && entries.is_none() {
-            log::warn!(target: "pins", "the pins are lost: tools are pinned anew as they are now");
-        }
-        let mut pins = Pins { directory, writer, entries: entries.unwrap_or_default() };
+        let (servers, pinned_servers) = kept::load(&directory);
+        let (taken, unread) = (HashSet::new(), HashSet::new());
+        let mut pins = Pins { directory, writer, servers, pinned_servers, taken, unread };
         pins.take_accepted();
         pins
     }
@@ -90,32 +67,32 @@ impl Pins {
         if pin == Pin::Off {
             return None;
         }
-        let known = self.entries.entry(server.to_string()).or_default();
+        let may_have_been = self.pinned_servers.may_have(server);
+        let known = self.servers.entry(server.clone()).or_insert_with(|| match may_have_been {
+            true => ServerPins::lost(),
+            false => ServerPins::default(),
+        });
         let (mut n_new, mut n_unpinned, mut n_restored) = (0, 0, 0);
         let (mut changed, mut news) = (BTreeMap::new(), Vec::new());
         for (own, object) in tools {
-            let sha256 = definition::sha256(object.get());
-            if let Some(entry) = known.get_mut(own) {
-                match entry.look(sha256) {
-                    Seen::Same => continue,
-                    Seen::Restored => {
-                        n_restored += 1;
-                        continue;
-                    }
-                    Seen::Anew => news.push(own.as_str()),
-                    Seen::Changed => (),
+            match known.look(own, definition::sha256(object.get())) {
+                Seen::Same => continue,
+                Seen::New => {
+                    n_new += 1;
+                    continue;
                 }
-                let since = entry.changed.as_ref().map_or(0, |changed| changed.since);
-                changed.insert(own.clone(), since);
-            } else if known.len() < PINNED_TOOLS_MAX {
-                known.insert(own.clone(), Entry { sha256, changed: None });
-                n_new += 1;
-            } else {
-                changed.insert(own.clone(), now_seconds());
-                n_unpinned += 1;
+                Seen::Restored => {
+                    n_restored += 1;
+                    continue;
+                }
+                Seen::Anew => news.push(own.as_str()),
+                Seen::Unpinned => n_unpinned += 1,
+                Seen::Changed => (),
             }
+            let known = known.tools.get(own).and_then(|entry| entry.changed.as_ref());
+            changed.insert(own.clone(), known.map_or_else(now_seconds, |known| known.since));
         }
-        let n_pinned = known.len();
+        let (n_pinned, is_lost) = (known.n_pinned(), known.is_lost);
         if n_new > 0 {
             log::info!(target: "pins", "{server}: {n_new} tools are pinned as they are now");
         }
@@ -123,14 +100,19 @@ impl Pins {
             log::info!(target: "pins", "{server}: {n_restored} tools are again what they were");
         }
         if n_unpinned > 0 {
-            let max = PINNED_TOOLS_MAX;
-            log::warn!(target: "pins", "{server}: {n_unpinned} tools are over the {max} pinned");
+            log::warn!(
+                target: "pins",
+                "{server}: {n_unpinned} tools are over what is pinned of a server                  ({PINNED_TOOLS_MAX} tools, {PINS_BYTES_MAX} bytes) and {}", done(pin)
+            );
         }
         if !news.is_empty() {
-            tell_of_change(server, pin, &news);
+            tell_of_change(server, pin, is_lost, &news);
         }
         if n_new + n_restored + news.len() > 0 {
-            self.save();
+            self.save(server, Vec::new());
+        }
+        if let Some(file) = self.pinned_servers.unwritten() {
+            self.writer.replace(PINNED_SERVERS, file);
         }
         Some(Pinned { pin, n_pinned, changed })
     }
@@ -138,103 +120,95 @@ impl Pins {
     /// Takes what somebody has accepted; gives the servers whose pins are others now.
     pub fn take_accepted(&mut self) -> HashSet<ServerName> {
         let names = self.directory.names();
+        self.taken.retain(|taken| names.contains(taken));
+        self.unread.retain(|unread| names.contains(unread));
         let mut servers = HashSet::new();
-        for name in names.iter().filter(|name| name.starts_with(ACCEPTED)) {
+        for name in names.into_iter().filter(|name| name.starts_with(ACCEPTED)) {
             // Half written files and those that were set aside end otherwise.
-            if !name.ends_with(char::is_numeric) || name.contains("corrupt") {
+            let is_one = name.ends_with(char::is_numeric) && !name.contains("corrupt");
+            if !is_one || self.taken.contains(&name) {
                 continue;
             }
-            let body = self.directory.read(name, ACCEPTED_FORM);
-            let accepted = body.and_then(|body| serde_json::from_slice::<Accepted>(&body).ok());
-            if let Some(accepted) = accepted
-                && let Some(server) = ServerName::parse(&accepted.server)
-                && self.accept(&accepted)
-            {
-                servers.insert(server);
+            match self.directory.read_now(&name, ACCEPTED_FORM) {
+                Ok(Some(body)) => servers.extend(self.take(name, &body)),
+                // It has gone, or was set aside.
+                Ok(None) => (),
+                // Somebody has decided something: it stays until it can be read.
+                Err(error) => {
+                    if self.unread.insert(name.clone()) {
+                        log::warn!(target: "pins", "{name} cannot be read now: {error}");
+                    }
+                }
             }
-            // After the pins, which come first by name. Taken once more, it changes nothing.
-            self.writer.remove(name);
-        }
-        if !servers.is_empty() {
-            self.save();
         }
         servers
     }
 
-    fn accept(&mut self, accepted: &Accepted) -> bool {
-        let Some(known) = self.entries.get_mut(&accepted.server) else { return false };
-        let mut is_other = false;
-        for (own, sha256) in &accepted.tools {
-            let Some(entry) = known.get_mut(own) else { continue };
-            // What it has become since then nobody has accepted.
-            if entry.changed.as_ref().is_some_and(|changed| changed.sha256 == *sha256) {
-                *entry = Entry { sha256: sha256.clone(), changed: None };
-                is_other = true;
-                log::info!(
-                    target: "pins",
-                    "{}: the tool {own:?} is accepted as it is now", accepted.server
-                );
+    fn take(&mut self, name: String, body: &[u8]) -> Option<ServerName> {
+        let accepted = match serde_json::from_slice::<Accepted>(body) {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                self.directory.set_aside(&name, &error.to_string());
+                return None;
+            }
+        };
+        self.taken.insert(name.clone());
+        let server = ServerName::parse(&accepted.server);
+        let known = server.as_ref().and_then(|server| self.servers.get_mut(server));
+        let taken = known.map(|known| known.accept(&accepted.tools)).unwrap_or_default();
+        for own in &taken {
+            log::info!(
+                target: "pins",
+                "{}: the tool {own:?} is accepted as it is now", accepted.server
+            );
+        }
+        match server.filter(|_| !taken.is_empty()) {
+            Some(server) => {
+                // Taken once more after a crash, it changes nothing.
+                self.save(&server, vec![name]);
+                Some(server)
+            }
+            None => {
+                self.writer.remove(&name);
+                None
             }
         }
-        is_other
     }
 
-    fn file(&self) -> Vec<u8> {
-        // Maps of strings and numbers always serialise.
-        PINS_FORM.frame(&serde_json::to_vec(&self.entries).unwrap_or_default())
-    }
-
-    fn save(&self) {
-        self.writer.replace(PINS, self.file());
-    }
-}
-
-/// What a look at a tool finds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Seen {
-    /// What it was.
-    Same,
-    /// What it was, after it had been something else.
-    Restored,
-    /// Something else, as before.
-    Changed,
-    /// Something that it has not been before.
-    Anew,
-}
-
-impl Entry {
-    fn look(&mut self, sha256: String) -> Seen {
-        if self.sha256 == sha256 {
-            return if self.changed.take().is_some() { Seen::Restored } else { Seen::Same };
-        }
-        let known = self.changed.as_ref();
-        if known.is_some_and(|known| known.sha256 == sha256) {
-            return Seen::Changed;
-        }
-        let since = known.map_or_else(now_seconds, |known| known.since);
-        self.changed = Some(Changed { sha256, since });
-        Seen::Anew
+    /// Has a server's pins written; what they make superfluous is removed then.
+    fn save(&mut self, server: &ServerName, then_remove: Vec<String>) {
+        let Some(known) = self.servers.get(server) else { return };
+        self.writer.replace_then_remove(&file_name(server), known.file(), then_remove);
+        self.pinned_servers.add(server);
     }
 }
 
 /// One line, however many: a server may change all its tools every second.
-fn tell_of_change(server: &ServerName, pin: Pin, tools: &[&str]) {
+fn tell_of_change(server: &ServerName, pin: Pin, is_lost: bool, tools: &[&str]) {
     let named: Vec<String> =
         tools.iter().take(TOLD_TOOLS_MAX).map(|own| format!("{own:?}")).collect();
     let more = match tools.len().saturating_sub(TOLD_TOOLS_MAX) {
         0 => String::new(),
         n => format!(" and {n} more"),
     };
-    let done = match pin {
-        Pin::Enforce => "are withheld",
-        Pin::Off | Pin::Warn => "are served",
+    let what = match is_lost {
+        true => "what was pinned is lost, so nobody knows whether tools have changed: they",
+        false => "tools have changed since they were pinned, and",
     };
     log::warn!(
         target: "pins",
-        "{server}: tools have changed since they were pinned, and {done}: {}{more}. To accept \
-         that: trunkline pins accept {server} [TOOL]",
+        "{server}: {what} {}: {}{more}. To accept them as they are now: trunkline pins accept \
+         {server} [TOOL]",
+        done(pin),
         named.join(", ")
     );
+}
+
+fn done(pin: Pin) -> &'static str {
+    match pin {
+        Pin::Enforce => "are withheld",
+        Pin::Off | Pin::Warn => "are served",
+    }
 }
 
 /// Why nothing can be accepted.
@@ -256,16 +230,15 @@ pub fn accept(
     server: &ServerName,
     tool: Option<&str>,
 ) -> Result<Vec<String>, NotAccepted> {
+    let file = file_name(server);
     let disk = |what: &str, error: &dyn std::fmt::Display| {
-        NotAccepted::Disk(format!("{PINS} cannot be {what}: {error}"))
+        NotAccepted::Disk(format!("{file} cannot be {what}: {error}"))
     };
-    let body = directory.look_at(PINS, PINS_FORM).map_err(|error| disk("read", &error))?;
-    let entries: Entries = match body {
-        Some(body) => serde_json::from_slice(&body).map_err(|error| disk("read", &error))?,
-        None => Entries::new(),
+    let body = directory.look_at(&file, PINS_FORM).map_err(|error| disk("read", &error))?;
+    let known = match body {
+        Some(body) => ServerPins::parse(&body).map_err(|error| disk("read", &error))?.tools,
+        None => BTreeMap::new(),
     };
-    let none = BTreeMap::new();
-    let known = entries.get(server.as_str()).unwrap_or(&none);
     if let Some(tool) = tool
         && !known.contains_key(tool)
     {
@@ -293,3 +266,6 @@ pub fn accept(
 fn now_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
+
+#[cfg(test)]
+mod tests;
