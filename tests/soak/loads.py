@@ -96,10 +96,10 @@ def hangs_up(visit: Visit) -> None:
 class Session:
     """A session over Streamable HTTP."""
 
-    def __init__(self, visit: Visit, connection: Connection, **capabilities: Any) -> None:
+    def __init__(self, visit: Visit, connection: Connection, path: str = "", **capabilities: Any) -> None:
         self.visit, self.connection, self.who = visit, connection, key()
         revision = random.choice(LEGACY)
-        path = random.choice(["/mcp", "/mcp", "/mcp/", "/mcp/demo", "/http/mcp"])
+        path = path or random.choice(["/mcp", "/mcp", "/mcp/", "/mcp/demo", "/http/mcp"])
         status, headers, body = connection.request(post(path, hello(revision, **capabilities), self.who))
         visit.saw(status)
         if status != 200:
@@ -143,7 +143,7 @@ def session(visit: Visit) -> None:
 def resumes(visit: Visit) -> None:
     """Breaks off a call's stream and takes it up again."""
     with visit.open() as connection, visit.open() as second, visit.open() as third:
-        it = Session(visit, connection)
+        it = Session(visit, connection, "/mcp")
         slow = rpc(7, "tools/call", name="demo-slow", arguments={"seconds": 1, "steps": 20}, _meta={"progressToken": 7})
         second.send(it.bytes(slow))
         status, _ = second.head()
@@ -162,7 +162,7 @@ def resumes(visit: Visit) -> None:
 
 def cancels(visit: Visit) -> None:
     with visit.open() as connection, visit.open() as second:
-        it = Session(visit, connection)
+        it = Session(visit, connection, "/mcp")
         server = random.choice(["demo", "http", "hostile", "noisy"])
         arguments = {"seconds": 30, "steps": 100} if server in ("demo", "http") else {}
         call = rpc("long", "tools/call", name=f"{server}-slow", arguments=arguments, _meta={"progressToken": 1})
