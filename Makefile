@@ -54,6 +54,12 @@ bench-hung: build ## what one hung server of ten costs calls to the other nine
 	cargo build --release --locked --example fast_upstream
 	tests/bench/hung.sh $(TARGET)/release/trunkline $(TARGET)/release/examples/fast_upstream
 
+.PHONY: soak
+SECONDS ?= 1800
+soak: build ## clients and servers of every kind, well and badly behaved, for SECONDS (1800)
+	cargo build --release --locked --example fast_upstream
+	tests/soak/run.py $(TARGET)/release/trunkline $(TARGET)/release/examples/fast_upstream --seconds $(SECONDS)
+
 .PHONY: interop
 interop: build ## the conformance suite and stock clients against the gateway
 	tests/interop/run.py $(TARGET)/release/trunkline
