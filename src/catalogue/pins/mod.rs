@@ -117,14 +117,14 @@ impl Pins {
         }
         let n_pinned = known.len();
         if n_new > 0 {
-            log::info!(target: "pins", "{server}: {n_new} tools are pinned as they are now");
+            log::info!(target: "pins", "{server}: tools pinned as they are now: {n_new}");
         }
         if n_restored > 0 {
-            log::info!(target: "pins", "{server}: {n_restored} tools are again what they were");
+            log::info!(target: "pins", "{server}: tools that are again what they were: {n_restored}");
         }
         if n_unpinned > 0 {
             let max = PINNED_TOOLS_MAX;
-            log::warn!(target: "pins", "{server}: {n_unpinned} tools are over the {max} pinned");
+            log::warn!(target: "pins", "{server}: tools over the {max} that are pinned: {n_unpinned}");
         }
         if !news.is_empty() {
             tell_of_change(server, pin, &news);
