@@ -70,6 +70,15 @@ impl fmt::Display for Stage {
     }
 }
 
+/// How long a call was allowed to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allowed {
+    /// So long.
+    pub time: Duration,
+    /// What allowed it: a key of the configuration, or the caller.
+    pub by: &'static str,
+}
+
 /// Why a call has no outcome.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CallError {
@@ -140,6 +149,10 @@ pub enum CallError {
         server: ServerName,
         /// How far it came.
         stage: Stage,
+        /// How long it had, where that is known.
+        allowed: Option<Allowed>,
+        /// Whether what was asked for was sent, and does more when it is done twice.
+        may_have_run: bool,
     },
     /// A bound was reached; the text names it.
     Overloaded {
@@ -196,12 +209,25 @@ impl CallError {
         match reason {
             Interrupted::Cancelled | Interrupted::ClientGone => CallError::Cancelled,
             Interrupted::Deadline => {
-                CallError::UpstreamTimeout { server: server.clone(), stage }
+                let (allowed, may_have_run) = (None, false);
+                CallError::UpstreamTimeout {
+                    server: server.clone(),
+                    stage,
+                    allowed,
+                    may_have_run,
+                }
             }
             Interrupted::Stopping => CallError::ShuttingDown,
+            Interrupted::Retired => {
+                let message = RETIRED.to_owned();
+                CallError::UpstreamFailed { server: server.clone(), stage, message }
+            }
         }
     }
 }
+
+/// What has become of a server whose calls a reload cuts off.
+pub const RETIRED: &str = "a reload has changed or removed its configuration";
 
 /// A wait as clients are told it: in whole seconds, rounded up, and at least one.
 pub fn whole_seconds(wait: Duration) -> u64 {
@@ -258,8 +284,12 @@ impl fmt::Display for CallError {
                     seconds => write!(f, "next try in {seconds} s."),
                 }
             }
-            Self::UpstreamTimeout { server, stage } => {
-                write!(f, "The server {server} did not answer in time ({stage}).")
+            Self::UpstreamTimeout { server, stage, allowed, may_have_run } => {
+                write!(f, "The server {server} did not answer in time ({stage})")?;
+                if let Some(Allowed { time, by }) = allowed {
+                    write!(f, ": {} ms were allowed by {by}", time.as_millis())?;
+                }
+                f.write_str(if *may_have_run { "; the tool may have run." } else { "." })
             }
             Self::Overloaded { what } => write!(f, "Too much at once: {what}."),
             Self::ShuttingDown => f.write_str("The gateway is shutting down."),

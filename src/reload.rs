@@ -209,5 +209,5 @@ fn refuse(path: &str, problems: &[Problem]) {
     for problem in problems {
         log::error!("{path}: {problem}");
     }
-    log::error!("{path}: the configuration stays as it was ({} problems)", problems.len());
+    log::error!("{path}: the configuration stays as it was (problems: {})", problems.len());
 }

@@ -53,6 +53,8 @@ pub enum Interrupted {
     Deadline,
     /// The process stops and the time for draining is over.
     Stopping,
+    /// A reload has ended the server that was called, and the time for draining is over.
+    Retired,
 }
 
 /// What a wait ended with.
@@ -92,6 +94,17 @@ impl Drop for Within<'_> {
     }
 }
 
+/// Which of a wait's times was over first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RanOut {
+    /// The time since its beginning or its last progress.
+    Timeout,
+    /// The time that it may take at the latest.
+    Latest,
+    /// The time that its client had to answer.
+    Patience,
+}
+
 /// How long a call may take.
 #[derive(Debug, Clone, Copy)]
 struct Deadline {
@@ -102,6 +115,10 @@ struct Deadline {
     part: Option<Instant>,
     /// How many reasons there are for the timeout to stand still.
     held: usize,
+    /// How long the client may take to answer, while it is asked.
+    patience: Duration,
+    /// What ended the wait, and how long it was.
+    ran_out: Option<(RanOut, Duration)>,
 }
 
 /// One call's wait. Shared between the call's thread and whoever may cancel it.
@@ -150,6 +167,8 @@ impl Wait {
                 timeout,
                 part: None,
                 held: 0,
+                patience: Duration::ZERO,
+                ran_out: None,
             }),
         }))
     }
@@ -193,6 +212,7 @@ impl Wait {
     pub fn hold(self: &Arc<Wait>, patience: Duration) -> Held {
         let mut deadline = locked(&self.deadline);
         deadline.held += 1;
+        deadline.patience = patience;
         deadline.at = (Instant::now() + patience).min(deadline.latest);
         drop(deadline);
         Held(self.clone())
@@ -268,6 +288,7 @@ impl Wait {
         let Deadline { at: deadline, part, .. } = *locked(&self.deadline);
         let now = Instant::now();
         if now >= deadline {
+            self.note_what_ran_out();
             self.interrupt(Interrupted::Deadline);
             return Err(Interrupted::Deadline);
         }
@@ -275,6 +296,24 @@ impl Wait {
             return Err(Interrupted::Deadline);
         }
         Ok(part.map_or(deadline, |part| part.min(deadline)))
+    }
+
+    fn note_what_ran_out(&self) {
+        let mut deadline = locked(&self.deadline);
+        let Deadline { at, latest, timeout, held, patience, .. } = *deadline;
+        let ran_out = if at >= latest {
+            (RanOut::Latest, latest.saturating_duration_since(self.began))
+        } else if held > 0 {
+            (RanOut::Patience, patience)
+        } else {
+            (RanOut::Timeout, timeout)
+        };
+        deadline.ran_out.get_or_insert(ran_out);
+    }
+
+    /// What was over, and how long it was, when the wait ended at its deadline.
+    pub fn ran_out(&self) -> Option<(RanOut, Duration)> {
+        locked(&self.deadline).ran_out
     }
 
     /// One `poll`; `None` when it ended without a reason to look at.

@@ -95,6 +95,12 @@ impl Config {
             );
             return Err(Problem { at: "/api_keys".to_owned(), what });
         }
+        if self.api_keys.is_empty() && !running.api_keys.is_empty() {
+            self.warnings.push(format!(
+                "/api_keys: there is no key any more: everybody who reaches {} is admitted now",
+                running.listen
+            ));
+        }
         let pinned = self.upstreams.iter().find(|server| server.pin != Pin::Off);
         if let (None, Some(server)) = (&running.state_dir, pinned) {
             let what =

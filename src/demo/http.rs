@@ -446,7 +446,7 @@ impl Entered<'_> {
                 Ok(()) => (),
                 Err(Interrupted::Cancelled) => return Ok(None),
                 Err(Interrupted::ClientGone) => return Err(ClientGone),
-                Err(Interrupted::Deadline | Interrupted::Stopping) => {
+                Err(Interrupted::Deadline | Interrupted::Stopping | Interrupted::Retired) => {
                     let error = RpcError::new(code::INTERNAL_ERROR, "The server stops.");
                     return Ok(Some(error_response(Some(self.plan.id()), &error)));
                 }

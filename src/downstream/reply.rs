@@ -282,11 +282,12 @@ impl Problem {
         let problem = named(502, "upstream_failed");
         match error {
             CallError::UpstreamDown { stage, since, next_try, .. } => {
-                let seconds = next_try.as_millis().div_ceil(1000).max(1).to_string();
+                let seconds = whole_seconds(*next_try);
                 problem
                     .with("stage", stage.as_str())
                     .with("down_since", since.as_str())
-                    .header("Retry-After", seconds)
+                    .with("retry_after_s", seconds)
+                    .header("Retry-After", seconds.to_string())
             }
             CallError::UpstreamFailed { stage, .. } => problem.with("stage", stage.as_str()),
             CallError::Withheld { .. }

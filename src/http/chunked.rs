@@ -1,6 +1,7 @@
 //! Pure: takes a chunked body apart, piece by piece as it arrives.
 
-use super::framing::{Refusal, refuse};
+use super::bound::Bound;
+use super::framing::{BODY_TOO_LONG, Refusal, over, refuse};
 
 /// Hex digits of a chunk's size. More cannot be below any bound.
 const SIZE_DIGITS_MAX: u32 = 8;
@@ -34,7 +35,7 @@ pub(crate) struct ChunkDecoder {
     trailer_bytes: usize,
 }
 
-const MALFORMED: Refusal = Refusal { status: 400, reason: "a malformed chunk" };
+const MALFORMED: Refusal = refuse(400, "a malformed chunk");
 
 impl ChunkDecoder {
     /// A decoder for a body of at most `body_bytes_max`.
@@ -78,7 +79,7 @@ impl ChunkDecoder {
         Ok(match (self.state, byte) {
             (State::Size { digits, size }, byte) if byte.is_ascii_hexdigit() => {
                 if digits == SIZE_DIGITS_MAX {
-                    return Err(refuse(413, "the chunk is too long"));
+                    return Err(over(Bound::BodyBytes, 413, "the chunk is too long"));
                 }
                 State::Size { digits: digits + 1, size: size * 16 + hex_value(byte) }
             }
@@ -96,7 +97,7 @@ impl ChunkDecoder {
             (State::SizeLf { size }, b'\n') => {
                 // Refused before any of it is read.
                 if size > self.body_bytes_max.saturating_sub(body_bytes) {
-                    return Err(refuse(413, "the body is too long"));
+                    return Err(BODY_TOO_LONG);
                 }
                 State::Data { left: size }
             }

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use rustix::net::Shutdown;
 
+use super::bound::Bound;
 use super::chunked::ChunkDecoder;
-use super::framing::{self, BodyFraming, HeadScan, Manner, Parsed, Refusal, refuse};
+use super::framing::{self, BodyFraming, HeadScan, Manner, Parsed, Refusal, over, refuse};
 use super::input::Input;
 use super::pool::{Awake, Conn};
 use super::responder::{Fate, FateCell, Responder, closing_answer};
@@ -45,15 +46,15 @@ impl From<Refusal> for End {
 
 impl From<Exhausted> for End {
     fn from(_: Exhausted) -> End {
-        End::Refused(refuse(503, "too many bytes are buffered"))
+        End::Refused(over(Bound::BufferedBytes, 503, "too many bytes are buffered"))
     }
 }
 
 /// What the client is told when it is too slow.
-fn or_late(late: &'static str) -> impl Fn(io::Error) -> End {
+fn or_late(bound: Bound, late: &'static str) -> impl Fn(io::Error) -> End {
     move |error| {
         if error.kind() == ErrorKind::TimedOut {
-            End::Refused(refuse(408, late))
+            End::Refused(over(bound, 408, late))
         } else {
             End::Quiet
         }
@@ -149,7 +150,9 @@ impl Serving<'_> {
             }
             let deadline = *deadline.get_or_insert_with(|| Instant::now() + limits.head);
             let received = self.input.fill_until(&self.conn.socket, deadline);
-            if received.map_err(or_late("the head did not arrive in time"))? == 0 {
+            if received.map_err(or_late(Bound::HeadTime, "the head did not arrive in time"))?
+                == 0
+            {
                 return Err(End::Quiet);
             }
         }
@@ -190,7 +193,9 @@ impl Serving<'_> {
                 body.reserve_exact(step);
             }
             let received = self.conn.socket.append_until(&mut body, deadline);
-            if received.map_err(or_late("the body did not arrive in time"))? == 0 {
+            if received.map_err(or_late(Bound::BodyTime, "the body did not arrive in time"))?
+                == 0
+            {
                 return Err(End::Quiet);
             }
         }
@@ -220,7 +225,9 @@ impl Serving<'_> {
                 }
             };
             let received = self.input.fill_until(&self.conn.socket, deadline);
-            if received.map_err(or_late("the body did not arrive in time"))? == 0 {
+            if received.map_err(or_late(Bound::BodyTime, "the body did not arrive in time"))?
+                == 0
+            {
                 return Err(End::Quiet);
             }
         }
@@ -288,7 +295,8 @@ impl Serving<'_> {
         if let Some(reason) = rejection(refusal.status) {
             rejected::count(reason);
         }
-        let body = self.shared.refusal_body(refusal.status, refusal.reason);
+        let told = refusal.told(&self.shared.limits);
+        let body = self.shared.refusal_body(refusal.status, &told);
         let mut headers = vec![("Content-Type", "application/json")];
         if refusal.status == 503 {
             self.shared.refused.fetch_add(1, Ordering::Relaxed);

@@ -20,6 +20,8 @@ mod socket_file;
 #[cfg_attr(feature = "tiny_http", expect(dead_code, reason = "tiny_http lets none go"))]
 mod stream;
 
+#[cfg_attr(feature = "tiny_http", expect(dead_code, reason = "tiny_http has few bounds"))]
+mod bound;
 #[cfg(not(feature = "tiny_http"))]
 pub(crate) mod chunked;
 #[cfg(not(feature = "tiny_http"))]

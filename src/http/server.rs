@@ -14,6 +14,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::Shutdown;
 
+use super::bound::Bound;
+use super::framing::{Refusal, over, refuse};
 use super::input::Input;
 use super::listener::{Listener, raise_descriptor_limit};
 use super::pool::{Pool, Refused, Taken};
@@ -31,6 +33,8 @@ const ACCEPT_REST: Duration = Duration::from_millis(20);
 const FAREWELL: Duration = Duration::from_millis(500);
 /// Refused clients that are given that time at once.
 const FAREWELLS_MAX: usize = 64;
+/// What a connection over either bound of connections hears.
+const TOO_MANY: &str = "too many connections";
 /// How long threads are waited for once their connections are cut.
 const CUT_GRACE: Duration = Duration::from_secs(2);
 
@@ -243,31 +247,40 @@ impl<'a> Accepting<'a> {
                         self.shared.refused.fetch_add(1, Ordering::Relaxed);
                         rejected::count(Reason::Connections);
                         // Its descriptor closes with the last who holds it.
-                        drop(conn.socket.send_now(&[IoSlice::new(&self.full())]));
+                        let full = self.full(refuse(503, "the system refuses a thread"));
+                        drop(conn.socket.send_now(&[IoSlice::new(&full)]));
                         conn.socket.shutdown(Shutdown::Both);
                     }
                 }
             }
-            Err((socket, Refused::Connections | Refused::Address)) => {
-                self.shared.refused.fetch_add(1, Ordering::Relaxed);
-                rejected::count(Reason::Connections);
-                self.say_farewell(socket);
+            Err((socket, Refused::Connections)) => {
+                self.turn_away(socket, over(Bound::Connections, 503, TOO_MANY));
+            }
+            Err((socket, Refused::Address)) => {
+                self.turn_away(socket, over(Bound::ConnectionsPerAddress, 503, TOO_MANY));
             }
             Err((socket, Refused::Closed)) => drop(socket),
         }
     }
 
+    fn turn_away(&mut self, socket: Socket, refusal: Refusal) {
+        self.shared.refused.fetch_add(1, Ordering::Relaxed);
+        rejected::count(Reason::Connections);
+        self.say_farewell(socket, refusal);
+    }
+
     /// What a connection over a bound hears.
-    fn full(&self) -> Vec<u8> {
-        let body = self.shared.refusal_body(503, "too many connections");
+    fn full(&self, refusal: Refusal) -> Vec<u8> {
+        let told = refusal.told(&self.shared.limits);
+        let body = self.shared.refusal_body(refusal.status, &told);
         let headers = [("Content-Type", "application/json"), ("Retry-After", "1")];
-        closing_answer(503, headers, &body)
+        closing_answer(refusal.status, headers, &body)
     }
 
     /// Says why, and keeps the socket a while: closing it with the client's request unread
     /// would reset the connection and could destroy the answer.
-    fn say_farewell(&mut self, socket: Socket) {
-        drop(socket.send_now(&[IoSlice::new(&self.full())]));
+    fn say_farewell(&mut self, socket: Socket, refusal: Refusal) {
+        drop(socket.send_now(&[IoSlice::new(&self.full(refusal))]));
         socket.shutdown(Shutdown::Write);
         if self.farewells.len() >= FAREWELLS_MAX {
             self.farewells.pop_front();

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
+use super::bound::Bound;
 use super::socket_file::{SocketFile, remove_stale};
 use super::stream::Stream;
 use super::{
@@ -149,9 +150,9 @@ impl Server {
     }
 }
 
-type Bound = (tiny_http::Listener, Option<SocketFile>, Listen);
+type Listening = (tiny_http::Listener, Option<SocketFile>, Listen);
 
-fn bind(listen: &Listen) -> io::Result<Bound> {
+fn bind(listen: &Listen) -> io::Result<Listening> {
     match listen {
         Listen::Tcp(address) if !address.ip().to_canonical().is_loopback() => {
             Err(io::Error::new(
@@ -224,12 +225,16 @@ fn serve_one(shared: &Arc<Shared>, mut incoming: tiny_http::Request) {
             };
             shared.handler.handle(Request { head, body, share }, responder);
         }
-        Err((status, reason)) => {
+        Err((status, what, bound)) => {
             shared.refused.fetch_add(u64::from(status == 503), Ordering::Relaxed);
             if let Some(reason) = super::rejection(status) {
                 rejected::count(reason);
             }
-            let body = shared.handler.refusal(status, reason);
+            let told = match bound {
+                Some(bound) => bound.told(what, &shared.limits),
+                None => what.to_owned(),
+            };
+            let body = shared.handler.refusal(status, &told);
             drop(send(incoming, status, &[("Content-Type", "application/json")], body));
         }
     }
@@ -264,8 +269,11 @@ fn read_body(
     incoming: &mut tiny_http::Request,
     bytes_max: usize,
     share: &mut Share,
-) -> Result<Vec<u8>, (u16, &'static str)> {
-    const TOO_LONG: (u16, &str) = (413, "the body is too long");
+) -> Result<Vec<u8>, (u16, &'static str, Option<Bound>)> {
+    const TOO_LONG: (u16, &str, Option<Bound>) =
+        (413, "the body is too long", Some(Bound::BodyBytes));
+    const TOO_MUCH: (u16, &str, Option<Bound>) =
+        (503, "too many bytes are buffered", Some(Bound::BufferedBytes));
     if incoming.body_length().is_some_and(|length| length > bytes_max) {
         return Err(TOO_LONG);
     }
@@ -275,11 +283,11 @@ fn read_body(
         if body.len() > bytes_max {
             return Err(TOO_LONG);
         }
-        share.grow_to(body.len()).map_err(|Exhausted| (503, "too many bytes are buffered"))?;
+        share.grow_to(body.len()).map_err(|Exhausted| TOO_MUCH)?;
         match read {
             Ok(0) => return Ok(body),
             Ok(_) => (),
-            Err(_) => return Err((400, "the body broke off")),
+            Err(_) => return Err((400, "the body broke off", None)),
         }
     }
 }

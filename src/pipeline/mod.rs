@@ -135,8 +135,15 @@ impl Pipeline {
         let method = call.method;
         let route = self.route(scope, wish, &call)?;
         let settings = self.settings();
-        if costs_a_call(method) && !wish.is_retry {
-            settings.spend(scope)?;
+        if costs_a_call(method)
+            && !wish.is_retry
+            && let Err(error) = settings.spend(scope)
+        {
+            let refused = Err(error);
+            if method == Method::ToolsCall {
+                self.tell(scope, &route.told, started.elapsed(), &refused);
+            }
+            return refused;
         }
         if method == Method::ToolsCall && settings.told.bodies {
             let arguments = cut(call.params.get("arguments").unwrap_or("{}"));

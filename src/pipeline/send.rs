@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::task_owners::{TaskKey, TaskOwners, Way};
 use super::{Pipeline, Wish, tasks};
 use crate::access::policy::Scope;
-use crate::error::CallError;
+use crate::error::{Allowed, CallError};
 use crate::protocol::call::{
     CallSink, Client, Notice, Outcome, Outgoing, PrincipalId, Question,
 };
@@ -15,7 +15,7 @@ use crate::protocol::capabilities::can_be_asked;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::upstream::Upstream;
-use crate::wait::Wait;
+use crate::wait::{RanOut, Wait};
 
 /// Who asks an upstream, and how.
 pub(super) struct Asker<'a> {
@@ -105,7 +105,19 @@ impl Asker<'_> {
         wait.set_call_timeout(timeout, config.timeout_max);
         let begins = outgoing.params.get("task").is_some();
         let mut sink = OfServer { asker: self, begins, inner: sink };
-        self.upstream.request(self.through, outgoing, wait, &mut sink)
+        let mut outcome = self.upstream.request(self.through, outgoing, wait, &mut sink);
+        if let Err(CallError::UpstreamTimeout { allowed, .. }) = &mut outcome {
+            *allowed = wait.ran_out().map(|(what, time)| Allowed {
+                time,
+                by: match what {
+                    RanOut::Timeout if timeout < config.timeout => "the caller's timeout_ms",
+                    RanOut::Timeout => "its timeout_ms",
+                    RanOut::Latest => "its timeout_max_ms",
+                    RanOut::Patience => "limits.parked_ms",
+                },
+            });
+        }
+        outcome
     }
 }
 

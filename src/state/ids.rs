@@ -101,7 +101,7 @@ impl StateDir {
             return Ok(Vec::new());
         };
         if read.n_damaged > 0 {
-            let why = format!("{} of its lines are damaged; the others hold", read.n_damaged);
+            let why = format!("damaged lines: {}; the others hold", read.n_damaged);
             self.set_aside(NAME, &why);
         }
         // Whatever is not wanted goes, also the half of a line that the next would continue.

@@ -253,7 +253,7 @@ impl StateDir {
     pub fn set_aside(&self, name: &str, why: &str) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // Of equal length for centuries, so that they sort by time.
-        let aside = format!("{name}{ASIDE}{:020}", now.as_nanos());
+        let aside = format!("{name}{ASIDE}{:019}", now.as_nanos());
         match std::fs::rename(self.path.join(name), self.path.join(&aside)) {
             Ok(()) => log::warn!(target: "state", "{name} is set aside as {aside}: {why}"),
             Err(error) => log::warn!(

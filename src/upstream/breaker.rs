@@ -121,7 +121,8 @@ impl Sign {
                 Interrupted::Deadline
                 | Interrupted::Cancelled
                 | Interrupted::ClientGone
-                | Interrupted::Stopping,
+                | Interrupted::Stopping
+                | Interrupted::Retired,
             )
             | Kind::Refused(Refusal::Stateless)
             | Kind::Nonsense

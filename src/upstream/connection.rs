@@ -1,7 +1,7 @@
 //! Pure: first contact as values, in both eras, why an attempt failed, and which failures may be
 //! followed by a second attempt.
 
-use crate::error::{CallError, Stage};
+use crate::error::{CallError, RETIRED, Stage};
 use crate::protocol::call::{About, Outgoing};
 use crate::protocol::jsonrpc::{self, RequestId, RpcError, code};
 use crate::protocol::legacy::{self, Initialized};
@@ -57,7 +57,12 @@ pub(super) enum Refusal {
 
 impl Trouble {
     pub(super) fn new(kind: Kind, stage: Stage, message: impl Into<String>) -> Trouble {
-        Trouble { kind, stage, message: message.into(), sent: false }
+        let mut message = message.into();
+        // What others say may end with one.
+        if message.ends_with('.') && !message.ends_with("..") {
+            message.pop();
+        }
+        Trouble { kind, stage, message, sent: false }
     }
 
     pub(super) fn nonsense(message: impl Into<String>) -> Trouble {
@@ -69,6 +74,7 @@ impl Trouble {
             Interrupted::Deadline => "no answer in time",
             Interrupted::Cancelled | Interrupted::ClientGone => "cancelled",
             Interrupted::Stopping => "the gateway is stopping",
+            Interrupted::Retired => RETIRED,
         };
         Trouble { sent, ..Trouble::new(Kind::Interrupted(reason), stage, message) }
     }
@@ -97,6 +103,18 @@ impl Trouble {
     /// What the caller of `method` is told.
     pub(super) fn into_error(self, server: &ServerName, is_safe_to_repeat: bool) -> CallError {
         let message = match self.kind {
+            Kind::Interrupted(Interrupted::Deadline) => {
+                return CallError::UpstreamTimeout {
+                    server: server.clone(),
+                    stage: self.stage,
+                    allowed: None,
+                    may_have_run: self.sent && !is_safe_to_repeat,
+                };
+            }
+            Kind::Interrupted(Interrupted::Retired) if self.sent && !is_safe_to_repeat => {
+                format!("{}; the request was sent, the tool may have run", self.message)
+            }
+            Kind::Interrupted(Interrupted::Retired) => self.message,
             Kind::Interrupted(reason) => {
                 return CallError::interrupted(reason, server, self.stage);
             }
@@ -140,6 +158,7 @@ pub(super) fn cancelled(id: u64, reason: Interrupted) -> String {
         Interrupted::ClientGone => "the client has gone",
         Interrupted::Deadline => "the time for the call is over",
         Interrupted::Stopping => "the gateway is stopping",
+        Interrupted::Retired => "the configuration of this server has changed",
     };
     let params = format!("{{\"requestId\":{id},\"reason\":\"{reason}\"}}");
     jsonrpc::notification(notification::CANCELLED, Some(&params))
@@ -336,5 +355,22 @@ mod tests {
     fn long_texts_are_cut_and_stay_on_one_line() {
         assert_eq!(cut(" a\nb "), "a b");
         assert_eq!(cut(&"x".repeat(300)).chars().count(), 201);
+    }
+
+    #[test]
+    fn only_what_was_sent_may_have_run_and_a_sentence_ends_once() {
+        let server = ServerName::parse("s").unwrap();
+        let told = |reason, sent, is_safe| {
+            let trouble = Trouble::interrupted(reason, Stage::Answer, sent);
+            trouble.into_error(&server, is_safe).to_string()
+        };
+        for reason in [Interrupted::Deadline, Interrupted::Retired] {
+            assert!(told(reason, true, false).ends_with("the tool may have run."));
+            assert!(!told(reason, false, false).contains("may have run"));
+            assert!(!told(reason, true, true).contains("may have run"));
+        }
+        let quoted = Trouble::nonsense("no message: The message is no JSON: line 1 column 11.");
+        let told = quoted.into_error(&server, false).to_string();
+        assert!(told.ends_with("column 11."), "{told}");
     }
 }

@@ -279,7 +279,10 @@ fn is_bearable(kind: Kind, trouble: &Trouble) -> bool {
             kind != Kind::Tool
         }
         connection::Kind::Interrupted(
-            Interrupted::Cancelled | Interrupted::ClientGone | Interrupted::Stopping,
+            Interrupted::Cancelled
+            | Interrupted::ClientGone
+            | Interrupted::Stopping
+            | Interrupted::Retired,
         )
         | connection::Kind::SessionGone
         | connection::Kind::Broke => false,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::{SessionSharing, UpstreamConfig};
-use crate::error::CallError;
+use crate::error::{CallError, RETIRED};
 use crate::protocol::call::{CallSink, Client, Kind, Notice, Outcome, Outgoing, Question};
 use crate::protocol::jsonrpc;
 use crate::protocol::legacy::Initialized;
@@ -196,7 +196,14 @@ impl Upstream {
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
     ) -> Result<Outcome, CallError> {
-        let failed = |trouble: connection::Trouble| {
+        let failed = |mut trouble: connection::Trouble| {
+            // Whatever it met with while it was cut off.
+            if wait.interrupted() == Some(Interrupted::Retired) {
+                let drain = self.core.limits.drain.as_millis();
+                trouble.message =
+                    format!("{RETIRED}, and limits.drain_ms ({drain} ms) was over");
+                trouble.kind = connection::Kind::Interrupted(Interrupted::Retired);
+            }
             self.core.scrubbed(trouble).into_error(self.name(), outgoing.is_safe_to_repeat)
         };
         let through = through.filter(|client| self.has_own(client));

@@ -37,7 +37,8 @@ struct State<T> {
     /// Slots handed to waiters that have not looked yet.
     handed: Vec<(u64, T)>,
     tickets: u64,
-    stopped: bool,
+    /// Why nobody gets a slot any more.
+    stopped: Option<Interrupted>,
 }
 
 /// A slot that is held; dropping it gives it back.
@@ -107,7 +108,7 @@ impl<T: Default> Slots<T> {
             waiting: VecDeque::new(),
             handed: Vec::new(),
             tickets: 0,
-            stopped: false,
+            stopped: None,
         };
         Slots {
             server,
@@ -128,12 +129,12 @@ impl<T: Default> Slots<T> {
     }
 
     /// Ends every wait, of those who hold a slot and of those who wait for one; nobody gets a
-    /// slot any more.
-    pub(super) fn interrupt(&self) {
+    /// slot any more. The first reason stands.
+    pub(super) fn interrupt(&self, reason: Interrupted) {
         let mut state = self.lock();
-        state.stopped = true;
+        state.stopped.get_or_insert(reason);
         for (_, wait) in state.held.iter().chain(&state.lent).chain(&state.waiting) {
-            wait.interrupt(Interrupted::Stopping);
+            wait.interrupt(reason);
         }
     }
 
@@ -146,8 +147,9 @@ impl<T: Default> Slots<T> {
     ) -> Result<Slot<'_, T>, Trouble> {
         let ticket = {
             let mut state = self.lock();
-            if state.stopped {
-                return Err(Trouble::interrupted(Interrupted::Stopping, Stage::Slot, false));
+            if let Some(reason) = state.stopped {
+                wait.interrupt(reason);
+                return Err(Trouble::interrupted(reason, Stage::Slot, false));
             }
             state.tickets += 1;
             let ticket = state.tickets;
@@ -338,7 +340,7 @@ mod tests {
         assert_eq!(slots.counts(), (0, 0));
         let (_, hold) = take(&slots, &waiting).unwrap().apart();
         hold.lend();
-        slots.interrupt();
+        slots.interrupt(Interrupted::Stopping);
         assert_eq!(waiting.interrupted(), Some(Interrupted::Stopping));
         drop(hold);
     }
@@ -433,7 +435,7 @@ mod tests {
         let slots = slots(1, 1);
         let holder = wait(1000);
         let held = take(&slots, &holder).unwrap();
-        slots.interrupt();
+        slots.interrupt(Interrupted::Stopping);
         assert_eq!(holder.interrupted(), Some(Interrupted::Stopping));
         drop(held);
         assert!(take(&slots, &wait(100)).is_err());

@@ -13,6 +13,7 @@ use crate::config::UpstreamConfig;
 use crate::limits::{Limits, RETIRING_UPSTREAMS_MAX};
 use crate::protocol::server_name::ServerName;
 use crate::thread::{Joined, spawn};
+use crate::wait::Interrupted;
 
 use super::child::StderrRing;
 use super::exchange::Lane;
@@ -184,7 +185,7 @@ impl Upstreams {
     /// Ends every call that still waits or reads; from here on there are no others.
     pub fn interrupt(&self) {
         for upstream in self.all().values() {
-            upstream.slots.interrupt();
+            upstream.slots.interrupt(Interrupted::Stopping);
         }
     }
 
@@ -233,7 +234,7 @@ impl Running {
         if let Some(Retiring { upstream, supervisor, .. }) = refused {
             log::warn!(target: "upstream", "{}: too many servers end at once: its calls are cut off",
                 upstream.name());
-            upstream.slots.interrupt();
+            upstream.slots.interrupt(Interrupted::Retired);
             upstream.end();
             // It ends by itself; to wait for it could hold up all others.
             supervisor.detach();
@@ -270,9 +271,10 @@ fn end_all(retired: &Receiver<Retiring>) {
             !has_patience || now >= it.until || Arc::strong_count(&it.upstream) == 1
         };
         let over: Vec<Retiring> = waiting.extract_if(.., is_over).collect();
+        let reason = if has_patience { Interrupted::Retired } else { Interrupted::Stopping };
         // Told together, so that they end together.
         for Retiring { upstream, .. } in &over {
-            upstream.slots.interrupt();
+            upstream.slots.interrupt(reason);
             upstream.end();
         }
         for Retiring { upstream, supervisor, .. } in over {

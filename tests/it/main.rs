@@ -8,6 +8,8 @@
 )]
 
 mod architecture;
+#[cfg(not(feature = "tiny_http"))]
+mod bounds_named;
 mod breaker;
 mod children;
 mod cli;
@@ -67,5 +69,6 @@ mod task_owners;
 mod tasks;
 #[cfg(feature = "tiny_http")]
 mod tiny_http_smoke;
+mod told;
 mod upstream_links;
 mod upstreams;

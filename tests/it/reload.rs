@@ -251,8 +251,13 @@ fn what_does_not_finish_in_time_is_cut_off() {
     rest.send(&Request::post("/mcp/tools/call", &json!({"name": "s-slow"})));
     old.wait_for_slow(1);
     gateway.reload(&config(&new));
-    let status = rest.answer().status();
-    assert!(matches!(status, 502 | 503), "{status}");
+    let error = rest.answer().expect_error(502);
+    assert_eq!((&error["code"], &error["server"]), (&json!("upstream_failed"), &json!("s")));
+    let told = error["message"].as_str().unwrap();
+    for part in ["configuration", "limits.drain_ms (300 ms) was over", "the tool may have run"]
+    {
+        assert!(told.contains(part), "{part}: {error}");
+    }
 }
 
 #[test]

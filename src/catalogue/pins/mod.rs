@@ -94,15 +94,17 @@ impl Pins {
         }
         let (n_pinned, is_lost) = (known.n_pinned(), known.is_lost);
         if n_new > 0 {
-            log::info!(target: "pins", "{server}: {n_new} tools are pinned as they are now");
+            log::info!(target: "pins", "{server}: tools pinned as they are now: {n_new}");
         }
         if n_restored > 0 {
-            log::info!(target: "pins", "{server}: {n_restored} tools are again what they were");
+            log::info!(target: "pins", "{server}: tools that are again what they were: {n_restored}");
         }
         if n_unpinned > 0 {
             log::warn!(
                 target: "pins",
-                "{server}: {n_unpinned} tools are over what is pinned of a server                  ({PINNED_TOOLS_MAX} tools, {PINS_BYTES_MAX} bytes) and {}", done(pin)
+                "{server}: tools over what is pinned of a server ({PINNED_TOOLS_MAX} tools, \
+                 {PINS_BYTES_MAX} bytes): {n_unpinned}; they are {}",
+                done(pin)
             );
         }
         if !news.is_empty() {

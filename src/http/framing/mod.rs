@@ -4,6 +4,7 @@
 //! request is smuggled inside another. `httparse` splits the lines; every rule beside the
 //! splitting is here.
 
+use super::bound::Bound;
 use super::{Head, Headers, Peer};
 use crate::limits::Limits;
 
@@ -12,11 +13,28 @@ use crate::limits::Limits;
 pub(crate) struct Refusal {
     pub(crate) status: u16,
     pub(crate) reason: &'static str,
+    /// The bound that was reached, if it was one.
+    pub(crate) bound: Option<Bound>,
+}
+
+impl Refusal {
+    /// What the client is told, with the bound by its name.
+    pub(crate) fn told(&self, limits: &Limits) -> String {
+        match self.bound {
+            Some(bound) => bound.told(self.reason, limits),
+            None => self.reason.to_owned(),
+        }
+    }
 }
 
 /// A refusal; for use with `?` and `Err`.
-pub(crate) fn refuse(status: u16, reason: &'static str) -> Refusal {
-    Refusal { status, reason }
+pub(crate) const fn refuse(status: u16, reason: &'static str) -> Refusal {
+    Refusal { status, reason, bound: None }
+}
+
+/// A refusal because a bound was reached.
+pub(crate) const fn over(bound: Bound, status: u16, reason: &'static str) -> Refusal {
+    Refusal { status, reason, bound: Some(bound) }
 }
 
 /// Empty lines tolerated in front of a request, for clients that end a body with one too many.
@@ -85,7 +103,10 @@ impl HeadScan {
     }
 }
 
-const TOO_LONG: Refusal = Refusal { status: 431, reason: "the head is too long" };
+const TOO_LONG: Refusal = over(Bound::HeadBytes, 431, "the head is too long");
+const TOO_MANY_FIELDS: Refusal = over(Bound::Headers, 431, "too many header fields");
+/// The body of a request is over its bound.
+pub(crate) const BODY_TOO_LONG: Refusal = over(Bound::BodyBytes, 413, "the body is too long");
 
 /// How a body is delimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,7 +158,7 @@ pub(crate) fn parse(raw: &[u8], limits: &Limits, peer: Peer) -> Result<Parsed, R
 
 fn malformed(error: httparse::Error, raw: &[u8]) -> Refusal {
     match error {
-        httparse::Error::TooManyHeaders => refuse(431, "too many header fields"),
+        httparse::Error::TooManyHeaders => TOO_MANY_FIELDS,
         httparse::Error::Version if names_http(raw) => {
             refuse(505, "only HTTP/1.0 and HTTP/1.1 are served")
         }
@@ -172,7 +193,7 @@ fn accept(
         return Err(refuse(400, "a malformed head"));
     };
     if request.headers.len() > limits.headers {
-        return Err(refuse(431, "too many header fields"));
+        return Err(TOO_MANY_FIELDS);
     }
     let http10 = minor == 0;
     let mut headers = Headers::with_capacity(request.headers.len(), bytes);
@@ -236,7 +257,7 @@ impl<'a> Rules<'a> {
             return Err(refuse(400, "a malformed Content-Length"));
         }
         if value.len() > LENGTH_DIGITS_MAX {
-            return Err(refuse(413, "the body is too long"));
+            return Err(BODY_TOO_LONG);
         }
         self.length = value.parse().ok();
         Ok(())
@@ -274,7 +295,7 @@ impl<'a> Rules<'a> {
                 .ok()
                 .filter(|&length| length <= bytes_max)
                 .map(BodyFraming::Length)
-                .ok_or(refuse(413, "the body is too long")),
+                .ok_or(BODY_TOO_LONG),
         }
     }
 
@@ -295,7 +316,7 @@ fn split_target(
     target: &str,
     host: &str,
 ) -> Result<(String, Option<String>), Refusal> {
-    const MALFORMED: Refusal = Refusal { status: 400, reason: "a malformed target" };
+    const MALFORMED: Refusal = refuse(400, "a malformed target");
     if target.bytes().any(|byte| !byte.is_ascii_graphic() || byte == b'#') {
         return Err(MALFORMED);
     }

@@ -87,7 +87,10 @@ pub(in super::super) fn is_legacy_sign(trouble: &Trouble, wait: &Wait) -> bool {
         }
         Kind::Refused(Refusal::MaybeHttpSse | Refusal::Stateless | Refusal::Plain)
         | Kind::Interrupted(
-            Interrupted::Cancelled | Interrupted::ClientGone | Interrupted::Stopping,
+            Interrupted::Cancelled
+            | Interrupted::ClientGone
+            | Interrupted::Stopping
+            | Interrupted::Retired,
         )
         | Kind::Overloaded => false,
     }
