@@ -49,10 +49,12 @@ impl StateDir {
     /// is a warning: what is there is used.
     pub fn open(path: &Path) -> io::Result<StateDir> {
         let told = |error: io::Error| {
-            let what = match error.kind() {
-                ErrorKind::AlreadyExists => "it is not a directory".to_owned(),
-                ErrorKind::NotADirectory => "a part of it is not a directory".to_owned(),
-                _ => error.to_string(),
+            let what = if error.kind() == ErrorKind::AlreadyExists {
+                "it is not a directory".to_owned()
+            } else if error.kind() == ErrorKind::NotADirectory {
+                "a part of it is not a directory".to_owned()
+            } else {
+                error.to_string()
             };
             io::Error::new(error.kind(), format!("state_dir {}: {what}", path.display()))
         };
@@ -310,10 +312,10 @@ fn consequence(name: &str) -> &'static str {
 
 /// The error with what was being done; what says enough by its kind stays as it is.
 fn failed(what: &str, error: io::Error) -> io::Error {
-    match error.kind() {
-        ErrorKind::AlreadyExists | ErrorKind::NotADirectory => error,
-        kind => io::Error::new(kind, format!("{what}: {error}")),
+    if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::NotADirectory) {
+        return error;
     }
+    io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
 /// Whether the disk is full or cannot be written to: no reason not to serve.
