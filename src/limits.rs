@@ -319,6 +319,8 @@ pub const STREAM_LASTED: Duration = Duration::from_secs(5);
 pub const RESULT_BYTES_COUNTED_FROM: usize = 64 * 1024;
 /// Characters of an upstream's text that stand in an error or a log line.
 pub const UPSTREAM_TEXT_CHARS_MAX: usize = 200;
+/// Characters of the message of an upstream's own JSON-RPC error that REST is told.
+pub const UPSTREAM_ERROR_CHARS_MAX: usize = 4000;
 /// Bytes of one line of a child's standard error; longer ones are cut.
 pub const CHILD_STDERR_LINE_BYTES_MAX: usize = 4096;
 /// Lines of a child's standard error that are logged in [`LOG_REPEATS_WITHIN`]; more are counted.

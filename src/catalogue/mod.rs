@@ -102,9 +102,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Whether one of its lists is that of an earlier process.
+    /// Whether one of its lists is an old one: of an earlier process, or of before it failed or
+    /// was configured anew.
     pub fn is_stale(&self) -> bool {
-        !self.stale.is_empty()
+        !self.stale.is_empty() || (self.has_answered && self.health != Health::Well)
     }
 
     /// How fresh its list of that kind still is: of its time, only what is left. What is

@@ -9,7 +9,20 @@ const GUESSED_BYTES_MIN: usize = 8;
 impl Config {
     /// Every secret of the configuration that may come near a log line.
     pub fn secrets(&self) -> Vec<Secret> {
-        self.upstreams.iter().flat_map(|upstream| upstream.secrets()).collect()
+        let mut secrets = Vec::new();
+        for upstream in &self.upstreams {
+            let guessed = matches!(upstream.target, Target::Stdio(_));
+            let theirs = upstream.secrets().into_iter();
+            secrets.extend(theirs.filter(|it| !(guessed && self.names_folder(it.expose()))));
+        }
+        secrets
+    }
+
+    /// Whether a child's variable is only `state_dir` or a folder above it, which the
+    /// gateway's own messages name.
+    fn names_folder(&self, value: &str) -> bool {
+        let is_path = value.starts_with('/');
+        is_path && self.state_dir.as_ref().is_some_and(|path| path.starts_with(value))
     }
 }
 

@@ -5,11 +5,13 @@ use std::io;
 use super::endpoint::{Dialect, Endpoint};
 use crate::error::{CallError, Stage, whole_seconds};
 use crate::http::{Answer, Responder};
+use crate::limits::UPSTREAM_ERROR_CHARS_MAX;
 use crate::protocol::call::Kind;
 use crate::protocol::headers::{JSON, MIRRORED};
 use crate::protocol::jsonrpc::{RequestId, RpcError, code, error_response};
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
+use crate::telemetry::redact;
 use crate::telemetry::rejected::{self, Reason};
 
 /// Everything is fine.
@@ -312,7 +314,8 @@ impl Problem {
         } else {
             (502, "upstream_error")
         };
-        let message = format!("The server {server} answered with an error: {}", error.message);
+        let said = redact::excerpt(&error.message, UPSTREAM_ERROR_CHARS_MAX);
+        let message = format!("The server {server} answered with an error: {said}");
         let problem = Problem::new(status, word, error.code, message)
             .with("server", server)
             .with("rpc_code", error.code);

@@ -17,7 +17,7 @@ use super::framed::checksum;
 use super::{FILE_MODE, Failure, StateDir};
 use crate::limits::{ENDED_IDS_MAX, STATE_ID_LINES_MAX};
 
-const NAME: &str = "ended-sessions";
+pub(super) const NAME: &str = "ended-sessions";
 const HEAD: &str = "trunkline ended-sessions 1";
 /// Characters of a line's check.
 const CHECK_CHARS: usize = 8;
@@ -89,6 +89,8 @@ impl StateDir {
     fn read_ids(&self) -> io::Result<Vec<Id>> {
         let bytes = match self.bytes_of(NAME) {
             Ok(None) => return Ok(Vec::new()),
+            // A full disk left it so: nothing was ever written to it.
+            Ok(Some(bytes)) if bytes.is_empty() => return Ok(Vec::new()),
             Ok(Some(bytes)) => bytes,
             Err(Failure::Unusable(why)) => {
                 self.set_aside(NAME, &why.to_string());
@@ -150,14 +152,19 @@ impl IdFile {
         let mut options = OpenOptions::new();
         let path = directory.path.join(NAME);
         let mut file: File = options.append(true).create(true).mode(FILE_MODE).open(&path)?;
-        let is_new = file.metadata()?.len() == 0;
+        let before = file.metadata()?.len();
+        let is_new = before == 0;
         let mut text = if is_new { format!("{HEAD}\n") } else { String::new() };
         if self.is_torn && !is_new {
             text.push('\n');
         }
         text.extend(ids.iter().map(|id| id.line()));
-        self.is_torn = true;
-        file.write_all(text.as_bytes())?;
+        let was_torn = std::mem::replace(&mut self.is_torn, true);
+        if let Err(error) = file.write_all(text.as_bytes()) {
+            // Of a line that did not fit, nothing stays.
+            self.is_torn = file.set_len(before).is_err() || was_torn;
+            return Err(error);
+        }
         file.sync_data()?;
         if is_new {
             File::open(&directory.path)?.sync_all()?;

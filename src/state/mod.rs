@@ -7,7 +7,7 @@ mod ids;
 mod pace;
 mod writer;
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -53,18 +53,29 @@ impl StateDir {
     /// is a warning: what is there is used.
     pub fn open(path: &Path) -> io::Result<StateDir> {
         let told = |error: io::Error| {
-            io::Error::new(error.kind(), format!("state_dir {}: {error}", path.display()))
+            let what = if error.kind() == ErrorKind::AlreadyExists {
+                "it is not a directory".to_owned()
+            } else if error.kind() == ErrorKind::NotADirectory {
+                "a part of it is not a directory".to_owned()
+            } else {
+                error.to_string()
+            };
+            io::Error::new(error.kind(), format!("state_dir {}: {what}", path.display()))
         };
         let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path);
         let path = path.to_path_buf();
         if let Err(error) = made {
             if !is_of_the_disk(&error) {
-                return Err(told(error));
+                return Err(told(failed("it cannot be made", error)));
             }
             log::warn!(target: "state", "state_dir {}: {error}; nothing is kept", path.display());
             return Ok(StateDir::of(path, None));
         }
-        let mode = path.metadata().map_err(told)?.permissions().mode();
+        let mode = path
+            .metadata()
+            .map_err(|error| told(failed("it cannot be read", error)))?
+            .permissions()
+            .mode();
         if mode & WRITABLE_BY_OTHERS != 0 {
             log::warn!(
                 target: "state",
@@ -105,6 +116,7 @@ impl StateDir {
     /// The system gives no randomness.
     pub fn session_key(&self) -> io::Result<[u8; 32]> {
         let key = |body: Vec<u8>| <[u8; 32]>::try_from(body).ok();
+        self.tighten(SESSION_KEY);
         if let Some(key) = self.read(SESSION_KEY, SESSION_KEY_FORM).and_then(key) {
             return Ok(key);
         }
@@ -122,6 +134,27 @@ impl StateDir {
             );
         }
         Ok(key)
+    }
+
+    /// Takes a file from everybody else, with a warning, if others had any right to it.
+    fn tighten(&self, name: &str) {
+        let path = self.path.join(name);
+        let Ok(what) = path.symlink_metadata() else { return };
+        let mode = what.permissions().mode() & 0o777;
+        if !what.is_file() || mode & !FILE_MODE == 0 {
+            return;
+        }
+        match std::fs::set_permissions(&path, Permissions::from_mode(FILE_MODE)) {
+            Ok(()) => log::warn!(
+                target: "state",
+                "{name} was open to others (mode {mode:o}) and is its owner's alone now: if \
+                 somebody may have read it, remove it, which ends all sessions"
+            ),
+            Err(error) => log::warn!(
+                target: "state",
+                "{name} is open to others (mode {mode:o}), which cannot be changed: {error}"
+            ),
+        }
     }
 
     /// The body of a file. None where there is no such file, or none that can be used: that one
@@ -254,11 +287,14 @@ impl StateDir {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // Of equal length for centuries, so that they sort by time.
         let aside = format!("{name}{ASIDE}{:019}", now.as_nanos());
+        let lost = consequence(name);
         match std::fs::rename(self.path.join(name), self.path.join(&aside)) {
-            Ok(()) => log::warn!(target: "state", "{name} is set aside as {aside}: {why}"),
+            Ok(()) => {
+                log::warn!(target: "state", "{name} is set aside as {aside}: {why}{lost}")
+            }
             Err(error) => log::warn!(
                 target: "state",
-                "{name} cannot be used: {why}; nor set aside: {error}"
+                "{name} cannot be used: {why}; nor set aside: {error}{lost}"
             ),
         }
         let time = |name: &str| Some(name.rsplit_once(ASIDE)?.1.to_owned());
@@ -293,6 +329,25 @@ impl From<io::Error> for Failure {
     }
 }
 
+/// What the loss of a file means, where its name does not say it.
+fn consequence(name: &str) -> &'static str {
+    match name {
+        SESSION_KEY => "; all sessions of before are lost",
+        ids::NAME => {
+            "; sessions whose end stood in it and is not read are valid again until they expire"
+        }
+        _ => "",
+    }
+}
+
+/// The error with what was being done; what says enough by its kind stays as it is.
+fn failed(what: &str, error: io::Error) -> io::Error {
+    if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::NotADirectory) {
+        return error;
+    }
+    io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
 /// Whether the disk is full or cannot be written to: no reason not to serve.
 fn is_of_the_disk(error: &io::Error) -> bool {
     matches!(
@@ -303,18 +358,21 @@ fn is_of_the_disk(error: &io::Error) -> bool {
 
 fn lock(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
+    let told = |error| failed(&format!("{LOCK} in it cannot be opened for writing"), error);
     let file = match options.write(true).create(true).truncate(false).mode(FILE_MODE).open(path)
     {
         // One that was made before can be locked all the same.
-        Err(error) if is_of_the_disk(&error) => File::open(path).map_err(|_| error)?,
-        opened => opened?,
+        Err(error) if is_of_the_disk(&error) => File::open(path).map_err(|_| told(error))?,
+        opened => opened.map_err(told)?,
     };
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
             Err(io::Error::new(ErrorKind::ResourceBusy, "another gateway is using it"))
         }
-        Err(TryLockError::Error(error)) => Err(error),
+        Err(TryLockError::Error(error)) => {
+            Err(failed(&format!("{LOCK} in it cannot be locked"), error))
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::config::Secret;
+use crate::protocol::raw;
 
 /// What stands in a secret's place.
 const MARK: &str = "[secret]";
@@ -71,6 +72,32 @@ impl Secrets {
         Cow::Owned(out)
     }
 
+    /// A JSON text without any of the secrets, however its strings are spelled. None where it has
+    /// none: then it stands as it is.
+    pub fn scrub_json(&self, text: &str) -> Option<String> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let (mut out, mut rest, mut found) = (String::new(), text, false);
+        while let Some(first) = rest.chars().next() {
+            let (token, after) = rest.split_at(token_bytes(rest, first));
+            rest = after;
+            let plain = match first {
+                '"' => serde_json::from_str(token).unwrap_or_else(|_| token.to_owned()),
+                _ => token.to_owned(),
+            };
+            match self.scrub(&plain) {
+                // A number may be one, too; a string may stand wherever a number does.
+                Cow::Owned(scrubbed) => {
+                    found = true;
+                    raw::push_string(&mut out, &scrubbed);
+                }
+                Cow::Borrowed(_) => out.push_str(token),
+            }
+        }
+        found.then_some(out)
+    }
+
     /// The longest beginning of a secret that `text` ends with; empty where there is none.
     fn begun_at_end(&self, text: &str) -> &str {
         let mut longest = "";
@@ -82,6 +109,36 @@ impl Secrets {
         }
         longest
     }
+}
+
+/// Bytes of the JSON token that `text` begins with: a string, a number or word, one character of
+/// punctuation or space.
+fn token_bytes(text: &str, first: char) -> usize {
+    if first == '"' {
+        let mut is_escaped = false;
+        let end = text.bytes().skip(1).position(|byte| {
+            let is_end = byte == b'"' && !is_escaped;
+            is_escaped = byte == b'\\' && !is_escaped;
+            is_end
+        });
+        return end.map_or(text.len(), |end| end + 2);
+    }
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+    if is_part(first) {
+        return text.find(|c| !is_part(c)).unwrap_or(text.len());
+    }
+    first.len_utf8()
+}
+
+/// The beginning of somebody else's text, of so many characters at most, on one line and without
+/// control characters: for what the gateway itself says or writes.
+pub fn excerpt(text: &str, chars_max: usize) -> String {
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    let mut out: String = text.trim().chars().take(chars_max).map(plain).collect();
+    if text.trim().chars().nth(chars_max).is_some() {
+        out.push(CUT);
+    }
+    out
 }
 
 #[cfg(test)]
@@ -109,6 +166,23 @@ mod tests {
         let secrets = Secrets::new(&[secret("abcd"), secret("abcdefgh"), secret("x")]);
         assert_eq!(secrets.scrub("abcdefgh x abcd abcd"), "[secret] x [secret] [secret]");
         assert!(matches!(secrets.scrub("nothing here"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn a_secret_in_json_goes_however_it_is_spelled() {
+        let secret = |text: &str| Secret::new(text.to_owned());
+        let secrets = Secrets::new(&[secret("hush\"hush"), secret("12345678"), secret("tell")]);
+        for (text, scrubbed) in [
+            (r#"{"a":"x hush\"hush y"}"#, r#"{"a":"x [secret] y"}"#),
+            (r#"{"hush\u0022h\u0075sh":[ null, 1.50]}"#, r#"{"[secret]":[ null, 1.50]}"#),
+            (r#"[12345678, -1,"é\\"]"#, r#"["[secret]", -1,"é\\"]"#),
+        ] {
+            assert_eq!(secrets.scrub_json(text).as_deref(), Some(scrubbed), "{text}");
+            serde_json::from_str::<serde_json::Value>(scrubbed).unwrap();
+        }
+        for text in [r#"{"a":"hush","b":1234567.8}"#, "null", r#""tel\"l""#, "\"", "\"\\"] {
+            assert_eq!(secrets.scrub_json(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::protocol::modern;
 use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::revision::{Era, Revision};
 use crate::protocol::server_name::ServerName;
+use crate::telemetry::redact::excerpt;
 use crate::wait::Interrupted;
 
 /// Why one attempt to use an upstream failed.
@@ -259,13 +260,7 @@ pub(super) fn declares(initialized: &Initialized, capability: &str) -> bool {
 
 /// The beginning of an upstream's text, on one line, for an error or a log line.
 pub(super) fn cut(text: &str) -> String {
-    let max = crate::limits::UPSTREAM_TEXT_CHARS_MAX;
-    let plain = |c: char| if c.is_control() { ' ' } else { c };
-    let mut out: String = text.trim().chars().take(max).map(plain).collect();
-    if text.trim().chars().nth(max).is_some() {
-        out.push('…');
-    }
-    out
+    excerpt(text, crate::limits::UPSTREAM_TEXT_CHARS_MAX)
 }
 
 #[cfg(test)]

@@ -270,7 +270,32 @@ impl Core {
         match answer {
             Ok(result) if result.get().starts_with('{') => Ok(Outcome::Complete(result)),
             Ok(_) => Err(Trouble::nonsense("its result is no object")),
-            Err(error) => Ok(Outcome::Error { server: self.name().clone(), error }),
+            Err(error) => Ok(self.refused(error)),
+        }
+    }
+
+    /// An error that it answered with, as it may leave this folder.
+    pub(super) fn refused(&self, error: RpcError) -> Outcome {
+        let message = self.secrets.scrub(&error.message).into_owned();
+        let data = error.data.map(|data| self.scrubbed_json(data));
+        let error = RpcError { message, data, ..error };
+        Outcome::Error { server: self.name().clone(), error }
+    }
+
+    /// What it says of itself, as it may leave this folder. Its capabilities are no text.
+    pub(super) fn introduction(&self, said: &Initialized) -> Initialized {
+        let instructions = said.instructions.as_deref();
+        Initialized {
+            server_info: said.server_info.clone().map(|info| self.scrubbed_json(info)),
+            instructions: instructions.map(|text| self.secrets.scrub(text).into_owned()),
+            ..said.clone()
+        }
+    }
+
+    fn scrubbed_json(&self, raw: Raw) -> Raw {
+        match self.secrets.scrub_json(raw.get()) {
+            Some(text) => raw.rewritten(text),
+            None => raw,
         }
     }
 }

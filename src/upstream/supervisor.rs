@@ -85,13 +85,14 @@ impl Supervisor {
     fn contact(&mut self) -> Result<Opened, Trouble> {
         let wait = self.busy()?;
         let opened = self.link.open(&mut self.lane, &wait)?;
+        let initialized = Arc::new(self.core.introduction(&opened.initialized));
         {
             let mut vitals = self.vitals.lock();
-            vitals.initialized = Some(opened.initialized.clone());
+            vitals.initialized = Some(initialized.clone());
             vitals.opened += u64::from(self.generation != Some(opened.generation));
         }
         self.generation = Some(opened.generation);
-        let initialized = (*opened.initialized).clone();
+        let initialized = (*initialized).clone();
         self.tell(Event::Ready { server: self.core.name().clone(), initialized });
         self.list(&opened, &ListKind::ALL)?;
         let was_lost = {

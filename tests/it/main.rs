@@ -57,6 +57,7 @@ mod resumption;
 mod schemas;
 mod sessions;
 mod source;
+mod stale;
 mod start_order;
 mod stopping;
 mod streamable_http;

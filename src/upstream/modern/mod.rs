@@ -57,7 +57,7 @@ pub(super) fn answered_here(
     };
     Ok(Some(match refused {
         None => Outcome::Complete(Raw::from_valid("{}".to_owned())),
-        Some(error) => Outcome::Error { server: core.name().clone(), error },
+        Some(error) => core.refused(error),
     }))
 }
 
@@ -83,7 +83,7 @@ pub(super) fn outcome(core: &Core, answer: Result<Raw, RpcError>) -> Result<Outc
                 // (basic/transports/streamable-http, Client Behavior).
                 core.list_changed(ListKind::Tool);
             }
-            Ok(Outcome::Error { server, error })
+            Ok(core.refused(error))
         }
     }
 }

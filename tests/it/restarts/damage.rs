@@ -74,6 +74,10 @@ fn a_file_that_cannot_be_used_is_set_aside() {
         state.wait_stored("s", None);
         let told = second.kill();
         for name in ["session-key", "ended-sessions", "catalogue.s"] {
+            // What a full disk leaves, and as good as none.
+            if (what, name) == ("empty", "ended-sessions") {
+                continue;
+            }
             let is_told = |line: &str| line.contains(name) && line.contains("is set aside");
             assert!(told.lines().any(is_told), "{what}: {name}: {told}");
             let aside = format!("{name}.corrupt-");

@@ -6,6 +6,7 @@ mod damage;
 mod killed;
 mod lost;
 mod sessions;
+mod told;
 
 use std::path::Path;
 

@@ -26,6 +26,7 @@ pub(crate) struct Builder {
     env: Vec<(String, String)>,
     args: Vec<String>,
     has_stdin: bool,
+    file_blocks_max: Option<u32>,
 }
 
 /// A running gateway. Dropping it kills it.
@@ -147,11 +148,25 @@ impl Builder {
         self
     }
 
+    /// No file that it writes grows beyond so many of the shell's blocks, as on a full disk.
+    pub(crate) fn with_file_blocks(mut self, blocks: u32) -> Builder {
+        self.file_blocks_max = Some(blocks);
+        self
+    }
+
     fn spawn(self) -> (Gateway, Arc<Lines>) {
         let directory = Directory::new();
         let path = directory.path().join("config.json");
         std::fs::write(&path, serde_json::to_string_pretty(&self.config).unwrap()).unwrap();
-        let mut command = Command::new(binary());
+        let mut command = match self.file_blocks_max {
+            None => Command::new(binary()),
+            Some(blocks) => {
+                let mut shell = Command::new("sh");
+                let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$@\"");
+                shell.args(["-c", &script, "sh", binary()]);
+                shell
+            }
+        };
         command.arg("serve").arg("--config").arg(&path).args(&self.args);
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.current_dir(directory.path());
@@ -204,7 +219,13 @@ impl Gateway {
     pub(crate) fn with(mut config: Value) -> Builder {
         let object = config.as_object_mut().unwrap();
         object.entry("listen").or_insert_with(|| json!("127.0.0.1:0"));
-        Builder { config, env: Vec::new(), args: Vec::new(), has_stdin: true }
+        Builder {
+            config,
+            env: Vec::new(),
+            args: Vec::new(),
+            has_stdin: true,
+            file_blocks_max: None,
+        }
     }
 
     /// A gateway in front of one server called `s`, over Streamable HTTP, all of it ready.

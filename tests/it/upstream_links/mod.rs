@@ -13,6 +13,7 @@ mod modern_rig;
 mod outbox;
 mod questions;
 mod refusals;
+mod repeated;
 mod rig;
 mod secrets;
 mod sessions;
