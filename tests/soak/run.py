@@ -49,6 +49,8 @@ FLAP_SECONDS = 20
 REST_SECONDS = 25
 # How much the last third's RSS may be above the middle third's: an allocator breathes that much.
 RSS_GROWTH_MAX = 0.10
+# Connections to servers that may be kept for the next call, whether or not the server has closed them since.
+IDLE_CONNECTIONS = 48
 DRAIN_MS = 5000
 # After draining, children have 2 s to go by themselves and 2 s to go when told.
 END_SECONDS = DRAIN_MS / 1000 + 5
@@ -150,7 +152,7 @@ class Soak:
 
         at = self.addresses
         demo = {"command": "trunkline", "args": ["demo"]}
-        noisy = {"command": sys.executable, "args": [str(HERE / "hostile.py"), "STDIO"]}
+        noisy = {"command": sys.executable, "args": [str(HERE / "hostile.py"), "STDIO", str(self.folder)]}
         quick = {"timeout_ms": 1500, "connect_timeout_ms": 500, "max_in_flight": 16, "max_waiting": 16}
         servers = {
             "steady": url(at["steady"], required=True),
@@ -340,7 +342,8 @@ class Soak:
         except subprocess.TimeoutExpired:
             code = None
         ended_after = time.monotonic() - began
-        left = [c for c in sampling.children(1) if b"hostile.py\0STDIO" in read(f"/proc/{c}/cmdline")]
+        # What a child forked is of its group, and goes with it; the folder says that it is this run's.
+        left = [c for c in sampling.children(1) if bytes(self.folder) in read(f"/proc/{c}/cmdline")]
 
         problems = [f"control: {failure}" for failure in self.failures[:20]]
         middle, end = sampling.rss_of_third(self.samples, 1), sampling.rss_of_third(self.samples, 2)
@@ -356,8 +359,12 @@ class Soak:
         print("clients saw:", dict(self.counts().most_common()))
         if end > middle * (1 + RSS_GROWTH_MAX):
             problems.append(f"RSS grows: {middle:.1f} MiB, then {end:.1f} MiB")
-        # A child of the gateway is three pipes and three threads; one may just be starting.
-        if last.descriptors > first.descriptors + 8:
+        if left:
+            problems.append(f"what children have started runs on: {left}")
+        # A child of the gateway is three pipes and three threads; one may just be starting. Each thread of the pool
+        # keeps a bell, and each server's link the connections it last used.
+        spare = 8 + max(0, last.pool_threads - first.pool_threads) + IDLE_CONNECTIONS
+        if last.descriptors > first.descriptors + spare:
             problems.append(f"descriptors: {first.descriptors}, then {last.descriptors}")
         if last.others() > first.others() + 8:
             problems.append(f"threads outside the pool: {first.others()}, then {last.others()}")
