@@ -274,6 +274,8 @@ pub const PARKED_GRACE: Duration = Duration::from_secs(4);
 /// For so long after a call that wanted log messages was cancelled, those of a child are for
 /// nobody: one that names no call could be of that one.
 pub const STRAY_LOG_TIME: Duration = Duration::from_millis(250);
+/// How often connections to an upstream that no call uses any more are let go.
+pub const SLOTS_SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// Between two looks at an upstream that is well.
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
 /// A list is read again when its time is over, but not sooner than this after the last time.

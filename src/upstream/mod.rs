@@ -135,7 +135,7 @@ pub struct Upstream {
     link: Arc<dyn Link>,
     members: Arc<Members>,
     standing: Arc<Standing>,
-    slots: Slots<Lane>,
+    slots: Arc<Slots<Lane>>,
     /// Shared by all upstreams.
     budget: Arc<Budget>,
     vitals: Arc<Vitals>,

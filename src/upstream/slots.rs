@@ -28,6 +28,8 @@ pub(super) struct Slots<T> {
 struct State<T> {
     /// Used last is last.
     free: Vec<T>,
+    /// How many of those, the first ones, nobody has used since the last sweep.
+    unused: usize,
     /// Who holds a slot, by ticket.
     held: Vec<(u64, Arc<Wait>)>,
     /// Who goes on without one: a client's answer is waited for.
@@ -103,6 +105,7 @@ impl<T: Default> Slots<T> {
     ) -> Slots<T> {
         let state = State {
             free: Vec::new(),
+            unused: 0,
             held: Vec::new(),
             lent: Vec::new(),
             waiting: VecDeque::new(),
@@ -126,6 +129,20 @@ impl<T: Default> Slots<T> {
     pub(super) fn counts(&self) -> (usize, usize) {
         let state = self.lock();
         (state.held.len(), state.waiting.len())
+    }
+
+    /// Lets go of what no slot has used since the last time: connections, which nobody looks
+    /// after while they are kept.
+    pub(super) fn sweep(&self) {
+        let unused: Vec<T> = {
+            let mut state = self.lock();
+            let n_unused = state.unused;
+            let unused = state.free.drain(..n_unused).collect();
+            state.unused = state.free.len();
+            unused
+        };
+        // Where no lock is held: it may close what is open.
+        drop(unused);
     }
 
     /// Ends every wait, of those who hold a slot and of those who wait for one; nobody gets a
@@ -156,6 +173,7 @@ impl<T: Default> Slots<T> {
             if state.held.len() < self.max_in_flight {
                 state.held.push((ticket, wait.clone()));
                 let value = state.free.pop().unwrap_or_default();
+                state.unused = state.unused.min(state.free.len());
                 return Ok(Slot { slots: self, ticket, value: Some(value) });
             }
             if state.waiting.len() >= self.max_waiting {
@@ -319,6 +337,26 @@ mod tests {
 
     fn wait(timeout_ms: u64) -> Arc<Wait> {
         Wait::plain(Duration::from_millis(timeout_ms)).unwrap()
+    }
+
+    #[test]
+    fn what_nobody_has_used_between_two_sweeps_is_let_go() {
+        let slots = slots(4, 4);
+        let n_free = || slots.lock().free.len();
+        let hold = |n: usize| {
+            let held: Vec<_> = (0..n).map(|_| take(&slots, &wait(1000)).unwrap()).collect();
+            drop(held);
+        };
+        hold(3);
+        slots.sweep();
+        assert_eq!(n_free(), 3, "they were used since the last time");
+        hold(1);
+        slots.sweep();
+        assert_eq!(n_free(), 1);
+        slots.sweep();
+        assert_eq!(n_free(), 0);
+        hold(2);
+        assert_eq!(n_free(), 2);
     }
 
     fn take<'a>(

@@ -7,7 +7,9 @@ use crossbeam_channel::Sender;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::error::Stage;
-use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, BACKOFF_RESET_AFTER, REFRESH_INTERVAL};
+use crate::limits::{
+    BACKOFF_MAX, BACKOFF_MIN, BACKOFF_RESET_AFTER, REFRESH_INTERVAL, SLOTS_SWEEP_INTERVAL,
+};
 use crate::protocol::call::{Kind as ListKind, Outcome, Outgoing};
 use crate::protocol::method::Method;
 use crate::protocol::raw::{RawObject, string};
@@ -19,6 +21,7 @@ use super::exchange::Lane;
 use super::health::Vitals;
 use super::link::{Core, Link, Opened, Own};
 use super::lists::Lists;
+use super::slots::Slots;
 use super::standing::Standing;
 use super::{Event, Failure, Report};
 
@@ -29,6 +32,8 @@ pub(super) struct Supervisor {
     pub(super) vitals: Arc<Vitals>,
     pub(super) reports: Sender<Report>,
     pub(super) lane: Lane,
+    /// Of the calls; what they keep and no longer use is let go here.
+    pub(super) slots: Arc<Slots<Lane>>,
     /// Of the session seen last.
     pub(super) generation: Option<u64>,
     /// The session whose failure was logged last: one that fails again and again in the same
@@ -114,6 +119,7 @@ impl Supervisor {
     /// Waits for whatever happens to an open session.
     fn attend(&mut self, mut opened: Opened) -> Left {
         let mut refresh_at = Instant::now() + REFRESH_INTERVAL;
+        let mut sweep_at = Instant::now() + SLOTS_SWEEP_INTERVAL;
         loop {
             let news = self.core.nudge.take();
             self.lists.note_changed(&news.list_changed);
@@ -134,6 +140,10 @@ impl Supervisor {
             }
             let reopened = news.opened.is_some_and(|generation| generation > opened.generation);
             let now = Instant::now();
+            if now >= sweep_at {
+                self.slots.sweep();
+                sweep_at = now + SLOTS_SWEEP_INTERVAL;
+            }
             let is_refresh = reopened || news.stale || now >= refresh_at;
             let due = self.lists.due(now);
             let step = if reopened {
@@ -146,7 +156,8 @@ impl Supervisor {
                 self.list(&opened, &due)
             } else {
                 self.tell_level(&opened);
-                self.rest(self.lists.next_due(now).map_or(refresh_at, |at| at.min(refresh_at)));
+                let until = refresh_at.min(sweep_at);
+                self.rest(self.lists.next_due(now).map_or(until, |at| at.min(until)));
                 continue;
             };
             if is_refresh {

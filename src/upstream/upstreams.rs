@@ -289,6 +289,7 @@ fn supervisor(upstream: &Upstream, reports: Sender<Report>) -> Supervisor {
         core: upstream.core.clone(),
         link: upstream.link.clone(),
         vitals: upstream.vitals.clone(),
+        slots: upstream.slots.clone(),
         reports,
         lane: Lane::default(),
         generation: None,
@@ -330,8 +331,8 @@ impl Shared {
         let links = Links::new(&core, &stderr, self.names.clone(), &self.tls);
         let link = links.link(core.clone());
         let vitals = Arc::new(Vitals::new(link.opening()));
-        let slots =
-            Slots::new(core.name().clone(), core.config.max_in_flight, core.config.max_waiting);
+        let (max_in_flight, max_waiting) = (core.config.max_in_flight, core.config.max_waiting);
+        let slots = Arc::new(Slots::new(core.name().clone(), max_in_flight, max_waiting));
         Ok(Upstream {
             members: Arc::new(Members::new(core.clone(), links)),
             standing,
