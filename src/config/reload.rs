@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 
 use super::{ApiKey, Config, Pin, Problem};
 use crate::protocol::server_name::ServerName;
@@ -159,15 +158,12 @@ impl Config {
         self.log.format = running.log.format;
         differ
     }
-
-    /// Whether a server is the very same one here, so that what runs may go on.
-    pub fn has_same(&self, server: &Arc<super::UpstreamConfig>) -> bool {
-        self.upstreams.iter().any(|it| Arc::ptr_eq(it, server))
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::config::Overrides;
 
@@ -193,7 +189,8 @@ mod tests {
         assert_eq!(names(&changes.added), ["d"]);
         assert_eq!(names(&changes.removed), ["c"]);
         assert_eq!(names(&changes.changed), ["b"]);
-        let same: Vec<bool> = running.upstreams.iter().map(|it| next.has_same(it)).collect();
+        let has_same = |it: &Arc<_>| next.upstreams.iter().any(|new| Arc::ptr_eq(new, it));
+        let same: Vec<bool> = running.upstreams.iter().map(has_same).collect();
         assert_eq!(same, [true, false, false]);
         assert!(!changes.is_nothing());
         assert_eq!(

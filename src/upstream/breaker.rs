@@ -284,9 +284,16 @@ impl Breaker {
         std::mem::take(&mut self.has_served)
     }
 
-    /// A call broke off although the supervisor has contact: that may be what the call asked for,
-    /// and is no reason to refuse others. True if so many did in a row that the supervisor should
-    /// see whether the upstream is well; what it finds opens the breaker, or closes it.
+    /// Whether the supervisor finds out by itself what a call means that broke off: it may be what
+    /// the call asked for, and no reason to refuse others. Not while they are refused: then the
+    /// call was let through to see.
+    pub(super) fn leaves_to_supervisor(&self, over: Over) -> bool {
+        let is_left = self.is_left_to_supervisor() && over == Over::Shared;
+        self.failures < BREAKER_FAILURES_MAX && (self.has_contact() || is_left)
+    }
+
+    /// A call broke off, and [`Breaker::leaves_to_supervisor`]. True if so many did in a row that
+    /// that should see whether the upstream is well; what it finds opens the breaker, or closes it.
     pub(super) fn broke_off(&mut self, now: Instant, failure: Failure) -> bool {
         self.failures = (self.failures + 1).min(BREAKER_FAILURES_MAX - 1);
         self.note(failure);
@@ -381,6 +388,19 @@ mod tests {
         // What it finds.
         assert!(breaker.failed(now, Duration::ZERO, failure("refused")));
         assert!(is_refused(&mut breaker, now));
+    }
+
+    #[test]
+    fn a_call_that_breaks_off_does_not_close_what_is_open() {
+        let now = Instant::now();
+        let mut breaker = opened(now);
+        for over in [Over::Shared, Over::Own] {
+            assert!(!breaker.leaves_to_supervisor(over));
+        }
+        breaker.failed(now, Duration::ZERO, failure("reset"));
+        assert!(is_refused(&mut breaker, now));
+        breaker.well();
+        assert!(breaker.leaves_to_supervisor(Over::Own));
     }
 
     #[test]

@@ -123,13 +123,6 @@ impl Passage<'_> {
         }
     }
 
-    /// Whether the supervisor finds out by itself whether a connection that broke is more than
-    /// this call's affair.
-    fn is_left_to_supervisor(&self) -> bool {
-        let breaker = &self.upstream.vitals.lock().breaker;
-        breaker.has_contact() || (breaker.is_left_to_supervisor() && self.over == Over::Shared)
-    }
-
     /// Tells what came of the call since `began`.
     pub(super) fn report(&self, outcome: &Result<Outcome, Trouble>, began: Instant) {
         let Upstream { core, vitals, .. } = self.upstream;
@@ -142,7 +135,10 @@ impl Passage<'_> {
         match Sign::of(trouble, patience) {
             Sign::Nothing => (),
             Sign::Answered => vitals.lock().breaker.answered(now),
-            Sign::Failed if trouble.kind == Kind::Broke && self.is_left_to_supervisor() => {
+            Sign::Failed
+                if trouble.kind == Kind::Broke
+                    && vitals.lock().breaker.leaves_to_supervisor(self.over) =>
+            {
                 let failure = core.failure(trouble);
                 if vitals.lock().breaker.broke_off(now, failure) {
                     core.nudge.stale();

@@ -130,9 +130,9 @@ impl Upstreams {
                 None => {
                     let index = self.started.fetch_add(1, Ordering::Relaxed);
                     let upstream = self.shared.upstream(config.clone(), index, old)?;
-                    started.push((Arc::new(upstream), old));
-                    let Some((upstream, _)) = started.last() else { continue };
-                    upstream.clone()
+                    let upstream = Arc::new(upstream);
+                    started.push((upstream.clone(), old));
+                    upstream
                 }
             };
             after.insert(config.name.clone(), upstream);
