@@ -27,38 +27,11 @@ fi
 PATH=$PATH:/usr/sbin
 export NO_PROXY=127.0.0.1 no_proxy=127.0.0.1
 
-work=$(mktemp -d)
-started=()
-cleanup() {
-  [ ${#started[@]} -eq 0 ] || kill "${started[@]}" 2>/dev/null || true
-  wait
-  rm -rf "$work"
-}
-trap cleanup EXIT
-trap 'exit 130' INT TERM HUP
+# shellcheck source=tests/bench/processes.sh
+. "$here/processes.sh"
 
-fail() {
-  echo "bench: $*" >&2
-  tail -n 5 "$work"/*.log >&2
-  exit 1
-}
 free_port() {
   python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
-}
-start() { # start NAME COMMAND...
-  local name=$1
-  shift
-  "$@" >"$work/$name.out" 2>"$work/$name.log" </dev/null &
-  started+=("$!")
-}
-wait_until() { # wait_until WHAT COMMAND...
-  local what=$1
-  shift
-  for _ in $(seq 150); do
-    if "$@" >/dev/null 2>&1; then return; fi
-    sleep 0.1
-  done
-  fail "not within 15 s: $what"
 }
 
 start upstream "$upstream"
