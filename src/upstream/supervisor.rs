@@ -97,6 +97,10 @@ impl Supervisor {
             vitals.opened += u64::from(self.generation != Some(opened.generation));
         }
         self.generation = Some(opened.generation);
+        if self.standing.uris_or_coming().is_empty() {
+            // Who subscribes from here on tells this session, or a later one.
+            self.subscribed = Some(opened.generation);
+        }
         let initialized = (*initialized).clone();
         self.tell(Event::Ready { server: self.core.name().clone(), initialized });
         self.list(&opened, &ListKind::ALL)?;
