@@ -12,6 +12,14 @@ CONFORMANCE=0.2.0-alpha.12    # asked for by version: what is tagged 'latest' is
 TS_SDK=2.4.0                  # @modelcontextprotocol/client
 SERVER_EVERYTHING=2026.8.31
 PY_SDK=2.3.0                  # mcp
+# Older Python SDKs, each in an environment of its own beside that one: servers of all of them are in use. Their
+# requirements have no upper bounds and break with what came later, so what they need is pinned as it was in their time.
+PY_SDKS_BEFORE=(
+  "mcp==1.9.4 pydantic==2.11.7 starlette==0.46.2 sse-starlette==2.3.6 uvicorn==0.34.3 anyio==4.9.0"
+  "mcp==1.20.0 pydantic==2.12.3 starlette==0.49.1 sse-starlette==3.0.2 uvicorn==0.38.0 anyio==4.11.0"
+  "mcp==1.30.0 pydantic==2.14.4 starlette==1.10.0 sse-starlette==3.7.0 uvicorn==0.54.0 anyio==4.16.0"
+)
+INSTALL_SECONDS=240           # of one environment, which takes about ten
 
 folder=${1:?usage: setup.sh FOLDER}
 case $(uname -m) in
@@ -26,9 +34,28 @@ folder=$(cd "$folder" && pwd)
 exec 9>"$folder/lock"
 flock 9
 
+# An environment of Python packages: made anew unless FOLDER/NAME has exactly these.
+python_env() { # python_env NAME PACKAGE...
+  local dir=$folder/$1
+  shift
+  if [ "$(cat "$dir/has" 2>/dev/null)" = "$*" ] && "$dir/bin/python" -c 'import mcp' 2>/dev/null; then
+    return
+  fi
+  # --clear: a folder from another Python, or one half made, is not repaired but made anew.
+  python3 -m venv --clear "$dir"
+  timeout "$INSTALL_SECONDS" "$dir/bin/python" -m pip install -q --disable-pip-version-check --no-cache-dir "$@"
+  "$dir/bin/python" -c 'import mcp'
+  echo "$*" >"$dir/has"
+}
+python_env venv "mcp[cli]==$PY_SDK"
+for packages in "${PY_SDKS_BEFORE[@]}"; do
+  version=${packages#mcp==}
+  # shellcheck disable=SC2086 # a word is a package
+  python_env "venv-${version%% *}" $packages
+done
+
 wanted="node $NODE $arch, conformance $CONFORMANCE, client $TS_SDK, everything $SERVER_EVERYTHING, mcp $PY_SDK"
-if [ "$(cat "$folder/installed" 2>/dev/null)" = "$wanted" ] &&
-  "$folder/bin/node" -e 0 && "$folder/venv/bin/python" -c 0; then
+if [ "$(cat "$folder/installed" 2>/dev/null)" = "$wanted" ] && "$folder/bin/node" -e 0; then
   exit 0
 fi
 rm -f "$folder/installed"
@@ -46,9 +73,5 @@ mkdir -p "$folder/bin"
 ln -sfn "../node/node_modules/node-linux-$arch/bin/node" "$folder/bin/node"
 npm_into "$folder/npm" "@modelcontextprotocol/conformance@$CONFORMANCE" \
   "@modelcontextprotocol/client@$TS_SDK" "@modelcontextprotocol/server-everything@$SERVER_EVERYTHING"
-
-# --clear: a folder from another Python, or one half made, is not repaired but made anew.
-python3 -m venv --clear "$folder/venv"
-"$folder/venv/bin/python" -m pip install -q --disable-pip-version-check "mcp[cli]==$PY_SDK"
 
 echo "$wanted" >"$folder/installed"
