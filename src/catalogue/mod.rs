@@ -19,7 +19,7 @@ use crate::protocol::call::Kind;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::mirror::Mirror;
 use crate::protocol::modern::Freshness;
-use crate::protocol::raw::Raw;
+use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::server_name::ServerName;
 
 /// One thing that one server offers.
@@ -43,6 +43,18 @@ pub struct Item {
     pub is_withheld: bool,
     /// Which parameters a tool wants mirrored into headers, or why it says so wrongly.
     pub mirrors: Result<Vec<Mirror>, String>,
+}
+
+impl Item {
+    /// Whether its server says that calling it twice does no more than calling it once.
+    pub fn is_safe_to_repeat(&self) -> bool {
+        let fields = RawObject::parse(self.own_object.get()).ok();
+        let annotations = fields.as_ref().and_then(|fields| fields.get("annotations"));
+        let hints = annotations.and_then(|hints| RawObject::parse(hints).ok());
+        hints.is_some_and(|hints| {
+            ["readOnlyHint", "idempotentHint"].iter().any(|it| hints.get(it) == Some("true"))
+        })
+    }
 }
 
 /// How a server is, as far as lists tell.

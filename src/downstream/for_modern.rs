@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::requests::MessageSink;
 use crate::access::policy::Scope;
 use crate::limits::{QUESTIONS_GATHERED_MAX, QUESTIONS_GATHERED_WITHIN};
+use crate::pipeline::Wish;
 use crate::protocol::call::{About, CallSink, Caller, Client, Notice, Question};
 use crate::protocol::capabilities::{needed_for, of_client_for_legacy};
 use crate::protocol::jsonrpc::{self, RpcError, code};
@@ -34,7 +35,7 @@ impl Asked<'_> {
 }
 
 /// What a call says of its caller to servers without sessions, and what log messages it wants.
-pub(super) fn about(caller: &Caller) -> About<'_> {
+fn about(caller: &Caller) -> About<'_> {
     About {
         capabilities: caller.capabilities.get(),
         log_level: caller.log_level,
@@ -43,17 +44,22 @@ pub(super) fn about(caller: &Caller) -> About<'_> {
 }
 
 /// Whose upstream sessions a call may use: those of its principal.
-pub(super) fn client_of(asked: &Asked<'_>) -> Client {
-    let session = match &asked.scope.principal.name {
+pub(super) fn client_of(scope: &Scope, caller: &Caller) -> Client {
+    let session = match &scope.principal.name {
         Some(name) => format!("key:{name}"),
         None => "anybody:".to_owned(),
     };
-    let capabilities = of_client_for_legacy(asked.caller.capabilities.get());
+    let capabilities = of_client_for_legacy(caller.capabilities.get());
     Client {
         session: session.into(),
         is_exclusive: true,
         capabilities: Raw::from_valid(capabilities),
     }
+}
+
+/// What it adds to a request.
+pub(super) fn wish_of<'a>(client: &'a Client, caller: &'a Caller) -> Wish<'a> {
+    Wish { client: Some(client), about: about(caller), ..Wish::default() }
 }
 
 /// How long further questions are waited for.

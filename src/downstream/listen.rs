@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::Front;
 use super::event_stream::Place;
+use super::for_modern::{client_of, wish_of};
 use super::modern_stream::{ModernAnswer, ModernStream};
 use super::reply::{self, Problem, STREAM_HEADERS};
 use super::subscription::OfSession;
@@ -114,7 +115,9 @@ impl Front {
         let caller = session.caller().ok_or(CallError::Cancelled)?;
         let method = Method::ResourcesSubscribe;
         let call = Call { caller, method, params, meta: None, progress_token: None };
-        let (server, own) = self.pipeline.owner_of_uri(scope, &call)?;
+        let client = client_of(scope, &call.caller);
+        let wish = wish_of(&client, &call.caller);
+        let (server, own) = self.pipeline.owner_of_uri(scope, wish, &call)?;
         let over = Over::Shared;
         let who = OfSession { session, server: &server, own: &own, asked: uri, over };
         self.pipeline.subscription(&server, &own, method, &who, None, wait)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Front;
-use super::for_modern::{Asked, ForModern, Gathering, about, client_of, with_list_changes};
+use super::for_modern::{Asked, ForModern, Gathering, client_of, wish_of, with_list_changes};
 use super::modern_head::{check_method, check_name, check_params, check_version};
 use super::modern_stream::{ModernAnswer, ModernStream};
 use super::parked::{Apart, News};
@@ -101,24 +101,32 @@ impl Front {
             Ok(envelope) => envelope,
             Err(error) => return ModernAnswer::Error(error),
         };
-        let list = |kind| match self.list_page(scope, kind, params, |it| it.mirrors.is_ok()) {
-            Ok(page) => {
-                let freshness = self.pipeline.freshness(scope, kind);
-                ModernAnswer::Result(modern::write_result(&page, Some(freshness)))
+        let client = client_of(scope, &envelope.caller);
+        let caller = envelope.caller.clone();
+        let wish = wish_of(&client, &caller);
+        let list = |kind| {
+            let page = self.list_page(scope, wish, kind, params, |it| it.mirrors.is_ok());
+            match page {
+                Ok(page) => {
+                    let freshness = self.pipeline.freshness(scope, wish, kind);
+                    ModernAnswer::Result(modern::write_result(&page, Some(freshness)))
+                }
+                Err(error) => ModernAnswer::Error(error),
             }
-            Err(error) => ModernAnswer::Error(error),
         };
         let Some(method) = Method::parse(name) else {
             return self.pass_modern(scope, name, envelope, stream);
         };
         match method {
-            Method::ServerDiscover => self.discover(scope, envelope.caller.revision),
+            Method::ServerDiscover => self.discover(scope, wish, envelope.caller.revision),
             Method::ToolsList => list(Kind::Tool),
             Method::PromptsList => list(Kind::Prompt),
             Method::ResourcesList => list(Kind::Resource),
             Method::ResourcesTemplatesList => list(Kind::Template),
             Method::ToolsCall | Method::PromptsGet | Method::ResourcesRead => {
-                if let Err(error) = self.check_mirrored(head, scope, method, &envelope.params) {
+                if let Err(error) =
+                    self.check_mirrored(head, scope, wish, method, &envelope.params)
+                {
                     return ModernAnswer::Error(error);
                 }
                 self.call_modern(scope, method, envelope, stream)
@@ -154,13 +162,13 @@ impl Front {
         }
     }
 
-    fn discover(&self, scope: &Scope, revision: Revision) -> ModernAnswer {
+    fn discover(&self, scope: &Scope, wish: Wish<'_>, revision: Revision) -> ModernAnswer {
         let capabilities = self.pipeline.capabilities(scope, revision);
         let instructions = self.pipeline.instructions(scope);
         let capabilities = with_list_changes(&capabilities);
         let text = modern::discover_result(&capabilities, instructions.as_deref());
         let freshness = Kind::ALL
-            .map(|kind| self.pipeline.freshness(scope, kind))
+            .map(|kind| self.pipeline.freshness(scope, wish, kind))
             .into_iter()
             .reduce(Freshness::and);
         ModernAnswer::Result(modern::write_result(&text, freshness))
@@ -170,6 +178,7 @@ impl Front {
         &self,
         head: &Head,
         scope: &Scope,
+        wish: Wish<'_>,
         method: Method,
         params: &RawObject<'_>,
     ) -> Result<(), RpcError> {
@@ -179,7 +188,7 @@ impl Front {
         }
         // An unknown tool is refused for that.
         let Ok(Some(name)) = params.string("name") else { return Ok(()) };
-        match self.pipeline.tool(scope, &name).as_deref().map(|item| &item.mirrors) {
+        match self.pipeline.tool(scope, wish, &name).as_deref().map(|item| &item.mirrors) {
             Some(Ok(mirrors)) => check_params(head, mirrors, params),
             Some(Err(_)) | None => Ok(()),
         }
@@ -241,8 +250,9 @@ impl Front {
             free_round: 0,
         };
         let states = self.states(scope, method.as_str(), &call.params);
-        let client = client_of(&asked);
-        let wish = Wish { client: Some(&client), ..Wish::default() };
+        let client = client_of(scope, &asked.caller);
+        let caller = asked.caller.clone();
+        let wish = wish_of(&client, &caller);
         let (server, asks) = match self.pipeline.owner(scope, wish, &call) {
             Ok(owner) => owner,
             Err(error) => return failed(&error),
@@ -265,7 +275,7 @@ impl Front {
                 apart.answer(&responses);
                 return self.follow(&asked, &apart, round + 1, &states, stream);
             }
-            Some(Sequel::Parked { .. }) if !self.may_begin_anew(scope, &call) => {
+            Some(Sequel::Parked { .. }) if !self.may_begin_anew(scope, wish, &call) => {
                 let what = "The call was lost when the gateway was restarted; the tool may have \
                             run.";
                 return ModernAnswer::Error(RpcError::new(code::INTERNAL_ERROR, what));
@@ -321,22 +331,13 @@ impl Front {
 
     /// Whether a call that was lost may be made a second time: only if that does no more than
     /// making it once.
-    fn may_begin_anew(&self, scope: &Scope, call: &Call<'_>) -> bool {
+    fn may_begin_anew(&self, scope: &Scope, wish: Wish<'_>, call: &Call<'_>) -> bool {
         if call.method.is_safe_to_repeat() {
             return true;
         }
         let name = call.params.string("name").ok().flatten();
-        let item = name.and_then(|name| self.pipeline.tool(scope, &name));
-        item.is_some_and(|item| {
-            let tool = RawObject::parse(item.own_object.get()).ok();
-            let annotations = tool.as_ref().and_then(|tool| tool.get("annotations"));
-            let hints = annotations.and_then(|hints| RawObject::parse(hints).ok());
-            hints.is_some_and(|hints| {
-                ["readOnlyHint", "idempotentHint"]
-                    .iter()
-                    .any(|it| hints.get(it) == Some("true"))
-            })
-        })
+        let item = name.and_then(|name| self.pipeline.tool(scope, wish, &name));
+        item.is_some_and(|item| item.is_safe_to_repeat())
     }
 
     /// Makes a call on this thread; the end of the client's connection cancels it.
@@ -350,13 +351,8 @@ impl Front {
         let Ok(wait) = Wait::new(REQUEST_TIMEOUT, REQUEST_TIMEOUT, stream.client()) else {
             return no_descriptor();
         };
-        let client = client_of(asked);
-        let wish = Wish {
-            client: Some(&client),
-            about: about(&asked.caller),
-            is_retry: asked.is_free(),
-            ..Wish::default()
-        };
+        let client = client_of(asked.scope, &asked.caller);
+        let wish = Wish { is_retry: asked.is_free(), ..wish_of(&client, &asked.caller) };
         let mut sink = ForModern { asked, wait: &wait, refused: None, inner: stream };
         let outcome = make(wish, &wait, &mut sink);
         match sink.refused {
@@ -370,7 +366,8 @@ impl Front {
         let wait = Wait::plain(REQUEST_TIMEOUT)
             .map_err(|_| CallError::Overloaded { what: "no descriptor is left".to_owned() })?;
         let (pipeline, scope) = (self.pipeline.clone(), asked.scope.clone());
-        let (caller, method, client) = (asked.caller.clone(), asked.method, client_of(asked));
+        let (caller, method, client) =
+            (asked.caller.clone(), asked.method, client_of(asked.scope, &asked.caller));
         let params = call.params.to_text();
         let meta = call.meta.as_ref().map(RawObject::to_text);
         let (token, is_retry) = (asked.token.clone(), asked.is_free());
@@ -383,8 +380,7 @@ impl Front {
                 meta: meta.as_deref().and_then(|meta| RawObject::parse(meta).ok()),
                 progress_token: token,
             };
-            let about = about(&caller);
-            let wish = Wish { client: Some(&client), about, is_retry, ..Wish::default() };
+            let wish = Wish { is_retry, ..wish_of(&client, &caller) };
             pipeline.call(&scope, wish, call, wait, sink)
         })
     }

@@ -164,7 +164,9 @@ impl Front {
         let Some(caller) = session.caller() else {
             return Answer::error(code::INVALID_REQUEST, "initialize comes first.");
         };
-        let list = |kind| self.answer_list(scope, kind, request.params);
+        let client = client_of(session, &caller);
+        let wish = Wish { client: Some(&client), about: about(session), ..Wish::default() };
+        let list = |kind| self.answer_list(scope, wish, kind, request.params);
         match method {
             Some(Method::ToolsList) => list(Kind::Tool),
             Some(Method::PromptsList) => list(Kind::Prompt),
@@ -191,12 +193,18 @@ impl Front {
                 | Method::TasksCancel
                 | Method::Ping,
             )
-            | None => self.answer_by_upstream(session, scope, caller, request, sink),
+            | None => self.answer_by_upstream(session, scope, wish, &caller, request, sink),
         }
     }
 
-    fn answer_list(&self, scope: &Scope, kind: Kind, params: Option<&str>) -> Answer {
-        match self.list_page(scope, kind, params, |_| true) {
+    fn answer_list(
+        &self,
+        scope: &Scope,
+        wish: Wish<'_>,
+        kind: Kind,
+        params: Option<&str>,
+    ) -> Answer {
+        match self.list_page(scope, wish, kind, params, |_| true) {
             Ok(page) => Answer::Result(Raw::from_valid(page)),
             Err(error) => Answer::Error(error),
         }
@@ -206,11 +214,12 @@ impl Front {
     pub(super) fn list_page(
         &self,
         scope: &Scope,
+        wish: Wish<'_>,
         kind: Kind,
         params: Option<&str>,
         shows: impl Fn(&Item) -> bool,
     ) -> Result<String, RpcError> {
-        let list = self.pipeline.list(scope, kind, None);
+        let list = self.pipeline.list(scope, wish, kind);
         let mut list = list.map_err(|error| Problem::from_call(&error).to_rpc())?;
         list.items.retain(|item| shows(item));
         let view = view_of(scope, kind);
@@ -275,7 +284,8 @@ impl Front {
         &self,
         session: &Arc<Session>,
         scope: &Scope,
-        caller: Arc<Caller>,
+        wish: Wish<'_>,
+        caller: &Arc<Caller>,
         request: &SessionRequest<'_>,
         sink: &mut dyn MessageSink,
     ) -> Answer {
@@ -289,12 +299,6 @@ impl Front {
             Ok(in_flight) => in_flight,
             Err(refused) => return refused_entry(refused),
         };
-        let client = Client {
-            session: session.id.clone(),
-            is_exclusive: false,
-            capabilities: caller.capabilities.clone(),
-        };
-        let wish = Wish { client: Some(&client), about: about(session), ..Wish::default() };
         let mut sink = ForCaller::new(&self.sessions, session, &wait, sink);
         let method = Method::parse(request.method);
         let outcome = match method {
@@ -318,13 +322,13 @@ impl Front {
                 }
             }
             Some(method) => {
-                let call = match read_call(&caller, method, request.params) {
+                let call = match read_call(caller, method, request.params) {
                     Ok(call) => call,
                     Err(error) => return Answer::Error(error),
                 };
                 sink.wants_progress(call.progress_token.as_deref());
                 if matches!(method, Method::ResourcesSubscribe | Method::ResourcesUnsubscribe) {
-                    self.subscription(session, &client, scope, &call, &wait)
+                    self.subscription(session, wish, scope, &call, &wait)
                 } else {
                     match self.call_with_input(scope, wish, call, request, &wait, &mut sink) {
                         Ok(outcome) => outcome,
@@ -453,6 +457,15 @@ fn answer_of(outcome: Result<Outcome, CallError>) -> Answer {
             Answer::Refused(Problem::from_call(&error))
         }
         Err(error) => Answer::Error(Problem::from_call(&error).to_rpc()),
+    }
+}
+
+/// The client of a session, to upstreams.
+fn client_of(session: &Session, caller: &Caller) -> Client {
+    Client {
+        session: session.id.clone(),
+        is_exclusive: false,
+        capabilities: caller.capabilities.clone(),
     }
 }
 

@@ -47,7 +47,7 @@ impl Front {
         let server = query_value(head.query.as_deref(), server_key(dialect));
         let list = self.switched_on(Transport::Rest).and_then(|()| {
             self.pipeline
-                .list(scope, Kind::Tool, server.as_deref())
+                .list(scope, Wish { server: server.as_deref(), ..Wish::default() }, Kind::Tool)
                 .map_err(|error| Problem::from_call(&error))
         });
         // A client that is gone needs no answer.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::Front;
 use crate::access::policy::Scope;
 use crate::error::CallError;
-use crate::pipeline::Subscribing;
-use crate::protocol::call::{Call, Client, Outcome};
+use crate::pipeline::{Subscribing, Wish};
+use crate::protocol::call::{Call, Outcome};
 use crate::protocol::method::Method;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
@@ -60,12 +60,12 @@ impl Front {
     pub(super) fn subscription(
         &self,
         session: &Session,
-        client: &Client,
+        wish: Wish<'_>,
         scope: &Scope,
         call: &Call<'_>,
         wait: &Arc<Wait>,
     ) -> Result<Outcome, CallError> {
-        let (server, own) = self.pipeline.owner_of_uri(scope, call)?;
+        let (server, own) = self.pipeline.owner_of_uri(scope, wish, call)?;
         let asked = call.params.string("uri").ok().flatten().unwrap_or_default();
         let mut has_own = self.pipeline.has_own_session(&server, session.can_be_asked());
         loop {
@@ -75,7 +75,7 @@ impl Front {
                 // What is not there need not be taken back.
                 return Ok(Outcome::Complete(Raw::from_valid("{}".to_owned())));
             }
-            let through = has_own.then_some(client);
+            let through = if has_own { wish.client } else { None };
             let outcome =
                 self.pipeline.subscription(&server, &own, call.method, &who, through, wait);
             let had_own = has_own;

@@ -51,24 +51,24 @@ impl ItemList {
 }
 
 impl Pipeline {
-    /// The items that the scope sees, of one server or of all.
+    /// The items that the scope sees, of one server (the wish's) or of all.
     ///
     /// # Errors
     /// The scope sees no such server.
     pub fn list(
         &self,
         scope: &Scope,
+        wish: Wish<'_>,
         kind: Kind,
-        server: Option<&str>,
     ) -> Result<ItemList, CallError> {
-        let server = match server {
+        let server = match wish.server {
             Some(server) => Some(self.server(scope, server)?),
             None => None,
         };
         let wanted = |name: &ServerName| {
             server.as_ref().is_none_or(|server| server == name) && scope.sees_server(name)
         };
-        let catalogue = self.catalogue.current();
+        let catalogue = self.catalogue_for(wish);
         let mut items: Vec<Arc<Item>> = catalogue
             .items(kind)
             .iter()
@@ -119,8 +119,8 @@ impl Pipeline {
 
     /// How long a list of that kind is fresh, and who may share it, as the servers say that have
     /// such a list. What a key sees is that key's alone.
-    pub fn freshness(&self, scope: &Scope, kind: Kind) -> Freshness {
-        let catalogue = self.catalogue.current();
+    pub fn freshness(&self, scope: &Scope, wish: Wish<'_>, kind: Kind) -> Freshness {
+        let catalogue = self.catalogue_for(wish);
         let capability = match kind {
             Kind::Tool => "tools",
             Kind::Prompt => "prompts",
@@ -138,8 +138,8 @@ impl Pipeline {
     }
 
     /// The tool that a call of that name means, if there is one.
-    pub fn tool(&self, scope: &Scope, asked: &str) -> Option<Arc<Item>> {
-        self.named(scope, None, Kind::Tool, asked).ok()
+    pub fn tool(&self, scope: &Scope, wish: Wish<'_>, asked: &str) -> Option<Arc<Item>> {
+        self.named(scope, wish, None, Kind::Tool, asked).ok()
     }
 
     /// Whose a call is, and whether that server may ask something while it runs.

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use crate::access::policy::Scope;
 use crate::access::quota::Bucket;
-use crate::catalogue;
+use crate::catalogue::{self, Catalogue};
 use crate::error::CallError;
 use crate::limits::UPSTREAM_LIST_PAGES_MAX;
 use crate::protocol::call::{About, Call, CallSink, Client, Outcome, Outgoing, PrincipalId};
@@ -109,6 +109,12 @@ impl Pipeline {
         let quotas = quotas.into_iter().map(bucket).collect();
         let settings = Arc::new(Settings { quotas, told });
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
+    }
+
+    /// What is offered to whoever asks: every list and every name that is looked up for a client
+    /// comes from here.
+    fn catalogue_for(&self, _: Wish<'_>) -> Arc<Catalogue> {
+        self.catalogue.current()
     }
 
     fn settings(&self) -> Arc<Settings> {

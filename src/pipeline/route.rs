@@ -68,15 +68,17 @@ impl Pipeline {
             return Err(wrong("arguments", "must be an object"));
         }
         match call.method {
-            Method::ToolsCall => self.by_name(scope, server.as_ref(), Kind::Tool, params),
-            Method::PromptsGet => self.by_name(scope, server.as_ref(), Kind::Prompt, params),
+            Method::ToolsCall => self.by_name(scope, wish, server.as_ref(), Kind::Tool, params),
+            Method::PromptsGet => {
+                self.by_name(scope, wish, server.as_ref(), Kind::Prompt, params)
+            }
             Method::ResourcesRead
             | Method::ResourcesSubscribe
             | Method::ResourcesUnsubscribe => {
-                let (server, own) = self.by_uri(scope, &text(params, "uri")?)?;
+                let (server, own) = self.by_uri(scope, wish, &text(params, "uri")?)?;
                 Ok(Route::to(server, "uri", &own))
             }
-            Method::CompletionComplete => self.by_reference(scope, params),
+            Method::CompletionComplete => self.by_reference(scope, wish, params),
             Method::TasksGet
             | Method::TasksResult
             | Method::TasksCancel
@@ -101,11 +103,12 @@ impl Pipeline {
     fn by_name(
         &self,
         scope: &Scope,
+        wish: Wish<'_>,
         server: Option<&ServerName>,
         kind: Kind,
         params: &RawObject<'_>,
     ) -> Result<Route, CallError> {
-        let item = self.named(scope, server, kind, &text(params, "name")?)?;
+        let item = self.named(scope, wish, server, kind, &text(params, "name")?)?;
         if let Err(what) = &item.mirrors
             && !self.asks_during_calls(&item.server)
         {
@@ -127,11 +130,12 @@ impl Pipeline {
     pub(super) fn named(
         &self,
         scope: &Scope,
+        wish: Wish<'_>,
         server: Option<&ServerName>,
         kind: Kind,
         asked: &str,
     ) -> Result<Arc<Item>, CallError> {
-        let catalogue = self.catalogue.current();
+        let catalogue = self.catalogue_for(wish);
         let sees = |item: &Item| sees(scope, item);
         let resolution = match (&scope.only, server) {
             (Some(only), _) => catalogue.resolve_own(kind, only, asked, sees),
@@ -168,8 +172,13 @@ impl Pipeline {
 
     /// Whose a URI is: listed under it, marked as a server's, covered by a template, or of the
     /// only server that has resources at all.
-    fn by_uri(&self, scope: &Scope, uri: &str) -> Result<(ServerName, String), CallError> {
-        let catalogue = self.catalogue.current();
+    fn by_uri(
+        &self,
+        scope: &Scope,
+        wish: Wish<'_>,
+        uri: &str,
+    ) -> Result<(ServerName, String), CallError> {
+        let catalogue = self.catalogue_for(wish);
         let sees = |item: &Item| sees(scope, item);
         for kind in [Kind::Resource, Kind::Template] {
             match catalogue.resolve(kind, uri, sees) {
@@ -201,18 +210,24 @@ impl Pipeline {
     }
 
     /// A completion belongs to the server of the prompt or template that it is for.
-    fn by_reference(&self, scope: &Scope, params: &RawObject<'_>) -> Result<Route, CallError> {
+    fn by_reference(
+        &self,
+        scope: &Scope,
+        wish: Wish<'_>,
+        params: &RawObject<'_>,
+    ) -> Result<Route, CallError> {
         let reference = params.get("ref").ok_or_else(|| wrong("ref", "is missing"))?;
         let mut fields =
             RawObject::parse(reference).map_err(|_| wrong("ref", "must be an object"))?;
         let (server, key, own) = match text(&fields, "type")?.as_str() {
             "ref/prompt" => {
-                let item = self.named(scope, None, Kind::Prompt, &text(&fields, "name")?)?;
+                let name = text(&fields, "name")?;
+                let item = self.named(scope, wish, None, Kind::Prompt, &name)?;
                 (item.server.clone(), "name", item.own.clone())
             }
             "ref/resource" => {
                 let uri = text(&fields, "uri")?;
-                let (server, own) = self.by_uri(scope, &uri).map_err(|error| {
+                let (server, own) = self.by_uri(scope, wish, &uri).map_err(|error| {
                     // It is a reference that is wrong here, not a resource that is missing.
                     if matches!(error, CallError::Unknown { .. }) {
                         let what = format!("There is no resource or template {uri:?}.");

@@ -21,9 +21,10 @@ impl Pipeline {
     pub fn owner_of_uri(
         &self,
         scope: &Scope,
+        wish: Wish<'_>,
         call: &Call<'_>,
     ) -> Result<(ServerName, String), CallError> {
-        let route = self.route(scope, Wish::default(), call)?;
+        let route = self.route(scope, wish, call)?;
         let own = serde_json::from_str(&route.value).unwrap_or_default();
         Ok((route.server, own))
     }
