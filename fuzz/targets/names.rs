@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::lines;
 use crate::access::origin::Origins;
 use crate::catalogue::name::{Unnamed, near, offered, offered_uris, split_server};
-use crate::catalogue::template::{covers, literal_bytes};
+use crate::catalogue::template::covers;
 use crate::config::{Naming, Prefix};
 use crate::downstream::endpoint::Endpoint;
 use crate::downstream::rest::query_value;
@@ -30,8 +30,6 @@ fn can_become(template: &str, uri: &str) -> bool {
 
 fn templates(template: &str, uri: &str) {
     let is_covered = covers(template, uri);
-    assert!(literal_bytes(template) <= template.len());
-    assert!(!is_covered || literal_bytes(template) <= uri.len());
     if template.matches('{').count() <= 4 && uri.len() <= 16 && template.len() <= 64 {
         assert_eq!(is_covered, can_become(template, uri), "{template:?} {uri:?}");
     }
@@ -57,10 +55,11 @@ fn names_of(tools: &[&str]) {
         let near = near(asked, names.iter().map(String::as_str), NEAR_NAMES_MAX);
         assert!(near.len() <= NEAR_NAMES_MAX && near.iter().all(|it| names.contains(it)));
     }
-    let uris = offered_uris(&unnamed);
+    let uris = offered_uris(&unnamed, |name| ["a", "b"].contains(&name));
     for (item, uri) in unnamed.iter().zip(&uris) {
         assert!(
-            *uri == item.own || split_server(uri) == Some((item.server.as_str(), item.own))
+            *uri == item.own
+                || split_server(uri) == Some((item.server.as_str(), item.own.into()))
         );
     }
 }

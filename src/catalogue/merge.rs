@@ -111,7 +111,11 @@ fn items(naming: &Naming, kind: Kind, servers: &[(Profile, Listed)]) -> Vec<Arc<
             let prefixed = name::is_prefixed(naming, servers.len());
             name::offered(naming, prefixed, &unnamed)
         }
-        Kind::Resource | Kind::Template => name::offered_uris(&unnamed),
+        Kind::Resource | Kind::Template => {
+            let names: HashSet<&str> =
+                servers.iter().map(|(profile, _)| profile.name.as_str()).collect();
+            name::offered_uris(&unnamed, |name| names.contains(name))
+        }
     };
     unnamed
         .iter()

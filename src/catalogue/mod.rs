@@ -147,14 +147,17 @@ impl Default for Server {
 /// The items of one kind.
 #[derive(Debug, Default)]
 struct List {
+    /// Sorted by offered name.
     items: Vec<Arc<Item>>,
+    /// In the order of the configuration, those of one server in that server's own.
+    in_order: Vec<Arc<Item>>,
     by_offered: HashMap<String, Arc<Item>>,
     by_own: HashMap<String, Vec<Arc<Item>>>,
 }
 
 impl List {
+    /// The items come in the order of the configuration.
     fn new(mut items: Vec<Arc<Item>>) -> List {
-        items.sort_by(|a, b| a.offered.cmp(&b.offered));
         let mut list = List::default();
         for item in &items {
             // A withheld one keeps its names, so that no other tool gets them.
@@ -162,6 +165,8 @@ impl List {
             list.by_own.entry(item.own.clone()).or_default().push(item.clone());
         }
         items.retain(|item| !item.is_withheld);
+        list.in_order = items.clone();
+        items.sort_by(|a, b| a.offered.cmp(&b.offered));
         List { items, ..list }
     }
 }
@@ -219,6 +224,16 @@ impl Catalogue {
         &self.list(kind).items
     }
 
+    /// The same in the order of the configuration, those of one server in that server's own.
+    pub fn in_order(&self, kind: Kind) -> &[Arc<Item>] {
+        &self.list(kind).in_order
+    }
+
+    /// The items that servers call `own`, in the order of the configuration.
+    pub fn called(&self, kind: Kind, own: &str) -> &[Arc<Item>] {
+        self.list(kind).by_own.get(own).map_or(&[], Vec::as_slice)
+    }
+
     /// The item that `asked` means among those that `sees` admits: an offered name first, then
     /// a bare one that only one server has. A look-up, never a split.
     pub fn resolve(&self, kind: Kind, asked: &str, sees: impl Fn(&Item) -> bool) -> Resolution {
@@ -236,7 +251,9 @@ impl Catalogue {
                 Resolution::Unknown(name::near(asked, names, NEAR_NAMES_MAX))
             }
             several => {
-                Resolution::Ambiguous(several.iter().map(|t| t.offered.clone()).collect())
+                let mut names: Vec<_> = several.iter().map(|t| t.offered.clone()).collect();
+                names.sort();
+                Resolution::Ambiguous(names)
             }
         }
     }

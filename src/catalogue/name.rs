@@ -1,6 +1,7 @@
 //! Offered names: how a server's tool is called by clients.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 
 use crate::config::{Naming, Prefix};
 use crate::limits::OFFERED_NAME_CHARS_MAX;
@@ -60,34 +61,54 @@ pub fn offered(naming: &Naming, prefixed: bool, tools: &[Unnamed<'_>]) -> Vec<St
     names
 }
 
-/// The offered URIs, in the order of `items`: unchanged, but where several servers have the
-/// same one each carries its server's NAME.
-pub fn offered_uris(items: &[Unnamed<'_>]) -> Vec<String> {
-    let mut n_servers: HashMap<&str, usize> = HashMap::with_capacity(items.len());
+/// The offered URIs, in the order of `items`, which must be that of the configuration: unchanged
+/// for the first server that has one, with its server's NAME for the others, and for a URI that
+/// would be read as another server's.
+pub fn offered_uris(items: &[Unnamed<'_>], is_server: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut taken: HashMap<&str, &ServerName> = HashMap::with_capacity(items.len());
+    let mut listed: HashSet<(&str, &str)> = HashSet::new();
     for item in items {
-        *n_servers.entry(item.own).or_default() += 1;
+        taken.entry(item.own).or_insert(item.server);
+        listed.insert((item.server.as_str(), item.own));
     }
-    let clashes = |own: &str| n_servers.get(own).is_some_and(|n| *n > 1);
-    items
-        .iter()
-        .map(|item| {
-            if clashes(item.own) {
-                of_server(item.server, item.own)
-            } else {
-                item.own.to_owned()
-            }
-        })
-        .collect()
+    let is_plain = |item: &Unnamed<'_>| match split_server(item.own) {
+        // It would lead to that server, or to what this one has under the rest.
+        Some((name, rest)) if is_server(name) => {
+            name == item.server.as_str() && !listed.contains(&(name, &*rest))
+        }
+        Some(_) | None => taken.get(item.own) == Some(&item.server),
+    };
+    let offered = |item: &Unnamed<'_>| {
+        if is_plain(item) { item.own.to_owned() } else { of_server(item.server, item.own) }
+    };
+    items.iter().map(offered).collect()
 }
 
-/// A URI, or the id of a task, that says whose it is.
+/// The scheme of the user interfaces of MCP Apps, which hosts look for in front.
+const UI_SCHEME: &str = "ui://";
+
+/// A URI, or the id of a task, that says whose it is: `{server}+{own}`, and for the scheme `ui`
+/// `ui://{server}+rest`. [`split_server`] is its inverse.
 pub fn of_server(server: &ServerName, own: &str) -> String {
-    format!("{server}+{own}")
+    match split_ui(own) {
+        Some((scheme, rest)) => format!("{scheme}{server}+{rest}"),
+        None => format!("{server}+{own}"),
+    }
 }
 
-/// Takes [`of_server`] apart. A NAME holds no `+`.
-pub fn split_server(text: &str) -> Option<(&str, &str)> {
-    text.split_once('+')
+/// Takes apart what [`of_server`] has put together: a NAME, and what that server calls it. Whether
+/// there is such a server is not looked at. A NAME holds no `+`.
+pub fn split_server(text: &str) -> Option<(&str, Cow<'_, str>)> {
+    let (scheme, marked) = split_ui(text).unwrap_or(("", text));
+    let (server, rest) = marked.split_once('+')?;
+    let own = if scheme.is_empty() { rest.into() } else { format!("{scheme}{rest}").into() };
+    Some((server, own))
+}
+
+/// A scheme's case is of no account (RFC 3986, 3.1).
+fn split_ui(uri: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = uri.split_at_checked(UI_SCHEME.len())?;
+    scheme.eq_ignore_ascii_case(UI_SCHEME).then_some((scheme, rest))
 }
 
 /// The beginning of `whole`, `_` and 8 characters of a hash over the server's NAME and the
@@ -216,6 +237,51 @@ mod tests {
         assert_ne!(names[0], names[1]);
         let fits = "x".repeat(62);
         assert_eq!(offered_of(true, &[("a", &fits)]), [format!("a-{fits}")]);
+    }
+
+    #[test]
+    fn a_uri_says_whose_it_is_and_is_read_again() {
+        let server = ServerName::parse("a-b").unwrap();
+        for (own, marked) in [
+            ("file:///x", "a-b+file:///x"),
+            ("git+ssh://h", "a-b+git+ssh://h"),
+            ("ui://app/x.html", "ui://a-b+app/x.html"),
+            ("UI://app+x", "UI://a-b+app+x"),
+            ("ui:x", "a-b+ui:x"),
+            ("", "a-b+"),
+        ] {
+            assert_eq!(of_server(&server, own), marked);
+            assert_eq!(split_server(marked), Some(("a-b", own.into())), "{marked}");
+        }
+        assert_eq!(split_server("ui://app/x"), None);
+        assert_eq!(split_server("file:///x"), None);
+    }
+
+    fn uris_of(items: &[(&str, &str)]) -> Vec<String> {
+        let servers: Vec<ServerName> =
+            items.iter().map(|(server, _)| ServerName::parse(server).unwrap()).collect();
+        let unnamed: Vec<Unnamed<'_>> = items
+            .iter()
+            .zip(&servers)
+            .map(|((_, own), server)| Unnamed { server, shown: server.as_str(), own })
+            .collect();
+        offered_uris(&unnamed, |name| ["a", "b"].contains(&name))
+    }
+
+    #[test]
+    fn the_first_server_that_has_a_uri_keeps_it() {
+        assert_eq!(uris_of(&[("b", "x:1"), ("a", "x:1")]), ["x:1", "a+x:1"]);
+        assert_eq!(uris_of(&[("b", "ui://x"), ("a", "ui://x")]), ["ui://x", "ui://a+x"]);
+    }
+
+    #[test]
+    fn a_uri_that_would_be_read_as_anothers_says_whose_it_is() {
+        assert_eq!(uris_of(&[("b", "a+x:1"), ("a", "b")]), ["b+a+x:1", "b"]);
+        assert_eq!(uris_of(&[("b", "ui://a+x")]), ["ui://b+a+x"]);
+        // Its own NAME in front leads to it; but not to this one where it has the rest too.
+        assert_eq!(uris_of(&[("a", "a+x:1")]), ["a+x:1"]);
+        assert_eq!(uris_of(&[("a", "a+x:1"), ("a", "x:1")]), ["a+a+x:1", "x:1"]);
+        assert_eq!(uris_of(&[("b", "git+ssh://h")]), ["git+ssh://h"]);
     }
 
     #[test]

@@ -91,17 +91,6 @@ fn after_text(
     next
 }
 
-/// How much of a template is literal: of two that cover a URI, the more literal one is meant.
-pub fn literal_bytes(template: &str) -> usize {
-    parts(template)
-        .iter()
-        .map(|part| match part {
-            Part::Literal(literal) => literal.len(),
-            Part::Segment | Part::Anything => 0,
-        })
-        .sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

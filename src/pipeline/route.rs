@@ -170,8 +170,9 @@ impl Pipeline {
         }
     }
 
-    /// Whose a URI is: listed under it, marked as a server's, covered by a template, or of the
-    /// only server that has resources at all.
+    /// Whose a URI is: marked as a server's; else of who lists it, of who has a template that
+    /// covers it, in the order of the configuration; else of the only server that has resources
+    /// at all.
     fn by_uri(
         &self,
         scope: &Scope,
@@ -179,34 +180,38 @@ impl Pipeline {
         uri: &str,
     ) -> Result<(ServerName, String), CallError> {
         let catalogue = self.catalogue_for(wish);
+        let unknown = || CallError::Unknown {
+            kind: Kind::Resource,
+            name: uri.to_owned(),
+            near: Vec::new(),
+        };
         let sees = |item: &Item| sees(scope, item);
-        for kind in [Kind::Resource, Kind::Template] {
-            match catalogue.resolve(kind, uri, sees) {
-                Resolution::Found(item) => return Ok((item.server.clone(), item.own.clone())),
-                Resolution::Ambiguous(candidates) => {
-                    let name = uri.to_owned();
-                    return Err(CallError::Ambiguous { kind, name, candidates });
-                }
-                Resolution::Unknown(_) => (),
-            }
-        }
-        if let Some((server, own)) = split_server(uri)
-            && let Ok(server) = self.server(scope, server)
+        let lists = |uri: &str| {
+            let kinds = [Kind::Resource, Kind::Template];
+            let items = kinds.into_iter().flat_map(|kind| catalogue.called(kind, uri));
+            items.into_iter().find(|item| sees(item)).map(|item| item.server.clone())
+        };
+        if scope.only.is_some()
+            && let Some(server) = lists(uri)
         {
-            return Ok((server, own.to_owned()));
+            return Ok((server, uri.to_owned()));
         }
-        let owner = by_template(&catalogue, uri, sees).or_else(|| {
+        if let Some((server, rest)) = split_server(uri)
+            && catalogue.servers.contains_key(server)
+            && scope.only.as_ref().is_none_or(|only| only.as_str() == server)
+        {
+            let server = self.server(scope, server).map_err(|_| unknown())?;
+            let own = marked(&catalogue, &server, uri, &rest).to_owned();
+            return Ok((server, own));
+        }
+        let owner = lists(uri).or_else(|| by_template(&catalogue, uri, sees)).or_else(|| {
             let mut having = catalogue.servers.iter().filter(|(name, server)| {
                 scope.sees_server(name) && server.has(Kind::Resource.capability())
             });
             let only = having.next().map(|(name, _)| name.clone());
             if having.next().is_some() { None } else { only }
         });
-        owner.map(|server| (server, uri.to_owned())).ok_or_else(|| CallError::Unknown {
-            kind: Kind::Resource,
-            name: uri.to_owned(),
-            near: Vec::new(),
-        })
+        owner.map(|server| (server, uri.to_owned())).ok_or_else(unknown)
     }
 
     /// A completion belongs to the server of the prompt or template that it is for.
@@ -256,10 +261,11 @@ impl Pipeline {
         let unknown = || CallError::Invalid(format!("There is no task {id:?}."));
         let (server, own) = split_server(id).ok_or_else(unknown)?;
         let server = self.server(scope, server).map_err(|_| unknown())?;
-        if !self.asker(scope, wish, &server)?.owns(own.to_owned()) {
+        let own = own.into_owned();
+        if !self.asker(scope, wish, &server)?.owns(own.clone()) {
             return Err(unknown());
         }
-        Ok((server, own.to_owned()))
+        Ok((server, own))
     }
 
     /// The server of that name, if the scope sees it.
@@ -325,17 +331,35 @@ pub(super) fn sees(scope: &Scope, item: &Item) -> bool {
     }
 }
 
+/// Of the servers that have a template for the URI the first in the configuration.
 fn by_template(
     catalogue: &Catalogue,
     uri: &str,
     sees: impl Fn(&Item) -> bool,
 ) -> Option<ServerName> {
-    catalogue
-        .items(Kind::Template)
-        .iter()
-        .filter(|item| sees(item) && template::covers(&item.own, uri))
-        // Of equals the first by name: the list is sorted, and `max_by_key` takes the last.
-        .rev()
-        .max_by_key(|item| template::literal_bytes(&item.own))
-        .map(|item| item.server.clone())
+    let mut items = catalogue.in_order(Kind::Template).iter();
+    let item = items.find(|item| sees(item) && template::covers(&item.own, uri))?;
+    Some(item.server.clone())
+}
+
+/// What a server calls what was asked for under `whole`, which is its NAME and `rest`: the rest,
+/// unless only the whole is something that it has. A URI of its own may begin so.
+fn marked<'a>(
+    catalogue: &Catalogue,
+    server: &ServerName,
+    whole: &'a str,
+    rest: &'a str,
+) -> &'a str {
+    let lists = |uri: &str| {
+        let kinds = [Kind::Resource, Kind::Template];
+        let mut items = kinds.into_iter().flat_map(|kind| catalogue.called(kind, uri));
+        items.any(|item| item.server == *server)
+    };
+    let covers =
+        |uri: &str| by_template(catalogue, uri, |item| item.server == *server).is_some();
+    if lists(rest) || !(lists(whole) || (!covers(rest) && covers(whole))) {
+        rest
+    } else {
+        whole
+    }
 }

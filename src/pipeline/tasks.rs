@@ -91,7 +91,7 @@ pub(super) fn owned_question(question: Question) -> Question {
     let reply = AnswerTo::new(move |answer| {
         question.reply.send(answer.map(|result| {
             related(&result, |id| match split_server(id) {
-                Some((name, own)) if name == server.as_str() => Some(own.to_owned()),
+                Some((name, own)) if name == server.as_str() => Some(own.into_owned()),
                 Some(_) | None => None,
             })
         }));

@@ -128,13 +128,14 @@ fn uris_of_several_servers_pass_unchanged() {
 }
 
 #[test]
-fn a_uri_that_two_servers_list_is_offered_with_the_servers_name() {
+fn a_uri_that_two_servers_list_is_the_first_ones() {
     let two = Two::start(|a, b| {
         a.set_resources(&["same://x", "only://a"]);
         b.set_resources(&["same://x", "only://b"]);
     });
     let client = two.client();
-    assert_eq!(uris(&client), ["a+same://x", "b+same://x", "only://a", "only://b"]);
+    assert_eq!(uris(&client), ["b+same://x", "only://a", "only://b", "same://x"]);
+    assert_eq!(read_text(&client, "same://x"), "A has same://x");
     for (server, label) in [("a", "A"), ("b", "B")] {
         let offered = format!("{server}+same://x");
         let result = client.result("resources/read", &json!({ "uri": offered }));
@@ -157,6 +158,72 @@ fn a_uri_with_the_servers_name_is_accepted_with_one_server_too() {
     let uri = format!("s+{TEXT_URI}");
     assert_eq!(read_text(&client, &uri), format!("scripted has {TEXT_URI}"));
     assert_eq!(read_text(&client, "s+vendor://items/7"), "scripted has vendor://items/7");
+}
+
+#[test]
+fn a_user_interface_is_asked_for_under_its_scheme() {
+    let two = Two::start(|a, b| {
+        a.set_resources(&["ui://app/view.html"]);
+        b.set_resources(&["ui://app/view.html"]);
+    });
+    let client = two.client();
+    assert_eq!(uris(&client), ["ui://app/view.html", "ui://b+app/view.html"]);
+    assert_eq!(read_text(&client, "ui://app/view.html"), "A has ui://app/view.html");
+    assert_eq!(read_text(&client, "ui://a+app/view.html"), "A has ui://app/view.html");
+    assert_eq!(read_text(&client, "ui://b+app/view.html"), "B has ui://app/view.html");
+    let subscribed = client.result("resources/subscribe", &json!({ "uri": "ui://b+app/x" }));
+    assert_eq!(subscribed, json!({}));
+    let asked = params_of(&two.b.received(), "resources/subscribe");
+    assert_eq!(asked, [json!({ "uri": "ui://app/x" })]);
+}
+
+#[test]
+fn nobody_lists_or_covers_what_is_marked_as_another_servers() {
+    let two = Two::start(|a, b| {
+        a.set_resources(&[]);
+        a.set_templates(&[]);
+        b.set_resources(&["a+file:///x", "b+file:///own", "ui://a+x"]);
+        b.set_templates(&["{+any}", "a+file:///t/{id}"]);
+    });
+    let client = two.client();
+    assert_eq!(uris(&client), ["b+a+file:///x", "b+file:///own", "ui://b+a+x"]);
+    assert_eq!(templates(&client), ["b+a+file:///t/{id}", "{+any}"]);
+    for uri in ["a+file:///x", "a+file:///t/1", "a+anything", "ui://a+x"] {
+        for method in ["resources/read", "resources/subscribe"] {
+            client.request(method, &json!({ "uri": uri }));
+        }
+        let reference = json!({ "type": "ref/resource", "uri": uri });
+        let argument = json!({ "name": "id", "value": "" });
+        let params = json!({ "ref": reference, "argument": argument });
+        client.request("completion/complete", &params);
+    }
+    for method in ["resources/read", "resources/subscribe", "completion/complete"] {
+        assert_eq!(params_of(&two.b.received(), method), Vec::<Value>::new(), "{method}");
+    }
+    assert_eq!(read_text(&client, "b+a+file:///x"), "B has a+file:///x");
+    assert_eq!(read_text(&client, "b+file:///own"), "B has b+file:///own");
+    assert_eq!(read_text(&client, "file:///of/any"), "B has file:///of/any");
+}
+
+#[test]
+fn who_lists_a_uri_comes_before_who_covers_it_and_the_first_covers_before_the_next() {
+    let two = Two::start(|a, b| {
+        a.set_resources(&[]);
+        a.set_templates(&["shop://{+any}", "same://{id}"]);
+        b.set_resources(&["shop://listed"]);
+        b.set_templates(&["shop://items/{id}", "same://{id}"]);
+    });
+    let client = two.client();
+    assert_eq!(
+        templates(&client),
+        ["b+same://{id}", "same://{id}", "shop://items/{id}", "shop://{+any}"]
+    );
+    assert_eq!(read_text(&client, "shop://items/7"), "A has shop://items/7");
+    assert_eq!(read_text(&client, "b+shop://items/7"), "B has shop://items/7");
+    assert_eq!(read_text(&client, "shop://listed"), "B has shop://listed");
+    assert_eq!(read_text(&client, "a+shop://listed"), "A has shop://listed");
+    assert_eq!(read_text(&client, "same://7"), "A has same://7");
+    assert_eq!(read_text(&client, "b+same://7"), "B has same://7");
 }
 
 #[test]
