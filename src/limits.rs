@@ -249,6 +249,14 @@ pub const CHILD_GRACE: Duration = Duration::from_secs(2);
 pub const BACKOFF_MIN: Duration = Duration::from_millis(200);
 /// See [`BACKOFF_MIN`].
 pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// The longest wait that a server can ask for (`Retry-After`, `retry` of an event stream).
+pub const BACKOFF_ASKED_MAX: Duration = Duration::from_secs(3600);
+/// Shortest and longest wait between two starts of a child that ends by itself.
+pub const CHILD_BACKOFF_MIN: Duration = Duration::from_secs(1);
+/// See [`CHILD_BACKOFF_MIN`].
+pub const CHILD_BACKOFF_MAX: Duration = Duration::from_secs(300);
+/// A child that was well for so long starts again with the shortest backoff.
+pub const CHILD_BACKOFF_RESET_AFTER: Duration = Duration::from_secs(60);
 /// Attempts to use an upstream that fail in a row before its calls are refused at once.
 pub const BREAKER_FAILURES_MAX: u32 = 5;
 /// From the last attempt that failed until a call may see whether the upstream is back, before
@@ -342,5 +350,6 @@ const _: () = assert!(OFFERED_NAME_CHARS_MAX > 9);
 const _: () = assert!(ENDED_ID_WRITE_TIMEOUT.as_millis() < SESSION_REPLY_TIMEOUT.as_millis());
 const _: () = assert!(UPSTREAM_DRAIN_BYTES_MAX <= RESULT_BYTES_COUNTED_FROM);
 const _: () = assert!(BACKOFF_MIN.as_millis() < BACKOFF_MAX.as_millis());
+const _: () = assert!(CHILD_BACKOFF_MIN.as_millis() < CHILD_BACKOFF_MAX.as_millis());
 const _: () = assert!(PROBE_BY_CALL_INTERVAL.as_millis() < BACKOFF_MAX.as_millis());
 const _: () = assert!(CONTROL_TIMEOUT.as_millis() <= CHILD_GRACE.as_millis());

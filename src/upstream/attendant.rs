@@ -10,12 +10,12 @@ use crate::protocol::call::Outcome;
 use crate::protocol::method::Method;
 use crate::wait::Wait;
 
+use super::backoff::{Backoff, Range};
 use super::connection::{Kind, Trouble, cut};
 use super::exchange::Lane;
 use super::link::Own;
 use super::members::{Member, Members};
 use super::subscribing::about;
-use super::supervisor::Backoff;
 
 /// What that thread owns.
 pub(super) struct Attendant {
@@ -42,7 +42,7 @@ impl Attendant {
             lane: Lane::default(),
             generation: 0,
             subscribed: 0,
-            backoff: Backoff::default(),
+            backoff: Backoff::new(Range::UPSTREAM),
             reopen_at: None,
             noted: None,
         }
@@ -117,7 +117,7 @@ impl Attendant {
         self.open();
         self.reopen_at = None;
         if self.member.link.is_open() {
-            self.backoff = Backoff::default();
+            self.backoff.reset();
         } else {
             self.reopen_at = Some(now + self.backoff.next());
         }

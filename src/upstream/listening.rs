@@ -2,18 +2,19 @@
 //! as the session.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::error::Stage;
-use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, LISTEN_TIMEOUT};
+use crate::limits::LISTEN_TIMEOUT;
 use crate::protocol::raw::Keeper;
 use crate::protocol::sse::Event;
 use crate::thread::spawn;
 use crate::wait::Wait;
 
+use super::backoff::{Backoff, Range};
 use super::connection::{Kind, Trouble};
 use super::correlation::{self, Incoming};
 use super::exchange::{Ask, Lane};
@@ -21,7 +22,6 @@ use super::hearing::{hear_shared, hear_unasked};
 use super::http::{HttpCore, Next, StreamThread, Wire, read_events};
 use super::inbox::Inboxes;
 use super::link::{NEVER, pause};
-use super::pace::Pace;
 use super::streamable_http::{LAST_EVENT_ID, Verdict, verdict};
 
 /// What the thread needs; nothing of it keeps the session alive.
@@ -65,7 +65,7 @@ struct Listener {
     sources: Sources,
     wait: Arc<Wait>,
     last_id: Option<HeaderValue>,
-    pace: Pace,
+    backoff: Backoff,
     /// Whether the server has given a stream on this session. Before that, 404 only says that
     /// there is no such page: that a session has ended shows at the next POST.
     was_open: bool,
@@ -79,7 +79,7 @@ impl Listener {
             sources,
             wait,
             last_id: None,
-            pace: Pace::new(BACKOFF_MIN, BACKOFF_MAX),
+            backoff: Backoff::new(Range::STREAM),
             was_open: false,
             unanswered: Some(unanswered),
         }
@@ -88,8 +88,8 @@ impl Listener {
     fn run(mut self) {
         let mut began = Instant::now();
         while let Ok(Heard::Ended) = self.listen() {
-            let delay = self.pace.next(began.elapsed());
-            if pause(&self.wait, delay).is_err() {
+            self.backoff.lasted(began.elapsed());
+            if pause(&self.wait, self.backoff.next()).is_err() {
                 return;
             }
             began = Instant::now();
@@ -150,14 +150,14 @@ impl Listener {
     }
 
     fn take(&mut self, event: Event, keeper: &Option<Keeper>) -> Next {
-        if !event.data.is_empty() {
-            self.pace.bore_fruit();
-        }
         if let Some(id) = event.id {
             self.last_id = HeaderValue::try_from(id).ok();
         }
         if let Some(retry_ms) = event.retry_ms {
-            self.pace.set_retry(retry_ms);
+            self.backoff.ask(Duration::from_millis(retry_ms));
+        }
+        if !event.data.is_empty() {
+            self.backoff.bore_fruit();
         }
         let http = &self.sources.http;
         let wire = &self.sources.wire;

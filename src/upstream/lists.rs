@@ -13,9 +13,10 @@ use crate::protocol::raw::{Raw, RawObject, elements, string};
 use crate::wait::Interrupted;
 
 use super::Event;
+use super::backoff::Retry;
 use super::connection::{self, Refusal, Trouble, cut, declares};
 use super::link::{Opened, Own};
-use super::supervisor::{Backoff, Supervisor};
+use super::supervisor::Supervisor;
 
 /// What is known of the lists, and when they are to be read again, apart from the refresh.
 #[derive(Default)]
@@ -27,9 +28,8 @@ struct List {
     changed: bool,
     /// Before that, another change is not followed.
     quiet_until: Option<Instant>,
-    /// It was refused the last time.
-    retry_at: Option<Instant>,
-    backoff: Backoff,
+    /// It could not be had the last time.
+    retry: Retry,
     /// What is told next is what the upstream has told to be new.
     announced: bool,
     /// It has been told once.
@@ -53,8 +53,12 @@ struct Items {
 impl List {
     /// When it is to be read, if so; a change that nothing keeps waiting is due `now`.
     fn due(&self, now: Instant) -> Option<Instant> {
+        // What could not be had is not asked for sooner because it has changed.
+        if let Some(at) = self.retry.at() {
+            return Some(at);
+        }
         let change = self.changed.then(|| self.quiet_until.unwrap_or(now));
-        [change, self.retry_at, self.stale_at].into_iter().flatten().min()
+        change.into_iter().chain(self.stale_at).min()
     }
 
     /// Gives whether the upstream has announced what was read.
@@ -90,11 +94,18 @@ impl Lists {
         self.0.values().filter_map(|list| list.due(now)).min()
     }
 
+    /// Those that do not wait for another try.
+    pub(super) fn not_waiting(&self, now: Instant) -> Vec<Kind> {
+        let waits = |kind: &Kind| self.0.get(kind).is_some_and(|it| it.retry.is_waiting(now));
+        Kind::ALL.into_iter().filter(|kind| !waits(kind)).collect()
+    }
+
     /// What the upstream says from here on is not in these lists any more.
     fn begin(&mut self, kinds: &[Kind]) {
         for kind in kinds {
             let list = self.of(*kind);
-            (list.retry_at, list.stale_at) = (None, None);
+            list.retry.give_up();
+            list.stale_at = None;
             if std::mem::take(&mut list.changed) {
                 list.quiet_until = Some(Instant::now() + RELIST_INTERVAL);
                 list.announced = true;
@@ -106,7 +117,7 @@ impl Lists {
         let list = self.of(kind);
         list.stale_at = stale_at;
         (list.readable, list.left_out) = (true, left_out);
-        list.backoff = Backoff::default();
+        list.retry.went_well();
     }
 
     /// The upstream declares none of these.
@@ -120,7 +131,7 @@ impl Lists {
         list.readable = false;
         // Where it gave none in time or one that makes no sense, another try costs too much.
         if matches!(trouble.kind, connection::Kind::Refused(_) | connection::Kind::Overloaded) {
-            list.retry_at = Some(Instant::now() + list.backoff.next());
+            list.retry.failed(Instant::now(), None);
         }
     }
 

@@ -33,6 +33,7 @@ use standing::Standing;
 
 mod attendant;
 mod auto;
+mod backoff;
 mod breaker;
 mod child;
 mod connection;
@@ -53,7 +54,6 @@ mod listening;
 mod lists;
 mod members;
 mod modern;
-mod pace;
 mod pipes;
 mod post_stream;
 mod resolve;

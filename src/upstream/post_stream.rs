@@ -8,19 +8,18 @@ use std::time::{Duration, Instant};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method as HttpMethod};
 
 use crate::error::Stage;
-use crate::limits::{STREAM_RESUME_MAX, STREAM_RESUME_MIN};
 use crate::protocol::call::{CallSink, Notice, Question};
 use crate::protocol::jsonrpc::RpcError;
 use crate::protocol::raw::{Keeper, Raw};
 use crate::protocol::sse::Event;
 use crate::wait::{Interrupted, Wait};
 
+use super::backoff::{Backoff, Range};
 use super::connection::{Kind, Refusal, Trouble, cut};
 use super::correlation::{self, Incoming};
 use super::exchange::{Answer, Ask, Lane};
 use super::http::{Next, StreamEnd, Wire, read_events};
 use super::inbox::Waiting;
-use super::pace::Pace;
 use super::streamable_http::{LAST_EVENT_ID, StreamableHttp, Verdict, verdict};
 
 /// One POST that wants a response.
@@ -123,13 +122,13 @@ pub(super) struct PostStream<'a, 'b> {
 pub(super) struct Seen {
     pub(super) found: Option<Result<Result<Raw, RpcError>, Trouble>>,
     pub(super) last_id: Option<HeaderValue>,
-    pub(super) pace: Pace,
+    pub(super) backoff: Backoff,
 }
 
 impl Default for Seen {
     fn default() -> Seen {
-        let pace = Pace::new(STREAM_RESUME_MIN, STREAM_RESUME_MAX);
-        Seen { found: None, last_id: None, pace }
+        let backoff = Backoff::new(Range::STREAM_OF_CALL);
+        Seen { found: None, last_id: None, backoff }
     }
 }
 
@@ -151,13 +150,13 @@ impl PostStream<'_, '_> {
             seen.last_id = HeaderValue::try_from(id).ok();
         }
         if let Some(retry_ms) = event.retry_ms {
-            seen.pace.set_retry(retry_ms);
+            seen.backoff.ask(Duration::from_millis(retry_ms));
         }
         // Events of other names are none of MCP's, whatever they hold.
         if event.data.is_empty() || !matches!(event.name.as_str(), "" | "message") {
             return Next::More;
         }
-        seen.pace.bore_fruit();
+        seen.backoff.reset();
         let max = self.link.http.core.limits.upstream_result_bytes;
         if event.data.len() > max {
             let what =
@@ -198,7 +197,8 @@ impl PostStream<'_, '_> {
         trouble: Trouble,
     ) -> Result<Answer, Trouble> {
         loop {
-            let delay = seen.pace.next(lasted);
+            seen.backoff.lasted(lasted);
+            let delay = seen.backoff.next();
             self.ear
                 .rest(delay)
                 .map_err(|reason| Trouble::interrupted(reason, Stage::Read, true))?;

@@ -4,17 +4,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::error::Stage;
-use crate::limits::{
-    BACKOFF_MAX, BACKOFF_MIN, BACKOFF_RESET_AFTER, REFRESH_INTERVAL, SLOTS_SWEEP_INTERVAL,
-};
+use crate::limits::{REFRESH_INTERVAL, SLOTS_SWEEP_INTERVAL};
 use crate::protocol::call::{Kind as ListKind, Outcome, Outgoing};
 use crate::protocol::method::Method;
 use crate::protocol::raw::{RawObject, string};
 use crate::wait::Wait;
 
+use super::backoff::{Backoff, Range};
 use super::breaker::{Patience, Sign};
 use super::connection::{Kind, Trouble, cut, declares};
 use super::exchange::Lane;
@@ -59,7 +57,7 @@ enum Left {
 impl Supervisor {
     /// Runs until the upstream is stopped; ends its session then.
     pub(super) fn run(mut self) {
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::new(Range::UPSTREAM);
         while !self.core.nudge.is_stopped() {
             let began = Instant::now();
             let left = match self.contact() {
@@ -72,8 +70,9 @@ impl Supervisor {
                 Left::Failed(trouble, took) => (trouble, Some(took)),
             };
             let has_served = self.vitals.lock().breaker.take_served();
-            if began.elapsed() >= BACKOFF_RESET_AFTER || has_served {
-                backoff = Backoff::default();
+            backoff.lasted(began.elapsed());
+            if has_served {
+                backoff.reset();
             }
             // One that did what it should is back at once: whoever can make it end must not close
             // the others out by that.
@@ -155,7 +154,7 @@ impl Supervisor {
             } else if is_refresh {
                 self.link.refresh();
                 self.subscribe_again(&opened);
-                self.list(&opened, &ListKind::ALL)
+                self.list(&opened, &self.lists.not_waiting(now))
             } else if !due.is_empty() {
                 self.list(&opened, &due)
             } else {
@@ -320,43 +319,5 @@ impl Supervisor {
                 return;
             }
         }
-    }
-}
-
-/// Grows from attempt to attempt; jitter keeps many gateways from coming back at once.
-pub(super) struct Backoff(Duration);
-
-impl Default for Backoff {
-    fn default() -> Backoff {
-        Backoff(BACKOFF_MIN)
-    }
-}
-
-impl Backoff {
-    pub(super) fn next(&mut self) -> Duration {
-        let base = self.0;
-        self.0 = (base * 2).min(BACKOFF_MAX);
-        let mut byte = [128_u8];
-        // Without randomness the middle does.
-        SystemRandom::new().fill(&mut byte).ok();
-        let [byte] = byte;
-        // Between three quarters and five quarters.
-        base * 3 / 4 + base / 2 * u32::from(byte) / 255
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn backoff_grows_to_its_bound() {
-        let mut backoff = Backoff::default();
-        let first = backoff.next();
-        assert!(first >= BACKOFF_MIN * 3 / 4 && first <= BACKOFF_MIN * 5 / 4);
-        for _ in 0..20 {
-            backoff.next();
-        }
-        assert!(backoff.next() <= BACKOFF_MAX * 5 / 4);
     }
 }

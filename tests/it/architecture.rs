@@ -142,9 +142,9 @@ const PURE_FILES: [&str; 15] = [
     "catalogue/merge.rs",
     "pipeline/task_owners.rs",
     "state/framed.rs",
+    "upstream/backoff.rs",
     "upstream/connection.rs",
     "upstream/correlation.rs",
-    "upstream/pace.rs",
 ];
 
 /// Where HTTP status codes may stand, besides `http/`.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use ureq::http::{HeaderMap, Method as HttpMethod};
 
 use crate::error::Stage;
-use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, BACKOFF_RESET_AFTER, UPSTREAM_DRAIN_BYTES_MAX};
+use crate::limits::UPSTREAM_DRAIN_BYTES_MAX;
 use crate::protocol::call::Notice;
 use crate::protocol::headers::is_event_stream;
 use crate::protocol::jsonrpc::{RpcError, code};
@@ -18,6 +18,7 @@ use crate::protocol::sse::Event;
 use crate::thread::spawn;
 use crate::wait::Wait;
 
+use super::super::backoff::{Backoff, Range};
 use super::super::connection::{Kind, Refusal, Trouble, cut};
 use super::super::correlation::{self, Incoming};
 use super::super::exchange::{Ask, Lane};
@@ -168,7 +169,7 @@ struct Listener {
 
 impl Listener {
     fn run(mut self) {
-        let mut backoff = BACKOFF_MIN;
+        let mut backoff = Backoff::new(Range::UPSTREAM);
         loop {
             let (version, filter) = self.http.core.subscriptions.wanted();
             let Some(filter) = filter else { break };
@@ -177,13 +178,10 @@ impl Listener {
                 Ok(Left::Ended) => (),
                 Ok(Left::Unserved) | Err(_) => break,
             }
-            if began.elapsed() >= BACKOFF_RESET_AFTER {
-                backoff = BACKOFF_MIN;
-            }
-            if pause(&self.wait, backoff).is_err() {
+            backoff.lasted(began.elapsed());
+            if pause(&self.wait, backoff.next()).is_err() {
                 break;
             }
-            backoff = (backoff * 2).min(BACKOFF_MAX);
         }
         if let Some(listening) = self.listening.upgrade() {
             listening.gave_up(self.number);
