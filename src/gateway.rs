@@ -445,6 +445,7 @@ fn admission(config: &Config) -> Admission {
         origins: origins(config),
         keys: config.api_keys.iter().map(known_key).collect(),
         transports: config.transports,
+        tolerance: config.tolerance,
         generation: 0,
     }
 }

@@ -339,6 +339,11 @@ pub const CHILD_STDERR_LINES_LOGGED_MAX: usize = 500;
 pub const CHILD_EXIT_SEEN: Duration = Duration::from_millis(500);
 /// An upstream that was well for so long starts again with the shortest backoff.
 pub const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(30);
+/// Names of clients that are remembered for having been told of in the log, each for one quirk.
+/// Quirks of further ones are counted without a line.
+pub const QUIRK_LINES_MAX: usize = 256;
+/// Characters of a client's name in such a line.
+pub const CLIENT_NAME_CHARS_MAX: usize = 64;
 /// Names suggested for one that is unknown.
 pub const NEAR_NAMES_MAX: usize = 3;
 /// The share of the pool, as 1/N, that is never held by calls which wait for an upstream.

@@ -14,6 +14,7 @@ use crate::protocol::jsonrpc::{
 use crate::protocol::legacy;
 use crate::protocol::method::Method;
 use crate::protocol::modern::{self, Filter, Read};
+use crate::protocol::quirks::without_nulls;
 use crate::protocol::raw::{
     Raw, RawObject, elements, is_deeper_than, on_one_line, push_string, string,
 };
@@ -55,6 +56,12 @@ fn depth(value: &Value) -> usize {
 
 pub(super) fn raw(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Some((mended, found)) = without_nulls(text) {
+        // What was taken out is not there a second time, and the rest is what it was.
+        assert!(!found.is_empty() && mended.len() < text.len());
+        assert!(serde_json::from_str::<IgnoredAny>(&mended).is_ok(), "{mended:?}");
+        assert_eq!(without_nulls(&mended), None, "{mended:?}");
+    }
     let quoted = string(text);
     let mut pushed = String::new();
     push_string(&mut pushed, text);

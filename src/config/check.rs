@@ -8,6 +8,7 @@ use super::check_server;
 use super::file::{Placed, RawConfig, RawSecret, RawServer};
 use super::reader::Reader;
 use super::{ApiKey, Config, Listen, Naming, Overrides, base64, bounds, syntax};
+use crate::protocol::quirks::Tolerance;
 use crate::protocol::server_name::ServerName;
 
 /// Bytes of the longest separator.
@@ -67,6 +68,7 @@ pub(super) fn check(
         allowed_origins,
         allowed_hosts,
         allow_anonymous: raw.allow_anonymous,
+        tolerance: if raw.strict_clients { Tolerance::Nothing } else { Tolerance::Known },
         transports: raw.transports,
         naming,
         upstreams,

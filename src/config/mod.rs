@@ -28,6 +28,7 @@ pub use file::{API_KEY_KEYS, KEYS, LOG_KEYS, SERVER_KEYS, TRANSPORT_KEYS};
 pub use reload::Changes;
 
 use crate::limits::Limits;
+use crate::protocol::quirks::Tolerance;
 use crate::protocol::server_name::ServerName;
 
 /// What is wrong with a configuration, and where.
@@ -100,6 +101,8 @@ pub struct Config {
     pub allowed_hosts: Option<Vec<String>>,
     /// Whether clients without a key are admitted from elsewhere, too.
     pub allow_anonymous: bool,
+    /// Whether known quirks of clients are tolerated.
+    pub tolerance: Tolerance,
     /// Which transports serve.
     pub transports: Transports,
     /// How tools are named.

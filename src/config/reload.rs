@@ -112,7 +112,8 @@ impl Config {
             access: self.api_keys != running.api_keys
                 || self.allowed_origins != running.allowed_origins
                 || self.allowed_hosts != running.allowed_hosts
-                || self.transports != running.transports,
+                || self.transports != running.transports
+                || self.tolerance != running.tolerance,
             other: self.naming != running.naming || self.log != running.log,
             ends_anonymous: running.api_keys.is_empty() && !self.api_keys.is_empty(),
             ..Changes::default()

@@ -13,8 +13,10 @@ use crate::error::CallError;
 use crate::http::{Head, Responder};
 use crate::pipeline::{Pinned, ServerStatus, State};
 use crate::protocol::call::Kind;
+use crate::protocol::quirks::Quirk;
 use crate::protocol::revision::Era;
 use crate::protocol::server_name::ServerName;
+use crate::telemetry::quirks;
 use crate::telemetry::rejected::Reason;
 
 /// Answers OPTIONS: the methods, and for a page of an admitted origin what it may send.
@@ -66,6 +68,7 @@ impl Front {
             },
             "streams": self.streams.count(),
             "rejected": rejected_by_reason(),
+            "quirks": quirks_tolerated(),
             "limits": self.limits_in_use(
                 sessions.http_sse + sessions.streamable_http + sessions.listening
             ),
@@ -93,6 +96,12 @@ impl Front {
 fn rejected_by_reason() -> Value {
     let counts = Reason::ALL.into_iter();
     counts.map(|reason| (reason.as_str().to_owned(), Value::from(reason.count()))).collect()
+}
+
+/// Which known quirks of clients were tolerated since the start, and how often.
+fn quirks_tolerated() -> Value {
+    let quirks = Quirk::ALL.into_iter();
+    quirks.map(|it| (it.as_str().to_owned(), Value::from(quirks::count(it)))).collect()
 }
 
 fn server(status: &ServerStatus) -> Value {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::event_stream::Place;
+use super::posted::Posted;
 use super::reply::{self, Problem, STREAM_HEADERS};
 use super::requests::{self, Answer, Body, MessageSink, SessionRequest};
 use super::rest::query_value;
@@ -76,7 +77,9 @@ impl Front {
             }
         };
         let revision = session.caller().map(|caller| caller.revision);
-        let body = match requests::read_body(&request.body, revision) {
+        let mut posted = Posted::read(&request.head, &request.body, self.tolerance());
+        let bytes = std::mem::take(&mut posted.body);
+        let body = match requests::read_body(&bytes, revision) {
             Ok(body) => body,
             Err(malformed) => {
                 let problem = Problem::malformed(&malformed.error);
@@ -84,6 +87,11 @@ impl Front {
                 return;
             }
         };
+        let params = match &body {
+            Body::One(Message::Request { params, .. }) => params.as_deref(),
+            Body::One(_) | Body::Batch(_) => None,
+        };
+        posted.count(Some(&session), params);
         // With the connection closed, a client that keeps one connection only is free to
         // answer or cancel while its call goes on.
         if responder.respond_and_close(reply::ACCEPTED, &[], &[b"Accepted"]).is_err() {

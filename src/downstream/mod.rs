@@ -16,6 +16,7 @@ pub(crate) mod modern_head;
 mod modern_stream;
 pub mod parked;
 mod post_stream;
+mod posted;
 pub mod reply;
 pub(crate) mod request_digest;
 pub(crate) mod request_state;
@@ -38,6 +39,7 @@ use crate::http::{Answer, Handler, Head, Request, Responder, Running};
 use crate::limits::Limits;
 use crate::pipeline::Pipeline;
 use crate::protocol::headers;
+use crate::protocol::quirks::Tolerance;
 use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
 use crate::session::{Door, EventLogs, EventSink, Owner, Rescope, Rescoped, Session, Sessions};
@@ -57,6 +59,8 @@ pub struct Admission {
     pub keys: Vec<KnownKey>,
     /// Which transports serve.
     pub transports: Transports,
+    /// Whether known quirks of clients are tolerated.
+    pub tolerance: Tolerance,
     /// How many came before it. Counted by [`Front::readmit`].
     pub generation: u64,
 }
@@ -215,7 +219,7 @@ impl Front {
             Foreign::Host => Problem::foreign("Host"),
             Foreign::Origin => Problem::foreign("Origin"),
         })?;
-        if let Some(field) = headers::repeated(head.headers.iter().map(|(name, _)| name)) {
+        if let Some(field) = posted::repeated(head, admission.tolerance) {
             return Err(Problem::repeated(field));
         }
         let endpoint = Endpoint::find(&head.path);

@@ -6,16 +6,17 @@ use std::time::{Duration, Instant};
 
 use super::Front;
 use super::for_modern::{Asked, ForModern, Gathering, client_of, wish_of, with_list_changes};
-use super::modern_head::{check_method, check_name, check_params, check_version};
+use super::modern_head::{check_method, check_name, check_params, compare};
 use super::modern_stream::{ModernAnswer, ModernStream};
 use super::parked::{Apart, News};
+use super::posted::Posted;
 use super::reply::{self, Problem};
 use super::request_digest::digest;
 use super::request_state::{ADDED, Sequel, States};
 use super::requests::{self, Body};
 use crate::access::policy::Scope;
 use crate::error::CallError;
-use crate::http::{Head, Request, Responder};
+use crate::http::{Head, Responder};
 use crate::limits::INPUT_ROUNDS_MAX;
 use crate::pipeline::Wish;
 use crate::protocol::call::{Call, CallSink, Kind, Outcome};
@@ -24,58 +25,44 @@ use crate::protocol::headers;
 use crate::protocol::jsonrpc::{Message, RequestId, RpcError, code};
 use crate::protocol::method::Method;
 use crate::protocol::modern::{self, Envelope, Freshness};
+use crate::protocol::quirks;
 use crate::protocol::raw::{Raw, RawObject};
-use crate::protocol::revision::{Era, Revision};
+use crate::protocol::revision::Revision;
 use crate::wait::{Interrupted, Wait};
 
 /// Longer than any call may take: a request that waits for one ends with it.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
 impl Front {
-    /// Whether a POST is a stateless request: its body says so (basic/versioning), unless its
-    /// header says that it belongs to a revision with sessions and it names a session.
-    pub(super) fn is_modern(head: &Head, body: &[u8]) -> bool {
-        let version = head.headers.get(headers::PROTOCOL_VERSION).map(str::trim);
-        let revision = version.and_then(Revision::parse);
-        let is_modern_head = revision.is_some_and(|revision| revision.era() == Era::Modern);
-        let unknown = version.is_some() && revision.is_none();
-        if head.headers.get(headers::SESSION_ID).is_some() && !unknown && !is_modern_head {
-            return false;
-        }
-        let Ok(Body::One(Message::Request { method, params, .. })) =
-            requests::read_body(body, None)
-        else {
-            return is_modern_head;
-        };
-        // A client that names the newest revision it knows and yet begins a session is one of
-        // sessions.
-        let begins_session = Method::parse(&method) == Some(Method::Initialize);
-        modern::declared_version(params.as_deref()).is_some()
-            || (is_modern_head && !begins_session)
-    }
-
     /// A POST of a stateless client.
-    pub(super) fn post_modern(&self, request: &Request, scope: &Scope, responder: Responder) {
+    pub(super) fn post_modern(
+        &self,
+        mut posted: Posted<'_>,
+        scope: &Scope,
+        responder: Responder,
+    ) {
         let refuse = |error: RpcError, id: Option<&RequestId>, responder| {
             Problem::malformed(&error).send_rpc(responder, id).ok();
         };
-        let body = match requests::read_body(&request.body, None) {
+        let bytes = std::mem::take(&mut posted.body);
+        let body = match requests::read_body(&bytes, None) {
             Ok(body) => body,
             Err(malformed) => return refuse(malformed.error, malformed.id.as_ref(), responder),
         };
         match body {
             Body::One(Message::Request { id, method, params }) => {
                 let mut stream = ModernStream::new(responder);
-                let head = &request.head;
+                let params = params.as_deref();
+                let envelope = match checked(&mut posted, &method, params) {
+                    Ok(envelope) => envelope,
+                    Err(error) => return stream.finish(&id, &ModernAnswer::Error(error)),
+                };
+                posted.count(None, params);
                 if Method::parse(&method) == Some(Method::SubscriptionsListen) {
-                    match checked(head, &method, params.as_deref()) {
-                        Ok(envelope) => self.listen(scope, &id, &envelope, stream),
-                        Err(error) => stream.finish(&id, &ModernAnswer::Error(error)),
-                    }
-                    return;
+                    return self.listen(scope, &id, &envelope, stream);
                 }
-                let answer =
-                    self.answer_modern(head, scope, &method, params.as_deref(), &mut stream);
+                let request = (posted.head, method.as_str(), params);
+                let answer = self.answer_modern(request, scope, envelope, &mut stream);
                 stream.finish(&id, &answer);
             }
             // Closing the connection is what cancels; some clients say so besides.
@@ -91,16 +78,11 @@ impl Front {
 
     fn answer_modern(
         &self,
-        head: &Head,
+        (head, name, params): (&Head, &str, Option<&str>),
         scope: &Scope,
-        name: &str,
-        params: Option<&str>,
+        envelope: Envelope<'_>,
         stream: &mut ModernStream,
     ) -> ModernAnswer {
-        let envelope = match checked(head, name, params) {
-            Ok(envelope) => envelope,
-            Err(error) => return ModernAnswer::Error(error),
-        };
         let client = client_of(scope, &envelope.caller);
         let caller = envelope.caller.clone();
         let wish = wish_of(&client, &caller);
@@ -521,17 +503,22 @@ fn without_added(params: &mut RawObject<'_>) {
     }
 }
 
-/// The envelope of a request whose headers say what its body says.
+/// The envelope of a request whose headers say what its body says; of its revision, as far as
+/// that is not a known quirk.
 fn checked<'a>(
-    head: &Head,
+    posted: &mut Posted<'_>,
     method: &str,
     params: Option<&'a str>,
 ) -> Result<Envelope<'a>, RpcError> {
-    if let Some(version) = modern::declared_version(params) {
-        check_version(head, &version)?;
+    if let Some(declared) = modern::declared_version(params) {
+        let quirk =
+            posted.version.and_then(|said| quirks::of_stateless_header(said, &declared));
+        if !quirk.is_some_and(|quirk| posted.tolerates(quirk)) {
+            compare(posted.version, headers::PROTOCOL_VERSION, &declared)?;
+        }
     }
     let envelope = modern::read_envelope(params)?;
-    check_method(head, method)?;
+    check_method(posted.head, method)?;
     Ok(envelope)
 }
 

@@ -2,31 +2,27 @@
 //! streamable-http, Request Metadata). Pure.
 
 use crate::http::Head;
-use crate::protocol::headers::{METHOD, NAME, PARAM_PREFIX, PROTOCOL_VERSION, decode_value};
+use crate::protocol::headers::{METHOD, NAME, PARAM_PREFIX, decode_value};
 use crate::protocol::jsonrpc::RpcError;
 use crate::protocol::method::Method;
 use crate::protocol::mirror::Mirror;
 use crate::protocol::modern::header_mismatch;
 use crate::protocol::raw::RawObject;
 
-/// The revision in the header is the body's.
-///
-/// # Errors
-/// It is missing, or another.
-pub(crate) fn check_version(head: &Head, version: &str) -> Result<(), RpcError> {
-    compare(head, PROTOCOL_VERSION, version)
-}
-
 /// The method in the header is the body's.
 ///
 /// # Errors
 /// It is missing, or another.
 pub(crate) fn check_method(head: &Head, method: &str) -> Result<(), RpcError> {
-    compare(head, METHOD, method)
+    compare(head.headers.get(METHOD).map(str::trim), METHOD, method)
 }
 
-fn compare(head: &Head, name: &str, body: &str) -> Result<(), RpcError> {
-    match head.headers.get(name).map(str::trim) {
+/// A field says what the body says.
+///
+/// # Errors
+/// It is missing, or says something else.
+pub(crate) fn compare(value: Option<&str>, name: &str, body: &str) -> Result<(), RpcError> {
+    match value {
         Some(value) if value == body => Ok(()),
         Some(value) => Err(header_mismatch(format!(
             "the {name} header says {:?}, the body {:?}",

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::event_stream::Place;
 use super::post_stream::{PostStream, Response, priming};
+use super::posted::Posted;
 use super::reply::{self, Problem, STREAM_HEADERS};
 use super::requests::{self, Body, SessionRequest};
 use super::{Front, Transport};
@@ -15,7 +16,8 @@ use crate::protocol::jsonrpc::{self, Malformed, Message, RequestId, error_respon
 use crate::protocol::legacy;
 use crate::protocol::method::Method;
 use crate::protocol::modern;
-use crate::protocol::revision::Revision;
+use crate::protocol::quirks;
+use crate::protocol::revision::{Era, Revision};
 use crate::session::{Door, EventId, EventLogs, Origin, Resumable, Session};
 
 impl Front {
@@ -26,35 +28,41 @@ impl Front {
             problem.send_rpc(responder, None).ok();
             return;
         }
-        if Front::is_modern(head, &request.body) {
-            return self.post_modern(request, &scope, responder);
+        let mut posted = Posted::read(head, &request.body, self.tolerance());
+        if posted.is_modern() {
+            return self.post_modern(posted, &scope, responder);
         }
         let session_id = head.headers.get(headers::SESSION_ID);
         if session_id.is_none() {
-            return self.post_without_session(request, &scope, responder);
+            return self.post_without_session(posted, &scope, responder);
         }
         let session = session_id.and_then(|id| self.session(id, &scope, Door::StreamableHttp));
         let revision = session.as_ref().and_then(|s| s.caller()).map(|c| c.revision);
-        let body = match requests::read_body(&request.body, revision) {
+        let bytes = std::mem::take(&mut posted.body);
+        let body = match requests::read_body(&bytes, revision) {
             Ok(body) => body,
             Err(malformed) => return refuse_malformed(&malformed, responder),
         };
         if is_initialize(&body) {
             // A client that begins anew may still carry the id of a session it had.
+            posted.count(None, params_of(&body));
             return self.initialize(&body, &scope, responder);
         }
         let (Some(session), Some(revision)) = (session, revision) else {
             if declares_revision(&body) {
                 // Stateless, whatever its headers say of a session: they are what is wrong.
-                return self.post_modern(request, &scope, responder);
+                drop(body);
+                posted.body = bytes;
+                return self.post_modern(posted, &scope, responder);
             }
             Problem::unknown_session().send_rpc(responder, id_of(&body)).ok();
             return;
         };
-        if let Err(problem) = check_version(head, revision) {
+        if let Err(problem) = check_version(&mut posted, revision) {
             problem.send_rpc(responder, id_of(&body)).ok();
             return;
         }
+        posted.count(Some(&session), None);
         let scope = Front::scope_in(&session, scope);
         match body {
             Body::One(message) => self.take_one(&session, &scope, &message, responder),
@@ -76,17 +84,23 @@ impl Front {
         Ok(())
     }
 
-    fn post_without_session(&self, request: &Request, scope: &Scope, responder: Responder) {
-        let body = match requests::read_body(&request.body, None) {
+    fn post_without_session(
+        &self,
+        mut posted: Posted<'_>,
+        scope: &Scope,
+        responder: Responder,
+    ) {
+        let bytes = std::mem::take(&mut posted.body);
+        let body = match requests::read_body(&bytes, None) {
             Ok(body) => body,
             Err(malformed) => return refuse_malformed(&malformed, responder),
         };
         if is_initialize(&body) {
+            posted.count(None, params_of(&body));
             return self.initialize(&body, scope, responder);
         }
-        let version = request.head.headers.get(headers::PROTOCOL_VERSION);
-        let problem = match version.filter(|version| Revision::parse_legacy(version).is_none())
-        {
+        let unknown = |version: &&str| Revision::parse_legacy(version).is_none();
+        let problem = match posted.version.filter(unknown) {
             Some(version) => unsupported_version(version),
             None => Problem::bad_transport(
                 "Bad Request: the Mcp-Session-Id header is missing. Open a session with \
@@ -190,7 +204,9 @@ impl Front {
             let session = self.session(id, &scope, Door::StreamableHttp);
             let session = session.ok_or_else(Problem::unknown_session)?;
             let revision = session.caller().map_or(Revision::ASSUMED, |c| c.revision);
-            check_version(head, revision)?;
+            let mut posted = Posted::head(head, self.tolerance());
+            check_version(&mut posted, revision)?;
+            posted.count(Some(&session), None);
             let listening = listening(&session, head, &self.event_logs)?;
             Ok((session, listening, self.place(&scope)?))
         });
@@ -302,6 +318,13 @@ fn declares_revision(body: &Body<'_>) -> bool {
         if modern::declared_version(params.as_deref()).is_some())
 }
 
+fn params_of<'a>(body: &'a Body<'_>) -> Option<&'a str> {
+    match body {
+        Body::One(Message::Request { params, .. }) => params.as_deref(),
+        Body::One(_) | Body::Batch(_) => None,
+    }
+}
+
 fn id_of<'a>(body: &'a Body<'_>) -> Option<&'a RequestId> {
     match body {
         Body::One(Message::Request { id, .. }) => Some(id),
@@ -310,17 +333,27 @@ fn id_of<'a>(body: &'a Body<'_>) -> Option<&'a RequestId> {
 }
 
 /// The revision in the header must be one that is spoken, and the session's where the header
-/// belongs to its revision (2025-11-25, basic/transports, Protocol Version Header). Clients of
-/// revisions without the header may send any that is spoken.
-fn check_version(head: &Head, revision: Revision) -> Result<(), Problem> {
-    let Some(version) = head.headers.get(headers::PROTOCOL_VERSION) else { return Ok(()) };
-    match Revision::parse_legacy(version.trim()) {
-        Some(said) if said == revision || !revision.has_version_header() => Ok(()),
-        Some(said) => Err(Problem::bad_transport(format!(
-            "Bad Request: MCP-Protocol-Version is {said}, but this session speaks {revision}."
-        ))),
-        None => Err(unsupported_version(version)),
+/// belongs to its revision (2025-11-25, basic/transports, Protocol Version Header); another one
+/// is a known quirk. Clients of revisions without the header may send any that has sessions.
+fn check_version(posted: &mut Posted<'_>, revision: Revision) -> Result<(), Problem> {
+    let Some(version) = posted.version else { return Ok(()) };
+    let Some(said) = Revision::parse(version) else {
+        return Err(unsupported_version(version));
+    };
+    let is_legacy = said.era() == Era::Legacy;
+    if said == revision || (is_legacy && !revision.has_version_header()) {
+        return Ok(());
     }
+    if posted.tolerates(quirks::of_session_header(said)) {
+        return Ok(());
+    }
+    Err(if is_legacy {
+        Problem::bad_transport(format!(
+            "Bad Request: MCP-Protocol-Version is {said}, but this session speaks {revision}."
+        ))
+    } else {
+        unsupported_version(version)
+    })
 }
 
 fn unsupported_version(version: &str) -> Problem {

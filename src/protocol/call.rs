@@ -22,6 +22,8 @@ pub struct Caller {
     pub capabilities: Raw,
     /// The level from which it wants log messages of this call, where its request says so.
     pub log_level: Option<LogLevel>,
+    /// The name that it gives itself, for the log alone.
+    pub client: Option<Arc<str>>,
 }
 
 impl Caller {
@@ -31,6 +33,7 @@ impl Caller {
             revision: Revision::LATEST_LEGACY,
             capabilities: Raw::from_valid("{}".to_owned()),
             log_level: None,
+            client: None,
         }
     }
 }

@@ -7,7 +7,7 @@ use super::jsonrpc::{RpcError, code};
 use super::method::Method;
 use super::raw::{Raw, RawObject, push_string};
 use super::revision::Revision;
-use crate::limits::INTRODUCTION_BYTES_MAX;
+use crate::limits::{CLIENT_NAME_CHARS_MAX, INTRODUCTION_BYTES_MAX};
 
 /// What a client says in `initialize`.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,9 +42,15 @@ pub fn read_initialize(params: Option<&str>) -> Result<Initialize, RpcError> {
     let capabilities = part("capabilities")?
         .ok_or_else(|| wrong("initialize: \"capabilities\" must be an object."))?;
     // Who the client is changes nothing here, so it is only looked at.
-    part("clientInfo")?;
+    let client = part("clientInfo")?.and_then(|info| client_name(info.get()));
     let revision = Revision::negotiate(&requested);
-    Ok(Initialize { caller: Caller { revision, capabilities, log_level: None } })
+    Ok(Initialize { caller: Caller { revision, capabilities, log_level: None, client } })
+}
+
+/// The beginning of the name in an `Implementation`'s text.
+pub(super) fn client_name(info: &str) -> Option<Arc<str>> {
+    let name = RawObject::parse(info).ok()?.string("name").ok()??;
+    Some(name.chars().take(CLIENT_NAME_CHARS_MAX).collect::<String>().into())
 }
 
 /// What a server says in its answer to `initialize`.

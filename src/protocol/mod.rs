@@ -14,6 +14,7 @@ pub mod log_level;
 pub mod method;
 pub mod mirror;
 pub mod modern;
+pub mod quirks;
 pub mod raw;
 pub mod revision;
 pub mod sealed;

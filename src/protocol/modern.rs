@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::call::{Call, Caller};
 use super::jsonrpc::{RequestId, RpcError, code};
-use super::legacy::Initialized;
+use super::legacy::{self, Initialized};
 use super::log_level::LogLevel;
 use super::method::{Method, notification};
 use super::raw::{Raw, RawObject, first_elements, push_string, string};
@@ -46,6 +46,19 @@ pub fn declared_version(params: Option<&str>) -> Option<String> {
     let fields = RawObject::parse(params?).ok()?;
     let meta = RawObject::parse(fields.get("_meta")?).ok()?;
     meta.string(key::PROTOCOL_VERSION).ok().flatten()
+}
+
+/// Whether a body may say of itself that it is a stateless request; a look at the text tells.
+pub fn may_declare_version(body: &[u8]) -> bool {
+    std::str::from_utf8(body).is_ok_and(|text| text.contains(key::PROTOCOL_VERSION))
+}
+
+/// The name that a client gives itself in a request: in its `_meta`, or in `initialize`.
+pub fn client_name(params: Option<&str>) -> Option<Arc<str>> {
+    let fields = RawObject::parse(params?).ok()?;
+    let meta = fields.get("_meta").and_then(|meta| RawObject::parse(meta).ok());
+    let info = meta.as_ref().and_then(|meta| meta.get(key::CLIENT_INFO));
+    legacy::client_name(info.or_else(|| fields.get("clientInfo"))?)
 }
 
 /// A modern request's parameters, taken apart.
@@ -113,9 +126,9 @@ pub fn read_envelope(params: Option<&str>) -> Result<Envelope<'_>, RpcError> {
         return Err(wrong("\"_meta.progressToken\" must be a string or an integer."));
     }
     meta.remove(key::PROTOCOL_VERSION);
-    meta.remove(key::CLIENT_INFO);
+    let client = meta.remove(key::CLIENT_INFO).and_then(|info| legacy::client_name(&info));
     let capabilities = Raw::from_valid(capabilities.into_owned());
-    let caller = Arc::new(Caller { revision, capabilities, log_level });
+    let caller = Arc::new(Caller { revision, capabilities, log_level, client });
     let meta = (!meta.is_empty()).then_some(meta);
     Ok(Envelope { caller, params, meta, progress_token })
 }

@@ -116,6 +116,13 @@ impl<'a> RawObject<'a> {
         }
     }
 
+    /// Replaces the value of a field that is there.
+    pub fn replace(&mut self, key: &str, value: impl Into<Cow<'a, str>>) {
+        if let Some((_, old)) = self.fields.iter_mut().find(|(name, _)| name == key) {
+            *old = value.into();
+        }
+    }
+
     /// Takes a field out; what follows moves up.
     pub fn remove(&mut self, key: &str) -> Option<Cow<'a, str>> {
         let at = self.fields.iter().position(|(name, _)| name == key)?;

@@ -40,6 +40,7 @@ impl Claims {
             revision: self.revision,
             capabilities: Raw::from_valid(capabilities),
             log_level: None,
+            client: None,
         })
     }
 }

@@ -1,6 +1,8 @@
-//! What operators see: log lines without secrets in them, and what was turned away.
+//! What operators see: log lines without secrets in them, and what was turned away, and what
+//! was tolerated.
 
 pub mod log;
+pub mod quirks;
 pub mod redact;
 pub mod rejected;
 mod seldom;

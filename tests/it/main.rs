@@ -45,6 +45,7 @@ mod pins;
 mod prompts;
 mod question_ends;
 mod questions;
+mod quirks;
 mod quotas;
 mod readme;
 mod refusing;

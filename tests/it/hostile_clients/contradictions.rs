@@ -61,7 +61,8 @@ fn a_header_that_may_stand_once_is_refused_when_it_stands_twice() {
 
 #[test]
 fn a_stateless_body_in_the_headers_of_a_session_is_a_mismatch() {
-    let rig = Rig::with(&json!({}));
+    // Without tolerance; with it, the body decides (`quirks`).
+    let rig = Rig::configured(json!({ "strict_clients": true }));
     let modern = ModernClient::to(&rig.gateway);
     let body = modern_call(&modern, &json!({})).to_string();
     let before = rig.n_wanted();

@@ -56,7 +56,6 @@ fn headers_must_be_there_and_say_what_the_body_says() {
     let name = |value: &'static str| ("Mcp-Name", value);
     let cases: Vec<(&Value, Vec<(&str, &str)>)> = vec![
         (&list, vec![method("tools/list")]),
-        (&list, vec![("MCP-Protocol-Version", "2025-11-25"), method("tools/list")]),
         (&list, vec![("MCP-Protocol-Version", "2099-01-01"), method("tools/list")]),
         (&list, vec![VERSION]),
         (&list, vec![VERSION, method("prompts/list")]),
