@@ -303,6 +303,12 @@ pub const UNASKED_MESSAGES_WITHIN: Duration = Duration::from_millis(100);
 pub const CHILD_LINE_ENDLESS_FACTOR: usize = 4;
 /// Characters of the name of a tool or prompt. One with a longer name is left out.
 pub const OWN_NAME_CHARS_MAX: usize = 1024;
+/// Levels of schemas in a tool's schemas in which keywords that are null are looked for; deeper
+/// ones pass as they are.
+pub const SCHEMA_LEVELS_MENDED_MAX: usize = 16;
+/// Items of one list that cannot be offered and are named in the log and in `/status`; all are
+/// counted.
+pub const LEFT_OUT_NAMED_MAX: usize = 100;
 /// Resources of one upstream that are subscribed to at once.
 pub const UPSTREAM_SUBSCRIPTIONS_MAX: usize = 4096;
 /// Bytes of the URI of one of them.

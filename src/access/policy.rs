@@ -50,6 +50,11 @@ impl Scope {
     pub fn sees_tool(&self, server: &ServerName, qualified: &str) -> bool {
         self.sees_server(server) && self.principal.policy.tools.admits(qualified)
     }
+
+    /// Whether every tool of the servers that it sees exists for this scope.
+    pub fn sees_all_tools(&self) -> bool {
+        self.principal.policy.tools == Globs::default()
+    }
 }
 
 #[cfg(test)]

@@ -3,12 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::left_out::Unusable;
 use super::name::{self, Unnamed};
 use super::{Catalogue, Item, List, Server};
 use crate::access::glob::Globs;
 use crate::config::{Naming, Pin};
-use crate::limits::OWN_NAME_CHARS_MAX;
+use crate::limits::{OWN_NAME_CHARS_MAX, UPSTREAM_TEXT_CHARS_MAX};
 use crate::protocol::call::Kind;
+use crate::protocol::listed_item::{self, ListedItem, Malformed};
 use crate::protocol::mirror;
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
@@ -38,34 +40,50 @@ pub struct Listed {
     pub lists: HashMap<Kind, Named>,
 }
 
-/// Takes the names out of a list of objects. What has no name, one that stood before or one that
-/// cannot be shown is left out and counted.
-pub fn read_items(kind: Kind, objects: Vec<Raw>) -> (Named, usize) {
+/// Takes the names out of a list of objects, each as clients can be given it. One that no client
+/// could be given, that cannot be shown or whose name stood before is left out.
+pub fn read_items(kind: Kind, objects: Vec<Raw>) -> (Named, Unusable) {
     let mut seen = HashSet::with_capacity(objects.len());
-    let mut left_out = 0;
+    let mut unusable = Unusable::default();
     let mut named = Vec::with_capacity(objects.len());
     for object in objects {
-        let own = RawObject::parse(object.get())
-            .ok()
-            .and_then(|fields| fields.string(kind.name_key()).ok().flatten());
-        match own {
-            Some(own) if is_usable(kind, &own) && seen.insert(own.clone()) => {
-                named.push((own, object));
+        match listed_item::read(kind, object.get()) {
+            Ok(ListedItem { name, mended }) => {
+                let reason = if !is_usable(kind, &name) {
+                    "its name cannot be shown, or is too long"
+                } else if !seen.insert(name.clone()) {
+                    "its name stood before"
+                } else {
+                    named.push((name, mended.map_or(object, Raw::from_valid)));
+                    continue;
+                };
+                unusable.add(shown(Malformed { name: Some(name), reason: reason.to_owned() }));
             }
-            Some(_) | None => left_out += 1,
+            Err(malformed) => unusable.add(shown(malformed)),
         }
     }
-    (named, left_out)
+    (named, unusable)
 }
 
-/// Whether people and programs can tell the name from others: control characters and those that
-/// turn the direction of text would rewrite the line in which it stands. A name that only looks
-/// like another one is not that one, and passes.
-fn is_usable(kind: Kind, own: &str) -> bool {
-    let is_hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// What people are told of an item is short and holds no character that is not seen.
+fn shown(malformed: Malformed) -> Malformed {
+    let of = |text: &str| {
+        let start = text.chars().take(UPSTREAM_TEXT_CHARS_MAX);
+        start.map(|c| if is_hidden(c) { '\u{fffd}' } else { c }).collect::<String>()
     };
+    Malformed { name: malformed.name.as_deref().map(of), reason: of(&malformed.reason) }
+}
+
+/// Control characters, and those that turn the direction of text, would rewrite the line in which
+/// they stand.
+fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Whether people and programs can tell the name from others. A name that only looks like another
+/// one is not that one, and passes.
+fn is_usable(kind: Kind, own: &str) -> bool {
     !own.is_empty()
         && match kind {
             Kind::Tool | Kind::Prompt => {
@@ -170,10 +188,14 @@ mod tests {
         };
         let objects = tools
             .iter()
-            .map(|own| Raw::from_valid(format!(r#"{{"x":1,"name":"{own}","y":[2]}}"#)))
+            .map(|own| {
+                Raw::from_valid(format!(
+                    r#"{{"x":1,"name":"{own}","inputSchema":{{"type":"object"}}}}"#
+                ))
+            })
             .collect();
-        let (tools, left_out) = read_items(Kind::Tool, objects);
-        assert_eq!(left_out, 0);
+        let (tools, unusable) = read_items(Kind::Tool, objects);
+        assert_eq!(unusable.count(), 0);
         let server = Server { health: Health::Well, ..Server::default() };
         (profile, Listed { server, lists: HashMap::from([(Kind::Tool, tools)]) })
     }
@@ -190,7 +212,7 @@ mod tests {
         assert_eq!(names, ["a-echo", "a-z", "b-echo"]);
         assert_eq!(
             two().items(Kind::Tool)[1].offered_object.get(),
-            r#"{"x":1,"name":"a-z","y":[2]}"#
+            r#"{"x":1,"name":"a-z","inputSchema":{"type":"object"}}"#
         );
     }
 
@@ -227,10 +249,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_as_it_should_be_is_not_copied() {
+        let text = Raw::from_valid(r#"{"name":"a","description":null}"#.to_owned());
+        let (prompts, _) = read_items(Kind::Prompt, vec![text]);
+        assert_eq!(prompts[0].1.get(), r#"{"name":"a"}"#);
+        let buffer = Arc::new(r#"[ {"name":"a", "x":1.0} ]"#.to_owned());
+        let item = Raw::part_of(&buffer, &buffer[2..buffer.len() - 2]);
+        let (prompts, _) = read_items(Kind::Prompt, vec![item]);
+        assert!(std::ptr::eq(prompts[0].1.get(), &buffer[2..buffer.len() - 2]));
+    }
+
+    #[test]
     fn what_has_no_name_or_one_that_stood_before_is_left_out() {
         let raw = |text: &str| Raw::from_valid(text.to_owned());
         let list = vec![raw(r#"{"name":"a"}"#), raw("{}"), raw("7"), raw(r#"{"name":"a"}"#)];
-        let (tools, left_out) = read_items(Kind::Tool, list);
-        assert_eq!((tools.len(), left_out), (1, 3));
+        let (prompts, unusable) = read_items(Kind::Prompt, list);
+        assert_eq!((prompts.len(), unusable.count()), (1, 3));
     }
 }

@@ -1,6 +1,7 @@
 //! What the gateway offers, and to whom it belongs: an immutable snapshot, swapped whole.
 //! Lists are served from it and calls are routed by it; no list is asked for on a call's path.
 
+pub mod left_out;
 pub mod merge;
 pub mod name;
 pub mod pins;
@@ -21,6 +22,7 @@ use crate::protocol::mirror::Mirror;
 use crate::protocol::modern::Freshness;
 use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::server_name::ServerName;
+use left_out::LeftOut;
 
 /// One thing that one server offers.
 #[derive(Debug)]
@@ -103,8 +105,8 @@ pub struct Server {
     pub prefix: String,
     /// What it said of itself when it answered last.
     pub initialized: Option<Arc<Initialized>>,
-    /// Items of it that are not offered: over the bound, without a name, or named twice.
-    pub left_out: usize,
+    /// Items of it that are not offered.
+    pub left_out: LeftOut,
     /// Its lists that are those of an earlier process: it has not given them anew yet.
     pub stale: HashSet<Kind>,
     /// Its pins, where it has some.
@@ -136,7 +138,7 @@ impl Default for Server {
             has_answered: false,
             prefix: String::new(),
             initialized: None,
-            left_out: 0,
+            left_out: LeftOut::default(),
             stale: HashSet::new(),
             pinned: None,
             read: HashMap::new(),

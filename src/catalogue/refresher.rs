@@ -203,11 +203,10 @@ impl Refresher {
                 None
             }
             Event::Lists { server, lists, freshness, read_at, left_out, announced } => {
-                let mut unnamed = 0;
                 let mut kinds = Vec::new();
                 for (kind, objects) in lists {
-                    let (named, n) = merge::read_items(kind, objects);
-                    unnamed += n;
+                    let (named, unusable) = merge::read_items(kind, objects);
+                    listed.server.left_out.note(&server, kind, unusable);
                     let known = listed.lists.entry(kind).or_default();
                     // A list that was only read again is no news, nor is one that an earlier
                     // process has told of.
@@ -224,16 +223,9 @@ impl Refresher {
                         kinds.push(kind);
                     }
                 }
-                if unnamed > 0 {
-                    log::warn!(
-                        target: "catalogue",
-                        "{server}: {unnamed} listed items are left out: they have no name, one that \
-                        stood before, or one that cannot be shown"
-                    );
-                }
                 let read = freshness.into_iter().map(|(kind, it)| (kind, (it, read_at)));
                 listed.server.read.extend(read);
-                listed.server.left_out = left_out + unnamed;
+                listed.server.left_out.set_over_bounds(left_out);
                 listed.server.health = Health::Well;
                 listed.server.has_answered = true;
                 judge(&mut self.pins, &known.profile, listed);
@@ -339,7 +331,11 @@ mod tests {
             let server = ServerName::parse("s").unwrap();
             let lists = lists.iter().map(|(kind, names)| {
                 let key = kind.name_key();
-                let item = |name: &&str| Raw::from_valid(format!(r#"{{"{key}":"{name}"}}"#));
+                let key = if key == "name" { "title" } else { key };
+                let item = |name: &&str| {
+                    let rest = format!(r#""name":"{name}","inputSchema":{{"type":"object"}}"#);
+                    Raw::from_valid(format!(r#"{{"{key}":"{name}",{rest}}}"#))
+                };
                 (*kind, names.iter().map(item).collect())
             });
             let lists = lists.collect();
@@ -376,7 +372,9 @@ mod tests {
         let mut refresher =
             Refresher::new(config.naming.clone(), &config.upstreams, shared, tell, None, None);
         let server = ServerName::parse("s").unwrap();
-        let item = |name: &str| Raw::from_valid(format!(r#"{{"name":"{name}"}}"#));
+        let item = |name: &str| {
+            Raw::from_valid(format!(r#"{{"name":"{name}","inputSchema":{{"type":"object"}}}}"#))
+        };
         let known = &mut refresher.servers.get_mut(&server).unwrap().listed;
         for kind in [Kind::Tool, Kind::Prompt] {
             known.lists.insert(kind, merge::read_items(kind, vec![item("a")]).0);

@@ -149,7 +149,7 @@ fn body(target: &str, initialized: &Initialized, listed: &Listed) -> String {
         out.push_str(",\"instructions\":");
         push_string(&mut out, instructions);
     }
-    out.push_str(&format!(",\"left_out\":{},\"lists\":{{", listed.server.left_out));
+    out.push_str(&format!(",\"left_out\":{},\"lists\":{{", listed.server.left_out.count()));
     let lists = Kind::ALL.iter().filter_map(|kind| Some((kind, listed.lists.get(kind)?)));
     for (n, (kind, items)) in lists.enumerate() {
         if n > 0 {
@@ -197,7 +197,8 @@ fn parse(body: &[u8], target: &str, listed: &mut Listed) -> Option<Read> {
         lists.insert(kind, read_items(kind, objects).0);
     }
     listed.server.initialized = Some(Arc::new(initialized));
-    listed.server.left_out = serde_json::from_str(fields.get("left_out")?).ok()?;
+    // Which they were is known when it lists again.
+    listed.server.left_out.set_over_bounds(serde_json::from_str(fields.get("left_out")?).ok()?);
     listed.server.stale = lists.keys().copied().collect();
     listed.lists = lists;
     Some(Read::Stored)
@@ -215,9 +216,9 @@ mod tests {
             server_info: Some(Raw::from_valid(r#"{"name":"x"}"#.to_owned())),
             instructions: Some("\"use\"\nit".to_owned()),
         }));
-        listed.server.left_out = 3;
+        listed.server.left_out.set_over_bounds(3);
         let tool = |text: &str| Raw::from_valid(text.to_owned());
-        let tools = vec![tool(r#"{"name":"b","x":1.50}"#), tool(r#"{"name":"a"}"#)];
+        let tools = vec![tool(r#"{"name":"b","x":1.50,"inputSchema":{"type":"object"}}"#)];
         listed.lists.insert(Kind::Tool, read_items(Kind::Tool, tools).0);
         listed.lists.insert(Kind::Prompt, Vec::new());
         listed
@@ -232,7 +233,7 @@ mod tests {
         assert!(matches!(parse(text.as_bytes(), "t", &mut read), Some(Read::Stored)));
         assert_eq!(read.lists, written.lists);
         assert_eq!(read.server.initialized, written.server.initialized);
-        assert_eq!((read.server.left_out, read.server.stale.len()), (3, 2));
+        assert_eq!((read.server.left_out.count(), read.server.stale.len()), (3, 2));
         assert!(read.server.is_stale() && !read.server.has_answered);
         assert_eq!(body("t", &initialized, &read), text);
     }

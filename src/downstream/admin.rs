@@ -145,6 +145,7 @@ fn server(status: &ServerStatus) -> Value {
         "resources": status.offered(Kind::Resource),
         "resource_templates": status.offered(Kind::Template),
         "left_out": status.left_out,
+        "left_out_items": left_out_items(status),
         "stale": status.is_stale,
         "pins": status.pinned.as_ref().map(pins),
         "last_failure": failure,
@@ -154,6 +155,14 @@ fn server(status: &ServerStatus) -> Value {
         "restarts": upstream.restarts,
         "stderr": upstream.stderr,
     })
+}
+
+fn left_out_items(status: &ServerStatus) -> Value {
+    let items = status.left_out_items.iter();
+    let each = items.map(|(kind, item)| {
+        json!({ "kind": kind.as_str(), "name": item.name, "reason": item.reason })
+    });
+    each.collect()
 }
 
 /// Since 1970.

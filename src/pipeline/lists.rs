@@ -9,6 +9,7 @@ use crate::catalogue::{Pinned, Resolution, Server};
 use crate::error::CallError;
 use crate::protocol::call::{Call, Kind};
 use crate::protocol::capabilities;
+use crate::protocol::listed_item::Malformed;
 use crate::protocol::modern::Freshness;
 use crate::protocol::revision::Revision;
 use crate::protocol::server_name::ServerName;
@@ -228,7 +229,13 @@ impl Pipeline {
                     description: upstream.config().description.clone(),
                     required: upstream.config().required,
                     offered: Kind::ALL.map(|kind| (kind, of(upstream.name(), kind))),
-                    left_out: known.map_or(0, |server| server.left_out),
+                    left_out: known.map_or(0, |server| server.left_out.count()),
+                    left_out_items: known.map_or(Vec::new(), |known| {
+                        // Whether a key would see a tool that is not offered, nobody can say.
+                        let seen = |kind| kind != Kind::Tool || scope.sees_all_tools();
+                        let items = known.left_out.named().filter(|(kind, _)| seen(*kind));
+                        items.map(|(kind, item)| (kind, item.clone())).collect()
+                    }),
                     is_stale: known.is_some_and(Server::is_stale),
                     pinned: known.and_then(|server| server.pinned.clone()).map(|mut pinned| {
                         let server = upstream.name();
@@ -287,6 +294,8 @@ pub struct ServerStatus {
     offered: [(Kind, usize); 4],
     /// Items listed but not offered.
     pub left_out: usize,
+    /// Those of them that can be named, and that the scope could see.
+    pub left_out_items: Vec<(Kind, Malformed)>,
     /// What is listed of it is what an earlier process knew.
     pub is_stale: bool,
     /// Its pins, where it has some: of the changed tools, those that the scope sees.

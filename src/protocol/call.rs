@@ -114,6 +114,16 @@ impl Kind {
         }
     }
 
+    /// One of them, for people and `/status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tool => "tool",
+            Self::Prompt => "prompt",
+            Self::Resource => "resource",
+            Self::Template => "resource_template",
+        }
+    }
+
     /// The member of an item by which it is asked for.
     pub fn name_key(self) -> &'static str {
         match self {

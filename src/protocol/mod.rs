@@ -10,6 +10,8 @@ pub mod cursor;
 pub mod headers;
 pub mod jsonrpc;
 pub mod legacy;
+pub mod listed_item;
+mod listed_schema;
 pub mod log_level;
 pub mod method;
 pub mod mirror;

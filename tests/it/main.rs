@@ -35,6 +35,7 @@ mod initialize;
 mod isolation;
 mod keys;
 mod logging;
+mod malformed_lists;
 mod modern;
 mod names;
 mod narrowing;

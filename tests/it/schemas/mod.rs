@@ -16,6 +16,7 @@ use crate::support::script::MODERN;
 use published::{Checked, are_here, revision_of};
 
 mod examples;
+mod malformed;
 mod modern;
 mod published;
 mod sessions;

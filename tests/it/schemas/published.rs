@@ -15,7 +15,8 @@ use crate::support::script::{MODERN, meta};
 const FOLDER: &str = "MCP_SPEC_DIR";
 
 /// The revisions that have a schema.
-const REVISIONS: [&str; 5] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", MODERN];
+pub(super) const REVISIONS: [&str; 5] =
+    ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", MODERN];
 
 /// A revision's schema.
 struct Schema {

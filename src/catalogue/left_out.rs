@@ -1,0 +1,125 @@
+//! Items that a server lists and that are not offered: how many, which, and why.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::limits::LEFT_OUT_NAMED_MAX;
+use crate::protocol::call::Kind;
+use crate::protocol::listed_item::Malformed;
+use crate::protocol::server_name::ServerName;
+use crate::telemetry::Seldom;
+
+/// Those of one list that cannot be offered.
+#[derive(Debug, Clone, Default)]
+pub struct Unusable {
+    n: usize,
+    /// The first of them.
+    named: Vec<Malformed>,
+}
+
+impl Unusable {
+    /// One more.
+    pub fn add(&mut self, item: Malformed) {
+        self.n += 1;
+        if self.named.len() < LEFT_OUT_NAMED_MAX {
+            self.named.push(item);
+        }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.n
+    }
+}
+
+/// Those of one server.
+#[derive(Debug, Clone)]
+pub struct LeftOut {
+    over_bounds: usize,
+    unusable: HashMap<Kind, Unusable>,
+    /// Its lists may change every second.
+    lines: Arc<Seldom>,
+}
+
+impl Default for LeftOut {
+    fn default() -> LeftOut {
+        let lines = Arc::new(Seldom::up_to(LEFT_OUT_NAMED_MAX));
+        LeftOut { over_bounds: 0, unusable: HashMap::new(), lines }
+    }
+}
+
+impl LeftOut {
+    /// So many of all its lists were over a bound when they were read last, or are known to have
+    /// been left out by an earlier process.
+    pub fn set_over_bounds(&mut self, n: usize) {
+        self.over_bounds = n;
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.over_bounds + self.unusable.values().map(|unusable| unusable.n).sum::<usize>()
+    }
+
+    /// Those that can be named, each with what it is.
+    pub fn named(&self) -> impl Iterator<Item = (Kind, &Malformed)> {
+        Kind::ALL.into_iter().flat_map(|kind| {
+            let unusable = self.unusable.get(&kind);
+            unusable.into_iter().flat_map(move |it| it.named.iter().map(move |it| (kind, it)))
+        })
+    }
+
+    /// Takes over what was unusable of a list, and logs what was not so the last time.
+    pub fn note(&mut self, server: &ServerName, kind: Kind, unusable: Unusable) {
+        let before = self.unusable.remove(&kind).unwrap_or_default();
+        for item in unusable.named.iter().filter(|item| !before.named.contains(item)) {
+            let Some(behind) = self.lines.turn() else { continue };
+            let (kind, reason) = (kind.as_str(), &item.reason);
+            match &item.name {
+                Some(name) => log::warn!(
+                    target: "catalogue",
+                    "{server}: the {kind} {name:?} is left out: {reason}{behind}"
+                ),
+                None => log::warn!(
+                    target: "catalogue",
+                    "{server}: a {kind} is left out: {reason}{behind}"
+                ),
+            }
+        }
+        let unnamed = unusable.n - unusable.named.len();
+        if unnamed > 0 && before.n != unusable.n {
+            log::warn!(
+                target: "catalogue",
+                "{server}: {unnamed} more of its {} are left out", kind.list_key()
+            );
+        }
+        self.unusable.insert(kind, unusable);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unusable(n: usize) -> Unusable {
+        let mut unusable = Unusable::default();
+        for n in 0..n {
+            unusable.add(Malformed { name: Some(n.to_string()), reason: "r".to_owned() });
+        }
+        unusable
+    }
+
+    #[test]
+    fn all_are_counted_and_the_first_are_named() {
+        let server = ServerName::parse("s").unwrap();
+        let mut left_out = LeftOut::default();
+        left_out.set_over_bounds(7);
+        left_out.note(&server, Kind::Prompt, unusable(2));
+        left_out.note(&server, Kind::Tool, unusable(LEFT_OUT_NAMED_MAX + 3));
+        assert_eq!(left_out.count(), 7 + 2 + LEFT_OUT_NAMED_MAX + 3);
+        let named: Vec<Kind> = left_out.named().map(|(kind, _)| kind).collect();
+        assert_eq!(named.len(), LEFT_OUT_NAMED_MAX + 2);
+        assert_eq!(named.last(), Some(&Kind::Prompt));
+        left_out.note(&server, Kind::Tool, unusable(0));
+        assert_eq!(left_out.count(), 9);
+    }
+}
