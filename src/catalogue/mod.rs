@@ -208,17 +208,22 @@ impl Catalogue {
     /// The servers of which something else of a kind is offered here than in `before`.
     fn differing(&self, before: &Catalogue, kind: Kind) -> Vec<ServerName> {
         let offered = |catalogue: &Catalogue| {
-            let mut by_server: BTreeMap<ServerName, Vec<(String, Raw)>> = BTreeMap::new();
+            let mut by_server: BTreeMap<ServerName, Vec<Arc<Item>>> = BTreeMap::new();
             for item in catalogue.items(kind) {
-                let it = (item.offered.clone(), item.offered_object.clone());
-                by_server.entry(item.server.clone()).or_default().push(it);
+                by_server.entry(item.server.clone()).or_default().push(item.clone());
             }
             by_server
         };
         let (before, after) = (offered(before), offered(self));
         let both: BTreeSet<&ServerName> = before.keys().chain(after.keys()).collect();
-        let differs = |name: &&ServerName| before.get(*name) != after.get(*name);
-        both.into_iter().filter(differs).cloned().collect()
+        let looks_same = |(a, b): (&Arc<Item>, &Arc<Item>)| {
+            a.offered == b.offered && a.offered_object == b.offered_object
+        };
+        let is_same = |name: &ServerName| match (before.get(name), after.get(name)) {
+            (Some(a), Some(b)) => a.len() == b.len() && a.iter().zip(b).all(looks_same),
+            (before, after) => before.is_none() && after.is_none(),
+        };
+        both.into_iter().filter(|name| !is_same(name)).cloned().collect()
     }
 
     /// All items of a kind but withheld ones, sorted by offered name.

@@ -65,6 +65,15 @@ impl Known {
     }
 }
 
+/// What a list that was read is, beside the one that was known.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Reading {
+    /// None was known.
+    First,
+    Same,
+    Other,
+}
+
 /// What the next snapshot is made of.
 pub struct Refresher {
     naming: Naming,
@@ -147,13 +156,37 @@ impl Refresher {
     }
 
     fn hear(&mut self, report: Report) {
-        let changed = self.apply(report);
-        self.publish();
-        if let Some((server, kinds)) = changed {
-            for kind in kinds {
-                (self.tell)(&server, kind);
-            }
+        for (server, kind) in self.take_in(report) {
+            (self.tell)(&server, kind);
         }
+    }
+
+    /// Publishes what a report changes; gives whose lists of which kind are offered otherwise than
+    /// before, and those that are offered for the first time. What a server announces or lists
+    /// anew changes nothing for clients where the gateway offers the same.
+    fn take_in(&mut self, report: Report) -> Vec<(ServerName, Kind)> {
+        let before = self.shared.current();
+        let read = self.apply(report);
+        self.publish();
+        let Some((server, kinds)) = read else { return Vec::new() };
+        let after = self.shared.current();
+        let mut told: Vec<(ServerName, Kind)> = Vec::new();
+        for (kind, reading) in kinds {
+            // Also of others, whose names can depend on it.
+            let mut servers = match reading {
+                Reading::Same => Vec::new(),
+                Reading::First | Reading::Other => after.differing(&before, kind),
+            };
+            if reading == Reading::First && !servers.contains(&server) {
+                servers.push(server.clone());
+            }
+            // Resources and templates are told of by one notification.
+            servers.retain(|server| {
+                !told.iter().any(|(to, it)| to == server && it.changed() == kind.changed())
+            });
+            told.extend(servers.into_iter().map(|server| (server, kind)));
+        }
+        told
     }
 
     fn take(&mut self, upstreams: &[Arc<UpstreamConfig>]) {
@@ -190,7 +223,7 @@ impl Refresher {
         wanted.done.try_send(()).ok();
     }
 
-    fn apply(&mut self, report: Report) -> Option<(ServerName, Vec<Kind>)> {
+    fn apply(&mut self, report: Report) -> Option<(ServerName, Vec<(Kind, Reading)>)> {
         let known = self.servers.get_mut(&report.config.name)?;
         // Another one may have taken its place since.
         if !Arc::ptr_eq(&known.config, &report.config) {
@@ -202,26 +235,22 @@ impl Refresher {
                 listed.server.initialized = Some(Arc::new(initialized));
                 None
             }
-            Event::Lists { server, lists, freshness, read_at, left_out, announced } => {
+            Event::Lists { server, lists, freshness, read_at, left_out, announced: _ } => {
                 let mut kinds = Vec::new();
                 for (kind, objects) in lists {
                     let (named, unusable) = merge::read_items(kind, objects);
                     listed.server.left_out.note(&server, kind, unusable);
-                    let known = listed.lists.entry(kind).or_default();
-                    // A list that was only read again is no news, nor is one that an earlier
-                    // process has told of.
-                    let was_stale = listed.server.stale.remove(&kind);
-                    let is_news = (announced && !was_stale) || *known != named;
-                    if kind == Kind::Tool && is_news {
+                    listed.server.stale.remove(&kind);
+                    let reading = match listed.lists.get(&kind) {
+                        None => Reading::First,
+                        Some(known) if *known == named => Reading::Same,
+                        Some(_) => Reading::Other,
+                    };
+                    if kind == Kind::Tool && reading != Reading::Same {
                         tell_of_mirrors(&server, &named);
                     }
-                    *known = named;
-                    // Resources and templates are told of by one notification.
-                    let is_told =
-                        kinds.iter().any(|told: &Kind| told.changed() == kind.changed());
-                    if is_news && !is_told {
-                        kinds.push(kind);
-                    }
+                    listed.lists.insert(kind, named);
+                    kinds.push((kind, reading));
                 }
                 let read = freshness.into_iter().map(|(kind, it)| (kind, (it, read_at)));
                 listed.server.read.extend(read);
@@ -314,82 +343,105 @@ mod tests {
         assert_eq!(known.freshness(Kind::Prompt), Freshness::UNKNOWN);
     }
 
-    #[test]
-    fn a_list_is_told_of_if_it_differs_or_was_announced() {
-        let text = r#"{"mcp_servers":{"s":{"url":"http://127.0.0.1:9/mcp"}}}"#;
-        let config = Config::parse(text, &|_| None, &Overrides::default()).unwrap();
-        let tell = Box::new(|_: &ServerName, _| ());
-        let mut refresher = Refresher::new(
-            config.naming.clone(),
-            &config.upstreams,
-            Shared::default(),
-            tell,
-            None,
-            None,
-        );
-        let mut told = |lists: &[(Kind, &[&str])], announced: bool| {
-            let server = ServerName::parse("s").unwrap();
-            let lists = lists.iter().map(|(kind, names)| {
-                let key = kind.name_key();
-                let key = if key == "name" { "title" } else { key };
-                let item = |name: &&str| {
-                    let rest = format!(r#""name":"{name}","inputSchema":{{"type":"object"}}"#);
-                    Raw::from_valid(format!(r#"{{"{key}":"{name}",{rest}}}"#))
+    const TOOLS: Kind = Kind::Tool;
+
+    /// A refresher of the servers that `text` configures, and whose lists of what are told when
+    /// the first of them, or another, lists.
+    struct Told {
+        refresher: Refresher,
+        config: Config,
+    }
+
+    impl Told {
+        fn new(servers: &str) -> Told {
+            let text = format!(r#"{{"mcp_servers":{servers}}}"#);
+            let config = Config::parse(&text, &|_| None, &Overrides::default()).unwrap();
+            let tell = Box::new(|_: &ServerName, _| ());
+            let (naming, shared) = (config.naming.clone(), Shared::default());
+            let refresher = Refresher::new(naming, &config.upstreams, shared, tell, None, None);
+            Told { refresher, config }
+        }
+
+        fn items(kind: Kind, names: &[&str]) -> Vec<Raw> {
+            let rest = r#""name":"n","inputSchema":{"type":"object"}"#;
+            let item = |name: &&str| {
+                let text = match kind {
+                    Kind::Tool | Kind::Prompt => rest.replace("\"n\"", &format!("\"{name}\"")),
+                    Kind::Resource | Kind::Template => {
+                        format!("\"{}\":\"{name}\",{rest}", kind.name_key())
+                    }
                 };
-                (*kind, names.iter().map(item).collect())
-            });
-            let lists = lists.collect();
+                Raw::from_valid(format!("{{{text}}}"))
+            };
+            names.iter().map(item).collect()
+        }
+
+        fn of(&mut self, n: usize, lists: &[(Kind, &[&str])]) -> Vec<(String, Kind)> {
+            let config = self.config.upstreams[n].clone();
+            let read = |(kind, names): &(Kind, &[&str])| (*kind, Told::items(*kind, names));
             let event = Event::Lists {
-                server,
-                lists,
+                server: config.name.clone(),
+                lists: lists.iter().map(read).collect(),
                 freshness: Vec::new(),
                 read_at: Instant::now(),
                 left_out: 0,
-                announced,
+                announced: false,
             };
-            let report = Report { config: config.upstreams[0].clone(), event };
-            refresher.apply(report).unwrap().1
-        };
-        let tools = Kind::Tool;
-        assert_eq!(told(&[(tools, &[])], true), [tools]);
-        assert_eq!(told(&[(tools, &[])], false), []);
-        assert_eq!(told(&[(tools, &["a"])], false), [tools]);
-        assert_eq!(told(&[(tools, &["a"])], false), []);
-        assert_eq!(told(&[(tools, &["a"])], true), [tools]);
-        assert_eq!(told(&[(tools, &["b"]), (Kind::Prompt, &[])], false), [tools]);
+            let told = self.refresher.take_in(Report { config, event });
+            told.into_iter().map(|(server, kind)| (server.to_string(), kind)).collect()
+        }
+
+        fn kinds(&mut self, lists: &[(Kind, &[&str])]) -> Vec<Kind> {
+            self.of(0, lists).into_iter().map(|(_, kind)| kind).collect()
+        }
+    }
+
+    #[test]
+    fn a_list_is_told_of_if_what_is_offered_differs_or_is_the_first() {
+        let mut told = Told::new(r#"{"s":{"url":"http://127.0.0.1:9/mcp"}}"#);
+        assert_eq!(told.kinds(&[(TOOLS, &[])]), [TOOLS]);
+        assert_eq!(told.kinds(&[(TOOLS, &[])]), []);
+        assert_eq!(told.kinds(&[(TOOLS, &["a"])]), [TOOLS]);
+        assert_eq!(told.kinds(&[(TOOLS, &["a"])]), []);
+        assert_eq!(told.kinds(&[(TOOLS, &["b"]), (Kind::Prompt, &[])]), [TOOLS, Kind::Prompt]);
         let both: [(Kind, &[&str]); 2] = [(Kind::Resource, &["a:"]), (Kind::Template, &["b:"])];
-        assert_eq!(told(&both, false), [Kind::Resource]);
-        assert_eq!(told(&[both[0], (Kind::Template, &["c:"])], false), [Kind::Template]);
-        assert_eq!(told(&both, true), [Kind::Resource]);
+        assert_eq!(told.kinds(&both), [Kind::Resource]);
+        assert_eq!(told.kinds(&[both[0], (Kind::Template, &["c:"])]), [Kind::Template]);
+        assert_eq!(told.kinds(&both), [Kind::Template]);
+    }
+
+    #[test]
+    fn what_is_not_offered_may_change_and_nobody_is_told() {
+        let mut told = Told::new(r#"{"s":{"url":"http://127.0.0.1:9/mcp","tools":["a*"]}}"#);
+        assert_eq!(told.kinds(&[(TOOLS, &["a", "b"])]), [TOOLS]);
+        assert_eq!(told.kinds(&[(TOOLS, &["a", "c", ""])]), []);
+        assert_eq!(told.kinds(&[(TOOLS, &["a", "ab"])]), [TOOLS]);
+    }
+
+    #[test]
+    fn whose_names_depend_on_another_s_list_is_told_of_too() {
+        let servers =
+            r#"{"s":{"url":"http://127.0.0.1:9/mcp"},"t":{"url":"http://127.0.0.1:8/mcp"}}"#;
+        let mut told = Told::new(servers);
+        told.refresher.naming.prefix = crate::config::Prefix::Never;
+        let of = |server: &str| (server.to_owned(), TOOLS);
+        assert_eq!(told.of(1, &[(TOOLS, &["a"])]), [of("t")]);
+        assert_eq!(told.of(0, &[(TOOLS, &["a"])]), [of("s"), of("t")]);
     }
 
     #[test]
     fn a_list_of_an_earlier_process_that_still_stands_is_no_news() {
-        let text = r#"{"mcp_servers":{"s":{"url":"http://127.0.0.1:9/mcp"}}}"#;
-        let config = Config::parse(text, &|_| None, &Overrides::default()).unwrap();
-        let tell = Box::new(|_: &ServerName, _| ());
-        let shared = Shared::default();
-        let mut refresher =
-            Refresher::new(config.naming.clone(), &config.upstreams, shared, tell, None, None);
+        let mut told = Told::new(r#"{"s":{"url":"http://127.0.0.1:9/mcp"}}"#);
         let server = ServerName::parse("s").unwrap();
-        let item = |name: &str| {
-            Raw::from_valid(format!(r#"{{"name":"{name}","inputSchema":{{"type":"object"}}}}"#))
-        };
-        let known = &mut refresher.servers.get_mut(&server).unwrap().listed;
+        let known = &mut told.refresher.servers.get_mut(&server).unwrap().listed;
         for kind in [Kind::Tool, Kind::Prompt] {
-            known.lists.insert(kind, merge::read_items(kind, vec![item("a")]).0);
+            let items = merge::read_items(kind, Told::items(kind, &["a"])).0;
+            known.lists.insert(kind, items);
             known.server.stale.insert(kind);
         }
-        let event = Event::Lists {
-            server: server.clone(),
-            lists: vec![(Kind::Tool, vec![item("a")]), (Kind::Prompt, vec![item("b")])],
-            freshness: Vec::new(),
-            read_at: Instant::now(),
-            left_out: 0,
-            announced: true,
-        };
-        let report = Report { config: config.upstreams[0].clone(), event };
-        assert_eq!(refresher.apply(report).unwrap().1, [Kind::Prompt]);
-        assert!(!refresher.servers.get(&server).unwrap().listed.server.is_stale());
+        told.refresher.publish();
+        let lists: [(Kind, &[&str]); 2] = [(Kind::Tool, &["a"]), (Kind::Prompt, &["b"])];
+        assert_eq!(told.kinds(&lists), [Kind::Prompt]);
+        assert!(!told.refresher.servers.get(&server).unwrap().listed.server.is_stale());
     }
 }

@@ -251,7 +251,7 @@ impl Shape {
                 Fit::Dropped if !matches!(text, "null" | "{}") => {
                     Fit::Unfit("are no list".to_owned())
                 }
-                fit => fit,
+                fit @ (Fit::AsItIs | Fit::Mended(_) | Fit::Dropped | Fit::Unfit(_)) => fit,
             },
             Shape::InputSchema => listed_schema::input(text),
             Shape::OutputSchema => listed_schema::output(text),
