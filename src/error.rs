@@ -151,6 +151,8 @@ pub enum CallError {
         stage: Stage,
         /// How long it had, where that is known.
         allowed: Option<Allowed>,
+        /// For how long the server had been starting, if it was.
+        starting: Option<Duration>,
         /// Whether what was asked for was sent, and does more when it is done twice.
         may_have_run: bool,
     },
@@ -209,11 +211,12 @@ impl CallError {
         match reason {
             Interrupted::Cancelled | Interrupted::ClientGone => CallError::Cancelled,
             Interrupted::Deadline => {
-                let (allowed, may_have_run) = (None, false);
+                let (allowed, starting, may_have_run) = (None, None, false);
                 CallError::UpstreamTimeout {
                     server: server.clone(),
                     stage,
                     allowed,
+                    starting,
                     may_have_run,
                 }
             }
@@ -284,8 +287,16 @@ impl fmt::Display for CallError {
                     seconds => write!(f, "next try in {seconds} s."),
                 }
             }
-            Self::UpstreamTimeout { server, stage, allowed, may_have_run } => {
-                write!(f, "The server {server} did not answer in time ({stage})")?;
+            Self::UpstreamTimeout { server, stage, allowed, starting, may_have_run } => {
+                match starting {
+                    Some(taken) => write!(
+                        f,
+                        "The server {server} is starting, for {} s so far, and did not answer in \
+                         time ({stage})",
+                        taken.as_secs()
+                    )?,
+                    None => write!(f, "The server {server} did not answer in time ({stage})")?,
+                }
                 if let Some(Allowed { time, by }) = allowed {
                     write!(f, ": {} ms were allowed by {by}", time.as_millis())?;
                 }

@@ -257,6 +257,9 @@ pub const CHILD_BACKOFF_MIN: Duration = Duration::from_secs(1);
 pub const CHILD_BACKOFF_MAX: Duration = Duration::from_secs(300);
 /// A child that was well for so long starts again with the shortest backoff.
 pub const CHILD_BACKOFF_RESET_AFTER: Duration = Duration::from_secs(60);
+/// Restarts without a wait, of a child that has answered calls before it ended; they come back
+/// when it was well for [`CHILD_BACKOFF_RESET_AFTER`].
+pub const CHILD_RESTARTS_FREE: u32 = 8;
 /// Attempts to use an upstream that fail in a row before its calls are refused at once.
 pub const BREAKER_FAILURES_MAX: u32 = 5;
 /// From the last attempt that failed until a call may see whether the upstream is back, before

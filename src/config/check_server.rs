@@ -72,6 +72,7 @@ pub(super) fn check(
         description: raw.description,
         target: target?,
         tools,
+        start_timeout: Duration::from_millis(raw.start_timeout_ms),
         timeout: Duration::from_millis(raw.timeout_ms),
         timeout_max: Duration::from_millis(raw.timeout_max_ms),
         connect_timeout: Duration::from_millis(raw.connect_timeout_ms),

@@ -246,6 +246,8 @@ pub struct UpstreamConfig {
     pub target: Target,
     /// Globs over its own tool names; `!` excludes. All where there is no list.
     pub tools: Option<Vec<String>>,
+    /// A child's first answer, and first contact over HTTP, may take so long.
+    pub start_timeout: Duration,
     /// A call ends so long after its start or its last progress.
     pub timeout: Duration,
     /// And so long after its start at the latest.

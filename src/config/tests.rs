@@ -46,6 +46,7 @@ fn servers_are_sorted_have_defaults_and_leave_out_the_disabled() {
     assert_eq!((a.name.as_str(), m.name.as_str(), z.name.as_str()), ("a", "m", "z"));
     assert_eq!((a.max_sessions, m.max_sessions, z.max_sessions), (32, 3, 8));
     assert_eq!((a.max_in_flight, a.max_waiting), (32, 128));
+    assert_eq!(a.start_timeout, Duration::from_secs(300));
     assert_eq!(a.timeout, Duration::from_secs(60));
     assert_eq!(a.timeout_max, Duration::from_secs(600));
     assert_eq!(a.connect_timeout, Duration::from_secs(5));

@@ -107,7 +107,7 @@ fn quirks_tolerated() -> Value {
 fn server(status: &ServerStatus) -> Value {
     let upstream = &status.upstream;
     let (state, next_try_ms) = match upstream.state {
-        State::Probing => ("probing", None),
+        State::Starting { .. } => ("starting", None),
         State::Ready => ("ready", None),
         State::BackingOff { next_try } => ("backing_off", Some(ms(next_try))),
         State::Down { next_try } => ("down", Some(ms(next_try))),
@@ -134,6 +134,7 @@ fn server(status: &ServerStatus) -> Value {
         "required": status.required,
         "state": state,
         "next_try_ms": next_try_ms,
+        "starting_ms": upstream.starting.map(ms),
         "down_since": upstream.down_since.map(seconds),
         "failures_in_a_row": upstream.failures,
         "transport": upstream.transport,

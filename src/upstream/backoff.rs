@@ -25,10 +25,6 @@ impl Range {
     pub(super) const UPSTREAM: Range =
         Range { min: BACKOFF_MIN, max: BACKOFF_MAX, reset_after: BACKOFF_RESET_AFTER };
     /// Starting a child.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "children are started at the pace of all")
-    )]
     pub(super) const CHILD: Range = Range {
         min: CHILD_BACKOFF_MIN,
         max: CHILD_BACKOFF_MAX,

@@ -55,8 +55,10 @@ pub(super) enum Over {
 /// How the supervisor is with the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Contact {
-    /// It makes first contact.
-    Making,
+    /// It makes first contact, or starts again what only it can start.
+    Making {
+        since: Instant,
+    },
     Made,
     /// It tries again then; it is at it when that has passed.
     Waiting {
@@ -109,7 +111,9 @@ impl Sign {
         match trouble.kind {
             Kind::Broke => Sign::Failed,
             Kind::Interrupted(Interrupted::Deadline)
-                if patience == Patience::Full && trouble.stage != Stage::Slot =>
+                if patience == Patience::Full
+                    && trouble.stage != Stage::Slot
+                    && trouble.starting.is_none() =>
             {
                 Sign::Failed
             }
@@ -134,7 +138,7 @@ impl Sign {
 impl Breaker {
     pub(super) fn new(opening: Opening) -> Breaker {
         Breaker {
-            contact: Contact::Making,
+            contact: Contact::Making { since: Instant::now() },
             failures: 0,
             failed: None,
             attempts: 0,
@@ -152,7 +156,9 @@ impl Breaker {
             return State::Down { next_try };
         }
         match self.contact {
-            Contact::Making => State::Probing,
+            Contact::Making { since } => {
+                State::Starting { taken: now.saturating_duration_since(since) }
+            }
             Contact::Made => State::Ready,
             Contact::Waiting { next_try } => {
                 State::BackingOff { next_try: next_try.saturating_duration_since(now) }
@@ -182,7 +188,7 @@ impl Breaker {
         let (first, last) = self.failed.as_ref().filter(|_| self.is_open(now, over))?;
         let next_try = match self.contact {
             Contact::Waiting { next_try } => next_try.saturating_duration_since(now),
-            Contact::Making | Contact::Made => Duration::ZERO,
+            Contact::Making { .. } | Contact::Made => Duration::ZERO,
         };
         Some(Down { first: first.clone(), last: last.clone(), next_try })
     }
@@ -225,6 +231,22 @@ impl Breaker {
         self.is_probe_due(now) && self.hasten(now)
     }
 
+    /// The supervisor makes an attempt.
+    pub(super) fn tries(&mut self, now: Instant) {
+        let is_waiting = matches!(self.contact, Contact::Waiting { .. });
+        if self.is_left_to_supervisor() && (is_waiting || self.has_contact()) {
+            self.contact = Contact::Making { since: now };
+        }
+    }
+
+    /// For how long the upstream has been starting, if it is.
+    pub(super) fn starting(&self, now: Instant) -> Option<Duration> {
+        match self.contact {
+            Contact::Making { since } => Some(now.saturating_duration_since(since)),
+            Contact::Made | Contact::Waiting { .. } => None,
+        }
+    }
+
     /// The supervisor has made contact.
     pub(super) fn made_contact(&mut self) {
         self.contact = Contact::Made;
@@ -246,17 +268,22 @@ impl Breaker {
         failure: Failure,
     ) {
         self.contact = Contact::Waiting { next_try };
+        let halfway = now + next_try.saturating_duration_since(now) / 2;
         if let Some(took) = took {
             self.attempts = self.attempts.saturating_add(1);
             let mut at = probe_after(now, took);
             // Somebody is there who refuses again and again: that will hardly be otherwise in a
             // second, so that calls shorten the backoff, but do not replace it.
             if self.attempts > BREAKER_FAILURES_MAX && self.failures < BREAKER_FAILURES_MAX {
-                at = at.max(now + next_try.saturating_duration_since(now) / 2);
+                at = at.max(halfway);
             }
             self.probe_at = Some(at);
         } else {
             self.probe_at.get_or_insert(probe_after(now, Duration::ZERO));
+        }
+        if self.is_left_to_supervisor() {
+            // An attempt starts a process, which costs its machine more than its callers.
+            self.probe_at = self.probe_at.max(Some(halfway));
         }
         self.note(failure);
     }
@@ -488,32 +515,34 @@ mod tests {
         assert!(!breaker.knock(now), "it is making contact");
         breaker.failed(now, Duration::ZERO, failure("refused"));
         breaker.waits(now, now + 30 * SECOND, Some(Duration::ZERO), failure("refused"));
-        assert!(!breaker.knock(now + PROBE_BY_CALL_INTERVAL / 2));
-        assert!(breaker.knock(now + PROBE_BY_CALL_INTERVAL));
-        assert!(!breaker.hasten(now + PROBE_BY_CALL_INTERVAL), "it is at it");
+        assert!(!breaker.knock(now + 14 * SECOND), "each attempt starts a process");
+        assert!(breaker.knock(now + 15 * SECOND));
+        assert!(!breaker.hasten(now + 15 * SECOND), "it is at it");
+        assert!(matches!(breaker.state(now + 15 * SECOND), State::BackingOff { .. }));
+        breaker.tries(now + 15 * SECOND);
+        let taken = 2 * SECOND;
+        assert_eq!(breaker.state(now + 17 * SECOND), State::Starting { taken });
         breaker.made_contact();
         assert_eq!(breaker.state(now), State::Ready);
     }
 
     #[test]
     fn attempts_that_do_not_count_have_their_pace_too() {
-        for opening in [Opening::ByCalls, Opening::BySupervisor] {
-            let mut now = Instant::now();
-            let mut breaker = Breaker::new(opening);
-            for n in 1..=BREAKER_FAILURES_MAX {
-                let took = SECOND * n;
-                breaker.waits(now, now + 30 * SECOND, Some(took), failure("no such token"));
-                assert!(!breaker.knock(now + took * PROBE_PAUSE_FACTOR - SECOND), "{n}");
-                now += took * PROBE_PAUSE_FACTOR;
-                assert!(breaker.knock(now), "{n}");
-            }
-            breaker.waits(now, now + 30 * SECOND, Some(SECOND), failure("no such token"));
-            assert!(!breaker.knock(now + 14 * SECOND), "it has been refused too often");
-            assert!(breaker.knock(now + 15 * SECOND));
-            breaker.made_contact();
-            breaker.waits(now, now + 30 * SECOND, None, failure("lost"));
-            assert!(breaker.knock(now + PROBE_BY_CALL_INTERVAL), "that is long ago");
+        let mut now = Instant::now();
+        let mut breaker = Breaker::new(Opening::ByCalls);
+        for n in 1..=BREAKER_FAILURES_MAX {
+            let took = SECOND * n;
+            breaker.waits(now, now + 30 * SECOND, Some(took), failure("no such token"));
+            assert!(!breaker.knock(now + took * PROBE_PAUSE_FACTOR - SECOND), "{n}");
+            now += took * PROBE_PAUSE_FACTOR;
+            assert!(breaker.knock(now), "{n}");
         }
+        breaker.waits(now, now + 30 * SECOND, Some(SECOND), failure("no such token"));
+        assert!(!breaker.knock(now + 14 * SECOND), "it has been refused too often");
+        assert!(breaker.knock(now + 15 * SECOND));
+        breaker.made_contact();
+        breaker.waits(now, now + 30 * SECOND, None, failure("lost"));
+        assert!(breaker.knock(now + PROBE_BY_CALL_INTERVAL), "that is long ago");
     }
 
     #[test]

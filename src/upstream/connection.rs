@@ -1,6 +1,8 @@
 //! Pure: first contact as values, in both eras, why an attempt failed, and which failures may be
 //! followed by a second attempt.
 
+use std::time::Duration;
+
 use crate::error::{CallError, RETIRED, Stage};
 use crate::protocol::call::{About, Outgoing};
 use crate::protocol::jsonrpc::{self, RequestId, RpcError, code};
@@ -23,6 +25,8 @@ pub(super) struct Trouble {
     pub(super) message: String,
     /// Whether a byte of the request has left.
     pub(super) sent: bool,
+    /// For how long what was waited for had been starting, where the wait ended during that.
+    pub(super) starting: Option<Duration>,
 }
 
 /// What a failure means for what comes next.
@@ -63,7 +67,7 @@ impl Trouble {
         if message.ends_with('.') && !message.ends_with("..") {
             message.pop();
         }
-        Trouble { kind, stage, message, sent: false }
+        Trouble { kind, stage, message, sent: false, starting: None }
     }
 
     pub(super) fn nonsense(message: impl Into<String>) -> Trouble {
@@ -101,6 +105,12 @@ impl Trouble {
         self.kind == Kind::Refused(Refusal::Stateless)
     }
 
+    /// Whether it is the end of a call that has waited for a session, and not for an answer.
+    pub(super) fn is_late_start(&self) -> bool {
+        let is_late = self.kind == Kind::Interrupted(Interrupted::Deadline);
+        is_late && !self.sent && self.stage != Stage::Slot
+    }
+
     /// What the caller of `method` is told.
     pub(super) fn into_error(self, server: &ServerName, is_safe_to_repeat: bool) -> CallError {
         let message = match self.kind {
@@ -109,6 +119,7 @@ impl Trouble {
                     server: server.clone(),
                     stage: self.stage,
                     allowed: None,
+                    starting: self.starting,
                     may_have_run: self.sent && !is_safe_to_repeat,
                 };
             }

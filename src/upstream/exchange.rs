@@ -365,7 +365,7 @@ fn trouble(watch: &Watch, error: &Error) -> Trouble {
         }
         _ => (Kind::Nonsense, stage, "the request or its answer is no proper HTTP".to_owned()),
     };
-    Trouble { kind, stage, message, sent }
+    Trouble { sent, ..Trouble::new(kind, stage, message) }
 }
 
 fn io_text(error: &std::io::Error) -> String {

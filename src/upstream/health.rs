@@ -24,8 +24,11 @@ pub struct Failure {
 /// How an upstream is at present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// First contact is being made.
-    Probing,
+    /// First contact is being made, or a child is being started.
+    Starting {
+        /// Time since it began.
+        taken: Duration,
+    },
     /// It has answered and can be called.
     Ready,
     /// It failed; the next attempt comes by itself, and calls make attempts too.
@@ -46,6 +49,8 @@ pub enum State {
 pub struct Status {
     /// At present.
     pub state: State,
+    /// For how long it has been starting, if it is; also where it is down meanwhile.
+    pub starting: Option<Duration>,
     /// Attempts that failed in a row, calls and the supervisor's own.
     pub failures: u32,
     /// When it failed first since it was well, if it is down.

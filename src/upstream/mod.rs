@@ -57,6 +57,7 @@ mod modern;
 mod pipes;
 mod post_stream;
 mod resolve;
+mod restarts;
 mod slots;
 mod standing;
 mod stdio;
@@ -204,6 +205,10 @@ impl Upstream {
                     format!("{RETIRED}, and limits.drain_ms ({drain} ms) was over");
                 trouble.kind = connection::Kind::Interrupted(Interrupted::Retired);
             }
+            if trouble.is_late_start() {
+                let starting = self.vitals.lock().breaker.starting(Instant::now());
+                trouble.starting = trouble.starting.or(starting);
+            }
             self.core.scrubbed(trouble).into_error(self.name(), outgoing.is_safe_to_repeat)
         };
         let through = through.filter(|client| self.has_own(client));
@@ -321,6 +326,7 @@ impl Upstream {
         let initialized = vitals.initialized.as_ref();
         Status {
             state: vitals.breaker.state(now),
+            starting: vitals.breaker.starting(now),
             failures: vitals.breaker.failures(),
             down_since: vitals.breaker.down(now, Over::Shared).map(|down| down.first.at),
             transport: self.link.transport(),

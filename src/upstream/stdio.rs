@@ -5,7 +5,7 @@
 //! client's own one is started when a call wants it: the call asks the supervisor and waits.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::config::StdioTarget;
 use crate::error::Stage;
@@ -25,6 +25,10 @@ use super::modern::either::stateless;
 use super::modern::found::{Found, is_legacy_sign, probe_time};
 use super::modern::subscriptions::listen;
 use super::modern::{answered_here, outcome};
+use super::restarts::{Lived, Restarts};
+
+/// What a child answers before it is called, at most: two questions about its era.
+const HANDSHAKE_ANSWERS: usize = 2;
 
 /// The transport of one upstream.
 pub(super) struct Stdio {
@@ -41,16 +45,20 @@ struct State {
     generation: u64,
     /// Calls that wait for a child that is being started.
     waiting: Vec<Arc<Wait>>,
-    /// One that was found dead by a call; the supervisor ends what is left of it.
-    dead: Option<Arc<Child>>,
+    /// The pace of a child that is started on demand; that of the shared one is its
+    /// supervisor's.
+    restarts: Restarts,
 }
 
 enum Phase {
     /// None is wanted.
     Unused,
-    Starting,
+    Starting {
+        since: Instant,
+    },
     Up {
         generation: u64,
+        since: Instant,
         child: Arc<Child>,
         initialized: Arc<Initialized>,
     },
@@ -69,7 +77,8 @@ impl Stdio {
         era: Arc<Found>,
     ) -> Stdio {
         let phase = empty(&core);
-        let state = State { phase, generation: 0, waiting: Vec::new(), dead: None };
+        let restarts = Restarts::on_demand();
+        let state = State { phase, generation: 0, waiting: Vec::new(), restarts };
         Stdio { core, target, stderr, era, state: Mutex::new(state) }
     }
 
@@ -90,7 +99,7 @@ impl Stdio {
         waiting.iter().for_each(|wait| wait.bell().ring());
         match old {
             Phase::Up { child, .. } => Some(child),
-            Phase::Unused | Phase::Starting | Phase::Down { .. } | Phase::Stopped => None,
+            Phase::Unused | Phase::Starting { .. } | Phase::Down { .. } | Phase::Stopped => None,
         }
     }
 
@@ -101,36 +110,29 @@ impl Stdio {
         loop {
             let wanted = {
                 let mut state = self.lock();
-                let on_demand = self.core.client.is_some() && !has_waited;
+                let on_demand = self.core.client.is_some();
                 let wanted = match &state.phase {
-                    Phase::Up { child, .. } if on_demand && child.death().is_some() => true,
-                    // The supervisor is about to see it.
-                    Phase::Up { child, .. }
-                        if self.core.client.is_none() && child.death().is_some() =>
-                    {
-                        false
-                    }
+                    // Whoever looks after it is about to see it.
+                    Phase::Up { child, .. } if child.death().is_some() => false,
                     Phase::Up { child, .. } => return Ok(child.clone()),
                     Phase::Unused => true,
-                    Phase::Down { .. } if on_demand => true,
-                    // The supervisor is about to try.
-                    Phase::Down { next_try, .. }
-                        if self.core.client.is_none() && *next_try <= Instant::now() =>
-                    {
-                        false
+                    Phase::Down { trouble, next_try } => {
+                        let is_due = *next_try <= Instant::now();
+                        // One attempt is enough for a call.
+                        if !is_due || on_demand && has_waited {
+                            return Err(down(trouble));
+                        }
+                        // Else the supervisor is about to try.
+                        on_demand
                     }
-                    Phase::Down { trouble, .. } => return Err(down(trouble)),
                     Phase::Stopped => {
                         let reason = Interrupted::Stopping;
                         return Err(Trouble::interrupted(reason, Stage::Spawn, false));
                     }
-                    Phase::Starting => false,
+                    Phase::Starting { .. } => false,
                 };
-                if wanted
-                    && let Phase::Up { child, .. } =
-                        std::mem::replace(&mut state.phase, Phase::Starting)
-                {
-                    state.dead = Some(child);
+                if wanted {
+                    state.phase = starting();
                 }
                 // The list of those who wait is emptied whenever the phase changes.
                 if !state.waiting.iter().any(|other| Arc::ptr_eq(other, wait)) {
@@ -146,8 +148,17 @@ impl Stdio {
                 Ok(Woken::Tick) => idle(),
                 Ok(Woken::Bell | Woken::Ready) => (),
                 Err(reason) => {
-                    self.lock().waiting.retain(|other| !Arc::ptr_eq(other, wait));
-                    return Err(Trouble::interrupted(reason, Stage::Spawn, false));
+                    let mut state = self.lock();
+                    state.waiting.retain(|other| !Arc::ptr_eq(other, wait));
+                    let starting = match &state.phase {
+                        Phase::Starting { since } => Some(since.elapsed()),
+                        Phase::Unused
+                        | Phase::Up { .. }
+                        | Phase::Down { .. }
+                        | Phase::Stopped => None,
+                    };
+                    let late = Trouble::interrupted(reason, Stage::Spawn, false);
+                    return Err(Trouble { starting, ..late });
                 }
             }
         }
@@ -225,6 +236,21 @@ impl Stdio {
                 Err(trouble.in_handshake())
             }
         }
+    }
+
+    /// What comes after a child that was up for so long: nothing where the supervisor says when
+    /// the next one is started, else the next call starts it, in time.
+    fn after(&self, child: &Child, up_for: Duration, restarts: &mut Restarts) -> Phase {
+        let Some(trouble) = child.death().filter(|_| self.core.client.is_some()) else {
+            return empty(&self.core);
+        };
+        let has_served = child.link.inboxes.n_answered() > HANDSHAKE_ANSWERS;
+        let lived = if has_served { Lived::Served(up_for) } else { Lived::Idle(up_for) };
+        let delay = restarts.next(lived);
+        if delay.is_zero() {
+            return empty(&self.core);
+        }
+        Phase::Down { trouble, next_try: Instant::now() + delay }
     }
 
     fn call(
@@ -312,9 +338,13 @@ fn is_doubtful(tried: Era, known: Option<Era>, trouble: &Trouble, wait: &Wait) -
     }
 }
 
+fn starting() -> Phase {
+    Phase::Starting { since: Instant::now() }
+}
+
 /// Where there is no child and none is being started.
 fn empty(core: &Core) -> Phase {
-    if core.client.is_some() { Phase::Unused } else { Phase::Starting }
+    if core.client.is_some() { Phase::Unused } else { starting() }
 }
 
 impl Link for Stdio {
@@ -325,18 +355,20 @@ impl Link for Stdio {
                 let initialized = initialized.clone();
                 return Ok(Opened { generation: *generation, initialized });
             }
+            if let Phase::Down { trouble, next_try } = &state.phase
+                && self.core.client.is_some()
+                && *next_try > Instant::now()
+            {
+                return Err(down(trouble));
+            }
             state.generation += 1;
             state.generation
         };
-        self.enter(Phase::Starting);
-        let started = self.start(wait);
-        let dead = self.lock().dead.take();
-        if let Some(dead) = dead {
-            dead.end();
-        }
-        let (child, initialized) = started?;
+        self.enter(starting());
+        let (child, initialized) = self.start(wait)?;
         let initialized = Arc::new(initialized);
-        let up = Phase::Up { generation, child, initialized: initialized.clone() };
+        let since = Instant::now();
+        let up = Phase::Up { generation, since, child, initialized: initialized.clone() };
         if let Some(child) = self.enter(up) {
             child.end();
         }
@@ -389,7 +421,7 @@ impl Link for Stdio {
     ) -> Result<Outcome, Trouble> {
         let child = match &self.lock().phase {
             Phase::Up { child, .. } => child.clone(),
-            Phase::Unused | Phase::Starting | Phase::Down { .. } | Phase::Stopped => {
+            Phase::Unused | Phase::Starting { .. } | Phase::Down { .. } | Phase::Stopped => {
                 return Err(Trouble::new(Kind::Broke, Stage::Send, "there is no child"));
             }
         };
@@ -397,14 +429,35 @@ impl Link for Stdio {
     }
 
     fn forget(&self, generation: u64) {
-        let same =
-            matches!(&self.lock().phase, Phase::Up { generation: up, .. } if *up == generation);
-        if same && let Some(child) = self.enter(empty(&self.core)) {
+        let next = {
+            let mut state = self.lock();
+            let State { phase, restarts, .. } = &mut *state;
+            match phase {
+                Phase::Up { generation: up, since, child, .. } if *up == generation => {
+                    self.after(child, since.elapsed(), restarts)
+                }
+                Phase::Up { .. }
+                | Phase::Unused
+                | Phase::Starting { .. }
+                | Phase::Down { .. }
+                | Phase::Stopped => return,
+            }
+        };
+        if let Some(child) = self.enter(next) {
             child.end();
         }
     }
 
     fn backing_off(&self, trouble: &Trouble, next_try: Instant) {
+        let mut next_try = next_try;
+        if self.core.client.is_some() && !trouble.is_stateless() {
+            let mut state = self.lock();
+            let now = Instant::now();
+            if matches!(state.phase, Phase::Down { next_try, .. } if next_try > now) {
+                return;
+            }
+            next_try = next_try.max(now + state.restarts.next(Lived::Never));
+        }
         // A child whose lists failed is started anew.
         if let Some(child) = self.enter(Phase::Down { trouble: trouble.clone(), next_try }) {
             child.end();
@@ -424,7 +477,7 @@ impl Link for Stdio {
     fn died(&self) -> Option<Trouble> {
         match &self.lock().phase {
             Phase::Up { child, .. } => child.death(),
-            Phase::Unused | Phase::Starting | Phase::Down { .. } | Phase::Stopped => None,
+            Phase::Unused | Phase::Starting { .. } | Phase::Down { .. } | Phase::Stopped => None,
         }
     }
 
@@ -434,7 +487,7 @@ impl Link for Stdio {
             Phase::Up { child, .. } if !child.link.is_modern() => child.clone(),
             Phase::Up { .. }
             | Phase::Unused
-            | Phase::Starting
+            | Phase::Starting { .. }
             | Phase::Down { .. }
             | Phase::Stopped => return,
         };
@@ -451,7 +504,7 @@ impl Link for Stdio {
             Phase::Up { child, .. } if child.link.is_modern() => child.clone(),
             Phase::Up { .. }
             | Phase::Unused
-            | Phase::Starting
+            | Phase::Starting { .. }
             | Phase::Down { .. }
             | Phase::Stopped => return,
         };
@@ -469,8 +522,7 @@ impl Link for Stdio {
     }
 
     fn close(&self) {
-        let (child, dead) = (self.enter(Phase::Stopped), self.lock().dead.take());
-        for child in child.into_iter().chain(dead) {
+        if let Some(child) = self.enter(Phase::Stopped) {
             child.end();
         }
     }

@@ -13,12 +13,13 @@ use crate::protocol::raw::{RawObject, string};
 use crate::wait::Wait;
 
 use super::backoff::{Backoff, Range};
-use super::breaker::{Patience, Sign};
+use super::breaker::{Opening, Patience, Sign};
 use super::connection::{Kind, Trouble, cut, declares};
 use super::exchange::Lane;
 use super::health::Vitals;
 use super::link::{Core, Link, Opened, Own};
 use super::lists::Lists;
+use super::restarts::{Lived, Restarts};
 use super::slots::Slots;
 use super::standing::Standing;
 use super::{Event, Failure, Report};
@@ -57,13 +58,22 @@ enum Left {
 impl Supervisor {
     /// Runs until the upstream is stopped; ends its session then.
     pub(super) fn run(mut self) {
-        let mut backoff = Backoff::new(Range::UPSTREAM);
+        let (mut backoff, mut restarts) = (Backoff::new(Range::UPSTREAM), Restarts::default());
         while !self.core.nudge.is_stopped() {
             let began = Instant::now();
+            self.vitals.lock().breaker.tries(began);
+            let mut made_contact = None;
             let left = match self.contact() {
-                Ok(opened) => self.attend(opened),
+                Ok(opened) => {
+                    made_contact = Some(Instant::now());
+                    self.attend(opened)
+                }
                 Err(trouble) => Left::Failed(trouble, began.elapsed()),
             };
+            if self.core.nudge.is_stopped() {
+                // What fails now fails because of that.
+                break;
+            }
             let (trouble, took) = match left {
                 Left::Stopped => break,
                 Left::Lost(trouble) => (trouble, None),
@@ -74,9 +84,19 @@ impl Supervisor {
             if has_served {
                 backoff.reset();
             }
+            let well_for = made_contact.map(|at| at.elapsed());
             // One that did what it should is back at once: whoever can make it end must not close
             // the others out by that.
-            let delay = if has_served { Duration::ZERO } else { backoff.next() };
+            let delay = match (self.link.opening(), well_for) {
+                // A call may be answered before the lists are read.
+                (Opening::BySupervisor, time) if has_served => {
+                    restarts.next(Lived::Served(time.unwrap_or_default()))
+                }
+                (Opening::BySupervisor, Some(time)) => restarts.next(Lived::Idle(time)),
+                (Opening::BySupervisor, None) => restarts.next(Lived::Never),
+                (Opening::ByCalls, _) if has_served => Duration::ZERO,
+                (Opening::ByCalls, _) => backoff.next(),
+            };
             self.failed(&trouble, took, delay);
             if !self.back_off(delay) {
                 break;
@@ -87,7 +107,7 @@ impl Supervisor {
 
     /// Opens the session if nobody has, and reads the lists.
     fn contact(&mut self) -> Result<Opened, Trouble> {
-        let wait = self.busy()?;
+        let wait = self.busy_for(self.start_patience())?;
         let opened = self.link.open(&mut self.lane, &wait)?;
         let initialized = Arc::new(self.core.introduction(&opened.initialized));
         {
@@ -179,10 +199,23 @@ impl Supervisor {
         self.core.nudge.idle.until(None, Some(left)).ok();
     }
 
+    /// How long contact may take: a child's first answer, and the first handshake with any
+    /// other upstream, have a bound of their own.
+    fn start_patience(&self) -> Duration {
+        let is_start =
+            self.link.opening() == Opening::BySupervisor || self.generation.is_none();
+        let config = &self.core.config;
+        if is_start { config.start_timeout } else { config.timeout }
+    }
+
     pub(super) fn busy(&self) -> Result<Arc<Wait>, Trouble> {
+        self.busy_for(self.core.config.timeout)
+    }
+
+    fn busy_for(&self, patience: Duration) -> Result<Arc<Wait>, Trouble> {
         self.core
             .nudge
-            .busy(self.core.config.timeout)
+            .busy(patience)
             .map_err(|error| Trouble::new(Kind::Nonsense, Stage::Connect, error.to_string()))
     }
 

@@ -163,6 +163,7 @@ fn a_server_has_the_defaults_that_are_told() {
     };
     let times = [http.timeout, http.timeout_max, http.connect_timeout].map(|t| t.as_millis());
     assert_eq!(told("timeout_ms"), times.map(|time| time.to_string()).join(", "));
+    assert_eq!(told("start_timeout_ms"), stdio.start_timeout.as_millis().to_string());
     let calls = format!("{}, {}", http.max_in_flight, http.max_waiting);
     assert_eq!(told("max_in_flight"), calls);
     let sessions = format!("{} (stdio {}), `auto`", http.max_sessions, stdio.max_sessions);

@@ -94,7 +94,8 @@ fn child(fault: &Fault, at: At) -> Value {
     // In a configuration a dollar is two.
     let script = script.replace('$', "$$");
     json!({
-        "transport": "stdio", "command": "sh", "args": ["-c", script], "timeout_ms": TIMEOUT_MS,
+        "transport": "stdio", "command": "sh", "args": ["-c", script],
+        "start_timeout_ms": TIMEOUT_MS, "timeout_ms": TIMEOUT_MS,
     })
 }
 

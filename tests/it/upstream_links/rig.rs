@@ -291,6 +291,7 @@ pub(crate) fn config(target: Target) -> UpstreamConfig {
         description: None,
         target,
         tools: None,
+        start_timeout: Duration::from_secs(5),
         timeout: Duration::from_secs(5),
         timeout_max: Duration::from_secs(10),
         connect_timeout: Duration::from_secs(1),
