@@ -99,7 +99,9 @@ impl Stdio {
         waiting.iter().for_each(|wait| wait.bell().ring());
         match old {
             Phase::Up { child, .. } => Some(child),
-            Phase::Unused | Phase::Starting { .. } | Phase::Down { .. } | Phase::Stopped => None,
+            Phase::Unused | Phase::Starting { .. } | Phase::Down { .. } | Phase::Stopped => {
+                None
+            }
         }
     }
 
@@ -477,7 +479,9 @@ impl Link for Stdio {
     fn died(&self) -> Option<Trouble> {
         match &self.lock().phase {
             Phase::Up { child, .. } => child.death(),
-            Phase::Unused | Phase::Starting { .. } | Phase::Down { .. } | Phase::Stopped => None,
+            Phase::Unused | Phase::Starting { .. } | Phase::Down { .. } | Phase::Stopped => {
+                None
+            }
         }
     }
 
