@@ -108,8 +108,8 @@ fn calls_while_it_is_down_fail_at_once_and_say_why() {
     let rig = Rig::start(script("exit 7", OK), Limits::default());
     rig.failure();
     rig.failure();
-    eventually("it is backing off", || {
-        matches!(rig.upstream.status().state, State::BackingOff { .. })
+    eventually("it waits for the next start", || {
+        matches!(rig.upstream.status().state, State::Down { .. })
     });
     let mut said = String::new();
     eventually("a call fails at once", || {
