@@ -79,6 +79,56 @@ pub struct Allowed {
     pub by: &'static str,
 }
 
+/// What the head of an upstream's refusal says to whoever asked, without its secrets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpRefusal {
+    /// The HTTP status.
+    pub status: u16,
+    /// Its `WWW-Authenticate`: how it wants to be asked.
+    pub www_authenticate: Option<String>,
+    /// Its `Retry-After`: when it wants to be asked again.
+    pub retry_after: Option<RetryAfter>,
+}
+
+impl HttpRefusal {
+    /// Whether it says anything that a JSON-RPC error does not.
+    pub fn says_more(&self) -> bool {
+        self.www_authenticate.is_some() || self.retry_after.is_some()
+    }
+}
+
+/// When to ask again (RFC 9110, section 10.2.3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RetryAfter {
+    /// So many seconds from now.
+    Seconds(u32),
+    /// Then, a date as HTTP writes it.
+    Date(String),
+}
+
+impl RetryAfter {
+    /// Reads the header's value; nothing where it makes no sense.
+    pub fn parse(text: &str) -> Option<RetryAfter> {
+        let text = text.trim();
+        if let Ok(seconds) = text.parse() {
+            return Some(Self::Seconds(seconds));
+        }
+        // As `Sun, 06 Nov 1994 08:49:37 GMT`.
+        let is_date = |c: char| c.is_ascii_alphanumeric() || matches!(c, ' ' | ',' | ':');
+        let is_date = text.len() == 29 && text.ends_with(" GMT") && text.chars().all(is_date);
+        is_date.then(|| Self::Date(text.to_owned()))
+    }
+}
+
+impl fmt::Display for RetryAfter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Seconds(seconds) => write!(f, "{seconds}"),
+            Self::Date(date) => f.write_str(date),
+        }
+    }
+}
+
 /// Why a call has no outcome.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CallError {
@@ -129,6 +179,8 @@ pub enum CallError {
         stage: Stage,
         /// What was seen.
         message: String,
+        /// What a refusal over HTTP says besides.
+        refusal: Option<Box<HttpRefusal>>,
     },
     /// The upstream has failed again and again: it was not even asked.
     UpstreamDown {
@@ -223,7 +275,8 @@ impl CallError {
             Interrupted::Stopping => CallError::ShuttingDown,
             Interrupted::Retired => {
                 let message = RETIRED.to_owned();
-                CallError::UpstreamFailed { server: server.clone(), stage, message }
+                let (server, refusal) = (server.clone(), None);
+                CallError::UpstreamFailed { server, stage, message, refusal }
             }
         }
     }
@@ -277,7 +330,7 @@ impl fmt::Display for CallError {
                  has changed since it was pinned, or what was pinned is lost. To accept it as \
                  it is now, run: trunkline pins accept {server} {tool:?}"
             ),
-            Self::UpstreamFailed { server, stage, message } => {
+            Self::UpstreamFailed { server, stage, message, .. } => {
                 write!(f, "The server {server} failed ({stage}): {message}.")
             }
             Self::UpstreamDown { server, stage, message, since, next_try } => {
@@ -313,6 +366,26 @@ impl fmt::Display for CallError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_to_ask_again_is_read_or_left_out() {
+        assert_eq!(RetryAfter::parse(" 30 "), Some(RetryAfter::Seconds(30)));
+        let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+        assert_eq!(RetryAfter::parse(date), Some(RetryAfter::Date(date.to_owned())));
+        let long = format!("{} GMT", "x".repeat(40));
+        for text in [
+            "",
+            "-1",
+            "1.5",
+            "soon",
+            "99999999999",
+            "\u{1}; GMT",
+            "Sun, 06 Nov 1994 08:49:3\r\n GMT",
+            &long,
+        ] {
+            assert_eq!(RetryAfter::parse(text), None, "{text:?}");
+        }
+    }
 
     #[test]
     fn a_wait_is_rounded_up() {

@@ -325,6 +325,8 @@ pub const UPSTREAM_BUFFER_BYTES: usize = 16 * 1024;
 pub const UPSTREAM_IDLE_MAX: Duration = Duration::from_secs(4);
 /// Bytes of a finished stream's end that are read so that its connection can be used again.
 pub const UPSTREAM_DRAIN_BYTES_MAX: usize = 64 * 1024;
+/// Redirects that one request to an upstream follows; one more is an error.
+pub const UPSTREAM_REDIRECTS_MAX: usize = 5;
 /// How long the next call on that connection waits for it; past it there is a new connection.
 pub const UPSTREAM_DRAIN_TIMEOUT: Duration = Duration::from_millis(5);
 /// Shortest wait before a stream that its server closed is asked for again.
@@ -338,6 +340,8 @@ pub const STREAM_LASTED: Duration = Duration::from_secs(5);
 pub const RESULT_BYTES_COUNTED_FROM: usize = 64 * 1024;
 /// Characters of an upstream's text that stand in an error or a log line.
 pub const UPSTREAM_TEXT_CHARS_MAX: usize = 200;
+/// Characters of a `WWW-Authenticate` of an upstream's that clients are told.
+pub const UPSTREAM_CHALLENGE_CHARS_MAX: usize = 1000;
 /// Characters of the message of an upstream's own JSON-RPC error that REST is told.
 pub const UPSTREAM_ERROR_CHARS_MAX: usize = 4000;
 /// Bytes of one line of a child's standard error; longer ones are cut.

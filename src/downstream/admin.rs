@@ -138,6 +138,7 @@ fn server(status: &ServerStatus) -> Value {
         "down_since": upstream.down_since.map(seconds),
         "failures_in_a_row": upstream.failures,
         "transport": upstream.transport,
+        "redirected_to": upstream.redirected_to,
         "era": era,
         "revision": upstream.revision.map(|revision| revision.as_str()),
         "server_info": info,
@@ -154,6 +155,7 @@ fn server(status: &ServerStatus) -> Value {
         "in_flight": upstream.in_flight,
         "waiting": upstream.waiting,
         "restarts": upstream.restarts,
+        "dropped_messages": upstream.dropped_messages,
         "stderr": upstream.stderr,
     })
 }

@@ -559,7 +559,11 @@ fn failed(error: &CallError) -> ModernAnswer {
     if matches!(error, CallError::RateLimited { .. }) {
         return ModernAnswer::Refused(problem);
     }
-    ModernAnswer::Error(modern::error_for(problem.to_rpc()))
+    if problem.headers.is_empty() {
+        return ModernAnswer::Error(modern::error_for(problem.to_rpc()));
+    }
+    // What it says in its head goes along.
+    ModernAnswer::Refused(Problem { status: reply::modern_status(problem.rpc_code), ..problem })
 }
 
 /// Capabilities that requests of a server need and a client has not declared.

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::endpoint::{Dialect, Endpoint};
-use crate::error::{CallError, Stage, whole_seconds};
+use crate::error::{CallError, HttpRefusal, RetryAfter, Stage, whole_seconds};
 use crate::http::{Answer, Responder};
 use crate::limits::UPSTREAM_ERROR_CHARS_MAX;
 use crate::protocol::call::Kind;
@@ -291,7 +291,13 @@ impl Problem {
                     .with("retry_after_s", seconds)
                     .header("Retry-After", seconds.to_string())
             }
-            CallError::UpstreamFailed { stage, .. } => problem.with("stage", stage.as_str()),
+            CallError::UpstreamFailed { stage, refusal, .. } => {
+                let problem = problem.with("stage", stage.as_str());
+                match refusal {
+                    Some(refusal) => problem.refused_upstream(refusal),
+                    None => problem,
+                }
+            }
             CallError::Withheld { .. }
             | CallError::UpstreamTimeout { .. }
             | CallError::Invalid(_)
@@ -303,6 +309,24 @@ impl Problem {
             | CallError::ShuttingDown
             | CallError::Cancelled
             | CallError::Internal => problem,
+        }
+    }
+
+    /// What an upstream's refusal says besides its text.
+    fn refused_upstream(self, refusal: &HttpRefusal) -> Problem {
+        let mut problem = self.with("upstream_status", refusal.status);
+        if let Some(challenge) = &refusal.www_authenticate {
+            problem = problem.with("www_authenticate", challenge.as_str());
+        }
+        match &refusal.retry_after {
+            Some(again) => {
+                problem = match again {
+                    RetryAfter::Seconds(seconds) => problem.with("retry_after_s", *seconds),
+                    RetryAfter::Date(date) => problem.with("retry_after", date.as_str()),
+                };
+                problem.header("Retry-After", again.to_string())
+            }
+            None => problem,
         }
     }
 
@@ -437,6 +461,7 @@ mod tests {
             server: ServerName::parse("a").unwrap(),
             stage: Stage::Connect,
             message: "connection refused".to_owned(),
+            refusal: None,
         };
         let problem = Problem::from_call(&error);
         assert_eq!(problem.status, 502);

@@ -453,10 +453,15 @@ fn answer_of(outcome: Result<Outcome, CallError>) -> Answer {
             Answer::Error(Problem::wants_input(&server).to_rpc())
         }
         Err(CallError::Cancelled) => Answer::None,
-        Err(error @ CallError::RateLimited { .. }) => {
-            Answer::Refused(Problem::from_call(&error))
+        Err(error) => {
+            let problem = Problem::from_call(&error);
+            // What it says in its head goes along.
+            if problem.headers.is_empty() {
+                Answer::Error(problem.to_rpc())
+            } else {
+                Answer::Refused(problem)
+            }
         }
-        Err(error) => Answer::Error(Problem::from_call(&error).to_rpc()),
     }
 }
 

@@ -306,7 +306,8 @@ fn unreached(
         Health::Failed { stage, message } => (*stage, message.clone()),
         Health::Connecting | Health::Well => (Stage::Connect, "it has not answered yet".into()),
     };
-    Some(CallError::UpstreamFailed { server: name.clone(), stage, message })
+    let (server, refusal) = (name.clone(), None);
+    Some(CallError::UpstreamFailed { server, stage, message, refusal })
 }
 
 /// The parameters that a tool wants mirrored into headers, where they are given.

@@ -55,7 +55,7 @@ pub(super) fn told_of(notice: &Notice) -> Option<String> {
         | Notice::Withdrawn { .. } => return None,
     };
     let fields = RawObject::parse(params.get()).ok()?;
-    if method == notification::TASKS_STATUS {
+    if [notification::TASKS_STATUS, notification::TASKS].contains(&method) {
         return fields.string("taskId").ok()?;
     }
     let meta = RawObject::parse(fields.get("_meta")?).ok()?;

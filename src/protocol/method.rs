@@ -175,8 +175,29 @@ pub mod notification {
     pub const RESOURCES_UPDATED: &str = "notifications/resources/updated";
     /// Either way: how a task has come on.
     pub const TASKS_STATUS: &str = "notifications/tasks/status";
+    /// The same, in the extension of tasks for revisions without sessions.
+    pub const TASKS: &str = "notifications/tasks";
+    /// Server to client: what a URL was opened for is over.
+    pub const ELICITATION_COMPLETE: &str = "notifications/elicitation/complete";
     /// Client to server: the roots have changed.
     pub const ROOTS_LIST_CHANGED: &str = "notifications/roots/list_changed";
     /// Server to client: a subscription has begun.
     pub const SUBSCRIPTIONS_ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
+
+    /// Every one, of all revisions.
+    pub const ALL: [&str; 13] = [
+        INITIALIZED,
+        CANCELLED,
+        PROGRESS,
+        MESSAGE,
+        TOOLS_LIST_CHANGED,
+        PROMPTS_LIST_CHANGED,
+        RESOURCES_LIST_CHANGED,
+        RESOURCES_UPDATED,
+        TASKS_STATUS,
+        TASKS,
+        ELICITATION_COMPLETE,
+        ROOTS_LIST_CHANGED,
+        SUBSCRIPTIONS_ACKNOWLEDGED,
+    ];
 }

@@ -7,6 +7,7 @@
 pub mod call;
 pub mod capabilities;
 pub mod cursor;
+pub mod from_server;
 pub mod headers;
 pub mod jsonrpc;
 pub mod legacy;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::error::{CallError, RETIRED, Stage};
+use crate::error::{CallError, HttpRefusal, RETIRED, Stage};
 use crate::protocol::call::{About, Outgoing};
 use crate::protocol::jsonrpc::{self, RequestId, RpcError, code};
 use crate::protocol::legacy::{self, Initialized};
@@ -27,6 +27,8 @@ pub(super) struct Trouble {
     pub(super) sent: bool,
     /// For how long what was waited for had been starting, where the wait ended during that.
     pub(super) starting: Option<Duration>,
+    /// What a refusal over HTTP says besides. May quote a secret, too.
+    pub(super) refusal: Option<Box<HttpRefusal>>,
 }
 
 /// What a failure means for what comes next.
@@ -67,7 +69,7 @@ impl Trouble {
         if message.ends_with('.') && !message.ends_with("..") {
             message.pop();
         }
-        Trouble { kind, stage, message, sent: false, starting: None }
+        Trouble { kind, stage, message, sent: false, starting: None, refusal: None }
     }
 
     pub(super) fn nonsense(message: impl Into<String>) -> Trouble {
@@ -138,7 +140,8 @@ impl Trouble {
             ),
             Kind::SessionGone | Kind::Broke | Kind::Refused(_) | Kind::Nonsense => self.message,
         };
-        CallError::UpstreamFailed { server: server.clone(), stage: self.stage, message }
+        let (server, stage, refusal) = (server.clone(), self.stage, self.refusal);
+        CallError::UpstreamFailed { server, stage, message, refusal }
     }
 }
 

@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use ureq::http::{HeaderMap, Method, Uri};
+use ureq::http::{HeaderMap, Method};
 
 use crate::limits::{CONTROL_LANES_MAX, CONTROL_QUEUE_MESSAGES_MAX, CONTROL_TIMEOUT};
 use crate::telemetry::Seldom;
@@ -14,11 +14,12 @@ use crate::wait::{Interrupted, Wait};
 
 use super::connection::Trouble;
 use super::exchange::{AgentFactory, Ask, Lane};
+use super::redirect::Endpoint;
 
 /// One message on its way.
 pub(super) struct Message {
     pub(super) method: Method,
-    pub(super) uri: Uri,
+    pub(super) endpoint: Arc<Endpoint>,
     pub(super) headers: Arc<HeaderMap>,
     pub(super) body: Option<String>,
 }
@@ -113,7 +114,7 @@ fn deliver(
 ) -> Result<(), Trouble> {
     let ask = Ask {
         method: &message.method,
-        uri: &message.uri,
+        endpoint: &message.endpoint,
         headers: &message.headers,
         body: message.body.as_deref(),
     };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::limits::{CALL_INBOX_MESSAGES_MAX, JSON_DEPTH_MAX};
 use crate::protocol::call::{Kind, Notice, Question};
+use crate::protocol::from_server::is_understood;
 use crate::protocol::jsonrpc::{Message, RequestId, RpcError};
 use crate::protocol::method::notification;
 use crate::protocol::raw::{Keeper, Raw, RawObject, elements, is_deeper_than};
@@ -24,6 +25,8 @@ pub(super) enum Incoming {
     Withdrawn(RequestId),
     /// Any other notification.
     Notice(Notice),
+    /// A notification that the specification knows and that is not what its name says.
+    Misread { method: String },
     /// A request of the upstream's.
     Ask { id: RequestId, method: String, params: Option<Raw> },
     /// No message; the text says why.
@@ -91,19 +94,26 @@ fn read_notification(method: String, params: Option<Raw>) -> Incoming {
     if let Some(kind) = changed.into_iter().find(|kind| kind.changed() == method) {
         return Incoming::ListChanged(kind);
     }
+    // The commonest one is read once.
+    if method == notification::PROGRESS {
+        let id = params.as_ref().and_then(|params| progress_token(params.get()));
+        return match (id, params) {
+            (Some(id), Some(params)) => Incoming::Progress { id, params },
+            (_, _) => Incoming::Misread { method },
+        };
+    }
+    if !is_understood(&method, params.as_ref().map(Raw::get)) {
+        return Incoming::Misread { method };
+    }
     let Some(params) = params else {
         return Incoming::Notice(Notice::Other { method, params: None });
     };
     match method.as_str() {
-        notification::PROGRESS => match progress_token(params.get()) {
-            Some(id) => Incoming::Progress { id, params },
-            None => Incoming::Notice(Notice::Other { method, params: Some(params) }),
-        },
         notification::MESSAGE => Incoming::Notice(Notice::Log(params)),
         notification::RESOURCES_UPDATED => Incoming::Notice(Notice::ResourceUpdated(params)),
         notification::CANCELLED => match withdrawn(params.get()) {
             Some(id) => Incoming::Withdrawn(id),
-            None => Incoming::Notice(Notice::Other { method, params: Some(params) }),
+            None => Incoming::Misread { method },
         },
         _ => Incoming::Notice(Notice::Other { method, params: Some(params) }),
     }
@@ -347,7 +357,6 @@ mod tests {
         assert!(matches!(updated, Notice::ResourceUpdated(_)));
         let withdrawn = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"q"}}"#;
         assert_eq!(all(withdrawn), [Incoming::Withdrawn(RequestId::parse("\"q\"").unwrap())]);
-        assert!(matches!(notice("notifications/cancelled", "{}"), Notice::Other { .. }));
         assert!(matches!(notice("notifications/x", "{}"), Notice::Other { .. }));
         let changed = r#"{"jsonrpc":"2.0","method":"notifications/resources/list_changed"}"#;
         assert_eq!(all(changed), [Incoming::ListChanged(Kind::Resource)]);

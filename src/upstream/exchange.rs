@@ -6,21 +6,24 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ureq::http::header::{CONTENT_ENCODING, WWW_AUTHENTICATE};
 use ureq::http::{HeaderMap, Method, Request, Uri};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::transport::RustlsConnector;
 use ureq::{Agent, BodyReader, Error};
 
 use crate::config::HttpTarget;
-use crate::error::Stage;
+use crate::error::{HttpRefusal, RetryAfter, Stage};
 use crate::limits::{
-    RESULT_BYTES_COUNTED_FROM, UPSTREAM_BUFFER_BYTES, UPSTREAM_DRAIN_BYTES_MAX,
-    UPSTREAM_DRAIN_TIMEOUT, UPSTREAM_IDLE_MAX,
+    RESULT_BYTES_COUNTED_FROM, UPSTREAM_BUFFER_BYTES, UPSTREAM_CHALLENGE_CHARS_MAX,
+    UPSTREAM_DRAIN_BYTES_MAX, UPSTREAM_DRAIN_TIMEOUT, UPSTREAM_IDLE_MAX,
 };
+use crate::telemetry::redact::excerpt;
 use crate::wait::{Wait, Woken};
 
-use super::connection::{Kind, Trouble};
+use super::connection::{Kind, Trouble, cut};
 use super::held::Held;
+use super::redirect::{Endpoint, Turn};
 use super::resolve::{AgentResolver, Names};
 use super::transport::Dial;
 use super::watch::Watch;
@@ -108,25 +111,24 @@ pub(super) struct Client {
 }
 
 /// A request as ureq wants it; all of it is made once per session but the body.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(super) struct Ask<'a> {
     pub(super) method: &'a Method,
-    pub(super) uri: &'a Uri,
+    pub(super) endpoint: &'a Endpoint,
     pub(super) headers: &'a HeaderMap,
     pub(super) body: Option<&'a str>,
 }
 
 impl Client {
     /// Sends a request and waits for the head of its answer. `idle` is called whenever nothing
-    /// has come for a while.
+    /// has come for a while. Redirects that may be followed are.
     pub(super) fn run(
         &self,
         wait: &Arc<Wait>,
         ask: Ask<'_>,
         idle: &mut dyn FnMut(),
     ) -> Result<Answer, Trouble> {
-        self.watch.begin(wait, Some(self.tick));
-        self.exchange(ask, idle)
+        self.exchange(&|| self.watch.begin(wait, Some(self.tick)), ask, idle)
     }
 
     /// [`Client::run`], but `idle` is called when the bell of `wait` rings, too; also while the
@@ -137,16 +139,39 @@ impl Client {
         ask: Ask<'_>,
         idle: &mut dyn FnMut(),
     ) -> Result<Answer, Trouble> {
-        self.watch.begin(wait, Some(self.tick));
-        self.watch.heed_bell();
-        self.exchange(ask, idle)
+        let begin = || {
+            self.watch.begin(wait, Some(self.tick));
+            self.watch.heed_bell();
+        };
+        self.exchange(&begin, ask, idle)
     }
 
-    fn exchange(&self, ask: Ask<'_>, idle: &mut dyn FnMut()) -> Result<Answer, Trouble> {
+    /// `begin` comes before each request: what became of one that was redirected is over.
+    fn exchange(
+        &self,
+        begin: &dyn Fn(),
+        ask: Ask<'_>,
+        idle: &mut dyn FnMut(),
+    ) -> Result<Answer, Trouble> {
+        let mut way = ask.endpoint.way();
+        loop {
+            begin();
+            let mut answer = self.send(ask, way.uri(), idle)?;
+            match way.take(answer.status, &answer.headers)? {
+                Turn::Arrived => return Ok(answer),
+                // Its connection can be used again then; what it says does not matter.
+                Turn::Again => {
+                    answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", idle).ok();
+                }
+            }
+        }
+    }
+
+    fn send(&self, ask: Ask<'_>, uri: &Uri, idle: &mut dyn FnMut()) -> Result<Answer, Trouble> {
         loop {
             let answered = match ask.body {
-                Some(body) => self.agent.run(request(ask, body)),
-                None => self.agent.run(request(ask, ())),
+                Some(body) => self.agent.run(request(ask, uri, body)),
+                None => self.agent.run(request(ask, uri, ())),
             };
             match answered {
                 Ok(response) => {
@@ -154,10 +179,10 @@ impl Client {
                     let (parts, body) = response.into_parts();
                     let length = body.content_length();
                     let reader = body.into_reader();
-                    let (status, headers) = (parts.status.as_u16(), parts.headers);
                     return Ok(Answer {
-                        status,
-                        headers,
+                        status: parts.status.as_u16(),
+                        headers: parts.headers,
+                        uri: uri.clone(),
                         length,
                         reader,
                         watch: self.watch.clone(),
@@ -170,10 +195,10 @@ impl Client {
     }
 }
 
-fn request<B>(ask: Ask<'_>, body: B) -> Request<B> {
+fn request<B>(ask: Ask<'_>, uri: &Uri, body: B) -> Request<B> {
     let mut request = Request::new(body);
     request.method_mut().clone_from(ask.method);
-    request.uri_mut().clone_from(ask.uri);
+    request.uri_mut().clone_from(uri);
     request.headers_mut().clone_from(ask.headers);
     request
 }
@@ -182,6 +207,8 @@ fn request<B>(ask: Ask<'_>, body: B) -> Request<B> {
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
+    /// Where it comes from.
+    pub(super) uri: Uri,
     length: Option<u64>,
     reader: BodyReader<'static>,
     watch: Arc<Watch>,
@@ -191,6 +218,38 @@ impl Answer {
     /// A header's value, if it is text.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The coding that its body has although none was asked for; what it says is not readable.
+    fn coding(&self) -> Option<String> {
+        let values = self.headers.get_all(CONTENT_ENCODING).into_iter();
+        let values: Vec<_> =
+            values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+        let coding = values.join(", ");
+        let is_plain =
+            coding.trim().is_empty() || coding.trim().eq_ignore_ascii_case("identity");
+        (!is_plain).then_some(coding)
+    }
+
+    /// # Errors
+    /// Its body is not what it says, but a coding of that.
+    pub(super) fn check_coding(&self) -> Result<(), Trouble> {
+        let Some(coding) = self.coding() else { return Ok(()) };
+        let what =
+            format!("its answer is coded ({coding}), but was asked for without a coding");
+        Err(Trouble::nonsense(cut(&what)))
+    }
+
+    /// What its head says to whoever asked, if it is a refusal.
+    pub(super) fn refusal(&self) -> HttpRefusal {
+        let challenges = self.headers.get_all(WWW_AUTHENTICATE).into_iter();
+        let challenges: Vec<&str> = challenges.filter_map(|it| it.to_str().ok()).collect();
+        let challenge = excerpt(&challenges.join(", "), UPSTREAM_CHALLENGE_CHARS_MAX);
+        HttpRefusal {
+            status: self.status,
+            www_authenticate: (!challenge.is_empty()).then_some(challenge),
+            retry_after: self.header("retry-after").and_then(RetryAfter::parse),
+        }
     }
 
     /// The next piece of the body; 0 is its end.
@@ -225,18 +284,34 @@ impl Answer {
         }
     }
 
-    /// The whole body, if it is a small one.
+    /// The whole body, if it is a small one: of a refusal, or of an answer that says nothing.
+    /// Nothing of one that is coded.
     pub(super) fn read_to_end(
         &mut self,
         bytes_max: usize,
         bound: &str,
         idle: &mut dyn FnMut(),
     ) -> Result<Vec<u8>, Trouble> {
-        self.read_whole(bytes_max, bound, &mut Held::uncounted(), idle)
+        let body = self.read_all(bytes_max, bound, &mut Held::uncounted(), idle)?;
+        Ok(if self.coding().is_some() { Vec::new() } else { body })
     }
 
     /// The whole body.
+    ///
+    /// # Errors
+    /// Also if it is coded.
     pub(super) fn read_whole(
+        &mut self,
+        bytes_max: usize,
+        bound: &str,
+        held: &mut Held<'_>,
+        idle: &mut dyn FnMut(),
+    ) -> Result<Vec<u8>, Trouble> {
+        self.check_coding()?;
+        self.read_all(bytes_max, bound, held, idle)
+    }
+
+    fn read_all(
         &mut self,
         bytes_max: usize,
         bound: &str,

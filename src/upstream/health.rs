@@ -1,5 +1,6 @@
 //! How an upstream is: as `/status` tells it, and as its supervisor last saw it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -7,8 +8,11 @@ use crate::error::Stage;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::raw::Raw;
 use crate::protocol::revision::Revision;
+use crate::protocol::server_name::ServerName;
+use crate::telemetry::Seldom;
 
 use super::breaker::{Breaker, Opening};
+use super::connection::cut;
 
 /// A failure as `/status` tells it. The message never holds a secret.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,6 +61,8 @@ pub struct Status {
     pub down_since: Option<SystemTime>,
     /// `http`, `sse` or `stdio`; for `auto` what was found, or `auto`.
     pub transport: &'static str,
+    /// Where its URL leads, if it redirects to elsewhere within its origin.
+    pub redirected_to: Option<String>,
     /// Spoken with it, once it has answered.
     pub revision: Option<Revision>,
     /// What it declared, an object's text.
@@ -75,8 +81,32 @@ pub struct Status {
     pub sessions: usize,
     /// How often its child was started again, or its session opened again.
     pub restarts: u64,
+    /// Messages that were not what their methods say, and were dropped.
+    pub dropped_messages: u64,
     /// The last lines of its standard error.
     pub stderr: Vec<String>,
+}
+
+/// Messages of an upstream's that were not handed on, because the specification reserves their
+/// names and they are not what these say.
+#[derive(Debug, Default)]
+pub(super) struct Dropped {
+    count: AtomicU64,
+    lines: Seldom,
+}
+
+impl Dropped {
+    pub(super) fn count(&self, server: &ServerName, method: &str) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        if let Some(more) = self.lines.turn() {
+            log::warn!(target: "upstream", "{server}: a message is dropped, because it is not what \
+                its method says: {}{more}", cut(method));
+        }
+    }
+
+    pub(super) fn so_far(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
 }
 
 /// What the supervisor last saw.

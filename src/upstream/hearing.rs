@@ -5,8 +5,9 @@
 use std::sync::Arc;
 
 use crate::protocol::call::{AnswerTo, Notice, Question};
-use crate::protocol::jsonrpc;
-use crate::protocol::method::Method;
+use crate::protocol::from_server::may_be_asked;
+use crate::protocol::jsonrpc::{self, RpcError, code};
+use crate::protocol::method::{Method, notification};
 
 use super::correlation::{Arrival, Incoming};
 use super::inbox::Inboxes;
@@ -36,6 +37,11 @@ pub(super) fn sort<M: Mouth>(core: &Core, incoming: Incoming, mouth: &Arc<M>) ->
         Incoming::Ask { id, method, .. } if method == Method::Ping.as_str() => {
             mouth.say(jsonrpc::response(&id, "{}"));
         }
+        Incoming::Ask { id, method, .. } if !may_be_asked(&method) => {
+            core.dropped.count(core.name(), &method);
+            let error = RpcError::new(code::METHOD_NOT_FOUND, "No client serves this.");
+            mouth.say(jsonrpc::error_response(Some(&id), &error));
+        }
         Incoming::Ask { id, method, params } => {
             let (mouth, to) = (mouth.clone(), id.clone());
             let reply = AnswerTo::new(move |answer| {
@@ -47,6 +53,13 @@ pub(super) fn sort<M: Mouth>(core: &Core, incoming: Incoming, mouth: &Arc<M>) ->
             let server = core.name().clone();
             let is_of_call = false;
             return Sorted::Ask(Question { server, id, is_of_call, method, params, reply });
+        }
+        Incoming::Misread { method } => core.dropped.count(core.name(), &method),
+        // It is of a revision that keeps no sessions.
+        Incoming::Notice(Notice::Other { method, .. })
+            if method == notification::SUBSCRIPTIONS_ACKNOWLEDGED =>
+        {
+            core.dropped.count(core.name(), &method);
         }
         Incoming::Withdrawn(id) => {
             return Sorted::Notice(Notice::Withdrawn { server: core.name().clone(), id });

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use ureq::http::header::{ACCEPT, CONTENT_TYPE};
+use ureq::http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use ureq::unversioned::transport::RustlsConnector;
 
@@ -22,13 +22,14 @@ use super::exchange::{AgentFactory, Answer};
 use super::hearing::Mouth;
 use super::held::Held;
 use super::link::Core;
+use super::redirect::Endpoint;
 use super::resolve::Names;
 use super::throttle::Throttle;
 
 /// One session to an HTTP upstream as both transports see it.
 pub(super) struct HttpCore {
     pub(super) core: Arc<Core>,
-    pub(super) uri: Uri,
+    pub(super) endpoint: Arc<Endpoint>,
     /// The configured ones and those of a POST.
     pub(super) post: HeaderMap,
     /// The configured ones and those of a GET that wants a stream.
@@ -57,6 +58,8 @@ impl HttpCore {
             value.set_sensitive(true);
             get.append(key, value);
         }
+        // What comes is not decoded (RFC 9110, section 12.5.3).
+        get.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let mut post = get.clone();
         get.insert(ACCEPT, HeaderValue::from_static(EVENT_STREAM));
         post.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
@@ -65,14 +68,15 @@ impl HttpCore {
         let (connect, tick) = (core.config.connect_timeout, core.limits.heartbeat);
         let factory = AgentFactory::new(target, names, tls, connect, tick)?;
         let control = Arc::new(Control::new(core.thread_name("ctl"), factory.clone()));
-        Ok(HttpCore { core, uri, post, get, factory, control })
+        let endpoint = Arc::new(Endpoint::new(uri, core.redirected.clone()));
+        Ok(HttpCore { core, endpoint, post, get, factory, control })
     }
 
     /// The same upstream for another session.
     pub(super) fn for_session(&self, core: Arc<Core>) -> HttpCore {
         HttpCore {
             core,
-            uri: self.uri.clone(),
+            endpoint: self.endpoint.clone(),
             post: self.post.clone(),
             get: self.get.clone(),
             factory: self.factory.clone(),
@@ -80,21 +84,22 @@ impl HttpCore {
         }
     }
 
-    /// A refusal whose status and text are told.
-    pub(super) fn refused(&self, kind: Kind, status: u16, text: &str) -> Trouble {
-        let text = cut(text);
+    /// A refusal whose status and text are told, and what its head says besides.
+    pub(super) fn refused(&self, kind: Kind, answer: &Answer, text: &str) -> Trouble {
+        let (status, text) = (answer.status, cut(text));
         let message = if text.is_empty() {
             format!("it answered with status {status}")
         } else {
             format!("it answered with status {status}: {text}")
         };
-        Trouble { sent: true, ..Trouble::new(kind, Stage::Answer, message) }
+        let refusal = Some(Box::new(answer.refusal()));
+        Trouble { sent: true, refusal, ..Trouble::new(kind, Stage::Answer, message) }
     }
 
     /// Ends a session some time soon: nobody waits for that.
     pub(super) fn end_session(&self, headers: &HeaderMap) {
-        let (uri, headers) = (self.uri.clone(), Arc::new(headers.clone()));
-        self.control.send(Message { method: Method::DELETE, uri, headers, body: None });
+        let (endpoint, headers) = (self.endpoint.clone(), Arc::new(headers.clone()));
+        self.control.send(Message { method: Method::DELETE, endpoint, headers, body: None });
     }
 
     /// The end of this session: with the shared one, nothing is said on the side any more.
@@ -109,15 +114,16 @@ impl HttpCore {
 /// own requests.
 pub(super) struct Wire {
     pub(super) http: Arc<HttpCore>,
-    pub(super) uri: Uri,
+    pub(super) endpoint: Arc<Endpoint>,
     /// What every POST of the session carries.
     pub(super) post: Arc<HeaderMap>,
 }
 
 impl Mouth for Wire {
     fn say(&self, text: String) {
-        let (uri, headers, body) = (self.uri.clone(), self.post.clone(), Some(text));
-        self.http.control.send(Message { method: Method::POST, uri, headers, body });
+        let (endpoint, headers) = (self.endpoint.clone(), self.post.clone());
+        let (method, body) = (Method::POST, Some(text));
+        self.http.control.send(Message { method, endpoint, headers, body });
     }
 }
 
@@ -194,6 +200,7 @@ pub(super) fn read_events(
     idle: &mut dyn FnMut(),
     take: &mut dyn FnMut(Event, Option<Keeper>) -> Next,
 ) -> Result<StreamEnd, Trouble> {
+    answer.check_coding()?;
     let event_bytes_max = core.limits.upstream_event_bytes;
     let mut held = Held::new(&core.buffered);
     let mut decoder = Decoder::new(event_bytes_max);

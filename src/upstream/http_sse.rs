@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use ureq::http::uri::PathAndQuery;
 use ureq::http::{Method as HttpMethod, Uri};
 
 use crate::error::Stage;
@@ -17,10 +16,11 @@ use crate::protocol::legacy::Initialized;
 use crate::protocol::raw::{Keeper, Raw};
 use crate::protocol::sse::Event;
 use crate::telemetry::Seldom;
+use crate::telemetry::redact;
 use crate::thread::spawn;
 use crate::wait::{Wait, Woken};
 
-use super::connection::{self, Kind, Refusal, Trouble, may_replay};
+use super::connection::{self, Kind, Refusal, Trouble, cut, may_replay};
 use super::correlation::{self, Ears, Incoming};
 use super::door::Door;
 use super::exchange::{Answer, Ask, Lane};
@@ -28,6 +28,8 @@ use super::hearing::{Mouth, hear_shared};
 use super::http::{HttpCore, Next, StreamThread, Wire, read_events};
 use super::inbox::{Inboxes, Waiting};
 use super::link::{Link, NEVER, Opened, Opener};
+use super::redirect::{Endpoint, Redirected};
+use super::reference::{is_same_origin, resolve};
 
 /// The transport of one upstream.
 pub(super) struct HttpSse {
@@ -211,7 +213,10 @@ impl Link for HttpSse {
         }
     }
 
-    fn backing_off(&self, _: &Trouble, _: Instant) {}
+    fn backing_off(&self, _: &Trouble, _: Instant) {
+        // It may be another one when it is back.
+        self.http.core.redirected.forget();
+    }
 
     fn tell(&self, text: String) {
         if let Some((_, session)) = self.door.current() {
@@ -258,18 +263,18 @@ impl Wires {
         wait: &Arc<Wait>,
         idle: &mut dyn FnMut(),
     ) -> Result<(), Trouble> {
-        let Wire { http, uri, post } = &*self.wire;
-        let ask = Ask { method: &HttpMethod::POST, uri, headers: post, body: Some(text) };
+        let Wire { http, endpoint, post } = &*self.wire;
+        let ask = Ask { method: &HttpMethod::POST, endpoint, headers: post, body: Some(text) };
         let mut answer = lane.client(&http.factory).run(wait, ask, idle)?;
         let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", idle);
         match answer.status {
             200..300 => body.map(drop),
-            404 => Err(http.refused(Kind::SessionGone, 404, "")),
+            404 => Err(http.refused(Kind::SessionGone, &answer, "")),
             status => {
                 let text = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
                 let gone = status == 400 && text.to_ascii_lowercase().contains("session");
                 let kind = if gone { Kind::SessionGone } else { Kind::Refused(Refusal::Plain) };
-                Err(http.refused(kind, status, &text))
+                Err(http.refused(kind, &answer, &text))
             }
         }
     }
@@ -307,8 +312,8 @@ impl Reader {
     /// Reads the stream to its end; why it ended.
     fn read(&mut self) -> Trouble {
         let http = self.http.clone();
-        let ask =
-            Ask { method: &HttpMethod::GET, uri: &http.uri, headers: &http.get, body: None };
+        let (method, endpoint) = (&HttpMethod::GET, &*http.endpoint);
+        let ask = Ask { method, endpoint, headers: &http.get, body: None };
         let mut lane = Lane::default();
         let wait = self.wait.clone();
         let mut answer = match lane.client(&http.factory).run(&wait, ask, &mut || ()) {
@@ -318,10 +323,10 @@ impl Reader {
         if let Err(trouble) = check(&http, &mut answer) {
             return trouble;
         }
-        let mut wrong = None;
+        let (mut wrong, base) = (None, answer.uri.clone());
         let ended =
             read_events(&mut answer, &http.core, &mut || (), &mut |event, keeper| match self
-                .take(event, &keeper)
+                .take(&base, event, &keeper)
             {
                 Ok(next) => next,
                 Err(trouble) => {
@@ -335,15 +340,40 @@ impl Reader {
         }
     }
 
-    fn take(&mut self, event: Event, keeper: &Option<Keeper>) -> Result<Next, Trouble> {
+    /// Where the messages of the session go. Another origin is refused: the configured headers
+    /// must not go elsewhere (as the official clients do).
+    fn endpoint(&self, base: &Uri, reference: &str) -> Result<Endpoint, Trouble> {
+        let uri = resolve(base, reference).filter(|uri| is_same_origin(uri, base));
+        let uri = uri.ok_or_else(|| {
+            let told = cut(&redact::url(reference));
+            Trouble::nonsense(format!("its endpoint is no URL of the same origin: {told}"))
+        })?;
+        // It is the session's own, and so is where it redirects to.
+        let core = &self.http.core;
+        let redirected = Redirected::new(core.name().clone(), core.secrets.clone());
+        Ok(Endpoint::new(uri, Arc::new(redirected)))
+    }
+
+    /// `base` is where the stream comes from.
+    fn take(
+        &mut self,
+        base: &Uri,
+        event: Event,
+        keeper: &Option<Keeper>,
+    ) -> Result<Next, Trouble> {
+        // What has no data is no event (HTML, section 9.2.6).
+        if event.data.is_empty() {
+            return Ok(Next::More);
+        }
         let Some(wires) = &self.wires else {
+            // Whatever comes before it cannot be answered.
             if event.name != "endpoint" {
-                return Err(Trouble::nonsense("its stream does not begin with an endpoint"));
+                return Ok(Next::More);
             }
-            let uri = resolve(&self.http.uri, &event.data)?;
+            let endpoint = self.endpoint(base, &event.data)?;
             let (http, post) = (self.http.clone(), Arc::new(self.http.post.clone()));
             let wires = Arc::new(Wires {
-                wire: Arc::new(Wire { http, uri, post }),
+                wire: Arc::new(Wire { http, endpoint: Arc::new(endpoint), post }),
                 inboxes: Inboxes::default(),
                 generation: self.generation,
             });
@@ -351,6 +381,10 @@ impl Reader {
             self.told(Ok(wires));
             return Ok(Next::More);
         };
+        // Events of other names are none of MCP's, whatever they hold.
+        if !matches!(event.name.as_str(), "" | "message") {
+            return Ok(Next::More);
+        }
         let max = self.http.core.limits.upstream_result_bytes;
         let text = Arc::new(event.data);
         let answered = wires.inboxes.n_answered();
@@ -378,6 +412,7 @@ impl Reader {
                     | Incoming::ListChanged(_)
                     | Incoming::Withdrawn(_)
                     | Incoming::Notice(_)
+                    | Incoming::Misread { .. }
                     | Incoming::Ask { .. },
                 )
                 | None => (),
@@ -394,77 +429,10 @@ fn check(http: &HttpCore, answer: &mut Answer) -> Result<(), Trouble> {
     match answer.status {
         200 if streams => Ok(()),
         200 => Err(Trouble::nonsense("its answer to GET is no stream")),
-        status => {
+        _ => {
             let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", &mut || ());
             let text = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
-            Err(http.refused(Kind::Refused(Refusal::Plain), status, &text))
+            Err(http.refused(Kind::Refused(Refusal::Plain), answer, &text))
         }
-    }
-}
-
-/// Resolves the endpoint against the URL of the stream. Another origin is refused: the
-/// configured headers must not go elsewhere (as the official clients do).
-fn resolve(base: &Uri, reference: &str) -> Result<Uri, Trouble> {
-    let wrong = || Trouble::nonsense("its endpoint is no URL of the same origin");
-    let reference = reference.trim();
-    if is_absolute(reference) {
-        let uri: Uri = reference.parse().map_err(|_| wrong())?;
-        let port = |uri: &Uri| {
-            uri.port_u16().or(if uri.scheme_str() == Some("https") {
-                Some(443)
-            } else {
-                Some(80)
-            })
-        };
-        let same = uri.scheme() == base.scheme()
-            && uri.host().map(str::to_ascii_lowercase)
-                == base.host().map(str::to_ascii_lowercase)
-            && port(&uri) == port(base);
-        return if same { Ok(uri) } else { Err(wrong()) };
-    }
-    if reference.starts_with("//") || reference.is_empty() {
-        return Err(wrong());
-    }
-    let path = if reference.starts_with('/') {
-        reference.to_owned()
-    } else if reference.starts_with('?') {
-        format!("{}{reference}", base.path())
-    } else {
-        let folder = base.path().rsplit_once('/').map_or("", |(folder, _)| folder);
-        format!("{folder}/{reference}")
-    };
-    let path: PathAndQuery = path.parse().map_err(|_| wrong())?;
-    let mut parts = base.clone().into_parts();
-    parts.path_and_query = Some(path);
-    Uri::from_parts(parts).map_err(|_| wrong())
-}
-
-/// Whether a reference begins with a scheme (RFC 3986, section 3.1); a URL may stand in the
-/// query of a relative one.
-fn is_absolute(reference: &str) -> bool {
-    let of_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
-    reference.split_once("://").is_some_and(|(scheme, _)| {
-        scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.chars().all(of_scheme)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_endpoint_is_resolved_against_the_stream_and_stays_on_its_origin() {
-        let base: Uri = "http://host:8000/a/sse".parse().unwrap();
-        let at = |reference: &str| resolve(&base, reference).map(|uri| uri.to_string()).ok();
-        assert_eq!(at("/m?s=1").as_deref(), Some("http://host:8000/m?s=1"));
-        assert_eq!(at("m?s=1").as_deref(), Some("http://host:8000/a/m?s=1"));
-        assert_eq!(at("?s=1").as_deref(), Some("http://host:8000/a/sse?s=1"));
-        assert_eq!(at("/m?n=http://x").as_deref(), Some("http://host:8000/m?n=http://x"));
-        assert_eq!(at("m?n=http://x").as_deref(), Some("http://host:8000/a/m?n=http://x"));
-        assert_eq!(at("http://HOST:8000/m").as_deref(), Some("http://HOST:8000/m"));
-        assert_eq!(at("http://host:8001/m"), None);
-        assert_eq!(at("https://host:8000/m"), None);
-        assert_eq!(at("//other/m"), None);
-        assert_eq!(at(""), None);
     }
 }

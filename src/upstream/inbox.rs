@@ -76,6 +76,7 @@ impl Inboxes {
             | Incoming::ListChanged(_)
             | Incoming::Withdrawn(_)
             | Incoming::Notice(_)
+            | Incoming::Misread { .. }
             | Incoming::Ask { .. }
             | Incoming::Nonsense(_)) => Some(other),
         }

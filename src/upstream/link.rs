@@ -22,8 +22,9 @@ use super::Unasked;
 use super::breaker::Opening;
 use super::connection::{self, Trouble};
 use super::exchange::Lane;
-use super::health::Failure;
+use super::health::{Dropped, Failure};
 use super::modern::subscriptions::{Subscriptions, offered};
+use super::redirect::Redirected;
 use super::standing::Standing;
 
 /// A session that is open.
@@ -113,6 +114,10 @@ pub(super) struct Core {
     /// What it was given and must not be told again, although it may say it.
     pub(super) secrets: Arc<Secrets>,
     pub(super) limits: Arc<Limits>,
+    /// Where its URL leads, if it has one, for all sessions to it.
+    pub(super) redirected: Arc<Redirected>,
+    /// Of all sessions to it.
+    pub(super) dropped: Arc<Dropped>,
     /// Of all bodies and results.
     pub(super) buffered: Budget,
     /// Its place among the upstreams, for the names of its threads.
@@ -147,9 +152,12 @@ impl Core {
     ) -> std::io::Result<Core> {
         let nudge = Arc::new(Nudge::new()?);
         let secrets = Arc::new(Secrets::new(&config.secrets()));
+        let redirected = Redirected::new(config.name.clone(), secrets.clone());
         Ok(Core {
             config,
             secrets,
+            redirected: Arc::new(redirected),
+            dropped: Arc::default(),
             limits,
             buffered,
             index,
@@ -170,6 +178,8 @@ impl Core {
         Ok(Core {
             config: self.config.clone(),
             secrets: self.secrets.clone(),
+            redirected: self.redirected.clone(),
+            dropped: self.dropped.clone(),
             limits: self.limits.clone(),
             buffered: self.buffered.clone(),
             index: self.index,
@@ -223,7 +233,13 @@ impl Core {
     /// A trouble as it may leave this folder.
     pub(super) fn scrubbed(&self, trouble: Trouble) -> Trouble {
         let message = self.secrets.scrub_cut(&trouble.message).into_owned();
-        Trouble { message, ..trouble }
+        let refusal = trouble.refusal.map(|mut refusal| {
+            let challenge = refusal.www_authenticate.take();
+            refusal.www_authenticate =
+                challenge.map(|it| self.secrets.scrub_cut(&it).into_owned());
+            refusal
+        });
+        Trouble { message, refusal, ..trouble }
     }
 
     /// A trouble as it is remembered.

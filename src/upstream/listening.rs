@@ -102,7 +102,8 @@ impl Listener {
         if let Some(id) = &self.last_id {
             headers.insert(HeaderName::from_static(LAST_EVENT_ID), id.clone());
         }
-        let ask = Ask { method: &Method::GET, uri: &http.uri, headers: &headers, body: None };
+        let (method, endpoint) = (&Method::GET, &*http.endpoint);
+        let ask = Ask { method, endpoint, headers: &headers, body: None };
         let mut lane = Lane::default();
         let wait = self.wait.clone();
         let answer = lane.client(&http.factory).run(&wait, ask, &mut || ());
@@ -141,11 +142,11 @@ impl Listener {
                 http.core.nudge.lost(self.sources.generation, trouble.clone());
                 Err(trouble)
             }
-            Kind::Broke
-            | Kind::SessionGone
-            | Kind::Refused(_)
-            | Kind::Nonsense
-            | Kind::Overloaded => Ok(Heard::Ended),
+            // It redirects to where nothing is asked for.
+            Kind::Refused(_) => Ok(Heard::Nothing),
+            Kind::Broke | Kind::SessionGone | Kind::Nonsense | Kind::Overloaded => {
+                Ok(Heard::Ended)
+            }
         }
     }
 
@@ -158,6 +159,10 @@ impl Listener {
         }
         if !event.data.is_empty() {
             self.backoff.bore_fruit();
+        }
+        // Events of other names are none of MCP's, whatever they hold.
+        if event.data.is_empty() || !matches!(event.name.as_str(), "" | "message") {
+            return Next::More;
         }
         let http = &self.sources.http;
         let wire = &self.sources.wire;
@@ -173,6 +178,7 @@ impl Listener {
             | Incoming::ListChanged(_)
             | Incoming::Withdrawn(_)
             | Incoming::Notice(_)
+            | Incoming::Misread { .. }
             | Incoming::Ask { .. } => hear_unasked(&http.core, incoming, wire),
         });
         Next::More

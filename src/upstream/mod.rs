@@ -56,6 +56,8 @@ mod members;
 mod modern;
 mod pipes;
 mod post_stream;
+mod redirect;
+mod reference;
 mod resolve;
 mod restarts;
 mod slots;
@@ -330,6 +332,7 @@ impl Upstream {
             failures: vitals.breaker.failures(),
             down_since: vitals.breaker.down(now, Over::Shared).map(|down| down.first.at),
             transport: self.link.transport(),
+            redirected_to: self.core.redirected.told(),
             revision: initialized.map(|it| it.revision),
             capabilities: initialized.map(|it| it.capabilities.clone()),
             server_info: initialized.and_then(|it| it.server_info.clone()),
@@ -339,6 +342,7 @@ impl Upstream {
             waiting,
             sessions,
             restarts: vitals.opened.saturating_sub(1),
+            dropped_messages: self.core.dropped.so_far(),
             stderr: self.stderr.lines(),
         }
     }

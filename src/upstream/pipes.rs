@@ -190,6 +190,7 @@ fn take_line(link: &Arc<ChildLink>, line: Line, keeper: &Option<Keeper>, talk: &
                 | Incoming::ListChanged(_)
                 | Incoming::Withdrawn(_)
                 | Incoming::Notice(_)
+                | Incoming::Misread { .. }
                 | Incoming::Ask { .. },
             )
             | None => (),

@@ -224,8 +224,8 @@ impl PostStream<'_, '_> {
         let http = &self.link.http;
         let mut headers = self.post.get.clone();
         headers.insert(HeaderName::from_static(LAST_EVENT_ID), last_id);
-        let (method, uri) = (&HttpMethod::GET, &http.uri);
-        let ask = Ask { method, uri, headers: &headers, body: None };
+        let (method, endpoint) = (&HttpMethod::GET, &*http.endpoint);
+        let ask = Ask { method, endpoint, headers: &headers, body: None };
         let client = lane.client(&http.factory);
         let answer = client.run_heeding_bell(self.ear.wait, ask, &mut || self.ear.pause())?;
         match verdict(&answer, Phase::WithId == self.post.phase) {
@@ -261,6 +261,7 @@ pub(super) fn not_ours(incoming: &Incoming) -> Trouble {
         | Incoming::ListChanged(_)
         | Incoming::Withdrawn(_)
         | Incoming::Notice(_)
+        | Incoming::Misread { .. }
         | Incoming::Ask { .. } => Trouble::nonsense("its answer is for another request"),
     }
 }

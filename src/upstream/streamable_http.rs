@@ -92,8 +92,8 @@ impl StreamableHttp {
     }
 
     fn wire(&self, post: HeaderMap) -> Arc<Wire> {
-        let (http, uri) = (self.http.clone(), self.http.uri.clone());
-        Arc::new(Wire { http, uri, post: Arc::new(post) })
+        let (http, endpoint) = (self.http.clone(), self.http.endpoint.clone());
+        Arc::new(Wire { http, endpoint, post: Arc::new(post) })
     }
 
     fn handshake(
@@ -151,8 +151,8 @@ impl StreamableHttp {
         body: &str,
     ) -> Result<(), Trouble> {
         let http = &self.http;
-        let (method, uri) = (&HttpMethod::POST, &http.uri);
-        let ask = Ask { method, uri, headers, body: Some(body) };
+        let (method, endpoint) = (&HttpMethod::POST, &*http.endpoint);
+        let ask = Ask { method, endpoint, headers, body: Some(body) };
         let mut answer = lane.client(&http.factory).run(wait, ask, &mut || ())?;
         if is_success(answer.status) {
             // There should be no body, and some servers leave a stream open here.
@@ -160,7 +160,7 @@ impl StreamableHttp {
             return Ok(());
         }
         let text = error_text(&mut answer);
-        Err(http.refused(Kind::Refused(Refusal::Plain), answer.status, &text))
+        Err(http.refused(Kind::Refused(Refusal::Plain), &answer, &text))
     }
 
     fn listen(&self, session: &Session, generation: u64, opener: &Wait) {
@@ -180,7 +180,7 @@ impl StreamableHttp {
         let http = &self.http;
         let ask = Ask {
             method: &HttpMethod::POST,
-            uri: &http.uri,
+            endpoint: &http.endpoint,
             headers: &post.wire.post,
             body: Some(post.body),
         };
@@ -188,10 +188,21 @@ impl StreamableHttp {
         let client = lane.client(&http.factory);
         let mut answer = client.run_heeding_bell(ear.wait, ask, &mut idle)?;
         let session_id = answer.headers.get(SESSION_ID).cloned();
+        // What is said while the session is opened belongs to it already.
+        let opening = match &session_id {
+            Some(id) if post.phase == Phase::Opening => {
+                Some((self.wire(with_session(&post.wire.post, id)), with_session(post.get, id)))
+            }
+            Some(_) | None => None,
+        };
+        let post = match &opening {
+            Some((wire, get)) => Post { wire, get, ..post },
+            None => post,
+        };
         let content_type = answer.header("content-type").unwrap_or_default();
         let outcome = if !is_success(answer.status) {
             let text = error_text(&mut answer);
-            refusal(http, answer.status, &text, post)?
+            refusal(http, &answer, &text, post)?
         } else if is_event_stream(content_type) {
             self.read_stream(lane, answer, post, ear)?
         } else if is_json(content_type) {
@@ -313,8 +324,8 @@ impl StreamableHttp {
             return;
         }
         let Ok(wait) = Wait::plain(CONTROL_TIMEOUT) else { return };
-        let (method, uri) = (&HttpMethod::DELETE, &self.http.uri);
-        let ask = Ask { method, uri, headers: &session.get, body: None };
+        let (method, endpoint) = (&HttpMethod::DELETE, &*self.http.endpoint);
+        let ask = Ask { method, endpoint, headers: &session.get, body: None };
         if let Err(trouble) = self.http.factory.client().run(&wait, ask, &mut || ()) {
             log::debug!(target: "upstream", "{}: a session could not be ended: {}",
                 self.http.core.name(), trouble.message);
@@ -454,7 +465,7 @@ fn is_other_era(phase: Phase, error: &RpcError) -> bool {
 /// What an answer without success means: an error response of the server's, or a failure.
 fn refusal(
     http: &HttpCore,
-    status: u16,
+    answer: &Answer,
     text: &str,
     post: Post<'_>,
 ) -> Result<Result<Raw, RpcError>, Trouble> {
@@ -473,7 +484,7 @@ fn refusal(
         let codes = [code::BAD_REQUEST, code::SESSION_NOT_FOUND, code::INVALID_REQUEST];
         post.again || !codes.contains(&error.code)
     });
-    let session_gone = match (status, post.phase) {
+    let session_gone = match (answer.status, post.phase) {
         _ if own => false,
         (404, Phase::WithId) => error
             .as_ref()
@@ -482,14 +493,19 @@ fn refusal(
         _ => false,
     };
     let is_modern = error.as_ref().is_some_and(|error| is_other_era(post.phase, error));
-    let kind = match (status, post.phase) {
+    let kind = match (answer.status, post.phase) {
         _ if session_gone => Kind::SessionGone,
         _ if is_modern => Kind::Refused(Refusal::OtherEra),
         (400 | 404 | 405, Phase::Opening) => Kind::Refused(Refusal::MaybeHttpSse),
         _ => match error {
+            // What its head says would be lost.
+            Some(error) if answer.refusal().says_more() => {
+                let kind = Kind::Refused(Refusal::Plain);
+                return Err(http.refused(kind, answer, &error.message));
+            }
             Some(error) => return Ok(Err(error)),
             None => Kind::Refused(Refusal::Plain),
         },
     };
-    Err(http.refused(kind, status, text))
+    Err(http.refused(kind, answer, text))
 }

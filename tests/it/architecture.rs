@@ -129,7 +129,7 @@ const MAY_USE: [(&str, &[&str]); 24] = [
 ];
 
 /// Files that decide on values alone, besides all of `protocol/` and `access/`.
-const PURE_FILES: [&str; 15] = [
+const PURE_FILES: [&str; 16] = [
     "http/framing.rs",
     "http/response.rs",
     "downstream/endpoint.rs",
@@ -145,13 +145,15 @@ const PURE_FILES: [&str; 15] = [
     "upstream/backoff.rs",
     "upstream/connection.rs",
     "upstream/correlation.rs",
+    "upstream/reference.rs",
 ];
 
 /// Where HTTP status codes may stand, besides `http/`.
-const STATUS_FILES: [&str; 5] = [
+const STATUS_FILES: [&str; 6] = [
     "downstream/reply.rs",
     "upstream/streamable_http.rs",
     "upstream/http_sse.rs",
+    "upstream/redirect.rs",
     "upstream/modern/http.rs",
     "demo/http.rs",
 ];

@@ -49,6 +49,7 @@ mod questions;
 mod quirks;
 mod quotas;
 mod readme;
+mod refused_upstream;
 mod refusing;
 mod reload;
 mod resources;

@@ -286,6 +286,7 @@ impl Link for EitherEra {
     fn backing_off(&self, trouble: &Trouble, next_try: Instant) {
         // It may be another one when it is back.
         self.found.forget();
+        self.core.redirected.forget();
         self.legacy.backing_off(trouble, next_try);
     }
 

@@ -4,7 +4,7 @@
 use crate::protocol::call::Notice;
 use crate::protocol::method::notification;
 
-use super::super::connection::{cut, superseded};
+use super::super::connection::superseded;
 use super::super::correlation::Incoming;
 use super::super::inbox::Inboxes;
 use super::super::link::Core;
@@ -25,10 +25,15 @@ pub(in super::super) fn hear(core: &Core, incoming: Incoming) -> Heard {
         Incoming::Notice(Notice::ResourceUpdated(params)) => {
             core.notice(Notice::ResourceUpdated(without_id(params)));
         }
+        // On any stream but the one that a subscription opened it acknowledges nothing.
+        Incoming::Notice(Notice::Other { method, .. })
+            if method == notification::SUBSCRIPTIONS_ACKNOWLEDGED =>
+        {
+            core.dropped.count(core.name(), &method);
+        }
         Incoming::Notice(notice) => return Heard::Notice(notice),
-        Incoming::Ask { method, .. } => {
-            log::debug!(target: "upstream", "{}: a request is passed over: {}",
-                core.name(), cut(&method));
+        Incoming::Ask { method, .. } | Incoming::Misread { method } => {
+            core.dropped.count(core.name(), &method);
         }
         // What would be withdrawn was never asked.
         Incoming::Withdrawn(_)
@@ -78,6 +83,7 @@ pub(in super::super) fn hear_child(
         | Incoming::ListChanged(_)
         | Incoming::Notice(_)
         | Incoming::Withdrawn(_)
+        | Incoming::Misread { .. }
         | Incoming::Ask { .. }) => {
             if let Heard::Notice(_) = hear(core, other) {
                 log::debug!(target: "upstream", "{}: a notification names no call", core.name());

@@ -158,8 +158,8 @@ impl ModernHttp {
         ear: &Ear<'_>,
     ) -> Result<Response, Trouble> {
         let http = &self.http;
-        let (method, uri) = (&HttpMethod::POST, &http.uri);
-        let ask = Ask { method, uri, headers: post.headers, body: Some(post.body) };
+        let (method, endpoint) = (&HttpMethod::POST, &*http.endpoint);
+        let ask = Ask { method, endpoint, headers: post.headers, body: Some(post.body) };
         let mut idle = || ear.pause();
         let mut answer = lane.client(&http.factory).run(ear.wait, ask, &mut idle)?;
         let content_type = answer.header("content-type").unwrap_or_default();
@@ -167,8 +167,12 @@ impl ModernHttp {
             let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", &mut idle);
             let text = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
             return match answer_to(&text, post.id) {
+                // What its head says would be lost.
+                Some(Err(error)) if answer.refusal().says_more() => {
+                    Err(refusal(http, &answer, &error.message))
+                }
                 Some(Err(error)) => Ok(Err(error)),
-                Some(Ok(_)) | None => Err(refusal(http, answer.status, &text)),
+                Some(Ok(_)) | None => Err(refusal(http, &answer, &text)),
             };
         }
         if is_event_stream(content_type) {
@@ -258,6 +262,7 @@ impl ModernHttp {
             | Incoming::ListChanged(_)
             | Incoming::Notice(_)
             | Incoming::Withdrawn(_)
+            | Incoming::Misread { .. }
             | Incoming::Ask { .. }) => take(&self.http, incoming, id, ear, found),
         });
         if found.is_some() { Next::Done } else { Next::More }
@@ -285,6 +290,7 @@ fn take(
         incoming @ (Incoming::ListChanged(_)
         | Incoming::Notice(_)
         | Incoming::Withdrawn(_)
+        | Incoming::Misread { .. }
         | Incoming::Ask { .. }) => {
             // Whatever comes on a request's own stream is about that request.
             match hear(&http.core, incoming) {
@@ -315,9 +321,9 @@ pub(super) fn answer_to(text: &str, id: u64) -> Option<Response> {
 
 /// What an answer without success or sense means: a sign that the server is of the other era,
 /// or a failure.
-pub(super) fn refusal(http: &HttpCore, status: u16, text: &str) -> Trouble {
-    let refused = http.refused(Kind::Refused(Refusal::Plain), status, text);
-    let is_other_era = matches!(status, 400 | 404 | 405 | 406 | 415);
+pub(super) fn refusal(http: &HttpCore, answer: &Answer, text: &str) -> Trouble {
+    let refused = http.refused(Kind::Refused(Refusal::Plain), answer, text);
+    let is_other_era = matches!(answer.status, 400 | 404 | 405 | 406 | 415);
     let kind = if is_other_era { Kind::Refused(Refusal::OtherEra) } else { refused.kind };
     Trouble { kind, ..refused }
 }

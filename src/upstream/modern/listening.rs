@@ -192,24 +192,24 @@ impl Listener {
         let core = self.http.core.clone();
         let id = core.next_id();
         let body = listen(id, filter);
-        let uri = &self.http.uri;
+        let endpoint = &*self.http.endpoint;
         let (method, headers, body) = (&HttpMethod::POST, &self.headers, Some(body.as_str()));
         let mut lane = Lane::default();
         let client = lane.client(&self.http.factory);
-        let asked = client.run(&self.wait, Ask { method, uri, headers, body }, &mut || ());
+        let ask = Ask { method, endpoint, headers, body };
+        let asked = client.run(&self.wait, ask, &mut || ());
         let mut answer = match asked {
             Ok(answer) => answer,
             Err(trouble) => return self.failed(trouble),
         };
         let content_type = answer.header("content-type").unwrap_or_default();
         if answer.status != 200 || !is_event_stream(content_type) {
-            let status = answer.status;
             let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", &mut || ());
             let text = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
             return match answer_to(&text, id) {
                 Some(Err(error)) => Ok(self.refused(version, &error)),
                 Some(Ok(_)) => Ok(Left::Ended),
-                None => self.failed(refusal(&self.http, status, &text)),
+                None => self.failed(refusal(&self.http, &answer, &text)),
             };
         }
         let mut left = Left::Ended;
@@ -249,6 +249,10 @@ impl Listener {
 
     fn take(&mut self, event: Event, id: u64, version: u64, left: &mut Left) -> Next {
         let mut next = Next::More;
+        // Events of other names are none of MCP's, whatever they hold.
+        if event.data.is_empty() || !matches!(event.name.as_str(), "" | "message") {
+            return next;
+        }
         correlation::read(&Arc::new(event.data), |incoming| match incoming {
             Incoming::Notice(Notice::Other { method, params })
                 if method == notification::SUBSCRIPTIONS_ACKNOWLEDGED =>
@@ -269,6 +273,7 @@ impl Listener {
             | Incoming::ListChanged(_)
             | Incoming::Notice(_)
             | Incoming::Withdrawn(_)
+            | Incoming::Misread { .. }
             | Incoming::Ask { .. }
             | Incoming::Nonsense(_)) => match hear(&self.http.core, incoming) {
                 Heard::Notice(_) | Heard::Nothing => (),

@@ -33,6 +33,9 @@ struct Shell {
     sessions: Mutex<HashSet<String>>,
     required_header: Mutex<Option<(String, String)>>,
     failing: Mutex<Option<u16>>,
+    /// Further headers of what fails.
+    failing_head: Mutex<Vec<(String, String)>>,
+    redirect: Mutex<Option<(u16, String)>>,
     last_headers: Mutex<Vec<(String, String)>>,
     n_deleted: Mutex<usize>,
 }
@@ -85,6 +88,8 @@ impl HttpUpstream {
             sessions: Mutex::default(),
             required_header: Mutex::new(None),
             failing: Mutex::new(None),
+            failing_head: Mutex::default(),
+            redirect: Mutex::new(None),
             last_headers: Mutex::default(),
             n_deleted: Mutex::new(0),
         });
@@ -138,6 +143,17 @@ impl HttpUpstream {
     /// Every POST gets this status; `None` ends it.
     pub(crate) fn fail_with(&self, status: Option<u16>) {
         *self.shell.failing.lock().unwrap() = status;
+    }
+
+    /// What fails does so with these headers.
+    pub(crate) fn fail_with_head(&self, head: &[(&str, &str)]) {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        *self.shell.failing_head.lock().unwrap() = head.iter().map(owned).collect();
+    }
+
+    /// Serves at `/mcp/` and redirects `/mcp` to this location.
+    pub(crate) fn redirect(&self, status: u16, location: &str) {
+        *self.shell.redirect.lock().unwrap() = Some((status, location.to_owned()));
     }
 
     /// The headers of the last `tools/call`.
@@ -197,7 +213,15 @@ const JSON: (&str, &str) = ("Content-Type", "application/json");
 
 impl Shell {
     fn serve(&self, request: &Incoming, out: &mut TcpStream) -> io::Result<Next> {
-        if request.path() != "/mcp" {
+        let path = match &*self.redirect.lock().unwrap() {
+            Some((status, location)) if request.path() == "/mcp" => {
+                let head = [("Location", location.as_str())];
+                return respond(out, &format!("{status} Elsewhere"), &head, "");
+            }
+            Some(_) => "/mcp/",
+            None => "/mcp",
+        };
+        if request.path() != path {
             return respond(out, "404 Not Found", &[], "no such page");
         }
         if let Some((name, value)) = &*self.required_header.lock().unwrap()
@@ -235,7 +259,10 @@ impl Shell {
 
     fn post(&self, request: &Incoming, session: &str, out: &mut TcpStream) -> io::Result<Next> {
         if let Some(status) = *self.failing.lock().unwrap() {
-            return respond(out, &format!("{status} Failing"), &[], "as the test wants it");
+            let head = self.failing_head.lock().unwrap();
+            let head: Vec<(&str, &str)> =
+                head.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            return respond(out, &format!("{status} Failing"), &head, "as the test wants it");
         }
         let accept = request.head.header("Accept").unwrap_or_default();
         if !(accept.contains("application/json") && accept.contains("text/event-stream")) {

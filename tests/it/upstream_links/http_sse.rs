@@ -133,16 +133,89 @@ fn a_call_that_hangs_ends_at_its_deadline_and_is_cancelled() {
     eventually("it is cancelled", || server.count("notifications/cancelled") == 1);
 }
 
-#[test]
-fn an_endpoint_elsewhere_is_refused() {
-    let server = Server::start(|seen| match seen.method.as_str() {
-        "GET" => Reply::stream(|stream| {
-            let text = b"event: endpoint\ndata: http://127.0.0.1:1/messages\n\n";
-            std::io::Write::write_all(stream, text).unwrap();
+/// A server whose stream begins with this, at `/mcp`.
+fn beginning(head: &'static str) -> Server {
+    Server::start(move |seen| match seen.method.as_str() {
+        "GET" => Reply::stream(move |stream| {
+            let head = head.replace("HOST", &stream.local_addr().unwrap().to_string());
+            std::io::Write::write_all(stream, head.as_bytes()).unwrap();
             std::io::Read::read(stream, &mut [0]).ok();
         }),
-        _ => Reply::status(405, ""),
+        _ => Reply::status(202, ""),
+    })
+}
+
+#[test]
+fn an_endpoint_elsewhere_is_refused() {
+    for (head, told) in [
+        ("event: endpoint\ndata: http://127.0.0.1:1/m?x=y\n\n", "http://127.0.0.1:1/m"),
+        ("event: endpoint\ndata: //127.0.0.1:1/m\n\n", "//127.0.0.1:1/m"),
+        ("event: endpoint\ndata: https://HOST/m\n\n", "https://127.0.0.1"),
+        ("event: endpoint\ndata: http://me:secret@HOST/m\n\n", "http://127.0.0.1"),
+        ("event: endpoint\ndata: no url\n\n", "no url"),
+    ] {
+        let server = beginning(head);
+        let rig = rig(&server, HttpKind::HttpSse);
+        let message = rig.failure().message;
+        assert!(message.contains("same origin") && message.contains(told), "{message}");
+        assert!(!message.contains("x=y") && !message.contains("secret"), "{message}");
+        assert!(server.seen().iter().all(|seen| seen.method == "GET"));
+    }
+}
+
+#[test]
+fn an_endpoint_is_resolved_as_a_reference() {
+    for (endpoint, path) in [
+        ("../messages?s=1", "/messages?s=1"),
+        ("./m/../n", "/n"),
+        ("//HOST/m", "/m"),
+        ("http://HOST/m", "/m"),
+        ("?s=1", "/mcp?s=1"),
+        ("/caf\u{e9}/m?q=\u{1f600}", "/caf%C3%A9/m?q=%F0%9F%98%80"),
+        ("/m#there", "/m"),
+    ] {
+        let head = format!("event: endpoint\ndata: {endpoint}\n\n");
+        let server = beginning(head.leak());
+        let _rig = rig(&server, HttpKind::HttpSse);
+        let is_posted = |seen: &Seen| seen.rpc() == "initialize" && seen.path == path;
+        eventually(endpoint, || server.seen().iter().any(is_posted));
+    }
+}
+
+#[test]
+fn what_comes_before_the_endpoint_is_passed_over() {
+    for before in [
+        "retry: 3000\n\n",
+        "id: 0\n\n",
+        ": hello\n\n",
+        "event: endpoint\nid: 1\n\n",
+        "event: endpoint\ndata:\n\n",
+        "event: ping\ndata: 1\n\n",
+        "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\"}\n\n",
+        "data: not json\n\n",
+    ] {
+        let server = beginning(format!("{before}event: endpoint\ndata: /m\n\n").leak());
+        let rig = rig(&server, HttpKind::HttpSse);
+        eventually(before, || server.count("initialize") == 1);
+        assert_eq!(rig.upstream.status().last_failure, None, "{before:?}");
+    }
+}
+
+#[test]
+fn blocks_without_data_and_other_events_are_no_messages() {
+    let (server, _) = older(|seen, shared| {
+        {
+            let mut stream = shared.0.lock().unwrap();
+            let text = format!(
+                "id: 4\n\nretry: 1000\n\nevent: other\ndata: {}\n\nevent: endpoint\ndata: /x\n\n",
+                seen.result(r#"{"is":"wrong"}"#)
+            );
+            std::io::Write::write_all(stream.as_mut().unwrap(), text.as_bytes()).unwrap();
+        }
+        say(shared, &seen.result(r#"{"is":"right"}"#));
     });
     let rig = rig(&server, HttpKind::HttpSse);
-    assert!(rig.failure().message.contains("same origin"));
+    rig.tools();
+    assert_eq!(text(rig.call()), r#"{"is":"right"}"#);
+    assert_eq!(text(rig.call()), r#"{"is":"right"}"#);
 }

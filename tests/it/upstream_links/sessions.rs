@@ -335,3 +335,29 @@ fn an_exclusive_clients_sessions_carry_one_call_at_a_time() {
     text(rig.call_through(&anna, "echo"));
     assert_eq!(rig.upstream.status().sessions, 3);
 }
+
+#[test]
+fn what_is_answered_during_initialize_carries_the_session_id_of_the_streams_head() {
+    let server = Server::start(|seen| match seen.rpc().as_str() {
+        "initialize" => {
+            let answer = seen.result(INITIALIZED);
+            Reply::Raw(Box::new(move |stream| {
+                let head = "HTTP/1.1 200 OK\r\nMcp-Session-Id: s1\r\n\
+                            Content-Type: text/event-stream\r\nConnection: close\r\n\r\n";
+                std::io::Write::write_all(stream, head.as_bytes()).unwrap();
+                event(stream, r#"{"jsonrpc":"2.0","id":"p","method":"ping"}"#);
+                event(stream, r#"{"jsonrpc":"2.0","id":"r","method":"roots/list"}"#);
+                event(stream, &answer);
+            }))
+        }
+        _ => well(seen),
+    });
+    let _rig = Rig::ready(&server);
+    let answered = |id: &str| {
+        let id = format!("\"id\":\"{id}\"");
+        server.seen().into_iter().find(|seen| seen.body.contains(&id))
+    };
+    eventually("both are answered", || answered("p").is_some() && answered("r").is_some());
+    assert_eq!(answered("p").unwrap().session(), "s1");
+    assert_eq!(answered("r").unwrap().session(), "s1");
+}

@@ -313,6 +313,12 @@ fn nonsense_is_told_as_it_is() {
             200,
             "content-encoding: x\r\n".into(),
             "application/json",
+            seen.result(r#"{"n":6}"#),
+        ),
+        7 => Reply::Body(
+            200,
+            "content-encoding: identity\r\n".into(),
+            "application/json",
             seen.result(r#"{"n":7}"#),
         ),
         _ => Reply::Close,
@@ -325,6 +331,7 @@ fn nonsense_is_told_as_it_is() {
         "everything is wrong",
         "no answer",
         "without an answer",
+        "coded (x)",
     ] {
         let (_, message) = failed(rig.call());
         assert!(message.contains(expected), "{message:?} has no {expected:?}");
