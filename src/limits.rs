@@ -176,6 +176,11 @@ pub const CALL_NOTICES_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of a URI that is looked for among resource templates, and of a template; for longer ones
 /// no template is tried, because trying costs their product.
 pub const TEMPLATE_BYTES_MAX: usize = 8192;
+/// Links of one result that are looked up, to see whether they lead back to their server as they
+/// are; further ones are given its NAME without a look.
+pub const LINKS_LOOKED_UP_MAX: usize = 256;
+/// Bytes of such a link; a longer one is given the NAME.
+pub const LINK_LOOKED_UP_BYTES_MAX: usize = 2048;
 /// Parameters that one tool may want mirrored into headers. With more its definition is invalid.
 pub const MIRRORED_PARAMETERS_MAX: usize = 64;
 /// How long all resources that one `subscriptions/listen` names may take to be subscribed to.

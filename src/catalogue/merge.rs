@@ -10,6 +10,7 @@ use crate::access::glob::Globs;
 use crate::config::{Naming, Pin};
 use crate::limits::{OWN_NAME_CHARS_MAX, UPSTREAM_TEXT_CHARS_MAX};
 use crate::protocol::call::Kind;
+use crate::protocol::links;
 use crate::protocol::listed_item::{self, ListedItem, Malformed};
 use crate::protocol::mirror;
 use crate::protocol::raw::{Raw, RawObject, string};
@@ -96,20 +97,28 @@ fn is_usable(kind: Kind, own: &str) -> bool {
 
 /// Merges the lists of `servers`, which are sorted by name.
 pub fn merge(naming: &Naming, servers: &[(Profile, Listed)]) -> Catalogue {
-    let list = |kind| List::new(items(naming, kind, servers));
-    Catalogue {
-        tools: list(Kind::Tool),
-        prompts: list(Kind::Prompt),
-        resources: list(Kind::Resource),
-        templates: list(Kind::Template),
+    let of = |kind, so_far: &Catalogue| List::new(items(naming, kind, servers, so_far));
+    let mut catalogue = Catalogue {
         servers: servers
             .iter()
             .map(|(profile, listed)| (profile.name.clone(), listed.server.clone()))
             .collect(),
-    }
+        ..Catalogue::default()
+    };
+    catalogue.resources = of(Kind::Resource, &catalogue);
+    catalogue.templates = of(Kind::Template, &catalogue);
+    // What these link to is known by now.
+    catalogue.tools = of(Kind::Tool, &catalogue);
+    catalogue.prompts = of(Kind::Prompt, &catalogue);
+    catalogue
 }
 
-fn items(naming: &Naming, kind: Kind, servers: &[(Profile, Listed)]) -> Vec<Arc<Item>> {
+fn items(
+    naming: &Naming,
+    kind: Kind,
+    servers: &[(Profile, Listed)],
+    so_far: &Catalogue,
+) -> Vec<Arc<Item>> {
     let mut unnamed = Vec::new();
     let mut objects = Vec::new();
     let mut withheld = Vec::new();
@@ -146,7 +155,11 @@ fn items(naming: &Naming, kind: Kind, servers: &[(Profile, Listed)]) -> Vec<Arc<
                 server: item.server.clone(),
                 own: item.own.to_owned(),
                 qualified: name::qualified(naming, item.server, item.own),
-                offered_object: renamed(kind, object, item.own, &offered),
+                offered_object: led_back(
+                    so_far,
+                    item.server,
+                    renamed(kind, object, item.own, &offered),
+                ),
                 own_object: object.clone(),
                 is_withheld,
                 mirrors: match kind {
@@ -157,6 +170,15 @@ fn items(naming: &Naming, kind: Kind, servers: &[(Profile, Listed)]) -> Vec<Arc<
             })
         })
         .collect()
+}
+
+/// The object with links that lead back to its server among several.
+fn led_back(catalogue: &Catalogue, server: &ServerName, object: Raw) -> Raw {
+    if catalogue.servers.len() < 2 || !links::may_hold_in_item(object.get()) {
+        return object;
+    }
+    let mut instead = |uri: &str| catalogue.instead_of(server, uri);
+    links::in_item(object.get(), &mut instead).map_or(object, Raw::from_valid)
 }
 
 fn renamed(kind: Kind, object: &Raw, own: &str, offered: &str) -> Raw {

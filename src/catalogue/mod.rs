@@ -8,6 +8,7 @@ pub mod pins;
 pub mod refresher;
 pub mod store;
 pub mod template;
+mod uri;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};

@@ -3,6 +3,7 @@
 //! The doors in `downstream` make a [`Call`] of what came in and bytes of what comes back; all
 //! else happens here, on the thread of the client's connection.
 
+mod links;
 mod lists;
 mod route;
 mod send;
@@ -181,6 +182,11 @@ impl Pipeline {
                 asker.has_begun(result);
             }
             answer = Ok(Outcome::Complete(tasks::owned(&route.server, result)));
+        }
+        if let (Ok(Outcome::Complete(result)), Some(asked)) = (&mut answer, &asked) {
+            let names = (asked.as_str(), own.as_str());
+            let led_back = self.led_back(scope, wish, &route.server, method, names, result);
+            *result = led_back.unwrap_or_else(|| result.clone());
         }
         if let (Ok(Outcome::Error { error, .. }), Some(asked)) = (&mut answer, asked) {
             error.data = error.data.take().map(|data| as_asked(data, route.key, &own, &asked));

@@ -173,7 +173,7 @@ impl Pipeline {
     /// Whose a URI is: marked as a server's; else of who lists it, of who has a template that
     /// covers it, in the order of the configuration; else of the only server that has resources
     /// at all.
-    fn by_uri(
+    pub(super) fn by_uri(
         &self,
         scope: &Scope,
         wish: Wish<'_>,
@@ -204,13 +204,7 @@ impl Pipeline {
             let own = marked(&catalogue, &server, uri, &rest).to_owned();
             return Ok((server, own));
         }
-        let owner = lists(uri).or_else(|| by_template(&catalogue, uri, sees)).or_else(|| {
-            let mut having = catalogue.servers.iter().filter(|(name, server)| {
-                scope.sees_server(name) && server.has(Kind::Resource.capability())
-            });
-            let only = having.next().map(|(name, _)| name.clone());
-            if having.next().is_some() { None } else { only }
-        });
+        let owner = catalogue.owner_of_bare(uri, sees, |server| scope.sees_server(server));
         owner.map(|server| (server, uri.to_owned())).ok_or_else(unknown)
     }
 

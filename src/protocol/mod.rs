@@ -11,6 +11,7 @@ pub mod from_server;
 pub mod headers;
 pub mod jsonrpc;
 pub mod legacy;
+pub mod links;
 pub mod listed_item;
 mod listed_schema;
 pub mod log_level;

@@ -249,6 +249,32 @@ pub fn elements(text: &str) -> Result<Vec<&str>, serde_json::Error> {
     Ok(values.into_iter().map(RawValue::get).collect())
 }
 
+/// Gives the elements of a JSON array one by one, each still text: none is remembered.
+///
+/// # Errors
+/// `text` is no JSON array; what stands before it ceases to be one was given.
+pub fn each_element<'a>(
+    text: &'a str,
+    take: &mut dyn FnMut(&'a str),
+) -> Result<(), serde_json::Error> {
+    struct Each<'t, 'a>(&'t mut dyn FnMut(&'a str));
+    impl<'de> Visitor<'de> for Each<'_, 'de> {
+        type Value = ();
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a JSON array")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+            while let Some(element) = seq.next_element::<&'de RawValue>()? {
+                (self.0)(element.get());
+            }
+            Ok(())
+        }
+    }
+    let mut reader = serde_json::Deserializer::from_str(text);
+    reader.deserialize_seq(Each(take))?;
+    reader.end()
+}
+
 /// The first elements of a JSON array, at most `most` of them, each still text. What follows is
 /// read without being remembered: an array of a million zeros costs no more than its text.
 ///

@@ -34,6 +34,7 @@ mod http_tiny;
 mod initialize;
 mod isolation;
 mod keys;
+mod links;
 mod logging;
 mod malformed_lists;
 mod modern;

@@ -1,0 +1,82 @@
+//! Links in results: a URI that a server gives comes back to that server.
+
+use super::{Pipeline, Wish};
+use crate::access::policy::Scope;
+use crate::catalogue::name::of_server;
+use crate::limits::{LINK_LOOKED_UP_BYTES_MAX, LINKS_LOOKED_UP_MAX};
+use crate::protocol::links;
+use crate::protocol::method::Method;
+use crate::protocol::raw::Raw;
+use crate::protocol::server_name::ServerName;
+
+impl Pipeline {
+    /// A server's result, as whoever sees several servers is to be given it: each link in the
+    /// form that leads back to that server. `asked` and `own` are what was read, as the client and
+    /// as the server call it, in JSON. None where the result is as it should be.
+    pub(super) fn led_back(
+        &self,
+        scope: &Scope,
+        wish: Wish<'_>,
+        server: &ServerName,
+        method: Method,
+        (asked, own): (&str, &str),
+        result: &Raw,
+    ) -> Option<Raw> {
+        let text = match method {
+            Method::ToolsCall | Method::PromptsGet | Method::TasksResult | Method::TasksGet => {
+                if !links::may_hold(result.get()) || !self.sees_several(scope) {
+                    return None;
+                }
+                let mut n_looked_up = 0;
+                let mut instead = |uri: &str| {
+                    n_looked_up += 1;
+                    // The other form is never wrong, only longer.
+                    let is_looked_up = n_looked_up <= LINKS_LOOKED_UP_MAX
+                        && uri.len() <= LINK_LOOKED_UP_BYTES_MAX;
+                    let leads = is_looked_up && self.leads_to(scope, wish, server, uri);
+                    (!leads).then(|| of_server(server, uri))
+                };
+                links::in_result(result.get(), &mut instead)
+            }
+            // What was read is what was asked for; any other URI in it stays the server's.
+            Method::ResourcesRead if asked != own => {
+                let asked = serde_json::from_str::<String>(asked).ok()?;
+                let own = serde_json::from_str::<String>(own).ok()?;
+                if asked == own {
+                    return None;
+                }
+                links::in_contents(result.get(), &mut |uri| (uri == own).then(|| asked.clone()))
+            }
+            Method::ResourcesRead
+            | Method::CompletionComplete
+            | Method::Initialize
+            | Method::Ping
+            | Method::ToolsList
+            | Method::PromptsList
+            | Method::ResourcesList
+            | Method::ResourcesTemplatesList
+            | Method::ResourcesSubscribe
+            | Method::ResourcesUnsubscribe
+            | Method::LoggingSetLevel
+            | Method::TasksList
+            | Method::TasksCancel
+            | Method::TasksUpdate
+            | Method::ServerDiscover
+            | Method::SubscriptionsListen => None,
+        };
+        text.map(|text| result.rewritten(text))
+    }
+
+    fn sees_several(&self, scope: &Scope) -> bool {
+        scope.only.is_none() && self.servers(scope).len() > 1
+    }
+
+    /// Whether a read of a server's URI comes to that server, or to nobody where a client fetches
+    /// it by itself.
+    fn leads_to(&self, scope: &Scope, wish: Wish<'_>, server: &ServerName, uri: &str) -> bool {
+        match self.by_uri(scope, wish, uri) {
+            Ok((owner, own)) => owner == *server && own == uri,
+            Err(_) => links::is_of_the_web(uri),
+        }
+    }
+}
