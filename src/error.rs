@@ -291,15 +291,6 @@ pub fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs().saturating_add(begun).max(1)
 }
 
-fn word(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Tool => "tool",
-        Kind::Prompt => "prompt",
-        Kind::Resource => "resource",
-        Kind::Template => "resource template",
-    }
-}
-
 fn list(f: &mut fmt::Formatter<'_>, before: &str, names: &[String]) -> fmt::Result {
     if names.is_empty() { Ok(()) } else { write!(f, "{before}{}.", names.join(", ")) }
 }
@@ -309,7 +300,7 @@ impl fmt::Display for CallError {
         match self {
             Self::Invalid(what) => f.write_str(what),
             Self::Unknown { kind, name, near } => {
-                write!(f, "There is no {} {name:?}.", word(*kind))?;
+                write!(f, "There is no {} {name:?}.", kind.noun())?;
                 list(f, " Close to it: ", near)
             }
             Self::UnknownServer { name, near } => {
@@ -317,7 +308,7 @@ impl fmt::Display for CallError {
                 list(f, " Close to it: ", near)
             }
             Self::Ambiguous { kind, name, candidates } => {
-                write!(f, "Several servers have a {} {name:?}.", word(*kind))?;
+                write!(f, "Several servers have a {} {name:?}.", kind.noun())?;
                 list(f, " Use one of: ", candidates)
             }
             Self::RateLimited { retry_after } => {

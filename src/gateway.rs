@@ -9,14 +9,14 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::access::authenticate::KnownKey;
-use crate::access::glob::Globs;
+use crate::access::glob::ToolGlobs;
 use crate::access::origin::Origins;
 use crate::access::policy::{Policy, Principal};
 use crate::catalogue::pins::Pins;
 use crate::catalogue::refresher::{Configure, Refresher};
 use crate::catalogue::store::Store;
 use crate::catalogue::{self, Health, Server as KnownServer};
-use crate::config::{ApiKey, Changes, Config, Listen, UpstreamConfig};
+use crate::config::{ApiKey, Changes, Config, Listen, Naming, UpstreamConfig};
 use crate::downstream::event_stream::Streams;
 use crate::downstream::parked::{Bounds, ParkedCalls};
 use crate::downstream::{Admission, Front, UsedStates};
@@ -443,17 +443,17 @@ fn told(config: &Config) -> Told {
 fn admission(config: &Config) -> Admission {
     Admission {
         origins: origins(config),
-        keys: config.api_keys.iter().map(known_key).collect(),
+        keys: config.api_keys.iter().map(|key| known_key(key, &config.naming)).collect(),
         transports: config.transports,
         tolerance: config.tolerance,
         generation: 0,
     }
 }
 
-fn known_key(key: &ApiKey) -> KnownKey {
+fn known_key(key: &ApiKey, naming: &Naming) -> KnownKey {
     let policy = Policy {
         servers: key.servers.clone(),
-        tools: Globs::new(key.tools.as_deref().unwrap_or_default()),
+        tools: ToolGlobs::new(key.tools.as_deref().unwrap_or_default(), &naming.owners),
     };
     let principal = Principal { name: Some(key.name.as_str().into()), policy };
     KnownKey { sha256: key.sha256, principal: Arc::new(principal) }

@@ -362,6 +362,12 @@ pub const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(30);
 pub const QUIRK_LINES_MAX: usize = 256;
 /// Characters of a client's name in such a line.
 pub const CLIENT_NAME_CHARS_MAX: usize = 64;
+/// Names that are refused to a server and told of, in `/status` and in the log; more are counted.
+pub const CLASHES_TOLD_MAX: usize = 256;
+/// Offered names that a reload has changed and the log tells of; more are counted.
+pub const RENAMED_TOLD_MAX: usize = 1000;
+/// Of those, names of one line.
+pub const RENAMED_A_LINE_MAX: usize = 20;
 /// Names suggested for one that is unknown.
 pub const NEAR_NAMES_MAX: usize = 3;
 /// The share of the pool, as 1/N, that is never held by calls which wait for an upstream.

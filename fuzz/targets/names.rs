@@ -44,9 +44,14 @@ fn names_of(tools: &[&str]) {
             own.into_iter().map(|own| Unnamed { server, shown: "x", own })
         })
         .collect();
+    let naming = Naming::new(Prefix::Auto, "-", servers.iter().map(|it| (it, None)));
     for is_prefixed in [true, false] {
-        let naming = Naming { prefix: Prefix::Auto, separator: "-".to_owned() };
         let names = offered(&naming, is_prefixed, &unnamed);
+        for (item, offered) in unnamed.iter().zip(&names) {
+            let owned = naming.owners.of(&offered.name);
+            assert!(owned.is_none_or(|it| it == item.server), "{offered:?}");
+        }
+        let names: Vec<String> = names.into_iter().map(|it| it.name).collect();
         assert_eq!(names.len(), unnamed.len());
         let distinct: BTreeSet<&String> = names.iter().collect();
         assert_eq!(distinct.len(), names.len(), "{names:?}");
@@ -55,8 +60,8 @@ fn names_of(tools: &[&str]) {
         let near = near(asked, names.iter().map(String::as_str), NEAR_NAMES_MAX);
         assert!(near.len() <= NEAR_NAMES_MAX && near.iter().all(|it| names.contains(it)));
     }
-    let uris = offered_uris(&unnamed, |name| ["a", "b"].contains(&name));
-    for (item, uri) in unnamed.iter().zip(&uris) {
+    let uris = offered_uris(&naming, &unnamed);
+    for (item, uri) in unnamed.iter().zip(uris.iter().map(|it| &it.name)) {
         assert!(
             *uri == item.own
                 || split_server(uri) == Some((item.server.as_str(), item.own.into()))

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::downstream::request_digest::digest;
 use crate::downstream::request_state::{Sequel, States};
-use crate::protocol::cursor;
+use crate::protocol::cursor::{self, Place};
 use crate::protocol::raw::RawObject;
 use crate::protocol::revision::Revision;
 use crate::protocol::sealed::Sealer;
@@ -51,8 +51,9 @@ fn cursors(text: &str) {
     let (view, after) = text.split_once('|').unwrap_or(("", text));
     // A view is made of names and never has a line end.
     let view = view.replace('\n', "");
-    let made = cursor::seal(&sealer, &view, after);
-    assert_eq!(cursor::open(&sealer, &view, &made).as_deref(), Some(after));
+    let place = Place { name: after.to_owned(), position: after.len() };
+    let made = cursor::seal(&sealer, &view, &place);
+    assert_eq!(cursor::open(&sealer, &view, &made), Some(place));
     assert_eq!(cursor::open(&sealer, &format!("{view}x"), &made), None);
     assert_eq!(cursor::open(&Sealer::new(&UNUSED_KEY, "cursor"), &view, text), None);
 }

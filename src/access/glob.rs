@@ -1,5 +1,8 @@
 //! Patterns over names: `*` is any text, `?` one character, a leading `!` excludes.
 
+use crate::protocol::owners::Owners;
+use crate::protocol::server_name::ServerName;
+
 /// A list of patterns. An empty list of inclusions includes everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Globs {
@@ -24,6 +27,52 @@ impl Globs {
     pub fn admits(&self, name: &str) -> bool {
         let any = |patterns: &[Box<str>]| patterns.iter().any(|pattern| matches(pattern, name));
         (self.include.is_empty() || any(&self.include)) && !any(&self.exclude)
+    }
+}
+
+/// Patterns over the tools of all servers. One that begins with a server's NAME and the separator,
+/// the longest of several, is about that server's own names; any other one is held against
+/// `{server}{separator}{name}` as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ToolGlobs {
+    include: Vec<ToolGlob>,
+    exclude: Vec<ToolGlob>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ToolGlob {
+    /// The server whose own names it is about, if about one alone.
+    server: Option<ServerName>,
+    pattern: Box<str>,
+}
+
+impl ToolGlobs {
+    /// Sorts the patterns into those that include and those that exclude.
+    pub fn new<S: AsRef<str>>(patterns: &[S], owners: &Owners) -> ToolGlobs {
+        let mut globs = ToolGlobs::default();
+        for pattern in patterns {
+            let (pattern, globs) = match pattern.as_ref().strip_prefix('!') {
+                Some(excluded) => (excluded, &mut globs.exclude),
+                None => (pattern.as_ref(), &mut globs.include),
+            };
+            let owned = owners.begun_by_name(pattern);
+            globs.push(ToolGlob {
+                server: owned.map(|(server, _)| server.clone()),
+                pattern: owned.map_or(pattern, |(_, rest)| rest).into(),
+            });
+        }
+        globs
+    }
+
+    /// Whether what `server` calls `own`, `qualified` with its NAME, is included and not
+    /// excluded.
+    pub fn admits(&self, server: &ServerName, own: &str, qualified: &str) -> bool {
+        let hits = |glob: &ToolGlob| match &glob.server {
+            Some(about) => about == server && matches(&glob.pattern, own),
+            None => matches(&glob.pattern, qualified),
+        };
+        (self.include.is_empty() || self.include.iter().any(hits))
+            && !self.exclude.iter().any(hits)
     }
 }
 
@@ -87,5 +136,25 @@ mod tests {
         let globs = Globs::new(&["!ab"]);
         assert!(globs.admits("x") && !globs.admits("ab"));
         assert!(Globs::default().admits("anything"));
+    }
+
+    #[test]
+    fn a_pattern_that_names_a_server_is_about_that_one_alone() {
+        let servers = ["demo", "demo-admin", "d"].map(|it| ServerName::parse(it).unwrap());
+        let [demo, admin, d] = &servers;
+        let owners = Owners::new("-", servers.iter().map(|it| (it, None)));
+        let admits = |patterns: &[&str], server: &ServerName, own: &str| {
+            let qualified = format!("{server}-{own}");
+            ToolGlobs::new(patterns, &owners).admits(server, own, &qualified)
+        };
+        assert!(admits(&["demo-*"], demo, "admin-drop"));
+        assert!(!admits(&["demo-*"], admin, "drop"));
+        assert!(!admits(&["demo-admin-*"], demo, "admin-drop"), "the same name as a whole");
+        assert!(admits(&["demo-admin-*"], admin, "drop"));
+        assert!(admits(&["demo-*", "!demo-admin-*"], demo, "admin-drop"));
+        assert!(admits(&["*-get_*"], admin, "get_x") && admits(&["*-get_*"], d, "get_x"));
+        assert!(admits(&["*", "!d-x"], d, "y") && !admits(&["*", "!d-x"], d, "x"));
+        assert!(admits(&["*", "!d-x"], demo, "x") && admits(&[], demo, "x"));
+        assert!(!admits(&["x"], demo, "x"));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::glob::Globs;
+use super::glob::ToolGlobs;
 use crate::protocol::server_name::ServerName;
 
 /// What a key may use. The default may use everything.
@@ -10,8 +10,8 @@ use crate::protocol::server_name::ServerName;
 pub struct Policy {
     /// Servers; all where there is no list.
     pub servers: Option<Vec<ServerName>>,
-    /// Over `{server}{separator}{name}`, always whole, whatever is offered.
-    pub tools: Globs,
+    /// Tools, whatever they are offered as; all where there is no pattern.
+    pub tools: ToolGlobs,
 }
 
 /// Whoever a key stands for.
@@ -46,20 +46,21 @@ impl Scope {
             && self.principal.policy.servers.as_deref().is_none_or(listed)
     }
 
-    /// Whether the tool exists for this scope.
-    pub fn sees_tool(&self, server: &ServerName, qualified: &str) -> bool {
-        self.sees_server(server) && self.principal.policy.tools.admits(qualified)
+    /// Whether what the server calls `own`, `qualified` with its NAME, exists for this scope.
+    pub fn sees_tool(&self, server: &ServerName, own: &str, qualified: &str) -> bool {
+        self.sees_server(server) && self.principal.policy.tools.admits(server, own, qualified)
     }
 
     /// Whether every tool of the servers that it sees exists for this scope.
     pub fn sees_all_tools(&self) -> bool {
-        self.principal.policy.tools == Globs::default()
+        self.principal.policy.tools == ToolGlobs::default()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::owners::Owners;
 
     fn name(text: &str) -> ServerName {
         ServerName::parse(text).unwrap()
@@ -68,7 +69,7 @@ mod tests {
     fn scope(servers: Option<&[&str]>, tools: &[&str]) -> Scope {
         let policy = Policy {
             servers: servers.map(|list| list.iter().map(|s| name(s)).collect()),
-            tools: Globs::new(tools),
+            tools: ToolGlobs::new(tools, &Owners::new("-", [(&name("a"), None)])),
         };
         let principal = Arc::new(Principal { name: None, policy });
         Scope { principal, only: None, narrowed: None, admission: 0 }
@@ -89,8 +90,8 @@ mod tests {
     #[test]
     fn tools_are_told_by_their_whole_name() {
         let scope = scope(None, &["a-get_*", "!a-get_secret"]);
-        assert!(scope.sees_tool(&name("a"), "a-get_x"));
-        assert!(!scope.sees_tool(&name("a"), "a-get_secret"));
-        assert!(!scope.sees_tool(&name("b"), "b-get_x"));
+        assert!(scope.sees_tool(&name("a"), "get_x", "a-get_x"));
+        assert!(!scope.sees_tool(&name("a"), "get_secret", "a-get_secret"));
+        assert!(!scope.sees_tool(&name("b"), "get_x", "b-get_x"));
     }
 }

@@ -4,11 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::left_out::Unusable;
-use super::name::{self, Unnamed};
-use super::{Catalogue, Item, List, Server};
+use super::name::{self, Offered, Unnamed};
+use super::{Catalogue, Clash, Clashes, Item, List, Server};
 use crate::access::glob::Globs;
 use crate::config::{Naming, Pin};
-use crate::limits::{OWN_NAME_CHARS_MAX, UPSTREAM_TEXT_CHARS_MAX};
+use crate::limits::{CLASHES_TOLD_MAX, OWN_NAME_CHARS_MAX, UPSTREAM_TEXT_CHARS_MAX};
 use crate::protocol::call::Kind;
 use crate::protocol::links;
 use crate::protocol::listed_item::{self, ListedItem, Malformed};
@@ -95,10 +95,14 @@ fn is_usable(kind: Kind, own: &str) -> bool {
         }
 }
 
-/// Merges the lists of `servers`, which are sorted by name.
+/// Merges the lists of `servers`, which come in the order of the configuration.
 pub fn merge(naming: &Naming, servers: &[(Profile, Listed)]) -> Catalogue {
-    let of = |kind, so_far: &Catalogue| List::new(items(naming, kind, servers, so_far));
+    let mut clashes = Clashes::default();
+    let mut of = |kind, so_far: &Catalogue| {
+        List::new(items(naming, kind, servers, so_far, &mut clashes))
+    };
     let mut catalogue = Catalogue {
+        owners: naming.owners.clone(),
         servers: servers
             .iter()
             .map(|(profile, listed)| (profile.name.clone(), listed.server.clone()))
@@ -110,6 +114,7 @@ pub fn merge(naming: &Naming, servers: &[(Profile, Listed)]) -> Catalogue {
     // What these link to is known by now.
     catalogue.tools = of(Kind::Tool, &catalogue);
     catalogue.prompts = of(Kind::Prompt, &catalogue);
+    catalogue.clashes = clashes;
     catalogue
 }
 
@@ -118,6 +123,7 @@ fn items(
     kind: Kind,
     servers: &[(Profile, Listed)],
     so_far: &Catalogue,
+    clashes: &mut Clashes,
 ) -> Vec<Arc<Item>> {
     let mut unnamed = Vec::new();
     let mut objects = Vec::new();
@@ -138,12 +144,11 @@ fn items(
             let prefixed = name::is_prefixed(naming, servers.len());
             name::offered(naming, prefixed, &unnamed)
         }
-        Kind::Resource | Kind::Template => {
-            let names: HashSet<&str> =
-                servers.iter().map(|(profile, _)| profile.name.as_str()).collect();
-            name::offered_uris(&unnamed, |name| names.contains(name))
-        }
+        Kind::Resource | Kind::Template => name::offered_uris(naming, &unnamed),
     };
+    for (item, offered) in unnamed.iter().zip(&offered) {
+        clashes.note(kind, item, offered);
+    }
     unnamed
         .iter()
         .zip(objects)
@@ -158,7 +163,7 @@ fn items(
                 offered_object: led_back(
                     so_far,
                     item.server,
-                    renamed(kind, object, item.own, &offered),
+                    renamed(kind, object, item.own, &offered.name),
                 ),
                 own_object: object.clone(),
                 is_withheld,
@@ -166,7 +171,7 @@ fn items(
                     Kind::Tool => mirror::annotations(object.get()),
                     Kind::Prompt | Kind::Resource | Kind::Template => Ok(Vec::new()),
                 },
-                offered,
+                offered: offered.name,
             })
         })
         .collect()
@@ -179,6 +184,24 @@ fn led_back(catalogue: &Catalogue, server: &ServerName, object: Raw) -> Raw {
     }
     let mut instead = |uri: &str| catalogue.instead_of(server, uri);
     links::in_item(object.get(), &mut instead).map_or(object, Raw::from_valid)
+}
+
+impl Clashes {
+    fn note(&mut self, kind: Kind, item: &Unnamed<'_>, offered: &Offered) {
+        let Some((name, owner)) = &offered.clash else { return };
+        if self.told.len() >= CLASHES_TOLD_MAX {
+            self.n_further += 1;
+            return;
+        }
+        self.told.push(Clash {
+            kind,
+            server: item.server.clone(),
+            own: item.own.to_owned(),
+            name: name.clone(),
+            owner: owner.clone(),
+            offered: offered.name.clone(),
+        });
+    }
 }
 
 fn renamed(kind: Kind, object: &Raw, own: &str, offered: &str) -> Raw {
@@ -222,9 +245,14 @@ mod tests {
         (profile, Listed { server, lists: HashMap::from([(Kind::Tool, tools)]) })
     }
 
+    fn naming(prefix: Prefix, names: &[&str]) -> Naming {
+        let names: Vec<_> = names.iter().map(|it| ServerName::parse(it).unwrap()).collect();
+        Naming::new(prefix, "-", names.iter().map(|it| (it, None)))
+    }
+
     fn two() -> Catalogue {
-        let naming = Naming { prefix: Prefix::Auto, separator: "-".to_owned() };
-        merge(&naming, &[server("a", &["z", "echo"]), server("b", &["echo"])])
+        let servers = [server("a", &["z", "echo"]), server("b", &["echo"])];
+        merge(&naming(Prefix::Auto, &["a", "b"]), &servers)
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the gateway offers, and to whom it belongs: an immutable snapshot, swapped whole.
 //! Lists are served from it and calls are routed by it; no list is asked for on a call's path.
 
+mod clashes;
 pub mod left_out;
 pub mod merge;
 pub mod name;
@@ -8,6 +9,8 @@ pub mod pins;
 pub mod refresher;
 pub mod store;
 pub mod template;
+#[cfg(test)]
+mod tests;
 mod uri;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -21,6 +24,7 @@ use crate::protocol::call::Kind;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::mirror::Mirror;
 use crate::protocol::modern::Freshness;
+use crate::protocol::owners::Owners;
 use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::server_name::ServerName;
 use left_out::LeftOut;
@@ -102,8 +106,6 @@ pub struct Server {
     pub health: Health,
     /// Whether it has ever answered.
     pub has_answered: bool,
-    /// What its offered names begin with, where they are prefixed.
-    pub prefix: String,
     /// What it said of itself when it answered last.
     pub initialized: Option<Arc<Initialized>>,
     /// Items of it that are not offered.
@@ -137,7 +139,6 @@ impl Default for Server {
         Server {
             health: Health::Connecting,
             has_answered: false,
-            prefix: String::new(),
             initialized: None,
             left_out: LeftOut::default(),
             stale: HashSet::new(),
@@ -181,8 +182,38 @@ pub struct Catalogue {
     prompts: List,
     resources: List,
     templates: List,
+    /// Whose a name is.
+    pub owners: Arc<Owners>,
     /// All servers.
     pub servers: BTreeMap<ServerName, Server>,
+    /// Names that items would have, and do not.
+    pub clashes: Clashes,
+}
+
+/// Names that are refused, the first in the order of the lists.
+#[derive(Debug, Clone, Default)]
+pub struct Clashes {
+    /// At most [`CLASHES_TOLD_MAX`](crate::limits::CLASHES_TOLD_MAX).
+    pub told: Vec<Clash>,
+    /// So many more.
+    pub n_further: usize,
+}
+
+/// A name that is refused to a server, because it is another one's.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Clash {
+    /// What has it at its server.
+    pub kind: Kind,
+    /// To whom it is refused.
+    pub server: ServerName,
+    /// What that server calls it.
+    pub own: String,
+    /// The name, with the server's in front where names are prefixed.
+    pub name: String,
+    /// Whose it is.
+    pub owner: ServerName,
+    /// What clients call it instead.
+    pub offered: String,
 }
 
 /// What a name leads to.
@@ -243,21 +274,33 @@ impl Catalogue {
     }
 
     /// The item that `asked` means among those that `sees` admits: an offered name first, then
-    /// a bare one that only one server has. A look-up, never a split.
+    /// one that belongs to a server, full or bare, at that server alone, then a bare one that
+    /// only one server has.
     pub fn resolve(&self, kind: Kind, asked: &str, sees: impl Fn(&Item) -> bool) -> Resolution {
         let list = self.list(kind);
         if let Some(item) = list.by_offered.get(asked).filter(|item| sees(item)) {
             return Resolution::Found(item.clone());
         }
+        let unknown = || {
+            let visible = list.items.iter().filter(|item| sees(item));
+            let names = visible.map(|item| item.offered.as_str());
+            Resolution::Unknown(name::near(asked, names, NEAR_NAMES_MAX))
+        };
+        if let Some(owner) = self.owners.of(asked) {
+            let called = |own: &str| {
+                let mut items = self.called(kind, own).iter();
+                items.find(|item| item.server == *owner && sees(item))
+            };
+            let is_bare = self.owners.other(owner, asked).is_none();
+            let bare = || called(asked).filter(|_| is_bare);
+            let item = self.owners.rests(owner, asked).find_map(called).or_else(bare);
+            return item.map_or_else(unknown, |item| Resolution::Found(item.clone()));
+        }
         let bare: Vec<&Arc<Item>> =
-            list.by_own.get(asked).into_iter().flatten().filter(|item| sees(item)).collect();
+            self.called(kind, asked).iter().filter(|item| sees(item)).collect();
         match bare.as_slice() {
             [one] => Resolution::Found((*one).clone()),
-            [] => {
-                let visible = list.items.iter().filter(|item| sees(item));
-                let names = visible.map(|item| item.offered.as_str());
-                Resolution::Unknown(name::near(asked, names, NEAR_NAMES_MAX))
-            }
+            [] => unknown(),
             several => {
                 let mut names: Vec<_> = several.iter().map(|t| t.offered.clone()).collect();
                 names.sort();

@@ -5,10 +5,8 @@ use std::collections::{HashMap, HashSet};
 
 use crate::config::{Naming, Prefix};
 use crate::limits::OFFERED_NAME_CHARS_MAX;
+use crate::protocol::owners::ENDING_CHARS;
 use crate::protocol::server_name::ServerName;
-
-/// Characters of the ending that makes a name unique: `_` and 8 of a hash.
-const ENDING_CHARS: usize = 9;
 
 /// A tool before it has a name that clients use.
 #[derive(Debug, Clone, Copy)]
@@ -35,51 +33,87 @@ pub fn qualified(naming: &Naming, server: &ServerName, own: &str) -> String {
     format!("{server}{}{own}", naming.separator)
 }
 
-/// The offered names, in the order of `tools`, which must be sorted by server. No two are
-/// equal; where two would be, all but the first get the hash ending.
-pub fn offered(naming: &Naming, prefixed: bool, tools: &[Unnamed<'_>]) -> Vec<String> {
-    let mut names: Vec<String> = Vec::with_capacity(tools.len());
-    let mut taken: HashMap<String, ()> = HashMap::with_capacity(tools.len());
+/// What clients call an item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offered {
+    /// Its name.
+    pub name: String,
+    /// The name that it would have else, and who has that.
+    pub clash: Option<(String, ServerName)>,
+}
+
+/// The offered names, in the order of `tools`, which must be that of the configuration. No two
+/// are equal. One that belongs to another server, as it is or bare, and one that a server before
+/// it has, gets the hash form.
+pub fn offered(naming: &Naming, prefixed: bool, tools: &[Unnamed<'_>]) -> Vec<Offered> {
+    let mut names = Vec::with_capacity(tools.len());
+    let mut taken: HashMap<String, &ServerName> = HashMap::with_capacity(tools.len());
     for tool in tools {
         let whole = if prefixed {
             format!("{}{}{}", tool.shown, naming.separator, tool.own)
         } else {
             tool.own.to_owned()
         };
-        let too_long = whole.chars().count() > OFFERED_NAME_CHARS_MAX;
-        let name = if too_long || taken.contains_key(&whole) {
-            // A server may offer what another one's tool would be called with its ending: it
-            // gets no calls that are meant for that.
-            let mut endings = (0_u64..).map(|salt| with_hash(&whole, tool, salt));
-            endings.find(|name| !taken.contains_key(name)).unwrap_or(whole)
+        let is_too_long = whole.chars().nth(OFFERED_NAME_CHARS_MAX).is_some();
+        let clash = clash(naming, tool, &whole, &taken);
+        let name = if clash.is_some() || is_too_long || taken.contains_key(&whole) {
+            let mut forms = (0_u64..).map(|salt| hash_form(naming, tool, &whole, salt));
+            forms.find(|name| !taken.contains_key(name)).unwrap_or(whole)
         } else {
             whole
         };
-        taken.insert(name.clone(), ());
-        names.push(name);
+        taken.insert(name.clone(), tool.server);
+        names.push(Offered { name, clash });
     }
     names
+}
+
+/// The name that a tool must not have, `whole` or bare, and whose it is.
+fn clash(
+    naming: &Naming,
+    tool: &Unnamed<'_>,
+    whole: &str,
+    taken: &HashMap<String, &ServerName>,
+) -> Option<(String, ServerName)> {
+    let mut names = [whole, tool.own].into_iter();
+    let owned = names.find_map(|name| Some((name, naming.owners.other(tool.server, name)?)));
+    let before = || taken.get(whole).filter(|it| **it != tool.server).map(|it| (whole, *it));
+    owned.or_else(before).map(|(name, owner)| (name.to_owned(), owner.clone()))
+}
+
+/// The beginning of `whole`, and an ending that no other server's names have.
+fn hash_form(naming: &Naming, tool: &Unnamed<'_>, whole: &str, salt: u64) -> String {
+    let mut name: String = whole.chars().take(OFFERED_NAME_CHARS_MAX - ENDING_CHARS).collect();
+    name.push_str(&naming.owners.ending(tool.server, tool.own, salt));
+    name
 }
 
 /// The offered URIs, in the order of `items`, which must be that of the configuration: unchanged
 /// for the first server that has one, with its server's NAME for the others, and for a URI that
 /// would be read as another server's.
-pub fn offered_uris(items: &[Unnamed<'_>], is_server: impl Fn(&str) -> bool) -> Vec<String> {
-    let mut taken: HashMap<&str, &ServerName> = HashMap::with_capacity(items.len());
-    let mut listed: HashSet<(&str, &str)> = HashSet::new();
+pub fn offered_uris(naming: &Naming, items: &[Unnamed<'_>]) -> Vec<Offered> {
+    let mut first: HashMap<&str, &ServerName> = HashMap::with_capacity(items.len());
+    let mut listed: HashSet<(&str, &str)> = HashSet::with_capacity(items.len());
     for item in items {
-        taken.entry(item.own).or_insert(item.server);
+        first.entry(item.own).or_insert(item.server);
         listed.insert((item.server.as_str(), item.own));
     }
-    let is_plain = |item: &Unnamed<'_>| match split_server(item.own) {
-        // It would lead to that server, or to what this one has under the rest.
-        Some((name, rest)) if is_server(name) => {
-            name == item.server.as_str() && !listed.contains(&(name, &*rest))
-        }
-        Some(_) | None => taken.get(item.own) == Some(&item.server),
-    };
     let offered = |item: &Unnamed<'_>| {
-        if is_plain(item) { item.own.to_owned() } else { of_server(item.server, item.own) }
+        let marked = split_server(item.own);
+        let marked = marked.and_then(|(name, rest)| Some((naming.owners.server(name)?, rest)));
+        let owner = match &marked {
+            Some((owner, _)) => Some(*owner),
+            None => first.get(item.own).copied(),
+        };
+        // With its own NAME in front it leads to what the server has under the rest, if it has.
+        let is_plain = owner == Some(item.server)
+            && !marked.is_some_and(|(owner, rest)| listed.contains(&(owner.as_str(), &*rest)));
+        if is_plain {
+            return Offered { name: item.own.to_owned(), clash: None };
+        }
+        let clash = owner.filter(|owner| *owner != item.server);
+        let clash = clash.map(|owner| (item.own.to_owned(), owner.clone()));
+        Offered { name: of_server(item.server, item.own), clash }
     };
     items.iter().map(offered).collect()
 }
@@ -109,26 +143,6 @@ pub fn split_server(text: &str) -> Option<(&str, Cow<'_, str>)> {
 fn split_ui(uri: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = uri.split_at_checked(UI_SCHEME.len())?;
     scheme.eq_ignore_ascii_case(UI_SCHEME).then_some((scheme, rest))
-}
-
-/// The beginning of `whole`, `_` and 8 characters of a hash over the server's NAME and the
-/// tool's own name, which together are unique; with a `salt` for a further one.
-fn with_hash(whole: &str, tool: &Unnamed<'_>, salt: u64) -> String {
-    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
-    context.update(tool.server.as_str().as_bytes());
-    context.update(&[0]);
-    context.update(tool.own.as_bytes());
-    if salt > 0 {
-        context.update(&[0]);
-        context.update(&salt.to_be_bytes());
-    }
-    let hash = context.finish();
-    let mut name: String = whole.chars().take(OFFERED_NAME_CHARS_MAX - ENDING_CHARS).collect();
-    name.push('_');
-    for byte in hash.as_ref().iter().take(4) {
-        name.push_str(&format!("{byte:02x}"));
-    }
-    name
 }
 
 /// At most `limit` of `names` that look like `asked`.
@@ -182,19 +196,93 @@ fn distance_up_to_two(a: &str, b: &str) -> Option<usize> {
 mod tests {
     use super::*;
 
+    const SERVERS: [&str; 4] = ["a", "b", "c", "a-b"];
+
     fn naming(prefix: Prefix) -> Naming {
-        Naming { prefix, separator: "-".to_owned() }
+        let names = SERVERS.map(|it| ServerName::parse(it).unwrap());
+        Naming::new(prefix, "-", names.iter().map(|it| (it, None)))
     }
 
-    fn offered_of(prefixed: bool, tools: &[(&str, &str)]) -> Vec<String> {
+    fn with_unnamed<T>(items: &[(&str, &str)], then: impl Fn(&[Unnamed<'_>]) -> T) -> T {
         let servers: Vec<ServerName> =
-            tools.iter().map(|(server, _)| ServerName::parse(server).unwrap()).collect();
-        let unnamed: Vec<Unnamed<'_>> = tools
+            items.iter().map(|(server, _)| ServerName::parse(server).unwrap()).collect();
+        let unnamed: Vec<Unnamed<'_>> = items
             .iter()
             .zip(&servers)
             .map(|((_, own), server)| Unnamed { server, shown: server.as_str(), own })
             .collect();
-        offered(&naming(Prefix::Auto), prefixed, &unnamed)
+        then(&unnamed)
+    }
+
+    fn offered_of(prefixed: bool, tools: &[(&str, &str)]) -> Vec<String> {
+        let naming = naming(Prefix::Auto);
+        let offered = with_unnamed(tools, |unnamed| offered(&naming, prefixed, unnamed));
+        offered.into_iter().map(|it| it.name).collect()
+    }
+
+    /// Whom each refused name was refused for.
+    fn clashes_of(prefixed: bool, tools: &[(&str, &str)]) -> Vec<Option<String>> {
+        let naming = naming(Prefix::Auto);
+        let offered = with_unnamed(tools, |unnamed| offered(&naming, prefixed, unnamed));
+        let told = |it: Offered| it.clash.map(|(name, owner)| format!("{name} of {owner}"));
+        offered.into_iter().map(told).collect()
+    }
+
+    #[track_caller]
+    fn expect_hash_form(name: &str, whole: &str, server: &str) {
+        let owners = naming(Prefix::Auto).owners;
+        let ending =
+            name.strip_prefix(whole).unwrap_or_else(|| panic!("{name} is no {whole}_"));
+        assert_eq!(ending.len(), ENDING_CHARS, "{name}");
+        assert_eq!(owners.of(name).unwrap().as_str(), server, "{name}");
+    }
+
+    #[test]
+    fn a_name_that_begins_as_anothers_is_offered_under_its_hash_form() {
+        let names = offered_of(true, &[("a", "b-c"), ("a-b", "c"), ("b", "a-x"), ("b", "x")]);
+        expect_hash_form(&names[0], "a-b-c", "a");
+        assert_eq!(names[1], "a-b-c");
+        expect_hash_form(&names[2], "b-a-x", "b");
+        assert_eq!(names[3], "b-x");
+        let names = offered_of(false, &[("b", "a-x"), ("a", "b"), ("a", "a-x")]);
+        expect_hash_form(&names[0], "a-x", "b");
+        assert_eq!(names[1..], ["b", "a-x"]);
+        let told = clashes_of(true, &[("a", "b-c"), ("a-b", "c"), ("b", "a-x"), ("b", "x")]);
+        let told: Vec<Option<&str>> = told.iter().map(Option::as_deref).collect();
+        assert_eq!(told, [Some("a-b-c of a-b"), None, Some("a-x of a"), None]);
+        assert_eq!(
+            clashes_of(false, &[("b", "x"), ("a", "x")]),
+            [None, Some("x of b".to_owned())]
+        );
+    }
+
+    #[test]
+    fn no_server_has_a_name_that_ends_as_anothers_hash_form() {
+        let form = offered_of(true, &[("a", "b-c")]).remove(0);
+        let own = form.strip_prefix("a-b-").unwrap();
+        let names = offered_of(true, &[("a-b", own), ("a", "b-c")]);
+        assert_eq!(names[1], form, "although the other one comes first");
+        expect_hash_form(&names[0], &form, "a-b");
+        let names = offered_of(false, &[("b", form.as_str()), ("a", form.as_str())]);
+        expect_hash_form(&names[0], &form, "b");
+        expect_hash_form(&names[1], &form, "a");
+    }
+
+    #[test]
+    fn a_long_name_that_is_cut_is_still_its_servers() {
+        let long = "x".repeat(90);
+        let names = offered_of(true, &[("a", &format!("b-{long}")), ("a-b", &long)]);
+        assert_eq!(names[0][..55], names[1][..55]);
+        expect_hash_form(&names[0], &names[1][..55], "a");
+        expect_hash_form(&names[1], &names[0][..55], "a-b");
+        // A NAME alone can be longer than what is left of it.
+        let server = ServerName::parse(&format!("a-{}", "y".repeat(100))).unwrap();
+        let short = ServerName::parse("a").unwrap();
+        let names = [&server, &short].map(|it| (it, None));
+        let naming = Naming::new(Prefix::Always, "-", names);
+        let tool = Unnamed { server: &server, shown: server.as_str(), own: "z" };
+        let name = offered(&naming, true, &[tool]).remove(0).name;
+        assert_eq!(naming.owners.of(&name).unwrap(), &server);
     }
 
     #[test]
@@ -203,8 +291,8 @@ mod tests {
         let (first, second) = (&honest[0], &honest[1]);
         assert_ne!(first, second);
         let names = offered_of(false, &[("a", "echo"), ("a", second), ("b", "echo")]);
-        assert_eq!(names[..2], [first.clone(), second.clone()]);
-        assert!(names[2].starts_with("echo_") && names[2] != *second, "{names:?}");
+        assert_eq!((&names[0], &names[2]), (first, second));
+        expect_hash_form(&names[1], second, "a");
     }
 
     #[test]
@@ -217,13 +305,11 @@ mod tests {
 
     #[test]
     fn equal_names_get_the_hash_but_for_the_first() {
-        let names = offered_of(true, &[("a", "b-c"), ("a-b", "c")]);
-        assert_eq!(names[0], "a-b-c");
-        assert!(names[1].starts_with("a-b-c_") && names[1].len() == 14, "{names:?}");
-        let names = offered_of(false, &[("a", "x"), ("b", "x"), ("c", "x")]);
+        let names = offered_of(false, &[("b", "x"), ("a", "x"), ("c", "x")]);
         assert_eq!(names[0], "x");
-        assert_ne!(names[1], names[2]);
-        assert_eq!(names, offered_of(false, &[("a", "x"), ("b", "x"), ("c", "x")]));
+        expect_hash_form(&names[1], "x", "a");
+        expect_hash_form(&names[2], "x", "c");
+        assert_eq!(names, offered_of(false, &[("b", "x"), ("a", "x"), ("c", "x")]));
     }
 
     #[test]
@@ -258,14 +344,9 @@ mod tests {
     }
 
     fn uris_of(items: &[(&str, &str)]) -> Vec<String> {
-        let servers: Vec<ServerName> =
-            items.iter().map(|(server, _)| ServerName::parse(server).unwrap()).collect();
-        let unnamed: Vec<Unnamed<'_>> = items
-            .iter()
-            .zip(&servers)
-            .map(|((_, own), server)| Unnamed { server, shown: server.as_str(), own })
-            .collect();
-        offered_uris(&unnamed, |name| ["a", "b"].contains(&name))
+        let naming = naming(Prefix::Auto);
+        let offered = with_unnamed(items, |unnamed| offered_uris(&naming, unnamed));
+        offered.into_iter().map(|it| it.name).collect()
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender, select};
 use super::merge::{self, Listed, Profile};
 use super::pins::Pins;
 use super::store::Store;
-use super::{Health, Server, Shared};
+use super::{Health, Server, Shared, clashes};
 use crate::access::glob::Globs;
 use crate::config::{Naming, Pin, UpstreamConfig};
 use crate::limits::PINS_ACCEPTED_INTERVAL;
@@ -43,9 +43,9 @@ struct Known {
 
 impl Known {
     /// What `old` has listed stands until it is read anew, if that is the same server.
-    fn new(config: &Arc<UpstreamConfig>, naming: &Naming, old: Option<Known>) -> Known {
+    fn new(config: &Arc<UpstreamConfig>, old: Option<Known>) -> Known {
         let is_same = |old: &Known| Arc::ptr_eq(&old.config, config);
-        let mut listed = match old {
+        let listed = match old {
             Some(old) if is_same(&old) => old.listed,
             Some(old) if old.config.target.is_same_server(&config.target) => {
                 let server = Server { health: Health::Connecting, ..old.listed.server };
@@ -53,8 +53,6 @@ impl Known {
             }
             Some(_) | None => Listed::default(),
         };
-        let shown = config.alias.as_deref().unwrap_or(config.name.as_str());
-        listed.server.prefix = format!("{shown}{}", naming.separator);
         let profile = Profile {
             name: config.name.clone(),
             alias: config.alias.clone(),
@@ -78,6 +76,8 @@ enum Reading {
 pub struct Refresher {
     naming: Naming,
     servers: BTreeMap<ServerName, Known>,
+    /// As they stand in the configuration.
+    order: Vec<ServerName>,
     shared: Shared,
     tell: Tell,
     /// Where lists outlive the process, if anywhere.
@@ -103,8 +103,8 @@ impl Refresher {
         store: Option<Store>,
         pins: Option<Pins>,
     ) -> Refresher {
-        let servers = BTreeMap::new();
-        let mut refresher = Refresher { naming, servers, shared, tell, store, pins };
+        let (servers, order) = (BTreeMap::new(), Vec::new());
+        let mut refresher = Refresher { naming, servers, order, shared, tell, store, pins };
         refresher.take(upstreams);
         refresher.publish();
         refresher
@@ -191,12 +191,13 @@ impl Refresher {
 
     fn take(&mut self, upstreams: &[Arc<UpstreamConfig>]) {
         let mut old = std::mem::take(&mut self.servers);
+        self.order = upstreams.iter().map(|config| config.name.clone()).collect();
         for config in upstreams {
             let old = old.remove(&config.name);
             let is_known = old
                 .as_ref()
                 .is_some_and(|old| old.config.target.is_same_server(&config.target));
-            let mut known = Known::new(config, &self.naming, old);
+            let mut known = Known::new(config, old);
             if let Some(store) = self.store.as_mut().filter(|_| !is_known) {
                 store.load(config, &mut known.listed);
             }
@@ -214,6 +215,7 @@ impl Refresher {
         self.take(&wanted.upstreams);
         self.publish();
         let after = self.shared.current();
+        clashes::tell_of_renamed(&before, &after);
         for kind in Kind::ALL {
             for server in after.differing(&before, kind) {
                 (self.tell)(&server, kind);
@@ -273,11 +275,14 @@ impl Refresher {
 
     fn publish(&self) {
         let servers: Vec<(Profile, Listed)> = self
-            .servers
-            .values()
+            .order
+            .iter()
+            .filter_map(|name| self.servers.get(name))
             .map(|known| (known.profile.clone(), known.listed.clone()))
             .collect();
-        self.shared.publish(merge::merge(&self.naming, &servers));
+        let next = merge::merge(&self.naming, &servers);
+        clashes::tell_of_new(&self.shared.current(), &next);
+        self.shared.publish(next);
     }
 }
 

@@ -40,7 +40,7 @@ impl Catalogue {
     /// nothing where it does as it is, seen by whoever sees all. `uri` is as the server wrote it.
     pub(super) fn instead_of(&self, server: &ServerName, uri: &str) -> Option<String> {
         let is_marked =
-            split_server(uri).is_some_and(|(name, _)| self.servers.contains_key(name));
+            split_server(uri).is_some_and(|(name, _)| self.owners.server(name).is_some());
         let leads_back = || match self.owner_of_bare(uri, |_| true, |_| true) {
             Some(owner) => owner == *server,
             None => links::is_of_the_web(uri),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::check_server;
 use super::file::{Placed, RawConfig, RawSecret, RawServer};
 use super::reader::Reader;
-use super::{ApiKey, Config, Listen, Naming, Overrides, base64, bounds, syntax};
+use super::{ApiKey, Config, Listen, Naming, Overrides, base64, bounds, key_globs, syntax};
 use crate::protocol::quirks::Tolerance;
 use crate::protocol::server_name::ServerName;
 
@@ -52,16 +52,15 @@ pub(super) fn check(
         PathBuf::from(&path.value)
     });
     check_names(reader, &raw.servers);
-    let api_keys = check_keys(reader, &raw);
-    let naming = Naming { prefix: raw.prefix, separator: separator.to_owned() };
+    let naming = naming(&raw, separator);
+    let api_keys = check_keys(reader, &raw, &naming, &mut warnings);
     let has_state_dir = raw.state_dir.is_some();
     let servers = raw.servers.into_iter();
-    let mut upstreams: Vec<_> = servers
+    let upstreams = servers
         .filter_map(|server| {
             check_server::check(reader, server, has_state_dir, &mut warnings).map(Arc::new)
         })
         .collect();
-    upstreams.sort_by(|a, b| a.name.cmp(&b.name));
     Some(Config {
         listen: listen?,
         api_keys,
@@ -136,7 +135,22 @@ fn check_names(reader: &Reader<'_>, servers: &[RawServer]) {
     }
 }
 
-fn check_keys(reader: &Reader<'_>, raw: &RawConfig) -> Vec<ApiKey> {
+/// A server that is disabled keeps what is its.
+fn naming(raw: &RawConfig, separator: &str) -> Naming {
+    let named = |server: &RawServer| ServerName::parse(&server.name);
+    let names: Vec<_> = raw.servers.iter().map(named).collect();
+    let servers = names.iter().zip(&raw.servers).filter_map(|(name, server)| {
+        Some((name.as_ref()?, server.alias.as_ref().map(|alias| alias.value.as_str())))
+    });
+    Naming::new(raw.prefix, separator, servers)
+}
+
+fn check_keys(
+    reader: &Reader<'_>,
+    raw: &RawConfig,
+    naming: &Naming,
+    warnings: &mut Vec<String>,
+) -> Vec<ApiKey> {
     let mut keys = Vec::with_capacity(raw.api_keys.len());
     let mut names: HashMap<&str, &str> = HashMap::new();
     let mut hashes: HashMap<[u8; 32], &str> = HashMap::new();
@@ -158,6 +172,10 @@ fn check_keys(reader: &Reader<'_>, raw: &RawConfig) -> Vec<ApiKey> {
         }
         let servers = key.servers.as_ref().map(|list| key_servers(reader, list, &raw.servers));
         let tools = check_globs(reader, key.tools.as_deref());
+        for (at, glob) in key.tools.iter().flatten() {
+            let unclear = key_globs::unclear(naming, &glob.value);
+            warnings.extend(unclear.map(|what| format!("{at}: {:?} {what}", glob.written)));
+        }
         let calls_per_minute = key.calls_per_minute.and_then(|n| u32::try_from(n).ok());
         if let (Some(name), Some(sha256)) = (&key.name, sha256) {
             let name = name.value.clone();

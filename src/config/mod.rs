@@ -8,6 +8,7 @@ mod check_server;
 mod expand;
 mod file;
 mod json;
+mod key_globs;
 mod reader;
 mod reload;
 mod secrets;
@@ -28,6 +29,7 @@ pub use file::{API_KEY_KEYS, KEYS, LOG_KEYS, SERVER_KEYS, TRANSPORT_KEYS};
 pub use reload::Changes;
 
 use crate::limits::Limits;
+use crate::protocol::owners::Owners;
 use crate::protocol::quirks::Tolerance;
 use crate::protocol::server_name::ServerName;
 
@@ -107,7 +109,7 @@ pub struct Config {
     pub transports: Transports,
     /// How tools are named.
     pub naming: Naming,
-    /// The servers that are not disabled, sorted by name.
+    /// The servers that are not disabled, in the order of the file.
     /// Two that are the same one, and not only equal, are of one configuration: what runs goes on.
     pub upstreams: Vec<Arc<UpstreamConfig>>,
     /// Every bound.
@@ -196,7 +198,8 @@ pub struct ApiKey {
     pub sha256: [u8; 32],
     /// Servers that it may use; all where there is no list.
     pub servers: Option<Vec<ServerName>>,
-    /// Globs over `{server}{separator}{name}`; `!` excludes. All where there is no list.
+    /// Globs over one server's own names behind its NAME and the separator, else over
+    /// `{server}{separator}{name}`; `!` excludes. All where there is no list.
     pub tools: Option<Vec<String>>,
     /// Calls that it may make in a minute.
     pub calls_per_minute: Option<u32>,
@@ -231,6 +234,20 @@ pub struct Naming {
     pub prefix: Prefix,
     /// Between prefix and name.
     pub separator: String,
+    /// Whose a name is. Disabled servers keep theirs.
+    pub owners: Arc<Owners>,
+}
+
+impl Naming {
+    /// How the tools of these servers are named: each a NAME, and its alias if it has one.
+    pub fn new<'a>(
+        prefix: Prefix,
+        separator: &str,
+        servers: impl IntoIterator<Item = (&'a ServerName, Option<&'a str>)>,
+    ) -> Naming {
+        let owners = Arc::new(Owners::new(separator, servers));
+        Naming { prefix, separator: separator.to_owned(), owners }
+    }
 }
 
 /// One server behind the gateway.

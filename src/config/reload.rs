@@ -23,6 +23,8 @@ pub struct Changes {
     access: bool,
     /// Whether anything else differs that takes effect at once.
     other: bool,
+    /// Whether names may belong to others, or come in another order.
+    names: bool,
     /// Keys of the file that differ and take effect at the next start.
     pub at_next_start: Vec<&'static str>,
 }
@@ -32,7 +34,10 @@ impl Changes {
     pub fn is_nothing(&self) -> bool {
         let servers = [&self.added, &self.removed, &self.changed];
         // A key that has ended is a change of access.
-        servers.iter().all(|names| names.is_empty()) && !self.access && !self.other
+        servers.iter().all(|names| names.is_empty())
+            && !self.access
+            && !self.other
+            && !self.names
     }
 
     /// Whether the sessions of a key, or of clients without one, must end: whoever has them can
@@ -68,6 +73,9 @@ impl fmt::Display for Changes {
         }
         if self.other {
             parts.push("other settings changed".to_owned());
+        }
+        if parts.is_empty() && self.names {
+            parts.push("the order of servers or the owners of names changed".to_owned());
         }
         if parts.is_empty() {
             return f.write_str("nothing differs");
@@ -114,7 +122,15 @@ impl Config {
                 || self.allowed_hosts != running.allowed_hosts
                 || self.transports != running.transports
                 || self.tolerance != running.tolerance,
-            other: self.naming != running.naming || self.log != running.log,
+            other: self.naming.prefix != running.naming.prefix
+                || self.naming.separator != running.naming.separator
+                || self.log != running.log,
+            names: self.naming.owners != running.naming.owners
+                || !self
+                    .upstreams
+                    .iter()
+                    .map(|it| &it.name)
+                    .eq(running.upstreams.iter().map(|it| &it.name)),
             ends_anonymous: running.api_keys.is_empty() && !self.api_keys.is_empty(),
             ..Changes::default()
         };

@@ -37,13 +37,14 @@ fn the_smallest_configuration_has_the_defaults_of_the_documentation() {
 }
 
 #[test]
-fn servers_are_sorted_have_defaults_and_leave_out_the_disabled() {
+fn servers_come_in_order_have_defaults_and_leave_out_the_disabled() {
     let text = r#"{"mcpServers":{
         "z":{"command":"x"},"a":{"url":"http://a/"},"off":{"url":"http://b/","disabled":true},
         "m":{"url":"http://m/","transport":"sse","max_sessions":3,"session":"shared"}}}"#;
     let config = parse(text).unwrap();
-    let [a, m, z] = config.upstreams.as_slice() else { panic!("{:?}", config.upstreams) };
-    assert_eq!((a.name.as_str(), m.name.as_str(), z.name.as_str()), ("a", "m", "z"));
+    let [z, a, m] = config.upstreams.as_slice() else { panic!("{:?}", config.upstreams) };
+    assert_eq!((z.name.as_str(), a.name.as_str(), m.name.as_str()), ("z", "a", "m"));
+    assert!(config.naming.owners.server("off").is_some(), "it keeps its names");
     assert_eq!((a.max_sessions, m.max_sessions, z.max_sessions), (32, 3, 8));
     assert_eq!((a.max_in_flight, a.max_waiting), (32, 128));
     assert_eq!(a.start_timeout, Duration::from_secs(300));

@@ -11,7 +11,7 @@ use super::reply::{self, Problem};
 use crate::access::policy::Scope;
 use crate::error::CallError;
 use crate::http::{Head, Responder};
-use crate::pipeline::{Pinned, ServerStatus, State};
+use crate::pipeline::{Clash, Pinned, ServerStatus, State};
 use crate::protocol::call::Kind;
 use crate::protocol::quirks::Quirk;
 use crate::protocol::revision::Era;
@@ -57,11 +57,14 @@ impl Front {
     pub(super) fn status(&self, scope: &Scope, responder: Responder) {
         let upstreams: Vec<Value> = self.pipeline.status(scope).iter().map(server).collect();
         let sessions = self.sessions.counts();
+        let clashes = self.pipeline.clashes(scope);
         let status = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_ms": ms(self.started.elapsed()),
             "stopping": self.is_stopping(),
             "upstreams": upstreams,
+            "clashes": clashes.told.iter().map(clash).collect::<Vec<Value>>(),
+            "clashes_further": clashes.n_further,
             "sessions": {
                 "sse": sessions.http_sse,
                 "streamable": sessions.streamable_http,
@@ -166,6 +169,18 @@ fn left_out_items(status: &ServerStatus) -> Value {
         json!({ "kind": kind.as_str(), "name": item.name, "reason": item.reason })
     });
     each.collect()
+}
+
+/// A name that is refused to a server.
+fn clash(clash: &Clash) -> Value {
+    json!({
+        "server": clash.server.as_str(),
+        "kind": clash.kind.as_str(),
+        "own": clash.own,
+        "name": clash.name,
+        "owner": clash.owner.as_str(),
+        "offered": clash.offered,
+    })
 }
 
 /// Since 1970.

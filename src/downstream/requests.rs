@@ -14,7 +14,7 @@ use crate::limits::{BATCH_MESSAGES_MAX, CALL_TIMEOUT_MAX, INPUT_ROUNDS_MAX, JSON
 use crate::pipeline::{Item, Wish};
 use crate::protocol::call::{About, Call, CallSink, Caller, Client, Kind, Outcome};
 use crate::protocol::capabilities::without_tasks;
-use crate::protocol::cursor;
+use crate::protocol::cursor::{self, Place};
 use crate::protocol::jsonrpc::{Malformed, Message, RequestId, RpcError, code};
 use crate::protocol::legacy;
 use crate::protocol::log_level::LogLevel;
@@ -226,17 +226,21 @@ impl Front {
         let from = match cursor_of(params)? {
             None => 0,
             Some(cursor) => {
-                let after = cursor::open(&self.cursors, &view, &cursor).ok_or_else(|| {
+                let place = cursor::open(&self.cursors, &view, &cursor).ok_or_else(|| {
                     let what = "The cursor is none of this list.";
                     RpcError::new(code::INVALID_PARAMS, what)
                 })?;
-                list.items.partition_point(|item| list.name(item) <= after.as_str())
+                list.behind(&place.name, place.position)
             }
         };
         let rest = list.items.get(from..).unwrap_or_default();
         let page = rest.get(..self.limits.page_items).unwrap_or(rest);
         let next = if page.len() < rest.len() { page.last() } else { None };
-        let next = next.map(|last| cursor::seal(&self.cursors, &view, list.name(last)));
+        let next = next.map(|last| {
+            let name = list.name(last).to_owned();
+            let place = Place { name, position: from + page.len() - 1 };
+            cursor::seal(&self.cursors, &view, &place)
+        });
         Ok(list_result(&list, page, next.as_deref()))
     }
 

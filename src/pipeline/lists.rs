@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::route::sees;
-use super::{Health, Item, Pipeline, Wish};
+use super::{Clashes, Health, Item, Pipeline, Wish};
 use crate::access::policy::Scope;
 use crate::catalogue::{Pinned, Resolution, Server};
 use crate::error::CallError;
@@ -20,12 +20,23 @@ use crate::upstream::Status;
 pub struct ItemList {
     /// What they are.
     pub kind: Kind,
-    /// Sorted by the name that is shown.
+    /// In that order.
     pub items: Vec<Arc<Item>>,
+    /// How they are sorted.
+    pub order: Order,
     /// Whether items are shown as their server wrote them.
     pub own_names: bool,
     /// How each server in scope is.
     pub servers: Vec<Listing>,
+}
+
+/// How a list is sorted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// By the names that are shown: several servers are in scope.
+    ByName,
+    /// As the one server that is in scope has it.
+    OfServer,
 }
 
 /// How a server is, as far as its list tells.
@@ -40,6 +51,21 @@ pub struct Listing {
 }
 
 impl ItemList {
+    /// Where the items behind the one named `name` begin, which stood at `position`. That it is
+    /// gone, or that others have come or gone before it, shifts nothing where names are sorted;
+    /// else as little as can be.
+    pub fn behind(&self, name: &str, position: usize) -> usize {
+        if self.order == Order::ByName {
+            return self.items.partition_point(|item| self.name(item) <= name);
+        }
+        let is_it = |item: &Arc<Item>| self.name(item) == name;
+        if self.items.get(position).is_some_and(is_it) {
+            return position + 1;
+        }
+        let found = self.items.iter().position(is_it);
+        found.map_or(position, |at| at + 1).min(self.items.len())
+    }
+
     /// An item's object as this list shows it.
     pub fn object<'a>(&self, item: &'a Item) -> &'a str {
         if self.own_names { item.own_object.get() } else { item.offered_object.get() }
@@ -70,16 +96,15 @@ impl Pipeline {
             server.as_ref().is_none_or(|server| server == name) && scope.sees_server(name)
         };
         let catalogue = self.catalogue_for(wish);
-        let mut items: Vec<Arc<Item>> = catalogue
-            .items(kind)
-            .iter()
-            .filter(|item| wanted(&item.server) && sees(scope, item))
-            .cloned()
-            .collect();
+        let n_servers = catalogue.servers.keys().filter(|name| wanted(name)).count();
+        let (order, all) = if n_servers == 1 {
+            (Order::OfServer, catalogue.in_order(kind))
+        } else {
+            (Order::ByName, catalogue.items(kind))
+        };
+        let seen = all.iter().filter(|item| wanted(&item.server) && sees(scope, item));
+        let items: Vec<Arc<Item>> = seen.cloned().collect();
         let own_names = scope.only.is_some();
-        if own_names {
-            items.sort_by(|a, b| a.own.cmp(&b.own));
-        }
         let servers = catalogue
             .servers
             .iter()
@@ -90,7 +115,7 @@ impl Pipeline {
                 is_stale: server.is_stale(),
             })
             .collect();
-        Ok(ItemList { kind, items, own_names, servers })
+        Ok(ItemList { kind, items, order, own_names, servers })
     }
 
     /// Whether there is a server of that name.
@@ -251,6 +276,22 @@ impl Pipeline {
                 }
             })
             .collect()
+    }
+
+    /// Names that are refused to servers, as far as the scope sees both of them; further ones are
+    /// counted where it sees all. Whoever has no key sees all.
+    pub fn clashes(&self, scope: &Scope) -> Clashes {
+        let catalogue = self.catalogue.current();
+        let clashes = &catalogue.clashes;
+        if scope.principal.name.is_none() {
+            return clashes.clone();
+        }
+        let seen = clashes.told.iter().filter(|clash| {
+            let own = catalogue.called(clash.kind, &clash.own).iter();
+            let mut own = own.filter(|item| item.server == clash.server);
+            scope.sees_server(&clash.owner) && own.any(|item| sees(scope, item))
+        });
+        Clashes { told: seen.cloned().collect(), n_further: 0 }
     }
 
     /// Required servers that have not answered yet.

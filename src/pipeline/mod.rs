@@ -29,7 +29,7 @@ use crate::upstream::{Upstream, Upstreams};
 use crate::wait::Wait;
 
 /// What lists and `/status` tell of a server, for the doors.
-pub use crate::catalogue::{Health, Item, Pinned};
+pub use crate::catalogue::{Clash, Clashes, Health, Item, Pinned};
 pub use crate::upstream::State;
 /// What a door tells of one subscription.
 pub use crate::upstream::Subscribing;

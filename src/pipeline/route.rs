@@ -137,16 +137,20 @@ impl Pipeline {
     ) -> Result<Arc<Item>, CallError> {
         let catalogue = self.catalogue_for(wish);
         let sees = |item: &Item| sees(scope, item);
-        let resolution = match (&scope.only, server) {
-            (Some(only), _) => catalogue.resolve_own(kind, only, asked, sees),
-            (None, Some(server)) => match catalogue.resolve_own(kind, server, asked, sees) {
-                Resolution::Found(item) => Resolution::Found(item),
-                Resolution::Ambiguous(_) | Resolution::Unknown(_) => {
-                    let of_server = |item: &Item| item.server == *server && sees(item);
-                    catalogue.resolve(kind, asked, of_server)
+        let resolution = match scope.only.as_ref().or(server) {
+            Some(server) => {
+                let of_server = |item: &Item| item.server == *server && sees(item);
+                let own = catalogue.resolve_own(kind, server, asked, sees);
+                let is_own = matches!(own, Resolution::Found(_));
+                let offered = (!is_own).then(|| catalogue.resolve(kind, asked, of_server));
+                match offered {
+                    Some(found @ Resolution::Found(_)) => found,
+                    // At its own endpoint no other names than its own are suggested.
+                    Some(unknown) if scope.only.is_none() => unknown,
+                    Some(_) | None => own,
                 }
-            },
-            (None, None) => catalogue.resolve(kind, asked, sees),
+            }
+            None => catalogue.resolve(kind, asked, sees),
         };
         let name = asked.to_owned();
         match resolution {
@@ -196,11 +200,12 @@ impl Pipeline {
         {
             return Ok((server, uri.to_owned()));
         }
-        if let Some((server, rest)) = split_server(uri)
-            && catalogue.servers.contains_key(server)
-            && scope.only.as_ref().is_none_or(|only| only.as_str() == server)
+        let marked_as = split_server(uri)
+            .and_then(|(server, rest)| Some((catalogue.owners.server(server)?, rest)));
+        if let Some((server, rest)) = marked_as
+            && scope.only.as_ref().is_none_or(|only| only == server)
         {
-            let server = self.server(scope, server).map_err(|_| unknown())?;
+            let server = self.server(scope, server.as_str()).map_err(|_| unknown())?;
             let own = marked(&catalogue, &server, uri, &rest).to_owned();
             return Ok((server, own));
         }
@@ -287,12 +292,10 @@ fn unreached(
     server: Option<&ServerName>,
     asked: &str,
 ) -> Option<CallError> {
-    let mut seen = catalogue.servers.iter().filter(|(name, _)| scope.sees_server(name));
-    let (name, server) = match server {
-        Some(wanted) => seen.find(|(name, _)| *name == wanted)?,
-        None if catalogue.servers.len() == 1 => seen.next()?,
-        None => seen.find(|(_, server)| asked.starts_with(&server.prefix))?,
-    };
+    let owner = || catalogue.owners.of(asked);
+    let only = || catalogue.servers.keys().next().filter(|_| catalogue.servers.len() == 1);
+    let name = server.or_else(owner).or_else(only).filter(|name| scope.sees_server(name))?;
+    let server = catalogue.servers.get(name)?;
     if server.has_answered {
         return None;
     }
@@ -321,7 +324,7 @@ fn mirrored(item: &Item, params: &RawObject<'_>) -> Vec<(String, String)> {
 /// Whether the scope sees an item. Only tools have policies of their own.
 pub(super) fn sees(scope: &Scope, item: &Item) -> bool {
     match item.kind {
-        Kind::Tool => scope.sees_tool(&item.server, &item.qualified),
+        Kind::Tool => scope.sees_tool(&item.server, &item.own, &item.qualified),
         Kind::Prompt | Kind::Resource | Kind::Template => scope.sees_server(&item.server),
     }
 }

@@ -114,13 +114,23 @@ impl Kind {
         }
     }
 
-    /// One of them, for people and `/status`.
+    /// One of them, for `/status`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tool => "tool",
             Self::Prompt => "prompt",
             Self::Resource => "resource",
             Self::Template => "resource_template",
+        }
+    }
+
+    /// One of them, for people.
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::Tool => "tool",
+            Self::Prompt => "prompt",
+            Self::Resource => "resource",
+            Self::Template => "resource template",
         }
     }
 

@@ -6,18 +6,29 @@ use super::sealed::Sealer;
 /// Between the view and the name.
 const SEPARATOR: char = '\n';
 
-/// The cursor of a page that begins behind the item named `after`. Named and not counted, so
-/// that items which come or go meanwhile shift nothing.
-pub fn seal(sealer: &Sealer, view: &str, after: &str) -> String {
-    sealer.seal(&format!("{view}{SEPARATOR}{after}"))
+/// The item behind which a page begins. Named and not only counted, so that items which come or
+/// go meanwhile shift nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// What it is called.
+    pub name: String,
+    /// How many stand before it, for where it is gone from a list that is not sorted.
+    pub position: usize,
 }
 
-/// The name behind which the page begins; none if the cursor was made for another view, or by
+/// The cursor of a page that begins behind an item.
+pub fn seal(sealer: &Sealer, view: &str, place: &Place) -> String {
+    let Place { name, position } = place;
+    sealer.seal(&format!("{view}{SEPARATOR}{position}{SEPARATOR}{name}"))
+}
+
+/// The item behind which the page begins; none if the cursor was made for another view, or by
 /// somebody else.
-pub fn open(sealer: &Sealer, view: &str, cursor: &str) -> Option<String> {
+pub fn open(sealer: &Sealer, view: &str, cursor: &str) -> Option<Place> {
     let text = sealer.open(cursor)?;
-    let after = text.strip_prefix(view)?.strip_prefix(SEPARATOR)?;
-    Some(after.to_owned())
+    let place = text.strip_prefix(view)?.strip_prefix(SEPARATOR)?;
+    let (position, name) = place.split_once(SEPARATOR)?;
+    Some(Place { name: name.to_owned(), position: position.parse().ok()? })
 }
 
 #[cfg(test)]
@@ -27,8 +38,9 @@ mod tests {
     #[test]
     fn a_cursor_opens_in_its_own_view_alone() {
         let sealer = Sealer::new(&[1; 32], "cursor");
-        let cursor = seal(&sealer, "tools|laptop", "echo");
-        assert_eq!(open(&sealer, "tools|laptop", &cursor).as_deref(), Some("echo"));
+        let place = Place { name: "echo\n1".to_owned(), position: 7 };
+        let cursor = seal(&sealer, "tools|laptop", &place);
+        assert_eq!(open(&sealer, "tools|laptop", &cursor), Some(place));
         assert_eq!(open(&sealer, "tools|lap", &cursor), None);
         assert_eq!(open(&sealer, "prompts|laptop", &cursor), None);
         assert_eq!(open(&sealer, "tools|laptop", "ZXZpbA.x"), None);

@@ -18,6 +18,7 @@ pub mod log_level;
 pub mod method;
 pub mod mirror;
 pub mod modern;
+pub mod owners;
 pub mod quirks;
 pub mod raw;
 pub mod revision;

@@ -41,6 +41,7 @@ mod modern;
 mod names;
 mod narrowing;
 mod own_sessions;
+mod owned_names;
 mod pagination;
 mod passing_through;
 mod pins;

@@ -77,18 +77,14 @@ fn an_alias_replaces_the_name_in_offered_names_alone() {
 fn equal_names_differ_by_a_hash_that_stays() {
     let (first, second) =
         (HttpUpstream::with_tools(&["b-c"]), HttpUpstream::with_tools(&["c"]));
-    let config = json!({ "mcp_servers": { "a-b": http(&second), "a": http(&first) } });
+    let config = json!({ "mcp_servers": { "a": http(&first), "a-b": http(&second) } });
     let gateway = Gateway::started(config.clone());
     let names = gateway.tool_names();
     assert_eq!(names.len(), 2, "{names:?}");
     assert_eq!(names[0], "a-b-c");
     expect_hashed(&names[1], "a-b-c");
-    assert_eq!(
-        gateway.call_text("a-b-c", &json!({})),
-        "b-c",
-        "the first server by name has it"
-    );
-    assert_eq!(gateway.call_text(&names[1], &json!({})), "c");
+    assert_eq!(gateway.call_text("a-b-c", &json!({})), "c", "the longest NAME has it");
+    assert_eq!(gateway.call_text(&names[1], &json!({})), "b-c");
     drop(gateway);
     assert_eq!(Gateway::started(config).tool_names(), names, "the same after a restart");
 }
@@ -103,20 +99,24 @@ fn without_prefixes_equal_names_differ_by_a_hash() {
     assert_eq!(names[0], "x");
     expect_hashed(&names[1], "x");
     gateway.call("x", &json!({})).expect(200);
-    assert_eq!((first.seen().n_calls("x"), second.seen().n_calls("x")), (1, 0));
+    let n_calls = || (first.seen().n_calls("x"), second.seen().n_calls("x"));
+    assert_eq!(n_calls(), (0, 1), "the first of the configuration");
     gateway.call(&names[1], &json!({})).expect(200);
-    assert_eq!((first.seen().n_calls("x"), second.seen().n_calls("x")), (1, 1));
+    assert_eq!(n_calls(), (1, 1));
 }
 
 #[test]
-fn an_offered_name_wins_over_a_bare_one() {
+fn a_bare_name_that_is_another_servers_is_offered_under_its_hash_form() {
     let (first, second) =
         (HttpUpstream::with_tools(&["x"]), HttpUpstream::with_tools(&["a-x"]));
     let gateway =
         Gateway::started(json!({ "mcp_servers": { "a": http(&first), "b": http(&second) } }));
-    assert_eq!(gateway.tool_names(), ["a-x", "b-a-x"]);
+    let names = gateway.tool_names();
+    assert_eq!(names[0], "a-x");
+    expect_hashed(&names[1], "b-a-x");
     assert_eq!(gateway.call_text("a-x", &json!({})), "x");
-    assert_eq!(gateway.call_text("b-a-x", &json!({})), "a-x");
+    assert_eq!(gateway.call_text(&names[1], &json!({})), "a-x");
+    assert_eq!(gateway.call_text("b-a-x", &json!({})), "a-x", "the full name, which is b's");
 }
 
 #[test]
@@ -128,15 +128,15 @@ fn long_names_are_cut_and_end_in_a_hash() {
     let config = json!({ "prefix": "always", "mcp_servers": { "a": http(&upstream) } });
     let gateway = Gateway::started(config.clone());
     let names = gateway.tool_names();
-    assert_eq!(names[0], format!("a-{exact}"), "64 characters stay whole");
-    for name in &names[1..] {
+    assert_eq!(names[2], format!("a-{exact}"), "64 characters stay whole");
+    for name in &names[..2] {
         assert_eq!(name.chars().count(), 64, "{name}");
         expect_hashed(name, &name[..64 - 9]);
         assert!(name.starts_with("a-ttt"), "{name}");
     }
-    assert_ne!(names[1], names[2]);
+    assert_ne!(names[0], names[1]);
     let texts: Vec<String> =
-        names[1..].iter().map(|name| gateway.call_text(name, &json!({}))).collect();
+        names[..2].iter().map(|name| gateway.call_text(name, &json!({}))).collect();
     assert!(texts.contains(&long) && texts.contains(&other), "{texts:?}");
     assert_eq!(gateway.call_text(&long, &json!({})), long, "the bare name");
     drop(gateway);

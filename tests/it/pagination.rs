@@ -17,12 +17,14 @@ const LISTS: [(&str, &str, &str); 4] = [
 ];
 
 const N_ITEMS: usize = 10;
+/// How their server orders them.
+const ORDER: [usize; N_ITEMS] = [4, 9, 0, 7, 1, 8, 2, 3, 6, 5];
 const PAGE_ITEMS: usize = 3;
 
-/// A server with ten items in each list.
+/// A server with ten items in each list, which are not sorted.
 fn with_ten_of_each(label: &str) -> HttpUpstream {
     let upstream = HttpUpstream::labelled(label);
-    let names: Vec<String> = (0..N_ITEMS).map(|n| format!("{label}{n:02}")).collect();
+    let names: Vec<String> = ORDER.iter().map(|n| format!("{label}{n:02}")).collect();
     let uris: Vec<String> = names.iter().map(|name| format!("x://{name}")).collect();
     let templates: Vec<String> = uris.iter().map(|uri| format!("{uri}/{{id}}")).collect();
     let set = |all: Vec<String>, set: &dyn Fn(&[&str])| {
@@ -81,20 +83,28 @@ fn expect_refused(client: &Duplex, method: &str, cursor: &Value) {
 }
 
 #[test]
-fn every_list_is_walked_whole_and_in_order() {
-    let upstream = with_ten_of_each("n");
-    let gateway = Gateway::started(config(&[("s", &upstream)], &json!({})));
+fn every_list_of_one_server_is_walked_whole_and_in_its_order() {
+    let (upstream, other) = (with_ten_of_each("n"), with_ten_of_each("m"));
+    let one = Gateway::started(config(&[("s", &upstream)], &json!({})));
+    let two = Gateway::started(config(&[("s", &upstream), ("t", &other)], &json!({})));
     for door in DOORS {
-        let client = Duplex::to(&gateway, door).open();
-        for list in LISTS {
-            let pages = pages_from(&client, list, None);
+        let clients =
+            [Duplex::to(&one, door).open(), Duplex::to(&two, door).at("/mcp/s").open()];
+        for (client, list) in clients.iter().flat_map(|it| LISTS.map(|list| (it, list))) {
+            let pages = pages_from(client, list, None);
             let (last, full) = pages.split_last().unwrap();
             assert!(full.iter().all(|page| page.len() == PAGE_ITEMS), "{list:?}: {pages:?}");
             assert!((1..=PAGE_ITEMS).contains(&last.len()), "{list:?}: {pages:?}");
             let all = pages.concat();
-            let n_items = if list.1 == "tools" { N_ITEMS + 1 } else { N_ITEMS };
-            assert_eq!(all.len(), n_items, "{list:?}: {pages:?}");
-            assert!(all.is_sorted_by(|one, next| one < next), "{list:?}: {all:?}");
+            let expected: Vec<String> = ORDER.iter().map(|n| format!("n{n:02}")).collect();
+            let walked = all.iter().filter(|name| *name != "change");
+            let walked: Vec<String> = walked
+                .map(|name| {
+                    name.trim_start_matches("x://").trim_end_matches("/{id}").to_owned()
+                })
+                .collect();
+            assert_eq!(walked, expected, "{list:?}: {pages:?}");
+            assert_eq!(all.len() - walked.len(), usize::from(list.1 == "tools"), "{all:?}");
         }
     }
 }

@@ -263,7 +263,7 @@ fn what_goes_and_comes_back_changed_is_withheld() {
     gateway.call("good", &json!({})).expect(404);
     pinned.offer(&[("good", "adds, and more"), ("other", "subtracts"), ("new", "divides")]);
     gateway.wait_for_tool("new");
-    assert_eq!(gateway.tool_names(), ["new", "other"]);
+    assert_eq!(gateway.tool_names(), ["other", "new"]);
     expect_withheld(&gateway, "good");
 }
 

@@ -71,7 +71,7 @@ fn lists_are_read_to_their_last_page() {
     let upstream = HttpUpstream::with_tools(&["e", "d", "c", "b", "a"]);
     upstream.set_page_items(2);
     let gateway = Gateway::before(&upstream.url());
-    assert_eq!(gateway.tool_names(), ["a", "b", "c", "d", "e"]);
+    assert_eq!(gateway.tool_names(), ["e", "d", "c", "b", "a"]);
 }
 
 #[test]

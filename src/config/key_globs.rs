@@ -1,0 +1,124 @@
+//! Globs of keys that may not mean what they look like. Pure.
+
+use super::Naming;
+use crate::protocol::server_name::ServerName;
+
+/// Servers that one warning names.
+const NAMED_MAX: usize = 3;
+
+/// What is unclear about a glob over tools: it could be read as about two servers, or is about
+/// none. A glob that begins with a wildcard is meant for all.
+pub(super) fn unclear(naming: &Naming, glob: &str) -> Option<String> {
+    let glob = glob.strip_prefix('!').unwrap_or(glob);
+    let could_be_of = |server: &&ServerName| {
+        let beginning = format!("{server}{}", naming.separator);
+        may_begin_with(glob, &beginning)
+    };
+    let all: Vec<&ServerName> = naming.owners.servers().filter(could_be_of).collect();
+    let named = |servers: &[&ServerName]| {
+        let names = servers.iter().take(NAMED_MAX).map(|it| it.as_str()).collect::<Vec<_>>();
+        let more = if servers.len() > NAMED_MAX { " and others" } else { "" };
+        format!("{}{more}", names.join(", "))
+    };
+    match naming.owners.begun_by_name(glob) {
+        Some((owner, _)) => {
+            // Whoever writes a longer NAME means that one.
+            let is_within = |it: &ServerName| {
+                owner.as_str().starts_with(&format!("{it}{}", naming.separator))
+            };
+            let others: Vec<_> =
+                all.into_iter().filter(|it| *it != owner && !is_within(it)).collect();
+            (!others.is_empty()).then(|| {
+                format!(
+                    "is about tools of {owner} alone, not about those of {}",
+                    named(&others)
+                )
+            })
+        }
+        None if all.is_empty() => Some(format!(
+            "is about no server: globs of keys match NAME{}name",
+            naming.separator
+        )),
+        None if all.len() > 1 && !glob.starts_with(['*', '?']) => {
+            Some(format!("is about several servers: {}", named(&all)))
+        }
+        None => None,
+    }
+}
+
+/// Whether a glob matches some text that begins so.
+fn may_begin_with(glob: &str, beginning: &str) -> bool {
+    let glob: Vec<char> = glob.chars().collect();
+    // How much of the glob the text so far can stand for.
+    let mut reached = vec![0_usize];
+    for c in beginning.chars() {
+        let mut next = Vec::with_capacity(reached.len() + 1);
+        for at in past_stars(&glob, &reached) {
+            match glob.get(at) {
+                Some('*') => next.push(at),
+                Some(p) if *p == '?' || *p == c => next.push(at + 1),
+                Some(_) | None => (),
+            }
+        }
+        next.sort_unstable();
+        next.dedup();
+        reached = next;
+    }
+    !reached.is_empty()
+}
+
+/// A star may stand for nothing.
+fn past_stars(glob: &[char], reached: &[usize]) -> Vec<usize> {
+    let mut all = Vec::with_capacity(reached.len());
+    for from in reached {
+        let n_stars = glob.iter().skip(*from).take_while(|c| **c == '*').count();
+        all.extend(*from..=from + n_stars);
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Prefix;
+
+    #[test]
+    fn a_glob_is_held_against_the_beginnings_of_names() {
+        for (glob, beginning, expected) in [
+            ("*", "a-", true),
+            ("a-*", "a-", true),
+            ("a-*", "a-b-", true),
+            ("a-get_*", "a-b-", false),
+            ("a", "a-", false),
+            ("a-", "a-", true),
+            ("*-get", "a-", true),
+            ("a**-x", "a-b-", true),
+            ("?-x", "a-", true),
+            ("b*", "a-", false),
+        ] {
+            assert_eq!(may_begin_with(glob, beginning), expected, "{glob} {beginning}");
+        }
+    }
+
+    #[test]
+    fn what_could_be_read_in_two_ways_is_told() {
+        let names = ["demo", "demo-admin", "other"].map(|it| ServerName::parse(it).unwrap());
+        let naming = Naming::new(Prefix::Auto, "-", names.iter().map(|it| (it, Some("alias"))));
+        for (glob, told) in [
+            ("*", None),
+            ("*-get_*", None),
+            ("demo-get_*", None),
+            ("demo-admin-*", None),
+            ("!demo-admin-x", None),
+            ("other-*", None),
+            ("oth*", None),
+            ("demo-*", Some("is about tools of demo alone, not about those of demo-admin")),
+            ("!demo-a*", Some("is about tools of demo alone, not about those of demo-admin")),
+            ("demo*", Some("is about several servers: demo, demo-admin")),
+            ("get_*", Some("is about no server: globs of keys match NAME-name")),
+            ("alias-*", Some("is about no server: globs of keys match NAME-name")),
+        ] {
+            assert_eq!(unclear(&naming, glob).as_deref(), told, "{glob}");
+        }
+    }
+}
