@@ -1,17 +1,21 @@
 //! Pure: where a reference that a server gives leads (RFC 3986, section 5), and whether that is
 //! still the server that was configured.
 
-use fluent_uri::{Iri, IriRef};
+use iri_string::convert::MappedToUri;
+use iri_string::types::{IriAbsoluteStr, IriReferenceStr, IriStr};
 use ureq::http::Uri;
 
 /// The URL that `reference` means where `base` was asked; none if that is no URL. What is not
 /// ASCII is percent-encoded (RFC 3987, section 3.1).
 pub(super) fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
     let base = base.to_string();
-    let base = Iri::parse(base.as_str()).ok()?;
-    let reference = IriRef::parse(reference.trim()).ok()?;
-    let resolved = reference.resolve_against(&base).ok()?.to_uri();
-    resolved.strip_fragment().as_str().parse().ok()
+    let base = IriAbsoluteStr::new(&base).ok()?;
+    let reference = IriReferenceStr::new(reference.trim()).ok()?;
+    let resolved = reference.resolve_against(base);
+    resolved.ensure_rfc3986_normalizable().ok()?;
+    let resolved = resolved.to_string();
+    let uri = MappedToUri::from(IriStr::new(&resolved).ok()?).to_string();
+    uri.split('#').next()?.parse().ok()
 }
 
 /// Whether two URLs are of one origin (RFC 6454, section 4), and name the same user if any:
