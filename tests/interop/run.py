@@ -28,6 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 
 import matrix
+import standalone
 from matrix import Setup
 from results import Results, read_expected
 from servers import CACHE, HERE, LOOPBACK, MODULES, NODE, PYTHON, Direct, Fixture, Gateway, NotReady, Server, end_all, free_port, run
@@ -218,6 +219,8 @@ def all_setups(results: Results, binary: str | None, folder: pathlib.Path) -> No
             pool.shutdown(wait=False, cancel_futures=True)
             end_all()
             raise
+    if binary:
+        standalone.all_sdks(results, binary, folder)
     # By themselves: one of them measures how long a client waits before it tries again.
     for setup in setups:
         if setup.whole:
