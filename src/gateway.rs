@@ -21,12 +21,15 @@ use crate::downstream::event_stream::Streams;
 use crate::downstream::parked::{Bounds, ParkedCalls};
 use crate::downstream::{Admission, Front, UsedStates};
 use crate::http::{self, Running, Server};
-use crate::limits::{CATALOGUE_INBOX_CHANGES_MAX, ENDED_SESSIONS_QUEUE_MAX, Limits};
+use crate::limits::{
+    CATALOGUE_INBOX_CHANGES_MAX, ENDED_SESSIONS_QUEUE_MAX, LIST_WAITERS_DIVISOR, Limits,
+};
 use crate::pipeline::{Pipeline, TaskOwners, ToSessions, Told};
 use crate::protocol::call::Kind;
 use crate::protocol::jsonrpc::notification;
 use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
+use crate::protocol::view::ViewId;
 use crate::reload::{self, Reloading, Source};
 use crate::session::{
     self, Audience, Ended, EventLogBounds, EventLogs, Sessions, SessionsConfig,
@@ -96,7 +99,7 @@ impl Gateway {
         let (sessions, session_thread) =
             start_sessions(&config, key, left, state.as_ref(), &stop)?;
         let (streams, streams_thread) = Streams::start(limits.clone(), stop.clone())?;
-        let shared = catalogue::Shared::default();
+        let shared = catalogue::Shared::new(limits.connections / LIST_WAITERS_DIVISOR);
         let (reports, changes) = bounded(CATALOGUE_INBOX_CHANGES_MAX);
         let (configure, wanted) = bounded(1);
         let kept = state.map(|state| kept(state, &key));
@@ -376,15 +379,23 @@ fn refresher(
     sessions: Sessions,
     kept: Option<(Store, Pins)>,
 ) -> Refresher {
+    let some = sessions.clone();
     let tell = move |server: &ServerName, kind: Kind| {
         let message = notification(kind.changed(), None);
         if sessions.notify(Audience::Hearing(server.clone()), message).is_err() {
             log::warn!(target: "catalogue", "a change of the list could not be told to sessions");
         }
     };
+    let tell_view = move |server: &ServerName, kind: Kind, view: ViewId| {
+        let message = notification(kind.changed(), None);
+        if some.notify(Audience::Seeing(server.clone(), view), message).is_err() {
+            log::warn!(target: "catalogue", "a change of the list could not be told to sessions");
+        }
+    };
     let (store, pins) = kept.unzip();
     let naming = config.naming.clone();
     Refresher::new(naming, &config.upstreams, shared, Box::new(tell), store, pins)
+        .with_views(config.limits.views, Box::new(tell_view))
 }
 
 fn start_catalogue(

@@ -62,6 +62,9 @@ pub struct Limits {
     pub upstream_event_bytes: usize,
     /// Tools taken from one upstream; the rest is left out.
     pub upstream_tools: usize,
+    /// Servers' lists as only clients with certain capabilities see them; the one that was not
+    /// used for longest goes.
+    pub views: usize,
     /// Lines of a child's standard error kept for `/status`.
     pub child_stderr_lines: usize,
     /// How long calls in flight may take to finish at a stop.
@@ -96,6 +99,7 @@ impl Default for Limits {
             upstream_result_bytes: 67_108_864,
             upstream_event_bytes: 67_108_864,
             upstream_tools: 20_000,
+            views: 256,
             child_stderr_lines: 200,
             drain: Duration::from_secs(10),
         }
@@ -298,6 +302,18 @@ pub const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
 pub const LIST_TTL_MIN: Duration = Duration::from_secs(10);
 /// Between two readings of a list whose upstream says again and again that it has changed.
 pub const RELIST_INTERVAL: Duration = Duration::from_secs(1);
+/// The share of `limits.connections`, as 1/N, whose requests wait for lists at once. More are
+/// answered as things stand.
+pub const LIST_WAITERS_DIVISOR: usize = 4;
+/// How long a list waits for what only the client that asks sees in it. It has what all see where
+/// that does not come in time.
+pub const VIEW_TIMEOUT: Duration = Duration::from_secs(5);
+/// What was read for one kind of clients, and is not asked for so long, is dropped.
+pub const VIEW_IDLE: Duration = Duration::from_secs(1800);
+/// Bytes of the items that only some clients see, over all servers and views.
+pub const VIEWS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What clients with so many different capabilities see is kept merged. More have it merged anew.
+pub const VIEW_CATALOGUES_MAX: usize = 64;
 /// Control messages (cancellations, answers to an upstream's requests) that wait to be sent to
 /// one upstream; more are dropped.
 pub const CONTROL_QUEUE_MESSAGES_MAX: usize = 512;

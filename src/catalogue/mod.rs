@@ -1,5 +1,5 @@
 //! What the gateway offers, and to whom it belongs: an immutable snapshot, swapped whole.
-//! Lists are served from it and calls are routed by it; no list is asked for on a call's path.
+//! Lists are served from it and calls are routed by it.
 
 mod clashes;
 pub mod left_out;
@@ -12,9 +12,11 @@ pub mod template;
 #[cfg(test)]
 mod tests;
 mod uri;
+pub mod views;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
 use crate::config::Pin;
@@ -22,12 +24,16 @@ use crate::error::Stage;
 use crate::limits::NEAR_NAMES_MAX;
 use crate::protocol::call::Kind;
 use crate::protocol::legacy::Initialized;
+use crate::protocol::listed_item::Malformed;
 use crate::protocol::mirror::Mirror;
 use crate::protocol::modern::Freshness;
 use crate::protocol::owners::Owners;
 use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::server_name::ServerName;
+use crate::protocol::view::ViewId;
 use left_out::LeftOut;
+use views::Shown;
+use waiting::Waiting;
 
 /// One thing that one server offers.
 #[derive(Debug)]
@@ -53,6 +59,14 @@ pub struct Item {
 }
 
 impl Item {
+    fn is_same(&self, other: &Item) -> bool {
+        self.server == other.server
+            && self.own == other.own
+            && self.is_withheld == other.is_withheld
+            && self.own_object == other.own_object
+            && self.offered_object == other.offered_object
+    }
+
     /// Whether its server says that calling it twice does no more than calling it once.
     pub fn is_safe_to_repeat(&self) -> bool {
         let fields = RawObject::parse(self.own_object.get()).ok();
@@ -173,6 +187,20 @@ impl List {
         items.sort_by(|a, b| a.offered.cmp(&b.offered));
         List { items, ..list }
     }
+
+    /// Shares those items that are the same in another list.
+    fn share(&mut self, other: &List) {
+        let share = |item: &mut Arc<Item>| {
+            let known = other.by_offered.get(&item.offered);
+            if let Some(known) = known.filter(|known| known.is_same(item)) {
+                *item = known.clone();
+            }
+        };
+        self.items.iter_mut().for_each(share);
+        self.in_order.iter_mut().for_each(share);
+        self.by_offered.values_mut().for_each(share);
+        self.by_own.values_mut().flatten().for_each(share);
+    }
 }
 
 /// The snapshot.
@@ -258,6 +286,15 @@ impl Catalogue {
         both.into_iter().filter(|name| !is_same(name)).cloned().collect()
     }
 
+    /// Shares those items that are the same in another one.
+    fn sharing(mut self, other: &Catalogue) -> Catalogue {
+        self.tools.share(&other.tools);
+        self.prompts.share(&other.prompts);
+        self.resources.share(&other.resources);
+        self.templates.share(&other.templates);
+        self
+    }
+
     /// All items of a kind but withheld ones, sorted by offered name.
     pub fn items(&self, kind: Kind) -> &[Arc<Item>] {
         &self.list(kind).items
@@ -329,17 +366,68 @@ impl Catalogue {
     }
 }
 
-/// The current snapshot, for everybody who reads it.
+/// The current snapshot, for everybody who reads it or waits for the next one.
+#[derive(Debug, Clone)]
+pub struct Shared(Arc<Published>);
+
+#[derive(Debug)]
+struct Published {
+    current: RwLock<Snapshot>,
+    waiting: Waiting,
+}
+
+/// What all see, and what some see besides.
 #[derive(Debug, Clone, Default)]
-pub struct Shared(Arc<RwLock<Arc<Catalogue>>>);
+struct Snapshot {
+    catalogue: Arc<Catalogue>,
+    /// None where all see the same.
+    shown: Option<Arc<Shown>>,
+}
 
 impl Shared {
-    /// The snapshot as it is now; it stays what it is while it is held.
-    pub fn current(&self) -> Arc<Catalogue> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Nothing is published yet; at most `max_waiting` requests wait for a snapshot at once.
+    pub fn new(max_waiting: usize) -> Shared {
+        let (current, waiting) = (RwLock::default(), Waiting::new(max_waiting));
+        Shared(Arc::new(Published { current, waiting }))
     }
 
-    fn publish(&self, catalogue: Catalogue) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(catalogue);
+    /// Those who wait for the next snapshot.
+    pub fn waiting(&self) -> &Waiting {
+        &self.0.waiting
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Snapshot> {
+        self.0.current.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The snapshot as it is now; it stays what it is while it is held.
+    pub fn current(&self) -> Arc<Catalogue> {
+        self.read().catalogue.clone()
+    }
+
+    /// The same as those clients see it that have one of these views of a server, `ids` being
+    /// looked up only where there are any.
+    pub fn seen_by(&self, ids: impl FnOnce() -> [ViewId; 2]) -> Arc<Catalogue> {
+        let Snapshot { catalogue, shown } = self.read().clone();
+        let seen = shown.and_then(|shown| shown.catalogue(ids(), &catalogue));
+        seen.unwrap_or(catalogue)
+    }
+
+    /// Whether a view of a server is old, if it is known; that counts as using it.
+    pub fn is_view_old(&self, server: &ServerName, id: ViewId) -> Option<bool> {
+        let shown = self.read().shown.clone()?;
+        shown.is_old(&(server.clone(), id))
+    }
+
+    /// How many views of a server are known, and what is left out of them that can be named.
+    pub fn views_of(&self, server: &ServerName) -> (usize, Vec<(Kind, Malformed)>) {
+        let shown = self.read().shown.clone();
+        shown.map_or((0, Vec::new()), |shown| shown.told_of(server))
+    }
+
+    fn publish(&self, catalogue: Arc<Catalogue>, shown: Option<Arc<Shown>>) {
+        let snapshot = Snapshot { catalogue, shown };
+        *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = snapshot;
+        self.0.waiting.wake();
     }
 }

@@ -1,7 +1,7 @@
 //! The thread that rebuilds the snapshot when an upstream changes. It never waits for an
 //! upstream: what supervisors have read comes as events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,17 +10,22 @@ use crossbeam_channel::{Receiver, Sender, select};
 use super::merge::{self, Listed, Profile};
 use super::pins::Pins;
 use super::store::Store;
-use super::{Health, Server, Shared, clashes};
+use super::views::{ReadView, Shown, Views};
+use super::{Health, Pinned, Server, Shared, clashes};
 use crate::access::glob::Globs;
 use crate::config::{Naming, Pin, UpstreamConfig};
 use crate::limits::PINS_ACCEPTED_INTERVAL;
 use crate::protocol::call::Kind;
 use crate::protocol::mirror;
 use crate::protocol::server_name::ServerName;
+use crate::protocol::view::ViewId;
 use crate::upstream::{Event, Report};
 
 /// Who hears that a list of a server has changed.
 pub type Tell = Box<dyn Fn(&ServerName, Kind) + Send>;
+
+/// Who hears that a list of a server has changed for those who see it so.
+pub type TellView = Box<dyn Fn(&ServerName, Kind, ViewId) + Send>;
 
 /// What a reload wants of the snapshot.
 #[derive(Debug)]
@@ -84,6 +89,9 @@ pub struct Refresher {
     store: Option<Store>,
     /// What tools were when they were first seen, if any server has pins.
     pins: Option<Pins>,
+    /// What only some clients see.
+    views: Views,
+    tell_view: TellView,
 }
 
 impl std::fmt::Debug for Refresher {
@@ -104,10 +112,17 @@ impl Refresher {
         pins: Option<Pins>,
     ) -> Refresher {
         let (servers, order) = (BTreeMap::new(), Vec::new());
-        let mut refresher = Refresher { naming, servers, order, shared, tell, store, pins };
+        let (views, tell_view) = (Views::new(0), Box::new(|_: &ServerName, _, _| ()));
+        let mut refresher =
+            Refresher { naming, servers, order, shared, tell, store, pins, views, tell_view };
         refresher.take(upstreams);
         refresher.publish();
         refresher
+    }
+
+    /// The same with so many views at most of servers' lists as only some clients see them.
+    pub fn with_views(self, max: usize, tell_view: TellView) -> Refresher {
+        Refresher { views: Views::new(max), tell_view, ..self }
     }
 
     /// Runs until every sender of reports is gone.
@@ -127,8 +142,13 @@ impl Refresher {
                 default(PINS_ACCEPTED_INTERVAL) => (),
             }
             // Also when there is always an event.
-            if self.has_pins() && looked.elapsed() >= PINS_ACCEPTED_INTERVAL {
-                self.take_accepted();
+            if looked.elapsed() >= PINS_ACCEPTED_INTERVAL {
+                if self.has_pins() {
+                    self.take_accepted();
+                }
+                if self.views.sweep() {
+                    self.publish_views();
+                }
                 looked = Instant::now();
             }
         }
@@ -156,6 +176,7 @@ impl Refresher {
     }
 
     fn hear(&mut self, report: Report) {
+        let Some(report) = self.hear_view(report) else { return };
         for (server, kind) in self.take_in(report) {
             (self.tell)(&server, kind);
         }
@@ -192,6 +213,8 @@ impl Refresher {
     fn take(&mut self, upstreams: &[Arc<UpstreamConfig>]) {
         let mut old = std::mem::take(&mut self.servers);
         self.order = upstreams.iter().map(|config| config.name.clone()).collect();
+        let before: HashMap<ServerName, Arc<UpstreamConfig>> =
+            old.iter().map(|(name, known)| (name.clone(), known.config.clone())).collect();
         for config in upstreams {
             let old = old.remove(&config.name);
             let is_known = old
@@ -204,6 +227,12 @@ impl Refresher {
             judge(&mut self.pins, &known.profile, &mut known.listed);
             self.servers.insert(config.name.clone(), known);
         }
+        // One that is configured otherwise may show something else.
+        let stays = |name: &ServerName| {
+            let (old, new) = (before.get(name), self.servers.get(name));
+            old.zip(new).is_some_and(|(old, new)| Arc::ptr_eq(old, &new.config))
+        };
+        self.views.retain(stays);
         if let Some(store) = &mut self.store {
             store.keep(|server| self.servers.contains_key(server));
         }
@@ -233,7 +262,8 @@ impl Refresher {
         }
         let listed = &mut known.listed;
         match report.event {
-            Event::Ready { server: _, initialized } => {
+            Event::Ready { server, initialized } => {
+                self.views.may_have_changed(&server);
                 listed.server.initialized = Some(Arc::new(initialized));
                 None
             }
@@ -263,8 +293,13 @@ impl Refresher {
                 if let Some(store) = &mut self.store {
                     store.save(&server, listed);
                 }
+                if kinds.iter().any(|(_, reading)| *reading != Reading::Same) {
+                    self.views.may_have_changed(&server);
+                }
                 Some((server, kinds))
             }
+            // They were taken before.
+            Event::View { .. } | Event::NoView => None,
             Event::Failed { server: _, failure } => {
                 listed.server.health =
                     Health::Failed { stage: failure.stage, message: failure.message };
@@ -274,15 +309,66 @@ impl Refresher {
     }
 
     fn publish(&self) {
-        let servers: Vec<(Profile, Listed)> = self
-            .order
-            .iter()
-            .filter_map(|name| self.servers.get(name))
-            .map(|known| (known.profile.clone(), known.listed.clone()))
-            .collect();
+        let servers = self.listed();
         let next = merge::merge(&self.naming, &servers);
         clashes::tell_of_new(&self.shared.current(), &next);
-        self.shared.publish(next);
+        self.shared.publish(Arc::new(next), self.shown(servers));
+    }
+
+    /// The same where what all see has not changed.
+    fn publish_views(&self) {
+        self.shared.publish(self.shared.current(), self.shown(self.listed()));
+    }
+
+    fn listed(&self) -> Vec<(Profile, Listed)> {
+        let of = |known: &Known| (known.profile.clone(), known.listed.clone());
+        self.order.iter().filter_map(|name| self.servers.get(name)).map(of).collect()
+    }
+
+    fn shown(&self, servers: Vec<(Profile, Listed)>) -> Option<Arc<Shown>> {
+        if self.views.is_empty() {
+            return None;
+        }
+        Some(Arc::new(Shown::new(self.naming.clone(), servers, self.views.known())))
+    }
+
+    /// Takes what only some clients see; gives any other report back.
+    fn hear_view(&mut self, report: Report) -> Option<Report> {
+        let Report { config, event } = report;
+        let (server, id, lists, freshness, read_at, left_out, is_missed) = match event {
+            Event::View { server, id, lists, freshness, read_at, left_out, is_missed } => {
+                (server, id, lists, freshness, read_at, left_out, is_missed)
+            }
+            // Whoever waits looks again.
+            Event::NoView => {
+                self.publish_views();
+                return None;
+            }
+            event @ (Event::Ready { .. } | Event::Lists { .. } | Event::Failed { .. }) => {
+                return Some(Report { config, event });
+            }
+        };
+        let known = self.servers.get(&server).filter(|it| Arc::ptr_eq(&it.config, &config))?;
+        let key = (server.clone(), id);
+        // What is left out of what all see has been told.
+        let before = self.views.left_out(&key).unwrap_or(&known.listed.server.left_out);
+        let mut read =
+            ReadView { lists: Vec::new(), freshness, read_at, left_out: before.clone() };
+        read.left_out.set_over_bounds(left_out);
+        for (kind, objects) in lists {
+            let (named, unusable) = merge::read_items(kind, objects);
+            read.left_out.note(&server, kind, unusable);
+            read.lists.push((kind, named));
+        }
+        let differing = read.against(&known.listed);
+        let pinned = judge_view(&mut self.pins, &known.profile, &known.listed, differing);
+        let is_told = is_missed || self.views.has(&key);
+        let kinds = self.views.insert(key, read, &known.listed, pinned);
+        self.publish_views();
+        for kind in kinds.into_iter().filter(|_| is_told) {
+            (self.tell_view)(&server, kind, id);
+        }
+        None
     }
 }
 
@@ -292,6 +378,31 @@ fn judge(pins: &mut Option<Pins>, profile: &Profile, listed: &mut Listed) {
     let offered = |(own, _): &&(String, _)| profile.tools.admits(own);
     let tools = tools.iter().filter(offered).cloned().collect();
     listed.server.pinned = pins.judge(&profile.name, profile.pin, &tools);
+}
+
+/// Holds tools that only some clients see against the pins of their server, as it does with any
+/// that it lists.
+fn judge_view(
+    pins: &mut Option<Pins>,
+    profile: &Profile,
+    shared: &Listed,
+    differing: merge::Named,
+) -> Option<Pinned> {
+    let mut all = shared.server.pinned.clone();
+    let Some(pins) = pins.as_mut().filter(|_| !differing.is_empty()) else { return all };
+    let tools: merge::Named =
+        differing.into_iter().filter(|(own, _)| profile.tools.admits(own)).collect();
+    let judged = pins.judge(&profile.name, profile.pin, &tools)?;
+    if let Some(all) = &mut all {
+        all.changed.retain(|own, _| !tools.iter().any(|(name, _)| name == own));
+        all.n_pinned = judged.n_pinned;
+        all.changed.extend(judged.changed);
+    }
+    all.or(Some(Pinned {
+        pin: profile.pin,
+        n_pinned: judged.n_pinned,
+        changed: BTreeMap::new(),
+    }))
 }
 
 /// Tools whose parameters cannot be mirrored as they say (2026-07-28, basic/transports/
@@ -320,7 +431,7 @@ mod tests {
         let text = r#"{"mcp_servers":{"s":{"url":"http://127.0.0.1:9/mcp"}}}"#;
         let config = Config::parse(text, &|_| None, &Overrides::default()).unwrap();
         let tell = Box::new(|_: &ServerName, _| ());
-        let shared = Shared::default();
+        let shared = Shared::new(1);
         let mut refresher = Refresher::new(
             config.naming.clone(),
             &config.upstreams,
@@ -362,7 +473,7 @@ mod tests {
             let text = format!(r#"{{"mcp_servers":{servers}}}"#);
             let config = Config::parse(&text, &|_| None, &Overrides::default()).unwrap();
             let tell = Box::new(|_: &ServerName, _| ());
-            let (naming, shared) = (config.naming.clone(), Shared::default());
+            let (naming, shared) = (config.naming.clone(), Shared::new(1));
             let refresher = Refresher::new(naming, &config.upstreams, shared, tell, None, None);
             Told { refresher, config }
         }

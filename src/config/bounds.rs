@@ -11,8 +11,6 @@ use crate::limits::Limits;
 enum Place {
     Count(fn(&mut Limits) -> &mut usize),
     Time(fn(&mut Limits) -> &mut Duration),
-    /// Nothing here reads it yet.
-    Unused,
 }
 
 struct Bound {
@@ -35,10 +33,6 @@ const fn time(
     place: fn(&mut Limits) -> &mut Duration,
 ) -> Bound {
     Bound { key, range, place: Place::Time(place) }
-}
-
-const fn unused(key: &'static str, range: RangeInclusive<u64>) -> Bound {
-    Bound { key, range, place: Place::Unused }
 }
 
 /// A day, in milliseconds: no bound in time is longer, but for idle sessions.
@@ -69,7 +63,7 @@ const BOUNDS: [Bound; 28] = [
     count("event_log_events", 0..=COUNT_MAX, |l| &mut l.event_log_events),
     count("event_log_bytes", 0..=BYTES_MAX, |l| &mut l.event_log_bytes),
     count("page_items", 1..=COUNT_MAX, |l| &mut l.page_items),
-    unused("views", 1..=COUNT_MAX),
+    count("views", 1..=COUNT_MAX, |l| &mut l.views),
     count("parked_calls", 0..=COUNT_MAX, |l| &mut l.parked_calls),
     count("parked_calls_per_key", 0..=COUNT_MAX, |l| &mut l.parked_calls_per_key),
     time("parked_ms", 1..=DAY_MS, |l| &mut l.parked),
@@ -98,7 +92,6 @@ pub(super) fn read(fields: &Fields<'_>) -> Limits {
                 *place(&mut limits) = usize::try_from(number).unwrap_or(usize::MAX);
             }
             Place::Time(place) => *place(&mut limits) = Duration::from_millis(number),
-            Place::Unused => (),
         }
     }
     limits

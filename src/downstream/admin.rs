@@ -151,6 +151,7 @@ fn server(status: &ServerStatus) -> Value {
         "resource_templates": status.offered(Kind::Template),
         "left_out": status.left_out,
         "left_out_items": left_out_items(status),
+        "views": status.n_views,
         "stale": status.is_stale,
         "pins": status.pinned.as_ref().map(pins),
         "last_failure": failure,

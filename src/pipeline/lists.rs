@@ -95,6 +95,7 @@ impl Pipeline {
         let wanted = |name: &ServerName| {
             server.as_ref().is_none_or(|server| server == name) && scope.sees_server(name)
         };
+        self.await_views(scope, wish, server.as_ref());
         let catalogue = self.catalogue_for(wish);
         let n_servers = catalogue.servers.keys().filter(|name| wanted(name)).count();
         let (order, all) = if n_servers == 1 {
@@ -249,18 +250,30 @@ impl Pipeline {
             .filter(|upstream| scope.sees_server(upstream.name()))
             .map(|upstream| {
                 let known = catalogue.servers.get(upstream.name());
+                let mut left_out_items: Vec<(Kind, Malformed)> = known
+                    .into_iter()
+                    .flat_map(|known| known.left_out.named())
+                    .map(|(kind, item)| (kind, item.clone()))
+                    .collect();
+                let (n_views, of_views) = self.catalogue.views_of(upstream.name());
+                let n_of_all = left_out_items.len();
+                for item in of_views {
+                    if !left_out_items.contains(&item) {
+                        left_out_items.push(item);
+                    }
+                }
+                let n_of_views = left_out_items.len() - n_of_all;
+                // Whether a key would see a tool that is not offered, nobody can say.
+                left_out_items
+                    .retain(|(kind, _)| *kind != Kind::Tool || scope.sees_all_tools());
                 ServerStatus {
                     server: upstream.name().clone(),
                     description: upstream.config().description.clone(),
                     required: upstream.config().required,
                     offered: Kind::ALL.map(|kind| (kind, of(upstream.name(), kind))),
-                    left_out: known.map_or(0, |server| server.left_out.count()),
-                    left_out_items: known.map_or(Vec::new(), |known| {
-                        // Whether a key would see a tool that is not offered, nobody can say.
-                        let seen = |kind| kind != Kind::Tool || scope.sees_all_tools();
-                        let items = known.left_out.named().filter(|(kind, _)| seen(*kind));
-                        items.map(|(kind, item)| (kind, item.clone())).collect()
-                    }),
+                    left_out: known.map_or(0, |known| known.left_out.count()) + n_of_views,
+                    left_out_items,
+                    n_views,
                     is_stale: known.is_some_and(Server::is_stale),
                     pinned: known.and_then(|server| server.pinned.clone()).map(|mut pinned| {
                         let server = upstream.name();
@@ -337,6 +350,8 @@ pub struct ServerStatus {
     pub left_out: usize,
     /// Those of them that can be named, and that the scope could see.
     pub left_out_items: Vec<(Kind, Malformed)>,
+    /// For how many kinds of clients its lists are known apart from what all see.
+    pub n_views: usize,
     /// What is listed of it is what an earlier process knew.
     pub is_stale: bool,
     /// Its pins, where it has some: of the changed tools, those that the scope sees.

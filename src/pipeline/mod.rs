@@ -11,6 +11,7 @@ mod subscriptions;
 mod task_owners;
 mod tasks;
 mod unasked;
+mod views;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -25,7 +26,7 @@ use crate::protocol::call::{About, Call, CallSink, Client, Outcome, Outgoing, Pr
 use crate::protocol::method::{Method, notification};
 use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::server_name::ServerName;
-use crate::upstream::{Upstream, Upstreams};
+use crate::upstream::{Upstream, Upstreams, Viewer};
 use crate::wait::Wait;
 
 /// What lists and `/status` tell of a server, for the doors.
@@ -114,8 +115,11 @@ impl Pipeline {
 
     /// What is offered to whoever asks: every list and every name that is looked up for a client
     /// comes from here.
-    fn catalogue_for(&self, _: Wish<'_>) -> Arc<Catalogue> {
-        self.catalogue.current()
+    fn catalogue_for(&self, wish: Wish<'_>) -> Arc<Catalogue> {
+        match wish.client {
+            Some(client) => self.catalogue.seen_by(|| Viewer::new(client, wish.about).ids()),
+            None => self.catalogue.current(),
+        }
     }
 
     fn settings(&self) -> Arc<Settings> {

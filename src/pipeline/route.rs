@@ -49,11 +49,28 @@ fn text(params: &RawObject<'_>, key: &str) -> Result<String, CallError> {
 }
 
 impl Pipeline {
-    /// Finds out where a call goes.
+    /// Finds out where a call goes. What is not known may be listed for its client alone, whose
+    /// lists nobody has wanted yet.
     ///
     /// # Errors
     /// What it asks for is missing, ill-formed, or nothing that the scope sees.
     pub(super) fn route(
+        &self,
+        scope: &Scope,
+        wish: Wish<'_>,
+        call: &Call<'_>,
+    ) -> Result<Route, CallError> {
+        match self.route_as_known(scope, wish, call) {
+            Err(CallError::Unknown { .. })
+                if self.await_views(scope, wish, scope.only.as_ref()) =>
+            {
+                self.route_as_known(scope, wish, call)
+            }
+            found => found,
+        }
+    }
+
+    fn route_as_known(
         &self,
         scope: &Scope,
         wish: Wish<'_>,

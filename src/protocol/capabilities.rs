@@ -155,6 +155,11 @@ fn without(capabilities: &str, names: &[&str]) -> String {
     fields.to_text()
 }
 
+/// Whether capabilities have no member at all.
+pub fn declare_nothing(capabilities: &str) -> bool {
+    RawObject::parse(capabilities).is_ok_and(|fields| fields.is_empty())
+}
+
 /// Whether a client can be asked anything: sampling, elicitation or roots.
 pub fn can_be_asked(capabilities: &str) -> bool {
     ["sampling", "elicitation", "roots"].iter().any(|name| have(capabilities, name))

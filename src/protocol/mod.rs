@@ -26,3 +26,4 @@ pub mod sealed;
 pub mod server_name;
 pub mod sse;
 pub mod subscriber;
+pub mod view;

@@ -5,6 +5,7 @@ use crate::config::SessionSharing;
 use crate::protocol::call::PrincipalId;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::server_name::ServerName;
+use crate::protocol::view::ViewId;
 
 /// The session with a server that clients share.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct Shared {
 pub enum Audience {
     /// Every session that hears of the server.
     Hearing(ServerName),
+    /// Those of them that see these lists of it.
+    Seeing(ServerName, ViewId),
     /// Those of them that have no session of their own with it, and want log messages of this
     /// level.
     Sharing(Shared, Option<LogLevel>),

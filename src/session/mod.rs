@@ -30,12 +30,13 @@ use crate::limits::{
     ENDED_ID_WRITE_TIMEOUT, SESSION_CALLS_MAX, SESSION_INBOX_UNASKED_MAX, SESSION_REPLY_TIMEOUT,
 };
 use crate::protocol::call::{Caller, PrincipalId, Question};
-use crate::protocol::capabilities::{can_be_asked, of_client_for_modern};
+use crate::protocol::capabilities::{can_be_asked, of_client_for_legacy, of_client_for_modern};
 use crate::protocol::jsonrpc::RequestId;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::subscriber::Subscriber;
+use crate::protocol::view::ViewId;
 use crate::wait::{Interrupted, Wait};
 
 use command::{Command, Reply};
@@ -75,6 +76,8 @@ pub struct Session {
     asked: OnceLock<bool>,
     /// What [`Session::stateless_capabilities`] has found.
     stateless: OnceLock<String>,
+    /// What [`Session::sees`] has found.
+    views: OnceLock<[ViewId; 2]>,
     /// The stream of an HTTP+SSE session.
     stream: OnceLock<Arc<dyn EventSink>>,
     opened: Instant,
@@ -116,6 +119,22 @@ impl Session {
     pub fn stateless_capabilities(&self) -> &str {
         let Some(caller) = self.caller.get() else { return "{}" };
         self.stateless.get_or_init(|| of_client_for_modern(caller.capabilities.get()))
+    }
+
+    /// Whether that is how it sees some server's lists, which depends on what its client declares.
+    fn sees(&self, view: ViewId) -> bool {
+        let Some(caller) = self.caller.get() else { return false };
+        let views = self.views.get_or_init(|| match self.door {
+            Door::HttpSse | Door::StreamableHttp => [
+                ViewId::of_session(caller.capabilities.get()),
+                ViewId::of_request(self.stateless_capabilities()),
+            ],
+            Door::Listen => [
+                ViewId::of_session(&of_client_for_legacy(caller.capabilities.get())),
+                ViewId::of_request(caller.capabilities.get()),
+            ],
+        });
+        views.contains(&view)
     }
 
     /// Whether its client has a session of its own with a server that shares sessions so; then

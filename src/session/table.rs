@@ -123,6 +123,7 @@ impl Table {
             kept: KeptStreams::default(),
             caller: caller.map(Arc::new).map_or_else(OnceLock::new, OnceLock::from),
             listening: OnceLock::new(),
+            views: OnceLock::new(),
             asked: OnceLock::new(),
             stateless: OnceLock::new(),
             stream: OnceLock::new(),
@@ -241,6 +242,13 @@ impl Table {
             Audience::Hearing(server) => {
                 for entry in self.entries.values_mut().filter(|it| hears(&it.session, server)) {
                     entry.tell(message, &event);
+                }
+            }
+            Audience::Seeing(server, view) => {
+                for entry in self.entries.values_mut() {
+                    if hears(&entry.session, server) && entry.session.sees(*view) {
+                        entry.tell(message, &event);
+                    }
                 }
             }
             Audience::Sharing(shared, level) => {

@@ -5,17 +5,20 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::error::Stage;
-use crate::limits::CONTROL_TIMEOUT;
-use crate::protocol::call::Outcome;
+use crate::limits::{CONTROL_TIMEOUT, RELIST_INTERVAL};
+use crate::protocol::call::{About, Outcome};
 use crate::protocol::method::Method;
+use crate::protocol::view::ViewId;
 use crate::wait::Wait;
 
 use super::backoff::{Backoff, Range};
 use super::connection::{Kind, Trouble, cut};
 use super::exchange::Lane;
 use super::link::Own;
+use super::lists::{ReadLists, read_all, view_event};
 use super::members::{Member, Members};
 use super::subscribing::about;
+use super::supervisor::tell;
 
 /// What that thread owns.
 pub(super) struct Attendant {
@@ -30,15 +33,20 @@ pub(super) struct Attendant {
     /// When a session that is lost, and subscribed to something, is opened anew: its client may
     /// only be waiting, so that no call would.
     reopen_at: Option<Instant>,
+    /// The lists of this session, which all see whose sessions declare the same.
+    view: Option<ViewId>,
     /// The failure logged last, and the session before it: one that goes on is logged once.
     noted: Option<(u64, String)>,
 }
 
 impl Attendant {
     pub(super) fn new(members: Arc<Members>, member: Arc<Member>) -> Attendant {
+        let client = member.core.client.as_ref();
+        let view = client.map(|client| ViewId::of_session(client.capabilities.get()));
         Attendant {
             members,
             member,
+            view,
             lane: Lane::default(),
             generation: 0,
             subscribed: 0,
@@ -68,6 +76,12 @@ impl Attendant {
             }
             self.reopen();
             self.subscribe_again();
+            if let Some(id) = self.view {
+                if !news.list_changed.is_empty() {
+                    member.core.views.changed(id);
+                }
+                self.read_view(id);
+            }
             self.rest();
         }
         member.link.close();
@@ -79,6 +93,10 @@ impl Attendant {
     fn rest(&self) {
         let idle = self.members.look_again(&self.member);
         let until = self.reopen_at.map_or(idle, |at| at.min(idle));
+        let now = Instant::now();
+        let view = self.view.and_then(|id| self.member.core.views.due(id, now));
+        // One that is due already is read by another one's thread, or cannot be read now.
+        let until = view.map_or(until, |at| at.max(now + RELIST_INTERVAL).min(until));
         let left = until.saturating_duration_since(Instant::now());
         // An interruption is the end, which is looked for by the caller.
         self.member.core.nudge.idle.until(None, Some(left)).ok();
@@ -100,6 +118,37 @@ impl Attendant {
                 self.member.link.backing_off(&trouble, Instant::now());
             }
         }
+    }
+
+    /// Reads the lists of this session, if somebody wants them, and tells of them.
+    fn read_view(&mut self, id: ViewId) {
+        let member = self.member.clone();
+        let (core, now) = (&member.core, Instant::now());
+        let is_due = core.views.due(id, now).is_some_and(|at| at <= now);
+        let members = self.members.clone();
+        let Some(_place) = members.place_for_view(&member, is_due) else { return };
+        if !core.views.take(id, now) {
+            return;
+        }
+        let read = self.read_lists();
+        let event = view_event(core, id, read);
+        if let Some(reports) = core.views.reports() {
+            tell(core, &reports, event);
+        }
+    }
+
+    fn read_lists(&mut self) -> Result<ReadLists, Trouble> {
+        let member = self.member.clone();
+        let wait = self.busy()?;
+        let opened = member.link.open(&mut self.lane, &wait).inspect_err(|trouble| {
+            self.lane.reset();
+            member.link.backing_off(trouble, Instant::now());
+        })?;
+        self.generation = self.generation.max(opened.generation);
+        read_all(&member.core, &opened.initialized, About::default(), &mut |outgoing| {
+            let wait = self.busy()?;
+            member.link.request_open(&mut self.lane, outgoing, &wait, &mut Own(&member.core))
+        })
     }
 
     /// Opens a session that is not open and should be, when its time has come.

@@ -26,6 +26,7 @@ use super::health::{Dropped, Failure};
 use super::modern::subscriptions::{Subscriptions, offered};
 use super::redirect::Redirected;
 use super::standing::Standing;
+use super::views::Views;
 
 /// A session that is open.
 #[derive(Debug, Clone)]
@@ -134,6 +135,8 @@ pub(super) struct Core {
     pub(super) subscriptions: Arc<Subscriptions>,
     /// Of the shared session, whose supervisor reads the lists.
     lists: Arc<Nudge>,
+    /// The lists that only some clients see.
+    pub(super) views: Arc<Views>,
     unasked: Arc<dyn Unasked>,
     /// Lines about how it is, which its callers can make it be.
     pub(super) told: Arc<Seldom>,
@@ -150,7 +153,7 @@ impl Core {
         unasked: Arc<dyn Unasked>,
         standing: Arc<Standing>,
     ) -> std::io::Result<Core> {
-        let nudge = Arc::new(Nudge::new()?);
+        let (nudge, views) = (Arc::new(Nudge::new()?), Arc::new(Views::new(limits.views)));
         let secrets = Arc::new(Secrets::new(&config.secrets()));
         let redirected = Redirected::new(config.name.clone(), secrets.clone());
         Ok(Core {
@@ -167,6 +170,7 @@ impl Core {
             client: None,
             subscriptions: Arc::new(Subscriptions::new(standing)),
             lists: nudge,
+            views,
             unasked,
             told: Arc::default(),
             ids: AtomicU64::new(1),
@@ -189,6 +193,7 @@ impl Core {
             client: Some(client),
             subscriptions: self.subscriptions.clone(),
             lists: self.lists.clone(),
+            views: self.views.clone(),
             unasked: self.unasked.clone(),
             told: self.told.clone(),
             ids: AtomicU64::new(1),
@@ -200,8 +205,12 @@ impl Core {
         self.client.as_ref().map_or("{}", |client| client.capabilities.get())
     }
 
-    /// A list of this kind has changed, on whatever session that was heard.
+    /// A list of this kind has changed, on whatever session that was heard: it may be what only
+    /// those see who have such a session.
     pub(super) fn list_changed(&self, kind: Kind) {
+        if self.client.is_some() {
+            self.nudge.list_changed(kind);
+        }
         self.lists.list_changed(kind);
     }
 

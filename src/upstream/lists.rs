@@ -6,16 +6,19 @@ use std::time::{Duration, Instant};
 
 use crate::error::Stage;
 use crate::limits::{LIST_TTL_MIN, REFRESH_INTERVAL, RELIST_INTERVAL, UPSTREAM_LIST_PAGES_MAX};
-use crate::protocol::call::{Kind, Outcome, Outgoing};
+use crate::protocol::call::{About, Kind, Outcome, Outgoing};
 use crate::protocol::jsonrpc::{RpcError, code};
+use crate::protocol::legacy::Initialized;
 use crate::protocol::modern::Freshness;
 use crate::protocol::raw::{Raw, RawObject, elements, string};
+use crate::protocol::revision::Era;
+use crate::protocol::view::ViewId;
 use crate::wait::Interrupted;
 
 use super::Event;
 use super::backoff::Retry;
 use super::connection::{self, Refusal, Trouble, cut, declares};
-use super::link::{Opened, Own};
+use super::link::{Core, Opened, Own};
 use super::supervisor::Supervisor;
 
 /// What is known of the lists, and when they are to be read again, apart from the refresh.
@@ -202,70 +205,168 @@ impl Supervisor {
     }
 
     fn items(&mut self, kind: Kind) -> Result<Items, Trouble> {
-        let max = self.core.limits.upstream_tools;
-        let mut bytes_left = self.core.limits.upstream_result_bytes;
-        let (mut all, mut left_out) = (Vec::new(), 0);
-        let mut freshness: Option<Freshness> = None;
-        let mut cursor: Option<String> = None;
-        for _ in 0..UPSTREAM_LIST_PAGES_MAX {
-            let page = match self.page(kind, cursor.as_deref())? {
-                Ok(page) => page,
-                // Many servers with resources do not know of templates.
-                Err(error)
-                    if kind == Kind::Template && error.code == code::METHOD_NOT_FOUND =>
-                {
-                    return Ok(Items { items: all, left_out, freshness });
-                }
-                Err(error) => return Err(refused(kind, &error)),
-            };
-            let Page { items, next, said } = read_page(kind, &page)?;
-            // All pages together are as fresh as the least fresh of them.
-            freshness = match (freshness, said) {
-                (Some(so_far), Some(said)) => Some(so_far.and(said)),
-                (so_far, said) => so_far.or(said),
-            };
-            for item in items {
-                let rest = bytes_left.checked_sub(item.get().len());
-                if let Some(rest) = rest.filter(|_| left_out == 0 && all.len() < max) {
-                    bytes_left = rest;
-                    all.push(item);
-                } else {
-                    left_out += 1;
-                }
-            }
-            // A cursor that stays the same would never end.
-            if next.is_none() || next == cursor {
-                return Ok(Items { items: all, left_out, freshness });
-            }
-            cursor = next;
-        }
-        log::warn!(target: "upstream", "{}: its list of {} has more than {UPSTREAM_LIST_PAGES_MAX} pages",
-            self.core.name(), kind.list_key());
-        Ok(Items { items: all, left_out, freshness })
+        let core = self.core.clone();
+        items(&core, kind, About::default(), &mut |outgoing| self.ask_list(outgoing))
     }
 
-    fn page(
-        &mut self,
-        kind: Kind,
-        cursor: Option<&str>,
-    ) -> Result<Result<Raw, RpcError>, Trouble> {
-        let mut params = RawObject::default();
-        if let Some(cursor) = cursor {
-            params.set("cursor", string(cursor));
-        }
-        let outgoing = Outgoing::own(kind.list_method(), params);
+    fn ask_list(&mut self, outgoing: &Outgoing<'_>) -> Result<Outcome, Trouble> {
         let wait = self.busy()?;
-        let began = std::time::Instant::now();
-        match self.link.request_open(&mut self.lane, &outgoing, &wait, &mut Own(&self.core))? {
-            Outcome::Complete(page) => {
-                let mut vitals = self.vitals.lock();
-                vitals.latency = Some(began.elapsed());
-                vitals.breaker.well();
-                Ok(Ok(page))
-            }
-            Outcome::Error { error, .. } => Ok(Err(error)),
-            Outcome::InputRequired { .. } => Err(wants_input()),
+        let began = Instant::now();
+        let answer =
+            self.link.request_open(&mut self.lane, outgoing, &wait, &mut Own(&self.core));
+        if let Ok(Outcome::Complete(_)) = &answer {
+            let mut vitals = self.vitals.lock();
+            vitals.latency = Some(began.elapsed());
+            vitals.breaker.well();
         }
+        answer
+    }
+
+    /// Reads the lists as clients see them whose requests declare this, and tells of them.
+    pub(super) fn read_view(&mut self, opened: &Opened, id: ViewId, capabilities: &str) {
+        let core = self.core.clone();
+        let about = About { capabilities, ..About::default() };
+        let read = read_all(&core, &opened.initialized, about, &mut |outgoing| {
+            self.ask_list(outgoing)
+        });
+        let event = view_event(&core, id, read);
+        self.tell(event);
+    }
+}
+
+/// Sends a request for a page and gives its answer.
+type Ask<'a> = dyn FnMut(&Outgoing<'_>) -> Result<Outcome, Trouble> + 'a;
+
+/// Lists that were read one after the other.
+pub(super) struct ReadLists {
+    lists: Vec<(Kind, Vec<Raw>)>,
+    freshness: Vec<(Kind, Freshness)>,
+    read_at: Instant,
+    left_out: usize,
+}
+
+/// Reads all lists as whoever asks sees them.
+///
+/// # Errors
+/// None could be had, or the session is of no use.
+pub(super) fn read_all(
+    core: &Core,
+    initialized: &Initialized,
+    about: About<'_>,
+    ask: &mut Ask<'_>,
+) -> Result<ReadLists, Trouble> {
+    let read_at = Instant::now();
+    let mut read = ReadLists { lists: Vec::new(), freshness: Vec::new(), read_at, left_out: 0 };
+    let mut failed = None;
+    for kind in Kind::ALL {
+        if !declares(initialized, kind.capability()) {
+            read.lists.push((kind, Vec::new()));
+            continue;
+        }
+        match items(core, kind, about, ask).map_err(in_list) {
+            Ok(items) => {
+                let said =
+                    items.freshness.filter(|_| initialized.revision.era() == Era::Modern);
+                read.freshness.push((kind, said.unwrap_or(Freshness::UNKNOWN)));
+                read.left_out += items.left_out;
+                read.lists.push((kind, items.items));
+            }
+            Err(trouble) if is_bearable(kind, &trouble) => failed = Some(trouble),
+            Err(trouble) => return Err(trouble),
+        }
+    }
+    match failed {
+        Some(trouble) if read.freshness.is_empty() => Err(trouble),
+        Some(_) | None => Ok(read),
+    }
+}
+
+/// What is told of a view that was to be read.
+pub(super) fn view_event(core: &Core, id: ViewId, read: Result<ReadLists, Trouble>) -> Event {
+    match read {
+        Ok(ReadLists { lists, freshness, read_at, left_out }) => {
+            let (server, is_missed) = (core.name().clone(), core.views.was_read(id));
+            Event::View { server, id, lists, freshness, read_at, left_out, is_missed }
+        }
+        // Whoever wants it asks for it on the shared session.
+        Err(trouble) if trouble.is_stateless() => {
+            core.views.forget(id);
+            Event::NoView
+        }
+        Err(trouble) => {
+            core.views.failed(id);
+            if let Some(more) = core.told.turn() {
+                log::info!(target: "upstream",
+                    "{}: lists that only some clients see could not be read ({}): {}{more}",
+                    core.name(), trouble.stage, core.scrubbed(trouble.clone()).message);
+            }
+            Event::NoView
+        }
+    }
+}
+
+/// Reads one list, all pages.
+fn items(
+    core: &Core,
+    kind: Kind,
+    about: About<'_>,
+    ask: &mut Ask<'_>,
+) -> Result<Items, Trouble> {
+    let max = core.limits.upstream_tools;
+    let mut bytes_left = core.limits.upstream_result_bytes;
+    let (mut all, mut left_out) = (Vec::new(), 0);
+    let mut freshness: Option<Freshness> = None;
+    let mut cursor: Option<String> = None;
+    for _ in 0..UPSTREAM_LIST_PAGES_MAX {
+        let page = match page(kind, about, cursor.as_deref(), ask)? {
+            Ok(page) => page,
+            // Many servers with resources do not know of templates.
+            Err(error) if kind == Kind::Template && error.code == code::METHOD_NOT_FOUND => {
+                return Ok(Items { items: all, left_out, freshness });
+            }
+            Err(error) => return Err(refused(kind, &error)),
+        };
+        let Page { items, next, said } = read_page(kind, &page)?;
+        // All pages together are as fresh as the least fresh of them.
+        freshness = match (freshness, said) {
+            (Some(so_far), Some(said)) => Some(so_far.and(said)),
+            (so_far, said) => so_far.or(said),
+        };
+        for item in items {
+            let rest = bytes_left.checked_sub(item.get().len());
+            if let Some(rest) = rest.filter(|_| left_out == 0 && all.len() < max) {
+                bytes_left = rest;
+                all.push(item);
+            } else {
+                left_out += 1;
+            }
+        }
+        // A cursor that stays the same would never end.
+        if next.is_none() || next == cursor {
+            return Ok(Items { items: all, left_out, freshness });
+        }
+        cursor = next;
+    }
+    log::warn!(target: "upstream", "{}: its list of {} has more than {UPSTREAM_LIST_PAGES_MAX} pages",
+            core.name(), kind.list_key());
+    Ok(Items { items: all, left_out, freshness })
+}
+
+fn page(
+    kind: Kind,
+    about: About<'_>,
+    cursor: Option<&str>,
+    ask: &mut Ask<'_>,
+) -> Result<Result<Raw, RpcError>, Trouble> {
+    let mut params = RawObject::default();
+    if let Some(cursor) = cursor {
+        params.set("cursor", string(cursor));
+    }
+    let outgoing = Outgoing { about, ..Outgoing::own(kind.list_method(), params) };
+    match ask(&outgoing)? {
+        Outcome::Complete(page) => Ok(Ok(page)),
+        Outcome::Error { error, .. } => Ok(Err(error)),
+        Outcome::InputRequired { .. } => Err(wants_input()),
     }
 }
 

@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::Stage;
-use crate::limits::{PARKED_GRACE, SPOILT_SESSION_GRACE, STATELESS_SESSION_IDLE};
+use crate::limits::{
+    CONTROL_TIMEOUT, PARKED_GRACE, SPOILT_SESSION_GRACE, STATELESS_SESSION_IDLE,
+};
 use crate::protocol::call::{AnswerTo, Client, Question};
 use crate::protocol::server_name::ServerName;
 use crate::thread::{Joined, spawn};
@@ -47,6 +49,8 @@ struct Entry {
     used_at: Instant,
     /// Something may go on there that nobody waits for any more.
     is_spoilt: bool,
+    /// Its thread is about to read what its client sees, and has a place for that among the calls.
+    is_reserved: bool,
     /// Since when its only call waits for its client to come back with answers.
     parked: Option<(Instant, Arc<Wait>)>,
     thread: Joined,
@@ -150,6 +154,10 @@ impl Drop for InQueue<'_> {
 }
 
 impl State {
+    fn entry(&mut self, member: &Arc<Member>) -> Option<&mut Entry> {
+        self.entries.iter_mut().find(|entry| Arc::ptr_eq(&entry.member, member))
+    }
+
     /// Takes a session out and tells its thread to end it.
     fn retire(&mut self, index: usize) {
         let entry = self.entries.swap_remove(index);
@@ -300,10 +308,48 @@ impl Members {
             in_flight: 1,
             used_at,
             is_spoilt: false,
+            is_reserved: false,
             parked: None,
             thread,
         });
         Ok(Some(Seat { members: self, member, is_spoilt: false }))
+    }
+
+    /// Has the thread of a client's own session look at what its client sees; the session is
+    /// opened for that. Where there is no room for it, nobody waits.
+    pub(super) fn want_view(self: &Arc<Self>, client: &Client) -> Result<(), Trouble> {
+        let wait = Wait::plain(CONTROL_TIMEOUT)
+            .map_err(|error| Trouble::new(Kind::Nonsense, Stage::Slot, error.to_string()))?;
+        let mut place = InQueue { members: self, wait: &wait, is_queued: false };
+        let seat = self.try_enter(client, &mut place)?.ok_or_else(|| self.full())?;
+        let member = seat.member.clone();
+        if let Some(entry) = self.lock().entry(&member)
+            && !std::mem::replace(&mut entry.is_reserved, true)
+        {
+            entry.in_flight += 1;
+        }
+        drop(seat);
+        member.core.nudge.idle.bell().ring();
+        Ok(())
+    }
+
+    /// The place that was reserved for the thread of a session, or another one if it wants that.
+    /// None if it wants none, or its session carries one call at a time and has one.
+    pub(super) fn place_for_view(
+        self: &Arc<Self>,
+        member: &Arc<Member>,
+        is_wanted: bool,
+    ) -> Option<Seat<'_>> {
+        let mut state = self.lock();
+        let entry = state.entry(member)?;
+        if !std::mem::take(&mut entry.is_reserved) {
+            let is_exclusive = member.core.is_exclusive();
+            if !is_wanted || (is_exclusive && entry.in_flight > 0) {
+                return None;
+            }
+            entry.in_flight += 1;
+        }
+        Some(Seat { members: self, member: member.clone(), is_spoilt: false })
     }
 
     fn note_parked(&self, member: &Arc<Member>, parked: Option<(Instant, Arc<Wait>)>) {
@@ -352,6 +398,7 @@ impl Members {
                 in_flight: 0,
                 used_at,
                 is_spoilt: false,
+                is_reserved: false,
                 parked: None,
                 thread,
             });

@@ -19,6 +19,7 @@ use crate::protocol::method::Method;
 use crate::protocol::modern::Freshness;
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
+use crate::protocol::view::ViewId;
 use crate::wait::{Interrupted, Wait};
 
 use breaker::Over;
@@ -70,11 +71,13 @@ mod throttle;
 mod transport;
 mod unusable;
 mod upstreams;
+mod views;
 mod watch;
 
 pub use health::{Failure, State, Status};
 pub use subscribing::Subscribing;
 pub use upstreams::Upstreams;
+pub use views::Viewer;
 
 /// What a supervisor tells.
 #[derive(Debug)]
@@ -114,6 +117,26 @@ pub enum Event {
         /// time. Else they were read because of a refresh or a new session.
         announced: bool,
     },
+    /// Lists as only those clients see them that declare the same; those that are not here could
+    /// not be had.
+    View {
+        /// Which upstream.
+        server: ServerName,
+        /// Who sees them.
+        id: ViewId,
+        /// As in [`Event::Lists`].
+        lists: Vec<(Kind, Vec<Raw>)>,
+        /// As in [`Event::Lists`].
+        freshness: Vec<(Kind, Freshness)>,
+        /// When they were asked for.
+        read_at: Instant,
+        /// Items of these lists left out at the bounds.
+        left_out: usize,
+        /// Somebody was served without them.
+        is_missed: bool,
+    },
+    /// Such lists could not be read.
+    NoView,
     /// The upstream cannot be used at present. What it listed last is still known.
     Failed {
         /// Which one.
@@ -160,6 +183,7 @@ impl Upstream {
     /// Lets its sessions and children end; nothing is opened afterwards.
     fn end(&self) {
         self.core.nudge.stop();
+        self.core.views.end();
         self.members.stop();
     }
 

@@ -168,6 +168,9 @@ impl Supervisor {
                 sweep_at = now + SLOTS_SWEEP_INTERVAL;
             }
             let is_refresh = reopened || news.stale || now >= refresh_at;
+            if is_refresh || !news.list_changed.is_empty() {
+                self.core.views.requests_changed();
+            }
             let due = self.lists.due(now);
             let step = if reopened {
                 self.contact().map(|newer| opened = newer)
@@ -177,10 +180,15 @@ impl Supervisor {
                 self.list(&opened, &self.lists.not_waiting(now))
             } else if !due.is_empty() {
                 self.list(&opened, &due)
+            } else if let Some((id, capabilities)) = self.core.views.take_of_requests(now) {
+                self.read_view(&opened, id, &capabilities);
+                continue;
             } else {
                 self.tell_level(&opened);
+                let views = self.core.views.next_due_of_requests(now);
+                let next = self.lists.next_due(now).into_iter().chain(views).min();
                 let until = refresh_at.min(sweep_at);
-                self.rest(self.lists.next_due(now).map_or(until, |at| at.min(until)));
+                self.rest(next.map_or(until, |at| at.min(until)));
                 continue;
             };
             if is_refresh {
@@ -338,19 +346,23 @@ impl Supervisor {
         }
     }
 
-    /// Whoever listens may be busy for a while, or gone; a stop ends the wait.
     pub(super) fn tell(&self, event: Event) {
-        let mut report = Report { config: self.core.config.clone(), event };
-        loop {
-            let patience = Duration::from_millis(100);
-            match self.reports.send_timeout(report, patience) {
-                Ok(()) => return,
-                Err(crossbeam_channel::SendTimeoutError::Timeout(again)) => report = again,
-                Err(crossbeam_channel::SendTimeoutError::Disconnected(_)) => return,
-            }
-            if self.core.nudge.is_stopped() {
-                return;
-            }
+        tell(&self.core, &self.reports, event);
+    }
+}
+
+/// Whoever listens may be busy for a while, or gone; a stop ends the wait.
+pub(super) fn tell(core: &Core, reports: &Sender<Report>, event: Event) {
+    let mut report = Report { config: core.config.clone(), event };
+    loop {
+        let patience = Duration::from_millis(100);
+        match reports.send_timeout(report, patience) {
+            Ok(()) => return,
+            Err(crossbeam_channel::SendTimeoutError::Timeout(again)) => report = again,
+            Err(crossbeam_channel::SendTimeoutError::Disconnected(_)) => return,
+        }
+        if core.nudge.is_stopped() {
+            return;
         }
     }
 }

@@ -129,7 +129,8 @@ impl Upstreams {
                 Some(same) => same.clone(),
                 None => {
                     let index = self.started.fetch_add(1, Ordering::Relaxed);
-                    let upstream = self.shared.upstream(config.clone(), index, old)?;
+                    let upstream =
+                        self.shared.upstream(config.clone(), index, old, reports.clone())?;
                     let upstream = Arc::new(upstream);
                     started.push((upstream.clone(), old));
                     upstream
@@ -320,12 +321,14 @@ impl Shared {
         config: Arc<UpstreamConfig>,
         index: usize,
         old: Option<&Arc<Upstream>>,
+        reports: Sender<Report>,
     ) -> io::Result<Upstream> {
         let (limits, buffered) = (self.limits.clone(), self.buffered.clone());
         let (hurry, unasked) = (self.hurry.clone(), self.unasked.clone());
         let standing = old.map(|old| old.standing.clone()).unwrap_or_default();
         let core =
             Core::new(config, limits, buffered, index, hurry, unasked, standing.clone())?;
+        core.views.begin(reports);
         let core = Arc::new(core);
         let stderr = Arc::new(StderrRing::new(self.limits.child_stderr_lines));
         let links = Links::new(&core, &stderr, self.names.clone(), &self.tls);

@@ -35,6 +35,7 @@ const MAY_USE: [(&str, &[&str]); 24] = [
             "telemetry",
             "thread",
             "upstream",
+            "wait",
         ],
     ),
     (

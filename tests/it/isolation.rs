@@ -130,7 +130,7 @@ fn a_session_of_its_own_is_opened_on_first_need_and_declares_what_its_client_doe
             let builder = Duplex::to(&gateway, DOORS[n % 2]);
             let client = builder.declaring(capabilities.clone()).open();
             client.list("tools/list", "tools");
-            assert_eq!(n_opened(), n + 1, "{transport:?}: lists are no need");
+            assert_eq!(n_opened(), n + 2, "{transport:?}: its lists are read there");
             let me = client.call("whoami", &json!({}))["structuredContent"].clone();
             assert_eq!(n_opened(), n + 2, "{transport:?}");
             assert_eq!(me["initialize"]["capabilities"], *capabilities, "{transport:?}");

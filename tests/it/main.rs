@@ -78,3 +78,4 @@ mod tiny_http_smoke;
 mod told;
 mod upstream_links;
 mod upstreams;
+mod views;

@@ -14,7 +14,7 @@ use crate::support::gateway::Gateway;
 const README: &str = include_str!("../../README.md");
 
 /// Accepted keys that have no effect in this version, and which the README therefore leaves out.
-const WITHOUT_EFFECT: [&str; 2] = ["forward_headers", "views"];
+const WITHOUT_EFFECT: [&str; 1] = ["forward_headers"];
 
 /// The rows below the heading of the table whose first column is called so, cell by cell.
 #[track_caller]
@@ -110,6 +110,7 @@ fn default_of(key: &str) -> u128 {
         ("upstream_result_bytes", limits.upstream_result_bytes),
         ("upstream_event_bytes", limits.upstream_event_bytes),
         ("upstream_tools", limits.upstream_tools),
+        ("views", limits.views),
         ("child_stderr_lines", limits.child_stderr_lines),
     ];
     let times = [

@@ -284,8 +284,10 @@ impl Link for EitherEra {
     }
 
     fn backing_off(&self, trouble: &Trouble, next_try: Instant) {
-        // It may be another one when it is back.
-        self.found.forget();
+        // It may be another one when it is back. Whether it is gone, the supervisor says.
+        if self.core.client.is_none() {
+            self.found.forget();
+        }
         self.core.redirected.forget();
         self.legacy.backing_off(trouble, next_try);
     }

@@ -362,7 +362,10 @@ impl Rig {
                     };
                     return (lists.into_iter().map(named).collect(), left_out);
                 }
-                Event::Ready { .. } | Event::Failed { .. } => (),
+                Event::Ready { .. }
+                | Event::View { .. }
+                | Event::NoView
+                | Event::Failed { .. } => (),
             }
         }
     }
@@ -374,7 +377,10 @@ impl Rig {
         loop {
             match self.reports.recv_deadline(until).expect("a failure").event {
                 Event::Failed { failure, .. } => return failure,
-                Event::Ready { .. } | Event::Lists { .. } => (),
+                Event::Ready { .. }
+                | Event::Lists { .. }
+                | Event::View { .. }
+                | Event::NoView => (),
             }
         }
     }

@@ -345,10 +345,10 @@ impl Script {
                 self.lock().seen.n_ping += 1;
                 "{}".to_owned()
             }
-            "tools/list" => self.list("tools", params),
-            "prompts/list" => self.list("prompts", params),
-            "resources/list" => self.list("resources", params),
-            "resources/templates/list" => self.list("resourceTemplates", params),
+            "tools/list" => self.list(peer, "tools", params),
+            "prompts/list" => self.list(peer, "prompts", params),
+            "resources/list" => self.list(peer, "resources", params),
+            "resources/templates/list" => self.list(peer, "resourceTemplates", params),
             "prompts/get" => return self.get_prompt(params),
             "resources/read" => return self.read_resource(params),
             "completion/complete" => return self.complete(params),

@@ -168,10 +168,10 @@ impl Script {
         let cached = |result: String| dressed(&result, Some(&freshness));
         Ok(match method {
             "server/discover" => cached(self.discover()),
-            "tools/list" => cached(self.list("tools", params)),
-            "prompts/list" => cached(self.list("prompts", params)),
-            "resources/list" => cached(self.list("resources", params)),
-            "resources/templates/list" => cached(self.list("resourceTemplates", params)),
+            "tools/list" => cached(self.list("", "tools", params)),
+            "prompts/list" => cached(self.list("", "prompts", params)),
+            "resources/list" => cached(self.list("", "resources", params)),
+            "resources/templates/list" => cached(self.list("", "resourceTemplates", params)),
             "resources/read" => cached(self.read_resource(params).map_err(as_modern)?),
             "prompts/get" => dressed(&self.get_prompt(params)?, None),
             "completion/complete" => dressed(&self.complete(params)?, None),

@@ -95,6 +95,15 @@ fn template(uri_template: &str) -> Offer {
     Offer { name: uri_template.to_owned(), text: item.to_string() }
 }
 
+fn offer(key: &str, name: &str) -> Offer {
+    match key {
+        "tools" => tool(name, &json!({})),
+        "prompts" => prompt(name),
+        "resources" => resource(name, "text/plain"),
+        _ => template(name),
+    }
+}
+
 /// Everything that a scripted server has unless it is told otherwise.
 pub(super) fn usual() -> Offers {
     let text = |key: &str| json!({ key: { "type": "string" } });
@@ -197,6 +206,18 @@ pub(super) fn page(key: &str, items: &[&str], page_items: usize, params: &Value)
     format!("{{\"{key}\":[{}]{cursor}}}", page.join(","))
 }
 
+impl super::State {
+    /// Whether an item is there for that session, or for what the request declares.
+    pub(super) fn shows(&self, peer: &str, name: &str, params: &Value) -> bool {
+        let Some((_, needed)) = name.split_once("needs_") else { return true };
+        let known = &self.peers.get(peer).map_or(&Value::Null, |peer| &peer.initialize);
+        let in_request = &params["_meta"][super::meta("clientCapabilities")];
+        let all = ["sampling", "elicitation", "roots"];
+        let needed = all.into_iter().find(|name| needed.starts_with(name)).unwrap();
+        known["capabilities"].get(needed).is_some() || in_request.get(needed).is_some()
+    }
+}
+
 impl Script {
     /// Only these tools from now on; each takes anything. Says nothing to anybody.
     pub(crate) fn set_tools(&self, names: &[&str]) {
@@ -248,23 +269,33 @@ impl Script {
 
     /// One more item in the list of that key, and word of it on every stream.
     pub(crate) fn change(&self, key: &str, name: &str) {
-        let offer = match key {
-            "tools" => tool(name, &json!({})),
-            "prompts" => prompt(name),
-            "resources" => resource(name, "text/plain"),
-            _ => template(name),
-        };
-        self.lock().offers.list_mut(key).push(offer);
+        self.lock().offers.list_mut(key).push(offer(key, name));
         let kind = if key == "resourceTemplates" { "resources" } else { key };
         self.emit(&format!("notifications/{kind}/list_changed"), &json!({}));
     }
 
-    /// The answer to a request for a list.
-    pub(super) fn list(&self, key: &str, params: &Value) -> String {
+    /// Some items that only clients see which declare what they need: one whose name holds
+    /// `needs_sampling` is for those that declare sampling.
+    pub(crate) fn offer_by_capability(&self) {
+        for (key, name) in [
+            ("tools", "needs_sampling"),
+            ("tools", "needs_elicitation"),
+            ("tools", "needs_roots"),
+            ("prompts", "needs_roots"),
+            ("resources", "vendor://needs_sampling/1"),
+            ("resourceTemplates", "vendor://needs_elicitation/{id}"),
+        ] {
+            self.lock().offers.list_mut(key).push(offer(key, name));
+        }
+    }
+
+    /// The answer to a request for a list, on that session or by what the request declares.
+    pub(super) fn list(&self, peer: &str, key: &str, params: &Value) -> String {
         let mut state = self.lock();
         state.seen.n_list += usize::from(key == "tools");
+        let shown = |offer: &&Offer| state.shows(peer, &offer.name, params);
         let texts: Vec<&str> =
-            state.offers.list(key).iter().map(|offer| offer.text.as_str()).collect();
+            state.offers.list(key).iter().filter(shown).map(|it| it.text.as_str()).collect();
         page(key, &texts, state.page_items, params)
     }
 

@@ -74,7 +74,8 @@ impl Script {
             let mut state = self.lock();
             *state.seen.calls.entry(name.clone()).or_default() += 1;
             text.clone_into(&mut state.seen.last_call);
-            if !state.offers.tools.iter().any(|tool| tool.name == name) {
+            let is_there = state.offers.tools.iter().any(|tool| tool.name == name);
+            if !is_there || !state.shows(peer, &name, params) {
                 return Reply::Answer(error_answer(
                     id,
                     -32602,

@@ -1,0 +1,307 @@
+//! What only some clients see: a server's lists may depend on what a client declares. Only what
+//! differs from what all see is kept, by server and by what is declared.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::left_out::LeftOut;
+use super::merge::{self, Listed, Named, Profile};
+use super::{Catalogue, Pinned};
+use crate::config::Naming;
+use crate::limits::{
+    LIST_TTL_MIN, REFRESH_INTERVAL, VIEW_CATALOGUES_MAX, VIEW_IDLE, VIEWS_BYTES_MAX,
+};
+use crate::protocol::call::Kind;
+use crate::protocol::listed_item::Malformed;
+use crate::protocol::modern::Freshness;
+use crate::protocol::server_name::ServerName;
+use crate::protocol::view::ViewId;
+
+/// Whose view of which server.
+pub type Key = (ServerName, ViewId);
+
+/// One server's lists as clients see them that declare the same.
+#[derive(Debug)]
+pub struct View {
+    /// Those that differ from what all see; the others follow that.
+    lists: HashMap<Kind, Named>,
+    pinned: Option<Pinned>,
+    read: HashMap<Kind, (Freshness, Instant)>,
+    /// When it was read.
+    read_at: Instant,
+    /// It may have changed since.
+    is_stale: AtomicBool,
+    /// When it was used last, in microseconds after it was read.
+    used_us: AtomicU64,
+    n_bytes: usize,
+    left_out: LeftOut,
+}
+
+impl View {
+    fn touch(&self) {
+        let us = u64::try_from(self.read_at.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.used_us.fetch_max(us, Ordering::Relaxed);
+    }
+
+    fn used_at(&self) -> Instant {
+        self.read_at + Duration::from_micros(self.used_us.load(Ordering::Relaxed))
+    }
+
+    fn is_old(&self) -> bool {
+        let is_over = |(said, read_at): &(Freshness, Instant)| {
+            let ttl = Duration::from_millis(said.ttl_ms).max(LIST_TTL_MIN);
+            said.ttl_ms > 0 && read_at.elapsed() > ttl
+        };
+        self.is_stale.load(Ordering::Relaxed)
+            || self.read_at.elapsed() > REFRESH_INTERVAL
+            || self.read.values().any(is_over)
+    }
+
+    /// A server's lists with this in place of what all see.
+    fn over(&self, shared: &Listed) -> Listed {
+        let mut listed = shared.clone();
+        listed.lists.extend(self.lists.iter().map(|(kind, list)| (*kind, list.clone())));
+        listed.server.read.extend(self.read.iter().map(|(kind, it)| (*kind, *it)));
+        if self.lists.contains_key(&Kind::Tool) {
+            listed.server.pinned = self.pinned.clone();
+        }
+        listed
+    }
+}
+
+/// What was read of a server for some clients.
+#[derive(Debug)]
+pub(super) struct ReadView {
+    pub(super) lists: Vec<(Kind, Named)>,
+    pub(super) freshness: Vec<(Kind, Freshness)>,
+    pub(super) read_at: Instant,
+    pub(super) left_out: LeftOut,
+}
+
+impl ReadView {
+    /// Finds what all see, too; gives the tools that are not among that.
+    pub(super) fn against(&mut self, shared: &Listed) -> Named {
+        let mut differing = Vec::new();
+        for (kind, list) in &mut self.lists {
+            let known = shared.lists.get(kind).into_iter().flatten();
+            let known: HashMap<&str, _> = known.map(|(own, it)| (own.as_str(), it)).collect();
+            for (own, object) in list {
+                match known.get(own.as_str()) {
+                    // Their text stands in memory once.
+                    Some(same) if *same == object => *object = (*same).clone(),
+                    Some(_) | None if *kind == Kind::Tool => {
+                        differing.push((own.clone(), object.clone()));
+                    }
+                    Some(_) | None => (),
+                }
+            }
+        }
+        differing
+    }
+}
+
+/// All views, as the thread that rebuilds the snapshot has them.
+#[derive(Debug)]
+pub(super) struct Views {
+    max: usize,
+    views: HashMap<Key, Arc<View>>,
+}
+
+impl Views {
+    pub(super) fn new(max: usize) -> Views {
+        Views { max, views: HashMap::new() }
+    }
+
+    /// Keeps a view; the ones that were not used for longest make room. Gives the kinds of which
+    /// it shows something else than before.
+    pub(super) fn insert(
+        &mut self,
+        key: Key,
+        read: ReadView,
+        shared: &Listed,
+        pinned: Option<Pinned>,
+    ) -> Vec<Kind> {
+        let old = self.views.remove(&key);
+        let mut lists: HashMap<Kind, Named> = read.lists.into_iter().collect();
+        // What could not be had this time stands.
+        for (kind, list) in old.iter().flat_map(|old| &old.lists) {
+            lists.entry(*kind).or_insert_with(|| list.clone());
+        }
+        lists.retain(|kind, list| {
+            shared.lists.get(kind).map_or(!list.is_empty(), |shared| shared != list)
+        });
+        let kinds = Kind::ALL.into_iter().filter(|kind| {
+            let before = old.as_ref().and_then(|old| old.lists.get(kind));
+            let before = before.or_else(|| shared.lists.get(kind)).map_or(&[][..], |it| it);
+            let now = lists.get(kind).or_else(|| shared.lists.get(kind));
+            before != now.map_or(&[][..], |it| it)
+        });
+        let differing = kinds.collect();
+        let n_bytes =
+            lists.values().flatten().map(|(own, it)| own.len() + it.get().len()).sum();
+        if n_bytes > VIEWS_BYTES_MAX {
+            let (server, _) = &key;
+            log::warn!(target: "catalogue", "{server}: what only some clients see has more than \
+                {VIEWS_BYTES_MAX} bytes and is not offered");
+            return Vec::new();
+        }
+        self.make_room(n_bytes);
+        let view = View {
+            lists,
+            pinned,
+            read: read
+                .freshness
+                .into_iter()
+                .map(|(kind, it)| (kind, (it, read.read_at)))
+                .collect(),
+            read_at: read.read_at,
+            is_stale: AtomicBool::new(false),
+            used_us: AtomicU64::new(0),
+            n_bytes,
+            left_out: read.left_out,
+        };
+        if let Some(old) = old {
+            let used = old.used_at().saturating_duration_since(view.read_at);
+            view.used_us.store(u64::try_from(used.as_micros()).unwrap_or(0), Ordering::Relaxed);
+        }
+        self.views.insert(key, Arc::new(view));
+        differing
+    }
+
+    fn make_room(&mut self, n_bytes: usize) {
+        loop {
+            let used: usize = self.views.values().map(|view| view.n_bytes).sum();
+            if self.views.len() < self.max && used + n_bytes <= VIEWS_BYTES_MAX {
+                return;
+            }
+            let oldest = self.views.iter().min_by_key(|(_, view)| view.used_at());
+            let Some(oldest) = oldest.map(|(key, _)| key.clone()) else { return };
+            self.views.remove(&oldest);
+        }
+    }
+
+    /// What all see of a server has changed, and what some see may have.
+    pub(super) fn may_have_changed(&self, server: &ServerName) {
+        for ((of, _), view) in &self.views {
+            if of == server {
+                view.is_stale.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Drops the views of servers of which `stays` says nothing. Gives whether there were any.
+    pub(super) fn retain(&mut self, stays: impl Fn(&ServerName) -> bool) -> bool {
+        let before = self.views.len();
+        self.views.retain(|(server, _), _| stays(server));
+        self.views.len() != before
+    }
+
+    /// Drops those that nobody has used for long. Gives whether there were any.
+    pub(super) fn sweep(&mut self) -> bool {
+        let before = self.views.len();
+        self.views.retain(|_, view| view.used_at().elapsed() < VIEW_IDLE);
+        self.views.len() != before
+    }
+
+    pub(super) fn has(&self, key: &Key) -> bool {
+        self.views.contains_key(key)
+    }
+
+    /// What is left out of a view that is known.
+    pub(super) fn left_out(&self, key: &Key) -> Option<&LeftOut> {
+        self.views.get(key).map(|view| &view.left_out)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.views.is_empty()
+    }
+
+    pub(super) fn known(&self) -> HashMap<Key, Arc<View>> {
+        self.views.clone()
+    }
+}
+
+/// What a published snapshot shows to some clients.
+#[derive(Debug)]
+pub(super) struct Shown {
+    naming: Naming,
+    /// What all see.
+    servers: Vec<(Profile, Listed)>,
+    views: HashMap<Key, Arc<View>>,
+    /// Merged when first wanted; by the views that differ.
+    merged: Mutex<HashMap<BTreeSet<Key>, Arc<Catalogue>>>,
+}
+
+impl Shown {
+    pub(super) fn new(
+        naming: Naming,
+        servers: Vec<(Profile, Listed)>,
+        views: HashMap<Key, Arc<View>>,
+    ) -> Shown {
+        Shown { naming, servers, views, merged: Mutex::default() }
+    }
+
+    /// What is known of a view: whether it should be read again.
+    pub(super) fn is_old(&self, key: &Key) -> Option<bool> {
+        let view = self.views.get(key)?;
+        view.touch();
+        Some(view.is_old())
+    }
+
+    /// How many views there are of a server, and what is left out of them that can be named.
+    pub(super) fn told_of(&self, server: &ServerName) -> (usize, Vec<(Kind, Malformed)>) {
+        let mut items: Vec<(Kind, Malformed)> = Vec::new();
+        let of_server = || self.views.iter().filter(|((of, _), _)| of == server);
+        for (kind, item) in of_server().flat_map(|(_, view)| view.left_out.named()) {
+            if !items.iter().any(|(of, it)| *of == kind && it == item) {
+                items.push((kind, item.clone()));
+            }
+        }
+        (of_server().count(), items)
+    }
+
+    /// What clients see of these views; none where that is what all see.
+    pub(super) fn catalogue(
+        &self,
+        ids: [ViewId; 2],
+        shared: &Catalogue,
+    ) -> Option<Arc<Catalogue>> {
+        let mut keys = BTreeSet::new();
+        for (profile, _) in &self.servers {
+            // A server has one or the other; both only where it has just changed its era.
+            for id in ids {
+                let key = (profile.name.clone(), id);
+                if let Some(view) = self.views.get(&key) {
+                    view.touch();
+                    if !view.lists.is_empty() {
+                        keys.insert(key);
+                    }
+                    break;
+                }
+            }
+        }
+        if keys.is_empty() {
+            return None;
+        }
+        let mut merged = self.merged.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = merged.get(&keys) {
+            return Some(known.clone());
+        }
+        let mut servers = self.servers.clone();
+        for (profile, listed) in &mut servers {
+            let of = |key: &&Key| key.0 == profile.name;
+            if let Some(view) = keys.iter().find(of).and_then(|key| self.views.get(key)) {
+                *listed = view.over(listed);
+            }
+        }
+        let catalogue = merge::merge(&self.naming, &servers).sharing(shared);
+        let catalogue = Arc::new(catalogue);
+        if merged.len() >= VIEW_CATALOGUES_MAX {
+            merged.clear();
+        }
+        merged.insert(keys, catalogue.clone());
+        Some(catalogue)
+    }
+}

@@ -1,0 +1,78 @@
+//! Lists that only the client which asks sees: they are read when it first wants them, and what
+//! all see is served where that takes too long.
+
+use std::sync::Arc;
+
+use super::{Pipeline, Wish};
+use crate::access::policy::Scope;
+use crate::catalogue::Health;
+use crate::limits::VIEW_TIMEOUT;
+use crate::protocol::server_name::ServerName;
+use crate::upstream::{Upstream, Viewer};
+use crate::wait::Wait;
+
+impl Pipeline {
+    /// Has the lists read that the client sees of the servers in scope, where they are not known
+    /// yet, and waits for them: [`VIEW_TIMEOUT`] at most. The client is told when they come later.
+    /// Old ones are read again, which nobody waits for. Gives whether anything was waited for.
+    pub(super) fn await_views(
+        &self,
+        scope: &Scope,
+        wish: Wish<'_>,
+        server: Option<&ServerName>,
+    ) -> bool {
+        let Some(client) = wish.client else { return false };
+        let viewer = Viewer::new(client, wish.about);
+        let is_meant = |name: &ServerName| {
+            scope.sees_server(name) && server.is_none_or(|server| server == name)
+        };
+        let seen: Vec<Arc<Upstream>> = self
+            .upstreams
+            .all()
+            .values()
+            .filter(|it| is_meant(it.name()) && it.view_of(&viewer).is_some())
+            .cloned()
+            .collect();
+        if self.coming(&seen, &viewer).is_empty() {
+            return false;
+        }
+        let Ok(wait) = Wait::plain(VIEW_TIMEOUT) else { return false };
+        let Some(_place) = self.catalogue.waiting().enter(&wait) else { return false };
+        loop {
+            let coming = self.coming(&seen, &viewer);
+            if coming.is_empty() {
+                return true;
+            }
+            if wait.until(None, None).is_err() {
+                coming.iter().for_each(|upstream| upstream.missed_view(&viewer));
+                return true;
+            }
+        }
+    }
+
+    /// Those whose lists for the client are not known and may come soon.
+    fn coming<'a>(
+        &self,
+        upstreams: &'a [Arc<Upstream>],
+        viewer: &Viewer<'_>,
+    ) -> Vec<&'a Arc<Upstream>> {
+        let shared = self.catalogue.current();
+        let is_coming = |upstream: &&Arc<Upstream>| {
+            let name = upstream.name();
+            // One that is down, or has not answered yet, tells when it has.
+            if shared.servers.get(name).is_none_or(|known| known.health != Health::Well) {
+                return false;
+            }
+            let Some(id) = upstream.view_of(viewer) else { return false };
+            match self.catalogue.is_view_old(name, id) {
+                Some(false) => false,
+                Some(true) => {
+                    upstream.want_view(viewer);
+                    false
+                }
+                None => upstream.want_view(viewer),
+            }
+        };
+        upstreams.iter().filter(is_coming).collect()
+    }
+}

@@ -1,0 +1,53 @@
+//! Whose lists a client sees: what it declares may change what a server lists for it, and clients
+//! that declare the same see the same.
+
+use ring::digest;
+use serde_json::Value;
+
+/// A digest of what is declared to a server. The order of members does not matter, and neither
+/// does who declares it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ViewId([u8; 16]);
+
+impl ViewId {
+    /// What is declared once, when a session is opened: capabilities, an object's text.
+    pub fn of_session(capabilities: &str) -> ViewId {
+        ViewId::of(b"session", capabilities)
+    }
+
+    /// What every request declares, where there are no sessions.
+    pub fn of_request(capabilities: &str) -> ViewId {
+        ViewId::of(b"request", capabilities)
+    }
+
+    fn of(how: &[u8], capabilities: &str) -> ViewId {
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(how);
+        match serde_json::from_str::<Value>(capabilities) {
+            Ok(mut value) => {
+                value.sort_all_objects();
+                context.update(value.to_string().as_bytes());
+            }
+            Err(_) => context.update(capabilities.as_bytes()),
+        }
+        let mut id = [0; 16];
+        // Half of it tells them apart as surely.
+        id.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
+        ViewId(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_declared_decides_and_not_how_it_is_written() {
+        let one = ViewId::of_session(r#"{"roots":{"listChanged":true},"sampling":{}}"#);
+        let same = r#"{ "sampling" : {}, "roots": {"listChanged": true} }"#;
+        assert_eq!(one, ViewId::of_session(same));
+        assert_ne!(one, ViewId::of_request(same));
+        assert_ne!(one, ViewId::of_session(r#"{"roots":{},"sampling":{}}"#));
+        assert_ne!(ViewId::of_session("{}"), ViewId::of_session("no object"));
+    }
+}

@@ -1,0 +1,328 @@
+//! Lists as clients see them that declare something, where a server's lists may depend on that:
+//! which are to be read, and when. Whoever has the session reads them: the thread of a client's
+//! own session, and the supervisor where there are no sessions.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crossbeam_channel::Sender;
+
+use crate::limits::{RELIST_INTERVAL, VIEW_TIMEOUT};
+use crate::protocol::call::{About, Client};
+use crate::protocol::capabilities::{can_be_asked, declare_nothing};
+use crate::protocol::view::ViewId;
+
+use super::backoff::{Backoff, Range};
+use super::{Report, Upstream};
+
+/// Who looks at lists, as far as they may depend on it.
+#[derive(Debug, Clone, Copy)]
+pub struct Viewer<'a> {
+    client: &'a Client,
+    about: About<'a>,
+    /// Of what a session of its own declares.
+    of_session: ViewId,
+    /// Of what each of its requests declares.
+    of_request: ViewId,
+}
+
+impl<'a> Viewer<'a> {
+    /// A client, and what its requests say of it.
+    pub fn new(client: &'a Client, about: About<'a>) -> Viewer<'a> {
+        let of_session = ViewId::of_session(client.capabilities.get());
+        let of_request = ViewId::of_request(about.capabilities);
+        Viewer { client, about, of_session, of_request }
+    }
+
+    /// Of these, a server's lists can be one only.
+    pub fn ids(&self) -> [ViewId; 2] {
+        [self.of_session, self.of_request]
+    }
+}
+
+/// The views of one upstream that somebody wants.
+pub(super) struct Views {
+    max: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    entries: HashMap<ViewId, Entry>,
+    /// Where they are told; none before the upstream has begun and once it has ended.
+    reports: Option<Sender<Report>>,
+}
+
+struct Entry {
+    /// What requests declare, where there are no sessions.
+    capabilities: Option<Arc<str>>,
+    is_wanted: bool,
+    /// Since when it is being read.
+    reading: Option<Instant>,
+    /// Before that, it is not read again.
+    not_before: Option<Instant>,
+    has_failed: bool,
+    backoff: Backoff,
+    /// Somebody was served without it.
+    is_missed: bool,
+    used_at: Instant,
+}
+
+impl Entry {
+    fn due(&self, now: Instant) -> Option<Instant> {
+        let is_due = self.is_wanted && self.reading.is_none();
+        is_due.then(|| self.not_before.unwrap_or(now))
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        let is_due = self.due(now).is_some_and(|at| at <= now);
+        if is_due {
+            (self.is_wanted, self.reading) = (false, Some(now));
+        }
+        is_due
+    }
+}
+
+impl Views {
+    pub(super) fn new(max: usize) -> Views {
+        Views { max, state: Mutex::default() }
+    }
+
+    /// They are told there from now on.
+    pub(super) fn begin(&self, reports: Sender<Report>) {
+        self.lock().reports = Some(reports);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where views are told, while they are.
+    pub(super) fn reports(&self) -> Option<Sender<Report>> {
+        self.lock().reports.clone()
+    }
+
+    /// Nothing is told any more.
+    pub(super) fn end(&self) {
+        self.lock().reports = None;
+    }
+
+    /// Somebody wants a view that is not known, or old. Gives whether it may come soon.
+    fn want(&self, id: ViewId, capabilities: Option<&str>, now: Instant) -> bool {
+        let mut state = self.lock();
+        if !state.entries.contains_key(&id) && !make_room(&mut state.entries, self.max) {
+            return false;
+        }
+        let entry = state.entries.entry(id).or_insert_with(|| Entry {
+            capabilities: capabilities.map(Arc::from),
+            is_wanted: false,
+            reading: None,
+            not_before: None,
+            has_failed: false,
+            backoff: Backoff::new(Range::UPSTREAM),
+            is_missed: false,
+            used_at: now,
+        });
+        entry.used_at = now;
+        if let Some(since) = entry.reading {
+            return now < since + VIEW_TIMEOUT;
+        }
+        // One that was read just now is known in a moment, or had to make room for others already.
+        entry.is_wanted = true;
+        !(entry.has_failed && entry.not_before.is_some_and(|at| now < at))
+    }
+
+    /// Somebody is served without it.
+    fn missed(&self, id: ViewId) {
+        if let Some(entry) = self.lock().entries.get_mut(&id) {
+            entry.is_missed = true;
+        }
+    }
+
+    /// The lists of that view may have changed.
+    pub(super) fn changed(&self, id: ViewId) {
+        if let Some(entry) = self.lock().entries.get_mut(&id) {
+            entry.is_wanted = true;
+        }
+    }
+
+    /// The lists of views that requests declare may have changed.
+    pub(super) fn requests_changed(&self) {
+        for entry in self.lock().entries.values_mut() {
+            entry.is_wanted |= entry.capabilities.is_some();
+        }
+    }
+
+    /// When that view is to be read, if it is.
+    pub(super) fn due(&self, id: ViewId, now: Instant) -> Option<Instant> {
+        self.lock().entries.get(&id)?.due(now)
+    }
+
+    /// When the next view that requests declare is to be read, if one is.
+    pub(super) fn next_due_of_requests(&self, now: Instant) -> Option<Instant> {
+        let state = self.lock();
+        let of_requests = state.entries.values().filter(|entry| entry.capabilities.is_some());
+        of_requests.filter_map(|entry| entry.due(now)).min()
+    }
+
+    /// Whether the caller is to read that view now.
+    pub(super) fn take(&self, id: ViewId, now: Instant) -> bool {
+        self.lock().entries.get_mut(&id).is_some_and(|entry| entry.take(now))
+    }
+
+    /// A view that the caller is to read now, and what its requests declare.
+    pub(super) fn take_of_requests(&self, now: Instant) -> Option<(ViewId, Arc<str>)> {
+        let mut state = self.lock();
+        let mut of_requests = state.entries.iter_mut();
+        of_requests.find_map(|(id, entry)| {
+            let capabilities = entry.capabilities.clone()?;
+            entry.take(now).then_some((*id, capabilities))
+        })
+    }
+
+    /// It was read. Gives whether somebody was served without it.
+    pub(super) fn was_read(&self, id: ViewId) -> bool {
+        let mut state = self.lock();
+        let Some(entry) = state.entries.get_mut(&id) else { return false };
+        (entry.reading, entry.has_failed) = (None, false);
+        entry.backoff.reset();
+        entry.not_before = Some(Instant::now() + RELIST_INTERVAL);
+        std::mem::take(&mut entry.is_missed)
+    }
+
+    /// It could not be read: that is tried again after a while.
+    pub(super) fn failed(&self, id: ViewId) {
+        if let Some(entry) = self.lock().entries.get_mut(&id) {
+            (entry.reading, entry.has_failed, entry.is_wanted) = (None, true, true);
+            entry.not_before = Some(Instant::now() + entry.backoff.next());
+        }
+    }
+
+    /// The server has no sessions, so there is no such view.
+    pub(super) fn forget(&self, id: ViewId) {
+        self.lock().entries.remove(&id);
+    }
+}
+
+/// At the bound, the view that was wanted for longest ago is forgotten. False if there is none
+/// that could be.
+fn make_room(entries: &mut HashMap<ViewId, Entry>, max: usize) -> bool {
+    if entries.len() < max {
+        return true;
+    }
+    let idle = entries.iter().filter(|(_, entry)| entry.reading.is_none());
+    let oldest = idle.min_by_key(|(_, entry)| entry.used_at).map(|(id, _)| *id);
+    oldest.and_then(|id| entries.remove(&id)).is_some()
+}
+
+impl Upstream {
+    /// The lists that a client sees, where they may be others than those on the shared session:
+    /// those of a session of its own, or of requests that say what it declares.
+    pub fn view_of(&self, viewer: &Viewer<'_>) -> Option<ViewId> {
+        let can_be_asked = can_be_asked(viewer.client.capabilities.get());
+        if self.config().session.is_own(can_be_asked) && self.has_own(viewer.client) {
+            return Some(viewer.of_session);
+        }
+        let is_declared = !declare_nothing(viewer.about.capabilities);
+        (self.link.is_stateless() && is_declared).then_some(viewer.of_request)
+    }
+
+    /// Has the lists read that a client sees. Gives whether they may come soon.
+    pub fn want_view(&self, viewer: &Viewer<'_>) -> bool {
+        let Some(id) = self.view_of(viewer) else { return false };
+        let (views, now) = (&self.core.views, Instant::now());
+        if id == viewer.of_request {
+            let is_coming = views.want(id, Some(viewer.about.capabilities), now);
+            self.core.nudge.idle.bell().ring();
+            return is_coming;
+        }
+        if !views.want(id, None, now) {
+            return false;
+        }
+        match self.members.want_view(viewer.client) {
+            Ok(()) => true,
+            Err(trouble) => {
+                log::debug!(target: "upstream", "{}: what a client sees cannot be read: {}",
+                    self.name(), self.core.scrubbed(trouble).message);
+                views.failed(id);
+                false
+            }
+        }
+    }
+
+    /// Somebody was given lists without those that were wanted: is told of them when they come.
+    pub fn missed_view(&self, viewer: &Viewer<'_>) {
+        if let Some(id) = self.view_of(viewer) {
+            self.core.views.missed(id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::BACKOFF_MIN;
+
+    fn id(n: u32) -> ViewId {
+        ViewId::of_session(&n.to_string())
+    }
+
+    #[test]
+    fn a_view_is_read_once_for_all_who_want_it() {
+        let (views, now) = (Views::new(8), Instant::now());
+        assert!(!views.take(id(1), now));
+        assert!(views.want(id(1), None, now) && views.want(id(1), None, now));
+        assert!(views.take(id(1), now) && !views.take(id(1), now));
+        assert!(views.want(id(1), None, now), "it is being read");
+        assert!(!views.want(id(1), None, now + VIEW_TIMEOUT), "nobody waits for ever");
+        views.missed(id(1));
+        assert!(views.was_read(id(1)) && !views.was_read(id(1)));
+        assert_eq!(views.due(id(1), now), None);
+    }
+
+    #[test]
+    fn a_change_is_read_again_after_a_pause_and_a_failure_after_a_longer_one() {
+        let (views, now) = (Views::new(8), Instant::now());
+        views.changed(id(1));
+        assert_eq!(views.due(id(1), now), None, "nobody wants it");
+        views.want(id(1), None, now);
+        views.take(id(1), now);
+        views.changed(id(1));
+        views.was_read(id(1));
+        assert!(views.due(id(1), now).is_some_and(|at| at >= now + RELIST_INTERVAL));
+        let later = now + 2 * RELIST_INTERVAL;
+        assert!(views.take(id(1), later));
+        views.failed(id(1));
+        assert!(views.due(id(1), later).is_some_and(|at| at >= now + BACKOFF_MIN / 2));
+        assert!(!views.want(id(1), None, now), "it fails again and again");
+    }
+
+    #[test]
+    fn at_the_bound_the_one_that_nobody_wants_for_longest_goes() {
+        let (views, now) = (Views::new(2), Instant::now());
+        let later = |ms| now + std::time::Duration::from_millis(ms);
+        views.want(id(1), None, now);
+        views.want(id(2), Some("{}"), later(1));
+        views.want(id(1), None, later(2));
+        views.want(id(3), None, later(3));
+        assert!(views.due(id(2), now).is_none() && views.due(id(1), now).is_some());
+        assert!(views.take(id(1), later(4)) && views.take(id(3), later(4)));
+        assert!(!views.want(id(4), None, later(5)), "all are being read");
+    }
+
+    #[test]
+    fn what_requests_declare_is_the_supervisor_s() {
+        let (views, now) = (Views::new(2), Instant::now());
+        views.want(id(1), None, now);
+        assert!(views.next_due_of_requests(now).is_none());
+        views.want(id(2), Some("{\"a\":{}}"), now);
+        let (taken, capabilities) = views.take_of_requests(now).unwrap();
+        assert_eq!((taken, &*capabilities), (id(2), "{\"a\":{}}"));
+        assert!(views.take_of_requests(now).is_none());
+        views.was_read(id(2));
+        views.requests_changed();
+        assert!(views.next_due_of_requests(now).is_some());
+        assert!(views.take(id(1), now), "the others are untouched");
+    }
+}
