@@ -32,7 +32,8 @@ pub(super) fn check(
              and is none of \"tools\", \"sse\", \"messages\", \"mcp\"",
             SERVER_NAME_BYTES_MAX
         );
-        reader.problem(&raw.at, what);
+        let like = ServerName::like(&raw.name).map(|like| format!("; \"{like}\" would do"));
+        reader.problem(&raw.at, what + &like.unwrap_or_default());
     }
     if raw.alias.as_ref().is_some_and(|alias| !syntax::is_name_part(&alias.value)) {
         problem("alias", "must be made of letters, digits, \"_\", \"-\" and \".\"");

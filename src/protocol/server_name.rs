@@ -22,6 +22,18 @@ impl ServerName {
         valid.then(|| ServerName(text.into()))
     }
 
+    /// A name that looks like a text which is none, as other hosts' files have them: every
+    /// character that must not be in one is `_`.
+    pub fn like(text: &str) -> Option<ServerName> {
+        let ok = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        let plain: String = text.trim().chars().map(|c| if ok(c) { c } else { '_' }).collect();
+        let plain = plain.get(..plain.len().min(SERVER_NAME_BYTES_MAX))?;
+        let has_more = plain.contains(|c: char| c.is_ascii_alphanumeric());
+        let named =
+            || ServerName::parse(plain).or_else(|| ServerName::parse(&format!("{plain}_")));
+        if has_more { named() } else { None }
+    }
+
     /// The name as it is written in the configuration.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -52,6 +64,17 @@ mod tests {
         for bad in ["", "a b", "é", "a/b", "tools", "MCP", "a.b"] {
             assert!(ServerName::parse(bad).is_none(), "{bad}");
         }
+        for (text, like) in [
+            ("my.server", "my_server"),
+            ("@scope/my server", "_scope_my_server"),
+            (" a b ", "a_b"),
+            ("tools", "tools_"),
+            ("café", "caf_"),
+        ] {
+            assert_eq!(ServerName::like(text).unwrap().as_str(), like);
+        }
+        assert!(ServerName::like("").is_none() && ServerName::like("é").is_none());
+        assert_eq!(ServerName::like(&"a".repeat(129)).unwrap().as_str(), "a".repeat(128));
         assert!(ServerName::parse(&"a".repeat(128)).is_some());
         assert!(ServerName::parse(&"a".repeat(129)).is_none());
     }

@@ -272,11 +272,18 @@ fn what_is_wrong_in_names_is_refused_at_the_start() {
         json!({ "tools": { "url": url } }),
         json!({ "mcp": { "url": url } }),
         json!({ "a b": { "url": url } }),
+        json!({ "my.server": { "url": url } }),
+        json!({ "@scope/server": { "url": url } }),
         json!({ "": { "url": url } }),
     ] {
         let ended = Gateway::with(json!({ "mcp_servers": servers })).try_start();
         let ended = ended.err().unwrap_or_else(|| panic!("it started: {servers}"));
         assert_eq!(ended.code, Some(78), "{servers}: {ended:?}");
         assert!(ended.stderr.contains("mcp_servers"), "names the place: {ended:?}");
+        if ended.stderr.contains("my.server") {
+            for told in ["letters, digits, \"_\" and \"-\"", "\"my_server\" would do"] {
+                assert!(ended.stderr.contains(told), "{told}: {ended:?}");
+            }
+        }
     }
 }
