@@ -308,3 +308,58 @@ fn a_reload_that_renames_says_which() {
     assert_eq!((first.seen().n_calls("x"), second.seen().n_calls("x")), (1, 1));
     assert!(gateway.stderr().contains("is now \"x\""), "{}", gateway.stderr());
 }
+
+/// Whose a name is, found by looking at each NAME.
+fn owner<'a>(servers: &[&'a str], name: &str) -> Option<&'a str> {
+    let begins = servers.iter().filter(|server| name.starts_with(&format!("{server}-")));
+    begins.copied().max_by_key(|server| server.len())
+}
+
+#[test]
+fn whatever_is_listed_and_whoever_is_away_no_call_reaches_another() {
+    let servers = ["a", "a-b", "b", "a-b-c"];
+    let words = ["x", "b-x", "c-x", "a-x", "a-b-x", "a-b-c-x", "b-c-x", "y"];
+    // Marsaglia's xorshift64: the same numbers everywhere.
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut below = |n: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % n
+    };
+    for world in 0..8 {
+        let upstreams = servers.map(|_| HttpUpstream::absent());
+        let mut order: Vec<usize> = (0..servers.len()).collect();
+        order.rotate_left(usize::try_from(below(4)).unwrap());
+        let prefix = ["auto", "always", "never"][world % 3];
+        let mut config = json!({ "prefix": prefix });
+        let mut up = Vec::new();
+        for at in order {
+            let listed: Vec<&str> = words.into_iter().filter(|_| below(2) == 0).collect();
+            upstreams[at].serve_only_tools(&listed);
+            if below(3) > 0 {
+                upstreams[at].come();
+                up.push(servers[at]);
+            }
+            config["mcp_servers"][servers[at]] = http(&upstreams[at]);
+        }
+        let gateway = Gateway::with(config).start();
+        gateway.wait_until_well(&up);
+        let client = gateway.mcp();
+        let n_calls = || upstreams.each_ref().map(|it| it.seen().calls.values().sum::<usize>());
+        let full = servers.iter().flat_map(|it| words.map(|word| format!("{it}-{word}")));
+        for name in full.chain(words.map(str::to_owned)) {
+            let before = n_calls();
+            gateway.call(&name, &json!({}));
+            client.request("tools/call", &json!({ "name": name }));
+            let after = n_calls();
+            for (at, server) in servers.into_iter().enumerate() {
+                let is_owner = owner(&servers, &name).is_none_or(|owner| owner == server);
+                assert!(
+                    is_owner || before[at] == after[at],
+                    "{world}: {name} reached {server}"
+                );
+            }
+        }
+    }
+}
