@@ -15,6 +15,7 @@ mod uri;
 pub mod views;
 mod waiting;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
@@ -171,6 +172,8 @@ struct List {
     in_order: Vec<Arc<Item>>,
     by_offered: HashMap<String, Arc<Item>>,
     by_own: HashMap<String, Vec<Arc<Item>>>,
+    /// Resources that their servers spell otherwise than URIs are, by how they are.
+    by_spelling: HashMap<String, Vec<Arc<Item>>>,
 }
 
 impl List {
@@ -181,6 +184,12 @@ impl List {
             // A withheld one keeps its names, so that no other tool gets them.
             list.by_offered.insert(item.offered.clone(), item.clone());
             list.by_own.entry(item.own.clone()).or_default().push(item.clone());
+            if item.kind == Kind::Resource
+                && let Cow::Owned(spelled) = template::spelled(&item.own)
+                && spelled != item.own
+            {
+                list.by_spelling.entry(spelled).or_default().push(item.clone());
+            }
         }
         items.retain(|item| !item.is_withheld);
         list.in_order = items.clone();
@@ -308,6 +317,21 @@ impl Catalogue {
     /// The items that servers call `own`, in the order of the configuration.
     pub fn called(&self, kind: Kind, own: &str) -> &[Arc<Item>] {
         self.list(kind).by_own.get(own).map_or(&[], Vec::as_slice)
+    }
+
+    /// The resources that servers list under a URI, or else under another spelling of it, in the
+    /// order of the configuration.
+    pub fn listed(&self, uri: &str) -> &[Arc<Item>] {
+        let exact = self.called(Kind::Resource, uri);
+        if !exact.is_empty() {
+            return exact;
+        }
+        let spelled = template::spelled(uri);
+        let plain = self.called(Kind::Resource, &spelled);
+        if !plain.is_empty() {
+            return plain;
+        }
+        self.resources.by_spelling.get(&*spelled).map_or(&[], Vec::as_slice)
     }
 
     /// The item that `asked` means among those that `sees` admits: an offered name first, then

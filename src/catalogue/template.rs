@@ -1,11 +1,14 @@
 //! Whether a URI may come from a template (RFC 6570), to find whose it is. Pure.
 
+use std::borrow::Cow;
+
 use crate::limits::TEMPLATE_BYTES_MAX;
 
 /// One part of a template.
 #[derive(Debug, PartialEq)]
 enum Part<'a> {
-    Literal(&'a str),
+    /// As URIs spell it: what may not stand in one as it is, is percent-encoded (RFC 6570, 3.1).
+    Literal(Cow<'a, str>),
     /// `{name}`: some text without a `/`.
     Segment,
     /// `{+path}`, `{/path}`, `{?query}` and the like: any text, or none.
@@ -18,7 +21,7 @@ fn parts(template: &str) -> Vec<Part<'_>> {
     while let Some((literal, after)) = rest.split_once('{') {
         let Some((expression, after)) = after.split_once('}') else { break };
         if !literal.is_empty() {
-            parts.push(Part::Literal(literal));
+            parts.push(Part::Literal(spelled(literal)));
         }
         let simple = expression.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
         let exploded = expression.ends_with('*');
@@ -26,9 +29,47 @@ fn parts(template: &str) -> Vec<Part<'_>> {
         rest = after;
     }
     if !rest.is_empty() {
-        parts.push(Part::Literal(rest));
+        parts.push(Part::Literal(spelled(rest)));
     }
     parts
+}
+
+/// A URI, or a part of one, as it is spelled where nothing stands as it is that may not, and
+/// nothing is percent-encoded that need not be (RFC 3986, 6.2.2). Clients and servers differ in
+/// whether they write `é` or `%C3%A9`.
+pub fn spelled(text: &str) -> Cow<'_, str> {
+    if text.bytes().all(|byte| byte != b'%' && may_stand(byte)) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        let mut ahead = bytes.clone();
+        let mut digit = || char::from(ahead.next()?).to_digit(16);
+        let encoded = if byte == b'%' { digit().zip(digit()) } else { None };
+        let encoded = encoded.and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
+        if encoded.is_some() {
+            bytes = ahead;
+        }
+        match encoded.unwrap_or(byte) {
+            plain if is_unreserved(plain) => out.push(char::from(plain)),
+            reserved if encoded.is_none() && reserved != b'%' && may_stand(reserved) => {
+                out.push(char::from(reserved));
+            }
+            other => out.push_str(&format!("%{other:02X}")),
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// RFC 3986, 2.3.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+}
+
+/// Unreserved, reserved, or the sign of what is encoded.
+fn may_stand(byte: u8) -> bool {
+    is_unreserved(byte) || b":/?#[]@!$&'()*+,;=%".contains(&byte)
 }
 
 /// Whether the template can become this URI. More generous than the RFC: it only decides which
@@ -41,8 +82,9 @@ pub fn covers(template: &str, uri: &str) -> bool {
         return false;
     }
     let parts = parts(template);
+    let uri = &*spelled(uri);
     if let Some(Part::Literal(literal)) = parts.first()
-        && !uri.starts_with(literal)
+        && !uri.starts_with(&**literal)
     {
         return false;
     }
@@ -50,7 +92,7 @@ pub fn covers(template: &str, uri: &str) -> bool {
     let mut reached = vec![0_usize];
     for part in parts {
         reached = match part {
-            Part::Literal(literal) => after_literal(&reached, uri, literal),
+            Part::Literal(literal) => after_literal(&reached, uri, &literal),
             Part::Segment => after_text(&reached, uri, |c| c != '/', false),
             Part::Anything => after_text(&reached, uri, |_| true, true),
         };
@@ -105,6 +147,29 @@ mod tests {
         assert!(begun.elapsed() < std::time::Duration::from_secs(2));
         assert!(covers("{+a}", &uri));
         assert!(!covers("{+a}", &(uri + "x")));
+    }
+
+    #[test]
+    fn a_literal_is_the_same_however_it_is_spelled() {
+        for (template, uri, expected) in [
+            ("file:///docs/café/{x}", "file:///docs/café/1", true),
+            ("file:///docs/café/{x}", "file:///docs/caf%C3%A9/1", true),
+            ("file:///docs/caf%c3%a9/{x}", "file:///docs/café/1", true),
+            ("file:///docs/caf%C3%A9/{x}", "file:///docs/caf%c3%a9/1", true),
+            ("file:///my docs/{x}", "file:///my%20docs/1", true),
+            ("file:///a%41/{x}", "file:///aA/1", true),
+            ("x://a%2Fb/{x}", "x://a/b/1", false),
+            ("x://a/b/{x}", "x://a%2Fb/1", false),
+            ("x://100%/{x}", "x://100%25/1", true),
+            ("x://{id}/data", "x://a%2Fb/data", true),
+            ("file:///docs/café/{x}", "file:///docs/cafe/1", false),
+        ] {
+            assert_eq!(covers(template, uri), expected, "{template} {uri}");
+        }
+        for (text, expected) in [("a:/?é%", "a:/?%C3%A9%25"), ("%7e%2f%zz", "~%2F%25zz")] {
+            assert_eq!(spelled(text), expected);
+            assert_eq!(spelled(expected), expected);
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Pipeline, Wish};
 use crate::access::policy::Scope;
 use crate::catalogue::name::split_server;
-use crate::catalogue::{Catalogue, Health, Item, Resolution, name, template};
+use crate::catalogue::{Catalogue, Health, Item, Resolution, name};
 use crate::error::{CallError, Stage};
 use crate::limits::NEAR_NAMES_MAX;
 use crate::protocol::call::{Call, Kind};
@@ -207,15 +207,10 @@ impl Pipeline {
             near: Vec::new(),
         };
         let sees = |item: &Item| sees(scope, item);
-        let lists = |uri: &str| {
-            let kinds = [Kind::Resource, Kind::Template];
-            let items = kinds.into_iter().flat_map(|kind| catalogue.called(kind, uri));
-            items.into_iter().find(|item| sees(item)).map(|item| item.server.clone())
-        };
         if scope.only.is_some()
-            && let Some(server) = lists(uri)
+            && let Some(item) = catalogue.lister(uri, sees)
         {
-            return Ok((server, uri.to_owned()));
+            return Ok((item.server.clone(), item.own.clone()));
         }
         let marked_as = split_server(uri)
             .and_then(|(server, rest)| Some((catalogue.owners.server(server)?, rest)));
@@ -223,11 +218,11 @@ impl Pipeline {
             && scope.only.as_ref().is_none_or(|only| only == server)
         {
             let server = self.server(scope, server.as_str()).map_err(|_| unknown())?;
-            let own = marked(&catalogue, &server, uri, &rest).to_owned();
+            let own = catalogue.own_of_marked(&server, uri, &rest);
             return Ok((server, own));
         }
-        let owner = catalogue.owner_of_bare(uri, sees, |server| scope.sees_server(server));
-        owner.map(|server| (server, uri.to_owned())).ok_or_else(unknown)
+        let sees_server = |server: &ServerName| scope.sees_server(server);
+        catalogue.owner_of_bare(uri, sees, sees_server).ok_or_else(unknown)
     }
 
     /// A completion belongs to the server of the prompt or template that it is for.
@@ -343,38 +338,5 @@ pub(super) fn sees(scope: &Scope, item: &Item) -> bool {
     match item.kind {
         Kind::Tool => scope.sees_tool(&item.server, &item.own, &item.qualified),
         Kind::Prompt | Kind::Resource | Kind::Template => scope.sees_server(&item.server),
-    }
-}
-
-/// Of the servers that have a template for the URI the first in the configuration.
-fn by_template(
-    catalogue: &Catalogue,
-    uri: &str,
-    sees: impl Fn(&Item) -> bool,
-) -> Option<ServerName> {
-    let mut items = catalogue.in_order(Kind::Template).iter();
-    let item = items.find(|item| sees(item) && template::covers(&item.own, uri))?;
-    Some(item.server.clone())
-}
-
-/// What a server calls what was asked for under `whole`, which is its NAME and `rest`: the rest,
-/// unless only the whole is something that it has. A URI of its own may begin so.
-fn marked<'a>(
-    catalogue: &Catalogue,
-    server: &ServerName,
-    whole: &'a str,
-    rest: &'a str,
-) -> &'a str {
-    let lists = |uri: &str| {
-        let kinds = [Kind::Resource, Kind::Template];
-        let mut items = kinds.into_iter().flat_map(|kind| catalogue.called(kind, uri));
-        items.any(|item| item.server == *server)
-    };
-    let covers =
-        |uri: &str| by_template(catalogue, uri, |item| item.server == *server).is_some();
-    if lists(rest) || !(lists(whole) || (!covers(rest) && covers(whole))) {
-        rest
-    } else {
-        whole
     }
 }

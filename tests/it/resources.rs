@@ -226,6 +226,33 @@ fn who_lists_a_uri_comes_before_who_covers_it_and_the_first_covers_before_the_ne
 }
 
 #[test]
+fn a_uri_is_the_same_however_it_is_spelled() {
+    let two = Two::start(|a, b| {
+        a.set_resources(&["file:///list/café", "file:///list/plain%41"]);
+        a.set_templates(&["file:///docs/café/{x}"]);
+        b.set_resources(&["file:///list/caf%C3%A9s"]);
+        b.set_templates(&["file:///docs/th%C3%A9/{x}"]);
+    });
+    let client = two.client();
+    // What a template covers goes on as the client spells it, and its server knows.
+    for (server, uri, asked) in [
+        (&two.a, "file:///docs/café/1", "file:///docs/café/1"),
+        (&two.a, "file:///docs/caf%C3%A9/1", "file:///docs/caf%C3%A9/1"),
+        (&two.b, "file:///docs/thé/1", "file:///docs/thé/1"),
+        // Where it is listed, its server is asked in its own spelling.
+        (&two.a, "file:///list/caf%c3%a9", "file:///list/café"),
+        (&two.a, "a+file:///list/caf%C3%A9", "file:///list/café"),
+        (&two.a, "file:///list/plainA", "file:///list/plain%41"),
+        (&two.b, "file:///list/cafés", "file:///list/caf%C3%A9s"),
+    ] {
+        client.request("resources/read", &json!({ "uri": uri }));
+        let last = params_of(&server.received(), "resources/read").pop();
+        assert_eq!(last, Some(json!({ "uri": asked })), "{uri}");
+    }
+    expect_unknown(&client, "file:///list/cafe");
+}
+
+#[test]
 fn a_uri_that_only_a_template_covers_goes_to_its_server() {
     let two = Two::start(|a, b| {
         a.set_resources(&["file:///plain"]);
