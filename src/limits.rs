@@ -384,6 +384,8 @@ pub const CLASHES_TOLD_MAX: usize = 256;
 pub const RENAMED_TOLD_MAX: usize = 1000;
 /// Of those, names of one line.
 pub const RENAMED_A_LINE_MAX: usize = 20;
+/// Values of one completion, for clients of revisions that have a bound (2026-07-28, schema).
+pub const COMPLETION_VALUES_MAX: usize = 100;
 /// Names suggested for one that is unknown.
 pub const NEAR_NAMES_MAX: usize = 3;
 /// The share of the pool, as 1/N, that is never held by calls which wait for an upstream.

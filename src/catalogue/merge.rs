@@ -10,9 +10,11 @@ use crate::access::glob::Globs;
 use crate::config::{Naming, Pin};
 use crate::limits::{CLASHES_TOLD_MAX, OWN_NAME_CHARS_MAX, UPSTREAM_TEXT_CHARS_MAX};
 use crate::protocol::call::Kind;
+use crate::protocol::for_revision::Output;
 use crate::protocol::links;
 use crate::protocol::listed_item::{self, ListedItem, Malformed};
 use crate::protocol::mirror;
+use crate::protocol::output_schema::is_of_any_type;
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
 
@@ -170,6 +172,12 @@ fn items(
                 mirrors: match kind {
                     Kind::Tool => mirror::annotations(object.get()),
                     Kind::Prompt | Kind::Resource | Kind::Template => Ok(Vec::new()),
+                },
+                output: match kind {
+                    Kind::Tool if is_of_any_type(object.get()) => Output::Any,
+                    Kind::Tool | Kind::Prompt | Kind::Resource | Kind::Template => {
+                        Output::Object
+                    }
                 },
                 offered: offered.name,
             })

@@ -24,6 +24,7 @@ use crate::config::Pin;
 use crate::error::Stage;
 use crate::limits::NEAR_NAMES_MAX;
 use crate::protocol::call::Kind;
+use crate::protocol::for_revision::Output;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::listed_item::Malformed;
 use crate::protocol::mirror::Mirror;
@@ -57,6 +58,8 @@ pub struct Item {
     pub is_withheld: bool,
     /// Which parameters a tool wants mirrored into headers, or why it says so wrongly.
     pub mirrors: Result<Vec<Mirror>, String>,
+    /// What a tool's structured result is.
+    pub output: Output,
 }
 
 impl Item {

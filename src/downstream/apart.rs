@@ -1,6 +1,7 @@
 //! One call that runs apart from the requests of its client: what has come for whoever waits for
 //! it, and what its server asks.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,7 +9,9 @@ use std::time::Duration;
 use crate::error::CallError;
 use crate::limits::{CALL_INBOX_MESSAGES_MAX, CALL_NOTICES_BYTES_MAX};
 use crate::protocol::call::{CallSink, Notice, Outcome, Question};
+use crate::protocol::for_revision::{self, Fit};
 use crate::protocol::raw::{Raw, RawObject, push_string};
+use crate::protocol::revision::Revision;
 use crate::wait::{Held, Interrupted, Wait};
 
 /// A call that runs apart.
@@ -184,8 +187,8 @@ impl Apart {
         missing
     }
 
-    /// What is asked, as `inputRequests`. None if nothing is.
-    pub fn requests(&self) -> Option<String> {
+    /// What is asked, as `inputRequests` of that revision. None if nothing is.
+    pub fn requests(&self, client: Revision) -> Option<String> {
         let inner = self.lock();
         if inner.open.is_empty() {
             return None;
@@ -198,9 +201,15 @@ impl Apart {
             push_string(&mut out, &asked.key);
             out.push_str(":{\"method\":");
             push_string(&mut out, &asked.question.method);
-            if let Some(params) = &asked.question.params {
+            let (method, params) = (&asked.question.method, asked.question.params.as_ref());
+            let params = params.map(Raw::get);
+            let params = match for_revision::question(client, method, params) {
+                Fit::With(changed) => Some(Cow::Owned(changed)),
+                Fit::AsItIs | Fit::Refused(_) => params.map(Cow::Borrowed),
+            };
+            if let Some(params) = params {
                 out.push_str(",\"params\":");
-                out.push_str(params.get());
+                out.push_str(&params);
             }
             out.push('}');
         }
@@ -411,6 +420,6 @@ pub(crate) mod tests {
             id: RequestId::from(1),
         });
         assert!(call.wait.left() <= Duration::from_millis(10));
-        assert_eq!(call.requests(), None);
+        assert_eq!(call.requests(Revision::LATEST_MODERN), None);
     }
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::requests::MessageSink;
-use crate::protocol::call::{CallSink, Notice, Question};
+use crate::protocol::call::{CallSink, Caller, Notice, Question};
+use crate::protocol::for_revision;
 use crate::protocol::jsonrpc;
 use crate::protocol::legacy;
 use crate::protocol::log_level::LogLevel;
@@ -40,6 +41,11 @@ impl<'a> ForCaller<'a> {
         self.token = token.map(str::to_owned);
     }
 
+    /// Tells the client something that no upstream has said.
+    pub(super) fn tell(&mut self, method: &str, params: &str) {
+        self.inner.message(&jsonrpc::notification(method, Some(params)));
+    }
+
     /// The upstream has answered the call.
     pub(super) fn answered(&mut self) {
         self.questions.leave_others();
@@ -65,7 +71,10 @@ impl CallSink for ForCaller<'_> {
                 id.map(|id| session::withdrawal(&id))
             }
             Notice::Other { method, params } => {
-                Some(jsonrpc::notification(&method, params.as_ref().map(Raw::get)))
+                let caller = self.session.caller();
+                caller
+                    .is_some_and(|caller| for_revision::hears(caller.revision, &method))
+                    .then(|| jsonrpc::notification(&method, params.as_ref().map(Raw::get)))
             }
         };
         if let Some(message) = message {
@@ -74,9 +83,9 @@ impl CallSink for ForCaller<'_> {
     }
 
     fn ask(&mut self, question: Question) {
-        let capabilities = self.session.caller();
-        let capabilities = capabilities.as_ref().map_or("{}", |it| it.capabilities.get());
-        let Some(question) = question.if_served(capabilities) else { return };
+        let caller = self.session.caller().unwrap_or_else(|| Arc::new(Caller::plain()));
+        let capabilities = caller.capabilities.get();
+        let Some(question) = question.if_served(caller.revision, capabilities) else { return };
         let (method, params) = (question.method.clone(), question.params.clone());
         if let Some(id) = self.questions.ask(question) {
             let params = params.as_ref().map(Raw::get);

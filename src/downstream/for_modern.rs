@@ -9,6 +9,7 @@ use crate::limits::{QUESTIONS_GATHERED_MAX, QUESTIONS_GATHERED_WITHIN};
 use crate::pipeline::Wish;
 use crate::protocol::call::{About, CallSink, Caller, Client, Notice, Question};
 use crate::protocol::capabilities::{needed_for, of_client_for_legacy};
+use crate::protocol::for_revision;
 use crate::protocol::jsonrpc::{self, RpcError, code};
 use crate::protocol::legacy;
 use crate::protocol::log_level::LogLevel;
@@ -130,7 +131,8 @@ impl CallSink for ForModern<'_> {
             // These belong to subscriptions, and what is withdrawn was never asked here.
             Notice::ResourceUpdated(_) | Notice::Withdrawn { .. } => None,
             Notice::Other { method, params } => {
-                Some(jsonrpc::notification(&method, params.as_ref().map(Raw::get)))
+                for_revision::hears(self.asked.caller.revision, &method)
+                    .then(|| jsonrpc::notification(&method, params.as_ref().map(Raw::get)))
             }
         };
         if let Some(message) = message {
@@ -143,7 +145,7 @@ impl CallSink for ForModern<'_> {
         let capabilities = self.asked.caller.capabilities.get();
         let (server, lacking) = (question.server.clone(), question.lacking(capabilities));
         // Answers the server, too. A request that nobody knows cannot be given on either.
-        drop(question.if_served(capabilities));
+        drop(question.if_served(self.asked.caller.revision, capabilities));
         if is_known {
             // It would have been asked, had its server been known to ask like this.
             let changed = || {

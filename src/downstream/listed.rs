@@ -1,21 +1,30 @@
 //! What is listed, as text: items, and how their servers are.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::pipeline::{Health, Item, ItemList, Listing};
+use crate::protocol::for_revision::Output;
+use crate::protocol::output_schema::wrapped_tool;
 use crate::protocol::raw::push_string;
+use crate::protocol::revision::Revision;
 
 /// The key under which lists name servers that are not well.
 pub const UPSTREAMS_META: &str = "trunkline/upstreams";
 
 /// The result of a list: one page of it.
-pub(super) fn list_result(list: &ItemList, page: &[Arc<Item>], next: Option<&str>) -> String {
+pub(super) fn list_result(
+    client: Revision,
+    list: &ItemList,
+    page: &[Arc<Item>],
+    next: Option<&str>,
+) -> String {
     let size: usize = page.iter().map(|item| list.object(item).len() + 1).sum();
     let mut out = String::with_capacity(size + 64);
     out.push('{');
     push_string(&mut out, list.kind.list_key());
     out.push(':');
-    push_items(&mut out, list, page);
+    push_each(&mut out, page, |item| shown(client, list, item));
     if let Some(next) = next {
         out.push_str(",\"nextCursor\":");
         push_string(&mut out, next);
@@ -34,14 +43,33 @@ pub(super) fn list_result(list: &ItemList, page: &[Arc<Item>], next: Option<&str
     out
 }
 
+/// An item's object as a client of that revision may be given it.
+fn shown<'a>(client: Revision, list: &ItemList, item: &'a Item) -> Cow<'a, str> {
+    let object = list.object(item);
+    match item.output {
+        Output::Any if !client.has_any_output() => {
+            wrapped_tool(object).map_or(Cow::Borrowed(object), Cow::Owned)
+        }
+        Output::Any | Output::Object => Cow::Borrowed(object),
+    }
+}
+
 /// Appends items' objects as an array.
 pub fn push_items(out: &mut String, list: &ItemList, items: &[Arc<Item>]) {
+    push_each(out, items, |item| Cow::Borrowed(list.object(item)));
+}
+
+fn push_each<'a>(
+    out: &mut String,
+    items: &'a [Arc<Item>],
+    object: impl Fn(&'a Item) -> Cow<'a, str>,
+) {
     out.push('[');
     for (index, item) in items.iter().enumerate() {
         if index > 0 {
             out.push(',');
         }
-        out.push_str(list.object(item));
+        out.push_str(&object(item));
     }
     out.push(']');
 }

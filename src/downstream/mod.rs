@@ -7,6 +7,7 @@ pub mod endpoint;
 pub mod event_stream;
 mod for_caller;
 mod for_modern;
+mod for_sessions;
 pub mod http_sse;
 mod input;
 pub mod listed;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Front;
 use super::for_modern::{Asked, ForModern, Gathering, client_of, wish_of, with_list_changes};
+use super::for_sessions::adapted;
 use super::modern_head::{check_method, check_name, check_params, compare};
 use super::modern_stream::{ModernAnswer, ModernStream};
 use super::parked::{Apart, News};
@@ -21,6 +22,7 @@ use crate::limits::INPUT_ROUNDS_MAX;
 use crate::pipeline::Wish;
 use crate::protocol::call::{Call, CallSink, Kind, Outcome};
 use crate::protocol::capabilities::{can_be_asked, lacking};
+use crate::protocol::for_revision::Output;
 use crate::protocol::headers;
 use crate::protocol::jsonrpc::{Message, RequestId, RpcError, code};
 use crate::protocol::method::Method;
@@ -87,7 +89,8 @@ impl Front {
         let caller = envelope.caller.clone();
         let wish = wish_of(&client, &caller);
         let list = |kind| {
-            let page = self.list_page(scope, wish, kind, params, |it| it.mirrors.is_ok());
+            let listed = (caller.revision, kind);
+            let page = self.list_page(scope, wish, listed, params, |it| it.mirrors.is_ok());
             match page {
                 Ok(page) => {
                     let freshness = self.pipeline.freshness(scope, wish, kind);
@@ -224,6 +227,10 @@ impl Front {
         stream: &mut ModernStream,
     ) -> ModernAnswer {
         let mut call = envelope.into_call(method);
+        if !call.caller.revision.has_tasks() {
+            // It would mean something to a server of the revision that has them.
+            call.params.remove("task");
+        }
         let mut asked = Asked {
             scope,
             method,
@@ -437,7 +444,7 @@ impl Front {
             apart.abandon(Interrupted::Cancelled);
             return Some(ModernAnswer::Error(modern::missing_capability(missing)));
         }
-        let requests = apart.requests()?;
+        let requests = apart.requests(asked.caller.revision)?;
         match self.parked.park(apart, asked.scope.principal.name.as_ref(), round) {
             Ok(true) => (),
             Ok(false) => return None,
@@ -463,6 +470,8 @@ impl Front {
                 // (server/utilities/caching, Cacheable Results).
                 let is_read = asked.method == Method::ResourcesRead;
                 let freshness = is_read.then_some(Freshness::UNKNOWN);
+                let (client, method) = (asked.caller.revision, asked.method);
+                let result = adapted(client, method, || Output::Any, &result).unwrap_or(result);
                 ModernAnswer::Result(modern::write_result(result.get(), freshness))
             }
             Ok(Outcome::Error { error, .. }) => ModernAnswer::Error(modern::error_for(error)),

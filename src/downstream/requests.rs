@@ -4,13 +4,18 @@
 use std::sync::Arc;
 
 use super::for_caller::ForCaller;
+use super::input::Elicited;
 use super::listed::list_result;
 use super::reply::Problem;
+use super::request_state::ADDED;
 use super::rest::Deaf;
 use super::{Front, input};
 use crate::access::policy::Scope;
 use crate::error::CallError;
-use crate::limits::{BATCH_MESSAGES_MAX, CALL_TIMEOUT_MAX, INPUT_ROUNDS_MAX, JSON_DEPTH_MAX};
+use crate::limits::{
+    BATCH_MESSAGES_MAX, CALL_TIMEOUT_MAX, INPUT_ROUNDS_MAX, JSON_DEPTH_MAX,
+    UPSTREAM_TEXT_CHARS_MAX,
+};
 use crate::pipeline::{Item, Wish};
 use crate::protocol::call::{About, Call, CallSink, Caller, Client, Kind, Outcome};
 use crate::protocol::capabilities::without_tasks;
@@ -19,11 +24,10 @@ use crate::protocol::jsonrpc::{Malformed, Message, RequestId, RpcError, code};
 use crate::protocol::legacy;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::method::{Method, notification};
-use crate::protocol::modern;
 use crate::protocol::raw::{self, Raw, RawObject};
 use crate::protocol::revision::Revision;
 use crate::protocol::server_name::ServerName;
-use crate::session::{Refused, Session};
+use crate::session::{Pending, Refused, Session};
 use crate::wait::Wait;
 
 /// What a request is answered with.
@@ -117,6 +121,9 @@ impl Front {
             Message::Response { id: Some(id), outcome } => {
                 // An answer to nothing that is asked is passed over.
                 if let Some(pending) = self.sessions.answered(&session.id, id) {
+                    if let Err(error) = outcome {
+                        tell_of_refusal(session, &pending, error);
+                    }
                     let raw =
                         |text: &std::borrow::Cow<'_, str>| Raw::from_valid(text.to_string());
                     pending.answer(outcome.as_ref().map(raw).map_err(Clone::clone));
@@ -166,7 +173,8 @@ impl Front {
         };
         let client = client_of(session, &caller);
         let wish = Wish { client: Some(&client), about: about(session), ..Wish::default() };
-        let list = |kind| self.answer_list(scope, wish, kind, request.params);
+        let list =
+            |kind| self.answer_list(scope, wish, (caller.revision, kind), request.params);
         match method {
             Some(Method::ToolsList) => list(Kind::Tool),
             Some(Method::PromptsList) => list(Kind::Prompt),
@@ -201,7 +209,7 @@ impl Front {
         &self,
         scope: &Scope,
         wish: Wish<'_>,
-        kind: Kind,
+        kind: (Revision, Kind),
         params: Option<&str>,
     ) -> Answer {
         match self.list_page(scope, wish, kind, params, |_| true) {
@@ -215,7 +223,7 @@ impl Front {
         &self,
         scope: &Scope,
         wish: Wish<'_>,
-        kind: Kind,
+        (revision, kind): (Revision, Kind),
         params: Option<&str>,
         shows: impl Fn(&Item) -> bool,
     ) -> Result<String, RpcError> {
@@ -241,7 +249,7 @@ impl Front {
             let place = Place { name, position: from + page.len() - 1 };
             cursor::seal(&self.cursors, &view, &place)
         });
-        Ok(list_result(&list, page, next.as_deref()))
+        Ok(list_result(revision, &list, page, next.as_deref()))
     }
 
     /// Sets the level of a session: on the shared sessions with upstreams the lowest that any
@@ -358,11 +366,14 @@ impl Front {
         sink: &mut ForCaller<'_>,
     ) -> Result<Result<Outcome, CallError>, Answer> {
         let (caller, method) = (call.caller.clone(), call.method);
+        let name = call.params.string("name").ok().flatten();
+        let mut elicited = Elicited::of(&caller, self.parked.boot());
         let mut outcome = self.pipeline.call(scope, wish, call, wait, sink);
         for _ in 0..INPUT_ROUNDS_MAX {
             let Ok(Outcome::InputRequired { server, requests, state }) = outcome else { break };
             let tick = self.limits.heartbeat;
-            let responses = input::gather(sink, &server, requests.as_ref(), wait, tick)?;
+            let asked = (&server, requests.as_ref());
+            let responses = input::gather(sink, asked, &mut elicited, wait, tick)?;
             let mut call = read_call(&caller, method, request.params).map_err(Answer::Error)?;
             if let Some(responses) = responses {
                 call.params.set("inputResponses", responses);
@@ -380,16 +391,10 @@ impl Front {
             );
             return Err(Answer::error(code::INTERNAL_ERROR, what));
         }
-        // What a server without sessions says besides, its clients alone know.
-        if let Ok(Outcome::Complete(result)) = &mut outcome
-            && method == Method::ResourcesRead
-        {
-            *result = modern::without_freshness(result);
-        }
-        if let Ok(Outcome::Error { error, .. }) = &mut outcome
-            && method == Method::ResourcesRead
-        {
-            legacy::as_not_found(error);
+        if let Ok(outcome) = &mut outcome {
+            elicited.end(sink);
+            let asked = (caller.revision, method, name.as_deref());
+            self.for_session(scope, wish, asked, outcome);
         }
         Ok(outcome)
     }
@@ -478,6 +483,20 @@ fn client_of(session: &Session, caller: &Caller) -> Client {
     }
 }
 
+/// Tells operators why a client did not answer a question: its server may only be told that it
+/// was cancelled.
+fn tell_of_refusal(session: &Session, pending: &Pending, error: &RpcError) {
+    let cut = |text: &str| text.chars().take(UPSTREAM_TEXT_CHARS_MAX).collect::<String>();
+    let client = session.caller().and_then(|caller| caller.client.clone());
+    let client = client.as_deref().unwrap_or("without a name");
+    let (method, message) = (cut(&pending.method), cut(&error.message));
+    log::info!(
+        target: "sessions",
+        "the client {client:?} answered {method} of {} with the error {}: {message:?}",
+        pending.server, error.code
+    );
+}
+
 /// What a session's call says of its caller to servers without sessions.
 fn about(session: &Session) -> About<'_> {
     // Servers with sessions send what they like until they are told; others send nothing unless
@@ -496,6 +515,8 @@ fn read_call<'a>(
     if !caller.revision.has_tasks() {
         call.params.remove("task");
     }
+    // What a retry of a stateless client carries.
+    ADDED.into_iter().for_each(|name| drop(call.params.remove(name)));
     Ok(call)
 }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::capabilities::{have, lacking};
+use super::for_revision::{self, Fit};
 use super::jsonrpc::{self, RequestId, RpcError, code};
 use super::log_level::LogLevel;
 use super::method::{Method, notification};
@@ -208,11 +209,22 @@ pub struct Question {
 }
 
 impl Question {
-    /// The question, if the client has declared that it can be asked this. Else it is answered:
-    /// a client must not be asked what it did not declare (2025-11-25, basic/lifecycle,
-    /// Operation).
-    pub fn if_served(self, capabilities: &str) -> Option<Question> {
-        let Some(needed) = self.lacking(capabilities) else { return Some(self) };
+    /// The question as a client of that revision knows it, if it has declared that it can be asked
+    /// this. Else it is answered: a client must not be asked what it did not declare (2025-11-25,
+    /// basic/lifecycle, Operation).
+    pub fn if_served(mut self, client: Revision, capabilities: &str) -> Option<Question> {
+        let Some(needed) = self.lacking(capabilities) else {
+            let params = self.params.as_ref().map(Raw::get);
+            match for_revision::question(client, &self.method, params) {
+                Fit::AsItIs => (),
+                Fit::With(params) => self.params = Some(Raw::from_valid(params)),
+                Fit::Refused(error) => {
+                    self.reply.send(Err(error));
+                    return None;
+                }
+            }
+            return Some(self);
+        };
         let error = if have(capabilities, needed) {
             // 2025-11-25, client/elicitation, Error Handling.
             let what = format!("The client has not declared this mode of {needed}.");

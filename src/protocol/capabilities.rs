@@ -112,11 +112,17 @@ pub fn lacking(capabilities: &str, method: &str, params: Option<&str>) -> Option
     let Some(declared) = fields.as_ref().and_then(|fields| fields.get(needed)) else {
         return Some(needed);
     };
+    let params = params.and_then(|params| RawObject::parse(params).ok());
+    if needed == "sampling" {
+        // Tools are a part of it that is declared (2025-11-25, client/sampling, Capabilities).
+        let has = |key: &str| params.as_ref().is_some_and(|it| it.get(key).is_some());
+        let lacks_tools = (has("tools") || has("toolChoice")) && !have(declared, "tools");
+        return lacks_tools.then_some(needed);
+    }
     if needed != "elicitation" {
         return None;
     }
-    let mode = params.and_then(|params| RawObject::parse(params).ok());
-    let mode = mode.and_then(|params| params.string("mode").ok().flatten());
+    let mode = params.and_then(|params| params.string("mode").ok().flatten());
     let is_served = match mode.as_deref() {
         Some("url") => have(declared, "url"),
         _ => have(declared, "form") || !have(declared, "url"),

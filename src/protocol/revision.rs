@@ -124,6 +124,65 @@ impl Revision {
         }
     }
 
+    /// Whether content may be audio (2025-03-26, changelog).
+    pub fn has_audio(self) -> bool {
+        match self {
+            Self::V2025_03_26 | Self::V2025_06_18 | Self::V2025_11_25 | Self::V2026_07_28 => {
+                true
+            }
+            Self::V2024_11_05 => false,
+        }
+    }
+
+    /// Whether content may be a link to a resource (2025-06-18, changelog).
+    pub fn has_resource_links(self) -> bool {
+        match self {
+            Self::V2025_06_18 | Self::V2025_11_25 | Self::V2026_07_28 => true,
+            Self::V2024_11_05 | Self::V2025_03_26 => false,
+        }
+    }
+
+    /// Whether structured content may be any value, and its schema any schema (2026-07-28,
+    /// changelog); else both are an object's.
+    pub fn has_any_output(self) -> bool {
+        match self {
+            Self::V2026_07_28 => true,
+            Self::V2024_11_05 | Self::V2025_03_26 | Self::V2025_06_18 | Self::V2025_11_25 => {
+                false
+            }
+        }
+    }
+
+    /// Whether an elicitation of a URL has an id under which its end is told (2025-11-25,
+    /// client/elicitation); the next revision has given that up.
+    pub fn has_elicitation_ids(self) -> bool {
+        match self {
+            Self::V2025_11_25 => true,
+            Self::V2024_11_05 | Self::V2025_03_26 | Self::V2025_06_18 | Self::V2026_07_28 => {
+                false
+            }
+        }
+    }
+
+    /// Whether a form may offer titled choices, and several of them at once, and a message for
+    /// sampling may hold several blocks (2025-11-25, changelog).
+    pub fn has_choices_and_blocks(self) -> bool {
+        match self {
+            Self::V2025_11_25 | Self::V2026_07_28 => true,
+            Self::V2024_11_05 | Self::V2025_03_26 | Self::V2025_06_18 => false,
+        }
+    }
+
+    /// Whether a completion may give so many values only (2026-07-28, schema).
+    pub fn bounds_completions(self) -> bool {
+        match self {
+            Self::V2026_07_28 => true,
+            Self::V2024_11_05 | Self::V2025_03_26 | Self::V2025_06_18 | Self::V2025_11_25 => {
+                false
+            }
+        }
+    }
+
     /// Whether its servers send requests to clients while a call runs; else they answer the call
     /// with what they want (2026-07-28, basic/patterns/mrtr).
     pub fn asks_during_calls(self) -> bool {

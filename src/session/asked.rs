@@ -7,11 +7,16 @@ use super::{Command, SessionId, Sessions};
 use crate::protocol::call::{AnswerTo, Question};
 use crate::protocol::jsonrpc::{RequestId, RpcError};
 use crate::protocol::raw::Raw;
+use crate::protocol::server_name::ServerName;
 use crate::wait::{Held, Wait};
 
 /// A question that waits for its answer. Dropped, it answers itself with an error.
 #[derive(Debug)]
 pub struct Pending {
+    /// Whose question it is.
+    pub server: ServerName,
+    /// Its method.
+    pub method: String,
     /// Where the answer goes.
     pub reply: AnswerTo,
     /// Holds the call's timeout meanwhile.

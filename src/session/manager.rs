@@ -298,9 +298,10 @@ impl Manager {
             return None;
         }
         let (held, tie) = of_call.unzip();
-        let Question { server, id: upstream_id, reply, .. } = question;
+        let Question { server, id: upstream_id, method, reply, .. } = question;
         let expires = questions::expiry(Instant::now(), self.parked);
-        let open = Open::new(expires, server, upstream_id, Pending { reply, held });
+        let pending = Pending { server: server.clone(), method, reply, held };
+        let open = Open::new(expires, server, upstream_id, pending);
         let open = match tie {
             Some(tie) => open.tied(tie),
             None => open,
@@ -313,8 +314,9 @@ impl Manager {
         if !self.table.hears(id, &question.server) {
             return;
         }
-        let capabilities = self.table.capabilities(id);
-        let Some(question) = question.if_served(&capabilities) else { return };
+        let caller = self.table.caller(id);
+        let capabilities = caller.capabilities.get();
+        let Some(question) = question.if_served(caller.revision, capabilities) else { return };
         let (method, params) = (question.method.clone(), question.params.clone());
         let Some(number) = self.ask(id, question, None) else { return };
         let params = params.as_ref().map(Raw::get);

@@ -181,12 +181,16 @@ mod tests {
         ServerName::parse(name).unwrap()
     }
 
+    fn pending(reply: AnswerTo) -> Pending {
+        let method = "roots/list".to_owned();
+        Pending { server: server("a"), method, reply, held: None }
+    }
+
     /// A question of server `a`.
     fn open(heard: &Heard, expires: Instant, upstream_id: u64) -> Open {
         let heard = heard.clone();
         let reply = AnswerTo::new(move |answer| heard.lock().unwrap().push(answer.is_ok()));
-        let (upstream_id, pending) =
-            (RequestId::from(upstream_id), Pending { reply, held: None });
+        let (upstream_id, pending) = (RequestId::from(upstream_id), pending(reply));
         Open::new(expires, server("a"), upstream_id, pending)
     }
 

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::limits::SESSION_STREAMS_MAX;
 use crate::protocol::call::Caller;
+use crate::protocol::for_revision::hears_text;
 use crate::protocol::jsonrpc::{Message, notification};
 use crate::protocol::method::notification::RESOURCES_UPDATED;
 use crate::protocol::modern::{acknowledged, subscription_ended, with_subscription};
@@ -45,7 +46,9 @@ impl Entry {
     /// it listens to, marked as its subscription's (2026-07-28, basic/patterns/subscriptions).
     fn tell(&mut self, message: &str, event: &Arc<[u8]>) -> bool {
         if self.session.door != Door::Listen {
-            return self.send(event);
+            let caller = self.session.caller();
+            let hears = |caller: Arc<Caller>| hears_text(caller.revision, message);
+            return caller.is_none_or(hears) && self.send(event);
         }
         let Some(listening) = self.session.listening.get() else { return false };
         let Ok(Message::Notification { method, params }) = Message::parse(message) else {
@@ -235,8 +238,10 @@ impl Table {
         };
         match to {
             Audience::One(id, server) => {
-                if self.hears(id, server) {
-                    self.send(id, message);
+                if self.hears(id, server)
+                    && let Some(entry) = self.entries.get_mut(id)
+                {
+                    entry.tell(message, &event);
                 }
             }
             Audience::Hearing(server) => {
@@ -322,10 +327,10 @@ impl Table {
         self.entries.get(id).is_some_and(|entry| entry.session.hears_of(server))
     }
 
-    /// What a session's client has declared.
-    pub(super) fn capabilities(&self, id: &str) -> String {
+    /// Who a session's client is; one that can be asked nothing before it has said so.
+    pub(super) fn caller(&self, id: &str) -> Arc<Caller> {
         let caller = self.entries.get(id).and_then(|entry| entry.session.caller());
-        caller.map_or_else(|| "{}".to_owned(), |caller| caller.capabilities.get().to_owned())
+        caller.unwrap_or_else(|| Arc::new(Caller::plain()))
     }
 
     /// Whether there is a session of that id.

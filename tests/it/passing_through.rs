@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::gateway::Gateway;
 use crate::support::http::{Connection, Request};
-use crate::support::mcp::request_message;
+use crate::support::mcp::{LATEST, request_message};
 use crate::support::mcp_sse::SseClient;
 use crate::support::script::{RICH_RESULT, RICH_TOOL, RPC_ERROR};
 use crate::support::upstream_http::{Answers, HttpUpstream};
@@ -51,7 +51,9 @@ fn results_are_untouched_at_every_door() {
         let call = request_message(&json!(1), "tools/call", &json!({"name": "rich"}));
         let streamed = client.post(&call.to_string()).expect(200);
         expect_inside(streamed.text(), RICH_RESULT);
-        let mut old = SseClient::open(gateway.address(), "/sse");
+        // Of a revision that has all that is in the result.
+        let mut old = SseClient::connect(gateway.address(), "/sse");
+        old.initialize_speaking(LATEST);
         old.post(&call).expect(202);
         let event = loop {
             let event = old.stream.next();

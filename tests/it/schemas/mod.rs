@@ -15,6 +15,7 @@ use crate::support::script::MODERN;
 
 use published::{Checked, are_here, revision_of};
 
+mod differences;
 mod examples;
 mod malformed;
 mod modern;

@@ -123,7 +123,7 @@ fn refuse(client: &ModernClient, told: &mut Checked, server: Server) {
         let request = request.header("MCP-Protocol-Version", version);
         client.send(&request.header("Mcp-Method", method))
     };
-    for (version, method) in [(MODERN, "prompts/list"), ("2025-11-25", "tools/list")] {
+    for (version, method) in [(MODERN, "prompts/list"), ("2099-01-01", "tools/list")] {
         let answered = post(&list, version, method);
         answered.refused(400, -32020);
         hear(told, "tools/list", &answered);

@@ -58,8 +58,14 @@ impl SseClient {
     /// The handshake; gives the result of `initialize`.
     #[track_caller]
     pub(crate) fn initialize(&mut self) -> Value {
+        self.initialize_speaking("2024-11-05")
+    }
+
+    /// The handshake at another revision.
+    #[track_caller]
+    pub(crate) fn initialize_speaking(&mut self, revision: &str) -> Value {
         let id = self.fresh_id();
-        self.post(&initialize_message(id, "2024-11-05")).expect(202);
+        self.post(&initialize_message(id, revision)).expect(202);
         let answer = self.answer_to(&json!(id));
         let ready = notification_message("notifications/initialized", &json!({}));
         self.post(&ready).expect(202);

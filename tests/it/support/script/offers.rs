@@ -308,6 +308,9 @@ impl Script {
         if name == "rich" {
             return Ok(RICH_PROMPT_RESULT.to_owned());
         }
+        if let Some(result) = params["arguments"]["result"].as_str() {
+            return Ok(result.to_owned());
+        }
         let Some(who) = params["arguments"]["name"].as_str() else {
             return Err(Refusal::new(-32602, "Missing argument: name"));
         };
@@ -356,6 +359,9 @@ impl Script {
         ];
         for (key, value) in params["context"]["arguments"].as_object().into_iter().flatten() {
             values.push(format!("{key}={}", plain(value)));
+        }
+        if argument["value"] == "many" {
+            values.extend((0..150).map(|n| n.to_string()));
         }
         let total = values.len();
         let completion = json!({ "values": values, "total": total, "hasMore": false });

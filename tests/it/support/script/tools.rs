@@ -143,7 +143,7 @@ impl Script {
                 result.to_string()
             }
             "rich" => RICH_RESULT.to_owned(),
-            "odd_result" => values["result"].to_string(),
+            _ if name.starts_with("odd_result") => values["result"].to_string(),
             "mirror" => format!(
                 "{{\"content\":[{{\"type\":\"text\",\"text\":\"mirror\"}}],\
                  \"structuredContent\":{{\"arguments\":{arguments}}}}}"

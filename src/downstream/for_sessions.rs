@@ -1,0 +1,74 @@
+//! Outcomes of calls as clients of sessions know them, whatever revision their server speaks.
+
+use super::Front;
+use crate::access::policy::Scope;
+use crate::pipeline::Wish;
+use crate::protocol::call::Outcome;
+use crate::protocol::for_revision::{self, Output};
+use crate::protocol::legacy;
+use crate::protocol::method::Method;
+use crate::protocol::modern;
+use crate::protocol::raw::Raw;
+use crate::protocol::revision::Revision;
+
+impl Front {
+    /// The outcome of a call as a client of that revision may be given it; `name` is what it
+    /// asked for.
+    pub(super) fn for_session(
+        &self,
+        scope: &Scope,
+        wish: Wish<'_>,
+        (client, method, name): (Revision, Method, Option<&str>),
+        outcome: &mut Outcome,
+    ) {
+        match outcome {
+            Outcome::Complete(result) => {
+                let output = || {
+                    let tool = name.and_then(|name| self.pipeline.tool(scope, wish, name));
+                    tool.map_or(Output::Object, |tool| tool.output)
+                };
+                if let Some(changed) = adapted(client, method, output, result) {
+                    *result = changed;
+                }
+            }
+            Outcome::Error { error, .. } if method == Method::ResourcesRead => {
+                legacy::as_not_found(error);
+            }
+            Outcome::Error { .. } | Outcome::InputRequired { .. } => (),
+        }
+    }
+}
+
+/// A result as a client of that revision may be given it; none if it is so.
+pub(super) fn adapted(
+    client: Revision,
+    method: Method,
+    output: impl FnOnce() -> Output,
+    result: &Raw,
+) -> Option<Raw> {
+    match method {
+        Method::ToolsCall => for_revision::call_result(client, output, result),
+        Method::PromptsGet => for_revision::prompt_result(client, result),
+        Method::CompletionComplete => for_revision::completion_result(client, result),
+        // What a server without sessions says besides, its clients alone know.
+        Method::ResourcesRead => {
+            (!client.has_any_output()).then(|| modern::without_freshness(result))
+        }
+        Method::Initialize
+        | Method::Ping
+        | Method::ToolsList
+        | Method::PromptsList
+        | Method::ResourcesList
+        | Method::ResourcesTemplatesList
+        | Method::ResourcesSubscribe
+        | Method::ResourcesUnsubscribe
+        | Method::LoggingSetLevel
+        | Method::TasksGet
+        | Method::TasksResult
+        | Method::TasksList
+        | Method::TasksCancel
+        | Method::TasksUpdate
+        | Method::ServerDiscover
+        | Method::SubscriptionsListen => None,
+    }
+}
