@@ -12,10 +12,10 @@ use crate::access::authenticate::KnownKey;
 use crate::access::glob::ToolGlobs;
 use crate::access::origin::Origins;
 use crate::access::policy::{Policy, Principal};
+use crate::catalogue;
 use crate::catalogue::pins::Pins;
 use crate::catalogue::refresher::{Configure, Refresher};
 use crate::catalogue::store::Store;
-use crate::catalogue::{self, Health, Server as KnownServer};
 use crate::config::{ApiKey, Changes, Config, Listen, Naming, UpstreamConfig};
 use crate::downstream::event_stream::Streams;
 use crate::downstream::parked::{Bounds, ParkedCalls};
@@ -24,7 +24,7 @@ use crate::http::{self, Running, Server};
 use crate::limits::{
     CATALOGUE_INBOX_CHANGES_MAX, ENDED_SESSIONS_QUEUE_MAX, LIST_WAITERS_DIVISOR, Limits,
 };
-use crate::pipeline::{Pipeline, TaskOwners, ToSessions, Told};
+use crate::pipeline::{Patience, Pipeline, TaskOwners, ToSessions, Told};
 use crate::protocol::call::Kind;
 use crate::protocol::jsonrpc::notification;
 use crate::protocol::sealed::Sealer;
@@ -40,10 +40,6 @@ use crate::thread::{self, StopReason};
 use crate::tidy;
 use crate::upstream::{Report, Upstreams};
 
-/// How long the first clients are kept waiting for upstreams that have not answered yet, so
-/// that the first lists are whole where that is possible. Their connections wait in the
-/// listener's queue meanwhile.
-const FIRST_CONTACT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the catalogue's thread may take to take a configuration over.
 const CONFIGURE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Reasons to stop that may wait; one is enough.
@@ -115,7 +111,6 @@ impl Gateway {
             unasked.clone(),
         )?);
         unasked.know(&upstreams);
-        await_first_contact(&shared, &stopped);
         let address = server.local_addr_text();
         let pipeline = Arc::new(pipeline(&config, shared, upstreams.clone(), tasks));
         let tidying = tidy::start(ended, pipeline.clone())?;
@@ -183,6 +178,7 @@ impl Gateway {
         }
         self.front.stopping.store(true, Ordering::Relaxed);
         reloading.end();
+        self.front.pipeline.end_waits();
         let deadline = Instant::now() + self.drain;
         while !self.running.drain(deadline.min(Instant::now() + DRAIN_TICK)) {
             if hurry.load(Ordering::Relaxed) {
@@ -416,30 +412,15 @@ fn start_catalogue(
     })
 }
 
-/// Waits until every upstream has answered or failed once, or has lists from before the start,
-/// [`FIRST_CONTACT_TIMEOUT`] at most.
-/// A reason to stop ends the wait and is looked at by [`Gateway::wait`] again.
-fn await_first_contact(shared: &catalogue::Shared, stopped: &Receiver<StopReason>) {
-    let deadline = Instant::now() + FIRST_CONTACT_TIMEOUT;
-    let tick = Duration::from_millis(5);
-    while Instant::now() < deadline && stopped.is_empty() {
-        let catalogue = shared.current();
-        let is_unknown =
-            |server: &KnownServer| server.health == Health::Connecting && !server.is_stale();
-        if !catalogue.servers.values().any(is_unknown) {
-            return;
-        }
-        std::thread::park_timeout(tick);
-    }
-}
-
 fn pipeline(
     config: &Config,
     shared: catalogue::Shared,
     upstreams: Arc<Upstreams>,
     tasks: Arc<TaskOwners>,
 ) -> Pipeline {
-    Pipeline::new(shared, upstreams, quotas(config), tasks, told(config))
+    let patience =
+        Patience { first_list: config.first_list, heartbeat: config.limits.heartbeat };
+    Pipeline::new(shared, upstreams, quotas(config), tasks, told(config), patience)
 }
 
 fn quotas(config: &Config) -> impl Iterator<Item = (Arc<str>, u32)> {

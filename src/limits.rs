@@ -300,11 +300,18 @@ pub const SLOTS_SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
 /// A list is read again when its time is over, but not sooner than this after the last time.
 pub const LIST_TTL_MIN: Duration = Duration::from_secs(10);
-/// Between two readings of a list whose upstream says again and again that it has changed.
-pub const RELIST_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two readings of a list because of names that are not in it, and that none of these
+/// brings.
+pub const UNKNOWN_NAME_RELIST_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a request for an unknown name waits for a list that is read again.
+pub const LIST_REREAD_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the first lists of servers that are required are waited for after the start.
+pub const REQUIRED_LISTS_TIMEOUT: Duration = Duration::from_secs(60);
 /// The share of `limits.connections`, as 1/N, whose requests wait for lists at once. More are
 /// answered as things stand.
 pub const LIST_WAITERS_DIVISOR: usize = 4;
+/// Between two readings of a list whose upstream says again and again that it has changed.
+pub const RELIST_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a list waits for what only the client that asks sees in it. It has what all see where
 /// that does not come in time.
 pub const VIEW_TIMEOUT: Duration = Duration::from_secs(5);
@@ -399,4 +406,5 @@ const _: () = assert!(UPSTREAM_DRAIN_BYTES_MAX <= RESULT_BYTES_COUNTED_FROM);
 const _: () = assert!(BACKOFF_MIN.as_millis() < BACKOFF_MAX.as_millis());
 const _: () = assert!(CHILD_BACKOFF_MIN.as_millis() < CHILD_BACKOFF_MAX.as_millis());
 const _: () = assert!(PROBE_BY_CALL_INTERVAL.as_millis() < BACKOFF_MAX.as_millis());
+const _: () = assert!(RELIST_INTERVAL.as_millis() < LIST_REREAD_TIMEOUT.as_millis());
 const _: () = assert!(CONTROL_TIMEOUT.as_millis() <= CHILD_GRACE.as_millis());

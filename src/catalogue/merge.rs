@@ -109,6 +109,7 @@ pub fn merge(naming: &Naming, servers: &[(Profile, Listed)]) -> Catalogue {
             .iter()
             .map(|(profile, listed)| (profile.name.clone(), listed.server.clone()))
             .collect(),
+        separator: naming.separator.clone(),
         ..Catalogue::default()
     };
     catalogue.resources = of(Kind::Resource, &catalogue);

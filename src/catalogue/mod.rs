@@ -134,6 +134,10 @@ pub struct Server {
     pub pinned: Option<Pinned>,
     /// What it said of the freshness of its lists, and when they were read.
     pub read: HashMap<Kind, (Freshness, Instant)>,
+    /// Since when its lists are waited for, until it has answered or failed.
+    pub connecting_since: Instant,
+    /// When each list was last asked for, whatever came of it.
+    pub asked: HashMap<Kind, Instant>,
 }
 
 impl Server {
@@ -162,6 +166,8 @@ impl Default for Server {
             stale: HashSet::new(),
             pinned: None,
             read: HashMap::new(),
+            connecting_since: Instant::now(),
+            asked: HashMap::new(),
         }
     }
 }
@@ -226,6 +232,8 @@ pub struct Catalogue {
     pub owners: Arc<Owners>,
     /// All servers.
     pub servers: BTreeMap<ServerName, Server>,
+    /// What stands between a server's name and an item's.
+    pub separator: String,
     /// Names that items would have, and do not.
     pub clashes: Clashes,
 }
@@ -452,9 +460,9 @@ impl Shared {
         shown.map_or((0, Vec::new()), |shown| shown.told_of(server))
     }
 
+    /// From here on this is the snapshot. Wake those who wait once sessions have been told of it.
     fn publish(&self, catalogue: Arc<Catalogue>, shown: Option<Arc<Shown>>) {
         let snapshot = Snapshot { catalogue, shown };
         *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = snapshot;
-        self.0.waiting.wake();
     }
 }

@@ -53,7 +53,8 @@ impl Known {
         let listed = match old {
             Some(old) if is_same(&old) => old.listed,
             Some(old) if old.config.target.is_same_server(&config.target) => {
-                let server = Server { health: Health::Connecting, ..old.listed.server };
+                let (health, connecting_since) = (Health::Connecting, Instant::now());
+                let server = Server { health, connecting_since, ..old.listed.server };
                 Listed { server, ..old.listed }
             }
             Some(_) | None => Listed::default(),
@@ -148,6 +149,7 @@ impl Refresher {
                 }
                 if self.views.sweep() {
                     self.publish_views();
+                    self.shared.waiting().wake();
                 }
                 looked = Instant::now();
             }
@@ -173,13 +175,17 @@ impl Refresher {
         for server in &accepted {
             (self.tell)(server, Kind::Tool);
         }
+        self.shared.waiting().wake();
     }
 
     fn hear(&mut self, report: Report) {
-        let Some(report) = self.hear_view(report) else { return };
-        for (server, kind) in self.take_in(report) {
-            (self.tell)(&server, kind);
+        if let Some(report) = self.hear_view(report) {
+            for (server, kind) in self.take_in(report) {
+                (self.tell)(&server, kind);
+            }
         }
+        // After sessions were told: whoever opens one then is not told of what it has seen.
+        self.shared.waiting().wake();
     }
 
     /// Publishes what a report changes; gives whose lists of which kind are offered otherwise than
@@ -250,6 +256,7 @@ impl Refresher {
                 (self.tell)(&server, kind);
             }
         }
+        self.shared.waiting().wake();
         // Whoever wanted it may have gone.
         wanted.done.try_send(()).ok();
     }
@@ -267,7 +274,20 @@ impl Refresher {
                 listed.server.initialized = Some(Arc::new(initialized));
                 None
             }
-            Event::Lists { server, lists, freshness, read_at, left_out, announced: _ } => {
+            Event::Lists {
+                server,
+                lists,
+                unread,
+                freshness,
+                read_at,
+                left_out,
+                announced: _,
+            } => {
+                let read = lists.iter().map(|(kind, _)| *kind);
+                listed.server.asked.extend(read.chain(unread).map(|kind| (kind, read_at)));
+                if lists.is_empty() {
+                    return None;
+                }
                 let mut kinds = Vec::new();
                 for (kind, objects) in lists {
                     let (named, unusable) = merge::read_items(kind, objects);
@@ -445,6 +465,7 @@ mod tests {
         let event = Event::Lists {
             server: server.clone(),
             lists: vec![(Kind::Tool, Vec::new())],
+            unread: Vec::new(),
             freshness: vec![(Kind::Tool, said)],
             read_at: Instant::now().checked_sub(Duration::from_secs(50)).unwrap(),
             left_out: 0,
@@ -498,6 +519,7 @@ mod tests {
             let event = Event::Lists {
                 server: config.name.clone(),
                 lists: lists.iter().map(read).collect(),
+                unread: Vec::new(),
                 freshness: Vec::new(),
                 read_at: Instant::now(),
                 left_out: 0,

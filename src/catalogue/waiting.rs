@@ -57,6 +57,11 @@ impl Waiting {
         Some(Place { waiting: self, wait: wait.clone() })
     }
 
+    /// How many wait, and how many may at once.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.lock().waits.len(), self.max)
+    }
+
     /// There is another snapshot.
     pub(super) fn wake(&self) {
         self.lock().waits.iter().for_each(|wait| wait.bell().ring());
@@ -101,6 +106,7 @@ mod tests {
         let waiting = Waiting::new(1);
         let place = waiting.enter(&wait());
         assert!(place.is_some() && waiting.enter(&wait()).is_none());
+        assert_eq!(waiting.counts(), (1, 1));
         drop(place);
         assert!(waiting.enter(&wait()).is_some());
     }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::check_server;
 use super::file::{Placed, RawConfig, RawSecret, RawServer};
@@ -73,6 +74,7 @@ pub(super) fn check(
         upstreams,
         limits: raw.limits,
         session_key,
+        first_list: Duration::from_millis(raw.first_list_ms),
         watch: raw.watch,
         state_dir,
         log: raw.log,

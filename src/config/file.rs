@@ -22,6 +22,7 @@ pub const KEYS: &[&str] = &[
     "mcpServers",
     "limits",
     "state_dir",
+    "first_list_ms",
     "session_key",
     "watch",
     "log",
@@ -86,6 +87,7 @@ pub(super) struct RawConfig {
     pub(super) servers: Vec<RawServer>,
     pub(super) limits: Limits,
     pub(super) state_dir: Option<Text>,
+    pub(super) first_list_ms: u64,
     pub(super) session_key: Option<Text>,
     pub(super) watch: bool,
     pub(super) log: LogConfig,
@@ -175,6 +177,7 @@ pub(super) fn read(reader: &Reader<'_>, text: &str) -> Option<RawConfig> {
             .object("limits", bounds::limit_keys())
             .map_or_else(Limits::default, |limits| bounds::read(&limits)),
         state_dir: file.text("state_dir"),
+        first_list_ms: file.number("first_list_ms", &(0..=bounds::DAY_MS)).unwrap_or(2000),
         session_key: file.text("session_key"),
         watch: file.flag("watch", false),
         log: read_log(&file),

@@ -116,6 +116,8 @@ pub struct Config {
     pub limits: Limits,
     /// The key that session ids are made with; that of the state where there is none.
     pub session_key: Option<[u8; 32]>,
+    /// How long after the start what tells of all servers waits for their first lists.
+    pub first_list: Duration,
     /// Whether the file is read again when it changes.
     pub watch: bool,
     /// Where what outlives the process is kept; without it nothing is written to disk.

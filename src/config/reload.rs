@@ -164,12 +164,14 @@ impl Config {
         keep("/listen", self.listen == running.listen);
         keep("/limits", self.limits == running.limits);
         keep("/state_dir", self.state_dir == running.state_dir);
+        keep("/first_list_ms", self.first_list == running.first_list);
         keep("/session_key", self.session_key == running.session_key);
         keep("/watch", self.watch == running.watch);
         keep("/log/format", self.log.format == running.log.format);
         self.listen = running.listen.clone();
         self.limits = running.limits.clone();
         self.state_dir = running.state_dir.clone();
+        self.first_list = running.first_list;
         self.session_key = running.session_key;
         self.watch = running.watch;
         self.log.format = running.log.format;

@@ -84,6 +84,7 @@ impl Front {
         let limits = &self.limits;
         let engine = self.engine.get().and_then(Weak::upgrade);
         let engine = engine.map(|engine| engine.counters()).unwrap_or_default();
+        let list_waiters = self.pipeline.list_waiters();
         let of = |used: usize, max: usize| json!({ "used": used, "max": max });
         json!({
             "connections": of(engine.open, limits.connections),
@@ -91,6 +92,7 @@ impl Front {
             "sessions": of(sessions, limits.sessions),
             "streams": of(self.streams.count(), limits.streams),
             "parked_calls": of(self.parked.count(), limits.parked_calls),
+            "list_waiters": of(list_waiters.0, list_waiters.1),
         })
     }
 }

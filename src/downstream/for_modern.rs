@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::modern_stream::ModernStream;
 use super::requests::MessageSink;
 use crate::access::policy::Scope;
+use crate::error::CallError;
 use crate::limits::{QUESTIONS_GATHERED_MAX, QUESTIONS_GATHERED_WITHIN};
-use crate::pipeline::Wish;
-use crate::protocol::call::{About, CallSink, Caller, Client, Notice, Question};
+use crate::pipeline::{Pipeline, Wish};
+use crate::protocol::call::{About, Call, CallSink, Caller, Client, Notice, Question};
 use crate::protocol::capabilities::{needed_for, of_client_for_legacy};
 use crate::protocol::for_revision;
 use crate::protocol::jsonrpc::{self, RpcError, code};
@@ -16,7 +18,28 @@ use crate::protocol::log_level::LogLevel;
 use crate::protocol::method::{Method, notification};
 use crate::protocol::modern;
 use crate::protocol::raw::{Raw, RawObject};
+use crate::protocol::server_name::ServerName;
 use crate::wait::{Interrupted, Wait};
+
+/// Longer than any call may take: a request that waits for one ends with it.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+
+/// Whose a call is, and whether that server may ask something while it runs. The request waits
+/// where that may be known soon.
+pub(super) fn owner_of(
+    pipeline: &Pipeline,
+    scope: &Scope,
+    wish: Wish<'_>,
+    call: &Call<'_>,
+    stream: &mut ModernStream,
+) -> Result<(ServerName, bool), CallError> {
+    if let Ok(owner) = pipeline.owner(scope, wish, call) {
+        return Ok(owner);
+    }
+    let wait = Wait::new(REQUEST_TIMEOUT, REQUEST_TIMEOUT, stream.client())
+        .map_err(|_| CallError::Overloaded { what: "no descriptor is left".to_owned() })?;
+    pipeline.await_owner(scope, wish, call, &wait, &mut || stream.silence())
+}
 
 /// What a stateless request asks for and who asks.
 pub(super) struct Asked<'a> {

@@ -117,7 +117,7 @@ impl Front {
         let call = Call { caller, method, params, meta: None, progress_token: None };
         let client = client_of(scope, &call.caller);
         let wish = wish_of(&client, &call.caller);
-        let (server, own) = self.pipeline.owner_of_uri(scope, wish, &call)?;
+        let (server, own) = self.pipeline.owner_of_uri(scope, wish, &call, wait)?;
         let over = Over::Shared;
         let who = OfSession { session, server: &server, own: &own, asked: uri, over };
         self.pipeline.subscription(&server, &own, method, &who, None, wait)

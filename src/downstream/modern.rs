@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Front;
-use super::for_modern::{Asked, ForModern, Gathering, client_of, wish_of, with_list_changes};
+use super::for_modern::{
+    Asked, ForModern, Gathering, REQUEST_TIMEOUT, client_of, owner_of, wish_of,
+    with_list_changes,
+};
 use super::for_sessions::adapted;
 use super::modern_head::{check_method, check_name, check_params, compare};
 use super::modern_stream::{ModernAnswer, ModernStream};
@@ -31,9 +34,6 @@ use crate::protocol::quirks;
 use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::revision::Revision;
 use crate::wait::{Interrupted, Wait};
-
-/// Longer than any call may take: a request that waits for one ends with it.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
 impl Front {
     /// A POST of a stateless client.
@@ -102,6 +102,9 @@ impl Front {
         let Some(method) = Method::parse(name) else {
             return self.pass_modern(scope, name, envelope, stream);
         };
+        if method.tells_of_all() {
+            self.pipeline.await_first_lists(scope, None, stream.client());
+        }
         match method {
             Method::ServerDiscover => self.discover(scope, wish, envelope.caller.revision),
             Method::ToolsList => list(Kind::Tool),
@@ -109,18 +112,18 @@ impl Front {
             Method::ResourcesList => list(Kind::Resource),
             Method::ResourcesTemplatesList => list(Kind::Template),
             Method::ToolsCall | Method::PromptsGet | Method::ResourcesRead => {
-                if let Err(error) =
-                    self.check_mirrored(head, scope, wish, method, &envelope.params)
-                {
+                if let Err(error) = check_name(head, method, &envelope.params) {
                     return ModernAnswer::Error(error);
                 }
-                self.call_modern(scope, method, envelope, stream)
+                self.call_modern(head, scope, method, envelope, stream)
             }
-            Method::CompletionComplete => self.call_modern(scope, method, envelope, stream),
+            Method::CompletionComplete => {
+                self.call_modern(head, scope, method, envelope, stream)
+            }
             Method::TasksGet | Method::TasksCancel | Method::TasksUpdate
                 if self.pipeline.has_tasks_extension(scope) =>
             {
-                self.call_modern(scope, method, envelope, stream)
+                self.call_modern(head, scope, method, envelope, stream)
             }
             Method::Initialize => {
                 let supported: Vec<&str> =
@@ -167,11 +170,9 @@ impl Front {
         method: Method,
         params: &RawObject<'_>,
     ) -> Result<(), RpcError> {
-        check_name(head, method, params)?;
         if method != Method::ToolsCall {
             return Ok(());
         }
-        // An unknown tool is refused for that.
         let Ok(Some(name)) = params.string("name") else { return Ok(()) };
         match self.pipeline.tool(scope, wish, &name).as_deref().map(|item| &item.mirrors) {
             Some(Ok(mirrors)) => check_params(head, mirrors, params),
@@ -221,6 +222,7 @@ impl Front {
 
     fn call_modern(
         &self,
+        head: &Head,
         scope: &Scope,
         method: Method,
         envelope: Envelope<'_>,
@@ -242,10 +244,13 @@ impl Front {
         let client = client_of(scope, &asked.caller);
         let caller = asked.caller.clone();
         let wish = wish_of(&client, &caller);
-        let (server, asks) = match self.pipeline.owner(scope, wish, &call) {
+        let (server, asks) = match owner_of(&self.pipeline, scope, wish, &call, stream) {
             Ok(owner) => owner,
             Err(error) => return failed(&error),
         };
+        if let Err(error) = self.check_mirrored(head, scope, wish, method, &call.params) {
+            return ModernAnswer::Error(error);
+        }
         let sequel = match sequel(&states, &call.params) {
             Ok(sequel) => sequel,
             Err(error) => return ModernAnswer::Error(error),

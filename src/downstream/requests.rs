@@ -102,6 +102,7 @@ pub(super) trait MessageSink {
 impl Front {
     /// The result of `initialize`: what is behind the endpoint, for this key.
     pub(super) fn initialize_result(&self, scope: &Scope, revision: Revision) -> Raw {
+        self.pipeline.await_first_lists(scope, None, None);
         let mut capabilities = self.pipeline.capabilities(scope, revision);
         if !revision.has_tasks() {
             capabilities = without_tasks(&capabilities);
@@ -212,6 +213,7 @@ impl Front {
         kind: (Revision, Kind),
         params: Option<&str>,
     ) -> Answer {
+        self.pipeline.await_first_lists(scope, None, None);
         match self.list_page(scope, wish, kind, params, |_| true) {
             Ok(page) => Answer::Result(Raw::from_valid(page)),
             Err(error) => Answer::Error(error),

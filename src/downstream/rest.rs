@@ -46,6 +46,8 @@ impl Front {
     ) {
         let server = query_value(head.query.as_deref(), server_key(dialect));
         let list = self.switched_on(Transport::Rest).and_then(|()| {
+            let client = Some(responder.client());
+            self.pipeline.await_first_lists(scope, server.as_deref(), client);
             self.pipeline
                 .list(scope, Wish { server: server.as_deref(), ..Wish::default() }, Kind::Tool)
                 .map_err(|error| Problem::from_call(&error))

@@ -65,7 +65,7 @@ impl Front {
         call: &Call<'_>,
         wait: &Arc<Wait>,
     ) -> Result<Outcome, CallError> {
-        let (server, own) = self.pipeline.owner_of_uri(scope, wish, call)?;
+        let (server, own) = self.pipeline.owner_of_uri(scope, wish, call, wait)?;
         let asked = call.params.string("uri").ok().flatten().unwrap_or_default();
         let mut has_own = self.pipeline.has_own_session(&server, session.can_be_asked());
         loop {

@@ -14,6 +14,7 @@ use crate::protocol::modern::Freshness;
 use crate::protocol::revision::Revision;
 use crate::protocol::server_name::ServerName;
 use crate::upstream::Status;
+use crate::wait::Wait;
 
 /// The items that a scope sees.
 #[derive(Debug)]
@@ -169,7 +170,8 @@ impl Pipeline {
         self.named(scope, wish, None, Kind::Tool, asked).ok()
     }
 
-    /// Whose a call is, and whether that server may ask something while it runs.
+    /// Whose a call is, and whether that server may ask something while it runs, as far as is
+    /// known now.
     ///
     /// # Errors
     /// What it asks for is missing, ill-formed, or nothing that the scope sees.
@@ -179,9 +181,27 @@ impl Pipeline {
         wish: Wish<'_>,
         call: &Call<'_>,
     ) -> Result<(ServerName, bool), CallError> {
-        let server = self.route(scope, wish, call)?.server;
+        Ok(self.owned(self.route(scope, wish, call)?.server))
+    }
+
+    /// [`Pipeline::owner`], but it waits where a list may bring soon what is asked for.
+    ///
+    /// # Errors
+    /// As [`Pipeline::owner`], or the wait was ended.
+    pub fn await_owner(
+        &self,
+        scope: &Scope,
+        wish: Wish<'_>,
+        call: &Call<'_>,
+        wait: &Arc<Wait>,
+        silence: &mut dyn FnMut(),
+    ) -> Result<(ServerName, bool), CallError> {
+        Ok(self.owned(self.find(scope, wish, call, wait, silence)?.server))
+    }
+
+    fn owned(&self, server: ServerName) -> (ServerName, bool) {
         let asks = self.asks_during_calls(&server);
-        Ok((server, asks))
+        (server, asks)
     }
 
     /// Whether a server can be called at present, for whoever does something costly before.

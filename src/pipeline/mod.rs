@@ -3,6 +3,8 @@
 //! The doors in `downstream` make a [`Call`] of what came in and bytes of what comes back; all
 //! else happens here, on the thread of the client's connection.
 
+mod await_lists;
+mod first_lists;
 mod links;
 mod lists;
 mod route;
@@ -27,7 +29,8 @@ use crate::protocol::method::{Method, notification};
 use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::server_name::ServerName;
 use crate::upstream::{Upstream, Upstreams, Viewer};
-use crate::wait::Wait;
+use crate::wait::{Interrupted, Wait};
+use first_lists::FirstLists;
 
 /// What lists and `/status` tell of a server, for the doors.
 pub use crate::catalogue::{Clash, Clashes, Health, Item, Pinned};
@@ -45,6 +48,18 @@ pub struct Pipeline {
     upstreams: Arc<Upstreams>,
     settings: RwLock<Arc<Settings>>,
     tasks: Arc<TaskOwners>,
+    first_lists: FirstLists,
+    /// After so long a silence a waiting client is shown that its request is not lost.
+    heartbeat: Duration,
+}
+
+/// What a request has to do with times before any upstream has it.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// How long after the start the first lists are waited for.
+    pub first_list: Duration,
+    /// After so long a silence a waiting client is shown that its request is not lost.
+    pub heartbeat: Duration,
 }
 
 /// What a reload may change.
@@ -74,6 +89,8 @@ pub struct Wish<'a> {
     pub server: Option<&'a str>,
     /// A shorter time than the upstream's own.
     pub timeout: Option<Duration>,
+    /// How much of that has passed.
+    pub waited: Duration,
     /// The client, where it has a session that an upstream could have one for.
     pub client: Option<&'a Client>,
     /// What a request that is whole in itself says of its caller.
@@ -90,9 +107,13 @@ impl Pipeline {
         quotas: impl IntoIterator<Item = (Arc<str>, u32)>,
         tasks: Arc<TaskOwners>,
         told: Told,
+        patience: Patience,
     ) -> Pipeline {
         let settings = RwLock::new(Arc::new(Settings { quotas: HashMap::new(), told }));
-        let pipeline = Pipeline { catalogue, upstreams, settings, tasks };
+        let Patience { first_list, heartbeat } = patience;
+        let first_lists = FirstLists::new(first_list);
+        let pipeline =
+            Pipeline { catalogue, upstreams, settings, tasks, first_lists, heartbeat };
         pipeline.configure(quotas, told);
         pipeline
     }
@@ -122,6 +143,16 @@ impl Pipeline {
         }
     }
 
+    /// How many requests wait for lists, and how many may at once.
+    pub fn list_waiters(&self) -> (usize, usize) {
+        self.catalogue.waiting().counts()
+    }
+
+    /// Ends every wait for lists: no work is begun any more.
+    pub fn end_waits(&self) {
+        self.catalogue.waiting().end(Interrupted::Stopping);
+    }
+
     fn settings(&self) -> Arc<Settings> {
         self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -129,7 +160,8 @@ impl Pipeline {
     /// Makes a call.
     ///
     /// 1. May it? The key's calls for this minute.
-    /// 2. Whose is it? One look-up in the catalogue, among what the scope sees.
+    /// 2. Whose is it? One look-up in the catalogue, among what the scope sees. What is unknown is
+    ///    waited for where a list may bring it soon.
     /// 3. Send it: the upstream's times, its own name for what is asked, and nothing else changed.
     ///
     /// # Errors
@@ -144,7 +176,9 @@ impl Pipeline {
     ) -> Result<Outcome, CallError> {
         let started = Instant::now();
         let method = call.method;
-        let route = self.route(scope, wish, &call)?;
+        let route = self.find(scope, wish, &call, wait, &mut || sink.silence())?;
+        let waited = wish.timeout.map_or(Duration::ZERO, |_| started.elapsed());
+        let wish = Wish { waited, ..wish };
         let settings = self.settings();
         if costs_a_call(method)
             && !wish.is_retry

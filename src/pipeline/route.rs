@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use super::await_lists::still_starting;
 use super::{Pipeline, Wish};
 use crate::access::policy::Scope;
 use crate::catalogue::name::split_server;
 use crate::catalogue::{Catalogue, Health, Item, Resolution, name};
-use crate::error::{CallError, Stage};
+use crate::error::CallError;
 use crate::limits::NEAR_NAMES_MAX;
 use crate::protocol::call::{Call, Kind};
 use crate::protocol::method::Method;
@@ -35,6 +36,52 @@ impl Route {
     }
 }
 
+/// What a call asks for, as far as lists may have it.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// A tool, a prompt, or a resource for what has a URI.
+    pub(super) kind: Kind,
+    /// As the client wrote it.
+    pub(super) name: String,
+}
+
+impl Asked {
+    /// None where it asks for nothing that is listed, or wrongly.
+    pub(super) fn of(call: &Call<'_>) -> Option<Asked> {
+        let named = |kind, params: &RawObject<'_>, key| {
+            Some(Asked { kind, name: text(params, key).ok()? })
+        };
+        match call.method {
+            Method::ToolsCall => named(Kind::Tool, &call.params, "name"),
+            Method::PromptsGet => named(Kind::Prompt, &call.params, "name"),
+            Method::ResourcesRead
+            | Method::ResourcesSubscribe
+            | Method::ResourcesUnsubscribe => named(Kind::Resource, &call.params, "uri"),
+            Method::CompletionComplete => {
+                let reference = RawObject::parse(call.params.get("ref")?).ok()?;
+                match text(&reference, "type").ok()?.as_str() {
+                    "ref/prompt" => named(Kind::Prompt, &reference, "name"),
+                    _ => named(Kind::Resource, &reference, "uri"),
+                }
+            }
+            Method::Initialize
+            | Method::Ping
+            | Method::ToolsList
+            | Method::PromptsList
+            | Method::ResourcesList
+            | Method::ResourcesTemplatesList
+            | Method::LoggingSetLevel
+            | Method::TasksGet
+            | Method::TasksResult
+            | Method::TasksList
+            | Method::TasksCancel
+            | Method::TasksUpdate
+            | Method::ServerDiscover
+            | Method::SubscriptionsListen => None,
+        }
+    }
+}
+
 fn wrong(key: &str, what: &str) -> CallError {
     CallError::Invalid(format!("\"{key}\" {what}."))
 }
@@ -49,8 +96,8 @@ fn text(params: &RawObject<'_>, key: &str) -> Result<String, CallError> {
 }
 
 impl Pipeline {
-    /// Finds out where a call goes. What is not known may be listed for its client alone, whose
-    /// lists nobody has wanted yet.
+    /// Finds out where a call goes, as far as is known now. What is not known may be listed for
+    /// its client alone, whose lists nobody has wanted yet.
     ///
     /// # Errors
     /// What it asks for is missing, ill-formed, or nothing that the scope sees.
@@ -243,15 +290,7 @@ impl Pipeline {
             }
             "ref/resource" => {
                 let uri = text(&fields, "uri")?;
-                let (server, own) = self.by_uri(scope, wish, &uri).map_err(|error| {
-                    // It is a reference that is wrong here, not a resource that is missing.
-                    if matches!(error, CallError::Unknown { .. }) {
-                        let what = format!("There is no resource or template {uri:?}.");
-                        CallError::Invalid(what)
-                    } else {
-                        error
-                    }
-                })?;
+                let (server, own) = self.by_uri(scope, wish, &uri)?;
                 (server, "uri", own)
             }
             _ => return Err(wrong("ref.type", "must be ref/prompt or ref/resource")),
@@ -311,12 +350,13 @@ fn unreached(
     if server.has_answered {
         return None;
     }
-    let (stage, message) = match &server.health {
-        Health::Failed { stage, message } => (*stage, message.clone()),
-        Health::Connecting | Health::Well => (Stage::Connect, "it has not answered yet".into()),
-    };
-    let (server, refusal) = (name.clone(), None);
-    Some(CallError::UpstreamFailed { server, stage, message, refusal })
+    Some(match &server.health {
+        Health::Failed { stage, message } => {
+            let (server, stage, message) = (name.clone(), *stage, message.clone());
+            CallError::UpstreamFailed { server, stage, message, refusal: None }
+        }
+        Health::Connecting | Health::Well => still_starting(name, server, None),
+    })
 }
 
 /// The parameters that a tool wants mirrored into headers, where they are given.

@@ -101,20 +101,20 @@ impl Asker<'_> {
         sink: &mut dyn CallSink,
     ) -> Result<Outcome, CallError> {
         let config = self.upstream.config();
-        let timeout = self.wish.timeout.map_or(config.timeout, |wish| wish.min(config.timeout));
+        let wanted = self.wish.timeout.filter(|wanted| *wanted < config.timeout);
+        let timeout = wanted.map_or(config.timeout, |it| it.saturating_sub(self.wish.waited));
         wait.set_call_timeout(timeout, config.timeout_max);
         let begins = outgoing.params.get("task").is_some();
         let mut sink = OfServer { asker: self, begins, inner: sink };
         let mut outcome = self.upstream.request(self.through, outgoing, wait, &mut sink);
         if let Err(CallError::UpstreamTimeout { allowed, .. }) = &mut outcome {
-            *allowed = wait.ran_out().map(|(what, time)| Allowed {
-                time,
-                by: match what {
-                    RanOut::Timeout if timeout < config.timeout => "the caller's timeout_ms",
-                    RanOut::Timeout => "its timeout_ms",
-                    RanOut::Latest => "its timeout_max_ms",
-                    RanOut::Patience => "limits.parked_ms",
-                },
+            *allowed = wait.ran_out().map(|(what, time)| match (what, wanted) {
+                (RanOut::Timeout, Some(time)) => {
+                    Allowed { time, by: "the caller's timeout_ms" }
+                }
+                (RanOut::Timeout, None) => Allowed { time, by: "its timeout_ms" },
+                (RanOut::Latest, _) => Allowed { time, by: "its timeout_max_ms" },
+                (RanOut::Patience, _) => Allowed { time, by: "limits.parked_ms" },
             });
         }
         outcome

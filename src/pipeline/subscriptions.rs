@@ -14,7 +14,7 @@ use crate::upstream::Subscribing;
 use crate::wait::Wait;
 
 impl Pipeline {
-    /// Whose a resource is, and that server's own URI for it.
+    /// Whose a resource is, and that server's own URI for it; waits where a list may bring it soon.
     ///
     /// # Errors
     /// The URI is missing, or nothing that the scope sees.
@@ -23,8 +23,9 @@ impl Pipeline {
         scope: &Scope,
         wish: Wish<'_>,
         call: &Call<'_>,
+        wait: &Arc<Wait>,
     ) -> Result<(ServerName, String), CallError> {
-        let route = self.route(scope, wish, call)?;
+        let route = self.find(scope, wish, call, wait, &mut || ())?;
         let own = serde_json::from_str(&route.value).unwrap_or_default();
         Ok((route.server, own))
     }

@@ -127,6 +127,32 @@ impl Method {
         }
     }
 
+    /// Whether the answer tells of all servers behind the gateway.
+    pub fn tells_of_all(self) -> bool {
+        match self {
+            Self::Initialize
+            | Self::ServerDiscover
+            | Self::ToolsList
+            | Self::PromptsList
+            | Self::ResourcesList
+            | Self::ResourcesTemplatesList => true,
+            Self::Ping
+            | Self::ToolsCall
+            | Self::PromptsGet
+            | Self::ResourcesRead
+            | Self::ResourcesSubscribe
+            | Self::ResourcesUnsubscribe
+            | Self::CompletionComplete
+            | Self::LoggingSetLevel
+            | Self::TasksGet
+            | Self::TasksResult
+            | Self::TasksList
+            | Self::TasksCancel
+            | Self::TasksUpdate
+            | Self::SubscriptionsListen => false,
+        }
+    }
+
     /// The parameter that names what a request of this method is about, and that stands in a
     /// modern request's `Mcp-Name` header (2026-07-28, basic/transports/streamable-http,
     /// Standard Request Headers).

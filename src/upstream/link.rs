@@ -24,6 +24,7 @@ use super::connection::{self, Trouble};
 use super::exchange::Lane;
 use super::health::{Dropped, Failure};
 use super::modern::subscriptions::{Subscriptions, offered};
+use super::readings::Readings;
 use super::redirect::Redirected;
 use super::standing::Standing;
 use super::views::Views;
@@ -329,6 +330,8 @@ impl Core {
 pub(super) struct Nudge {
     /// What the supervisor waits on while there is nothing to do.
     pub(super) idle: Arc<Wait>,
+    /// Of the lists that the supervisor reads.
+    pub(super) readings: Readings,
     state: Mutex<News>,
 }
 
@@ -337,6 +340,8 @@ pub(super) struct Nudge {
 pub(super) struct News {
     /// Kinds of lists that have changed.
     pub(super) list_changed: Vec<Kind>,
+    /// Kinds of lists in which somebody looked for something in vain.
+    pub(super) list_wanted: Vec<Kind>,
     /// What was read may have changed unheard.
     pub(super) stale: bool,
     /// A call waits for a session that opens on demand.
@@ -354,7 +359,8 @@ pub(super) const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 impl Nudge {
     fn new() -> std::io::Result<Nudge> {
-        Ok(Nudge { idle: Wait::plain(NEVER)?, state: Mutex::default() })
+        let readings = Readings::default();
+        Ok(Nudge { idle: Wait::plain(NEVER)?, readings, state: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, News> {
@@ -362,12 +368,19 @@ impl Nudge {
     }
 
     fn list_changed(&self, kind: Kind) {
+        self.readings.announced(kind);
         {
             let mut state = self.lock();
             if !state.list_changed.contains(&kind) {
                 state.list_changed.push(kind);
             }
         }
+        self.idle.bell().ring();
+    }
+
+    pub(super) fn list_wanted(&self, kind: Kind) {
+        // It is wanted once before it is read.
+        self.lock().list_wanted.push(kind);
         self.idle.bell().ring();
     }
 
@@ -405,6 +418,7 @@ impl Nudge {
         let mut state = self.lock();
         News {
             list_changed: std::mem::take(&mut state.list_changed),
+            list_wanted: std::mem::take(&mut state.list_wanted),
             stale: std::mem::take(&mut state.stale),
             wanted: std::mem::take(&mut state.wanted),
             opened: state.opened.take(),

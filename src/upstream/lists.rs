@@ -29,6 +29,8 @@ pub(super) struct Lists(HashMap<Kind, List>);
 struct List {
     /// The upstream has said so since it was read.
     changed: bool,
+    /// Somebody looked for something in it in vain.
+    wanted: bool,
     /// Before that, another change is not followed.
     quiet_until: Option<Instant>,
     /// It could not be had the last time.
@@ -61,7 +63,8 @@ impl List {
             return Some(at);
         }
         let change = self.changed.then(|| self.quiet_until.unwrap_or(now));
-        change.into_iter().chain(self.stale_at).min()
+        let want = self.wanted.then_some(now);
+        [change, want, self.stale_at].into_iter().flatten().min()
     }
 
     /// Gives whether the upstream has announced what was read.
@@ -86,6 +89,11 @@ impl Lists {
         }
     }
 
+    /// Somebody looked for something in these lists in vain.
+    pub(super) fn note_wanted(&mut self, kinds: &[Kind]) {
+        kinds.iter().for_each(|kind| self.of(*kind).wanted = true);
+    }
+
     /// Those to be read by now.
     pub(super) fn due(&self, now: Instant) -> Vec<Kind> {
         let due = |kind: &Kind| self.0.get(kind).and_then(|list| list.due(now));
@@ -108,7 +116,7 @@ impl Lists {
         for kind in kinds {
             let list = self.of(*kind);
             list.retry.give_up();
-            list.stale_at = None;
+            (list.wanted, list.stale_at) = (false, None);
             if std::mem::take(&mut list.changed) {
                 list.quiet_until = Some(Instant::now() + RELIST_INTERVAL);
                 list.announced = true;
@@ -154,7 +162,7 @@ impl Supervisor {
     /// The session is of no use. That one list cannot be had only leaves that out.
     pub(super) fn list(&mut self, opened: &Opened, kinds: &[Kind]) -> Result<(), Trouble> {
         self.lists.begin(kinds);
-        let read_at = Instant::now();
+        let read_at = self.core.nudge.readings.begin(kinds);
         let (mut lists, mut freshness) = (Vec::with_capacity(kinds.len()), Vec::new());
         let mut failed = Vec::new();
         for kind in kinds.iter().copied() {
@@ -180,6 +188,7 @@ impl Supervisor {
                 }
                 Err(trouble) if is_bearable(kind, &trouble) => {
                     self.lists.failed(kind, &trouble);
+                    self.core.nudge.readings.put_off(kind, self.lists.of(kind).retry.at());
                     failed.push((kind, trouble));
                 }
                 Err(trouble) => return Err(trouble),
@@ -193,14 +202,21 @@ impl Supervisor {
             }
             self.remember(trouble);
         }
-        if !lists.is_empty() {
-            let mut announced = false;
-            for (kind, _) in &lists {
-                announced |= self.lists.of(*kind).told();
-            }
-            let (server, left_out) = (self.core.name().clone(), self.lists.left_out());
-            self.tell(Event::Lists { server, lists, freshness, read_at, left_out, announced });
+        let mut announced = false;
+        for (kind, _) in &lists {
+            announced |= self.lists.of(*kind).told();
         }
+        let (server, left_out) = (self.core.name().clone(), self.lists.left_out());
+        let unread = failed.into_iter().map(|(kind, _)| kind).collect();
+        self.tell(Event::Lists {
+            server,
+            lists,
+            unread,
+            freshness,
+            read_at,
+            left_out,
+            announced,
+        });
         Ok(())
     }
 

@@ -57,6 +57,7 @@ mod members;
 mod modern;
 mod pipes;
 mod post_stream;
+mod readings;
 mod redirect;
 mod reference;
 mod resolve;
@@ -106,6 +107,8 @@ pub enum Event {
         /// The lists that were read, each item's object as the upstream wrote it, in its order.
         /// Those that are not here stand as they were.
         lists: Vec<(Kind, Vec<Raw>)>,
+        /// Those that were asked for and could not be had.
+        unread: Vec<Kind>,
         /// How fresh those of them are that the upstream has: all pages together.
         freshness: Vec<(Kind, Freshness)>,
         /// When they were asked for.

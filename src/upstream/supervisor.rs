@@ -146,6 +146,7 @@ impl Supervisor {
         loop {
             let news = self.core.nudge.take();
             self.lists.note_changed(&news.list_changed);
+            self.lists.note_wanted(&news.list_wanted);
             if self.core.nudge.is_stopped() {
                 return Left::Stopped;
             }

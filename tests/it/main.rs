@@ -21,6 +21,7 @@ mod eras;
 #[cfg(not(feature = "tiny_http"))]
 mod event_stream;
 mod exit_codes;
+mod first_lists;
 #[cfg(not(feature = "tiny_http"))]
 mod hostile_clients;
 mod hostile_upstreams;
@@ -34,6 +35,7 @@ mod http_tiny;
 mod initialize;
 mod isolation;
 mod keys;
+mod late_names;
 mod links;
 mod logging;
 mod malformed_lists;

@@ -134,6 +134,7 @@ struct State {
     page_items: usize,
     refused: Option<String>,
     hanging: Option<String>,
+    held: Option<String>,
     revisions: Vec<String>,
     ending: bool,
     next_key: u64,
@@ -167,6 +168,7 @@ impl Script {
                 page_items: 0,
                 refused: None,
                 hanging: None,
+                held: None,
                 revisions: REVISIONS.map(str::to_owned).to_vec(),
                 ending: false,
                 next_key: 0,
@@ -223,6 +225,12 @@ impl Script {
     /// Requests of this method are not answered; `None` lets go of them.
     pub(crate) fn hang_on(&self, method: Option<&str>) {
         self.lock().hanging = method.map(str::to_owned);
+        self.changed.notify_all();
+    }
+
+    /// Requests of this method are answered later, once this is called with `None`.
+    pub(crate) fn hold(&self, method: Option<&str>) {
+        self.lock().held = method.map(str::to_owned);
         self.changed.notify_all();
     }
 
@@ -289,6 +297,7 @@ impl Script {
             part("method").and_then(|text| serde_json::from_str(&text).ok());
         let raw_params = part("params");
         self.note_received(peer, text, method.as_deref(), &params);
+        self.wait_while_held(method.as_deref());
         let reply = match (method, part("id")) {
             (None, None) => Reply::Accepted,
             (None, Some(id)) => {
@@ -315,6 +324,15 @@ impl Script {
         };
         self.changed.notify_all();
         reply
+    }
+
+    fn wait_while_held(&self, method: Option<&str>) {
+        let mut state = self.lock();
+        // Whoever waits for the request to come need not wait until it is answered.
+        self.changed.notify_all();
+        while !state.ending && method.is_some() && state.held.as_deref() == method {
+            state = self.changed.wait(state).unwrap();
+        }
     }
 
     /// Whether a request of this method is not answered; waits until that is over.
