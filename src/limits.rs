@@ -387,6 +387,8 @@ pub const QUIRK_LINES_MAX: usize = 256;
 pub const CLIENT_NAME_CHARS_MAX: usize = 64;
 /// Names that are refused to a server and told of, in `/status` and in the log; more are counted.
 pub const CLASHES_TOLD_MAX: usize = 256;
+/// Of those that were told of in the log, so many are remembered; then they may be told of again.
+pub const CLASHES_REMEMBERED_MAX: usize = 16 * CLASHES_TOLD_MAX;
 /// Offered names that a reload has changed and the log tells of; more are counted.
 pub const RENAMED_TOLD_MAX: usize = 1000;
 /// Of those, names of one line.

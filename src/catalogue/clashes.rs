@@ -3,25 +3,54 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Catalogue, Clash};
-use crate::limits::{RENAMED_A_LINE_MAX, RENAMED_TOLD_MAX};
+use super::{Catalogue, Clash, Clashes};
+use crate::limits::{
+    CLASHES_REMEMBERED_MAX, CLASHES_TOLD_MAX, RENAMED_A_LINE_MAX, RENAMED_TOLD_MAX,
+};
 use crate::protocol::call::Kind;
 use crate::protocol::server_name::ServerName;
+use crate::telemetry::Seldom;
 
-/// Tells of each name that is refused in `next` and was not before, once.
-pub(super) fn tell_of_new(before: &Catalogue, next: &Catalogue) {
-    let known: HashSet<&Clash> = before.clashes.told.iter().collect();
-    for clash in next.clashes.told.iter().filter(|clash| !known.contains(clash)) {
-        let Clash { kind, server, own, name, owner, offered } = clash;
-        let kind = kind.noun();
-        log::warn!(
-            target: "catalogue",
-            "{server}: the {kind} {own:?} is offered as {offered:?}: the name {name:?} is {owner}'s"
-        );
+/// The refused names that the log has told of. A server that takes such a name back and lists it
+/// again is not told of again.
+#[derive(Debug)]
+pub(super) struct ToldClashes {
+    told: HashSet<Clash>,
+    n_further: usize,
+    lines: Seldom,
+}
+
+impl Default for ToldClashes {
+    fn default() -> ToldClashes {
+        let lines = Seldom::up_to(CLASHES_TOLD_MAX);
+        ToldClashes { told: HashSet::new(), n_further: 0, lines }
     }
-    let (old, new) = (before.clashes.n_further, next.clashes.n_further);
-    if new > old {
-        log::warn!(target: "catalogue", "{new} further names are refused to servers");
+}
+
+impl ToldClashes {
+    /// Tells of each that is new.
+    pub(super) fn tell(&mut self, clashes: &Clashes) {
+        for clash in &clashes.told {
+            if self.told.len() >= CLASHES_REMEMBERED_MAX {
+                self.told.clear();
+            }
+            if self.told.insert(clash.clone())
+                && let Some(behind) = self.lines.turn()
+            {
+                let Clash { kind, server, own, name, owner, offered } = clash;
+                let kind = kind.noun();
+                log::warn!(
+                    target: "catalogue",
+                    "{server}: the {kind} {own:?} is offered as {offered:?}: the name {name:?} is \
+                    {owner}'s{behind}"
+                );
+            }
+        }
+        if clashes.n_further > self.n_further {
+            let n = clashes.n_further;
+            log::warn!(target: "catalogue", "{n} further names are refused to servers");
+            self.n_further = n;
+        }
     }
 }
 
@@ -70,4 +99,32 @@ fn renamed<'a>(
         let old = old.get(&(item.server.as_str(), item.own.as_str()))?;
         (*old != item.offered).then_some((&item.server, *old, item.offered.as_str()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_and_goes_is_told_of_once_and_what_is_remembered_is_bounded() {
+        let [a, b] = ["a", "b"].map(|it| ServerName::parse(it).unwrap());
+        let clash = |own: &str| Clash {
+            kind: Kind::Tool,
+            server: a.clone(),
+            own: own.to_owned(),
+            name: own.to_owned(),
+            owner: b.clone(),
+            offered: format!("{own}_12345678"),
+        };
+        let mut told = ToldClashes::default();
+        for _ in 0..3 {
+            told.tell(&Clashes { told: vec![clash("b-x")], n_further: 1 });
+            told.tell(&Clashes::default());
+        }
+        assert_eq!((told.told.len(), told.n_further), (1, 1));
+        for n in 0..2 * CLASHES_REMEMBERED_MAX {
+            told.tell(&Clashes { told: vec![clash(&format!("b-{n}"))], n_further: 0 });
+        }
+        assert!(told.told.len() <= CLASHES_REMEMBERED_MAX);
+    }
 }

@@ -7,11 +7,12 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, select};
 
+use super::clashes::{self, ToldClashes};
 use super::merge::{self, Listed, Profile};
 use super::pins::Pins;
 use super::store::Store;
 use super::views::{ReadView, Shown, Views};
-use super::{Health, Pinned, Server, Shared, clashes};
+use super::{Health, Pinned, Server, Shared};
 use crate::access::glob::Globs;
 use crate::config::{Naming, Pin, UpstreamConfig};
 use crate::limits::PINS_ACCEPTED_INTERVAL;
@@ -84,6 +85,7 @@ pub struct Refresher {
     servers: BTreeMap<ServerName, Known>,
     /// As they stand in the configuration.
     order: Vec<ServerName>,
+    told_clashes: ToldClashes,
     shared: Shared,
     tell: Tell,
     /// Where lists outlive the process, if anywhere.
@@ -114,8 +116,19 @@ impl Refresher {
     ) -> Refresher {
         let (servers, order) = (BTreeMap::new(), Vec::new());
         let (views, tell_view) = (Views::new(0), Box::new(|_: &ServerName, _, _| ()));
-        let mut refresher =
-            Refresher { naming, servers, order, shared, tell, store, pins, views, tell_view };
+        let told_clashes = ToldClashes::default();
+        let mut refresher = Refresher {
+            naming,
+            servers,
+            order,
+            told_clashes,
+            shared,
+            tell,
+            store,
+            pins,
+            views,
+            tell_view,
+        };
         refresher.take(upstreams);
         refresher.publish();
         refresher
@@ -328,10 +341,10 @@ impl Refresher {
         }
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let servers = self.listed();
         let next = merge::merge(&self.naming, &servers);
-        clashes::tell_of_new(&self.shared.current(), &next);
+        self.told_clashes.tell(&next.clashes);
         self.shared.publish(Arc::new(next), self.shown(servers));
     }
 

@@ -11,6 +11,7 @@ use super::reply::{self, Problem};
 use crate::access::policy::Scope;
 use crate::error::CallError;
 use crate::http::{Head, Responder};
+use crate::limits::OWN_NAME_CHARS_MAX;
 use crate::pipeline::{Clash, Pinned, ServerStatus, State};
 use crate::protocol::call::Kind;
 use crate::protocol::quirks::Quirk;
@@ -174,15 +175,16 @@ fn left_out_items(status: &ServerStatus) -> Value {
     each.collect()
 }
 
-/// A name that is refused to a server.
+/// A name that is refused to a server. URIs may be of any length.
 fn clash(clash: &Clash) -> Value {
+    let cut = |text: &str| text.chars().take(OWN_NAME_CHARS_MAX).collect::<String>();
     json!({
         "server": clash.server.as_str(),
         "kind": clash.kind.as_str(),
-        "own": clash.own,
-        "name": clash.name,
+        "own": cut(&clash.own),
+        "name": cut(&clash.name),
         "owner": clash.owner.as_str(),
-        "offered": clash.offered,
+        "offered": cut(&clash.offered),
     })
 }
 
