@@ -21,7 +21,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
 use crate::config::Pin;
-use crate::error::Stage;
+use crate::error::{HttpRefusal, Stage};
 use crate::limits::NEAR_NAMES_MAX;
 use crate::protocol::call::Kind;
 use crate::protocol::for_revision::Output;
@@ -95,6 +95,8 @@ pub enum Health {
         stage: Stage,
         /// What was seen.
         message: String,
+        /// What a refusal over HTTP says besides.
+        refusal: Option<Box<HttpRefusal>>,
     },
 }
 

@@ -20,7 +20,7 @@ use crate::protocol::call::Kind;
 use crate::protocol::mirror;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
-use crate::upstream::{Event, Report};
+use crate::upstream::{Event, Failure, Report};
 
 /// Who hears that a list of a server has changed.
 pub type Tell = Box<dyn Fn(&ServerName, Kind) + Send>;
@@ -334,8 +334,8 @@ impl Refresher {
             // They were taken before.
             Event::View { .. } | Event::NoView => None,
             Event::Failed { server: _, failure } => {
-                listed.server.health =
-                    Health::Failed { stage: failure.stage, message: failure.message };
+                let Failure { stage, message, refusal, .. } = failure;
+                listed.server.health = Health::Failed { stage, message, refusal };
                 None
             }
         }

@@ -123,14 +123,16 @@ fn server(status: &ServerStatus) -> Value {
         Era::Modern => "modern",
     });
     let failure = upstream.last_failure.as_ref().map(|failure| {
-        json!({
+        let mut told = json!({
             "stage": failure.stage.as_str(),
             "message": failure.message,
             "at": seconds(failure.at),
             "seconds_ago": SystemTime::now()
                 .duration_since(failure.at)
                 .map_or(0, |since| since.as_secs()),
-        })
+        });
+        reply::add_refusal(&mut told, failure.refusal.as_deref());
+        told
     });
     let info: Option<Value> =
         upstream.server_info.as_ref().and_then(|info| serde_json::from_str(info.get()).ok());

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::reply::add_refusal;
 use crate::pipeline::{Health, Item, ItemList, Listing};
 use crate::protocol::for_revision::Output;
 use crate::protocol::output_schema::wrapped_tool;
@@ -80,12 +81,16 @@ pub fn server_outcome(listing: &Listing) -> serde_json::Value {
     let mut outcome = match &listing.health {
         Health::Well => serde_json::json!({ "server": server, "outcome": "ok" }),
         Health::Connecting => serde_json::json!({ "server": server, "outcome": "connecting" }),
-        Health::Failed { stage, message } => serde_json::json!({
-            "server": server,
-            "outcome": "failed",
-            "stage": stage.as_str(),
-            "message": message,
-        }),
+        Health::Failed { stage, message, refusal } => {
+            let mut failed = serde_json::json!({
+                "server": server,
+                "outcome": "failed",
+                "stage": stage.as_str(),
+                "message": message,
+            });
+            add_refusal(&mut failed, refusal.as_deref());
+            failed
+        }
     };
     if listing.is_stale
         && let Some(fields) = outcome.as_object_mut()

@@ -314,18 +314,10 @@ impl Problem {
 
     /// What an upstream's refusal says besides its text.
     fn refused_upstream(self, refusal: &HttpRefusal) -> Problem {
-        let mut problem = self.with("upstream_status", refusal.status);
-        if let Some(challenge) = &refusal.www_authenticate {
-            problem = problem.with("www_authenticate", challenge.as_str());
-        }
+        let members = refusal_members(refusal).into_iter();
+        let problem = members.fold(self, |problem, (key, value)| problem.with(key, value));
         match &refusal.retry_after {
-            Some(again) => {
-                problem = match again {
-                    RetryAfter::Seconds(seconds) => problem.with("retry_after_s", *seconds),
-                    RetryAfter::Date(date) => problem.with("retry_after", date.as_str()),
-                };
-                problem.header("Retry-After", again.to_string())
-            }
+            Some(again) => problem.header("Retry-After", again.to_string()),
             None => problem,
         }
     }
@@ -412,6 +404,30 @@ impl Problem {
     /// The client is gone.
     pub fn send_rpc(&self, responder: Responder, id: Option<&RequestId>) -> io::Result<()> {
         self.send(responder, &error_response(id, &self.to_rpc()))
+    }
+}
+
+/// What a refusal over HTTP says, as members of whatever tells of it.
+fn refusal_members(refusal: &HttpRefusal) -> Vec<(&'static str, serde_json::Value)> {
+    let mut members = vec![("upstream_status", refusal.status.into())];
+    if let Some(challenge) = &refusal.www_authenticate {
+        members.push(("www_authenticate", challenge.as_str().into()));
+    }
+    match &refusal.retry_after {
+        Some(RetryAfter::Seconds(seconds)) => {
+            members.push(("retry_after_s", (*seconds).into()))
+        }
+        Some(RetryAfter::Date(date)) => members.push(("retry_after", date.as_str().into())),
+        None => (),
+    }
+    members
+}
+
+/// Adds what a refusal over HTTP says to the object that tells of a failure.
+pub fn add_refusal(failure: &mut serde_json::Value, refusal: Option<&HttpRefusal>) {
+    if let (Some(fields), Some(refusal)) = (failure.as_object_mut(), refusal) {
+        let members = refusal_members(refusal).into_iter();
+        fields.extend(members.map(|(key, value)| (key.to_owned(), value)));
     }
 }
 

@@ -351,10 +351,12 @@ fn unreached(
         return None;
     }
     Some(match &server.health {
-        Health::Failed { stage, message } => {
-            let (server, stage, message) = (name.clone(), *stage, message.clone());
-            CallError::UpstreamFailed { server, stage, message, refusal: None }
-        }
+        Health::Failed { stage, message, refusal } => CallError::UpstreamFailed {
+            server: name.clone(),
+            stage: *stage,
+            message: message.clone(),
+            refusal: refusal.clone(),
+        },
         Health::Connecting | Health::Well => still_starting(name, server, None),
     })
 }

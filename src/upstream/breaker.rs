@@ -374,6 +374,7 @@ mod tests {
             stage: Stage::Connect,
             message: message.to_owned(),
             at: SystemTime::UNIX_EPOCH,
+            refusal: None,
         }
     }
 

@@ -161,7 +161,13 @@ impl Client {
                 Turn::Arrived => return Ok(answer),
                 // Its connection can be used again then; what it says does not matter.
                 Turn::Again => {
-                    answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", idle).ok();
+                    let rest = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", idle);
+                    if let Err(trouble) = rest
+                        && matches!(trouble.kind, Kind::Interrupted(_))
+                    {
+                        // What was redirected was not done.
+                        return Err(Trouble { sent: false, ..trouble });
+                    }
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::error::Stage;
+use crate::error::{HttpRefusal, Stage};
 use crate::protocol::legacy::Initialized;
 use crate::protocol::raw::Raw;
 use crate::protocol::revision::Revision;
@@ -23,6 +23,8 @@ pub struct Failure {
     pub message: String,
     /// When.
     pub at: SystemTime,
+    /// What a refusal over HTTP says besides, without secrets as well.
+    pub refusal: Option<Box<HttpRefusal>>,
 }
 
 /// How an upstream is at present.

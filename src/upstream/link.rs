@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::budget::Budget;
 use crate::config::UpstreamConfig;
+use crate::error::HttpRefusal;
 use crate::limits::Limits;
 use crate::protocol::call::{CallSink, Client, Kind, Notice, Outcome, Outgoing, Question};
 use crate::protocol::jsonrpc::RpcError;
@@ -243,19 +244,22 @@ impl Core {
     /// A trouble as it may leave this folder.
     pub(super) fn scrubbed(&self, trouble: Trouble) -> Trouble {
         let message = self.secrets.scrub_cut(&trouble.message).into_owned();
-        let refusal = trouble.refusal.map(|mut refusal| {
-            let challenge = refusal.www_authenticate.take();
-            refusal.www_authenticate =
-                challenge.map(|it| self.secrets.scrub_cut(&it).into_owned());
-            refusal
-        });
+        let refusal = trouble.refusal.map(|it| self.scrubbed_refusal(*it));
         Trouble { message, refusal, ..trouble }
+    }
+
+    fn scrubbed_refusal(&self, refusal: HttpRefusal) -> Box<HttpRefusal> {
+        let challenge = refusal.www_authenticate;
+        let www_authenticate = challenge.map(|it| self.secrets.scrub_cut(&it).into_owned());
+        Box::new(HttpRefusal { www_authenticate, ..refusal })
     }
 
     /// A trouble as it is remembered.
     pub(super) fn failure(&self, trouble: &Trouble) -> Failure {
         let message = self.secrets.scrub_cut(&trouble.message).into_owned();
-        Failure { stage: trouble.stage, message, at: SystemTime::now() }
+        let refusal = trouble.refusal.as_deref().cloned();
+        let refusal = refusal.map(|it| self.scrubbed_refusal(it));
+        Failure { stage: trouble.stage, message, at: SystemTime::now(), refusal }
     }
 
     pub(super) fn name(&self) -> &ServerName {

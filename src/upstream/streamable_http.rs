@@ -186,7 +186,7 @@ impl StreamableHttp {
         };
         let mut idle = || ear.pause();
         let client = lane.client(&http.factory);
-        let mut answer = client.run_heeding_bell(ear.wait, ask, &mut idle)?;
+        let answer = client.run_heeding_bell(ear.wait, ask, &mut idle)?;
         let session_id = answer.headers.get(SESSION_ID).cloned();
         // What is said while the session is opened belongs to it already.
         let opening = match &session_id {
@@ -199,27 +199,45 @@ impl StreamableHttp {
             Some((wire, get)) => Post { wire, get, ..post },
             None => post,
         };
-        let content_type = answer.header("content-type").unwrap_or_default();
-        let outcome = if !is_success(answer.status) {
-            let text = error_text(&mut answer);
-            refusal(http, &answer, &text, post)?
-        } else if is_event_stream(content_type) {
-            self.read_stream(lane, answer, post, ear)?
-        } else if is_json(content_type) {
-            let max = http.core.limits.upstream_result_bytes;
-            let bound = "limits.upstream_result_bytes";
-            let mut held = Held::new(&http.core.buffered);
-            let body = answer.read_whole(max, bound, &mut held, &mut idle)?;
-            self.find_answer(body, held.take(), post, ear)?
-        } else if answer.status == 202 {
-            return Err(Trouble::nonsense("it accepted the request but gave no answer"));
-        } else {
-            let what = format!("its answer is neither JSON nor a stream: {content_type:?}");
-            return Err(Trouble::nonsense(cut(&what)));
-        };
+        let outcome = self.read_answer(lane, answer, post, ear).inspect_err(|_| {
+            // The server keeps a session that nobody is going to use.
+            if let Some((_, get)) = &opening {
+                http.end_session(get);
+            }
+        })?;
         // Progress that came on the session's stream just before the answer.
         ear.look();
         Ok(Posted { session_id, outcome })
+    }
+
+    fn read_answer(
+        &self,
+        lane: &mut Lane,
+        mut answer: Answer,
+        post: Post<'_>,
+        ear: &Ear<'_>,
+    ) -> Result<Result<Raw, RpcError>, Trouble> {
+        let http = &self.http;
+        let content_type = answer.header("content-type").unwrap_or_default();
+        if !is_success(answer.status) {
+            let text = error_text(&mut answer);
+            return refusal(http, &answer, &text, post);
+        }
+        if is_event_stream(content_type) {
+            return self.read_stream(lane, answer, post, ear);
+        }
+        if is_json(content_type) {
+            let max = http.core.limits.upstream_result_bytes;
+            let bound = "limits.upstream_result_bytes";
+            let mut held = Held::new(&http.core.buffered);
+            let body = answer.read_whole(max, bound, &mut held, &mut || ear.pause())?;
+            return self.find_answer(body, held.take(), post, ear);
+        }
+        if answer.status == 202 {
+            return Err(Trouble::nonsense("it accepted the request but gave no answer"));
+        }
+        let what = format!("its answer is neither JSON nor a stream: {content_type:?}");
+        Err(Trouble::nonsense(cut(&what)))
     }
 
     /// Finds our answer in a JSON body.

@@ -60,6 +60,32 @@ fn a_refusal_of_an_upstream_reaches_every_door_with_what_it_says() {
 }
 
 #[test]
+fn a_server_that_refuses_from_the_start_says_how_it_wants_to_be_asked() {
+    let upstream = HttpUpstream::absent();
+    upstream.fail_with_head(&[("WWW-Authenticate", CHALLENGE), ("Retry-After", "30")]);
+    upstream.fail_with(Some(429));
+    upstream.come();
+    let headers = json!({ "X-Token": "of-my-token" });
+    let server = json!({ "url": upstream.url(), "transport": "http", "headers": headers });
+    let gateway = Gateway::with(json!({ "mcp_servers": { "s": server } })).start();
+    let failure = wait_for("a failure", || {
+        let failure = gateway.status_of("s")["last_failure"].clone();
+        (!failure.is_null()).then_some(failure)
+    });
+    assert_eq!(failure["upstream_status"], 429, "{failure}");
+    assert_eq!(failure["retry_after_s"], 30, "{failure}");
+    let list = wait_for("the list tells of it", || {
+        let list = gateway.list();
+        (list["upstreams"][0]["outcome"] == "failed").then_some(list)
+    });
+    told(&list["upstreams"][0]);
+    let answer = gateway.call("echo", &json!({})).expect(502);
+    told(&answer.json()["error"]);
+    asked_to_wait(&answer);
+    assert!(!gateway.stderr().contains("of-my-token"));
+}
+
+#[test]
 fn a_server_behind_a_redirect_serves_and_status_says_where() {
     for status in [307, 308] {
         let upstream = HttpUpstream::absent();

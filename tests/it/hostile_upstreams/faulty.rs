@@ -141,6 +141,7 @@ impl Faulty {
             "url": format!("http://127.0.0.1:{}/mcp", self.listener.port()),
             "transport": transport,
             "timeout_ms": timeout_ms,
+            "start_timeout_ms": timeout_ms,
             "connect_timeout_ms": timeout_ms,
         })
     }

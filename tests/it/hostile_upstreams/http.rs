@@ -7,7 +7,7 @@ use super::faulty::{At, Faulty, Peer, Speech};
 use super::rounds::{FAR_TOO_LATE, Holdings, Round, Row, TIMEOUT_MS};
 use crate::support::gateway::Gateway;
 use crate::support::listener::Next;
-use crate::support::upstream_http::HttpUpstream;
+use crate::support::upstream_http::{HttpUpstream, respond};
 use crate::support::wait_for;
 use serde_json::json;
 
@@ -192,7 +192,44 @@ const FAULTS: &[Row] = &[
             peer.hang()
         },
     },
+    Row {
+        name: "redirects_away",
+        status: 502,
+        fault: |peer| redirect(peer, "http://127.0.0.1:9/mcp", "0"),
+    },
+    Row { name: "redirects_round", status: 502, fault: |peer| redirect(peer, "/mcp", "0") },
+    Row {
+        name: "redirects_endlessly",
+        status: 502,
+        fault: |peer| {
+            redirect(peer, "/mcp", "99999999999")?;
+            peer.flood(&"x".repeat(8192), Duration::ZERO)
+        },
+    },
+    Row {
+        name: "redirects_and_hangs",
+        status: 504,
+        fault: |peer| {
+            redirect(peer, "/elsewhere", "10")?;
+            peer.hang()
+        },
+    },
+    Row {
+        name: "codes",
+        status: 502,
+        fault: |peer| {
+            let head = [("Content-Type", JSON), ("Content-Encoding", "gzip")];
+            respond(peer.out, "200 OK", &head, "\u{1f}\u{8b}\u{8}\0")
+        },
+    },
 ];
+
+fn redirect(peer: &mut Peer<'_>, to: &str, length: &str) -> io::Result<Next> {
+    peer.write(&format!(
+        "HTTP/1.1 307 Elsewhere\r\nLocation: {to}\r\nContent-Length: {length}\r\n\r\n"
+    ))?;
+    Ok(Next::Keep)
+}
 
 /// What is right for one door may be late for another: over HTTP+SSE an answer comes apart from
 /// the one to the POST, and the time for it may be over first.

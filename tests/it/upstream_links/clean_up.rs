@@ -23,3 +23,21 @@ fn a_session_that_is_ended_slowly_holds_nobody_up() {
         |seen: &Seen| seen.method == "DELETE" && seen.header("mcp-session-id") == Some("s1");
     eventually("the session is ended", || server.seen().iter().any(ended));
 }
+
+#[test]
+fn a_session_whose_initialize_is_not_answered_is_ended() {
+    let server = Server::start(|seen| match seen.rpc().as_str() {
+        "initialize" => Reply::Body(
+            200,
+            "Mcp-Session-Id: s1\r\n".to_owned(),
+            "application/json",
+            "<html>".to_owned(),
+        ),
+        _ => well(seen),
+    });
+    let rig = Rig::start(http(server.address, HttpKind::StreamableHttp), Limits::default());
+    rig.failure();
+    eventually("the session is ended", || {
+        server.seen().iter().any(|seen| seen.method == "DELETE" && seen.session() == "s1")
+    });
+}
