@@ -15,6 +15,7 @@ mod config;
 mod head;
 mod headers;
 mod json;
+mod lists;
 mod names;
 #[cfg(test)]
 mod replay;
@@ -25,12 +26,13 @@ mod sse;
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its corpus.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("chunked", head::chunked),
     ("config", config::config),
     ("head", head::head),
     ("headers", headers::headers),
     ("jsonrpc", json::jsonrpc),
+    ("lists", lists::lists),
     ("names", names::names),
     ("raw", json::raw),
     ("sealed", sealed::sealed),

@@ -29,6 +29,7 @@ from fnmatch import fnmatchcase
 
 import matrix
 import standalone
+import odd_lists
 from matrix import Setup
 from results import Results, read_expected
 from servers import CACHE, HERE, LOOPBACK, MODULES, NODE, PYTHON, Direct, Fixture, Gateway, NotReady, Server, end_all, free_port, run
@@ -221,6 +222,7 @@ def all_setups(results: Results, binary: str | None, folder: pathlib.Path) -> No
             raise
     if binary:
         standalone.all_sdks(results, binary, folder)
+        odd_lists.stock_clients(results, binary, folder)
     # By themselves: one of them measures how long a client waits before it tries again.
     for setup in setups:
         if setup.whole:

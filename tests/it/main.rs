@@ -37,6 +37,7 @@ mod isolation;
 mod keys;
 mod late_names;
 mod links;
+mod list_changes;
 mod logging;
 mod malformed_lists;
 mod modern;
