@@ -227,23 +227,28 @@ impl Pipeline {
     }
 
     /// What the servers in scope say of how to use them: one server's as it is, several by name.
+    /// Besides, why a server offers nothing that has not answered.
     pub fn instructions(&self, scope: &Scope) -> Option<String> {
         let catalogue = self.catalogue.current();
         let seen = catalogue.servers.iter().filter(|(name, _)| scope.sees_server(name));
         let mut said: Vec<(&ServerName, &str)> = Vec::new();
+        let mut reasons = Vec::new();
         let mut n_seen = 0;
         for (name, server) in seen {
             n_seen += 1;
             said.extend(server.instructions().map(|text| (name, text)));
+            reasons.extend(reason(name, server));
         }
-        match said.as_slice() {
-            [] => None,
-            [(_, text)] if n_seen == 1 => Some((*text).to_owned()),
+        let mut parts: Vec<String> = match said.as_slice() {
+            [(_, text)] if n_seen == 1 => vec![(*text).to_owned()],
             several => {
-                let parts = several.iter().map(|(name, text)| format!("# {name}\n\n{text}"));
-                Some(parts.collect::<Vec<_>>().join("\n\n"))
+                several.iter().map(|(name, text)| format!("# {name}\n\n{text}")).collect()
             }
+        };
+        if !reasons.is_empty() {
+            parts.push(reasons.join("\n"));
         }
+        (!parts.is_empty()).then(|| parts.join("\n\n"))
     }
 
     /// The servers in scope that declare a capability.
@@ -338,6 +343,23 @@ impl Pipeline {
             .filter(|upstream| upstream.config().required && !has_answered(upstream.name()))
             .map(|upstream| upstream.name().clone())
             .collect()
+    }
+}
+
+/// Why nothing is offered of a server that has not answered.
+fn reason(name: &ServerName, server: &Server) -> Option<String> {
+    if server.has_answered || server.is_stale() {
+        return None;
+    }
+    match &server.health {
+        Health::Well => None,
+        Health::Connecting => Some(format!(
+            "The server {name} is starting: what it offers is listed once it has answered."
+        )),
+        Health::Failed { stage, message, refusal: _ } => Some(format!(
+            "The server {name} cannot be used at present ({stage}: {message}); what it offers is \
+             listed once it answers."
+        )),
     }
 }
 

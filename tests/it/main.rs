@@ -54,6 +54,7 @@ mod questions;
 mod quirks;
 mod quotas;
 mod readme;
+mod reasons;
 mod refused_upstream;
 mod refusing;
 mod reload;
