@@ -213,3 +213,17 @@ fn notifications_of_one_revision_are_heard_in_that_alone() {
         }
     }
 }
+
+#[test]
+fn errors_of_earlier_revisions_are_not_given_on() {
+    for (code, given) in [
+        (code::URL_ELICITATION_REQUIRED, code::INTERNAL_ERROR),
+        (code::HEADER_MISMATCH, code::INTERNAL_ERROR),
+        (code::RESOURCE_NOT_FOUND, code::INVALID_PARAMS),
+        (code::MISSING_CLIENT_CAPABILITY, code::MISSING_CLIENT_CAPABILITY),
+        (-32001, -32001),
+    ] {
+        let given_on = crate::protocol::modern::error_for(RpcError::new(code, "m"));
+        assert_eq!(given_on.code, given);
+    }
+}

@@ -430,3 +430,32 @@ fn an_error_as_an_answer_is_told_to_operators() {
         );
     }
 }
+
+/// The text of all sources below a folder.
+fn sources(folder: &std::path::Path) -> String {
+    let mut all = String::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all.push_str(&sources(&path));
+        } else if path.extension().is_some_and(|it| it == "rs") {
+            all.push_str(&std::fs::read_to_string(&path).unwrap());
+        }
+    }
+    all
+}
+
+#[test]
+fn each_row_of_the_table_is_held_by_tests_that_there_are() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let table = root.join("src/protocol/revision_differences.rs");
+    let table = std::fs::read_to_string(table).unwrap();
+    let tests = sources(&root.join("tests/it")) + &sources(&root.join("src"));
+    let rows = table.lines().filter(|line| line.starts_with("//! | "));
+    let cells = rows.filter_map(|row| row.trim_end_matches(" |").rsplit(" | ").next());
+    let names: Vec<&str> = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    assert!(names.len() > 40, "{names:?}");
+    for name in names {
+        assert!(tests.contains(&format!("fn {name}(")), "there is no {name}");
+    }
+}
