@@ -108,7 +108,9 @@ impl Front {
             capabilities = without_tasks(&capabilities);
         }
         let instructions = self.pipeline.instructions(scope);
-        let text = legacy::initialize_result(revision, &capabilities, instructions.as_deref());
+        let behind = self.pipeline.only_server_info(scope);
+        let (instructions, behind) = (instructions.as_deref(), behind.as_ref());
+        let text = legacy::initialize_result(revision, &capabilities, instructions, behind);
         Raw::from_valid(text)
     }
 
