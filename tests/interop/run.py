@@ -27,6 +27,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 
+import everything
 import matrix
 import standalone
 from matrix import Setup
@@ -221,6 +222,7 @@ def all_setups(results: Results, binary: str | None, folder: pathlib.Path) -> No
             raise
     if binary:
         standalone.all_sdks(results, binary, folder)
+        everything.everything(results, binary, folder / "everything")
     # By themselves: one of them measures how long a client waits before it tries again.
     for setup in setups:
         if setup.whole:
