@@ -398,6 +398,7 @@ impl Refresher {
         let is_told = is_missed || self.views.has(&key);
         let kinds = self.views.insert(key, read, &known.listed, pinned);
         self.publish_views();
+        self.told_clashes.tell(&self.shared.seen_by(|| [id, id]).clashes);
         for kind in kinds.into_iter().filter(|_| is_told) {
             (self.tell_view)(&server, kind, id);
         }

@@ -305,3 +305,106 @@ impl Shown {
         Some(catalogue)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::glob::Globs;
+    use crate::config::{Pin, Prefix};
+    use crate::protocol::raw::Raw;
+
+    fn name(text: &str) -> ServerName {
+        ServerName::parse(text).unwrap()
+    }
+
+    fn tools(names: &[&str]) -> Named {
+        let text = |own: &&str| {
+            let object = format!(r#"{{"name":"{own}","inputSchema":{{"type":"object"}}}}"#);
+            ((*own).to_owned(), Raw::from_valid(object))
+        };
+        names.iter().map(text).collect()
+    }
+
+    fn listed(names: &[&str]) -> Listed {
+        let lists = HashMap::from([(Kind::Tool, tools(names))]);
+        Listed { lists, ..Listed::default() }
+    }
+
+    fn read(lists: &[(Kind, &[&str])]) -> ReadView {
+        let lists = lists.iter().map(|(kind, names)| (*kind, tools(names))).collect();
+        let (read_at, left_out) = (Instant::now(), LeftOut::default());
+        ReadView { lists, freshness: Vec::new(), read_at, left_out }
+    }
+
+    fn key(n: u32) -> Key {
+        (name("s"), ViewId::of_session(&n.to_string()))
+    }
+
+    #[test]
+    fn only_what_differs_is_kept_and_told_of() {
+        let (shared, mut views) = (listed(&["a"]), Views::new(8));
+        let mut same = read(&[(Kind::Tool, &["a"]), (Kind::Prompt, &[])]);
+        assert!(same.against(&shared).is_empty());
+        assert_eq!(views.insert(key(1), same, &shared, None), []);
+        let mut more = read(&[(Kind::Tool, &["a", "b"]), (Kind::Prompt, &["p"])]);
+        assert_eq!(more.against(&shared), tools(&["b"]));
+        let differing = views.insert(key(1), more, &shared, None);
+        assert_eq!(differing, [Kind::Tool, Kind::Prompt]);
+        // A list that could not be had stands.
+        let prompts = views.insert(key(1), read(&[(Kind::Prompt, &[])]), &shared, None);
+        assert_eq!(prompts, [Kind::Prompt]);
+        let back = views.insert(key(1), read(&[(Kind::Tool, &["a"])]), &shared, None);
+        assert_eq!(back, [Kind::Tool]);
+    }
+
+    #[test]
+    fn the_view_that_was_not_used_for_longest_makes_room() {
+        let (shared, mut views) = (listed(&["a"]), Views::new(2));
+        for n in [1, 2] {
+            views.insert(key(n), read(&[(Kind::Tool, &["b"])]), &shared, None);
+        }
+        views.views[&key(1)].touch();
+        views.insert(key(3), read(&[(Kind::Tool, &["b"])]), &shared, None);
+        assert!(views.has(&key(1)) && views.has(&key(3)) && !views.has(&key(2)));
+        assert!(views.retain(|_| false) && views.is_empty());
+    }
+
+    #[test]
+    fn bytes_are_bounded_over_all_views() {
+        let (shared, mut views) = (listed(&[]), Views::new(8));
+        let large = |bytes: usize| {
+            let mut view = read(&[]);
+            let object = Raw::from_valid(format!("\"{}\"", "x".repeat(bytes)));
+            view.lists.push((Kind::Tool, vec![("a".to_owned(), object)]));
+            view
+        };
+        for n in 1..=3 {
+            views.insert(key(n), large(VIEWS_BYTES_MAX / 2 - 16), &shared, None);
+        }
+        assert_eq!(views.views.len(), 2);
+        views.insert(key(4), large(VIEWS_BYTES_MAX), &shared, None);
+        assert!(!views.has(&key(4)), "it would not fit alone");
+    }
+
+    #[test]
+    fn a_catalogue_of_some_shares_what_all_see() {
+        let naming = Naming::new(Prefix::Never, "-", [(&name("s"), None)]);
+        let profile =
+            Profile { name: name("s"), alias: None, tools: Globs::default(), pin: Pin::Off };
+        let servers = vec![(profile, listed(&["a"]))];
+        let shared = merge::merge(&naming, &servers);
+        let mut views = Views::new(8);
+        let id = key(1).1;
+        let mut more = read(&[(Kind::Tool, &["a", "b"])]);
+        more.against(&servers[0].1);
+        views.insert(key(1), more, &servers[0].1, None);
+        let shown = Shown::new(naming, servers, views.known());
+        let other = ViewId::of_request("{}");
+        assert!(shown.catalogue([other, other], &shared).is_none());
+        let seen = shown.catalogue([id, other], &shared).unwrap();
+        let own: Vec<&str> = seen.items(Kind::Tool).iter().map(|it| it.own.as_str()).collect();
+        assert_eq!(own, ["a", "b"]);
+        assert!(Arc::ptr_eq(&seen.items(Kind::Tool)[0], &shared.items(Kind::Tool)[0]));
+        assert!(Arc::ptr_eq(&seen, &shown.catalogue([id, other], &shared).unwrap()));
+    }
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::requests::MessageSink;
-use crate::protocol::call::{CallSink, Caller, Notice, Question};
+use crate::protocol::call::{About, CallSink, Caller, Client, Notice, Question};
 use crate::protocol::for_revision;
 use crate::protocol::jsonrpc;
 use crate::protocol::legacy;
@@ -12,6 +12,23 @@ use crate::protocol::method::notification;
 use crate::protocol::raw::Raw;
 use crate::session::{self, CallQuestions, Session, Sessions};
 use crate::wait::Wait;
+
+/// The client of a session, to upstreams.
+pub(super) fn client_of(session: &Session, caller: &Caller) -> Client {
+    Client {
+        session: session.id.clone(),
+        is_exclusive: false,
+        capabilities: caller.capabilities.clone(),
+    }
+}
+
+/// What a session's call says of its caller to servers without sessions.
+pub(super) fn about(session: &Session) -> About<'_> {
+    // Servers with sessions send what they like until they are told; others send nothing unless
+    // each request asks for it.
+    let log_level = Some(session.log_level().unwrap_or(LogLevel::Info));
+    About { capabilities: session.stateless_capabilities(), log_level, is_level_told: true }
+}
 
 /// Turns what an upstream says during a call into messages for its caller. With it the call
 /// ends: its caller is told of questions that need no answer any more.

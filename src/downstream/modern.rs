@@ -28,6 +28,7 @@ use crate::protocol::capabilities::{can_be_asked, lacking};
 use crate::protocol::for_revision::Output;
 use crate::protocol::headers;
 use crate::protocol::jsonrpc::{Message, RequestId, RpcError, code};
+use crate::protocol::legacy;
 use crate::protocol::method::Method;
 use crate::protocol::modern::{self, Envelope, Freshness};
 use crate::protocol::quirks;
@@ -159,7 +160,9 @@ impl Front {
             .map(|kind| self.pipeline.freshness(scope, wish, kind))
             .into_iter()
             .reduce(Freshness::and);
-        ModernAnswer::Result(modern::write_result(&text, freshness))
+        let behind = self.pipeline.only_server_info(scope);
+        let info = legacy::implementation(revision, behind.as_ref());
+        ModernAnswer::Result(modern::write_result_of(info, &text, freshness))
     }
 
     fn check_mirrored(

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::for_caller::ForCaller;
+use super::for_caller::{ForCaller, about, client_of};
 use super::input::Elicited;
 use super::listed::list_result;
 use super::reply::Problem;
@@ -17,7 +17,7 @@ use crate::limits::{
     UPSTREAM_TEXT_CHARS_MAX,
 };
 use crate::pipeline::{Item, Wish};
-use crate::protocol::call::{About, Call, CallSink, Caller, Client, Kind, Outcome};
+use crate::protocol::call::{Call, CallSink, Caller, Kind, Outcome};
 use crate::protocol::capabilities::without_tasks;
 use crate::protocol::cursor::{self, Place};
 use crate::protocol::jsonrpc::{Malformed, Message, RequestId, RpcError, code};
@@ -108,7 +108,9 @@ impl Front {
             capabilities = without_tasks(&capabilities);
         }
         let instructions = self.pipeline.instructions(scope);
-        let text = legacy::initialize_result(revision, &capabilities, instructions.as_deref());
+        let behind = self.pipeline.only_server_info(scope);
+        let (instructions, behind) = (instructions.as_deref(), behind.as_ref());
+        let text = legacy::initialize_result(revision, &capabilities, instructions, behind);
         Raw::from_valid(text)
     }
 
@@ -476,15 +478,6 @@ fn answer_of(outcome: Result<Outcome, CallError>) -> Answer {
     }
 }
 
-/// The client of a session, to upstreams.
-fn client_of(session: &Session, caller: &Caller) -> Client {
-    Client {
-        session: session.id.clone(),
-        is_exclusive: false,
-        capabilities: caller.capabilities.clone(),
-    }
-}
-
 /// Tells operators why a client did not answer a question: its server may only be told that it
 /// was cancelled.
 fn tell_of_refusal(session: &Session, pending: &Pending, error: &RpcError) {
@@ -497,14 +490,6 @@ fn tell_of_refusal(session: &Session, pending: &Pending, error: &RpcError) {
         "the client {client:?} answered {method} of {} with the error {}: {message:?}",
         pending.server, error.code
     );
-}
-
-/// What a session's call says of its caller to servers without sessions.
-fn about(session: &Session) -> About<'_> {
-    // Servers with sessions send what they like until they are told; others send nothing unless
-    // each request asks for it.
-    let log_level = Some(session.log_level().unwrap_or(LogLevel::Info));
-    About { capabilities: session.stateless_capabilities(), log_level, is_level_told: true }
 }
 
 /// Reads a request, without what the caller's revision does not know: it means nothing in it.

@@ -11,6 +11,7 @@ use crate::protocol::call::{Call, Kind};
 use crate::protocol::capabilities;
 use crate::protocol::listed_item::Malformed;
 use crate::protocol::modern::Freshness;
+use crate::protocol::raw::Raw;
 use crate::protocol::revision::Revision;
 use crate::protocol::server_name::ServerName;
 use crate::upstream::Status;
@@ -249,6 +250,15 @@ impl Pipeline {
             parts.push(reasons.join("\n"));
         }
         (!parts.is_empty()).then(|| parts.join("\n\n"))
+    }
+
+    /// What the only server in scope says of itself; none where there are several.
+    pub fn only_server_info(&self, scope: &Scope) -> Option<Raw> {
+        let catalogue = self.catalogue.current();
+        let mut seen = catalogue.servers.iter().filter(|(name, _)| scope.sees_server(name));
+        let (_, server) = seen.next()?;
+        let said = server.initialized.as_ref()?.server_info.clone();
+        if seen.next().is_some() { None } else { said }
     }
 
     /// The servers in scope that declare a capability.

@@ -12,6 +12,7 @@ use crate::protocol::call::{
     CallSink, Client, Notice, Outcome, Outgoing, PrincipalId, Question,
 };
 use crate::protocol::capabilities::can_be_asked;
+use crate::protocol::jsonrpc::code;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::upstream::Upstream;
@@ -107,6 +108,15 @@ impl Asker<'_> {
         let begins = outgoing.params.get("task").is_some();
         let mut sink = OfServer { asker: self, begins, inner: sink };
         let mut outcome = self.upstream.request(self.through, outgoing, wait, &mut sink);
+        if let Ok(Outcome::Error { error, .. }) = &outcome
+            && error.code == code::INTERNAL_ERROR
+            && outgoing.is_safe_to_repeat
+            && self.through.is_none()
+            && self.wish.client.is_some_and(|client| !client.is_exclusive)
+            && let Some(said) = self.upstream.ask_in_session(outgoing, wait, &mut sink)
+        {
+            outcome = Ok(said);
+        }
         if let Err(CallError::UpstreamTimeout { allowed, .. }) = &mut outcome {
             *allowed = wait.ran_out().map(|(what, time)| match (what, wanted) {
                 (RanOut::Timeout, Some(time)) => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::call::{Call, Caller};
 use super::jsonrpc::{RpcError, code};
 use super::method::Method;
-use super::raw::{Raw, RawObject, push_string};
+use super::raw::{Raw, RawObject, elements, push_string, string};
 use super::revision::Revision;
 use crate::limits::{CLIENT_NAME_CHARS_MAX, INTRODUCTION_BYTES_MAX};
 
@@ -66,16 +66,18 @@ pub struct Initialized {
     pub instructions: Option<String>,
 }
 
-/// The result of `initialize` as the gateway gives it.
+/// The result of `initialize` as the gateway gives it. `behind` is what the only server behind an
+/// endpoint says of itself.
 pub fn initialize_result(
     revision: Revision,
     capabilities: &str,
     instructions: Option<&str>,
+    behind: Option<&Raw>,
 ) -> String {
+    let info = implementation(revision, behind);
     let mut out = format!(
         "{{\"protocolVersion\":\"{revision}\",\"capabilities\":{capabilities},\
-         \"serverInfo\":{{\"name\":\"trunkline\",\"version\":\"{}\"}}",
-        env!("CARGO_PKG_VERSION")
+         \"serverInfo\":{info}"
     );
     if let Some(instructions) = instructions {
         out.push_str(",\"instructions\":");
@@ -83,6 +85,32 @@ pub fn initialize_result(
     }
     out.push('}');
     out
+}
+
+/// The gateway as clients of that revision know an implementation, with how the only server behind
+/// an endpoint wants to be shown.
+pub fn implementation(revision: Revision, behind: Option<&Raw>) -> String {
+    let mut info = RawObject::default();
+    info.set("name", "\"trunkline\"");
+    info.set("version", string(env!("CARGO_PKG_VERSION")));
+    let behind = behind.and_then(|behind| RawObject::parse(behind.get()).ok());
+    for name in behind.iter().flat_map(|_| revision.shown_of_servers()) {
+        let said = behind.as_ref().and_then(|behind| behind.get(name));
+        // What is no such thing would cost the whole answer.
+        let is_right = |text: &&str| match *name {
+            "icons" => elements(text).is_ok_and(|icons| icons.iter().all(|icon| is_icon(icon))),
+            _ => text.starts_with('"'),
+        };
+        if let Some(text) = said.filter(is_right) {
+            info.set(name, text.to_owned());
+        }
+    }
+    info.to_text()
+}
+
+fn is_icon(text: &str) -> bool {
+    let fields = RawObject::parse(text);
+    fields.is_ok_and(|fields| matches!(fields.string("src"), Ok(Some(_))))
 }
 
 /// The parameters of `initialize` as the gateway sends them.

@@ -295,10 +295,15 @@ pub fn read_result(result: &Raw) -> Result<Read, String> {
 /// A result as a modern client wants it. `freshness` is added where the result says nothing of
 /// it, and only where its method's results must say it.
 pub fn write_result(result: &str, freshness: Option<Freshness>) -> String {
+    write_result_of(implementation(), result, freshness)
+}
+
+/// The same of a server that is shown so.
+pub fn write_result_of(info: String, result: &str, freshness: Option<Freshness>) -> String {
     let Ok(mut fields) = RawObject::parse(result) else { return result.to_owned() };
     let meta = fields.get("_meta").and_then(|meta| RawObject::parse(meta).ok());
     let mut meta = meta.unwrap_or_default();
-    meta.set(key::SERVER_INFO, implementation());
+    meta.set(key::SERVER_INFO, info);
     let meta = meta.to_text();
     if fields.get(RESULT_TYPE).is_none() {
         fields.set(RESULT_TYPE, "\"complete\"");

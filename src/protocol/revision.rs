@@ -91,6 +91,18 @@ impl Revision {
         Self::parse_legacy(requested).unwrap_or(Self::LATEST_LEGACY)
     }
 
+    /// How a server is shown to people, beside its name and version: members of `serverInfo`
+    /// (2025-06-18, changelog, 8; 2025-11-25, changelog, Minor changes).
+    pub fn shown_of_servers(self) -> &'static [&'static str] {
+        match self {
+            Self::V2024_11_05 | Self::V2025_03_26 => &[],
+            Self::V2025_06_18 => &["title"],
+            Self::V2025_11_25 | Self::V2026_07_28 => {
+                &["title", "description", "icons", "websiteUrl"]
+            }
+        }
+    }
+
     /// Whether one POST may hold an array of messages (2025-03-26, basic/transports).
     pub fn allows_batches(self) -> bool {
         match self {

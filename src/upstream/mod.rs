@@ -295,6 +295,23 @@ impl Upstream {
         })
     }
 
+    /// What a server that needs no sessions, but may know them besides, answers in one: SDKs say
+    /// there what went wrong, and only that something did where there is none. That session is
+    /// shared by all clients that keep sessions and declare nothing.
+    pub fn ask_in_session(
+        &self,
+        outgoing: &Outgoing<'_>,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Option<Outcome> {
+        if !self.link.is_stateless() || self.refuses_sessions() {
+            return None;
+        }
+        let (session, capabilities) = (Arc::from("shared:"), Raw::from_valid("{}".to_owned()));
+        let client = Client { session, is_exclusive: false, capabilities };
+        self.request(Some(&client), outgoing, wait, sink).ok()
+    }
+
     /// Whether a client has a session of its own with it. `can_be_asked`: the client declares
     /// sampling, elicitation or roots.
     pub fn has_own_session(&self, can_be_asked: bool) -> bool {

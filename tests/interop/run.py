@@ -27,6 +27,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 
+import everything
 import matrix
 import slow_start
 import standalone
@@ -225,6 +226,7 @@ def all_setups(results: Results, binary: str | None, folder: pathlib.Path) -> No
         standalone.all_sdks(results, binary, folder)
         odd_lists.stock_clients(results, binary, folder)
         slow_start.all_servers(results, binary, folder / "slow-start")
+        everything.everything(results, binary, folder / "everything")
     # By themselves: one of them measures how long a client waits before it tries again.
     for setup in setups:
         if setup.whole:
