@@ -15,14 +15,17 @@ use crate::protocol::server_name::ServerName;
 use crate::thread::{Joined, spawn};
 use crate::wait::Interrupted;
 
+use super::backoff::Retry;
 use super::child::StderrRing;
 use super::exchange::Lane;
 use super::health::Vitals;
 use super::link::Core;
 use super::links::Links;
-use super::lists::Lists;
+use super::list_times::Lists;
+use super::lists::UndeclaredTools;
 use super::members::Members;
 use super::resolve::Names;
+use super::resubscribing::{LogLevelTold, Resubscribing};
 use super::slots::{Budget, Slots};
 use super::supervisor::Supervisor;
 use super::{Report, Unasked, Upstream};
@@ -296,9 +299,13 @@ fn supervisor(upstream: &Upstream, reports: Sender<Report>) -> Supervisor {
         generation: None,
         logged: 0,
         standing: upstream.standing.clone(),
-        level: None,
-        subscribed: None,
+        level: LogLevelTold::default(),
+        resubscribing: Resubscribing::default(),
         lists: Lists::default(),
+        undeclared: UndeclaredTools::default(),
+        probing: Retry::default(),
+        listening: Retry::default(),
+        listened_at: None,
     }
 }
 

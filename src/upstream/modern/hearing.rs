@@ -2,6 +2,7 @@
 //! only; requests come in results (2026-07-28, basic/patterns/mrtr).
 
 use crate::protocol::call::Notice;
+use crate::protocol::jsonrpc::code;
 use crate::protocol::method::notification;
 
 use super::super::connection::superseded;
@@ -59,9 +60,13 @@ pub(in super::super) fn hear_child(
             log::warn!(target: "upstream", "{}: it refused to be listened to: {} ({})",
                 core.name(), core.secrets.scrub_cut(&error.message), error.code);
             core.subscriptions.refused(version);
+            if error.code == code::METHOD_NOT_FOUND {
+                core.subscriptions.unserved();
+            }
         }
-        // One that it has ended is asked for again at the next refresh.
+        // The supervisor asks again by and by.
         core.subscriptions.leave(*id);
+        core.nudge.idle.bell().ring();
         return None;
     }
     match inboxes.take_in(incoming)? {
