@@ -1,7 +1,7 @@
 //! What operators ask: /healthz, /readyz, /status; and what a browser asks first.
 
 use std::sync::Weak;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ use crate::access::policy::Scope;
 use crate::error::CallError;
 use crate::http::{Head, Responder};
 use crate::limits::OWN_NAME_CHARS_MAX;
-use crate::pipeline::{Clash, Pinned, ServerStatus, State};
+use crate::pipeline::{Clash, Failure, Pinned, ServerStatus, State, Unread};
 use crate::protocol::call::Kind;
 use crate::protocol::quirks::Quirk;
 use crate::protocol::revision::Era;
@@ -122,18 +122,7 @@ fn server(status: &ServerStatus) -> Value {
         Era::Legacy => "legacy",
         Era::Modern => "modern",
     });
-    let failure = upstream.last_failure.as_ref().map(|failure| {
-        let mut told = json!({
-            "stage": failure.stage.as_str(),
-            "message": failure.message,
-            "at": seconds(failure.at),
-            "seconds_ago": SystemTime::now()
-                .duration_since(failure.at)
-                .map_or(0, |since| since.as_secs()),
-        });
-        reply::add_refusal(&mut told, failure.refusal.as_deref());
-        told
-    });
+    let failure = upstream.last_failure.as_ref().map(failure);
     let info: Option<Value> =
         upstream.server_info.as_ref().and_then(|info| serde_json::from_str(info.get()).ok());
     json!({
@@ -159,6 +148,7 @@ fn server(status: &ServerStatus) -> Value {
         "views": status.n_views,
         "stale": status.is_stale,
         "pins": status.pinned.as_ref().map(pins),
+        "unread_lists": unread(&upstream.unread),
         "last_failure": failure,
         "latency_ms": upstream.latency.map(|latency| latency.as_secs_f64() * 1000.0),
         "in_flight": upstream.in_flight,
@@ -188,6 +178,33 @@ fn clash(clash: &Clash) -> Value {
         "owner": clash.owner.as_str(),
         "offered": cut(&clash.offered),
     })
+}
+
+fn failure(failure: &Failure) -> Value {
+    let mut told = json!({
+        "stage": failure.stage.as_str(),
+        "message": failure.message,
+        "at": seconds(failure.at),
+        "seconds_ago": SystemTime::now()
+            .duration_since(failure.at)
+            .map_or(0, |since| since.as_secs()),
+    });
+    reply::add_refusal(&mut told, failure.refusal.as_deref());
+    told
+}
+
+/// The lists that cannot be read, by their name in the protocol.
+fn unread(lists: &[Unread]) -> Value {
+    let now = Instant::now();
+    let of = |list: &Unread| {
+        let next_try = list.next_try.saturating_duration_since(now);
+        let told = json!({
+            "last_failure": failure(&list.failure),
+            "next_try_ms": ms(next_try),
+        });
+        (list.kind.list_key().to_owned(), told)
+    };
+    Value::Object(lists.iter().map(of).collect())
 }
 
 /// Since 1970.

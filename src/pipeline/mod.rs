@@ -34,9 +34,9 @@ use first_lists::FirstLists;
 
 /// What lists and `/status` tell of a server, for the doors.
 pub use crate::catalogue::{Clash, Clashes, Health, Item, Pinned};
-pub use crate::upstream::State;
 /// What a door tells of one subscription.
 pub use crate::upstream::Subscribing;
+pub use crate::upstream::{Failure, State, Unread};
 pub use lists::{ItemList, Listing, ServerStatus};
 pub use task_owners::TaskOwners;
 pub use unasked::ToSessions;

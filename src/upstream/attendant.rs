@@ -2,23 +2,23 @@
 //! lets go of what is lost, subscribes again on what is opened anew, and ends the session.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::error::Stage;
-use crate::limits::{CONTROL_TIMEOUT, RELIST_INTERVAL};
-use crate::protocol::call::{About, Outcome};
+use crate::limits::RELIST_INTERVAL;
+use crate::protocol::call::About;
 use crate::protocol::method::Method;
 use crate::protocol::view::ViewId;
 use crate::wait::Wait;
 
-use super::backoff::{Backoff, Range};
-use super::connection::{Kind, Trouble, cut};
+use super::backoff::Retry;
+use super::connection::Trouble;
 use super::exchange::Lane;
 use super::link::Own;
 use super::lists::{ReadLists, read_all, view_event};
 use super::members::{Member, Members};
+use super::resubscribing::Resubscribing;
 use super::subscribing::about;
-use super::supervisor::tell;
+use super::supervisor::{busy, tell};
 
 /// What that thread owns.
 pub(super) struct Attendant {
@@ -27,12 +27,12 @@ pub(super) struct Attendant {
     lane: Lane,
     /// Of the session opened last.
     generation: u64,
-    /// Of the session that was told of all subscriptions.
-    subscribed: u64,
-    backoff: Backoff,
+    resubscribing: Resubscribing,
     /// When a session that is lost, and subscribed to something, is opened anew: its client may
     /// only be waiting, so that no call would.
-    reopen_at: Option<Instant>,
+    reopening: Retry,
+    /// When the session was opened last.
+    opened_at: Option<Instant>,
     /// The lists of this session, which all see whose sessions declare the same.
     view: Option<ViewId>,
     /// The failure logged last, and the session before it: one that goes on is logged once.
@@ -49,9 +49,9 @@ impl Attendant {
             view,
             lane: Lane::default(),
             generation: 0,
-            subscribed: 0,
-            backoff: Backoff::new(Range::UPSTREAM),
-            reopen_at: None,
+            resubscribing: Resubscribing::default(),
+            reopening: Retry::default(),
+            opened_at: None,
             noted: None,
         }
     }
@@ -62,7 +62,9 @@ impl Attendant {
         let nudge = &member.core.nudge;
         while !nudge.is_stopped() {
             let news = nudge.take();
-            self.generation = self.generation.max(news.opened.unwrap_or_default());
+            if let Some(opened) = news.opened {
+                self.opened(opened);
+            }
             if news.wanted {
                 self.open();
             }
@@ -92,32 +94,31 @@ impl Attendant {
     /// Waits for news, or for what is to be done next.
     fn rest(&self) {
         let idle = self.members.look_again(&self.member);
-        let until = self.reopen_at.map_or(idle, |at| at.min(idle));
+        let subscribe_at = self.resubscribing.at().filter(|_| self.member.link.is_open());
         let now = Instant::now();
         let view = self.view.and_then(|id| self.member.core.views.due(id, now));
         // One that is due already is read by another one's thread, or cannot be read now.
-        let until = view.map_or(until, |at| at.max(now + RELIST_INTERVAL).min(until));
+        let view = view.map(|at| at.max(now + RELIST_INTERVAL));
+        let next = self.reopening.at().into_iter().chain(subscribe_at).chain(view);
+        let until = next.min().map_or(idle, |at| at.min(idle));
         let left = until.saturating_duration_since(Instant::now());
         // An interruption is the end, which is looked for by the caller.
         self.member.core.nudge.idle.until(None, Some(left)).ok();
     }
 
-    fn busy(&self) -> Result<Arc<Wait>, Trouble> {
-        self.busy_for(self.member.core.config.timeout)
-    }
-
-    fn busy_for(&self, patience: Duration) -> Result<Arc<Wait>, Trouble> {
-        let busy = self.member.core.nudge.busy(patience);
-        busy.map_err(|error| Trouble::new(Kind::Nonsense, Stage::Connect, error.to_string()))
+    fn opened(&mut self, generation: u64) {
+        if self.generation < generation {
+            self.generation = generation;
+            self.opened_at = Some(Instant::now());
+        }
     }
 
     /// Opens the session for the calls that wait for it.
     fn open(&mut self) {
-        let patience = self.member.core.config.start_timeout;
-        let busy = self.busy_for(patience);
-        let opened = busy.and_then(|wait| self.member.link.open(&mut self.lane, &wait));
+        let opened = busy(&self.member.core, self.member.core.config.start_timeout)
+            .and_then(|wait| self.member.link.open(&mut self.lane, &wait));
         match opened {
-            Ok(opened) => self.generation = self.generation.max(opened.generation),
+            Ok(opened) => self.opened(opened.generation),
             Err(trouble) => {
                 self.note(&trouble);
                 self.lane.reset();
@@ -145,14 +146,14 @@ impl Attendant {
 
     fn read_lists(&mut self) -> Result<ReadLists, Trouble> {
         let member = self.member.clone();
-        let wait = self.busy()?;
+        let wait = busy(&self.member.core, self.member.core.config.timeout)?;
         let opened = member.link.open(&mut self.lane, &wait).inspect_err(|trouble| {
             self.lane.reset();
             member.link.backing_off(trouble, Instant::now());
         })?;
         self.generation = self.generation.max(opened.generation);
         read_all(&member.core, &opened.initialized, About::default(), &mut |outgoing| {
-            let wait = self.busy()?;
+            let wait = busy(&self.member.core, self.member.core.config.timeout)?;
             member.link.request_open(&mut self.lane, outgoing, &wait, &mut Own(&member.core))
         })
     }
@@ -161,66 +162,45 @@ impl Attendant {
     fn reopen(&mut self) {
         let link = &self.member.link;
         if link.is_open() || link.refuses_sessions() || self.member.standing.uris().is_empty() {
-            self.reopen_at = None;
+            self.reopening.give_up();
             return;
         }
         let now = Instant::now();
-        let at = *self.reopen_at.get_or_insert_with(|| now + self.backoff.next());
+        let Some(at) = self.reopening.at() else {
+            let lasted = self.opened_at.take().map(|at| now.saturating_duration_since(at));
+            self.reopening.backoff.lasted(lasted.unwrap_or_default());
+            return self.reopening.failed(now, None);
+        };
         if now < at {
             return;
         }
+        self.reopening.give_up();
         self.open();
-        self.reopen_at = None;
-        if self.member.link.is_open() {
-            self.backoff.reset();
-        } else {
-            self.reopen_at = Some(now + self.backoff.next());
+        if !self.member.link.is_open() {
+            self.reopening.failed(Instant::now(), None);
         }
     }
 
     /// Tells a session that was opened anew of all subscriptions.
     fn subscribe_again(&mut self) {
-        if self.subscribed == self.generation {
+        if !self.member.link.is_open()
+            || !self.resubscribing.is_due(self.generation, Instant::now())
+        {
             return;
         }
-        // A session that is lost meanwhile has another generation when it is open again.
-        self.subscribed = self.generation;
-        let member = self.member.clone();
-        for uri in member.standing.uris_or_coming() {
-            let Ok(wait) = self.busy() else { return };
-            let tick = member.core.limits.heartbeat;
-            // Not for long: the one whose turn it is may be waiting for this thread.
-            let bound = wait.within(CONTROL_TIMEOUT);
-            let turn = member.standing.turn(&uri, &wait, tick);
-            drop(bound);
-            let Ok(turn) = turn else {
-                self.subscribed = 0;
-                continue;
-            };
-            if turn.is_wanted()
-                && let Err(what) = self.subscribe(&uri, &wait)
-            {
-                if member.core.nudge.is_stopped() {
-                    return;
-                }
-                log::warn!(target: "upstream", "{}: a client's own session could not be \
-                    subscribed again: {}", member.core.name(), member.core.secrets.scrub_cut(&what));
-                return;
-            }
-        }
-    }
-
-    fn subscribe(&mut self, uri: &str, wait: &Arc<Wait>) -> Result<(), String> {
-        let core = self.member.core.clone();
-        let outgoing = about(Method::ResourcesSubscribe, uri);
-        let link = &self.member.link;
-        match link.request_open(&mut self.lane, &outgoing, wait, &mut Own(&core)) {
-            Ok(Outcome::Complete(_)) => Ok(()),
-            Ok(Outcome::InputRequired { .. }) => Err("it wants input".to_owned()),
-            Ok(Outcome::Error { error, .. }) => {
-                Err(format!("{} ({})", cut(&error.message), error.code))
-            }
-            Err(trouble) => Err(trouble.message),
+        let Attendant { resubscribing, member, lane, generation, .. } = self;
+        let core = member.core.clone();
+        let busy = || busy(&core, core.config.timeout);
+        let mut subscribe = |uri: &str, wait: &Arc<Wait>| {
+            let outgoing = about(Method::ResourcesSubscribe, uri);
+            member.link.request_open(lane, &outgoing, wait, &mut Own(&core))
+        };
+        let tick = core.limits.heartbeat;
+        let failed =
+            resubscribing.run(*generation, &member.standing, tick, &busy, &mut subscribe);
+        if let Some(what) = failed.filter(|_| !core.nudge.is_stopped()) {
+            log::warn!(target: "upstream", "{}: a client's own session could not be \
+                subscribed again: {}", core.name(), core.secrets.scrub_cut(&what));
         }
     }
 

@@ -12,7 +12,7 @@ use super::connection::Trouble;
 use super::exchange::Lane;
 use super::http::HttpCore;
 use super::http_sse::HttpSse;
-use super::link::{Link, Opened};
+use super::link::{Link, Opened, no_session};
 use super::streamable_http::StreamableHttp;
 
 const UNKNOWN: u8 = 0;
@@ -84,6 +84,16 @@ impl Link for Auto {
         sink: &mut dyn CallSink,
     ) -> Result<Outcome, Trouble> {
         self.find(lane, wait)?.request(lane, outgoing, wait, sink)
+    }
+
+    fn request_open(
+        &self,
+        lane: &mut Lane,
+        outgoing: &Outgoing<'_>,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Result<Outcome, Trouble> {
+        self.found().ok_or_else(no_session)?.request_open(lane, outgoing, wait, sink)
     }
 
     fn forget(&self, generation: u64) {

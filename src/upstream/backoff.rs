@@ -1,6 +1,7 @@
 //! Pure: the one backoff. Whatever of an upstream is tried again after a failure waits as long as
 //! this says: each time for longer, up to a bound, and never for less than the server asks for.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ring::rand::{SecureRandom, SystemRandom};
@@ -108,17 +109,21 @@ fn jitter() -> u32 {
 /// When one thing that failed is tried again.
 #[derive(Debug)]
 pub(super) struct Retry {
-    backoff: Backoff,
+    pub(super) backoff: Backoff,
     at: Option<Instant>,
 }
 
 impl Default for Retry {
     fn default() -> Retry {
-        Retry { backoff: Backoff::new(Range::UPSTREAM), at: None }
+        Retry::new(Range::UPSTREAM)
     }
 }
 
 impl Retry {
+    pub(super) const fn new(range: Range) -> Retry {
+        Retry { backoff: Backoff::new(range), at: None }
+    }
+
     /// Another try has failed; `asked`: what the server wants to be left alone for.
     pub(super) fn failed(&mut self, now: Instant, asked: Option<Duration>) {
         self.at = Some(now + self.backoff.next_asked(asked));
@@ -135,6 +140,11 @@ impl Retry {
         self.at = None;
     }
 
+    /// Whether nothing has failed since it went well.
+    pub(super) fn is_first(&self) -> bool {
+        self.backoff.next == self.backoff.range.min
+    }
+
     /// When it is tried again; none if it has not failed.
     pub(super) fn at(&self) -> Option<Instant> {
         self.at
@@ -143,6 +153,42 @@ impl Retry {
     /// Whether it has failed, and is not to be tried yet.
     pub(super) fn is_waiting(&self, now: Instant) -> bool {
         self.at.is_some_and(|at| at > now)
+    }
+}
+
+/// A [`Retry`] of what several threads do one after the other.
+#[derive(Clone)]
+pub(super) struct SharedRetry(Arc<Mutex<Retry>>);
+
+impl SharedRetry {
+    pub(super) fn new(range: Range) -> SharedRetry {
+        SharedRetry(Arc::new(Mutex::new(Retry::new(range))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Retry> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long is to be waited before the next try.
+    pub(super) fn left(&self, now: Instant) -> Duration {
+        self.lock().at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now))
+    }
+
+    /// What lasted so long has ended, or was not to be had.
+    pub(super) fn failed(&self, now: Instant, lasted: Duration) {
+        let mut retry = self.lock();
+        retry.backoff.lasted(lasted);
+        retry.failed(now, None);
+    }
+
+    /// See [`Backoff::ask`].
+    pub(super) fn ask(&self, asked: Duration) {
+        self.lock().backoff.ask(asked);
+    }
+
+    /// See [`Backoff::bore_fruit`].
+    pub(super) fn bore_fruit(&self) {
+        self.lock().backoff.bore_fruit();
     }
 }
 

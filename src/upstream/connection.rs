@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::error::{CallError, HttpRefusal, RETIRED, Stage};
+use crate::error::{CallError, HttpRefusal, RETIRED, RetryAfter, Stage};
 use crate::protocol::call::{About, Outgoing};
 use crate::protocol::jsonrpc::{self, RequestId, RpcError, code};
 use crate::protocol::legacy::{self, Initialized};
@@ -100,6 +100,15 @@ impl Trouble {
             | Stage::List => Stage::Handshake,
         };
         Trouble { stage, sent: false, ..self }
+    }
+
+    /// How long the upstream wants to be left alone, if it has said so in seconds. A date is for
+    /// people and clients: it would have to be held against a clock that is not the upstream's.
+    pub(super) fn asked_pause(&self) -> Option<Duration> {
+        match self.refusal.as_ref()?.retry_after.as_ref()? {
+            RetryAfter::Seconds(seconds) => Some(Duration::from_secs(u64::from(*seconds))),
+            RetryAfter::Date(_) => None,
+        }
     }
 
     /// Whether the request went nowhere, because the upstream keeps no session for a client.
@@ -275,6 +284,16 @@ fn supported(error: &RpcError) -> Vec<String> {
 pub(super) fn declares(initialized: &Initialized, capability: &str) -> bool {
     crate::protocol::raw::RawObject::parse(initialized.capabilities.get())
         .is_ok_and(|capabilities| capabilities.get(capability).is_some())
+}
+
+/// What it says of itself, with tools declared.
+pub(super) fn with_tools(initialized: &Initialized) -> Initialized {
+    let mut declared = initialized.clone();
+    if let Ok(mut capabilities) = RawObject::parse(initialized.capabilities.get()) {
+        capabilities.set("tools", "{}".to_owned());
+        declared.capabilities = Raw::from_valid(capabilities.to_text());
+    }
+    declared
 }
 
 /// The beginning of an upstream's text, on one line, for an error or a log line.

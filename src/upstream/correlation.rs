@@ -336,6 +336,11 @@ impl<W: Clone> Table<W> {
         self.calls.get_mut(&id)?.arrivals.pop_front()
     }
 
+    /// Whether the link is dead.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.is_some()
+    }
+
     /// The link is dead: everybody who waits is told, and nobody may begin to.
     pub(super) fn lose(&mut self, trouble: &Trouble) -> Vec<W> {
         self.lost.get_or_insert_with(|| trouble.clone());

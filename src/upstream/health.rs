@@ -2,9 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::error::{HttpRefusal, Stage};
+use crate::protocol::call::Kind;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::raw::Raw;
 use crate::protocol::revision::Revision;
@@ -25,6 +26,17 @@ pub struct Failure {
     pub at: SystemTime,
     /// What a refusal over HTTP says besides, without secrets as well.
     pub refusal: Option<Box<HttpRefusal>>,
+}
+
+/// A list that cannot be read.
+#[derive(Debug, Clone)]
+pub struct Unread {
+    /// Which one.
+    pub kind: Kind,
+    /// Why not, the last time.
+    pub failure: Failure,
+    /// When it is tried again.
+    pub next_try: Instant,
 }
 
 /// How an upstream is at present.
@@ -73,6 +85,8 @@ pub struct Status {
     pub server_info: Option<Raw>,
     /// The last failure, although it may be well by now.
     pub last_failure: Option<Failure>,
+    /// Its lists that cannot be read, although it may be well.
+    pub unread: Vec<Unread>,
     /// Of the last answer.
     pub latency: Option<Duration>,
     /// Calls that hold a slot.
@@ -117,6 +131,7 @@ pub(super) struct Health {
     pub(super) breaker: Breaker,
     pub(super) initialized: Option<Arc<Initialized>>,
     pub(super) last_failure: Option<Failure>,
+    pub(super) unread: Vec<Unread>,
     pub(super) latency: Option<Duration>,
     pub(super) opened: u64,
 }
@@ -130,6 +145,7 @@ impl Vitals {
             breaker: Breaker::new(opening),
             initialized: None,
             last_failure: None,
+            unread: Vec::new(),
             latency: None,
             opened: 0,
         }))

@@ -27,7 +27,7 @@ use super::exchange::{Answer, Ask, Lane};
 use super::hearing::{Mouth, hear_shared};
 use super::http::{HttpCore, Next, StreamThread, Wire, read_events};
 use super::inbox::{Inboxes, Waiting};
-use super::link::{Link, NEVER, Opened, Opener};
+use super::link::{Link, NEVER, Opened, Opener, no_session};
 use super::redirect::{Endpoint, Redirected};
 use super::reference::{is_same_origin, resolve};
 
@@ -146,19 +146,49 @@ impl HttpSse {
         }
     }
 
+    /// Sends a request over a session, once.
+    fn attempt(
+        &self,
+        lane: &mut Lane,
+        session: &Session,
+        outgoing: &Outgoing<'_>,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Result<Outcome, Trouble> {
+        let id = self.http.core.next_id();
+        let text = outgoing.to_message(&RequestId::from(id));
+        let wires = &session.wires;
+        let answer = wires
+            .inboxes
+            .enter(id, wait, Ears::Open)
+            .and_then(|waiting| wires.call(lane, &waiting, &text, wait, sink));
+        let trouble = match answer {
+            Ok(answer) => return self.http.core.outcome(answer),
+            Err(trouble) => trouble,
+        };
+        lane.reset();
+        self.after(&trouble, session, id);
+        Err(trouble)
+    }
+
     /// What a failed request means for the session and for the upstream.
     fn after(&self, trouble: &Trouble, session: &Session, id: u64) {
         let generation = session.wires.generation;
         match &trouble.kind {
-            Kind::SessionGone => drop(self.door.forget(generation)),
-            Kind::Broke => {
+            // The stream may be well where a POST broke off.
+            Kind::Broke if !trouble.sent || session.wires.inboxes.is_lost() => {
                 drop(self.door.forget(generation));
                 self.http.core.nudge.lost(generation, trouble.clone());
             }
             Kind::Interrupted(reason) if trouble.sent => {
                 session.wires.wire.say(connection::cancelled(id, *reason));
             }
-            Kind::Interrupted(_) | Kind::Refused(_) | Kind::Nonsense | Kind::Overloaded => (),
+            Kind::SessionGone
+            | Kind::Broke
+            | Kind::Interrupted(_)
+            | Kind::Refused(_)
+            | Kind::Nonsense
+            | Kind::Overloaded => (),
         }
     }
 }
@@ -178,29 +208,34 @@ impl Link for HttpSse {
     ) -> Result<Outcome, Trouble> {
         let mut replayed = false;
         loop {
-            let (_, session) = self.session(lane, wait, &mut || sink.silence())?;
-            let id = self.http.core.next_id();
-            let text = outgoing.to_message(&RequestId::from(id));
-            let wires = &session.wires;
-            let answer = wires
-                .inboxes
-                .enter(id, wait, Ears::Open)
-                .and_then(|waiting| wires.call(lane, &waiting, &text, wait, sink));
-            let trouble = match answer {
-                Ok(answer) => return self.http.core.outcome(answer),
+            let (generation, session) = self.session(lane, wait, &mut || sink.silence())?;
+            let trouble = match self.attempt(lane, &session, outgoing, wait, sink) {
+                Ok(outcome) => return Ok(outcome),
                 Err(trouble) => trouble,
             };
-            lane.reset();
-            self.after(&trouble, &session, id);
+            if trouble.kind == Kind::SessionGone {
+                drop(self.door.forget(generation));
+            }
             if replayed || !may_replay(&trouble, outgoing.is_safe_to_repeat) {
                 if trouble.kind == Kind::SessionGone {
                     // Whoever looks after the session opens another.
-                    self.http.core.nudge.lost(wires.generation, trouble.clone());
+                    self.http.core.nudge.lost(generation, trouble.clone());
                 }
                 return Err(trouble);
             }
             replayed = true;
         }
+    }
+
+    fn request_open(
+        &self,
+        lane: &mut Lane,
+        outgoing: &Outgoing<'_>,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Result<Outcome, Trouble> {
+        let (_, session) = self.door.current().ok_or_else(no_session)?;
+        self.attempt(lane, &session, outgoing, wait, sink)
     }
 
     fn forget(&self, generation: u64) {

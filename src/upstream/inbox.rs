@@ -171,6 +171,11 @@ impl Inboxes {
         self.deliver(id, Arrival::Lost(trouble.clone()));
     }
 
+    /// Whether the link is dead.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lock().is_lost()
+    }
+
     /// The link is dead.
     pub(super) fn lose(&self, trouble: &Trouble) {
         let waiters = self.lock().lose(trouble);

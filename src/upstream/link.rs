@@ -7,12 +7,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::budget::Budget;
 use crate::config::UpstreamConfig;
-use crate::error::HttpRefusal;
+use crate::error::{HttpRefusal, Stage};
 use crate::limits::Limits;
 use crate::protocol::call::{CallSink, Client, Kind, Notice, Outcome, Outgoing, Question};
 use crate::protocol::jsonrpc::RpcError;
 use crate::protocol::legacy::Initialized;
-use crate::protocol::raw::Raw;
+use crate::protocol::method::Method;
+use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::revision::Era;
 use crate::protocol::server_name::ServerName;
 use crate::telemetry::Seldom;
@@ -62,16 +63,27 @@ pub(super) trait Link: Send + Sync {
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
     ) -> Result<Outcome, Trouble>;
-    /// [`Link::request`] for whoever opens the session where that is not the calls' affair: it
-    /// must not wait for itself.
+    /// [`Link::request`] for whoever looks after the session: over the one that is open, and
+    /// once. What fails is tried again at its pace, and may say nothing of the session.
     fn request_open(
         &self,
         lane: &mut Lane,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
-    ) -> Result<Outcome, Trouble> {
-        self.request(lane, outgoing, wait, sink)
+    ) -> Result<Outcome, Trouble>;
+    /// Asks the open session what every server answers, because of `why`; any answer will do.
+    ///
+    /// # Errors
+    /// It is gone, or its server hangs.
+    fn probe(&self, lane: &mut Lane, wait: &Arc<Wait>, _why: &Trouble) -> Result<(), Trouble> {
+        let ping = Outgoing::own(Method::Ping, RawObject::default());
+        let answer = self.request_open(lane, &ping, wait, &mut Deaf);
+        answer.map(drop).or_else(unless_answered)
+    }
+    /// Whether what the upstream tells by itself is heard, as far as it can be.
+    fn is_listening(&self) -> bool {
+        true
     }
     /// Lets go of a session that failed; the next one who needs it opens another.
     fn forget(&self, generation: u64);
@@ -354,8 +366,27 @@ pub(super) struct News {
     pub(super) opened: Option<u64>,
     /// The session up to this generation is no more, and why.
     pub(super) lost: Option<(u64, Trouble)>,
+    /// The session of this generation may be no more, and why.
+    pub(super) doubted: Option<(u64, Trouble)>,
     busy: Option<Arc<Wait>>,
     stopped: bool,
+}
+
+/// What a request failed of, unless that was an answer of the upstream, be it a refusal.
+pub(super) fn unless_answered(trouble: Trouble) -> Result<(), Trouble> {
+    match trouble.kind {
+        connection::Kind::Refused(_)
+        | connection::Kind::Nonsense
+        | connection::Kind::Overloaded => Ok(()),
+        connection::Kind::Interrupted(_)
+        | connection::Kind::SessionGone
+        | connection::Kind::Broke => Err(trouble),
+    }
+}
+
+/// The session that was to be used has ended meanwhile.
+pub(super) fn no_session() -> Trouble {
+    Trouble::new(connection::Kind::Broke, Stage::Send, "its session has ended")
 }
 
 /// Longer than any process lives; far enough from what an `Instant` can hold.
@@ -417,6 +448,12 @@ impl Nudge {
         self.idle.bell().ring();
     }
 
+    /// A stream of this session was refused as one that is gone refuses.
+    pub(super) fn doubted(&self, generation: u64, trouble: Trouble) {
+        self.lock().doubted = Some((generation, trouble));
+        self.idle.bell().ring();
+    }
+
     /// What has come since the last look.
     pub(super) fn take(&self) -> News {
         let mut state = self.lock();
@@ -427,6 +464,7 @@ impl Nudge {
             wanted: std::mem::take(&mut state.wanted),
             opened: state.opened.take(),
             lost: state.lost.take(),
+            doubted: state.doubted.take(),
             busy: None,
             stopped: state.stopped,
         }

@@ -14,7 +14,7 @@ use crate::protocol::sse::Event;
 use crate::thread::spawn;
 use crate::wait::Wait;
 
-use super::backoff::{Backoff, Range};
+use super::backoff::SharedRetry;
 use super::connection::{Kind, Trouble};
 use super::correlation::{self, Incoming};
 use super::exchange::{Ask, Lane};
@@ -33,6 +33,8 @@ pub(super) struct Sources {
     pub(super) inboxes: Arc<Inboxes>,
     pub(super) generation: u64,
     pub(super) has_session_id: bool,
+    /// Of the streams of all sessions of this link, one after the other.
+    pub(super) retry: SharedRetry,
 }
 
 /// How one stream went.
@@ -65,7 +67,6 @@ struct Listener {
     sources: Sources,
     wait: Arc<Wait>,
     last_id: Option<HeaderValue>,
-    backoff: Backoff,
     /// Whether the server has given a stream on this session. Before that, 404 only says that
     /// there is no such page: that a session has ended shows at the next POST.
     was_open: bool,
@@ -75,24 +76,29 @@ struct Listener {
 
 impl Listener {
     fn new(sources: Sources, wait: Arc<Wait>, unanswered: Sender<()>) -> Listener {
-        Listener {
-            sources,
-            wait,
-            last_id: None,
-            backoff: Backoff::new(Range::STREAM),
-            was_open: false,
-            unanswered: Some(unanswered),
-        }
+        Listener { sources, wait, last_id: None, was_open: false, unanswered: Some(unanswered) }
     }
 
     fn run(mut self) {
-        let mut began = Instant::now();
-        while let Ok(Heard::Ended) = self.listen() {
-            self.backoff.lasted(began.elapsed());
-            if pause(&self.wait, self.backoff.next()).is_err() {
+        loop {
+            let left = self.sources.retry.left(Instant::now());
+            if pause(&self.wait, left).is_err() {
                 return;
             }
-            began = Instant::now();
+            let began = Instant::now();
+            let heard = self.listen();
+            if let Err(Trouble { kind: Kind::Interrupted(_), .. }) = &heard {
+                return;
+            }
+            let is_over = !matches!(heard, Ok(Heard::Ended));
+            if is_over && !self.was_open {
+                // The server offers none, which the next session may be told at once.
+                return;
+            }
+            self.sources.retry.failed(Instant::now(), began.elapsed());
+            if is_over {
+                return;
+            }
         }
     }
 
@@ -155,10 +161,10 @@ impl Listener {
             self.last_id = HeaderValue::try_from(id).ok();
         }
         if let Some(retry_ms) = event.retry_ms {
-            self.backoff.ask(Duration::from_millis(retry_ms));
+            self.sources.retry.ask(Duration::from_millis(retry_ms));
         }
         if !event.data.is_empty() {
-            self.backoff.bore_fruit();
+            self.sources.retry.bore_fruit();
         }
         // Events of other names are none of MCP's, whatever they hold.
         if event.data.is_empty() || !matches!(event.name.as_str(), "" | "message") {

@@ -1,11 +1,9 @@
-//! Reading an upstream's lists: of every kind that it declares, all pages; and when they are
-//! read again.
+//! Reading an upstream's lists: of every kind that it declares, all pages.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::error::Stage;
-use crate::limits::{LIST_TTL_MIN, REFRESH_INTERVAL, RELIST_INTERVAL, UPSTREAM_LIST_PAGES_MAX};
+use crate::limits::{UNDECLARED_LIST_TIMEOUT, UPSTREAM_LIST_PAGES_MAX};
 use crate::protocol::call::{About, Kind, Outcome, Outgoing};
 use crate::protocol::jsonrpc::{RpcError, code};
 use crate::protocol::legacy::Initialized;
@@ -16,36 +14,11 @@ use crate::protocol::view::ViewId;
 use crate::wait::Interrupted;
 
 use super::Event;
-use super::backoff::Retry;
 use super::connection::{self, Refusal, Trouble, cut, declares};
+use super::health::Failure;
 use super::link::{Core, Opened, Own};
+use super::list_times::stale_at;
 use super::supervisor::Supervisor;
-
-/// What is known of the lists, and when they are to be read again, apart from the refresh.
-#[derive(Default)]
-pub(super) struct Lists(HashMap<Kind, List>);
-
-#[derive(Default)]
-struct List {
-    /// The upstream has said so since it was read.
-    changed: bool,
-    /// Somebody looked for something in it in vain.
-    wanted: bool,
-    /// Before that, another change is not followed.
-    quiet_until: Option<Instant>,
-    /// It could not be had the last time.
-    retry: Retry,
-    /// What is told next is what the upstream has told to be new.
-    announced: bool,
-    /// It has been told once.
-    known: bool,
-    /// It could be read the last time.
-    readable: bool,
-    /// What was left out of it then.
-    left_out: usize,
-    /// Its time is over then.
-    stale_at: Option<Instant>,
-}
 
 /// One list as it was read.
 struct Items {
@@ -55,178 +28,192 @@ struct Items {
     freshness: Option<Freshness>,
 }
 
-impl List {
-    /// When it is to be read, if so; a change that nothing keeps waiting is due `now`.
-    fn due(&self, now: Instant) -> Option<Instant> {
-        // What could not be had is not asked for sooner because it has changed.
-        if let Some(at) = self.retry.at() {
-            return Some(at);
-        }
-        let change = self.changed.then(|| self.quiet_until.unwrap_or(now));
-        let want = self.wanted.then_some(now);
-        [change, want, self.stale_at].into_iter().flatten().min()
-    }
-
-    /// Gives whether the upstream has announced what was read.
-    fn told(&mut self) -> bool {
-        let first = !std::mem::replace(&mut self.known, true);
-        std::mem::take(&mut self.announced) || first
-    }
+/// What came of reading some lists at one time.
+struct Round {
+    read_at: Instant,
+    lists: Vec<(Kind, Vec<Raw>)>,
+    freshness: Vec<(Kind, Freshness)>,
+    /// Those that the upstream gave.
+    n_read: usize,
+    failed: Vec<(Kind, Trouble)>,
 }
 
-impl Lists {
-    fn of(&mut self, kind: Kind) -> &mut List {
-        self.0.entry(kind).or_default()
-    }
-
-    /// The upstream has said so; templates change without a notification of their own.
-    pub(super) fn note_changed(&mut self, kinds: &[Kind]) {
-        for kind in kinds {
-            self.of(*kind).changed = true;
-            if *kind == Kind::Resource {
-                self.of(Kind::Template).changed = true;
-            }
-        }
-    }
-
-    /// Somebody looked for something in these lists in vain.
-    pub(super) fn note_wanted(&mut self, kinds: &[Kind]) {
-        kinds.iter().for_each(|kind| self.of(*kind).wanted = true);
-    }
-
-    /// Those to be read by now.
-    pub(super) fn due(&self, now: Instant) -> Vec<Kind> {
-        let due = |kind: &Kind| self.0.get(kind).and_then(|list| list.due(now));
-        Kind::ALL.into_iter().filter(|kind| due(kind).is_some_and(|at| at <= now)).collect()
-    }
-
-    /// When the next one is to be read.
-    pub(super) fn next_due(&self, now: Instant) -> Option<Instant> {
-        self.0.values().filter_map(|list| list.due(now)).min()
-    }
-
-    /// Those that do not wait for another try.
-    pub(super) fn not_waiting(&self, now: Instant) -> Vec<Kind> {
-        let waits = |kind: &Kind| self.0.get(kind).is_some_and(|it| it.retry.is_waiting(now));
-        Kind::ALL.into_iter().filter(|kind| !waits(kind)).collect()
-    }
-
-    /// What the upstream says from here on is not in these lists any more.
-    fn begin(&mut self, kinds: &[Kind]) {
-        for kind in kinds {
-            let list = self.of(*kind);
-            list.retry.give_up();
-            (list.wanted, list.stale_at) = (false, None);
-            if std::mem::take(&mut list.changed) {
-                list.quiet_until = Some(Instant::now() + RELIST_INTERVAL);
-                list.announced = true;
-            }
-        }
-    }
-
-    fn read(&mut self, kind: Kind, left_out: usize, stale_at: Option<Instant>) {
-        let list = self.of(kind);
-        list.stale_at = stale_at;
-        (list.readable, list.left_out) = (true, left_out);
-        list.retry.went_well();
-    }
-
-    /// The upstream declares none of these.
-    fn absent(&mut self, kind: Kind) {
-        let list = self.of(kind);
-        (list.readable, list.left_out) = (false, 0);
-    }
-
-    fn failed(&mut self, kind: Kind, trouble: &Trouble) {
-        let list = self.of(kind);
-        list.readable = false;
-        // Where it gave none in time or one that makes no sense, another try costs too much.
-        if matches!(trouble.kind, connection::Kind::Refused(_) | connection::Kind::Overloaded) {
-            list.retry.failed(Instant::now(), None);
-        }
-    }
-
-    fn is_any_readable(&self) -> bool {
-        self.0.values().any(|list| list.readable)
-    }
-
-    fn left_out(&self) -> usize {
-        self.0.values().map(|list| list.left_out).sum()
-    }
+/// What is known of the tools of an upstream that does not declare that it has any.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum UndeclaredTools {
+    #[default]
+    Unasked,
+    /// The session of this generation was asked for them and has none.
+    None(u64),
+    /// It has some.
+    Some(u64),
+    /// To be asked was too much for the upstream.
+    NeverAsk,
 }
 
 impl Supervisor {
-    /// Reads the lists of these kinds and tells of them, all at once.
+    /// Reads the lists of these kinds and tells of them, all at once. One that cannot be had is
+    /// tried again by and by, and says nothing of the session: calls go on.
     ///
     /// # Errors
-    /// The session is of no use. That one list cannot be had only leaves that out.
+    /// The session is gone, or answers nothing else either.
     pub(super) fn list(&mut self, opened: &Opened, kinds: &[Kind]) -> Result<(), Trouble> {
         self.lists.begin(kinds);
-        let read_at = self.core.nudge.readings.begin(kinds);
-        let (mut lists, mut freshness) = (Vec::with_capacity(kinds.len()), Vec::new());
-        let mut failed = Vec::new();
+        let mut round = Round {
+            read_at: self.core.nudge.readings.begin(kinds),
+            lists: Vec::with_capacity(kinds.len()),
+            freshness: Vec::new(),
+            n_read: 0,
+            failed: Vec::new(),
+        };
         for kind in kinds.iter().copied() {
-            if !declares(&opened.initialized, kind.capability()) {
+            self.read(opened, kind, &mut round)?;
+        }
+        let doubt =
+            round.failed.iter().find(|(_, it)| is_unclear(it)).map(|(_, it)| it.clone());
+        let doubt = doubt.or_else(|| self.why_down().filter(|_| round.n_read == 0));
+        self.tell_lists(round);
+        doubt.map_or(Ok(()), |why| self.look(opened, why))
+    }
+
+    fn read(&mut self, opened: &Opened, kind: Kind, round: &mut Round) -> Result<(), Trouble> {
+        let began = Instant::now();
+        let items = if declares(&opened.initialized, kind.capability())
+            || (kind == Kind::Tool
+                && self.undeclared == UndeclaredTools::Some(opened.generation))
+        {
+            let timeout = self.core.config.timeout;
+            Some(self.items(kind, timeout).map_err(in_list))
+        } else if kind == Kind::Tool {
+            self.undeclared_tools(opened)?.map(Ok)
+        } else {
+            None
+        };
+        let now = Instant::now();
+        match items {
+            None => {
                 self.lists.absent(kind);
-                lists.push((kind, Vec::new()));
-                continue;
+                round.lists.push((kind, Vec::new()));
             }
-            match self.items(kind).map_err(in_list) {
-                Ok(Items { items, left_out, freshness: said }) => {
-                    let said = said.filter(|_| opened.is_modern());
-                    let is_told_of = opened.tells_of(kind);
-                    let stale_at = said.and_then(|it| stale_at(it, read_at, is_told_of));
-                    freshness.push((kind, said.unwrap_or(Freshness::UNKNOWN)));
-                    if left_out > 0 {
-                        log::warn!(target: "upstream",
-                            "{}: {left_out} {} are left out \
-                            (limits.upstream_tools, limits.upstream_result_bytes)",
-                            self.core.name(), kind.list_key());
-                    }
-                    self.lists.read(kind, left_out, stale_at);
-                    lists.push((kind, items));
+            Some(Ok(Items { items, left_out, freshness: said })) => {
+                let said = said.filter(|_| opened.is_modern());
+                let is_told_of = opened.tells_of(kind);
+                let stale_at = said.and_then(|it| stale_at(it, round.read_at, is_told_of));
+                round.freshness.push((kind, said.unwrap_or(Freshness::UNKNOWN)));
+                if left_out > 0 {
+                    log::warn!(target: "upstream",
+                        "{}: {left_out} {} are left out \
+                        (limits.upstream_tools, limits.upstream_result_bytes)",
+                        self.core.name(), kind.list_key());
                 }
-                Err(trouble) if is_bearable(kind, &trouble) => {
-                    self.lists.failed(kind, &trouble);
-                    self.core.nudge.readings.put_off(kind, self.lists.of(kind).retry.at());
-                    failed.push((kind, trouble));
+                self.lists.read(kind, left_out, stale_at);
+                round.lists.push((kind, items));
+                round.n_read += 1;
+            }
+            Some(Err(trouble)) if self.core.nudge.is_stopped() => return Err(trouble),
+            Some(Err(trouble)) => {
+                let took = now.saturating_duration_since(began);
+                self.lists.failed(kind, now, took, trouble.asked_pause());
+                self.core.nudge.readings.put_off(kind, self.lists.of(kind).retry.at());
+                if !self.link.is_open() {
+                    return Err(trouble);
                 }
-                Err(trouble) => return Err(trouble),
+                self.remember_list(kind, &trouble);
+                round.failed.push((kind, trouble));
             }
         }
-        for (kind, trouble) in &failed {
-            if *kind == Kind::Tool && !self.lists.is_any_readable() {
-                // Its session is well: only the lists are known no better than before.
-                self.note(trouble);
-                return Ok(());
-            }
-            self.remember(trouble);
-        }
-        let mut announced = false;
-        for (kind, _) in &lists {
-            announced |= self.lists.of(*kind).told();
-        }
-        let (server, left_out) = (self.core.name().clone(), self.lists.left_out());
-        let unread = failed.into_iter().map(|(kind, _)| kind).collect();
-        self.tell(Event::Lists {
-            server,
-            lists,
-            unread,
-            freshness,
-            read_at,
-            left_out,
-            announced,
-        });
         Ok(())
     }
 
-    fn items(&mut self, kind: Kind) -> Result<Items, Trouble> {
-        let core = self.core.clone();
-        items(&core, kind, About::default(), &mut |outgoing| self.ask_list(outgoing))
+    /// Some servers list tools that they do not declare. Such a one is asked once a session, and
+    /// whatever it answers is no failure.
+    ///
+    /// # Errors
+    /// The session is gone.
+    fn undeclared_tools(&mut self, opened: &Opened) -> Result<Option<Items>, Trouble> {
+        let asked = UndeclaredTools::None(opened.generation);
+        if self.undeclared == UndeclaredTools::NeverAsk || self.undeclared == asked {
+            return Ok(None);
+        }
+        self.undeclared = asked;
+        match self.items(Kind::Tool, UNDECLARED_LIST_TIMEOUT) {
+            Ok(items) if items.items.is_empty() => Ok(None),
+            Ok(items) => {
+                self.undeclared = UndeclaredTools::Some(opened.generation);
+                self.introduce(opened);
+                Ok(Some(items))
+            }
+            Err(trouble) => {
+                if matches!(
+                    trouble.kind,
+                    connection::Kind::Broke | connection::Kind::Interrupted(_)
+                ) {
+                    self.undeclared = UndeclaredTools::NeverAsk;
+                }
+                if self.link.is_open() { Ok(None) } else { Err(trouble) }
+            }
+        }
     }
 
-    fn ask_list(&mut self, outgoing: &Outgoing<'_>) -> Result<Outcome, Trouble> {
+    /// Tells of what was read, and that tools could not be read, if so.
+    fn tell_lists(&mut self, round: Round) {
+        let Round { read_at, lists, freshness, n_read: _, failed: unread } = round;
+        self.vitals.lock().unread = self.lists.unread();
+        let failed = self.lists.failure(Kind::Tool);
+        let server = self.core.name().clone();
+        // An upstream whose tools are not known has not listed anything yet.
+        let is_listed = failed.is_none() || self.lists.is_any_readable();
+        if is_listed {
+            let mut announced = false;
+            for (kind, _) in &lists {
+                announced |= self.lists.of(*kind).told();
+            }
+            let (server, left_out) = (server.clone(), self.lists.left_out());
+            let unread = unread.into_iter().map(|(kind, _)| kind).collect();
+            self.tell(Event::Lists {
+                server,
+                lists,
+                unread,
+                freshness,
+                read_at,
+                left_out,
+                announced,
+            });
+        }
+        if let Some(failure) = failed {
+            self.tell(Event::Failed { server, failure });
+        }
+        if !self.lists.is_any_failing() {
+            self.probing.went_well();
+        }
+    }
+
+    /// Remembers that a list could not be had, and logs it once.
+    fn remember_list(&mut self, kind: Kind, trouble: &Trouble) {
+        let failure = self.core.failure(trouble);
+        self.vitals.lock().last_failure = Some(failure.clone());
+        let list = self.lists.of(kind);
+        let same = |last: &Failure| last.message == failure.message;
+        let is_news = !list.failure.as_ref().is_some_and(same);
+        list.failure = Some(failure.clone());
+        if is_news && let Some(more) = self.core.told.turn() {
+            log::warn!(target: "upstream", "{}: its {} cannot be read ({}): {}{more}",
+                self.core.name(), kind.list_key(), failure.stage, failure.message);
+        }
+    }
+
+    fn items(&mut self, kind: Kind, within: Duration) -> Result<Items, Trouble> {
+        let core = self.core.clone();
+        items(&core, kind, About::default(), &mut |outgoing| self.ask_list(outgoing, within))
+    }
+
+    fn ask_list(
+        &mut self,
+        outgoing: &Outgoing<'_>,
+        within: Duration,
+    ) -> Result<Outcome, Trouble> {
         let wait = self.busy()?;
+        let _bound = wait.within(within);
         let began = Instant::now();
         let answer =
             self.link.request_open(&mut self.lane, outgoing, &wait, &mut Own(&self.core));
@@ -242,8 +229,9 @@ impl Supervisor {
     pub(super) fn read_view(&mut self, opened: &Opened, id: ViewId, capabilities: &str) {
         let core = self.core.clone();
         let about = About { capabilities, ..About::default() };
+        let timeout = core.config.timeout;
         let read = read_all(&core, &opened.initialized, about, &mut |outgoing| {
-            self.ask_list(outgoing)
+            self.ask_list(outgoing, timeout)
         });
         let event = view_event(&core, id, read);
         self.tell(event);
@@ -287,7 +275,7 @@ pub(super) fn read_all(
                 read.left_out += items.left_out;
                 read.lists.push((kind, items.items));
             }
-            Err(trouble) if is_bearable(kind, &trouble) => failed = Some(trouble),
+            Err(trouble) if is_bearable(&trouble) => failed = Some(trouble),
             Err(trouble) => return Err(trouble),
         }
     }
@@ -398,14 +386,13 @@ fn refused(kind: Kind, error: &RpcError) -> Trouble {
     Trouble::new(connection::Kind::Refused(Refusal::Plain), Stage::List, what)
 }
 
-/// Whether the upstream is of use although this list cannot be had. Tools are what most are
-/// there for, so for them that means more than a plain refusal.
-fn is_bearable(kind: Kind, trouble: &Trouble) -> bool {
+/// Whether it may only be this list that cannot be had.
+fn is_bearable(trouble: &Trouble) -> bool {
     match trouble.kind {
-        connection::Kind::Refused(_) | connection::Kind::Overloaded => true,
-        connection::Kind::Nonsense | connection::Kind::Interrupted(Interrupted::Deadline) => {
-            kind != Kind::Tool
-        }
+        connection::Kind::Refused(_)
+        | connection::Kind::Overloaded
+        | connection::Kind::Nonsense
+        | connection::Kind::Interrupted(Interrupted::Deadline) => true,
         connection::Kind::Interrupted(
             Interrupted::Cancelled
             | Interrupted::ClientGone
@@ -414,6 +401,22 @@ fn is_bearable(kind: Kind, trouble: &Trouble) -> bool {
         )
         | connection::Kind::SessionGone
         | connection::Kind::Broke => false,
+    }
+}
+
+/// Whether the session itself may be gone, or the upstream hang: a refusal, or an answer that
+/// makes no sense, is an answer.
+fn is_unclear(trouble: &Trouble) -> bool {
+    match trouble.kind {
+        connection::Kind::Refused(Refusal::OtherEra)
+        | connection::Kind::Interrupted(_)
+        | connection::Kind::SessionGone
+        | connection::Kind::Broke => true,
+        connection::Kind::Refused(
+            Refusal::MaybeHttpSse | Refusal::Stateless | Refusal::Plain,
+        )
+        | connection::Kind::Nonsense
+        | connection::Kind::Overloaded => false,
     }
 }
 
@@ -430,14 +433,6 @@ fn in_list(trouble: Trouble) -> Trouble {
         | Stage::List => Stage::List,
     };
     Trouble { stage, ..trouble }
-}
-
-/// When a list is to be read again because its time is over. One that is never fresh is not
-/// asked for again and again where its changes are told.
-fn stale_at(said: Freshness, read_at: Instant, is_told_of: bool) -> Option<Instant> {
-    let ttl = Duration::from_millis(said.ttl_ms);
-    let is_due = ttl < REFRESH_INTERVAL && !(ttl.is_zero() && is_told_of);
-    is_due.then(|| read_at + ttl.max(LIST_TTL_MIN))
 }
 
 /// One page of a list.
@@ -486,66 +481,13 @@ mod tests {
     }
 
     #[test]
-    fn a_list_whose_time_is_over_is_due() {
-        let now = Instant::now();
-        let after = |ttl_ms: u64, is_told_of: bool| {
-            let freshness = Freshness { ttl_ms, is_private: true };
-            stale_at(freshness, now, is_told_of).map(|at| at - now)
-        };
-        assert_eq!(after(60_000, true), Some(Duration::from_secs(60)));
-        assert_eq!(after(1, true), Some(LIST_TTL_MIN));
-        assert_eq!(after(0, false), Some(LIST_TTL_MIN));
-        // The refresh is soon enough for these.
-        assert_eq!((after(0, true), after(86_400_000, true)), (None, None));
-        let mut lists = Lists::default();
-        lists.read(Kind::Prompt, 0, Some(now));
-        assert_eq!(lists.due(now), [Kind::Prompt]);
-        lists.begin(&[Kind::Prompt]);
-        assert_eq!(lists.next_due(now), None);
-    }
-
-    #[test]
-    fn a_change_is_followed_at_once_and_the_next_one_of_its_kind_later() {
-        let mut lists = Lists::default();
-        lists.note_changed(&[Kind::Resource]);
-        let due = lists.due(Instant::now());
-        assert_eq!(due, [Kind::Resource, Kind::Template]);
-        lists.begin(&due);
-        assert_eq!(lists.next_due(Instant::now()), None);
-        lists.note_changed(&[Kind::Resource, Kind::Prompt]);
-        assert_eq!(lists.due(Instant::now()), [Kind::Prompt]);
-        assert_eq!(lists.due(Instant::now() + RELIST_INTERVAL), Kind::ALL[1..]);
-    }
-
-    #[test]
-    fn a_list_is_announced_the_first_time_and_where_the_upstream_said_so() {
-        let mut lists = Lists::default();
-        assert!(lists.of(Kind::Tool).told());
-        assert!(!lists.of(Kind::Tool).told());
-        lists.note_changed(&[Kind::Tool]);
-        lists.begin(&[Kind::Tool]);
-        assert!(lists.of(Kind::Tool).told());
-        assert!(!lists.of(Kind::Tool).told());
-    }
-
-    #[test]
-    fn only_a_list_that_was_refused_is_asked_for_again_soon() {
-        let mut lists = Lists::default();
-        let soon = Instant::now() + crate::limits::BACKOFF_MAX;
-        let late = Trouble::interrupted(Interrupted::Deadline, Stage::Answer, true);
-        lists.failed(Kind::Prompt, &late);
-        lists.failed(Kind::Tool, &refused(Kind::Tool, &RpcError::new(1, "no")));
-        assert_eq!(lists.due(soon), [Kind::Tool]);
-        lists.begin(&[Kind::Tool]);
-        assert!(lists.due(soon).is_empty() && !lists.is_any_readable());
-    }
-
-    #[test]
-    fn only_tools_are_worth_a_session() {
-        let late = Interrupted::Deadline;
-        let late = Trouble::interrupted(late, Stage::Answer, true);
-        assert!(is_bearable(Kind::Prompt, &late) && !is_bearable(Kind::Tool, &late));
-        let stopping = Trouble::interrupted(Interrupted::Stopping, Stage::Answer, true);
-        assert!(!is_bearable(Kind::Prompt, &stopping));
+    fn only_what_is_no_answer_casts_doubt_on_the_session() {
+        let of = |kind| is_unclear(&Trouble::new(kind, Stage::Answer, "x"));
+        let late = crate::wait::Interrupted::Deadline;
+        assert!(of(connection::Kind::Interrupted(late)) && of(connection::Kind::SessionGone));
+        assert!(of(connection::Kind::Refused(Refusal::OtherEra)));
+        assert!(
+            !of(connection::Kind::Nonsense) && !of(connection::Kind::Refused(Refusal::Plain))
+        );
     }
 }

@@ -54,6 +54,7 @@ mod http_sse;
 mod inbox;
 mod link;
 mod links;
+mod list_times;
 mod listening;
 mod lists;
 mod members;
@@ -66,6 +67,7 @@ mod redirect;
 mod reference;
 mod resolve;
 mod restarts;
+mod resubscribing;
 mod slots;
 mod standing;
 mod stderr;
@@ -80,7 +82,7 @@ mod upstreams;
 mod views;
 mod watch;
 
-pub use health::{Failure, State, Status};
+pub use health::{Failure, State, Status, Unread};
 pub use subscribing::Subscribing;
 pub use upstreams::Upstreams;
 pub use views::Viewer;
@@ -391,6 +393,7 @@ impl Upstream {
             capabilities: initialized.map(|it| it.capabilities.clone()),
             server_info: initialized.and_then(|it| it.server_info.clone()),
             last_failure: vitals.last_failure.clone(),
+            unread: vitals.unread.clone(),
             latency: vitals.latency,
             in_flight,
             waiting,

@@ -12,6 +12,8 @@ use crate::error::Stage;
 use crate::protocol::call::{CallSink, Outcome, Outgoing};
 use crate::protocol::jsonrpc::RequestId;
 use crate::protocol::legacy::Initialized;
+use crate::protocol::method::Method;
+use crate::protocol::raw::RawObject;
 use crate::protocol::revision::Era;
 use crate::wait::{Interrupted, Wait, Woken};
 
@@ -21,7 +23,7 @@ use super::child_start::{Started, Starter};
 use super::connection::{self, Kind, Trouble, may_replay};
 use super::correlation::Ears;
 use super::exchange::Lane;
-use super::link::{Core, Link, Opened};
+use super::link::{Core, Deaf, Link, Opened, unless_answered};
 use super::modern::either::stateless;
 use super::modern::found::Found;
 use super::modern::subscriptions::listen;
@@ -394,6 +396,36 @@ impl Link for Stdio {
             }
         };
         self.call(&child, self.core.next_id(), outgoing, wait, sink)
+    }
+
+    fn probe(&self, lane: &mut Lane, wait: &Arc<Wait>, _: &Trouble) -> Result<(), Trouble> {
+        let child = match &self.lock().phase {
+            Phase::Up { child, .. } if child.link.is_modern() => Some(child.clone()),
+            Phase::Up { .. }
+            | Phase::Unused
+            | Phase::Starting { .. }
+            | Phase::Down { .. }
+            | Phase::Stopped => None,
+        };
+        let answer = match child {
+            // It has no ping.
+            Some(child) => {
+                let id = self.core.next_id();
+                let discover = connection::discover(id);
+                child.call(id, discover, Ears::Shut, wait, &mut Deaf).map(drop)
+            }
+            None => {
+                let ping = Outgoing::own(Method::Ping, RawObject::default());
+                self.request_open(lane, &ping, wait, &mut Deaf).map(drop)
+            }
+        };
+        answer.or_else(unless_answered)
+    }
+
+    fn is_listening(&self) -> bool {
+        let is_modern = matches!(&self.lock().phase,
+            Phase::Up { child, .. } if child.link.is_modern());
+        !is_modern || self.core.client.is_some() || self.core.subscriptions.is_served()
     }
 
     fn forget(&self, generation: u64) {

@@ -16,6 +16,7 @@ use crate::protocol::modern::is_modern_error;
 use crate::protocol::raw::{Keeper, Raw};
 use crate::wait::Wait;
 
+use super::backoff::{Range, SharedRetry};
 use super::connection::{self, Kind, Refusal, Trouble, cut, may_replay};
 use super::correlation::{self, Ears, Incoming};
 use super::door::Door;
@@ -24,7 +25,7 @@ use super::hearing::{Mouth, Sorted, sort};
 use super::held::Held;
 use super::http::{HttpCore, StreamThread, Wire, session_headers, with_session};
 use super::inbox::Inboxes;
-use super::link::{Link, Opened, Opener};
+use super::link::{Link, Opened, Opener, no_session};
 use super::listening;
 use super::post_stream::{Ear, Phase, Post, PostStream, Seen, broke_off, not_ours};
 
@@ -37,6 +38,8 @@ pub(super) struct StreamableHttp {
     door: Door<Session>,
     /// The last `initialize` was refused in a way that hints at HTTP+SSE.
     hints_at_http_sse: AtomicBool,
+    /// When a stream that has ended is asked for again.
+    streams: SharedRetry,
 }
 
 /// An open session.
@@ -53,6 +56,15 @@ struct Session {
     stream: Mutex<Option<StreamThread>>,
 }
 
+/// The session that a request goes over.
+#[derive(Clone, Copy)]
+struct Over<'a> {
+    generation: u64,
+    session: &'a Session,
+    /// The request was refused before, on a session that seemed to be lost.
+    again: bool,
+}
+
 /// The response, and the session that it opened.
 struct Posted {
     session_id: Option<HeaderValue>,
@@ -62,7 +74,8 @@ struct Posted {
 impl StreamableHttp {
     pub(super) fn new(http: Arc<HttpCore>) -> StreamableHttp {
         let door = Door::new(http.core.generations.clone());
-        StreamableHttp { http, door, hints_at_http_sse: AtomicBool::new(false) }
+        let streams = SharedRetry::new(Range::STREAM);
+        StreamableHttp { http, door, hints_at_http_sse: AtomicBool::new(false), streams }
     }
 
     /// Whether the server refused `initialize` as one that speaks HTTP+SSE does.
@@ -171,6 +184,7 @@ impl StreamableHttp {
             inboxes: session.inboxes.clone(),
             generation,
             has_session_id: session.has_id,
+            retry: self.streams.clone(),
         };
         let stream = listening::start(sources, opener);
         *session.stream.lock().unwrap_or_else(PoisonError::into_inner) = stream;
@@ -316,10 +330,43 @@ impl StreamableHttp {
         }
     }
 
+    /// Sends a request over a session, once.
+    fn attempt(
+        &self,
+        lane: &mut Lane,
+        over: Over<'_>,
+        outgoing: &Outgoing<'_>,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Result<Outcome, Trouble> {
+        let Over { generation, session, again } = over;
+        let id = self.http.core.next_id();
+        let post = Post {
+            id,
+            body: &outgoing.to_message(&RequestId::from(id)),
+            wire: &session.wire,
+            get: &session.get,
+            phase: if session.has_id { Phase::WithId } else { Phase::WithoutId },
+            again,
+        };
+        let waiting = session.inboxes.enter(id, wait, Ears::Open)?;
+        let tick = self.http.core.limits.heartbeat;
+        let ear = Ear::new(sink, wait, Some(&waiting), tick);
+        let posted = self.post(lane, post, &ear);
+        let trouble = match posted {
+            Ok(posted) => return self.http.core.outcome(posted.outcome),
+            Err(trouble) => trouble,
+        };
+        if !matches!(trouble.kind, Kind::SessionGone | Kind::Refused(_)) {
+            lane.reset();
+        }
+        self.after(&trouble, generation, session, id);
+        Err(trouble)
+    }
+
     /// What a failed request means for the session and for the upstream.
     fn after(&self, trouble: &Trouble, generation: u64, session: &Session, id: u64) {
         match &trouble.kind {
-            Kind::SessionGone => drop(self.door.forget(generation)),
             Kind::Broke if !trouble.sent => {
                 drop(self.door.forget(generation));
                 self.http.core.nudge.lost(generation, trouble.clone());
@@ -327,7 +374,8 @@ impl StreamableHttp {
             Kind::Interrupted(reason) if trouble.sent => {
                 session.wire.say(connection::cancelled(id, *reason));
             }
-            Kind::Broke
+            Kind::SessionGone
+            | Kind::Broke
             | Kind::Interrupted(_)
             | Kind::Refused(_)
             | Kind::Nonsense
@@ -367,26 +415,14 @@ impl Link for StreamableHttp {
         let mut replayed = false;
         loop {
             let (generation, session) = self.session(lane, wait, &mut || sink.silence())?;
-            let id = self.http.core.next_id();
-            let post = Post {
-                id,
-                body: &outgoing.to_message(&RequestId::from(id)),
-                wire: &session.wire,
-                get: &session.get,
-                phase: if session.has_id { Phase::WithId } else { Phase::WithoutId },
-                again: replayed,
-            };
-            let waiting = session.inboxes.enter(id, wait, Ears::Open)?;
-            let tick = self.http.core.limits.heartbeat;
-            let ear = Ear::new(&mut *sink, wait, Some(&waiting), tick);
-            let trouble = match self.post(lane, post, &ear) {
-                Ok(posted) => return self.http.core.outcome(posted.outcome),
+            let over = Over { generation, session: &session, again: replayed };
+            let trouble = match self.attempt(lane, over, outgoing, wait, sink) {
+                Ok(outcome) => return Ok(outcome),
                 Err(trouble) => trouble,
             };
-            if !matches!(trouble.kind, Kind::SessionGone | Kind::Refused(_)) {
-                lane.reset();
+            if trouble.kind == Kind::SessionGone {
+                drop(self.door.forget(generation));
             }
-            self.after(&trouble, generation, &session, id);
             if replayed || !may_replay(&trouble, outgoing.is_safe_to_repeat) {
                 if trouble.kind == Kind::SessionGone {
                     // Whoever looks after the session opens another.
@@ -396,6 +432,18 @@ impl Link for StreamableHttp {
             }
             replayed = true;
         }
+    }
+
+    fn request_open(
+        &self,
+        lane: &mut Lane,
+        outgoing: &Outgoing<'_>,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Result<Outcome, Trouble> {
+        let (generation, session) = self.door.current().ok_or_else(no_session)?;
+        let over = Over { generation, session: &session, again: false };
+        self.attempt(lane, over, outgoing, wait, sink)
     }
 
     fn forget(&self, generation: u64) {

@@ -7,21 +7,24 @@ use crossbeam_channel::Sender;
 
 use crate::error::Stage;
 use crate::limits::{REFRESH_INTERVAL, SLOTS_SWEEP_INTERVAL};
-use crate::protocol::call::{Kind as ListKind, Outcome, Outgoing};
+use crate::protocol::call::Outgoing;
 use crate::protocol::method::Method;
 use crate::protocol::raw::{RawObject, string};
 use crate::wait::Wait;
 
-use super::backoff::{Backoff, Range};
-use super::breaker::{Opening, Patience, Sign};
-use super::connection::{Kind, Trouble, cut, declares};
+use super::backoff::{Backoff, Range, Retry};
+use super::breaker::{Opening, Over, Patience, Sign};
+use super::connection::{Kind, Trouble, declares, with_tools};
 use super::exchange::Lane;
 use super::health::Vitals;
 use super::link::{Core, Link, Opened, Own};
-use super::lists::Lists;
+use super::list_times::Lists;
+use super::lists::UndeclaredTools;
 use super::restarts::{Lived, Restarts};
+use super::resubscribing::{LogLevelTold, Resubscribing, Taken};
 use super::slots::Slots;
 use super::standing::Standing;
+use super::subscribing::about;
 use super::{Event, Failure, Report};
 
 /// What the supervisor's thread owns.
@@ -39,11 +42,16 @@ pub(super) struct Supervisor {
     /// way is logged once.
     pub(super) logged: u64,
     pub(super) standing: Arc<Standing>,
-    /// The level that a session of this generation was told.
-    pub(super) level: Option<(u64, String)>,
-    /// The session that was told of all subscriptions.
-    pub(super) subscribed: Option<u64>,
+    pub(super) level: LogLevelTold,
+    pub(super) resubscribing: Resubscribing,
     pub(super) lists: Lists,
+    pub(super) undeclared: UndeclaredTools,
+    /// Before that it is not asked again whether the session is well.
+    pub(super) probing: Retry,
+    /// When what ended by itself is listened to again.
+    pub(super) listening: Retry,
+    /// When it was listened to again last.
+    pub(super) listened_at: Option<Instant>,
 }
 
 /// Why the supervisor no longer looks after a session.
@@ -95,7 +103,7 @@ impl Supervisor {
                 (Opening::BySupervisor, Some(time)) => restarts.next(Lived::Idle(time)),
                 (Opening::BySupervisor, None) => restarts.next(Lived::Never),
                 (Opening::ByCalls, _) if has_served => Duration::ZERO,
-                (Opening::ByCalls, _) => backoff.next(),
+                (Opening::ByCalls, _) => backoff.next_asked(trouble.asked_pause()),
             };
             self.failed(&trouble, took, delay);
             if !self.back_off(delay) {
@@ -108,21 +116,41 @@ impl Supervisor {
     /// Opens the session if nobody has, and reads the lists.
     fn contact(&mut self) -> Result<Opened, Trouble> {
         let wait = self.busy_for(self.start_patience())?;
-        let opened = self.link.open(&mut self.lane, &wait)?;
-        let initialized = Arc::new(self.core.introduction(&opened.initialized));
-        {
-            let mut vitals = self.vitals.lock();
-            vitals.initialized = Some(initialized.clone());
-            vitals.opened += u64::from(self.generation != Some(opened.generation));
-        }
+        let opened = self.link.open(&mut self.lane, &wait).inspect_err(|_| {
+            self.lists.hasten();
+        })?;
+        let is_new = self.generation != Some(opened.generation);
+        self.vitals.lock().opened += u64::from(is_new);
         self.generation = Some(opened.generation);
         if self.standing.uris_or_coming().is_empty() {
             // Who subscribes from here on tells this session, or a later one.
-            self.subscribed = Some(opened.generation);
+            self.resubscribing.settle(opened.generation);
         }
-        let initialized = (*initialized).clone();
+        self.introduce(&opened);
+        if is_new {
+            // It has answered: whatever its lists are like, it can be called.
+            self.made_contact(&opened);
+            self.probing.give_up();
+        }
+        let kinds = self.lists.not_waiting(Instant::now());
+        self.list(&opened, &kinds)?;
+        self.made_contact(&opened);
+        self.tell_level(&opened);
+        self.subscribe_again(&opened);
+        Ok(opened)
+    }
+
+    /// Tells what the upstream says of itself.
+    pub(super) fn introduce(&self, opened: &Opened) {
+        let mut initialized = self.core.introduction(&opened.initialized);
+        if self.undeclared == UndeclaredTools::Some(opened.generation) {
+            initialized = with_tools(&initialized);
+        }
+        self.vitals.lock().initialized = Some(Arc::new(initialized.clone()));
         self.tell(Event::Ready { server: self.core.name().clone(), initialized });
-        self.list(&opened, &ListKind::ALL)?;
+    }
+
+    fn made_contact(&self, opened: &Opened) {
         let was_lost = {
             let breaker = &mut self.vitals.lock().breaker;
             let was_lost = !breaker.has_contact();
@@ -134,9 +162,35 @@ impl Supervisor {
             let transport = self.link.transport();
             log::info!(target: "upstream", "{} is ready: {transport}, {revision}{more}", self.core.name());
         }
-        self.tell_level(&opened);
-        self.subscribe_again(&opened);
-        Ok(opened)
+    }
+
+    /// Why calls are refused at present, if they are.
+    pub(super) fn why_down(&self) -> Option<Trouble> {
+        let down = self.vitals.lock().breaker.down(Instant::now(), Over::Own)?;
+        Some(Trouble::new(Kind::Broke, down.last.stage, down.last.message))
+    }
+
+    /// Sees whether the session is well although `why` casts doubt on it, but not again and again.
+    ///
+    /// # Errors
+    /// It is not, because of `why`.
+    pub(super) fn look(&mut self, opened: &Opened, why: Trouble) -> Result<(), Trouble> {
+        let has_contact = self.vitals.lock().breaker.has_contact();
+        if has_contact && self.probing.is_waiting(Instant::now()) {
+            return Ok(());
+        }
+        let wait = self.busy()?;
+        let Err(trouble) = self.link.probe(&mut self.lane, &wait, &why) else {
+            self.probing.failed(Instant::now(), None);
+            self.vitals.lock().breaker.well();
+            return Ok(());
+        };
+        self.lane.reset();
+        self.probing.give_up();
+        if trouble.kind == Kind::SessionGone {
+            self.link.forget(opened.generation);
+        }
+        Err(why)
     }
 
     /// Waits for whatever happens to an open session.
@@ -162,6 +216,7 @@ impl Supervisor {
                 self.link.forget(generation);
                 return Left::Lost(trouble);
             }
+            let doubt = news.doubted.filter(|(generation, _)| *generation == opened.generation);
             let reopened = news.opened.is_some_and(|generation| generation > opened.generation);
             let now = Instant::now();
             if now >= sweep_at {
@@ -175,9 +230,10 @@ impl Supervisor {
             let due = self.lists.due(now);
             let step = if reopened {
                 self.contact().map(|newer| opened = newer)
+            } else if let Some((_, why)) = doubt {
+                self.look(&opened, why)
             } else if is_refresh {
                 self.link.refresh();
-                self.subscribe_again(&opened);
                 self.list(&opened, &self.lists.not_waiting(now))
             } else if !due.is_empty() {
                 self.list(&opened, &due)
@@ -186,10 +242,14 @@ impl Supervisor {
                 continue;
             } else {
                 self.tell_level(&opened);
+                self.subscribe_again(&opened);
+                self.listen_again(now);
                 let views = self.core.views.next_due_of_requests(now);
-                let next = self.lists.next_due(now).into_iter().chain(views).min();
+                let retries = [self.level.at(), self.resubscribing.at(), self.listening.at()];
+                let lists = [self.lists.next_due(now), views];
+                let next = retries.into_iter().chain(lists).flatten();
                 let until = refresh_at.min(sweep_at);
-                self.rest(next.map_or(until, |at| at.min(until)));
+                self.rest(next.min().map_or(until, |at| at.min(until)));
                 continue;
             };
             if is_refresh {
@@ -222,74 +282,77 @@ impl Supervisor {
     }
 
     fn busy_for(&self, patience: Duration) -> Result<Arc<Wait>, Trouble> {
-        self.core
-            .nudge
-            .busy(patience)
-            .map_err(|error| Trouble::new(Kind::Nonsense, Stage::Connect, error.to_string()))
+        busy(&self.core, patience)
     }
 
-    /// Tells the session the level of its log messages, if it has not been told.
+    /// Tells the session the level of its log messages, if it has not taken it.
     fn tell_level(&mut self, opened: &Opened) {
         let Some(level) = self.standing.level() else { return };
-        let told = Some((opened.generation, level.clone()));
-        if self.level == told || !declares(&opened.initialized, "logging") {
+        let generation = opened.generation;
+        if !declares(&opened.initialized, "logging") {
+            return self.level.give_up();
+        }
+        if !self.level.is_due(generation, &level, Instant::now()) {
             return;
         }
-        self.level = told;
-        self.ask(Method::LoggingSetLevel, "level", &level);
-    }
-
-    /// Tells a session that was opened anew of all subscriptions.
-    fn subscribe_again(&mut self, opened: &Opened) {
-        if self.subscribed == Some(opened.generation) {
-            return;
-        }
-        let standing = self.standing.clone();
-        let mut is_complete = true;
-        for uri in standing.uris_or_coming() {
-            let Ok(wait) = self.busy() else { return };
-            let turn = standing.turn(&uri, &wait, self.core.limits.heartbeat);
-            // Waited for in vain: the one whose turn it is may be telling another session.
-            let Ok(turn) = turn else {
-                is_complete = false;
-                continue;
-            };
-            // The last subscriber may have gone meanwhile.
-            if turn.is_wanted() && !self.ask(Method::ResourcesSubscribe, "uri", &uri) {
-                // The rest is tried at the next refresh, or when the session is opened anew.
-                return;
-            }
-        }
-        if is_complete {
-            self.subscribed = Some(opened.generation);
-        }
-    }
-
-    /// A request whose failure is logged and nothing else. False where there was no answer.
-    fn ask(&mut self, method: Method, key: &str, value: &str) -> bool {
         let mut params = RawObject::default();
-        params.set(key, string(value));
-        let outgoing = Outgoing::own(method, params);
+        params.set("level", string(&level));
+        let outgoing = Outgoing::own(Method::LoggingSetLevel, params);
         let answer = self.busy().and_then(|wait| {
             self.link.request_open(&mut self.lane, &outgoing, &wait, &mut Own(&self.core))
         });
-        let is_answered = answer.is_ok();
-        let what = match answer {
-            Ok(Outcome::Complete(_)) => return true,
-            Ok(Outcome::Error { error, .. }) => {
-                format!("{} ({})", cut(&error.message), error.code)
-            }
-            Ok(Outcome::InputRequired { .. }) => {
-                "it wants input for what takes none".to_owned()
-            }
-            Err(trouble) => trouble.message,
-        };
-        let what = self.core.secrets.scrub_cut(&what);
-        if !self.core.nudge.is_stopped() {
-            log::warn!(target: "upstream", "{}: {} failed: {what}",
-                self.core.name(), method.as_str());
+        if let Some(what) = self.level.told(generation, &level, Taken::of(answer)) {
+            self.warn_of(Method::LoggingSetLevel, &what);
         }
-        is_answered
+    }
+
+    /// Tells a session that was opened anew of all subscriptions that it has not taken.
+    fn subscribe_again(&mut self, opened: &Opened) {
+        if !self.resubscribing.is_due(opened.generation, Instant::now()) {
+            return;
+        }
+        let Supervisor { resubscribing, standing, core, link, lane, .. } = self;
+        let busy = || busy(core, core.config.timeout);
+        let mut subscribe = |uri: &str, wait: &Arc<Wait>| {
+            let outgoing = about(Method::ResourcesSubscribe, uri);
+            link.request_open(lane, &outgoing, wait, &mut Own(core))
+        };
+        let tick = core.limits.heartbeat;
+        let failed =
+            resubscribing.run(opened.generation, standing, tick, &busy, &mut subscribe);
+        if let Some(what) = failed {
+            self.warn_of(Method::ResourcesSubscribe, &what);
+        }
+    }
+
+    /// Has the link listen again where that has ended by itself.
+    fn listen_again(&mut self, now: Instant) {
+        if self.link.is_listening() {
+            return self.listening.give_up();
+        }
+        match self.listening.at() {
+            None => {
+                let lasted = self.listened_at.map(|at| now.saturating_duration_since(at));
+                self.listening.backoff.lasted(lasted.unwrap_or_default());
+                self.listening.failed(now, None);
+            }
+            Some(at) if at <= now => {
+                self.listening.give_up();
+                self.listened_at = Some(now);
+                self.link.refresh();
+            }
+            Some(_) => (),
+        }
+    }
+
+    fn warn_of(&self, method: Method, what: &str) {
+        // A session that the gateway itself ends has nothing to tell.
+        if self.core.nudge.is_stopped() {
+            return;
+        }
+        let what = self.core.secrets.scrub_cut(what);
+        log::warn!(target: "upstream", "{}: {} failed: {what}",
+            self.core.name(), method.as_str());
     }
 
     /// Remembers and tells a failure.
@@ -340,12 +403,18 @@ impl Supervisor {
     /// one, is a reason to look at once. False at a stop.
     fn back_off(&self, delay: Duration) -> bool {
         let until = Instant::now() + delay;
+        let mut seen = self.generation;
+        let mut is_first_look = true;
         loop {
             if self.core.nudge.is_stopped() {
                 return false;
             }
             let news = self.core.nudge.take();
-            if news.opened.is_some() || news.wanted || Instant::now() >= until {
+            // What the attempt that failed has opened itself is no news.
+            let is_opened = !is_first_look && news.opened > seen;
+            seen = seen.max(news.opened);
+            is_first_look = false;
+            if is_opened || news.wanted || Instant::now() >= until {
                 return true;
             }
             self.rest(until);
@@ -371,4 +440,10 @@ pub(super) fn tell(core: &Core, reports: &Sender<Report>, event: Event) {
             return;
         }
     }
+}
+
+/// A wait for what the one who looks after this session does itself.
+pub(super) fn busy(core: &Core, patience: Duration) -> Result<Arc<Wait>, Trouble> {
+    let busy = core.nudge.busy(patience);
+    busy.map_err(|error| Trouble::new(Kind::Nonsense, Stage::Connect, error.to_string()))
 }

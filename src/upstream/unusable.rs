@@ -36,6 +36,16 @@ impl Link for Unusable {
         Err(self.trouble())
     }
 
+    fn request_open(
+        &self,
+        _: &mut Lane,
+        _: &Outgoing<'_>,
+        _: &Arc<Wait>,
+        _: &mut dyn CallSink,
+    ) -> Result<Outcome, Trouble> {
+        Err(self.trouble())
+    }
+
     fn forget(&self, _: u64) {}
 
     fn backing_off(&self, _: &Trouble, _: Instant) {}

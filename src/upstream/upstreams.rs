@@ -16,13 +16,16 @@ use crate::protocol::server_name::ServerName;
 use crate::thread::{Joined, spawn};
 use crate::wait::Interrupted;
 
+use super::backoff::Retry;
 use super::exchange::Lane;
 use super::health::Vitals;
 use super::link::Core;
 use super::links::Links;
-use super::lists::Lists;
+use super::list_times::Lists;
+use super::lists::UndeclaredTools;
 use super::members::Members;
 use super::resolve::Names;
+use super::resubscribing::{LogLevelTold, Resubscribing};
 use super::slots::{Budget, Slots};
 use super::stderr::StderrRing;
 use super::supervisor::Supervisor;
@@ -300,9 +303,13 @@ fn supervisor(upstream: &Upstream, reports: Sender<Report>) -> Supervisor {
         generation: None,
         logged: 0,
         standing: upstream.standing.clone(),
-        level: None,
-        subscribed: None,
+        level: LogLevelTold::default(),
+        resubscribing: Resubscribing::default(),
         lists: Lists::default(),
+        undeclared: UndeclaredTools::default(),
+        probing: Retry::default(),
+        listening: Retry::default(),
+        listened_at: None,
     }
 }
 

@@ -29,9 +29,9 @@ from fnmatch import fnmatchcase
 
 import everything
 import matrix
+import odd_lists
 import slow_start
 import standalone
-import odd_lists
 from matrix import Setup
 from results import Results, read_expected
 from servers import CACHE, HERE, LOOPBACK, MODULES, NODE, PYTHON, Direct, Fixture, Gateway, NotReady, Server, end_all, free_port, run

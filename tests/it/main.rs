@@ -64,6 +64,7 @@ mod rest;
 mod restarts;
 #[cfg(not(feature = "tiny_http"))]
 mod resumption;
+mod retrying;
 mod schemas;
 mod sessions;
 mod slow_children;

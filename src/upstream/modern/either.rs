@@ -15,7 +15,7 @@ use super::super::connection::{Kind, Refusal, Trouble};
 use super::super::door::Door;
 use super::super::exchange::Lane;
 use super::super::http::HttpCore;
-use super::super::link::{Core, Link, Opened};
+use super::super::link::{Core, Link, Opened, no_session};
 use super::found::{Found, is_legacy_sign, probe_time};
 use super::http::ModernHttp;
 
@@ -269,6 +269,30 @@ impl Link for EitherEra {
                 link.request(lane, outgoing, wait, sink)
             }
             (outcome, _) => outcome,
+        }
+    }
+
+    fn request_open(
+        &self,
+        lane: &mut Lane,
+        outgoing: &Outgoing<'_>,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Result<Outcome, Trouble> {
+        if self.is_mirrored() && self.found.is_modern() {
+            return self.mirrored(self.legacy.request_open(lane, outgoing, wait, sink));
+        }
+        let era = self.found.get().ok_or_else(no_session)?;
+        self.of(era)?.request_open(lane, outgoing, wait, sink)
+    }
+
+    fn probe(&self, lane: &mut Lane, wait: &Arc<Wait>, why: &Trouble) -> Result<(), Trouble> {
+        match self.found.get().ok_or_else(no_session)? {
+            Era::Legacy if !is_doubtful(Era::Legacy, why) => self.legacy.probe(lane, wait, why),
+            // Contact with the other era is made at once, if that is what it speaks now.
+            era @ (Era::Legacy | Era::Modern) => {
+                self.reconsider(era, lane, wait, &mut || ()).map(drop)
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 //! only; requests come in results (2026-07-28, basic/patterns/mrtr).
 
 use crate::protocol::call::Notice;
+use crate::protocol::jsonrpc::code;
 use crate::protocol::method::notification;
 
 use super::super::child::ChildLink;
@@ -52,10 +53,11 @@ pub(in super::super) fn hear_child(link: &ChildLink, incoming: Incoming) -> Opti
     let answered = match &incoming {
         Incoming::Answer { id: Some(id), outcome } => {
             let refusal = outcome.as_ref().err();
+            let is_unknown = refusal.is_some_and(|error| error.code == code::METHOD_NOT_FOUND);
             let refusal = refusal.map(|error| format!("{} ({})", error.message, error.code));
-            Some((*id, refusal))
+            Some((*id, refusal, is_unknown))
         }
-        Incoming::Malformed { id, what } => Some((*id, Some(what.clone()))),
+        Incoming::Malformed { id, what } => Some((*id, Some(what.clone()), false)),
         Incoming::Answer { id: None, .. }
         | Incoming::Progress { .. }
         | Incoming::ListChanged(_)
@@ -65,7 +67,7 @@ pub(in super::super) fn hear_child(link: &ChildLink, incoming: Incoming) -> Opti
         | Incoming::Misread { .. }
         | Incoming::Nonsense(_) => None,
     };
-    if let Some((id, refusal)) = answered
+    if let Some((id, refusal, is_unknown)) = answered
         && let Some(version) = core.subscriptions.version_of(id)
     {
         // At its end it may refuse because of that.
@@ -73,9 +75,13 @@ pub(in super::super) fn hear_child(link: &ChildLink, incoming: Incoming) -> Opti
             log::warn!(target: "upstream", "{}: it refused to be listened to: {}",
                 core.name(), core.secrets.scrub_cut(&what));
             core.subscriptions.refused(version);
+            if is_unknown {
+                core.subscriptions.unserved();
+            }
         }
-        // One that it has ended is asked for again at the next refresh.
+        // The supervisor asks again by and by.
         core.subscriptions.leave(id);
+        core.nudge.idle.bell().ring();
         return None;
     }
     match inboxes.take_in(incoming)? {

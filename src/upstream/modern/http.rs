@@ -151,6 +151,34 @@ impl ModernHttp {
         Ok(headers)
     }
 
+    /// Sends a request once.
+    fn attempt(
+        &self,
+        lane: &mut Lane,
+        outgoing: &Outgoing<'_>,
+        headers: &HeaderMap,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Result<Outcome, Trouble> {
+        let core = &self.http.core;
+        let id = core.next_id();
+        let body = outgoing.to_modern_message(&RequestId::from(id));
+        let post = Post { id, body: &body, headers };
+        let ear = Ear::new(sink, wait, None, core.limits.heartbeat);
+        let answer = self.post(lane, &post, &ear);
+        answer.and_then(|answer| outcome(core, answer)).inspect_err(|trouble| {
+            if !matches!(trouble.kind, Kind::Refused(_)) {
+                // Also what tells the server that nobody wants the answer any more.
+                lane.reset();
+            }
+            if trouble.kind == Kind::Broke && !trouble.sent {
+                let generation = core.generation();
+                self.forget(generation);
+                core.nudge.lost(generation, trouble.clone());
+            }
+        })
+    }
+
     fn post(
         &self,
         lane: &mut Lane,
@@ -359,29 +387,31 @@ impl Link for ModernHttp {
         let headers = self.headers(outgoing)?;
         let mut replayed = false;
         loop {
-            let id = core.next_id();
-            let body = outgoing.to_modern_message(&RequestId::from(id));
-            let post = Post { id, body: &body, headers: &headers };
-            let ear = Ear::new(&mut *sink, wait, None, core.limits.heartbeat);
-            let answer = self.post(lane, &post, &ear);
-            let trouble = match answer.and_then(|answer| outcome(core, answer)) {
+            let trouble = match self.attempt(lane, outgoing, &headers, wait, sink) {
                 Ok(outcome) => return Ok(outcome),
                 Err(trouble) => trouble,
             };
-            if !matches!(trouble.kind, Kind::Refused(_)) {
-                // Also what tells the server that nobody wants the answer any more.
-                lane.reset();
-            }
-            if trouble.kind == Kind::Broke && !trouble.sent {
-                let generation = core.generation();
-                self.forget(generation);
-                core.nudge.lost(generation, trouble.clone());
-            }
             if replayed || !may_replay(&trouble, outgoing.is_safe_to_repeat) {
                 return Err(trouble);
             }
             replayed = true;
         }
+    }
+
+    fn request_open(
+        &self,
+        lane: &mut Lane,
+        outgoing: &Outgoing<'_>,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Result<Outcome, Trouble> {
+        let core = &self.http.core;
+        let renew = || self.listening.renew();
+        if let Some(outcome) = answered_here(core, outgoing, wait, &renew)? {
+            return Ok(outcome);
+        }
+        let headers = self.headers(outgoing)?;
+        self.attempt(lane, outgoing, &headers, wait, sink)
     }
 
     fn forget(&self, generation: u64) {

@@ -18,7 +18,7 @@ use crate::protocol::sse::Event;
 use crate::thread::spawn;
 use crate::wait::Wait;
 
-use super::super::backoff::{Backoff, Range};
+use super::super::backoff::{Range, SharedRetry};
 use super::super::connection::{Kind, Refusal, Trouble, cut};
 use super::super::correlation::{self, Incoming};
 use super::super::exchange::{Ask, Lane};
@@ -34,6 +34,8 @@ pub(super) struct Listening {
     /// What a `subscriptions/listen` request carries.
     headers: HeaderMap,
     state: Mutex<State>,
+    /// When a stream that has ended is asked for again.
+    retry: SharedRetry,
 }
 
 #[derive(Default)]
@@ -58,7 +60,8 @@ enum Left {
 
 impl Listening {
     pub(super) fn new(http: Arc<HttpCore>, headers: HeaderMap) -> Arc<Listening> {
-        Arc::new(Listening { http, headers, state: Mutex::default() })
+        let retry = SharedRetry::new(Range::UPSTREAM);
+        Arc::new(Listening { http, headers, state: Mutex::default(), retry })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -113,6 +116,7 @@ impl Listening {
             listening: Arc::downgrade(self),
             http: self.http.clone(),
             headers: self.headers.clone(),
+            retry: self.retry.clone(),
             wait: wait.clone(),
             number,
             generation,
@@ -160,6 +164,7 @@ struct Listener {
     listening: Weak<Listening>,
     http: Arc<HttpCore>,
     headers: HeaderMap,
+    retry: SharedRetry,
     wait: Arc<Wait>,
     number: u64,
     generation: u64,
@@ -169,17 +174,22 @@ struct Listener {
 
 impl Listener {
     fn run(mut self) {
-        let mut backoff = Backoff::new(Range::UPSTREAM);
         loop {
+            if pause(&self.wait, self.retry.left(Instant::now())).is_err() {
+                break;
+            }
             let (version, filter) = self.http.core.subscriptions.wanted();
             let Some(filter) = filter else { break };
             let began = Instant::now();
-            match self.listen(version, &filter) {
-                Ok(Left::Ended) => (),
-                Ok(Left::Unserved) | Err(_) => break,
+            let left = self.listen(version, &filter);
+            match left {
+                Ok(Left::Unserved) => break,
+                Err(Trouble { kind: Kind::Interrupted(_), .. }) => break,
+                Ok(Left::Ended) | Err(_) => {
+                    self.retry.failed(Instant::now(), began.elapsed());
+                }
             }
-            backoff.lasted(began.elapsed());
-            if pause(&self.wait, backoff.next()).is_err() {
+            if left.is_err() {
                 break;
             }
         }
@@ -235,18 +245,24 @@ impl Listener {
     }
 
     fn failed(&self, trouble: Trouble) -> Result<Left, Trouble> {
-        let is_lost = match &trouble.kind {
+        let nudge = &self.http.core.nudge;
+        match &trouble.kind {
             Kind::Interrupted(_) => return Err(trouble),
-            // Nobody is there any more, or somebody else, which concerns more than this stream.
-            Kind::Broke => !trouble.sent,
-            Kind::Refused(Refusal::OtherEra) => true,
-            Kind::SessionGone | Kind::Refused(_) | Kind::Nonsense | Kind::Overloaded => false,
-        };
-        if !is_lost {
-            return Ok(Left::Ended);
+            // Nobody is there any more, which concerns more than this stream.
+            Kind::Broke if !trouble.sent => (),
+            // Somebody else may be there.
+            Kind::Refused(Refusal::OtherEra) => {
+                nudge.doubted(self.generation, trouble);
+                return Ok(Left::Ended);
+            }
+            Kind::Broke
+            | Kind::SessionGone
+            | Kind::Refused(Refusal::MaybeHttpSse | Refusal::Stateless | Refusal::Plain)
+            | Kind::Nonsense
+            | Kind::Overloaded => return Ok(Left::Ended),
         }
         let lost = Trouble { stage: Stage::Connect, ..trouble.clone() };
-        self.http.core.nudge.lost(self.generation, lost);
+        nudge.lost(self.generation, lost);
         Err(trouble)
     }
 

@@ -46,6 +46,8 @@ struct State {
     refused: Option<u64>,
     /// Requests that the upstream has on a wire which all share, and their versions.
     requests: Vec<(u64, u64)>,
+    /// The upstream has no such request.
+    is_unserved: bool,
     waiting: Vec<Arc<Wait>>,
 }
 
@@ -79,7 +81,7 @@ impl Subscriptions {
         let mut state = self.lock();
         state.version += 1;
         (state.lists, state.serves_resources) = (lists, serves_resources);
-        (state.agreed, state.refused) = (None, None);
+        (state.agreed, state.refused, state.is_unserved) = (None, None, false);
         state.requests.clear();
     }
 
@@ -205,6 +207,20 @@ impl Subscriptions {
     /// The upstream is asked for a version under this id, on a wire that all share.
     pub(in super::super) fn enter(&self, id: u64, version: u64) {
         self.lock().requests.push((id, version));
+    }
+
+    /// The upstream has no such request: it is not asked again in this contact.
+    pub(in super::super) fn unserved(&self) {
+        self.lock().is_unserved = true;
+    }
+
+    /// Whether the upstream has a request, or there is nothing to ask it for.
+    pub(in super::super) fn is_served(&self) -> bool {
+        let wants_resources = !self.standing.has_no_subscriptions();
+        let state = self.lock();
+        let is_wanted = state.lists != Filter::default()
+            || (state.serves_resources && (wants_resources || !state.coming.is_empty()));
+        !state.requests.is_empty() || state.is_unserved || !is_wanted
     }
 
     /// Whether the upstream has a request.

@@ -1,0 +1,193 @@
+//! Tells a session that was opened anew of what is subscribed to over it, and goes on with that
+//! until the session has taken it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::limits::CONTROL_TIMEOUT;
+use crate::protocol::call::Outcome;
+use crate::protocol::jsonrpc::code;
+use crate::wait::Wait;
+
+use super::backoff::Retry;
+use super::connection::{Trouble, cut};
+use super::standing::Standing;
+
+/// What came of one request of the gateway's own.
+pub(super) enum Taken {
+    /// The upstream has done it, or has no such method: there is nothing to try again.
+    Settled,
+    /// It is tried again.
+    Failed {
+        what: String,
+        /// The upstream answered, and may answer others.
+        is_answered: bool,
+    },
+}
+
+impl Taken {
+    pub(super) fn of(answer: Result<Outcome, Trouble>) -> Taken {
+        match answer {
+            Ok(Outcome::Complete(_)) => Taken::Settled,
+            Ok(Outcome::Error { error, .. }) if error.code == code::METHOD_NOT_FOUND => {
+                Taken::Settled
+            }
+            Ok(Outcome::Error { error, .. }) => Taken::Failed {
+                what: format!("{} ({})", cut(&error.message), error.code),
+                is_answered: true,
+            },
+            Ok(Outcome::InputRequired { .. }) => Taken::Failed {
+                what: "it wants input for what takes none".to_owned(),
+                is_answered: true,
+            },
+            Err(trouble) => Taken::Failed { what: trouble.message, is_answered: false },
+        }
+    }
+}
+
+/// Subscribes the session to one resource.
+type Subscribe<'a> = &'a mut dyn FnMut(&str, &Arc<Wait>) -> Result<Outcome, Trouble>;
+
+/// How far that is.
+#[derive(Default)]
+pub(super) struct Resubscribing {
+    /// The session that is told.
+    generation: u64,
+    /// What it has taken.
+    told: HashSet<String>,
+    is_over: bool,
+    retry: Retry,
+    /// What was logged last.
+    noted: Option<String>,
+}
+
+impl Resubscribing {
+    /// This session need not be told: whoever subscribes from here on tells it, or a later one.
+    pub(super) fn settle(&mut self, generation: u64) {
+        self.begin(generation);
+        self.is_over = true;
+        self.retry.give_up();
+    }
+
+    fn begin(&mut self, generation: u64) {
+        if self.generation != generation {
+            (self.generation, self.is_over) = (generation, false);
+            self.told.clear();
+        }
+    }
+
+    /// Whether the session is to be told now.
+    pub(super) fn is_due(&self, generation: u64, now: Instant) -> bool {
+        let is_over = self.generation == generation && self.is_over;
+        !is_over && !self.retry.is_waiting(now)
+    }
+
+    /// When the session is to be told again; none where it has taken all.
+    pub(super) fn at(&self) -> Option<Instant> {
+        self.retry.at()
+    }
+
+    /// Tells the session what it has not taken yet; gives what is to be logged, if anything.
+    pub(super) fn run(
+        &mut self,
+        generation: u64,
+        standing: &Standing,
+        tick: Duration,
+        busy: &dyn Fn() -> Result<Arc<Wait>, Trouble>,
+        subscribe: Subscribe<'_>,
+    ) -> Option<String> {
+        self.begin(generation);
+        let mut failed = None;
+        let mut is_complete = true;
+        for uri in standing.uris_or_coming() {
+            if self.told.contains(&uri) {
+                continue;
+            }
+            let Ok(wait) = busy() else {
+                is_complete = false;
+                break;
+            };
+            // Not for long: the one whose turn it is may be waiting for this thread, or be
+            // telling another session.
+            let bound = wait.within(CONTROL_TIMEOUT);
+            let turn = standing.turn(&uri, &wait, tick);
+            drop(bound);
+            let Ok(turn) = turn else {
+                is_complete = false;
+                continue;
+            };
+            // The last subscriber may have gone meanwhile.
+            if !turn.is_wanted() {
+                continue;
+            }
+            match Taken::of(subscribe(&uri, &wait)) {
+                Taken::Settled => drop(self.told.insert(uri.clone())),
+                Taken::Failed { what, is_answered } => {
+                    is_complete = false;
+                    failed.get_or_insert(what);
+                    if !is_answered {
+                        break;
+                    }
+                }
+            }
+        }
+        if is_complete {
+            self.is_over = true;
+            self.retry.went_well();
+            self.noted = None;
+            return None;
+        }
+        self.retry.failed(Instant::now(), None);
+        failed.filter(|what| self.noted.as_ref() != Some(what)).inspect(|what| {
+            self.noted = Some(what.clone());
+        })
+    }
+}
+
+/// The level of log messages that a session has been told.
+#[derive(Default)]
+pub(super) struct LogLevelTold {
+    told: Option<(u64, String)>,
+    retry: Retry,
+}
+
+impl LogLevelTold {
+    /// Whether this session is to be told that level now.
+    pub(super) fn is_due(&self, generation: u64, level: &str, now: Instant) -> bool {
+        let is_told =
+            self.told.as_ref().is_some_and(|(of, told)| *of == generation && told == level);
+        !is_told && !self.retry.is_waiting(now)
+    }
+
+    /// The session has no log messages.
+    pub(super) fn give_up(&mut self) {
+        self.retry.give_up();
+    }
+
+    /// When a session that has not taken it is told again.
+    pub(super) fn at(&self) -> Option<Instant> {
+        self.retry.at()
+    }
+
+    /// What came of telling it; gives what is to be logged, if anything.
+    pub(super) fn told(
+        &mut self,
+        generation: u64,
+        level: &str,
+        taken: Taken,
+    ) -> Option<String> {
+        match taken {
+            Taken::Settled => {
+                self.told = Some((generation, level.to_owned()));
+                self.retry.went_well();
+                None
+            }
+            Taken::Failed { what, .. } => {
+                let is_first = self.retry.is_first();
+                self.retry.failed(Instant::now(), None);
+                is_first.then_some(what)
+            }
+        }
+    }
+}
