@@ -1,5 +1,6 @@
 //! Puts the parts together, and takes them apart in order.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
@@ -27,6 +28,7 @@ use crate::limits::{
 use crate::pipeline::{Patience, Pipeline, TaskOwners, ToSessions, Told};
 use crate::protocol::call::Kind;
 use crate::protocol::jsonrpc::notification;
+use crate::protocol::revision::Era;
 use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
@@ -109,6 +111,7 @@ impl Gateway {
             server.budget(),
             reports,
             unasked.clone(),
+            known_eras(&shared),
         )?);
         unasked.know(&upstreams);
         let address = server.local_addr_text();
@@ -410,6 +413,13 @@ fn start_catalogue(
             panicked.try_send(StopReason::OwnerEnded("catalogue")).ok();
         }
     })
+}
+
+/// Which era each upstream spoke when its lists were stored: a child is not asked again.
+fn known_eras(shared: &catalogue::Shared) -> BTreeMap<ServerName, Era> {
+    let servers = &shared.current().servers;
+    let era = |server: &catalogue::Server| Some(server.initialized.as_ref()?.revision.era());
+    servers.iter().filter_map(|(name, server)| Some((name.clone(), era(server)?))).collect()
 }
 
 fn pipeline(

@@ -282,8 +282,16 @@ pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(2);
 /// there, on which it may be asked something.
 pub const LISTEN_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long an upstream is asked which era it speaks, before silence is taken for the older
-/// one.
+/// one, or another child is asked the other question.
 pub const ERA_PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same of a child whose era was found before, and is only asked for the other one in case
+/// that has changed.
+pub const ERA_RECHECK_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between two looks at whether a child that starts has read what it was asked.
+pub const CHILD_START_LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// Lines of a child's output that are no messages and may come before its first answer. Past it
+/// the child is taken for something else than a server.
+pub const CHILD_START_NONSENSE_LINES_MAX: usize = 10_000;
 /// From a cancelled call to the end of the session that carried it alone.
 pub const SPOILT_SESSION_GRACE: Duration = Duration::from_millis(500);
 /// A session with an upstream for calls of stateless clients that is unused for so long ends.
@@ -376,6 +384,9 @@ pub const UPSTREAM_ERROR_CHARS_MAX: usize = 4000;
 pub const CHILD_STDERR_LINE_BYTES_MAX: usize = 4096;
 /// Lines of a child's standard error that are logged in [`LOG_REPEATS_WITHIN`]; more are counted.
 pub const CHILD_STDERR_LINES_LOGGED_MAX: usize = 500;
+/// Different lines of a child's standard error that are remembered, so that a child which is
+/// started again and again does not log the same each time.
+pub const CHILD_STDERR_LINES_KNOWN_MAX: usize = 1000;
 /// How long the exit of a child that closed its output is waited for, so that it can be named.
 pub const CHILD_EXIT_SEEN: Duration = Duration::from_millis(500);
 /// An upstream that was well for so long starts again with the shortest backoff.

@@ -2,7 +2,7 @@
 //! lets go of what is lost, subscribes again on what is opened anew, and ends the session.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::Stage;
 use crate::limits::{CONTROL_TIMEOUT, RELIST_INTERVAL};
@@ -103,13 +103,19 @@ impl Attendant {
     }
 
     fn busy(&self) -> Result<Arc<Wait>, Trouble> {
-        let busy = self.member.core.nudge.busy(self.member.core.config.timeout);
+        self.busy_for(self.member.core.config.timeout)
+    }
+
+    fn busy_for(&self, patience: Duration) -> Result<Arc<Wait>, Trouble> {
+        let busy = self.member.core.nudge.busy(patience);
         busy.map_err(|error| Trouble::new(Kind::Nonsense, Stage::Connect, error.to_string()))
     }
 
     /// Opens the session for the calls that wait for it.
     fn open(&mut self) {
-        let opened = self.busy().and_then(|wait| self.member.link.open(&mut self.lane, &wait));
+        let patience = self.member.core.config.start_timeout;
+        let busy = self.busy_for(patience);
+        let opened = busy.and_then(|wait| self.member.link.open(&mut self.lane, &wait));
         match opened {
             Ok(opened) => self.generation = self.generation.max(opened.generation),
             Err(trouble) => {
@@ -194,6 +200,9 @@ impl Attendant {
             if turn.is_wanted()
                 && let Err(what) = self.subscribe(&uri, &wait)
             {
+                if member.core.nudge.is_stopped() {
+                    return;
+                }
                 log::warn!(target: "upstream", "{}: a client's own session could not be \
                     subscribed again: {}", member.core.name(), member.core.secrets.scrub_cut(&what));
                 return;
@@ -224,7 +233,7 @@ impl Attendant {
             trouble.stage
         );
         let noted = Some((self.generation, what));
-        if self.noted != noted {
+        if self.noted != noted && !core.nudge.is_stopped() {
             self.noted = noted;
             if let Some((_, what)) = &self.noted {
                 log::info!(target: "upstream", "{what}");

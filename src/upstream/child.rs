@@ -5,11 +5,12 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::event::PollFlags;
+use rustix::io::ioctl_fionread;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid,
 };
@@ -28,44 +29,19 @@ use crate::wait::Wait;
 
 use super::connection::{Kind, Trouble};
 use super::correlation::Ears;
+use super::era_noise::EraNoise;
 use super::hearing::Mouth;
 use super::http::StreamThread;
 use super::inbox::Inboxes;
 use super::link::{Core, NEVER};
 use super::pipes;
+use super::stderr::StderrRing;
 
 /// What every child gets from our own environment; the rest is configured.
 const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
 /// Between two looks at a child that should end: whether it must end at once meanwhile, and
 /// whether it has, where the kernel cannot report that.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
-
-/// The last lines of a child's standard error.
-pub(super) struct StderrRing {
-    lines: Mutex<VecDeque<String>>,
-    max: usize,
-}
-
-impl StderrRing {
-    pub(super) fn new(max: usize) -> StderrRing {
-        StderrRing { lines: Mutex::default(), max }
-    }
-
-    pub(super) fn push(&self, line: String) {
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.len() >= self.max {
-            lines.pop_front();
-        }
-        if self.max > 0 {
-            lines.push_back(line);
-        }
-    }
-
-    pub(super) fn lines(&self) -> Vec<String> {
-        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.iter().cloned().collect()
-    }
-}
 
 /// A child that was started.
 pub(super) struct Child {
@@ -76,6 +52,8 @@ pub(super) struct Child {
 /// What only the end of the child takes apart.
 struct Running {
     process: std::process::Child,
+    /// Its standard input once more, which tells how much of it was read; until contact is made.
+    unread: Option<OwnedFd>,
     writer: StreamThread,
     readers: Vec<StreamThread>,
 }
@@ -91,6 +69,13 @@ pub(super) struct ChildLink {
     pub(super) at_end: AtomicBool,
     /// It was found to keep no session.
     modern: AtomicBool,
+    /// The gateway ends it.
+    is_ending: AtomicBool,
+    /// What the question about its era makes it complain of.
+    pub(super) noise: Arc<EraNoise>,
+    has_answered: AtomicBool,
+    /// Lines of its output that were no messages.
+    nonsense: AtomicUsize,
     lost: Mutex<Option<Trouble>>,
     pid: Pid,
     /// Readable once the child has ended; old kernels have none.
@@ -103,6 +88,8 @@ struct Outbox {
     /// Each with the request that it is, if it is one.
     lines: VecDeque<(Option<u64>, String)>,
     bytes: usize,
+    /// The line that was taken out last is not in the pipe yet.
+    is_writing: bool,
 }
 
 impl Outbox {
@@ -112,6 +99,11 @@ impl Outbox {
         let bytes = self.bytes.saturating_add(line.len());
         let max = if is_request { CHILD_OUTBOX_MESSAGES_MAX } else { CHILD_OUTBOX_SAID_MAX };
         self.lines.is_empty() || (self.lines.len() < max && bytes <= CHILD_OUTBOX_BYTES_MAX)
+    }
+
+    /// Whether all of it has gone into the pipe.
+    fn is_written(&self) -> bool {
+        self.lines.is_empty() && !self.is_writing
     }
 
     fn remove(&mut self, at: usize) -> Option<String> {
@@ -141,6 +133,8 @@ impl Child {
             return Err(failed(std::io::ErrorKind::BrokenPipe.into()));
         };
         let pid = Pid::from_child(&process);
+        let unread = stdin.as_fd().try_clone_to_owned().ok();
+        let noise = Arc::<EraNoise>::default();
         let link = Arc::new(ChildLink {
             core: core.clone(),
             inboxes: Inboxes::default(),
@@ -148,12 +142,17 @@ impl Child {
             writer: writer.clone(),
             at_end: AtomicBool::new(false),
             modern: AtomicBool::new(false),
+            is_ending: AtomicBool::new(false),
+            noise: noise.clone(),
+            has_answered: AtomicBool::new(false),
+            nonsense: AtomicUsize::new(0),
             lost: Mutex::new(None),
             pid,
             pidfd: pidfd_open(pid, PidfdFlags::empty()).ok(),
         });
         let mut running = Running {
             process,
+            unread,
             writer: StreamThread { wait: writer, thread: None },
             readers: Vec::with_capacity(2),
         };
@@ -169,7 +168,7 @@ impl Child {
             let (ring, wait) = (stderr.clone(), Wait::plain(NEVER)?);
             let (reader, mine) = (wait.clone(), core.clone());
             let thread = spawn(&core.thread_name("err"), move || {
-                pipes::keep_errors(&mine, errors, &reader, &ring);
+                pipes::keep_errors(&mine, errors, &reader, &ring, &noise);
             })?;
             running.readers.push(StreamThread { wait, thread: Some(thread) });
             Ok(())
@@ -180,6 +179,37 @@ impl Child {
             failed(error)
         })?;
         Ok(child)
+    }
+
+    /// Sends a request whose answer is looked for in the inboxes.
+    pub(super) fn ask(
+        &self,
+        id: u64,
+        text: String,
+        ears: Ears,
+        wait: &Arc<Wait>,
+    ) -> Result<(), Trouble> {
+        self.link.inboxes.register(id, wait, ears)?;
+        self.link.queue(Some(id), text)
+    }
+
+    /// Whether the child, or what runs in its place, has read all that was written to it. Taken
+    /// for read where the system does not say.
+    pub(super) fn has_read(&self) -> bool {
+        let is_written = self.link.outbox().is_written();
+        let process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        let unread = process.as_ref().and_then(|running| running.unread.as_ref());
+        is_written
+            && unread.and_then(|fd| ioctl_fionread(fd).ok()).is_none_or(|bytes| bytes == 0)
+    }
+
+    /// It has answered: what it has read is of no interest from here on.
+    pub(super) fn is_in_contact(&self) {
+        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = process.as_mut() {
+            running.unread = None;
+        }
+        self.link.has_answered.store(true, Ordering::Release);
     }
 
     /// Sends a request and waits for its answer.
@@ -214,8 +244,10 @@ impl Child {
     /// `CHILD_GRACE`.
     pub(super) fn end(&self) {
         let running = self.process.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Running { mut process, writer, readers }) = running else { return };
+        let Some(Running { mut process, unread, writer, readers }) = running else { return };
+        self.link.is_ending.store(true, Ordering::Release);
         // With its thread, the child's standard input is closed: the polite way to say it.
+        drop(unread);
         drop(writer);
         let link = &self.link;
         if !link.wait_for_exit(CHILD_GRACE) {
@@ -278,7 +310,10 @@ impl ChildLink {
 
     /// The next line to be written.
     pub(super) fn next_line(&self) -> Option<String> {
-        self.outbox().remove(0)
+        let mut outbox = self.outbox();
+        let line = outbox.remove(0);
+        outbox.is_writing = line.is_some();
+        line
     }
 
     /// Takes a request out of the queue whose answer nobody waits for any more; false if it is
@@ -349,6 +384,24 @@ impl ChildLink {
 
     pub(super) fn is_modern(&self) -> bool {
         self.modern.load(Ordering::Acquire)
+    }
+
+    /// Whether what it says and does from here on is because the gateway ends it.
+    pub(super) fn is_ending(&self) -> bool {
+        self.is_ending.load(Ordering::Acquire) || self.core.nudge.is_stopped()
+    }
+
+    /// Whether contact was made.
+    pub(super) fn has_answered(&self) -> bool {
+        self.has_answered.load(Ordering::Acquire)
+    }
+
+    pub(super) fn note_nonsense(&self) {
+        self.nonsense.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn nonsense_lines(&self) -> usize {
+        self.nonsense.load(Ordering::Relaxed)
     }
 
     pub(super) fn note_end(&self) {

@@ -145,6 +145,11 @@ impl Trouble {
     }
 }
 
+/// What was meant as an answer, and is none.
+pub(super) fn malformed(what: &str) -> Trouble {
+    Trouble::nonsense(format!("its answer is no message: {}", cut(what)))
+}
+
 /// Whether a request that failed may be sent a second time: only if it never reached the tool,
 /// or does no more when it is done twice.
 pub(super) fn may_replay(trouble: &Trouble, is_safe_to_repeat: bool) -> bool {

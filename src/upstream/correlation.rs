@@ -29,6 +29,9 @@ pub(super) enum Incoming {
     Misread { method: String },
     /// A request of the upstream's.
     Ask { id: RequestId, method: String, params: Option<Raw> },
+    /// Meant as the answer to a request of ours, and none; the text says why, and quotes nothing
+    /// of it.
+    Malformed { id: u64, what: String },
     /// No message; the text says why.
     Nonsense(String),
 }
@@ -37,7 +40,7 @@ pub(super) enum Incoming {
 pub(super) fn read(text: &Arc<String>, mut give: impl FnMut(Incoming)) {
     if is_deeper_than(text, JSON_DEPTH_MAX) {
         let what = format!("it is nested deeper than {JSON_DEPTH_MAX} levels");
-        return give(Incoming::Nonsense(what));
+        return give(unreadable(text, what));
     }
     if !text.trim_start().starts_with('[') {
         return give(read_one(text, text));
@@ -85,8 +88,48 @@ fn read_one(buffer: &Arc<String>, text: &str) -> Incoming {
             let params = params.map(|params| Raw::part_of(buffer, &params));
             read_notification(method, params)
         }
-        Err(malformed) => Incoming::Nonsense(malformed.error.message),
+        Err(malformed) => match malformed.id.as_ref().and_then(number) {
+            // Not a request of the upstream's, whose ids are its own.
+            Some(id) if RawObject::parse(text).is_ok_and(|it| it.get("method").is_none()) => {
+                Incoming::Malformed { id, what: malformed.error.message }
+            }
+            _ => unreadable(text, malformed.error.message),
+        },
     }
+}
+
+/// A text that cannot be read as a message.
+fn unreadable(text: &str, what: String) -> Incoming {
+    match id_of_unreadable(text) {
+        Some(id) => Incoming::Malformed { id, what },
+        None => Incoming::Nonsense(what),
+    }
+}
+
+/// The id of what was meant as a response, and is no JSON or is nested too deep: it stands before
+/// the result or the error, or behind it, at the very end.
+pub(super) fn id_of_unreadable(text: &str) -> Option<u64> {
+    let text = text.trim();
+    if !text.starts_with('{') || !text.contains("\"jsonrpc\"") {
+        return None;
+    }
+    let at = ["\"result\"", "\"error\""].into_iter().filter_map(|key| text.find(key)).min()?;
+    let head = text.get(..at)?;
+    if head.contains("\"method\"") {
+        return None;
+    }
+    let digits = |at: usize| -> Option<(u64, &str)> {
+        let rest = text.get(at..)?.strip_prefix("\"id\"")?.trim_start().strip_prefix(':')?;
+        let rest = rest.trim_start();
+        let n = rest.bytes().take_while(u8::is_ascii_digit).count();
+        Some((rest.get(..n)?.parse().ok()?, rest.get(n..)?))
+    };
+    let before = head.find("\"id\"").and_then(digits);
+    let behind = || {
+        let last = text.rfind("\"id\"").and_then(digits);
+        last.filter(|(_, rest)| rest.split_whitespace().eq(["}"]))
+    };
+    before.or_else(behind).map(|(id, _)| id)
 }
 
 fn read_notification(method: String, params: Option<Raw>) -> Incoming {
@@ -336,6 +379,48 @@ mod tests {
     }
 
     #[test]
+    fn a_malformed_answer_is_known_by_its_id() {
+        let id = |text: &str| match all(text).remove(0) {
+            Incoming::Malformed { id, what } => {
+                assert!(!what.contains("secret"), "{what}");
+                Some(id)
+            }
+            Incoming::Nonsense(_) => None,
+            Incoming::Answer { .. }
+            | Incoming::Progress { .. }
+            | Incoming::ListChanged(_)
+            | Incoming::Withdrawn(_)
+            | Incoming::Notice(_)
+            | Incoming::Misread { .. }
+            | Incoming::Ask { .. } => panic!("{text}"),
+        };
+        for text in [
+            r#"{"jsonrpc":"2.0","id":7,"error":"secret"}"#,
+            r#"{"jsonrpc":"2.0","id":"7","error":"secret"}"#,
+            r#"{"jsonrpc":"2.0","id":7,"error":{"code":1}}"#,
+            r#"{"jsonrpc":"2.0","id":7,"result":{"x":NaN,"y":"secret"}}"#,
+            r#"{"jsonrpc":"2.0","result":{"id":9,"y":secret},"id": 7 }"#,
+            r#"{"jsonrpc":"2.0","id":7,"result":{"y":"secret"#,
+            r#"{"jsonrpc":"2.0","id":7,"result":{},"error":{"code":1,"message":"secret"}}"#,
+            r#"{"jsonrpc":"2.0","id":7}"#,
+            r#"{"id":7,"result":{}}"#,
+            &format!(r#"{{"jsonrpc":"2.0","id":7,"result":{}}}"#, "[".repeat(100_000)),
+        ] {
+            assert_eq!(id(text), Some(7), "{text:.100}");
+        }
+        for text in [
+            r#"{"jsonrpc":"2.0","id":7,"method":"x","params":[]}"#,
+            r#"{"jsonrpc":"2.0","id":7,"method":"x","params":{"result":NaN}}"#,
+            r#"{"jsonrpc":"2.0","error":{"code":1}}"#,
+            r#"{"jsonrpc":"2.0","result":{"x":NaN,"id":7}}"#,
+            r#"{"level":"info","id":7,"msg":"#,
+            "Listening on 7",
+        ] {
+            assert_eq!(id(text), None, "{text}");
+        }
+    }
+
+    #[test]
     fn a_batch_is_read_message_by_message() {
         let text = r#"[{"jsonrpc":"2.0","id":1,"result":{}},{"jsonrpc":"2.0","method":"x"}]"#;
         assert!(matches!(
@@ -403,7 +488,8 @@ mod tests {
         let answer =
             |n: usize| format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"x":{}}}}}"#, deep(n));
         assert!(matches!(all(&answer(JSON_DEPTH_MAX - 2))[..], [Incoming::Answer { .. }]));
-        assert!(matches!(all(&answer(200_000))[..], [Incoming::Nonsense(_)]));
+        assert!(matches!(all(&answer(200_000))[..], [Incoming::Malformed { id: 1, .. }]));
+        assert!(matches!(all(&deep(200_000))[..], [Incoming::Nonsense(_)]));
     }
 
     fn progress(n: usize) -> Arrival {

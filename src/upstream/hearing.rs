@@ -69,7 +69,10 @@ pub(super) fn sort<M: Mouth>(core: &Core, incoming: Incoming, mouth: &Arc<M>) ->
             core.notice(notice);
         }
         Incoming::Notice(notice) => return Sorted::Notice(notice),
-        Incoming::Answer { .. } | Incoming::Progress { .. } | Incoming::Nonsense(_) => {
+        Incoming::Answer { .. }
+        | Incoming::Progress { .. }
+        | Incoming::Malformed { .. }
+        | Incoming::Nonsense(_) => {
             return Sorted::Rest(incoming);
         }
     }

@@ -408,6 +408,7 @@ impl Reader {
                 }
                 Some(
                     Incoming::Answer { .. }
+                    | Incoming::Malformed { .. }
                     | Incoming::Progress { .. }
                     | Incoming::ListChanged(_)
                     | Incoming::Withdrawn(_)

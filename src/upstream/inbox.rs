@@ -12,7 +12,7 @@ use crate::protocol::jsonrpc::RpcError;
 use crate::protocol::raw::Raw;
 use crate::wait::{Wait, Woken};
 
-use super::connection::Trouble;
+use super::connection::{Trouble, malformed};
 use super::correlation::{Arrival, Delivered, Ears, Inbox, Incoming, Table};
 
 /// The waiting calls of one link.
@@ -43,8 +43,58 @@ impl Inboxes {
         wait: &Arc<Wait>,
         ears: Ears,
     ) -> Result<Waiting<'_>, Trouble> {
-        self.lock().enter(id, wait.clone(), ears)?;
+        self.register(id, wait, ears)?;
         Ok(Waiting { inboxes: self, id })
+    }
+
+    /// [`Inboxes::enter`] for whoever leaves the table by [`Inboxes::leave`].
+    ///
+    /// # Errors
+    /// The link is dead.
+    pub(super) fn register(
+        &self,
+        id: u64,
+        wait: &Arc<Wait>,
+        ears: Ears,
+    ) -> Result<(), Trouble> {
+        self.lock().enter(id, wait.clone(), ears)
+    }
+
+    /// What comes for that call from here on is for nobody.
+    pub(super) fn leave(&self, id: u64) {
+        let left = self.lock().leave(id);
+        if left.as_ref().is_some_and(Inbox::still_wants_logs) {
+            let until = Instant::now() + STRAY_LOG_TIME;
+            let stray = self.stray_logs_until.lock();
+            *stray.unwrap_or_else(PoisonError::into_inner) = Some(until);
+        }
+        // Questions that nobody took up are answered by being dropped, so without the lock.
+        drop(left);
+    }
+
+    /// What has come so far for a call goes to `sink`; gives the answer, if it was among it.
+    pub(super) fn look(
+        &self,
+        id: u64,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Option<Result<Result<Raw, RpcError>, Trouble>> {
+        loop {
+            let arrival = self.lock().take(id)?;
+            match arrival {
+                Arrival::Answer(outcome) => return Some(Ok(outcome)),
+                Arrival::Lost(trouble) => {
+                    return Some(Err(Trouble { sent: true, ..trouble }));
+                }
+                Arrival::Notice(notice) => {
+                    if matches!(notice, Notice::Progress(_)) {
+                        wait.progressed();
+                    }
+                    sink.notice(notice);
+                }
+                Arrival::Ask(question) => sink.ask(question),
+            }
+        }
     }
 
     fn deliver(&self, id: u64, arrival: Arrival) {
@@ -66,6 +116,10 @@ impl Inboxes {
         match incoming {
             Incoming::Answer { id: Some(id), outcome } => {
                 self.deliver(id, Arrival::Answer(outcome));
+                None
+            }
+            Incoming::Malformed { id, what } => {
+                self.deliver(id, Arrival::Lost(malformed(&what)));
                 None
             }
             Incoming::Progress { id, params } => {
@@ -140,22 +194,7 @@ impl Waiting<'_> {
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
     ) -> Option<Result<Result<Raw, RpcError>, Trouble>> {
-        loop {
-            let arrival = self.inboxes.lock().take(self.id)?;
-            match arrival {
-                Arrival::Answer(outcome) => return Some(Ok(outcome)),
-                Arrival::Lost(trouble) => {
-                    return Some(Err(Trouble { sent: true, ..trouble }));
-                }
-                Arrival::Notice(notice) => {
-                    if matches!(notice, Notice::Progress(_)) {
-                        wait.progressed();
-                    }
-                    sink.notice(notice);
-                }
-                Arrival::Ask(question) => sink.ask(question),
-            }
-        }
+        self.inboxes.look(self.id, wait, sink)
     }
 
     /// Waits for the answer, hands everything before it to `sink`, and lets it know of silence.
@@ -180,13 +219,6 @@ impl Waiting<'_> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let left = self.inboxes.lock().leave(self.id);
-        if left.as_ref().is_some_and(Inbox::still_wants_logs) {
-            let until = Instant::now() + STRAY_LOG_TIME;
-            let stray = self.inboxes.stray_logs_until.lock();
-            *stray.unwrap_or_else(PoisonError::into_inner) = Some(until);
-        }
-        // Questions that nobody took up are answered by being dropped, so without the lock.
-        drop(left);
+        self.inboxes.leave(self.id);
     }
 }

@@ -6,15 +6,16 @@ use std::sync::atomic::AtomicU8;
 use ureq::unversioned::transport::RustlsConnector;
 
 use crate::config::{HttpKind, StdioTarget, Target};
+use crate::protocol::revision::Era;
 
 use super::auto::Auto;
-use super::child::StderrRing;
 use super::http::HttpCore;
 use super::http_sse::HttpSse;
 use super::link::{Core, Link};
 use super::modern::either::EitherEra;
 use super::modern::found::Found;
 use super::resolve::Names;
+use super::stderr::StderrRing;
 use super::stdio::Stdio;
 use super::streamable_http::StreamableHttp;
 use super::unusable::Unusable;
@@ -27,17 +28,19 @@ pub(super) enum Links {
 }
 
 impl Links {
+    /// `era`: which one a child was of when it was last spoken with; it is asked for that first.
     pub(super) fn new(
         core: &Arc<Core>,
         stderr: &Arc<StderrRing>,
         names: Arc<Names>,
         tls: &Arc<RustlsConnector>,
+        era: Option<Era>,
     ) -> Links {
         match &core.config.target {
             Target::Stdio(target) => Links::Stdio {
                 target: target.clone(),
                 stderr: stderr.clone(),
-                era: Arc::default(),
+                era: Arc::new(Found::assuming(era)),
             },
             Target::Http(target) => match HttpCore::new(core.clone(), target, names, tls) {
                 Ok(http) => Links::Http {

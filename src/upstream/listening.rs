@@ -174,6 +174,7 @@ impl Listener {
                 drop(hear_shared(&http.core, &self.sources.inboxes, incoming, wire));
             }
             Incoming::Answer { .. }
+            | Incoming::Malformed { .. }
             | Incoming::Nonsense(_)
             | Incoming::ListChanged(_)
             | Incoming::Withdrawn(_)

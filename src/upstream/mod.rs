@@ -18,12 +18,12 @@ use crate::protocol::log_level::LogLevel;
 use crate::protocol::method::Method;
 use crate::protocol::modern::Freshness;
 use crate::protocol::raw::{Raw, RawObject, string};
+use crate::protocol::revision::Era;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
 use crate::wait::{Interrupted, Wait};
 
 use breaker::Over;
-use child::StderrRing;
 use exchange::Lane;
 use gate::Passage;
 use health::Vitals;
@@ -31,16 +31,19 @@ use link::{Core, Link, Own};
 use members::Members;
 use slots::{Budget, Slots};
 use standing::Standing;
+use stderr::StderrRing;
 
 mod attendant;
 mod auto;
 mod backoff;
 mod breaker;
 mod child;
+mod child_start;
 mod connection;
 mod control;
 mod correlation;
 mod door;
+mod era_noise;
 mod exchange;
 mod gate;
 mod health;
@@ -55,6 +58,7 @@ mod listening;
 mod lists;
 mod members;
 mod modern;
+mod negotiate;
 mod pipes;
 mod post_stream;
 mod readings;
@@ -64,6 +68,7 @@ mod resolve;
 mod restarts;
 mod slots;
 mod standing;
+mod stderr;
 mod stdio;
 mod streamable_http;
 mod subscribing;
@@ -188,6 +193,11 @@ impl Upstream {
         self.core.nudge.stop();
         self.core.views.end();
         self.members.stop();
+    }
+
+    /// Which era it speaks, once it has answered.
+    fn era(&self) -> Option<Era> {
+        self.vitals.lock().initialized.as_ref().map(|initialized| initialized.revision.era())
     }
 
     /// How it was configured.

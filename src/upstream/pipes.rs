@@ -6,26 +6,29 @@ use std::os::fd::AsFd;
 use std::process::{ChildStderr, ChildStdin, ChildStdout};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use rustix::event::PollFlags;
 use rustix::io::ioctl_fionbio;
 
 use crate::error::Stage;
 use crate::limits::{
-    CHILD_EXIT_SEEN, CHILD_LINE_ENDLESS_FACTOR, CHILD_STDERR_LINE_BYTES_MAX,
-    CHILD_STDERR_LINES_LOGGED_MAX, UPSTREAM_BUFFER_BYTES,
+    CHILD_BACKOFF_RESET_AFTER, CHILD_EXIT_SEEN, CHILD_LINE_ENDLESS_FACTOR,
+    CHILD_STDERR_LINE_BYTES_MAX, CHILD_STDERR_LINES_LOGGED_MAX, UPSTREAM_BUFFER_BYTES,
 };
 use crate::protocol::raw::Keeper;
 use crate::telemetry::Seldom;
 use crate::wait::{Wait, Woken};
 
-use super::child::{ChildLink, StderrRing};
-use super::connection::{Trouble, cut};
-use super::correlation::{self, Incoming, id_of_oversized};
+use super::child::ChildLink;
+use super::connection::{Trouble, cut, malformed};
+use super::correlation::{self, Incoming, id_of_oversized, id_of_unreadable};
+use super::era_noise::EraNoise;
 use super::hearing::hear_shared;
 use super::held::{Held, exhausted};
 use super::link::{Core, pause};
 use super::modern::hearing::hear_child;
+use super::stderr::StderrRing;
 use super::throttle::Throttle;
 
 /// Bytes of a line's beginning, and of its end, that are looked at when it is too long.
@@ -129,35 +132,44 @@ struct Talk {
     too_long: Seldom,
 }
 
-fn take_line(link: &Arc<ChildLink>, line: Line, keeper: &Option<Keeper>, talk: &Talk) {
+/// The text of a line; of one that cannot be used, the call that it may be for is told.
+fn text_of(link: &ChildLink, line: Line, talk: &Talk) -> Option<Arc<String>> {
     let name = link.core.name();
-    let text = match line {
+    let (head, tail, bytes_max) = match line {
         Line::Whole(bytes) => match String::from_utf8(bytes) {
-            Ok(text) => Arc::new(text),
-            Err(_) => {
-                if let Some(more) = talk.nonsense.turn() {
+            Ok(text) => return Some(Arc::new(text)),
+            Err(error) => {
+                link.note_nonsense();
+                let text = String::from_utf8_lossy(error.as_bytes());
+                if let Some(id) = id_of_unreadable(&text) {
+                    link.inboxes.fail(Some(id), &malformed("it is not UTF-8"));
+                } else if let Some(more) = talk.nonsense.turn() {
                     log::warn!(target: "upstream", "{name}: a line is not UTF-8{more}");
                 }
-                return;
+                return None;
             }
         },
-        Line::TooLong { head, tail, bytes_max } => {
-            let trouble = match bytes_max {
-                Some(max) => {
-                    let what = format!(
-                        "a line is longer than limits.upstream_event_bytes ({max} bytes)"
-                    );
-                    Trouble { stage: Stage::Read, ..Trouble::nonsense(what) }
-                }
-                None => exhausted(),
-            };
-            if let Some(more) = talk.too_long.turn() {
-                log::warn!(target: "upstream", "{name}: {}{more}", trouble.message);
-            }
-            let (head, tail) = (String::from_utf8_lossy(&head), String::from_utf8_lossy(&tail));
-            return link.inboxes.fail(id_of_oversized(&head, &tail), &trouble);
-        }
+        Line::TooLong { head, tail, bytes_max } => (head, tail, bytes_max),
     };
+    let trouble = match bytes_max {
+        Some(max) => {
+            let what =
+                format!("a line is longer than limits.upstream_event_bytes ({max} bytes)");
+            Trouble { stage: Stage::Read, ..Trouble::nonsense(what) }
+        }
+        None => exhausted(),
+    };
+    if let Some(more) = talk.too_long.turn() {
+        log::warn!(target: "upstream", "{name}: {}{more}", trouble.message);
+    }
+    let (head, tail) = (String::from_utf8_lossy(&head), String::from_utf8_lossy(&tail));
+    link.inboxes.fail(id_of_oversized(&head, &tail), &trouble);
+    None
+}
+
+fn take_line(link: &Arc<ChildLink>, line: Line, keeper: &Option<Keeper>, talk: &Talk) {
+    let name = link.core.name();
+    let Some(text) = text_of(link, line, talk) else { return };
     if text.trim().is_empty() {
         return;
     }
@@ -172,16 +184,22 @@ fn take_line(link: &Arc<ChildLink>, line: Line, keeper: &Option<Keeper>, talk: &
             return link.inboxes.fail(Some(*id), &trouble);
         }
         let left = if link.is_modern() {
-            hear_child(&link.core, &link.inboxes, incoming, &|text| {
-                link.say(text).unwrap_or_default()
-            })
+            hear_child(link, incoming)
         } else {
             hear_shared(&link.core, &link.inboxes, incoming, link)
         };
         match left {
-            Some(Incoming::Nonsense(_) | Incoming::Answer { .. }) => {
+            Some(
+                Incoming::Nonsense(_) | Incoming::Answer { .. } | Incoming::Malformed { .. },
+            ) => {
+                link.note_nonsense();
                 if let Some(more) = talk.nonsense.turn() {
-                    let text = cut(&link.core.secrets.scrub(&text));
+                    // From its first answer on it may be part of a result.
+                    let text = if link.has_answered() {
+                        format!("a line of {} bytes", text.len())
+                    } else {
+                        cut(&link.core.secrets.scrub(&text))
+                    };
                     log::warn!(target: "upstream", "{name}: on its output is no message: {text}{more}");
                 }
             }
@@ -199,10 +217,17 @@ fn take_line(link: &Arc<ChildLink>, line: Line, keeper: &Option<Keeper>, talk: &
 }
 
 /// Keeps and logs the lines of the child's standard error.
-pub(super) fn keep_errors(core: &Core, stderr: ChildStderr, wait: &Wait, ring: &StderrRing) {
+pub(super) fn keep_errors(
+    core: &Core,
+    stderr: ChildStderr,
+    wait: &Wait,
+    ring: &StderrRing,
+    noise: &EraNoise,
+) {
     let mut lines = Lines::new(CHILD_STDERR_LINE_BYTES_MAX);
     let mut throttle = Throttle::default();
     let talk = Seldom::up_to(CHILD_STDERR_LINES_LOGGED_MAX);
+    let (mut n_repeated, began) = (0_usize, Instant::now());
     read_pieces(stderr, wait, &mut throttle, &mut |piece, throttle| {
         lines.feed(piece, &mut |line| {
             throttle.heard(line.bytes());
@@ -213,7 +238,13 @@ pub(super) fn keep_errors(core: &Core, stderr: ChildStderr, wait: &Wait, ring: &
             let text = format!("{}{end}", String::from_utf8_lossy(&bytes).trim_end());
             // Many a child tells all of its environment when it fails.
             let text = core.secrets.scrub_cut(&text);
-            if let Some(more) = talk.turn() {
+            if noise.is_noise(&text) {
+                return;
+            }
+            // What goes on to be well is heard again.
+            if ring.is_repeated(&text) && began.elapsed() < CHILD_BACKOFF_RESET_AFTER {
+                n_repeated += 1;
+            } else if let Some(more) = talk.turn() {
                 log::info!(target: "upstream", "{}: {text}{more}", core.name());
             }
             ring.push(text.into_owned());
@@ -223,6 +254,10 @@ pub(super) fn keep_errors(core: &Core, stderr: ChildStderr, wait: &Wait, ring: &
         }
         true
     });
+    if n_repeated > 0 {
+        log::debug!(target: "upstream", "{}: {n_repeated} lines were written at the last start \
+            too, and are not logged again", core.name());
+    }
 }
 
 /// Why a pipe is read no more.

@@ -15,7 +15,7 @@ use crate::protocol::sse::Event;
 use crate::wait::{Interrupted, Wait};
 
 use super::backoff::{Backoff, Range};
-use super::connection::{Kind, Refusal, Trouble, cut};
+use super::connection::{Kind, Refusal, Trouble, cut, malformed};
 use super::correlation::{self, Incoming};
 use super::exchange::{Answer, Ask, Lane};
 use super::http::{Next, StreamEnd, Wire, read_events};
@@ -173,7 +173,14 @@ impl PostStream<'_, '_> {
                 Some(Incoming::Answer { id, outcome }) if id == Some(self.post.id) => {
                     seen.found = Some(Ok(outcome));
                 }
-                Some(Incoming::Answer { id: Some(_), .. } | Incoming::Progress { .. }) => (),
+                Some(Incoming::Malformed { id, what }) if id == self.post.id => {
+                    seen.found = Some(Err(malformed(&what)));
+                }
+                Some(
+                    Incoming::Answer { id: Some(_), .. }
+                    | Incoming::Malformed { .. }
+                    | Incoming::Progress { .. },
+                ) => (),
                 Some(Incoming::Nonsense(what)) => {
                     log::debug!(target: "upstream", "{}: an event is no message: {}",
                         self.link.http.core.name(), cut(&what));
@@ -253,9 +260,7 @@ pub(super) fn not_ours(incoming: &Incoming) -> Trouble {
                 ..Trouble::new(Kind::Refused(Refusal::Plain), Stage::Answer, what)
             }
         }
-        Incoming::Nonsense(what) => {
-            Trouble::nonsense(format!("its answer is no message: {}", cut(what)))
-        }
+        Incoming::Malformed { what, .. } | Incoming::Nonsense(what) => malformed(what),
         Incoming::Answer { .. }
         | Incoming::Progress { .. }
         | Incoming::ListChanged(_)

@@ -16,16 +16,19 @@ use crate::protocol::revision::Era;
 use crate::wait::{Interrupted, Wait, Woken};
 
 use super::breaker::Opening;
-use super::child::{Child, StderrRing};
+use super::child::Child;
+use super::child_start::{Started, Starter};
 use super::connection::{self, Kind, Trouble, may_replay};
 use super::correlation::Ears;
 use super::exchange::Lane;
-use super::link::{Core, Deaf, Link, Opened};
+use super::link::{Core, Link, Opened};
 use super::modern::either::stateless;
-use super::modern::found::{Found, is_legacy_sign, probe_time};
+use super::modern::found::Found;
 use super::modern::subscriptions::listen;
 use super::modern::{answered_here, outcome};
+use super::negotiate::{Known, Negotiation, Question};
 use super::restarts::{Lived, Restarts};
+use super::stderr::StderrRing;
 
 /// What a child answers before it is called, at most: two questions about its era.
 const HANDSHAKE_ANSWERS: usize = 2;
@@ -98,7 +101,10 @@ impl Stdio {
         };
         waiting.iter().for_each(|wait| wait.bell().ring());
         match old {
-            Phase::Up { child, .. } => Some(child),
+            Phase::Up { child, since, .. } => {
+                self.stderr.ended(since.elapsed());
+                Some(child)
+            }
             Phase::Unused | Phase::Starting { .. } | Phase::Down { .. } | Phase::Stopped => {
                 None
             }
@@ -166,53 +172,50 @@ impl Stdio {
         }
     }
 
-    /// Starts a child and makes contact in the era that is known, then in the other one; in the
-    /// same process, unless the first attempt was too much for it (2026-07-28,
-    /// basic/transports/stdio, Backward Compatibility).
-    fn start(&self, wait: &Arc<Wait>) -> Result<(Arc<Child>, Initialized), Trouble> {
-        let known = self.era.get();
+    /// Starts a child and makes contact with it.
+    fn start(&self, wait: &Arc<Wait>) -> Result<Started, Trouble> {
+        let starter =
+            Starter { core: &self.core, target: &self.target, stderr: &self.stderr, wait };
         if self.is_mirrored() && self.era.is_modern() {
-            return self.start_mirrored(wait);
+            return self.start_mirrored(&starter);
         }
-        let first = known.unwrap_or(Era::Modern);
-        let mut child = Child::start(&self.core, &self.target, &self.stderr)?;
-        let mut shaken = self.shake(&child, first, wait);
-        if let Err(trouble) = &shaken
-            && is_doubtful(first, known, trouble, wait)
-        {
-            let second = if child.death().is_some() {
-                Err(trouble.clone())
-            } else {
-                self.shake(&child, first.other(), wait)
-            };
-            shaken = match (first, second) {
-                (_, Ok(initialized)) => Ok(initialized),
-                // What it said to what it was thought to speak.
-                (Era::Legacy, Err(_)) => shaken,
-                // The first question was too much for it.
-                (Era::Modern, Err(_)) if child.death().is_some() => {
-                    child.end();
-                    child = Child::start(&self.core, &self.target, &self.stderr)?;
-                    self.shake(&child, Era::Legacy, wait)
-                }
-                (Era::Modern, Err(trouble)) => Err(trouble),
-            };
-        }
-        match shaken {
-            Ok(initialized) => {
-                self.era.set(initialized.revision.era());
-                if self.era.is_modern() && self.core.client.is_some() {
-                    child.end();
-                    return Err(stateless());
-                }
-                Ok((child, initialized))
-            }
+        let mut negotiation = Negotiation::new(self.era.assumed());
+        let started = match starter.run(&mut negotiation) {
+            Ok(started) => started,
             Err(trouble) => {
+                if !matches!(trouble.kind, Kind::Interrupted(Interrupted::Stopping)) {
+                    self.era.assume(negotiation.failed());
+                }
                 self.era.forget_if(Era::Modern);
-                child.end();
-                Err(trouble.in_handshake())
+                self.stderr.ended(Duration::ZERO);
+                return Err(trouble.in_handshake());
             }
+        };
+        let era = started.initialized.revision.era();
+        self.era.set(era);
+        self.era.assume(Known::new(Some(era)));
+        if era == Era::Modern && self.core.client.is_some() {
+            started.child.end();
+            started.left.iter().for_each(|child| child.end());
+            return Err(stateless());
         }
+        match started.question {
+            Question::Discover => {
+                started.child.link.speak_modern();
+                self.core.subscriptions.begin(&started.initialized);
+                self.listen(&started.child);
+            }
+            Question::Initialize => self.tell_initialized(&started)?,
+        }
+        Ok(started)
+    }
+
+    fn tell_initialized(&self, started: &Started) -> Result<(), Trouble> {
+        started.child.say(connection::initialized()).map_err(|trouble| {
+            started.child.end();
+            started.left.iter().for_each(|child| child.end());
+            trouble.in_handshake()
+        })
     }
 
     /// Whether this is the child of a client that keeps sessions itself: it is served in its own
@@ -222,21 +225,20 @@ impl Stdio {
     }
 
     /// Starts a child of a modern upstream and initializes it, if it knows that too.
-    fn start_mirrored(&self, wait: &Arc<Wait>) -> Result<(Arc<Child>, Initialized), Trouble> {
+    fn start_mirrored(&self, starter: &Starter<'_>) -> Result<Started, Trouble> {
         if self.era.refuses_sessions() {
             return Err(stateless());
         }
-        let child = Child::start(&self.core, &self.target, &self.stderr)?;
-        match self.shake(&child, Era::Legacy, wait) {
-            Ok(initialized) => Ok((child, initialized)),
-            Err(trouble) => {
-                child.end();
-                if is_doubtful(Era::Legacy, None, &trouble, wait) {
-                    self.era.has_refused_a_session();
-                    return Err(stateless());
-                }
-                Err(trouble.in_handshake())
+        match starter.run(&mut Negotiation::only(Question::Initialize)) {
+            Ok(started) => {
+                self.tell_initialized(&started)?;
+                Ok(started)
             }
+            Err(trouble) if matches!(trouble.kind, Kind::Refused(_)) => {
+                self.era.has_refused_a_session();
+                Err(stateless())
+            }
+            Err(trouble) => Err(trouble.in_handshake()),
         }
     }
 
@@ -295,31 +297,6 @@ impl Stdio {
             subscriptions.leave(id);
         }
     }
-
-    fn shake(&self, child: &Child, era: Era, wait: &Arc<Wait>) -> Result<Initialized, Trouble> {
-        let id = self.core.next_id();
-        match era {
-            Era::Modern => {
-                let _bound = wait.within(probe_time(wait));
-                let answer =
-                    child.call(id, connection::discover(id), Ears::Shut, wait, &mut Deaf);
-                let initialized = answer.and_then(connection::read_discovery)?;
-                child.link.speak_modern();
-                if self.core.client.is_none() {
-                    self.core.subscriptions.begin(&initialized);
-                    self.listen(child);
-                }
-                Ok(initialized)
-            }
-            Era::Legacy => {
-                let text = connection::initialize(id, self.core.capabilities());
-                let answer = child.call(id, text, Ears::Shut, wait, &mut Deaf);
-                let initialized = answer.and_then(connection::read_handshake)?;
-                child.say(connection::initialized())?;
-                Ok(initialized)
-            }
-        }
-    }
 }
 
 /// What a call hears while there is no child.
@@ -328,16 +305,6 @@ fn down(trouble: &Trouble) -> Trouble {
         return trouble.clone();
     }
     Trouble::new(Kind::Broke, trouble.stage, trouble.message.clone())
-}
-
-/// Whether the child may speak the other era.
-fn is_doubtful(tried: Era, known: Option<Era>, trouble: &Trouble, wait: &Wait) -> bool {
-    match tried {
-        // One that was modern before and dies is just broken.
-        Era::Modern if known.is_some() && trouble.kind == Kind::Broke => false,
-        Era::Modern => is_legacy_sign(trouble, wait) || trouble.kind == Kind::Broke,
-        Era::Legacy => matches!(trouble.kind, Kind::Refused(_)),
-    }
 }
 
 fn starting() -> Phase {
@@ -367,13 +334,12 @@ impl Link for Stdio {
             state.generation
         };
         self.enter(starting());
-        let (child, initialized) = self.start(wait)?;
+        let Started { child, initialized, left, .. } = self.start(wait)?;
         let initialized = Arc::new(initialized);
         let since = Instant::now();
         let up = Phase::Up { generation, since, child, initialized: initialized.clone() };
-        if let Some(child) = self.enter(up) {
-            child.end();
-        }
+        let before = self.enter(up);
+        before.into_iter().chain(left).for_each(|child| child.end());
         Ok(Opened { generation, initialized })
     }
 

@@ -285,8 +285,10 @@ impl Supervisor {
             Err(trouble) => trouble.message,
         };
         let what = self.core.secrets.scrub_cut(&what);
-        log::warn!(target: "upstream", "{}: {} failed: {what}",
-            self.core.name(), method.as_str());
+        if !self.core.nudge.is_stopped() {
+            log::warn!(target: "upstream", "{}: {} failed: {what}",
+                self.core.name(), method.as_str());
+        }
         is_answered
     }
 
@@ -305,7 +307,10 @@ impl Supervisor {
             |last: Failure| last.stage == failure.stage && last.message == failure.message;
         let is_news =
             !last.is_some_and(same) || self.generation.is_some_and(|it| self.logged < it);
-        if is_news && let Some(more) = self.core.told.turn() {
+        if is_news
+            && !self.core.nudge.is_stopped()
+            && let Some(more) = self.core.told.turn()
+        {
             log::warn!(target: "upstream", "{server} failed ({}): {}{more}", failure.stage, failure.message);
         }
         failure

@@ -11,11 +11,11 @@ use ureq::unversioned::transport::RustlsConnector;
 
 use crate::config::UpstreamConfig;
 use crate::limits::{Limits, RETIRING_UPSTREAMS_MAX};
+use crate::protocol::revision::Era;
 use crate::protocol::server_name::ServerName;
 use crate::thread::{Joined, spawn};
 use crate::wait::Interrupted;
 
-use super::child::StderrRing;
 use super::exchange::Lane;
 use super::health::Vitals;
 use super::link::Core;
@@ -24,6 +24,7 @@ use super::lists::Lists;
 use super::members::Members;
 use super::resolve::Names;
 use super::slots::{Budget, Slots};
+use super::stderr::StderrRing;
 use super::supervisor::Supervisor;
 use super::{Report, Unasked, Upstream};
 
@@ -72,7 +73,8 @@ impl fmt::Debug for Upstreams {
 impl Upstreams {
     /// Starts to make contact with every upstream, and returns at once. What comes of it is told
     /// by `reports`, and `unasked` hears what they say outside of calls. Large results count
-    /// against `buffered` until they are dropped.
+    /// against `buffered` until they are dropped. `eras`: what upstreams spoke when they were
+    /// last spoken with.
     ///
     /// # Errors
     /// The process has no thread or descriptor left.
@@ -82,6 +84,7 @@ impl Upstreams {
         buffered: crate::budget::Budget,
         reports: Sender<Report>,
         unasked: Arc<dyn Unasked>,
+        eras: BTreeMap<ServerName, Era>,
     ) -> io::Result<Upstreams> {
         let shared = Shared {
             names: Names::start()?,
@@ -91,6 +94,7 @@ impl Upstreams {
             buffered,
             hurry: Arc::default(),
             unasked,
+            eras,
         };
         let (retiring, retired) = bounded(RETIRING_UPSTREAMS_MAX);
         let running = Running {
@@ -311,6 +315,8 @@ struct Shared {
     buffered: crate::budget::Budget,
     hurry: Arc<AtomicBool>,
     unasked: Arc<dyn Unasked>,
+    /// Of the upstreams that were known before the start.
+    eras: BTreeMap<ServerName, Era>,
 }
 
 impl Shared {
@@ -331,7 +337,12 @@ impl Shared {
         core.views.begin(reports);
         let core = Arc::new(core);
         let stderr = Arc::new(StderrRing::new(self.limits.child_stderr_lines));
-        let links = Links::new(&core, &stderr, self.names.clone(), &self.tls);
+        let era = match old {
+            Some(old) if old.config().target.is_same_server(&core.config.target) => old.era(),
+            Some(_) => None,
+            None => self.eras.get(core.name()).copied(),
+        };
+        let links = Links::new(&core, &stderr, self.names.clone(), &self.tls, era);
         let link = links.link(core.clone());
         let vitals = Arc::new(Vitals::new(link.opening()));
         let (max_in_flight, max_waiting) = (core.config.max_in_flight, core.config.max_waiting);

@@ -64,6 +64,7 @@ mod restarts;
 mod resumption;
 mod schemas;
 mod sessions;
+mod slow_children;
 mod source;
 mod stale;
 mod start_order;

@@ -2,6 +2,7 @@
 //! children of it.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::limits::ERA_PROBE_TIMEOUT;
@@ -9,6 +10,7 @@ use crate::protocol::revision::Era;
 use crate::wait::{Interrupted, Wait};
 
 use super::super::connection::{Kind, Trouble};
+use super::super::negotiate::Known;
 
 const UNKNOWN: u8 = 0;
 const LEGACY: u8 = 1;
@@ -20,9 +22,24 @@ pub(in super::super) struct Found {
     era: AtomicU8,
     /// A modern server was asked for a session and has none: it is of that era alone.
     refuses_sessions: AtomicBool,
+    /// What the next start of a child assumes; it outlives failures.
+    assumed: Mutex<Known>,
 }
 
 impl Found {
+    /// Of an upstream that was of that era when it was last spoken with.
+    pub(in super::super) fn assuming(era: Option<Era>) -> Found {
+        Found { assumed: Mutex::new(Known::new(era)), ..Found::default() }
+    }
+
+    pub(in super::super) fn assumed(&self) -> Known {
+        *self.assumed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(in super::super) fn assume(&self, known: Known) {
+        *self.assumed.lock().unwrap_or_else(PoisonError::into_inner) = known;
+    }
+
     pub(in super::super) fn get(&self) -> Option<Era> {
         match self.era.load(Ordering::Acquire) {
             LEGACY => Some(Era::Legacy),

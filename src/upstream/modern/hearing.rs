@@ -4,9 +4,9 @@
 use crate::protocol::call::Notice;
 use crate::protocol::method::notification;
 
+use super::super::child::ChildLink;
 use super::super::connection::superseded;
 use super::super::correlation::Incoming;
-use super::super::inbox::Inboxes;
 use super::super::link::Core;
 use super::subscriptions::{acknowledged, without_id};
 
@@ -39,6 +39,7 @@ pub(in super::super) fn hear(core: &Core, incoming: Incoming) -> Heard {
         Incoming::Withdrawn(_)
         | Incoming::Answer { .. }
         | Incoming::Progress { .. }
+        | Incoming::Malformed { .. }
         | Incoming::Nonsense(_) => (),
     }
     Heard::Nothing
@@ -46,22 +47,35 @@ pub(in super::super) fn hear(core: &Core, incoming: Incoming) -> Heard {
 
 /// Takes a message on the wire that all calls to a child share; gives back what makes no sense
 /// there.
-pub(in super::super) fn hear_child(
-    core: &Core,
-    inboxes: &Inboxes,
-    incoming: Incoming,
-    say: &dyn Fn(String),
-) -> Option<Incoming> {
-    if let Incoming::Answer { id: Some(id), outcome } = &incoming
-        && let Some(version) = core.subscriptions.version_of(*id)
+pub(in super::super) fn hear_child(link: &ChildLink, incoming: Incoming) -> Option<Incoming> {
+    let (core, inboxes) = (&link.core, &link.inboxes);
+    let answered = match &incoming {
+        Incoming::Answer { id: Some(id), outcome } => {
+            let refusal = outcome.as_ref().err();
+            let refusal = refusal.map(|error| format!("{} ({})", error.message, error.code));
+            Some((*id, refusal))
+        }
+        Incoming::Malformed { id, what } => Some((*id, Some(what.clone()))),
+        Incoming::Answer { id: None, .. }
+        | Incoming::Progress { .. }
+        | Incoming::ListChanged(_)
+        | Incoming::Withdrawn(_)
+        | Incoming::Notice(_)
+        | Incoming::Ask { .. }
+        | Incoming::Misread { .. }
+        | Incoming::Nonsense(_) => None,
+    };
+    if let Some((id, refusal)) = answered
+        && let Some(version) = core.subscriptions.version_of(id)
     {
-        if let Err(error) = outcome {
-            log::warn!(target: "upstream", "{}: it refused to be listened to: {} ({})",
-                core.name(), core.secrets.scrub_cut(&error.message), error.code);
+        // At its end it may refuse because of that.
+        if let Some(what) = refusal.filter(|_| !link.is_ending()) {
+            log::warn!(target: "upstream", "{}: it refused to be listened to: {}",
+                core.name(), core.secrets.scrub_cut(&what));
             core.subscriptions.refused(version);
         }
         // One that it has ended is asked for again at the next refresh.
-        core.subscriptions.leave(*id);
+        core.subscriptions.leave(id);
         return None;
     }
     match inboxes.take_in(incoming)? {
@@ -72,13 +86,15 @@ pub(in super::super) fn hear_child(
                 && let Some(version) = core.subscriptions.version_of(id)
             {
                 for old in core.subscriptions.older(id) {
-                    say(superseded(old));
+                    link.say(superseded(old)).ok();
                 }
                 core.subscriptions.agreed(version, filter);
             }
         }
         Incoming::Notice(Notice::Log(params)) => inboxes.give_log(params),
-        left @ (Incoming::Answer { .. } | Incoming::Nonsense(_)) => return Some(left),
+        left @ (Incoming::Answer { .. }
+        | Incoming::Malformed { .. }
+        | Incoming::Nonsense(_)) => return Some(left),
         other @ (Incoming::Progress { .. }
         | Incoming::ListChanged(_)
         | Incoming::Notice(_)

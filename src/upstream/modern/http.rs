@@ -258,6 +258,7 @@ impl ModernHttp {
                     self.http.core.name(), cut(&what));
             }
             incoming @ (Incoming::Answer { .. }
+            | Incoming::Malformed { .. }
             | Incoming::Progress { .. }
             | Incoming::ListChanged(_)
             | Incoming::Notice(_)
@@ -284,7 +285,9 @@ fn take(
             }
         }
         Incoming::Answer { id: to, outcome } if to == Some(id) => *found = Some(Ok(outcome)),
-        incoming @ (Incoming::Answer { .. } | Incoming::Nonsense(_)) => {
+        incoming @ (Incoming::Answer { .. }
+        | Incoming::Malformed { .. }
+        | Incoming::Nonsense(_)) => {
             found.get_or_insert(Err(not_ours(&incoming)));
         }
         incoming @ (Incoming::ListChanged(_)

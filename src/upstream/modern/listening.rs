@@ -226,8 +226,11 @@ impl Listener {
         let core = &self.http.core;
         core.subscriptions.refused(version);
         let what = core.secrets.scrub_cut(&cut(&error.message)).into_owned();
-        log::warn!(target: "upstream", "{}: {} failed: {what} ({})",
-            core.name(), Method::SubscriptionsListen.as_str(), error.code);
+        // At the end of the gateway it may refuse because of that.
+        if !core.nudge.is_stopped() {
+            log::warn!(target: "upstream", "{}: {} failed: {what} ({})",
+                core.name(), Method::SubscriptionsListen.as_str(), error.code);
+        }
         if error.code == code::METHOD_NOT_FOUND { Left::Unserved } else { Left::Ended }
     }
 
@@ -269,6 +272,7 @@ impl Listener {
                 next = Next::Done;
             }
             incoming @ (Incoming::Answer { .. }
+            | Incoming::Malformed { .. }
             | Incoming::Progress { .. }
             | Incoming::ListChanged(_)
             | Incoming::Notice(_)

@@ -65,6 +65,10 @@ pub(super) fn answered_here(
 pub(super) fn outcome(core: &Core, answer: Result<Raw, RpcError>) -> Result<Outcome, Trouble> {
     let server = core.name().clone();
     match answer {
+        // What stands there instead is not to be quoted.
+        Ok(result) if !result.get().starts_with('{') => {
+            Err(Trouble::nonsense("its result is no object"))
+        }
         Ok(result) => match modern::read_result(&result) {
             Ok(Read::Complete(whole)) => Ok(Outcome::Complete(whole)),
             Ok(Read::InputRequired { requests, state }) => {

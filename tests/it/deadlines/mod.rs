@@ -314,7 +314,6 @@ fn a_server_that_wants_a_retry_again_and_again() {
 #[test]
 fn a_child_that_does_not_read() {
     let script = r#"
-        read line
         while read line; do
             id=$(echo "$line" | sed -n 's/.*"id":\([0-9]*\).*/\1/p')
             case "$line" in
@@ -325,7 +324,7 @@ fn a_child_that_does_not_read() {
     // The first question, which of the eras it speaks, is refused with silence.
     let gateway = Gateway::started(json!({ "mcp_servers": { "s": {
         "command": "sh", "args": ["-c", script],
-        "timeout_ms": TIMEOUT.as_millis(), "max_in_flight": 1,
+        "start_timeout_ms": 2000, "timeout_ms": TIMEOUT.as_millis(), "max_in_flight": 1,
     }}}));
     for what in ["a full pipe", "a pipe that is full already"] {
         let error =

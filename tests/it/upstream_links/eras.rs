@@ -194,7 +194,7 @@ fn a_child_is_asked_first() {
 
 #[test]
 fn a_child_of_the_older_era_is_initialized_in_the_same_process() {
-    for discover in ["refuse -32601", "refuse -32602", "refuse 7", "answer '{}'", ":"] {
+    for discover in ["refuse -32601", "refuse -32602", "refuse 7", "answer '{}'"] {
         let mut config = modern_child("echo $$ >&2", "answer '{}'", "answer \"$INIT\"");
         config.timeout = Duration::from_secs(1);
         replace(&mut config, "answer \"$DISCOVERED\"", discover);
@@ -206,6 +206,26 @@ fn a_child_of_the_older_era_is_initialized_in_the_same_process() {
         text(rig.call_through(&client("anna"), "sh"));
         said(&rig, 4, &["initialize"]);
     }
+}
+
+#[test]
+fn a_child_that_is_silent_is_not_asked_twice_but_another_one_is() {
+    let mut config = modern_child("", "answer '{}'", "answer \"$INIT\"");
+    config.start_timeout = Duration::from_secs(2);
+    replace(&mut config, "answer \"$DISCOVERED\"", ":");
+    replace(&mut config, "echo discover >&2", "echo $$ discover >&2");
+    replace(&mut config, "echo initialize >&2", "echo $$ initialize >&2");
+    let rig = Rig::ready_with(config, Limits::default());
+    assert_eq!(rig.revision(), LEGACY);
+    eventually("both have said so", || rig.upstream.status().stderr.len() >= 2);
+    let stderr = rig.upstream.status().stderr;
+    let [(first, "discover"), (second, "initialize")] =
+        [0, 1].map(|n| stderr[n].split_once(' ').unwrap())
+    else {
+        panic!("{stderr:?}");
+    };
+    assert_ne!(first, second);
+    assert_eq!(text(rig.call()), "{}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Scripted HTTP servers, and upstreams that talk to them.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -321,7 +322,8 @@ impl Rig {
         let (limits, unasked) = (Arc::new(limits), Arc::new(Heard::default()));
         let (mine, heard) = (buffered.clone(), unasked.clone());
         let upstreams =
-            Upstreams::start(&[Arc::new(config)], limits, mine, tell, heard).unwrap();
+            Upstreams::start(&[Arc::new(config)], limits, mine, tell, heard, BTreeMap::new())
+                .unwrap();
         let upstream = upstreams.get(&name).unwrap().clone();
         Rig { upstreams, upstream, reports, buffered, unasked }
     }

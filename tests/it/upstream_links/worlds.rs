@@ -247,6 +247,8 @@ result() { echo "{\"jsonrpc\":\"2.0\",\"id\":$id,\"result\":$1}"; }
 while read -r line; do
   rest=${line#*\"id\":}; id=${rest%%[,\}]*}
   case "$line" in
+    *'"server/discover"'*)
+      echo "{\"jsonrpc\":\"2.0\",\"id\":$id,\"error\":{\"code\":-32601,\"message\":\"no\"}}";;
     *'"initialize"'*) init=$line; result "$INIT";;
     *'"tools/list"'*) result '{"tools":[{"name":"sh"}]}';;
     *'"name":"ask"'*) echo "$QUESTION"; read -r one; result "{\"init\":$init,\"answer\":$one}";;

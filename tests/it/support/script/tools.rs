@@ -115,7 +115,7 @@ impl Script {
             }
             "garbage" => Reply::Garbage,
             "break_off" => Reply::BreakOff,
-            "exit" | "noise" | "stderr" | "env" | "pid" | "ask_after" => {
+            "exit" | "noise" | "stderr" | "env" | "pid" | "ask_after" | "raw" => {
                 Reply::OfTheTransport {
                     id: id.to_owned(),
                     tool: name.clone(),
