@@ -143,6 +143,7 @@ impl Faulty {
             "timeout_ms": timeout_ms,
             "start_timeout_ms": timeout_ms,
             "connect_timeout_ms": timeout_ms,
+            "start_timeout_ms": timeout_ms,
         })
     }
 }
