@@ -28,6 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 
 import matrix
+import slow_start
 import standalone
 import odd_lists
 from matrix import Setup
@@ -223,6 +224,7 @@ def all_setups(results: Results, binary: str | None, folder: pathlib.Path) -> No
     if binary:
         standalone.all_sdks(results, binary, folder)
         odd_lists.stock_clients(results, binary, folder)
+        slow_start.all_servers(results, binary, folder / "slow-start")
     # By themselves: one of them measures how long a client waits before it tries again.
     for setup in setups:
         if setup.whole:
