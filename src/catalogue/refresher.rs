@@ -287,15 +287,7 @@ impl Refresher {
                 listed.server.initialized = Some(Arc::new(initialized));
                 None
             }
-            Event::Lists {
-                server,
-                lists,
-                unread,
-                freshness,
-                read_at,
-                left_out,
-                announced: _,
-            } => {
+            Event::Lists { server, lists, unread, freshness, read_at, left_out } => {
                 let read = lists.iter().map(|(kind, _)| *kind);
                 listed.server.asked.extend(read.chain(unread).map(|kind| (kind, read_at)));
                 if lists.is_empty() {
@@ -483,7 +475,6 @@ mod tests {
             freshness: vec![(Kind::Tool, said)],
             read_at: Instant::now().checked_sub(Duration::from_secs(50)).unwrap(),
             left_out: 0,
-            announced: true,
         };
         refresher.apply(Report { config: config.upstreams[0].clone(), event });
         refresher.publish();
@@ -537,7 +528,6 @@ mod tests {
                 freshness: Vec::new(),
                 read_at: Instant::now(),
                 left_out: 0,
-                announced: false,
             };
             let told = self.refresher.take_in(Report { config, event });
             told.into_iter().map(|(server, kind)| (server.to_string(), kind)).collect()

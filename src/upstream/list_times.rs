@@ -27,10 +27,6 @@ pub(super) struct List {
     pub(super) retry: Retry,
     /// Why not.
     pub(super) failure: Option<Failure>,
-    /// What is told next is what the upstream has told to be new.
-    announced: bool,
-    /// It has been told once.
-    known: bool,
     /// It could be read the last time.
     readable: bool,
     /// What was left out of it then.
@@ -49,12 +45,6 @@ impl List {
         let change = self.changed.then(|| self.quiet_until.unwrap_or(now));
         let want = self.wanted.then_some(now);
         [change, want, self.stale_at].into_iter().flatten().min()
-    }
-
-    /// Gives whether the upstream has announced what was read.
-    pub(super) fn told(&mut self) -> bool {
-        let first = !std::mem::replace(&mut self.known, true);
-        std::mem::take(&mut self.announced) || first
     }
 }
 
@@ -103,7 +93,6 @@ impl Lists {
             (list.wanted, list.stale_at) = (false, None);
             if std::mem::take(&mut list.changed) {
                 list.quiet_until = Some(Instant::now() + RELIST_INTERVAL);
-                list.announced = true;
             }
         }
     }
@@ -212,17 +201,6 @@ mod tests {
         lists.note_changed(&[Kind::Resource, Kind::Prompt]);
         assert_eq!(lists.due(Instant::now()), [Kind::Prompt]);
         assert_eq!(lists.due(Instant::now() + RELIST_INTERVAL), Kind::ALL[1..]);
-    }
-
-    #[test]
-    fn a_list_is_announced_the_first_time_and_where_the_upstream_said_so() {
-        let mut lists = Lists::default();
-        assert!(lists.of(Kind::Tool).told());
-        assert!(!lists.of(Kind::Tool).told());
-        lists.note_changed(&[Kind::Tool]);
-        lists.begin(&[Kind::Tool]);
-        assert!(lists.of(Kind::Tool).told());
-        assert!(!lists.of(Kind::Tool).told());
     }
 
     #[test]

@@ -164,21 +164,9 @@ impl Supervisor {
         // An upstream whose tools are not known has not listed anything yet.
         let is_listed = failed.is_none() || self.lists.is_any_readable();
         if is_listed {
-            let mut announced = false;
-            for (kind, _) in &lists {
-                announced |= self.lists.of(*kind).told();
-            }
             let (server, left_out) = (server.clone(), self.lists.left_out());
             let unread = unread.into_iter().map(|(kind, _)| kind).collect();
-            self.tell(Event::Lists {
-                server,
-                lists,
-                unread,
-                freshness,
-                read_at,
-                left_out,
-                announced,
-            });
+            self.tell(Event::Lists { server, lists, unread, freshness, read_at, left_out });
         }
         if let Some(failure) = failed {
             self.tell(Event::Failed { server, failure });

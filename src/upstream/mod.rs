@@ -123,9 +123,6 @@ pub enum Event {
         /// Items of all its lists left out at `limits.upstream_tools` or
         /// `limits.upstream_result_bytes`.
         left_out: usize,
-        /// Whether the upstream has said that one of them changed, or is told of for the first
-        /// time. Else they were read because of a refresh or a new session.
-        announced: bool,
     },
     /// Lists as only those clients see them that declare the same; those that are not here could
     /// not be had.

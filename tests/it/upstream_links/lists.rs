@@ -82,39 +82,3 @@ fn a_list_that_failed_for_the_moment_is_asked_for_again_soon() {
     assert_eq!(rig.tools(), ["echo"]);
     assert_eq!((server.count("initialize"), server.count("tools/list")), (1, 3));
 }
-
-#[test]
-fn it_is_told_whether_the_server_has_announced_a_list() {
-    let changed = Arc::new(AtomicBool::new(false));
-    let (forgotten, flag) = (AtomicBool::new(false), changed.clone());
-    let server = Server::start(move |seen| match (seen.method.as_str(), seen.rpc().as_str()) {
-        ("GET", _) => {
-            let flag = flag.clone();
-            Reply::stream(move |stream| {
-                eventually("change", || flag.load(Ordering::SeqCst));
-                event(stream, CHANGED);
-                std::io::Read::read(stream, &mut [0]).ok();
-            })
-        }
-        (_, "tools/call") if !forgotten.swap(true, Ordering::SeqCst) => {
-            Reply::status(404, "no such session")
-        }
-        _ => well(seen),
-    });
-    let rig = Rig::start(http(server.address, HttpKind::StreamableHttp), Limits::default());
-    let is_announced = || {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            if let Event::Lists { announced, .. } =
-                rig.reports.recv_deadline(until).unwrap().event
-            {
-                return announced;
-            }
-        }
-    };
-    assert!(is_announced(), "the first list");
-    text(rig.call());
-    assert!(!is_announced(), "the list of a new session");
-    changed.store(true, Ordering::SeqCst);
-    assert!(is_announced(), "a change");
-}
