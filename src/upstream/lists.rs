@@ -140,6 +140,7 @@ impl Supervisor {
             Ok(items) if items.items.is_empty() => Ok(None),
             Ok(items) => {
                 self.undeclared = UndeclaredTools::Some(opened.generation);
+                self.core.views.found_undeclared_tools();
                 self.introduce(opened);
                 Ok(Some(items))
             }
@@ -251,7 +252,8 @@ pub(super) fn read_all(
     let mut read = ReadLists { lists: Vec::new(), freshness: Vec::new(), read_at, left_out: 0 };
     let mut failed = None;
     for kind in Kind::ALL {
-        if !declares(initialized, kind.capability()) {
+        let is_found = kind == Kind::Tool && core.views.has_undeclared_tools();
+        if !is_found && !declares(initialized, kind.capability()) {
             read.lists.push((kind, Vec::new()));
             continue;
         }

@@ -50,6 +50,8 @@ pub(super) struct Views {
 #[derive(Default)]
 struct State {
     entries: HashMap<ViewId, Entry>,
+    /// The server lists tools which it does not declare: its shared session was asked for them.
+    has_undeclared_tools: bool,
     /// Where they are told; none before the upstream has begun and once it has ended.
     reports: Option<Sender<Report>>,
 }
@@ -106,6 +108,16 @@ impl Views {
     /// Nothing is told any more.
     pub(super) fn end(&self) {
         self.lock().reports = None;
+    }
+
+    /// The server lists tools although it does not declare any.
+    pub(super) fn found_undeclared_tools(&self) {
+        self.lock().has_undeclared_tools = true;
+    }
+
+    /// Whether a session is to be asked for tools that it does not declare.
+    pub(super) fn has_undeclared_tools(&self) -> bool {
+        self.lock().has_undeclared_tools
     }
 
     /// Somebody wants a view that is not known, or old. Gives whether it may come soon.

@@ -85,6 +85,8 @@ pub(super) struct Cell {
     pub(super) path: Path,
     pub(super) fault: Fault,
     is_faulty: AtomicBool,
+    /// What it declares; that it has tools, if it is not told otherwise.
+    declares: &'static str,
     /// Of what came, by method; GET, DELETE and answers apart.
     counts: Mutex<HashMap<String, usize>>,
     /// Sessions before this one are unknown.
@@ -101,10 +103,16 @@ impl Cell {
             path,
             fault,
             is_faulty: AtomicBool::new(true),
+            declares: r#""tools":{"listChanged":true},"#,
             counts: Mutex::default(),
             session: AtomicUsize::new(1),
             streams: Mutex::default(),
         }
+    }
+
+    /// Does not declare that it has tools.
+    pub(super) fn without_tools_declared(self) -> Cell {
+        Cell { declares: "", ..self }
     }
 
     /// Behaves for the time being, under that name.
@@ -121,11 +129,15 @@ impl Cell {
 
     /// Says that its list has changed.
     pub(super) fn announce(&self) {
-        let what = match self.path {
+        self.announce_that(match self.path {
             Path::Tools => "tools",
             Path::Prompts => "prompts",
             _ => "resources",
-        };
+        });
+    }
+
+    /// Says that one of its lists has changed.
+    pub(super) fn announce_that(&self, what: &str) {
         let text =
             format!(r#"{{"jsonrpc":"2.0","method":"notifications/{what}/list_changed"}}"#);
         for stream in self.streams.lock().unwrap().iter_mut() {
@@ -257,7 +269,10 @@ impl Cell {
 
     fn result(&self, method: &str) -> Option<String> {
         let is_modern = self.speech == Speech::Modern;
-        let capabilities = r#"{"tools":{"listChanged":true},"prompts":{"listChanged":true},"resources":{"listChanged":true,"subscribe":true},"logging":{}}"#;
+        let declared = self.declares;
+        let capabilities = format!(
+            r#"{{{declared}"prompts":{{"listChanged":true}},"resources":{{"listChanged":true,"subscribe":true}},"logging":{{}}}}"#
+        );
         let rest = r#""resultType":"complete","ttlMs":600000,"cacheScope":"public""#;
         Some(match method {
             "initialize" if !is_modern => {

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-use super::{WINDOW, tries_max};
+use super::{PATIENCE, WINDOW, tries_max};
 use crate::support::gateway::{Directory, Gateway};
+use crate::support::wait_within;
 
 /// A pattern of the line at which the child fails, and what it does then in a shell's words.
 struct Row {
@@ -88,6 +89,7 @@ while IFS= read -r line; do
     AT) DOES ;;
     BEGINS
     *'"method":"ping"'*) answer '{}' ;;
+    *'"method":"prompts/list"'*) answer '{"resultType":"complete","ttlMs":600000,"cacheScope":"public","prompts":[]}' ;;
     *'"method":"tools/list"'*) answer '{"resultType":"complete","ttlMs":600000,"cacheScope":"public","tools":[{"name":"echo","inputSchema":{"type":"object"}}]}' ;;
     *'"method":"tools/call"'*) answer '{"resultType":"complete","content":[{"type":"text","text":"well"}]}' ;;
     *'"id":'*) error -32601 ;;
@@ -107,24 +109,30 @@ fn counts(directory: &Path, row: &Row) -> HashMap<String, usize> {
     counts
 }
 
-#[test]
-fn children_are_asked_and_started_by_and_by() {
-    let directory = Directory::new();
+/// The configuration of children like these, which declare `capability`.
+fn configured(directory: &Path, rows: &[Row], capability: &str) -> Value {
     let mut servers = Map::new();
-    for row in ROWS {
+    for row in rows {
+        let begins = if row.is_modern { MODERN } else { LEGACY };
         let script = SERVER
-            .replace("COUNTS", &format!("'{}'", directory.path().join(row.name).display()))
+            .replace("COUNTS", &format!("'{}'", directory.join(row.name).display()))
             .replace("AT)", &format!("{})", row.at))
             .replace("DOES", row.does)
-            .replace("BEGINS", if row.is_modern { MODERN } else { LEGACY });
-        let file = directory.path().join(format!("{}.sh", row.name));
+            .replace("BEGINS", &begins.replace("\"tools\":", &format!("\"{capability}\":")));
+        let file = directory.join(format!("{}.sh", row.name));
         std::fs::write(&file, script).unwrap();
         let args = json!([file.to_str().unwrap()]);
         let entry = json!({ "command": "sh", "args": args, "timeout_ms": 800, "start_timeout_ms": 800 });
         servers.insert(row.name.to_owned(), entry);
     }
+    json!({ "mcp_servers": servers })
+}
+
+#[test]
+fn children_are_asked_and_started_by_and_by() {
+    let directory = Directory::new();
     let began = Instant::now();
-    let gateway = Gateway::with(json!({ "mcp_servers": servers })).start();
+    let gateway = Gateway::with(configured(directory.path(), ROWS, "tools")).start();
     while began.elapsed() < WINDOW {
         std::thread::park_timeout(Duration::from_millis(500));
     }
@@ -141,6 +149,52 @@ fn children_are_asked_and_started_by_and_by() {
         } else {
             // Two starts a try, where the first question may have been too much.
             assert!(counts["start"] <= 2 * max, "{}: {counts:?}", row.name);
+        }
+    }
+}
+
+/// Children that declare no tools, at what they make of being asked for some.
+const UNDECLARED: &[Row] = &[
+    list(
+        "lists",
+        false,
+        r#"answer '{"tools":[{"name":"echo","inputSchema":{"type":"object"}}]}'"#,
+    ),
+    list("has_none", false, r#"answer '{"tools":[]}'"#),
+    list("is_unknown", false, "error -32601"),
+    list("is_refused", false, REFUSES),
+    list("is_nonsense", false, "answer '[]'"),
+    list("is_never_answered", false, ":"),
+    list("modern_is_unknown", true, "error -32601"),
+    list("modern_is_never_answered", true, ":"),
+    list("ends_when_asked", false, "exit 3"),
+];
+
+#[test]
+fn a_child_that_declares_no_tools_is_asked_for_them_once() {
+    let directory = Directory::new();
+    let gateway = Gateway::with(configured(directory.path(), UNDECLARED, "prompts")).start();
+    for row in UNDECLARED {
+        let counted = || counts(directory.path(), row);
+        wait_within(PATIENCE, row.name, || {
+            let is_ready = gateway.status_of(row.name)["state"] == "ready";
+            (is_ready && counted().contains_key("prompts/list")).then_some(())
+        });
+        let name = format!("{}-echo", row.name);
+        if row.name == "lists" {
+            gateway.wait_for_tool(&name);
+            assert_eq!(gateway.call_text(&name, &json!({})), "well");
+        } else {
+            // It waits until the list is read again, where it is.
+            assert_eq!(gateway.call(&name, &json!({})).status(), 404, "{name}");
+        }
+        let (counts, status) = (counted(), gateway.status_of(row.name));
+        assert_eq!(counts["tools/list"], 1, "{}: {counts:?}", row.name);
+        assert_eq!(status["state"], "ready", "{}: {status}", row.name);
+        let is_well = row.name != "ends_when_asked";
+        assert_eq!(counts["start"], if is_well { 1 } else { 2 }, "{}: {counts:?}", row.name);
+        if is_well {
+            assert!(status["last_failure"].is_null(), "{}: {status}", row.name);
         }
     }
 }

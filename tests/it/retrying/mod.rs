@@ -15,6 +15,7 @@
 mod cells;
 mod children;
 mod faults;
+mod undeclared;
 
 use std::collections::HashMap;
 use std::sync::Arc;
