@@ -18,6 +18,7 @@ use crate::protocol::call::Kind;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::raw::{Raw, RawObject, elements, push_string, string};
 use crate::protocol::revision::Revision;
+use crate::protocol::server_capabilities;
 use crate::protocol::server_name::ServerName;
 use crate::state::framed::{Form, hex};
 use crate::state::{StateDir, Writer};
@@ -184,7 +185,7 @@ fn parse(body: &[u8], target: &str, listed: &mut Listed) -> Option<Read> {
     let raw = |key: &str| Some(Raw::from_valid(fields.get(key)?.to_owned()));
     let initialized = Initialized {
         revision: Revision::parse(&fields.string("revision").ok()??)?,
-        capabilities: raw("capabilities")?,
+        capabilities: server_capabilities::read(Some(fields.get("capabilities")?)),
         server_info: raw("server_info"),
         instructions: fields.string("instructions").ok()?,
     };

@@ -7,6 +7,7 @@ use super::jsonrpc::{RpcError, code};
 use super::method::Method;
 use super::raw::{Raw, RawObject, elements, push_string, string};
 use super::revision::Revision;
+use super::server_capabilities;
 use crate::limits::{CLIENT_NAME_CHARS_MAX, INTRODUCTION_BYTES_MAX};
 
 /// What a client says in `initialize`.
@@ -138,7 +139,7 @@ pub fn read_initialize_result(result: &str) -> Result<Initialized, String> {
     let raw = |key: &str| fields.get(key).map(|text| Raw::from_valid(text.to_owned()));
     Ok(Initialized {
         revision,
-        capabilities: raw("capabilities").unwrap_or_else(|| Raw::from_valid("{}".to_owned())),
+        capabilities: server_capabilities::read(fields.get("capabilities")),
         server_info: raw("serverInfo"),
         instructions: fields.string("instructions").ok().flatten(),
     })

@@ -26,6 +26,7 @@ pub mod raw;
 pub mod revision;
 pub mod revision_differences;
 pub mod sealed;
+pub mod server_capabilities;
 pub mod server_name;
 pub mod sse;
 pub mod subscriber;

@@ -10,6 +10,7 @@ use super::log_level::LogLevel;
 use super::method::{Method, notification};
 use super::raw::{Raw, RawObject, first_elements, push_string, string};
 use super::revision::{Era, Revision};
+use super::server_capabilities;
 use crate::limits::{INTRODUCTION_BYTES_MAX, SUBSCRIPTIONS_PER_SESSION_MAX};
 
 /// Keys of `_meta` that the revision reserves.
@@ -379,7 +380,7 @@ pub fn read_discover_result(result: &str) -> Result<Option<Initialized>, String>
     let meta = fields.get("_meta").and_then(|meta| RawObject::parse(meta).ok());
     Ok(Some(Initialized {
         revision,
-        capabilities: raw(fields.get("capabilities").unwrap_or("{}")),
+        capabilities: server_capabilities::read(fields.get("capabilities")),
         server_info: meta.and_then(|meta| meta.get(key::SERVER_INFO).map(raw)),
         instructions: fields.string("instructions").ok().flatten(),
     }))

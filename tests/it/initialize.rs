@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::support::behind::{Behind, TRANSPORTS, of_method, params_of};
 use crate::support::duplex::{DOORS, Door, Duplex, all_capabilities};
 use crate::support::gateway::Gateway;
+use crate::support::modern::ModernClient;
 use crate::support::upstream_http::HttpUpstream;
 
 fn server(upstream: &HttpUpstream) -> Value {
@@ -261,4 +262,57 @@ fn unknown_requests_and_notifications_stay_here_with_several() {
     }
     let echoed = of_method(&a.received(), "vendor/echo").len();
     assert_eq!((echoed, of_method(&b.received(), "vendor/echo").len()), (DOORS.len(), 0));
+}
+
+/// Fails unless every capability is what the schema of every revision says.
+#[track_caller]
+fn expect_well_formed(capabilities: &Value) {
+    for (name, value) in capabilities.as_object().unwrap() {
+        let members = value.as_object();
+        let members = members.unwrap_or_else(|| panic!("{name} is no object: {capabilities}"));
+        for flag in ["listChanged", "subscribe"] {
+            let fits = members.get(flag).is_none_or(Value::is_boolean);
+            assert!(fits, "{flag} of {name}: {capabilities}");
+        }
+        if name == "experimental" {
+            assert!(members.values().all(Value::is_object), "{capabilities}");
+        }
+    }
+}
+
+#[test]
+fn capabilities_of_wrong_types_shut_no_client_out() {
+    let odd = with_capabilities(
+        json!({
+            "tools": [{ "name": "add" }],
+            "prompts": false,
+            "resources": { "listChanged": "yes", "subscribe": true },
+            "completions": true,
+            "logging": [],
+            "experimental": { "a.example/x": true },
+            "tasks": { "list": true },
+        }),
+        None,
+    );
+    let good = with_capabilities(json!({ "tools": { "listChanged": true } }), None);
+    let gateway = Gateway::started(json!({
+        "mcp_servers": { "a-odd": server(&odd), "good": server(&good) },
+    }));
+    for path in ["/mcp", "/mcp/a-odd"] {
+        for door in DOORS {
+            let client = Duplex::to(&gateway, door).at(path).open();
+            let capabilities = &client.initialized()["capabilities"];
+            expect_well_formed(capabilities);
+            assert_eq!(capabilities["resources"], json!({ "subscribe": true }), "{path}");
+            assert_eq!(capabilities["completions"], json!({}), "{path}");
+            assert!(capabilities.get("tools").is_some(), "{path}: {capabilities}");
+            assert!(capabilities.get("prompts").is_none(), "{path}: {capabilities}");
+        }
+        let discovered = ModernClient::to(&gateway).at(path);
+        expect_well_formed(&discovered.result("server/discover", &json!({}))["capabilities"]);
+    }
+    let listed = gateway.get("/mcp/tools/list").expect(200).json();
+    let of_odd =
+        |tool: &Value| tool["name"].as_str().is_some_and(|it| it.starts_with("a-odd-"));
+    assert!(listed["tools"].as_array().unwrap().iter().any(of_odd), "{listed}");
 }
