@@ -109,6 +109,7 @@ pub fn merge(naming: &Naming, servers: &[(Profile, Listed)]) -> Catalogue {
             .iter()
             .map(|(profile, listed)| (profile.name.clone(), listed.server.clone()))
             .collect(),
+        order: servers.iter().map(|(profile, _)| profile.name.clone()).collect(),
         separator: naming.separator.clone(),
         ..Catalogue::default()
     };

@@ -234,6 +234,8 @@ pub struct Catalogue {
     pub owners: Arc<Owners>,
     /// All servers.
     pub servers: BTreeMap<ServerName, Server>,
+    /// Their names in the order of the configuration.
+    pub order: Vec<ServerName>,
     /// What stands between a server's name and an item's.
     pub separator: String,
     /// Names that items would have, and do not.

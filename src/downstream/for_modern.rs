@@ -33,7 +33,7 @@ pub(super) fn owner_of(
     call: &Call<'_>,
     stream: &mut ModernStream,
 ) -> Result<(ServerName, bool), CallError> {
-    if let Ok(owner) = pipeline.owner(scope, wish, call) {
+    if let Some(owner) = pipeline.owner(scope, wish, call) {
         return Ok(owner);
     }
     let wait = Wait::new(REQUEST_TIMEOUT, REQUEST_TIMEOUT, stream.client())

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::route::{Asked, Route};
+use super::route::{Asked, Claim, Route};
 use super::{Pipeline, Wish};
 use crate::access::policy::Scope;
 use crate::catalogue::name::split_server;
@@ -33,8 +33,7 @@ struct Search<'a> {
 /// What a search still waits for.
 #[derive(Default)]
 struct Pending {
-    servers: Vec<ServerName>,
-    /// When the last of them is waited for no more.
+    /// When the last of those servers is waited for no more; none where there is none.
     until: Option<Instant>,
     /// The first of those that were waited for as long as may be and have not answered yet.
     starting: Option<CallError>,
@@ -43,8 +42,9 @@ struct Pending {
 impl Pipeline {
     /// [`Pipeline::route`] for a request that can wait. Where what it asks for is unknown, it waits
     /// for the servers that it may belong to: for first contact as long as a call to them may
-    /// take, for a list that is read again [`LIST_REREAD_TIMEOUT`] at most. `silence` is called
-    /// when nothing has happened for a while.
+    /// take, for a list that is read again [`LIST_REREAD_TIMEOUT`] at most. Where a server in its
+    /// first contact could still make it another's or ambiguous, it waits for that server so long
+    /// too. `silence` is called when nothing has happened for a while.
     ///
     /// # Errors
     /// As [`Pipeline::route`], or the wait was ended.
@@ -57,8 +57,8 @@ impl Pipeline {
         silence: &mut dyn FnMut(),
     ) -> Result<Route, CallError> {
         match self.route(scope, wish, call) {
-            Err(error) if may_come(&error) => {
-                let found = self.search(scope, wish, call, error, wait, silence);
+            found if is_open(&found) => {
+                let found = self.search(scope, wish, call, found, wait, silence);
                 found.map_err(|error| of_reference(call, error))
             }
             found => found,
@@ -70,42 +70,44 @@ impl Pipeline {
         scope: &Scope,
         wish: Wish<'_>,
         call: &Call<'_>,
-        mut error: CallError,
+        mut found: Result<Route, CallError>,
         wait: &Arc<Wait>,
         silence: &mut dyn FnMut(),
     ) -> Result<Route, CallError> {
-        let Some(asked) = Asked::of(call) else { return Err(error) };
-        let server = match wish.server {
-            Some(server) => Some(self.server(scope, server)?),
-            None => scope.only.clone(),
-        };
-        let Some(_place) = self.catalogue.waiting().enter(wait) else { return Err(error) };
-        let (began, timeout, awaited) = (Instant::now(), wish.timeout, Vec::new());
-        let mut search = Search { scope, server, asked, began, timeout, awaited };
+        let Some(mut search) = self.search_of(scope, wish, call)? else { return found };
+        // Most of what is found is nobody else's, and takes no place.
+        if let Ok(route) = &found
+            && !self.has_rivals(&search, route)
+        {
+            return found;
+        }
+        let Some(_place) = self.catalogue.waiting().enter(wait) else { return found };
         // None: what is known may be of after the look that failed, and before the place.
-        let mut before = None;
-        let mut heard = began;
+        let mut before: Option<Arc<Catalogue>> = None;
+        let mut heard = search.began;
         loop {
-            let now = Instant::now();
-            let pending = self.pending(&mut search, now);
-            if before.as_ref() != Some(&pending.servers) {
-                // What comes comes with a snapshot after which its server is waited for no more.
-                match self.route(scope, wish, call) {
-                    Err(newer) if may_come(&newer) => error = newer,
-                    found => {
-                        self.note_found(&search, &found);
-                        return found;
-                    }
+            let (now, catalogue) = (Instant::now(), self.catalogue.current());
+            if !before.as_ref().is_some_and(|before| Arc::ptr_eq(before, &catalogue)) {
+                found = self.route(scope, wish, call);
+                if !is_open(&found) {
+                    self.note_found(&search, &found);
+                    return found;
                 }
-                heard = now;
             }
-            let Some(until) = pending.until else {
-                return Err(pending.starting.unwrap_or(error));
+            // Of the snapshot before the look: a later one rings the bell.
+            let pending = match &found {
+                Ok(route) => self.rivals(&search, &catalogue, route, now),
+                Err(_) => self.pending(&mut search, &catalogue, now),
             };
-            before = Some(pending.servers);
+            let Some(until) = pending.until else {
+                self.note_found(&search, &found);
+                return found.map_err(|error| pending.starting.unwrap_or(error));
+            };
+            before = Some(catalogue);
             let until = until.min(heard + self.heartbeat);
             match wait.until(None, Some(until.saturating_duration_since(now))) {
-                Ok(Woken::Bell | Woken::Ready) => (),
+                // What only some see may have come too.
+                Ok(Woken::Bell | Woken::Ready) => before = None,
                 Ok(Woken::Tick) => {
                     if heard.elapsed() >= self.heartbeat {
                         silence();
@@ -116,16 +118,52 @@ impl Pipeline {
                     return Err(CallError::Cancelled);
                 }
                 Err(Interrupted::Stopping) => return Err(CallError::ShuttingDown),
-                Err(Interrupted::Deadline | Interrupted::Retired) => return Err(error),
+                Err(Interrupted::Deadline | Interrupted::Retired) => return found,
             }
         }
     }
 
-    /// What the search still waits for. A list that may have changed unheard is read again.
-    fn pending(&self, search: &mut Search<'_>, now: Instant) -> Pending {
-        let mut pending = Pending::default();
+    /// None where nothing that is listed is asked for.
+    fn search_of<'a>(
+        &self,
+        scope: &'a Scope,
+        wish: Wish<'_>,
+        call: &Call<'_>,
+    ) -> Result<Option<Search<'a>>, CallError> {
+        let Some(asked) = Asked::of(call) else { return Ok(None) };
+        let server = match wish.server {
+            Some(server) => Some(self.server(scope, server)?),
+            None => scope.only.clone(),
+        };
+        let (began, timeout, awaited) = (Instant::now(), wish.timeout, Vec::new());
+        Ok(Some(Search { scope, server, asked, began, timeout, awaited }))
+    }
+
+    /// [`Pipeline::route`] where no server in its first contact can change it.
+    pub(super) fn route_for_good(
+        &self,
+        scope: &Scope,
+        wish: Wish<'_>,
+        call: &Call<'_>,
+    ) -> Option<Route> {
+        let route = self.route(scope, wish, call).ok()?;
+        if route.claim == Claim::Owned {
+            return Some(route);
+        }
+        let search = self.search_of(scope, wish, call).ok()?;
+        let has_rivals = search.is_some_and(|search| self.has_rivals(&search, &route));
+        (!has_rivals).then_some(route)
+    }
+
+    fn has_rivals(&self, search: &Search<'_>, route: &Route) -> bool {
         let catalogue = self.catalogue.current();
-        for (name, server) in search.candidates(&catalogue) {
+        self.rivals(search, &catalogue, route, search.began).until.is_some()
+    }
+
+    /// What the search still waits for. A list that may have changed unheard is read again.
+    fn pending(&self, search: &mut Search<'_>, catalogue: &Catalogue, now: Instant) -> Pending {
+        let mut pending = Pending::default();
+        for (name, server) in search.candidates(catalogue) {
             let Some(upstream) = self.upstreams.get(name) else { continue };
             let until = match server.health {
                 Health::Connecting => search.patience(&upstream),
@@ -135,11 +173,39 @@ impl Pipeline {
                 Health::Well | Health::Failed { .. } => continue,
             };
             if now < until {
-                pending.servers.push(name.clone());
                 pending.until = pending.until.max(Some(until));
             } else if server.health == Health::Connecting {
                 let allowed = search.allowed(&upstream);
                 pending.starting.get_or_insert(still_starting(name, server, Some(allowed)));
+            }
+        }
+        pending
+    }
+
+    /// The servers that have never listed anything, make first contact, and could have what was
+    /// found too, so that it would not be that server's.
+    fn rivals(
+        &self,
+        search: &Search<'_>,
+        catalogue: &Catalogue,
+        route: &Route,
+        now: Instant,
+    ) -> Pending {
+        let mut pending = Pending::default();
+        if search.server.is_some() {
+            return pending;
+        }
+        for name in others(catalogue, route) {
+            let Some(server) = catalogue.servers.get(name).filter(|it| is_first_contact(it))
+            else {
+                continue;
+            };
+            let Some(upstream) = self.upstreams.get(name) else { continue };
+            // One that hangs keeps others' names from them only so long, however many ask.
+            let timeout = upstream.config().timeout;
+            let until = search.patience(&upstream).min(server.connecting_since + timeout);
+            if search.may_have(catalogue, name, server) && now < until {
+                pending.until = pending.until.max(Some(until));
             }
         }
         pending
@@ -168,13 +234,16 @@ impl Search<'_> {
             (None, Kind::Resource | Kind::Template) => split_server(&self.asked.name)
                 .and_then(|(server, _)| catalogue.owners.server(server)),
         };
-        let may_have = |name: &ServerName, server: &Server| {
-            owner.is_none_or(|owner| owner == name)
-                && self.scope.sees_server(name)
-                && server.has(self.asked.kind.capability())
-                && self.may_use(catalogue, name)
-        };
-        catalogue.servers.iter().filter(|(name, server)| may_have(name, server)).collect()
+        let is_its = |name: &ServerName| owner.is_none_or(|owner| owner == name);
+        let servers = catalogue.servers.iter().filter(|(name, _)| is_its(name));
+        servers.filter(|(name, server)| self.may_have(catalogue, name, server)).collect()
+    }
+
+    /// Whether the scope could see it at that server, if it is nobody else's.
+    fn may_have(&self, catalogue: &Catalogue, name: &ServerName, server: &Server) -> bool {
+        self.scope.sees_server(name)
+            && server.has(self.asked.kind.capability())
+            && self.may_use(catalogue, name)
     }
 
     /// Whether the caller could use it if that server had it: what is hidden from it is as
@@ -248,6 +317,33 @@ fn of_reference(call: &Call<'_>, error: CallError) -> CallError {
         return CallError::Invalid(format!("There is no resource or template {name:?}."));
     }
     error
+}
+
+/// Whether another look may find something else.
+fn is_open(found: &Result<Route, CallError>) -> bool {
+    match found {
+        Ok(route) => route.claim != Claim::Owned,
+        Err(error) => may_come(error),
+    }
+}
+
+/// Whether nobody knows what a server has, and it may tell soon.
+fn is_first_contact(server: &Server) -> bool {
+    // Its lists may be those of an earlier process.
+    server.health == Health::Connecting && !server.has_answered && !server.is_stale()
+}
+
+/// The servers that make what was found another's, or ambiguous, if they have it too.
+fn others<'a>(catalogue: &'a Catalogue, route: &Route) -> impl Iterator<Item = &'a ServerName> {
+    let order = catalogue.order.as_slice();
+    let is_it = |name: &ServerName| *name == route.server;
+    let n_before = order.iter().position(is_it).unwrap_or(order.len());
+    let n = match route.claim {
+        Claim::Owned => 0,
+        Claim::First => n_before,
+        Claim::Only => order.len(),
+    };
+    order.iter().take(n).filter(move |name| !is_it(name))
 }
 
 /// Whether what was not found may be there soon.

@@ -75,7 +75,7 @@ impl Pipeline {
     /// it by itself.
     fn leads_to(&self, scope: &Scope, wish: Wish<'_>, server: &ServerName, uri: &str) -> bool {
         match self.by_uri(scope, wish, uri) {
-            Ok((owner, own)) => owner == *server && own == uri,
+            Ok((owner, own, _)) => owner == *server && own == uri,
             Err(_) => links::is_of_the_web(uri),
         }
     }

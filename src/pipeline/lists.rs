@@ -171,18 +171,15 @@ impl Pipeline {
         self.named(scope, wish, None, Kind::Tool, asked).ok()
     }
 
-    /// Whose a call is, and whether that server may ask something while it runs, as far as is
-    /// known now.
-    ///
-    /// # Errors
-    /// What it asks for is missing, ill-formed, or nothing that the scope sees.
+    /// Whose a call is, and whether that server may ask something while it runs. None where that
+    /// is not known now, or not for good.
     pub fn owner(
         &self,
         scope: &Scope,
         wish: Wish<'_>,
         call: &Call<'_>,
-    ) -> Result<(ServerName, bool), CallError> {
-        Ok(self.owned(self.route(scope, wish, call)?.server))
+    ) -> Option<(ServerName, bool)> {
+        Some(self.owned(self.route_for_good(scope, wish, call)?.server))
     }
 
     /// [`Pipeline::owner`], but it waits where a list may bring soon what is asked for.

@@ -27,12 +27,38 @@ pub(super) struct Route {
     pub(super) told: String,
     /// Headers into which the tool wants parameters mirrored: name and value.
     pub(super) mirrored: Vec<(String, String)>,
+    pub(super) claim: Claim,
+}
+
+/// Why what is asked for is its server's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// It belongs to that server, whatever others list.
+    Owned,
+    /// Nobody before that server in the configuration lists it.
+    First,
+    /// Nobody else has it.
+    Only,
+}
+
+impl Claim {
+    fn of_item(catalogue: &Catalogue, item: &Item, asked: &str) -> Claim {
+        if item.offered == asked {
+            // A name that is not the server's own says whose it is.
+            let is_owned = item.own != asked || catalogue.owners.of(asked).is_some();
+            return if is_owned { Claim::Owned } else { Claim::First };
+        }
+        match catalogue.owners.of(asked) {
+            Some(_) => Claim::Owned,
+            None => Claim::Only,
+        }
+    }
 }
 
 impl Route {
-    fn to(server: ServerName, key: &'static str, own: &str) -> Route {
+    fn to((server, own, claim): (ServerName, String, Claim), key: &'static str) -> Route {
         let told = format!("{server} {own}");
-        Route { server, key, value: string(own), told, mirrored: Vec::new() }
+        Route { server, key, value: string(&own), told, mirrored: Vec::new(), claim }
     }
 }
 
@@ -139,8 +165,7 @@ impl Pipeline {
             Method::ResourcesRead
             | Method::ResourcesSubscribe
             | Method::ResourcesUnsubscribe => {
-                let (server, own) = self.by_uri(scope, wish, &text(params, "uri")?)?;
-                Ok(Route::to(server, "uri", &own))
+                Ok(Route::to(self.by_uri(scope, wish, &text(params, "uri")?)?, "uri"))
             }
             Method::CompletionComplete => self.by_reference(scope, wish, params),
             Method::TasksGet
@@ -148,7 +173,7 @@ impl Pipeline {
             | Method::TasksCancel
             | Method::TasksUpdate => {
                 let (server, own) = self.by_task(scope, wish, &text(params, "taskId")?)?;
-                Ok(Route::to(server, "taskId", &own))
+                Ok(Route::to((server, own, Claim::Owned), "taskId"))
             }
             // These are answered here and routed nowhere.
             Method::Initialize
@@ -172,7 +197,8 @@ impl Pipeline {
         kind: Kind,
         params: &RawObject<'_>,
     ) -> Result<Route, CallError> {
-        let item = self.named(scope, wish, server, kind, &text(params, "name")?)?;
+        let name = text(params, "name")?;
+        let item = self.named(scope, wish, server, kind, &name)?;
         if let Err(what) = &item.mirrors
             && !self.asks_during_calls(&item.server)
         {
@@ -188,6 +214,7 @@ impl Pipeline {
             value,
             told: item.qualified.clone(),
             mirrored: mirrored(&item, params),
+            claim: Claim::of_item(&self.catalogue.current(), &item, &name),
         })
     }
 
@@ -246,7 +273,7 @@ impl Pipeline {
         scope: &Scope,
         wish: Wish<'_>,
         uri: &str,
-    ) -> Result<(ServerName, String), CallError> {
+    ) -> Result<(ServerName, String, Claim), CallError> {
         let catalogue = self.catalogue_for(wish);
         let unknown = || CallError::Unknown {
             kind: Kind::Resource,
@@ -254,10 +281,14 @@ impl Pipeline {
             near: Vec::new(),
         };
         let sees = |item: &Item| sees(scope, item);
+        let listed = |claim| {
+            let item = catalogue.lister(uri, sees)?;
+            Some((item.server.clone(), item.own.clone(), claim))
+        };
         if scope.only.is_some()
-            && let Some(item) = catalogue.lister(uri, sees)
+            && let Some(found) = listed(Claim::Owned)
         {
-            return Ok((item.server.clone(), item.own.clone()));
+            return Ok(found);
         }
         let marked_as = split_server(uri)
             .and_then(|(server, rest)| Some((catalogue.owners.server(server)?, rest)));
@@ -266,10 +297,15 @@ impl Pipeline {
         {
             let server = self.server(scope, server.as_str()).map_err(|_| unknown())?;
             let own = catalogue.own_of_marked(&server, uri, &rest);
-            return Ok((server, own));
+            return Ok((server, own, Claim::Owned));
+        }
+        if let Some(found) = listed(Claim::First) {
+            return Ok(found);
         }
         let sees_server = |server: &ServerName| scope.sees_server(server);
-        catalogue.owner_of_bare(uri, sees, sees_server).ok_or_else(unknown)
+        let (server, own) =
+            catalogue.owner_of_bare(uri, sees, sees_server).ok_or_else(unknown)?;
+        Ok((server, own, Claim::Only))
     }
 
     /// A completion belongs to the server of the prompt or template that it is for.
@@ -282,22 +318,24 @@ impl Pipeline {
         let reference = params.get("ref").ok_or_else(|| wrong("ref", "is missing"))?;
         let mut fields =
             RawObject::parse(reference).map_err(|_| wrong("ref", "must be an object"))?;
-        let (server, key, own) = match text(&fields, "type")?.as_str() {
+        let (server, key, own, claim) = match text(&fields, "type")?.as_str() {
             "ref/prompt" => {
                 let name = text(&fields, "name")?;
                 let item = self.named(scope, wish, None, Kind::Prompt, &name)?;
-                (item.server.clone(), "name", item.own.clone())
+                let claim = Claim::of_item(&self.catalogue.current(), &item, &name);
+                (item.server.clone(), "name", item.own.clone(), claim)
             }
             "ref/resource" => {
                 let uri = text(&fields, "uri")?;
-                let (server, own) = self.by_uri(scope, wish, &uri)?;
-                (server, "uri", own)
+                let (server, own, claim) = self.by_uri(scope, wish, &uri)?;
+                (server, "uri", own, claim)
             }
             _ => return Err(wrong("ref.type", "must be ref/prompt or ref/resource")),
         };
         fields.set(key, string(&own));
         let told = format!("{server} {own}");
-        Ok(Route { server, key: "ref", value: fields.to_text(), told, mirrored: Vec::new() })
+        let value = fields.to_text();
+        Ok(Route { server, key: "ref", value, told, mirrored: Vec::new(), claim })
     }
 
     /// Others' tasks are unknown (2025-11-25, basic/utilities/tasks, Task Isolation and Access

@@ -332,3 +332,100 @@ fn a_stop_does_not_wait_for_servers_that_make_first_contact() {
     list.answer().expect(200);
     let_go(&late);
 }
+
+#[test]
+fn what_a_server_in_first_contact_may_have_too_is_nobody_s_before_it_has_answered() {
+    let (late, ready) = (held("late"), HttpUpstream::labelled("ready"));
+    let gateway = before(&late, &ready);
+    let echo = json!({ "name": "echo", "arguments": { "message": "secret" } });
+    let mut rest = gateway.connect();
+    rest.send(&Request::post(CALL, &echo));
+    let legacy = gateway.mcp().start(&request_message(&json!("c"), "tools/call", &echo));
+    let modern = ModernClient::to(&gateway).start("tools/call", &echo);
+    wait_until("all wait", || n_waiting(&gateway) == 3);
+    // Whose these are is certain.
+    assert_eq!(gateway.call_text("ready-echo", &json!({"message": "m"})), "m");
+    let own = json!({"name": "echo", "server": "ready", "arguments": {"message": "m"}});
+    gateway.post(CALL, &own).expect(200);
+    let_go(&late);
+    let error = rest.answer().expect_error(409);
+    assert!(error.to_string().contains("late-echo"), "{error}");
+    for mut door in [legacy, modern] {
+        let message = door.answer().message();
+        assert!(message["error"]["message"].to_string().contains("late-echo"), "{message}");
+    }
+    assert_eq!((late.seen().n_calls("echo"), ready.seen().n_calls("echo")), (0, 2));
+}
+
+#[test]
+fn a_plain_name_is_the_first_server_s_though_a_later_one_answers_earlier() {
+    for late_is_first in [true, false] {
+        let (late, ready) = (held("late"), HttpUpstream::labelled("ready"));
+        let mut servers = json!({ "late": server(&late), "ready": server(&ready) });
+        if !late_is_first {
+            servers = json!({ "ready": server(&ready), "late": server(&late) });
+        }
+        let config = json!({ "prefix": "never", "first_list_ms": 0, "mcp_servers": servers });
+        let gateway = Gateway::with(config).start();
+        gateway.wait_until_well(&["ready"]);
+        late.wait_until("first contact is made", |seen| !seen.last_initialize.is_empty());
+        let mut call = gateway.connect();
+        let echo = json!({ "name": "echo", "arguments": { "message": "m" } });
+        call.send(&Request::post(CALL, &echo));
+        let notes = json!({ "uri": "file:///notes/plain.txt" });
+        let mut read =
+            gateway.mcp().start(&request_message(&json!("r"), "resources/read", &notes));
+        if late_is_first {
+            wait_until("both wait", || n_waiting(&gateway) == 2);
+            let_go(&late);
+        }
+        call.answer().expect(200);
+        let owner = if late_is_first { "late" } else { "ready" };
+        let message = read.answer().expect(200).message();
+        let text = read_text(&message["result"]);
+        assert_eq!(text, format!("{owner} has file:///notes/plain.txt"));
+        let n_calls = [&late, &ready].map(|it| it.seen().n_calls("echo"));
+        assert_eq!(n_calls, if late_is_first { [1, 0] } else { [0, 1] });
+        let_go(&late);
+    }
+}
+
+#[test]
+fn a_template_s_uri_is_the_server_s_that_lists_it_though_that_answers_later() {
+    let (late, ready) = (held("late"), HttpUpstream::labelled("ready"));
+    ready.set_resources(&["ready:1"]);
+    ready.set_templates(&["{+any}"]);
+    let config = json!({
+        "first_list_ms": 0,
+        "mcp_servers": { "ready": server(&ready), "late": server(&late) },
+    });
+    let gateway = Gateway::with(config).start();
+    gateway.wait_until_well(&["ready"]);
+    late.wait_until("first contact is made", |seen| !seen.last_initialize.is_empty());
+    let client = gateway.mcp();
+    let notes = json!({ "uri": "file:///notes/plain.txt" });
+    let mut read = client.start(&request_message(&json!("r"), "resources/read", &notes));
+    wait_until("it waits", || n_waiting(&gateway) == 1);
+    // What the server lists itself waits for nobody that comes after it.
+    client.result("resources/read", &json!({ "uri": "ready:1" }));
+    let_go(&late);
+    let message = read.answer().expect(200).message();
+    assert_eq!(read_text(&message["result"]), "late has file:///notes/plain.txt");
+}
+
+#[test]
+fn a_server_that_hangs_keeps_a_name_from_another_only_so_long() {
+    let (late, ready) = (held("late"), HttpUpstream::labelled("ready"));
+    let gateway = before(&late, &ready);
+    let began = Instant::now();
+    let body = json!({"name": "echo", "arguments": {"message": "m"}, "timeout_ms": 300});
+    gateway.post(CALL, &body);
+    assert!(began.elapsed() >= Duration::from_millis(300), "{:?}", began.elapsed());
+    // One that has failed is not waited for.
+    late.die();
+    wait_until("it has failed", || {
+        let list = gateway.list();
+        entry_of(&list["upstreams"], "late").unwrap()["outcome"] == "failed"
+    });
+    assert_eq!(gateway.call_text("echo", &json!({"message": "m"})), "m");
+}

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::gateway::Gateway;
+use crate::support::http::Request;
 use crate::support::in_background;
 use crate::support::modern::ModernClient;
 use crate::support::upstream_http::HttpUpstream;
@@ -122,4 +123,24 @@ fn what_a_key_may_not_use_has_nothing_read() {
     }
     assert_eq!(upstream.seen().n_list, n_list);
     assert_eq!(gateway.call_text("echo", &json!({"message": "m"})), "m");
+}
+
+#[test]
+fn a_name_is_found_in_whatever_list_comes_while_another_is_waited_for() {
+    let (upstream, other) = (HttpUpstream::labelled("s"), HttpUpstream::labelled("o"));
+    let gateway = Gateway::started(json!({ "mcp_servers": {
+        "s": { "url": upstream.url(), "transport": "http" },
+        "other": { "url": other.url(), "transport": "http" },
+    }}));
+    crate::support::wait_until("it is listened to", || upstream.n_streams() > 0);
+    other.hang_on(Some("tools/list"));
+    let n_list = upstream.seen().n_list;
+    let mut call = gateway.connect();
+    let began = Instant::now();
+    call.send(&Request::post("/mcp/tools/call", &json!({"name": "added", "arguments": {}})));
+    upstream.wait_until("the list is read again", |seen| seen.n_list > n_list);
+    upstream.change("tools", "added");
+    call.answer().expect(200);
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    other.hang_on(None);
 }
