@@ -14,7 +14,6 @@ use crate::protocol::for_revision::Output;
 use crate::protocol::links;
 use crate::protocol::listed_item::{self, ListedItem, Malformed};
 use crate::protocol::mirror;
-use crate::protocol::output_schema::is_of_any_type;
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
 
@@ -176,10 +175,8 @@ fn items(
                     Kind::Prompt | Kind::Resource | Kind::Template => Ok(Vec::new()),
                 },
                 output: match kind {
-                    Kind::Tool if is_of_any_type(object.get()) => Output::Any,
-                    Kind::Tool | Kind::Prompt | Kind::Resource | Kind::Template => {
-                        Output::Object
-                    }
+                    Kind::Tool => Output::of(object.get()),
+                    Kind::Prompt | Kind::Resource | Kind::Template => Output::Object,
                 },
                 offered: offered.name,
             })

@@ -385,6 +385,14 @@ impl Catalogue {
         }
     }
 
+    /// What a server announces the structured result of a tool as; `own` is the JSON text of the
+    /// server's name for it.
+    pub fn output_of(&self, server: &ServerName, own: &str) -> Output {
+        let own: String = serde_json::from_str(own).unwrap_or_default();
+        let mut items = self.called(Kind::Tool, &own).iter();
+        items.find(|item| item.server == *server).map_or(Output::Object, |item| item.output)
+    }
+
     /// The item that one server calls `own`, if `sees` admits it.
     pub fn resolve_own(
         &self,

@@ -13,7 +13,7 @@ use crate::protocol::revision::Revision;
 
 impl Front {
     /// The outcome of a call as a client of that revision may be given it; `name` is what it
-    /// asked for.
+    /// asked for, for the result of a task its id.
     pub(super) fn for_session(
         &self,
         scope: &Scope,
@@ -24,6 +24,10 @@ impl Front {
         match outcome {
             Outcome::Complete(result) => {
                 let output = || {
+                    if method == Method::TasksResult {
+                        let output = name.map(|id| self.pipeline.task_output(scope, wish, id));
+                        return output.unwrap_or(Output::Object);
+                    }
                     let tool = name.and_then(|name| self.pipeline.tool(scope, wish, name));
                     tool.map_or(Output::Object, |tool| tool.output)
                 };
@@ -47,7 +51,10 @@ pub(super) fn adapted(
     result: &Raw,
 ) -> Option<Raw> {
     match method {
-        Method::ToolsCall => for_revision::call_result(client, output, result),
+        // The result of a task is that of the call which began it.
+        Method::ToolsCall | Method::TasksResult => {
+            for_revision::call_result(client, output, result)
+        }
         Method::PromptsGet => for_revision::prompt_result(client, result),
         Method::CompletionComplete => for_revision::completion_result(client, result),
         // What a server without sessions says besides, its clients alone know.
@@ -64,7 +71,6 @@ pub(super) fn adapted(
         | Method::ResourcesUnsubscribe
         | Method::LoggingSetLevel
         | Method::TasksGet
-        | Method::TasksResult
         | Method::TasksList
         | Method::TasksCancel
         | Method::TasksUpdate

@@ -18,6 +18,7 @@ use crate::protocol::method::Method;
 use crate::protocol::raw::on_one_line;
 use crate::protocol::sse;
 use crate::session::{Door, EventSink, Session};
+use crate::wait::ClientWatch;
 
 impl Front {
     /// Opens the stream; its first event says where messages go.
@@ -163,7 +164,7 @@ impl Front {
         };
         let revision = read.caller.revision;
         match self.sessions.introduce(&session.id, read.caller) {
-            Ok(true) => Answer::Result(self.initialize_result(scope, revision)),
+            Ok(true) => Answer::Result(self.initialize_result(scope, revision, None)),
             Ok(false) => Answer::error(
                 jsonrpc::code::INVALID_REQUEST,
                 "The session is initialized already, or has ended.",
@@ -206,4 +207,9 @@ impl MessageSink for SseSink<'_> {
 
     /// The stream has heartbeats of its own.
     fn silence(&mut self) {}
+
+    /// The POST was answered before its message was served.
+    fn client(&self) -> Option<ClientWatch> {
+        None
+    }
 }

@@ -5,8 +5,6 @@ use std::sync::Arc;
 
 use super::reply::add_refusal;
 use crate::pipeline::{Health, Item, ItemList, Listing};
-use crate::protocol::for_revision::Output;
-use crate::protocol::output_schema::wrapped_tool;
 use crate::protocol::raw::push_string;
 use crate::protocol::revision::Revision;
 
@@ -47,12 +45,7 @@ pub(super) fn list_result(
 /// An item's object as a client of that revision may be given it.
 fn shown<'a>(client: Revision, list: &ItemList, item: &'a Item) -> Cow<'a, str> {
     let object = list.object(item);
-    match item.output {
-        Output::Any if !client.has_any_output() => {
-            wrapped_tool(object).map_or(Cow::Borrowed(object), Cow::Owned)
-        }
-        Output::Any | Output::Object => Cow::Borrowed(object),
-    }
+    item.output.told(client, object).map_or(Cow::Borrowed(object), Cow::Owned)
 }
 
 /// Appends items' objects as an array.

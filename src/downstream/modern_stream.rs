@@ -108,4 +108,8 @@ impl MessageSink for ModernStream {
     fn silence(&mut self) {
         self.write(&[sse::HEARTBEAT]);
     }
+
+    fn client(&self) -> Option<ClientWatch> {
+        ModernStream::client(self)
+    }
 }

@@ -10,6 +10,7 @@ use crate::protocol::jsonrpc::{RequestId, RpcError, around_result, code, error_r
 use crate::protocol::raw::{Raw, on_one_line};
 use crate::protocol::sse;
 use crate::session::{Delivery, EventLogs, Origin, Resumable, Session};
+use crate::wait::ClientWatch;
 
 /// One response in pieces. It holds its result and no copy of it, so that what waits for the
 /// rest of a batch still counts against `limits.buffered_bytes`.
@@ -197,6 +198,11 @@ impl MessageSink for PostStream<'_> {
         } else {
             self.leave();
         }
+    }
+
+    /// A stream that has begun can be resumed; of one that has not the client knows nothing.
+    fn client(&self) -> Option<ClientWatch> {
+        self.responder.as_ref().map(Responder::client)
     }
 }
 

@@ -28,7 +28,7 @@ use crate::protocol::raw::{self, Raw, RawObject};
 use crate::protocol::revision::Revision;
 use crate::protocol::server_name::ServerName;
 use crate::session::{Pending, Refused, Session};
-use crate::wait::Wait;
+use crate::wait::{ClientWatch, Wait};
 
 /// What a request is answered with.
 #[derive(Debug, Clone, PartialEq)]
@@ -97,12 +97,20 @@ pub(super) trait MessageSink {
     fn message(&mut self, text: &str);
     /// Nothing has come for a while.
     fn silence(&mut self);
+    /// What reports that the client has gone, where nobody could be given the answer then.
+    fn client(&self) -> Option<ClientWatch>;
 }
 
 impl Front {
-    /// The result of `initialize`: what is behind the endpoint, for this key.
-    pub(super) fn initialize_result(&self, scope: &Scope, revision: Revision) -> Raw {
-        self.pipeline.await_first_lists(scope, None, None);
+    /// The result of `initialize`: what is behind the endpoint, for this key. The hang-up of
+    /// `client` ends the wait for first lists.
+    pub(super) fn initialize_result(
+        &self,
+        scope: &Scope,
+        revision: Revision,
+        client: Option<ClientWatch>,
+    ) -> Raw {
+        self.pipeline.await_first_lists(scope, None, client);
         let mut capabilities = self.pipeline.capabilities(scope, revision);
         if !revision.has_tasks() {
             capabilities = without_tasks(&capabilities);
@@ -176,8 +184,10 @@ impl Front {
         };
         let client = client_of(session, &caller);
         let wish = Wish { client: Some(&client), about: about(session), ..Wish::default() };
-        let list =
-            |kind| self.answer_list(scope, wish, (caller.revision, kind), request.params);
+        let list = |kind| {
+            let client = sink.client();
+            self.answer_list(scope, wish, (caller.revision, kind), request.params, client)
+        };
         match method {
             Some(Method::ToolsList) => list(Kind::Tool),
             Some(Method::PromptsList) => list(Kind::Prompt),
@@ -214,8 +224,9 @@ impl Front {
         wish: Wish<'_>,
         kind: (Revision, Kind),
         params: Option<&str>,
+        client: Option<ClientWatch>,
     ) -> Answer {
-        self.pipeline.await_first_lists(scope, None, None);
+        self.pipeline.await_first_lists(scope, None, client);
         match self.list_page(scope, wish, kind, params, |_| true) {
             Ok(page) => Answer::Result(Raw::from_valid(page)),
             Err(error) => Answer::Error(error),
@@ -370,7 +381,8 @@ impl Front {
         sink: &mut ForCaller<'_>,
     ) -> Result<Result<Outcome, CallError>, Answer> {
         let (caller, method) = (call.caller.clone(), call.method);
-        let name = call.params.string("name").ok().flatten();
+        let key = if method == Method::TasksResult { "taskId" } else { "name" };
+        let name = call.params.string(key).ok().flatten();
         let mut elicited = Elicited::of(&caller, self.parked.boot());
         let mut outcome = self.pipeline.call(scope, wish, call, wait, sink);
         for _ in 0..INPUT_ROUNDS_MAX {

@@ -129,7 +129,9 @@ impl Front {
         let owner = self.owner(scope);
         match self.sessions.open(Door::StreamableHttp, owner, Some(read.caller)) {
             Ok(session) => {
-                let text = jsonrpc::response(id, self.initialize_result(scope, revision).get());
+                let client = Some(responder.client());
+                let result = self.initialize_result(scope, revision, client);
+                let text = jsonrpc::response(id, result.get());
                 let headers = [("Content-Type", JSON), (headers::SESSION_ID, &session.id)];
                 if responder.respond(reply::OK, &headers, &[text.as_bytes()]).is_err() {
                     // Nobody knows its id.

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use super::route::sees;
 use super::{Clashes, Health, Item, Pipeline, Wish};
 use crate::access::policy::Scope;
+use crate::catalogue::name::split_server;
 use crate::catalogue::{Pinned, Resolution, Server};
 use crate::error::CallError;
 use crate::protocol::call::{Call, Kind};
 use crate::protocol::capabilities;
+use crate::protocol::for_revision::Output;
 use crate::protocol::listed_item::Malformed;
 use crate::protocol::modern::Freshness;
 use crate::protocol::raw::Raw;
@@ -169,6 +171,15 @@ impl Pipeline {
     /// The tool that a call of that name means, if there is one.
     pub fn tool(&self, scope: &Scope, wish: Wish<'_>, asked: &str) -> Option<Arc<Item>> {
         self.named(scope, wish, None, Kind::Tool, asked).ok()
+    }
+
+    /// What the result of a task is announced as.
+    pub fn task_output(&self, scope: &Scope, wish: Wish<'_>, id: &str) -> Output {
+        let asker = split_server(id).and_then(|(server, own)| {
+            let server = self.server(scope, server).ok()?;
+            Some((self.asker(scope, wish, &server).ok()?, own))
+        });
+        asker.map_or(Output::Object, |(asker, own)| asker.task_output(own.into_owned()))
     }
 
     /// Whose a call is, and whether that server may ask something while it runs. None where that

@@ -217,7 +217,8 @@ impl Pipeline {
             && (has_task || is_task)
         {
             if begins_task || is_task {
-                asker.has_begun(result);
+                let catalogue = self.catalogue_for(wish);
+                asker.has_begun(result, catalogue.output_of(&route.server, &own));
             }
             answer = Ok(Outcome::Complete(tasks::owned(&route.server, result)));
         }

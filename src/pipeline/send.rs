@@ -12,6 +12,7 @@ use crate::protocol::call::{
     CallSink, Client, Notice, Outcome, Outgoing, PrincipalId, Question,
 };
 use crate::protocol::capabilities::can_be_asked;
+use crate::protocol::for_revision::Output;
 use crate::protocol::jsonrpc::code;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
@@ -75,11 +76,19 @@ impl Asker<'_> {
         self.principal.as_ref().is_some_and(owns)
     }
 
-    /// Remembers that the task which a result speaks of is theirs.
-    pub(super) fn has_begun(&self, result: &Raw) {
+    /// What the result of a task of that id, the server's own, is announced as.
+    pub(super) fn task_output(&self, id: String) -> Output {
+        let key = self.key(id);
+        let of = |principal| self.owners.output(Instant::now(), principal, &key);
+        self.principal.as_ref().and_then(of).unwrap_or(Output::Object)
+    }
+
+    /// Remembers that the task which a result speaks of is theirs, and what its own result is
+    /// announced as.
+    pub(super) fn has_begun(&self, result: &Raw, output: Output) {
         if let (Some(principal), Some((id, ttl))) = (&self.principal, tasks::begun(result)) {
             let key = self.key(id);
-            self.owners.bind(Instant::now(), principal, key, self.way(), ttl);
+            self.owners.bind(Instant::now(), principal, key, self.way(), ttl, output);
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::limits::{TASK_ID_BYTES_MAX, TASKS_MAX};
 use crate::protocol::call::PrincipalId;
+use crate::protocol::for_revision::Output;
 use crate::protocol::server_name::ServerName;
 
 /// A server's task by the server's own id.
@@ -33,6 +34,8 @@ struct Binding {
     way: Way,
     /// When the server may delete the task; none if it keeps it.
     until: Option<Instant>,
+    /// What its result is announced as.
+    output: Output,
 }
 
 impl Binding {
@@ -82,6 +85,7 @@ impl TaskOwners {
         key: TaskKey,
         way: Way,
         ttl: Option<Duration>,
+        output: Output,
     ) {
         if key.id.len() > TASK_ID_BYTES_MAX {
             return;
@@ -98,7 +102,7 @@ impl TaskOwners {
         }
         known.count += 1;
         known.by_principal.entry(principal.clone()).or_default().push_back(key.clone());
-        let binding = Binding { principal: principal.clone(), way, until };
+        let binding = Binding { principal: principal.clone(), way, until, output };
         known.by_task.entry(key).or_default().push(binding);
     }
 
@@ -117,6 +121,18 @@ impl TaskOwners {
         let shadows =
             |it: &Binding| way == Way::Shared && it.way == way && it.principal != *principal;
         bindings.clone().any(|it| it.principal == *principal) && !bindings.any(shadows)
+    }
+
+    /// What the result of a task of this principal's is announced as.
+    pub(super) fn output(
+        &self,
+        now: Instant,
+        principal: &PrincipalId,
+        key: &TaskKey,
+    ) -> Option<Output> {
+        let known = self.known();
+        let binding = known.of(now, key).find(|it| it.principal == *principal)?;
+        Some(binding.output)
     }
 
     /// Whether a task is others' and not this principal's.
@@ -223,18 +239,26 @@ mod tests {
     fn the_tasks_of_a_server_that_is_no_more_are_forgotten() {
         let (owners, now, a) = (TaskOwners::default(), Instant::now(), named("a"));
         let other = TaskKey { server: ServerName::parse("t").unwrap(), id: "1".to_owned() };
-        owners.bind(now, &a, key("1"), Way::Shared, None);
-        owners.bind(now, &a, other.clone(), Way::Shared, None);
+        owners.bind(now, &a, key("1"), Way::Shared, None, Output::Object);
+        owners.bind(now, &a, other.clone(), Way::Shared, None, Output::Object);
         owners.forget_all_at(&ServerName::parse("s").unwrap());
         assert!(!owners.owns(now, &a, &key("1"), Way::Shared));
         assert!(owners.owns(now, &a, &other, Way::Shared));
     }
 
     #[test]
+    fn the_result_of_a_task_is_announced_as_its_call_s() {
+        let (owners, now, a) = (TaskOwners::default(), Instant::now(), named("a"));
+        owners.bind(now, &a, key("1"), Way::Shared, None, Output::Any);
+        assert_eq!(owners.output(now, &a, &key("1")), Some(Output::Any));
+        assert_eq!(owners.output(now, &named("b"), &key("1")), None);
+    }
+
+    #[test]
     fn a_task_is_its_principals_alone_until_its_time_is_over() {
         let (owners, now) = (TaskOwners::default(), Instant::now());
         let (a, b) = (named("a"), named("b"));
-        owners.bind(now, &a, key("1"), Way::Shared, Some(SECOND));
+        owners.bind(now, &a, key("1"), Way::Shared, Some(SECOND), Output::Object);
         for way in [Way::Shared, Way::Own] {
             assert!(owners.owns(now, &a, &key("1"), way));
             assert!(!owners.owns(now, &b, &key("1"), way));
@@ -257,18 +281,18 @@ mod tests {
     fn equal_ids_of_two_sessions_are_told_apart() {
         let (owners, now) = (TaskOwners::default(), Instant::now());
         let (a, b) = (named("a"), named("b"));
-        owners.bind(now, &a, key("1"), Way::Own, None);
-        owners.bind(now, &b, key("1"), Way::Own, None);
+        owners.bind(now, &a, key("1"), Way::Own, None, Output::Object);
+        owners.bind(now, &b, key("1"), Way::Own, None, Output::Object);
         assert!(owners.owns(now, &a, &key("1"), Way::Own));
         assert!(owners.owns(now, &b, &key("1"), Way::Own));
         assert_eq!(owners.of_shared(now, &key("1")), None);
         // On the shared session it means b's from here on.
-        owners.bind(now, &b, key("1"), Way::Shared, None);
+        owners.bind(now, &b, key("1"), Way::Shared, None, Output::Object);
         assert!(owners.owns(now, &a, &key("1"), Way::Own));
         assert!(!owners.owns(now, &a, &key("1"), Way::Shared));
         assert!(owners.owns(now, &b, &key("1"), Way::Shared));
         // And then a's, when the server counts anew.
-        owners.bind(now, &a, key("1"), Way::Shared, None);
+        owners.bind(now, &a, key("1"), Way::Shared, None, Output::Object);
         assert!(owners.owns(now, &a, &key("1"), Way::Shared));
         assert!(!owners.owns(now, &b, &key("1"), Way::Shared));
     }
@@ -277,17 +301,17 @@ mod tests {
     fn the_bound_costs_what_is_over_and_then_the_oldest_of_whoever_has_most() {
         let (owners, now) = (TaskOwners::bounded(4), Instant::now());
         let (a, b) = (named("a"), named("b"));
-        owners.bind(now, &b, key("b1"), Way::Shared, None);
-        owners.bind(now, &a, key("a1"), Way::Shared, None);
-        owners.bind(now, &a, key("a2"), Way::Shared, Some(SECOND));
-        owners.bind(now, &a, key("a3"), Way::Shared, None);
+        owners.bind(now, &b, key("b1"), Way::Shared, None, Output::Object);
+        owners.bind(now, &a, key("a1"), Way::Shared, None, Output::Object);
+        owners.bind(now, &a, key("a2"), Way::Shared, Some(SECOND), Output::Object);
+        owners.bind(now, &a, key("a3"), Way::Shared, None, Output::Object);
         let kept = |at: Instant| {
             let keys = [(&b, "b1"), (&a, "a1"), (&a, "a2"), (&a, "a3"), (&a, "a4"), (&a, "a5")];
             keys.map(|(whose, id)| owners.owns(at, whose, &key(id), Way::Shared))
         };
-        owners.bind(now + SECOND, &a, key("a4"), Way::Shared, None);
+        owners.bind(now + SECOND, &a, key("a4"), Way::Shared, None, Output::Object);
         assert_eq!(kept(now), [true, true, false, true, true, false]);
-        owners.bind(now + SECOND, &a, key("a5"), Way::Shared, None);
+        owners.bind(now + SECOND, &a, key("a5"), Way::Shared, None, Output::Object);
         assert_eq!(kept(now), [true, false, false, true, true, true]);
         assert_eq!(owners.known().count, 4);
         owners.forget_all_of(&a);
@@ -301,10 +325,17 @@ mod tests {
     fn a_task_with_an_endless_id_is_not_remembered() {
         let (owners, now) = (TaskOwners::default(), Instant::now());
         let id = "x".repeat(TASK_ID_BYTES_MAX + 1);
-        owners.bind(now, &named("a"), key(&id), Way::Shared, None);
+        owners.bind(now, &named("a"), key(&id), Way::Shared, None, Output::Object);
         assert!(!owners.owns(now, &named("a"), &key(&id), Way::Shared));
         // A time beyond what a clock can hold is no end.
-        owners.bind(now, &named("a"), key("1"), Way::Shared, Some(Duration::MAX));
+        owners.bind(
+            now,
+            &named("a"),
+            key("1"),
+            Way::Shared,
+            Some(Duration::MAX),
+            Output::Object,
+        );
         assert!(owners.owns(now, &named("a"), &key("1"), Way::Shared));
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::jsonrpc::{RpcError, code};
 use super::method::notification;
-use super::output_schema::wrapped_value;
+use super::output_schema::{is_of_any_type, without_schema, wrapped_tool, wrapped_value};
 use super::raw::{Raw, RawObject, elements, string};
 use super::revision::Revision;
 use crate::limits::COMPLETION_VALUES_MAX;
@@ -17,8 +17,34 @@ use crate::limits::COMPLETION_VALUES_MAX;
 pub enum Output {
     /// An object, or nothing is announced.
     Object,
-    /// Of any type: [`super::output_schema::is_of_any_type`].
+    /// Of any type: [`is_of_any_type`].
     Any,
+    /// Of any type, by a schema that cannot be wrapped: clients of revisions in which it is an
+    /// object's are told of none, and are given what they are given where nothing is announced.
+    Untold,
+}
+
+impl Output {
+    /// What a tool's definition announces.
+    pub fn of(tool: &str) -> Output {
+        if !is_of_any_type(tool) {
+            Output::Object
+        } else if wrapped_tool(tool).is_some() {
+            Output::Any
+        } else {
+            Output::Untold
+        }
+    }
+
+    /// A tool's definition as a client of that revision may be given it; none if it is so.
+    pub fn told(self, client: Revision, tool: &str) -> Option<String> {
+        match self {
+            Self::Object => None,
+            Self::Any | Self::Untold if client.has_any_output() => None,
+            Self::Any => wrapped_tool(tool).or_else(|| without_schema(tool)),
+            Self::Untold => without_schema(tool),
+        }
+    }
 }
 
 /// What becomes of a question to a client.
@@ -40,9 +66,13 @@ pub fn call_result(
     result: &Raw,
 ) -> Option<Raw> {
     let text = result.get();
-    let has_structure = !client.has_any_output() && text.contains("\"structuredContent\"");
+    let is_structured = !client.has_any_output() && structures(text).next().is_some();
+    // Most are objects and announced as such.
+    let output = is_structured
+        .then(output)
+        .filter(|output| *output == Output::Any || structures(text).any(|first| first != b'{'));
     let has_others = has_other_content(client, text);
-    if !has_structure && !has_others {
+    if output.is_none() && !has_others {
         return None;
     }
     let mut fields = RawObject::parse(text).ok()?;
@@ -51,25 +81,36 @@ pub fn call_result(
         fields.set("content", content);
         is_changed = true;
     }
-    if has_structure {
+    if let Some(output) = output {
         is_changed |= structure(&mut fields, output);
     }
     is_changed.then(|| result.rewritten(fields.to_text()))
 }
 
+/// The first bytes of all that may be a structured result in a text, without taking it apart.
+fn structures(text: &str) -> impl Iterator<Item = u8> {
+    text.split("\"structuredContent\"")
+        .skip(1)
+        .filter_map(|rest| rest.trim_start().strip_prefix(':')?.trim_start().bytes().next())
+}
+
 /// Wraps a structured result that is no object, or is announced as one of any type.
-fn structure(fields: &mut RawObject<'_>, output: impl FnOnce() -> Output) -> bool {
-    let Some(value) = fields.get("structuredContent").map(str::to_owned) else { return false };
-    match (output(), value.as_str()) {
-        (Output::Object, "null") => drop(fields.remove("structuredContent")),
-        (Output::Object, value) if value.starts_with('{') => return false,
-        (Output::Object | Output::Any, value) => {
-            fields.set("structuredContent", wrapped_value(value));
-            // Such a client may know no structured results at all.
-            if !fields.get("content").is_some_and(|content| content.contains("\"text\"")) {
-                with_text(fields, value);
-            }
+fn structure(fields: &mut RawObject<'_>, output: Output) -> bool {
+    let Some(value) = fields.get("structuredContent") else { return false };
+    if output != Output::Any {
+        if value.starts_with('{') {
+            return false;
         }
+        if value == "null" {
+            fields.remove("structuredContent");
+            return true;
+        }
+    }
+    let value = value.to_owned();
+    fields.set("structuredContent", wrapped_value(&value));
+    // Such a client may know no structured results at all.
+    if !fields.get("content").is_some_and(|content| content.contains("\"text\"")) {
+        with_text(fields, &value);
     }
     true
 }
@@ -275,24 +316,20 @@ fn sampling(client: Revision, params: &str) -> Fit {
         }
         fields.set("messages", format!("[{}]", all.join(",")));
     }
-    if !client.has_any_output()
-        && let Some(tools) = fields.get("tools").and_then(tools_with_objects)
-    {
+    if let Some(tools) = fields.get("tools").and_then(|tools| told_tools(client, tools)) {
         fields.set("tools", tools);
         is_changed = true;
     }
     if is_changed { Fit::With(fields.to_text()) } else { Fit::AsItIs }
 }
 
-/// Tools that a server offers to the model, with schemas of objects; none if they have.
-fn tools_with_objects(tools: &str) -> Option<String> {
+/// Tools that a server offers to the model, in the client's revision; none if they are.
+fn told_tools(client: Revision, tools: &str) -> Option<String> {
     let mut is_changed = false;
     let mapped = elements(tools).ok()?.into_iter().map(|tool| {
-        let wrapped = super::output_schema::is_of_any_type(tool)
-            .then(|| super::output_schema::wrapped_tool(tool))
-            .flatten();
-        is_changed |= wrapped.is_some();
-        wrapped.unwrap_or_else(|| tool.to_owned())
+        let told = Output::of(tool).told(client, tool);
+        is_changed |= told.is_some();
+        told.unwrap_or_else(|| tool.to_owned())
     });
     let mapped: Vec<String> = mapped.collect();
     is_changed.then(|| format!("[{}]", mapped.join(",")))

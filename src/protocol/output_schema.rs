@@ -35,7 +35,15 @@ pub fn is_of_any_type(tool: &str) -> bool {
         })
 }
 
-/// A tool's definition whose `outputSchema` is an object's; none if it cannot be read.
+/// A tool's definition without its `outputSchema`; none if it cannot be read.
+pub fn without_schema(tool: &str) -> Option<String> {
+    let mut fields = RawObject::parse(tool).ok()?;
+    fields.remove("outputSchema");
+    Some(fields.to_text())
+}
+
+/// A tool's definition whose `outputSchema` is an object's; none if it cannot be read, or holds a
+/// number that is out of range.
 pub fn wrapped_tool(tool: &str) -> Option<String> {
     let mut fields = RawObject::parse(tool).ok()?;
     let schema: Map<String, Value> = serde_json::from_str(fields.get("outputSchema")?).ok()?;

@@ -18,9 +18,10 @@
 //!
 //! What could be read in two ways stays refused: a header with two values, a revision that nobody
 //! knows, a stateless request without the header, a key that stands twice (also with a null).
-//! Nulls that have a meaning (below `arguments`, in results of methods that are not known) are
-//! left alone, and so is `null` for what a request must have (`name`, `uri`, `level`).
+//! Nulls that have a meaning (below `arguments`, in parameters and results of methods that are not
+//! known, but for `_meta`) are left alone, and so is `null` for what a request must have (`name`, `uri`, `level`).
 
+use super::method::{Method, notification};
 use super::modern::key;
 use super::raw::{RawObject, elements, first_elements, is_deeper_than};
 use super::revision::{Era, Revision};
@@ -184,10 +185,9 @@ pub fn without_nulls(body: &str) -> Option<(String, Vec<Quirk>)> {
     (!found.is_empty()).then_some((mended, found))
 }
 
-/// Parameters that a request or notification may have and need not: none of them can be null
-/// (the revisions' schemas).
-const OPTIONAL: [(&str, Quirk); 9] = [
-    ("_meta", Quirk::NullMeta),
+/// Parameters that requests and notifications of the specification may have and need not, beside
+/// `_meta`: none of them can be null (the revisions' schemas).
+const OPTIONAL: [(&str, Quirk); 8] = [
     ("cursor", Quirk::NullCursor),
     ("arguments", Quirk::NullArguments),
     ("context", Quirk::NullMember),
@@ -220,7 +220,11 @@ fn message(text: &str, found: &mut Vec<Quirk>) -> Option<String> {
                 remove(&mut fields, &[("id", Quirk::NullId)], found);
             }
             remove(&mut fields, &[("params", Quirk::NullParams)], found);
-            within(&mut fields, "params", found, params);
+            let is_known = Method::parse(&method).is_some()
+                || notification::ALL.contains(&method.as_str());
+            // What else a method that is not known has may be null and mean it.
+            let change = if is_known { params } else { of_all_methods };
+            within(&mut fields, "params", found, change);
         }
         None => {
             for (absent, other) in [("error", "result"), ("result", "error")] {
@@ -237,12 +241,18 @@ fn message(text: &str, found: &mut Vec<Quirk>) -> Option<String> {
     (found.len() > before).then(|| fields.to_text())
 }
 
-fn params(params: &mut RawObject<'_>, found: &mut Vec<Quirk>) {
-    remove(params, &OPTIONAL, found);
+/// What every request and notification may have.
+fn of_all_methods(params: &mut RawObject<'_>, found: &mut Vec<Quirk>) {
+    remove(params, &[("_meta", Quirk::NullMeta)], found);
     within(params, "_meta", found, |meta, found| {
         remove(meta, &OPTIONAL_IN_META, found);
         within(meta, key::CLIENT_CAPABILITIES, found, capabilities);
     });
+}
+
+fn params(params: &mut RawObject<'_>, found: &mut Vec<Quirk>) {
+    of_all_methods(params, found);
+    remove(params, &OPTIONAL, found);
     within(params, "context", found, |context, found| {
         remove(context, &[("arguments", Quirk::NullArguments)], found);
     });
@@ -345,13 +355,23 @@ mod tests {
             &[Quirk::NullMeta, Quirk::NullArguments, Quirk::NullMember],
         );
         mended(
-            r#"{"method":"x","params":{"_meta":{"progressToken":null,"y":null},"cursor":null}}"#,
-            r#"{"method":"x","params":{"_meta":{"y":null}}}"#,
-            &[Quirk::NullCursor, Quirk::NullMeta],
+            r#"{"method":"tools/list","params":{"_meta":{"progressToken":null,"y":null},"cursor":null}}"#,
+            r#"{"method":"tools/list","params":{"_meta":{"y":null}}}"#,
+            &[Quirk::NullMeta, Quirk::NullCursor],
         );
         mended(
-            r#"{"method":"c","params":{"ref":{},"context":{"arguments":null}}}"#,
-            r#"{"method":"c","params":{"ref":{},"context":{}}}"#,
+            r#"{"method":"x/y","params":{"_meta":{"progressToken":null},"cursor":null}}"#,
+            r#"{"method":"x/y","params":{"_meta":{},"cursor":null}}"#,
+            &[Quirk::NullMeta],
+        );
+        mended(
+            r#"{"method":"notifications/cancelled","params":{"requestId":1,"reason":null}}"#,
+            r#"{"method":"notifications/cancelled","params":{"requestId":1}}"#,
+            &[Quirk::NullMember],
+        );
+        mended(
+            r#"{"method":"completion/complete","params":{"ref":{},"context":{"arguments":null}}}"#,
+            r#"{"method":"completion/complete","params":{"ref":{},"context":{}}}"#,
             &[Quirk::NullArguments],
         );
         mended(
@@ -405,6 +425,8 @@ mod tests {
             r#"{"method":"tools/call","params":{"arguments":null,"arguments":{}}}"#,
             r#"{"method":"ping","params":null,"params":{}}"#,
             r#"{"method":"ping","params":{"uri":null},"x":null}"#,
+            r#"{"method":"x/y","params":{"reason":null,"cursor":null,"capabilities":{"z":null}}}"#,
+            r#"{"method":"notifications/x","params":{"reason":null}}"#,
             r#"{"id":1,"result":null,"error":null}"#,
             r#"{"method":null,"params":null"#,
         ] {

@@ -429,3 +429,24 @@ fn a_server_that_hangs_keeps_a_name_from_another_only_so_long() {
     });
     assert_eq!(gateway.call_text("echo", &json!({"message": "m"})), "m");
 }
+
+#[test]
+fn a_client_that_hangs_up_during_initialize_waits_for_no_lists() {
+    let late = held("late");
+    let mut config = json!({ "mcp_servers": { "late": server(&late) } });
+    config["mcp_servers"]["late"]["required"] = json!(true);
+    let gateway = Gateway::with(config).start();
+    let params = json!({
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "clientInfo": { "name": "c", "version": "1" },
+    });
+    let message = request_message(&json!(1), "initialize", &params);
+    let mut connection = gateway.connect();
+    let request = Request::post("/mcp", &message);
+    connection.send(&request.header("Accept", "application/json, text/event-stream"));
+    wait_until("it waits", || n_waiting(&gateway) == 1);
+    connection.hang_up();
+    wait_until("nobody waits", || n_waiting(&gateway) == 0);
+    let_go(&late);
+}

@@ -53,6 +53,41 @@ fn nothing_is_asked_of_the_tool_where_nothing_is_structured() {
 }
 
 #[test]
+fn an_object_is_not_taken_apart() {
+    let first = |text: &str| structures(text).collect::<Vec<u8>>();
+    assert_eq!(first(r#"{"structuredContent" : [1],"x":{"structuredContent":{}}}"#), b"[{");
+    assert_eq!(first(r#"{"text":"structuredContent","t":"\"structuredContent\":1"}"#), b"");
+    // What is no result of a call is left as it is, and not read.
+    let text = r#"{"structuredContent":{"a":1},"structuredContent":{"b":2}}"#;
+    let result = Raw::from_valid(text.to_owned());
+    assert_eq!(call_result(R::LATEST_LEGACY, || Output::Object, &result), None);
+    let nested = json!({ "structuredContent": { "structuredContent": 1 }, "content": [] });
+    assert_eq!(call_result(R::LATEST_LEGACY, || Output::Object, &raw(&nested)), None);
+}
+
+#[test]
+fn a_schema_that_cannot_be_wrapped_is_told_to_nobody_who_wants_an_object_s() {
+    let tool = r#"{"name":"t","outputSchema":{"type":"number","maximum":1e999}}"#;
+    let output = Output::of(tool);
+    assert_eq!(output, Output::Untold);
+    for client in R::ALL {
+        let told = output.told(client, tool);
+        let expected = (!client.has_any_output()).then(|| r#"{"name":"t"}"#.to_owned());
+        assert_eq!(told, expected, "{client}");
+        let object = json!({ "content": [], "structuredContent": { "a": 1 } });
+        assert_eq!(call_result(client, || output, &raw(&object)), None);
+    }
+    let sampling = format!("{{\"messages\":[],\"tools\":[{tool}]}}");
+    let Fit::With(told) = question(R::LATEST_LEGACY, "sampling/createMessage", Some(&sampling))
+    else {
+        panic!("it is told");
+    };
+    assert!(!told.contains("outputSchema"), "{told}");
+    let array = r#"{"name":"t","outputSchema":{"type":"array"}}"#;
+    assert_eq!(Output::of(array), Output::Any);
+}
+
+#[test]
 fn content_of_later_kinds_becomes_text() {
     let audio = json!({ "type": "audio", "data": "AAAA", "mimeType": "audio/wav" });
     let link = json!({ "type": "resource_link", "uri": "a:b", "name": "n", "title": "T", "annotations": { "priority": 1 } });
