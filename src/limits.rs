@@ -315,6 +315,9 @@ pub const UNKNOWN_NAME_RELIST_INTERVAL: Duration = Duration::from_secs(5);
 pub const LIST_REREAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the first lists of servers that are required are waited for after the start.
 pub const REQUIRED_LISTS_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long after its first answer a child's standard error may still be about the question that
+/// it was asked first.
+pub const ERA_NOISE_TIME: Duration = Duration::from_secs(5);
 /// How long a server that declares no tools may take to list some all the same.
 pub const UNDECLARED_LIST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The share of `limits.connections`, as 1/N, whose requests wait for lists at once. More are

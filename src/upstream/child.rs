@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 use rustix::io::ioctl_fionread;
@@ -210,6 +210,7 @@ impl Child {
             running.unread = None;
         }
         self.link.has_answered.store(true, Ordering::Release);
+        self.link.noise.made_contact(Instant::now());
     }
 
     /// Sends a request and waits for its answer.

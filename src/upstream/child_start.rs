@@ -104,7 +104,7 @@ impl Starter<'_> {
                 let step = negotiation.next(process, heard);
                 log::debug!(target: "upstream", "{}: {process:?} child: {heard:?}, {step:?}: {}",
                     self.core.name(), self.core.scrubbed(trouble.clone()).message);
-                self.act(asked, slot, heard, step, trouble)?;
+                self.act(asked, slot, heard, step, trouble, negotiation)?;
             }
             let until = self.wait.until(None, Some(CHILD_START_LOOK_INTERVAL));
             until.map_err(|reason| self.interrupted(reason))?;
@@ -119,6 +119,7 @@ impl Starter<'_> {
         heard: Heard,
         step: Step,
         trouble: Trouble,
+        negotiation: &mut Negotiation,
     ) -> Result<(), Trouble> {
         let place = asked.get_mut(slot);
         match step {
@@ -146,8 +147,10 @@ impl Starter<'_> {
                     *second = Some(fresh);
                     Ok(())
                 }
-                (Err(_), [Some(_), _]) => Ok(()),
-                (Err(trouble), _) => Err(trouble),
+                (Err(trouble), _) => match negotiation.next(Process::Second, Heard::Fails) {
+                    Step::GiveUp => Err(trouble),
+                    Step::Take | Step::Ask(_) | Step::Start(_) | Step::Wait => Ok(()),
+                },
             },
             Step::GiveUp => Err(trouble),
             Step::Take | Step::Ask(_) | Step::Wait => Ok(()),
@@ -180,8 +183,11 @@ impl Starter<'_> {
             Some(Ok(answer)) => return read(asking.question, answer),
             Some(Err(trouble)) => {
                 let heard = match trouble.kind {
-                    // It is there, and this is no answer to the question.
-                    Kind::Nonsense => Heard::Declines,
+                    // It is there, and its answer to the question is malformed.
+                    Kind::Nonsense if trouble.stage == Stage::Parse => Heard::Declines,
+                    // A line that is too long: if it is not the answer, that one may still come,
+                    // and a second question must not follow before.
+                    Kind::Nonsense => Heard::Fails,
                     Kind::Broke => Heard::Ends { has_read: asking.child.has_read() },
                     Kind::Interrupted(_)
                     | Kind::SessionGone

@@ -111,6 +111,30 @@ impl Trouble {
         }
     }
 
+    /// Whether a refusal over HTTP is about who asks, or how often, or about how the server is at
+    /// present.
+    pub(super) fn is_of_the_moment(&self) -> bool {
+        self.refusal.as_ref().is_some_and(|refusal| {
+            refusal.retry_after.is_some()
+                || matches!(refusal.status, 401 | 403 | 407 | 408 | 425 | 429 | 500..)
+        })
+    }
+
+    /// Whether a server that was asked for a session refused it as one that has none.
+    pub(super) fn refuses_sessions(&self) -> bool {
+        match self.kind {
+            Kind::Refused(Refusal::OtherEra | Refusal::MaybeHttpSse) => {
+                !self.is_of_the_moment()
+            }
+            Kind::Refused(Refusal::Plain | Refusal::Stateless)
+            | Kind::Interrupted(_)
+            | Kind::SessionGone
+            | Kind::Broke
+            | Kind::Nonsense
+            | Kind::Overloaded => false,
+        }
+    }
+
     /// Whether the request went nowhere, because the upstream keeps no session for a client.
     pub(super) fn is_stateless(&self) -> bool {
         self.kind == Kind::Refused(Refusal::Stateless)
@@ -205,12 +229,23 @@ pub(super) fn read_handshake(outcome: Result<Raw, RpcError>) -> Result<Initializ
         Ok(result) => legacy::read_initialize_result(result.get()).map_err(|what| {
             Trouble::nonsense(format!("its answer to initialize is not acceptable: {what}"))
         }),
-        Err(error) => Err(Trouble::new(
-            Kind::Refused(Refusal::Plain),
-            Stage::Handshake,
-            format!("it refused initialize: {} ({})", cut(&error.message), error.code),
-        )),
+        Err(error) => {
+            let what =
+                format!("it refused initialize: {} ({})", cut(&error.message), error.code);
+            let is_other_era = knows_no_initialize(&error);
+            let refusal = if is_other_era { Refusal::OtherEra } else { Refusal::Plain };
+            Err(Trouble::new(Kind::Refused(refusal), Stage::Handshake, what))
+        }
     }
+}
+
+/// Whether only a server without sessions refuses `initialize` so: it does not know the method or
+/// the revision, or misses the `_meta` that its own requests have.
+fn knows_no_initialize(error: &RpcError) -> bool {
+    let misses_meta = error.code == code::INVALID_PARAMS
+        && error.message.contains("io.modelcontextprotocol/");
+    let codes = [code::METHOD_NOT_FOUND, code::UNSUPPORTED_PROTOCOL_VERSION];
+    misses_meta || codes.contains(&error.code)
 }
 
 /// The text of `server/discover` as the gateway sends it.
@@ -343,8 +378,27 @@ mod tests {
         let error = RpcError::new(-32602, "Unsupported protocol version");
         let trouble = read_handshake(Err(error)).unwrap_err();
         assert!(trouble.message.contains("Unsupported protocol version"));
+        assert!(!trouble.refuses_sessions(), "it may be about this client");
+        let unknown = RpcError::new(code::METHOD_NOT_FOUND, "no such method");
+        assert!(read_handshake(Err(unknown)).unwrap_err().refuses_sessions());
         let raw = Raw::from_valid(r#"{"protocolVersion":"1999-01-01"}"#.to_owned());
         assert!(read_handshake(Ok(raw)).unwrap_err().message.contains("1999-01-01"));
+    }
+
+    #[test]
+    fn only_refusals_that_stay_so_say_that_there_are_no_sessions() {
+        let refused = |refusal, status, retry_after| {
+            let head = HttpRefusal { status, www_authenticate: None, retry_after };
+            let trouble = trouble(Kind::Refused(refusal), true);
+            Trouble { refusal: Some(Box::new(head)), ..trouble }.refuses_sessions()
+        };
+        assert!(refused(Refusal::MaybeHttpSse, 405, None));
+        assert!(refused(Refusal::OtherEra, 400, None));
+        for status in [401, 429, 503] {
+            assert!(!refused(Refusal::Plain, status, None));
+            assert!(!refused(Refusal::OtherEra, status, None));
+        }
+        assert!(!refused(Refusal::MaybeHttpSse, 400, Some(RetryAfter::Seconds(1))));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use ureq::http::{HeaderMap, Method};
 
 use crate::limits::{CONTROL_LANES_MAX, CONTROL_QUEUE_MESSAGES_MAX, CONTROL_TIMEOUT};
 use crate::telemetry::Seldom;
+use crate::telemetry::redact::Secrets;
 use crate::thread::{Joined, spawn};
 use crate::wait::{Interrupted, Wait};
 
@@ -28,6 +29,7 @@ pub(super) struct Message {
 pub(super) struct Control {
     name: String,
     factory: AgentFactory,
+    secrets: Arc<Secrets>,
     state: Arc<Mutex<State>>,
     /// Lines about messages that were dropped.
     dropped: Seldom,
@@ -48,8 +50,8 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 impl Control {
-    pub(super) fn new(name: String, factory: AgentFactory) -> Control {
-        Control { name, factory, state: Arc::default(), dropped: Seldom::default() }
+    pub(super) fn new(name: String, factory: AgentFactory, secrets: Arc<Secrets>) -> Control {
+        Control { name, factory, secrets, state: Arc::default(), dropped: Seldom::default() }
     }
 
     /// Sends a message some time soon, if that is possible.
@@ -68,8 +70,8 @@ impl Control {
         let wanted = !queue.is_empty() && state.workers.len() < CONTROL_LANES_MAX;
         if wanted || state.workers.is_empty() {
             let factory = self.factory.clone();
-            let shared = self.state.clone();
-            let worker = spawn(&self.name, move || run(&factory, &messages, &shared));
+            let (secrets, shared) = (self.secrets.clone(), self.state.clone());
+            let worker = spawn(&self.name, move || run(&factory, &secrets, &messages, &shared));
             state.workers.extend(worker.ok());
         }
     }
@@ -87,7 +89,12 @@ impl Control {
     }
 }
 
-fn run(factory: &AgentFactory, messages: &Receiver<Message>, state: &Mutex<State>) {
+fn run(
+    factory: &AgentFactory,
+    secrets: &Secrets,
+    messages: &Receiver<Message>,
+    state: &Mutex<State>,
+) {
     let mut lane = Lane::default();
     while let Ok(message) = messages.recv() {
         let Ok(wait) = Wait::plain(CONTROL_TIMEOUT) else { continue };
@@ -100,7 +107,8 @@ fn run(factory: &AgentFactory, messages: &Receiver<Message>, state: &Mutex<State
         }
         if let Err(trouble) = deliver(&mut lane, factory, &message, &wait) {
             lane.reset();
-            log::debug!(target: "upstream", "a control message failed: {}", trouble.message);
+            log::debug!(target: "upstream", "a control message failed: {}",
+                secrets.scrub_cut(&trouble.message));
         }
         lock(state).waits.retain(|other| !Arc::ptr_eq(other, &wait));
     }

@@ -1,7 +1,10 @@
 //! What the question about its era makes a legacy server write to its standard error. It looks
 //! like a fault of the server and is none, so it is not shown as what the server says.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::limits::ERA_NOISE_TIME;
 
 /// Of one child.
 #[derive(Debug, Default)]
@@ -11,19 +14,35 @@ pub(super) struct EraNoise(Mutex<State>);
 struct State {
     /// It was asked.
     is_expected: bool,
+    /// When contact was made; what it was asked before is answered then.
+    contact_at: Option<Instant>,
     /// The last line belonged to a report about the question.
     is_inside: bool,
 }
 
 impl EraNoise {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The child is asked `server/discover`.
     pub(super) fn expect(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_expected = true;
+        self.lock().is_expected = true;
+    }
+
+    /// The child has answered. Its two pipes are read apart, so what it says of the question may
+    /// come a little later; from then on such lines are about calls.
+    pub(super) fn made_contact(&self, now: Instant) {
+        self.lock().contact_at = Some(now);
     }
 
     /// Whether this line is about nothing but the question.
-    pub(super) fn is_noise(&self, line: &str) -> bool {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn is_noise(&self, line: &str, now: Instant) -> bool {
+        let mut state = self.lock();
+        let is_over = |at| now.saturating_duration_since(at) > ERA_NOISE_TIME;
+        if state.contact_at.is_some_and(is_over) {
+            state.is_expected = false;
+        }
         state.is_expected && state.is_noise(line)
     }
 }
@@ -57,8 +76,8 @@ mod tests {
 
     #[test]
     fn reports_about_the_question_are_told_from_what_the_server_says() {
-        let noise = EraNoise::default();
-        assert!(!noise.is_noise("Failed to validate request: 1"), "it was not asked");
+        let (noise, now) = (EraNoise::default(), Instant::now());
+        assert!(!noise.is_noise("Failed to validate request: 1", now), "it was not asked");
         noise.expect();
         for (line, is_noise) in [
             ("Starting up", false),
@@ -80,7 +99,18 @@ mod tests {
             ("warn: Method 'server/discover' is not available.", true),
             ("PingRequest.method", false),
         ] {
-            assert_eq!(noise.is_noise(line), is_noise, "{line}");
+            assert_eq!(noise.is_noise(line, now), is_noise, "{line}");
         }
+    }
+
+    #[test]
+    fn a_report_about_a_call_is_no_noise() {
+        let (noise, now) = (EraNoise::default(), Instant::now());
+        let report = "Failed to validate request: 1";
+        noise.expect();
+        assert!(noise.is_noise(report, now + ERA_NOISE_TIME * 100), "it may be slow to start");
+        noise.made_contact(now);
+        assert!(noise.is_noise(report, now + ERA_NOISE_TIME), "its pipes are read apart");
+        assert!(!noise.is_noise(report, now + ERA_NOISE_TIME + ERA_NOISE_TIME));
     }
 }

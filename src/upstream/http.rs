@@ -67,7 +67,11 @@ impl HttpCore {
         post.insert(ACCEPT, HeaderValue::try_from(both).map_err(|error| error.to_string())?);
         let (connect, tick) = (core.config.connect_timeout, core.limits.heartbeat);
         let factory = AgentFactory::new(target, names, tls, connect, tick)?;
-        let control = Arc::new(Control::new(core.thread_name("ctl"), factory.clone()));
+        let control = Arc::new(Control::new(
+            core.thread_name("ctl"),
+            factory.clone(),
+            core.secrets.clone(),
+        ));
         let endpoint = Arc::new(Endpoint::new(uri, core.redirected.clone()));
         Ok(HttpCore { core, endpoint, post, get, factory, control })
     }

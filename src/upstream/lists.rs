@@ -45,8 +45,8 @@ pub(super) enum UndeclaredTools {
     Unasked,
     /// The session of this generation was asked for them and has none.
     None(u64),
-    /// It has some.
-    Some(u64),
+    /// It has some, and is taken for one that declares them from then on.
+    Some,
     /// To be asked was too much for the upstream.
     NeverAsk,
 }
@@ -79,8 +79,7 @@ impl Supervisor {
     fn read(&mut self, opened: &Opened, kind: Kind, round: &mut Round) -> Result<(), Trouble> {
         let began = Instant::now();
         let items = if declares(&opened.initialized, kind.capability())
-            || (kind == Kind::Tool
-                && self.undeclared == UndeclaredTools::Some(opened.generation))
+            || (kind == Kind::Tool && self.undeclared == UndeclaredTools::Some)
         {
             let timeout = self.core.config.timeout;
             Some(self.items(kind, timeout).map_err(in_list))
@@ -125,8 +124,8 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Some servers list tools that they do not declare. Such a one is asked once a session, and
-    /// whatever it answers is no failure.
+    /// Some servers list tools that they do not declare. Whoever is not known to is asked once a
+    /// session, and whatever it answers is no failure.
     ///
     /// # Errors
     /// The session is gone.
@@ -135,20 +134,22 @@ impl Supervisor {
         if self.undeclared == UndeclaredTools::NeverAsk || self.undeclared == asked {
             return Ok(None);
         }
-        self.undeclared = asked;
+        let before = std::mem::replace(&mut self.undeclared, asked);
         match self.items(Kind::Tool, UNDECLARED_LIST_TIMEOUT) {
             Ok(items) if items.items.is_empty() => Ok(None),
             Ok(items) => {
-                self.undeclared = UndeclaredTools::Some(opened.generation);
+                self.undeclared = UndeclaredTools::Some;
                 self.core.views.found_undeclared_tools();
                 self.introduce(opened);
                 Ok(Some(items))
             }
             Err(trouble) => {
-                if matches!(
+                let was_too_much = matches!(
                     trouble.kind,
-                    connection::Kind::Broke | connection::Kind::Interrupted(_)
-                ) {
+                    connection::Kind::Broke
+                        | connection::Kind::Interrupted(Interrupted::Deadline)
+                );
+                if was_too_much && before == UndeclaredTools::Unasked {
                     self.undeclared = UndeclaredTools::NeverAsk;
                 }
                 if self.link.is_open() { Ok(None) } else { Err(trouble) }

@@ -303,11 +303,12 @@ impl Upstream {
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
     ) -> Option<Outcome> {
-        if !self.link.is_stateless() || self.refuses_sessions() {
-            return None;
-        }
         let (session, capabilities) = (Arc::from("shared:"), Raw::from_valid("{}".to_owned()));
         let client = Client { session, is_exclusive: false, capabilities };
+        // Without a session of that kind it would be the same request over the same link.
+        if !self.link.is_stateless() || !self.has_own(&client) {
+            return None;
+        }
         self.request(Some(&client), outgoing, wait, sink).ok()
     }
 

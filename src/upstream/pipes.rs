@@ -238,7 +238,7 @@ pub(super) fn keep_errors(
             let text = format!("{}{end}", String::from_utf8_lossy(&bytes).trim_end());
             // Many a child tells all of its environment when it fails.
             let text = core.secrets.scrub_cut(&text);
-            if noise.is_noise(&text) {
+            if noise.is_noise(&text, Instant::now()) {
                 return;
             }
             // What goes on to be well is heard again.

@@ -108,10 +108,10 @@ impl Way<'_> {
         let is_redirect = (300..400).contains(&status) && status != 304;
         let location = headers.get(LOCATION).filter(|_| is_redirect);
         if self.is_remembered && (is_redirect || status == 404) {
-            // What was learned does not hold any more: it is learned anew.
+            // What was learned does not hold any more: it is learned anew, by later requests. This
+            // one has been answered, and what it was for may have been done.
             self.endpoint.redirected.forget();
-            (self.is_remembered, self.uri) = (false, self.endpoint.uri.clone());
-            return Ok(Turn::Again);
+            self.is_remembered = false;
         }
         let Some(location) = location else {
             // Only what a request of MCP's has arrived at is worth remembering.
@@ -186,15 +186,27 @@ mod tests {
         assert_eq!(endpoint.redirected.told(), None);
         assert_eq!(take(&mut way, 200, ""), Ok(Turn::Arrived));
         assert_eq!(endpoint.redirected.told().as_deref(), Some("http://h/[secret]/mcp/"));
-        for (status, location) in [(404, ""), (302, "http://elsewhere/"), (308, "/other")] {
+        let remembered = || {
             endpoint.redirected.learn(&"http://h/mcp/".parse().unwrap());
-            let mut way = endpoint.way();
+            let way = endpoint.way();
             assert_eq!(way.uri(), "http://h/mcp/");
-            assert_eq!(take(&mut way, status, location), Ok(Turn::Again));
-            assert_eq!(way.uri(), "http://h/mcp");
-            assert_eq!(take(&mut way, 404, ""), Ok(Turn::Arrived));
+            way
+        };
+        // What was answered is not sent again.
+        assert_eq!(take(&mut remembered(), 404, ""), Ok(Turn::Arrived));
+        assert_eq!(endpoint.redirected.told(), None);
+        for (status, location) in [(301, "/mcp"), (302, "http://elsewhere/"), (303, "/mcp")] {
+            assert!(take(&mut remembered(), status, location).is_err());
             assert_eq!(endpoint.redirected.told(), None);
         }
+        assert!(take(&mut remembered(), 308, "http://elsewhere/").is_err());
+        let mut way = remembered();
+        assert_eq!(take(&mut way, 308, "/other"), Ok(Turn::Again));
+        assert_eq!(way.uri(), "http://h/other");
+        assert_eq!(endpoint.redirected.told(), None);
+        assert_eq!(take(&mut way, 200, ""), Ok(Turn::Arrived));
+        assert_eq!(endpoint.redirected.told().as_deref(), Some("http://h/other"));
+        endpoint.redirected.forget();
         assert_eq!(take(&mut endpoint.way(), 200, ""), Ok(Turn::Arrived));
         assert_eq!(endpoint.redirected.told(), None);
     }

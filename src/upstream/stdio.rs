@@ -188,7 +188,6 @@ impl Stdio {
                 if !matches!(trouble.kind, Kind::Interrupted(Interrupted::Stopping)) {
                     self.era.assume(negotiation.failed());
                 }
-                self.era.forget_if(Era::Modern);
                 self.stderr.ended(Duration::ZERO);
                 return Err(trouble.in_handshake());
             }
@@ -236,7 +235,7 @@ impl Stdio {
                 self.tell_initialized(&started)?;
                 Ok(started)
             }
-            Err(trouble) if matches!(trouble.kind, Kind::Refused(_)) => {
+            Err(trouble) if trouble.refuses_sessions() => {
                 self.era.has_refused_a_session();
                 Err(stateless())
             }

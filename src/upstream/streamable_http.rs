@@ -394,7 +394,7 @@ impl StreamableHttp {
         let ask = Ask { method, endpoint, headers: &session.get, body: None };
         if let Err(trouble) = self.http.factory.client().run(&wait, ask, &mut || ()) {
             log::debug!(target: "upstream", "{}: a session could not be ended: {}",
-                self.http.core.name(), trouble.message);
+                self.http.core.name(), self.http.core.scrubbed(trouble).message);
         }
     }
 }

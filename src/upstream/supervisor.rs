@@ -143,7 +143,7 @@ impl Supervisor {
     /// Tells what the upstream says of itself.
     pub(super) fn introduce(&self, opened: &Opened) {
         let mut initialized = self.core.introduction(&opened.initialized);
-        if self.undeclared == UndeclaredTools::Some(opened.generation) {
+        if self.undeclared == UndeclaredTools::Some {
             initialized = with_tools(&initialized);
         }
         self.vitals.lock().initialized = Some(Arc::new(initialized.clone()));

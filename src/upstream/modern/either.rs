@@ -16,7 +16,7 @@ use super::super::door::Door;
 use super::super::exchange::Lane;
 use super::super::http::HttpCore;
 use super::super::link::{Core, Link, Opened, no_session};
-use super::found::{Found, is_legacy_sign, probe_time};
+use super::found::{Found, is_answer_of_legacy, is_legacy_sign, probe_time};
 use super::http::ModernHttp;
 
 /// Both eras, and which one it is.
@@ -49,7 +49,7 @@ impl EitherEra {
     /// What came of using sessions with a server that is modern, perhaps among others.
     fn mirrored<T>(&self, outcome: Result<T, Trouble>) -> Result<T, Trouble> {
         match outcome {
-            Err(trouble) if self.found.is_modern() && is_doubtful(Era::Legacy, &trouble) => {
+            Err(trouble) if self.found.is_modern() && trouble.refuses_sessions() => {
                 self.found.has_refused_a_session();
                 self.legacy.leave();
                 Err(stateless())
@@ -66,12 +66,13 @@ impl EitherEra {
         }
     }
 
-    /// Asks the server what it is; none if it answers as a legacy one does.
+    /// Asks the server what it is; none if it fails as a legacy one does, by what that is here.
     fn ask(
         &self,
         lane: &mut Lane,
         wait: &Arc<Wait>,
         idle: &mut dyn FnMut(),
+        is_legacy: fn(&Trouble, &Wait) -> bool,
     ) -> Result<Option<Initialized>, Trouble> {
         let discovered = {
             let _bound = wait.within(probe_time(wait));
@@ -79,7 +80,7 @@ impl EitherEra {
         };
         match discovered {
             Ok(initialized) => Ok(Some(initialized)),
-            Err(trouble) if is_legacy_sign(&trouble, wait) => {
+            Err(trouble) if is_legacy(&trouble, wait) => {
                 log::debug!(target: "upstream", "{}: it is a server with sessions: {}",
                     self.core.name(), self.core.scrubbed(trouble).message);
                 Ok(None)
@@ -102,7 +103,10 @@ impl EitherEra {
         let asked = self.asking.open(wait, tick, idle, |_, idle| match self.found.get() {
             // Found between two looks.
             Some(_) => Ok(Asked::ByAnother),
-            None => Ok(self.ask(lane, wait, idle)?.map_or(Asked::Legacy, Asked::Modern)),
+            None => {
+                let asked = self.ask(lane, wait, idle, is_legacy_sign)?;
+                Ok(asked.map_or(Asked::Legacy, Asked::Modern))
+            }
         });
         let (asking, asked) = match asked {
             Ok(asked) => asked,
@@ -165,7 +169,8 @@ impl EitherEra {
     }
 
     /// The upstream refused as one of the other era does. Asks again which it speaks; false if
-    /// that is the same as before, and `trouble` is just a refusal.
+    /// that is the same as before, and `trouble` is just a refusal. Only an answer changes what
+    /// was found: silence and a connection that breaks say nothing of an era.
     fn reconsider(
         &self,
         era: Era,
@@ -176,7 +181,7 @@ impl EitherEra {
         if self.found.get() != Some(era) {
             return Ok(true);
         }
-        let asked = self.ask(lane, wait, idle)?;
+        let asked = self.ask(lane, wait, idle, is_answer_of_legacy)?;
         if asked.is_some() == (era == Era::Modern) {
             return Ok(false);
         }

@@ -73,13 +73,6 @@ impl Found {
         self.refuses_sessions.store(true, Ordering::Release);
     }
 
-    /// Forgets the era, if it is that one.
-    pub(in super::super) fn forget_if(&self, era: Era) {
-        if self.get() == Some(era) {
-            self.forget();
-        }
-    }
-
     pub(in super::super) fn forget(&self) {
         self.era.store(UNKNOWN, Ordering::Release);
         self.refuses_sessions.store(false, Ordering::Release);
@@ -90,6 +83,17 @@ impl Found {
 /// for the older one.
 pub(in super::super) fn probe_time(wait: &Wait) -> Duration {
     ERA_PROBE_TIMEOUT.min(wait.left() / 2)
+}
+
+/// Whether `server/discover` was answered as a legacy server answers it, by one whose era was
+/// found before. What is only so at the moment says nothing of an era, nor does what is no answer.
+pub(in super::super) fn is_answer_of_legacy(trouble: &Trouble, wait: &Wait) -> bool {
+    match trouble.kind {
+        Kind::Broke | Kind::Interrupted(_) => false,
+        Kind::SessionGone | Kind::Refused(_) | Kind::Nonsense | Kind::Overloaded => {
+            is_legacy_sign(trouble, wait) && !trouble.is_of_the_moment()
+        }
+    }
 }
 
 /// Whether `server/discover` failed as it does at a legacy server: by any answer that is none,

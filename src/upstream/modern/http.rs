@@ -195,9 +195,10 @@ impl ModernHttp {
             let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", &mut idle);
             let text = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
             return match answer_to(&text, post.id) {
-                // What its head says would be lost.
+                // What its head says would be lost. It is an answer, and no sign of another era.
                 Some(Err(error)) if answer.refusal().says_more() => {
-                    Err(refusal(http, &answer, &error.message))
+                    let kind = Kind::Refused(Refusal::Plain);
+                    Err(http.refused(kind, &answer, &error.message))
                 }
                 Some(Err(error)) => Ok(Err(error)),
                 Some(Ok(_)) | None => Err(refusal(http, &answer, &text)),

@@ -2,11 +2,12 @@
 //! wrong, with no call lost that can be saved.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use trunkline::config::HttpKind;
 use trunkline::limits::Limits;
+use trunkline::protocol::call::Client;
 
 use super::modern_rig::*;
 use super::rig::*;
@@ -164,6 +165,152 @@ fn a_refusal_that_only_looks_like_the_other_era_stays_a_refusal() {
     assert_eq!(server.count("server/discover"), discovered + 1);
     assert_eq!((server.count("tools/call"), server.count("tools/list")), (1, 1));
     assert_eq!(rig.revision(), MODERN);
+}
+
+/// A server of both eras: with sessions for whoever asks for one.
+fn of_both(seen: &Seen) -> Reply {
+    let is_modern = seen.header("mcp-protocol-version") == Some(MODERN);
+    if is_modern { modern(seen) } else { legacy(seen) }
+}
+
+#[test]
+fn a_question_that_is_not_answered_changes_no_era() {
+    for reply in [|| Reply::Close, || Reply::status(503, "busy")] {
+        let is_bad = Arc::new(AtomicBool::new(false));
+        let bad = is_bad.clone();
+        let server = Server::start(move |seen| match seen.rpc().as_str() {
+            "tools/call" if bad.load(Ordering::SeqCst) => Reply::status(404, "not today"),
+            "server/discover" if bad.swap(false, Ordering::SeqCst) => reply(),
+            _ => of_both(seen),
+        });
+        let rig = Rig::ready(&server);
+        is_bad.store(true, Ordering::SeqCst);
+        rig.call().unwrap_err();
+        assert!(!is_bad.load(Ordering::SeqCst), "it was asked what it speaks");
+        text(rig.call());
+        assert_eq!((rig.revision().as_str(), server.count("initialize")), (MODERN, 0));
+    }
+}
+
+#[test]
+fn a_session_that_is_refused_for_the_moment_is_no_sign_of_an_era() {
+    let refusals: [fn(&Seen) -> Reply; 4] = [
+        |_| Reply::status(429, "too many"),
+        |_| Reply::status(503, "busy"),
+        |_| Reply::status(401, "who are you?"),
+        |seen| error(seen, 200, -32603, "null"),
+    ];
+    for refuse in refusals {
+        let asked = AtomicUsize::new(0);
+        let server = Server::start(move |seen| {
+            let is_first =
+                seen.rpc() == "initialize" && asked.fetch_add(1, Ordering::SeqCst) == 0;
+            if is_first { refuse(seen) } else { of_both(seen) }
+        });
+        let rig = Rig::ready(&server);
+        rig.call_through(&client("anna"), "echo").unwrap_err();
+        assert!(!rig.upstream.refuses_sessions());
+        text(rig.call_through(&client("bert"), "echo"));
+        assert_eq!(server.count("initialize"), 2);
+    }
+    // One that refuses for the moment, as a child.
+    let refuse = r#"[ -e "$FLAG" ] && answer "$INIT" || { : > "$FLAG"; refuse -32603; }"#;
+    let flag = std::env::temp_dir().join(crate::support::unique("refused"));
+    let refuse = refuse.replace("$FLAG", &flag.display().to_string());
+    let config = modern_child("", "answer '{}'", &refuse);
+    let rig = Rig::ready_with(config, Limits::default());
+    rig.call_through(&client("anna"), "sh").unwrap_err();
+    assert!(!rig.upstream.refuses_sessions());
+    text(rig.call_through(&client("bert"), "sh"));
+    std::fs::remove_file(&flag).unwrap();
+}
+
+#[test]
+fn a_refusal_with_more_in_its_head_is_no_sign_of_an_era() {
+    for (status, head) in [(400, "WWW-Authenticate: Bearer\r\n"), (404, "Retry-After: 7\r\n")] {
+        let server = modern_calls(move |seen| {
+            let id = seen.id();
+            let body = format!(
+                r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32603,"message":"not now"}}}}"#
+            );
+            Reply::Body(status, head.to_owned(), "application/json", body)
+        });
+        let rig = Rig::ready(&server);
+        let failed = rig.call().unwrap_err().to_string();
+        assert!(failed.contains("not now"), "{failed}");
+        assert_eq!(server.count("server/discover"), 1);
+    }
+}
+
+#[test]
+fn where_sessions_are_shared_nothing_is_asked_a_second_time_in_one() {
+    let server = Server::start(|seen| match seen.rpc().as_str() {
+        "resources/list" => error(seen, 200, -32603, "null"),
+        _ => of_both(seen),
+    });
+    let mut config = http(server.address, HttpKind::StreamableHttp);
+    config.session = trunkline::config::SessionSharing::Shared;
+    let rig = Rig::start(config, Limits::default());
+    eventually("contact", || rig.revision() == MODERN);
+    let again = |rig: &Rig| {
+        let list = outgoing("prompts/list", "{}");
+        rig.upstream.ask_in_session(&list, &wait(5000), &mut Sink::default())
+    };
+    assert!(again(&rig).is_none());
+    assert_eq!((server.count("prompts/list"), server.count("initialize")), (0, 0));
+    let rig = Rig::start(http(server.address, HttpKind::StreamableHttp), Limits::default());
+    eventually("contact", || rig.revision() == MODERN);
+    again(&rig);
+    assert_eq!(server.count("initialize"), 1);
+}
+
+#[test]
+fn a_modern_child_that_crashes_is_not_started_for_each_client() {
+    let starts = std::env::temp_dir().join(crate::support::unique("starts"));
+    let path = starts.display().to_string();
+    let before = format!(r#"echo >> {path}; [ "$(wc -l < {path})" -gt 1 ] && exit 1"#);
+    let rig =
+        Rig::ready_with(modern_child(&before, "exit 1", "answer \"$INIT\""), Limits::default());
+    let n_starts = || std::fs::read_to_string(&starts).unwrap().len();
+    rig.call().unwrap_err();
+    eventually("it is not started any more", || {
+        matches!(rig.upstream.status().state, trunkline::upstream::State::Down { .. })
+    });
+    let before = n_starts();
+    for name in ["anna", "bert", "cleo", "dora", "emil", "finn"] {
+        let own = Client { is_exclusive: true, ..client(name) };
+        rig.call_through(&own, "sh").unwrap_err();
+    }
+    assert!(n_starts() <= before + 1, "{} starts after {before}", n_starts());
+    std::fs::remove_file(&starts).unwrap();
+}
+
+#[test]
+fn where_no_other_child_can_be_started_the_end_of_the_first_is_the_end() {
+    let program = std::env::temp_dir().join(crate::support::unique("once"));
+    let text = "#!/bin/sh\nrm -- \"$0\"\nread -r line\nsleep 2\nexit 3\n";
+    std::fs::write(&program, text).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(&program, mode).unwrap();
+    let mut config = modern_child("", "", "");
+    let trunkline::config::Target::Stdio(target) = &mut config.target else { panic!() };
+    (target.command, target.args) = (program.display().to_string(), Vec::new());
+    // It is taken for silent after half of that.
+    config.start_timeout = Duration::from_secs(3);
+    let rig = Rig::start(config, Limits::default());
+    let message = rig.failure().message;
+    assert!(message.contains("exited with status 3"), "{message}");
+}
+
+#[test]
+fn a_line_that_is_too_long_is_no_answer_to_the_first_question() {
+    let before = r#"read -r line; head -c 100000 /dev/zero | tr '\0' x; echo; read -r line; echo "$line" >&2; exit 1"#;
+    let limits = Limits { upstream_event_bytes: 50_000, ..Limits::default() };
+    let rig = Rig::start(modern_child(before, "", ""), limits);
+    let message = rig.failure().message;
+    assert!(message.contains("upstream_event_bytes"), "{message}");
+    let stderr = rig.upstream.status().stderr;
+    assert!(!stderr.iter().any(|line| line.contains("initialize")), "{stderr:?}");
 }
 
 #[test]

@@ -82,3 +82,35 @@ fn a_list_that_failed_for_the_moment_is_asked_for_again_soon() {
     assert_eq!(rig.tools(), ["echo"]);
     assert_eq!((server.count("initialize"), server.count("tools/list")), (1, 3));
 }
+
+#[test]
+fn tools_that_are_not_declared_outlive_a_list_that_fails_in_a_new_session() {
+    let (lost, is_bad) = (AtomicBool::new(false), Arc::new(AtomicBool::new(false)));
+    let bad = is_bad.clone();
+    let server = Server::start(move |seen| match seen.rpc().as_str() {
+        "initialize" => {
+            let declared = r#""capabilities":{"tools":{"listChanged":true}}"#;
+            assert!(INITIALIZED.contains(declared));
+            let undeclared = INITIALIZED.replace(declared, r#""capabilities":{}"#);
+            Reply::Body(
+                200,
+                "Mcp-Session-Id: s1\r\n".to_owned(),
+                "application/json",
+                seen.result(&undeclared),
+            )
+        }
+        "tools/call" if !lost.swap(true, Ordering::SeqCst) => {
+            bad.store(true, Ordering::SeqCst);
+            Reply::status(404, "no such session")
+        }
+        "tools/list" if bad.swap(false, Ordering::SeqCst) => Reply::Close,
+        _ => well(seen),
+    });
+    let rig = Rig::ready(&server);
+    text(rig.call());
+    eventually("it is listed again", || server.count("initialize") == 2);
+    // The failure is told, no list without tools is, and the next try has them.
+    rig.failure();
+    assert!(!is_bad.load(Ordering::SeqCst));
+    assert_eq!(rig.tools(), ["echo"]);
+}

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use trunkline::config::{HttpKind, Target, UpstreamConfig};
 use trunkline::error::CallError;
 use trunkline::limits::Limits;
+use trunkline::protocol::call::Outcome;
 
-use super::modern_rig::{legacy, modern};
+use super::modern_rig::{error, legacy, modern};
 use super::rig::*;
 
 /// Sends to this place whatever comes elsewhere.
@@ -186,13 +187,53 @@ fn what_was_learned_is_learned_anew_when_it_fails() {
     version.store(2, Ordering::SeqCst);
     rig.call().unwrap();
     assert_eq!(redirected_to(), at("/third"));
-    // The first one was redirected too.
-    assert_eq!(server.count("initialize"), 2, "no session was lost by that");
+    // The first one was redirected too. What is answered with 404 is not sent on: its session is
+    // taken for lost, and another one is opened by the URL itself.
+    assert_eq!(server.count("initialize"), 4);
     let calls = server.seen().into_iter().filter(|seen| seen.rpc() == "tools/call");
     let paths: Vec<String> = calls.map(|seen| seen.path).collect();
-    let ways =
-        [&["/mcp/"][..], &["/mcp/", "/mcp"], &["/mcp", "/mcp/"], &["/mcp/", "/mcp", "/third"]];
+    let ways = [&["/mcp/"][..], &["/mcp/", "/mcp"], &["/mcp", "/mcp/"], &["/mcp/", "/third"]];
     assert_eq!(paths, ways.concat());
+}
+
+#[test]
+fn what_was_answered_where_it_was_redirected_to_is_not_sent_again() {
+    // Each has run the tool.
+    let answers: [fn(&Seen) -> Reply; 5] = [
+        |seen| error(seen, 404, -32603, "null"),
+        |_| to(301, "/mcp/"),
+        |_| to(302, "http://elsewhere.invalid/"),
+        |_| to(303, "/result"),
+        |_| to(307, "http://elsewhere.invalid/"),
+    ];
+    let eras: [fn(&Seen) -> Reply; 2] = [legacy, modern];
+    for serve in eras {
+        for (n, answer) in answers.into_iter().enumerate() {
+            let server = Server::start(move |seen| match (seen.path.as_str(), seen.rpc()) {
+                ("/mcp", _) => to(307, "/mcp/"),
+                ("/mcp/", method) if method == "tools/call" => answer(seen),
+                ("/mcp/", _) => serve(seen),
+                _ => Reply::status(410, "gone"),
+            });
+            let rig = Rig::ready(&server);
+            let executed = || {
+                let seen = server.seen();
+                let calls = seen.iter().filter(|it| it.rpc() == "tools/call");
+                calls.filter(|it| it.path == "/mcp/").count()
+            };
+            match rig.call() {
+                Ok(Outcome::Error { error, .. }) => assert_eq!((n, error.code), (0, -32603)),
+                Err(CallError::UpstreamFailed { message, .. }) => {
+                    assert!(n > 0 && message.contains("it redirects"), "{message}");
+                }
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(executed(), 1, "answer {n}");
+            assert_eq!(rig.upstream.status().redirected_to, None);
+            rig.call().ok();
+            assert_eq!(executed(), 2, "it is learned anew");
+        }
+    }
 }
 
 fn at(server: &Server, path: &str) -> UpstreamConfig {
