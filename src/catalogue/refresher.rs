@@ -360,9 +360,9 @@ impl Refresher {
     /// Takes what only some clients see; gives any other report back.
     fn hear_view(&mut self, report: Report) -> Option<Report> {
         let Report { config, event } = report;
-        let (server, id, lists, freshness, read_at, left_out, is_missed) = match event {
-            Event::View { server, id, lists, freshness, read_at, left_out, is_missed } => {
-                (server, id, lists, freshness, read_at, left_out, is_missed)
+        let (server, id, lists, freshness, read_at, left_out, untold) = match event {
+            Event::View { server, id, lists, freshness, read_at, left_out, untold } => {
+                (server, id, lists, freshness, read_at, left_out, untold)
             }
             // Whoever waits looks again.
             Event::NoView => {
@@ -376,9 +376,9 @@ impl Refresher {
         let known = self.servers.get(&server).filter(|it| Arc::ptr_eq(&it.config, &config))?;
         let key = (server.clone(), id);
         // What is left out of what all see has been told.
-        let before = self.views.left_out(&key).unwrap_or(&known.listed.server.left_out);
+        let before = self.views.left_out(&key).unwrap_or(&known.listed.server.left_out).clone();
         let mut read =
-            ReadView { lists: Vec::new(), freshness, read_at, left_out: before.clone() };
+            ReadView { lists: Vec::new(), freshness, read_at, left_out: before, untold };
         read.left_out.set_over_bounds(left_out);
         for (kind, objects) in lists {
             let (named, unusable) = merge::read_items(kind, objects);
@@ -387,11 +387,10 @@ impl Refresher {
         }
         let differing = read.against(&known.listed);
         let pinned = judge_view(&mut self.pins, &known.profile, &known.listed, differing);
-        let is_told = is_missed || self.views.has(&key);
         let kinds = self.views.insert(key, read, &known.listed, pinned);
         self.publish_views();
         self.told_clashes.tell(&self.shared.seen_by(|| [id, id]).clashes);
-        for kind in kinds.into_iter().filter(|_| is_told) {
+        for kind in kinds {
             (self.tell_view)(&server, kind, id);
         }
         None

@@ -17,7 +17,7 @@ use crate::protocol::call::Kind;
 use crate::protocol::listed_item::Malformed;
 use crate::protocol::modern::Freshness;
 use crate::protocol::server_name::ServerName;
-use crate::protocol::view::ViewId;
+use crate::protocol::view::{Untold, ViewId};
 
 /// Whose view of which server.
 pub type Key = (ServerName, ViewId);
@@ -78,6 +78,7 @@ pub(super) struct ReadView {
     pub(super) freshness: Vec<(Kind, Freshness)>,
     pub(super) read_at: Instant,
     pub(super) left_out: LeftOut,
+    pub(super) untold: Untold,
 }
 
 impl ReadView {
@@ -115,7 +116,8 @@ impl Views {
     }
 
     /// Keeps a view; the ones that were not used for longest make room. Gives the kinds of which
-    /// it shows something else than before.
+    /// clients are to be told: it shows something else than before, or nobody knows any more what
+    /// it showed and its server says that this has changed.
     pub(super) fn insert(
         &mut self,
         key: Key,
@@ -132,13 +134,17 @@ impl Views {
         lists.retain(|kind, list| {
             shared.lists.get(kind).map_or(!list.is_empty(), |shared| shared != list)
         });
+        let is_shown = old.is_some() || read.untold.is_missed;
         let kinds = Kind::ALL.into_iter().filter(|kind| {
+            if old.is_none() && read.untold.announced.contains(kind) {
+                return true;
+            }
             let before = old.as_ref().and_then(|old| old.lists.get(kind));
             let before = before.or_else(|| shared.lists.get(kind)).map_or(&[][..], |it| it);
             let now = lists.get(kind).or_else(|| shared.lists.get(kind));
-            before != now.map_or(&[][..], |it| it)
+            is_shown && before != now.map_or(&[][..], |it| it)
         });
-        let differing = kinds.collect();
+        let told = kinds.collect();
         let n_bytes =
             lists.values().flatten().map(|(own, it)| own.len() + it.get().len()).sum();
         if n_bytes > VIEWS_BYTES_MAX {
@@ -167,7 +173,7 @@ impl Views {
             view.used_us.store(u64::try_from(used.as_micros()).unwrap_or(0), Ordering::Relaxed);
         }
         self.views.insert(key, Arc::new(view));
-        differing
+        told
     }
 
     fn make_room(&mut self, n_bytes: usize) {
@@ -203,10 +209,6 @@ impl Views {
         let before = self.views.len();
         self.views.retain(|_, view| view.used_at().elapsed() < VIEW_IDLE);
         self.views.len() != before
-    }
-
-    pub(super) fn has(&self, key: &Key) -> bool {
-        self.views.contains_key(key)
     }
 
     /// What is left out of a view that is known.
@@ -333,11 +335,16 @@ mod tests {
     fn read(lists: &[(Kind, &[&str])]) -> ReadView {
         let lists = lists.iter().map(|(kind, names)| (*kind, tools(names))).collect();
         let (read_at, left_out) = (Instant::now(), LeftOut::default());
-        ReadView { lists, freshness: Vec::new(), read_at, left_out }
+        let untold = Untold::default();
+        ReadView { lists, freshness: Vec::new(), read_at, left_out, untold }
     }
 
     fn key(n: u32) -> Key {
         (name("s"), ViewId::of_session(&n.to_string()))
+    }
+
+    fn has(views: &Views, n: u32) -> bool {
+        views.views.contains_key(&key(n))
     }
 
     #[test]
@@ -358,6 +365,27 @@ mod tests {
     }
 
     #[test]
+    fn of_a_view_that_is_not_known_those_who_may_have_seen_another_are_told() {
+        let (shared, mut views) = (listed(&["a"]), Views::new(8));
+        let more = || read(&[(Kind::Tool, &["a", "b"])]);
+        assert_eq!(
+            views.insert(key(1), more(), &shared, None),
+            [],
+            "whoever asked is given it"
+        );
+        let mut missed = more();
+        missed.untold.is_missed = true;
+        assert_eq!(views.insert(key(2), missed, &shared, None), [Kind::Tool]);
+        let announced = || {
+            let mut same = read(&[(Kind::Tool, &["a"])]);
+            same.untold.announced = vec![Kind::Tool];
+            same
+        };
+        assert_eq!(views.insert(key(3), announced(), &shared, None), [Kind::Tool]);
+        assert_eq!(views.insert(key(3), announced(), &shared, None), [], "it is known by now");
+    }
+
+    #[test]
     fn the_view_that_was_not_used_for_longest_makes_room() {
         let (shared, mut views) = (listed(&["a"]), Views::new(2));
         for n in [1, 2] {
@@ -365,7 +393,7 @@ mod tests {
         }
         views.views[&key(1)].touch();
         views.insert(key(3), read(&[(Kind::Tool, &["b"])]), &shared, None);
-        assert!(views.has(&key(1)) && views.has(&key(3)) && !views.has(&key(2)));
+        assert!(has(&views, 1) && has(&views, 3) && !has(&views, 2));
         assert!(views.retain(|_| false) && views.is_empty());
     }
 
@@ -383,7 +411,7 @@ mod tests {
         }
         assert_eq!(views.views.len(), 2);
         views.insert(key(4), large(VIEWS_BYTES_MAX), &shared, None);
-        assert!(!views.has(&key(4)), "it would not fit alone");
+        assert!(!has(&views, 4), "it would not fit alone");
     }
 
     #[test]

@@ -4,6 +4,8 @@
 use ring::digest;
 use serde_json::Value;
 
+use super::call::Kind;
+
 /// A digest of what is declared to a server. The order of members does not matter, and neither
 /// does who declares it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,6 +37,15 @@ impl ViewId {
         id.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
         ViewId(id)
     }
+}
+
+/// Why clients are to be told of lists that were read for them, besides that they have seen others.
+#[derive(Debug, Default, PartialEq)]
+pub struct Untold {
+    /// Somebody was served without them.
+    pub is_missed: bool,
+    /// What their server said has changed: news, where nobody knows what was seen before.
+    pub announced: Vec<Kind>,
 }
 
 #[cfg(test)]

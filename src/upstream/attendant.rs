@@ -80,7 +80,7 @@ impl Attendant {
             self.subscribe_again();
             if let Some(id) = self.view {
                 if !news.list_changed.is_empty() {
-                    member.core.views.changed(id);
+                    member.core.views.changed(id, &news.list_changed, Instant::now());
                 }
                 self.read_view(id);
             }

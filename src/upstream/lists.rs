@@ -280,8 +280,8 @@ pub(super) fn read_all(
 pub(super) fn view_event(core: &Core, id: ViewId, read: Result<ReadLists, Trouble>) -> Event {
     match read {
         Ok(ReadLists { lists, freshness, read_at, left_out }) => {
-            let (server, is_missed) = (core.name().clone(), core.views.was_read(id));
-            Event::View { server, id, lists, freshness, read_at, left_out, is_missed }
+            let (server, untold) = (core.name().clone(), core.views.was_read(id));
+            Event::View { server, id, lists, freshness, read_at, left_out, untold }
         }
         // Whoever wants it asks for it on the shared session.
         Err(trouble) if trouble.is_stateless() => {

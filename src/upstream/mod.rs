@@ -20,7 +20,7 @@ use crate::protocol::modern::Freshness;
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::revision::Era;
 use crate::protocol::server_name::ServerName;
-use crate::protocol::view::ViewId;
+use crate::protocol::view::{Untold, ViewId};
 use crate::wait::{Interrupted, Wait};
 
 use breaker::Over;
@@ -139,8 +139,8 @@ pub enum Event {
         read_at: Instant,
         /// Items of these lists left out at the bounds.
         left_out: usize,
-        /// Somebody was served without them.
-        is_missed: bool,
+        /// Why clients are to be told of them.
+        untold: Untold,
     },
     /// Such lists could not be read.
     NoView,

@@ -9,9 +9,9 @@ use std::time::Instant;
 use crossbeam_channel::Sender;
 
 use crate::limits::{RELIST_INTERVAL, VIEW_TIMEOUT};
-use crate::protocol::call::{About, Client};
+use crate::protocol::call::{About, Client, Kind};
 use crate::protocol::capabilities::{can_be_asked, declare_nothing};
-use crate::protocol::view::ViewId;
+use crate::protocol::view::{Untold, ViewId};
 
 use super::backoff::{Backoff, Range};
 use super::{Report, Upstream};
@@ -66,12 +66,35 @@ struct Entry {
     not_before: Option<Instant>,
     has_failed: bool,
     backoff: Backoff,
-    /// Somebody was served without it.
-    is_missed: bool,
+    untold: Untold,
     used_at: Instant,
 }
 
 impl Entry {
+    fn new(capabilities: Option<&str>, now: Instant) -> Entry {
+        Entry {
+            capabilities: capabilities.map(Arc::from),
+            is_wanted: false,
+            reading: None,
+            not_before: None,
+            has_failed: false,
+            backoff: Backoff::new(Range::UPSTREAM),
+            untold: Untold::default(),
+            used_at: now,
+        }
+    }
+
+    /// These lists may be others than those that were read.
+    fn changed(&mut self, kinds: &[Kind]) {
+        self.is_wanted = true;
+        let announced = &mut self.untold.announced;
+        for kind in kinds {
+            if !announced.contains(kind) {
+                announced.push(*kind);
+            }
+        }
+    }
+
     fn due(&self, now: Instant) -> Option<Instant> {
         let is_due = self.is_wanted && self.reading.is_none();
         is_due.then(|| self.not_before.unwrap_or(now))
@@ -126,16 +149,7 @@ impl Views {
         if !state.entries.contains_key(&id) && !make_room(&mut state.entries, self.max) {
             return false;
         }
-        let entry = state.entries.entry(id).or_insert_with(|| Entry {
-            capabilities: capabilities.map(Arc::from),
-            is_wanted: false,
-            reading: None,
-            not_before: None,
-            has_failed: false,
-            backoff: Backoff::new(Range::UPSTREAM),
-            is_missed: false,
-            used_at: now,
-        });
+        let entry = state.entries.entry(id).or_insert_with(|| Entry::new(capabilities, now));
         entry.used_at = now;
         if let Some(since) = entry.reading {
             return now < since + VIEW_TIMEOUT;
@@ -148,22 +162,24 @@ impl Views {
     /// Somebody is served without it.
     fn missed(&self, id: ViewId) {
         if let Some(entry) = self.lock().entries.get_mut(&id) {
-            entry.is_missed = true;
+            entry.untold.is_missed = true;
         }
     }
 
-    /// The lists of that view may have changed.
-    pub(super) fn changed(&self, id: ViewId) {
-        if let Some(entry) = self.lock().entries.get_mut(&id) {
-            entry.is_wanted = true;
+    /// A session said that these lists of its view have changed. That nobody is known to have
+    /// listed them says little: a client may have, before the gateway was started.
+    pub(super) fn changed(&self, id: ViewId, kinds: &[Kind], now: Instant) {
+        let mut state = self.lock();
+        if state.entries.contains_key(&id) || make_room(&mut state.entries, self.max) {
+            state.entries.entry(id).or_insert_with(|| Entry::new(None, now)).changed(kinds);
         }
     }
 
-    /// The lists of views that requests declare may have changed.
-    pub(super) fn requests_changed(&self) {
-        for entry in self.lock().entries.values_mut() {
-            entry.is_wanted |= entry.capabilities.is_some();
-        }
+    /// The lists of views that requests declare may have changed, and these are said to have.
+    pub(super) fn requests_changed(&self, kinds: &[Kind]) {
+        let mut state = self.lock();
+        let of_requests = state.entries.values_mut().filter(|it| it.capabilities.is_some());
+        of_requests.for_each(|entry| entry.changed(kinds));
     }
 
     /// When that view is to be read, if it is.
@@ -193,14 +209,14 @@ impl Views {
         })
     }
 
-    /// It was read. Gives whether somebody was served without it.
-    pub(super) fn was_read(&self, id: ViewId) -> bool {
+    /// It was read. Gives why clients are to be told.
+    pub(super) fn was_read(&self, id: ViewId) -> Untold {
         let mut state = self.lock();
-        let Some(entry) = state.entries.get_mut(&id) else { return false };
+        let Some(entry) = state.entries.get_mut(&id) else { return Untold::default() };
         (entry.reading, entry.has_failed) = (None, false);
         entry.backoff.reset();
         entry.not_before = Some(Instant::now() + RELIST_INTERVAL);
-        std::mem::take(&mut entry.is_missed)
+        std::mem::take(&mut entry.untold)
     }
 
     /// It could not be read: that is tried again after a while.
@@ -289,25 +305,27 @@ mod tests {
         assert!(views.want(id(1), None, now), "it is being read");
         assert!(!views.want(id(1), None, now + VIEW_TIMEOUT), "nobody waits for ever");
         views.missed(id(1));
-        assert!(views.was_read(id(1)) && !views.was_read(id(1)));
+        assert!(views.was_read(id(1)).is_missed);
+        assert_eq!(views.was_read(id(1)), Untold::default());
         assert_eq!(views.due(id(1), now), None);
     }
 
     #[test]
     fn a_change_is_read_again_after_a_pause_and_a_failure_after_a_longer_one() {
         let (views, now) = (Views::new(8), Instant::now());
-        views.changed(id(1));
-        assert_eq!(views.due(id(1), now), None, "nobody wants it");
         views.want(id(1), None, now);
         views.take(id(1), now);
-        views.changed(id(1));
-        views.was_read(id(1));
+        views.changed(id(1), &[Kind::Tool], now);
+        views.changed(id(1), &[Kind::Tool, Kind::Prompt], now);
+        assert_eq!(views.was_read(id(1)).announced, [Kind::Tool, Kind::Prompt]);
         assert!(views.due(id(1), now).is_some_and(|at| at >= now + RELIST_INTERVAL));
         let later = now + 2 * RELIST_INTERVAL;
         assert!(views.take(id(1), later));
         views.failed(id(1));
         assert!(views.due(id(1), later).is_some_and(|at| at >= now + BACKOFF_MIN / 2));
         assert!(!views.want(id(1), None, now), "it fails again and again");
+        views.changed(id(2), &[Kind::Tool], now);
+        assert!(views.take(id(2), now), "also where nobody is known to have listed it");
     }
 
     #[test]
@@ -333,7 +351,7 @@ mod tests {
         assert_eq!((taken, &*capabilities), (id(2), "{\"a\":{}}"));
         assert!(views.take_of_requests(now).is_none());
         views.was_read(id(2));
-        views.requests_changed();
+        views.requests_changed(&[]);
         assert!(views.next_due_of_requests(now).is_some());
         assert!(views.take(id(1), now), "the others are untouched");
     }

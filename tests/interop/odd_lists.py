@@ -7,7 +7,7 @@ import re
 import shutil
 
 from results import Results
-from servers import HERE, MODULES, NODE, PYTHON, Server, free_port, get_status, run
+from servers import HERE, MODULES, NODE, NotReady, PYTHON, Server, free_port, get_status, run
 
 PY = [PYTHON, HERE / "drivers/py/odd_lists.py"]
 TS = [NODE, "odd_lists.mjs"]
@@ -37,15 +37,24 @@ def stock_clients(results: Results, binary: str, folder: pathlib.Path) -> None:
     config.write_text(json.dumps({"mcp_servers": servers}, indent=2))
     port = free_port()
     command = [binary, "serve", "--config", config, "--listen", f"127.0.0.1:{port}"]
-    with Server("gateway", command, scripts / "gateway.log") as gateway:
-        gateway.wait_for("ready", lambda: get_status(f"http://127.0.0.1:{port}/readyz") == 200)
-        for client, (program, script, *more) in CLIENTS.items():
-            log = scripts / f"{client}.txt"
-            run([program, scripts / script, f"http://127.0.0.1:{port}/mcp", *more], log, CLIENT_SECONDS)
-            said = dict.fromkeys(CHECKS, f"it did not come to this check, see {log}")
-            for line in log.read_text(errors="replace").splitlines():
-                if m := re.match(r"(ok|FAIL) (\S+) ?(.*)", line):
-                    said[m[2]] = "" if m[1] == "ok" else m[3] or "failed"
-            for check in CHECKS:
-                if results.wants(f"odd-lists driver {client} {check}"):
-                    results.add(f"odd-lists driver {client} {check}", said[check] or None)
+    try:
+        with Server("gateway", command, scripts / "gateway.log") as gateway:
+            gateway.wait_for("ready", lambda: get_status(f"http://127.0.0.1:{port}/readyz") == 200)
+            for client in CLIENTS:
+                one_client(results, client, f"http://127.0.0.1:{port}/mcp", scripts)
+    except NotReady as e:
+        results.complete = False
+        results.add("odd-lists gateway - start", str(e))
+
+
+def one_client(results: Results, client: str, url: str, scripts: pathlib.Path) -> None:
+    program, script, *more = CLIENTS[client]
+    log = scripts / f"{client}.txt"
+    run([program, scripts / script, url, *more], log, CLIENT_SECONDS)
+    said = dict.fromkeys(CHECKS, f"it did not come to this check, see {log}")
+    for line in log.read_text(errors="replace").splitlines():
+        if m := re.match(r"(ok|FAIL) (\S+) ?(.*)", line):
+            said[m[2]] = "" if m[1] == "ok" else m[3] or "failed"
+    for check in CHECKS:
+        if results.wants(f"odd-lists driver {client} {check}"):
+            results.add(f"odd-lists driver {client} {check}", said[check] or None)

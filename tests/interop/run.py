@@ -41,7 +41,7 @@ SUITE_TIMEOUT_MS = 10000
 # A driver takes three seconds; one that hangs is ended.
 DRIVER_SECONDS = 120
 
-# How many set-ups run at once: most of their time is waiting, and each has servers of its own.
+# How many set-ups, or parts like one, run at once: most of their time is waiting, and each has servers of its own.
 AT_ONCE = 2
 
 
@@ -216,17 +216,18 @@ def all_setups(results: Results, binary: str | None, folder: pathlib.Path) -> No
     setups = matrix.SETUPS if binary else matrix.DIRECT
     with ThreadPoolExecutor(AT_ONCE) as pool:
         try:
-            for done in [pool.submit(one_setup, results, s, binary, folder / s.name) for s in setups]:
-                done.result()
+            jobs = [pool.submit(one_setup, results, s, binary, folder / s.name) for s in setups]
+            if binary:
+                jobs.append(pool.submit(everything.everything, results, binary, folder / "everything"))
+                jobs.append(pool.submit(slow_start.all_servers, results, binary, folder / "slow-start"))
+                jobs.append(pool.submit(standalone.all_sdks, results, binary, folder))
+                jobs.append(pool.submit(odd_lists.stock_clients, results, binary, folder))
+            for job in jobs:
+                job.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             end_all()
             raise
-    if binary:
-        standalone.all_sdks(results, binary, folder)
-        odd_lists.stock_clients(results, binary, folder)
-        slow_start.all_servers(results, binary, folder / "slow-start")
-        everything.everything(results, binary, folder / "everything")
     # By themselves: one of them measures how long a client waits before it tries again.
     for setup in setups:
         if setup.whole:

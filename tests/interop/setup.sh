@@ -9,7 +9,7 @@ set -euo pipefail
 
 NODE=24.21.0                  # the conformance suite needs node >= 22
 CONFORMANCE=0.2.0-alpha.12    # asked for by version: what is tagged 'latest' is older and has fewer revisions
-TS_SDK=2.4.0                  # @modelcontextprotocol/client
+TS_SDK=2.4.0                  # @modelcontextprotocol/client and @modelcontextprotocol/server
 SERVER_EVERYTHING=2026.8.31
 PY_SDK=2.3.0                  # mcp
 # Older Python SDKs, each in an environment of its own beside that one: servers of all of them are in use. Their
@@ -54,7 +54,7 @@ for packages in "${PY_SDKS_BEFORE[@]}"; do
   python_env "venv-${version%% *}" $packages
 done
 
-wanted="node $NODE $arch, conformance $CONFORMANCE, client $TS_SDK, everything $SERVER_EVERYTHING, mcp $PY_SDK"
+wanted="node $NODE $arch, conformance $CONFORMANCE, client and server $TS_SDK, everything $SERVER_EVERYTHING, mcp $PY_SDK"
 if [ "$(cat "$folder/installed" 2>/dev/null)" = "$wanted" ] && "$folder/bin/node" -e 0; then
   exit 0
 fi
@@ -72,6 +72,7 @@ npm_into "$folder/node" "node-linux-$arch@$NODE"
 mkdir -p "$folder/bin"
 ln -sfn "../node/node_modules/node-linux-$arch/bin/node" "$folder/bin/node"
 npm_into "$folder/npm" "@modelcontextprotocol/conformance@$CONFORMANCE" \
-  "@modelcontextprotocol/client@$TS_SDK" "@modelcontextprotocol/server-everything@$SERVER_EVERYTHING"
+  "@modelcontextprotocol/client@$TS_SDK" "@modelcontextprotocol/server@$TS_SDK" \
+  "@modelcontextprotocol/server-everything@$SERVER_EVERYTHING"
 
 echo "$wanted" >"$folder/installed"

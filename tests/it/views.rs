@@ -237,6 +237,20 @@ fn a_change_on_a_client_s_own_session_is_told_to_those_who_see_it() {
 }
 
 #[test]
+fn a_change_on_a_client_s_own_session_is_told_also_before_it_has_listed() {
+    for door in DOORS {
+        let (behind, config) = by_capability(Era::Legacy, Transport::Http, "a");
+        let gateway = Gateway::started(json!({ "mcp_servers": { "s": config } }));
+        gateway.wait_until_well(&["s"]);
+        let client = Duplex::to(&gateway, door).declaring(json!({ "sampling": {} })).open();
+        let own = client.call("whoami", &json!({}))["content"][0]["text"].clone();
+        behind.script().unwrap().emit_to(own.as_str().unwrap(), TOOLS_CHANGED, &json!({}));
+        client.wait_told(TOOLS_CHANGED);
+        assert_eq!(names(&client), ["needs_sampling"]);
+    }
+}
+
+#[test]
 fn a_change_of_a_server_without_sessions_is_told_to_those_who_see_it() {
     let (behind, config) = by_capability(Era::Modern, Transport::Http, "a");
     let gateway = Gateway::started(json!({ "mcp_servers": { "s": config } }));
