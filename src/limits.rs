@@ -180,10 +180,21 @@ pub const CALL_NOTICES_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of a URI that is looked for among resource templates, and of a template; for longer ones
 /// no template is tried, because trying costs their product.
 pub const TEMPLATE_BYTES_MAX: usize = 8192;
+/// What looking for a URI among one server's templates may cost, in steps: a step is a template
+/// or a byte that is looked at, a few nanoseconds. Past it, none of them covers the URI.
+pub const TEMPLATES_STEPS_MAX: usize = 1_000_000;
+/// The same over all servers.
+pub const LOOK_UP_STEPS_MAX: usize = 8 * TEMPLATES_STEPS_MAX;
+/// What looking for all links of one result may cost, in steps; further ones are given the NAME
+/// without a look.
+pub const RESULT_LINKS_STEPS_MAX: usize = LOOK_UP_STEPS_MAX;
+/// What looking for the links in all servers' items of one kind may cost, in steps; each server
+/// has an equal share for its own. Past it they are given the NAME without a look.
+pub const MERGED_LINKS_STEPS_MAX: usize = 4 * LOOK_UP_STEPS_MAX;
 /// Links of one result that are looked up, to see whether they lead back to their server as they
 /// are; further ones are given its NAME without a look.
 pub const LINKS_LOOKED_UP_MAX: usize = 256;
-/// Bytes of such a link; a longer one is given the NAME.
+/// Bytes of such a link, or of one in an item of a list; a longer one is given the NAME.
 pub const LINK_LOOKED_UP_BYTES_MAX: usize = 2048;
 /// Parameters that one tool may want mirrored into headers. With more its definition is invalid.
 pub const MIRRORED_PARAMETERS_MAX: usize = 64;

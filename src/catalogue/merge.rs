@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use super::left_out::Unusable;
 use super::name::{self, Offered, Unnamed};
-use super::{Catalogue, Clash, Clashes, Item, List, Server};
+use super::{Catalogue, Clash, Clashes, Item, List, Server, Steps, uri};
 use crate::access::glob::Globs;
 use crate::config::{Naming, Pin};
-use crate::limits::{CLASHES_TOLD_MAX, OWN_NAME_CHARS_MAX, UPSTREAM_TEXT_CHARS_MAX};
+use crate::limits::{
+    CLASHES_TOLD_MAX, MERGED_LINKS_STEPS_MAX, OWN_NAME_CHARS_MAX, UPSTREAM_TEXT_CHARS_MAX,
+};
 use crate::protocol::call::Kind;
 use crate::protocol::for_revision::Output;
 use crate::protocol::links;
@@ -110,6 +112,7 @@ pub fn merge(naming: &Naming, servers: &[(Profile, Listed)]) -> Catalogue {
             .collect(),
         order: servers.iter().map(|(profile, _)| profile.name.clone()).collect(),
         separator: naming.separator.clone(),
+        having_resources: having_resources(servers),
         ..Catalogue::default()
     };
     catalogue.resources = of(Kind::Resource, &catalogue);
@@ -119,6 +122,11 @@ pub fn merge(naming: &Naming, servers: &[(Profile, Listed)]) -> Catalogue {
     catalogue.prompts = of(Kind::Prompt, &catalogue);
     catalogue.clashes = clashes;
     catalogue
+}
+
+fn having_resources(servers: &[(Profile, Listed)]) -> Vec<ServerName> {
+    let having = servers.iter().filter(|(_, it)| uri::may_have_resources(&it.server));
+    having.map(|(profile, _)| profile.name.clone()).collect()
 }
 
 fn items(
@@ -152,6 +160,9 @@ fn items(
     for (item, offered) in unnamed.iter().zip(&offered) {
         clashes.note(kind, item, offered);
     }
+    // Each server has its share, so that one server's links never change what another's become.
+    let n_steps = MERGED_LINKS_STEPS_MAX / servers.len().max(1);
+    let mut steps: HashMap<&ServerName, Steps> = HashMap::new();
     unnamed
         .iter()
         .zip(objects)
@@ -167,6 +178,7 @@ fn items(
                     so_far,
                     item.server,
                     renamed(kind, object, item.own, &offered.name),
+                    steps.entry(item.server).or_insert_with(|| Steps::new(n_steps)),
                 ),
                 own_object: object.clone(),
                 is_withheld,
@@ -185,11 +197,11 @@ fn items(
 }
 
 /// The object with links that lead back to its server among several.
-fn led_back(catalogue: &Catalogue, server: &ServerName, object: Raw) -> Raw {
+fn led_back(catalogue: &Catalogue, server: &ServerName, object: Raw, steps: &mut Steps) -> Raw {
     if catalogue.servers.len() < 2 || !links::may_hold_in_item(object.get()) {
         return object;
     }
-    let mut instead = |uri: &str| catalogue.instead_of(server, uri);
+    let mut instead = |uri: &str| catalogue.instead_of(server, uri, steps);
     links::in_item(object.get(), &mut instead).map_or(object, Raw::from_valid)
 }
 

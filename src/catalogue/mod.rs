@@ -9,6 +9,7 @@ pub mod pins;
 pub mod refresher;
 pub mod store;
 pub mod template;
+pub mod template_set;
 #[cfg(test)]
 mod tests;
 mod uri;
@@ -34,8 +35,12 @@ use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
 use left_out::LeftOut;
+use template_set::TemplateSet;
 use views::Shown;
 use waiting::Waiting;
+
+/// What a look-up may cost.
+pub use template_set::Steps;
 
 /// One thing that one server offers.
 #[derive(Debug)]
@@ -185,6 +190,8 @@ struct List {
     by_own: HashMap<String, Vec<Arc<Item>>>,
     /// Resources that their servers spell otherwise than URIs are, by how they are.
     by_spelling: HashMap<String, Vec<Arc<Item>>>,
+    /// Templates by server, in the order of the configuration.
+    sets: Vec<(ServerName, Arc<TemplateSet>)>,
 }
 
 impl List {
@@ -199,9 +206,22 @@ impl List {
                 && let Cow::Owned(spelled) = template::spelled(&item.own)
                 && spelled != item.own
             {
-                list.by_spelling.entry(spelled).or_default().push(item.clone());
+                let items = list.by_spelling.entry(spelled).or_default();
+                // Of several of one server, the first is meant.
+                if items.last().is_none_or(|last| last.server != item.server) {
+                    items.push(item.clone());
+                }
             }
         }
+        let templates: Vec<&Arc<Item>> =
+            items.iter().filter(|item| item.kind == Kind::Template).collect();
+        list.sets = templates
+            .chunk_by(|a, b| a.server == b.server)
+            .filter_map(|of_server| {
+                let set = TemplateSet::new(of_server.iter().map(|item| item.own.as_str()));
+                Some((of_server.first()?.server.clone(), Arc::new(set)))
+            })
+            .collect();
         items.retain(|item| !item.is_withheld);
         list.in_order = items.clone();
         items.sort_by(|a, b| a.offered.cmp(&b.offered));
@@ -220,6 +240,13 @@ impl List {
         self.in_order.iter_mut().for_each(share);
         self.by_offered.values_mut().for_each(share);
         self.by_own.values_mut().flatten().for_each(share);
+        self.by_spelling.values_mut().flatten().for_each(share);
+        for (server, set) in &mut self.sets {
+            let known = other.sets.iter().find(|(of, known)| of == server && known == set);
+            if let Some((_, known)) = known {
+                *set = known.clone();
+            }
+        }
     }
 }
 
@@ -236,6 +263,8 @@ pub struct Catalogue {
     pub servers: BTreeMap<ServerName, Server>,
     /// Their names in the order of the configuration.
     pub order: Vec<ServerName>,
+    /// Those that may have resources, as far as is known.
+    having_resources: Vec<ServerName>,
     /// What stands between a server's name and an item's.
     pub separator: String,
     /// Names that items would have, and do not.
@@ -334,19 +363,16 @@ impl Catalogue {
         self.list(kind).by_own.get(own).map_or(&[], Vec::as_slice)
     }
 
-    /// The resources that servers list under a URI, or else under another spelling of it, in the
-    /// order of the configuration.
-    pub fn listed(&self, uri: &str) -> &[Arc<Item>] {
-        let exact = self.called(Kind::Resource, uri);
-        if !exact.is_empty() {
-            return exact;
-        }
-        let spelled = template::spelled(uri);
-        let plain = self.called(Kind::Resource, &spelled);
-        if !plain.is_empty() {
-            return plain;
-        }
-        self.resources.by_spelling.get(&*spelled).map_or(&[], Vec::as_slice)
+    /// The first resource in the order of the configuration, among those that `sees` admits, that
+    /// a server lists under a URI, or else under another spelling of it.
+    fn listed(&self, uri: &str, sees: impl Fn(&Item) -> bool) -> Option<&Arc<Item>> {
+        let seen = |item: &&Arc<Item>| sees(item);
+        let called = |uri: &str| self.called(Kind::Resource, uri).iter().find(seen);
+        called(uri).or_else(|| {
+            let spelled = template::spelled(uri);
+            let other = || self.resources.by_spelling.get(&*spelled)?.iter().find(seen);
+            called(&spelled).or_else(other)
+        })
     }
 
     /// The item that `asked` means among those that `sees` admits: an offered name first, then

@@ -2,36 +2,85 @@
 
 use std::borrow::Cow;
 
-use crate::limits::TEMPLATE_BYTES_MAX;
+use super::template_set::Steps;
 
-/// One part of a template.
-#[derive(Debug, PartialEq)]
-enum Part<'a> {
-    /// As URIs spell it: what may not stand in one as it is, is percent-encoded (RFC 6570, 3.1).
-    Literal(Cow<'a, str>),
-    /// `{name}`: some text without a `/`.
-    Segment,
-    /// `{+path}`, `{/path}`, `{?query}` and the like: any text, or none.
-    Anything,
+/// In a pattern, `{name}`: some text without a `/`.
+const SEGMENT: char = '{';
+/// In a pattern, `{+path}`, `{/path}`, `{?query}` and the like: any text, or none.
+const ANYTHING: char = '}';
+
+/// What a template can become: literals as URIs spell them (what may not stand in one as it is,
+/// is percent-encoded: RFC 6570, 3.1), and between them the signs of expressions, which stand in
+/// no literal that is spelled so.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pattern {
+    text: String,
+    /// Where the literal begins with which it ends.
+    end: usize,
 }
 
-fn parts(template: &str) -> Vec<Part<'_>> {
-    let mut parts = Vec::new();
-    let mut rest = template;
-    while let Some((literal, after)) = rest.split_once('{') {
-        let Some((expression, after)) = after.split_once('}') else { break };
-        if !literal.is_empty() {
-            parts.push(Part::Literal(spelled(literal)));
+impl Pattern {
+    /// That of a template.
+    pub fn of(template: &str) -> Pattern {
+        let mut text = String::with_capacity(template.len());
+        let mut rest = template;
+        while let Some((literal, after)) = rest.split_once('{') {
+            let Some((expression, after)) = after.split_once('}') else { break };
+            text.push_str(&spelled(literal));
+            let simple =
+                expression.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+            let sign = if simple && !expression.ends_with('*') { SEGMENT } else { ANYTHING };
+            if sign == SEGMENT || !text.ends_with(ANYTHING) {
+                text.push(sign);
+            }
+            rest = after;
         }
-        let simple = expression.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
-        let exploded = expression.ends_with('*');
-        parts.push(if simple && !exploded { Part::Segment } else { Part::Anything });
-        rest = after;
+        text.push_str(&spelled(rest));
+        Pattern::new(text)
     }
-    if !rest.is_empty() {
-        parts.push(Part::Literal(spelled(rest)));
+
+    fn new(text: String) -> Pattern {
+        let end = text.rfind([SEGMENT, ANYTHING]).map_or(0, |at| at + 1);
+        Pattern { text, end }
     }
-    parts
+
+    /// The literal with which it begins, and the rest.
+    pub fn split(mut self) -> (String, Pattern) {
+        let at = self.text.find([SEGMENT, ANYTHING]).unwrap_or(self.text.len());
+        let rest = Pattern::new(self.text.split_off(at));
+        (self.text, rest)
+    }
+
+    /// Whether it can become this URI, or part of one, which is [`spelled`]. More generous than
+    /// the RFC: it only decides which server is asked, and that server knows.
+    ///
+    /// Costs at most the product of both lengths, since a client chooses the one and a server the
+    /// other; false, and the steps are cut, where there are fewer.
+    pub fn becomes(&self, uri: &str, steps: &mut Steps) -> bool {
+        let end = self.text.get(self.end..).unwrap_or_default();
+        if !steps.take(1) || !uri.ends_with(end) {
+            return false;
+        }
+        // The ends of the URI that the parts so far can reach, in order.
+        let mut reached = vec![0_usize];
+        let mut rest = self.text.as_str();
+        while let Some(sign) = rest.chars().next() {
+            let n = match sign {
+                SEGMENT | ANYTHING => 1,
+                _ => rest.find([SEGMENT, ANYTHING]).unwrap_or(rest.len()),
+            };
+            let (part, after) = rest.split_at(n);
+            let (next, n_steps) = match sign {
+                SEGMENT | ANYTHING => after_text(&reached, uri, sign),
+                _ => after_literal(&reached, uri, part),
+            };
+            if !steps.take(n_steps) || next.is_empty() {
+                return false;
+            }
+            (reached, rest) = (next, after);
+        }
+        reached.last() == Some(&uri.len())
+    }
 }
 
 /// A URI, or a part of one, as it is spelled where nothing stands as it is that may not, and
@@ -56,7 +105,12 @@ pub fn spelled(text: &str) -> Cow<'_, str> {
             reserved if encoded.is_none() && reserved != b'%' && may_stand(reserved) => {
                 out.push(char::from(reserved));
             }
-            other => out.push_str(&format!("%{other:02X}")),
+            other => {
+                let digit =
+                    |n: u8| char::from_digit(n.into(), 16).map(|c| c.to_ascii_uppercase());
+                out.push('%');
+                out.extend([digit(other >> 4), digit(other & 15)].into_iter().flatten());
+            }
         }
     }
     Cow::Owned(out)
@@ -72,81 +126,61 @@ fn may_stand(byte: u8) -> bool {
     is_unreserved(byte) || b":/?#[]@!$&'()*+,;=%".contains(&byte)
 }
 
-/// Whether the template can become this URI. More generous than the RFC: it only decides which
-/// server is asked, and that server knows.
-///
-/// Costs at most the product of both lengths, since a client chooses the one and a server the
-/// other.
-pub fn covers(template: &str, uri: &str) -> bool {
-    if template.len().max(uri.len()) > TEMPLATE_BYTES_MAX {
-        return false;
-    }
-    let parts = parts(template);
-    let uri = &*spelled(uri);
-    if let Some(Part::Literal(literal)) = parts.first()
-        && !uri.starts_with(&**literal)
-    {
-        return false;
-    }
-    // The ends of the URI that the parts so far can reach, in order.
-    let mut reached = vec![0_usize];
-    for part in parts {
-        reached = match part {
-            Part::Literal(literal) => after_literal(&reached, uri, &literal),
-            Part::Segment => after_text(&reached, uri, |c| c != '/', false),
-            Part::Anything => after_text(&reached, uri, |_| true, true),
-        };
-        if reached.is_empty() {
-            return false;
-        }
-    }
-    reached.last() == Some(&uri.len())
-}
-
-fn after_literal(reached: &[usize], uri: &str, literal: &str) -> Vec<usize> {
+/// The ends of a literal where it stands at one of `reached`, and the bytes looked at.
+fn after_literal(reached: &[usize], uri: &str, literal: &str) -> (Vec<usize>, usize) {
     let stands_at =
         |start: &usize| uri.get(*start..).is_some_and(|rest| rest.starts_with(literal));
     let starts = reached.iter().copied().filter(stands_at);
-    starts.map(|start| start + literal.len()).collect()
+    let next: Vec<usize> = starts.map(|start| start + literal.len()).collect();
+    let n_steps = literal.len() * (1 + next.len()) + reached.len();
+    (next, n_steps)
 }
 
-/// The ends of texts of such characters that begin where one of `reached` is; of no character
-/// at all too, where texts may be empty.
-fn after_text(
-    reached: &[usize],
-    uri: &str,
-    is_part: impl Fn(char) -> bool,
-    may_be_empty: bool,
-) -> Vec<usize> {
+/// The ends of texts that an expression can become and that begin where one of `reached` is, and
+/// the bytes looked at.
+fn after_text(reached: &[usize], uri: &str, sign: char) -> (Vec<usize>, usize) {
+    let (first, uri) = (reached.first().copied().unwrap_or(0), uri.as_bytes());
     let mut next = Vec::new();
     let mut starts = reached.iter().copied().peekable();
     // Whether a text is going on here that some start began.
     let mut is_open = false;
-    let ends = uri.char_indices().map(|(at, c)| (at, Some(c)));
-    for (at, c) in ends.chain([(uri.len(), None)]) {
+    let mut at = first;
+    while is_open || starts.peek().is_some() {
         let begins = starts.next_if_eq(&at).is_some();
-        if is_open || (begins && may_be_empty) {
+        if is_open || (begins && sign == ANYTHING) {
             next.push(at);
         }
-        is_open = (is_open || begins) && c.is_some_and(&is_part);
+        let may_go_on = |byte: &u8| sign == ANYTHING || *byte != b'/';
+        is_open = (is_open || begins) && uri.get(at).is_some_and(may_go_on);
+        at += 1;
     }
-    next
+    (next, at - first)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalogue::template_set::TemplateSet;
+    use crate::limits::TEMPLATE_BYTES_MAX;
+
+    fn covers(template: &str, uri: &str) -> bool {
+        TemplateSet::new([template]).covers(&spelled(uri), &mut Steps::new(usize::MAX))
+    }
 
     #[test]
     fn a_long_uri_costs_no_more_than_its_length_a_part() {
         let template = "{a}{+b}{?c}{+d}{e}{+f}!";
         let uri = "x".repeat(TEMPLATE_BYTES_MAX);
-        let begun = std::time::Instant::now();
         assert!(!covers(template, &uri));
-        // Were it the square of the length, it would take far longer.
-        assert!(begun.elapsed() < std::time::Duration::from_secs(2));
-        assert!(covers("{+a}", &uri));
-        assert!(!covers("{+a}", &(uri + "x")));
+        let uri = uri + "!";
+        let mut steps = Steps::new(8 * uri.len());
+        assert!(TemplateSet::new([template]).covers(&uri, &mut steps));
+        // It is not looked at to no end where its end is another one.
+        let mut steps = Steps::new(2 * uri.len());
+        assert!(!TemplateSet::new([template]).covers(&uri.replace('!', "?"), &mut steps));
+        assert!(!steps.is_cut());
+        let long = "a".repeat(TEMPLATE_BYTES_MAX);
+        assert!(covers(&long, &long) && !covers(&format!("{long}a"), &format!("{long}a")));
     }
 
     #[test]

@@ -2,8 +2,11 @@
 
 use super::{Pipeline, Wish};
 use crate::access::policy::Scope;
+use crate::catalogue::Steps;
 use crate::catalogue::name::of_server;
-use crate::limits::{LINK_LOOKED_UP_BYTES_MAX, LINKS_LOOKED_UP_MAX};
+use crate::limits::{
+    LINK_LOOKED_UP_BYTES_MAX, LINKS_LOOKED_UP_MAX, LOOK_UP_STEPS_MAX, RESULT_LINKS_STEPS_MAX,
+};
 use crate::protocol::links;
 use crate::protocol::method::Method;
 use crate::protocol::raw::Raw;
@@ -27,13 +30,22 @@ impl Pipeline {
                 if !links::may_hold(result.get()) || !self.sees_several(scope) {
                     return None;
                 }
-                let mut n_looked_up = 0;
+                let mut n_links = 0;
+                let mut steps = Steps::new(RESULT_LINKS_STEPS_MAX);
                 let mut instead = |uri: &str| {
-                    n_looked_up += 1;
-                    // The other form is never wrong, only longer.
-                    let is_looked_up = n_looked_up <= LINKS_LOOKED_UP_MAX
-                        && uri.len() <= LINK_LOOKED_UP_BYTES_MAX;
-                    let leads = is_looked_up && self.leads_to(scope, wish, server, uri);
+                    n_links += 1;
+                    let is_looked_up =
+                        n_links <= LINKS_LOOKED_UP_MAX && uri.len() <= LINK_LOOKED_UP_BYTES_MAX;
+                    let leads = links::is_data(uri)
+                        || if is_looked_up {
+                            steps.part(LOOK_UP_STEPS_MAX, |steps| {
+                                self.leads_to(scope, wish, server, uri, steps)
+                            })
+                        } else {
+                            links::is_of_the_web(uri)
+                        };
+                    // The other form is never wrong, only longer, unless a client fetches what is
+                    // there by itself.
                     (!leads).then(|| of_server(server, uri))
                 };
                 links::in_result(result.get(), &mut instead)
@@ -72,11 +84,18 @@ impl Pipeline {
     }
 
     /// Whether a read of a server's URI comes to that server, or to nobody where a client fetches
-    /// it by itself.
-    fn leads_to(&self, scope: &Scope, wish: Wish<'_>, server: &ServerName, uri: &str) -> bool {
-        match self.by_uri(scope, wish, uri) {
-            Ok((owner, own, _)) => owner == *server && own == uri,
-            Err(_) => links::is_of_the_web(uri),
+    /// it by itself. Where the steps are too few, that is not known.
+    fn leads_to(
+        &self,
+        scope: &Scope,
+        wish: Wish<'_>,
+        server: &ServerName,
+        uri: &str,
+        steps: &mut Steps,
+    ) -> bool {
+        match self.owner_by_uri(scope, wish, uri, steps) {
+            Ok((owner, own, _)) if !steps.is_cut() => owner == *server && own == uri,
+            Ok(_) | Err(_) => links::is_of_the_web(uri),
         }
     }
 }

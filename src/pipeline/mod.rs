@@ -28,6 +28,7 @@ use crate::protocol::call::{About, Call, CallSink, Client, Outcome, Outgoing, Pr
 use crate::protocol::method::{Method, notification};
 use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::server_name::ServerName;
+use crate::telemetry::Seldom;
 use crate::upstream::{Upstream, Upstreams, Viewer};
 use crate::wait::{Interrupted, Wait};
 use first_lists::FirstLists;
@@ -49,6 +50,8 @@ pub struct Pipeline {
     settings: RwLock<Arc<Settings>>,
     tasks: Arc<TaskOwners>,
     first_lists: FirstLists,
+    /// Lines of URIs that were not looked for among all templates.
+    cut_look_ups: Seldom,
     /// After so long a silence a waiting client is shown that its request is not lost.
     heartbeat: Duration,
 }
@@ -112,8 +115,16 @@ impl Pipeline {
         let settings = RwLock::new(Arc::new(Settings { quotas: HashMap::new(), told }));
         let Patience { first_list, heartbeat } = patience;
         let first_lists = FirstLists::new(first_list);
-        let pipeline =
-            Pipeline { catalogue, upstreams, settings, tasks, first_lists, heartbeat };
+        let cut_look_ups = Seldom::default();
+        let pipeline = Pipeline {
+            catalogue,
+            upstreams,
+            settings,
+            tasks,
+            first_lists,
+            cut_look_ups,
+            heartbeat,
+        };
         pipeline.configure(quotas, told);
         pipeline
     }
@@ -225,7 +236,9 @@ impl Pipeline {
         if let (Ok(Outcome::Complete(result)), Some(asked)) = (&mut answer, &asked) {
             let names = (asked.as_str(), own.as_str());
             let led_back = self.led_back(scope, wish, &route.server, method, names, result);
-            *result = led_back.unwrap_or_else(|| result.clone());
+            if let Some(led_back) = led_back {
+                *result = led_back;
+            }
         }
         if let (Ok(Outcome::Error { error, .. }), Some(asked)) = (&mut answer, asked) {
             error.data = error.data.take().map(|data| as_asked(data, route.key, &own, &asked));

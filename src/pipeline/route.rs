@@ -6,9 +6,9 @@ use super::await_lists::still_starting;
 use super::{Pipeline, Wish};
 use crate::access::policy::Scope;
 use crate::catalogue::name::split_server;
-use crate::catalogue::{Catalogue, Health, Item, Resolution, name};
+use crate::catalogue::{Catalogue, Health, Item, Resolution, Steps, name};
 use crate::error::CallError;
-use crate::limits::NEAR_NAMES_MAX;
+use crate::limits::{LOOK_UP_STEPS_MAX, NEAR_NAMES_MAX, UPSTREAM_TEXT_CHARS_MAX};
 use crate::protocol::call::{Call, Kind};
 use crate::protocol::method::Method;
 use crate::protocol::mirror::Mirror;
@@ -268,11 +268,31 @@ impl Pipeline {
     /// Whose a URI is: marked as a server's; else of who lists it, of who has a template that
     /// covers it, in the order of the configuration; else of the only server that has resources
     /// at all.
-    pub(super) fn by_uri(
+    fn by_uri(
         &self,
         scope: &Scope,
         wish: Wish<'_>,
         uri: &str,
+    ) -> Result<(ServerName, String, Claim), CallError> {
+        let mut steps = Steps::new(LOOK_UP_STEPS_MAX);
+        let found = self.owner_by_uri(scope, wish, uri, &mut steps);
+        if steps.is_cut()
+            && let Some(further) = self.cut_look_ups.turn()
+        {
+            let uri: String = uri.chars().take(UPSTREAM_TEXT_CHARS_MAX).collect();
+            log::warn!(target: "catalogue", "whose {uri:?} is was not looked for among all \
+                templates: some server has so many that it takes too long{further}");
+        }
+        found
+    }
+
+    /// The same for no more than these steps.
+    pub(super) fn owner_by_uri(
+        &self,
+        scope: &Scope,
+        wish: Wish<'_>,
+        uri: &str,
+        steps: &mut Steps,
     ) -> Result<(ServerName, String, Claim), CallError> {
         let catalogue = self.catalogue_for(wish);
         let unknown = || CallError::Unknown {
@@ -296,7 +316,7 @@ impl Pipeline {
             && scope.only.as_ref().is_none_or(|only| only == server)
         {
             let server = self.server(scope, server.as_str()).map_err(|_| unknown())?;
-            let own = catalogue.own_of_marked(&server, uri, &rest);
+            let own = catalogue.own_of_marked(&server, uri, &rest, steps);
             return Ok((server, own, Claim::Owned));
         }
         if let Some(found) = listed(Claim::First) {
@@ -304,7 +324,7 @@ impl Pipeline {
         }
         let sees_server = |server: &ServerName| scope.sees_server(server);
         let (server, own) =
-            catalogue.owner_of_bare(uri, sees, sees_server).ok_or_else(unknown)?;
+            catalogue.owner_of_bare(uri, sees, sees_server, steps).ok_or_else(unknown)?;
         Ok((server, own, Claim::Only))
     }
 

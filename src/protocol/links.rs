@@ -34,10 +34,16 @@ pub fn may_hold_in_item(text: &str) -> bool {
 /// Whether a client fetches what is there by itself: such a scheme should be used only where it
 /// can (2025-11-25, server/resources, Common URI Schemes).
 pub fn is_of_the_web(uri: &str) -> bool {
-    let begins = |scheme: &str| {
-        uri.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
-    };
-    begins("https://") || begins("http://")
+    begins(uri, "https://") || begins(uri, "http://")
+}
+
+/// Whether a URI holds what it leads to (RFC 2397), so that nobody is asked for it.
+pub fn is_data(uri: &str) -> bool {
+    begins(uri, "data:")
+}
+
+fn begins(uri: &str, scheme: &str) -> bool {
+    uri.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
 }
 
 /// The result of a tool or prompt, or one that holds such a result as tasks do, with the links

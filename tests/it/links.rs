@@ -107,6 +107,25 @@ fn a_link_of_a_result_leads_back_to_the_server_that_gave_it() {
 }
 
 #[test]
+fn what_a_client_fetches_by_itself_stays_however_many_links_there_are() {
+    let two = Two::start(Era::Legacy);
+    let uri = |n: usize| match n % 3 {
+        0 => format!("https://example.org/{n}"),
+        1 => format!("data:text/plain,{}", "x".repeat(n * 10)),
+        _ => format!("hidden://{n}"),
+    };
+    let link = |uri: String| json!({ "type": "resource_link", "uri": uri, "name": "n" });
+    let content: Vec<Value> = (0..400).map(uri).map(link).collect();
+    let given = json!({ "result": { "content": content } });
+    let client = Duplex::to(&two.gateway, Door::Streamable).open();
+    let answer = client.call("b-odd_result", &given);
+    for (n, link) in answer["content"].as_array().unwrap().iter().enumerate() {
+        let mark = if n % 3 == 2 { "b+" } else { "" };
+        assert_eq!(link["uri"], format!("{mark}{}", uri(n)));
+    }
+}
+
+#[test]
 fn a_link_of_a_modern_servers_result_leads_back_too() {
     let two = Two::start(Era::Modern);
     let given = json!({ "result": result(|(own, _)| (*own).to_owned()) });
