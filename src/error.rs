@@ -95,6 +95,15 @@ impl HttpRefusal {
     pub fn says_more(&self) -> bool {
         self.www_authenticate.is_some() || self.retry_after.is_some()
     }
+
+    /// How long the upstream wants to be left alone, if it has said so in seconds. A date is for
+    /// people and clients: it would have to be held against a clock that is not the upstream's.
+    pub fn asked_pause(&self) -> Option<Duration> {
+        match self.retry_after.as_ref()? {
+            RetryAfter::Seconds(seconds) => Some(Duration::from_secs(u64::from(*seconds))),
+            RetryAfter::Date(_) => None,
+        }
+    }
 }
 
 /// When to ask again (RFC 9110, section 10.2.3).

@@ -271,6 +271,12 @@ pub const BACKOFF_MIN: Duration = Duration::from_millis(200);
 pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// The longest wait that a server can ask for (`Retry-After`, `retry` of an event stream).
 pub const BACKOFF_ASKED_MAX: Duration = Duration::from_secs(3600);
+/// A stream whose server said something on it and how long to wait (`retry`) is asked for again
+/// after that, and never sooner than this.
+pub const STREAM_POLL_MIN: Duration = Duration::from_secs(1);
+/// Sessions that ended after they had answered calls and are opened again without a wait; they
+/// come back when one was well for [`BACKOFF_RESET_AFTER`].
+pub const SESSION_REOPENINGS_FREE: u32 = 3;
 /// Shortest and longest wait between two starts of a child that ends by itself.
 pub const CHILD_BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// See [`CHILD_BACKOFF_MIN`].

@@ -11,9 +11,9 @@ use crate::protocol::view::ViewId;
 use crate::wait::Wait;
 
 use super::backoff::Retry;
-use super::connection::Trouble;
+use super::connection::{Kind, Trouble};
 use super::exchange::Lane;
-use super::link::Own;
+use super::link::{Link, Own};
 use super::lists::{ReadLists, read_all, view_event};
 use super::members::{Member, Members};
 use super::resubscribing::Resubscribing;
@@ -66,7 +66,8 @@ impl Attendant {
                 self.opened(opened);
             }
             if news.wanted {
-                self.open();
+                // Whoever waits is told of a failure there.
+                self.open().ok();
             }
             if let Some((lost, trouble)) = news.lost {
                 self.note(&trouble);
@@ -83,6 +84,10 @@ impl Attendant {
                     member.core.views.changed(id, &news.list_changed, Instant::now());
                 }
                 self.read_view(id);
+            }
+            // What was asked meanwhile may have shown that the session is lost.
+            if self.is_missing() && self.reopening.at().is_none() {
+                self.lost(Instant::now());
             }
             self.rest();
         }
@@ -113,16 +118,20 @@ impl Attendant {
         }
     }
 
-    /// Opens the session for the calls that wait for it.
-    fn open(&mut self) {
+    /// Opens the session.
+    fn open(&mut self) -> Result<(), Trouble> {
         let opened = busy(&self.member.core, self.member.core.config.start_timeout)
             .and_then(|wait| self.member.link.open(&mut self.lane, &wait));
         match opened {
-            Ok(opened) => self.opened(opened.generation),
+            Ok(opened) => {
+                self.opened(opened.generation);
+                Ok(())
+            }
             Err(trouble) => {
                 self.note(&trouble);
                 self.lane.reset();
                 self.member.link.backing_off(&trouble, Instant::now());
+                Err(trouble)
             }
         }
     }
@@ -154,30 +163,41 @@ impl Attendant {
         self.generation = self.generation.max(opened.generation);
         read_all(&member.core, &opened.initialized, About::default(), &mut |outgoing| {
             let wait = busy(&self.member.core, self.member.core.config.timeout)?;
-            member.link.request_open(&mut self.lane, outgoing, &wait, &mut Own(&member.core))
+            let (lane, own) = (&mut self.lane, &mut Own(&member.core));
+            let answer = member.link.request_open(lane, outgoing, &wait, own);
+            answer.inspect_err(|it| forget_if_gone(&*member.link, opened.generation, it))
         })
+    }
+
+    /// Whether the session is not open and should be.
+    fn is_missing(&self) -> bool {
+        let link = &self.member.link;
+        !link.is_open() && !link.refuses_sessions() && !self.member.standing.uris().is_empty()
+    }
+
+    /// A session that should be open is not: another one is opened after a while.
+    fn lost(&mut self, now: Instant) {
+        let lasted = self.opened_at.take().map(|at| now.saturating_duration_since(at));
+        self.reopening.backoff.lasted(lasted.unwrap_or_default());
+        self.reopening.failed(now, None);
     }
 
     /// Opens a session that is not open and should be, when its time has come.
     fn reopen(&mut self) {
-        let link = &self.member.link;
-        if link.is_open() || link.refuses_sessions() || self.member.standing.uris().is_empty() {
+        if !self.is_missing() {
             self.reopening.give_up();
             return;
         }
         let now = Instant::now();
-        let Some(at) = self.reopening.at() else {
-            let lasted = self.opened_at.take().map(|at| now.saturating_duration_since(at));
-            self.reopening.backoff.lasted(lasted.unwrap_or_default());
-            return self.reopening.failed(now, None);
-        };
+        let Some(at) = self.reopening.at() else { return self.lost(now) };
         if now < at {
             return;
         }
         self.reopening.give_up();
-        self.open();
+        let opened = self.open();
         if !self.member.link.is_open() {
-            self.reopening.failed(Instant::now(), None);
+            let asked = opened.err().and_then(|trouble| trouble.asked_pause());
+            self.reopening.failed(Instant::now(), asked);
         }
     }
 
@@ -193,7 +213,8 @@ impl Attendant {
         let busy = || busy(&core, core.config.timeout);
         let mut subscribe = |uri: &str, wait: &Arc<Wait>| {
             let outgoing = about(Method::ResourcesSubscribe, uri);
-            member.link.request_open(lane, &outgoing, wait, &mut Own(&core))
+            let answer = member.link.request_open(lane, &outgoing, wait, &mut Own(&core));
+            answer.inspect_err(|it| forget_if_gone(&*member.link, *generation, it))
         };
         let tick = core.limits.heartbeat;
         let failed =
@@ -219,5 +240,12 @@ impl Attendant {
                 log::info!(target: "upstream", "{what}");
             }
         }
+    }
+}
+
+/// Lets go of a session that its server does not know any more: whoever needs one opens another.
+fn forget_if_gone(link: &dyn Link, generation: u64, trouble: &Trouble) {
+    if trouble.kind == Kind::SessionGone {
+        link.forget(generation);
     }
 }

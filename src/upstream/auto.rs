@@ -38,6 +38,9 @@ impl Auto {
         match self.found.load(Ordering::Acquire) {
             STREAMABLE_HTTP => Some(&self.streamable),
             HTTP_SSE => Some(&self.sse),
+            // Another session has failed; what this one speaks is known while it is open.
+            _ if self.streamable.is_open() => Some(&self.streamable),
+            _ if self.sse.is_open() => Some(&self.sse),
             _ => None,
         }
     }

@@ -1,5 +1,6 @@
 //! Pure: the one backoff. Whatever of an upstream is tried again after a failure waits as long as
 //! this says: each time for longer, up to a bound, and never for less than the server asks for.
+//! Calls, and what a call has the supervisor look at, are not tried by this.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,8 +9,8 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::limits::{
     BACKOFF_ASKED_MAX, BACKOFF_MAX, BACKOFF_MIN, BACKOFF_RESET_AFTER, CHILD_BACKOFF_MAX,
-    CHILD_BACKOFF_MIN, CHILD_BACKOFF_RESET_AFTER, STREAM_LASTED, STREAM_RESUME_MAX,
-    STREAM_RESUME_MIN,
+    CHILD_BACKOFF_MIN, CHILD_BACKOFF_RESET_AFTER, STREAM_LASTED, STREAM_POLL_MIN,
+    STREAM_RESUME_MAX, STREAM_RESUME_MIN,
 };
 
 /// Between which waits a backoff grows, and what ends it.
@@ -77,9 +78,10 @@ impl Backoff {
 
     /// The server has said something before it ended a stream. If it has also said how long to
     /// wait, it means to be asked again then (2025-11-25, basic/transports, Sending Messages to
-    /// the Server).
+    /// the Server), but no word of its makes that more often than once in [`STREAM_POLL_MIN`].
     pub(super) fn bore_fruit(&mut self) {
         if !self.asked.is_zero() {
+            self.asked = self.asked.max(STREAM_POLL_MIN);
             self.reset();
         }
     }
@@ -174,11 +176,12 @@ impl SharedRetry {
         self.lock().at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now))
     }
 
-    /// What lasted so long has ended, or was not to be had.
-    pub(super) fn failed(&self, now: Instant, lasted: Duration) {
+    /// What was there for so long has ended; for no time where it was not to be had. `asked`: as
+    /// in [`Retry::failed`].
+    pub(super) fn failed(&self, now: Instant, lasted: Duration, asked: Option<Duration>) {
         let mut retry = self.lock();
         retry.backoff.lasted(lasted);
-        retry.failed(now, None);
+        retry.failed(now, asked);
     }
 
     /// See [`Backoff::ask`].
@@ -250,6 +253,40 @@ mod tests {
         assert!(about(backoff.next(), BACKOFF_MIN));
         backoff.ask(Duration::MAX);
         assert!(backoff.next_asked(Some(Duration::MAX)) <= BACKOFF_ASKED_MAX * 9 / 8);
+    }
+
+    #[test]
+    fn a_stream_that_bears_fruit_is_asked_for_as_its_server_says_but_not_all_the_time() {
+        let second = Duration::from_secs(1);
+        let mut backoff = Backoff::new(Range::STREAM);
+        for _ in 0..20 {
+            backoff.ask(Duration::from_millis(1));
+            backoff.bore_fruit();
+            let delay = backoff.next();
+            assert!(delay >= STREAM_POLL_MIN && delay <= 2 * STREAM_POLL_MIN, "{delay:?}");
+        }
+        backoff.ask(3 * second);
+        backoff.bore_fruit();
+        let delay = backoff.next();
+        assert!(delay >= 3 * second && delay <= 4 * second, "{delay:?}");
+        // Who does not say when is asked by and by.
+        let mut backoff = Backoff::new(Range::STREAM);
+        (0..20).for_each(|_| {
+            backoff.bore_fruit();
+            backoff.next();
+        });
+        assert!(about(backoff.next(), BACKOFF_MAX));
+    }
+
+    #[test]
+    fn a_stream_that_was_not_to_be_had_has_not_lasted() {
+        let (now, retry) = (Instant::now(), SharedRetry::new(Range::STREAM));
+        (0..20).for_each(|_| retry.failed(now, Duration::ZERO, None));
+        assert!(retry.left(now) >= BACKOFF_MAX * 3 / 4);
+        retry.failed(now, STREAM_LASTED, Some(Duration::from_secs(20)));
+        assert!(retry.left(now) >= Duration::from_secs(20), "it was asked for");
+        retry.failed(now, STREAM_LASTED, None);
+        assert!(retry.left(now) <= BACKOFF_MIN * 5 / 4);
     }
 
     #[test]

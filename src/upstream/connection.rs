@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::error::{CallError, HttpRefusal, RETIRED, RetryAfter, Stage};
+use crate::error::{CallError, HttpRefusal, RETIRED, Stage};
 use crate::protocol::call::{About, Outgoing};
 use crate::protocol::jsonrpc::{self, RequestId, RpcError, code};
 use crate::protocol::legacy::{self, Initialized};
@@ -102,13 +102,9 @@ impl Trouble {
         Trouble { stage, sent: false, ..self }
     }
 
-    /// How long the upstream wants to be left alone, if it has said so in seconds. A date is for
-    /// people and clients: it would have to be held against a clock that is not the upstream's.
+    /// See [`HttpRefusal::asked_pause`].
     pub(super) fn asked_pause(&self) -> Option<Duration> {
-        match self.refusal.as_ref()?.retry_after.as_ref()? {
-            RetryAfter::Seconds(seconds) => Some(Duration::from_secs(u64::from(*seconds))),
-            RetryAfter::Date(_) => None,
-        }
+        self.refusal.as_ref()?.asked_pause()
     }
 
     /// Whether a refusal over HTTP is about who asks, or how often, or about how the server is at

@@ -65,11 +65,11 @@ impl Links {
             Self::Http { http, kind, transport, era } => (http, kind, transport, era),
         };
         let http = Arc::new(http.for_session(core));
-        let legacy: Box<dyn Link> = match kind {
+        let legacy: Arc<dyn Link> = match kind {
             // No modern server speaks it.
             HttpKind::HttpSse => return Arc::new(HttpSse::new(http)),
-            HttpKind::StreamableHttp => Box::new(StreamableHttp::new(http.clone())),
-            HttpKind::Auto => Box::new(Auto::new(http.clone(), transport.clone())),
+            HttpKind::StreamableHttp => Arc::new(StreamableHttp::new(http.clone())),
+            HttpKind::Auto => Arc::new(Auto::new(http.clone(), transport.clone())),
         };
         Arc::new(EitherEra::new(http, legacy, era.clone()))
     }

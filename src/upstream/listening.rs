@@ -70,13 +70,25 @@ struct Listener {
     /// Whether the server has given a stream on this session. Before that, 404 only says that
     /// there is no such page: that a session has ended shows at the next POST.
     was_open: bool,
+    /// Since when the last stream that was asked for is given, if it is.
+    given_at: Option<Instant>,
+    /// How long the server wants to be left alone, where it gave none.
+    asked: Option<Duration>,
     /// Dropped when the server has answered for the first time.
     unanswered: Option<Sender<()>>,
 }
 
 impl Listener {
     fn new(sources: Sources, wait: Arc<Wait>, unanswered: Sender<()>) -> Listener {
-        Listener { sources, wait, last_id: None, was_open: false, unanswered: Some(unanswered) }
+        Listener {
+            sources,
+            wait,
+            last_id: None,
+            was_open: false,
+            given_at: None,
+            asked: None,
+            unanswered: Some(unanswered),
+        }
     }
 
     fn run(mut self) {
@@ -85,7 +97,7 @@ impl Listener {
             if pause(&self.wait, left).is_err() {
                 return;
             }
-            let began = Instant::now();
+            (self.given_at, self.asked) = (None, None);
             let heard = self.listen();
             if let Err(Trouble { kind: Kind::Interrupted(_), .. }) = &heard {
                 return;
@@ -95,7 +107,8 @@ impl Listener {
                 // The server offers none, which the next session may be told at once.
                 return;
             }
-            self.sources.retry.failed(Instant::now(), began.elapsed());
+            let lasted = self.given_at.map(|at| at.elapsed()).unwrap_or_default();
+            self.sources.retry.failed(Instant::now(), lasted, self.asked);
             if is_over {
                 return;
             }
@@ -119,9 +132,12 @@ impl Listener {
             Err(trouble) => return self.failed(trouble),
         };
         match verdict(&answer, self.sources.has_session_id && self.was_open) {
-            Verdict::Stream => self.was_open = true,
+            Verdict::Stream => (self.was_open, self.given_at) = (true, Some(Instant::now())),
             Verdict::NoStream => return Ok(Heard::Nothing),
-            Verdict::Later => return Ok(Heard::Ended),
+            Verdict::Later => {
+                self.asked = answer.refusal().asked_pause();
+                return Ok(Heard::Ended);
+            }
             Verdict::SessionGone => {
                 let what = "the session has ended";
                 let trouble = Trouble::new(Kind::SessionGone, Stage::Read, what);

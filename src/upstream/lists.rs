@@ -289,7 +289,7 @@ pub(super) fn view_event(core: &Core, id: ViewId, read: Result<ReadLists, Troubl
             Event::NoView
         }
         Err(trouble) => {
-            core.views.failed(id);
+            core.views.failed(id, trouble.asked_pause());
             if let Some(more) = core.told.turn() {
                 log::info!(target: "upstream",
                     "{}: lists that only some clients see could not be read ({}): {}{more}",
@@ -397,7 +397,7 @@ fn is_bearable(trouble: &Trouble) -> bool {
 
 /// Whether the session itself may be gone, or the upstream hang: a refusal, or an answer that
 /// makes no sense, is an answer.
-fn is_unclear(trouble: &Trouble) -> bool {
+pub(super) fn is_unclear(trouble: &Trouble) -> bool {
     match trouble.kind {
         connection::Kind::Refused(Refusal::OtherEra)
         | connection::Kind::Interrupted(_)

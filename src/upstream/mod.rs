@@ -243,10 +243,6 @@ impl Upstream {
                     format!("{RETIRED}, and limits.drain_ms ({drain} ms) was over");
                 trouble.kind = connection::Kind::Interrupted(Interrupted::Retired);
             }
-            if trouble.is_late_start() {
-                let starting = self.vitals.lock().breaker.starting(Instant::now());
-                trouble.starting = trouble.starting.or(starting);
-            }
             self.core.scrubbed(trouble).into_error(self.name(), outgoing.is_safe_to_repeat)
         };
         let through = through.filter(|client| self.has_own(client));
@@ -282,6 +278,13 @@ impl Upstream {
         drop(seat);
         if matches!(&outcome, Err(trouble) if trouble.is_stateless()) {
             outcome = self.link.request(&mut lane, outgoing, wait, sink);
+        }
+        // Before it is told: that first contact is slow says nothing of the upstream.
+        if let Err(trouble) = &mut outcome
+            && trouble.is_late_start()
+        {
+            let starting = self.vitals.lock().breaker.starting(Instant::now());
+            trouble.starting = trouble.starting.or(starting);
         }
         passage.report(&outcome, began);
         in_flight.leave(lane);

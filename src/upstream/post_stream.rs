@@ -203,9 +203,10 @@ impl PostStream<'_, '_> {
         seen: &mut Seen,
         trouble: Trouble,
     ) -> Result<Answer, Trouble> {
+        let mut asked = None;
         loop {
             seen.backoff.lasted(lasted);
-            let delay = seen.backoff.next();
+            let delay = seen.backoff.next_asked(asked);
             self.ear
                 .rest(delay)
                 .map_err(|reason| Trouble::interrupted(reason, Stage::Read, true))?;
@@ -217,7 +218,9 @@ impl PostStream<'_, '_> {
             match failed.kind {
                 Kind::Interrupted(_) => return Err(Trouble { sent: true, ..failed }),
                 // It was reached, and may do better later.
-                Kind::Broke if failed.sent => lasted = Duration::ZERO,
+                Kind::Broke if failed.sent => {
+                    (lasted, asked) = (Duration::ZERO, failed.asked_pause());
+                }
                 Kind::SessionGone
                 | Kind::Broke
                 | Kind::Refused(_)
@@ -237,7 +240,10 @@ impl PostStream<'_, '_> {
         let answer = client.run_heeding_bell(self.ear.wait, ask, &mut || self.ear.pause())?;
         match verdict(&answer, Phase::WithId == self.post.phase) {
             Verdict::Stream => Ok(answer),
-            Verdict::Later => Err(broke_off("the stream is not given at present")),
+            Verdict::Later => {
+                let refusal = Some(Box::new(answer.refusal()));
+                Err(Trouble { refusal, ..broke_off("the stream is not given at present") })
+            }
             Verdict::NoStream | Verdict::SessionGone => {
                 let kind = Kind::Refused(Refusal::Plain);
                 Err(Trouble::new(kind, Stage::Read, "the stream is not given"))

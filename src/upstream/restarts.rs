@@ -1,12 +1,15 @@
-//! Pure: how long is waited before a child is started again.
+//! Pure: how long is waited before a child is started again, or a session opened.
 
 use std::time::Duration;
 
-use crate::limits::{CHILD_BACKOFF_RESET_AFTER, CHILD_RESTARTS_FREE};
+use crate::limits::{
+    BACKOFF_ASKED_MAX, BACKOFF_RESET_AFTER, CHILD_BACKOFF_RESET_AFTER, CHILD_RESTARTS_FREE,
+    SESSION_REOPENINGS_FREE,
+};
 
 use super::backoff::{Backoff, Range};
 
-/// What came of a child that has ended.
+/// What came of a child, or of a session, that has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lived {
     /// It has never answered as it should.
@@ -61,10 +64,42 @@ impl Restarts {
     }
 }
 
+/// The pace at which the supervisor opens a session that calls can open, too.
+#[derive(Debug)]
+pub(super) struct Reopenings {
+    backoff: Backoff,
+    /// As in [`Restarts`], of sessions that have answered calls.
+    free: u32,
+}
+
+impl Default for Reopenings {
+    fn default() -> Reopenings {
+        Reopenings { backoff: Backoff::new(Range::UPSTREAM), free: SESSION_REOPENINGS_FREE }
+    }
+}
+
+impl Reopenings {
+    /// The wait after an end, or after an attempt that failed; `asked`: how long the server wants
+    /// to be left alone.
+    pub(super) fn next(&mut self, lived: Lived, asked: Option<Duration>) -> Duration {
+        if let Lived::Idle(time) | Lived::Served(time) = lived {
+            self.backoff.lasted(time);
+            if time >= BACKOFF_RESET_AFTER {
+                self.free = SESSION_REOPENINGS_FREE;
+            }
+        }
+        if matches!(lived, Lived::Served(_)) && self.free > 0 {
+            self.free -= 1;
+            return asked.unwrap_or_default().min(BACKOFF_ASKED_MAX);
+        }
+        self.backoff.next_asked(asked)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::{CHILD_BACKOFF_MAX, CHILD_BACKOFF_MIN};
+    use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, CHILD_BACKOFF_MAX, CHILD_BACKOFF_MIN};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -101,5 +136,23 @@ mod tests {
         assert_eq!(restarts.next(Lived::Never), Duration::ZERO);
         assert!(about(restarts.next(Lived::Never), SECOND));
         assert!(about(restarts.next(Lived::Never), 2 * SECOND));
+    }
+
+    #[test]
+    fn a_session_that_served_is_opened_at_once_but_not_for_ever_nor_against_its_server() {
+        let mut sessions = Reopenings::default();
+        for _ in 1..SESSION_REOPENINGS_FREE {
+            assert_eq!(sessions.next(Lived::Served(SECOND), None), Duration::ZERO);
+        }
+        let asked = Some(20 * SECOND);
+        assert_eq!(sessions.next(Lived::Served(SECOND), asked), 20 * SECOND);
+        for n in 0..12 {
+            let base = (BACKOFF_MIN * 2_u32.pow(n)).min(BACKOFF_MAX);
+            assert!(about(sessions.next(Lived::Served(SECOND), None), base), "{n}");
+        }
+        assert!(sessions.next(Lived::Never, Some(40 * SECOND)) >= 40 * SECOND);
+        assert!(about(sessions.next(Lived::Never, None), BACKOFF_MAX));
+        assert!(about(sessions.next(Lived::Idle(BACKOFF_RESET_AFTER), None), BACKOFF_MIN));
+        assert_eq!(sessions.next(Lived::Served(SECOND), None), Duration::ZERO);
     }
 }

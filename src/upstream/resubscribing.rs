@@ -23,6 +23,8 @@ pub(super) enum Taken {
         what: String,
         /// The upstream answered, and may answer others.
         is_answered: bool,
+        /// How long the upstream wants to be left alone.
+        asked: Option<Duration>,
     },
 }
 
@@ -36,12 +38,17 @@ impl Taken {
             Ok(Outcome::Error { error, .. }) => Taken::Failed {
                 what: format!("{} ({})", cut(&error.message), error.code),
                 is_answered: true,
+                asked: None,
             },
             Ok(Outcome::InputRequired { .. }) => Taken::Failed {
                 what: "it wants input for what takes none".to_owned(),
                 is_answered: true,
+                asked: None,
             },
-            Err(trouble) => Taken::Failed { what: trouble.message, is_answered: false },
+            Err(trouble) => {
+                let asked = trouble.asked_pause();
+                Taken::Failed { what: trouble.message, is_answered: false, asked }
+            }
         }
     }
 }
@@ -98,7 +105,7 @@ impl Resubscribing {
         subscribe: Subscribe<'_>,
     ) -> Option<String> {
         self.begin(generation);
-        let mut failed = None;
+        let (mut failed, mut pause) = (None, None);
         let mut is_complete = true;
         for uri in standing.uris_or_coming() {
             if self.told.contains(&uri) {
@@ -123,8 +130,9 @@ impl Resubscribing {
             }
             match Taken::of(subscribe(&uri, &wait)) {
                 Taken::Settled => drop(self.told.insert(uri.clone())),
-                Taken::Failed { what, is_answered } => {
+                Taken::Failed { what, is_answered, asked } => {
                     is_complete = false;
+                    pause = pause.max(asked);
                     failed.get_or_insert(what);
                     if !is_answered {
                         break;
@@ -138,7 +146,7 @@ impl Resubscribing {
             self.noted = None;
             return None;
         }
-        self.retry.failed(Instant::now(), None);
+        self.retry.failed(Instant::now(), pause);
         failed.filter(|what| self.noted.as_ref() != Some(what)).inspect(|what| {
             self.noted = Some(what.clone());
         })
@@ -153,11 +161,14 @@ pub(super) struct LogLevelTold {
 }
 
 impl LogLevelTold {
-    /// Whether this session is to be told that level now.
-    pub(super) fn is_due(&self, generation: u64, level: &str, now: Instant) -> bool {
-        let is_told =
-            self.told.as_ref().is_some_and(|(of, told)| *of == generation && told == level);
-        !is_told && !self.retry.is_waiting(now)
+    /// Whether this session is to be told that level now. One that has it waits for nothing,
+    /// also where it has refused another one in between.
+    pub(super) fn is_due(&mut self, generation: u64, level: &str, now: Instant) -> bool {
+        if self.told.as_ref().is_some_and(|(of, told)| *of == generation && told == level) {
+            self.retry.give_up();
+            return false;
+        }
+        !self.retry.is_waiting(now)
     }
 
     /// The session has no log messages.
@@ -183,11 +194,43 @@ impl LogLevelTold {
                 self.retry.went_well();
                 None
             }
-            Taken::Failed { what, .. } => {
+            Taken::Failed { what, asked, .. } => {
                 let is_first = self.retry.is_first();
-                self.retry.failed(Instant::now(), None);
+                self.retry.failed(Instant::now(), asked);
                 is_first.then_some(what)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::BACKOFF_MIN;
+
+    fn refused(asked: Option<Duration>) -> Taken {
+        Taken::Failed { what: "no such level".to_owned(), is_answered: true, asked }
+    }
+
+    #[test]
+    fn a_level_that_is_told_is_waited_for_no_more_although_another_was_refused_since() {
+        let (mut level, now) = (LogLevelTold::default(), Instant::now());
+        assert!(level.is_due(1, "info", now));
+        assert_eq!(level.told(1, "info", Taken::Settled), None);
+        assert!(level.is_due(1, "debug", now));
+        assert!(level.told(1, "debug", refused(None)).is_some());
+        assert!(!level.is_due(1, "debug", now) && level.at().is_some());
+        // Its first choice again.
+        assert!(!level.is_due(1, "info", now + BACKOFF_MIN * 2));
+        assert_eq!(level.at(), None, "there is nothing to wait for");
+        assert!(level.is_due(2, "info", now), "another session does not know it");
+    }
+
+    #[test]
+    fn a_level_is_told_again_when_the_server_wants_to_be_asked() {
+        let (mut level, now) = (LogLevelTold::default(), Instant::now());
+        let asked = Duration::from_secs(20);
+        level.told(1, "info", refused(Some(asked)));
+        assert!(level.at().is_some_and(|at| at >= now + asked));
     }
 }

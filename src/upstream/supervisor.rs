@@ -12,15 +12,15 @@ use crate::protocol::method::Method;
 use crate::protocol::raw::{RawObject, string};
 use crate::wait::Wait;
 
-use super::backoff::{Backoff, Range, Retry};
+use super::backoff::Retry;
 use super::breaker::{Opening, Over, Patience, Sign};
 use super::connection::{Kind, Trouble, declares, with_tools};
 use super::exchange::Lane;
 use super::health::Vitals;
 use super::link::{Core, Link, Opened, Own};
 use super::list_times::Lists;
-use super::lists::UndeclaredTools;
-use super::restarts::{Lived, Restarts};
+use super::lists::{UndeclaredTools, is_unclear};
+use super::restarts::{Lived, Reopenings, Restarts};
 use super::resubscribing::{LogLevelTold, Resubscribing, Taken};
 use super::slots::Slots;
 use super::standing::Standing;
@@ -66,7 +66,7 @@ enum Left {
 impl Supervisor {
     /// Runs until the upstream is stopped; ends its session then.
     pub(super) fn run(mut self) {
-        let (mut backoff, mut restarts) = (Backoff::new(Range::UPSTREAM), Restarts::default());
+        let (mut reopenings, mut restarts) = (Reopenings::default(), Restarts::default());
         while !self.core.nudge.is_stopped() {
             let began = Instant::now();
             self.vitals.lock().breaker.tries(began);
@@ -88,22 +88,21 @@ impl Supervisor {
                 Left::Failed(trouble, took) => (trouble, Some(took)),
             };
             let has_served = self.vitals.lock().breaker.take_served();
-            backoff.lasted(began.elapsed());
-            if has_served {
-                backoff.reset();
-            }
             let well_for = made_contact.map(|at| at.elapsed());
+            let lived = match well_for {
+                Some(time) if has_served => Lived::Served(time),
+                Some(time) => Lived::Idle(time),
+                None => Lived::Never,
+            };
             // One that did what it should is back at once: whoever can make it end must not close
             // the others out by that.
-            let delay = match (self.link.opening(), well_for) {
+            let delay = match self.link.opening() {
                 // A call may be answered before the lists are read.
-                (Opening::BySupervisor, time) if has_served => {
-                    restarts.next(Lived::Served(time.unwrap_or_default()))
+                Opening::BySupervisor if has_served => {
+                    restarts.next(Lived::Served(well_for.unwrap_or_default()))
                 }
-                (Opening::BySupervisor, Some(time)) => restarts.next(Lived::Idle(time)),
-                (Opening::BySupervisor, None) => restarts.next(Lived::Never),
-                (Opening::ByCalls, _) if has_served => Duration::ZERO,
-                (Opening::ByCalls, _) => backoff.next_asked(trouble.asked_pause()),
+                Opening::BySupervisor => restarts.next(lived),
+                Opening::ByCalls => reopenings.next(lived, trouble.asked_pause()),
             };
             self.failed(&trouble, took, delay);
             if !self.back_off(delay) {
@@ -135,8 +134,7 @@ impl Supervisor {
         let kinds = self.lists.not_waiting(Instant::now());
         self.list(&opened, &kinds)?;
         self.made_contact(&opened);
-        self.tell_level(&opened);
-        self.subscribe_again(&opened);
+        self.tell_again(&opened)?;
         Ok(opened)
     }
 
@@ -240,9 +238,9 @@ impl Supervisor {
             } else if let Some((id, capabilities)) = self.core.views.take_of_requests(now) {
                 self.read_view(&opened, id, &capabilities);
                 continue;
+            } else if let Err(trouble) = self.tell_again(&opened) {
+                Err(trouble)
             } else {
-                self.tell_level(&opened);
-                self.subscribe_again(&opened);
                 self.listen_again(now);
                 let views = self.core.views.next_due_of_requests(now);
                 let retries = [self.level.at(), self.resubscribing.at(), self.listening.at()];
@@ -285,15 +283,25 @@ impl Supervisor {
         busy(&self.core, patience)
     }
 
+    /// Tells a session what it has not taken yet of what holds for all of them.
+    ///
+    /// # Errors
+    /// The session is gone, or answers nothing else either.
+    fn tell_again(&mut self, opened: &Opened) -> Result<(), Trouble> {
+        self.tell_level(opened)?;
+        self.subscribe_again(opened)
+    }
+
     /// Tells the session the level of its log messages, if it has not taken it.
-    fn tell_level(&mut self, opened: &Opened) {
-        let Some(level) = self.standing.level() else { return };
+    fn tell_level(&mut self, opened: &Opened) -> Result<(), Trouble> {
+        let Some(level) = self.standing.level() else { return Ok(()) };
         let generation = opened.generation;
         if !declares(&opened.initialized, "logging") {
-            return self.level.give_up();
+            self.level.give_up();
+            return Ok(());
         }
         if !self.level.is_due(generation, &level, Instant::now()) {
-            return;
+            return Ok(());
         }
         let mut params = RawObject::default();
         params.set("level", string(&level));
@@ -301,21 +309,26 @@ impl Supervisor {
         let answer = self.busy().and_then(|wait| {
             self.link.request_open(&mut self.lane, &outgoing, &wait, &mut Own(&self.core))
         });
+        let doubt = answer.as_ref().err().filter(|it| is_unclear(it)).cloned();
         if let Some(what) = self.level.told(generation, &level, Taken::of(answer)) {
             self.warn_of(Method::LoggingSetLevel, &what);
         }
+        doubt.map_or(Ok(()), |why| self.look(opened, why))
     }
 
     /// Tells a session that was opened anew of all subscriptions that it has not taken.
-    fn subscribe_again(&mut self, opened: &Opened) {
+    fn subscribe_again(&mut self, opened: &Opened) -> Result<(), Trouble> {
         if !self.resubscribing.is_due(opened.generation, Instant::now()) {
-            return;
+            return Ok(());
         }
+        let mut doubt = None;
         let Supervisor { resubscribing, standing, core, link, lane, .. } = self;
         let busy = || busy(core, core.config.timeout);
         let mut subscribe = |uri: &str, wait: &Arc<Wait>| {
             let outgoing = about(Method::ResourcesSubscribe, uri);
-            link.request_open(lane, &outgoing, wait, &mut Own(core))
+            let answer = link.request_open(lane, &outgoing, wait, &mut Own(core));
+            doubt = answer.as_ref().err().filter(|it| is_unclear(it)).cloned();
+            answer
         };
         let tick = core.limits.heartbeat;
         let failed =
@@ -323,6 +336,7 @@ impl Supervisor {
         if let Some(what) = failed {
             self.warn_of(Method::ResourcesSubscribe, &what);
         }
+        doubt.map_or(Ok(()), |why| self.look(opened, why))
     }
 
     /// Has the link listen again where that has ended by itself.

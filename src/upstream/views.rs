@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
@@ -219,11 +219,12 @@ impl Views {
         std::mem::take(&mut entry.untold)
     }
 
-    /// It could not be read: that is tried again after a while.
-    pub(super) fn failed(&self, id: ViewId) {
+    /// It could not be read: that is tried again after a while. `asked`: how long the server
+    /// wants to be left alone.
+    pub(super) fn failed(&self, id: ViewId, asked: Option<Duration>) {
         if let Some(entry) = self.lock().entries.get_mut(&id) {
             (entry.reading, entry.has_failed, entry.is_wanted) = (None, true, true);
-            entry.not_before = Some(Instant::now() + entry.backoff.next());
+            entry.not_before = Some(Instant::now() + entry.backoff.next_asked(asked));
         }
     }
 
@@ -273,7 +274,7 @@ impl Upstream {
             Err(trouble) => {
                 log::debug!(target: "upstream", "{}: what a client sees cannot be read: {}",
                     self.name(), self.core.scrubbed(trouble).message);
-                views.failed(id);
+                views.failed(id, None);
                 false
             }
         }
@@ -321,7 +322,7 @@ mod tests {
         assert!(views.due(id(1), now).is_some_and(|at| at >= now + RELIST_INTERVAL));
         let later = now + 2 * RELIST_INTERVAL;
         assert!(views.take(id(1), later));
-        views.failed(id(1));
+        views.failed(id(1), None);
         assert!(views.due(id(1), later).is_some_and(|at| at >= now + BACKOFF_MIN / 2));
         assert!(!views.want(id(1), None, now), "it fails again and again");
         views.changed(id(2), &[Kind::Tool], now);

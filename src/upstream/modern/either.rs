@@ -23,7 +23,7 @@ use super::http::ModernHttp;
 pub(in super::super) struct EitherEra {
     core: Arc<Core>,
     modern: ModernHttp,
-    legacy: Box<dyn Link>,
+    legacy: Arc<dyn Link>,
     /// Shared by all sessions to the upstream.
     found: Arc<Found>,
     /// Those who find no era here wait for the one who asks.
@@ -33,10 +33,13 @@ pub(in super::super) struct EitherEra {
 impl EitherEra {
     pub(in super::super) fn new(
         http: Arc<HttpCore>,
-        legacy: Box<dyn Link>,
+        legacy: Arc<dyn Link>,
         found: Arc<Found>,
     ) -> EitherEra {
         let (core, asking) = (http.core.clone(), Door::new(Arc::default()));
+        if core.client.is_some() {
+            found.enter_own(&legacy);
+        }
         EitherEra { core, modern: ModernHttp::new(http), legacy, found, asking }
     }
 
@@ -313,9 +316,9 @@ impl Link for EitherEra {
     }
 
     fn backing_off(&self, trouble: &Trouble, next_try: Instant) {
-        // It may be another one when it is back. Whether it is gone, the supervisor says.
+        // Whether it is gone, the supervisor says.
         if self.core.client.is_none() {
-            self.found.forget();
+            self.found.forget_unless_in_use();
         }
         self.core.redirected.forget();
         self.legacy.backing_off(trouble, next_try);

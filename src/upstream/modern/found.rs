@@ -2,7 +2,7 @@
 //! children of it.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::limits::ERA_PROBE_TIMEOUT;
@@ -10,6 +10,7 @@ use crate::protocol::revision::Era;
 use crate::wait::{Interrupted, Wait};
 
 use super::super::connection::{Kind, Trouble};
+use super::super::link::Link;
 use super::super::negotiate::Known;
 
 const UNKNOWN: u8 = 0;
@@ -24,6 +25,9 @@ pub(in super::super) struct Found {
     refuses_sessions: AtomicBool,
     /// What the next start of a child assumes; it outlives failures.
     assumed: Mutex<Known>,
+    /// Clients' own sessions to an upstream over HTTP, which may be open: as many as
+    /// `max_sessions` lets there be.
+    own: Mutex<Vec<Weak<dyn Link>>>,
 }
 
 impl Found {
@@ -71,6 +75,25 @@ impl Found {
     /// It was asked for a session and refused it.
     pub(in super::super) fn has_refused_a_session(&self) {
         self.refuses_sessions.store(true, Ordering::Release);
+    }
+
+    /// A client may have a session of its own over this link.
+    pub(in super::super) fn enter_own(&self, link: &Arc<dyn Link>) {
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        own.retain(|link| link.strong_count() > 0);
+        own.push(Arc::downgrade(link));
+    }
+
+    /// The shared session has failed: the upstream may be another one when it is back. Not where
+    /// a client's own session is open: then it is there, and what it speaks is known.
+    pub(in super::super) fn forget_unless_in_use(&self) {
+        let own: Vec<Arc<dyn Link>> = {
+            let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+            own.iter().filter_map(Weak::upgrade).collect()
+        };
+        if !own.iter().any(|link| link.is_open()) {
+            self.forget();
+        }
     }
 
     pub(in super::super) fn forget(&self) {

@@ -3,7 +3,7 @@
 //! another one is opened first, and the old one closed once the server has agreed to it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ureq::http::{HeaderMap, Method as HttpMethod};
 
@@ -60,7 +60,7 @@ enum Left {
 
 impl Listening {
     pub(super) fn new(http: Arc<HttpCore>, headers: HeaderMap) -> Arc<Listening> {
-        let retry = SharedRetry::new(Range::UPSTREAM);
+        let retry = SharedRetry::new(Range::STREAM);
         Arc::new(Listening { http, headers, state: Mutex::default(), retry })
     }
 
@@ -121,6 +121,8 @@ impl Listening {
             number,
             generation,
             had_one: false,
+            given_at: None,
+            asked: None,
         };
         let name = self.http.core.thread_name("sse");
         let thread = spawn(&name, move || listener.run()).ok()?;
@@ -170,6 +172,10 @@ struct Listener {
     generation: u64,
     /// There was a stream before this one: what happened in between was not heard.
     had_one: bool,
+    /// Since when the last stream that was asked for is given, if it is.
+    given_at: Option<Instant>,
+    /// How long the server wants to be left alone, where it gave none.
+    asked: Option<Duration>,
 }
 
 impl Listener {
@@ -180,13 +186,14 @@ impl Listener {
             }
             let (version, filter) = self.http.core.subscriptions.wanted();
             let Some(filter) = filter else { break };
-            let began = Instant::now();
+            (self.given_at, self.asked) = (None, None);
             let left = self.listen(version, &filter);
             match left {
                 Ok(Left::Unserved) => break,
                 Err(Trouble { kind: Kind::Interrupted(_), .. }) => break,
                 Ok(Left::Ended) | Err(_) => {
-                    self.retry.failed(Instant::now(), began.elapsed());
+                    let lasted = self.given_at.map(|at| at.elapsed()).unwrap_or_default();
+                    self.retry.failed(Instant::now(), lasted, self.asked);
                 }
             }
             if left.is_err() {
@@ -214,6 +221,7 @@ impl Listener {
         };
         let content_type = answer.header("content-type").unwrap_or_default();
         if answer.status != 200 || !is_event_stream(content_type) {
+            self.asked = answer.refusal().asked_pause();
             let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", &mut || ());
             let text = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
             return match answer_to(&text, id) {
@@ -222,6 +230,7 @@ impl Listener {
                 None => self.failed(refusal(&self.http, &answer, &text)),
             };
         }
+        self.given_at = Some(Instant::now());
         let mut left = Left::Ended;
         let read = read_events(&mut answer, &core, &mut || (), &mut |event, _| {
             self.take(event, id, version, &mut left)
@@ -232,7 +241,9 @@ impl Listener {
         }
     }
 
-    fn refused(&self, version: u64, error: &RpcError) -> Left {
+    fn refused(&mut self, version: u64, error: &RpcError) -> Left {
+        // However long the server took to say so, there was no such stream.
+        self.given_at = None;
         let core = &self.http.core;
         core.subscriptions.refused(version);
         let what = core.secrets.scrub_cut(&cut(&error.message)).into_owned();

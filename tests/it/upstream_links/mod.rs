@@ -12,6 +12,7 @@ mod memory;
 mod modern;
 mod modern_rig;
 mod outbox;
+mod pace;
 mod questions;
 mod redirects;
 mod refusals;
