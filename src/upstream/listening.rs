@@ -15,14 +15,15 @@ use crate::thread::spawn;
 use crate::wait::Wait;
 
 use super::backoff::SharedRetry;
-use super::connection::{Kind, Trouble};
+use super::connection::{Kind, Refusal, Trouble};
 use super::correlation::{self, Incoming};
 use super::exchange::{Ask, Lane};
 use super::hearing::{hear_shared, hear_unasked};
 use super::http::{HttpCore, Next, StreamThread, Wire, read_events};
 use super::inbox::Inboxes;
 use super::link::{NEVER, pause};
-use super::streamable_http::{LAST_EVENT_ID, Verdict, verdict};
+use super::refused_status::{Verdict, verdict};
+use super::streamable_http::LAST_EVENT_ID;
 
 /// What the thread needs; nothing of it keeps the session alive.
 pub(super) struct Sources {
@@ -122,6 +123,13 @@ impl Listener {
             Verdict::Stream => self.was_open = true,
             Verdict::NoStream => return Ok(Heard::Nothing),
             Verdict::Later => return Ok(Heard::Ended),
+            // If only the stream is refused, it is asked for again by and by.
+            Verdict::Doubtful => {
+                let what = "the stream is not given any more";
+                let why = http.refused(Kind::Refused(Refusal::Plain), &answer, what);
+                http.core.nudge.doubted(self.sources.generation, why);
+                return Ok(Heard::Ended);
+            }
             Verdict::SessionGone => {
                 let what = "the session has ended";
                 let trouble = Trouble::new(Kind::SessionGone, Stage::Read, what);
