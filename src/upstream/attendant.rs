@@ -16,6 +16,7 @@ use super::exchange::Lane;
 use super::link::{Link, Own};
 use super::lists::{ReadLists, read_all, view_event};
 use super::members::{Member, Members};
+use super::renewal::Pace;
 use super::resubscribing::Resubscribing;
 use super::subscribing::about;
 use super::supervisor::{busy, tell};
@@ -31,6 +32,8 @@ pub(super) struct Attendant {
     /// When a session that is lost, and subscribed to something, is opened anew: its client may
     /// only be waiting, so that no call would.
     reopening: Retry,
+    /// Before that it is not asked again whether the session is well.
+    probing: Pace,
     /// When the session was opened last.
     opened_at: Option<Instant>,
     /// The lists of this session, which all see whose sessions declare the same.
@@ -51,6 +54,7 @@ impl Attendant {
             generation: 0,
             resubscribing: Resubscribing::default(),
             reopening: Retry::default(),
+            probing: Pace::default(),
             opened_at: None,
             noted: None,
         }
@@ -76,6 +80,9 @@ impl Attendant {
             if let Some(trouble) = member.link.died() {
                 self.note(&trouble);
                 member.link.forget(self.generation);
+            }
+            if let Some((doubted, why)) = news.doubted {
+                self.look(doubted, &why);
             }
             self.reopen();
             self.subscribe_again();
@@ -115,6 +122,26 @@ impl Attendant {
         if self.generation < generation {
             self.generation = generation;
             self.opened_at = Some(Instant::now());
+        }
+    }
+
+    /// Sees whether the session is well although it was refused, but not again and again.
+    fn look(&mut self, generation: u64, why: &Trouble) {
+        let now = Instant::now();
+        if !self.probing.is_due(now) {
+            return;
+        }
+        self.note(why);
+        let member = self.member.clone();
+        let looked = busy(&member.core, member.core.config.timeout)
+            .and_then(|wait| member.link.probe(&mut self.lane, &wait, why));
+        let asked = looked.as_ref().err().unwrap_or(why).asked_pause();
+        self.probing.tried(Instant::now(), asked);
+        if let Err(trouble) = looked {
+            self.lane.reset();
+            if trouble.kind == Kind::SessionGone {
+                member.link.forget(generation);
+            }
         }
     }
 

@@ -99,6 +99,10 @@ impl Link for Auto {
         self.found().ok_or_else(no_session)?.request_open(lane, outgoing, wait, sink)
     }
 
+    fn probe(&self, lane: &mut Lane, wait: &Arc<Wait>, why: &Trouble) -> Result<(), Trouble> {
+        self.found().ok_or_else(no_session)?.probe(lane, wait, why)
+    }
+
     fn forget(&self, generation: u64) {
         // Generations are counted over both.
         self.streamable.forget(generation);

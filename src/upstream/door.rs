@@ -104,7 +104,7 @@ impl<T> Door<T> {
         }
         inner.opening = true;
         inner.attempts += 1;
-        let generation = self.generations.fetch_add(1, Ordering::AcqRel) + 1;
+        let generation = self.next_generation();
         Ok(Turn::Mine { attempt: inner.attempts, generation })
     }
 
@@ -119,6 +119,30 @@ impl<T> Door<T> {
         let mut inner = self.lock();
         let same = inner.open.as_ref().is_some_and(|(open, _)| *open == generation);
         if same { inner.open.take().map(|(_, session)| session) } else { None }
+    }
+
+    /// The generation of a session that is opened besides the one that is open.
+    pub(super) fn next_generation(&self) -> u64 {
+        self.generations.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Puts a session in the place of the one of generation `old`, which is given back and must
+    /// be dropped where no lock is held.
+    ///
+    /// # Errors
+    /// That one is not open any more; the session that was to take its place is given back.
+    pub(super) fn replace(&self, old: u64, generation: u64, session: T) -> Result<Arc<T>, T> {
+        let mut inner = self.lock();
+        match inner.open.take() {
+            Some((open, before)) if open == old && !inner.closed => {
+                inner.open = Some((generation, Arc::new(session)));
+                Ok(before)
+            }
+            other => {
+                inner.open = other;
+                Err(session)
+            }
+        }
     }
 
     /// Lets go of the session; none is opened any more.

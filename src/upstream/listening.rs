@@ -15,14 +15,15 @@ use crate::thread::spawn;
 use crate::wait::Wait;
 
 use super::backoff::SharedRetry;
-use super::connection::{Kind, Trouble};
+use super::connection::{Kind, Refusal, Trouble};
 use super::correlation::{self, Incoming};
 use super::exchange::{Ask, Lane};
 use super::hearing::{hear_shared, hear_unasked};
 use super::http::{HttpCore, Next, StreamThread, Wire, read_events};
 use super::inbox::Inboxes;
 use super::link::{NEVER, pause};
-use super::streamable_http::{LAST_EVENT_ID, Verdict, verdict};
+use super::refused_status::{Verdict, verdict};
+use super::streamable_http::LAST_EVENT_ID;
 
 /// What the thread needs; nothing of it keeps the session alive.
 pub(super) struct Sources {
@@ -136,6 +137,13 @@ impl Listener {
             Verdict::NoStream => return Ok(Heard::Nothing),
             Verdict::Later => {
                 self.asked = answer.refusal().asked_pause();
+                return Ok(Heard::Ended);
+            }
+            // If only the stream is refused, it is asked for again by and by.
+            Verdict::Doubtful => {
+                let what = "the stream is not given any more";
+                let why = http.refused(Kind::Refused(Refusal::Plain), &answer, what);
+                http.core.nudge.doubted(self.sources.generation, why);
                 return Ok(Heard::Ended);
             }
             Verdict::SessionGone => {

@@ -65,6 +65,8 @@ mod post_stream;
 mod readings;
 mod redirect;
 mod reference;
+mod refused_status;
+mod renewal;
 mod resolve;
 mod restarts;
 mod resubscribing;

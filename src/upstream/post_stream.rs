@@ -20,7 +20,8 @@ use super::correlation::{self, Incoming};
 use super::exchange::{Answer, Ask, Lane};
 use super::http::{Next, StreamEnd, Wire, read_events};
 use super::inbox::Waiting;
-use super::streamable_http::{LAST_EVENT_ID, StreamableHttp, Verdict, verdict};
+use super::refused_status::{Verdict, verdict};
+use super::streamable_http::{LAST_EVENT_ID, StreamableHttp};
 
 /// One POST that wants a response.
 #[derive(Clone, Copy)]
@@ -244,7 +245,7 @@ impl PostStream<'_, '_> {
                 let refusal = Some(Box::new(answer.refusal()));
                 Err(Trouble { refusal, ..broke_off("the stream is not given at present") })
             }
-            Verdict::NoStream | Verdict::SessionGone => {
+            Verdict::NoStream | Verdict::Doubtful | Verdict::SessionGone => {
                 let kind = Kind::Refused(Refusal::Plain);
                 Err(Trouble::new(kind, Stage::Read, "the stream is not given"))
             }

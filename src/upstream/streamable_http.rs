@@ -7,12 +7,11 @@ use std::time::Instant;
 
 use ureq::http::{HeaderMap, HeaderValue, Method as HttpMethod};
 
-use crate::limits::{CONTROL_TIMEOUT, UPSTREAM_DRAIN_BYTES_MAX};
+use crate::limits::CONTROL_TIMEOUT;
 use crate::protocol::call::{CallSink, Notice, Outcome, Outgoing, Question};
 use crate::protocol::headers::{SESSION_ID, is_event_stream, is_json};
-use crate::protocol::jsonrpc::{RequestId, RpcError, code};
+use crate::protocol::jsonrpc::{RequestId, RpcError};
 use crate::protocol::legacy::Initialized;
-use crate::protocol::modern::is_modern_error;
 use crate::protocol::raw::{Keeper, Raw};
 use crate::wait::Wait;
 
@@ -28,6 +27,8 @@ use super::inbox::Inboxes;
 use super::link::{Link, Opened, Opener, no_session};
 use super::listening;
 use super::post_stream::{Ear, Phase, Post, PostStream, Seen, broke_off, not_ours};
+use super::refused_status::{error_text, is_success, refusal};
+use super::renewal::Pace;
 
 /// Takes a broken stream up behind the event of this id.
 pub(super) const LAST_EVENT_ID: &str = "last-event-id";
@@ -35,21 +36,25 @@ pub(super) const LAST_EVENT_ID: &str = "last-event-id";
 /// The transport of one upstream.
 pub(super) struct StreamableHttp {
     pub(super) http: Arc<HttpCore>,
-    door: Door<Session>,
+    pub(super) door: Door<Session>,
     /// The last `initialize` was refused in a way that hints at HTTP+SSE.
     hints_at_http_sse: AtomicBool,
     /// When a stream that has ended is asked for again.
     streams: SharedRetry,
+    /// When a session that is refused is replaced.
+    pub(super) renewals: Pace,
 }
 
 /// An open session.
-struct Session {
-    initialized: Arc<Initialized>,
+pub(super) struct Session {
+    pub(super) initialized: Arc<Initialized>,
     /// With what every later POST carries.
     wire: Arc<Wire>,
     /// What every later GET and DELETE carries.
     get: HeaderMap,
     has_id: bool,
+    /// It has answered a request.
+    pub(super) has_worked: AtomicBool,
     /// For what comes on the session's own stream but belongs to a call.
     inboxes: Arc<Inboxes>,
     /// The stream of what the server says unasked; it ends with the session.
@@ -58,11 +63,11 @@ struct Session {
 
 /// The session that a request goes over.
 #[derive(Clone, Copy)]
-struct Over<'a> {
-    generation: u64,
-    session: &'a Session,
+pub(super) struct Over<'a> {
+    pub(super) generation: u64,
+    pub(super) session: &'a Session,
     /// The request was refused before, on a session that seemed to be lost.
-    again: bool,
+    pub(super) again: bool,
 }
 
 /// The response, and the session that it opened.
@@ -75,7 +80,8 @@ impl StreamableHttp {
     pub(super) fn new(http: Arc<HttpCore>) -> StreamableHttp {
         let door = Door::new(http.core.generations.clone());
         let streams = SharedRetry::new(Range::STREAM);
-        StreamableHttp { http, door, hints_at_http_sse: AtomicBool::new(false), streams }
+        let (hints_at_http_sse, renewals) = (AtomicBool::new(false), Pace::default());
+        StreamableHttp { http, door, hints_at_http_sse, streams, renewals }
     }
 
     /// Whether the server refused `initialize` as one that speaks HTTP+SSE does.
@@ -109,7 +115,7 @@ impl StreamableHttp {
         Arc::new(Wire { http, endpoint, post: Arc::new(post) })
     }
 
-    fn handshake(
+    pub(super) fn handshake(
         &self,
         lane: &mut Lane,
         wait: &Arc<Wait>,
@@ -142,17 +148,23 @@ impl StreamableHttp {
             get: session_headers(&self.http.get, &initialized, &posted.session_id),
             initialized: Arc::new(initialized),
             has_id: posted.session_id.is_some(),
+            has_worked: AtomicBool::new(false),
             inboxes: Arc::default(),
             stream: Mutex::new(None),
         };
         let told = self.notify(lane, &session.wire.post, wait, &connection::initialized());
         if let Err(trouble) = told {
-            if session.has_id {
-                self.http.end_session(&session.get);
-            }
+            self.end(&session);
             return Err(trouble);
         }
         Ok(session)
+    }
+
+    /// Ends a session that nobody is going to use.
+    pub(super) fn end(&self, session: &Session) {
+        if session.has_id {
+            self.http.end_session(&session.get);
+        }
     }
 
     /// POSTs a message that wants no response.
@@ -176,7 +188,7 @@ impl StreamableHttp {
         Err(http.refused(Kind::Refused(Refusal::Plain), &answer, &text))
     }
 
-    fn listen(&self, session: &Session, generation: u64, opener: &Wait) {
+    pub(super) fn listen(&self, session: &Session, generation: u64, opener: &Wait) {
         let sources = listening::Sources {
             http: self.http.clone(),
             get: session.get.clone(),
@@ -330,8 +342,27 @@ impl StreamableHttp {
         }
     }
 
-    /// Sends a request over a session, once.
+    /// Sends a request over a session, once. What comes of it may cast doubt on the session.
     fn attempt(
+        &self,
+        lane: &mut Lane,
+        over: Over<'_>,
+        outgoing: &Outgoing<'_>,
+        wait: &Arc<Wait>,
+        sink: &mut dyn CallSink,
+    ) -> Result<Outcome, Trouble> {
+        let outcome = self.send(lane, over, outgoing, wait, sink);
+        match &outcome {
+            Ok(outcome) => self.answered(over, outcome),
+            Err(why) if why.kind == Kind::Refused(Refusal::Plain) => {
+                self.doubt(over, why.clone());
+            }
+            Err(_) => (),
+        }
+        outcome
+    }
+
+    pub(super) fn send(
         &self,
         lane: &mut Lane,
         over: Over<'_>,
@@ -417,10 +448,24 @@ impl Link for StreamableHttp {
             let (generation, session) = self.session(lane, wait, &mut || sink.silence())?;
             let over = Over { generation, session: &session, again: replayed };
             let trouble = match self.attempt(lane, over, outgoing, wait, sink) {
-                Ok(outcome) => return Ok(outcome),
+                Ok(outcome) => {
+                    if replayed {
+                        self.renewals.helped();
+                    }
+                    return Ok(outcome);
+                }
                 Err(trouble) => trouble,
             };
             if trouble.kind == Kind::SessionGone {
+                let now = Instant::now();
+                if replayed {
+                    self.renewals.tried(now, trouble.asked_pause());
+                } else if !self.renewals.is_due(now) {
+                    // Another session has not helped a moment ago.
+                    let trouble = Trouble { kind: Kind::Refused(Refusal::Plain), ..trouble };
+                    self.doubt(over, trouble.clone());
+                    return Err(trouble);
+                }
                 drop(self.door.forget(generation));
             }
             if replayed || !may_replay(&trouble, outgoing.is_safe_to_repeat) {
@@ -444,6 +489,10 @@ impl Link for StreamableHttp {
         let (generation, session) = self.door.current().ok_or_else(no_session)?;
         let over = Over { generation, session: &session, again: false };
         self.attempt(lane, over, outgoing, wait, sink)
+    }
+
+    fn probe(&self, lane: &mut Lane, wait: &Arc<Wait>, _: &Trouble) -> Result<(), Trouble> {
+        self.look(lane, wait)
     }
 
     fn forget(&self, generation: u64) {
@@ -481,97 +530,4 @@ impl Link for StreamableHttp {
     fn transport(&self) -> &'static str {
         "http"
     }
-}
-
-/// What an answer to a GET means.
-pub(super) enum Verdict {
-    /// It is a stream.
-    Stream,
-    /// The server has none to offer.
-    NoStream,
-    /// The session has ended.
-    SessionGone,
-    /// The server failed or is busy; it may do better later.
-    Later,
-}
-
-/// `was_open`: the session has an id, and the server has given a stream on it before.
-pub(super) fn verdict(answer: &Answer, was_open: bool) -> Verdict {
-    match answer.status {
-        200 if answer.header("content-type").is_some_and(is_event_stream) => Verdict::Stream,
-        404 if was_open => Verdict::SessionGone,
-        408 | 429 | 500.. => Verdict::Later,
-        _ => Verdict::NoStream,
-    }
-}
-
-fn is_success(status: u16) -> bool {
-    (200..300).contains(&status)
-}
-
-/// The beginning of a body that is told in an error.
-fn error_text(answer: &mut Answer) -> String {
-    let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", &mut || ());
-    String::from_utf8_lossy(&body.unwrap_or_default()).into_owned()
-}
-
-/// Whether only a server without sessions refuses so. It may not look at what it was asked for,
-/// and miss the `_meta` that its own requests have.
-fn is_other_era(phase: Phase, error: &RpcError) -> bool {
-    // What a client must be capable of, those with sessions say too.
-    let is_modern =
-        is_modern_error(error.code) && error.code != code::MISSING_CLIENT_CAPABILITY;
-    is_modern
-        || (phase != Phase::Opening
-            && error.code == code::INVALID_PARAMS
-            && error.message.contains("_meta")
-            && error.message.contains("io.modelcontextprotocol/"))
-}
-
-/// What an answer without success means: an error response of the server's, or a failure.
-fn refusal(
-    http: &HttpCore,
-    answer: &Answer,
-    text: &str,
-    post: Post<'_>,
-) -> Result<Result<Raw, RpcError>, Trouble> {
-    let speaks_of_session = text.to_ascii_lowercase().contains("session");
-    let mut error = None;
-    correlation::read(&Arc::new(text.to_owned()), |incoming| {
-        if let Incoming::Answer { id: Some(id), outcome: Err(it) } = incoming
-            && id == post.id
-        {
-            error = Some(it);
-        }
-    });
-    // Only these codes speak of the session where an error is about this very request; and if
-    // another session did not cure it, it was not that either.
-    let own = error.as_ref().is_some_and(|error| {
-        let codes = [code::BAD_REQUEST, code::SESSION_NOT_FOUND, code::INVALID_REQUEST];
-        post.again || !codes.contains(&error.code)
-    });
-    let session_gone = match (answer.status, post.phase) {
-        _ if own => false,
-        (404, Phase::WithId) => error
-            .as_ref()
-            .is_none_or(|e| e.code == code::SESSION_NOT_FOUND || speaks_of_session),
-        (400, Phase::WithId | Phase::WithoutId) => speaks_of_session,
-        _ => false,
-    };
-    let is_modern = error.as_ref().is_some_and(|error| is_other_era(post.phase, error));
-    let kind = match (answer.status, post.phase) {
-        _ if session_gone => Kind::SessionGone,
-        _ if is_modern => Kind::Refused(Refusal::OtherEra),
-        (400 | 404 | 405, Phase::Opening) => Kind::Refused(Refusal::MaybeHttpSse),
-        _ => match error {
-            // What its head says would be lost.
-            Some(error) if answer.refusal().says_more() => {
-                let kind = Kind::Refused(Refusal::Plain);
-                return Err(http.refused(kind, answer, &error.message));
-            }
-            Some(error) => return Ok(Err(error)),
-            None => Kind::Refused(Refusal::Plain),
-        },
-    };
-    Err(http.refused(kind, answer, text))
 }

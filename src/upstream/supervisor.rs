@@ -179,7 +179,7 @@ impl Supervisor {
         }
         let wait = self.busy()?;
         let Err(trouble) = self.link.probe(&mut self.lane, &wait, &why) else {
-            self.probing.failed(Instant::now(), None);
+            self.probing.failed(Instant::now(), why.asked_pause());
             self.vitals.lock().breaker.well();
             return Ok(());
         };
@@ -229,6 +229,7 @@ impl Supervisor {
             let step = if reopened {
                 self.contact().map(|newer| opened = newer)
             } else if let Some((_, why)) = doubt {
+                self.remember(&why);
                 self.look(&opened, why)
             } else if is_refresh {
                 self.link.refresh();

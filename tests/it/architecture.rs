@@ -150,9 +150,10 @@ const PURE_FILES: [&str; 16] = [
 ];
 
 /// Where HTTP status codes may stand, besides `http/`.
-const STATUS_FILES: [&str; 6] = [
+const STATUS_FILES: [&str; 7] = [
     "downstream/reply.rs",
     "upstream/streamable_http.rs",
+    "upstream/refused_status.rs",
     "upstream/http_sse.rs",
     "upstream/redirect.rs",
     "upstream/modern/http.rs",

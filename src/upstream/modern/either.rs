@@ -295,6 +295,9 @@ impl Link for EitherEra {
     }
 
     fn probe(&self, lane: &mut Lane, wait: &Arc<Wait>, why: &Trouble) -> Result<(), Trouble> {
+        if self.is_mirrored() && self.found.is_modern() {
+            return self.mirrored(self.legacy.probe(lane, wait, why));
+        }
         match self.found.get().ok_or_else(no_session)? {
             Era::Legacy if !is_doubtful(Era::Legacy, why) => self.legacy.probe(lane, wait, why),
             // Contact with the other era is made at once, if that is what it speaks now.

@@ -8,6 +8,7 @@ mod forged;
 mod http_sse;
 mod listening;
 mod lists;
+mod lost_sessions;
 mod memory;
 mod modern;
 mod modern_rig;
