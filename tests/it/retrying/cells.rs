@@ -6,6 +6,7 @@ use std::io::{self, Read as _};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -89,6 +90,8 @@ pub(super) struct Cell {
     declares: &'static str,
     /// Of what came, by method; GET, DELETE and answers apart.
     counts: Mutex<HashMap<String, usize>>,
+    /// When it was asked what it failed at, by method as well.
+    failed_at: Mutex<HashMap<String, Vec<Instant>>>,
     /// Sessions before this one are unknown.
     session: AtomicUsize,
     /// Where it can speak unasked, and the one of HTTP+SSE.
@@ -105,6 +108,7 @@ impl Cell {
             is_faulty: AtomicBool::new(true),
             declares: r#""tools":{"listChanged":true},"#,
             counts: Mutex::default(),
+            failed_at: Mutex::default(),
             session: AtomicUsize::new(1),
             streams: Mutex::default(),
         }
@@ -165,6 +169,14 @@ impl Cell {
         counts
     }
 
+    /// How long it was left alone after it had failed for the first time, by kind, where it was
+    /// asked again.
+    pub(super) fn pauses(&self) -> HashMap<String, Duration> {
+        let failed_at = self.failed_at.lock().unwrap();
+        let pause = |at: &Vec<Instant>| Some(*at.get(1)? - *at.first()?);
+        failed_at.iter().filter_map(|(kind, at)| Some((kind.clone(), pause(at)?))).collect()
+    }
+
     /// Whether it has a stream on which it can speak.
     pub(super) fn is_heard(&self) -> bool {
         !self.streams.lock().unwrap().is_empty()
@@ -191,6 +203,7 @@ impl Cell {
         *self.counts.lock().unwrap().entry(kind.clone()).or_default() += 1;
         let id = message["id"].to_string();
         if self.is_faulty.load(Ordering::SeqCst) && self.path.is(self.speech, &kind) {
+            self.failed_at.lock().unwrap().entry(kind).or_default().push(Instant::now());
             let is_sse = self.speech == Speech::HttpSse && request.method == "POST";
             let stream = self.streams.lock().unwrap().last().map(TcpStream::try_clone);
             let stream = stream.filter(|_| is_sse).transpose()?;

@@ -72,6 +72,10 @@ impl Peer<'_> {
         self.deliver(&text)
     }
 
+    fn asks_for_time(&mut self, status: &str) -> io::Result<Next> {
+        respond(self.out, status, &[("Retry-After", ASKED_S)], "later")
+    }
+
     fn status(&mut self, status: &str) -> io::Result<Next> {
         respond(self.out, status, &[("Content-Type", "text/plain")], "go away")
     }
@@ -87,6 +91,16 @@ macro_rules! fault {
         Fault { name: $name, stream: Asked::$stream, does: $does }
     };
 }
+
+/// What those ask for that say when they are to be asked again.
+pub(super) const ASKED_S: &str = "5";
+pub(super) const ASKED: Duration = Duration::from_secs(5);
+
+/// Failures that say for how long the server wants to be left alone.
+pub(super) const ASKING_FOR_TIME: [Fault; 2] = [
+    fault!("says_429_for_5_s", Again, |peer| peer.asks_for_time("429 Too Many Requests")),
+    fault!("says_503_for_5_s", Again, |peer| peer.asks_for_time("503 Service Unavailable")),
+];
 
 /// The table's columns.
 pub(super) const FAULTS: &[Fault] = &[

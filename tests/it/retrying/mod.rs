@@ -12,6 +12,7 @@
 //!
 //! Each cell is tried again, and not more often than the shortest waits of the backoff allow.
 
+mod asked_time;
 mod cells;
 mod children;
 mod faults;
@@ -28,7 +29,7 @@ use crate::support::mcp::McpClient;
 use crate::support::{wait_until, wait_within};
 use cells::{Cell, Cells, Path, Speech};
 use faults::{Asked, FAULTS, Fault};
-use trunkline::limits::{BACKOFF_MAX, BACKOFF_MIN};
+use trunkline::limits::{BACKOFF_MAX, BACKOFF_MIN, CHILD_BACKOFF_MAX, CHILD_BACKOFF_MIN};
 
 /// For so long is counted.
 const WINDOW: Duration = Duration::from_secs(12);
@@ -39,18 +40,29 @@ const LISTS: [Path; 4] = [Path::Tools, Path::Prompts, Path::Resources, Path::Tem
 
 /// Tries of one thing that may come in so long, if each wait is as short as the jitter makes it.
 pub(crate) fn tries_max(time: Duration) -> usize {
-    let (mut at, mut wait, mut n) = (Duration::ZERO, BACKOFF_MIN, 0);
+    tries_between(BACKOFF_MIN, BACKOFF_MAX, time)
+}
+
+/// The same of starts of a child.
+fn starts_max(time: Duration) -> usize {
+    tries_between(CHILD_BACKOFF_MIN, CHILD_BACKOFF_MAX, time)
+}
+
+/// Tries in so long with waits that grow between these bounds.
+fn tries_between(min: Duration, max: Duration, time: Duration) -> usize {
+    let (mut at, mut wait, mut n) = (Duration::ZERO, min, 0);
     while at <= time {
         n += 1;
         at += wait * 3 / 4;
-        wait = (wait * 2).min(BACKOFF_MAX);
+        wait = (wait * 2).min(max);
     }
     n
 }
 
 #[test]
 fn a_dozen_tries_reach_a_server_in_the_first_minute() {
-    assert!(tries_max(Duration::from_secs(60)) <= 12);
+    let minute = Duration::from_secs(60);
+    assert!(tries_max(minute) <= 12 && starts_max(minute) < 8);
 }
 
 struct Table {
