@@ -335,6 +335,7 @@ pub(super) fn cut(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::RetryAfter;
 
     fn trouble(kind: Kind, sent: bool) -> Trouble {
         Trouble { sent, ..Trouble::new(kind, Stage::Read, "reset") }
