@@ -26,6 +26,7 @@ import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
+from typing import Callable
 
 import everything
 import matrix
@@ -109,13 +110,15 @@ def whole_revision(
             results.fail(f"{name} {scenario}: the suite ran it, but run.py does not know it")
 
 
-def client_scenarios(results: Results, setup: Setup, binary: str | None, folder: pathlib.Path) -> None:
+def client_scenarios(
+    results: Results, setup: Setup, binary: str | None, folder: pathlib.Path, is_meant: Callable[[str], bool]
+) -> None:
     folder.mkdir(exist_ok=True)
     script = HERE / "client" / ("through_gateway.py" if binary else "drive.py")
     arguments = ["client", "--command", f"{PYTHON} {script}"]
     for kind in matrix.CLIENT_KINDS if binary else ["client"]:
         for revision, scenarios in matrix.CLIENT_SCENARIOS.items():
-            for scenario in scenarios:
+            for scenario in filter(is_meant, scenarios):
                 env = {"RIG_GATEWAY": binary or "", "RIG_FOLDER": str(folder / f"gateway-{kind}-{revision}-{scenario}")}
                 env |= {"RIG_BESIDE": "1" if setup.beside else "", "RIG_BRIDGED": "1" if kind == "bridged" else ""}
                 suite(results, f"{setup.name} {kind} {revision} {scenario}", arguments, folder, LOOPBACK | env)
@@ -214,6 +217,11 @@ def through_target(results: Results, setup: Setup, target: Gateway | Direct, fol
 
 def all_setups(results: Results, binary: str | None, folder: pathlib.Path) -> None:
     setups = matrix.SETUPS if binary else matrix.DIRECT
+    whole = [setup for setup in setups if setup.whole]
+
+    def of_suite(setup: Setup) -> tuple[Results, Setup, str | None, pathlib.Path]:
+        return results, setup, binary, folder / setup.name
+
     with ThreadPoolExecutor(AT_ONCE) as pool:
         try:
             jobs = [pool.submit(one_setup, results, s, binary, folder / s.name) for s in setups]
@@ -224,14 +232,15 @@ def all_setups(results: Results, binary: str | None, folder: pathlib.Path) -> No
                 jobs.append(pool.submit(odd_lists.stock_clients, results, binary, folder))
             for job in jobs:
                 job.result()
+            others = [pool.submit(client_scenarios, *of_suite(s), lambda it: it not in matrix.TIMED) for s in whole]
+            for job in others:
+                job.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             end_all()
             raise
-    # By themselves: one of them measures how long a client waits before it tries again.
-    for setup in setups:
-        if setup.whole:
-            client_scenarios(results, setup, binary, folder / setup.name)
+    for setup in whole:
+        client_scenarios(*of_suite(setup), matrix.TIMED.__contains__)
 
 
 def main() -> int:
