@@ -14,7 +14,7 @@ use crate::protocol::raw::RawObject;
 use crate::wait::Wait;
 
 use super::backoff::Retry;
-use super::connection::{Kind, Refusal, Trouble, cut, declares};
+use super::connection::{Kind, Refusal, Trouble, cut};
 use super::exchange::Lane;
 use super::link::{Deaf, no_session, unless_answered};
 use super::streamable_http::{Over, Session, StreamableHttp};
@@ -159,10 +159,8 @@ impl StreamableHttp {
         session: &Session,
         wait: &Arc<Wait>,
     ) -> Result<Option<Trouble>, Trouble> {
-        // As near to a call as what changes nothing can be: some servers refuse pings.
-        let has_tools = declares(&session.initialized, "tools");
-        let method = if has_tools { Method::ToolsList } else { Method::Ping };
-        let outgoing = Outgoing::own(method, RawObject::default());
+        // A list that cannot be had says nothing of the session.
+        let outgoing = Outgoing::own(Method::Ping, RawObject::default());
         let over = Over { generation, session, again: false };
         match self.send(lane, over, &outgoing, wait, &mut Deaf) {
             Ok(Outcome::Error { error, .. }) => Ok(doubt_of(&error)),

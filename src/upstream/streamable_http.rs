@@ -457,10 +457,12 @@ impl Link for StreamableHttp {
                 Err(trouble) => trouble,
             };
             if trouble.kind == Kind::SessionGone {
+                // 2025-11-25, basic/transports, Session Management.
+                let is_certain = trouble.refusal.as_ref().is_some_and(|it| it.status == 404);
                 let now = Instant::now();
                 if replayed {
                     self.renewals.tried(now, trouble.asked_pause());
-                } else if !self.renewals.is_due(now) {
+                } else if !is_certain && !self.renewals.is_due(now) {
                     // Another session has not helped a moment ago.
                     let trouble = Trouble { kind: Kind::Refused(Refusal::Plain), ..trouble };
                     self.doubt(over, trouble.clone());

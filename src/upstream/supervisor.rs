@@ -229,7 +229,7 @@ impl Supervisor {
             let step = if reopened {
                 self.contact().map(|newer| opened = newer)
             } else if let Some((_, why)) = doubt {
-                self.remember(&why);
+                self.remember_refusal(&why);
                 self.look(&opened, why)
             } else if is_refresh {
                 self.link.refresh();
@@ -392,6 +392,16 @@ impl Supervisor {
             log::warn!(target: "upstream", "{server} failed ({}): {}{more}", failure.stage, failure.message);
         }
         failure
+    }
+
+    /// Remembers and logs that a session was refused, unless that is known from a list.
+    fn remember_refusal(&self, why: &Trouble) {
+        let message = self.core.failure(why).message;
+        let is_known = |last: &Failure| last.message == message;
+        let is_known = self.vitals.lock().last_failure.as_ref().is_some_and(is_known);
+        if !is_known {
+            self.remember(why);
+        }
     }
 
     /// `took`: how long an attempt of its own took, if that is what failed.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use trunkline::config::HttpKind;
+use trunkline::limits::Limits;
 use trunkline::protocol::call::Outcome;
 
 use super::rig::*;
@@ -132,7 +133,7 @@ fn a_server_that_refuses_everything_but_initialize_is_opened_anew_at_the_pace_of
         let refuses = Arc::new(AtomicBool::new(false));
         let flag = refuses.clone();
         let server = Server::start(move |seen| match seen.rpc().as_str() {
-            "tools/list" | "tools/call" if flag.load(Ordering::SeqCst) => {
+            "ping" | "tools/list" | "tools/call" if flag.load(Ordering::SeqCst) => {
                 Reply::status(401, message)
             }
             _ => well(seen),
@@ -174,7 +175,7 @@ fn a_stream_that_is_refused_after_it_was_given_has_the_session_looked_at() {
         }
     });
     let rig =
-        Rig::ready_with(http(server.address, HttpKind::StreamableHttp), Default::default());
+        Rig::ready_with(http(server.address, HttpKind::StreamableHttp), Limits::default());
     eventually("a stream", || server.seen().iter().any(|seen| seen.method == "GET"));
     era.store(2, Ordering::SeqCst);
     let is_listened_to = |seen: &Seen| seen.method == "GET" && seen.session() == "s2";
