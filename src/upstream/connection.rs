@@ -15,6 +15,8 @@ use crate::protocol::server_name::ServerName;
 use crate::telemetry::redact::excerpt;
 use crate::wait::Interrupted;
 
+use super::refused_status::is_of_the_moment;
+
 /// Why one attempt to use an upstream failed.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Trouble {
@@ -111,8 +113,7 @@ impl Trouble {
     /// present.
     pub(super) fn is_of_the_moment(&self) -> bool {
         self.refusal.as_ref().is_some_and(|refusal| {
-            refusal.retry_after.is_some()
-                || matches!(refusal.status, 401 | 403 | 407 | 408 | 425 | 429 | 500..)
+            refusal.retry_after.is_some() || is_of_the_moment(refusal.status)
         })
     }
 

@@ -16,6 +16,12 @@ use super::http::HttpCore;
 use super::post_stream::{Phase, Post};
 use super::renewal::speaks_of_session;
 
+/// Whether a status is about who asks, or how often, or about how the server is at present, and
+/// says nothing of what it speaks.
+pub(super) fn is_of_the_moment(status: u16) -> bool {
+    matches!(status, 401 | 403 | 407 | 408 | 425 | 429 | 500..)
+}
+
 /// What an answer to a GET means.
 pub(super) enum Verdict {
     /// It is a stream.
