@@ -347,6 +347,14 @@ pub const RELIST_INTERVAL: Duration = Duration::from_secs(1);
 pub const VIEW_TIMEOUT: Duration = Duration::from_secs(5);
 /// What was read for one kind of clients, and is not asked for so long, is dropped.
 pub const VIEW_IDLE: Duration = Duration::from_secs(1800);
+/// What was read for one kind of clients, and is not asked for so long, is not read again when its
+/// server's lists may have changed: it is when it is wanted again.
+pub const VIEW_REREAD_WITHIN: Duration = Duration::from_secs(900);
+/// One principal without sessions, or one session, may have so large a part of `limits.views` read
+/// at one server: a quarter, and not less than [`VIEWS_SHARE_MIN`].
+pub const VIEWS_SHARE_DIVISOR: usize = 4;
+/// So many views, however few may be.
+pub const VIEWS_SHARE_MIN: usize = 2;
 /// Bytes of the items that only some clients see, over all servers and views.
 pub const VIEWS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// What clients with so many different capabilities see is kept merged. More have it merged anew.

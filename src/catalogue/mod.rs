@@ -479,10 +479,16 @@ impl Shared {
     }
 
     /// The same as those clients see it that have one of these views of a server, `ids` being
-    /// looked up only where there are any.
-    pub fn seen_by(&self, ids: impl FnOnce() -> [ViewId; 2]) -> Arc<Catalogue> {
+    /// looked up only where somebody sees something else than all do. `is_served` gives of which of
+    /// them a server's lists are.
+    pub fn seen_by(
+        &self,
+        ids: impl FnOnce() -> [ViewId; 2],
+        is_served: &dyn Fn(&ServerName) -> Option<ViewId>,
+    ) -> Arc<Catalogue> {
         let Snapshot { catalogue, shown } = self.read().clone();
-        let seen = shown.and_then(|shown| shown.catalogue(ids(), &catalogue));
+        let shown = shown.filter(|shown| shown.is_any_other());
+        let seen = shown.and_then(|shown| shown.catalogue(ids(), is_served, &catalogue));
         seen.unwrap_or(catalogue)
     }
 
@@ -496,6 +502,11 @@ impl Shared {
     pub fn views_of(&self, server: &ServerName) -> (usize, Vec<(Kind, Malformed)>) {
         let shown = self.read().shown.clone();
         shown.map_or((0, Vec::new()), |shown| shown.told_of(server))
+    }
+
+    /// What some see of it.
+    fn shown(&self) -> Option<Arc<Shown>> {
+        self.read().shown.clone()
     }
 
     /// From here on this is the snapshot. Wake those who wait once sessions have been told of it.

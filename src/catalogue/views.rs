@@ -2,8 +2,8 @@
 //! differs from what all see is kept, by server and by what is declared.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::left_out::LeftOut;
@@ -17,7 +17,7 @@ use crate::protocol::call::Kind;
 use crate::protocol::listed_item::Malformed;
 use crate::protocol::modern::Freshness;
 use crate::protocol::server_name::ServerName;
-use crate::protocol::view::{Untold, ViewId};
+use crate::protocol::view::{LastUse, Untold, ViewId};
 
 /// Whose view of which server.
 pub type Key = (ServerName, ViewId);
@@ -33,20 +33,21 @@ pub struct View {
     read_at: Instant,
     /// It may have changed since.
     is_stale: AtomicBool,
-    /// When it was used last, in microseconds after it was read.
-    used_us: AtomicU64,
+    /// When it was used last, also before it was read again.
+    used: Arc<LastUse>,
     n_bytes: usize,
+    /// It has more than may be kept, so that what all see is served.
+    is_too_large: bool,
     left_out: LeftOut,
 }
 
 impl View {
     fn touch(&self) {
-        let us = u64::try_from(self.read_at.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.used_us.fetch_max(us, Ordering::Relaxed);
+        self.used.note(Instant::now());
     }
 
-    fn used_at(&self) -> Instant {
-        self.read_at + Duration::from_micros(self.used_us.load(Ordering::Relaxed))
+    fn differs(&self) -> bool {
+        !self.lists.is_empty()
     }
 
     fn is_old(&self) -> bool {
@@ -79,6 +80,7 @@ pub(super) struct ReadView {
     pub(super) read_at: Instant,
     pub(super) left_out: LeftOut,
     pub(super) untold: Untold,
+    pub(super) used: Arc<LastUse>,
 }
 
 impl ReadView {
@@ -135,6 +137,18 @@ impl Views {
             shared.lists.get(kind).map_or(!list.is_empty(), |shared| shared != list)
         });
         let is_shown = old.is_some() || read.untold.is_missed;
+        let mut n_bytes =
+            lists.values().flatten().map(|(own, it)| own.len() + it.get().len()).sum();
+        let is_too_large = n_bytes > VIEWS_BYTES_MAX;
+        if is_too_large {
+            if !old.as_ref().is_some_and(|old| old.is_too_large) {
+                let (server, _) = &key;
+                log::warn!(target: "catalogue", "{server}: what only some clients see has \
+                    more than {VIEWS_BYTES_MAX} bytes and is not offered");
+            }
+            n_bytes = 0;
+            lists.clear();
+        }
         let kinds = Kind::ALL.into_iter().filter(|kind| {
             if old.is_none() && read.untold.announced.contains(kind) {
                 return true;
@@ -145,44 +159,35 @@ impl Views {
             is_shown && before != now.map_or(&[][..], |it| it)
         });
         let told = kinds.collect();
-        let n_bytes =
-            lists.values().flatten().map(|(own, it)| own.len() + it.get().len()).sum();
-        if n_bytes > VIEWS_BYTES_MAX {
-            let (server, _) = &key;
-            log::warn!(target: "catalogue", "{server}: what only some clients see has more than \
-                {VIEWS_BYTES_MAX} bytes and is not offered");
-            return Vec::new();
-        }
-        self.make_room(n_bytes);
+        let read_at = read.read_at;
+        let freshness = read.freshness.into_iter().map(|(kind, it)| (kind, (it, read_at)));
         let view = View {
             lists,
             pinned,
-            read: read
-                .freshness
-                .into_iter()
-                .map(|(kind, it)| (kind, (it, read.read_at)))
-                .collect(),
-            read_at: read.read_at,
+            read: freshness.collect(),
+            read_at,
             is_stale: AtomicBool::new(false),
-            used_us: AtomicU64::new(0),
+            used: read.used,
             n_bytes,
+            is_too_large,
             left_out: read.left_out,
         };
-        if let Some(old) = old {
-            let used = old.used_at().saturating_duration_since(view.read_at);
-            view.used_us.store(u64::try_from(used.as_micros()).unwrap_or(0), Ordering::Relaxed);
-        }
+        self.make_room(&view);
         self.views.insert(key, Arc::new(view));
         told
     }
 
-    fn make_room(&mut self, n_bytes: usize) {
+    /// Those that show what all see have a bound of their own: they keep nothing, and crowd out
+    /// none that does.
+    fn make_room(&mut self, new: &View) {
         loop {
-            let used: usize = self.views.values().map(|view| view.n_bytes).sum();
-            if self.views.len() < self.max && used + n_bytes <= VIEWS_BYTES_MAX {
+            let of_kind =
+                || self.views.iter().filter(|(_, view)| view.differs() == new.differs());
+            let used: usize = of_kind().map(|(_, view)| view.n_bytes).sum();
+            if of_kind().count() < self.max && used + new.n_bytes <= VIEWS_BYTES_MAX {
                 return;
             }
-            let oldest = self.views.iter().min_by_key(|(_, view)| view.used_at());
+            let oldest = of_kind().min_by_key(|(_, view)| view.used.at());
             let Some(oldest) = oldest.map(|(key, _)| key.clone()) else { return };
             self.views.remove(&oldest);
         }
@@ -204,10 +209,15 @@ impl Views {
         self.views.len() != before
     }
 
+    /// Drops a view that is none any more. Gives whether there was one.
+    pub(super) fn remove(&mut self, key: &Key) -> bool {
+        self.views.remove(key).is_some()
+    }
+
     /// Drops those that nobody has used for long. Gives whether there were any.
     pub(super) fn sweep(&mut self) -> bool {
         let before = self.views.len();
-        self.views.retain(|_, view| view.used_at().elapsed() < VIEW_IDLE);
+        self.views.retain(|_, view| view.used.at().elapsed() < VIEW_IDLE);
         self.views.len() != before
     }
 
@@ -225,13 +235,18 @@ impl Views {
     }
 }
 
+/// What all see, by server.
+pub(super) type Servers = Arc<Vec<(Profile, Listed)>>;
+
 /// What a published snapshot shows to some clients.
 #[derive(Debug)]
 pub(super) struct Shown {
     naming: Naming,
     /// What all see.
-    servers: Vec<(Profile, Listed)>,
+    servers: Servers,
     views: HashMap<Key, Arc<View>>,
+    /// Whether one of them shows something else than what all see.
+    is_any_other: bool,
     /// Merged when first wanted; by the views that differ.
     merged: Mutex<HashMap<BTreeSet<Key>, Arc<Catalogue>>>,
 }
@@ -239,10 +254,33 @@ pub(super) struct Shown {
 impl Shown {
     pub(super) fn new(
         naming: Naming,
-        servers: Vec<(Profile, Listed)>,
+        servers: Servers,
         views: HashMap<Key, Arc<View>>,
     ) -> Shown {
-        Shown { naming, servers, views, merged: Mutex::default() }
+        let is_any_other = views.values().any(|view| view.differs());
+        Shown { naming, servers, views, is_any_other, merged: Mutex::default() }
+    }
+
+    /// The same with other views, where what all see is the same: what was merged of views that
+    /// have not changed stands.
+    pub(super) fn with_views(&self, views: HashMap<Key, Arc<View>>) -> Shown {
+        let stays = |key: &Key| match (self.views.get(key), views.get(key)) {
+            (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+            (Some(_), None) | (None, _) => false,
+        };
+        let mut merged = self.merged().clone();
+        merged.retain(|keys, _| keys.iter().all(stays));
+        let shown = Shown::new(self.naming.clone(), self.servers.clone(), views);
+        Shown { merged: Mutex::new(merged), ..shown }
+    }
+
+    fn merged(&self) -> MutexGuard<'_, HashMap<BTreeSet<Key>, Arc<Catalogue>>> {
+        self.merged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether anybody sees something else than what all see.
+    pub(super) fn is_any_other(&self) -> bool {
+        self.is_any_other
     }
 
     /// What is known of a view: whether it should be read again.
@@ -264,34 +302,46 @@ impl Shown {
         (of_server().count(), items)
     }
 
-    /// What clients see of these views; none where that is what all see.
+    /// Of these views of a server, the one whose lists its client sees: where both are known, that
+    /// which `is_served` says, as a server may serve clients in either way; where that is not
+    /// known yet, the other one until it is, which does not count as using it.
+    fn key(
+        &self,
+        server: &ServerName,
+        ids: [ViewId; 2],
+        is_served: &dyn Fn(&ServerName) -> Option<ViewId>,
+    ) -> Option<Key> {
+        let known = ids.map(|id| (server.clone(), id));
+        let mut known = known.into_iter().filter(|key| self.views.contains_key(key));
+        let first = known.next()?;
+        let served = is_served(server);
+        let key = if Some(first.1) == served { first } else { known.next().unwrap_or(first) };
+        let view = self.views.get(&key)?;
+        if Some(key.1) == served {
+            view.touch();
+        }
+        view.differs().then_some(key)
+    }
+
+    /// What clients see of these views; none where that is what all see. `is_served`: of which of
+    /// them a server's lists are, if of any.
     pub(super) fn catalogue(
         &self,
         ids: [ViewId; 2],
+        is_served: &dyn Fn(&ServerName) -> Option<ViewId>,
         shared: &Catalogue,
     ) -> Option<Arc<Catalogue>> {
-        let mut keys = BTreeSet::new();
-        for (profile, _) in &self.servers {
-            // A server has one or the other; both only where it has just changed its era.
-            for id in ids {
-                let key = (profile.name.clone(), id);
-                if let Some(view) = self.views.get(&key) {
-                    view.touch();
-                    if !view.lists.is_empty() {
-                        keys.insert(key);
-                    }
-                    break;
-                }
-            }
-        }
+        let servers = self.servers.iter().map(|(profile, _)| &profile.name);
+        let keys: BTreeSet<Key> =
+            servers.filter_map(|server| self.key(server, ids, is_served)).collect();
         if keys.is_empty() {
             return None;
         }
-        let mut merged = self.merged.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = merged.get(&keys) {
+        if let Some(known) = self.merged().get(&keys) {
             return Some(known.clone());
         }
-        let mut servers = self.servers.clone();
+        // Several may do this at once; nobody waits for it.
+        let mut servers = (*self.servers).clone();
         for (profile, listed) in &mut servers {
             let of = |key: &&Key| key.0 == profile.name;
             if let Some(view) = keys.iter().find(of).and_then(|key| self.views.get(key)) {
@@ -299,12 +349,11 @@ impl Shown {
             }
         }
         let catalogue = merge::merge(&self.naming, &servers).sharing(shared);
-        let catalogue = Arc::new(catalogue);
-        if merged.len() >= VIEW_CATALOGUES_MAX {
+        let mut merged = self.merged();
+        if merged.len() >= VIEW_CATALOGUES_MAX && !merged.contains_key(&keys) {
             merged.clear();
         }
-        merged.insert(keys, catalogue.clone());
-        Some(catalogue)
+        Some(merged.entry(keys).or_insert_with(|| Arc::new(catalogue)).clone())
     }
 }
 
@@ -335,8 +384,8 @@ mod tests {
     fn read(lists: &[(Kind, &[&str])]) -> ReadView {
         let lists = lists.iter().map(|(kind, names)| (*kind, tools(names))).collect();
         let (read_at, left_out) = (Instant::now(), LeftOut::default());
-        let untold = Untold::default();
-        ReadView { lists, freshness: Vec::new(), read_at, left_out, untold }
+        let (used, untold) = (Arc::new(LastUse::new(read_at)), Untold::default());
+        ReadView { lists, freshness: Vec::new(), read_at, left_out, used, untold }
     }
 
     fn key(n: u32) -> Key {
@@ -411,7 +460,9 @@ mod tests {
         }
         assert_eq!(views.views.len(), 2);
         views.insert(key(4), large(VIEWS_BYTES_MAX), &shared, None);
-        assert!(!has(&views, 4), "it would not fit alone");
+        let known = &views.views[&key(4)];
+        assert!(known.is_too_large && !known.differs(), "what all see is served");
+        assert_eq!(views.views.len(), 3, "and the others stay");
     }
 
     #[test]
@@ -426,13 +477,83 @@ mod tests {
         let mut more = read(&[(Kind::Tool, &["a", "b"])]);
         more.against(&servers[0].1);
         views.insert(key(1), more, &servers[0].1, None);
-        let shown = Shown::new(naming, servers, views.known());
+        let shown = Shown::new(naming, Arc::new(servers), views.known());
         let other = ViewId::of_request("{}");
-        assert!(shown.catalogue([other, other], &shared).is_none());
-        let seen = shown.catalogue([id, other], &shared).unwrap();
+        let served = |_: &ServerName| Some(id);
+        assert!(shown.catalogue([other, other], &served, &shared).is_none());
+        let seen = shown.catalogue([id, other], &served, &shared).unwrap();
         let own: Vec<&str> = seen.items(Kind::Tool).iter().map(|it| it.own.as_str()).collect();
         assert_eq!(own, ["a", "b"]);
         assert!(Arc::ptr_eq(&seen.items(Kind::Tool)[0], &shared.items(Kind::Tool)[0]));
-        assert!(Arc::ptr_eq(&seen, &shown.catalogue([id, other], &shared).unwrap()));
+        let again = shown.catalogue([id, other], &served, &shared).unwrap();
+        assert!(Arc::ptr_eq(&seen, &again));
+        // Another view leaves alone what was merged of this one.
+        views.insert(key(2), read(&[(Kind::Tool, &["c"])]), &shown.servers[0].1, None);
+        let next = shown.with_views(views.known());
+        assert!(Arc::ptr_eq(&seen, &next.catalogue([id, other], &served, &shared).unwrap()));
+        views.insert(key(1), read(&[(Kind::Tool, &["c"])]), &shown.servers[0].1, None);
+        let next = shown.with_views(views.known());
+        assert!(!Arc::ptr_eq(&seen, &next.catalogue([id, other], &served, &shared).unwrap()));
+    }
+
+    #[test]
+    fn a_server_that_serves_otherwise_than_before_shows_its_new_view() {
+        let naming = Naming::new(Prefix::Never, "-", [(&name("s"), None)]);
+        let profile =
+            Profile { name: name("s"), alias: None, tools: Globs::default(), pin: Pin::Off };
+        let servers = vec![(profile, listed(&["a"]))];
+        let shared = merge::merge(&naming, &servers);
+        let (session, request) = (key(1).1, ViewId::of_request("{}"));
+        let mut views = Views::new(8);
+        views.insert(key(1), read(&[(Kind::Tool, &["old"])]), &servers[0].1, None);
+        let shown = Shown::new(naming, Arc::new(servers), views.known());
+        let own = |shown: &Shown, served: ViewId| {
+            let seen = shown.catalogue([session, request], &|_| Some(served), &shared);
+            seen.map(|it| it.items(Kind::Tool)[0].own.clone())
+        };
+        let used = views.views[&key(1)].used.at();
+        assert_eq!(own(&shown, request).as_deref(), Some("old"), "the other is not known yet");
+        assert_eq!(views.views[&key(1)].used.at(), used, "but is not used by that");
+        let new = (name("s"), request);
+        views.insert(new.clone(), read(&[(Kind::Tool, &["new"])]), &shown.servers[0].1, None);
+        let shown = shown.with_views(views.known());
+        assert_eq!(own(&shown, request).as_deref(), Some("new"));
+        assert_eq!(own(&shown, session).as_deref(), Some("old"));
+        // One that shows what all see hides the other all the same.
+        views.insert(new, read(&[(Kind::Tool, &["a"])]), &shown.servers[0].1, None);
+        assert_eq!(own(&shown.with_views(views.known()), request), None);
+        assert!(views.remove(&key(1)) && !views.remove(&key(1)));
+    }
+
+    #[test]
+    fn views_that_show_what_all_see_crowd_out_none() {
+        let (shared, mut views) = (listed(&["a"]), Views::new(2));
+        views.insert(key(1), read(&[(Kind::Tool, &["b"])]), &shared, None);
+        for n in 2..6 {
+            views.insert(key(n), read(&[(Kind::Tool, &["a"])]), &shared, None);
+        }
+        assert!(has(&views, 1));
+        assert_eq!(views.views.len(), 3, "they are bounded, too");
+        let shown = |views: &Views| {
+            Shown::new(
+                Naming::new(Prefix::Never, "-", [(&name("s"), None)]),
+                Arc::default(),
+                views.known(),
+            )
+        };
+        assert!(shown(&views).is_any_other());
+        views.remove(&key(1));
+        assert!(!shown(&views).is_any_other(), "nobody looks a view up for these");
+    }
+
+    #[test]
+    fn a_view_that_is_read_again_is_not_used_by_that() {
+        let (shared, mut views) = (listed(&["a"]), Views::new(2));
+        let first = read(&[(Kind::Tool, &["b"])]);
+        let (used, used_at) = (first.used.clone(), first.used.at());
+        views.insert(key(1), first, &shared, None);
+        let again = ReadView { used, ..read(&[(Kind::Tool, &["b"])]) };
+        views.insert(key(1), again, &shared, None);
+        assert_eq!(views.views[&key(1)].used.at(), used_at);
     }
 }

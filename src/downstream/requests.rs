@@ -183,7 +183,8 @@ impl Front {
             return Answer::error(code::INVALID_REQUEST, "initialize comes first.");
         };
         let client = client_of(session, &caller);
-        let wish = Wish { client: Some(&client), about: about(session), ..Wish::default() };
+        let (about, views) = (about(session), session.views());
+        let wish = Wish { client: Some(&client), about, views, ..Wish::default() };
         let list = |kind| {
             let client = sink.client();
             self.answer_list(scope, wish, (caller.revision, kind), request.params, client)

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use super::route::{Asked, Claim, Route};
 use super::{Pipeline, Wish};
 use crate::access::policy::Scope;
-use crate::catalogue::name::split_server;
 use crate::catalogue::{Catalogue, Health, Server};
 use crate::error::{Allowed, CallError, Stage};
 use crate::limits::LIST_REREAD_TIMEOUT;
@@ -56,7 +55,7 @@ impl Pipeline {
         wait: &Arc<Wait>,
         silence: &mut dyn FnMut(),
     ) -> Result<Route, CallError> {
-        match self.route(scope, wish, call) {
+        match self.route(scope, wish, call, Some(wait)) {
             found if is_open(&found) => {
                 let found = self.search(scope, wish, call, found, wait, silence);
                 found.map_err(|error| of_reference(call, error))
@@ -88,7 +87,7 @@ impl Pipeline {
         loop {
             let (now, catalogue) = (Instant::now(), self.catalogue.current());
             if !before.as_ref().is_some_and(|before| Arc::ptr_eq(before, &catalogue)) {
-                found = self.route(scope, wish, call);
+                found = self.route(scope, wish, call, Some(wait));
                 if !is_open(&found) {
                     self.note_found(&search, &found);
                     return found;
@@ -146,7 +145,7 @@ impl Pipeline {
         wish: Wish<'_>,
         call: &Call<'_>,
     ) -> Option<Route> {
-        let route = self.route(scope, wish, call).ok()?;
+        let route = self.route(scope, wish, call, None).ok()?;
         if route.claim == Claim::Owned {
             return Some(route);
         }
@@ -228,12 +227,7 @@ impl Pipeline {
 impl Search<'_> {
     /// The servers that what is asked for may belong to.
     fn candidates<'a>(&self, catalogue: &'a Catalogue) -> Vec<(&'a ServerName, &'a Server)> {
-        let owner = match (&self.server, self.asked.kind) {
-            (Some(server), _) => Some(server),
-            (None, Kind::Tool | Kind::Prompt) => catalogue.owners.of(&self.asked.name),
-            (None, Kind::Resource | Kind::Template) => split_server(&self.asked.name)
-                .and_then(|(server, _)| catalogue.owners.server(server)),
-        };
+        let owner = self.server.as_ref().or_else(|| self.asked.owner(catalogue));
         let is_its = |name: &ServerName| owner.is_none_or(|owner| owner == name);
         let servers = catalogue.servers.iter().filter(|(name, _)| is_its(name));
         servers.filter(|(name, server)| self.may_have(catalogue, name, server)).collect()

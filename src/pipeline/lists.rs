@@ -99,7 +99,7 @@ impl Pipeline {
         let wanted = |name: &ServerName| {
             server.as_ref().is_none_or(|server| server == name) && scope.sees_server(name)
         };
-        self.await_views(scope, wish, server.as_ref());
+        self.await_views(scope, wish, server.as_ref(), None);
         let catalogue = self.catalogue_for(wish);
         let n_servers = catalogue.servers.keys().filter(|name| wanted(name)).count();
         let (order, all) = if n_servers == 1 {

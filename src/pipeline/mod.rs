@@ -28,6 +28,7 @@ use crate::protocol::call::{About, Call, CallSink, Client, Outcome, Outgoing, Pr
 use crate::protocol::method::{Method, notification};
 use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::server_name::ServerName;
+use crate::protocol::view::ViewId;
 use crate::telemetry::Seldom;
 use crate::upstream::{Upstream, Upstreams, Viewer};
 use crate::wait::{Interrupted, Wait};
@@ -98,6 +99,9 @@ pub struct Wish<'a> {
     pub client: Option<&'a Client>,
     /// What a request that is whole in itself says of its caller.
     pub about: About<'a>,
+    /// Under what the lists are known that the client may see, where that is worked out once for
+    /// all of its requests.
+    pub views: Option<[ViewId; 2]>,
     /// A further round of a call that the key has paid for.
     pub is_retry: bool,
 }
@@ -148,10 +152,13 @@ impl Pipeline {
     /// What is offered to whoever asks: every list and every name that is looked up for a client
     /// comes from here.
     fn catalogue_for(&self, wish: Wish<'_>) -> Arc<Catalogue> {
-        match wish.client {
-            Some(client) => self.catalogue.seen_by(|| Viewer::new(client, wish.about).ids()),
-            None => self.catalogue.current(),
-        }
+        let Some(client) = wish.client else { return self.catalogue.current() };
+        let ids = || wish.views.unwrap_or_else(|| Viewer::ids_of(client, wish.about));
+        let is_served = |server: &ServerName| {
+            let upstream = self.upstreams.get(server)?;
+            upstream.view_of(&Viewer::new(client, wish.about, Some(ids())))
+        };
+        self.catalogue.seen_by(ids, &is_served)
     }
 
     /// How many requests wait for lists, and how many may at once.

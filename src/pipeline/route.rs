@@ -14,6 +14,7 @@ use crate::protocol::method::Method;
 use crate::protocol::mirror::Mirror;
 use crate::protocol::raw::{RawObject, string};
 use crate::protocol::server_name::ServerName;
+use crate::wait::Wait;
 
 /// Where a call goes, and which of its parameters changes on the way.
 #[derive(Debug)]
@@ -108,6 +109,18 @@ impl Asked {
     }
 }
 
+impl Asked {
+    /// Whose the name is, if it is one server's.
+    pub(super) fn owner<'a>(&self, catalogue: &'a Catalogue) -> Option<&'a ServerName> {
+        match self.kind {
+            Kind::Tool | Kind::Prompt => catalogue.owners.of(&self.name),
+            Kind::Resource | Kind::Template => {
+                split_server(&self.name).and_then(|(server, _)| catalogue.owners.server(server))
+            }
+        }
+    }
+}
+
 fn wrong(key: &str, what: &str) -> CallError {
     CallError::Invalid(format!("\"{key}\" {what}."))
 }
@@ -132,15 +145,33 @@ impl Pipeline {
         scope: &Scope,
         wish: Wish<'_>,
         call: &Call<'_>,
+        wait: Option<&Arc<Wait>>,
     ) -> Result<Route, CallError> {
         match self.route_as_known(scope, wish, call) {
             Err(CallError::Unknown { .. })
-                if self.await_views(scope, wish, scope.only.as_ref()) =>
+                if self.await_views(
+                    scope,
+                    wish,
+                    self.only(scope, wish, call).as_ref(),
+                    wait,
+                ) =>
             {
                 self.route_as_known(scope, wish, call)
             }
             found => found,
         }
+    }
+
+    /// The only server that may have what a call asks for: its door's, the one that it says, or
+    /// whose name that is.
+    fn only(&self, scope: &Scope, wish: Wish<'_>, call: &Call<'_>) -> Option<ServerName> {
+        if scope.only.is_some() {
+            return scope.only.clone();
+        }
+        if let Some(server) = wish.server {
+            return self.server(scope, server).ok();
+        }
+        Asked::of(call)?.owner(&self.catalogue.current()).cloned()
     }
 
     fn route_as_known(

@@ -13,16 +13,18 @@ use crate::wait::Wait;
 
 impl Pipeline {
     /// Has the lists read that the client sees of the servers in scope, where they are not known
-    /// yet, and waits for them: [`VIEW_TIMEOUT`] at most. The client is told when they come later.
+    /// yet, and waits for them: [`VIEW_TIMEOUT`] at most, and no longer than on `wait`, the
+    /// request's own where it has one. The client is told when they come later.
     /// Old ones are read again, which nobody waits for. Gives whether anything was waited for.
     pub(super) fn await_views(
         &self,
         scope: &Scope,
         wish: Wish<'_>,
         server: Option<&ServerName>,
+        wait: Option<&Arc<Wait>>,
     ) -> bool {
         let Some(client) = wish.client else { return false };
-        let viewer = Viewer::new(client, wish.about);
+        let viewer = Viewer::new(client, wish.about, wish.views);
         let is_meant = |name: &ServerName| {
             scope.sees_server(name) && server.is_none_or(|server| server == name)
         };
@@ -36,8 +38,10 @@ impl Pipeline {
         if self.coming(&seen, &viewer).is_empty() {
             return false;
         }
-        let Ok(wait) = Wait::plain(VIEW_TIMEOUT) else { return false };
-        let Some(_place) = self.catalogue.waiting().enter(&wait) else { return false };
+        let plain = if wait.is_none() { Wait::plain(VIEW_TIMEOUT).ok() } else { None };
+        let Some(wait) = wait.or(plain.as_ref()) else { return false };
+        let _within = wait.within(VIEW_TIMEOUT);
+        let Some(_place) = self.catalogue.waiting().enter(wait) else { return false };
         loop {
             let coming = self.coming(&seen, &viewer);
             if coming.is_empty() {

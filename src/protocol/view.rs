@@ -1,6 +1,9 @@
 //! Whose lists a client sees: what it declares may change what a server lists for it, and clients
 //! that declare the same see the same.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
 use ring::digest;
 use serde_json::Value;
 
@@ -48,6 +51,33 @@ pub struct Untold {
     pub announced: Vec<Kind>,
 }
 
+/// When somebody looked at a view last, for all who keep something of it.
+#[derive(Debug)]
+pub struct LastUse {
+    since: Instant,
+    /// So many microseconds after that.
+    us: AtomicU64,
+}
+
+impl LastUse {
+    /// It was used then.
+    pub fn new(now: Instant) -> LastUse {
+        LastUse { since: now, us: AtomicU64::new(0) }
+    }
+
+    /// It was used then, too.
+    pub fn note(&self, now: Instant) {
+        let us = now.saturating_duration_since(self.since).as_micros();
+        self.us.fetch_max(u64::try_from(us).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// When it was used last.
+    pub fn at(&self) -> Instant {
+        let after = Duration::from_micros(self.us.load(Ordering::Relaxed));
+        self.since.checked_add(after).unwrap_or(self.since)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,5 +90,14 @@ mod tests {
         assert_ne!(one, ViewId::of_request(same));
         assert_ne!(one, ViewId::of_session(r#"{"roots":{},"sampling":{}}"#));
         assert_ne!(ViewId::of_session("{}"), ViewId::of_session("no object"));
+    }
+
+    #[test]
+    fn the_last_use_is_the_latest_that_was_noted() {
+        let now = Instant::now();
+        let used = LastUse::new(now);
+        used.note(now + Duration::from_secs(2));
+        used.note(now + Duration::from_secs(1));
+        assert_eq!(used.at(), now + Duration::from_secs(2));
     }
 }

@@ -76,7 +76,7 @@ pub struct Session {
     asked: OnceLock<bool>,
     /// What [`Session::stateless_capabilities`] has found.
     stateless: OnceLock<String>,
-    /// What [`Session::sees`] has found.
+    /// What [`Session::views`] has found.
     views: OnceLock<[ViewId; 2]>,
     /// The stream of an HTTP+SSE session.
     stream: OnceLock<Arc<dyn EventSink>>,
@@ -123,7 +123,13 @@ impl Session {
 
     /// Whether that is how it sees some server's lists, which depends on what its client declares.
     fn sees(&self, view: ViewId) -> bool {
-        let Some(caller) = self.caller.get() else { return false };
+        self.views().is_some_and(|views| views.contains(&view))
+    }
+
+    /// Under what the lists are known that its client may see: on a session that declares the
+    /// same, and in answer to requests that do. None before `initialize`.
+    pub fn views(&self) -> Option<[ViewId; 2]> {
+        let caller = self.caller.get()?;
         let views = self.views.get_or_init(|| match self.door {
             Door::HttpSse | Door::StreamableHttp => [
                 ViewId::of_session(caller.capabilities.get()),
@@ -134,7 +140,7 @@ impl Session {
                 ViewId::of_request(caller.capabilities.get()),
             ],
         });
-        views.contains(&view)
+        Some(*views)
     }
 
     /// Whether its client has a session of its own with a server that shares sessions so; then

@@ -37,15 +37,14 @@ pub(super) struct Attendant {
     /// When the session was opened last.
     opened_at: Option<Instant>,
     /// The lists of this session, which all see whose sessions declare the same.
-    view: Option<ViewId>,
+    view: ViewId,
     /// The failure logged last, and the session before it: one that goes on is logged once.
     noted: Option<(u64, String)>,
 }
 
 impl Attendant {
     pub(super) fn new(members: Arc<Members>, member: Arc<Member>) -> Attendant {
-        let client = member.core.client.as_ref();
-        let view = client.map(|client| ViewId::of_session(client.capabilities.get()));
+        let view = member.view;
         Attendant {
             members,
             member,
@@ -86,12 +85,10 @@ impl Attendant {
             }
             self.reopen();
             self.subscribe_again();
-            if let Some(id) = self.view {
-                if !news.list_changed.is_empty() {
-                    member.core.views.changed(id, &news.list_changed, Instant::now());
-                }
-                self.read_view(id);
+            if !news.list_changed.is_empty() {
+                member.core.views.changed(self.view, &news.list_changed, Instant::now());
             }
+            self.read_view(self.view);
             // What was asked meanwhile may have shown that the session is lost.
             if self.is_missing() && self.reopening.at().is_none() {
                 self.lost(Instant::now());
@@ -108,7 +105,7 @@ impl Attendant {
         let idle = self.members.look_again(&self.member);
         let subscribe_at = self.resubscribing.at().filter(|_| self.member.link.is_open());
         let now = Instant::now();
-        let view = self.view.and_then(|id| self.member.core.views.due(id, now));
+        let view = self.member.core.views.due(self.view, now);
         // One that is due already is read by another one's thread, or cannot be read now.
         let view = view.map(|at| at.max(now + RELIST_INTERVAL));
         let next = self.reopening.at().into_iter().chain(subscribe_at).chain(view);

@@ -280,13 +280,13 @@ pub(super) fn read_all(
 pub(super) fn view_event(core: &Core, id: ViewId, read: Result<ReadLists, Trouble>) -> Event {
     match read {
         Ok(ReadLists { lists, freshness, read_at, left_out }) => {
-            let (server, untold) = (core.name().clone(), core.views.was_read(id));
-            Event::View { server, id, lists, freshness, read_at, left_out, untold }
+            let (used, untold) = core.views.was_read(id);
+            Event::View { id, used, lists, freshness, read_at, left_out, untold }
         }
         // Whoever wants it asks for it on the shared session.
         Err(trouble) if trouble.is_stateless() => {
             core.views.forget(id);
-            Event::NoView
+            Event::NoView { id }
         }
         Err(trouble) => {
             core.views.failed(id, trouble.asked_pause());
@@ -295,7 +295,7 @@ pub(super) fn view_event(core: &Core, id: ViewId, read: Result<ReadLists, Troubl
                     "{}: lists that only some clients see could not be read ({}): {}{more}",
                     core.name(), trouble.stage, core.scrubbed(trouble.clone()).message);
             }
-            Event::NoView
+            Event::ViewFailed
         }
     }
 }

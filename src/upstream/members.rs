@@ -8,11 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::Stage;
-use crate::limits::{
-    CONTROL_TIMEOUT, PARKED_GRACE, SPOILT_SESSION_GRACE, STATELESS_SESSION_IDLE,
-};
+use crate::limits::{PARKED_GRACE, SPOILT_SESSION_GRACE, STATELESS_SESSION_IDLE};
 use crate::protocol::call::{AnswerTo, Client, Question};
 use crate::protocol::server_name::ServerName;
+use crate::protocol::view::ViewId;
 use crate::thread::{Joined, spawn};
 use crate::wait::{Interrupted, Wait, Woken};
 
@@ -72,6 +71,8 @@ pub(super) struct Member {
     pub(super) core: Arc<Core>,
     pub(super) link: Arc<dyn Link>,
     pub(super) standing: Arc<Standing>,
+    /// What its client sees, as all do whose sessions declare the same.
+    pub(super) view: ViewId,
 }
 
 impl Member {
@@ -168,6 +169,13 @@ impl State {
         }
         entry.member.core.nudge.stop();
         self.ending.push((entry.member, entry.thread));
+    }
+
+    /// Whether there is room for one more session without ending another, and nobody waits for it.
+    fn has_free_room(&mut self, max: usize) -> bool {
+        self.ending.retain(|(_, thread)| !thread.is_finished());
+        let n_ending = self.ending.iter().filter(|(member, _)| !member.has_ended()).count();
+        self.waiting.is_empty() && n_ending < max && self.entries.len() + 1 < max
     }
 
     /// Makes room for one more session if that can be and it is the turn of whoever waits on
@@ -298,37 +306,67 @@ impl Members {
             place.is_queued = true;
             return Ok(None);
         }
+        let member = self.open(&mut state, client)?;
+        Ok(Some(Seat { members: self, member, is_spoilt: false }))
+    }
+
+    /// Puts a session of the client's own among the others, with one place in it taken.
+    fn open(
+        self: &Arc<Self>,
+        state: &mut State,
+        client: &Client,
+    ) -> Result<Arc<Member>, Trouble> {
         let standing = state.standing.entry(client.session.clone()).or_default().clone();
         let (member, thread) = self.start(client, standing).map_err(|error| {
             Trouble::new(Kind::Nonsense, Stage::Handshake, error.to_string())
         })?;
-        let used_at = Instant::now();
         state.entries.push(Entry {
             member: member.clone(),
             in_flight: 1,
-            used_at,
+            used_at: Instant::now(),
             is_spoilt: false,
             is_reserved: false,
             parked: None,
             thread,
         });
-        Ok(Some(Seat { members: self, member, is_spoilt: false }))
+        Ok(member)
     }
 
-    /// Has the thread of a client's own session look at what its client sees; the session is
-    /// opened for that. Where there is no room for it, nobody waits.
-    pub(super) fn want_view(self: &Arc<Self>, client: &Client) -> Result<(), Trouble> {
-        let wait = Wait::plain(CONTROL_TIMEOUT)
-            .map_err(|error| Trouble::new(Kind::Nonsense, Stage::Slot, error.to_string()))?;
-        let mut place = InQueue { members: self, wait: &wait, is_queued: false };
-        let seat = self.try_enter(client, &mut place)?.ok_or_else(|| self.full())?;
-        let member = seat.member.clone();
-        if let Some(entry) = self.lock().entry(&member)
-            && !std::mem::replace(&mut entry.is_reserved, true)
-        {
-            entry.in_flight += 1;
+    /// Has the thread of a session look at what a client sees: the client's own, or another one's
+    /// that declares the same. If there is none, the client's is opened where there is room: no
+    /// other client's session ends for that, and nobody waits.
+    pub(super) fn want_view(
+        self: &Arc<Self>,
+        client: &Client,
+        id: ViewId,
+    ) -> Result<(), Trouble> {
+        let mut state = self.lock();
+        if state.stopped {
+            return Err(Trouble::interrupted(Interrupted::Stopping, Stage::Handshake, false));
         }
-        drop(seat);
+        let is_free = |entry: &Entry| {
+            entry.is_reserved || entry.in_flight == 0 || !entry.member.core.is_exclusive()
+        };
+        let known = state
+            .entries
+            .iter_mut()
+            .filter(|entry| entry.member.view == id && !entry.is_spoilt && is_free(entry))
+            .max_by_key(|entry| entry.is_of(&client.session));
+        let member = if let Some(entry) = known {
+            if !std::mem::replace(&mut entry.is_reserved, true) {
+                entry.in_flight += 1;
+            }
+            entry.member.clone()
+        } else if state.has_free_room(self.core.config.max_sessions) {
+            let member = self.open(&mut state, client)?;
+            if let Some(entry) = state.entry(&member) {
+                entry.is_reserved = true;
+            }
+            member
+        } else {
+            return Err(self.full());
+        };
+        drop(state);
         member.core.nudge.idle.bell().ring();
         Ok(())
     }
@@ -433,7 +471,9 @@ impl Members {
     ) -> std::io::Result<(Arc<Member>, Joined)> {
         let core = Arc::new(self.core.of_client(client.clone())?);
         let link = self.links.link(core.clone());
-        let member = Arc::new(Member { ended: AtomicBool::new(false), core, link, standing });
+        let (ended, view) =
+            (AtomicBool::new(false), ViewId::of_session(client.capabilities.get()));
+        let member = Arc::new(Member { ended, core, link, standing, view });
         let attendant = Attendant::new(self.clone(), member.clone());
         let thread = spawn(&self.core.thread_name("own"), move || attendant.run())?;
         Ok((member, thread))

@@ -20,7 +20,7 @@ use crate::protocol::modern::Freshness;
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::revision::Era;
 use crate::protocol::server_name::ServerName;
-use crate::protocol::view::{Untold, ViewId};
+use crate::protocol::view::{LastUse, Untold, ViewId};
 use crate::wait::{Interrupted, Wait};
 
 use breaker::Over;
@@ -129,10 +129,10 @@ pub enum Event {
     /// Lists as only those clients see them that declare the same; those that are not here could
     /// not be had.
     View {
-        /// Which upstream.
-        server: ServerName,
         /// Who sees them.
         id: ViewId,
+        /// When they were used last: whoever shows them notes it there.
+        used: Arc<LastUse>,
         /// As in [`Event::Lists`].
         lists: Vec<(Kind, Vec<Raw>)>,
         /// As in [`Event::Lists`].
@@ -144,8 +144,13 @@ pub enum Event {
         /// Why clients are to be told of them.
         untold: Untold,
     },
-    /// Such lists could not be read.
-    NoView,
+    /// Such lists could not be read this time.
+    ViewFailed,
+    /// There are no such lists any more.
+    NoView {
+        /// Who saw them.
+        id: ViewId,
+    },
     /// The upstream cannot be used at present. What it listed last is still known.
     Failed {
         /// Which one.

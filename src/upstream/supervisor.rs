@@ -223,7 +223,7 @@ impl Supervisor {
             }
             let is_refresh = reopened || news.stale || now >= refresh_at;
             if is_refresh || !news.list_changed.is_empty() {
-                self.core.views.requests_changed(&news.list_changed);
+                self.core.views.requests_changed(&news.list_changed, now);
             }
             let due = self.lists.due(now);
             let step = if reopened {

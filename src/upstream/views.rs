@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
-use crate::limits::{RELIST_INTERVAL, VIEW_TIMEOUT};
+use crate::limits::{
+    RELIST_INTERVAL, VIEW_REREAD_WITHIN, VIEW_TIMEOUT, VIEWS_SHARE_DIVISOR, VIEWS_SHARE_MIN,
+};
 use crate::protocol::call::{About, Client, Kind};
 use crate::protocol::capabilities::{can_be_asked, declare_nothing};
-use crate::protocol::view::{Untold, ViewId};
+use crate::protocol::view::{LastUse, Untold, ViewId};
 
 use super::backoff::{Backoff, Range};
-use super::{Report, Upstream};
+use super::{Event, Report, Upstream};
 
 /// Who looks at lists, as far as they may depend on it.
 #[derive(Debug, Clone, Copy)]
@@ -28,11 +30,17 @@ pub struct Viewer<'a> {
 }
 
 impl<'a> Viewer<'a> {
-    /// A client, and what its requests say of it.
-    pub fn new(client: &'a Client, about: About<'a>) -> Viewer<'a> {
-        let of_session = ViewId::of_session(client.capabilities.get());
-        let of_request = ViewId::of_request(about.capabilities);
+    /// A client, and what its requests say of it. `ids`: what [`Viewer::ids_of`] gave, where that
+    /// is known.
+    pub fn new(client: &'a Client, about: About<'a>, ids: Option<[ViewId; 2]>) -> Viewer<'a> {
+        let [of_session, of_request] = ids.unwrap_or_else(|| Viewer::ids_of(client, about));
         Viewer { client, about, of_session, of_request }
+    }
+
+    /// Under what the lists are known that such a client may see.
+    pub fn ids_of(client: &Client, about: About<'_>) -> [ViewId; 2] {
+        let of_session = ViewId::of_session(client.capabilities.get());
+        [of_session, ViewId::of_request(about.capabilities)]
     }
 
     /// Of these, a server's lists can be one only.
@@ -67,11 +75,24 @@ struct Entry {
     has_failed: bool,
     backoff: Backoff,
     untold: Untold,
-    used_at: Instant,
+    used: Arc<LastUse>,
+    /// Whose client wanted it first, by its session.
+    by: Arc<str>,
+}
+
+/// What becomes of a view that somebody wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Want {
+    /// It does not come soon.
+    Nothing,
+    /// Somebody reads it already.
+    Coming,
+    /// Somebody is to read it.
+    Read,
 }
 
 impl Entry {
-    fn new(capabilities: Option<&str>, now: Instant) -> Entry {
+    fn new(capabilities: Option<&str>, by: &Arc<str>, now: Instant) -> Entry {
         Entry {
             capabilities: capabilities.map(Arc::from),
             is_wanted: false,
@@ -80,7 +101,8 @@ impl Entry {
             has_failed: false,
             backoff: Backoff::new(Range::UPSTREAM),
             untold: Untold::default(),
-            used_at: now,
+            used: Arc::new(LastUse::new(now)),
+            by: by.clone(),
         }
     }
 
@@ -143,20 +165,42 @@ impl Views {
         self.lock().has_undeclared_tools
     }
 
-    /// Somebody wants a view that is not known, or old. Gives whether it may come soon.
-    fn want(&self, id: ViewId, capabilities: Option<&str>, now: Instant) -> bool {
+    /// Somebody wants a view that is not known, or old. Gives whether it may come soon, and the
+    /// view that made room for it, if that was the same principal's: what it has read stays a
+    /// part of all, so that others' views stay.
+    fn want(
+        &self,
+        id: ViewId,
+        capabilities: Option<&str>,
+        by: &Arc<str>,
+        now: Instant,
+    ) -> (Want, Option<ViewId>) {
         let mut state = self.lock();
-        if !state.entries.contains_key(&id) && !make_room(&mut state.entries, self.max) {
-            return false;
+        let mut gone = None;
+        if !state.entries.contains_key(&id) {
+            let share = (self.max / VIEWS_SHARE_DIVISOR).max(VIEWS_SHARE_MIN);
+            let of_it = || state.entries.iter().filter(|(_, entry)| entry.by == *by);
+            if of_it().count() >= share {
+                let Some(oldest) = longest_unused(of_it()) else {
+                    return (Want::Nothing, None);
+                };
+                state.entries.remove(&oldest);
+                gone = Some(oldest);
+            } else if !make_room(&mut state.entries, self.max) {
+                return (Want::Nothing, None);
+            }
         }
-        let entry = state.entries.entry(id).or_insert_with(|| Entry::new(capabilities, now));
-        entry.used_at = now;
+        let entry =
+            state.entries.entry(id).or_insert_with(|| Entry::new(capabilities, by, now));
+        entry.used.note(now);
         if let Some(since) = entry.reading {
-            return now < since + VIEW_TIMEOUT;
+            let is_soon = now < since + VIEW_TIMEOUT;
+            return (if is_soon { Want::Coming } else { Want::Nothing }, gone);
         }
         // One that was read just now is known in a moment, or had to make room for others already.
         entry.is_wanted = true;
-        !(entry.has_failed && entry.not_before.is_some_and(|at| now < at))
+        let is_put_off = entry.has_failed && entry.not_before.is_some_and(|at| now < at);
+        (if is_put_off { Want::Nothing } else { Want::Read }, gone)
     }
 
     /// Somebody is served without it.
@@ -171,15 +215,22 @@ impl Views {
     pub(super) fn changed(&self, id: ViewId, kinds: &[Kind], now: Instant) {
         let mut state = self.lock();
         if state.entries.contains_key(&id) || make_room(&mut state.entries, self.max) {
-            state.entries.entry(id).or_insert_with(|| Entry::new(None, now)).changed(kinds);
+            state
+                .entries
+                .entry(id)
+                .or_insert_with(|| Entry::new(None, &Arc::from(""), now))
+                .changed(kinds);
         }
     }
 
-    /// The lists of views that requests declare may have changed, and these are said to have.
-    pub(super) fn requests_changed(&self, kinds: &[Kind]) {
+    /// The lists of views that requests declare may have changed, and these are said to have:
+    /// those are read again that somebody has used within [`VIEW_REREAD_WITHIN`].
+    pub(super) fn requests_changed(&self, kinds: &[Kind], now: Instant) {
         let mut state = self.lock();
+        let is_used =
+            |entry: &Entry| now.saturating_duration_since(entry.used.at()) < VIEW_REREAD_WITHIN;
         let of_requests = state.entries.values_mut().filter(|it| it.capabilities.is_some());
-        of_requests.for_each(|entry| entry.changed(kinds));
+        of_requests.filter(|it| is_used(it)).for_each(|entry| entry.changed(kinds));
     }
 
     /// When that view is to be read, if it is.
@@ -199,24 +250,30 @@ impl Views {
         self.lock().entries.get_mut(&id).is_some_and(|entry| entry.take(now))
     }
 
-    /// A view that the caller is to read now, and what its requests declare.
+    /// A view that the caller is to read now, and what its requests declare: of those that are
+    /// due, the one that somebody has used last.
     pub(super) fn take_of_requests(&self, now: Instant) -> Option<(ViewId, Arc<str>)> {
         let mut state = self.lock();
-        let mut of_requests = state.entries.iter_mut();
-        of_requests.find_map(|(id, entry)| {
-            let capabilities = entry.capabilities.clone()?;
-            entry.take(now).then_some((*id, capabilities))
-        })
+        let is_due = |entry: &Entry| entry.due(now).is_some_and(|at| at <= now);
+        let of_requests = state
+            .entries
+            .iter_mut()
+            .filter(|(_, entry)| entry.capabilities.is_some() && is_due(entry));
+        let (id, entry) = of_requests.max_by_key(|(_, entry)| entry.used.at())?;
+        let capabilities = entry.capabilities.clone()?;
+        entry.take(now).then_some((*id, capabilities))
     }
 
-    /// It was read. Gives why clients are to be told.
-    pub(super) fn was_read(&self, id: ViewId) -> Untold {
-        let mut state = self.lock();
-        let Some(entry) = state.entries.get_mut(&id) else { return Untold::default() };
+    /// It was read. Gives when it was used last, and why clients are to be told.
+    pub(super) fn was_read(&self, id: ViewId) -> (Arc<LastUse>, Untold) {
+        let (mut state, now) = (self.lock(), Instant::now());
+        let Some(entry) = state.entries.get_mut(&id) else {
+            return (Arc::new(LastUse::new(now)), Untold::default());
+        };
         (entry.reading, entry.has_failed) = (None, false);
         entry.backoff.reset();
-        entry.not_before = Some(Instant::now() + RELIST_INTERVAL);
-        std::mem::take(&mut entry.untold)
+        entry.not_before = Some(now + RELIST_INTERVAL);
+        (entry.used.clone(), std::mem::take(&mut entry.untold))
     }
 
     /// It could not be read: that is tried again after a while. `asked`: how long the server
@@ -240,9 +297,15 @@ fn make_room(entries: &mut HashMap<ViewId, Entry>, max: usize) -> bool {
     if entries.len() < max {
         return true;
     }
-    let idle = entries.iter().filter(|(_, entry)| entry.reading.is_none());
-    let oldest = idle.min_by_key(|(_, entry)| entry.used_at).map(|(id, _)| *id);
-    oldest.and_then(|id| entries.remove(&id)).is_some()
+    longest_unused(entries.iter()).and_then(|id| entries.remove(&id)).is_some()
+}
+
+/// Of those that are not being read.
+fn longest_unused<'a>(
+    entries: impl Iterator<Item = (&'a ViewId, &'a Entry)>,
+) -> Option<ViewId> {
+    let idle = entries.filter(|(_, entry)| entry.reading.is_none());
+    idle.min_by_key(|(_, entry)| entry.used.at()).map(|(id, _)| *id)
 }
 
 impl Upstream {
@@ -260,21 +323,31 @@ impl Upstream {
     /// Has the lists read that a client sees. Gives whether they may come soon.
     pub fn want_view(&self, viewer: &Viewer<'_>) -> bool {
         let Some(id) = self.view_of(viewer) else { return false };
-        let (views, now) = (&self.core.views, Instant::now());
-        if id == viewer.of_request {
-            let is_coming = views.want(id, Some(viewer.about.capabilities), now);
+        let (views, client) = (&self.core.views, viewer.client);
+        let is_of_request = id == viewer.of_request;
+        let declared = is_of_request.then_some(viewer.about.capabilities);
+        let (want, gone) = views.want(id, declared, &client.session, Instant::now());
+        if let (Some(id), Some(reports)) = (gone, views.reports()) {
+            // Where that is not heard, it goes when nobody has used it for long.
+            let config = self.core.config.clone();
+            reports.try_send(Report { config, event: Event::NoView { id } }).ok();
+        }
+        match want {
+            Want::Nothing => return false,
+            Want::Coming => return true,
+            Want::Read => (),
+        }
+        if is_of_request {
             self.core.nudge.idle.bell().ring();
-            return is_coming;
+            return true;
         }
-        if !views.want(id, None, now) {
-            return false;
-        }
-        match self.members.want_view(viewer.client) {
+        match self.members.want_view(client, id) {
             Ok(()) => true,
             Err(trouble) => {
                 log::debug!(target: "upstream", "{}: what a client sees cannot be read: {}",
                     self.name(), self.core.scrubbed(trouble).message);
                 views.failed(id, None);
+                views.missed(id);
                 false
             }
         }
@@ -292,6 +365,12 @@ impl Upstream {
 mod tests {
     use super::*;
     use crate::limits::BACKOFF_MIN;
+    use std::time::Duration;
+
+    /// Whether a view may come soon that somebody wants.
+    fn comes(views: &Views, id: ViewId, capabilities: Option<&str>, now: Instant) -> bool {
+        views.want(id, capabilities, &Arc::from("a"), now).0 != Want::Nothing
+    }
 
     fn id(n: u32) -> ViewId {
         ViewId::of_session(&n.to_string())
@@ -301,30 +380,30 @@ mod tests {
     fn a_view_is_read_once_for_all_who_want_it() {
         let (views, now) = (Views::new(8), Instant::now());
         assert!(!views.take(id(1), now));
-        assert!(views.want(id(1), None, now) && views.want(id(1), None, now));
+        assert!(comes(&views, id(1), None, now) && comes(&views, id(1), None, now));
         assert!(views.take(id(1), now) && !views.take(id(1), now));
-        assert!(views.want(id(1), None, now), "it is being read");
-        assert!(!views.want(id(1), None, now + VIEW_TIMEOUT), "nobody waits for ever");
+        assert!(comes(&views, id(1), None, now), "it is being read");
+        assert!(!comes(&views, id(1), None, now + VIEW_TIMEOUT), "nobody waits for ever");
         views.missed(id(1));
-        assert!(views.was_read(id(1)).is_missed);
-        assert_eq!(views.was_read(id(1)), Untold::default());
+        assert!(views.was_read(id(1)).1.is_missed);
+        assert_eq!(views.was_read(id(1)).1, Untold::default());
         assert_eq!(views.due(id(1), now), None);
     }
 
     #[test]
     fn a_change_is_read_again_after_a_pause_and_a_failure_after_a_longer_one() {
         let (views, now) = (Views::new(8), Instant::now());
-        views.want(id(1), None, now);
+        comes(&views, id(1), None, now);
         views.take(id(1), now);
         views.changed(id(1), &[Kind::Tool], now);
         views.changed(id(1), &[Kind::Tool, Kind::Prompt], now);
-        assert_eq!(views.was_read(id(1)).announced, [Kind::Tool, Kind::Prompt]);
+        assert_eq!(views.was_read(id(1)).1.announced, [Kind::Tool, Kind::Prompt]);
         assert!(views.due(id(1), now).is_some_and(|at| at >= now + RELIST_INTERVAL));
         let later = now + 2 * RELIST_INTERVAL;
         assert!(views.take(id(1), later));
         views.failed(id(1), None);
         assert!(views.due(id(1), later).is_some_and(|at| at >= now + BACKOFF_MIN / 2));
-        assert!(!views.want(id(1), None, now), "it fails again and again");
+        assert!(!comes(&views, id(1), None, now), "it fails again and again");
         views.changed(id(2), &[Kind::Tool], now);
         assert!(views.take(id(2), now), "also where nobody is known to have listed it");
     }
@@ -333,27 +412,64 @@ mod tests {
     fn at_the_bound_the_one_that_nobody_wants_for_longest_goes() {
         let (views, now) = (Views::new(2), Instant::now());
         let later = |ms| now + std::time::Duration::from_millis(ms);
-        views.want(id(1), None, now);
-        views.want(id(2), Some("{}"), later(1));
-        views.want(id(1), None, later(2));
-        views.want(id(3), None, later(3));
+        comes(&views, id(1), None, now);
+        comes(&views, id(2), Some("{}"), later(1));
+        comes(&views, id(1), None, later(2));
+        comes(&views, id(3), None, later(3));
         assert!(views.due(id(2), now).is_none() && views.due(id(1), now).is_some());
         assert!(views.take(id(1), later(4)) && views.take(id(3), later(4)));
-        assert!(!views.want(id(4), None, later(5)), "all are being read");
+        assert!(!comes(&views, id(4), None, later(5)), "all are being read");
     }
 
     #[test]
     fn what_requests_declare_is_the_supervisor_s() {
         let (views, now) = (Views::new(2), Instant::now());
-        views.want(id(1), None, now);
+        comes(&views, id(1), None, now);
         assert!(views.next_due_of_requests(now).is_none());
-        views.want(id(2), Some("{\"a\":{}}"), now);
+        comes(&views, id(2), Some("{\"a\":{}}"), now);
         let (taken, capabilities) = views.take_of_requests(now).unwrap();
         assert_eq!((taken, &*capabilities), (id(2), "{\"a\":{}}"));
         assert!(views.take_of_requests(now).is_none());
         views.was_read(id(2));
-        views.requests_changed(&[]);
+        views.requests_changed(&[], now);
         assert!(views.next_due_of_requests(now).is_some());
         assert!(views.take(id(1), now), "the others are untouched");
+    }
+
+    #[test]
+    fn of_what_requests_declare_the_newest_is_read_first_and_what_nobody_uses_no_more() {
+        let (views, now) = (Views::new(8), Instant::now());
+        let later = now + Duration::from_secs(60);
+        comes(&views, id(1), Some("1"), now);
+        comes(&views, id(2), Some("2"), later);
+        for expected in [2, 1] {
+            let (taken, _) = views.take_of_requests(later).unwrap();
+            assert_eq!(taken, id(expected));
+            views.was_read(taken);
+        }
+        // The first is 15 minutes old by then, and the second is not.
+        let then = now + VIEW_REREAD_WITHIN;
+        views.requests_changed(&[], then);
+        assert_eq!(views.take_of_requests(then).unwrap().0, id(2));
+        assert!(views.take_of_requests(then).is_none());
+        // Whoever shows it notes that it is used.
+        let (used, _) = views.was_read(id(1));
+        used.note(then);
+        views.requests_changed(&[], then);
+        assert_eq!(views.take_of_requests(then).unwrap().0, id(1));
+    }
+
+    #[test]
+    fn one_principal_has_a_part_of_the_views_and_the_others_keep_theirs() {
+        let (views, now) = (Views::new(2 * VIEWS_SHARE_DIVISOR), Instant::now());
+        let (one, other): (Arc<str>, Arc<str>) = (Arc::from("one"), Arc::from("other"));
+        assert_eq!(views.want(id(0), Some("0"), &other, now), (Want::Read, None));
+        for n in 1..=2 {
+            assert_eq!(views.want(id(n), Some("1"), &one, now).1, None);
+        }
+        let later = now + Duration::from_secs(1);
+        views.want(id(2), Some("1"), &one, later);
+        assert_eq!(views.want(id(3), Some("1"), &one, later), (Want::Read, Some(id(1))));
+        assert!(views.due(id(0), later).is_some() && views.due(id(1), later).is_none());
     }
 }

@@ -290,6 +290,44 @@ fn lists_that_take_long_are_served_as_all_see_them_and_told_of_later() {
 }
 
 #[test]
+fn a_list_ends_no_session_of_another_client() {
+    let (behind, mut config) = by_capability(Era::Legacy, Transport::Http, "a");
+    config["max_sessions"] = json!(2);
+    let gateway = Gateway::started(json!({ "mcp_servers": { "s": config } }));
+    gateway.wait_until_well(&["s"]);
+    let open = |capabilities: Value| {
+        Duplex::to(&gateway, Door::Streamable).declaring(capabilities).open()
+    };
+    let whoami = |client: &Duplex| client.call("whoami", &json!({}))["content"][0].clone();
+    let (alice, bob) = (open(json!({ "roots": {} })), open(json!({ "sampling": {} })));
+    let own = whoami(&alice);
+    assert_eq!(names(&alice), ["needs_roots"]);
+    let n_opened = behind.script().unwrap().seen().n_initialize;
+    assert_eq!(names(&bob), [""; 0], "there is no room for a session of its own");
+    assert_eq!(behind.script().unwrap().seen().n_initialize, n_opened);
+    assert_eq!(whoami(&alice), own, "it has the same session");
+    // A call makes room, and the list comes with it.
+    whoami(&bob);
+    bob.wait_told(TOOLS_CHANGED);
+    assert_eq!(names(&bob), ["needs_sampling"]);
+}
+
+#[test]
+fn a_name_of_one_server_waits_for_no_other_server_s_lists() {
+    let (slow, first) = by_capability(Era::Legacy, Transport::Http, "a");
+    let (_quick, second) = by_capability(Era::Legacy, Transport::Http, "b");
+    let gateway = Gateway::started(json!({ "mcp_servers": { "one": first, "two": second } }));
+    gateway.wait_until_well(&["one", "two"]);
+    slow.script().unwrap().hang_on(Some("tools/list"));
+    let client =
+        Duplex::to(&gateway, Door::Streamable).declaring(json!({ "roots": {} })).open();
+    let began = std::time::Instant::now();
+    client.call("two-needs_roots", &json!({ "message": "hi" }));
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    slow.script().unwrap().hang_on(None);
+}
+
+#[test]
 fn the_bound_on_views_holds_and_the_one_unused_for_longest_goes() {
     let (behind, config) = by_capability(Era::Modern, Transport::Http, "a");
     let config = json!({ "mcp_servers": { "s": config }, "limits": { "views": 2 } });

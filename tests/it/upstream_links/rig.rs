@@ -366,7 +366,8 @@ impl Rig {
                 }
                 Event::Ready { .. }
                 | Event::View { .. }
-                | Event::NoView
+                | Event::ViewFailed
+                | Event::NoView { .. }
                 | Event::Failed { .. } => (),
             }
         }
@@ -382,7 +383,8 @@ impl Rig {
                 Event::Ready { .. }
                 | Event::Lists { .. }
                 | Event::View { .. }
-                | Event::NoView => (),
+                | Event::ViewFailed
+                | Event::NoView { .. } => (),
             }
         }
     }

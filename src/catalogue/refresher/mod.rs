@@ -1,6 +1,8 @@
 //! The thread that rebuilds the snapshot when an upstream changes. It never waits for an
 //! upstream: what supervisors have read comes as events.
 
+mod view_reports;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,7 +13,7 @@ use super::clashes::{self, ToldClashes};
 use super::merge::{self, Listed, Profile};
 use super::pins::Pins;
 use super::store::Store;
-use super::views::{ReadView, Shown, Views};
+use super::views::{Shown, Views};
 use super::{Health, Pinned, Server, Shared};
 use crate::access::glob::Globs;
 use crate::config::{Naming, Pin, UpstreamConfig};
@@ -283,6 +285,12 @@ impl Refresher {
         let listed = &mut known.listed;
         match report.event {
             Event::Ready { server, initialized } => {
+                let era = initialized.revision.era();
+                let before = listed.server.initialized.as_ref().map(|it| it.revision.era());
+                if before.is_some_and(|before| before != era) {
+                    // Those are of sessions that it keeps no more, or the other way round.
+                    self.views.retain(|of| *of != server);
+                }
                 self.views.may_have_changed(&server);
                 listed.server.initialized = Some(Arc::new(initialized));
                 None
@@ -324,7 +332,7 @@ impl Refresher {
                 Some((server, kinds))
             }
             // They were taken before.
-            Event::View { .. } | Event::NoView => None,
+            Event::View { .. } | Event::ViewFailed | Event::NoView { .. } => None,
             Event::Failed { server: _, failure } => {
                 let Failure { stage, message, refusal, .. } = failure;
                 listed.server.health = Health::Failed { stage, message, refusal };
@@ -337,63 +345,16 @@ impl Refresher {
         let servers = self.listed();
         let next = merge::merge(&self.naming, &servers);
         self.told_clashes.tell(&next.clashes);
-        self.shared.publish(Arc::new(next), self.shown(servers));
-    }
-
-    /// The same where what all see has not changed.
-    fn publish_views(&self) {
-        self.shared.publish(self.shared.current(), self.shown(self.listed()));
+        let shown = (!self.views.is_empty()).then(|| {
+            let (naming, known) = (self.naming.clone(), self.views.known());
+            Arc::new(Shown::new(naming, Arc::new(servers), known))
+        });
+        self.shared.publish(Arc::new(next), shown);
     }
 
     fn listed(&self) -> Vec<(Profile, Listed)> {
         let of = |known: &Known| (known.profile.clone(), known.listed.clone());
         self.order.iter().filter_map(|name| self.servers.get(name)).map(of).collect()
-    }
-
-    fn shown(&self, servers: Vec<(Profile, Listed)>) -> Option<Arc<Shown>> {
-        if self.views.is_empty() {
-            return None;
-        }
-        Some(Arc::new(Shown::new(self.naming.clone(), servers, self.views.known())))
-    }
-
-    /// Takes what only some clients see; gives any other report back.
-    fn hear_view(&mut self, report: Report) -> Option<Report> {
-        let Report { config, event } = report;
-        let (server, id, lists, freshness, read_at, left_out, untold) = match event {
-            Event::View { server, id, lists, freshness, read_at, left_out, untold } => {
-                (server, id, lists, freshness, read_at, left_out, untold)
-            }
-            // Whoever waits looks again.
-            Event::NoView => {
-                self.publish_views();
-                return None;
-            }
-            event @ (Event::Ready { .. } | Event::Lists { .. } | Event::Failed { .. }) => {
-                return Some(Report { config, event });
-            }
-        };
-        let known = self.servers.get(&server).filter(|it| Arc::ptr_eq(&it.config, &config))?;
-        let key = (server.clone(), id);
-        // What is left out of what all see has been told.
-        let before = self.views.left_out(&key).unwrap_or(&known.listed.server.left_out).clone();
-        let mut read =
-            ReadView { lists: Vec::new(), freshness, read_at, left_out: before, untold };
-        read.left_out.set_over_bounds(left_out);
-        for (kind, objects) in lists {
-            let (named, unusable) = merge::read_items(kind, objects);
-            read.left_out.note(&server, kind, unusable);
-            read.lists.push((kind, named));
-        }
-        let differing = read.against(&known.listed);
-        let pinned = judge_view(&mut self.pins, &known.profile, &known.listed, differing);
-        let kinds = self.views.insert(key, read, &known.listed, pinned);
-        self.publish_views();
-        self.told_clashes.tell(&self.shared.seen_by(|| [id, id]).clashes);
-        for kind in kinds {
-            (self.tell_view)(&server, kind, id);
-        }
-        None
     }
 }
 
@@ -403,31 +364,6 @@ fn judge(pins: &mut Option<Pins>, profile: &Profile, listed: &mut Listed) {
     let offered = |(own, _): &&(String, _)| profile.tools.admits(own);
     let tools = tools.iter().filter(offered).cloned().collect();
     listed.server.pinned = pins.judge(&profile.name, profile.pin, &tools);
-}
-
-/// Holds tools that only some clients see against the pins of their server, as it does with any
-/// that it lists.
-fn judge_view(
-    pins: &mut Option<Pins>,
-    profile: &Profile,
-    shared: &Listed,
-    differing: merge::Named,
-) -> Option<Pinned> {
-    let mut all = shared.server.pinned.clone();
-    let Some(pins) = pins.as_mut().filter(|_| !differing.is_empty()) else { return all };
-    let tools: merge::Named =
-        differing.into_iter().filter(|(own, _)| profile.tools.admits(own)).collect();
-    let judged = pins.judge(&profile.name, profile.pin, &tools)?;
-    if let Some(all) = &mut all {
-        all.changed.retain(|own, _| !tools.iter().any(|(name, _)| name == own));
-        all.n_pinned = judged.n_pinned;
-        all.changed.extend(judged.changed);
-    }
-    all.or(Some(Pinned {
-        pin: profile.pin,
-        n_pinned: judged.n_pinned,
-        changed: BTreeMap::new(),
-    }))
 }
 
 /// Tools whose parameters cannot be mirrored as they say (2026-07-28, basic/transports/

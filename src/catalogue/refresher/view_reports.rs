@@ -1,0 +1,109 @@
+//! What the thread that rebuilds the snapshot makes of lists that only some clients see.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::super::merge::{self, Listed, Profile};
+use super::super::pins::Pins;
+use super::super::views::{ReadView, Shown};
+use super::{Pinned, Refresher};
+use crate::config::UpstreamConfig;
+use crate::protocol::view::ViewId;
+use crate::upstream::{Event, Report};
+
+impl Refresher {
+    /// The same where what all see has not changed.
+    pub(super) fn publish_views(&self) {
+        let shown = (!self.views.is_empty()).then(|| {
+            let known = self.views.known();
+            let next = match self.shared.shown() {
+                Some(shown) => shown.with_views(known),
+                None => Shown::new(self.naming.clone(), Arc::new(self.listed()), known),
+            };
+            Arc::new(next)
+        });
+        self.shared.publish(self.shared.current(), shown);
+    }
+
+    /// Takes what only some clients see; gives any other report back.
+    pub(super) fn hear_view(&mut self, report: Report) -> Option<Report> {
+        let Report { config, event } = report;
+        let (id, used, lists, freshness, read_at, left_out, untold) = match event {
+            Event::View { id, used, lists, freshness, read_at, left_out, untold } => {
+                (id, used, lists, freshness, read_at, left_out, untold)
+            }
+            // Whoever waits looks again.
+            Event::ViewFailed => return None,
+            Event::NoView { id } => {
+                self.drop_view(&config, id);
+                return None;
+            }
+            event @ (Event::Ready { .. } | Event::Lists { .. } | Event::Failed { .. }) => {
+                return Some(Report { config, event });
+            }
+        };
+        let server = config.name.clone();
+        let known = self.servers.get(&server).filter(|it| Arc::ptr_eq(&it.config, &config))?;
+        let key = (server.clone(), id);
+        // What is left out of what all see has been told.
+        let left_out_before =
+            self.views.left_out(&key).unwrap_or(&known.listed.server.left_out).clone();
+        let mut read = ReadView {
+            lists: Vec::new(),
+            freshness,
+            read_at,
+            left_out: left_out_before,
+            used,
+            untold,
+        };
+        read.left_out.set_over_bounds(left_out);
+        for (kind, objects) in lists {
+            let (named, unusable) = merge::read_items(kind, objects);
+            read.left_out.note(&server, kind, unusable);
+            read.lists.push((kind, named));
+        }
+        let differing = read.against(&known.listed);
+        let pinned = judge_view(&mut self.pins, &known.profile, &known.listed, differing);
+        let kinds = self.views.insert(key, read, &known.listed, pinned);
+        self.publish_views();
+        self.told_clashes.tell(&self.shared.seen_by(|| [id, id], &|_| Some(id)).clashes);
+        for kind in kinds {
+            (self.tell_view)(&server, kind, id);
+        }
+        None
+    }
+
+    fn drop_view(&mut self, config: &Arc<UpstreamConfig>, id: ViewId) {
+        let known = self.servers.get(&config.name);
+        if known.is_some_and(|it| Arc::ptr_eq(&it.config, config))
+            && self.views.remove(&(config.name.clone(), id))
+        {
+            self.publish_views();
+        }
+    }
+}
+
+/// Holds tools that only some clients see against the pins of their server, as it does with any
+/// that it lists.
+fn judge_view(
+    pins: &mut Option<Pins>,
+    profile: &Profile,
+    shared: &Listed,
+    differing: merge::Named,
+) -> Option<Pinned> {
+    let mut all = shared.server.pinned.clone();
+    let Some(pins) = pins.as_mut().filter(|_| !differing.is_empty()) else { return all };
+    let tools: merge::Named =
+        differing.into_iter().filter(|(own, _)| profile.tools.admits(own)).collect();
+    let judged = pins.judge(&profile.name, profile.pin, &tools)?;
+    if let Some(all) = &mut all {
+        all.changed.retain(|own, _| !tools.iter().any(|(name, _)| name == own));
+        all.n_pinned = judged.n_pinned;
+        all.changed.extend(judged.changed);
+    }
+    all.or(Some(Pinned {
+        pin: profile.pin,
+        n_pinned: judged.n_pinned,
+        changed: BTreeMap::new(),
+    }))
+}
