@@ -21,37 +21,31 @@ use super::streamable_http::{Over, Session, StreamableHttp};
 
 /// When a session that is refused may be looked at, or replaced by a new one.
 #[derive(Default)]
-pub(super) struct Pace(Mutex<State>);
-
-#[derive(Default)]
-struct State {
-    retry: Retry,
-    tried_at: Option<Instant>,
-}
+pub(super) struct Pace(Mutex<Retry>);
 
 impl Pace {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Retry> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether that may be tried now.
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        !self.lock().retry.is_waiting(now)
+        !self.lock().is_waiting(now)
     }
 
     /// It was tried; whether that helps is not known, or it did not. `asked`: how long
     /// the server wants to be left alone.
     pub(super) fn tried(&self, now: Instant, asked: Option<Duration>) {
-        let mut state = self.lock();
-        let lasted = state.tried_at.map(|at| now.saturating_duration_since(at));
-        state.retry.backoff.lasted(lasted.unwrap_or_default());
-        state.retry.failed(now, asked);
-        state.tried_at = Some(now);
+        let mut retry = self.lock();
+        // Only time in which it was not wanted counts as health: not the wait itself.
+        let unwanted = retry.at().map(|at| now.saturating_duration_since(at));
+        retry.backoff.lasted(unwanted.unwrap_or_default());
+        retry.failed(now, asked);
     }
 
     /// A new session has served what the old one was refused.
     pub(super) fn helped(&self) {
-        self.lock().retry.went_well();
+        self.lock().went_well();
     }
 }
 
