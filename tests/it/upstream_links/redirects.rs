@@ -221,6 +221,7 @@ fn what_was_answered_where_it_was_redirected_to_is_not_sent_again() {
                 let calls = seen.iter().filter(|it| it.rpc() == "tools/call");
                 calls.filter(|it| it.path == "/mcp/").count()
             };
+            let before = count_at(&server, "/mcp");
             match rig.call() {
                 Ok(Outcome::Error { error, .. }) => assert_eq!((n, error.code), (0, -32603)),
                 Err(CallError::UpstreamFailed { message, .. }) => {
@@ -229,9 +230,10 @@ fn what_was_answered_where_it_was_redirected_to_is_not_sent_again() {
                 other => panic!("{other:?}"),
             }
             assert_eq!(executed(), 1, "answer {n}");
-            assert_eq!(rig.upstream.status().redirected_to, None);
             rig.call().ok();
-            assert_eq!(executed(), 2, "it is learned anew");
+            assert_eq!(executed(), 2, "answer {n}");
+            // Perhaps by whoever looks after the session, between the two.
+            assert!(count_at(&server, "/mcp") > before, "it is learned anew");
         }
     }
 }
