@@ -239,8 +239,9 @@ pub(super) fn read_handshake(outcome: Result<Raw, RpcError>) -> Result<Initializ
 /// Whether only a server without sessions refuses `initialize` so: it does not know the method or
 /// the revision, or misses the `_meta` that its own requests have.
 fn knows_no_initialize(error: &RpcError) -> bool {
+    let names_meta = |words: &str| error.message.contains(words);
     let misses_meta = error.code == code::INVALID_PARAMS
-        && error.message.contains("io.modelcontextprotocol/");
+        && ["io.modelcontextprotocol/", "_meta"].into_iter().any(names_meta);
     let codes = [code::METHOD_NOT_FOUND, code::UNSUPPORTED_PROTOCOL_VERSION];
     misses_meta || codes.contains(&error.code)
 }
