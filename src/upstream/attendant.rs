@@ -119,6 +119,10 @@ impl Attendant {
         if self.generation < generation {
             self.generation = generation;
             self.opened_at = Some(Instant::now());
+            if self.member.standing.uris_or_coming().is_empty() {
+                // Whoever subscribes from here on tells this session, or a later one.
+                self.resubscribing.settle(generation);
+            }
         }
     }
 
@@ -184,7 +188,7 @@ impl Attendant {
             self.lane.reset();
             member.link.backing_off(trouble, Instant::now());
         })?;
-        self.generation = self.generation.max(opened.generation);
+        self.opened(opened.generation);
         read_all(&member.core, &opened.initialized, About::default(), &mut |outgoing| {
             let wait = busy(&self.member.core, self.member.core.config.timeout)?;
             let (lane, own) = (&mut self.lane, &mut Own(&member.core));
