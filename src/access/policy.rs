@@ -46,12 +46,12 @@ impl Scope {
             && self.principal.policy.servers.as_deref().is_none_or(listed)
     }
 
-    /// Whether what the server calls `own`, `qualified` with its NAME, exists for this scope.
+    /// The scope sees the tool that the server calls `own`, and policies `qualified`.
     pub fn sees_tool(&self, server: &ServerName, own: &str, qualified: &str) -> bool {
         self.sees_server(server) && self.principal.policy.tools.admits(server, own, qualified)
     }
 
-    /// Whether every tool of the servers that it sees exists for this scope.
+    /// The scope sees every tool of the servers that it sees.
     pub fn sees_all_tools(&self) -> bool {
         self.principal.policy.tools == ToolGlobs::default()
     }
