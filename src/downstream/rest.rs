@@ -26,6 +26,9 @@ impl CallSink for Deaf {
         question.refuse();
     }
     fn silence(&mut self) {}
+    fn has_client(&self) -> bool {
+        false
+    }
 }
 
 /// The body of a call.

@@ -166,4 +166,8 @@ impl CallSink for OfServer<'_> {
     fn silence(&mut self) {
         self.inner.silence();
     }
+
+    fn has_client(&self) -> bool {
+        self.inner.has_client()
+    }
 }

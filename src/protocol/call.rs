@@ -323,6 +323,11 @@ pub trait CallSink {
     fn ask(&mut self, question: Question);
     /// Nothing has come for a while: a chance to keep the client's connection alive.
     fn silence(&mut self);
+    /// Whether a client waits for what is said during the call. Where none does, the call is
+    /// given only what names it.
+    fn has_client(&self) -> bool {
+        true
+    }
 }
 
 /// A request on its way to an upstream. The link that sends it mints the id, which is the

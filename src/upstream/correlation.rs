@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::limits::{CALL_INBOX_MESSAGES_MAX, JSON_DEPTH_MAX};
-use crate::protocol::call::{Kind, Notice, Question};
+use crate::protocol::call::{CallSink, Kind, Notice, Question};
 use crate::protocol::from_server::is_understood;
 use crate::protocol::jsonrpc::{Message, RequestId, RpcError};
 use crate::protocol::method::notification;
@@ -210,6 +210,13 @@ pub(super) enum Ears {
     Log,
     /// It is the gateway's own.
     Shut,
+}
+
+impl Ears {
+    /// On a session of the handshake era.
+    pub(super) fn of(sink: &dyn CallSink) -> Ears {
+        if sink.has_client() { Ears::Open } else { Ears::Shut }
+    }
 }
 
 /// The calls that wait for an answer on one link, and whom to wake for each.

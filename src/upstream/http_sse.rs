@@ -160,7 +160,7 @@ impl HttpSse {
         let wires = &session.wires;
         let answer = wires
             .inboxes
-            .enter(id, wait, Ears::Open)
+            .enter(id, wait, Ears::of(sink))
             .and_then(|waiting| wires.call(lane, &waiting, &text, wait, sink));
         let trouble = match answer {
             Ok(answer) => return self.http.core.outcome(answer),

@@ -507,10 +507,12 @@ impl CallSink for Deaf {
         question.refuse();
     }
     fn silence(&mut self) {}
+    fn has_client(&self) -> bool {
+        false
+    }
 }
 
-/// The gateway as a caller on the shared session: what is said besides the answer is for no
-/// call.
+/// The gateway as a caller on a session: what is said besides the answer is for no call.
 pub(super) struct Own<'a>(pub(super) &'a Core);
 
 impl CallSink for Own<'_> {
@@ -521,10 +523,18 @@ impl CallSink for Own<'_> {
     }
 
     fn ask(&mut self, question: Question) {
-        question.refuse();
+        if self.0.client.is_some() {
+            self.0.ask(question);
+        } else {
+            question.refuse();
+        }
     }
 
     fn silence(&mut self) {}
+
+    fn has_client(&self) -> bool {
+        false
+    }
 }
 
 /// The one who opens a session: what is said meanwhile is for no call, and while there is
@@ -547,6 +557,10 @@ impl CallSink for Opener<'_> {
 
     fn silence(&mut self) {
         (self.idle)();
+    }
+
+    fn has_client(&self) -> bool {
+        false
     }
 }
 

@@ -442,4 +442,8 @@ impl CallSink for Lending<'_> {
     fn silence(&mut self) {
         self.inner.silence();
     }
+
+    fn has_client(&self) -> bool {
+        self.inner.has_client()
+    }
 }

@@ -268,7 +268,7 @@ impl Stdio {
     ) -> Result<Outcome, Trouble> {
         if !child.link.is_modern() {
             let text = outgoing.to_message(&RequestId::from(id));
-            let answer = child.call(id, text, Ears::Open, wait, sink)?;
+            let answer = child.call(id, text, Ears::of(sink), wait, sink)?;
             return self.core.outcome(answer);
         }
         let renew = || self.listen(child);

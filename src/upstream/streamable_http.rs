@@ -380,7 +380,7 @@ impl StreamableHttp {
             phase: if session.has_id { Phase::WithId } else { Phase::WithoutId },
             again,
         };
-        let waiting = session.inboxes.enter(id, wait, Ears::Open)?;
+        let waiting = session.inboxes.enter(id, wait, Ears::of(sink))?;
         let tick = self.http.core.limits.heartbeat;
         let ear = Ear::new(sink, wait, Some(&waiting), tick);
         let posted = self.post(lane, post, &ear);

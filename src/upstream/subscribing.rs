@@ -150,6 +150,10 @@ impl CallSink for Aside<'_> {
     }
 
     fn silence(&mut self) {}
+
+    fn has_client(&self) -> bool {
+        false
+    }
 }
 
 impl Over<'_> {

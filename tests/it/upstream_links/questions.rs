@@ -10,6 +10,7 @@ use trunkline::protocol::call::{CallSink, Notice, Question};
 use trunkline::protocol::jsonrpc::RpcError;
 
 use super::rig::*;
+use super::subscriptions::one;
 use super::worlds::*;
 
 #[test]
@@ -54,6 +55,26 @@ fn questions_of_one_call_are_open_at_once() {
         let outcome = rig.call_tool("ask_twice", Some(&client("anna")), &wait(5000), &mut sink);
         let result = text(outcome);
         assert!(result.contains("Rejected") && result.contains("first"), "{result}");
+    }
+}
+
+#[test]
+fn a_question_is_not_for_what_the_gateway_asks_beside_the_call() {
+    let [_, older, child] = worlds();
+    for world in [older, child] {
+        let (rig, anna) = (world.start(), client("anna"));
+        std::thread::scope(|scope| {
+            let call = scope.spawn(|| {
+                let mut sink =
+                    Sink::asked(|question| question.reply.send(Ok(answer("by the client"))));
+                text(rig.call_tool("ask_beside", Some(&anna), &wait(5000), &mut sink))
+            });
+            eventually("it is called", || world.was_told(&rig, "ask_beside"));
+            let one = one();
+            rig.upstream.subscribe("a:b", &one, Some(&anna), &wait(1000)).ok();
+            let result = call.join().unwrap();
+            assert!(result.contains("by the client"), "{}: {result}", world.name);
+        });
     }
 }
 

@@ -1,6 +1,8 @@
 //! One server over each transport, that keeps sessions apart and asks its clients questions.
 //!
-//! Its tools: `plain` answers; `ask` and `ask_twice` answer with what they were answered; `log`
+//! Its tools: `plain` answers; `ask` and `ask_twice` answer with what they were answered;
+//! `ask_beside` waits for a subscription, which it leaves open, and asks then (not over
+//! Streamable HTTP); `log`
 //! says something of every kind before it answers; `late` asks after it has answered, where a
 //! stream is shared; `die` answers and ends the session.
 //! Every answer tells how the session was opened.
@@ -24,6 +26,9 @@ const UPDATED: &str =
 const OTHER: &str = r#"{"jsonrpc":"2.0","method":"notifications/other"}"#;
 const WITHDRAWN: &str =
     r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"q1"}}"#;
+
+/// Under this a session keeps that it was asked for a subscription.
+const SUBSCRIBED: &str = "subscribed";
 
 /// A transport, and a server behind it.
 pub(crate) struct World {
@@ -121,6 +126,12 @@ impl State {
                 let answer = self.answer(session, "\"q1\"");
                 format!(r#"{{"init":{init},"answer":{answer}}}"#)
             }
+            "ask_beside" => {
+                self.answer(session, SUBSCRIBED);
+                say(QUESTION);
+                let answer = self.answer(session, "\"q1\"");
+                format!(r#"{{"init":{init},"answer":{answer}}}"#)
+            }
             "ask_twice" => {
                 say(QUESTION);
                 say(SECOND);
@@ -211,6 +222,9 @@ fn older() -> World {
                 say(&seen.result(INITIALIZED));
             }
             "tools/list" => say(&seen.result(r#"{"tools":[{"name":"old"}]}"#)),
+            "resources/subscribe" => mine.with(&session, |it| {
+                drop(it.answers.insert(SUBSCRIBED.to_owned(), String::new()));
+            }),
             "tools/call" => {
                 let (state, seen, say) = (mine.clone(), seen.clone(), mine.clone());
                 let play = move || {
@@ -252,6 +266,8 @@ while read -r line; do
     *'"initialize"'*) init=$line; result "$INIT";;
     *'"tools/list"'*) result '{"tools":[{"name":"sh"}]}';;
     *'"name":"ask"'*) echo "$QUESTION"; read -r one; result "{\"init\":$init,\"answer\":$one}";;
+    *'"name":"ask_beside"'*) echo ask_beside >&2; read -r other; echo "$QUESTION"; read -r one
+      result "{\"init\":$init,\"answer\":$one}";;
     *'"name":"ask_twice"'*) echo "$QUESTION"; echo "$SECOND"; read -r one; read -r two
       result "{\"init\":$init,\"answers\":[$one,$two]}";;
     *'"name":"log"'*) echo "$LOG"; echo "$UPDATED"; echo "$OTHER"; echo "$WITHDRAWN"
