@@ -319,6 +319,11 @@ pub const PARKED_GRACE: Duration = Duration::from_secs(4);
 /// For so long after a call that wanted log messages was cancelled, those of a child are for
 /// nobody: one that names no call could be of that one.
 pub const STRAY_LOG_TIME: Duration = Duration::from_millis(250);
+/// For so long a stream of an upstream is read on whose place another one has taken: what was
+/// said before that may still be on its way.
+pub const SUPERSEDED_STREAM_TIME: Duration = Duration::from_secs(1);
+/// Streams of one upstream that are read on so at once; the oldest is ended sooner.
+pub const SUPERSEDED_STREAMS_MAX: usize = 2;
 /// How often connections to an upstream that no call uses any more are let go.
 pub const SLOTS_SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// Between two looks at an upstream that is well.

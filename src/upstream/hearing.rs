@@ -83,8 +83,6 @@ pub(super) fn sort<M: Mouth>(core: &Core, incoming: Incoming, mouth: &Arc<M>) ->
 pub(super) fn hear_unasked<M: Mouth>(core: &Core, incoming: Incoming, mouth: &Arc<M>) {
     match sort(core, incoming, mouth) {
         Sorted::Notice(notice) => core.notice(notice),
-        // Of the shared session nobody can be said to be its client.
-        Sorted::Ask(question) if core.client.is_none() => question.refuse(),
         Sorted::Ask(question) => core.ask(question),
         Sorted::Rest(_) | Sorted::Done => (),
     }

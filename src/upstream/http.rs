@@ -2,6 +2,7 @@
 //! events.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ureq::http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
@@ -167,6 +168,14 @@ pub(super) struct StreamThread {
     /// What the thread waits on.
     pub(super) wait: Arc<Wait>,
     pub(super) thread: Option<Joined>,
+}
+
+impl StreamThread {
+    /// Ends the stream after `time`, unless it is dropped before.
+    pub(super) fn end_after(&self, time: Duration) {
+        self.wait.set_timeout(time, time);
+        self.wait.bell().ring();
+    }
 }
 
 impl Drop for StreamThread {

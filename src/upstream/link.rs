@@ -241,10 +241,12 @@ impl Core {
         self.unasked.notice(self.name(), client.map(|client| &client.session), notice);
     }
 
-    /// A question that belongs to no call.
+    /// A question that belongs to no call. Of the shared session nobody can be said to be its
+    /// client.
     pub(super) fn ask(&self, question: Question) {
-        if let Some(client) = &self.client {
-            self.ask_on(client, question);
+        match &self.client {
+            Some(client) => self.ask_on(client, question),
+            None => question.refuse(),
         }
     }
 
@@ -523,11 +525,7 @@ impl CallSink for Own<'_> {
     }
 
     fn ask(&mut self, question: Question) {
-        if self.0.client.is_some() {
-            self.0.ask(question);
-        } else {
-            question.refuse();
-        }
+        self.0.ask(question);
     }
 
     fn silence(&mut self) {}

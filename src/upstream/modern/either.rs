@@ -157,7 +157,11 @@ impl EitherEra {
         let opened = match era {
             Era::Legacy => Some(self.legacy.open(lane, wait)?),
             Era::Modern if self.core.client.is_some() => None,
-            Era::Modern => Some(self.modern.enter(lane, wait, known)?),
+            Era::Modern => {
+                // Its discovery is contact; whoever is told of it below looks at the era.
+                self.found.set(era);
+                Some(self.modern.enter(lane, wait, known)?)
+            }
         };
         self.found.set(era);
         if let Some(opened) = opened {

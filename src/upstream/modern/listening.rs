@@ -1,14 +1,15 @@
 //! The stream on which a modern server over HTTP tells of changes: the answer to one
 //! `subscriptions/listen` request, read by a thread of its own. When something else is wanted,
-//! another one is opened first, and the old one closed once the server has agreed to it.
+//! another one is opened first, and the old one closed soon after the server has agreed to it.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use ureq::http::{HeaderMap, Method as HttpMethod};
 
 use crate::error::Stage;
-use crate::limits::UPSTREAM_DRAIN_BYTES_MAX;
+use crate::limits::{SUPERSEDED_STREAM_TIME, SUPERSEDED_STREAMS_MAX, UPSTREAM_DRAIN_BYTES_MAX};
 use crate::protocol::call::Notice;
 use crate::protocol::headers::is_event_stream;
 use crate::protocol::jsonrpc::{RpcError, code};
@@ -45,6 +46,8 @@ struct State {
     is_on: bool,
     /// Each with its number; one, and another one while that takes its place.
     streams: Vec<(u64, StreamThread)>,
+    /// Those whose place another one has taken.
+    superseded: VecDeque<StreamThread>,
     started: u64,
     /// The one that the server has not agreed to yet: it asks for what is wanted last.
     pending: Option<u64>,
@@ -73,7 +76,7 @@ impl Listening {
         let old = {
             let mut state = self.lock();
             (state.generation, state.is_on, state.pending) = (generation, true, None);
-            std::mem::take(&mut state.streams)
+            (std::mem::take(&mut state.streams), std::mem::take(&mut state.superseded))
         };
         drop(old);
         self.renew();
@@ -84,7 +87,7 @@ impl Listening {
         let old = {
             let mut state = self.lock();
             (state.is_on, state.pending) = (false, None);
-            std::mem::take(&mut state.streams)
+            (std::mem::take(&mut state.streams), std::mem::take(&mut state.superseded))
         };
         drop(old);
     }
@@ -129,19 +132,23 @@ impl Listening {
         Some(StreamThread { wait, thread: Some(thread) })
     }
 
-    /// The server has agreed to what stream `number` asked for: those before it are closed.
+    /// The server has agreed to what stream `number` asked for: those before it are closed once
+    /// what it said on them before has come.
     fn settled(self: &Arc<Self>, number: u64, version: u64) {
-        let mut old = Vec::new();
+        let old: Vec<StreamThread>;
         {
             let mut state = self.lock();
             let streams = std::mem::take(&mut state.streams);
             for (other, stream) in streams {
                 if other < number {
-                    old.push(stream);
+                    stream.end_after(SUPERSEDED_STREAM_TIME);
+                    state.superseded.push_back(stream);
                 } else {
                     state.streams.push((other, stream));
                 }
             }
+            let n_too_many = state.superseded.len().saturating_sub(SUPERSEDED_STREAMS_MAX);
+            old = state.superseded.drain(..n_too_many).collect();
             if state.pending == Some(number) {
                 state.pending = None;
             }
@@ -150,6 +157,11 @@ impl Listening {
         if self.http.core.subscriptions.has_changed(version) {
             self.renew();
         }
+    }
+
+    /// Whether stream `number` is one that is asked for again when it ends.
+    fn is_current(&self, number: u64) -> bool {
+        self.lock().streams.iter().any(|(other, _)| *other == number)
     }
 
     /// Stream `number` is given up.
@@ -181,7 +193,8 @@ struct Listener {
 impl Listener {
     fn run(mut self) {
         loop {
-            if pause(&self.wait, self.retry.left(Instant::now())).is_err() {
+            if pause(&self.wait, self.retry.left(Instant::now())).is_err() || !self.is_current()
+            {
                 break;
             }
             let (version, filter) = self.http.core.subscriptions.wanted();
@@ -203,6 +216,10 @@ impl Listener {
         if let Some(listening) = self.listening.upgrade() {
             listening.gave_up(self.number);
         }
+    }
+
+    fn is_current(&self) -> bool {
+        self.listening.upgrade().is_some_and(|listening| listening.is_current(self.number))
     }
 
     fn listen(&mut self, version: u64, filter: &Filter) -> Result<Left, Trouble> {

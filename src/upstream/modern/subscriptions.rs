@@ -78,7 +78,10 @@ impl Subscriptions {
     /// Contact was made anew: nothing is agreed on.
     pub(in super::super) fn begin(&self, initialized: &Initialized) {
         let (lists, serves_resources) = offered(initialized);
+        // Whoever begins asks for what is wanted, so for these.
+        let standing = self.standing.uris();
         let mut state = self.lock();
+        state.asked = standing.into_iter().collect();
         state.version += 1;
         (state.lists, state.serves_resources) = (lists, serves_resources);
         (state.agreed, state.refused, state.is_unserved) = (None, None, false);

@@ -144,6 +144,46 @@ fn another_stream_is_opened_before_the_old_one_is_closed() {
 }
 
 #[test]
+fn what_was_on_its_way_on_a_stream_that_another_one_replaces_is_heard() {
+    let teller = Teller::start();
+    let rig = Rig::ready(&teller.server);
+    let (first, _) = teller.began();
+    assert!(subscribe(&rig, "a:"));
+    let (second, _) = teller.began();
+    // The server has agreed to the second one, and writes what it has to say on the first.
+    teller.tell(&first, "notifications/tools/list_changed", "");
+    assert_eq!(rig.tools(), ["fresh"]);
+    assert_eq!(teller.next(), Told::Ended(first));
+    // The one that remains is asked for again when it ends, the other is not.
+    teller.streams.lock().unwrap().last().unwrap().1.shutdown(std::net::Shutdown::Both).ok();
+    assert_eq!(teller.next(), Told::Ended(second));
+    teller.began();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(teller.server.count("subscriptions/listen"), 3);
+}
+
+#[test]
+fn streams_that_are_replaced_in_quick_succession_are_few() {
+    let teller = Teller::start();
+    let rig = Rig::ready(&teller.server);
+    let who = one();
+    for _ in 0..5 {
+        assert!(subscribe_as(&rig, "a:", &who));
+        rig.upstream.unsubscribe("a:", &who, None, &wait(5000)).unwrap();
+    }
+    let (mut open, mut most) = (0_usize, 0);
+    for _ in 0..11 {
+        match teller.next() {
+            Told::Began(..) => open += 1,
+            Told::Ended(_) => open -= 1,
+        }
+        most = most.max(open);
+    }
+    // One, another one that takes its place, and SUPERSEDED_STREAMS_MAX; one's end may be seen late.
+    assert!(most <= 5, "{most}");
+}
+
+#[test]
 fn a_resource_that_the_server_does_not_agree_to_is_refused() {
     let teller = Teller::start();
     let rig = Rig::ready(&teller.server);
