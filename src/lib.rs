@@ -18,6 +18,7 @@ pub mod pipeline;
 pub mod protocol;
 pub mod reload;
 pub mod session;
+pub mod shares;
 pub mod state;
 pub mod telemetry;
 pub mod thread;

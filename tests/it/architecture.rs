@@ -7,9 +7,10 @@ use crate::source::{Source, is_word_byte};
 
 /// Which modules of the crate each folder (or top file) may name, besides itself. A change here
 /// is a change of the architecture: make it in `src/README.md` too.
-const MAY_USE: [(&str, &[&str]); 24] = [
+const MAY_USE: [(&str, &[&str]); 25] = [
     ("limits", &[]),
-    ("budget", &[]),
+    ("shares", &["limits"]),
+    ("budget", &["limits", "protocol", "shares"]),
     ("thread", &["limits"]),
     ("wait", &["limits"]),
     ("protocol", &["limits"]),
@@ -20,7 +21,17 @@ const MAY_USE: [(&str, &[&str]); 24] = [
     ("state", &["limits", "telemetry", "thread"]),
     (
         "session",
-        &["config", "error", "limits", "protocol", "state", "telemetry", "thread", "wait"],
+        &[
+            "config",
+            "error",
+            "limits",
+            "protocol",
+            "shares",
+            "state",
+            "telemetry",
+            "thread",
+            "wait",
+        ],
     ),
     (
         "catalogue",
@@ -40,11 +51,31 @@ const MAY_USE: [(&str, &[&str]); 24] = [
     ),
     (
         "upstream",
-        &["budget", "config", "error", "limits", "protocol", "telemetry", "thread", "wait"],
+        &[
+            "budget",
+            "config",
+            "error",
+            "limits",
+            "protocol",
+            "shares",
+            "telemetry",
+            "thread",
+            "wait",
+        ],
     ),
     (
         "http",
-        &["budget", "config", "error", "limits", "protocol", "telemetry", "thread", "wait"],
+        &[
+            "budget",
+            "config",
+            "error",
+            "limits",
+            "protocol",
+            "shares",
+            "telemetry",
+            "thread",
+            "wait",
+        ],
     ),
     (
         "pipeline",
@@ -56,6 +87,7 @@ const MAY_USE: [(&str, &[&str]); 24] = [
             "limits",
             "protocol",
             "session",
+            "shares",
             "telemetry",
             "thread",
             "upstream",
@@ -73,6 +105,7 @@ const MAY_USE: [(&str, &[&str]); 24] = [
             "pipeline",
             "protocol",
             "session",
+            "shares",
             "telemetry",
             "thread",
             "wait",

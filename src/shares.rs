@@ -1,0 +1,178 @@
+//! Pure: how much of a bounded resource each principal holds, and how much it may take, so that
+//! nobody can have what the others need.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use crate::limits::SHARES_MIN;
+
+/// A bounded resource and who holds how much of it. `P` stands for a principal.
+#[derive(Debug)]
+pub struct Shares<P> {
+    max: usize,
+    taken: usize,
+    held: HashMap<P, usize>,
+}
+
+/// Why somebody gets no more of a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotTaken {
+    /// Nothing is left for anybody.
+    Full,
+    /// What is left is kept for others: the principal holds its share.
+    ShareHeld,
+}
+
+impl<P: Clone + Eq + Hash> Shares<P> {
+    /// A resource of `max` units.
+    pub fn new(max: usize) -> Shares<P> {
+        Shares { max, taken: 0, held: HashMap::new() }
+    }
+
+    /// What each principal may have whatever the others hold: an equal part, counting one
+    /// principal that is not there yet, and never more than 1/[`SHARES_MIN`].
+    fn share(&self, who: &P) -> usize {
+        let n_principals = self.held.len() + usize::from(!self.held.contains_key(who));
+        // A bound of few units is still for more than one.
+        (self.max / (n_principals + 1).max(SHARES_MIN)).max(1)
+    }
+
+    /// Whether `who` may take `units` more. Up to its share it may if they are there; beyond,
+    /// only while a whole share stays free for whoever comes next.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn may_take(&self, who: &P, units: usize) -> Result<(), NotTaken> {
+        let taken = self.taken.saturating_add(units);
+        if taken > self.max {
+            return Err(NotTaken::Full);
+        }
+        let share = self.share(who);
+        let is_within = self.held(who).saturating_add(units) <= share;
+        if is_within || self.max - taken >= share { Ok(()) } else { Err(NotTaken::ShareHeld) }
+    }
+
+    /// Takes `units` for `who`, to be given back by [`Shares::give_back`].
+    ///
+    /// # Errors
+    /// It may not have them; nothing is taken.
+    pub fn take(&mut self, who: &P, units: usize) -> Result<(), NotTaken> {
+        self.may_take(who, units)?;
+        self.taken += units;
+        if units > 0 {
+            *self.held.entry(who.clone()).or_default() += units;
+        }
+        Ok(())
+    }
+
+    /// Takes `units` that belong to no principal.
+    ///
+    /// # Errors
+    /// They are not there; nothing is taken.
+    pub fn take_for_nobody(&mut self, units: usize) -> Result<(), NotTaken> {
+        let taken = self.taken.saturating_add(units);
+        if taken > self.max {
+            return Err(NotTaken::Full);
+        }
+        self.taken = taken;
+        Ok(())
+    }
+
+    /// Gives back what was taken for `who`.
+    pub fn give_back(&mut self, who: &P, units: usize) {
+        let Some(held) = self.held.get_mut(who) else { return };
+        let units = units.min(*held);
+        *held -= units;
+        if *held == 0 {
+            self.held.remove(who);
+        }
+        self.taken -= units;
+    }
+
+    /// Gives back what was taken for nobody.
+    pub fn give_back_for_nobody(&mut self, units: usize) {
+        self.taken = self.taken.saturating_sub(units);
+    }
+
+    /// What `who` holds.
+    pub fn held(&self, who: &P) -> usize {
+        self.held.get(who).copied().unwrap_or_default()
+    }
+
+    /// Whoever holds most, if anybody holds anything: from it is taken when room is made.
+    pub fn heaviest(&self) -> Option<(&P, usize)> {
+        let heaviest = self.held.iter().max_by_key(|(_, held)| **held);
+        heaviest.map(|(who, held)| (who, *held))
+    }
+
+    /// What is taken by all together.
+    pub fn taken(&self) -> usize {
+        self.taken
+    }
+
+    /// How much there is.
+    pub fn max(&self) -> usize {
+        self.max
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes one by one until no more are given.
+    fn take_all(shares: &mut Shares<&'static str>, who: &'static str) -> (usize, NotTaken) {
+        let mut n_taken = 0;
+        loop {
+            match shares.take(&who, 1) {
+                Ok(()) => n_taken += 1,
+                Err(why) => return (n_taken, why),
+            }
+        }
+    }
+
+    #[test]
+    fn one_alone_has_all_but_one_share_and_each_newcomer_gets_one() {
+        let mut shares = Shares::new(120);
+        assert_eq!(take_all(&mut shares, "hog"), (90, NotTaken::ShareHeld));
+        assert_eq!(take_all(&mut shares, "victim"), (30, NotTaken::Full));
+        assert_eq!(shares.heaviest(), Some((&"hog", 90)));
+        // What the one above its share gives back is not its own again.
+        shares.give_back(&"hog", 1);
+        assert_eq!(shares.take(&"hog", 1), Err(NotTaken::ShareHeld));
+        assert_eq!(shares.take(&"third", 1), Ok(()));
+        assert_eq!(shares.taken(), 120);
+    }
+
+    #[test]
+    fn shares_get_smaller_with_the_number_of_principals() {
+        let mut shares = Shares::new(100);
+        for who in ["a", "b", "c", "d"] {
+            shares.take(&who, 10).unwrap();
+        }
+        assert_eq!(take_all(&mut shares, "a"), (40, NotTaken::ShareHeld));
+        assert_eq!(take_all(&mut shares, "e"), (16, NotTaken::ShareHeld));
+    }
+
+    #[test]
+    fn a_bound_of_one_unit_is_for_whoever_comes_first() {
+        let mut shares = Shares::new(1);
+        assert_eq!(take_all(&mut shares, "a"), (1, NotTaken::Full));
+        shares.give_back(&"a", 1);
+        assert_eq!(take_all(&mut shares, "b"), (1, NotTaken::Full));
+    }
+
+    #[test]
+    fn nothing_is_remembered_of_whoever_holds_nothing() {
+        let mut shares = Shares::new(10);
+        shares.take(&"a", 0).unwrap();
+        shares.take(&"a", 2).unwrap();
+        shares.give_back(&"a", 5);
+        assert_eq!((shares.taken(), shares.held.len()), (0, 0));
+        shares.take_for_nobody(10).unwrap();
+        assert_eq!(shares.take(&"a", 1), Err(NotTaken::Full));
+        assert_eq!(shares.take_for_nobody(1), Err(NotTaken::Full));
+        shares.give_back_for_nobody(10);
+        assert_eq!(shares.take(&"a", 1), Ok(()));
+    }
+}
