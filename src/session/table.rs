@@ -402,7 +402,7 @@ mod tests {
     fn owner(principal: Option<&str>) -> Owner {
         let hears = [ServerName::parse("a").unwrap()].into();
         let principal = principal.map(Into::into);
-        Owner { principal, only: None, narrowed: None, hears, admission: 0 }
+        Owner { principal, only: None, narrowed: None, hears, admission: 0, charged: None }
     }
 
     fn open(
