@@ -21,6 +21,7 @@ mod eras;
 #[cfg(not(feature = "tiny_http"))]
 mod event_stream;
 mod exit_codes;
+mod fairness_upstream;
 mod first_lists;
 #[cfg(not(feature = "tiny_http"))]
 mod hostile_clients;

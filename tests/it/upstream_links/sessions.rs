@@ -7,7 +7,7 @@ use crossbeam_channel::bounded;
 use trunkline::config::{Secret, SessionSharing, Target};
 use trunkline::error::CallError;
 use trunkline::limits::Limits;
-use trunkline::protocol::call::{Client, Question};
+use trunkline::protocol::call::{Client, PrincipalId, Question};
 
 use super::rig::*;
 use super::worlds::*;
@@ -207,10 +207,11 @@ fn a_notification_goes_over_an_open_session_only() {
     for world in worlds() {
         let rig = world.start();
         let roots = "notifications/roots/list_changed";
-        rig.upstream.notify("anna", roots, None);
+        let anna = PrincipalId::Session("anna".into());
+        rig.upstream.notify(&anna, "anna", roots, None);
         text(rig.call_through(&client("anna"), "plain"));
         assert!(!world.was_told(&rig, roots), "{}", world.name);
-        rig.upstream.notify("anna", roots, Some("{}"));
+        rig.upstream.notify(&anna, "anna", roots, Some("{}"));
         eventually("it is told", || world.was_told(&rig, roots));
         if let Some(server) = &world.server {
             let seen = server.seen();
