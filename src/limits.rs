@@ -324,6 +324,8 @@ pub const STRAY_LOG_TIME: Duration = Duration::from_millis(250);
 pub const SUPERSEDED_STREAM_TIME: Duration = Duration::from_secs(1);
 /// Streams of one upstream that are read on so at once; the oldest is ended sooner.
 pub const SUPERSEDED_STREAMS_MAX: usize = 2;
+/// Things told on such streams that are kept until it is known whether others tell them too.
+pub const SUPERSEDED_NEWS_MAX: usize = 256;
 /// How often connections to an upstream that no call uses any more are let go.
 pub const SLOTS_SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// Between two looks at an upstream that is well.
