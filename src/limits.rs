@@ -368,7 +368,7 @@ pub const VIEW_IDLE: Duration = Duration::from_secs(1800);
 /// What was read for one kind of clients, and is not asked for so long, is not read again when its
 /// server's lists may have changed: it is when it is wanted again.
 pub const VIEW_REREAD_WITHIN: Duration = Duration::from_secs(900);
-/// One principal without sessions, or one session, may have so large a part of `limits.views` read
+/// One principal may have so large a part of `limits.views` read
 /// at one server: a quarter, and not less than [`VIEWS_SHARE_MIN`].
 pub const VIEWS_SHARE_DIVISOR: usize = 4;
 /// So many views, however few may be.
