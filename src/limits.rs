@@ -117,8 +117,30 @@ pub const INTRODUCTION_BYTES_MAX: usize = 16 * 1024;
 /// Keys of one JSON object that is taken apart. Its values stay text, so that this bounds the
 /// memory which a text made of keys alone can cost.
 pub const JSON_OBJECT_KEYS_MAX: usize = 10_000;
+/// Elements of one JSON array that is taken apart, for the same reason.
+pub const JSON_ARRAY_ELEMENTS_MAX: usize = 100_000;
 /// Messages in one JSON-RPC batch (2025-03-26 only).
 pub const BATCH_MESSAGES_MAX: usize = 64;
+/// Messages in one batch of an upstream's. A larger one is no answer.
+pub const UPSTREAM_BATCH_MESSAGES_MAX: usize = 1024;
+/// Bytes of the message of a JSON-RPC error. A longer one is cut, and says so.
+pub const ERROR_MESSAGE_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of the `data` of a JSON-RPC error. Larger data is left out, and the error's message says
+/// so.
+pub const ERROR_DATA_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of the `serverInfo` of an upstream, which is kept as long as the upstream is well and
+/// shown in `/status`. Its largest members are left out of a larger one.
+pub const SERVER_INFO_BYTES_MAX: usize = 32 * 1024;
+/// Bytes of an upstream's capabilities, which are merged for every session. Of larger ones, the
+/// largest are kept without their largest members.
+pub const SERVER_CAPABILITIES_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of one of them where they are too large together.
+pub const SERVER_CAPABILITY_BYTES_MAX: usize = 1024;
+/// Bytes of an upstream's instructions. Longer ones are cut, and say so.
+pub const INSTRUCTIONS_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of one item of a list: a tool, a prompt, a resource or a template. A larger one is left
+/// out and counted.
+pub const LISTED_ITEM_BYTES_MAX: usize = 256 * 1024;
 /// Characters of an offered tool name; longer ones are cut and end in a hash.
 pub const OFFERED_NAME_CHARS_MAX: usize = 64;
 /// Commands waiting for the session thread. Full is a 503.
@@ -155,6 +177,9 @@ pub const SERVER_NAME_BYTES_MAX: usize = 128;
 pub const PINS_ACCEPTED_INTERVAL: Duration = Duration::from_secs(1);
 /// Before a disk that refused is tried again.
 pub const STATE_RETRY_INTERVAL: Duration = Duration::from_secs(30);
+/// How long files that wait may go on to be written at the end of the process; what is left is as
+/// it was. Ids of ended sessions come first, then pins.
+pub const STATE_LAST_WRITES_TIMEOUT: Duration = Duration::from_secs(5);
 /// Absolute life of a session token.
 pub const SESSION_TOKEN_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Bytes of client capabilities that a session token carries; larger ones are not revivable.
@@ -238,6 +263,9 @@ pub const RELOAD_STOP_TIMEOUT: Duration = Duration::from_secs(2);
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Changes waiting for the catalogue thread.
 pub const CATALOGUE_INBOX_CHANGES_MAX: usize = 1024;
+/// How long reports that wait go on to be gathered for one snapshot; what merging costs grows with
+/// all servers' lists.
+pub const CATALOGUE_GATHERED_WITHIN: Duration = Duration::from_millis(250);
 /// Pages of one upstream list that are walked; a longer one is cut there.
 pub const UPSTREAM_LIST_PAGES_MAX: usize = 1000;
 /// Lines waiting for the log thread. Full drops lines and counts them.
