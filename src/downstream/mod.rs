@@ -110,6 +110,9 @@ pub struct Front {
     pub engine: OnceLock<Weak<Running>>,
 }
 
+/// What a client hears whose bodies and results fill its share.
+const SHARE_HELD: &str = "your bodies and results fill your share of limits.buffered_bytes";
+
 /// A request that may be served.
 #[derive(Debug)]
 struct Admitted<'a> {
@@ -382,11 +385,10 @@ impl Front {
         }
     }
 
-    /// A place among the long-lived streams, taken before anything is answered. Where there are
-    /// several keys, none of them may take them all.
+    /// A place among the long-lived streams, taken before anything is answered.
     fn place(&self, scope: &Scope) -> Result<Place, Problem> {
-        let key = scope.principal.name.as_ref().filter(|_| self.admission().keys.len() > 1);
-        self.streams.reserve_for(key).map_err(|full| Problem::overloaded(&full.to_string()))
+        let place = self.streams.reserve_for(scope.charged.as_ref());
+        place.map_err(|full| Problem::overloaded(&full.to_string()))
     }
 
     fn is_stopping(&self) -> bool {
@@ -395,14 +397,14 @@ impl Front {
 }
 
 impl Handler for Front {
-    fn admit(&self, head: &Head) -> Result<(), Answer> {
+    fn admit(&self, head: &Head) -> Result<Option<PrincipalId>, Answer> {
         match self.gate(head) {
-            Ok(_) => Ok(()),
+            Ok(admitted) => Ok(admitted.charged),
             Err(problem) => Err(problem.to_answer(Endpoint::find(&head.path))),
         }
     }
 
-    fn handle(&self, request: Request, responder: Responder) {
+    fn handle(&self, mut request: Request, responder: Responder) {
         // Errors too: a page may read why it was refused.
         let responder = match request.head.headers.get("origin") {
             Some(origin) if self.admission().origins.admits(origin) => {
@@ -410,7 +412,15 @@ impl Handler for Front {
             }
             Some(_) | None => responder,
         };
-        match self.gate(&request.head) {
+        // For as long as the request.
+        let mut share = std::mem::take(&mut request.share);
+        let admitted = self.gate(&request.head).and_then(|admitted| {
+            let charged = admitted.charged.as_ref();
+            responder.charge(charged).map_err(|what| Problem::overloaded(&what))?;
+            share.charge(charged).map_err(|_| Problem::overloaded(SHARE_HELD))?;
+            Ok(admitted)
+        });
+        match admitted {
             Ok(admitted) => self.dispatch(&admitted, &request, responder),
             Err(problem) => refuse(&problem, Endpoint::find(&request.head.path), responder),
         }
