@@ -43,8 +43,7 @@ pub struct Limits {
     pub parked_calls_per_key: usize,
     /// Items of one page of a list.
     pub page_items: usize,
-    /// Long-lived SSE responses open at once. More get 503. Where there are several keys, one may
-    /// hold as many as are still free for all others.
+    /// Long-lived SSE responses open at once. More get 503.
     pub streams: usize,
     /// Bytes that wait behind the event being written to one stream; its client is dropped past it.
     pub stream_queue_bytes: usize,

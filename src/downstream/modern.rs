@@ -445,7 +445,8 @@ impl Front {
             return Some(ModernAnswer::Error(modern::missing_capability(missing)));
         }
         let requests = apart.requests(asked.caller.revision)?;
-        match self.parked.park(apart, asked.scope.principal.name.as_ref(), round) {
+        let Scope { principal, charged, .. } = asked.scope;
+        match self.parked.park(apart, principal.name.as_ref(), charged.as_ref(), round) {
             Ok(true) => (),
             Ok(false) => return None,
             Err(full) => {

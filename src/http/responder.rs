@@ -9,12 +9,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::net::Shutdown;
 
+use super::bound::Bound;
+use super::connection::SHARE_HELD;
 use super::framing::Manner;
 use super::pool::Conn;
 use super::response::{self, BodyEnd, Connection};
 use super::server::Shared;
 use super::socket::Socket;
 use super::stream::Stream;
+use crate::protocol::call::PrincipalId;
 use crate::telemetry::rejected::{self, Reason};
 use crate::wait::{Bell, ClientWatch};
 
@@ -101,6 +104,16 @@ impl Responder {
         manner: Manner,
     ) -> Responder {
         Responder { shared, conn, fate, manner, always: Vec::new() }
+    }
+
+    /// Counts the connection against its principal's share until the request is answered. Does
+    /// nothing where that was done before the body was read.
+    ///
+    /// # Errors
+    /// Its requests hold its share already; the text says of what.
+    pub fn charge(&self, principal: Option<&PrincipalId>) -> Result<(), String> {
+        let held = self.shared.pool.charge(&self.conn, principal);
+        held.map_err(|_| Bound::Connections.told(SHARE_HELD, &self.shared.limits))
     }
 
     /// Adds headers to whatever the answer will be.

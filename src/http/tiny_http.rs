@@ -23,6 +23,7 @@ use super::{
 };
 use crate::budget::Exhausted;
 use crate::limits::{Limits, THREAD_STACK_BYTES};
+use crate::protocol::call::PrincipalId;
 use crate::telemetry::rejected;
 use crate::thread::{self, Joined, StopReason};
 use crate::wait::{Bell, ClientWatch};
@@ -206,7 +207,8 @@ fn serve_one(shared: &Arc<Shared>, mut incoming: tiny_http::Request) {
     let head = head_of(&incoming);
     let has_body =
         incoming.body_length().is_none_or(|length| length > 0) && has_framing(&head.headers);
-    if has_body && let Err(answer) = shared.handler.admit(&head) {
+    let admitted = if has_body { shared.handler.admit(&head) } else { Ok(None) };
+    if let Err(answer) = admitted {
         let Answer { status, headers, body } = answer;
         let headers: Vec<_> =
             headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -357,6 +359,14 @@ impl Responder {
         body: &[&[u8]],
     ) -> io::Result<()> {
         self.respond(status, headers, body)
+    }
+
+    /// Does nothing: tiny_http does not share its connections.
+    ///
+    /// # Errors
+    /// None.
+    pub fn charge(&self, _principal: Option<&PrincipalId>) -> Result<(), String> {
+        Ok(())
     }
 
     /// Begins an answer that is sent when it is finished.

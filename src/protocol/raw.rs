@@ -55,6 +55,11 @@ impl Raw {
         self.keeper.clone_from(keeper);
     }
 
+    /// What goes with its memory.
+    pub fn keeper(&self) -> Option<&Keeper> {
+        self.keeper.as_ref()
+    }
+
     /// A text made of this value, which is about as large: what is kept with this one is kept
     /// with that.
     pub fn rewritten(&self, text: String) -> Raw {

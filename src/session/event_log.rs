@@ -113,12 +113,20 @@ impl EventLog {
         while self.events.len() >= self.bounds.events
             || self.bytes + event.len() > self.bounds.bytes
         {
-            let Some((_, oldest)) = self.events.pop_front() else { break };
-            self.bytes -= oldest.len();
+            if !self.drop_oldest() {
+                break;
+            }
         }
         self.bytes += event.len();
         self.events.push_back((number, event));
         number
+    }
+
+    /// Drops the oldest event that is kept. False if none is.
+    pub(super) fn drop_oldest(&mut self) -> bool {
+        let Some((_, oldest)) = self.events.pop_front() else { return false };
+        self.bytes -= oldest.len();
+        true
     }
 
     /// Numbers an event that is not kept.

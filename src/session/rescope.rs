@@ -147,7 +147,14 @@ mod tests {
 
     fn owner(admission: u64) -> Owner {
         let hears = [name("a"), name("b")].into();
-        Owner { principal: Some("k".into()), only: None, narrowed: None, hears, admission }
+        Owner {
+            principal: Some("k".into()),
+            only: None,
+            narrowed: None,
+            hears,
+            admission,
+            charged: None,
+        }
     }
 
     /// One session, `x`, that hears of `a` and `b`, and its stream.

@@ -10,7 +10,7 @@ use super::{
     Subscriptions,
 };
 use crate::limits::SESSION_STREAMS_MAX;
-use crate::protocol::call::Caller;
+use crate::protocol::call::{Caller, PrincipalId};
 use crate::protocol::for_revision::hears_text;
 use crate::protocol::jsonrpc::{Message, notification};
 use crate::protocol::method::notification::RESOURCES_UPDATED;
@@ -19,6 +19,7 @@ use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
 use crate::protocol::sse;
 use crate::protocol::subscriber::Subscriber;
+use crate::shares::{NotTaken, Shares};
 
 /// The bounds that the table keeps.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +34,8 @@ pub(super) struct Bounds {
 pub(super) enum Full {
     Sessions,
     SessionsPerKey,
+    /// The principal's share of all sessions.
+    Share,
 }
 
 struct Entry {
@@ -83,9 +86,11 @@ pub(super) struct Table {
     bounds: Bounds,
     entries: HashMap<SessionId, Entry>,
     per_key: HashMap<Option<Arc<str>>, usize>,
+    /// Whose each session is, and each that has ended and of which something is left.
+    shares: Shares<PrincipalId>,
     /// What ended sessions have left behind and nobody has taken yet. Each counts as a session,
     /// so both together are bounded by `limits.sessions`.
-    left: VecDeque<Ended>,
+    left: VecDeque<(Ended, Option<PrincipalId>)>,
     /// What open sessions have left at servers that they may see no more, and nobody has taken
     /// yet: one entry a session.
     pub(super) narrowed: HashMap<SessionId, Ended>,
@@ -95,7 +100,8 @@ impl Table {
     pub(super) fn new(bounds: Bounds) -> Table {
         let (entries, per_key) = (HashMap::new(), HashMap::new());
         let (left, narrowed) = (VecDeque::new(), HashMap::new());
-        Table { bounds, entries, per_key, left, narrowed }
+        let shares = Shares::new(bounds.sessions);
+        Table { bounds, entries, per_key, shares, left, narrowed }
     }
 
     /// Adds a session under `id`, which is new.
@@ -108,22 +114,27 @@ impl Table {
         caller: Option<Caller>,
     ) -> Result<Arc<Session>, Full> {
         let hears = owner.hears.clone();
-        if self.entries.len() + self.left.len() >= self.bounds.sessions {
-            return Err(Full::Sessions);
-        }
-        let held = self.per_key.entry(owner.principal.clone()).or_default();
+        let held = self.per_key.get(&owner.principal).copied().unwrap_or_default();
         // Without keys nobody can be told apart, so the bound on all sessions is the only one.
-        if owner.principal.is_some() && *held >= self.bounds.sessions_per_key {
+        if owner.principal.is_some() && held >= self.bounds.sessions_per_key {
             return Err(Full::SessionsPerKey);
         }
-        *held += 1;
+        self.shares.take_of(owner.charged.as_ref(), 1).map_err(|why| match why {
+            NotTaken::Full => Full::Sessions,
+            NotTaken::ShareHeld => Full::Share,
+        })?;
+        *self.per_key.entry(owner.principal.clone()).or_default() += 1;
+        let holder = match (&owner.charged, &owner.principal) {
+            (Some(charged), _) => charged.clone(),
+            (None, principal) => PrincipalId::new(principal.as_ref(), &id),
+        };
         let session = Arc::new(Session {
             id: id.clone(),
             door,
             hears: RwLock::new(hears),
             owner,
             subscriber: Subscriber::fresh(),
-            kept: KeptStreams::default(),
+            kept: KeptStreams::of(holder),
             caller: caller.map(Arc::new).map_or_else(OnceLock::new, OnceLock::from),
             listening: OnceLock::new(),
             views: OnceLock::new(),
@@ -190,18 +201,19 @@ impl Table {
         if let Some(narrowed) = self.narrowed.remove(id) {
             ended.add(narrowed);
         }
-        self.left.push_back(ended);
+        self.left.push_back((ended, entry.session.owner.charged.clone()));
         true
     }
 
     /// Gives away what sessions have left behind, ended ones first and in their order, until
     /// somebody cannot take it and `give` hands it back. How many are kept.
     pub(super) fn hand_over(&mut self, give: impl Fn(Ended) -> Result<(), Ended>) -> usize {
-        while let Some(ended) = self.left.pop_front() {
+        while let Some((ended, charged)) = self.left.pop_front() {
             if let Err(ended) = give(ended) {
-                self.left.push_front(ended);
+                self.left.push_front((ended, charged));
                 return self.left.len() + self.narrowed.len();
             }
+            self.shares.give_back_of(charged.as_ref(), 1);
         }
         while let Some(id) = self.narrowed.keys().next().cloned() {
             let Some(narrowed) = self.narrowed.remove(&id) else { break };
@@ -402,7 +414,7 @@ mod tests {
     fn owner(principal: Option<&str>) -> Owner {
         let hears = [ServerName::parse("a").unwrap()].into();
         let principal = principal.map(Into::into);
-        Owner { principal, only: None, narrowed: None, hears, admission: 0 }
+        Owner { principal, only: None, narrowed: None, hears, admission: 0, charged: None }
     }
 
     fn open(

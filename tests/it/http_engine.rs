@@ -14,6 +14,7 @@ use trunkline::http::{
     Answer, Handler, Head, Listen, Peer, Request, Responder, Running, Server, Stream,
 };
 use trunkline::limits::Limits;
+use trunkline::protocol::call::PrincipalId;
 
 /// Longer than anything here takes; a test that waits so long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -49,7 +50,7 @@ impl TestHandler {
 }
 
 impl Handler for TestHandler {
-    fn admit(&self, head: &Head) -> Result<(), Answer> {
+    fn admit(&self, head: &Head) -> Result<Option<PrincipalId>, Answer> {
         match head.path.as_str() {
             "/denied" => Err(Answer {
                 status: 401,
@@ -57,7 +58,7 @@ impl Handler for TestHandler {
                 body: b"no".to_vec(),
             }),
             "/admit-panics" => panic!("on purpose"),
-            _ => Ok(()),
+            _ => Ok(None),
         }
     }
 

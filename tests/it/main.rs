@@ -21,6 +21,8 @@ mod eras;
 #[cfg(not(feature = "tiny_http"))]
 mod event_stream;
 mod exit_codes;
+#[cfg(not(feature = "tiny_http"))]
+mod fairness;
 mod first_lists;
 #[cfg(not(feature = "tiny_http"))]
 mod hostile_clients;

@@ -279,7 +279,7 @@ impl Worker {
         // is still on its way to it.
         throw_away(&entry.stream);
         drop(entry.stream);
-        locked(&self.hub.places).give_back(entry.client.key.as_ref());
+        locked(&self.hub.places).give_back_of(entry.client.charged.as_ref(), 1);
         if catch_unwind(AssertUnwindSafe(entry.on_end)).is_err() {
             log::error!("the end of a stream could not be told: a panic");
         }
