@@ -13,11 +13,9 @@ use rustix::net::Shutdown;
 
 use super::Peer;
 use super::socket::Socket;
-use crate::limits::{Limits, POOL_RESERVE_DIVISOR};
+use crate::limits::{Limits, POOL_RESERVE_DIVISOR, SPARE_THREAD_LIFE};
 use crate::thread::Joined;
 
-/// How long a thread without a connection waits for one.
-const SPARE_THREAD_LIFE: Duration = Duration::from_secs(20);
 /// A new connection that says nothing for so long may be closed to make room for another.
 const SILENT_MAX: Duration = Duration::from_secs(1);
 
