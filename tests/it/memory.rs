@@ -6,7 +6,11 @@ use serde_json::json;
 
 use crate::support::gateway::Gateway;
 use crate::support::http::{Connection, Request};
+use crate::support::mcp::request_message;
+use crate::support::mcp_sse::SseClient;
+use crate::support::modern::ModernClient;
 use crate::support::upstream_http::HttpUpstream;
+use crate::support::wait_until;
 
 /// Within so long after the last connection's end.
 const REST: Duration = Duration::from_secs(10);
@@ -78,4 +82,48 @@ fn the_allocator_is_set_by_the_program_itself_unless_the_environment_does() {
         assert_eq!(command.trim(), "trunkline");
         assert_eq!(gateway.stop().code, Some(0));
     }
+}
+
+/// How much of a bound is used, as `/status` says.
+fn used(gateway: &Gateway, bound: &str) -> u64 {
+    let status = gateway.get("/status").expect(200).json();
+    status["limits"][bound]["used"].as_u64().unwrap()
+}
+
+fn buffered_bytes(gateway: &Gateway) -> u64 {
+    used(gateway, "buffered_bytes")
+}
+
+#[test]
+fn a_result_is_counted_until_its_stream_has_taken_it() {
+    let upstream = HttpUpstream::start();
+    let gateway = Gateway::before(&upstream.url());
+    let client = SseClient::open(gateway.address(), "/sse");
+    let call = json!({ "name": "big", "arguments": { "megabytes": 8 } });
+    client.post(&request_message(&json!(7), "tools/call", &call)).expect(202);
+    // The client reads nothing. The thread that made the call has nothing more to do with it once
+    // its connection has ended; the one that is left is the one that asks.
+    wait_until("the call is over", || {
+        upstream.seen().n_finished("big") == 1 && used(&gateway, "connections") == 1
+    });
+    let held = buffered_bytes(&gateway);
+    assert!(held > 8_000_000, "{held} bytes are counted");
+    client.hang_up();
+    wait_until("it is given back", || buffered_bytes(&gateway) == 0);
+}
+
+#[test]
+fn the_arguments_of_a_parked_call_are_counted() {
+    let upstream = HttpUpstream::start();
+    let gateway = Gateway::before(&upstream.url());
+    let client = ModernClient::to(&gateway).named("alice");
+    let arguments = json!({ "padding": "x".repeat(1_000_000) });
+    let params = json!({ "name": "ask_roots", "arguments": arguments });
+    let first = client.ask("ask_roots", &arguments);
+    assert!(first.wants_input(), "{}", first.text);
+    let held = buffered_bytes(&gateway);
+    assert!(held > 1_000_000, "{held} bytes are counted");
+    let responses = client.responses_to(&first);
+    client.retry("tools/call", &params, &first, &responses);
+    wait_until("it is given back", || buffered_bytes(&gateway) == 0);
 }
