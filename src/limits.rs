@@ -105,6 +105,16 @@ impl Default for Limits {
     }
 }
 
+/// Parts that the C library's allocator is divided into. Each thread uses one of them, and keeps
+/// in it what it frees.
+pub const ALLOCATOR_ARENAS_MAX: usize = 2;
+/// Bytes from which on a piece of memory is mapped by itself, so that it goes back to the system
+/// when it is freed.
+pub const ALLOCATOR_MAPPED_FROM_BYTES: usize = 128 * 1024;
+/// Bytes of freed memory that the allocator keeps at the end of such a part.
+pub const ALLOCATOR_KEPT_BYTES: usize = 256 * 1024;
+/// How long a thread of the pool waits for a connection before it ends, and gives back its stack.
+pub const SPARE_THREAD_LIFE: Duration = Duration::from_secs(5);
 /// Stack of a pool thread, in bytes. Unoptimised frames are several times larger.
 pub const THREAD_STACK_BYTES: usize =
     if cfg!(debug_assertions) { 1024 * 1024 } else { 128 * 1024 };
@@ -421,7 +431,8 @@ pub const UPSTREAM_SUBSCRIPTIONS_MAX: usize = 4096;
 pub const SUBSCRIPTION_URI_BYTES_MAX: usize = 8192;
 /// Threads, each with its own connection, that send control messages.
 pub const CONTROL_LANES_MAX: usize = 2;
-/// Input and output buffer of one upstream connection, in bytes each.
+/// Input and output buffer of one upstream connection, in bytes each. What its requests wait in
+/// is given back where it has become larger.
 pub const UPSTREAM_BUFFER_BYTES: usize = 16 * 1024;
 /// A kept connection idle for longer is not used again. Shorter than what common servers wait
 /// (5 s) before they close one, so that both do not happen at the same moment.

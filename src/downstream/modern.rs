@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Front;
+use super::counted::share_of;
 use super::for_modern::{
     Asked, ForModern, Gathering, REQUEST_TIMEOUT, client_of, owner_of, wish_of,
     with_list_changes,
@@ -360,7 +361,10 @@ impl Front {
         let params = call.params.to_text();
         let meta = call.meta.as_ref().map(RawObject::to_text);
         let (token, is_paid) = (asked.token.clone(), asked.is_paid);
+        // They outlive their request, and count for as long.
+        let share = share_of(&self.buffered, [&params].into_iter().chain(&meta))?;
         self.parked.start(wait, move |wait, sink| {
+            let _counted = share;
             let call = Call {
                 caller: caller.clone(),
                 method,

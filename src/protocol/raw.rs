@@ -22,6 +22,9 @@ pub struct Raw {
     keeper: Option<Keeper>,
 }
 
+/// Bytes around a value that may be held with it: those of its message are fewer.
+const HELD_AROUND_BYTES_MAX: usize = 4096;
+
 /// What somebody wants to hear the end of: it is dropped when what it was given to is.
 pub type Keeper = Arc<dyn Any + Send + Sync>;
 
@@ -64,6 +67,15 @@ impl Raw {
     /// with that.
     pub fn rewritten(&self, text: String) -> Raw {
         Raw { keeper: self.keeper.clone(), ..Raw::from_valid(text) }
+    }
+
+    /// The same value for whoever counts it otherwise. It is copied out of a text that is much
+    /// larger, which would be held with it.
+    pub fn without_keeper(&self) -> Raw {
+        if self.buffer.len() > self.range.len() + HELD_AROUND_BYTES_MAX {
+            return Raw::from_valid(self.get().to_owned());
+        }
+        Raw { keeper: None, ..self.clone() }
     }
 
     /// The text.
