@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::event_stream::Place;
+use super::post_stream::Response;
 use super::posted::Posted;
 use super::reply::{self, Problem, STREAM_HEADERS};
 use super::requests::{self, Answer, Body, MessageSink, SessionRequest};
@@ -141,6 +142,11 @@ impl Front {
             self.answer(session, scope, &request, &mut sink)
         };
         match answer {
+            Answer::List(page) => {
+                let response = Response::with_page(id, &page);
+                let [before, items, after] = response.pieces();
+                send(session, before, items, after);
+            }
             Answer::Result(result) => {
                 let (before, after) = around_result(id);
                 let event = encoded(&before, result.get(), after);

@@ -36,7 +36,7 @@ use crate::access::origin::{Foreign, Origins};
 use crate::access::policy::{Principal, Scope};
 use crate::config::Transports;
 use crate::error::CallError;
-use crate::http::{Answer, Handler, Head, Request, Responder, Running};
+use crate::http::{Answer, Budget, Handler, Head, Request, Responder, Running};
 use crate::limits::Limits;
 use crate::pipeline::Pipeline;
 use crate::protocol::headers;
@@ -91,6 +91,8 @@ pub struct Front {
     pub event_logs: EventLogs,
     /// Every bound.
     pub limits: Arc<Limits>,
+    /// The bytes that may be held at once.
+    pub buffered: Budget,
     /// Makes and opens the cursors of lists.
     pub cursors: Sealer,
     /// Makes and opens what stateless clients bring back.
