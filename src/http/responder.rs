@@ -151,8 +151,11 @@ impl Responder {
         own_bytes: usize,
     ) -> io::Result<()> {
         let connection = self.connection();
+        if own_bytes <= RESULT_BYTES_COUNTED_FROM {
+            return self.answer(status, headers, body, connection);
+        }
         let mut share = self.shared.budget.share();
-        if own_bytes <= RESULT_BYTES_COUNTED_FROM || share.grow_to(own_bytes).is_ok() {
+        if share.grow_to(own_bytes).is_ok() {
             return self.answer(status, headers, body, connection);
         }
         rejected::count(Reason::Overloaded);
