@@ -402,6 +402,14 @@ pub const VIEW_REREAD_WITHIN: Duration = Duration::from_secs(900);
 pub const VIEWS_SHARE_DIVISOR: usize = 4;
 /// So many views, however few may be.
 pub const VIEWS_SHARE_MIN: usize = 2;
+/// Bytes of the items of one page of a list, as the catalogue has them; a larger item is a page
+/// of its own.
+pub const PAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes of pages that are kept as text though nobody is being given them; the ones that were not
+/// used for longest go.
+pub const PAGES_KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How many they are.
+pub const PAGES_KEPT_MAX: usize = 256;
 /// Bytes of the items that only some clients see, over all servers and views.
 pub const VIEWS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// What clients with so many different capabilities see is kept merged. More have it merged anew.
@@ -494,6 +502,7 @@ pub const SEND_BUFFER_BYTES: usize = 64 * 1024;
 const _: () = assert!(OFFERED_NAME_CHARS_MAX > 9);
 const _: () = assert!(ENDED_ID_WRITE_TIMEOUT.as_millis() < SESSION_REPLY_TIMEOUT.as_millis());
 const _: () = assert!(UPSTREAM_DRAIN_BYTES_MAX <= RESULT_BYTES_COUNTED_FROM);
+const _: () = assert!(PAGE_BYTES_MAX < PAGES_KEPT_BYTES_MAX);
 const _: () = assert!(BACKOFF_MIN.as_millis() < BACKOFF_MAX.as_millis());
 const _: () = assert!(CHILD_BACKOFF_MIN.as_millis() < CHILD_BACKOFF_MAX.as_millis());
 const _: () = assert!(PROBE_BY_CALL_INTERVAL.as_millis() < BACKOFF_MAX.as_millis());

@@ -70,6 +70,8 @@ mod resumption;
 mod retrying;
 mod schemas;
 mod sessions;
+#[cfg(not(feature = "tiny_http"))]
+mod shared_pages;
 mod slow_children;
 mod source;
 mod stale;
