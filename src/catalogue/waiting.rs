@@ -1,6 +1,7 @@
 //! Whoever waits for the next snapshot: bounded in number, by principal, and woken by the bell of
 //! its own wait.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::protocol::call::PrincipalId;
@@ -11,6 +12,8 @@ use crate::wait::{Interrupted, Wait};
 #[derive(Debug)]
 pub struct Waiting {
     state: Mutex<State>,
+    /// The same as in the state, for who looks often.
+    is_ended: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -48,7 +51,8 @@ impl Waiting {
     /// At most `max` requests wait at once.
     pub(super) fn new(max: usize) -> Waiting {
         let shares = Shares::new(max.max(1));
-        Waiting { state: Mutex::new(State { waits: Vec::new(), shares, ended: None }) }
+        let state = Mutex::new(State { waits: Vec::new(), shares, ended: None });
+        Waiting { state, is_ended: AtomicBool::new(false) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -81,8 +85,14 @@ impl Waiting {
         self.lock().waits.iter().for_each(|wait| wait.bell().ring());
     }
 
-    /// Ends all these waits; nobody waits here any more.
+    /// Whether nobody waits any more, because the process ends.
+    pub(super) fn is_ended(&self) -> bool {
+        self.is_ended.load(Ordering::Relaxed)
+    }
+
+    /// Ends all these waits; nobody waits here any more, and no further snapshot is made.
     pub fn end(&self, reason: Interrupted) {
+        self.is_ended.store(true, Ordering::Relaxed);
         let mut state = self.lock();
         state.ended = Some(reason);
         state.waits.iter().for_each(|wait| wait.interrupt(reason));

@@ -3,6 +3,7 @@
 
 pub mod admin;
 mod apart;
+mod counted;
 pub mod endpoint;
 pub mod event_stream;
 mod for_caller;
@@ -36,7 +37,7 @@ use crate::access::origin::{Foreign, Origins};
 use crate::access::policy::{Principal, Scope};
 use crate::config::Transports;
 use crate::error::CallError;
-use crate::http::{Answer, Handler, Head, Peer, Request, Responder, Running};
+use crate::http::{Answer, Budget, Handler, Head, Peer, Request, Responder, Running};
 use crate::limits::Limits;
 use crate::pipeline::Pipeline;
 use crate::protocol::call::PrincipalId;
@@ -45,7 +46,8 @@ use crate::protocol::quirks::Tolerance;
 use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
 use crate::session::{
-    Bearer, Door, EventLogs, EventSink, Owner, Rescope, Rescoped, Session, Sessions,
+    Bearer, Door, EncodedEvent, EventLogs, EventSink, Owner, Rescope, Rescoped, Session,
+    Sessions,
 };
 
 use endpoint::Endpoint;
@@ -94,6 +96,8 @@ pub struct Front {
     pub event_logs: EventLogs,
     /// Every bound.
     pub limits: Arc<Limits>,
+    /// The bytes that may be held at once.
+    pub buffered: Budget,
     /// Makes and opens the cursors of lists.
     pub cursors: Sealer,
     /// Makes and opens what stateless clients bring back.
@@ -109,6 +113,9 @@ pub struct Front {
     /// The engine that serves, once it does, for what `/status` tells of it.
     pub engine: OnceLock<Weak<Running>>,
 }
+
+/// What a client hears whose bodies and results fill its share.
+const SHARE_HELD: &str = "your bodies and results fill your share of limits.buffered_bytes";
 
 /// A request that may be served.
 #[derive(Debug)]
@@ -382,11 +389,10 @@ impl Front {
         }
     }
 
-    /// A place among the long-lived streams, taken before anything is answered. Where there are
-    /// several keys, none of them may take them all.
+    /// A place among the long-lived streams, taken before anything is answered.
     fn place(&self, scope: &Scope) -> Result<Place, Problem> {
-        let key = scope.principal.name.as_ref().filter(|_| self.admission().keys.len() > 1);
-        self.streams.reserve_for(key).map_err(|full| Problem::overloaded(&full.to_string()))
+        let place = self.streams.reserve_for(scope.charged.as_ref());
+        place.map_err(|full| Problem::overloaded(&full.to_string()))
     }
 
     fn is_stopping(&self) -> bool {
@@ -395,14 +401,14 @@ impl Front {
 }
 
 impl Handler for Front {
-    fn admit(&self, head: &Head) -> Result<(), Answer> {
+    fn admit(&self, head: &Head) -> Result<Option<PrincipalId>, Answer> {
         match self.gate(head) {
-            Ok(_) => Ok(()),
+            Ok(admitted) => Ok(admitted.charged),
             Err(problem) => Err(problem.to_answer(Endpoint::find(&head.path))),
         }
     }
 
-    fn handle(&self, request: Request, responder: Responder) {
+    fn handle(&self, mut request: Request, responder: Responder) {
         // Errors too: a page may read why it was refused.
         let responder = match request.head.headers.get("origin") {
             Some(origin) if self.admission().origins.admits(origin) => {
@@ -410,7 +416,15 @@ impl Handler for Front {
             }
             Some(_) | None => responder,
         };
-        match self.gate(&request.head) {
+        // For as long as the request.
+        let mut share = std::mem::take(&mut request.share);
+        let admitted = self.gate(&request.head).and_then(|admitted| {
+            let charged = admitted.charged.as_ref();
+            responder.charge(charged).map_err(|what| Problem::overloaded(&what))?;
+            share.charge(charged).map_err(|_| Problem::overloaded(SHARE_HELD))?;
+            Ok(admitted)
+        });
+        match admitted {
             Ok(admitted) => self.dispatch(&admitted, &request, responder),
             Err(problem) => refuse(&problem, Endpoint::find(&request.head.path), responder),
         }
@@ -436,7 +450,7 @@ fn refuse(problem: &Problem, endpoint: Option<Endpoint<'_>>, responder: Responde
 }
 
 impl EventSink for StreamHandle {
-    fn send(&self, event: Arc<[u8]>) -> bool {
+    fn send(&self, event: EncodedEvent) -> bool {
         StreamHandle::send(self, event).is_ok()
     }
 
