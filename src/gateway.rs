@@ -12,7 +12,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use crate::access::authenticate::KnownKey;
 use crate::access::glob::ToolGlobs;
 use crate::access::origin::Origins;
-use crate::access::policy::{Policy, Principal};
+use crate::access::policy::{Nearness, Policy, Principal};
 use crate::catalogue;
 use crate::catalogue::pins::Pins;
 use crate::catalogue::refresher::{Configure, Refresher};
@@ -120,7 +120,8 @@ impl Gateway {
         let parked = parked_calls(&limits)?;
         let front = Arc::new(Front {
             admission: RwLock::new(Arc::new(admission(&config))),
-            anonymous: Arc::new(Principal { name: None, policy: Policy::default() }),
+            anonymous: Arc::new(Principal::without_key(Nearness::Remote)),
+            operator: Arc::new(Principal::without_key(Nearness::Local)),
             pipeline: pipeline.clone(),
             cursors: Sealer::new(&key, "cursor"),
             states: Sealer::new(&key, "request-state"),
@@ -457,7 +458,8 @@ fn known_key(key: &ApiKey, naming: &Naming) -> KnownKey {
         servers: key.servers.clone(),
         tools: ToolGlobs::new(key.tools.as_deref().unwrap_or_default(), &naming.owners),
     };
-    let principal = Principal { name: Some(key.name.as_str().into()), policy };
+    let name = Some(key.name.as_str().into());
+    let principal = Principal { name, policy, is_admin: key.admin };
     KnownKey { sha256: key.sha256, principal: Arc::new(principal) }
 }
 

@@ -110,10 +110,12 @@ impl Pipeline {
         let seen = all.iter().filter(|item| wanted(&item.server) && sees(scope, item));
         let items: Vec<Arc<Item>> = seen.cloned().collect();
         let own_names = scope.only.is_some();
+        // How a server is, is no business of a key that may use none of its tools.
+        let offers_any = |name: &ServerName| kind != Kind::Tool || scope.uses_tools_of(name);
         let servers = catalogue
             .servers
             .iter()
-            .filter(|(name, _)| wanted(name))
+            .filter(|(name, _)| wanted(name) && offers_any(name))
             .map(|(name, server)| Listing {
                 server: name.clone(),
                 health: server.health.clone(),
@@ -334,20 +336,9 @@ impl Pipeline {
             .collect()
     }
 
-    /// Names that are refused to servers, as far as the scope sees both of them; further ones are
-    /// counted where it sees all. Whoever has no key sees all.
-    pub fn clashes(&self, scope: &Scope) -> Clashes {
-        let catalogue = self.catalogue.current();
-        let clashes = &catalogue.clashes;
-        if scope.principal.name.is_none() {
-            return clashes.clone();
-        }
-        let seen = clashes.told.iter().filter(|clash| {
-            let own = catalogue.called(clash.kind, &clash.own).iter();
-            let mut own = own.filter(|item| item.server == clash.server);
-            scope.sees_server(&clash.owner) && own.any(|item| sees(scope, item))
-        });
-        Clashes { told: seen.cloned().collect(), n_further: 0 }
+    /// Names that are refused to servers.
+    pub fn clashes(&self) -> Clashes {
+        self.catalogue.current().clashes.clone()
     }
 
     /// Required servers that have not answered yet.

@@ -7,6 +7,7 @@
     reason = "a test fails where it is surprised"
 )]
 
+mod admin;
 mod architecture;
 #[cfg(not(feature = "tiny_http"))]
 mod bounds_named;
