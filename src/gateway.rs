@@ -25,7 +25,7 @@ use crate::http::{self, Running, Server};
 use crate::limits::{
     CATALOGUE_INBOX_CHANGES_MAX, ENDED_SESSIONS_QUEUE_MAX, LIST_WAITERS_DIVISOR, Limits,
 };
-use crate::pipeline::{Patience, Pipeline, TaskOwners, ToSessions, Told};
+use crate::pipeline::{Owners, Patience, Pipeline, ToSessions, Told};
 use crate::protocol::call::Kind;
 use crate::protocol::jsonrpc::notification;
 use crate::protocol::revision::Era;
@@ -103,8 +103,8 @@ impl Gateway {
         let kept = state.map(|state| kept(state, &key));
         let refresher = refresher(&config, shared.clone(), sessions.clone(), kept);
         let catalogue = start_catalogue(refresher, changes, wanted, &stop)?;
-        let tasks = Arc::<TaskOwners>::default();
-        let unasked = Arc::new(ToSessions::new(sessions.clone(), tasks.clone()));
+        let owners = Owners::default();
+        let unasked = Arc::new(ToSessions::new(sessions.clone(), owners.clone()));
         let upstreams = Arc::new(Upstreams::start(
             &config.upstreams,
             limits.clone(),
@@ -115,7 +115,8 @@ impl Gateway {
         )?);
         unasked.know(&upstreams);
         let address = server.local_addr_text();
-        let pipeline = Arc::new(pipeline(&config, shared, upstreams.clone(), tasks));
+        let pipeline =
+            Arc::new(pipeline(&config, shared, upstreams.clone(), owners, sessions.clone()));
         let tidying = tidy::start(ended, pipeline.clone())?;
         let parked = parked_calls(&limits)?;
         let front = Arc::new(Front {
@@ -427,11 +428,12 @@ fn pipeline(
     config: &Config,
     shared: catalogue::Shared,
     upstreams: Arc<Upstreams>,
-    tasks: Arc<TaskOwners>,
+    owners: Owners,
+    sessions: Sessions,
 ) -> Pipeline {
     let patience =
         Patience { first_list: config.first_list, heartbeat: config.limits.heartbeat };
-    Pipeline::new(shared, upstreams, quotas(config), tasks, told(config), patience)
+    Pipeline::new(shared, upstreams, quotas(config), owners, sessions, told(config), patience)
 }
 
 fn quotas(config: &Config) -> impl Iterator<Item = (Arc<str>, u32)> {

@@ -217,6 +217,7 @@ fn server(status: &ServerStatus) -> Value {
         "waiting": upstream.waiting,
         "restarts": upstream.restarts,
         "dropped_messages": upstream.dropped_messages,
+        "unattributed_messages": status.n_unattributed,
         "stderr": upstream.stderr,
     })
 }

@@ -330,6 +330,7 @@ impl Pipeline {
                         pinned.changed.retain(|own, _| seen(own));
                         pinned
                     }),
+                    n_unattributed: self.callers.n_unattributed(upstream.name()),
                     upstream: upstream.status(),
                 }
             })
@@ -407,6 +408,9 @@ pub struct ServerStatus {
     pub is_stale: bool,
     /// Its pins, where it has some: of the changed tools, those that the scope sees.
     pub pinned: Option<Pinned>,
+    /// Messages of it that named no call and reached nobody, because they may have been about
+    /// anybody's.
+    pub n_unattributed: u64,
     /// How it is.
     pub upstream: Status,
 }

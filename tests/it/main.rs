@@ -23,6 +23,7 @@ mod eras;
 mod event_stream;
 mod exit_codes;
 mod first_lists;
+mod hearing;
 #[cfg(not(feature = "tiny_http"))]
 mod hostile_clients;
 mod hostile_upstreams;
