@@ -163,10 +163,30 @@ pub enum Event {
 /// Who hears what upstreams say outside of calls. Nothing here may wait.
 pub trait Unasked: Send + Sync {
     /// A notification, on the session of `client` or on the shared one.
-    fn notice(&self, server: &ServerName, client: Option<&Arc<str>>, notice: Notice);
+    fn notice(
+        &self,
+        server: &ServerName,
+        client: Option<&Arc<str>>,
+        notice: Notice,
+        wire: Wire,
+    );
+    /// A message named no call on a session that several share, and is for nobody.
+    fn unattributed(&self, server: &ServerName);
     /// A request on the session of `client`.
     fn ask(&self, server: &ServerName, client: &Arc<str>, question: Question);
 }
+
+/// On which stream something was said outside of calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wire {
+    /// On the one that answers come on too, in their order.
+    OfAnswers,
+    /// On another one: an answer that was said later may have come before it.
+    Apart,
+}
+
+/// What stands for the client of a session that all have who keep sessions and declare nothing.
+const EVERYBODY: &str = "shared:";
 
 /// One upstream: what a call's thread enters through.
 pub struct Upstream {
@@ -316,7 +336,7 @@ impl Upstream {
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
     ) -> Option<Outcome> {
-        let (session, capabilities) = (Arc::from("shared:"), Raw::from_valid("{}".to_owned()));
+        let (session, capabilities) = (Arc::from(EVERYBODY), Raw::from_valid("{}".to_owned()));
         let client = Client { session, is_exclusive: false, capabilities };
         // Without a session of that kind it would be the same request over the same link.
         if !self.link.is_stateless() || !self.has_own(&client) {
@@ -384,6 +404,11 @@ impl Upstream {
     pub fn set_log_level(&self, level: &str) {
         self.standing.set_level(level);
         self.core.nudge.idle.bell().ring();
+    }
+
+    /// The level of the shared session's log messages, if it was ever set.
+    pub fn log_level(&self) -> Option<LogLevel> {
+        LogLevel::parse(&self.standing.level()?)
     }
 
     /// How it is at present.

@@ -7,6 +7,7 @@
     reason = "a test fails where it is surprised"
 )]
 
+mod admin;
 mod architecture;
 #[cfg(not(feature = "tiny_http"))]
 mod bounds_named;
@@ -24,6 +25,8 @@ mod exit_codes;
 #[cfg(not(feature = "tiny_http"))]
 mod fairness;
 mod first_lists;
+mod hearing;
+mod hidden_servers;
 #[cfg(not(feature = "tiny_http"))]
 mod hostile_clients;
 mod hostile_upstreams;

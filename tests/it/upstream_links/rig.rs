@@ -19,7 +19,7 @@ use trunkline::protocol::call::{
 };
 use trunkline::protocol::raw::{Raw, RawObject};
 use trunkline::protocol::server_name::ServerName;
-use trunkline::upstream::{Event, Report, Unasked, Upstream, Upstreams};
+use trunkline::upstream::{Event, Report, Unasked, Upstream, Upstreams, Wire};
 use trunkline::wait::Wait;
 
 /// Nothing here takes longer unless it is broken.
@@ -474,9 +474,11 @@ pub(crate) struct Heard {
 }
 
 impl Unasked for Heard {
-    fn notice(&self, _: &ServerName, client: Option<&Arc<str>>, notice: Notice) {
+    fn notice(&self, _: &ServerName, client: Option<&Arc<str>>, notice: Notice, _: Wire) {
         self.notices.lock().unwrap().push((client.cloned(), notice));
     }
+
+    fn unattributed(&self, _: &ServerName) {}
 
     fn ask(&self, _: &ServerName, client: &Arc<str>, question: Question) {
         self.questions.lock().unwrap().push((client.clone(), question));
