@@ -43,8 +43,7 @@ pub struct Limits {
     pub parked_calls_per_key: usize,
     /// Items of one page of a list.
     pub page_items: usize,
-    /// Long-lived SSE responses open at once. More get 503. Where there are several keys, one may
-    /// hold as many as are still free for all others.
+    /// Long-lived SSE responses open at once. More get 503.
     pub streams: usize,
     /// Bytes that wait behind the event being written to one stream; its client is dropped past it.
     pub stream_queue_bytes: usize,
@@ -106,6 +105,16 @@ impl Default for Limits {
     }
 }
 
+/// Parts that the C library's allocator is divided into. Each thread uses one of them, and keeps
+/// in it what it frees.
+pub const ALLOCATOR_ARENAS_MAX: usize = 2;
+/// Bytes from which on a piece of memory is mapped by itself, so that it goes back to the system
+/// when it is freed.
+pub const ALLOCATOR_MAPPED_FROM_BYTES: usize = 128 * 1024;
+/// Bytes of freed memory that the allocator keeps at the end of such a part.
+pub const ALLOCATOR_KEPT_BYTES: usize = 256 * 1024;
+/// How long a thread of the pool waits for a connection before it ends, and gives back its stack.
+pub const SPARE_THREAD_LIFE: Duration = Duration::from_secs(5);
 /// Stack of a pool thread, in bytes. Unoptimised frames are several times larger.
 pub const THREAD_STACK_BYTES: usize =
     if cfg!(debug_assertions) { 1024 * 1024 } else { 128 * 1024 };
@@ -393,6 +402,14 @@ pub const VIEW_REREAD_WITHIN: Duration = Duration::from_secs(900);
 pub const VIEWS_SHARE_DIVISOR: usize = 4;
 /// So many views, however few may be.
 pub const VIEWS_SHARE_MIN: usize = 2;
+/// Bytes of the items of one page of a list, as the catalogue has them; a larger item is a page
+/// of its own.
+pub const PAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes of pages that are kept as text though nobody is being given them; the ones that were not
+/// used for longest go.
+pub const PAGES_KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How many they are.
+pub const PAGES_KEPT_MAX: usize = 256;
 /// Bytes of the items that only some clients see, over all servers and views.
 pub const VIEWS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// What clients with so many different capabilities see is kept merged. More have it merged anew.
@@ -422,7 +439,8 @@ pub const UPSTREAM_SUBSCRIPTIONS_MAX: usize = 4096;
 pub const SUBSCRIPTION_URI_BYTES_MAX: usize = 8192;
 /// Threads, each with its own connection, that send control messages.
 pub const CONTROL_LANES_MAX: usize = 2;
-/// Input and output buffer of one upstream connection, in bytes each.
+/// Input and output buffer of one upstream connection, in bytes each. What its requests wait in
+/// is given back where it has become larger.
 pub const UPSTREAM_BUFFER_BYTES: usize = 16 * 1024;
 /// A kept connection idle for longer is not used again. Shorter than what common servers wait
 /// (5 s) before they close one, so that both do not happen at the same moment.
@@ -484,6 +502,7 @@ pub const SEND_BUFFER_BYTES: usize = 64 * 1024;
 const _: () = assert!(OFFERED_NAME_CHARS_MAX > 9);
 const _: () = assert!(ENDED_ID_WRITE_TIMEOUT.as_millis() < SESSION_REPLY_TIMEOUT.as_millis());
 const _: () = assert!(UPSTREAM_DRAIN_BYTES_MAX <= RESULT_BYTES_COUNTED_FROM);
+const _: () = assert!(PAGE_BYTES_MAX < PAGES_KEPT_BYTES_MAX);
 const _: () = assert!(BACKOFF_MIN.as_millis() < BACKOFF_MAX.as_millis());
 const _: () = assert!(CHILD_BACKOFF_MIN.as_millis() < CHILD_BACKOFF_MAX.as_millis());
 const _: () = assert!(PROBE_BY_CALL_INTERVAL.as_millis() < BACKOFF_MAX.as_millis());

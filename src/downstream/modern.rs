@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Front;
+use super::counted::share_of;
 use super::for_modern::{
     Asked, ForModern, Gathering, REQUEST_TIMEOUT, client_of, owner_of, wish_of,
     with_list_changes,
@@ -88,17 +89,7 @@ impl Front {
         let client = client_of(scope, &envelope.caller);
         let caller = envelope.caller.clone();
         let wish = wish_of(&client, &caller);
-        let list = |kind| {
-            let listed = (caller.revision, kind);
-            let page = self.list_page(scope, wish, listed, params, |it| it.mirrors.is_ok());
-            match page {
-                Ok(page) => {
-                    let freshness = self.pipeline.freshness(scope, wish, kind);
-                    ModernAnswer::Result(modern::write_result(&page, Some(freshness)))
-                }
-                Err(error) => ModernAnswer::Error(error),
-            }
-        };
+        let list = |kind| self.list_modern(scope, wish, (caller.revision, kind), params);
         let Some(method) = Method::parse(name) else {
             return self.pass_modern(scope, name, envelope, stream);
         };
@@ -161,7 +152,8 @@ impl Front {
             .reduce(Freshness::and);
         let behind = self.pipeline.only_server_info(scope);
         let info = legacy::implementation(revision, behind.as_ref());
-        ModernAnswer::Result(modern::write_result_of(info, &text, freshness))
+        let text = modern::write_result_of(info, &text, freshness);
+        ModernAnswer::Result(Raw::from_valid(text))
     }
 
     fn check_mirrored(
@@ -360,7 +352,10 @@ impl Front {
         let params = call.params.to_text();
         let meta = call.meta.as_ref().map(RawObject::to_text);
         let (token, is_paid) = (asked.token.clone(), asked.is_paid);
+        // They outlive their request, and count for as long.
+        let share = share_of(&self.buffered, [&params].into_iter().chain(&meta))?;
         self.parked.start(wait, move |wait, sink| {
+            let _counted = share;
             let call = Call {
                 caller: caller.clone(),
                 method,
@@ -445,7 +440,8 @@ impl Front {
             return Some(ModernAnswer::Error(modern::missing_capability(missing)));
         }
         let requests = apart.requests(asked.caller.revision)?;
-        match self.parked.park(apart, asked.scope.principal.name.as_ref(), round) {
+        let Scope { principal, charged, .. } = asked.scope;
+        match self.parked.park(apart, principal.name.as_ref(), charged.as_ref(), round) {
             Ok(true) => (),
             Ok(false) => return None,
             Err(full) => {
@@ -455,7 +451,8 @@ impl Front {
         }
         let sequel = Sequel::Parked { boot: self.parked.boot(), id: apart.id(), round };
         let state = states.seal(sequel, self.parked.life());
-        Some(ModernAnswer::Result(modern::input_required(Some(&requests), Some(&state))))
+        let text = modern::input_required(Some(&requests), Some(&state));
+        Some(ModernAnswer::Result(Raw::from_valid(text)))
     }
 
     fn conclude(
@@ -472,7 +469,8 @@ impl Front {
                 let freshness = is_read.then_some(Freshness::UNKNOWN);
                 let (client, method) = (asked.caller.revision, asked.method);
                 let result = adapted(client, method, || Output::Any, &result).unwrap_or(result);
-                ModernAnswer::Result(modern::write_result(result.get(), freshness))
+                let text = modern::write_result(result.get(), freshness);
+                ModernAnswer::Result(result.rewritten(text))
             }
             Ok(Outcome::Error { error, .. }) => ModernAnswer::Error(modern::error_for(error)),
             Ok(Outcome::InputRequired { server, requests, state }) => {
@@ -490,7 +488,8 @@ impl Front {
                     states.seal(sequel, self.parked.life())
                 });
                 let requests = requests.as_ref().map(Raw::get);
-                ModernAnswer::Result(modern::input_required(requests, state.as_deref()))
+                let text = modern::input_required(requests, state.as_deref());
+                ModernAnswer::Result(Raw::from_valid(text))
             }
             Err(CallError::Cancelled) => ModernAnswer::None,
             Err(error) => failed(&error),
@@ -563,7 +562,8 @@ fn no_descriptor() -> ModernAnswer {
     failed(&CallError::Overloaded { what: "no descriptor is left".to_owned() })
 }
 
-fn failed(error: &CallError) -> ModernAnswer {
+/// What a call failed with, as an answer.
+pub(super) fn failed(error: &CallError) -> ModernAnswer {
     let problem = Problem::from_call(error);
     if matches!(error, CallError::RateLimited { .. }) {
         return ModernAnswer::Refused(problem);

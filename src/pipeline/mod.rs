@@ -238,6 +238,7 @@ impl Pipeline {
             meta: call.meta,
             wants_progress: call.progress_token.is_some(),
             about: wish.about,
+            charged: scope.charged.clone(),
             mirrored: route.mirrored,
         };
         let mut answer = asker.send(&outgoing, wait, sink);
@@ -295,6 +296,7 @@ impl Pipeline {
             meta: None,
             wants_progress: false,
             about: wish.about,
+            charged: scope.charged.clone(),
             mirrored: Vec::new(),
         };
         Some(self.asker(scope, wish, server).and_then(|it| it.send(&outgoing, wait, sink)))

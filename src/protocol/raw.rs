@@ -22,6 +22,9 @@ pub struct Raw {
     keeper: Option<Keeper>,
 }
 
+/// Bytes around a value that may be held with it: those of its message are fewer.
+const HELD_AROUND_BYTES_MAX: usize = 4096;
+
 /// What somebody wants to hear the end of: it is dropped when what it was given to is.
 pub type Keeper = Arc<dyn Any + Send + Sync>;
 
@@ -49,10 +52,29 @@ impl Raw {
         self.keeper.clone_from(keeper);
     }
 
+    /// What goes with its memory.
+    pub fn keeper(&self) -> Option<&Keeper> {
+        self.keeper.as_ref()
+    }
+
+    /// Whether it has one, so that whoever holds it is known to do so.
+    pub fn is_kept(&self) -> bool {
+        self.keeper.is_some()
+    }
+
     /// A text made of this value, which is about as large: what is kept with this one is kept
     /// with that.
     pub fn rewritten(&self, text: String) -> Raw {
         Raw { keeper: self.keeper.clone(), ..Raw::from_valid(text) }
+    }
+
+    /// The same value for whoever counts it otherwise. It is copied out of a text that is much
+    /// larger, which would be held with it.
+    pub fn without_keeper(&self) -> Raw {
+        if self.buffer.len() > self.range.len() + HELD_AROUND_BYTES_MAX {
+            return Raw::from_valid(self.get().to_owned());
+        }
+        Raw { keeper: None, ..self.clone() }
     }
 
     /// The text.

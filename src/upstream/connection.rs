@@ -255,6 +255,7 @@ pub(super) fn discover(id: u64) -> String {
         meta: None,
         wants_progress: false,
         about: About::default(),
+        charged: None,
         mirrored: Vec::new(),
     };
     outgoing.to_modern_message(&RequestId::from(id))

@@ -388,6 +388,7 @@ fn tell_of_mirrors(before: &Catalogue, now: &Catalogue) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Budget;
     use crate::config::{Config, Overrides};
     use crate::protocol::listed_item;
     use crate::protocol::modern::Freshness;
@@ -398,7 +399,7 @@ mod tests {
         let text = r#"{"mcp_servers":{"s":{"url":"http://127.0.0.1:9/mcp"}}}"#;
         let config = Config::parse(text, &|_| None, &Overrides::default()).unwrap();
         let tell = Box::new(|_: &ServerName, _| ());
-        let shared = Shared::new(1);
+        let shared = Shared::new(1, Budget::new(0));
         let mut refresher = Refresher::new(
             config.naming.clone(),
             &config.upstreams,
@@ -440,7 +441,7 @@ mod tests {
             let text = format!(r#"{{"mcp_servers":{servers}}}"#);
             let config = Config::parse(&text, &|_| None, &Overrides::default()).unwrap();
             let tell = Box::new(|_: &ServerName, _| ());
-            let (naming, shared) = (config.naming.clone(), Shared::new(1));
+            let (naming, shared) = (config.naming.clone(), Shared::new(1, Budget::new(0)));
             let refresher = Refresher::new(naming, &config.upstreams, shared, tell, None, None);
             Told { refresher, config }
         }
