@@ -14,7 +14,7 @@ use crate::limits::{
 use crate::protocol::call::Kind;
 use crate::protocol::for_revision::Output;
 use crate::protocol::links;
-use crate::protocol::listed_item::{self, ListedItem, Malformed};
+use crate::protocol::listed_item::{self, ListedItem, Malformed, ReadItem};
 use crate::protocol::mirror;
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
@@ -44,33 +44,30 @@ pub struct Listed {
     pub lists: HashMap<Kind, Named>,
 }
 
-/// Takes the names out of a list of objects, each as clients can be given it. One that no client
-/// could be given, that cannot be shown or whose name stood before is left out.
+/// Reads a list of objects, each as clients can be given it, and keeps what can be offered.
 pub fn read_items(kind: Kind, objects: Vec<Raw>) -> (Named, Unusable) {
-    read_items_while(kind, objects, &|| true)
+    let read = |object: Raw| {
+        let ListedItem { name, mended } = listed_item::read(kind, object.get())?;
+        Ok((name, mended.map_or(object, Raw::from_valid)))
+    };
+    usable(kind, objects.into_iter().map(read).collect())
 }
 
-/// The same as far as `goes_on` lets it.
-pub fn read_items_while(
-    kind: Kind,
-    objects: Vec<Raw>,
-    goes_on: &dyn Fn() -> bool,
-) -> (Named, Unusable) {
-    let mut seen = HashSet::with_capacity(objects.len());
+/// Of the items of a list those that can be offered. One that no client could be given, that
+/// cannot be shown or whose name stood before is left out.
+pub fn usable(kind: Kind, items: Vec<ReadItem>) -> (Named, Unusable) {
+    let mut seen = HashSet::with_capacity(items.len());
     let mut unusable = Unusable::default();
-    let mut named = Vec::with_capacity(objects.len());
-    for object in objects {
-        if !goes_on() {
-            break;
-        }
-        match listed_item::read(kind, object.get()) {
-            Ok(ListedItem { name, mended }) => {
+    let mut named = Vec::with_capacity(items.len());
+    for item in items {
+        match item {
+            Ok((name, object)) => {
                 let reason = if !is_usable(kind, &name) {
                     "its name cannot be shown, or is too long"
                 } else if !seen.insert(name.clone()) {
                     "its name stood before"
                 } else {
-                    named.push((name, mended.map_or(object, Raw::from_valid)));
+                    named.push((name, object));
                     continue;
                 };
                 unusable.add(shown(Malformed { name: Some(name), reason: reason.to_owned() }));

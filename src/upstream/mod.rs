@@ -14,6 +14,7 @@ use crate::error::{CallError, RETIRED};
 use crate::protocol::call::{CallSink, Client, Kind, Notice, Outcome, Outgoing, Question};
 use crate::protocol::jsonrpc;
 use crate::protocol::legacy::Initialized;
+use crate::protocol::listed_item::ReadItem;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::method::Method;
 use crate::protocol::modern::Freshness;
@@ -113,9 +114,9 @@ pub enum Event {
     Lists {
         /// Which one.
         server: ServerName,
-        /// The lists that were read, each item's object as the upstream wrote it, in its order.
-        /// Those that are not here stand as they were.
-        lists: Vec<(Kind, Vec<Raw>)>,
+        /// The lists that were read, each item as clients can be given it, in the upstream's
+        /// order. Those that are not here stand as they were.
+        lists: Vec<(Kind, Vec<ReadItem>)>,
         /// Those that were asked for and could not be had.
         unread: Vec<Kind>,
         /// How fresh those of them are that the upstream has: all pages together.
@@ -134,7 +135,7 @@ pub enum Event {
         /// When they were used last: whoever shows them notes it there.
         used: Arc<LastUse>,
         /// As in [`Event::Lists`].
-        lists: Vec<(Kind, Vec<Raw>)>,
+        lists: Vec<(Kind, Vec<ReadItem>)>,
         /// As in [`Event::Lists`].
         freshness: Vec<(Kind, Freshness)>,
         /// When they were asked for.

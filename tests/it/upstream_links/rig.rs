@@ -17,6 +17,7 @@ use trunkline::limits::Limits;
 use trunkline::protocol::call::{
     About, CallSink, Client, Kind, Notice, Outcome, Outgoing, Question,
 };
+use trunkline::protocol::listed_item::ReadItem;
 use trunkline::protocol::raw::{Raw, RawObject};
 use trunkline::protocol::server_name::ServerName;
 use trunkline::upstream::{Event, Report, Unasked, Upstream, Upstreams, Wire};
@@ -355,12 +356,12 @@ impl Rig {
         loop {
             match self.reports.recv_deadline(until).expect("lists").event {
                 Event::Lists { lists, left_out, .. } => {
-                    let name = |kind: Kind, text: &str| {
-                        let item = RawObject::parse(text).unwrap();
-                        item.string(kind.name_key()).unwrap().unwrap()
+                    let name = |item: ReadItem| match item {
+                        Ok((name, _)) => name,
+                        Err(malformed) => malformed.name.unwrap(),
                     };
-                    let named = |(kind, items): (Kind, Vec<Raw>)| {
-                        (kind, items.iter().map(|item| name(kind, item.get())).collect())
+                    let named = |(kind, items): (Kind, Vec<ReadItem>)| {
+                        (kind, items.into_iter().map(name).collect())
                     };
                     return (lists.into_iter().map(named).collect(), left_out);
                 }
