@@ -130,6 +130,7 @@ impl Gateway {
             streams: streams.clone(),
             event_logs: event_logs(&limits),
             limits: limits.clone(),
+            buffered: server.budget(),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
             engine: OnceLock::new(),

@@ -105,6 +105,16 @@ impl Default for Limits {
     }
 }
 
+/// Parts that the C library's allocator is divided into. Each thread uses one of them, and keeps
+/// in it what it frees.
+pub const ALLOCATOR_ARENAS_MAX: usize = 2;
+/// Bytes from which on a piece of memory is mapped by itself, so that it goes back to the system
+/// when it is freed.
+pub const ALLOCATOR_MAPPED_FROM_BYTES: usize = 128 * 1024;
+/// Bytes of freed memory that the allocator keeps at the end of such a part.
+pub const ALLOCATOR_KEPT_BYTES: usize = 256 * 1024;
+/// How long a thread of the pool waits for a connection before it ends, and gives back its stack.
+pub const SPARE_THREAD_LIFE: Duration = Duration::from_secs(5);
 /// Stack of a pool thread, in bytes. Unoptimised frames are several times larger.
 pub const THREAD_STACK_BYTES: usize =
     if cfg!(debug_assertions) { 1024 * 1024 } else { 128 * 1024 };
@@ -116,8 +126,30 @@ pub const INTRODUCTION_BYTES_MAX: usize = 16 * 1024;
 /// Keys of one JSON object that is taken apart. Its values stay text, so that this bounds the
 /// memory which a text made of keys alone can cost.
 pub const JSON_OBJECT_KEYS_MAX: usize = 10_000;
+/// Elements of one JSON array that is taken apart, for the same reason.
+pub const JSON_ARRAY_ELEMENTS_MAX: usize = 100_000;
 /// Messages in one JSON-RPC batch (2025-03-26 only).
 pub const BATCH_MESSAGES_MAX: usize = 64;
+/// Messages in one batch of an upstream's. A larger one is no answer.
+pub const UPSTREAM_BATCH_MESSAGES_MAX: usize = 1024;
+/// Bytes of the message of a JSON-RPC error. A longer one is cut, and says so.
+pub const ERROR_MESSAGE_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of the `data` of a JSON-RPC error. Larger data is left out, and the error's message says
+/// so.
+pub const ERROR_DATA_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of the `serverInfo` of an upstream, which is kept as long as the upstream is well and
+/// shown in `/status`. Its largest members are left out of a larger one.
+pub const SERVER_INFO_BYTES_MAX: usize = 32 * 1024;
+/// Bytes of an upstream's capabilities, which are merged for every session. Of larger ones, the
+/// largest are kept without their largest members.
+pub const SERVER_CAPABILITIES_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of one of them where they are too large together.
+pub const SERVER_CAPABILITY_BYTES_MAX: usize = 1024;
+/// Bytes of an upstream's instructions. Longer ones are cut, and say so.
+pub const INSTRUCTIONS_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of one item of a list: a tool, a prompt, a resource or a template. A larger one is left
+/// out and counted.
+pub const LISTED_ITEM_BYTES_MAX: usize = 256 * 1024;
 /// Characters of an offered tool name; longer ones are cut and end in a hash.
 pub const OFFERED_NAME_CHARS_MAX: usize = 64;
 /// Commands waiting for the session thread. Full is a 503.
@@ -154,6 +186,9 @@ pub const SERVER_NAME_BYTES_MAX: usize = 128;
 pub const PINS_ACCEPTED_INTERVAL: Duration = Duration::from_secs(1);
 /// Before a disk that refused is tried again.
 pub const STATE_RETRY_INTERVAL: Duration = Duration::from_secs(30);
+/// How long files that wait may go on to be written at the end of the process; what is left is as
+/// it was. Ids of ended sessions come first, then pins.
+pub const STATE_LAST_WRITES_TIMEOUT: Duration = Duration::from_secs(5);
 /// Absolute life of a session token.
 pub const SESSION_TOKEN_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Bytes of client capabilities that a session token carries; larger ones are not revivable.
@@ -237,6 +272,9 @@ pub const RELOAD_STOP_TIMEOUT: Duration = Duration::from_secs(2);
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Changes waiting for the catalogue thread.
 pub const CATALOGUE_INBOX_CHANGES_MAX: usize = 1024;
+/// How long reports that wait go on to be gathered for one snapshot; what merging costs grows with
+/// all servers' lists.
+pub const CATALOGUE_GATHERED_WITHIN: Duration = Duration::from_millis(250);
 /// Pages of one upstream list that are walked; a longer one is cut there.
 pub const UPSTREAM_LIST_PAGES_MAX: usize = 1000;
 /// Lines waiting for the log thread. Full drops lines and counts them.
@@ -393,7 +431,8 @@ pub const UPSTREAM_SUBSCRIPTIONS_MAX: usize = 4096;
 pub const SUBSCRIPTION_URI_BYTES_MAX: usize = 8192;
 /// Threads, each with its own connection, that send control messages.
 pub const CONTROL_LANES_MAX: usize = 2;
-/// Input and output buffer of one upstream connection, in bytes each.
+/// Input and output buffer of one upstream connection, in bytes each. What its requests wait in
+/// is given back where it has become larger.
 pub const UPSTREAM_BUFFER_BYTES: usize = 16 * 1024;
 /// A kept connection idle for longer is not used again. Shorter than what common servers wait
 /// (5 s) before they close one, so that both do not happen at the same moment.

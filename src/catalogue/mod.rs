@@ -330,7 +330,8 @@ impl Catalogue {
         let (before, after) = (offered(before), offered(self));
         let both: BTreeSet<&ServerName> = before.keys().chain(after.keys()).collect();
         let looks_same = |(a, b): (&Arc<Item>, &Arc<Item>)| {
-            a.offered == b.offered && a.offered_object == b.offered_object
+            Arc::ptr_eq(a, b)
+                || (a.offered == b.offered && a.offered_object == b.offered_object)
         };
         let is_same = |name: &ServerName| match (before.get(name), after.get(name)) {
             (Some(a), Some(b)) => a.len() == b.len() && a.iter().zip(b).all(looks_same),
@@ -379,15 +380,38 @@ impl Catalogue {
     /// one that belongs to a server, full or bare, at that server alone, then a bare one that
     /// only one server has.
     pub fn resolve(&self, kind: Kind, asked: &str, sees: impl Fn(&Item) -> bool) -> Resolution {
-        let list = self.list(kind);
-        if let Some(item) = list.by_offered.get(asked).filter(|item| sees(item)) {
-            return Resolution::Found(item.clone());
-        }
-        let unknown = || {
-            let visible = list.items.iter().filter(|item| sees(item));
+        self.meant(kind, asked, &sees).unwrap_or_else(|| {
+            let visible = self.list(kind).items.iter().filter(|item| sees(item));
             let names = visible.map(|item| item.offered.as_str());
             Resolution::Unknown(name::near(asked, names, NEAR_NAMES_MAX))
-        };
+        })
+    }
+
+    /// The same where nobody is to be told which other names are close, which costs a look at
+    /// them all.
+    pub fn find(
+        &self,
+        kind: Kind,
+        asked: &str,
+        sees: impl Fn(&Item) -> bool,
+    ) -> Option<Arc<Item>> {
+        match self.meant(kind, asked, &sees)? {
+            Resolution::Found(item) => Some(item),
+            Resolution::Ambiguous(_) | Resolution::Unknown(_) => None,
+        }
+    }
+
+    /// None where nothing is of that name.
+    fn meant(
+        &self,
+        kind: Kind,
+        asked: &str,
+        sees: &impl Fn(&Item) -> bool,
+    ) -> Option<Resolution> {
+        let list = self.list(kind);
+        if let Some(item) = list.by_offered.get(asked).filter(|item| sees(item)) {
+            return Some(Resolution::Found(item.clone()));
+        }
         if let Some(owner) = self.owners.of(asked) {
             let called = |own: &str| {
                 let mut items = self.called(kind, own).iter();
@@ -396,17 +420,17 @@ impl Catalogue {
             let is_bare = self.owners.other(owner, asked).is_none();
             let bare = || called(asked).filter(|_| is_bare);
             let item = self.owners.rests(owner, asked).find_map(called).or_else(bare);
-            return item.map_or_else(unknown, |item| Resolution::Found(item.clone()));
+            return item.map(|item| Resolution::Found(item.clone()));
         }
         let bare: Vec<&Arc<Item>> =
             self.called(kind, asked).iter().filter(|item| sees(item)).collect();
         match bare.as_slice() {
-            [one] => Resolution::Found((*one).clone()),
-            [] => unknown(),
+            [one] => Some(Resolution::Found((*one).clone())),
+            [] => None,
             several => {
                 let mut names: Vec<_> = several.iter().map(|t| t.offered.clone()).collect();
                 names.sort();
-                Resolution::Ambiguous(names)
+                Some(Resolution::Ambiguous(names))
             }
         }
     }

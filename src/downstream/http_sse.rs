@@ -15,9 +15,8 @@ use crate::protocol::headers::{self, EVENT_STREAM};
 use crate::protocol::jsonrpc::{self, Message, around_result, error_response};
 use crate::protocol::legacy;
 use crate::protocol::method::Method;
-use crate::protocol::raw::on_one_line;
 use crate::protocol::sse;
-use crate::session::{Door, EventSink, Session};
+use crate::session::{Door, EncodedEvent, EventSink, Session};
 use crate::wait::ClientWatch;
 
 impl Front {
@@ -65,7 +64,7 @@ impl Front {
         }
         let server = scope.only.as_ref().map(|only| format!("/{only}")).unwrap_or_default();
         let path = format!("/mcp{server}/sse/messages?session_id={}", session.id);
-        handle.send(Arc::from(sse::event("endpoint", &path).into_bytes()))
+        handle.send(sse::event("endpoint", &path).into())
     }
 
     /// A message: answered at once with 202, served after that.
@@ -107,7 +106,7 @@ impl Front {
                         Ok(message) => self.serve_sse(&session, &scope, &message),
                         Err(malformed) => {
                             let id = malformed.id.as_ref();
-                            send(&session, "", &error_response(id, &malformed.error), "");
+                            send(&session, &error_response(id, &malformed.error));
                         }
                     }
                 }
@@ -143,15 +142,12 @@ impl Front {
         match answer {
             Answer::Result(result) => {
                 let (before, after) = around_result(id);
-                let event = encoded(&before, result.get(), after);
-                // A large result exists twice at most: here, it has been copied once.
-                drop(result);
-                queue(session, event);
+                queue(session, EncodedEvent::message(&before, &result, after));
             }
-            Answer::Error(error) => send(session, "", &error_response(Some(id), &error), ""),
+            Answer::Error(error) => send(session, &error_response(Some(id), &error)),
             // The POST was answered before its message was served.
             Answer::Refused(problem) => {
-                send(session, "", &error_response(Some(id), &problem.to_rpc()), "");
+                send(session, &error_response(Some(id), &problem.to_rpc()));
             }
             Answer::None | Answer::Gone => (),
         }
@@ -175,24 +171,14 @@ impl Front {
 }
 
 /// Queues one message on the session's stream.
-fn send(session: &Session, before: &str, data: &str, after: &str) {
-    queue(session, encoded(before, data, after));
+fn send(session: &Session, message: &str) {
+    queue(session, EncodedEvent::of(message));
 }
 
-fn encoded(before: &str, data: &str, after: &str) -> Vec<u8> {
-    let (name, data) = (sse::before_data(""), on_one_line(data));
-    let size = name.len() + before.len() + data.len() + after.len() + sse::AFTER_DATA.len();
-    let mut event = Vec::with_capacity(size);
-    for piece in [&name, before, &data, after, sse::AFTER_DATA] {
-        event.extend_from_slice(piece.as_bytes());
-    }
-    event
-}
-
-fn queue(session: &Session, event: Vec<u8>) {
+fn queue(session: &Session, event: EncodedEvent) {
     if let Some(stream) = session.stream() {
         // A stream that has ended has ended its session too: nobody waits for this.
-        stream.send(Arc::from(event));
+        stream.send(event);
     }
 }
 
@@ -202,7 +188,7 @@ struct SseSink<'a> {
 
 impl MessageSink for SseSink<'_> {
     fn message(&mut self, text: &str) {
-        send(self.session, "", text, "");
+        send(self.session, text);
     }
 
     /// The stream has heartbeats of its own.

@@ -3,6 +3,7 @@
 
 pub mod admin;
 mod apart;
+mod counted;
 pub mod endpoint;
 pub mod event_stream;
 mod for_caller;
@@ -36,7 +37,7 @@ use crate::access::origin::{Foreign, Origins};
 use crate::access::policy::{Principal, Scope};
 use crate::config::Transports;
 use crate::error::CallError;
-use crate::http::{Answer, Handler, Head, Peer, Request, Responder, Running};
+use crate::http::{Answer, Budget, Handler, Head, Peer, Request, Responder, Running};
 use crate::limits::Limits;
 use crate::pipeline::Pipeline;
 use crate::protocol::call::PrincipalId;
@@ -45,7 +46,8 @@ use crate::protocol::quirks::Tolerance;
 use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
 use crate::session::{
-    Bearer, Door, EventLogs, EventSink, Owner, Rescope, Rescoped, Session, Sessions,
+    Bearer, Door, EncodedEvent, EventLogs, EventSink, Owner, Rescope, Rescoped, Session,
+    Sessions,
 };
 
 use endpoint::Endpoint;
@@ -94,6 +96,8 @@ pub struct Front {
     pub event_logs: EventLogs,
     /// Every bound.
     pub limits: Arc<Limits>,
+    /// The bytes that may be held at once.
+    pub buffered: Budget,
     /// Makes and opens the cursors of lists.
     pub cursors: Sealer,
     /// Makes and opens what stateless clients bring back.
@@ -446,7 +450,7 @@ fn refuse(problem: &Problem, endpoint: Option<Endpoint<'_>>, responder: Responde
 }
 
 impl EventSink for StreamHandle {
-    fn send(&self, event: Arc<[u8]>) -> bool {
+    fn send(&self, event: EncodedEvent) -> bool {
         StreamHandle::send(self, event).is_ok()
     }
 

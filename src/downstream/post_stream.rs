@@ -7,9 +7,9 @@ use super::requests::{Answer, MessageSink};
 use crate::http::{OpenResponse, Responder};
 use crate::limits::STREAM_RETRY;
 use crate::protocol::jsonrpc::{RequestId, RpcError, around_result, code, error_response};
-use crate::protocol::raw::{Raw, on_one_line};
+use crate::protocol::raw::Raw;
 use crate::protocol::sse;
-use crate::session::{Delivery, EventLogs, Origin, Resumable, Session};
+use crate::session::{Delivery, EncodedEvent, EventLogs, Origin, Resumable, Session};
 use crate::wait::ClientWatch;
 
 /// One response in pieces. It holds its result and no copy of it, so that what waits for the
@@ -36,6 +36,14 @@ impl Response {
 
     pub(super) fn error(id: Option<&RequestId>, error: &RpcError) -> Response {
         Response { before: error_response(id, error), result: None, after: "" }
+    }
+
+    /// The event that carries it.
+    fn to_event(&self) -> EncodedEvent {
+        match &self.result {
+            Some(result) => EncodedEvent::message(&self.before, result, self.after),
+            None => EncodedEvent::of(&self.before),
+        }
     }
 
     fn pieces(&self) -> [&str; 3] {
@@ -91,20 +99,17 @@ impl<'a> PostStream<'a> {
         }
     }
 
-    /// One message in three pieces, of which the second may hold line ends.
-    fn push(&mut self, message: [&str; 3], stand_in: Option<&dyn Fn() -> String>) {
+    fn push(&mut self, event: &EncodedEvent, stand_in: Option<&dyn Fn() -> String>) {
         self.begin();
-        let [before, data, after] = message;
-        let (name, data) = (sse::before_data(""), on_one_line(data));
-        let pieces = [&name, before, &data, after, sse::AFTER_DATA].map(str::as_bytes);
-        let Some(kept) = &self.kept else { return self.write(&pieces) };
-        match kept.push(&pieces, stand_in) {
-            Delivery::Own(id) => {
-                let [name, before, data, after, end] = pieces;
-                self.write(&[id.as_bytes(), name, before, data, after, end]);
-            }
-            Delivery::Elsewhere => self.leave(),
-        }
+        let delivery = self.kept.as_ref().map(|kept| kept.push(event, stand_in));
+        let id = match delivery {
+            Some(Delivery::Elsewhere) => return self.leave(),
+            Some(Delivery::Own(id)) => id,
+            None => String::new(),
+        };
+        let mut pieces = vec![id.as_bytes()];
+        event.add_to(&mut pieces);
+        self.write(&pieces);
     }
 
     /// Gives the answer to one request.
@@ -125,13 +130,13 @@ impl<'a> PostStream<'a> {
             return;
         }
         let Some(response) = Response::to(id, answer) else { return self.end_unanswered() };
-        let pieces = response.pieces();
         match self.responder.take() {
             Some(responder) => {
-                reply::send_json(responder, &pieces.map(str::as_bytes)).ok();
+                reply::send_json(responder, &response.pieces().map(str::as_bytes)).ok();
             }
             None => {
-                self.push(pieces, Some(&|| not_kept(id)));
+                let event = response.to_event();
+                self.push(&event, Some(&|| not_kept(id)));
                 self.end();
             }
         }
@@ -155,7 +160,7 @@ impl<'a> PostStream<'a> {
             None if responses.is_empty() => self.end_unanswered(),
             None => {
                 for response in responses {
-                    self.push(response.pieces(), None);
+                    self.push(&response.to_event(), None);
                 }
                 self.end();
             }
@@ -188,7 +193,7 @@ impl<'a> PostStream<'a> {
 
 impl MessageSink for PostStream<'_> {
     fn message(&mut self, text: &str) {
-        self.push(["", text, ""], None);
+        self.push(&EncodedEvent::of(text), None);
     }
 
     fn silence(&mut self) {

@@ -398,7 +398,7 @@ impl Front {
             if let Some(state) = state {
                 call.params.set("requestState", raw::string(&state));
             }
-            let wish = Wish { is_retry: true, ..wish };
+            let wish = Wish { is_paid: true, ..wish };
             outcome = self.pipeline.call(scope, wish, call, wait, sink);
         }
         if let Ok(Outcome::InputRequired { server, .. }) = &outcome {

@@ -1,12 +1,13 @@
 //! What is offered, as far as a scope sees it: lists, capabilities, instructions, status.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::route::sees;
 use super::{Clashes, Health, Item, Pipeline, Wish};
 use crate::access::policy::Scope;
 use crate::catalogue::name::split_server;
-use crate::catalogue::{Pinned, Resolution, Server};
+use crate::catalogue::{Pinned, Server};
 use crate::error::CallError;
 use crate::protocol::call::{Call, Kind};
 use crate::protocol::capabilities;
@@ -170,7 +171,17 @@ impl Pipeline {
 
     /// The tool that a call of that name means, if there is one.
     pub fn tool(&self, scope: &Scope, wish: Wish<'_>, asked: &str) -> Option<Arc<Item>> {
-        self.named(scope, wish, None, Kind::Tool, asked).ok()
+        let catalogue = self.catalogue_for(wish);
+        let sees = |item: &Item| sees(scope, item);
+        let found = match &scope.only {
+            Some(server) => {
+                let of_server = |item: &Item| item.server == *server && sees(item);
+                let own = catalogue.called(Kind::Tool, asked).iter().find(|it| of_server(it));
+                own.cloned().or_else(|| catalogue.find(Kind::Tool, asked, of_server))
+            }
+            None => catalogue.find(Kind::Tool, asked, sees),
+        };
+        found.filter(|item| !item.is_withheld)
     }
 
     /// What the result of a task is announced as.
@@ -283,10 +294,14 @@ impl Pipeline {
     /// What `/status` tells of each server that the scope sees.
     pub fn status(&self, scope: &Scope) -> Vec<ServerStatus> {
         let catalogue = self.catalogue.current();
-        let of = |server: &ServerName, kind| {
-            let theirs = |item: &&Arc<Item>| item.server == *server && sees(scope, item);
-            catalogue.items(kind).iter().filter(theirs).count()
-        };
+        let mut offered: HashMap<&ServerName, [usize; 4]> = HashMap::new();
+        for (at, kind) in Kind::ALL.into_iter().enumerate() {
+            for item in catalogue.items(kind).iter().filter(|item| sees(scope, item)) {
+                if let Some(n) = offered.entry(&item.server).or_default().get_mut(at) {
+                    *n += 1;
+                }
+            }
+        }
         self.upstreams
             .all()
             .values()
@@ -313,7 +328,7 @@ impl Pipeline {
                     server: upstream.name().clone(),
                     description: upstream.config().description.clone(),
                     required: upstream.config().required,
-                    offered: Kind::ALL.map(|kind| (kind, of(upstream.name(), kind))),
+                    offered: offered.get(upstream.name()).copied().unwrap_or_default(),
                     left_out: known.map_or(0, |known| known.left_out.count()) + n_of_views,
                     left_out_items,
                     n_views,
@@ -321,9 +336,8 @@ impl Pipeline {
                     pinned: known.and_then(|server| server.pinned.clone()).map(|mut pinned| {
                         let server = upstream.name();
                         let seen = |own: &str| {
-                            let sees = |item: &Item| sees(scope, item);
-                            let found = catalogue.resolve_own(Kind::Tool, server, own, sees);
-                            matches!(found, Resolution::Found(_))
+                            let mut items = catalogue.called(Kind::Tool, own).iter();
+                            items.any(|item| item.server == *server && sees(scope, item))
                         };
                         pinned.changed.retain(|own, _| seen(own));
                         pinned
@@ -405,7 +419,8 @@ pub struct ServerStatus {
     pub description: Option<String>,
     /// Whether `/readyz` waits for it.
     pub required: bool,
-    offered: [(Kind, usize); 4],
+    /// In the order of [`Kind::ALL`].
+    offered: [usize; 4],
     /// Items listed but not offered.
     pub left_out: usize,
     /// Those of them that can be named, and that the scope could see.
@@ -423,6 +438,7 @@ pub struct ServerStatus {
 impl ServerStatus {
     /// How many items of a kind the scope sees of it.
     pub fn offered(&self, kind: Kind) -> usize {
-        self.offered.iter().find(|(of, _)| *of == kind).map_or(0, |(_, n)| *n)
+        let mut offered = Kind::ALL.into_iter().zip(self.offered);
+        offered.find(|(of, _)| *of == kind).map_or(0, |(_, n)| n)
     }
 }

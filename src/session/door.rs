@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::EncodedEvent;
 use crate::protocol::call::PrincipalId;
 use crate::protocol::jsonrpc::RequestId;
 use crate::protocol::modern::Filter;
@@ -13,7 +14,7 @@ pub type SessionId = Arc<str>;
 /// Where a session's messages go: an open stream, whose socket is somebody else's.
 pub trait EventSink: Send + Sync {
     /// Queues one encoded event. False once the stream has ended.
-    fn send(&self, event: Arc<[u8]>) -> bool;
+    fn send(&self, event: EncodedEvent) -> bool;
     /// Ends the stream after what is queued.
     fn close(&self);
     /// Whether the client is still there.

@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::EventSink;
 use super::event_log::{Origin, StreamId};
 use super::resumable::{EventLogs, Resumable, random_number};
+use super::{EncodedEvent, EventSink};
 use crate::limits::RESUMABLE_STREAMS_MAX;
 use crate::protocol::call::PrincipalId;
 
@@ -120,14 +120,14 @@ impl KeptStreams {
 
     /// Sends one encoded event on the newest stream of a GET that is live. If none is, who
     /// resumes the newest will be given it. False if there has been none.
-    pub(super) fn tell(&self, event: &[u8]) -> bool {
+    pub(super) fn tell(&self, event: &EncodedEvent) -> bool {
         let stream = {
             let list = self.list();
             let listeners =
                 || list.streams.iter().rev().filter(|s| s.id().origin == Origin::Get);
             listeners().find(|s| s.has_open_sink()).or_else(|| listeners().next()).cloned()
         };
-        stream.map(|stream| stream.push(&[event], None)).is_some()
+        stream.map(|stream| stream.push(event, None)).is_some()
     }
 
     /// Whether a client is connected to any of them, besides by a POST that is being answered.
@@ -161,6 +161,10 @@ mod tests {
         kept.begin(origin, &logs(10, 1000)).unwrap()
     }
 
+    fn event(text: &str) -> EncodedEvent {
+        EncodedEvent::from(format!("{text}\n"))
+    }
+
     fn listen(kept: &KeptStreams) -> (Arc<Resumable>, Arc<Sink>) {
         let (stream, sink) = (begin(kept, Origin::Get), Arc::new(Sink::default()));
         kept.attach(&stream, sink.clone(), b"", 0);
@@ -175,14 +179,14 @@ mod tests {
     fn a_notice_goes_to_the_newest_live_listener_or_waits_for_the_newest() {
         let kept = KeptStreams::of(PrincipalId::Session("s".into()));
         let _call = begin(&kept, Origin::Post);
-        assert!(!kept.tell(b"nobody\n"));
+        assert!(!kept.tell(&event("nobody")));
         let ((_, first), (newest, second)) = (listen(&kept), listen(&kept));
-        assert!(kept.tell(b"a\n"));
+        assert!(kept.tell(&event("a")));
         second.hang_up();
-        assert!(kept.tell(b"b\n"));
+        assert!(kept.tell(&event("b")));
         first.hang_up();
         assert!(!kept.any_open());
-        assert!(kept.tell(b"c\n"));
+        assert!(kept.tell(&event("c")));
         assert_eq!((first.text(), second.text()), ("b".to_owned(), "a".to_owned()));
         let third = Arc::new(Sink::default());
         kept.attach(&newest, third.clone(), b"", 1);
@@ -240,7 +244,7 @@ mod tests {
         assert!(!sink.is_open());
         let (late, late_sink) = listen(&kept);
         assert!(!late_sink.is_open() && !is_kept(&kept, &late) && !is_kept(&kept, &stream));
-        assert!(!kept.tell(b"a\n"));
+        assert!(!kept.tell(&event("a")));
     }
 
     #[test]

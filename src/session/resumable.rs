@@ -6,8 +6,8 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use super::EventSink;
 use super::event_log::{Bounds, EventId, EventLog, StreamId};
+use super::{EncodedEvent, EventSink};
 use crate::limits::{EVENT_LOGS_BYTES_MAX, RESUMABLE_STREAM_LIFE};
 use crate::protocol::call::PrincipalId;
 use crate::protocol::sse;
@@ -200,29 +200,26 @@ impl Resumable {
         sse::priming(&self.event_id(EventLog::BEGINNING).to_string(), retry)
     }
 
-    /// Numbers an encoded event that comes in pieces, keeps it and queues it where the stream
-    /// is live. One that is too large to be kept is delivered live only; who resumes is given
-    /// what `stand_in` encodes.
-    pub fn push(&self, pieces: &[&[u8]], stand_in: Option<&dyn Fn() -> String>) -> Delivery {
-        let mut state = self.make_room_for(pieces);
+    /// Numbers an event, keeps it and queues it where the stream is live. One that is too large to
+    /// be kept is delivered live only; who resumes is given what `stand_in` encodes.
+    pub fn push(
+        &self,
+        event: &EncodedEvent,
+        stand_in: Option<&dyn Fn() -> String>,
+    ) -> Delivery {
+        let mut state = self.make_room_for(event);
         let line = sse::id_line(&self.event_id(state.log.next()).to_string());
-        let bytes = line.len() + pieces.iter().map(|piece| piece.len()).sum::<usize>();
-        let whole = || {
-            let mut event = Vec::with_capacity(bytes);
-            event.extend_from_slice(line.as_bytes());
-            pieces.iter().for_each(|piece| event.extend_from_slice(piece));
-            Arc::<[u8]>::from(event)
-        };
-        let kept = self.may_keep(&state, bytes).then(whole);
-        let logged = kept.clone().or_else(|| {
+        let event = event.with_id(&line);
+        let kept = self.may_keep(&state, event.len()).then(|| event.for_log());
+        let logged = kept.or_else(|| {
             let text = stand_in.map(|encode| line.clone() + &encode())?;
-            self.may_keep(&state, text.len()).then(|| Arc::from(text.into_bytes()))
+            self.may_keep(&state, text.len()).then(|| EncodedEvent::from(text))
         });
         self.log(&mut state, logged);
         match &state.live {
             Live::Answer => Delivery::Own(line),
             Live::Sink(sink) => {
-                if !sink.send(kept.unwrap_or_else(whole)) {
+                if !sink.send(event) {
                     state.live = Live::Nobody;
                 }
                 Delivery::Elsewhere
@@ -232,10 +229,10 @@ impl Resumable {
     }
 
     /// Makes room among all logs for an event, and then locks this stream.
-    fn make_room_for(&self, pieces: &[&[u8]]) -> MutexGuard<'_, State> {
+    fn make_room_for(&self, event: &EncodedEvent) -> MutexGuard<'_, State> {
         let state = self.state();
         let line = sse::id_line(&self.event_id(state.log.next()).to_string());
-        let bytes = line.len() + pieces.iter().map(|piece| piece.len()).sum::<usize>();
+        let bytes = line.len() + event.len();
         if !state.log.fits(bytes) || self.may_keep(&state, bytes) {
             return state;
         }
@@ -249,7 +246,7 @@ impl Resumable {
         state.log.fits(bytes) && self.logs.may_keep(bytes)
     }
 
-    fn log(&self, state: &mut State, event: Option<Arc<[u8]>>) {
+    fn log(&self, state: &mut State, event: Option<EncodedEvent>) {
         let before = state.log.bytes();
         match event {
             Some(event) => state.log.push(event),
@@ -273,10 +270,10 @@ impl Resumable {
     pub(super) fn attach(&self, sink: Arc<dyn EventSink>, first: &[u8], sequence: u64) {
         let mut state = self.state();
         // All at once: behind a first event that waits there is little room in a queue.
-        let mut replay = first.to_vec();
-        state.log.after(sequence).for_each(|event| replay.extend_from_slice(event));
+        let mut replay = vec![EncodedEvent::from(first)];
+        replay.extend(state.log.after(sequence).cloned());
         let lost = state.log.lost_after(sequence);
-        let is_there = sink.send(Arc::from(replay));
+        let is_there = sink.send(EncodedEvent::several(replay));
         let over = state.completed.is_some() || state.closed;
         if over {
             sink.close();
@@ -395,9 +392,9 @@ pub(super) mod tests {
     }
 
     impl EventSink for Sink {
-        fn send(&self, event: Arc<[u8]>) -> bool {
+        fn send(&self, event: EncodedEvent) -> bool {
             if self.is_open() {
-                self.bytes.lock().unwrap().extend_from_slice(&event);
+                self.bytes.lock().unwrap().extend_from_slice(event.to_text().as_bytes());
             }
             self.is_open()
         }
@@ -423,7 +420,7 @@ pub(super) mod tests {
     }
 
     fn push(stream: &Resumable, text: &str) -> Delivery {
-        stream.push(&[text.as_bytes(), b"\n"], None)
+        stream.push(&EncodedEvent::from(format!("{text}\n")), None)
     }
 
     #[test]
@@ -482,7 +479,7 @@ pub(super) mod tests {
         let sink = Arc::new(Sink::default());
         stream.attach(sink.clone(), b"", 0);
         let large = "x".repeat(61);
-        stream.push(&[large.as_bytes(), b"\n"], Some(&|| "too large\n".to_owned()));
+        stream.push(&format!("{large}\n").into(), Some(&|| "too large\n".to_owned()));
         assert!(stream.complete());
         let late = Arc::new(Sink::default());
         stream.attach(late.clone(), b"", 0);
@@ -490,6 +487,21 @@ pub(super) mod tests {
         let without = answering(&logs(10, 60));
         push(&without, &large);
         assert!(!without.complete(), "there is nothing to come back for");
+    }
+
+    #[test]
+    fn what_is_told_to_many_streams_is_held_once() {
+        let logs = logs(10, 1000);
+        let event = EncodedEvent::of("{}");
+        let held = [answering(&logs), answering(&logs)].map(|stream| {
+            stream.push(&event, None);
+            let kept = stream.state().log.after(0).next().cloned().unwrap();
+            let mut pieces = Vec::new();
+            kept.add_to(&mut pieces);
+            (pieces.len(), pieces[1].as_ptr())
+        });
+        assert_eq!(held[0], held[1]);
+        assert_eq!(held[0].0, 2, "the id and what all share");
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
 use super::{
-    Audience, Door, Ended, EventSink, KeptStreams, Over, Owner, Session, SessionId, Shared,
-    Subscriptions,
+    Audience, Door, EncodedEvent, Ended, EventSink, KeptStreams, Over, Owner, Session,
+    SessionId, Shared, Subscriptions,
 };
 use crate::limits::SESSION_STREAMS_MAX;
 use crate::protocol::call::{Caller, PrincipalId};
@@ -47,7 +47,7 @@ struct Entry {
 impl Entry {
     /// Sends a message that belongs to no call. Who listens without a session hears only what
     /// it listens to, marked as its subscription's (2026-07-28, basic/patterns/subscriptions).
-    fn tell(&mut self, message: &str, event: &Arc<[u8]>) -> bool {
+    fn tell(&mut self, message: &str, event: &EncodedEvent) -> bool {
         if self.session.door != Door::Listen {
             let caller = self.session.caller();
             let hears = |caller: Arc<Caller>| hears_text(caller.revision, message);
@@ -62,12 +62,12 @@ impl Entry {
         }
         let params = with_subscription(params.as_deref(), &listening.id);
         let message = notification(&method, Some(&params));
-        self.send(&Arc::from(sse::event("", &message).into_bytes()))
+        self.send(&sse::event("", &message).into())
     }
 
     /// Sends an event on one stream only (2025-11-25, basic/transports, Multiple Connections):
     /// the newest, one that can be resumed before one that cannot. False where there is none.
-    fn send(&mut self, event: &Arc<[u8]>) -> bool {
+    fn send(&mut self, event: &EncodedEvent) -> bool {
         if self.session.kept.tell(event) {
             return true;
         }
@@ -174,7 +174,7 @@ impl Table {
             // By the thread that tells everything else, so that nothing comes before it and
             // nothing is missed after it (2026-07-28, basic/patterns/subscriptions).
             let first = sse::event("", &acknowledged(&listening.id, &listening.filter));
-            entry.send(&Arc::from(first.into_bytes()));
+            entry.send(&first.into());
         }
         true
     }
@@ -234,14 +234,14 @@ impl Table {
     pub(super) fn tell_one(&mut self, id: &str, message: &str) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         if entry.session.caller().is_some() {
-            entry.tell(message, &Arc::from(sse::event("", message).into_bytes()));
+            entry.tell(message, &sse::event("", message).into());
         }
     }
 
     /// Sends a message to an audience, to each session on one stream only (2025-11-25,
     /// basic/transports, Multiple Connections): its newest.
     pub(super) fn tell(&mut self, to: &Audience, message: &str) {
-        let event: Arc<[u8]> = Arc::from(sse::event("", message).into_bytes());
+        let event = EncodedEvent::from(sse::event("", message));
         let hears = |session: &Session, server: &ServerName| {
             session.hears_of(server) && session.caller().is_some()
         };
@@ -301,16 +301,22 @@ impl Table {
         let Ok(Some(uri)) = fields.string("uri") else { return };
         let key = (server.clone(), uri);
         let over = if own.is_some() { Over::Own } else { Over::Shared };
+        // What is the same for many is written once, and shared.
+        let mut events: HashMap<String, (String, EncodedEvent)> = HashMap::new();
         let entries = self.entries.iter_mut();
         for (_, entry) in entries.filter(|(id, _)| own.is_none_or(|own| own == *id)) {
             let Some(asked) = entry.session.subscriptions.asked(&key, over) else { continue };
             if !entry.session.hears_of(server) {
                 continue;
             }
-            let mut fields = fields.clone();
-            fields.set("uri", string(&asked));
-            let message = notification(RESOURCES_UPDATED, Some(&fields.to_text()));
-            entry.tell(&message, &Arc::from(sse::event("", &message).into_bytes()));
+            let (message, event) = events.entry(asked).or_insert_with_key(|asked| {
+                let mut fields = fields.clone();
+                fields.set("uri", string(asked));
+                let message = notification(RESOURCES_UPDATED, Some(&fields.to_text()));
+                let event = EncodedEvent::from(sse::event("", &message));
+                (message, event)
+            });
+            entry.tell(message, event);
         }
     }
 
@@ -321,7 +327,7 @@ impl Table {
                 continue;
             };
             let last = sse::event("", &subscription_ended(&id));
-            entry.send(&Arc::from(last.into_bytes()));
+            entry.send(&last.into());
             for stream in &entry.streams {
                 stream.close();
             }
@@ -330,7 +336,7 @@ impl Table {
 
     /// Sends a message to one session's client. False where it has no stream.
     pub(super) fn send(&mut self, id: &str, message: &str) -> bool {
-        let event: Arc<[u8]> = Arc::from(sse::event("", message).into_bytes());
+        let event = EncodedEvent::from(sse::event("", message));
         self.entries.get_mut(id).is_some_and(|entry| entry.send(&event))
     }
 
@@ -384,11 +390,11 @@ mod tests {
     #[derive(Default)]
     struct Sink {
         closed: AtomicBool,
-        events: Mutex<Vec<Arc<[u8]>>>,
+        events: Mutex<Vec<EncodedEvent>>,
     }
 
     impl EventSink for Sink {
-        fn send(&self, event: Arc<[u8]>) -> bool {
+        fn send(&self, event: EncodedEvent) -> bool {
             self.events.lock().unwrap().push(event);
             self.is_open()
         }

@@ -304,6 +304,7 @@ pub(super) fn read_discovery(outcome: Result<Raw, RpcError>) -> Result<Initializ
         capabilities: Raw::from_valid(ASSUMED.to_owned()),
         server_info: None,
         instructions: None,
+        cut: Vec::new(),
     })
 }
 

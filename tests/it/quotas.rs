@@ -210,9 +210,48 @@ fn a_key_is_spent_at_all_doors_at_once_and_for_itself_alone() {
         assert!(called.body.get("error").is_none(), "{door:?}: {called:?}");
     }
     assert_eq!(upstream.seen().n_calls("echo"), 2 + DOORS.len());
-    // A name that nobody has costs nothing, and lists are the gateway's own.
-    gateway.call("nothing", &json!({})).expect_error(404);
+    // A name that nobody has is not even looked for, and lists are the gateway's own.
+    gateway.call("nothing", &json!({})).expect_error(429);
     assert!(!gateway.tool_names().is_empty());
+}
+
+#[test]
+fn what_nobody_has_costs_a_call_at_every_door() {
+    let upstream = HttpUpstream::start();
+    let keys: Vec<Value> = DOORS
+        .iter()
+        .map(|door| {
+            let name = format!("{door:?}");
+            json!({ "name": name, "key": key_of(&name), "calls_per_minute": 1 })
+        })
+        .collect();
+    let gateway = Gateway::started(json!({
+        "api_keys": keys,
+        "mcp_servers": { "s": { "url": upstream.url(), "transport": "http" } },
+    }));
+    for door in DOORS {
+        let key = key_of(&format!("{door:?}"));
+        let mut caller = Caller::open(&gateway, door, &key);
+        match &mut caller {
+            Caller::Rest(gateway, path, key) => {
+                let body = json!({ "name": "nothing", "arguments": {} });
+                gateway.send(&bearer(Request::post(path, &body), key)).expect(404);
+            }
+            Caller::Streamable(client) | Caller::Batch(client) => {
+                let message =
+                    request_message(&json!("n"), "prompts/get", &json!({ "name": "nothing" }));
+                client.post(&message.to_string());
+            }
+            Caller::HttpSse(client) => {
+                client.request("tools/call", &json!({ "name": "nothing" }));
+            }
+            Caller::Stateless(client) => {
+                client.request("resources/read", &json!({ "uri": "no:thing" }));
+            }
+        }
+        check_refused(door, &caller.call());
+    }
+    assert_eq!(upstream.seen().n_calls("echo"), 0);
 }
 
 #[test]

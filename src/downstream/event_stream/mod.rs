@@ -16,6 +16,7 @@ use crossbeam_channel::Sender;
 use crate::http::Stream;
 use crate::limits::Limits;
 use crate::protocol::call::PrincipalId;
+use crate::session::EncodedEvent;
 use crate::shares::{NotTaken, Shares};
 use crate::telemetry::rejected::{self, Reason};
 use crate::thread::{self, Joined, StopReason};
@@ -62,7 +63,7 @@ type OnEnd = Box<dyn FnOnce() + Send>;
 #[derive(Debug, Default)]
 struct Queue {
     /// The first one is being written.
-    events: VecDeque<Arc<[u8]>>,
+    events: VecDeque<EncodedEvent>,
     /// Bytes of all but the first.
     bytes_behind: usize,
     /// The client takes nothing at the moment.
@@ -82,7 +83,7 @@ impl Queue {
             || (!self.stalled && self.bytes_behind <= bytes_max)
     }
 
-    fn push(&mut self, event: Arc<[u8]>) {
+    fn push(&mut self, event: EncodedEvent) {
         if !self.events.is_empty() {
             self.bytes_behind += event.len();
         }
@@ -91,7 +92,7 @@ impl Queue {
 
     fn pop(&mut self) {
         self.events.pop_front();
-        let first = self.events.front().map_or(0, |event| event.len());
+        let first = self.events.front().map_or(0, EncodedEvent::len);
         self.bytes_behind = self.bytes_behind.saturating_sub(first);
     }
 
@@ -127,7 +128,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// How everything shall end.
 #[derive(Debug, Clone)]
 struct Closing {
-    last: Option<Arc<[u8]>>,
+    last: Option<EncodedEvent>,
     deadline: Instant,
 }
 
@@ -273,7 +274,7 @@ impl Streams {
     /// Ends all streams in order: what is queued goes out, then `last`, then the end. What has
     /// not gone out at `deadline` is cut off. Returns when no stream is left; the hub ends.
     pub fn close_all(&self, last: Option<Arc<[u8]>>, deadline: Instant) {
-        self.hub.close(Closing { last, deadline });
+        self.hub.close(Closing { last: last.map(EncodedEvent::from), deadline });
         // The hub itself cuts at the deadline; the rest is for a hub that has died.
         let give_up = deadline + Duration::from_secs(1);
         let mut inbox = locked(&self.hub.inbox);
@@ -358,7 +359,8 @@ impl StreamHandle {
     ///
     /// # Errors
     /// The stream has ended, or did by this event.
-    pub fn send(&self, event: Arc<[u8]>) -> Result<(), Gone> {
+    pub fn send(&self, event: impl Into<EncodedEvent>) -> Result<(), Gone> {
+        let event = event.into();
         if event.is_empty() {
             return Ok(());
         }

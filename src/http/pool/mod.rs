@@ -7,19 +7,17 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::net::Shutdown;
 
 use super::Peer;
 use super::socket::Socket;
-use crate::limits::{Limits, POOL_RESERVE_DIVISOR, SHARES_MIN};
+use crate::limits::{Limits, POOL_RESERVE_DIVISOR, SHARES_MIN, SPARE_THREAD_LIFE};
 use crate::protocol::call::PrincipalId;
 use crate::shares::{NotTaken, Shares};
 use crate::thread::Joined;
 
-/// How long a thread without a connection waits for one.
-const SPARE_THREAD_LIFE: Duration = Duration::from_secs(20);
 /// A connection that has not brought its first head, or the head that it has begun, after so
 /// many microseconds may be closed to make room for another.
 const SILENT_MAX_US: u64 = 1_000_000;
