@@ -169,7 +169,8 @@ fn items(
         .zip(withheld)
         .zip(offered)
         .map(|(((item, object), is_withheld), offered)| {
-            Arc::new(Item {
+            let plain = renamed(kind, object, item.own, &offered.name);
+            let item = Item {
                 kind,
                 server: item.server.clone(),
                 own: item.own.to_owned(),
@@ -177,7 +178,7 @@ fn items(
                 offered_object: led_back(
                     so_far,
                     item.server,
-                    renamed(kind, object, item.own, &offered.name),
+                    plain.clone(),
                     steps.entry(item.server).or_insert_with(|| Steps::new(n_steps)),
                 ),
                 own_object: object.clone(),
@@ -191,9 +192,37 @@ fn items(
                     Kind::Prompt | Kind::Resource | Kind::Template => Output::Object,
                 },
                 offered: offered.name,
-            })
+                alone: None,
+            };
+            Arc::new(with_alone(item, plain, offered.alone))
         })
         .collect()
+}
+
+/// The item with the form that it has for those who see no other server: `plain` is its object
+/// with the links as its server wrote them, `name` its name there if that is another one.
+fn with_alone(item: Item, plain: Raw, name: Option<String>) -> Item {
+    if name.is_none() && plain == item.offered_object {
+        return item;
+    }
+    let object = match &name {
+        Some(name) => renamed(item.kind, &item.own_object, &item.own, name),
+        None => plain,
+    };
+    let alone = Item {
+        kind: item.kind,
+        server: item.server.clone(),
+        own: item.own.clone(),
+        offered: name.unwrap_or_else(|| item.offered.clone()),
+        qualified: item.qualified.clone(),
+        offered_object: object,
+        own_object: item.own_object.clone(),
+        is_withheld: item.is_withheld,
+        mirrors: item.mirrors.clone(),
+        output: item.output,
+        alone: None,
+    };
+    Item { alone: Some(Arc::new(alone)), ..item }
 }
 
 /// The object with links that lead back to its server among several.

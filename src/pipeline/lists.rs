@@ -108,7 +108,11 @@ impl Pipeline {
             (Order::ByName, catalogue.items(kind))
         };
         let seen = all.iter().filter(|item| wanted(&item.server) && sees(scope, item));
-        let items: Vec<Arc<Item>> = seen.cloned().collect();
+        // Whoever sees one server alone must not learn from its URIs that there are others.
+        let is_alone = catalogue.servers.keys().filter(|it| scope.sees_server(it)).count() == 1;
+        let shown =
+            |item: &Arc<Item>| item.alone.as_ref().filter(|_| is_alone).unwrap_or(item).clone();
+        let items: Vec<Arc<Item>> = seen.map(shown).collect();
         let own_names = scope.only.is_some();
         // How a server is, is no business of a key that may use none of its tools.
         let offers_any = |name: &ServerName| kind != Kind::Tool || scope.uses_tools_of(name);

@@ -24,6 +24,7 @@ mod event_stream;
 mod exit_codes;
 mod first_lists;
 mod hearing;
+mod hidden_servers;
 #[cfg(not(feature = "tiny_http"))]
 mod hostile_clients;
 mod hostile_upstreams;
