@@ -364,6 +364,16 @@ pub const PARKED_GRACE: Duration = Duration::from_secs(4);
 /// For so long after a call that wanted log messages was cancelled, those of a child are for
 /// nobody: one that names no call could be of that one.
 pub const STRAY_LOG_TIME: Duration = Duration::from_millis(250);
+/// For so long after a call that was not answered its server may still say something about it on
+/// a session that clients share: it is told of the end, and may heed that late.
+pub const UNANSWERED_CALL_TIME: Duration = Duration::from_secs(5);
+/// What a server says on a stream of its own may come so long after the answer that it said later
+/// on another one.
+pub const LATE_MESSAGE_TIME: Duration = Duration::from_millis(250);
+/// Whoever called a server within this time may be meant by what it says outside of calls.
+pub const LATELY_TIME: Duration = Duration::from_secs(60);
+/// Principals that are remembered for that, by server.
+pub const CALLERS_REMEMBERED_MAX: usize = 1024;
 /// For so long a stream of an upstream is read on whose place another one has taken: what was
 /// said before that may still be on its way.
 pub const SUPERSEDED_STREAM_TIME: Duration = Duration::from_secs(1);

@@ -16,6 +16,7 @@ use crate::protocol::call::{
 };
 use crate::protocol::jsonrpc;
 use crate::protocol::legacy::Initialized;
+use crate::protocol::listed_item::ReadItem;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::method::Method;
 use crate::protocol::modern::Freshness;
@@ -120,9 +121,9 @@ pub enum Event {
     Lists {
         /// Which one.
         server: ServerName,
-        /// The lists that were read, each item's object as the upstream wrote it, in its order.
-        /// Those that are not here stand as they were.
-        lists: Vec<(Kind, Vec<Raw>)>,
+        /// The lists that were read, each item as clients can be given it, in the upstream's
+        /// order. Those that are not here stand as they were.
+        lists: Vec<(Kind, Vec<ReadItem>)>,
         /// Those that were asked for and could not be had.
         unread: Vec<Kind>,
         /// How fresh those of them are that the upstream has: all pages together.
@@ -141,7 +142,7 @@ pub enum Event {
         /// When they were used last: whoever shows them notes it there.
         used: Arc<LastUse>,
         /// As in [`Event::Lists`].
-        lists: Vec<(Kind, Vec<Raw>)>,
+        lists: Vec<(Kind, Vec<ReadItem>)>,
         /// As in [`Event::Lists`].
         freshness: Vec<(Kind, Freshness)>,
         /// When they were asked for.
@@ -170,10 +171,30 @@ pub enum Event {
 /// Who hears what upstreams say outside of calls. Nothing here may wait.
 pub trait Unasked: Send + Sync {
     /// A notification, on the session of `client` or on the shared one.
-    fn notice(&self, server: &ServerName, client: Option<&Arc<str>>, notice: Notice);
+    fn notice(
+        &self,
+        server: &ServerName,
+        client: Option<&Arc<str>>,
+        notice: Notice,
+        wire: Wire,
+    );
+    /// A message named no call on a session that several share, and is for nobody.
+    fn unattributed(&self, server: &ServerName);
     /// A request on the session of `client`.
     fn ask(&self, server: &ServerName, client: &Arc<str>, question: Question);
 }
+
+/// On which stream something was said outside of calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wire {
+    /// On the one that answers come on too, in their order.
+    OfAnswers,
+    /// On another one: an answer that was said later may have come before it.
+    Apart,
+}
+
+/// What stands for the client of a session that all have who keep sessions and declare nothing.
+const EVERYBODY: &str = "shared:";
 
 /// One upstream: what a call's thread enters through.
 pub struct Upstream {
@@ -325,7 +346,7 @@ impl Upstream {
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
     ) -> Option<Outcome> {
-        let (session, capabilities) = (Arc::from("shared:"), Raw::from_valid("{}".to_owned()));
+        let (session, capabilities) = (Arc::from(EVERYBODY), Raw::from_valid("{}".to_owned()));
         let client = Client { session, is_exclusive: false, capabilities, charged: None };
         // Without a session of that kind it would be the same request over the same link.
         if !self.link.is_stateless() || !self.has_own(&client) {
@@ -400,6 +421,11 @@ impl Upstream {
     pub fn set_log_level(&self, level: &str) {
         self.standing.set_level(level);
         self.core.nudge.idle.bell().ring();
+    }
+
+    /// The level of the shared session's log messages, if it was ever set.
+    pub fn log_level(&self) -> Option<LogLevel> {
+        LogLevel::parse(&self.standing.level()?)
     }
 
     /// How it is at present.

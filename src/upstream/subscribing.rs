@@ -13,8 +13,8 @@ use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::subscriber::Subscriber;
 use crate::wait::Wait;
 
-use super::Upstream;
 use super::standing::{Standing, Turn};
+use super::{Upstream, Wire};
 
 /// A subscriber's own side of one subscription: what it remembers of it. Changed in the
 /// resource's turn, so that both sides agree whatever is asked for at once. Nothing here may
@@ -149,7 +149,7 @@ impl CallSink for Aside<'_> {
     fn notice(&mut self, notice: Notice) {
         let Over { upstream, through, .. } = self.0;
         if !matches!(notice, Notice::Progress(_)) {
-            upstream.core.notice_on(*through, notice);
+            upstream.core.notice_on(*through, notice, Wire::Apart);
         }
     }
 
