@@ -207,7 +207,7 @@ impl<'a> Making<'a> {
                 return None;
             }
             let steps = steps.entry(item.of.server).or_insert_with(|| Steps::new(n_steps));
-            items.push(self.item(item, offered.name, steps));
+            items.push(self.item(item, offered, steps));
         }
         Some(items)
     }
@@ -228,7 +228,8 @@ impl<'a> Making<'a> {
         all
     }
 
-    fn item(&self, item: &Nameless<'_>, offered: String, steps: &mut Steps) -> Arc<Item> {
+    fn item(&self, item: &Nameless<'_>, offered: Offered, steps: &mut Steps) -> Arc<Item> {
+        let Offered { name: offered, alone, .. } = offered;
         let Nameless { of: Unnamed { server, own, .. }, object, is_withheld } = *item;
         let known = self.before.list(self.kind).by_offered.get(&offered).filter(|known| {
             known.server == *server && known.own == own && known.own_object == *object
@@ -236,6 +237,7 @@ impl<'a> Making<'a> {
         // Where links lead depends on other items.
         if let Some(known) = known
             && known.is_withheld == is_withheld
+            && known.alone.as_ref().map(|item| &item.offered) == alone.as_ref()
             && self.before.separator == self.naming.separator
             && !links::may_hold_in_item(object.get())
         {
@@ -247,20 +249,48 @@ impl<'a> Making<'a> {
             None if is_tool => (mirror::annotations(object.get()), Output::of(object.get())),
             None => (Ok(Vec::new()), Output::Object),
         };
-        let renamed = renamed(self.kind, object, own, &offered);
-        Arc::new(Item {
+        let plain = renamed(self.kind, object, own, &offered);
+        let item = Item {
             kind: self.kind,
             server: server.clone(),
             own: own.to_owned(),
             qualified: name::qualified(self.naming, server, own),
-            offered_object: led_back(self.so_far, server, renamed, steps),
+            offered_object: led_back(self.so_far, server, plain.clone(), steps),
             own_object: object.clone(),
             is_withheld,
             mirrors,
             output,
             offered,
-        })
+            alone: None,
+        };
+        Arc::new(with_alone(item, plain, alone))
     }
+}
+
+/// The item with the form that it has for those who see no other server: `plain` is its object
+/// with the links as its server wrote them, `name` its name there if that is another one.
+fn with_alone(item: Item, plain: Raw, name: Option<String>) -> Item {
+    if name.is_none() && plain == item.offered_object {
+        return item;
+    }
+    let object = match &name {
+        Some(name) => renamed(item.kind, &item.own_object, &item.own, name),
+        None => plain,
+    };
+    let alone = Item {
+        kind: item.kind,
+        server: item.server.clone(),
+        own: item.own.clone(),
+        offered: name.unwrap_or_else(|| item.offered.clone()),
+        qualified: item.qualified.clone(),
+        offered_object: object,
+        own_object: item.own_object.clone(),
+        is_withheld: item.is_withheld,
+        mirrors: item.mirrors.clone(),
+        output: item.output,
+        alone: None,
+    };
+    Item { alone: Some(Arc::new(alone)), ..item }
 }
 
 /// The object with links that lead back to its server among several.

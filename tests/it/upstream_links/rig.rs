@@ -20,7 +20,7 @@ use trunkline::protocol::call::{
 use trunkline::protocol::listed_item::ReadItem;
 use trunkline::protocol::raw::{Raw, RawObject};
 use trunkline::protocol::server_name::ServerName;
-use trunkline::upstream::{Event, Report, Unasked, Upstream, Upstreams};
+use trunkline::upstream::{Event, Report, Unasked, Upstream, Upstreams, Wire};
 use trunkline::wait::Wait;
 
 /// Nothing here takes longer unless it is broken.
@@ -440,6 +440,7 @@ pub(crate) fn client(name: &str) -> Client {
         session: name.into(),
         is_exclusive: false,
         capabilities: Raw::from_valid(capabilities),
+        charged: None,
     }
 }
 
@@ -475,9 +476,11 @@ pub(crate) struct Heard {
 }
 
 impl Unasked for Heard {
-    fn notice(&self, _: &ServerName, client: Option<&Arc<str>>, notice: Notice) {
+    fn notice(&self, _: &ServerName, client: Option<&Arc<str>>, notice: Notice, _: Wire) {
         self.notices.lock().unwrap().push((client.cloned(), notice));
     }
+
+    fn unattributed(&self, _: &ServerName) {}
 
     fn ask(&self, _: &ServerName, client: &Arc<str>, question: Question) {
         self.questions.lock().unwrap().push((client.clone(), question));
