@@ -3,20 +3,22 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::protocol::call::PrincipalId;
+use crate::shares::Shares;
 use crate::wait::{Interrupted, Wait};
 
 /// The waits of requests that the next snapshot may answer.
 #[derive(Debug)]
 pub struct Waiting {
-    max: usize,
     state: Mutex<State>,
     /// The same as in the state, for who looks often.
     is_ended: AtomicBool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     waits: Vec<Arc<Wait>>,
+    shares: Shares<PrincipalId>,
     /// Why nobody may wait any more.
     ended: Option<Interrupted>,
 }
@@ -26,21 +28,26 @@ struct State {
 pub struct Place<'a> {
     waiting: &'a Waiting,
     wait: Arc<Wait>,
+    charged: Option<PrincipalId>,
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let waits = &mut self.waiting.lock().waits;
+        let mut state = self.waiting.lock();
+        let waits = &mut state.waits;
         if let Some(index) = waits.iter().position(|wait| Arc::ptr_eq(wait, &self.wait)) {
             waits.swap_remove(index);
         }
+        state.shares.give_back_of(self.charged.as_ref(), 1);
     }
 }
 
 impl Waiting {
     /// At most `max` requests wait at once.
     pub(super) fn new(max: usize) -> Waiting {
-        Waiting { max: max.max(1), state: Mutex::default(), is_ended: AtomicBool::new(false) }
+        let shares = Shares::new(max.max(1));
+        let state = Mutex::new(State { waits: Vec::new(), shares, ended: None });
+        Waiting { state, is_ended: AtomicBool::new(false) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -48,21 +55,22 @@ impl Waiting {
     }
 
     /// A place among those who wait. Whoever has it must look at the current snapshot before it
-    /// waits, because an earlier one rang no bell. None where as many wait as may.
-    pub fn enter(&self, wait: &Arc<Wait>) -> Option<Place<'_>> {
+    /// waits, because an earlier one rang no bell. None where as many wait as may, or as many of
+    /// that principal's.
+    pub fn enter(&self, wait: &Arc<Wait>, charged: Option<&PrincipalId>) -> Option<Place<'_>> {
         let mut state = self.lock();
         if let Some(reason) = state.ended {
             wait.interrupt(reason);
-        } else if state.waits.len() >= self.max {
-            return None;
         }
+        state.shares.take_of(charged, 1).ok()?;
         state.waits.push(wait.clone());
-        Some(Place { waiting: self, wait: wait.clone() })
+        Some(Place { waiting: self, wait: wait.clone(), charged: charged.cloned() })
     }
 
     /// How many wait, and how many may at once.
     pub fn counts(&self) -> (usize, usize) {
-        (self.lock().waits.len(), self.max)
+        let state = self.lock();
+        (state.waits.len(), state.shares.max())
     }
 
     /// There is another snapshot.
@@ -100,8 +108,8 @@ mod tests {
     fn a_snapshot_wakes_those_who_wait_and_nobody_else() {
         let waiting = Waiting::new(2);
         let (first, second) = (wait(), wait());
-        let place = waiting.enter(&first).unwrap();
-        drop(waiting.enter(&second).unwrap());
+        let place = waiting.enter(&first, None).unwrap();
+        drop(waiting.enter(&second, None).unwrap());
         waiting.wake();
         assert_eq!(first.until(None, Some(SOON)), Ok(Woken::Bell));
         assert_eq!(second.until(None, Some(SOON)), Ok(Woken::Tick));
@@ -113,22 +121,33 @@ mod tests {
     #[test]
     fn only_so_many_wait_at_once() {
         let waiting = Waiting::new(1);
-        let place = waiting.enter(&wait());
-        assert!(place.is_some() && waiting.enter(&wait()).is_none());
+        let place = waiting.enter(&wait(), None);
+        assert!(place.is_some() && waiting.enter(&wait(), None).is_none());
         assert_eq!(waiting.counts(), (1, 1));
         drop(place);
-        assert!(waiting.enter(&wait()).is_some());
+        assert!(waiting.enter(&wait(), None).is_some());
+    }
+
+    #[test]
+    fn one_principal_leaves_places_to_others() {
+        let waiting = Waiting::new(8);
+        let [hog, victim] = ["hog", "victim"].map(|name| PrincipalId::Key(name.into()));
+        let held: Vec<_> = (0..8).filter_map(|_| waiting.enter(&wait(), Some(&hog))).collect();
+        assert_eq!(held.len(), 6);
+        assert!(waiting.enter(&wait(), Some(&victim)).is_some());
+        drop(held);
+        assert_eq!(waiting.counts(), (0, 8));
     }
 
     #[test]
     fn a_stop_ends_all_waits_and_those_that_come_later() {
         let waiting = Waiting::new(1);
         let first = wait();
-        let _place = waiting.enter(&first);
+        let _place = waiting.enter(&first, None);
         waiting.end(Interrupted::Stopping);
         assert_eq!(first.until(None, None), Err(Interrupted::Stopping));
         let later = wait();
-        let _place = waiting.enter(&later);
+        let _place = waiting.enter(&later, None);
         assert_eq!(later.until(None, None), Err(Interrupted::Stopping));
     }
 }
