@@ -312,7 +312,7 @@ fn sessions() {
 
 #[test]
 fn streams() {
-    let rig = Rig::with(&json!({ "streams": 8 }));
+    let rig = Rig::with(&json!({ "streams": 4 * (CALLS + 1) }));
     rig.check(
         |rig| {
             let hog = client(rig, HOG).opened();
