@@ -5,6 +5,7 @@ mod clashes;
 pub mod left_out;
 pub mod merge;
 pub mod name;
+pub mod pages;
 pub mod pins;
 pub mod refresher;
 pub mod store;
@@ -21,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
+use crate::budget::Budget;
 use crate::config::Pin;
 use crate::error::{HttpRefusal, Stage};
 use crate::limits::NEAR_NAMES_MAX;
@@ -35,6 +37,7 @@ use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
 use left_out::LeftOut;
+use pages::Pages;
 use template_set::TemplateSet;
 use views::Shown;
 use waiting::Waiting;
@@ -65,6 +68,9 @@ pub struct Item {
     pub mirrors: Result<Vec<Mirror>, String>,
     /// What a tool's structured result is.
     pub output: Output,
+    /// The same for those who see no other server, where that differs: URIs that need not say
+    /// whose they are, and so tell of no other server.
+    pub alone: Option<Arc<Item>>,
 }
 
 impl Item {
@@ -471,6 +477,7 @@ pub struct Shared(Arc<Published>);
 struct Published {
     current: RwLock<Snapshot>,
     waiting: Waiting,
+    pages: Pages,
 }
 
 /// What all see, and what some see besides.
@@ -482,10 +489,16 @@ struct Snapshot {
 }
 
 impl Shared {
-    /// Nothing is published yet; at most `max_waiting` requests wait for a snapshot at once.
-    pub fn new(max_waiting: usize) -> Shared {
+    /// Nothing is published yet; at most `max_waiting` requests wait for a snapshot at once, and
+    /// the pages that clients are being given count against `budget`.
+    pub fn new(max_waiting: usize, budget: Budget) -> Shared {
         let (current, waiting) = (RwLock::default(), Waiting::new(max_waiting));
-        Shared(Arc::new(Published { current, waiting }))
+        Shared(Arc::new(Published { current, waiting, pages: Pages::new(budget) }))
+    }
+
+    /// Pages of lists as text.
+    pub fn pages(&self) -> &Pages {
+        &self.0.pages
     }
 
     /// Those who wait for the next snapshot.
@@ -537,5 +550,6 @@ impl Shared {
     fn publish(&self, catalogue: Arc<Catalogue>, shown: Option<Arc<Shown>>) {
         let snapshot = Snapshot { catalogue, shown };
         *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = snapshot;
+        self.0.pages.forget_former();
     }
 }

@@ -1,4 +1,5 @@
-//! Whoever waits for the next snapshot: bounded in number, and woken by the bell of its own wait.
+//! Whoever waits for the next snapshot: bounded in number, by principal, and woken by the bell of
+//! its own wait.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +19,7 @@ pub struct Waiting {
 #[derive(Debug)]
 struct State {
     waits: Vec<Arc<Wait>>,
+    /// Whose they are.
     shares: Shares<PrincipalId>,
     /// Why nobody may wait any more.
     ended: Option<Interrupted>,
@@ -29,16 +31,19 @@ pub struct Place<'a> {
     waiting: &'a Waiting,
     wait: Arc<Wait>,
     charged: Option<PrincipalId>,
+    /// One that comes after the end takes nothing.
+    is_taken: bool,
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut state = self.waiting.lock();
-        let waits = &mut state.waits;
-        if let Some(index) = waits.iter().position(|wait| Arc::ptr_eq(wait, &self.wait)) {
-            waits.swap_remove(index);
+        if let Some(index) = state.waits.iter().position(|wait| Arc::ptr_eq(wait, &self.wait)) {
+            state.waits.swap_remove(index);
         }
-        state.shares.give_back_of(self.charged.as_ref(), 1);
+        if self.is_taken {
+            state.shares.give_back_of(self.charged.as_ref(), 1);
+        }
     }
 }
 
@@ -55,16 +60,18 @@ impl Waiting {
     }
 
     /// A place among those who wait. Whoever has it must look at the current snapshot before it
-    /// waits, because an earlier one rang no bell. None where as many wait as may, or as many of
-    /// that principal's.
-    pub fn enter(&self, wait: &Arc<Wait>, charged: Option<&PrincipalId>) -> Option<Place<'_>> {
+    /// waits, because an earlier one rang no bell. None where as many wait as may, of all or of
+    /// whoever is charged.
+    pub fn enter(&self, charged: Option<&PrincipalId>, wait: &Arc<Wait>) -> Option<Place<'_>> {
         let mut state = self.lock();
+        let is_taken = state.ended.is_none();
         if let Some(reason) = state.ended {
             wait.interrupt(reason);
+        } else {
+            state.shares.take_of(charged, 1).ok()?;
         }
-        state.shares.take_of(charged, 1).ok()?;
         state.waits.push(wait.clone());
-        Some(Place { waiting: self, wait: wait.clone(), charged: charged.cloned() })
+        Some(Place { waiting: self, wait: wait.clone(), charged: charged.cloned(), is_taken })
     }
 
     /// How many wait, and how many may at once.
@@ -108,8 +115,8 @@ mod tests {
     fn a_snapshot_wakes_those_who_wait_and_nobody_else() {
         let waiting = Waiting::new(2);
         let (first, second) = (wait(), wait());
-        let place = waiting.enter(&first, None).unwrap();
-        drop(waiting.enter(&second, None).unwrap());
+        let place = waiting.enter(None, &first).unwrap();
+        drop(waiting.enter(None, &second).unwrap());
         waiting.wake();
         assert_eq!(first.until(None, Some(SOON)), Ok(Woken::Bell));
         assert_eq!(second.until(None, Some(SOON)), Ok(Woken::Tick));
@@ -121,33 +128,35 @@ mod tests {
     #[test]
     fn only_so_many_wait_at_once() {
         let waiting = Waiting::new(1);
-        let place = waiting.enter(&wait(), None);
-        assert!(place.is_some() && waiting.enter(&wait(), None).is_none());
+        let place = waiting.enter(None, &wait());
+        assert!(place.is_some() && waiting.enter(None, &wait()).is_none());
         assert_eq!(waiting.counts(), (1, 1));
         drop(place);
-        assert!(waiting.enter(&wait(), None).is_some());
+        assert!(waiting.enter(None, &wait()).is_some());
     }
 
     #[test]
-    fn one_principal_leaves_places_to_others() {
+    fn one_that_asks_for_what_is_not_there_leaves_the_others_their_share() {
         let waiting = Waiting::new(8);
-        let [hog, victim] = ["hog", "victim"].map(|name| PrincipalId::Key(name.into()));
-        let held: Vec<_> = (0..8).filter_map(|_| waiting.enter(&wait(), Some(&hog))).collect();
-        assert_eq!(held.len(), 6);
-        assert!(waiting.enter(&wait(), Some(&victim)).is_some());
+        let (hog, victim) = (PrincipalId::Key("hog".into()), PrincipalId::Key("victim".into()));
+        let all_of = |who: &PrincipalId| -> Vec<_> {
+            std::iter::from_fn(|| waiting.enter(Some(who), &wait())).collect()
+        };
+        let held = all_of(&hog);
+        assert_eq!((held.len(), all_of(&victim).len()), (6, 2));
         drop(held);
-        assert_eq!(waiting.counts(), (0, 8));
+        assert_eq!(all_of(&victim).len(), 6);
     }
 
     #[test]
     fn a_stop_ends_all_waits_and_those_that_come_later() {
         let waiting = Waiting::new(1);
         let first = wait();
-        let _place = waiting.enter(&first, None);
+        let _place = waiting.enter(None, &first);
         waiting.end(Interrupted::Stopping);
         assert_eq!(first.until(None, None), Err(Interrupted::Stopping));
         let later = wait();
-        let _place = waiting.enter(&later, None);
+        let _place = waiting.enter(None, &later);
         assert_eq!(later.until(None, None), Err(Interrupted::Stopping));
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::event_stream::Place;
+use super::post_stream::Response;
 use super::posted::Posted;
 use super::reply::{self, Problem, STREAM_HEADERS};
 use super::requests::{self, Answer, Body, MessageSink, SessionRequest};
@@ -140,6 +141,9 @@ impl Front {
             self.answer(session, scope, &request, &mut sink)
         };
         match answer {
+            Answer::List(page) => {
+                queue(session, Response::with_page(id, &page).to_event());
+            }
             Answer::Result(result) => {
                 let (before, after) = around_result(id);
                 queue(session, EncodedEvent::message(&before, &result, after));
@@ -160,7 +164,10 @@ impl Front {
         };
         let revision = read.caller.revision;
         match self.sessions.introduce(&session.id, read.caller) {
-            Ok(true) => Answer::Result(self.initialize_result(scope, revision, None)),
+            Ok(true) => {
+                self.pipeline.log_level_unsaid(scope);
+                Answer::Result(self.initialize_result(scope, revision, None))
+            }
             Ok(false) => Answer::error(
                 jsonrpc::code::INVALID_REQUEST,
                 "The session is initialized already, or has ended.",

@@ -89,17 +89,7 @@ impl Front {
         let client = client_of(scope, &envelope.caller);
         let caller = envelope.caller.clone();
         let wish = wish_of(&client, &caller);
-        let list = |kind| {
-            let listed = (caller.revision, kind);
-            let page = self.list_page(scope, wish, listed, params, |it| it.mirrors.is_ok());
-            match page {
-                Ok(page) => {
-                    let freshness = self.pipeline.freshness(scope, wish, kind);
-                    ModernAnswer::Result(modern::write_result(&page, Some(freshness)))
-                }
-                Err(error) => ModernAnswer::Error(error),
-            }
-        };
+        let list = |kind| self.list_modern(scope, wish, (caller.revision, kind), params);
         let Some(method) = Method::parse(name) else {
             return self.pass_modern(scope, name, envelope, stream);
         };
@@ -162,7 +152,8 @@ impl Front {
             .reduce(Freshness::and);
         let behind = self.pipeline.only_server_info(scope);
         let info = legacy::implementation(revision, behind.as_ref());
-        ModernAnswer::Result(modern::write_result_of(info, &text, freshness))
+        let text = modern::write_result_of(info, &text, freshness);
+        ModernAnswer::Result(Raw::from_valid(text))
     }
 
     fn check_mirrored(
@@ -460,7 +451,8 @@ impl Front {
         }
         let sequel = Sequel::Parked { boot: self.parked.boot(), id: apart.id(), round };
         let state = states.seal(sequel, self.parked.life());
-        Some(ModernAnswer::Result(modern::input_required(Some(&requests), Some(&state))))
+        let text = modern::input_required(Some(&requests), Some(&state));
+        Some(ModernAnswer::Result(Raw::from_valid(text)))
     }
 
     fn conclude(
@@ -477,7 +469,8 @@ impl Front {
                 let freshness = is_read.then_some(Freshness::UNKNOWN);
                 let (client, method) = (asked.caller.revision, asked.method);
                 let result = adapted(client, method, || Output::Any, &result).unwrap_or(result);
-                ModernAnswer::Result(modern::write_result(result.get(), freshness))
+                let text = modern::write_result(result.get(), freshness);
+                ModernAnswer::Result(result.rewritten(text))
             }
             Ok(Outcome::Error { error, .. }) => ModernAnswer::Error(modern::error_for(error)),
             Ok(Outcome::InputRequired { server, requests, state }) => {
@@ -495,7 +488,8 @@ impl Front {
                     states.seal(sequel, self.parked.life())
                 });
                 let requests = requests.as_ref().map(Raw::get);
-                ModernAnswer::Result(modern::input_required(requests, state.as_deref()))
+                let text = modern::input_required(requests, state.as_deref());
+                ModernAnswer::Result(Raw::from_valid(text))
             }
             Err(CallError::Cancelled) => ModernAnswer::None,
             Err(error) => failed(&error),
@@ -568,7 +562,8 @@ fn no_descriptor() -> ModernAnswer {
     failed(&CallError::Overloaded { what: "no descriptor is left".to_owned() })
 }
 
-fn failed(error: &CallError) -> ModernAnswer {
+/// What a call failed with, as an answer.
+pub(super) fn failed(error: &CallError) -> ModernAnswer {
     let problem = Problem::from_call(error);
     if matches!(error, CallError::RateLimited { .. }) {
         return ModernAnswer::Refused(problem);

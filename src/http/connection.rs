@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::net::Shutdown;
 
-use super::bound::Bound;
+use super::bound::{Bound, TOO_MUCH_BUFFERED};
 use super::chunked::ChunkDecoder;
 use super::framing::{self, BodyFraming, HeadScan, Manner, Parsed, Refusal, over, refuse};
 use super::input::Input;
@@ -48,7 +48,7 @@ impl From<Refusal> for End {
 
 impl From<Exhausted> for End {
     fn from(_: Exhausted) -> End {
-        End::Refused(over(Bound::BufferedBytes, 503, "too many bytes are buffered"))
+        End::Refused(over(Bound::BufferedBytes, 503, TOO_MUCH_BUFFERED))
     }
 }
 

@@ -6,9 +6,12 @@ use std::sync::Arc;
 use super::route::sees;
 use super::{Clashes, Health, Item, Pipeline, Wish};
 use crate::access::policy::Scope;
+use crate::budget::Exhausted;
 use crate::catalogue::name::split_server;
+use crate::catalogue::pages::Names;
 use crate::catalogue::{Pinned, Server};
 use crate::error::CallError;
+use crate::limits::PAGE_BYTES_MAX;
 use crate::protocol::call::{Call, Kind};
 use crate::protocol::capabilities;
 use crate::protocol::for_revision::Output;
@@ -29,8 +32,8 @@ pub struct ItemList {
     pub items: Vec<Arc<Item>>,
     /// How they are sorted.
     pub order: Order,
-    /// Whether items are shown as their server wrote them.
-    pub own_names: bool,
+    /// Under which names items are shown.
+    pub names: Names,
     /// How each server in scope is.
     pub servers: Vec<Listing>,
 }
@@ -73,12 +76,39 @@ impl ItemList {
 
     /// An item's object as this list shows it.
     pub fn object<'a>(&self, item: &'a Item) -> &'a str {
-        if self.own_names { item.own_object.get() } else { item.offered_object.get() }
+        self.names.object(item)
     }
 
     /// An item's name as this list shows it.
     pub fn name<'a>(&self, item: &'a Item) -> &'a str {
-        if self.own_names { &item.own } else { &item.offered }
+        match self.names {
+            Names::Offered => &item.offered,
+            Names::Own => &item.own,
+        }
+    }
+
+    /// The page that begins at `from`: at most so many items, and at most [`PAGE_BYTES_MAX`] of
+    /// them unless it is one.
+    pub fn page(&self, from: usize, items_max: usize) -> &[Arc<Item>] {
+        let rest = self.items.get(from..).unwrap_or_default();
+        let mut bytes = 0;
+        let fits = |item: &&Arc<Item>| {
+            bytes += self.object(item).len();
+            bytes <= PAGE_BYTES_MAX
+        };
+        let n_items = rest.iter().take(items_max).take_while(fits).count().max(1);
+        rest.get(..n_items).unwrap_or(rest)
+    }
+
+    /// All pages, one after the other; one that is empty where there are no items.
+    pub fn pages(&self, items_max: usize) -> impl Iterator<Item = &[Arc<Item>]> {
+        let mut next = Some(0);
+        std::iter::from_fn(move || {
+            let from = next?;
+            let page = self.page(from, items_max);
+            next = Some(from + page.len()).filter(|end| *end < self.items.len());
+            Some(page)
+        })
     }
 }
 
@@ -109,19 +139,42 @@ impl Pipeline {
             (Order::ByName, catalogue.items(kind))
         };
         let seen = all.iter().filter(|item| wanted(&item.server) && sees(scope, item));
-        let items: Vec<Arc<Item>> = seen.cloned().collect();
-        let own_names = scope.only.is_some();
+        // Whoever sees one server alone must not learn from its URIs that there are others.
+        let is_alone = catalogue.servers.keys().filter(|it| scope.sees_server(it)).count() == 1;
+        let shown =
+            |item: &Arc<Item>| item.alone.as_ref().filter(|_| is_alone).unwrap_or(item).clone();
+        let items: Vec<Arc<Item>> = seen.map(shown).collect();
+        let names = if scope.only.is_some() { Names::Own } else { Names::Offered };
+        // How a server is, is no business of a key that may use none of its tools.
+        let offers_any = |name: &ServerName| kind != Kind::Tool || scope.uses_tools_of(name);
         let servers = catalogue
             .servers
             .iter()
-            .filter(|(name, _)| wanted(name))
+            .filter(|(name, _)| wanted(name) && offers_any(name))
             .map(|(name, server)| Listing {
                 server: name.clone(),
                 health: server.health.clone(),
                 is_stale: server.is_stale(),
             })
             .collect();
-        Ok(ItemList { kind, items, order, own_names, servers })
+        Ok(ItemList { kind, items, order, names, servers })
+    }
+
+    /// The array of a page's items, in memory that all share who are given the same ones: as a
+    /// client of that revision is told of them, or else as they are.
+    ///
+    /// # Errors
+    /// Too much is held at once.
+    pub fn page_text(
+        &self,
+        list: &ItemList,
+        page: &[Arc<Item>],
+        client: Option<Revision>,
+    ) -> Result<Raw, CallError> {
+        let text = self.catalogue.pages().text(page, list.names, client);
+        text.map_err(|Exhausted| CallError::Overloaded {
+            what: "bodies and results fill limits.buffered_bytes".to_owned(),
+        })
     }
 
     /// Whether there is a server of that name.
@@ -342,26 +395,16 @@ impl Pipeline {
                         pinned.changed.retain(|own, _| seen(own));
                         pinned
                     }),
+                    n_unattributed: self.callers.n_unattributed(upstream.name()),
                     upstream: upstream.status(),
                 }
             })
             .collect()
     }
 
-    /// Names that are refused to servers, as far as the scope sees both of them; further ones are
-    /// counted where it sees all. Whoever has no key sees all.
-    pub fn clashes(&self, scope: &Scope) -> Clashes {
-        let catalogue = self.catalogue.current();
-        let clashes = &catalogue.clashes;
-        if scope.principal.name.is_none() {
-            return clashes.clone();
-        }
-        let seen = clashes.told.iter().filter(|clash| {
-            let own = catalogue.called(clash.kind, &clash.own).iter();
-            let mut own = own.filter(|item| item.server == clash.server);
-            scope.sees_server(&clash.owner) && own.any(|item| sees(scope, item))
-        });
-        Clashes { told: seen.cloned().collect(), n_further: 0 }
+    /// Names that are refused to servers.
+    pub fn clashes(&self) -> Clashes {
+        self.catalogue.current().clashes.clone()
     }
 
     /// Required servers that have not answered yet.
@@ -431,6 +474,9 @@ pub struct ServerStatus {
     pub is_stale: bool,
     /// Its pins, where it has some: of the changed tools, those that the scope sees.
     pub pinned: Option<Pinned>,
+    /// Messages of it that named no call and reached nobody, because they may have been about
+    /// anybody's.
+    pub n_unattributed: u64,
     /// How it is.
     pub upstream: Status,
 }

@@ -38,6 +38,7 @@ const MAY_USE: [(&str, &[&str]); 25] = [
         // `upstream` in refresher/ only: see below.
         &[
             "access",
+            "budget",
             "config",
             "error",
             "limits",
@@ -82,6 +83,7 @@ const MAY_USE: [(&str, &[&str]); 25] = [
         "pipeline",
         &[
             "access",
+            "budget",
             "catalogue",
             "config",
             "error",

@@ -65,7 +65,11 @@ impl Handler for TestHandler {
     fn handle(&self, request: Request, responder: Responder) {
         let query = request.head.query.as_deref().unwrap_or("");
         let ended = match request.head.path.as_str() {
-            "/echo" => responder.respond(200, &[("X-A", "b\r\nEvil: c")], &[&request.body]),
+            // The body is the request's, and counted as such.
+            "/echo" => {
+                let headers = [("X-A", "b\r\nEvil: c")];
+                responder.respond_counted(200, &headers, &[&request.body], 0)
+            }
             "/peer" => responder.respond(200, &[], &[request.head.peer.to_string().as_bytes()]),
             "/big" => {
                 let piece = vec![b'x'; query.parse().unwrap_or(0)];

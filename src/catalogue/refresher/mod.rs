@@ -23,7 +23,7 @@ use crate::config::{Naming, Pin, UpstreamConfig};
 use crate::limits::PINS_ACCEPTED_INTERVAL;
 use crate::protocol::call::Kind;
 use crate::protocol::legacy::Initialized;
-use crate::protocol::raw::Raw;
+use crate::protocol::listed_item::ReadItem;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
 use crate::upstream::{Event, Failure, Report};
@@ -278,15 +278,10 @@ impl Refresher {
                 if lists.is_empty() {
                     return Vec::new();
                 }
-                let goes_on = || !self.shared.waiting().is_ended();
-                let read: Read = lists
-                    .into_iter()
-                    .map(|(kind, objects)| read_list(&server, kind, objects, listed, &goes_on))
-                    .map(|(kind, reading)| (server.clone(), kind, reading))
-                    .collect();
-                if !goes_on() {
-                    return Vec::new();
-                }
+                let read = lists.into_iter().map(|(kind, items)| {
+                    (server.clone(), kind, take_list(&server, kind, items, listed))
+                });
+                let read: Read = read.collect();
                 let freshness = freshness.into_iter().map(|(kind, it)| (kind, (it, read_at)));
                 listed.server.read.extend(freshness);
                 listed.server.left_out.set_over_bounds(left_out);
@@ -333,28 +328,28 @@ impl Refresher {
     }
 }
 
-/// Takes one list in, as far as `goes_on` lets it.
-fn read_list(
+/// Takes one list in.
+fn take_list(
     server: &ServerName,
     kind: Kind,
-    objects: Vec<Raw>,
+    items: Vec<ReadItem>,
     listed: &mut Listed,
-    goes_on: &dyn Fn() -> bool,
-) -> (Kind, Reading) {
-    let (mut named, unusable) = merge::read_items_while(kind, objects, goes_on);
+) -> Reading {
+    let (mut named, unusable) = merge::usable(kind, items);
     listed.server.left_out.note(server, kind, unusable);
     listed.server.stale.remove(&kind);
-    let reading = match listed.lists.get(&kind) {
+    let known = listed.lists.get(&kind);
+    let reading = match known {
         None => Reading::First,
         Some(known) if *known == named => Reading::Same,
         Some(_) => Reading::Other,
     };
     // What has not changed goes on with the text that it has.
-    if let Some(known) = listed.lists.get(&kind) {
+    if let Some(known) = known {
         merge::share(&mut named, known);
     }
     listed.lists.insert(kind, named);
-    (kind, reading)
+    reading
 }
 
 /// Holds a server's tools against their pins.
@@ -393,7 +388,9 @@ fn tell_of_mirrors(before: &Catalogue, now: &Catalogue) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Budget;
     use crate::config::{Config, Overrides};
+    use crate::protocol::listed_item;
     use crate::protocol::modern::Freshness;
     use std::time::{Duration, Instant};
 
@@ -402,7 +399,7 @@ mod tests {
         let text = r#"{"mcp_servers":{"s":{"url":"http://127.0.0.1:9/mcp"}}}"#;
         let config = Config::parse(text, &|_| None, &Overrides::default()).unwrap();
         let tell = Box::new(|_: &ServerName, _| ());
-        let shared = Shared::new(1);
+        let shared = Shared::new(1, Budget::new(0));
         let mut refresher = Refresher::new(
             config.naming.clone(),
             &config.upstreams,
@@ -444,12 +441,12 @@ mod tests {
             let text = format!(r#"{{"mcp_servers":{servers}}}"#);
             let config = Config::parse(&text, &|_| None, &Overrides::default()).unwrap();
             let tell = Box::new(|_: &ServerName, _| ());
-            let (naming, shared) = (config.naming.clone(), Shared::new(1));
+            let (naming, shared) = (config.naming.clone(), Shared::new(1, Budget::new(0)));
             let refresher = Refresher::new(naming, &config.upstreams, shared, tell, None, None);
             Told { refresher, config }
         }
 
-        fn items(kind: Kind, names: &[&str]) -> Vec<Raw> {
+        fn items(kind: Kind, names: &[&str]) -> Vec<ReadItem> {
             let rest = r#""name":"n","inputSchema":{"type":"object"}"#;
             let item = |name: &&str| {
                 let text = match kind {
@@ -458,7 +455,7 @@ mod tests {
                         format!("\"{}\":\"{name}\",{rest}", kind.name_key())
                     }
                 };
-                Raw::from_valid(format!("{{{text}}}"))
+                listed_item::take(kind, &format!("{{{text}}}"))
             };
             names.iter().map(item).collect()
         }
@@ -529,7 +526,7 @@ mod tests {
         let server = ServerName::parse("s").unwrap();
         let known = &mut told.refresher.servers.get_mut(&server).unwrap().listed;
         for kind in [Kind::Tool, Kind::Prompt] {
-            let items = merge::read_items(kind, Told::items(kind, &["a"])).0;
+            let items = merge::usable(kind, Told::items(kind, &["a"])).0;
             known.lists.insert(kind, items);
             known.server.stale.insert(kind);
         }
