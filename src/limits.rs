@@ -298,6 +298,11 @@ pub const CHILD_OUTBOX_MESSAGES_MAX: usize = 256;
 pub const CHILD_OUTBOX_SAID_MAX: usize = CHILD_OUTBOX_MESSAGES_MAX / 2;
 /// Bytes of those messages together; one that waits alone may be larger.
 pub const CHILD_OUTBOX_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Clients' notifications that wait to be written to one child, besides those messages; more are
+/// dropped.
+pub const CHILD_OUTBOX_NOTIFICATIONS_MAX: usize = 64;
+/// Bytes of those notifications together; one that waits alone may be larger.
+pub const CHILD_OUTBOX_NOTIFICATION_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Messages of one call that wait for its thread (shared connections); the oldest notice goes.
 pub const CALL_INBOX_MESSAGES_MAX: usize = 1024;
 /// How long a child has from the end of its input to SIGTERM, and from there to SIGKILL.
@@ -350,6 +355,9 @@ pub const CHILD_START_NONSENSE_LINES_MAX: usize = 10_000;
 pub const SPOILT_SESSION_GRACE: Duration = Duration::from_millis(500);
 /// A session with an upstream for calls of stateless clients that is unused for so long ends.
 pub const STATELESS_SESSION_IDLE: Duration = Duration::from_secs(60);
+/// An idle session of a client's own that was used within this time is not ended for one who holds
+/// as many sessions with the server, or more.
+pub const SESSION_SPARED: Duration = Duration::from_secs(10);
 /// A call whose client has so long to come back with answers, at least, is not ended to make
 /// room for another one's session.
 pub const PARKED_GRACE: Duration = Duration::from_secs(4);
@@ -407,7 +415,7 @@ pub const VIEW_IDLE: Duration = Duration::from_secs(1800);
 /// What was read for one kind of clients, and is not asked for so long, is not read again when its
 /// server's lists may have changed: it is when it is wanted again.
 pub const VIEW_REREAD_WITHIN: Duration = Duration::from_secs(900);
-/// One principal without sessions, or one session, may have so large a part of `limits.views` read
+/// One principal may have so large a part of `limits.views` read
 /// at one server: a quarter, and not less than [`VIEWS_SHARE_MIN`].
 pub const VIEWS_SHARE_DIVISOR: usize = 4;
 /// So many views, however few may be.
@@ -427,6 +435,8 @@ pub const VIEW_CATALOGUES_MAX: usize = 64;
 /// Control messages (cancellations, answers to an upstream's requests) that wait to be sent to
 /// one upstream; more are dropped.
 pub const CONTROL_QUEUE_MESSAGES_MAX: usize = 512;
+/// Clients' notifications that wait to be sent to one upstream; more are dropped.
+pub const CONTROL_NOTIFICATIONS_MAX: usize = 256;
 /// Messages that one stream of an upstream may bring in [`UNASKED_MESSAGES_WITHIN`] besides
 /// answers. Past it the stream is left unread for the rest of that time.
 pub const UNASKED_MESSAGES_MAX: usize = 500;

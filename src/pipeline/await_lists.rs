@@ -80,7 +80,9 @@ impl Pipeline {
         {
             return found;
         }
-        let Some(_place) = self.catalogue.waiting().enter(wait) else { return found };
+        let Some(_place) = self.catalogue.waiting().enter(scope.charged.as_ref(), wait) else {
+            return found;
+        };
         // None: what is known may be of after the look that failed, and before the place.
         let mut before: Option<Arc<Catalogue>> = None;
         let mut heard = search.began;

@@ -351,17 +351,22 @@ impl Pipeline {
     }
 
     /// Passes a client's notification on: one that is known to the servers where it has a
-    /// session of its own, one that nobody here knows to the only server in scope.
+    /// session of its own, one that nobody here knows to the only server in scope. The latter
+    /// costs a call, since what a server does for it is not known either; it is dropped where the
+    /// key has none left.
     pub fn notify(&self, scope: &Scope, session: &str, method: &str, params: Option<&str>) {
         let is_known =
             [notification::ROOTS_LIST_CHANGED, notification::PROGRESS].contains(&method);
         let servers = self.servers(scope);
-        if !is_known && servers.len() > 1 {
+        if !is_known && (servers.len() != 1 || self.settings().spend(scope).is_err()) {
             return;
         }
+        // Where nobody else can come, one client's keep another's out all the same.
+        let whose = scope.charged.clone();
+        let whose = whose.unwrap_or_else(|| PrincipalId::Session(session.into()));
         for upstream in servers.iter().filter_map(|server| self.upstreams.get(server)) {
-            if !upstream.notify(session, method, params) && !is_known {
-                upstream.notify_shared(method, params);
+            if !upstream.notify(&whose, session, method, params) && !is_known {
+                upstream.notify_shared(&whose, method, params);
             }
         }
     }

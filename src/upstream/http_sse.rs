@@ -9,7 +9,7 @@ use ureq::http::{Method as HttpMethod, Uri};
 
 use crate::error::Stage;
 use crate::limits::UPSTREAM_DRAIN_BYTES_MAX;
-use crate::protocol::call::{CallSink, Outcome, Outgoing};
+use crate::protocol::call::{CallSink, Outcome, Outgoing, PrincipalId};
 use crate::protocol::headers::is_event_stream;
 use crate::protocol::jsonrpc::{RequestId, RpcError};
 use crate::protocol::legacy::Initialized;
@@ -24,7 +24,7 @@ use super::connection::{self, Kind, Refusal, Trouble, cut, may_replay};
 use super::correlation::{self, Ears, Incoming};
 use super::door::Door;
 use super::exchange::{Answer, Ask, Lane};
-use super::hearing::{Mouth, hear_shared};
+use super::hearing::hear_shared;
 use super::http::{HttpCore, Next, StreamThread, Wire, read_events};
 use super::inbox::{Inboxes, Waiting};
 use super::link::{Link, NEVER, Opened, Opener, no_session};
@@ -167,12 +167,18 @@ impl HttpSse {
             Err(trouble) => trouble,
         };
         lane.reset();
-        self.after(&trouble, session, id);
+        self.after(&trouble, session, id, outgoing.charged.as_ref());
         Err(trouble)
     }
 
     /// What a failed request means for the session and for the upstream.
-    fn after(&self, trouble: &Trouble, session: &Session, id: u64) {
+    fn after(
+        &self,
+        trouble: &Trouble,
+        session: &Session,
+        id: u64,
+        charged: Option<&PrincipalId>,
+    ) {
         let generation = session.wires.generation;
         match &trouble.kind {
             // The stream may be well where a POST broke off.
@@ -181,7 +187,7 @@ impl HttpSse {
                 self.http.core.nudge.lost(generation, trouble.clone());
             }
             Kind::Interrupted(reason) if trouble.sent => {
-                session.wires.wire.say(connection::cancelled(id, *reason));
+                session.wires.wire.cancel(id, *reason, charged);
             }
             Kind::SessionGone
             | Kind::Broke
@@ -253,9 +259,9 @@ impl Link for HttpSse {
         self.http.core.redirected.forget();
     }
 
-    fn tell(&self, text: String) {
+    fn tell(&self, whose: &PrincipalId, text: String) {
         if let Some((_, session)) = self.door.current() {
-            session.wires.wire.say(text);
+            session.wires.wire.notify(whose, text);
         }
     }
 

@@ -101,8 +101,8 @@ pub(super) trait Link: Send + Sync {
     fn died(&self) -> Option<Trouble> {
         None
     }
-    /// Queues a message that wants no answer, if a session is open.
-    fn tell(&self, text: String);
+    /// Queues a client's notification, if a session is open.
+    fn tell(&self, whose: &crate::protocol::call::PrincipalId, text: String);
     /// Whether a session is open.
     fn is_open(&self) -> bool;
     /// Whether requests over this link say themselves whose they are, so that those of all

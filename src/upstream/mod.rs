@@ -11,7 +11,9 @@ use std::time::Instant;
 
 use crate::config::{SessionSharing, UpstreamConfig};
 use crate::error::{CallError, RETIRED};
-use crate::protocol::call::{CallSink, Client, Kind, Notice, Outcome, Outgoing, Question};
+use crate::protocol::call::{
+    CallSink, Client, Kind, Notice, Outcome, Outgoing, PrincipalId, Question,
+};
 use crate::protocol::jsonrpc;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::listed_item::ReadItem;
@@ -25,12 +27,13 @@ use crate::protocol::view::{LastUse, Untold, ViewId};
 use crate::wait::{Interrupted, Wait};
 
 use breaker::Over;
+use call_budget::Budget;
 use exchange::Lane;
 use gate::Passage;
 use health::Vitals;
 use link::{Core, Link, Own};
 use members::Members;
-use slots::{Budget, Slots};
+use slots::Slots;
 use standing::Standing;
 use stderr::StderrRing;
 
@@ -38,6 +41,7 @@ mod attendant;
 mod auto;
 mod backoff;
 mod breaker;
+mod call_budget;
 mod child;
 mod child_start;
 mod connection;
@@ -46,6 +50,7 @@ mod correlation;
 mod door;
 mod era_noise;
 mod exchange;
+mod fair_queue;
 mod gate;
 mod health;
 mod hearing;
@@ -61,6 +66,7 @@ mod lists;
 mod members;
 mod modern;
 mod negotiate;
+mod outbox;
 mod pipes;
 mod post_stream;
 mod readings;
@@ -71,6 +77,7 @@ mod renewal;
 mod resolve;
 mod restarts;
 mod resubscribing;
+mod room;
 mod slots;
 mod standing;
 mod stderr;
@@ -276,9 +283,11 @@ impl Upstream {
         let through = through.filter(|client| self.has_own(client));
         let over = if through.is_some() { Over::Own } else { Over::Shared };
         let passage = self.pass(over)?;
-        let place = self.budget.enter().map_err(failed)?;
+        let charged = outgoing.charged.as_ref();
+        let place = self.budget.enter(charged).map_err(failed)?;
         let tick = self.core.limits.heartbeat;
-        let slot = self.slots.take(wait, tick, &mut || sink.silence()).map_err(failed)?;
+        let slot = self.slots.take(charged, wait, tick, &mut || sink.silence());
+        let slot = slot.map_err(failed)?;
         passage.look_again()?;
         let seat = through
             .map(|client| self.members.enter(client, wait, tick, &mut || sink.silence()));
@@ -338,7 +347,7 @@ impl Upstream {
         sink: &mut dyn CallSink,
     ) -> Option<Outcome> {
         let (session, capabilities) = (Arc::from(EVERYBODY), Raw::from_valid("{}".to_owned()));
-        let client = Client { session, is_exclusive: false, capabilities };
+        let client = Client { session, is_exclusive: false, capabilities, charged: None };
         // Without a session of that kind it would be the same request over the same link.
         if !self.link.is_stateless() || !self.has_own(&client) {
             return None;
@@ -385,14 +394,21 @@ impl Upstream {
         }
     }
 
-    /// Sends a notification over a client's own session. False if it has none.
-    pub fn notify(&self, session: &str, method: &str, params: Option<&str>) -> bool {
-        self.members.tell(session, &jsonrpc::notification(method, params))
+    /// Sends a client's notification over its own session. False if it has none. `whose`: of
+    /// those that wait to be sent, each principal has a part only; more are dropped.
+    pub fn notify(
+        &self,
+        whose: &PrincipalId,
+        session: &str,
+        method: &str,
+        params: Option<&str>,
+    ) -> bool {
+        self.members.tell(whose, session, &jsonrpc::notification(method, params))
     }
 
-    /// Sends a notification over the shared session, if that is open.
-    pub fn notify_shared(&self, method: &str, params: Option<&str>) {
-        self.link.tell(jsonrpc::notification(method, params));
+    /// The same over the shared session, if that is open.
+    pub fn notify_shared(&self, whose: &PrincipalId, method: &str, params: Option<&str>) {
+        self.link.tell(whose, jsonrpc::notification(method, params));
     }
 
     /// Ends a client's own session, some time soon.
@@ -448,7 +464,7 @@ struct Lending<'a> {
     in_flight: &'a slots::Hold<'a, Lane>,
     /// The call's place in its own session and in the budget, where no thread of the pool makes
     /// the call.
-    parks: Option<(&'a members::Seat<'a>, &'a slots::Place<'a>)>,
+    parks: Option<(&'a members::Seat<'a>, &'a call_budget::Place<'a>)>,
     wait: &'a Arc<Wait>,
     passage: &'a Passage<'a>,
     inner: &'a mut dyn CallSink,

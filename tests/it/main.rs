@@ -24,6 +24,7 @@ mod event_stream;
 mod exit_codes;
 #[cfg(not(feature = "tiny_http"))]
 mod fairness;
+mod fairness_upstream;
 mod first_lists;
 mod hearing;
 mod hidden_servers;

@@ -440,6 +440,7 @@ pub(crate) fn client(name: &str) -> Client {
         session: name.into(),
         is_exclusive: false,
         capabilities: Raw::from_valid(capabilities),
+        charged: None,
     }
 }
 
