@@ -158,7 +158,7 @@ fn a_batch_of_lists_that_nobody_reads_is_one_list() {
 fn keys_with_the_same_rights_share_and_others_see_their_own() {
     let upstream = with_tools(N_TOOLS);
     let keys = json!({ "api_keys": [
-        { "name": "one", "key": "key-of-one-1" },
+        { "name": "one", "key": "key-of-one-1", "admin": true },
         { "name": "two", "key": "key-of-two-2" },
         { "name": "few", "key": "key-of-few-3", "tools": ["s-tool_00?"] },
     ]});
