@@ -94,12 +94,15 @@ impl Config {
 pub struct Config {
     /// Where to listen.
     pub listen: Listen,
+    /// Permissions of the Unix socket, if there is one.
+    pub socket_mode: u32,
     /// Keys that clients may use; empty means that none is asked for.
     pub api_keys: Vec<ApiKey>,
     /// `Origin` values (scheme, host, port) and host names admitted besides the loopback ones
     /// and the address listened on; none where the configuration has none.
     pub allowed_origins: Vec<String>,
-    /// See [`Config::allowed_origins`]; `Host` is checked beyond loopback only if this is set.
+    /// See [`Config::allowed_origins`]; beyond loopback, `Host` is checked if this is
+    /// set or everybody is admitted.
     pub allowed_hosts: Option<Vec<String>>,
     /// Whether clients without a key are admitted from elsewhere, too.
     pub allow_anonymous: bool,

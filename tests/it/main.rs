@@ -68,6 +68,7 @@ mod retrying;
 mod schemas;
 mod sessions;
 mod slow_children;
+mod socket_mode;
 mod source;
 mod stale;
 mod start_order;
