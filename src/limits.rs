@@ -412,6 +412,10 @@ pub const STREAM_LASTED: Duration = Duration::from_secs(5);
 /// Bytes from which on what an upstream says counts against `limits.buffered_bytes`; smaller
 /// answers pass without a look at it.
 pub const RESULT_BYTES_COUNTED_FROM: usize = 64 * 1024;
+/// Ids of sessions of one upstream that are taken out of what is told.
+pub const LEARNED_SECRETS_MAX: usize = 256;
+/// Bytes of all of them.
+pub const LEARNED_SECRETS_BYTES_MAX: usize = 64 * 1024;
 /// Characters of an upstream's text that stand in an error or a log line.
 pub const UPSTREAM_TEXT_CHARS_MAX: usize = 200;
 /// Characters of a `WWW-Authenticate` of an upstream's that clients are told.

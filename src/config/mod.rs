@@ -11,7 +11,7 @@ mod json;
 mod key_globs;
 mod reader;
 mod reload;
-mod secrets;
+pub mod secrets;
 mod syntax;
 #[cfg(test)]
 mod tests;

@@ -260,7 +260,7 @@ fn foreign_hosts_are_refused(open: &Value) {
 }
 
 /// Everything that is secret in the run below.
-const SECRETS: [&str; 8] = [
+const SECRETS: [&str; 9] = [
     "sekrit-key-plain",
     "sekrit-key-from-env",
     "sekrit-upstream-header",
@@ -269,6 +269,7 @@ const SECRETS: [&str; 8] = [
     "sekrit-wrong-key",
     "sekrit-proxy",
     "sekrit-env-header",
+    "sekrit-in-path",
 ];
 
 fn config_full_of_secrets(upstream: &HttpUpstream, dead: &HttpUpstream) -> Value {
@@ -283,7 +284,7 @@ fn config_full_of_secrets(upstream: &HttpUpstream, dead: &HttpUpstream) -> Value
         "mcp_servers": {
             "live": { "url": live_url, "transport": "http",
                 "headers": { "Authorization": "Bearer sekrit-upstream-header", "X-K": "${TEST_HEADER}" } },
-            "dead": { "url": dead_url, "transport": "http",
+            "dead": { "url": dead_url.replace("/mcp", "/sekrit-in-path/mcp"), "transport": "http",
                 "headers": { "X-Api-Key": "sekrit-upstream-header" } },
             "found": { "url": dead_url },
             "proxied": { "url": "http://unresolvable.invalid/mcp", "transport": "http",
