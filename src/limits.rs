@@ -324,6 +324,8 @@ pub const STRAY_LOG_TIME: Duration = Duration::from_millis(250);
 pub const SUPERSEDED_STREAM_TIME: Duration = Duration::from_secs(1);
 /// Streams of one upstream that are read on so at once; the oldest is ended sooner.
 pub const SUPERSEDED_STREAMS_MAX: usize = 2;
+/// Things told on such streams that are kept until it is known whether others tell them too.
+pub const SUPERSEDED_NEWS_MAX: usize = 256;
 /// Of a bounded resource no principal is kept from 1/N by the others, and no principal has more
 /// than all but 1/N, where there are not more principals than that.
 pub const SHARES_MIN: usize = 4;

@@ -163,7 +163,7 @@ const MAY_USE: [(&str, &[&str]); 25] = [
 ];
 
 /// Files that decide on values alone, besides all of `protocol/` and `access/`.
-const PURE_FILES: [&str; 16] = [
+const PURE_FILES: [&str; 17] = [
     "http/framing.rs",
     "http/response.rs",
     "downstream/endpoint.rs",
@@ -179,6 +179,7 @@ const PURE_FILES: [&str; 16] = [
     "upstream/backoff.rs",
     "upstream/connection.rs",
     "upstream/correlation.rs",
+    "upstream/modern/superseded.rs",
     "upstream/reference.rs",
 ];
 

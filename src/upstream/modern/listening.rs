@@ -28,6 +28,7 @@ use super::super::link::{NEVER, pause};
 use super::hearing::{Heard, hear};
 use super::http::{answer_to, refusal};
 use super::subscriptions::{acknowledged, listen};
+use super::superseded::Superseded;
 
 /// The streams of one upstream.
 pub(super) struct Listening {
@@ -48,6 +49,8 @@ struct State {
     streams: Vec<(u64, StreamThread)>,
     /// Those whose place another one has taken.
     superseded: VecDeque<StreamThread>,
+    /// What those still tell.
+    news: Superseded,
     started: u64,
     /// The one that the server has not agreed to yet: it asks for what is wanted last.
     pending: Option<u64>,
@@ -142,6 +145,7 @@ impl Listening {
             for (other, stream) in streams {
                 if other < number {
                     stream.end_after(SUPERSEDED_STREAM_TIME);
+                    state.news.enter(other);
                     state.superseded.push_back(stream);
                 } else {
                     state.streams.push((other, stream));
@@ -164,12 +168,30 @@ impl Listening {
         self.lock().streams.iter().any(|(other, _)| *other == number)
     }
 
-    /// Stream `number` is given up.
-    fn gave_up(&self, number: u64) {
-        let mut state = self.lock();
-        if state.pending == Some(number) {
-            state.pending = None;
+    /// What came on stream `number`.
+    fn take(&self, number: u64, incoming: Incoming) {
+        let told = self.lock().news.take(number, incoming);
+        if let Some(incoming) = told {
+            self.tell(incoming);
         }
+    }
+
+    fn tell(&self, incoming: Incoming) {
+        match hear(&self.http.core, incoming) {
+            Heard::Notice(_) | Heard::Nothing => (),
+        }
+    }
+
+    /// Stream `number` has ended, and is not asked for again.
+    fn gave_up(&self, number: u64) {
+        let late = {
+            let mut state = self.lock();
+            if state.pending == Some(number) {
+                state.pending = None;
+            }
+            state.news.leave(number)
+        };
+        late.into_iter().for_each(|incoming| self.tell(incoming));
     }
 }
 
@@ -323,9 +345,11 @@ impl Listener {
             | Incoming::Withdrawn(_)
             | Incoming::Misread { .. }
             | Incoming::Ask { .. }
-            | Incoming::Nonsense(_)) => match hear(&self.http.core, incoming) {
-                Heard::Notice(_) | Heard::Nothing => (),
-            },
+            | Incoming::Nonsense(_)) => {
+                if let Some(listening) = self.listening.upgrade() {
+                    listening.take(self.number, incoming);
+                }
+            }
         });
         next
     }

@@ -18,6 +18,7 @@ pub(super) mod hearing;
 pub(super) mod http;
 mod listening;
 pub(super) mod subscriptions;
+mod superseded;
 
 /// What the gateway answers in a modern server's place: requests that only sessions have. What
 /// is subscribed to has `renew` ask the server for what is wanted then.

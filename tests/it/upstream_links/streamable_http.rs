@@ -194,7 +194,7 @@ fn a_hanging_call_ends_at_its_deadline_and_gives_its_slot_back() {
             Err(CallError::UpstreamTimeout { stage: Stage::Answer, .. })
         ));
         assert!(
-            took >= Duration::from_millis(200) && took < Duration::from_millis(300),
+            took >= Duration::from_millis(200) && took < Duration::from_secs(1),
             "{took:?}"
         );
     }
