@@ -15,7 +15,6 @@ use crate::protocol::headers::{self, EVENT_STREAM};
 use crate::protocol::jsonrpc::{self, Message, around_result, error_response};
 use crate::protocol::legacy;
 use crate::protocol::method::Method;
-use crate::protocol::raw::on_one_line;
 use crate::protocol::sse;
 use crate::session::{Door, EventSink, Session};
 use crate::wait::ClientWatch;
@@ -180,13 +179,7 @@ fn send(session: &Session, before: &str, data: &str, after: &str) {
 }
 
 fn encoded(before: &str, data: &str, after: &str) -> Vec<u8> {
-    let (name, data) = (sse::before_data(""), on_one_line(data));
-    let size = name.len() + before.len() + data.len() + after.len() + sse::AFTER_DATA.len();
-    let mut event = Vec::with_capacity(size);
-    for piece in [&name, before, &data, after, sse::AFTER_DATA] {
-        event.extend_from_slice(piece.as_bytes());
-    }
-    event
+    sse::message("", [before, data, after]).concat().into_bytes()
 }
 
 fn queue(session: &Session, event: Vec<u8>) {

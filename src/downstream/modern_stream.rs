@@ -8,7 +8,6 @@ use crate::http::{OpenResponse, Responder};
 use crate::protocol::headers::JSON;
 use crate::protocol::jsonrpc::{RequestId, RpcError, around_result, error_response};
 use crate::protocol::modern::error_for;
-use crate::protocol::raw::on_one_line;
 use crate::protocol::sse;
 use crate::wait::ClientWatch;
 
@@ -59,8 +58,8 @@ impl ModernStream {
     }
 
     fn event(&mut self, before: &str, data: &str, after: &str) {
-        let (name, data) = (sse::before_data(""), on_one_line(data));
-        self.write(&[&name, before, &data, after, sse::AFTER_DATA].map(str::as_bytes));
+        let event = sse::message("", [before, data, after]);
+        self.write(&event.each_ref().map(|piece| piece.as_bytes()));
     }
 
     /// Gives the answer.

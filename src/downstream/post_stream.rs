@@ -7,7 +7,7 @@ use super::requests::{Answer, MessageSink};
 use crate::http::{OpenResponse, Responder};
 use crate::limits::STREAM_RETRY;
 use crate::protocol::jsonrpc::{RequestId, RpcError, around_result, code, error_response};
-use crate::protocol::raw::{Raw, on_one_line};
+use crate::protocol::raw::Raw;
 use crate::protocol::sse;
 use crate::session::{Delivery, EventLogs, Origin, Resumable, Session};
 use crate::wait::ClientWatch;
@@ -91,12 +91,11 @@ impl<'a> PostStream<'a> {
         }
     }
 
-    /// One message in three pieces, of which the second may hold line ends.
+    /// One message in three pieces.
     fn push(&mut self, message: [&str; 3], stand_in: Option<&dyn Fn() -> String>) {
         self.begin();
-        let [before, data, after] = message;
-        let (name, data) = (sse::before_data(""), on_one_line(data));
-        let pieces = [&name, before, &data, after, sse::AFTER_DATA].map(str::as_bytes);
+        let event = sse::message("", message);
+        let pieces = event.each_ref().map(|piece| piece.as_bytes());
         let Some(kept) = &self.kept else { return self.write(&pieces) };
         match kept.push(&pieces, stand_in) {
             Delivery::Own(id) => {

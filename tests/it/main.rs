@@ -43,6 +43,7 @@ mod malformed_lists;
 mod modern;
 mod names;
 mod narrowing;
+mod one_line;
 mod one_server;
 mod own_sessions;
 mod owned_names;
