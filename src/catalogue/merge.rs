@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::left_out::Unusable;
 use super::name::{self, Offered, Unnamed};
+use super::pins::Subject;
 use super::{Catalogue, Clash, Clashes, Item, List, Server, Steps, uri};
 use crate::access::glob::Globs;
 use crate::config::{Naming, Pin};
@@ -145,8 +146,9 @@ fn items(
                 let shown = profile.alias.as_deref().unwrap_or(profile.name.as_str());
                 unnamed.push(Unnamed { server: &profile.name, shown, own });
                 objects.push(object);
-                let pinned = listed.server.pinned.as_ref().filter(|_| kind == Kind::Tool);
-                withheld.push(pinned.is_some_and(|pinned| pinned.withholds(own)));
+                let pinned = listed.server.pinned.as_ref();
+                let subject = Subject::of(kind);
+                withheld.push(pinned.is_some_and(|pinned| pinned.withholds(subject, own)));
             }
         }
     }

@@ -284,7 +284,12 @@ fn read_server(fields: &Fields<'_>, name: &str) -> RawServer {
         ("stdio", RawTransport::Stdio),
         ("auto", RawTransport::Http(HttpKind::Auto)),
     ];
-    let pins = [("off", Pin::Off), ("warn", Pin::Warn), ("enforce", Pin::Enforce)];
+    let pins = [
+        ("off", Pin::Off),
+        ("warn", Pin::Warn),
+        ("enforce", Pin::Enforce),
+        ("locked", Pin::Locked),
+    ];
     let sessions = [
         ("auto", SessionSharing::Auto),
         ("shared", SessionSharing::Shared),

@@ -290,7 +290,8 @@ pub struct UpstreamConfig {
     pub pin: Pin,
 }
 
-/// What is done when a tool is no longer what it was when it was first seen.
+/// What is done when a tool, or whatever else a server says of itself, is no longer what it was when
+/// it was first seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pin {
     /// Nothing.
@@ -299,6 +300,8 @@ pub enum Pin {
     Warn,
     /// It is told of, and withheld until somebody accepts it.
     Enforce,
+    /// The same, and so is what is seen for the first time.
+    Locked,
 }
 
 impl Pin {
@@ -308,6 +311,15 @@ impl Pin {
             Self::Off => "off",
             Self::Warn => "warn",
             Self::Enforce => "enforce",
+            Self::Locked => "locked",
+        }
+    }
+
+    /// Whether what nobody has accepted is withheld.
+    pub fn withholds(self) -> bool {
+        match self {
+            Self::Off | Self::Warn => false,
+            Self::Enforce | Self::Locked => true,
         }
     }
 }

@@ -6,6 +6,7 @@ use super::route::sees;
 use super::{Clashes, Health, Item, Pipeline, Wish};
 use crate::access::policy::Scope;
 use crate::catalogue::name::split_server;
+use crate::catalogue::pins::Subject;
 use crate::catalogue::{Pinned, Resolution, Server};
 use crate::error::CallError;
 use crate::protocol::call::{Call, Kind};
@@ -320,12 +321,16 @@ impl Pipeline {
                     is_stale: known.is_some_and(Server::is_stale),
                     pinned: known.and_then(|server| server.pinned.clone()).map(|mut pinned| {
                         let server = upstream.name();
-                        let seen = |own: &str| {
+                        let seen = |kind: Kind, own: &str| {
                             let sees = |item: &Item| sees(scope, item);
-                            let found = catalogue.resolve_own(Kind::Tool, server, own, sees);
+                            let found = catalogue.resolve_own(kind, server, own, sees);
                             matches!(found, Resolution::Found(_))
                         };
-                        pinned.changed.retain(|own, _| seen(own));
+                        pinned.changed.retain(|own, _| seen(Kind::Tool, own));
+                        for (subject, changed) in &mut pinned.others {
+                            let kind = subject.kind();
+                            changed.retain(|own, _| kind.is_none_or(|kind| seen(kind, own)));
+                        }
                         pinned
                     }),
                     upstream: upstream.status(),
@@ -388,7 +393,9 @@ impl Server {
     }
 
     fn instructions(&self) -> Option<&str> {
-        self.initialized.as_ref()?.instructions.as_deref()
+        let pinned = self.pinned.as_ref();
+        let is_withheld = pinned.is_some_and(|it| it.withholds(Subject::Instructions, ""));
+        self.initialized.as_ref()?.instructions.as_deref().filter(|_| !is_withheld)
     }
 
     pub(super) fn has(&self, capability: &str) -> bool {
