@@ -5,7 +5,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: help
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## the release binary
@@ -53,6 +53,10 @@ bench: build ## tools/call direct, through nginx and through the gateway
 bench-hung: build ## what one hung server of ten costs calls to the other nine
 	cargo build --release --locked --example fast_upstream
 	tests/bench/hung.sh $(TARGET)/release/trunkline $(TARGET)/release/examples/fast_upstream
+
+.PHONY: bench-memory
+bench-memory: build ## what bursts of large answers cost in memory, and what of it stays
+	tests/bench/memory.py $(TARGET)/release/trunkline
 
 .PHONY: soak
 SECONDS ?= 1800

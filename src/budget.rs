@@ -1,43 +1,61 @@
 //! The bytes that may be buffered at once, shared by everything that holds bodies.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::protocol::call::PrincipalId;
+use crate::shares::{NotTaken, Shares};
 
 #[derive(Debug)]
-struct Pot {
-    bytes_max: usize,
-    taken: AtomicUsize,
+struct Pot(Mutex<Shares<PrincipalId>>);
+
+impl Pot {
+    fn lock(&self) -> MutexGuard<'_, Shares<PrincipalId>> {
+        // Nothing between two changes can panic, so a poisoned value is whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// How many bytes may be held at once. Cheap to clone; all clones share one bound.
 #[derive(Debug, Clone)]
 pub struct Budget(Arc<Pot>);
 
-/// Some of a [`Budget`], given back on drop.
+/// Some of a [`Budget`], given back on drop. It is a principal's or nobody's.
 #[derive(Debug, Default)]
 pub struct Share {
     pot: Option<Arc<Pot>>,
+    charged: Option<PrincipalId>,
     bytes: usize,
 }
 
-/// The budget is used up.
+/// The budget is used up, or the principal holds its share of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exhausted;
+
+impl From<NotTaken> for Exhausted {
+    fn from(_: NotTaken) -> Exhausted {
+        Exhausted
+    }
+}
 
 impl Budget {
     /// A budget of `bytes_max`.
     pub fn new(bytes_max: usize) -> Budget {
-        Budget(Arc::new(Pot { bytes_max, taken: AtomicUsize::new(0) }))
+        Budget(Arc::new(Pot(Mutex::new(Shares::new(bytes_max)))))
     }
 
-    /// An empty share, to be grown as bytes arrive.
+    /// An empty share, to be grown as bytes arrive. It is nobody's until [`Share::charge`].
     pub fn share(&self) -> Share {
-        Share { pot: Some(Arc::clone(&self.0)), bytes: 0 }
+        self.share_of(None)
+    }
+
+    /// An empty share of a principal's; nobody's where there is none.
+    pub fn share_of(&self, charged: Option<PrincipalId>) -> Share {
+        Share { pot: Some(Arc::clone(&self.0)), charged, bytes: 0 }
     }
 
     /// Bytes taken now.
     pub fn taken(&self) -> usize {
-        self.0.taken.load(Ordering::Relaxed)
+        self.0.lock().taken()
     }
 }
 
@@ -45,24 +63,39 @@ impl Share {
     /// Grows the share to `bytes`; a share that is as large already stays as it is.
     ///
     /// # Errors
-    /// The budget has not so much left; the share keeps what it had.
+    /// The budget has not so much left, or not for its principal; the share keeps what it had.
     pub fn grow_to(&mut self, bytes: usize) -> Result<(), Exhausted> {
         let more = bytes.saturating_sub(self.bytes);
         let (Some(pot), 1..) = (&self.pot, more) else { return Ok(()) };
-        let before = pot.taken.fetch_add(more, Ordering::Relaxed);
-        if before.saturating_add(more) > pot.bytes_max {
-            pot.taken.fetch_sub(more, Ordering::Relaxed);
-            return Err(Exhausted);
-        }
+        pot.lock().take_of(self.charged.as_ref(), more)?;
         self.bytes = bytes;
+        Ok(())
+    }
+
+    /// Makes it this principal's, if it is nobody's yet.
+    ///
+    /// # Errors
+    /// The principal may not hold so much more; the share stays nobody's.
+    pub fn charge(&mut self, principal: Option<&PrincipalId>) -> Result<(), Exhausted> {
+        let (None, Some(principal)) = (&self.charged, principal) else { return Ok(()) };
+        if let Some(pot) = self.pot.as_ref().filter(|_| self.bytes > 0) {
+            let mut shares = pot.lock();
+            shares.give_back_of(None, self.bytes);
+            if let Err(not_taken) = shares.take(principal, self.bytes) {
+                // They were there a moment ago, and nobody else has the lock.
+                shares.take_for_nobody(self.bytes).ok();
+                return Err(not_taken.into());
+            }
+        }
+        self.charged = Some(principal.clone());
         Ok(())
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        if let Some(pot) = &self.pot {
-            pot.taken.fetch_sub(self.bytes, Ordering::Relaxed);
+        if let Some(pot) = self.pot.as_ref().filter(|_| self.bytes > 0) {
+            pot.lock().give_back_of(self.charged.as_ref(), self.bytes);
         }
     }
 }
@@ -82,6 +115,36 @@ mod tests {
         drop(a);
         assert_eq!(budget.taken(), 40);
         drop(b);
+        assert_eq!(budget.taken(), 0);
+    }
+
+    #[test]
+    fn one_principal_leaves_a_share_to_others() {
+        let budget = Budget::new(100);
+        let [hog, victim] = ["hog", "victim"].map(|name| PrincipalId::Key(name.into()));
+        let mut bodies: Vec<Share> =
+            (0..3).map(|_| budget.share_of(Some(hog.clone()))).collect();
+        assert!(bodies.iter_mut().all(|body| body.grow_to(25).is_ok()));
+        assert_eq!(bodies[0].grow_to(26), Err(Exhausted));
+        let mut body = budget.share_of(Some(victim));
+        assert_eq!(body.grow_to(25), Ok(()));
+        drop(bodies);
+        assert_eq!(budget.taken(), 25);
+    }
+
+    #[test]
+    fn what_was_nobodys_becomes_a_principals() {
+        let budget = Budget::new(100);
+        let hog = PrincipalId::Key("hog".into());
+        let mut share = budget.share();
+        share.grow_to(70).unwrap();
+        assert_eq!(share.charge(Some(&hog)), Ok(()));
+        assert_eq!(share.grow_to(80), Err(Exhausted));
+        let mut other = budget.share();
+        other.grow_to(20).unwrap();
+        assert_eq!(other.charge(Some(&hog)), Err(Exhausted));
+        assert_eq!(budget.taken(), 90);
+        drop((share, other));
         assert_eq!(budget.taken(), 0);
     }
 }

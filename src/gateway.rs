@@ -97,7 +97,8 @@ impl Gateway {
         let (sessions, session_thread) =
             start_sessions(&config, key, left, state.as_ref(), &stop)?;
         let (streams, streams_thread) = Streams::start(limits.clone(), stop.clone())?;
-        let shared = catalogue::Shared::new(limits.connections / LIST_WAITERS_DIVISOR);
+        let shared =
+            catalogue::Shared::new(limits.connections / LIST_WAITERS_DIVISOR, server.budget());
         let (reports, changes) = bounded(CATALOGUE_INBOX_CHANGES_MAX);
         let (configure, wanted) = bounded(1);
         let kept = state.map(|state| kept(state, &key));
@@ -130,6 +131,7 @@ impl Gateway {
             streams: streams.clone(),
             event_logs: event_logs(&limits),
             limits: limits.clone(),
+            buffered: server.budget(),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
             engine: OnceLock::new(),

@@ -43,8 +43,7 @@ pub struct Limits {
     pub parked_calls_per_key: usize,
     /// Items of one page of a list.
     pub page_items: usize,
-    /// Long-lived SSE responses open at once. More get 503. Where there are several keys, one may
-    /// hold as many as are still free for all others.
+    /// Long-lived SSE responses open at once. More get 503.
     pub streams: usize,
     /// Bytes that wait behind the event being written to one stream; its client is dropped past it.
     pub stream_queue_bytes: usize,
@@ -106,6 +105,16 @@ impl Default for Limits {
     }
 }
 
+/// Parts that the C library's allocator is divided into. Each thread uses one of them, and keeps
+/// in it what it frees.
+pub const ALLOCATOR_ARENAS_MAX: usize = 2;
+/// Bytes from which on a piece of memory is mapped by itself, so that it goes back to the system
+/// when it is freed.
+pub const ALLOCATOR_MAPPED_FROM_BYTES: usize = 128 * 1024;
+/// Bytes of freed memory that the allocator keeps at the end of such a part.
+pub const ALLOCATOR_KEPT_BYTES: usize = 256 * 1024;
+/// How long a thread of the pool waits for a connection before it ends, and gives back its stack.
+pub const SPARE_THREAD_LIFE: Duration = Duration::from_secs(5);
 /// Stack of a pool thread, in bytes. Unoptimised frames are several times larger.
 pub const THREAD_STACK_BYTES: usize =
     if cfg!(debug_assertions) { 1024 * 1024 } else { 128 * 1024 };
@@ -117,8 +126,30 @@ pub const INTRODUCTION_BYTES_MAX: usize = 16 * 1024;
 /// Keys of one JSON object that is taken apart. Its values stay text, so that this bounds the
 /// memory which a text made of keys alone can cost.
 pub const JSON_OBJECT_KEYS_MAX: usize = 10_000;
+/// Elements of one JSON array that is taken apart, for the same reason.
+pub const JSON_ARRAY_ELEMENTS_MAX: usize = 100_000;
 /// Messages in one JSON-RPC batch (2025-03-26 only).
 pub const BATCH_MESSAGES_MAX: usize = 64;
+/// Messages in one batch of an upstream's. A larger one is no answer.
+pub const UPSTREAM_BATCH_MESSAGES_MAX: usize = 1024;
+/// Bytes of the message of a JSON-RPC error. A longer one is cut, and says so.
+pub const ERROR_MESSAGE_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of the `data` of a JSON-RPC error. Larger data is left out, and the error's message says
+/// so.
+pub const ERROR_DATA_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of the `serverInfo` of an upstream, which is kept as long as the upstream is well and
+/// shown in `/status`. Its largest members are left out of a larger one.
+pub const SERVER_INFO_BYTES_MAX: usize = 32 * 1024;
+/// Bytes of an upstream's capabilities, which are merged for every session. Of larger ones, the
+/// largest are kept without their largest members.
+pub const SERVER_CAPABILITIES_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of one of them where they are too large together.
+pub const SERVER_CAPABILITY_BYTES_MAX: usize = 1024;
+/// Bytes of an upstream's instructions. Longer ones are cut, and say so.
+pub const INSTRUCTIONS_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of one item of a list: a tool, a prompt, a resource or a template. A larger one is left
+/// out and counted.
+pub const LISTED_ITEM_BYTES_MAX: usize = 256 * 1024;
 /// Characters of an offered tool name; longer ones are cut and end in a hash.
 pub const OFFERED_NAME_CHARS_MAX: usize = 64;
 /// Commands waiting for the session thread. Full is a 503.
@@ -162,6 +193,9 @@ pub const SERVER_NAME_BYTES_MAX: usize = 128;
 pub const PINS_ACCEPTED_INTERVAL: Duration = Duration::from_secs(1);
 /// Before a disk that refused is tried again.
 pub const STATE_RETRY_INTERVAL: Duration = Duration::from_secs(30);
+/// How long files that wait may go on to be written at the end of the process; what is left is as
+/// it was. Ids of ended sessions come first, then pins.
+pub const STATE_LAST_WRITES_TIMEOUT: Duration = Duration::from_secs(5);
 /// Absolute life of a session token.
 pub const SESSION_TOKEN_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Bytes of client capabilities that a session token carries; larger ones are not revivable.
@@ -245,6 +279,9 @@ pub const RELOAD_STOP_TIMEOUT: Duration = Duration::from_secs(2);
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Changes waiting for the catalogue thread.
 pub const CATALOGUE_INBOX_CHANGES_MAX: usize = 1024;
+/// How long reports that wait go on to be gathered for one snapshot; what merging costs grows with
+/// all servers' lists.
+pub const CATALOGUE_GATHERED_WITHIN: Duration = Duration::from_millis(250);
 /// Pages of one upstream list that are walked; a longer one is cut there.
 pub const UPSTREAM_LIST_PAGES_MAX: usize = 1000;
 /// Lines waiting for the log thread. Full drops lines and counts them.
@@ -372,6 +409,14 @@ pub const VIEW_REREAD_WITHIN: Duration = Duration::from_secs(900);
 pub const VIEWS_SHARE_DIVISOR: usize = 4;
 /// So many views, however few may be.
 pub const VIEWS_SHARE_MIN: usize = 2;
+/// Bytes of the items of one page of a list, as the catalogue has them; a larger item is a page
+/// of its own.
+pub const PAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes of pages that are kept as text though nobody is being given them; the ones that were not
+/// used for longest go.
+pub const PAGES_KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How many they are.
+pub const PAGES_KEPT_MAX: usize = 256;
 /// Bytes of the items that only some clients see, over all servers and views.
 pub const VIEWS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// What clients with so many different capabilities see is kept merged. More have it merged anew.
@@ -401,7 +446,8 @@ pub const UPSTREAM_SUBSCRIPTIONS_MAX: usize = 4096;
 pub const SUBSCRIPTION_URI_BYTES_MAX: usize = 8192;
 /// Threads, each with its own connection, that send control messages.
 pub const CONTROL_LANES_MAX: usize = 2;
-/// Input and output buffer of one upstream connection, in bytes each.
+/// Input and output buffer of one upstream connection, in bytes each. What its requests wait in
+/// is given back where it has become larger.
 pub const UPSTREAM_BUFFER_BYTES: usize = 16 * 1024;
 /// A kept connection idle for longer is not used again. Shorter than what common servers wait
 /// (5 s) before they close one, so that both do not happen at the same moment.
@@ -467,6 +513,7 @@ pub const SEND_BUFFER_BYTES: usize = 64 * 1024;
 const _: () = assert!(OFFERED_NAME_CHARS_MAX > 9);
 const _: () = assert!(ENDED_ID_WRITE_TIMEOUT.as_millis() < SESSION_REPLY_TIMEOUT.as_millis());
 const _: () = assert!(UPSTREAM_DRAIN_BYTES_MAX <= RESULT_BYTES_COUNTED_FROM);
+const _: () = assert!(PAGE_BYTES_MAX < PAGES_KEPT_BYTES_MAX);
 const _: () = assert!(BACKOFF_MIN.as_millis() < BACKOFF_MAX.as_millis());
 const _: () = assert!(CHILD_BACKOFF_MIN.as_millis() < CHILD_BACKOFF_MAX.as_millis());
 const _: () = assert!(PROBE_BY_CALL_INTERVAL.as_millis() < BACKOFF_MAX.as_millis());

@@ -58,11 +58,7 @@ impl<P: Clone + Eq + Hash> Shares<P> {
     /// It may not have them; nothing is taken.
     pub fn take(&mut self, who: &P, units: usize) -> Result<(), NotTaken> {
         self.may_take(who, units)?;
-        self.taken += units;
-        if units > 0 {
-            *self.held.entry(who.clone()).or_default() += units;
-        }
-        Ok(())
+        self.take_for_now(who, units)
     }
 
     /// Takes `units` that belong to no principal.
@@ -70,12 +66,40 @@ impl<P: Clone + Eq + Hash> Shares<P> {
     /// # Errors
     /// They are not there; nothing is taken.
     pub fn take_for_nobody(&mut self, units: usize) -> Result<(), NotTaken> {
-        let taken = self.taken.saturating_add(units);
-        if taken > self.max {
-            return Err(NotTaken::Full);
-        }
-        self.taken = taken;
+        self.may_take_of(None, units)?;
+        self.taken += units;
         Ok(())
+    }
+
+    /// Whether `units` may be taken by `who` as by [`Shares::may_take`], or by nobody.
+    ///
+    /// # Errors
+    /// They may not be had.
+    pub fn may_take_of(&self, who: Option<&P>, units: usize) -> Result<(), NotTaken> {
+        match who {
+            Some(who) => self.may_take(who, units),
+            None if self.taken.saturating_add(units) > self.max => Err(NotTaken::Full),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes `units` for `who` as [`Shares::take`], or for nobody where there is none.
+    ///
+    /// # Errors
+    /// They may not be had; nothing is taken.
+    pub fn take_of(&mut self, who: Option<&P>, units: usize) -> Result<(), NotTaken> {
+        match who {
+            Some(who) => self.take(who, units),
+            None => self.take_for_nobody(units),
+        }
+    }
+
+    /// Gives back what was taken for `who`, or for nobody.
+    pub fn give_back_of(&mut self, who: Option<&P>, units: usize) {
+        match who {
+            Some(who) => self.give_back(who, units),
+            None => self.give_back_for_nobody(units),
+        }
     }
 
     /// Gives back what was taken for `who`.
@@ -103,6 +127,30 @@ impl<P: Clone + Eq + Hash> Shares<P> {
     pub fn heaviest(&self) -> Option<(&P, usize)> {
         let heaviest = self.held.iter().max_by_key(|(_, held)| **held);
         heaviest.map(|(who, held)| (who, *held))
+    }
+
+    /// From whom must be taken back that `who` gets `units` of what can be taken back: from
+    /// whoever holds most, but from itself where it would hold more than that. None where they
+    /// are there.
+    pub fn in_the_way_of(&self, who: &P, units: usize) -> Option<P> {
+        if self.taken.saturating_add(units) <= self.max {
+            return None;
+        }
+        let wanted = self.held(who).saturating_add(units);
+        let heavier = self.heaviest().filter(|(_, held)| *held >= wanted);
+        Some(heavier.map_or_else(|| who.clone(), |(heaviest, _)| heaviest.clone()))
+    }
+
+    /// Takes `units` for `who` of what can be taken back, so that nothing is kept for others.
+    ///
+    /// # Errors
+    /// They are not there; nothing is taken.
+    pub fn take_for_now(&mut self, who: &P, units: usize) -> Result<(), NotTaken> {
+        self.take_for_nobody(units)?;
+        if units > 0 {
+            *self.held.entry(who.clone()).or_default() += units;
+        }
+        Ok(())
     }
 
     /// What is taken by all together.
@@ -152,6 +200,18 @@ mod tests {
         }
         assert_eq!(take_all(&mut shares, "a"), (40, NotTaken::ShareHeld));
         assert_eq!(take_all(&mut shares, "e"), (16, NotTaken::ShareHeld));
+    }
+
+    #[test]
+    fn room_is_made_by_whoever_holds_most_and_never_by_the_lighter() {
+        let mut shares = Shares::new(100);
+        shares.take_for_now(&"hog", 75).unwrap();
+        assert_eq!(shares.in_the_way_of(&"hog", 30), Some("hog"));
+        assert_eq!(shares.in_the_way_of(&"victim", 20), None);
+        shares.take_for_now(&"victim", 25).unwrap();
+        assert_eq!(shares.in_the_way_of(&"victim", 10), Some("hog"));
+        assert_eq!(shares.in_the_way_of(&"victim", 60), Some("victim"));
+        assert_eq!(shares.in_the_way_of(&"third", 10), Some("hog"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::glob::ToolGlobs;
+use crate::protocol::call::PrincipalId;
 use crate::protocol::server_name::ServerName;
 
 /// What a key may use. The default may use everything.
@@ -35,6 +36,8 @@ pub struct Scope {
     pub narrowed: Option<Arc<[ServerName]>>,
     /// Which admission, counted from 0, let the request in.
     pub admission: u64,
+    /// Whose share of what is bounded its requests take; none where nobody else can come.
+    pub charged: Option<PrincipalId>,
 }
 
 impl Scope {
@@ -72,7 +75,7 @@ mod tests {
             tools: ToolGlobs::new(tools, &Owners::new("-", [(&name("a"), None)])),
         };
         let principal = Arc::new(Principal { name: None, policy });
-        Scope { principal, only: None, narrowed: None, admission: 0 }
+        Scope { principal, only: None, narrowed: None, admission: 0, charged: None }
     }
 
     #[test]

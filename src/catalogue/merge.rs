@@ -48,10 +48,22 @@ pub struct Listed {
 /// Takes the names out of a list of objects, each as clients can be given it. One that no client
 /// could be given, that cannot be shown or whose name stood before is left out.
 pub fn read_items(kind: Kind, objects: Vec<Raw>) -> (Named, Unusable) {
+    read_items_while(kind, objects, &|| true)
+}
+
+/// The same as far as `goes_on` lets it.
+pub fn read_items_while(
+    kind: Kind,
+    objects: Vec<Raw>,
+    goes_on: &dyn Fn() -> bool,
+) -> (Named, Unusable) {
     let mut seen = HashSet::with_capacity(objects.len());
     let mut unusable = Unusable::default();
     let mut named = Vec::with_capacity(objects.len());
     for object in objects {
+        if !goes_on() {
+            break;
+        }
         match listed_item::read(kind, object.get()) {
             Ok(ListedItem { name, mended }) => {
                 let reason = if !is_usable(kind, &name) {
@@ -99,11 +111,33 @@ fn is_usable(kind: Kind, own: &str) -> bool {
         }
 }
 
+/// Puts what was known in the place of what is the same: its text stands in memory once.
+pub fn share(list: &mut Named, known: &Named) {
+    let known: HashMap<&str, &Raw> = known.iter().map(|(own, it)| (own.as_str(), it)).collect();
+    for (own, object) in list {
+        if let Some(same) = known.get(own.as_str()).filter(|same| **same == object) {
+            *object = (*same).clone();
+        }
+    }
+}
+
 /// Merges the lists of `servers`, which come in the order of the configuration.
 pub fn merge(naming: &Naming, servers: &[(Profile, Listed)]) -> Catalogue {
+    merge_after(&Catalogue::default(), naming, servers, &|| true).unwrap_or_default()
+}
+
+/// The same after another snapshot, of which what has not changed is taken over: only what has is
+/// read. None where `goes_on` ends it, which is asked between any two items.
+pub fn merge_after(
+    before: &Catalogue,
+    naming: &Naming,
+    servers: &[(Profile, Listed)],
+    goes_on: &dyn Fn() -> bool,
+) -> Option<Catalogue> {
     let mut clashes = Clashes::default();
     let mut of = |kind, so_far: &Catalogue| {
-        List::new(items(naming, kind, servers, so_far, &mut clashes))
+        let made = Making { naming, kind, servers, so_far, before };
+        Some(List::new(made.items(&mut clashes, goes_on)?))
     };
     let mut catalogue = Catalogue {
         owners: naming.owners.clone(),
@@ -116,13 +150,13 @@ pub fn merge(naming: &Naming, servers: &[(Profile, Listed)]) -> Catalogue {
         having_resources: having_resources(servers),
         ..Catalogue::default()
     };
-    catalogue.resources = of(Kind::Resource, &catalogue);
-    catalogue.templates = of(Kind::Template, &catalogue);
+    catalogue.resources = of(Kind::Resource, &catalogue)?;
+    catalogue.templates = of(Kind::Template, &catalogue)?;
     // What these link to is known by now.
-    catalogue.tools = of(Kind::Tool, &catalogue);
-    catalogue.prompts = of(Kind::Prompt, &catalogue);
+    catalogue.tools = of(Kind::Tool, &catalogue)?;
+    catalogue.prompts = of(Kind::Prompt, &catalogue)?;
     catalogue.clashes = clashes;
-    catalogue
+    Some(catalogue)
 }
 
 fn having_resources(servers: &[(Profile, Listed)]) -> Vec<ServerName> {
@@ -130,72 +164,107 @@ fn having_resources(servers: &[(Profile, Listed)]) -> Vec<ServerName> {
     having.map(|(profile, _)| profile.name.clone()).collect()
 }
 
-fn items(
-    naming: &Naming,
+/// What the list of one kind is made of.
+struct Making<'a> {
+    naming: &'a Naming,
     kind: Kind,
-    servers: &[(Profile, Listed)],
-    so_far: &Catalogue,
-    clashes: &mut Clashes,
-) -> Vec<Arc<Item>> {
-    let mut unnamed = Vec::new();
-    let mut objects = Vec::new();
-    let mut withheld = Vec::new();
-    for (profile, listed) in servers {
-        for (own, object) in listed.lists.get(&kind).into_iter().flatten() {
-            if kind != Kind::Tool || profile.tools.admits(own) {
-                let shown = profile.alias.as_deref().unwrap_or(profile.name.as_str());
-                unnamed.push(Unnamed { server: &profile.name, shown, own });
-                objects.push(object);
-                let pinned = listed.server.pinned.as_ref();
-                let subject = Subject::of(kind);
-                withheld.push(pinned.is_some_and(|pinned| pinned.withholds(subject, own)));
+    servers: &'a [(Profile, Listed)],
+    /// What of this snapshot is there.
+    so_far: &'a Catalogue,
+    /// The snapshot before.
+    before: &'a Catalogue,
+}
+
+/// An item that has no name yet that clients use.
+struct Nameless<'a> {
+    of: Unnamed<'a>,
+    object: &'a Raw,
+    is_withheld: bool,
+}
+
+impl<'a> Making<'a> {
+    fn items(
+        &self,
+        clashes: &mut Clashes,
+        goes_on: &dyn Fn() -> bool,
+    ) -> Option<Vec<Arc<Item>>> {
+        let nameless = self.nameless();
+        let unnamed: Vec<Unnamed<'_>> = nameless.iter().map(|item| item.of).collect();
+        let (naming, kind) = (self.naming, self.kind);
+        let offered = match kind {
+            Kind::Tool | Kind::Prompt => {
+                let prefixed = name::is_prefixed(naming, self.servers.len());
+                name::offered(naming, prefixed, &unnamed)
+            }
+            Kind::Resource | Kind::Template => name::offered_uris(naming, &unnamed),
+        };
+        for (item, offered) in unnamed.iter().zip(&offered) {
+            clashes.note(kind, item, offered);
+        }
+        // Each server has its share, so that one server's links never change what another's
+        // become.
+        let n_steps = MERGED_LINKS_STEPS_MAX / self.servers.len().max(1);
+        let mut steps: HashMap<&ServerName, Steps> = HashMap::new();
+        let mut items = Vec::with_capacity(nameless.len());
+        for (item, offered) in nameless.iter().zip(offered) {
+            if !goes_on() {
+                return None;
+            }
+            let steps = steps.entry(item.of.server).or_insert_with(|| Steps::new(n_steps));
+            items.push(self.item(item, offered.name, steps));
+        }
+        Some(items)
+    }
+
+    fn nameless(&self) -> Vec<Nameless<'a>> {
+        let mut all = Vec::new();
+        for (profile, listed) in self.servers {
+            let (pinned, subject) = (listed.server.pinned.as_ref(), Subject::of(self.kind));
+            let shown = profile.alias.as_deref().unwrap_or(profile.name.as_str());
+            for (own, object) in listed.lists.get(&self.kind).into_iter().flatten() {
+                if self.kind != Kind::Tool || profile.tools.admits(own) {
+                    let of = Unnamed { server: &profile.name, shown, own };
+                    let is_withheld = pinned.is_some_and(|it| it.withholds(subject, own));
+                    all.push(Nameless { of, object, is_withheld });
+                }
             }
         }
+        all
     }
-    let offered = match kind {
-        Kind::Tool | Kind::Prompt => {
-            let prefixed = name::is_prefixed(naming, servers.len());
-            name::offered(naming, prefixed, &unnamed)
+
+    fn item(&self, item: &Nameless<'_>, offered: String, steps: &mut Steps) -> Arc<Item> {
+        let Nameless { of: Unnamed { server, own, .. }, object, is_withheld } = *item;
+        let known = self.before.list(self.kind).by_offered.get(&offered).filter(|known| {
+            known.server == *server && known.own == own && known.own_object == *object
+        });
+        // Where links lead depends on other items.
+        if let Some(known) = known
+            && known.is_withheld == is_withheld
+            && self.before.separator == self.naming.separator
+            && !links::may_hold_in_item(object.get())
+        {
+            return known.clone();
         }
-        Kind::Resource | Kind::Template => name::offered_uris(naming, &unnamed),
-    };
-    for (item, offered) in unnamed.iter().zip(&offered) {
-        clashes.note(kind, item, offered);
-    }
-    // Each server has its share, so that one server's links never change what another's become.
-    let n_steps = MERGED_LINKS_STEPS_MAX / servers.len().max(1);
-    let mut steps: HashMap<&ServerName, Steps> = HashMap::new();
-    unnamed
-        .iter()
-        .zip(objects)
-        .zip(withheld)
-        .zip(offered)
-        .map(|(((item, object), is_withheld), offered)| {
-            Arc::new(Item {
-                kind,
-                server: item.server.clone(),
-                own: item.own.to_owned(),
-                qualified: name::qualified(naming, item.server, item.own),
-                offered_object: led_back(
-                    so_far,
-                    item.server,
-                    renamed(kind, object, item.own, &offered.name),
-                    steps.entry(item.server).or_insert_with(|| Steps::new(n_steps)),
-                ),
-                own_object: object.clone(),
-                is_withheld,
-                mirrors: match kind {
-                    Kind::Tool => mirror::annotations(object.get()),
-                    Kind::Prompt | Kind::Resource | Kind::Template => Ok(Vec::new()),
-                },
-                output: match kind {
-                    Kind::Tool => Output::of(object.get()),
-                    Kind::Prompt | Kind::Resource | Kind::Template => Output::Object,
-                },
-                offered: offered.name,
-            })
+        let is_tool = self.kind == Kind::Tool;
+        let (mirrors, output) = match known {
+            Some(known) => (known.mirrors.clone(), known.output),
+            None if is_tool => (mirror::annotations(object.get()), Output::of(object.get())),
+            None => (Ok(Vec::new()), Output::Object),
+        };
+        let renamed = renamed(self.kind, object, own, &offered);
+        Arc::new(Item {
+            kind: self.kind,
+            server: server.clone(),
+            own: own.to_owned(),
+            qualified: name::qualified(self.naming, server, own),
+            offered_object: led_back(self.so_far, server, renamed, steps),
+            own_object: object.clone(),
+            is_withheld,
+            mirrors,
+            output,
+            offered,
         })
-        .collect()
+    }
 }
 
 /// The object with links that lead back to its server among several.
@@ -242,8 +311,9 @@ fn renamed(kind: Kind, object: &Raw, own: &str, offered: &str) -> Raw {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalogue::{Health, Resolution};
+    use crate::catalogue::{Health, Pinned, Resolution};
     use crate::config::Prefix;
+    use std::collections::BTreeMap;
 
     fn server(name: &str, tools: &[&str]) -> (Profile, Listed) {
         let profile = Profile {
@@ -285,6 +355,74 @@ mod tests {
             two().items(Kind::Tool)[1].offered_object.get(),
             r#"{"x":1,"name":"a-z","inputSchema":{"type":"object"}}"#
         );
+    }
+
+    #[test]
+    fn what_has_not_changed_is_taken_over_and_not_read_again() {
+        let naming = naming(Prefix::Auto, &["a", "b"]);
+        let mut servers = [server("a", &["x", "y"]), server("b", &["x"])];
+        let before = merge(&naming, &servers);
+        let changed = r#"{"name":"y","inputSchema":{"type":"object","x-mcp-header":"h"}}"#;
+        let list = servers[0].1.lists.get_mut(&Kind::Tool).unwrap();
+        // The same text elsewhere in memory, and another one.
+        list[0].1 = Raw::from_valid(list[0].1.get().to_owned());
+        list[1].1 = Raw::from_valid(changed.to_owned());
+        let after = merge_after(&before, &naming, &servers, &|| true).unwrap();
+        let item = |of: &Catalogue, at: usize| of.items(Kind::Tool)[at].clone();
+        let taken: Vec<bool> =
+            (0..3).map(|at| Arc::ptr_eq(&item(&before, at), &item(&after, at))).collect();
+        assert_eq!(taken, [true, false, true]);
+        assert!(item(&before, 1).mirrors.is_ok() && item(&after, 1).mirrors.is_err());
+        // The list of the server has the text that the item has.
+        let mut list = servers[0].1.lists[&Kind::Tool].clone();
+        share(&mut list, &before_of(&before));
+        assert!(std::ptr::eq(list[0].1.get(), item(&after, 0).own_object.get()));
+        // Whether it is withheld, and what stands between names, makes it another one.
+        let changed = BTreeMap::from([("x".to_owned(), 1)]);
+        servers[1].1.server.pinned =
+            Some(Pinned { pin: Pin::Enforce, n_pinned: 1, changed, others: BTreeMap::new() });
+        let after = merge_after(&before, &naming, &servers, &|| true).unwrap();
+        assert_eq!(after.items(Kind::Tool).len(), 2);
+        let names = [ServerName::parse("a").unwrap(), ServerName::parse("b").unwrap()];
+        let dotted = Naming::new(Prefix::Never, ".", names.iter().map(|it| (it, None)));
+        let dashed = Naming::new(Prefix::Never, "-", names.iter().map(|it| (it, None)));
+        let before = merge(&dashed, &servers);
+        let after = merge_after(&before, &dotted, &servers, &|| true).unwrap();
+        assert_eq!(item(&after, 0).qualified, "a.x");
+    }
+
+    fn before_of(before: &Catalogue) -> Named {
+        let of_a = before.items(Kind::Tool).iter().filter(|it| it.server.as_str() == "a");
+        of_a.map(|it| (it.own.clone(), it.own_object.clone())).collect()
+    }
+
+    #[test]
+    fn a_merge_ends_between_two_items() {
+        let servers = [server("a", &["x", "y", "z"])];
+        let naming = naming(Prefix::Auto, &["a"]);
+        for n in 0..4_usize {
+            let left = std::cell::Cell::new(n);
+            let goes_on = || left.replace(left.get().saturating_sub(1)) > 0;
+            let merged = merge_after(&Catalogue::default(), &naming, &servers, &goes_on);
+            assert_eq!(merged.is_some(), n >= 3, "{n}");
+        }
+    }
+
+    #[test]
+    fn an_item_over_its_bound_is_left_out_and_named() {
+        let long = "x".repeat(crate::limits::LISTED_ITEM_BYTES_MAX);
+        let tool = |name: &str, description: &str| {
+            let schema = r#""inputSchema":{"type":"object"}"#;
+            let text = format!(r#"{{"name":"{name}","description":"{description}",{schema}}}"#);
+            Raw::from_valid(text)
+        };
+        let (tools, unusable) = read_items(Kind::Tool, vec![tool("a", &long), tool("b", "b")]);
+        assert_eq!((tools.len(), unusable.count()), (1, 1));
+        let mut left_out = crate::catalogue::left_out::LeftOut::default();
+        left_out.note(&ServerName::parse("s").unwrap(), Kind::Tool, unusable);
+        let (_, named) = left_out.named().next().unwrap();
+        assert_eq!(named.name.as_deref(), Some("a"));
+        assert!(named.reason.contains("more than 262144 bytes"), "{}", named.reason);
     }
 
     #[test]

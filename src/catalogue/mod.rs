@@ -5,6 +5,7 @@ mod clashes;
 pub mod left_out;
 pub mod merge;
 pub mod name;
+pub mod pages;
 pub mod pins;
 pub mod refresher;
 pub mod store;
@@ -21,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
+use crate::budget::Budget;
 use crate::config::Pin;
 use crate::error::{HttpRefusal, Stage};
 use crate::limits::NEAR_NAMES_MAX;
@@ -35,6 +37,7 @@ use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
 use left_out::LeftOut;
+use pages::Pages;
 use pins::Subject;
 use template_set::TemplateSet;
 use views::Shown;
@@ -347,7 +350,8 @@ impl Catalogue {
         let (before, after) = (offered(before), offered(self));
         let both: BTreeSet<&ServerName> = before.keys().chain(after.keys()).collect();
         let looks_same = |(a, b): (&Arc<Item>, &Arc<Item>)| {
-            a.offered == b.offered && a.offered_object == b.offered_object
+            Arc::ptr_eq(a, b)
+                || (a.offered == b.offered && a.offered_object == b.offered_object)
         };
         let is_same = |name: &ServerName| match (before.get(name), after.get(name)) {
             (Some(a), Some(b)) => a.len() == b.len() && a.iter().zip(b).all(looks_same),
@@ -396,15 +400,38 @@ impl Catalogue {
     /// one that belongs to a server, full or bare, at that server alone, then a bare one that
     /// only one server has.
     pub fn resolve(&self, kind: Kind, asked: &str, sees: impl Fn(&Item) -> bool) -> Resolution {
-        let list = self.list(kind);
-        if let Some(item) = list.by_offered.get(asked).filter(|item| sees(item)) {
-            return Resolution::Found(item.clone());
-        }
-        let unknown = || {
-            let visible = list.items.iter().filter(|item| sees(item));
+        self.meant(kind, asked, &sees).unwrap_or_else(|| {
+            let visible = self.list(kind).items.iter().filter(|item| sees(item));
             let names = visible.map(|item| item.offered.as_str());
             Resolution::Unknown(name::near(asked, names, NEAR_NAMES_MAX))
-        };
+        })
+    }
+
+    /// The same where nobody is to be told which other names are close, which costs a look at
+    /// them all.
+    pub fn find(
+        &self,
+        kind: Kind,
+        asked: &str,
+        sees: impl Fn(&Item) -> bool,
+    ) -> Option<Arc<Item>> {
+        match self.meant(kind, asked, &sees)? {
+            Resolution::Found(item) => Some(item),
+            Resolution::Ambiguous(_) | Resolution::Unknown(_) => None,
+        }
+    }
+
+    /// None where nothing is of that name.
+    fn meant(
+        &self,
+        kind: Kind,
+        asked: &str,
+        sees: &impl Fn(&Item) -> bool,
+    ) -> Option<Resolution> {
+        let list = self.list(kind);
+        if let Some(item) = list.by_offered.get(asked).filter(|item| sees(item)) {
+            return Some(Resolution::Found(item.clone()));
+        }
         if let Some(owner) = self.owners.of(asked) {
             let called = |own: &str| {
                 let mut items = self.called(kind, own).iter();
@@ -413,17 +440,17 @@ impl Catalogue {
             let is_bare = self.owners.other(owner, asked).is_none();
             let bare = || called(asked).filter(|_| is_bare);
             let item = self.owners.rests(owner, asked).find_map(called).or_else(bare);
-            return item.map_or_else(unknown, |item| Resolution::Found(item.clone()));
+            return item.map(|item| Resolution::Found(item.clone()));
         }
         let bare: Vec<&Arc<Item>> =
             self.called(kind, asked).iter().filter(|item| sees(item)).collect();
         match bare.as_slice() {
-            [one] => Resolution::Found((*one).clone()),
-            [] => unknown(),
+            [one] => Some(Resolution::Found((*one).clone())),
+            [] => None,
             several => {
                 let mut names: Vec<_> = several.iter().map(|t| t.offered.clone()).collect();
                 names.sort();
-                Resolution::Ambiguous(names)
+                Some(Resolution::Ambiguous(names))
             }
         }
     }
@@ -464,6 +491,7 @@ pub struct Shared(Arc<Published>);
 struct Published {
     current: RwLock<Snapshot>,
     waiting: Waiting,
+    pages: Pages,
 }
 
 /// What all see, and what some see besides.
@@ -475,10 +503,16 @@ struct Snapshot {
 }
 
 impl Shared {
-    /// Nothing is published yet; at most `max_waiting` requests wait for a snapshot at once.
-    pub fn new(max_waiting: usize) -> Shared {
+    /// Nothing is published yet; at most `max_waiting` requests wait for a snapshot at once, and
+    /// the pages that clients are being given count against `budget`.
+    pub fn new(max_waiting: usize, budget: Budget) -> Shared {
         let (current, waiting) = (RwLock::default(), Waiting::new(max_waiting));
-        Shared(Arc::new(Published { current, waiting }))
+        Shared(Arc::new(Published { current, waiting, pages: Pages::new(budget) }))
+    }
+
+    /// Pages of lists as text.
+    pub fn pages(&self) -> &Pages {
+        &self.0.pages
     }
 
     /// Those who wait for the next snapshot.
@@ -530,5 +564,6 @@ impl Shared {
     fn publish(&self, catalogue: Arc<Catalogue>, shown: Option<Arc<Shown>>) {
         let snapshot = Snapshot { catalogue, shown };
         *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = snapshot;
+        self.0.pages.forget_former();
     }
 }

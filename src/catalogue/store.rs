@@ -18,14 +18,14 @@ use crate::protocol::call::Kind;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::raw::{Raw, RawObject, elements, push_string, string};
 use crate::protocol::revision::Revision;
-use crate::protocol::server_capabilities;
+use crate::protocol::server_introduction;
 use crate::protocol::server_name::ServerName;
 use crate::state::framed::{Form, hex};
-use crate::state::{StateDir, Writer};
+use crate::state::{self, StateDir, Writer};
 
 const FORM: Form = Form { name: "catalogue", version: 1 };
 /// Before the server's name in the file's; no name of a server has a dot.
-const PREFIX: &str = "catalogue.";
+const PREFIX: &str = state::LISTS;
 
 /// The files, as the thread that rebuilds the snapshot uses them.
 #[derive(Debug)]
@@ -182,13 +182,10 @@ fn parse(body: &[u8], target: &str, listed: &mut Listed) -> Option<Read> {
     if fields.string("target").ok()?? != target {
         return Some(Read::OfAnotherTarget);
     }
-    let raw = |key: &str| Some(Raw::from_valid(fields.get(key)?.to_owned()));
-    let initialized = Initialized {
-        revision: Revision::parse(&fields.string("revision").ok()??)?,
-        capabilities: server_capabilities::read(Some(fields.get("capabilities")?)),
-        server_info: raw("server_info"),
-        instructions: fields.string("instructions").ok()?,
-    };
+    let revision = Revision::parse(&fields.string("revision").ok()??)?;
+    let (info, instructions) = (fields.get("server_info"), fields.get("instructions"));
+    let capabilities = Some(fields.get("capabilities")?);
+    let initialized = server_introduction::read(revision, capabilities, info, instructions);
     let stored = RawObject::parse(fields.get("lists")?).ok()?;
     let mut lists = HashMap::new();
     for kind in Kind::ALL {
@@ -216,6 +213,7 @@ mod tests {
             capabilities: Raw::from_valid(r#"{"tools":{}}"#.to_owned()),
             server_info: Some(Raw::from_valid(r#"{"name":"x"}"#.to_owned())),
             instructions: Some("\"use\"\nit".to_owned()),
+            cut: Vec::new(),
         }));
         listed.server.left_out.set_over_bounds(3);
         let tool = |text: &str| Raw::from_valid(text.to_owned());

@@ -9,6 +9,9 @@ const SEGMENT: char = '{';
 /// In a pattern, `{+path}`, `{/path}`, `{?query}` and the like: any text, or none.
 const ANYTHING: char = '}';
 
+/// Bytes that are compared in the time of a step, where they stand beside each other.
+const COMPARED_AT_ONCE: usize = 8;
+
 /// What a template can become: literals as URIs spell them (what may not stand in one as it is,
 /// is percent-encoded: RFC 6570, 3.1), and between them the signs of expressions, which stand in
 /// no literal that is spelled so.
@@ -54,11 +57,14 @@ impl Pattern {
     /// Whether it can become this URI, or part of one, which is [`spelled`]. More generous than
     /// the RFC: it only decides which server is asked, and that server knows.
     ///
-    /// Costs at most the product of both lengths, since a client chooses the one and a server the
-    /// other; false, and the steps are cut, where there are fewer.
+    /// A client chooses the URI and a server the template, so each part of it is looked for in
+    /// time that grows with the length of what is left of the URI, and what that may cost is
+    /// taken from the steps before it is done; false, and the steps are cut, where there are
+    /// fewer.
     pub fn becomes(&self, uri: &str, steps: &mut Steps) -> bool {
         let end = self.text.get(self.end..).unwrap_or_default();
-        if !steps.take(1) || !uri.ends_with(end) {
+        // Many bytes are compared at once.
+        if !steps.take(1 + end.len() / COMPARED_AT_ONCE) || !uri.ends_with(end) {
             return false;
         }
         // The ends of the URI that the parts so far can reach, in order.
@@ -70,13 +76,15 @@ impl Pattern {
                 _ => rest.find([SEGMENT, ANYTHING]).unwrap_or(rest.len()),
             };
             let (part, after) = rest.split_at(n);
-            let (next, n_steps) = match sign {
-                SEGMENT | ANYTHING => after_text(&reached, uri, sign),
-                _ => after_literal(&reached, uri, part),
+            let first = reached.first().copied().unwrap_or(0);
+            let left = uri.len().saturating_sub(first);
+            let next = match sign {
+                SEGMENT | ANYTHING => {
+                    steps.take(left + 1).then(|| after_text(&reached, uri, sign))
+                }
+                _ => after_literal(&reached, uri, part, steps),
             };
-            if !steps.take(n_steps) || next.is_empty() {
-                return false;
-            }
+            let Some(next) = next.filter(|next| !next.is_empty()) else { return false };
             (reached, rest) = (next, after);
         }
         reached.last() == Some(&uri.len())
@@ -126,19 +134,72 @@ fn may_stand(byte: u8) -> bool {
     is_unreserved(byte) || b":/?#[]@!$&'()*+,;=%".contains(&byte)
 }
 
-/// The ends of a literal where it stands at one of `reached`, and the bytes looked at.
-fn after_literal(reached: &[usize], uri: &str, literal: &str) -> (Vec<usize>, usize) {
-    let stands_at =
-        |start: &usize| uri.get(*start..).is_some_and(|rest| rest.starts_with(literal));
-    let starts = reached.iter().copied().filter(stands_at);
-    let next: Vec<usize> = starts.map(|start| start + literal.len()).collect();
-    let n_steps = literal.len() * (1 + next.len()) + reached.len();
-    (next, n_steps)
+/// The ends of a literal where it stands at one of `reached`; none, and the steps are cut, where
+/// there are too few.
+fn after_literal(
+    reached: &[usize],
+    uri: &str,
+    literal: &str,
+    steps: &mut Steps,
+) -> Option<Vec<usize>> {
+    let first = reached.first().copied().unwrap_or(0);
+    let left = uri.len().saturating_sub(first);
+    let at_each = reached.len().saturating_mul(literal.len());
+    let at_once = literal.len() + left;
+    if !steps.take(at_each.min(at_once)) {
+        return None;
+    }
+    if at_each <= at_once {
+        let stands_at =
+            |start: &usize| uri.get(*start..).is_some_and(|rest| rest.starts_with(literal));
+        let starts = reached.iter().copied().filter(stands_at);
+        return Some(starts.map(|start| start + literal.len()).collect());
+    }
+    let mut starts = reached.iter().copied().peekable();
+    let ends = ends_of(literal.as_bytes(), uri.as_bytes().get(first..).unwrap_or_default());
+    let ends = ends.into_iter().map(|end| first + end).filter(|end| {
+        let start = end - literal.len();
+        while starts.next_if(|it| *it < start).is_some() {}
+        starts.peek() == Some(&start)
+    });
+    Some(ends.collect())
 }
 
-/// The ends of texts that an expression can become and that begin where one of `reached` is, and
-/// the bytes looked at.
-fn after_text(reached: &[usize], uri: &str, sign: char) -> (Vec<usize>, usize) {
+/// Where a literal ends each time that it stands in a text, by the algorithm of Knuth, Morris and
+/// Pratt: no byte of the text is looked at twice, however much the two are alike.
+fn ends_of(literal: &[u8], text: &[u8]) -> Vec<usize> {
+    // For each beginning of the literal, the longest shorter one with which it ends.
+    let mut shorter = vec![0_usize; literal.len() + 1];
+    let grown = |mut n: usize, shorter: &[usize], byte: u8| -> usize {
+        loop {
+            if literal.get(n) == Some(&byte) {
+                return n + 1;
+            }
+            if n == 0 {
+                return 0;
+            }
+            n = shorter.get(n).copied().unwrap_or(0);
+        }
+    };
+    let mut n = 0;
+    for (at, byte) in literal.iter().enumerate().skip(1) {
+        n = grown(n, &shorter, *byte);
+        if let Some(place) = shorter.get_mut(at + 1) {
+            *place = n;
+        }
+    }
+    let (mut ends, mut n) = (Vec::new(), 0);
+    for (at, byte) in text.iter().enumerate() {
+        n = grown(n, &shorter, *byte);
+        if n == literal.len() {
+            ends.push(at + 1);
+        }
+    }
+    ends
+}
+
+/// The ends of texts that an expression can become and that begin where one of `reached` is.
+fn after_text(reached: &[usize], uri: &str, sign: char) -> Vec<usize> {
     let (first, uri) = (reached.first().copied().unwrap_or(0), uri.as_bytes());
     let mut next = Vec::new();
     let mut starts = reached.iter().copied().peekable();
@@ -154,7 +215,7 @@ fn after_text(reached: &[usize], uri: &str, sign: char) -> (Vec<usize>, usize) {
         is_open = (is_open || begins) && uri.get(at).is_some_and(may_go_on);
         at += 1;
     }
-    (next, at - first)
+    next
 }
 
 #[cfg(test)]
@@ -181,6 +242,42 @@ mod tests {
         assert!(!steps.is_cut());
         let long = "a".repeat(TEMPLATE_BYTES_MAX);
         assert!(covers(&long, &long) && !covers(&format!("{long}a"), &format!("{long}a")));
+    }
+
+    #[test]
+    fn what_is_almost_everywhere_costs_no_more_than_its_length() {
+        let n = TEMPLATE_BYTES_MAX / 2;
+        // The literal fits everywhere but for its last byte.
+        let template = format!("{{+a}}{}b{{+c}}", "a".repeat(n - 20));
+        let uri = "a".repeat(TEMPLATE_BYTES_MAX);
+        let mut steps = Steps::new(4 * TEMPLATE_BYTES_MAX);
+        let set = TemplateSet::new([template.as_str()]);
+        assert!(!set.covers(&uri, &mut steps) && !steps.is_cut());
+        // What was found is the same in either way of looking.
+        for literal in ["a", "ab", "aba", "abab", "abaababaab", "b", "aab"] {
+            for uri in ["abaababaabaab", "aaaabaaab", "bbbb", "abababababab", ""] {
+                let all: Vec<usize> = (0..=uri.len()).collect();
+                let found = ends_of(literal.as_bytes(), uri.as_bytes());
+                let ends = all.iter().filter(|end| uri[..**end].ends_with(literal));
+                assert_eq!(found, ends.copied().collect::<Vec<_>>(), "{literal} {uri}");
+                for reached in [&all[..], &all[all.len() / 2..]] {
+                    let many = &mut Steps::new(1000);
+                    let after = after_literal(reached, uri, literal, many).unwrap();
+                    let at = reached.iter().filter(|at| uri[**at..].starts_with(literal));
+                    let expected: Vec<usize> = at.map(|at| at + literal.len()).collect();
+                    assert_eq!(after, expected, "{literal} {uri}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_done_for_which_the_steps_are_too_few() {
+        let templates: Vec<String> =
+            (0..200).map(|n| format!("{{+a}}{}{n}{{+c}}", "a".repeat(8000))).collect();
+        let set = TemplateSet::new(templates.iter().map(String::as_str));
+        let mut steps = Steps::new(100_000);
+        assert!(!set.covers(&"a".repeat(8000), &mut steps) && steps.is_cut());
     }
 
     #[test]

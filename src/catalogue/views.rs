@@ -346,7 +346,8 @@ impl Shown {
                 *listed = view.over(listed);
             }
         }
-        let catalogue = merge::merge(&self.naming, &servers).sharing(shared);
+        let catalogue = merge::merge_after(shared, &self.naming, &servers, &|| true)?;
+        let catalogue = catalogue.sharing(shared);
         let mut merged = self.merged();
         if merged.len() >= VIEW_CATALOGUES_MAX && !merged.contains_key(&keys) {
             merged.clear();

@@ -1,5 +1,6 @@
 //! Whoever waits for the next snapshot: bounded in number, and woken by the bell of its own wait.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::wait::{Interrupted, Wait};
@@ -9,6 +10,8 @@ use crate::wait::{Interrupted, Wait};
 pub struct Waiting {
     max: usize,
     state: Mutex<State>,
+    /// The same as in the state, for who looks often.
+    is_ended: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -37,7 +40,7 @@ impl Drop for Place<'_> {
 impl Waiting {
     /// At most `max` requests wait at once.
     pub(super) fn new(max: usize) -> Waiting {
-        Waiting { max: max.max(1), state: Mutex::default() }
+        Waiting { max: max.max(1), state: Mutex::default(), is_ended: AtomicBool::new(false) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -67,8 +70,14 @@ impl Waiting {
         self.lock().waits.iter().for_each(|wait| wait.bell().ring());
     }
 
-    /// Ends all these waits; nobody waits here any more.
+    /// Whether nobody waits any more, because the process ends.
+    pub(super) fn is_ended(&self) -> bool {
+        self.is_ended.load(Ordering::Relaxed)
+    }
+
+    /// Ends all these waits; nobody waits here any more, and no further snapshot is made.
     pub fn end(&self, reason: Interrupted) {
+        self.is_ended.store(true, Ordering::Relaxed);
         let mut state = self.lock();
         state.ended = Some(reason);
         state.waits.iter().for_each(|wait| wait.interrupt(reason));

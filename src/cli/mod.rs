@@ -1,6 +1,7 @@
 //! The command line: a file a command. Results go to standard output, everything else to
 //! standard error.
 
+mod allocator;
 mod arguments;
 mod demo;
 mod hash_key;
@@ -33,7 +34,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let code = match Command::parse(arguments) {
         Ok(Command::Help(topic)) => print(help::text(topic)),
         Ok(Command::Version) => print(concat!("trunkline ", env!("CARGO_PKG_VERSION"), "\n")),
-        Ok(Command::Serve { config, listen }) => return serve::run(&config, listen),
+        Ok(Command::Serve { config, listen }) => {
+            allocator::set();
+            return serve::run(&config, listen);
+        }
         Ok(Command::Demo { http }) => demo::run(http),
         Ok(Command::HashKey) => hash_key::run(),
         Ok(Command::Pins { config, what }) => pins::run(&config, &what),

@@ -14,6 +14,7 @@ use super::{Answer, Demo, SlowCall};
 use crate::access::origin::{HostCheck, Origins};
 use crate::http::{self, Handler, Head, Listen, OpenResponse, Request, Responder, Server};
 use crate::limits::Limits;
+use crate::protocol::call::PrincipalId;
 use crate::protocol::headers::{self, EVENT_STREAM, JSON};
 use crate::protocol::jsonrpc::{Message, RequestId, RpcError, code, error_response};
 use crate::protocol::method::Method;
@@ -257,8 +258,8 @@ impl Shell {
 }
 
 impl Handler for Shell {
-    fn admit(&self, head: &Head) -> Result<(), http::Answer> {
-        self.gate(head).map_err(Refusal::into_answer)
+    fn admit(&self, head: &Head) -> Result<Option<PrincipalId>, http::Answer> {
+        self.gate(head).map(|()| None).map_err(Refusal::into_answer)
     }
 
     fn handle(&self, request: Request, responder: Responder) {

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Front;
 use super::modern_stream::ModernStream;
+use super::request_state::Sequel;
 use super::requests::MessageSink;
 use crate::access::policy::Scope;
 use crate::error::CallError;
-use crate::limits::{QUESTIONS_GATHERED_MAX, QUESTIONS_GATHERED_WITHIN};
+use crate::limits::{INPUT_ROUNDS_MAX, QUESTIONS_GATHERED_MAX, QUESTIONS_GATHERED_WITHIN};
 use crate::pipeline::{Pipeline, Wish};
 use crate::protocol::call::{About, Call, CallSink, Caller, Client, Notice, Question};
 use crate::protocol::capabilities::{needed_for, of_client_for_legacy};
@@ -49,12 +51,44 @@ pub(super) struct Asked<'a> {
     pub(super) token: Option<String>,
     /// Which of the retries that a paid call entitles to it is, from 1; 0 if it is none.
     pub(super) free_round: usize,
+    /// Whether it has been counted, or goes on with a call that has.
+    pub(super) is_paid: bool,
 }
 
-impl Asked<'_> {
-    /// Whether it goes on with a call that has been counted.
-    pub(super) fn is_free(&self) -> bool {
-        self.free_round > 0
+impl Front {
+    /// Has the key pay for a call before anything is looked for, unless it goes on with one that
+    /// was paid for. Gives which of the retries that such a call entitles to it is, from 1; 0 if
+    /// it is none.
+    ///
+    /// # Errors
+    /// The key's calls for this minute are spent.
+    pub(super) fn pay(
+        &self,
+        scope: &Scope,
+        wish: Wish<'_>,
+        call: &Call<'_>,
+        sequel: Option<&Sequel>,
+    ) -> Result<usize, CallError> {
+        let free_round = match sequel {
+            Some(Sequel::Parked { boot, .. }) if *boot == self.parked.boot() => return Ok(0),
+            Some(Sequel::Server { serial, round, .. }) => {
+                self.free_round(scope, *serial, *round)
+            }
+            Some(Sequel::Parked { .. }) | None => 0,
+        };
+        if free_round == 0 {
+            self.pipeline.pay(scope, wish, call)?;
+        }
+        Ok(free_round)
+    }
+
+    /// Which of the retries that a paid call entitles to this one is, from 1; 0 if it must be
+    /// paid for itself, because its state has come back before or they are used up.
+    pub(super) fn free_round(&self, scope: &Scope, serial: u64, round: usize) -> usize {
+        let is_free = !self.pipeline.is_metered(scope)
+            || (round < INPUT_ROUNDS_MAX
+                && self.used_states.is_first_use(serial, Instant::now(), self.parked.life()));
+        if is_free { round.saturating_add(1) } else { 0 }
     }
 }
 

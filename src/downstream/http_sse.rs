@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::event_stream::Place;
+use super::post_stream::Response;
 use super::posted::Posted;
 use super::reply::{self, Problem, STREAM_HEADERS};
 use super::requests::{self, Answer, Body, MessageSink, SessionRequest};
@@ -16,7 +17,7 @@ use crate::protocol::jsonrpc::{self, Message, around_result, error_response};
 use crate::protocol::legacy;
 use crate::protocol::method::Method;
 use crate::protocol::sse;
-use crate::session::{Door, EventSink, Session};
+use crate::session::{Door, EncodedEvent, EventSink, Session};
 use crate::wait::ClientWatch;
 
 impl Front {
@@ -64,7 +65,7 @@ impl Front {
         }
         let server = scope.only.as_ref().map(|only| format!("/{only}")).unwrap_or_default();
         let path = format!("/mcp{server}/sse/messages?session_id={}", session.id);
-        handle.send(Arc::from(sse::event("endpoint", &path).into_bytes()))
+        handle.send(sse::event("endpoint", &path).into())
     }
 
     /// A message: answered at once with 202, served after that.
@@ -106,7 +107,7 @@ impl Front {
                         Ok(message) => self.serve_sse(&session, &scope, &message),
                         Err(malformed) => {
                             let id = malformed.id.as_ref();
-                            send(&session, "", &error_response(id, &malformed.error), "");
+                            send(&session, &error_response(id, &malformed.error));
                         }
                     }
                 }
@@ -140,17 +141,17 @@ impl Front {
             self.answer(session, scope, &request, &mut sink)
         };
         match answer {
+            Answer::List(page) => {
+                queue(session, Response::with_page(id, &page).to_event());
+            }
             Answer::Result(result) => {
                 let (before, after) = around_result(id);
-                let event = encoded(&before, result.get(), after);
-                // A large result exists twice at most: here, it has been copied once.
-                drop(result);
-                queue(session, event);
+                queue(session, EncodedEvent::message(&before, &result, after));
             }
-            Answer::Error(error) => send(session, "", &error_response(Some(id), &error), ""),
+            Answer::Error(error) => send(session, &error_response(Some(id), &error)),
             // The POST was answered before its message was served.
             Answer::Refused(problem) => {
-                send(session, "", &error_response(Some(id), &problem.to_rpc()), "");
+                send(session, &error_response(Some(id), &problem.to_rpc()));
             }
             Answer::None | Answer::Gone => (),
         }
@@ -174,18 +175,14 @@ impl Front {
 }
 
 /// Queues one message on the session's stream.
-fn send(session: &Session, before: &str, data: &str, after: &str) {
-    queue(session, encoded(before, data, after));
+fn send(session: &Session, message: &str) {
+    queue(session, EncodedEvent::of(message));
 }
 
-fn encoded(before: &str, data: &str, after: &str) -> Vec<u8> {
-    sse::message("", [before, data, after]).concat().into_bytes()
-}
-
-fn queue(session: &Session, event: Vec<u8>) {
+fn queue(session: &Session, event: EncodedEvent) {
     if let Some(stream) = session.stream() {
         // A stream that has ended has ended its session too: nobody waits for this.
-        stream.send(Arc::from(event));
+        stream.send(event);
     }
 }
 
@@ -195,7 +192,7 @@ struct SseSink<'a> {
 
 impl MessageSink for SseSink<'_> {
     fn message(&mut self, text: &str) {
-        send(self.session, "", text, "");
+        send(self.session, text);
     }
 
     /// The stream has heartbeats of its own.

@@ -3,6 +3,7 @@
 
 pub mod admin;
 mod apart;
+mod counted;
 pub mod endpoint;
 pub mod event_stream;
 mod for_caller;
@@ -36,14 +37,18 @@ use crate::access::origin::{Foreign, Origins};
 use crate::access::policy::{Principal, Scope};
 use crate::config::Transports;
 use crate::error::CallError;
-use crate::http::{Answer, Handler, Head, Request, Responder, Running};
+use crate::http::{Answer, Budget, Handler, Head, Peer, Request, Responder, Running};
 use crate::limits::Limits;
 use crate::pipeline::Pipeline;
+use crate::protocol::call::PrincipalId;
 use crate::protocol::headers;
 use crate::protocol::quirks::Tolerance;
 use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
-use crate::session::{Door, EventLogs, EventSink, Owner, Rescope, Rescoped, Session, Sessions};
+use crate::session::{
+    Bearer, Door, EncodedEvent, EventLogs, EventSink, Owner, Rescope, Rescoped, Session,
+    Sessions,
+};
 
 use endpoint::Endpoint;
 use event_stream::{Place, StreamHandle, Streams};
@@ -91,6 +96,8 @@ pub struct Front {
     pub event_logs: EventLogs,
     /// Every bound.
     pub limits: Arc<Limits>,
+    /// The bytes that may be held at once.
+    pub buffered: Budget,
     /// Makes and opens the cursors of lists.
     pub cursors: Sealer,
     /// Makes and opens what stateless clients bring back.
@@ -107,12 +114,16 @@ pub struct Front {
     pub engine: OnceLock<Weak<Running>>,
 }
 
+/// What a client hears whose bodies and results fill its share.
+const SHARE_HELD: &str = "your bodies and results fill your share of limits.buffered_bytes";
+
 /// A request that may be served.
 #[derive(Debug)]
 struct Admitted<'a> {
     endpoint: Endpoint<'a>,
     principal: Arc<Principal>,
     admission: u64,
+    charged: Option<PrincipalId>,
 }
 
 /// The words of a transport that is switched off.
@@ -135,6 +146,17 @@ impl Admission {
             api_key: head.headers.get("x-api-key"),
         };
         authenticate::authenticate(&self.keys, presented)
+    }
+
+    /// Whose share of what is bounded a request takes: its key's, and without one that of the
+    /// address that it came from. None where nobody else can come: where there is one key, and
+    /// without keys for this machine, whose owner's processes nothing tells apart.
+    fn charged(&self, principal: &Principal, peer: Peer) -> Option<PrincipalId> {
+        match (&principal.name, peer) {
+            (Some(name), _) => (self.keys.len() > 1).then(|| PrincipalId::Key(name.clone())),
+            (None, Peer::Ip(ip)) if !ip.is_loopback() => Some(PrincipalId::of_address(ip)),
+            (None, Peer::Ip(_) | Peer::Unix) => None,
+        }
     }
 
     fn principal_named(&self, name: &str) -> Option<&Arc<Principal>> {
@@ -206,7 +228,8 @@ impl Front {
             };
             let differs = principal.name.as_ref().is_some_and(|it| differ.contains(it));
             let (only, narrowed) = (owner.only.clone(), owner.narrowed.clone());
-            let scope = Scope { principal, only, narrowed, admission: generation };
+            let charged = owner.charged.clone();
+            let scope = Scope { principal, only, narrowed, admission: generation, charged };
             Some(Rescoped { servers: pipeline.upgrade()?.servers(&scope), differs })
         };
         self.sessions.rescope(Rescope { admission: generation, sees: Box::new(sees) })
@@ -228,8 +251,9 @@ impl Front {
         if let Some(endpoint) = endpoint
             && head.method == "OPTIONS"
         {
+            let charged = admission.charged(&self.anonymous, head.peer);
             let (principal, admission) = (self.anonymous.clone(), admission.generation);
-            return Ok(Admitted { endpoint, principal, admission });
+            return Ok(Admitted { endpoint, principal, admission, charged });
         }
         let principal = match endpoint {
             Some(endpoint) if endpoint.is_open() => self.anonymous.clone(),
@@ -241,7 +265,8 @@ impl Front {
         if !endpoint.methods().contains(&head.method.as_str()) {
             return Err(Problem::wrong_method(endpoint.methods()));
         }
-        Ok(Admitted { endpoint, principal, admission: admission.generation })
+        let charged = admission.charged(&principal, head.peer);
+        Ok(Admitted { endpoint, principal, admission: admission.generation, charged })
     }
 
     /// What a request can see.
@@ -251,7 +276,8 @@ impl Front {
     fn scope(&self, head: &Head, admitted: &Admitted<'_>) -> Result<Scope, Problem> {
         let principal = admitted.principal.clone();
         let admission = admitted.admission;
-        let mut scope = Scope { principal, only: None, narrowed: None, admission };
+        let charged = admitted.charged.clone();
+        let mut scope = Scope { principal, only: None, narrowed: None, admission, charged };
         if let Some(server) = admitted.endpoint.server() {
             let server = self.pipeline.server(&scope, server);
             scope.only = Some(server.map_err(|error| Problem::from_call(&error))?);
@@ -277,15 +303,20 @@ impl Front {
             narrowed: scope.narrowed.clone(),
             hears: self.pipeline.servers(scope).into(),
             admission: scope.admission,
+            charged: scope.charged.clone(),
         }
     }
 
     /// The session of that id, if it is this principal's and was opened at this endpoint.
     fn session(&self, id: &str, scope: &Scope, door: Door) -> Option<Arc<Session>> {
-        let principal = scope.principal.name.as_deref();
+        let bearer = Bearer {
+            principal: scope.principal.name.clone(),
+            admission: scope.admission,
+            charged: scope.charged.clone(),
+        };
         let whole = Scope { only: None, narrowed: None, ..scope.clone() };
         let may_hear = || self.pipeline.servers(&whole);
-        let session = self.sessions.find(id, principal, door, scope.admission, may_hear)?;
+        let session = self.sessions.find(id, bearer, door, may_hear)?;
         (session.owner.only == scope.only).then_some(session)
     }
 
@@ -358,11 +389,10 @@ impl Front {
         }
     }
 
-    /// A place among the long-lived streams, taken before anything is answered. Where there are
-    /// several keys, none of them may take them all.
+    /// A place among the long-lived streams, taken before anything is answered.
     fn place(&self, scope: &Scope) -> Result<Place, Problem> {
-        let key = scope.principal.name.as_ref().filter(|_| self.admission().keys.len() > 1);
-        self.streams.reserve_for(key).map_err(|full| Problem::overloaded(&full.to_string()))
+        let place = self.streams.reserve_for(scope.charged.as_ref());
+        place.map_err(|full| Problem::overloaded(&full.to_string()))
     }
 
     fn is_stopping(&self) -> bool {
@@ -371,14 +401,14 @@ impl Front {
 }
 
 impl Handler for Front {
-    fn admit(&self, head: &Head) -> Result<(), Answer> {
+    fn admit(&self, head: &Head) -> Result<Option<PrincipalId>, Answer> {
         match self.gate(head) {
-            Ok(_) => Ok(()),
+            Ok(admitted) => Ok(admitted.charged),
             Err(problem) => Err(problem.to_answer(Endpoint::find(&head.path))),
         }
     }
 
-    fn handle(&self, request: Request, responder: Responder) {
+    fn handle(&self, mut request: Request, responder: Responder) {
         // Errors too: a page may read why it was refused.
         let responder = match request.head.headers.get("origin") {
             Some(origin) if self.admission().origins.admits(origin) => {
@@ -386,7 +416,15 @@ impl Handler for Front {
             }
             Some(_) | None => responder,
         };
-        match self.gate(&request.head) {
+        // For as long as the request.
+        let mut share = std::mem::take(&mut request.share);
+        let admitted = self.gate(&request.head).and_then(|admitted| {
+            let charged = admitted.charged.as_ref();
+            responder.charge(charged).map_err(|what| Problem::overloaded(&what))?;
+            share.charge(charged).map_err(|_| Problem::overloaded(SHARE_HELD))?;
+            Ok(admitted)
+        });
+        match admitted {
             Ok(admitted) => self.dispatch(&admitted, &request, responder),
             Err(problem) => refuse(&problem, Endpoint::find(&request.head.path), responder),
         }
@@ -412,7 +450,7 @@ fn refuse(problem: &Problem, endpoint: Option<Endpoint<'_>>, responder: Responde
 }
 
 impl EventSink for StreamHandle {
-    fn send(&self, event: Arc<[u8]>) -> bool {
+    fn send(&self, event: EncodedEvent) -> bool {
         StreamHandle::send(self, event).is_ok()
     }
 

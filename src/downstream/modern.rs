@@ -2,9 +2,10 @@
 //! by request, on the same endpoints.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Front;
+use super::counted::share_of;
 use super::for_modern::{
     Asked, ForModern, Gathering, REQUEST_TIMEOUT, client_of, owner_of, wish_of,
     with_list_changes,
@@ -21,7 +22,6 @@ use super::requests::{self, Body};
 use crate::access::policy::Scope;
 use crate::error::CallError;
 use crate::http::{Head, Responder};
-use crate::limits::INPUT_ROUNDS_MAX;
 use crate::pipeline::Wish;
 use crate::protocol::call::{Call, CallSink, Kind, Outcome};
 use crate::protocol::capabilities::{can_be_asked, lacking};
@@ -89,17 +89,7 @@ impl Front {
         let client = client_of(scope, &envelope.caller);
         let caller = envelope.caller.clone();
         let wish = wish_of(&client, &caller);
-        let list = |kind| {
-            let listed = (caller.revision, kind);
-            let page = self.list_page(scope, wish, listed, params, |it| it.mirrors.is_ok());
-            match page {
-                Ok(page) => {
-                    let freshness = self.pipeline.freshness(scope, wish, kind);
-                    ModernAnswer::Result(modern::write_result(&page, Some(freshness)))
-                }
-                Err(error) => ModernAnswer::Error(error),
-            }
-        };
+        let list = |kind| self.list_modern(scope, wish, (caller.revision, kind), params);
         let Some(method) = Method::parse(name) else {
             return self.pass_modern(scope, name, envelope, stream);
         };
@@ -162,7 +152,8 @@ impl Front {
             .reduce(Freshness::and);
         let behind = self.pipeline.only_server_info(scope);
         let info = legacy::implementation(revision, behind.as_ref());
-        ModernAnswer::Result(modern::write_result_of(info, &text, freshness))
+        let text = modern::write_result_of(info, &text, freshness);
+        ModernAnswer::Result(Raw::from_valid(text))
     }
 
     fn check_mirrored(
@@ -212,8 +203,8 @@ impl Front {
         }
         // The method of the call is of no account where its answer is passed on.
         let method_of = Method::Ping;
-        let asked =
-            Asked { scope, method: method_of, caller, token: progress_token, free_round };
+        let (token, is_paid) = (progress_token, free_round > 0);
+        let asked = Asked { scope, method: method_of, caller, token, free_round, is_paid };
         let mut outcome = None;
         let answer = self.inline(&asked, &states, stream, |wish, wait, sink| {
             let passed = self.pipeline.pass(scope, wish, method, params, wait, sink);
@@ -242,11 +233,20 @@ impl Front {
             caller: call.caller.clone(),
             token: call.progress_token.clone(),
             free_round: 0,
+            is_paid: true,
         };
         let states = self.states(scope, method.as_str(), &call.params);
+        let sequel = match sequel(&states, &call.params) {
+            Ok(sequel) => sequel,
+            Err(error) => return ModernAnswer::Error(error),
+        };
         let client = client_of(scope, &asked.caller);
         let caller = asked.caller.clone();
         let wish = wish_of(&client, &caller);
+        asked.free_round = match self.pay(scope, wish, &call, sequel.as_ref()) {
+            Ok(free_round) => free_round,
+            Err(error) => return failed(&error),
+        };
         let (server, asks) = match owner_of(&self.pipeline, scope, wish, &call, stream) {
             Ok(owner) => owner,
             Err(error) => return failed(&error),
@@ -254,10 +254,6 @@ impl Front {
         if let Err(error) = self.check_mirrored(head, scope, wish, method, &call.params) {
             return ModernAnswer::Error(error);
         }
-        let sequel = match sequel(&states, &call.params) {
-            Ok(sequel) => sequel,
-            Err(error) => return ModernAnswer::Error(error),
-        };
         match sequel {
             Some(Sequel::Parked { boot, id, round }) if boot == self.parked.boot() => {
                 // Before the call is taken: a retry that cannot be read must not cost it.
@@ -277,11 +273,8 @@ impl Front {
                             run.";
                 return ModernAnswer::Error(RpcError::new(code::INTERNAL_ERROR, what));
             }
-            Some(Sequel::Server { server: whose, state, serial, round })
-                if whose == server.as_str() =>
-            {
+            Some(Sequel::Server { server: whose, state, .. }) if whose == server.as_str() => {
                 give_back(&mut call.params, state);
-                asked.free_round = self.free_round(scope, serial, round);
             }
             Some(Sequel::Server { .. }) => return invalid_state(),
             // It begins anew, so what answered the lost one answers nothing.
@@ -317,15 +310,6 @@ impl Front {
         }
     }
 
-    /// Which of the retries that a paid call entitles to this one is, from 1; 0 if it must be
-    /// paid for itself, because its state has come back before or they are used up.
-    fn free_round(&self, scope: &Scope, serial: u64, round: usize) -> usize {
-        let is_free = !self.pipeline.is_metered(scope)
-            || (round < INPUT_ROUNDS_MAX
-                && self.used_states.is_first_use(serial, Instant::now(), self.parked.life()));
-        if is_free { round.saturating_add(1) } else { 0 }
-    }
-
     /// Whether a call that was lost may be made a second time: only if that does no more than
     /// making it once.
     fn may_begin_anew(&self, scope: &Scope, wish: Wish<'_>, call: &Call<'_>) -> bool {
@@ -349,7 +333,7 @@ impl Front {
             return no_descriptor();
         };
         let client = client_of(asked.scope, &asked.caller);
-        let wish = Wish { is_retry: asked.is_free(), ..wish_of(&client, &asked.caller) };
+        let wish = Wish { is_paid: asked.is_paid, ..wish_of(&client, &asked.caller) };
         let mut sink = ForModern { asked, wait: &wait, refused: None, inner: stream };
         let outcome = make(wish, &wait, &mut sink);
         match sink.refused {
@@ -367,8 +351,11 @@ impl Front {
             (asked.caller.clone(), asked.method, client_of(asked.scope, &asked.caller));
         let params = call.params.to_text();
         let meta = call.meta.as_ref().map(RawObject::to_text);
-        let (token, is_retry) = (asked.token.clone(), asked.is_free());
+        let (token, is_paid) = (asked.token.clone(), asked.is_paid);
+        // They outlive their request, and count for as long.
+        let share = share_of(&self.buffered, [&params].into_iter().chain(&meta))?;
         self.parked.start(wait, move |wait, sink| {
+            let _counted = share;
             let call = Call {
                 caller: caller.clone(),
                 method,
@@ -377,7 +364,7 @@ impl Front {
                 meta: meta.as_deref().and_then(|meta| RawObject::parse(meta).ok()),
                 progress_token: token,
             };
-            let wish = Wish { is_retry, ..wish_of(&client, &caller) };
+            let wish = Wish { is_paid, ..wish_of(&client, &caller) };
             pipeline.call(&scope, wish, call, wait, sink)
         })
     }
@@ -453,7 +440,8 @@ impl Front {
             return Some(ModernAnswer::Error(modern::missing_capability(missing)));
         }
         let requests = apart.requests(asked.caller.revision)?;
-        match self.parked.park(apart, asked.scope.principal.name.as_ref(), round) {
+        let Scope { principal, charged, .. } = asked.scope;
+        match self.parked.park(apart, principal.name.as_ref(), charged.as_ref(), round) {
             Ok(true) => (),
             Ok(false) => return None,
             Err(full) => {
@@ -463,7 +451,8 @@ impl Front {
         }
         let sequel = Sequel::Parked { boot: self.parked.boot(), id: apart.id(), round };
         let state = states.seal(sequel, self.parked.life());
-        Some(ModernAnswer::Result(modern::input_required(Some(&requests), Some(&state))))
+        let text = modern::input_required(Some(&requests), Some(&state));
+        Some(ModernAnswer::Result(Raw::from_valid(text)))
     }
 
     fn conclude(
@@ -480,7 +469,8 @@ impl Front {
                 let freshness = is_read.then_some(Freshness::UNKNOWN);
                 let (client, method) = (asked.caller.revision, asked.method);
                 let result = adapted(client, method, || Output::Any, &result).unwrap_or(result);
-                ModernAnswer::Result(modern::write_result(result.get(), freshness))
+                let text = modern::write_result(result.get(), freshness);
+                ModernAnswer::Result(result.rewritten(text))
             }
             Ok(Outcome::Error { error, .. }) => ModernAnswer::Error(modern::error_for(error)),
             Ok(Outcome::InputRequired { server, requests, state }) => {
@@ -498,7 +488,8 @@ impl Front {
                     states.seal(sequel, self.parked.life())
                 });
                 let requests = requests.as_ref().map(Raw::get);
-                ModernAnswer::Result(modern::input_required(requests, state.as_deref()))
+                let text = modern::input_required(requests, state.as_deref());
+                ModernAnswer::Result(Raw::from_valid(text))
             }
             Err(CallError::Cancelled) => ModernAnswer::None,
             Err(error) => failed(&error),
@@ -571,7 +562,8 @@ fn no_descriptor() -> ModernAnswer {
     failed(&CallError::Overloaded { what: "no descriptor is left".to_owned() })
 }
 
-fn failed(error: &CallError) -> ModernAnswer {
+/// What a call failed with, as an answer.
+pub(super) fn failed(error: &CallError) -> ModernAnswer {
     let problem = Problem::from_call(error);
     if matches!(error, CallError::RateLimited { .. }) {
         return ModernAnswer::Refused(problem);

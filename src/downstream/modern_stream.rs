@@ -2,20 +2,25 @@
 //! the result. It cannot be resumed, and its end by the client cancels the request (2026-07-28,
 //! basic/transports/streamable-http, Receiving Messages).
 
+use super::listed::ListPage;
+use super::post_stream::Response;
 use super::reply::{self, Problem, STREAM_HEADERS};
 use super::requests::MessageSink;
 use crate::http::{OpenResponse, Responder};
 use crate::protocol::headers::JSON;
-use crate::protocol::jsonrpc::{RequestId, RpcError, around_result, error_response};
+use crate::protocol::jsonrpc::{RequestId, RpcError, error_response};
 use crate::protocol::modern::error_for;
+use crate::protocol::raw::Raw;
 use crate::protocol::sse;
 use crate::wait::ClientWatch;
 
 /// What a stateless request is answered with.
 #[derive(Debug)]
 pub(super) enum ModernAnswer {
-    /// A result's text.
-    Result(String),
+    /// A result.
+    Result(Raw),
+    /// The result of a list.
+    List(ListPage),
     /// An error.
     Error(RpcError),
     /// An error with a status and headers of its own, where the answer has not begun.
@@ -64,35 +69,33 @@ impl ModernStream {
 
     /// Gives the answer.
     pub(super) fn finish(mut self, id: &RequestId, answer: &ModernAnswer) {
-        let text;
-        let (status, before, data, after) = match answer {
-            ModernAnswer::Result(result) => {
-                let (before, after) = around_result(id);
-                (reply::OK, before, result.as_str(), after)
-            }
+        let (status, response) = match answer {
+            ModernAnswer::Result(result) => (reply::OK, Response::with_result(id, result)),
+            ModernAnswer::List(page) => (reply::OK, Response::with_page(id, page)),
             ModernAnswer::Error(error) => {
-                text = error_response(Some(id), error);
-                (reply::modern_status(error.code), String::new(), text.as_str(), "")
+                (reply::modern_status(error.code), Response::error(Some(id), error))
             }
             ModernAnswer::Refused(problem) => {
-                text = error_response(Some(id), &error_for(problem.to_rpc()));
+                let error = error_for(problem.to_rpc());
                 if let Some(responder) = self.responder.take() {
                     // A client that is gone needs no answer.
-                    problem.send(responder, &text).ok();
+                    problem.send(responder, &error_response(Some(id), &error)).ok();
                     return;
                 }
-                (problem.status, String::new(), text.as_str(), "")
+                (problem.status, Response::error(Some(id), &error))
             }
             // Dropped unfinished, the connection ends.
             ModernAnswer::None => return,
         };
+        let [before, data, after] = response.pieces();
         if let Some(responder) = self.responder.take() {
-            let pieces = [before.as_str(), data, after].map(str::as_bytes);
+            let (headers, own_bytes) = ([("Content-Type", JSON)], response.own_bytes());
+            let body = [before, data, after].map(str::as_bytes);
             // A client that is gone needs no answer.
-            responder.respond(status, &[("Content-Type", JSON)], &pieces).ok();
+            responder.respond_counted(status, &headers, &body, own_bytes).ok();
             return;
         }
-        self.event(&before, data, after);
+        self.event(before, data, after);
         if let Some(open) = self.open.take() {
             open.finish().ok();
         }

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use super::apart::Hearing;
 pub use super::apart::{Apart, News};
 use crate::error::CallError;
-use crate::protocol::call::{CallSink, Outcome};
+use crate::protocol::call::{CallSink, Outcome, PrincipalId};
 use crate::protocol::jsonrpc::{RpcError, code};
+use crate::shares::{NotTaken, Shares};
 use crate::thread::{Joined, spawn};
 use crate::wait::{Interrupted, Wait};
 
@@ -41,9 +42,10 @@ pub struct ParkedCalls {
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     parked: HashMap<u64, Parked>,
+    shares: Shares<PrincipalId>,
     running: Vec<(Weak<Apart>, Joined)>,
     stopped: bool,
 }
@@ -52,8 +54,52 @@ struct State {
 struct Parked {
     call: Arc<Apart>,
     principal: Option<Arc<str>>,
+    charged: Option<PrincipalId>,
     round: u64,
     expires: Instant,
+}
+
+impl State {
+    fn new(calls_max: usize) -> State {
+        State {
+            parked: HashMap::new(),
+            shares: Shares::new(calls_max),
+            running: Vec::new(),
+            stopped: false,
+        }
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Parked> {
+        let parked = self.parked.remove(&id)?;
+        self.shares.give_back_of(parked.charged.as_ref(), 1);
+        Some(parked)
+    }
+
+    fn remove_all(&mut self, which: impl Fn(&Parked) -> bool) -> Vec<Parked> {
+        let ids = self.parked.iter().filter(|(_, parked)| which(parked)).map(|(id, _)| *id);
+        let ids: Vec<u64> = ids.collect();
+        ids.into_iter().filter_map(|id| self.remove(id)).collect()
+    }
+
+    /// Takes the place of one call. Of whoever has more than this principal would have then, the
+    /// call that has been parked for longest makes room, and is given.
+    fn take_place(&mut self, charged: Option<&PrincipalId>) -> Result<Option<Parked>, Full> {
+        let evicted = match self.shares.take_of(charged, 1) {
+            Ok(()) => return Ok(None),
+            Err(NotTaken::ShareHeld) => return Err(Full::Share),
+            Err(NotTaken::Full) => charged.and_then(|who| {
+                let other = self.shares.in_the_way_of(who, 1).filter(|other| other != who)?;
+                let of_other = self.parked.iter();
+                let of_other = of_other.filter(|(_, it)| it.charged.as_ref() == Some(&other));
+                let (oldest, _) = of_other.min_by_key(|(_, parked)| parked.expires)?;
+                let oldest = *oldest;
+                self.remove(oldest)
+            }),
+        };
+        let evicted = evicted.ok_or(Full::Calls)?;
+        self.shares.take_of(charged, 1).map_err(|_| Full::Calls)?;
+        Ok(Some(evicted))
+    }
 }
 
 /// Why a call could not be parked.
@@ -63,6 +109,8 @@ pub enum Full {
     Calls,
     /// `limits.parked_calls_per_key` is reached.
     CallsPerKey,
+    /// The principal has its share of them.
+    Share,
 }
 
 impl Full {
@@ -71,6 +119,7 @@ impl Full {
         let bound = match self {
             Self::Calls => "limits.parked_calls",
             Self::CallsPerKey => "limits.parked_calls_per_key",
+            Self::Share => "your share of limits.parked_calls",
         };
         let what = format!(
             "The server asks for input, but {bound} is reached; the call was cancelled."
@@ -82,7 +131,8 @@ impl Full {
 impl ParkedCalls {
     /// None yet. `boot` is random.
     pub fn new(bounds: Bounds, boot: u64) -> ParkedCalls {
-        ParkedCalls { bounds, boot, last_id: AtomicU64::new(0), state: Arc::default() }
+        let state = Arc::new(Mutex::new(State::new(bounds.calls)));
+        ParkedCalls { bounds, boot, last_id: AtomicU64::new(0), state }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -143,41 +193,43 @@ impl ParkedCalls {
         &self,
         call: &Arc<Apart>,
         principal: Option<&Arc<str>>,
+        charged: Option<&PrincipalId>,
         round: u64,
     ) -> Result<bool, Full> {
         let now = Instant::now();
-        let gone: Vec<Parked>;
-        let parked = {
-            let mut state = self.lock();
-            gone = state
-                .parked
-                .extract_if(|_, parked| now >= parked.expires)
-                .map(|(_, parked)| parked)
-                .collect();
-            let of_key =
-                state.parked.values().filter(|it| it.principal.as_ref() == principal).count();
-            if call.is_over() {
-                Ok(false)
-            } else if state.parked.len() >= self.bounds.calls {
-                Err(Full::Calls)
-            // Without keys nobody can be told apart, so the bound on all is the only one.
-            } else if principal.is_some() && of_key >= self.bounds.calls_per_key {
-                Err(Full::CallsPerKey)
-            } else {
-                // Not later than its server's request does.
-                let expires = call.wait().deadline().min(now + self.bounds.life);
-                let principal = principal.cloned();
-                let parked = Parked { call: call.clone(), principal, round, expires };
-                state.parked.insert(call.id(), parked);
-                call.detach();
-                Ok(true)
-            }
+        let mut state = self.lock();
+        let gone = state.remove_all(|parked| now >= parked.expires);
+        let of_key =
+            state.parked.values().filter(|it| it.principal.as_ref() == principal).count();
+        let place = if call.is_over() {
+            Ok(None)
+        // Without keys nobody can be told apart, so the bound on all is the only one.
+        } else if principal.is_some() && of_key >= self.bounds.calls_per_key {
+            Err(Full::CallsPerKey)
+        } else {
+            state.take_place(charged).map(Some)
         };
+        if let Ok(Some(_)) = &place {
+            // Not later than its server's request does.
+            let expires = call.wait().deadline().min(now + self.bounds.life);
+            let (principal, charged) = (principal.cloned(), charged.cloned());
+            let parked = Parked { call: call.clone(), principal, charged, round, expires };
+            state.parked.insert(call.id(), parked);
+            call.detach();
+        }
         // Where no lock is held: what they are still asked is answered by that.
+        drop(state);
         for parked in gone {
             parked.call.cancel(Interrupted::Deadline);
         }
-        parked
+        let is_parked = place.as_ref().is_ok_and(Option::is_some);
+        let evicted = place?.flatten();
+        if let Some(evicted) = evicted {
+            log::warn!(target: "sessions", "a parked call was cancelled to make room for one \
+                of somebody who has fewer (limits.parked_calls is {})", self.bounds.calls);
+            evicted.call.cancel(Interrupted::Cancelled);
+        }
+        Ok(is_parked)
     }
 
     /// Takes a parked call for a retry. None if there is none of that id and round, as it was
@@ -196,7 +248,7 @@ impl ParkedCalls {
         if !fits {
             return None;
         }
-        let call = state.parked.remove(&id)?.call;
+        let call = state.remove(id)?.call;
         call.expect();
         // Its thread may stay for nothing but this.
         call.wait().bell().ring();
@@ -209,9 +261,8 @@ impl ParkedCalls {
         let theirs = |parked: &Parked| {
             parked.principal.as_ref().is_some_and(|it| principals.contains(it))
         };
-        let mut state = self.lock();
-        let gone = state.parked.extract_if(|_, parked| theirs(parked));
-        gone.map(|(_, parked)| parked.call).collect()
+        let gone = self.lock().remove_all(theirs);
+        gone.into_iter().map(|parked| parked.call).collect()
     }
 
     /// Ends calls that were taken for that.
@@ -261,7 +312,7 @@ fn stay_while_parked(state: &Mutex<State>, call: &Apart) {
             let Some(parked) = state.parked.get(&call.id()) else { return };
             let left = parked.expires.saturating_duration_since(Instant::now());
             if left.is_zero() || call.wait().interrupted().is_some() {
-                state.parked.remove(&call.id());
+                state.remove(call.id());
                 None
             } else {
                 Some(left)
@@ -305,7 +356,7 @@ mod tests {
                 Ok(Outcome::Complete(result))
             })
             .unwrap();
-        assert_eq!(calls.park(&call, None, 0), Ok(true));
+        assert_eq!(calls.park(&call, None, None, 0), Ok(true));
         finish.send(()).unwrap();
         eventually("it is taken back", || calls.lock().parked.is_empty());
         eventually("the result is dropped", || call.is_given_up());
@@ -322,9 +373,35 @@ mod tests {
             })
             .unwrap();
         eventually("it asks", || call.n_asked() == 1);
-        assert_eq!(calls.park(&call, None, 0), Ok(true));
+        assert_eq!(calls.park(&call, None, None, 0), Ok(true));
         call.cancel(Interrupted::Deadline);
         eventually("it is taken back", || calls.lock().parked.is_empty());
+    }
+
+    #[test]
+    fn a_parked_call_makes_room_for_one_of_whoever_has_fewer() {
+        let calls = calls(LONG);
+        let parked = |name: &str| {
+            let waiting = |wait: &Arc<Wait>, _: &mut dyn CallSink| {
+                while wait.until(None, None).is_ok() {}
+                Err(CallError::Cancelled)
+            };
+            let call = calls.start(Wait::plain(LONG).unwrap(), waiting).unwrap();
+            let (key, charged) = (name.into(), PrincipalId::Key(name.into()));
+            (calls.park(&call, Some(&key), Some(&charged), 0), call)
+        };
+        let of_hog: Vec<_> = (0..7).map(|_| parked("hog")).collect();
+        assert!(of_hog[..6].iter().all(|(is_parked, _)| *is_parked == Ok(true)));
+        assert_eq!(of_hog[6].0, Err(Full::Share));
+        let of_victim: Vec<_> = (0..2).map(|_| parked("victim")).collect();
+        let third = parked("third");
+        assert_eq!(third.0, Ok(true));
+        eventually("the hog's first is over", || of_hog[0].1.is_over());
+        for (is_parked, call) in of_victim.iter().chain(&of_hog[1..6]).chain([&third]) {
+            assert_eq!(*is_parked, Ok(true));
+            assert!(!call.is_over());
+        }
+        calls.stop();
     }
 
     #[test]
@@ -338,7 +415,7 @@ mod tests {
                 Err(CallError::Cancelled)
             };
             let call = calls.start(wait, waiting).unwrap();
-            assert_eq!(calls.park(&call, Some(key), 0), Ok(true));
+            assert_eq!(calls.park(&call, Some(key), None, 0), Ok(true));
             call
         });
         ParkedCalls::cancel(calls.take_all_of(std::slice::from_ref(&ended)));
@@ -359,7 +436,7 @@ mod tests {
                 Ok(Outcome::Complete(Raw::from_valid("{}".to_owned())))
             })
             .unwrap();
-        assert_eq!(calls.park(&call, None, 3), Ok(true));
+        assert_eq!(calls.park(&call, None, None, 3), Ok(true));
         finish.send(()).unwrap();
         eventually("it is over", || call.is_over());
         let taken = calls.take(call.id(), 3, None).unwrap();

@@ -1,45 +1,102 @@
 //! The answer to a POST over Streamable HTTP: plain JSON, or an event stream that can be resumed.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::listed::ListPage;
 use super::reply::{self, Problem, STREAM_HEADERS};
 use super::requests::{Answer, MessageSink};
-use crate::http::{OpenResponse, Responder};
-use crate::limits::STREAM_RETRY;
+use crate::http::{OpenResponse, Responder, Share};
+use crate::limits::{RESULT_BYTES_COUNTED_FROM, STREAM_RETRY};
 use crate::protocol::jsonrpc::{RequestId, RpcError, around_result, code, error_response};
 use crate::protocol::raw::Raw;
 use crate::protocol::sse;
-use crate::session::{Delivery, EventLogs, Origin, Resumable, Session};
+use crate::session::{Delivery, EncodedEvent, EventLogs, Origin, Resumable, Session};
 use crate::wait::ClientWatch;
 
-/// One response in pieces. It holds its result and no copy of it, so that what waits for the
-/// rest of a batch still counts against `limits.buffered_bytes`.
+/// One response in pieces. It holds its result, or the items of a list, and no copy of it, so that
+/// what waits for the rest of a batch still counts against `limits.buffered_bytes`.
 pub(super) struct Response {
     before: String,
     result: Option<Raw>,
-    after: &'static str,
+    after: Cow<'static, str>,
 }
 
 impl Response {
     /// The response to a request; none where it is not answered.
     pub(super) fn to(id: &RequestId, answer: &Answer) -> Option<Response> {
         match answer {
-            Answer::Result(result) => {
-                let (before, after) = around_result(id);
-                Some(Response { before, result: Some(result.clone()), after })
-            }
+            Answer::Result(result) => Some(Response::with_result(id, result)),
+            Answer::List(page) => Some(Response::with_page(id, page)),
             Answer::Error(error) => Some(Response::error(Some(id), error)),
             Answer::Refused(problem) => Some(Response::error(Some(id), &problem.to_rpc())),
             Answer::None | Answer::Gone => None,
         }
     }
 
-    pub(super) fn error(id: Option<&RequestId>, error: &RpcError) -> Response {
-        Response { before: error_response(id, error), result: None, after: "" }
+    pub(super) fn with_result(id: &RequestId, result: &Raw) -> Response {
+        let (before, after) = around_result(id);
+        Response { before, result: Some(result.clone()), after: after.into() }
     }
 
-    fn pieces(&self) -> [&str; 3] {
-        [&self.before, self.result.as_ref().map_or("", Raw::get), self.after]
+    pub(super) fn with_page(id: &RequestId, page: &ListPage) -> Response {
+        let (before, after) = around_result(id);
+        let (begin, end) = page.around();
+        let after = (end + after).into();
+        Response { before: before + &begin, result: Some(page.items.clone()), after }
+    }
+
+    pub(super) fn error(id: Option<&RequestId>, error: &RpcError) -> Response {
+        Response { before: error_response(id, error), result: None, after: "".into() }
+    }
+
+    /// The event that carries it.
+    pub(super) fn to_event(&self) -> EncodedEvent {
+        match &self.result {
+            Some(result) => EncodedEvent::message(&self.before, result, &self.after),
+            None => EncodedEvent::of(&self.before),
+        }
+    }
+
+    pub(super) fn pieces(&self) -> [&str; 3] {
+        [&self.before, self.result.as_ref().map_or("", Raw::get), &self.after]
+    }
+
+    /// Bytes of it that are not counted where they came from.
+    pub(super) fn own_bytes(&self) -> usize {
+        let result = self.result.as_ref().filter(|result| !result.is_kept());
+        let result = result.map_or(0, |result| result.get().len());
+        self.before.len() + result + self.after.len()
+    }
+}
+
+/// The responses to a batch, which wait for the last of them.
+pub(super) struct Responses {
+    list: Vec<Response>,
+    own_bytes: usize,
+    share: Share,
+}
+
+impl Responses {
+    /// None yet; `share` grows with them.
+    pub(super) fn new(share: Share, n_messages: usize) -> Responses {
+        Responses { list: Vec::with_capacity(n_messages), own_bytes: 0, share }
+    }
+
+    /// Adds the response to the request of that id, if it has one; an error where it would be too
+    /// much.
+    pub(super) fn extend(&mut self, id: Option<&RequestId>, response: Option<Response>) {
+        let Some(response) = response else { return };
+        let own_bytes = self.own_bytes + response.own_bytes();
+        // What is small is not looked at.
+        let is_counted = own_bytes > RESULT_BYTES_COUNTED_FROM;
+        if is_counted && self.share.grow_to(own_bytes).is_err() {
+            let problem = Problem::overloaded("bodies and results fill limits.buffered_bytes");
+            self.list.push(Response::error(id, &problem.to_rpc()));
+            return;
+        }
+        self.own_bytes = own_bytes;
+        self.list.push(response);
     }
 }
 
@@ -91,19 +148,17 @@ impl<'a> PostStream<'a> {
         }
     }
 
-    /// One message in three pieces.
-    fn push(&mut self, message: [&str; 3], stand_in: Option<&dyn Fn() -> String>) {
+    fn push(&mut self, event: &EncodedEvent, stand_in: Option<&dyn Fn() -> String>) {
         self.begin();
-        let event = sse::message("", message);
-        let pieces = event.each_ref().map(|piece| piece.as_bytes());
-        let Some(kept) = &self.kept else { return self.write(&pieces) };
-        match kept.push(&pieces, stand_in) {
-            Delivery::Own(id) => {
-                let [name, before, data, after, end] = pieces;
-                self.write(&[id.as_bytes(), name, before, data, after, end]);
-            }
-            Delivery::Elsewhere => self.leave(),
-        }
+        let delivery = self.kept.as_ref().map(|kept| kept.push(event, stand_in));
+        let id = match delivery {
+            Some(Delivery::Elsewhere) => return self.leave(),
+            Some(Delivery::Own(id)) => id,
+            None => String::new(),
+        };
+        let mut pieces = vec![id.as_bytes()];
+        event.add_to(&mut pieces);
+        self.write(&pieces);
     }
 
     /// Gives the answer to one request.
@@ -124,20 +179,22 @@ impl<'a> PostStream<'a> {
             return;
         }
         let Some(response) = Response::to(id, answer) else { return self.end_unanswered() };
-        let pieces = response.pieces();
         match self.responder.take() {
             Some(responder) => {
-                reply::send_json(responder, &pieces.map(str::as_bytes)).ok();
+                let body = response.pieces().map(str::as_bytes);
+                reply::send_counted_json(responder, &body, response.own_bytes()).ok();
             }
             None => {
-                self.push(pieces, Some(&|| not_kept(id)));
+                let event = response.to_event();
+                self.push(&event, Some(&|| not_kept(id)));
                 self.end();
             }
         }
     }
 
-    /// Gives the answers to a batch.
-    pub(super) fn finish_batch(mut self, responses: &[Response]) {
+    /// Gives the answers to a batch, which are counted.
+    pub(super) fn finish_batch(mut self, responses: &Responses) {
+        let responses = &responses.list;
         match self.responder.take() {
             Some(responder) if responses.is_empty() => {
                 responder.respond(reply::ACCEPTED, &[], &[]).ok();
@@ -149,12 +206,12 @@ impl<'a> PostStream<'a> {
                     body.extend(response.pieces().map(str::as_bytes));
                 }
                 body.push(b"]");
-                reply::send_json(responder, &body).ok();
+                reply::send_counted_json(responder, &body, 0).ok();
             }
             None if responses.is_empty() => self.end_unanswered(),
             None => {
                 for response in responses {
-                    self.push(response.pieces(), None);
+                    self.push(&response.to_event(), None);
                 }
                 self.end();
             }
@@ -187,7 +244,7 @@ impl<'a> PostStream<'a> {
 
 impl MessageSink for PostStream<'_> {
     fn message(&mut self, text: &str) {
-        self.push(["", text, ""], None);
+        self.push(&EncodedEvent::of(text), None);
     }
 
     fn silence(&mut self) {

@@ -454,6 +454,19 @@ pub fn send_json(responder: Responder, body: &[&[u8]]) -> io::Result<()> {
     responder.respond(OK, &[("Content-Type", JSON)], body)
 }
 
+/// The same where the body is counted against `limits.buffered_bytes` already, but for so many
+/// bytes of it.
+///
+/// # Errors
+/// As [`send_json`].
+pub fn send_counted_json(
+    responder: Responder,
+    body: &[&[u8]],
+    own_bytes: usize,
+) -> io::Result<()> {
+    responder.respond_counted(OK, &[("Content-Type", JSON)], body, own_bytes)
+}
+
 /// The body of an answer that the engine itself gives.
 pub fn engine_body(status: u16, reason: &str) -> String {
     let word = match status {

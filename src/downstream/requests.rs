@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::for_caller::{ForCaller, about, client_of};
 use super::input::Elicited;
-use super::listed::list_result;
+use super::listed::{ListPage, NotListed, cursor_of};
 use super::reply::Problem;
 use super::request_state::ADDED;
 use super::rest::Deaf;
@@ -16,17 +16,15 @@ use crate::limits::{
     BATCH_MESSAGES_MAX, CALL_TIMEOUT_MAX, INPUT_ROUNDS_MAX, JSON_DEPTH_MAX,
     UPSTREAM_TEXT_CHARS_MAX,
 };
-use crate::pipeline::{Item, Wish};
+use crate::pipeline::Wish;
 use crate::protocol::call::{Call, CallSink, Caller, Kind, Outcome};
 use crate::protocol::capabilities::without_tasks;
-use crate::protocol::cursor::{self, Place};
 use crate::protocol::jsonrpc::{Malformed, Message, RequestId, RpcError, code};
 use crate::protocol::legacy;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::method::{Method, notification};
 use crate::protocol::raw::{self, Raw, RawObject};
 use crate::protocol::revision::Revision;
-use crate::protocol::server_name::ServerName;
 use crate::session::{Pending, Refused, Session};
 use crate::wait::{ClientWatch, Wait};
 
@@ -35,6 +33,8 @@ use crate::wait::{ClientWatch, Wait};
 pub enum Answer {
     /// A result.
     Result(Raw),
+    /// The result of a list.
+    List(ListPage),
     /// An error.
     Error(RpcError),
     /// An error with a status and headers of its own, for a door that has not answered yet.
@@ -229,43 +229,10 @@ impl Front {
     ) -> Answer {
         self.pipeline.await_first_lists(scope, None, client);
         match self.list_page(scope, wish, kind, params, |_| true) {
-            Ok(page) => Answer::Result(Raw::from_valid(page)),
-            Err(error) => Answer::Error(error),
+            Ok(page) => Answer::List(page),
+            Err(NotListed::Asked(error)) => Answer::Error(error),
+            Err(NotListed::Call(error)) => answer_of(Err(error)),
         }
-    }
-
-    /// One page of what the scope sees and `shows` admits: a result's text.
-    pub(super) fn list_page(
-        &self,
-        scope: &Scope,
-        wish: Wish<'_>,
-        (revision, kind): (Revision, Kind),
-        params: Option<&str>,
-        shows: impl Fn(&Item) -> bool,
-    ) -> Result<String, RpcError> {
-        let list = self.pipeline.list(scope, wish, kind);
-        let mut list = list.map_err(|error| Problem::from_call(&error).to_rpc())?;
-        list.items.retain(|item| shows(item));
-        let view = view_of(scope, kind);
-        let from = match cursor_of(params)? {
-            None => 0,
-            Some(cursor) => {
-                let place = cursor::open(&self.cursors, &view, &cursor).ok_or_else(|| {
-                    let what = "The cursor is none of this list.";
-                    RpcError::new(code::INVALID_PARAMS, what)
-                })?;
-                list.behind(&place.name, place.position)
-            }
-        };
-        let rest = list.items.get(from..).unwrap_or_default();
-        let page = rest.get(..self.limits.page_items).unwrap_or(rest);
-        let next = if page.len() < rest.len() { page.last() } else { None };
-        let next = next.map(|last| {
-            let name = list.name(last).to_owned();
-            let place = Place { name, position: from + page.len() - 1 };
-            cursor::seal(&self.cursors, &view, &place)
-        });
-        Ok(list_result(revision, &list, page, next.as_deref()))
     }
 
     /// Sets the level of a session: on the shared sessions with upstreams the lowest that any
@@ -398,7 +365,7 @@ impl Front {
             if let Some(state) = state {
                 call.params.set("requestState", raw::string(&state));
             }
-            let wish = Wish { is_retry: true, ..wish };
+            let wish = Wish { is_paid: true, ..wish };
             outcome = self.pipeline.call(scope, wish, call, wait, sink);
         }
         if let Ok(Outcome::InputRequired { server, .. }) = &outcome {
@@ -520,15 +487,6 @@ fn read_call<'a>(
     Ok(call)
 }
 
-/// The cursor that a list is asked for with.
-fn cursor_of(params: Option<&str>) -> Result<Option<String>, RpcError> {
-    let wrong = |what: String| RpcError::new(code::INVALID_PARAMS, what);
-    let Some(params) = params else { return Ok(None) };
-    let fields = RawObject::parse(params)
-        .map_err(|error| wrong(format!("The parameters are no acceptable object: {error}.")))?;
-    fields.string("cursor").map_err(|_| wrong("\"cursor\" must be a string.".to_owned()))
-}
-
 fn not_found(method: &str) -> Answer {
     Answer::error(code::METHOD_NOT_FOUND, format!("Method not found: {method}"))
 }
@@ -536,18 +494,6 @@ fn not_found(method: &str) -> Answer {
 /// A result without content.
 fn nothing() -> Answer {
     Answer::Result(Raw::from_valid("{}".to_owned()))
-}
-
-/// What a cursor is good for: one list as one principal sees it at one endpoint.
-fn view_of(scope: &Scope, kind: Kind) -> String {
-    let name = scope.principal.name.as_deref().unwrap_or_default();
-    let only = scope.only.as_ref().map(ServerName::as_str).unwrap_or_default();
-    let narrowed = scope
-        .narrowed
-        .as_deref()
-        .map(|list| list.iter().map(ServerName::as_str).collect::<Vec<_>>().join(","));
-    let narrowed = narrowed.as_deref().unwrap_or("*");
-    format!("{}|{name}|{only}|{narrowed}", kind.list_key())
 }
 
 /// A request inside a session.

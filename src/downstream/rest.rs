@@ -4,17 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::endpoint::Dialect;
-use super::listed::{push_items, server_outcome};
+use super::listed::server_outcome;
 use super::reply::{self, Problem};
 use super::{Front, Transport};
 use crate::access::policy::Scope;
+use crate::error::CallError;
 use crate::http::{Head, Request, Responder};
 use crate::limits::{CALL_TIMEOUT_MAX, JSON_DEPTH_MAX};
 use crate::pipeline::{Health, ItemList, Wish};
 use crate::protocol::call::{Call, CallSink, Caller, Kind, Notice, Outcome, Question};
 use crate::protocol::headers;
 use crate::protocol::method::Method;
-use crate::protocol::raw::{self, RawObject};
+use crate::protocol::raw::{self, Raw, RawObject};
 use crate::wait::Wait;
 
 /// Hears nothing of what comes before a result: REST has no place for it.
@@ -39,6 +40,33 @@ struct CallBody<'a> {
     timeout: Option<Duration>,
 }
 
+/// The body of a list. It holds pages that all share who are given the same.
+#[derive(Debug)]
+struct ListBody {
+    /// Arrays' texts.
+    pages: Vec<Raw>,
+    /// What stands behind the tools.
+    end: String,
+}
+
+impl ListBody {
+    /// Its text: all arrays as one.
+    fn pieces(&self) -> Vec<&[u8]> {
+        let mut pieces: Vec<&[u8]> = Vec::with_capacity(2 * self.pages.len() + 3);
+        pieces.push(b"{\"tools\":[");
+        for page in &self.pages {
+            let items = page.get().strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+            if pieces.len() > 1 {
+                pieces.push(b",");
+            }
+            pieces.push(items.unwrap_or_default().as_bytes());
+        }
+        pieces.push(b"]");
+        pieces.push(self.end.as_bytes());
+        pieces
+    }
+}
+
 impl Front {
     pub(super) fn rest_list(
         &self,
@@ -51,17 +79,30 @@ impl Front {
         let list = self.switched_on(Transport::Rest).and_then(|()| {
             let client = Some(responder.client());
             self.pipeline.await_first_lists(scope, server.as_deref(), client);
-            self.pipeline
-                .list(scope, Wish { server: server.as_deref(), ..Wish::default() }, Kind::Tool)
-                .map_err(|error| Problem::from_call(&error))
+            let wish = Wish { server: server.as_deref(), ..Wish::default() };
+            self.list_body(scope, wish, dialect).map_err(|error| Problem::from_call(&error))
         });
         // A client that is gone needs no answer.
         match list {
-            Ok(list) => {
-                reply::send_json(responder, &[list_body(&list, dialect).as_bytes()]).ok()
+            Ok(body) => {
+                let (pieces, own_bytes) = (body.pieces(), body.end.len());
+                reply::send_counted_json(responder, &pieces, own_bytes).ok()
             }
             Err(problem) => problem.send(responder, &problem.rest_body(dialect)).ok(),
         };
+    }
+
+    /// The whole list, in the pages that clients of MCP are given too.
+    fn list_body(
+        &self,
+        scope: &Scope,
+        wish: Wish<'_>,
+        dialect: Dialect,
+    ) -> Result<ListBody, CallError> {
+        let list = self.pipeline.list(scope, wish, Kind::Tool)?;
+        let pages = list.pages(self.limits.page_items);
+        let pages = pages.map(|page| self.pipeline.page_text(&list, page, None));
+        Ok(ListBody { pages: pages.collect::<Result<_, _>>()?, end: list_end(&list, dialect) })
     }
 
     pub(super) fn rest_call(
@@ -74,7 +115,9 @@ impl Front {
         let outcome = self.call_by_rest(request, scope, dialect, &responder);
         match outcome {
             Ok(Outcome::Complete(result)) => {
-                reply::send_json(responder, &[result.get().as_bytes()]).ok()
+                let own_bytes = if result.is_kept() { 0 } else { result.get().len() };
+                let body = [result.get().as_bytes()];
+                reply::send_counted_json(responder, &body, own_bytes).ok()
             }
             Ok(Outcome::Error { server, error }) => {
                 let problem = Problem::from_upstream_error(server.as_str(), &error);
@@ -162,14 +205,13 @@ fn read_call(body: &[u8], dialect: Dialect) -> Result<CallBody<'_>, Problem> {
     Ok(CallBody { params: call, server, timeout })
 }
 
-fn list_body(list: &ItemList, dialect: Dialect) -> String {
-    let mut out = String::from("{\"tools\":");
-    push_items(&mut out, list, &list.items);
-    let outcomes = list.servers.iter().map(server_outcome);
+/// What stands behind the tools.
+fn list_end(list: &ItemList, dialect: Dialect) -> String {
     match dialect {
         Dialect::Plain => {
+            let outcomes = list.servers.iter().map(server_outcome);
             let outcomes = serde_json::Value::Array(outcomes.collect());
-            out.push_str(&format!(",\"upstreams\":{outcomes}}}"));
+            format!(",\"upstreams\":{outcomes}}}")
         }
         Dialect::Litellm => {
             let failed: Vec<&str> = list
@@ -184,13 +226,9 @@ fn list_body(list: &ItemList, dialect: Dialect) -> String {
                 let message = format!("These servers failed: {}.", failed.join(", "));
                 ("upstream_failed".into(), message)
             };
-            out.push_str(&format!(
-                ",\"error\":{error},\"message\":{}}}",
-                raw::string(&message)
-            ));
+            format!(",\"error\":{error},\"message\":{}}}", raw::string(&message))
         }
     }
-    out
 }
 
 /// The value of `key` in a query, decoded.

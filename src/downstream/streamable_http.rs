@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::event_stream::Place;
-use super::post_stream::{PostStream, Response, priming};
+use super::post_stream::{PostStream, Response, Responses, priming};
 use super::posted::Posted;
 use super::reply::{self, Problem, STREAM_HEADERS};
 use super::requests::{self, Body, SessionRequest};
@@ -170,17 +170,18 @@ impl Front {
         responder: Responder,
     ) {
         let mut stream = PostStream::new(session, &self.event_logs, responder);
-        let mut responses = Vec::with_capacity(messages.len());
+        let mut responses = Responses::new(self.buffered.share(), messages.len());
         for message in &messages {
             match message {
                 Ok(Message::Request { id, method, params }) => {
                     let request = SessionRequest { id, method, params: params.as_deref() };
                     let answer = self.answer(session, scope, &request, &mut stream);
-                    responses.extend(Response::to(id, &answer));
+                    responses.extend(Some(id), Response::to(id, &answer));
                 }
                 Ok(message) => self.take(session, scope, message),
                 Err(malformed) => {
-                    responses.push(Response::error(malformed.id.as_ref(), &malformed.error));
+                    let id = malformed.id.as_ref();
+                    responses.extend(id, Some(Response::error(id, &malformed.error)));
                 }
             }
         }

@@ -2,6 +2,9 @@
 
 use crate::limits::Limits;
 
+/// What a client is told where [`Bound::BufferedBytes`] is reached.
+pub(crate) const TOO_MUCH_BUFFERED: &str = "too many bytes are buffered";
+
 /// A bound of the engine that an operator may move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bound {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::net::Shutdown;
 
-use super::bound::Bound;
+use super::bound::{Bound, TOO_MUCH_BUFFERED};
 use super::chunked::ChunkDecoder;
 use super::framing::{self, BodyFraming, HeadScan, Manner, Parsed, Refusal, over, refuse};
 use super::input::Input;
@@ -21,6 +21,8 @@ use super::{Answer, Request, rejection};
 use crate::budget::{Exhausted, Share};
 use crate::telemetry::rejected;
 
+/// What a principal hears whose requests hold its share of the connections.
+pub(crate) const SHARE_HELD: &str = "your requests in work hold your share of the connections";
 /// How long a client is given to read an answer that ends its connection.
 const LINGER: Duration = Duration::from_millis(500);
 /// Bytes that are read and thrown away meanwhile.
@@ -46,7 +48,7 @@ impl From<Refusal> for End {
 
 impl From<Exhausted> for End {
     fn from(_: Exhausted) -> End {
-        End::Refused(over(Bound::BufferedBytes, 503, "too many bytes are buffered"))
+        End::Refused(over(Bound::BufferedBytes, 503, TOO_MUCH_BUFFERED))
     }
 }
 
@@ -104,10 +106,17 @@ struct Serving<'a> {
 
 impl Serving<'_> {
     fn next_request(&mut self) -> Result<(Request, Manner), End> {
+        self.shared.pool.enter_idle(self.conn);
         if self.input.is_empty() {
             self.await_bytes()?;
         }
+        // Until its head is whole nobody knows whose it is, and it makes room for others.
+        self.shared.pool.begin_head(self.conn);
         let parsed = self.read_head()?;
+        if self.conn.leave_idle() == Awake::Evicted {
+            // This request is served still, so its thread is not free as was thought.
+            Shared::replace_thread(self.shared);
+        }
         let (body, share) = self.read_body(&parsed)?;
         Ok((Request { head: parsed.head, body, share }, parsed.manner))
     }
@@ -115,24 +124,16 @@ impl Serving<'_> {
     /// Idle: until the first byte of a request, the end, or an eviction.
     fn await_bytes(&mut self) -> Result<(), End> {
         let socket = &self.conn.socket;
-        self.shared.pool.enter_idle(self.conn);
-        // Asked after the line above: whoever begins to drain either sees this connection idle
+        // Asked after it has become idle: whoever begins to drain either sees this connection idle
         // or is seen here.
         let received = if self.shared.is_draining() || self.conn.is_evicted() {
             self.input.fill_now(socket)
         } else {
             self.input.fill_idle(socket)
         };
-        let awake = self.conn.leave_idle();
         match received {
             Ok(0) | Err(_) => Err(End::Quiet),
-            Ok(_) => {
-                if awake == Awake::Evicted {
-                    // This request is served still, so its thread is not free as was thought.
-                    Shared::replace_thread(self.shared);
-                }
-                Ok(())
-            }
+            Ok(_) => Ok(()),
         }
     }
 
@@ -158,6 +159,8 @@ impl Serving<'_> {
         }
     }
 
+    /// What arrived with its head is nobody's before the handler says whose it is; more is
+    /// charged from its first byte on.
     fn read_body(&mut self, parsed: &Parsed) -> Result<(Vec<u8>, Share), End> {
         let mut share = self.shared.budget.share();
         let body = match parsed.body {
@@ -180,7 +183,7 @@ impl Serving<'_> {
             self.input.consume(length);
             return Ok(body);
         }
-        self.admit(parsed)?;
+        self.admit(parsed, share)?;
         let deadline = Instant::now() + self.shared.limits.body;
         let mut body = Vec::new();
         share.grow_to(self.input.bytes().len())?;
@@ -220,7 +223,7 @@ impl Serving<'_> {
             let deadline = match deadline {
                 Some(deadline) => deadline,
                 None => {
-                    self.admit(parsed)?;
+                    self.admit(parsed, share)?;
                     *deadline.insert(Instant::now() + self.shared.limits.body)
                 }
             };
@@ -234,16 +237,19 @@ impl Serving<'_> {
     }
 
     /// Asks the handler about a request whose body is still on its way, and the client for it.
-    fn admit(&self, parsed: &Parsed) -> Result<(), End> {
+    fn admit(&self, parsed: &Parsed, share: &mut Share) -> Result<(), End> {
         let handler = &self.shared.handler;
-        match catch_unwind(AssertUnwindSafe(|| handler.admit(&parsed.head))) {
-            Ok(Ok(())) => (),
+        let charged = match catch_unwind(AssertUnwindSafe(|| handler.admit(&parsed.head))) {
+            Ok(Ok(charged)) => charged,
             Ok(Err(answer)) => return Err(End::Answered(answer)),
             Err(panic) => {
                 self.note_panic(panic.as_ref());
                 return Err(End::Refused(refuse(500, "internal error")));
             }
-        }
+        };
+        let held = self.shared.pool.charge(self.conn, charged.as_ref());
+        held.map_err(|_| over(Bound::Connections, 503, SHARE_HELD))?;
+        share.charge(charged.as_ref())?;
         if parsed.expects_continue {
             self.send(response::CONTINUE).map_err(|_| End::Quiet)?;
         }
@@ -320,6 +326,8 @@ impl Serving<'_> {
     fn linger(&mut self) {
         let socket = &self.conn.socket;
         socket.shutdown(Shutdown::Write);
+        // Nothing is lost if it makes room for another.
+        self.shared.pool.enter_idle(self.conn);
         let deadline = Instant::now() + LINGER;
         let mut left = LINGER_BYTES_MAX;
         self.input.reset();

@@ -42,6 +42,7 @@ mod server;
 mod tiny_http;
 
 pub use crate::budget::{Budget, Share};
+use crate::protocol::call::PrincipalId;
 use crate::telemetry::rejected::Reason;
 #[cfg(not(feature = "tiny_http"))]
 pub use responder::{OpenResponse, Responder};
@@ -52,7 +53,7 @@ pub use stream::Stream;
 pub use tiny_http::{OpenResponse, Responder, Running, Server};
 
 /// Who is at the other end of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Peer {
     /// An address; one that IPv6 maps from IPv4 is written as IPv4.
     Ip(IpAddr),
@@ -198,11 +199,12 @@ pub struct Answer {
 /// What is served. Called on connections' threads, many at once.
 pub trait Handler: Send + Sync + 'static {
     /// Looks at a head whose body is not wholly here yet, before any more of it is read and
-    /// before the client is told to send it. Not called for requests that arrived whole.
+    /// before the client is told to send it. Not called for requests that arrived whole. Says
+    /// whose share of the connections and of the bytes the request takes.
     ///
     /// # Errors
     /// The answer to give instead of reading the body; the connection is closed after it.
-    fn admit(&self, head: &Head) -> Result<(), Answer>;
+    fn admit(&self, head: &Head) -> Result<Option<PrincipalId>, Answer>;
 
     /// Answers one request through `responder`, on the thread of its connection. A panic is
     /// answered with 500.

@@ -3,23 +3,24 @@
 //! Each connection holds one thread from its first byte to its end. Threads are started when a
 //! connection finds none that waits, and wait for another one for a while before they end.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::net::Shutdown;
 
 use super::Peer;
 use super::socket::Socket;
-use crate::limits::{Limits, POOL_RESERVE_DIVISOR};
+use crate::limits::{Limits, POOL_RESERVE_DIVISOR, SHARES_MIN, SPARE_THREAD_LIFE};
+use crate::protocol::call::PrincipalId;
+use crate::shares::{NotTaken, Shares};
 use crate::thread::Joined;
 
-/// How long a thread without a connection waits for one.
-const SPARE_THREAD_LIFE: Duration = Duration::from_secs(20);
-/// A new connection that says nothing for so long may be closed to make room for another.
-const SILENT_MAX: Duration = Duration::from_secs(1);
+/// A connection that has not brought its first head, or the head that it has begun, after so
+/// many microseconds may be closed to make room for another.
+const SILENT_MAX_US: u64 = 1_000_000;
 
 /// [`Conn::idle`] of a connection whose thread is at work.
 const BUSY: u64 = u64::MAX;
@@ -32,12 +33,14 @@ pub(crate) struct Conn {
     pub(crate) socket: Arc<Socket>,
     pub(crate) peer: Peer,
     id: u64,
-    /// Since when it waits for a request, in microseconds of the pool's life; [`BUSY`];
-    /// [`EVICTED`]. Whoever swaps a time for something else has decided what happens next.
+    /// From when on it may make room for another while it waits for a head, in microseconds of
+    /// the pool's life; [`BUSY`]; [`EVICTED`]. Whoever swaps a time for something else has decided what happens next.
     idle: AtomicU64,
     /// It was told to end: its receiving side is shut from here, or will be in a moment, so
     /// that its hang-up says nothing of the client.
     evicted: AtomicBool,
+    /// It counts against a principal's share.
+    charged: AtomicBool,
 }
 
 /// What a thread finds when its idle connection has bytes, or its end.
@@ -104,19 +107,64 @@ pub(crate) enum Taken {
     NeedsThread,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// Accepted and not yet with a thread. Never longer than `open`.
     queue: VecDeque<Arc<Conn>>,
     open: HashMap<u64, Arc<Conn>>,
     /// Of `open`, those told to end; their places were given to others.
     evicted: usize,
-    per_address: HashMap<IpAddr, usize>,
+    per_address: HashMap<Peer, usize>,
+    /// How many connections whose requests are in work each principal has, and whose each is.
+    shares: Shares<PrincipalId>,
+    in_work: HashMap<u64, PrincipalId>,
     waiting: usize,
     threads: usize,
     joined: Vec<Joined>,
     last_id: u64,
     closed: bool,
+}
+
+impl State {
+    fn new(connections_max: usize) -> State {
+        State {
+            queue: VecDeque::new(),
+            open: HashMap::new(),
+            evicted: 0,
+            per_address: HashMap::new(),
+            shares: Shares::new(connections_max),
+            in_work: HashMap::new(),
+            waiting: 0,
+            threads: 0,
+            joined: Vec::new(),
+            last_id: 0,
+            closed: false,
+        }
+    }
+
+    fn release(&mut self, conn: &Conn) {
+        if let Some(principal) = self.in_work.remove(&conn.id) {
+            self.shares.give_back(&principal, 1);
+        }
+        conn.charged.store(false, Ordering::Relaxed);
+    }
+
+    /// The idle connection that makes room: of the address that has most connections, the one
+    /// that is idle for longest. A connection has time to bring its head, unless a whole share
+    /// of all wait for theirs.
+    fn longest_idle(&self, now: u64, share: usize) -> Option<(u64, &Arc<Conn>)> {
+        let idle = || {
+            let since = self.open.values().map(|conn| (conn.idle.load(Ordering::SeqCst), conn));
+            since.filter(|(since, _)| *since < EVICTED)
+        };
+        let of = |conn: &Conn| self.per_address.get(&conn.peer).copied().unwrap_or_default();
+        let first = |(since, conn): &(u64, &Arc<Conn>)| (Reverse(of(conn)), *since);
+        let silent = idle().filter(|(since, _)| *since <= now).min_by_key(first);
+        silent.or_else(|| {
+            let is_flood = share > 0 && idle().count() >= share;
+            is_flood.then(|| idle().min_by_key(first)).flatten()
+        })
+    }
 }
 
 /// All connections and threads.
@@ -137,7 +185,7 @@ impl Pool {
     /// A pool without threads.
     pub(crate) fn new(limits: &Limits) -> Pool {
         Pool {
-            state: Mutex::default(),
+            state: Mutex::new(State::new(limits.connections)),
             work: Condvar::new(),
             ended: Condvar::new(),
             begun: Instant::now(),
@@ -197,40 +245,30 @@ impl Pool {
         if state.closed {
             return Some(Refused::Closed);
         }
-        match peer {
-            Peer::Ip(ip) if !peer.is_local() => {
-                let open = state.per_address.get(&ip).copied().unwrap_or(0);
-                (open >= self.per_address_max).then_some(Refused::Address)
-            }
-            Peer::Ip(_) | Peer::Unix => None,
-        }
+        let open = state.per_address.get(&peer).copied().unwrap_or_default();
+        (!peer.is_local() && open >= self.per_address_max).then_some(Refused::Address)
     }
 
     fn admit(&self, state: &mut State, socket: Socket, peer: Peer) {
         state.last_id += 1;
         let id = state.last_id;
-        let silent_max = u64::try_from(SILENT_MAX.as_micros()).unwrap_or(0);
         let conn = Arc::new(Conn {
             socket: Arc::new(socket),
             peer,
             id,
-            idle: AtomicU64::new(self.now_us() + silent_max),
+            idle: AtomicU64::new(self.now_us() + SILENT_MAX_US),
             evicted: AtomicBool::new(false),
+            charged: AtomicBool::new(false),
         });
-        if let Peer::Ip(ip) = peer {
-            *state.per_address.entry(ip).or_default() += 1;
-        }
+        *state.per_address.entry(peer).or_default() += 1;
         state.queue.push_back(Arc::clone(&conn));
         state.open.insert(id, conn);
     }
 
     fn evict_longest_idle(&self, state: &mut State) -> Option<Arc<Conn>> {
         loop {
-            let since = |conn: &Arc<Conn>| conn.idle.load(Ordering::SeqCst);
-            let now = self.now_us();
-            let idle = state.open.values().map(|conn| (since(conn), conn));
-            let (since, conn) =
-                idle.filter(|(since, _)| *since <= now).min_by_key(|(since, _)| *since)?;
+            let share = self.connections_max / SHARES_MIN;
+            let (since, conn) = state.longest_idle(self.now_us(), share)?;
             // When it got a request just now, look for another.
             if conn.evict(since) {
                 let conn = Arc::clone(conn);
@@ -316,9 +354,45 @@ impl Pool {
 
     /// The connection's thread is about to wait for a request.
     pub(crate) fn enter_idle(&self, conn: &Conn) {
-        // A new connection keeps its time to speak, an evicted one stays so.
-        let (now, order) = (self.now_us(), Ordering::SeqCst);
-        conn.idle.compare_exchange(BUSY, now, order, order).ok();
+        if conn.charged.load(Ordering::Relaxed) {
+            self.lock().release(conn);
+        }
+        // A new connection keeps its time to speak. One that was evicted and served still must
+        // not be evicted again.
+        if !conn.is_evicted() {
+            let (now, order) = (self.now_us(), Ordering::SeqCst);
+            conn.idle.compare_exchange(BUSY, now, order, order).ok();
+        }
+    }
+
+    /// The first byte of a head is here: it has some time for the rest.
+    pub(crate) fn begin_head(&self, conn: &Conn) {
+        let (before, until) = (conn.idle.load(Ordering::SeqCst), self.now_us() + SILENT_MAX_US);
+        if before < EVICTED {
+            // Else it is evicted in this moment, and stays so.
+            conn.idle.compare_exchange(before, until, Ordering::SeqCst, Ordering::SeqCst).ok();
+        }
+    }
+
+    /// Counts a connection whose head is known against its principal's share, until it is idle
+    /// again. Nothing is to be done where it counts already.
+    ///
+    /// # Errors
+    /// The principal has its share of them in work.
+    pub(crate) fn charge(
+        &self,
+        conn: &Conn,
+        principal: Option<&PrincipalId>,
+    ) -> Result<(), NotTaken> {
+        let Some(principal) = principal.filter(|_| !conn.charged.load(Ordering::Relaxed))
+        else {
+            return Ok(());
+        };
+        let mut state = self.lock();
+        state.shares.take(principal, 1)?;
+        state.in_work.insert(conn.id, principal.clone());
+        conn.charged.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Tells every idle connection to end.
@@ -396,103 +470,14 @@ fn remove(state: &mut State, conn: &Conn) {
     if conn.is_evicted() {
         state.evicted -= 1;
     }
-    if let Peer::Ip(ip) = conn.peer
-        && let Some(open) = state.per_address.get_mut(&ip)
-    {
+    state.release(conn);
+    if let Some(open) = state.per_address.get_mut(&conn.peer) {
         *open -= 1;
         if *open == 0 {
-            state.per_address.remove(&ip);
+            state.per_address.remove(&conn.peer);
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::fd::OwnedFd;
-    use std::os::unix::net::UnixStream;
-
-    fn take(pool: &Pool, peer: Peer) -> (UnixStream, Result<Taken, Refused>) {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let taken = pool.take(Socket::from(OwnedFd::from(ours)), peer);
-        (theirs, taken.map_err(|(_, refused)| refused))
-    }
-
-    fn pool(connections: usize, connections_per_address: usize) -> Pool {
-        Pool::new(&Limits { connections, connections_per_address, ..Limits::default() })
-    }
-
-    fn ip(text: &str) -> Peer {
-        Peer::Ip(text.parse().unwrap())
-    }
-
-    #[test]
-    fn one_address_has_its_bound_and_this_machine_none() {
-        let pool = pool(100, 2);
-        let mut open = Vec::new();
-        for (peer, expected) in [
-            (ip("10.0.0.1"), Ok(Taken::NeedsThread)),
-            (ip("10.0.0.1"), Ok(Taken::NeedsThread)),
-            (ip("10.0.0.1"), Err(Refused::Address)),
-            (ip("10.0.0.2"), Ok(Taken::NeedsThread)),
-        ] {
-            let (theirs, taken) = take(&pool, peer);
-            assert_eq!(taken, expected, "{peer}");
-            open.push(theirs);
-        }
-        for peer in [ip("127.0.0.1"), ip("::1"), Peer::Unix].repeat(3) {
-            let (theirs, taken) = take(&pool, peer);
-            assert_eq!(taken, Ok(Taken::NeedsThread), "{peer}");
-            open.push(theirs);
-        }
-        // An end gives the place back.
-        let first = pool.next().unwrap();
-        assert_eq!(first.peer, ip("10.0.0.1"));
-        pool.finished(&first);
-        assert_eq!(take(&pool, ip("10.0.0.1")).1, Ok(Taken::NeedsThread));
-    }
-
-    #[test]
-    fn a_new_connection_has_time_to_speak_before_it_makes_room() {
-        let pool = pool(1, 1);
-        let (_first, taken) = take(&pool, Peer::Unix);
-        assert_eq!(taken, Ok(Taken::NeedsThread));
-        assert_eq!(take(&pool, Peer::Unix).1, Err(Refused::Connections));
-    }
-
-    #[test]
-    fn the_longest_idle_connection_makes_room_and_its_thread_takes_over() {
-        let pool = pool(2, 1);
-        let _theirs: Vec<_> = (0..2).map(|_| take(&pool, Peer::Unix).0).collect();
-        let conns = [pool.next().unwrap(), pool.next().unwrap()];
-        conns.iter().for_each(|conn| assert_eq!(conn.leave_idle(), Awake::Undisturbed));
-        pool.enter_idle(&conns[1]);
-        assert_eq!(take(&pool, Peer::Unix).1, Ok(Taken::Served));
-        assert_eq!((conns[0].is_evicted(), conns[1].is_evicted()), (false, true));
-        // Its thread reads the end; the other side of a shut pair cannot write any more.
-        assert_eq!(conns[1].socket.recv_now(&mut [0]).ok(), Some(0));
-        assert_eq!(conns[1].leave_idle(), Awake::Evicted);
-        // It had a request after all, so the newcomer needs a thread of its own.
-        assert!(pool.replace());
-        assert!(pool.next().is_some());
-        pool.finished(&conns[1]);
-        assert_eq!(pool.count(), (2, 1, 3));
-    }
-
-    #[test]
-    fn a_thread_that_did_not_start_gives_its_connection_back() {
-        let pool = pool(2, 1);
-        let (_theirs, taken) = take(&pool, Peer::Unix);
-        assert_eq!(taken, Ok(Taken::NeedsThread));
-        assert!(pool.thread_failed().is_some());
-        assert_eq!(pool.count(), (0, 0, 0));
-        assert!(pool.wait_empty(Instant::now()));
-    }
-
-    #[test]
-    fn a_closed_pool_takes_nothing() {
-        let pool = pool(2, 1);
-        pool.close(Instant::now());
-        assert_eq!(take(&pool, Peer::Unix).1, Err(Refused::Closed));
-    }
-}
+mod tests;

@@ -9,12 +9,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::net::Shutdown;
 
+use super::bound::{Bound, TOO_MUCH_BUFFERED};
+use super::connection::SHARE_HELD;
 use super::framing::Manner;
 use super::pool::Conn;
 use super::response::{self, BodyEnd, Connection};
 use super::server::Shared;
 use super::socket::Socket;
 use super::stream::Stream;
+use crate::limits::RESULT_BYTES_COUNTED_FROM;
+use crate::protocol::call::PrincipalId;
 use crate::telemetry::rejected::{self, Reason};
 use crate::wait::{Bell, ClientWatch};
 
@@ -103,6 +107,16 @@ impl Responder {
         Responder { shared, conn, fate, manner, always: Vec::new() }
     }
 
+    /// Counts the connection against its principal's share until the request is answered. Does
+    /// nothing where that was done before the body was read.
+    ///
+    /// # Errors
+    /// Its requests hold its share already; the text says of what.
+    pub fn charge(&self, principal: Option<&PrincipalId>) -> Result<(), String> {
+        let held = self.shared.pool.charge(&self.conn, principal);
+        held.map_err(|_| Bound::Connections.told(SHARE_HELD, &self.shared.limits))
+    }
+
     /// Adds headers to whatever the answer will be.
     pub fn always(mut self, headers: impl IntoIterator<Item = (&'static str, String)>) -> Self {
         self.always.extend(headers);
@@ -120,7 +134,9 @@ impl Responder {
         head(status, headers.iter().copied().chain(always), end, connection)
     }
 
-    /// Answers. `body` may come in pieces; its length is their sum.
+    /// Answers. `body` may come in pieces; its length is their sum. While it is written it counts
+    /// against the bytes that may be held at once, from [`RESULT_BYTES_COUNTED_FROM`] on; where
+    /// those are used up, the answer is 503.
     ///
     /// # Errors
     /// The client has gone or does not read. Nothing is left to be done.
@@ -130,8 +146,36 @@ impl Responder {
         headers: &[(&str, &str)],
         body: &[&[u8]],
     ) -> io::Result<()> {
+        let own_bytes = body.iter().map(|piece| piece.len()).sum();
+        self.respond_counted(status, headers, body, own_bytes)
+    }
+
+    /// As [`Responder::respond`], where but for `own_bytes` the body is counted already by
+    /// whoever gave it.
+    ///
+    /// # Errors
+    /// As [`Responder::respond`].
+    pub fn respond_counted(
+        self,
+        status: u16,
+        headers: &[(&str, &str)],
+        body: &[&[u8]],
+        own_bytes: usize,
+    ) -> io::Result<()> {
         let connection = self.connection();
-        self.answer(status, headers, body, connection)
+        if own_bytes <= RESULT_BYTES_COUNTED_FROM {
+            return self.answer(status, headers, body, connection);
+        }
+        let mut share = self.shared.budget.share();
+        if share.grow_to(own_bytes).is_ok() {
+            return self.answer(status, headers, body, connection);
+        }
+        rejected::count(Reason::Overloaded);
+        self.shared.refused.fetch_add(1, Ordering::Relaxed);
+        let what = Bound::BufferedBytes.told(TOO_MUCH_BUFFERED, &self.shared.limits);
+        let body = self.shared.refusal_body(503, &what);
+        let headers = [("Content-Type", "application/json"), ("Retry-After", "1")];
+        self.answer(503, &headers, &[&body], connection)
     }
 
     /// Answers and ends the connection at once, so that the client does not wait for what the

@@ -16,15 +16,16 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use rustix::net::SocketFlags;
 
-use super::bound::Bound;
+use super::bound::{Bound, TOO_MUCH_BUFFERED};
 use super::socket_file::{self, SocketFile};
 use super::stream::Stream;
 use super::{
     Answer, Budget, Counters, Handler, Head, Headers, Listen, Peer, Request, Share, response,
 };
 use crate::budget::Exhausted;
-use crate::limits::{Limits, THREAD_STACK_BYTES};
-use crate::telemetry::rejected;
+use crate::limits::{Limits, RESULT_BYTES_COUNTED_FROM, THREAD_STACK_BYTES};
+use crate::protocol::call::PrincipalId;
+use crate::telemetry::rejected::{self, Reason};
 use crate::thread::{self, Joined, StopReason};
 use crate::wait::{Bell, ClientWatch};
 
@@ -204,7 +205,8 @@ fn serve_one(shared: &Arc<Shared>, mut incoming: tiny_http::Request) {
     let head = head_of(&incoming);
     let has_body =
         incoming.body_length().is_none_or(|length| length > 0) && has_framing(&head.headers);
-    if has_body && let Err(answer) = shared.handler.admit(&head) {
+    let admitted = if has_body { shared.handler.admit(&head) } else { Ok(None) };
+    if let Err(answer) = admitted {
         let Answer { status, headers, body } = answer;
         let headers: Vec<_> =
             headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -271,7 +273,7 @@ fn read_body(
     const TOO_LONG: (u16, &str, Option<Bound>) =
         (413, "the body is too long", Some(Bound::BodyBytes));
     const TOO_MUCH: (u16, &str, Option<Bound>) =
-        (503, "too many bytes are buffered", Some(Bound::BufferedBytes));
+        (503, TOO_MUCH_BUFFERED, Some(Bound::BufferedBytes));
     if incoming.body_length().is_some_and(|length| length > bytes_max) {
         return Err(TOO_LONG);
     }
@@ -336,12 +338,36 @@ impl Responder {
     /// # Errors
     /// The client has gone. Nothing is left to be done.
     pub fn respond(
-        mut self,
+        self,
         status: u16,
         headers: &[(&str, &str)],
         body: &[&[u8]],
     ) -> io::Result<()> {
-        self.answer(status, headers, body.concat())
+        self.respond_counted(status, headers, body, 0)
+    }
+
+    /// As [`Responder::respond`]: tiny_http wants a copy of all pieces, which counts whole.
+    ///
+    /// # Errors
+    /// As [`Responder::respond`].
+    pub fn respond_counted(
+        mut self,
+        status: u16,
+        headers: &[(&str, &str)],
+        body: &[&[u8]],
+        _own_bytes: usize,
+    ) -> io::Result<()> {
+        let bytes: usize = body.iter().map(|piece| piece.len()).sum();
+        let mut share = self.shared.budget.share();
+        if bytes <= RESULT_BYTES_COUNTED_FROM || share.grow_to(bytes).is_ok() {
+            return self.answer(status, headers, body.concat());
+        }
+        rejected::count(Reason::Overloaded);
+        self.shared.refused.fetch_add(1, Ordering::Relaxed);
+        let what = Bound::BufferedBytes.told(TOO_MUCH_BUFFERED, &self.shared.limits);
+        let body = self.shared.handler.refusal(503, &what);
+        let headers = [("Content-Type", "application/json"), ("Retry-After", "1")];
+        self.answer(503, &headers, body)
     }
 
     /// As [`Responder::respond`]: tiny_http decides itself when a connection ends.
@@ -355,6 +381,14 @@ impl Responder {
         body: &[&[u8]],
     ) -> io::Result<()> {
         self.respond(status, headers, body)
+    }
+
+    /// Does nothing: tiny_http does not share its connections.
+    ///
+    /// # Errors
+    /// None.
+    pub fn charge(&self, _principal: Option<&PrincipalId>) -> Result<(), String> {
+        Ok(())
     }
 
     /// Begins an answer that is sent when it is finished.

@@ -1,14 +1,18 @@
 //! What is offered, as far as a scope sees it: lists, capabilities, instructions, status.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::route::sees;
 use super::{Clashes, Health, Item, Pipeline, Wish};
 use crate::access::policy::Scope;
+use crate::budget::Exhausted;
 use crate::catalogue::name::split_server;
+use crate::catalogue::pages::Names;
 use crate::catalogue::pins::Subject;
-use crate::catalogue::{Pinned, Resolution, Server};
+use crate::catalogue::{Pinned, Server};
 use crate::error::CallError;
+use crate::limits::PAGE_BYTES_MAX;
 use crate::protocol::call::{Call, Kind};
 use crate::protocol::capabilities;
 use crate::protocol::for_revision::Output;
@@ -29,8 +33,8 @@ pub struct ItemList {
     pub items: Vec<Arc<Item>>,
     /// How they are sorted.
     pub order: Order,
-    /// Whether items are shown as their server wrote them.
-    pub own_names: bool,
+    /// Under which names items are shown.
+    pub names: Names,
     /// How each server in scope is.
     pub servers: Vec<Listing>,
 }
@@ -73,12 +77,39 @@ impl ItemList {
 
     /// An item's object as this list shows it.
     pub fn object<'a>(&self, item: &'a Item) -> &'a str {
-        if self.own_names { item.own_object.get() } else { item.offered_object.get() }
+        self.names.object(item)
     }
 
     /// An item's name as this list shows it.
     pub fn name<'a>(&self, item: &'a Item) -> &'a str {
-        if self.own_names { &item.own } else { &item.offered }
+        match self.names {
+            Names::Offered => &item.offered,
+            Names::Own => &item.own,
+        }
+    }
+
+    /// The page that begins at `from`: at most so many items, and at most [`PAGE_BYTES_MAX`] of
+    /// them unless it is one.
+    pub fn page(&self, from: usize, items_max: usize) -> &[Arc<Item>] {
+        let rest = self.items.get(from..).unwrap_or_default();
+        let mut bytes = 0;
+        let fits = |item: &&Arc<Item>| {
+            bytes += self.object(item).len();
+            bytes <= PAGE_BYTES_MAX
+        };
+        let n_items = rest.iter().take(items_max).take_while(fits).count().max(1);
+        rest.get(..n_items).unwrap_or(rest)
+    }
+
+    /// All pages, one after the other; one that is empty where there are no items.
+    pub fn pages(&self, items_max: usize) -> impl Iterator<Item = &[Arc<Item>]> {
+        let mut next = Some(0);
+        std::iter::from_fn(move || {
+            let from = next?;
+            let page = self.page(from, items_max);
+            next = Some(from + page.len()).filter(|end| *end < self.items.len());
+            Some(page)
+        })
     }
 }
 
@@ -110,7 +141,7 @@ impl Pipeline {
         };
         let seen = all.iter().filter(|item| wanted(&item.server) && sees(scope, item));
         let items: Vec<Arc<Item>> = seen.cloned().collect();
-        let own_names = scope.only.is_some();
+        let names = if scope.only.is_some() { Names::Own } else { Names::Offered };
         let servers = catalogue
             .servers
             .iter()
@@ -121,7 +152,24 @@ impl Pipeline {
                 is_stale: server.is_stale(),
             })
             .collect();
-        Ok(ItemList { kind, items, order, own_names, servers })
+        Ok(ItemList { kind, items, order, names, servers })
+    }
+
+    /// The array of a page's items, in memory that all share who are given the same ones: as a
+    /// client of that revision is told of them, or else as they are.
+    ///
+    /// # Errors
+    /// Too much is held at once.
+    pub fn page_text(
+        &self,
+        list: &ItemList,
+        page: &[Arc<Item>],
+        client: Option<Revision>,
+    ) -> Result<Raw, CallError> {
+        let text = self.catalogue.pages().text(page, list.names, client);
+        text.map_err(|Exhausted| CallError::Overloaded {
+            what: "bodies and results fill limits.buffered_bytes".to_owned(),
+        })
     }
 
     /// Whether there is a server of that name.
@@ -171,7 +219,17 @@ impl Pipeline {
 
     /// The tool that a call of that name means, if there is one.
     pub fn tool(&self, scope: &Scope, wish: Wish<'_>, asked: &str) -> Option<Arc<Item>> {
-        self.named(scope, wish, None, Kind::Tool, asked).ok()
+        let catalogue = self.catalogue_for(wish);
+        let sees = |item: &Item| sees(scope, item);
+        let found = match &scope.only {
+            Some(server) => {
+                let of_server = |item: &Item| item.server == *server && sees(item);
+                let own = catalogue.called(Kind::Tool, asked).iter().find(|it| of_server(it));
+                own.cloned().or_else(|| catalogue.find(Kind::Tool, asked, of_server))
+            }
+            None => catalogue.find(Kind::Tool, asked, sees),
+        };
+        found.filter(|item| !item.is_withheld)
     }
 
     /// What the result of a task is announced as.
@@ -284,10 +342,14 @@ impl Pipeline {
     /// What `/status` tells of each server that the scope sees.
     pub fn status(&self, scope: &Scope) -> Vec<ServerStatus> {
         let catalogue = self.catalogue.current();
-        let of = |server: &ServerName, kind| {
-            let theirs = |item: &&Arc<Item>| item.server == *server && sees(scope, item);
-            catalogue.items(kind).iter().filter(theirs).count()
-        };
+        let mut offered: HashMap<&ServerName, [usize; 4]> = HashMap::new();
+        for (at, kind) in Kind::ALL.into_iter().enumerate() {
+            for item in catalogue.items(kind).iter().filter(|item| sees(scope, item)) {
+                if let Some(n) = offered.entry(&item.server).or_default().get_mut(at) {
+                    *n += 1;
+                }
+            }
+        }
         self.upstreams
             .all()
             .values()
@@ -314,7 +376,7 @@ impl Pipeline {
                     server: upstream.name().clone(),
                     description: upstream.config().description.clone(),
                     required: upstream.config().required,
-                    offered: Kind::ALL.map(|kind| (kind, of(upstream.name(), kind))),
+                    offered: offered.get(upstream.name()).copied().unwrap_or_default(),
                     left_out: known.map_or(0, |known| known.left_out.count()) + n_of_views,
                     left_out_items,
                     n_views,
@@ -322,9 +384,8 @@ impl Pipeline {
                     pinned: known.and_then(|server| server.pinned.clone()).map(|mut pinned| {
                         let server = upstream.name();
                         let seen = |kind: Kind, own: &str| {
-                            let sees = |item: &Item| sees(scope, item);
-                            let found = catalogue.resolve_own(kind, server, own, sees);
-                            matches!(found, Resolution::Found(_))
+                            let mut items = catalogue.called(kind, own).iter();
+                            items.any(|item| item.server == *server && sees(scope, item))
                         };
                         pinned.changed.retain(|own, _| seen(Kind::Tool, own));
                         for (subject, changed) in &mut pinned.others {
@@ -412,7 +473,8 @@ pub struct ServerStatus {
     pub description: Option<String>,
     /// Whether `/readyz` waits for it.
     pub required: bool,
-    offered: [(Kind, usize); 4],
+    /// In the order of [`Kind::ALL`].
+    offered: [usize; 4],
     /// Items listed but not offered.
     pub left_out: usize,
     /// Those of them that can be named, and that the scope could see.
@@ -430,6 +492,7 @@ pub struct ServerStatus {
 impl ServerStatus {
     /// How many items of a kind the scope sees of it.
     pub fn offered(&self, kind: Kind) -> usize {
-        self.offered.iter().find(|(of, _)| *of == kind).map_or(0, |(_, n)| *n)
+        let mut offered = Kind::ALL.into_iter().zip(self.offered);
+        offered.find(|(of, _)| *of == kind).map_or(0, |(_, n)| n)
     }
 }

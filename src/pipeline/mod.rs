@@ -24,7 +24,9 @@ use crate::access::quota::Bucket;
 use crate::catalogue::{self, Catalogue};
 use crate::error::CallError;
 use crate::limits::UPSTREAM_LIST_PAGES_MAX;
-use crate::protocol::call::{About, Call, CallSink, Client, Outcome, Outgoing, PrincipalId};
+use crate::protocol::call::{
+    About, Call, CallSink, Client, Kind, Outcome, Outgoing, PrincipalId,
+};
 use crate::protocol::method::{Method, notification};
 use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::server_name::ServerName;
@@ -102,8 +104,8 @@ pub struct Wish<'a> {
     /// Under what the lists are known that the client may see, where that is worked out once for
     /// all of its requests.
     pub views: Option<[ViewId; 2]>,
-    /// A further round of a call that the key has paid for.
-    pub is_retry: bool,
+    /// The key has paid for the call: it is a further round, or [`Pipeline::pay`] came before.
+    pub is_paid: bool,
 }
 
 impl Pipeline {
@@ -175,6 +177,26 @@ impl Pipeline {
         self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Takes from its key's calls for this minute what a call costs, before anything is looked for:
+    /// a name or URI that nobody has costs as much work, and more.
+    ///
+    /// # Errors
+    /// None is left.
+    pub fn pay(&self, scope: &Scope, wish: Wish<'_>, call: &Call<'_>) -> Result<(), CallError> {
+        if !costs_a_call(call.method) || wish.is_paid {
+            return Ok(());
+        }
+        self.settings().spend(scope).inspect_err(|error| {
+            if call.method == Method::ToolsCall {
+                let asked = call.params.string("name").ok().flatten().unwrap_or_default();
+                let catalogue = self.catalogue.current();
+                let found = catalogue.find(Kind::Tool, &asked, |item| route::sees(scope, item));
+                let told = found.map_or_else(|| cut(&asked), |item| item.qualified.clone());
+                self.tell(scope, &told, Duration::ZERO, &Err(error.clone()));
+            }
+        })
+    }
+
     /// Makes a call.
     ///
     /// 1. May it? The key's calls for this minute.
@@ -194,20 +216,11 @@ impl Pipeline {
     ) -> Result<Outcome, CallError> {
         let started = Instant::now();
         let method = call.method;
+        self.pay(scope, wish, &call)?;
         let route = self.find(scope, wish, &call, wait, &mut || sink.silence())?;
         let waited = wish.timeout.map_or(Duration::ZERO, |_| started.elapsed());
         let wish = Wish { waited, ..wish };
         let settings = self.settings();
-        if costs_a_call(method)
-            && !wish.is_retry
-            && let Err(error) = settings.spend(scope)
-        {
-            let refused = Err(error);
-            if method == Method::ToolsCall {
-                self.tell(scope, &route.told, started.elapsed(), &refused);
-            }
-            return refused;
-        }
         if method == Method::ToolsCall && settings.told.bodies {
             let arguments = cut(call.params.get("arguments").unwrap_or("{}"));
             log::info!(target: "bodies", "{} is called with {arguments}", route.told);
@@ -225,6 +238,7 @@ impl Pipeline {
             meta: call.meta,
             wants_progress: call.progress_token.is_some(),
             about: wish.about,
+            charged: scope.charged.clone(),
             mirrored: route.mirrored,
         };
         let mut answer = asker.send(&outgoing, wait, sink);
@@ -270,7 +284,7 @@ impl Pipeline {
         let servers = self.servers(scope);
         let [server] = servers.as_slice() else { return None };
         if Method::parse(method).is_none()
-            && !wish.is_retry
+            && !wish.is_paid
             && let Err(error) = self.settings().spend(scope)
         {
             return Some(Err(error));
@@ -282,6 +296,7 @@ impl Pipeline {
             meta: None,
             wants_progress: false,
             about: wish.about,
+            charged: scope.charged.clone(),
             mirrored: Vec::new(),
         };
         Some(self.asker(scope, wish, server).and_then(|it| it.send(&outgoing, wait, sink)))

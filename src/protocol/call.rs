@@ -1,6 +1,7 @@
 //! The internal model: a call that is whole in itself, as the stateless revisions have it. A
 //! legacy session is a memory of what a modern request repeats.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::capabilities::{have, lacking};
@@ -286,20 +287,34 @@ impl std::fmt::Debug for AnswerTo {
     }
 }
 
-/// Whose something is that later requests refer to, as a task: a key's, whichever session of it
-/// asks, and without keys a session's, because then nothing else tells clients apart.
+/// Whose something is. What later requests refer to, as a task, is a key's, whichever session of
+/// it asks, and without keys a session's, because then nothing else tells clients apart. What is
+/// bounded is shared by keys, and without keys by addresses, because anybody opens sessions.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum PrincipalId {
     /// The key of that name.
     Key(Arc<str>),
     /// The session of that id.
     Session(Arc<str>),
+    /// Whoever comes from that address, of IPv6 from its network.
+    Address(IpAddr),
 }
 
 impl PrincipalId {
     /// Of a session that was opened with the key of that name, if with any.
     pub fn new(key: Option<&Arc<str>>, session: &Arc<str>) -> PrincipalId {
         key.map_or_else(|| Self::Session(session.clone()), |key| Self::Key(key.clone()))
+    }
+
+    /// Whoever comes from that address. One host of IPv6 has a whole network of 64 bits
+    /// (RFC 4291, section 2.5.1).
+    pub fn of_address(address: IpAddr) -> PrincipalId {
+        Self::Address(match address {
+            IpAddr::V4(_) => address,
+            IpAddr::V6(ip) => {
+                IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)))
+            }
+        })
     }
 }
 
@@ -346,6 +361,9 @@ pub struct Outgoing<'a> {
     pub wants_progress: bool,
     /// What a request that is whole in itself says of its caller.
     pub about: About<'a>,
+    /// Whose share of what is bounded the request takes; none for the gateway's own, and where
+    /// nobody else can come.
+    pub charged: Option<PrincipalId>,
     /// Headers into which parameters are mirrored, where a request has headers: name behind
     /// `Mcp-Param-`, and value.
     pub mirrored: Vec<(String, String)>,
@@ -378,6 +396,7 @@ impl<'a> Outgoing<'a> {
             meta: None,
             wants_progress: false,
             about: About::default(),
+            charged: None,
             mirrored: Vec::new(),
         }
     }
@@ -435,6 +454,7 @@ mod tests {
             meta: Some(RawObject::parse(r#"{"trace":"t"}"#).unwrap()),
             wants_progress: true,
             about: About::default(),
+            charged: None,
             mirrored: Vec::new(),
         };
         assert_eq!(

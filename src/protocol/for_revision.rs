@@ -36,6 +36,14 @@ impl Output {
         }
     }
 
+    /// Whether a client of that revision is given a tool's definition as it is.
+    pub fn is_as_told(self, client: Revision) -> bool {
+        match self {
+            Self::Object => true,
+            Self::Any | Self::Untold => client.has_any_output(),
+        }
+    }
+
     /// A tool's definition as a client of that revision may be given it; none if it is so.
     pub fn told(self, client: Revision, tool: &str) -> Option<String> {
         match self {

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use super::raw::{Raw, RawObject, push_string};
+use super::raw::{Raw, RawObject, is_deeper_than, push_string, start_of, try_each_element};
+use crate::limits::{ERROR_DATA_BYTES_MAX, ERROR_MESSAGE_BYTES_MAX, JSON_DEPTH_MAX};
 
 /// Codes that JSON-RPC and MCP define.
 pub mod code {
@@ -218,13 +219,52 @@ impl<'a> Message<'a> {
     }
 }
 
+/// The messages of a batch, each still text. What follows the first element that cannot be a
+/// message, or the first of more than `most`, is not read.
+///
+/// # Errors
+/// It is no batch of so many messages; the text says why.
+pub fn batch(text: &str, most: usize) -> Result<Vec<&str>, String> {
+    let mut messages = Vec::new();
+    let read = try_each_element(text, &mut |message| {
+        if !message.starts_with('{') {
+            return Err("an element of its batch is no object");
+        }
+        if messages.len() == most {
+            return Err("its batch has too many messages");
+        }
+        messages.push(message);
+        Ok(())
+    });
+    match read {
+        Ok(()) if messages.iter().any(|it| is_deeper_than(it, JSON_DEPTH_MAX)) => {
+            Err(format!("it is nested deeper than {JSON_DEPTH_MAX} levels"))
+        }
+        Ok(()) => Ok(messages),
+        Err(error) => Err(format!("it is no batch of messages: {error}")),
+    }
+}
+
+/// An error is told to people, looked into and written anew on its way, so it is bounded as no
+/// result is. What is over a bound is not passed, and the message says so.
 fn parse_error(text: &str) -> Option<RpcError> {
     let fields = RawObject::parse(text).ok()?;
-    Some(RpcError {
-        code: serde_json::from_str(fields.get("code")?).ok()?,
-        message: fields.string("message").ok()??,
-        data: fields.get("data").map(|data| Raw::from_valid(data.to_owned())),
-    })
+    let code = serde_json::from_str(fields.get("code")?).ok()?;
+    let mut message = fields.string("message").ok()??;
+    if message.len() > ERROR_MESSAGE_BYTES_MAX {
+        message = format!(
+            "{}\u{2026} (The message has more than {ERROR_MESSAGE_BYTES_MAX} bytes and is cut.)",
+            start_of(&message, ERROR_MESSAGE_BYTES_MAX)
+        );
+    }
+    let data = fields.get("data");
+    let kept = data.filter(|data| data.len() <= ERROR_DATA_BYTES_MAX);
+    if data.is_some() && kept.is_none() {
+        message.push_str(&format!(
+            " (The error's data has more than {ERROR_DATA_BYTES_MAX} bytes and is left out.)"
+        ));
+    }
+    Some(RpcError { code, message, data: kept.map(|data| Raw::from_valid(data.to_owned())) })
 }
 
 /// The text of a request.
@@ -323,6 +363,40 @@ mod tests {
         assert_eq!(code_of(params), (code::INVALID_PARAMS, Some(1.into())));
         let twice = r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"m"}"#;
         assert_eq!(code_of(twice), (code::INVALID_REQUEST, None));
+    }
+
+    #[test]
+    fn a_batch_ends_at_its_first_element_that_is_no_message_or_one_too_many() {
+        let what = |text: &str| batch(text, 3).unwrap_err();
+        // What follows is not even looked at: it is no JSON.
+        assert!(what("[{},0,nonsense").contains("is no object"));
+        assert!(what("[{},{},{},{},nonsense").contains("too many messages"));
+        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        assert!(what(&format!(r#"[{{}},{{"x":{deep}}}]"#)).contains("nested deeper"));
+        assert!(what("[{}").contains("EOF"));
+        assert_eq!(batch(r#" [{"a":1}, {} ,{}]"#, 3).unwrap(), [r#"{"a":1}"#, "{}", "{}"]);
+        assert!(batch("[]", 3).unwrap().is_empty());
+    }
+
+    #[test]
+    fn of_an_error_only_so_much_is_kept_and_it_says_so() {
+        let error = |message: usize, data: usize| {
+            let (message, data) = ("é".repeat(message / 2), "d".repeat(data - 2));
+            let text = format!(
+                r#"{{"jsonrpc":"2.0","id":7,"error":{{"code":-1,"message":"{message}","data":"{data}"}}}}"#
+            );
+            match Message::parse(&text) {
+                Ok(Message::Response { outcome: Err(error), .. }) => error,
+                other => panic!("{other:?}"),
+            }
+        };
+        let kept = error(ERROR_MESSAGE_BYTES_MAX, ERROR_DATA_BYTES_MAX);
+        assert_eq!(kept.message.len(), ERROR_MESSAGE_BYTES_MAX);
+        assert_eq!(kept.data.unwrap().get().len(), ERROR_DATA_BYTES_MAX);
+        let cut = error(ERROR_MESSAGE_BYTES_MAX + 2, ERROR_DATA_BYTES_MAX + 1);
+        assert_eq!(cut.data, None);
+        assert!(cut.message.len() < ERROR_MESSAGE_BYTES_MAX + 200);
+        assert!(cut.message.contains("is cut.) (The error's data has more than 65536 bytes"));
     }
 
     #[test]

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use super::call::{Call, Caller};
 use super::jsonrpc::{RpcError, code};
 use super::method::Method;
-use super::raw::{Raw, RawObject, elements, push_string, string};
+use super::raw::{Raw, RawObject, elements, push_string, start_of, string};
 use super::revision::Revision;
-use super::server_capabilities;
-use crate::limits::{CLIENT_NAME_CHARS_MAX, INTRODUCTION_BYTES_MAX};
+use super::server_introduction;
+use crate::limits::{CLIENT_NAME_CHARS_MAX, INTRODUCTION_BYTES_MAX, UPSTREAM_TEXT_CHARS_MAX};
 
 /// What a client says in `initialize`.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,6 +65,8 @@ pub struct Initialized {
     pub server_info: Option<Raw>,
     /// The server's instructions.
     pub instructions: Option<String>,
+    /// What of this is not as the server wrote it, because it is over a bound.
+    pub cut: Vec<&'static str>,
 }
 
 /// The result of `initialize` as the gateway gives it. `behind` is what the only server behind an
@@ -134,15 +136,12 @@ pub fn read_initialize_result(result: &str) -> Result<Initialized, String> {
         .ok()
         .flatten()
         .ok_or("\"protocolVersion\" is not a string")?;
-    let revision = Revision::parse_legacy(&version)
-        .ok_or_else(|| format!("the revision {version:?} is not one that trunkline speaks"))?;
-    let raw = |key: &str| fields.get(key).map(|text| Raw::from_valid(text.to_owned()));
-    Ok(Initialized {
-        revision,
-        capabilities: server_capabilities::read(fields.get("capabilities")),
-        server_info: raw("serverInfo"),
-        instructions: fields.string("instructions").ok().flatten(),
-    })
+    let revision = Revision::parse_legacy(&version).ok_or_else(|| {
+        let version = start_of(&version, UPSTREAM_TEXT_CHARS_MAX);
+        format!("the revision {version:?} is not one that trunkline speaks")
+    })?;
+    let (capabilities, info) = (fields.get("capabilities"), fields.get("serverInfo"));
+    Ok(server_introduction::read(revision, capabilities, info, fields.get("instructions")))
 }
 
 /// Reads a legacy request: all about the caller is in its session.

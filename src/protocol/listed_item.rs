@@ -14,6 +14,7 @@ use std::borrow::Cow;
 use super::call::Kind;
 use super::listed_schema;
 use super::raw::{RawObject, elements};
+use crate::limits::LISTED_ITEM_BYTES_MAX;
 
 /// An item that can be listed.
 #[derive(Debug, PartialEq)]
@@ -163,6 +164,11 @@ pub fn read(kind: Kind, text: &str) -> Result<ListedItem, Malformed> {
     };
     let key = kind.name_key();
     let as_read = RawObject::parse(text).map_err(unreadable)?;
+    if text.len() > LISTED_ITEM_BYTES_MAX {
+        let name = as_read.string(key).ok().flatten();
+        let reason = format!("it has more than {LISTED_ITEM_BYTES_MAX} bytes");
+        return Err(Malformed { name, reason });
+    }
     // Half a character in a name makes it one that could not be asked for.
     let Ok(Some(name)) = as_read.string(key) else {
         let reason = format!("its {key:?} is missing or no string");

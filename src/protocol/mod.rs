@@ -27,6 +27,7 @@ pub mod revision;
 pub mod revision_differences;
 pub mod sealed;
 pub mod server_capabilities;
+pub mod server_introduction;
 pub mod server_name;
 pub mod sse;
 pub mod subscriber;

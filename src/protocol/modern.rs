@@ -8,9 +8,9 @@ use super::jsonrpc::{RequestId, RpcError, code};
 use super::legacy::{self, Initialized};
 use super::log_level::LogLevel;
 use super::method::{Method, notification};
-use super::raw::{Raw, RawObject, first_elements, push_string, string};
+use super::raw::{Raw, RawObject, first_elements, push_string, string, try_each_element};
 use super::revision::{Era, Revision};
-use super::server_capabilities;
+use super::server_introduction;
 use crate::limits::{INTRODUCTION_BYTES_MAX, SUBSCRIPTIONS_PER_SESSION_MAX};
 
 /// Keys of `_meta` that the revision reserves.
@@ -370,20 +370,21 @@ pub fn discover_result(capabilities: &str, instructions: Option<&str>) -> String
 pub fn read_discover_result(result: &str) -> Result<Option<Initialized>, String> {
     let fields = RawObject::parse(result).map_err(|error| format!("no object: {error}"))?;
     let versions = fields.get("supportedVersions").ok_or("\"supportedVersions\" is missing")?;
-    let versions: Vec<String> = serde_json::from_str(versions)
-        .map_err(|_| "\"supportedVersions\" is no list of strings")?;
+    let mut is_served = false;
     let revision = Revision::LATEST_MODERN;
-    if !versions.iter().any(|version| version == revision.as_str()) {
+    try_each_element(versions, &mut |version| {
+        let version: String = serde_json::from_str(version).map_err(|_| "no string")?;
+        is_served |= version == revision.as_str();
+        Ok(())
+    })
+    .map_err(|_| "\"supportedVersions\" is no list of strings")?;
+    if !is_served {
         return Ok(None);
     }
-    let raw = |text: &str| Raw::from_valid(text.to_owned());
     let meta = fields.get("_meta").and_then(|meta| RawObject::parse(meta).ok());
-    Ok(Some(Initialized {
-        revision,
-        capabilities: server_capabilities::read(fields.get("capabilities")),
-        server_info: meta.and_then(|meta| meta.get(key::SERVER_INFO).map(raw)),
-        instructions: fields.string("instructions").ok().flatten(),
-    }))
+    let info = meta.as_ref().and_then(|meta| meta.get(key::SERVER_INFO));
+    let (capabilities, instructions) = (fields.get("capabilities"), fields.get("instructions"));
+    Ok(Some(server_introduction::read(revision, capabilities, info, instructions)))
 }
 
 /// Which notifications a `subscriptions/listen` request wants, or gets (basic/patterns/

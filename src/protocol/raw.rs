@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::limits::JSON_OBJECT_KEYS_MAX;
+use crate::limits::{JSON_ARRAY_ELEMENTS_MAX, JSON_OBJECT_KEYS_MAX};
 
 /// One JSON value as text: a range of a shared buffer, so that a large result is never copied
 /// on its way through.
@@ -21,6 +21,9 @@ pub struct Raw {
     /// Goes with the last value that shares the buffer.
     keeper: Option<Keeper>,
 }
+
+/// Bytes around a value that may be held with it: those of its message are fewer.
+const HELD_AROUND_BYTES_MAX: usize = 4096;
 
 /// What somebody wants to hear the end of: it is dropped when what it was given to is.
 pub type Keeper = Arc<dyn Any + Send + Sync>;
@@ -44,15 +47,40 @@ impl Raw {
         }
     }
 
+    /// The part of this value that `part` points into, which shares its buffer and its keeper; a
+    /// copy if it points elsewhere.
+    pub fn part(&self, part: &str) -> Raw {
+        Raw { keeper: self.keeper.clone(), ..Raw::part_of(&self.buffer, part) }
+    }
+
     /// Gives the value a keeper, which lives as long as it and its clones.
     pub fn keep(&mut self, keeper: &Option<Keeper>) {
         self.keeper.clone_from(keeper);
+    }
+
+    /// What goes with its memory.
+    pub fn keeper(&self) -> Option<&Keeper> {
+        self.keeper.as_ref()
+    }
+
+    /// Whether it has one, so that whoever holds it is known to do so.
+    pub fn is_kept(&self) -> bool {
+        self.keeper.is_some()
     }
 
     /// A text made of this value, which is about as large: what is kept with this one is kept
     /// with that.
     pub fn rewritten(&self, text: String) -> Raw {
         Raw { keeper: self.keeper.clone(), ..Raw::from_valid(text) }
+    }
+
+    /// The same value for whoever counts it otherwise. It is copied out of a text that is much
+    /// larger, which would be held with it.
+    pub fn without_keeper(&self) -> Raw {
+        if self.buffer.len() > self.range.len() + HELD_AROUND_BYTES_MAX {
+            return Raw::from_valid(self.get().to_owned());
+        }
+        Raw { keeper: None, ..self.clone() }
     }
 
     /// The text.
@@ -69,7 +97,8 @@ impl fmt::Debug for Raw {
 
 impl PartialEq for Raw {
     fn eq(&self, other: &Raw) -> bool {
-        self.get() == other.get()
+        let is_same = Arc::ptr_eq(&self.buffer, &other.buffer) && self.range == other.range;
+        is_same || self.get() == other.get()
     }
 }
 
@@ -182,6 +211,9 @@ pub fn string(text: &str) -> String {
 
 struct Fields;
 
+/// Bytes of a key that an error names.
+const KEY_TOLD_BYTES_MAX: usize = 200;
+
 /// Up to so many fields, a new key is compared with each.
 const FEW_FIELDS: usize = 16;
 
@@ -210,6 +242,7 @@ impl<'de> Visitor<'de> for Fields {
                 many.insert(key.clone())
             };
             if !is_new {
+                let key = start_of(&key, KEY_TOLD_BYTES_MAX);
                 return Err(A::Error::custom(format_args!("the key {key:?} stands twice")));
             }
             let value: &'de RawValue = map.next_value()?;
@@ -243,10 +276,17 @@ impl<'de> serde::Deserialize<'de> for Key<'de> {
 /// The elements of a JSON array, each still text.
 ///
 /// # Errors
-/// `text` is no JSON array.
+/// `text` is no JSON array, or has more than [`JSON_ARRAY_ELEMENTS_MAX`] elements.
 pub fn elements(text: &str) -> Result<Vec<&str>, serde_json::Error> {
-    let values: Vec<&RawValue> = serde_json::from_str(text)?;
-    Ok(values.into_iter().map(RawValue::get).collect())
+    let mut elements = Vec::new();
+    try_each_element(text, &mut |element| {
+        if elements.len() == JSON_ARRAY_ELEMENTS_MAX {
+            return Err("an array has too many elements");
+        }
+        elements.push(element);
+        Ok(())
+    })?;
+    Ok(elements)
 }
 
 /// Gives the elements of a JSON array one by one, each still text: none is remembered.
@@ -257,7 +297,21 @@ pub fn each_element<'a>(
     text: &'a str,
     take: &mut dyn FnMut(&'a str),
 ) -> Result<(), serde_json::Error> {
-    struct Each<'t, 'a>(&'t mut dyn FnMut(&'a str));
+    try_each_element(text, &mut |element| {
+        take(element);
+        Ok(())
+    })
+}
+
+/// The same until `take` refuses one and says why; what follows is not read.
+///
+/// # Errors
+/// As [`each_element`], or an element was refused.
+pub fn try_each_element<'a>(
+    text: &'a str,
+    take: &mut dyn FnMut(&'a str) -> Result<(), &'static str>,
+) -> Result<(), serde_json::Error> {
+    struct Each<'t, 'a>(&'t mut dyn FnMut(&'a str) -> Result<(), &'static str>);
     impl<'de> Visitor<'de> for Each<'_, 'de> {
         type Value = ();
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -265,7 +319,7 @@ pub fn each_element<'a>(
         }
         fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
             while let Some(element) = seq.next_element::<&'de RawValue>()? {
-                (self.0)(element.get());
+                (self.0)(element.get()).map_err(A::Error::custom)?;
             }
             Ok(())
         }
@@ -273,6 +327,15 @@ pub fn each_element<'a>(
     let mut reader = serde_json::Deserializer::from_str(text);
     reader.deserialize_seq(Each(take))?;
     reader.end()
+}
+
+/// The beginning of `text`, as many whole characters as `bytes_max` bytes hold.
+pub fn start_of(text: &str, bytes_max: usize) -> &str {
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default()
 }
 
 /// The first elements of a JSON array, at most `most` of them, each still text. What follows is
@@ -418,6 +481,23 @@ mod tests {
         assert!(RawObject::parse(&object(JSON_OBJECT_KEYS_MAX)).is_ok());
         let error = RawObject::parse(&object(JSON_OBJECT_KEYS_MAX + 1)).unwrap_err();
         assert!(error.to_string().contains("too many keys"), "{error}");
+    }
+
+    #[test]
+    fn an_array_of_too_many_elements_is_refused_where_it_has_one_too_many() {
+        let zeros = |n: usize| format!("[{}0", "0,".repeat(n - 1));
+        assert!(elements(&format!("{}]", zeros(JSON_ARRAY_ELEMENTS_MAX))).is_ok());
+        // What follows is not read: it would be refused for another reason.
+        let many = format!("{}, nonsense", zeros(JSON_ARRAY_ELEMENTS_MAX + 1));
+        assert!(elements(&many).unwrap_err().to_string().contains("too many elements"));
+    }
+
+    #[test]
+    fn the_start_of_a_text_ends_between_two_characters() {
+        assert_eq!(
+            (start_of("aéb", 2), start_of("aéb", 3), start_of("a", 9)),
+            ("a", "aé", "a")
+        );
     }
 
     #[test]

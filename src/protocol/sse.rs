@@ -153,7 +153,7 @@ pub const HEARTBEAT: &[u8] = b":\n\n";
 
 /// What stands before the data of an event; `name` empty means `message`, written out because
 /// some clients want it.
-fn before_data(name: &str) -> String {
+pub fn before_data(name: &str) -> String {
     let name = if name.is_empty() { "message" } else { name };
     format!("event: {name}\ndata: ")
 }
@@ -169,7 +169,7 @@ pub fn priming(id: &str, retry: Duration) -> String {
 }
 
 /// What stands after the data of an event.
-const AFTER_DATA: &str = "\n\n";
+pub const AFTER_DATA: &str = "\n\n";
 
 /// An event whose data is a JSON text, or one without line ends. It stands on one line, whatever
 /// whoever wrote the text put between its values: a line end would end the data, and what follows

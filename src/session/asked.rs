@@ -138,7 +138,14 @@ mod tests {
         let (sessions, joined) = start(config, bounded(1).0).unwrap();
         joined.detach();
         let hears = [].into();
-        let owner = Owner { principal: None, only: None, narrowed: None, hears, admission: 0 };
+        let owner = Owner {
+            principal: None,
+            only: None,
+            narrowed: None,
+            hears,
+            admission: 0,
+            charged: None,
+        };
         let session =
             sessions.open(Door::StreamableHttp, owner, Some(Caller::plain())).unwrap();
         (sessions, session.id.clone())

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 
 use super::questions::Tie;
-use super::{Audience, Door, EventSink, Opened, Owner, Pending, Rescope, Session, SessionId};
+use super::{
+    Audience, Bearer, Door, EventSink, Opened, Owner, Pending, Rescope, Session, SessionId,
+};
 use crate::protocol::call::{Caller, Question};
 use crate::protocol::jsonrpc::RequestId;
 use crate::protocol::raw::Raw;
@@ -23,8 +25,7 @@ pub(super) enum Command {
     },
     Revive {
         id: SessionId,
-        principal: Option<Arc<str>>,
-        admission: u64,
+        bearer: Bearer,
         may_hear: Vec<ServerName>,
         reply: Reply<Option<Arc<Session>>>,
     },

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::EncodedEvent;
+use crate::protocol::call::PrincipalId;
 use crate::protocol::jsonrpc::RequestId;
 use crate::protocol::modern::Filter;
 use crate::protocol::server_name::ServerName;
@@ -12,7 +14,7 @@ pub type SessionId = Arc<str>;
 /// Where a session's messages go: an open stream, whose socket is somebody else's.
 pub trait EventSink: Send + Sync {
     /// Queues one encoded event. False once the stream has ended.
-    fn send(&self, event: Arc<[u8]>) -> bool;
+    fn send(&self, event: EncodedEvent) -> bool;
     /// Ends the stream after what is queued.
     fn close(&self);
     /// Whether the client is still there.
@@ -54,6 +56,19 @@ pub struct Owner {
     pub hears: Arc<[ServerName]>,
     /// Which admission, counted from 0, that is of: a later one may say otherwise.
     pub admission: u64,
+    /// Whose share of what is bounded it takes; none where nobody else can come.
+    pub charged: Option<PrincipalId>,
+}
+
+/// Who asks for a session by its id.
+#[derive(Debug, Clone)]
+pub struct Bearer {
+    /// The name of the key that came with the id.
+    pub principal: Option<Arc<str>>,
+    /// Which admission let it in.
+    pub admission: u64,
+    /// As [`Owner::charged`], for a session that is revived.
+    pub charged: Option<PrincipalId>,
 }
 
 /// Why a session does not take a call or a subscription.

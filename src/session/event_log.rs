@@ -3,7 +3,8 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
+
+use super::EncodedEvent;
 
 /// How a stream began: that decides what an id is worth whose stream is forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +84,7 @@ pub(super) struct EventLog {
     next: u64,
     bytes: usize,
     /// Oldest first.
-    events: VecDeque<(u64, Arc<[u8]>)>,
+    events: VecDeque<(u64, EncodedEvent)>,
 }
 
 impl EventLog {
@@ -105,7 +106,7 @@ impl EventLog {
     }
 
     /// Numbers an event and keeps it, if it fits; the oldest go for it.
-    pub(super) fn push(&mut self, event: Arc<[u8]>) -> u64 {
+    pub(super) fn push(&mut self, event: EncodedEvent) -> u64 {
         let number = self.skip();
         if !self.fits(event.len()) {
             return number;
@@ -113,12 +114,20 @@ impl EventLog {
         while self.events.len() >= self.bounds.events
             || self.bytes + event.len() > self.bounds.bytes
         {
-            let Some((_, oldest)) = self.events.pop_front() else { break };
-            self.bytes -= oldest.len();
+            if !self.drop_oldest() {
+                break;
+            }
         }
         self.bytes += event.len();
         self.events.push_back((number, event));
         number
+    }
+
+    /// Drops the oldest event that is kept. False if none is.
+    pub(super) fn drop_oldest(&mut self) -> bool {
+        let Some((_, oldest)) = self.events.pop_front() else { return false };
+        self.bytes -= oldest.len();
+        true
     }
 
     /// Numbers an event that is not kept.
@@ -129,7 +138,7 @@ impl EventLog {
     }
 
     /// What is kept of the events after that number, in their order.
-    pub(super) fn after(&self, number: u64) -> impl Iterator<Item = &Arc<[u8]>> {
+    pub(super) fn after(&self, number: u64) -> impl Iterator<Item = &EncodedEvent> {
         self.events.iter().filter(move |(kept, _)| *kept > number).map(|(_, event)| event)
     }
 
@@ -155,12 +164,12 @@ impl EventLog {
 mod tests {
     use super::*;
 
-    fn event(text: &str) -> Arc<[u8]> {
-        Arc::from(text.as_bytes())
+    fn event(text: &str) -> EncodedEvent {
+        EncodedEvent::from(text.as_bytes())
     }
 
-    fn kept(log: &EventLog, after: u64) -> Vec<&str> {
-        log.after(after).map(|event| std::str::from_utf8(event).unwrap()).collect()
+    fn kept(log: &EventLog, after: u64) -> Vec<String> {
+        log.after(after).map(EncodedEvent::to_text).collect()
     }
 
     fn log(events: usize, bytes: usize) -> EventLog {

@@ -3,10 +3,11 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::EventSink;
 use super::event_log::{Origin, StreamId};
 use super::resumable::{EventLogs, Resumable, random_number};
+use super::{EncodedEvent, EventSink};
 use crate::limits::RESUMABLE_STREAMS_MAX;
+use crate::protocol::call::PrincipalId;
 
 #[derive(Debug, Default)]
 struct List {
@@ -49,13 +50,22 @@ fn rank(stream: &Resumable) -> u8 {
 
 /// The streams that a session remembers. Locks are taken in this order: the list's, a stream's,
 /// a sink's own. None of them is held while a socket is written, since sinks only queue.
-#[derive(Debug, Default)]
-pub struct KeptStreams(Mutex<List>);
+#[derive(Debug)]
+pub struct KeptStreams {
+    /// Whose share of all logs they take.
+    holder: PrincipalId,
+    list: Mutex<List>,
+}
 
 impl KeptStreams {
+    /// None yet, of this principal's.
+    pub(super) fn of(holder: PrincipalId) -> KeptStreams {
+        KeptStreams { holder, list: Mutex::default() }
+    }
+
     fn list(&self) -> MutexGuard<'_, List> {
         // Nothing between two changes can panic, so a poisoned value is whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins a stream. None if nothing is kept, and events then have no ids.
@@ -65,8 +75,8 @@ impl KeptStreams {
         }
         let id = StreamId { origin, number: random_number().ok()? };
         let stream = Arc::new(match origin {
-            Origin::Post => Resumable::answering(id, logs),
-            Origin::Get => Resumable::listening(id, logs),
+            Origin::Post => Resumable::answering(id, &self.holder, logs),
+            Origin::Get => Resumable::listening(id, &self.holder, logs),
         });
         let mut list = self.list();
         if list.ended {
@@ -110,14 +120,14 @@ impl KeptStreams {
 
     /// Sends one encoded event on the newest stream of a GET that is live. If none is, who
     /// resumes the newest will be given it. False if there has been none.
-    pub(super) fn tell(&self, event: &[u8]) -> bool {
+    pub(super) fn tell(&self, event: &EncodedEvent) -> bool {
         let stream = {
             let list = self.list();
             let listeners =
                 || list.streams.iter().rev().filter(|s| s.id().origin == Origin::Get);
             listeners().find(|s| s.has_open_sink()).or_else(|| listeners().next()).cloned()
         };
-        stream.map(|stream| stream.push(&[event], None)).is_some()
+        stream.map(|stream| stream.push(event, None)).is_some()
     }
 
     /// Whether a client is connected to any of them, besides by a POST that is being answered.
@@ -151,6 +161,10 @@ mod tests {
         kept.begin(origin, &logs(10, 1000)).unwrap()
     }
 
+    fn event(text: &str) -> EncodedEvent {
+        EncodedEvent::from(format!("{text}\n"))
+    }
+
     fn listen(kept: &KeptStreams) -> (Arc<Resumable>, Arc<Sink>) {
         let (stream, sink) = (begin(kept, Origin::Get), Arc::new(Sink::default()));
         kept.attach(&stream, sink.clone(), b"", 0);
@@ -163,16 +177,16 @@ mod tests {
 
     #[test]
     fn a_notice_goes_to_the_newest_live_listener_or_waits_for_the_newest() {
-        let kept = KeptStreams::default();
+        let kept = KeptStreams::of(PrincipalId::Session("s".into()));
         let _call = begin(&kept, Origin::Post);
-        assert!(!kept.tell(b"nobody\n"));
+        assert!(!kept.tell(&event("nobody")));
         let ((_, first), (newest, second)) = (listen(&kept), listen(&kept));
-        assert!(kept.tell(b"a\n"));
+        assert!(kept.tell(&event("a")));
         second.hang_up();
-        assert!(kept.tell(b"b\n"));
+        assert!(kept.tell(&event("b")));
         first.hang_up();
         assert!(!kept.any_open());
-        assert!(kept.tell(b"c\n"));
+        assert!(kept.tell(&event("c")));
         assert_eq!((first.text(), second.text()), ("b".to_owned(), "a".to_owned()));
         let third = Arc::new(Sink::default());
         kept.attach(&newest, third.clone(), b"", 1);
@@ -182,7 +196,7 @@ mod tests {
 
     #[test]
     fn the_bound_costs_the_stream_that_is_missed_least() {
-        let kept = KeptStreams::default();
+        let kept = KeptStreams::of(PrincipalId::Session("s".into()));
         let (live, sink) = listen(&kept);
         let (gone, gone_sink) = listen(&kept);
         gone_sink.hang_up();
@@ -208,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_complete_stream_is_forgotten_at_its_time_and_not_before() {
-        let kept = KeptStreams::default();
+        let kept = KeptStreams::of(PrincipalId::Session("s".into()));
         let (done, running) = (begin(&kept, Origin::Post), begin(&kept, Origin::Post));
         let before = Instant::now();
         done.complete();
@@ -224,18 +238,18 @@ mod tests {
 
     #[test]
     fn with_the_session_every_stream_ends_and_none_begins() {
-        let kept = KeptStreams::default();
+        let kept = KeptStreams::of(PrincipalId::Session("s".into()));
         let (stream, sink) = listen(&kept);
         kept.end();
         assert!(!sink.is_open());
         let (late, late_sink) = listen(&kept);
         assert!(!late_sink.is_open() && !is_kept(&kept, &late) && !is_kept(&kept, &stream));
-        assert!(!kept.tell(b"a\n"));
+        assert!(!kept.tell(&event("a")));
     }
 
     #[test]
     fn nothing_begins_where_nothing_is_kept() {
-        let kept = KeptStreams::default();
+        let kept = KeptStreams::of(PrincipalId::Session("s".into()));
         assert!(kept.begin(Origin::Get, &logs(0, 1)).is_none());
         assert!(kept.begin(Origin::Post, &logs(1, 0)).is_none());
     }

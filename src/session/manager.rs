@@ -12,7 +12,8 @@ use super::questions::{self, Open, Questions, Tie};
 use super::table::{Bounds, Full, Table};
 use super::token::{Claims, Signer};
 use super::{
-    Command, Door, Ended, Opened, Owner, Pending, Rescope, Session, SessionId, Sessions, View,
+    Bearer, Command, Door, Ended, Opened, Owner, Pending, Rescope, Session, SessionId,
+    Sessions, View,
 };
 use crate::error::CallError;
 use crate::limits::{SESSION_INBOX_COMMANDS_MAX, SESSION_SWEEP_INTERVAL, SESSION_TOKEN_LIFE};
@@ -134,8 +135,8 @@ impl Manager {
                 self.fail_if_asked("session-open");
                 reply.send(self.open(door, owner, caller));
             }
-            Command::Revive { id, principal, admission, may_hear, reply } => {
-                reply.send(self.revive(id, principal, admission, may_hear));
+            Command::Revive { id, bearer, may_hear, reply } => {
+                reply.send(self.revive(id, bearer, may_hear));
             }
             Command::Introduce { id, caller, reply } => {
                 reply.send(self.table.introduce(&id, caller));
@@ -231,6 +232,7 @@ impl Manager {
             .map_err(|bound| match bound {
                 Full::Sessions => full("limits.sessions is reached"),
                 Full::SessionsPerKey => full("limits.sessions_per_key is reached"),
+                Full::Share => full("your sessions are your share of limits.sessions"),
             })?;
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
         view.insert(id, session.clone());
@@ -242,8 +244,7 @@ impl Manager {
     fn revive(
         &mut self,
         id: SessionId,
-        principal: Option<Arc<str>>,
-        admission: u64,
+        bearer: Bearer,
         may_hear: Vec<ServerName>,
     ) -> Option<Arc<Session>> {
         let published =
@@ -251,6 +252,7 @@ impl Manager {
         if published.is_some() {
             return published;
         }
+        let Bearer { principal, admission, charged } = bearer;
         let claims = self.revivable(&id, principal.as_deref())?;
         let caller = claims.caller()?;
         let hears = |server: &ServerName| {
@@ -263,6 +265,7 @@ impl Manager {
             narrowed: claims.narrowed.clone().map(Into::into),
             hears: may_hear.into_iter().filter(hears).collect(),
             admission,
+            charged,
         };
         self.add(id, Door::StreamableHttp, owner, Some(caller)).ok()
     }
@@ -417,7 +420,14 @@ mod tests {
 
     fn owner() -> Owner {
         let principal = Some("laptop".into());
-        Owner { principal, only: None, narrowed: None, hears: [].into(), admission: 0 }
+        Owner {
+            principal,
+            only: None,
+            narrowed: None,
+            hears: [].into(),
+            admission: 0,
+            charged: None,
+        }
     }
 
     fn open(sessions: &Sessions) -> SessionId {
@@ -425,8 +435,12 @@ mod tests {
         sessions.open(Door::StreamableHttp, owner(), caller).unwrap().id.clone()
     }
 
+    fn bearer(principal: &str) -> Bearer {
+        Bearer { principal: Some(principal.into()), admission: 0, charged: None }
+    }
+
     fn finds(sessions: &Sessions, id: &str, principal: &str) -> bool {
-        sessions.find(id, Some(principal), Door::StreamableHttp, 0, Vec::new).is_some()
+        sessions.find(id, bearer(principal), Door::StreamableHttp, Vec::new).is_some()
     }
 
     #[test]
@@ -435,7 +449,7 @@ mod tests {
         let id = open(&sessions);
         assert!(finds(&sessions, &id, "laptop"));
         assert!(!finds(&sessions, &id, "other"));
-        assert!(sessions.find(&id, Some("laptop"), Door::HttpSse, 0, Vec::new).is_none());
+        assert!(sessions.find(&id, bearer("laptop"), Door::HttpSse, Vec::new).is_none());
         sessions.close(&id).unwrap();
         assert!(!finds(&sessions, &id, "laptop"));
     }

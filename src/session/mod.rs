@@ -6,6 +6,7 @@ mod asked;
 mod audience;
 mod command;
 mod door;
+mod encoded_event;
 mod ended;
 pub(crate) mod event_log;
 mod kept_streams;
@@ -43,7 +44,8 @@ use command::{Command, Reply};
 
 pub use asked::{CallQuestions, Pending};
 pub use audience::{Audience, Shared};
-pub use door::{Counts, Door, EventSink, Listening, Owner, Refused, SessionId};
+pub use door::{Bearer, Counts, Door, EventSink, Listening, Owner, Refused, SessionId};
+pub use encoded_event::EncodedEvent;
 pub use ended::{Ended, Narrowed};
 pub use event_log::{Bounds as EventLogBounds, EventId, Origin};
 pub use kept_streams::KeptStreams;
@@ -317,15 +319,13 @@ impl Sessions {
         self.ask(|reply| Command::Open { door, owner, caller, reply })?
     }
 
-    /// The session of that id if it is open and belongs to `principal`. A valid id that an
-    /// earlier process issued is revived; it then hears of those servers that `may_hear` gives
-    /// for this `admission`.
+    /// The session of that id if it is open and belongs to `bearer`. A valid id that an earlier
+    /// process issued is revived; it then hears of those servers that `may_hear` gives.
     pub fn find(
         &self,
         id: &str,
-        principal: Option<&str>,
+        bearer: Bearer,
         door: Door,
-        admission: u64,
         may_hear: impl FnOnce() -> Vec<ServerName>,
     ) -> Option<Arc<Session>> {
         let known = self.view.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
@@ -334,14 +334,12 @@ impl Sessions {
             // Only tokens have a dot, so that a random text costs the thread nothing.
             None if door == Door::StreamableHttp && id.contains('.') => {
                 let id = SessionId::from(id);
-                let (principal, may_hear) = (principal.map(Arc::from), may_hear());
-                let revive =
-                    |reply| Command::Revive { id, principal, admission, may_hear, reply };
-                self.ask(revive).ok()??
+                let (bearer, may_hear) = (bearer.clone(), may_hear());
+                self.ask(|reply| Command::Revive { id, bearer, may_hear, reply }).ok()??
             }
             None => return None,
         };
-        let theirs = session.owner.principal.as_deref() == principal && session.door == door;
+        let theirs = session.owner.principal == bearer.principal && session.door == door;
         theirs.then_some(session)
     }
 

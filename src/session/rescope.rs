@@ -122,7 +122,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::super::table::Bounds;
-    use super::super::{Audience, Door, EventSink, Over, Refused, Session};
+    use super::super::{Audience, Door, EncodedEvent, EventSink, Over, Refused, Session};
     use super::*;
     use crate::protocol::call::Caller;
     use crate::protocol::raw::Raw;
@@ -131,8 +131,8 @@ mod tests {
     struct Sink(Mutex<Vec<String>>);
 
     impl EventSink for Sink {
-        fn send(&self, event: Arc<[u8]>) -> bool {
-            self.0.lock().unwrap().push(String::from_utf8(event.to_vec()).unwrap());
+        fn send(&self, event: EncodedEvent) -> bool {
+            self.0.lock().unwrap().push(event.to_text());
             true
         }
         fn close(&self) {}
@@ -147,7 +147,14 @@ mod tests {
 
     fn owner(admission: u64) -> Owner {
         let hears = [name("a"), name("b")].into();
-        Owner { principal: Some("k".into()), only: None, narrowed: None, hears, admission }
+        Owner {
+            principal: Some("k".into()),
+            only: None,
+            narrowed: None,
+            hears,
+            admission,
+            charged: None,
+        }
     }
 
     /// One session, `x`, that hears of `a` and `b`, and its stream.

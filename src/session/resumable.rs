@@ -1,27 +1,46 @@
 //! One stream of a session that its client may resume after its connection broke (2025-11-25,
 //! basic/transports, Resumability and Redelivery): what it was sent, and where it is live.
 
+use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use super::EventSink;
 use super::event_log::{Bounds, EventId, EventLog, StreamId};
+use super::{EncodedEvent, EventSink};
 use crate::limits::{EVENT_LOGS_BYTES_MAX, RESUMABLE_STREAM_LIFE};
+use crate::protocol::call::PrincipalId;
 use crate::protocol::sse;
+use crate::shares::Shares;
 
 /// What every log is made with, and how much all of them hold. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct EventLogs {
     bounds: Bounds,
-    held_bytes: Arc<AtomicUsize>,
+    /// Locked behind a stream's state, never before it.
+    held: Arc<Mutex<Holding>>,
+}
+
+/// What all logs hold, by principal.
+#[derive(Debug)]
+struct Holding {
+    bytes: Shares<PrincipalId>,
+    /// The logs that hold anything, by when they began to.
+    logs: HashMap<PrincipalId, BTreeMap<u64, Weak<Mutex<State>>>>,
+    last_turn: u64,
 }
 
 impl EventLogs {
     /// Logs of these bounds.
     pub fn new(bounds: Bounds) -> EventLogs {
-        EventLogs { bounds, held_bytes: Arc::default() }
+        let bytes = Shares::new(EVENT_LOGS_BYTES_MAX);
+        let held = Arc::new(Mutex::new(Holding { bytes, logs: HashMap::new(), last_turn: 0 }));
+        EventLogs { bounds, held }
+    }
+
+    fn holding(&self) -> MutexGuard<'_, Holding> {
+        // Nothing between two changes can panic, so a poisoned value is whole.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether nothing can be kept, so that events need no ids.
@@ -31,7 +50,61 @@ impl EventLogs {
 
     /// Bytes that all logs hold.
     pub fn held_bytes(&self) -> usize {
-        self.held_bytes.load(Ordering::Relaxed)
+        self.holding().bytes.taken()
+    }
+
+    /// Drops the oldest events of whoever holds most, until a principal may keep so many bytes
+    /// more; its own where it would hold most. No stream may be locked meanwhile.
+    fn make_room(&self, who: &PrincipalId, bytes: usize) {
+        loop {
+            let oldest = {
+                let holding = self.holding();
+                let from = holding.bytes.in_the_way_of(who, bytes);
+                from.and_then(|from| holding.logs.get(&from)?.values().next().cloned())
+            };
+            let Some(state) = oldest.and_then(|state| state.upgrade()) else { return };
+            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = state.log.bytes();
+            state.log.drop_oldest();
+            self.account(&mut state, before);
+        }
+    }
+
+    fn may_keep(&self, bytes: usize) -> bool {
+        self.holding().bytes.may_take_of(None, bytes).is_ok()
+    }
+
+    /// A log that held `before` bytes holds another number now.
+    fn account(&self, state: &mut State, before: usize) {
+        let now = state.log.bytes();
+        let mut holding = self.holding();
+        let holding = &mut *holding;
+        if now > before {
+            // Others may have taken the room since it was made; then the newest goes too.
+            if holding.bytes.take_for_now(&state.holder, now - before).is_err() {
+                while state.log.bytes() > before && state.log.drop_oldest() {}
+                let left = state.log.bytes();
+                holding.bytes.give_back(&state.holder, before.saturating_sub(left));
+            }
+        } else {
+            holding.bytes.give_back(&state.holder, before - now);
+        }
+        let logs = holding.logs.entry(state.holder.clone()).or_default();
+        match (state.turn, state.log.bytes()) {
+            (Some(turn), 0) => {
+                logs.remove(&turn);
+                state.turn = None;
+            }
+            (None, 1..) => {
+                holding.last_turn += 1;
+                logs.insert(holding.last_turn, state.own.clone());
+                state.turn = Some(holding.last_turn);
+            }
+            (Some(_), 1..) | (None, 0) => (),
+        }
+        if logs.is_empty() {
+            holding.logs.remove(&state.holder);
+        }
     }
 }
 
@@ -56,6 +129,10 @@ pub enum Delivery {
 
 struct State {
     log: EventLog,
+    /// Whose share of all logs it takes, and its turn among them while it holds anything.
+    holder: PrincipalId,
+    turn: Option<u64>,
+    own: Weak<Mutex<State>>,
     live: Live,
     /// When the last event of a POST's stream was pushed.
     completed: Option<Instant>,
@@ -67,7 +144,13 @@ struct State {
 pub struct Resumable {
     id: StreamId,
     logs: EventLogs,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("log", &self.log).finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Resumable {
@@ -78,19 +161,23 @@ impl std::fmt::Debug for Resumable {
 
 impl Resumable {
     /// The stream of a POST that is being answered.
-    pub(super) fn answering(id: StreamId, logs: &EventLogs) -> Resumable {
-        Resumable::new(id, logs, Live::Answer)
+    pub(super) fn answering(id: StreamId, holder: &PrincipalId, logs: &EventLogs) -> Resumable {
+        Resumable::new(id, holder, logs, Live::Answer)
     }
 
     /// The stream of a GET; [`Resumable::attach`] brings its connection.
-    pub(super) fn listening(id: StreamId, logs: &EventLogs) -> Resumable {
-        Resumable::new(id, logs, Live::Nobody)
+    pub(super) fn listening(id: StreamId, holder: &PrincipalId, logs: &EventLogs) -> Resumable {
+        Resumable::new(id, holder, logs, Live::Nobody)
     }
 
-    fn new(id: StreamId, logs: &EventLogs, live: Live) -> Resumable {
+    fn new(id: StreamId, holder: &PrincipalId, logs: &EventLogs, live: Live) -> Resumable {
         let log = EventLog::new(logs.bounds);
-        let state = State { log, live, completed: None, closed: false };
-        Resumable { id, logs: logs.clone(), state: Mutex::new(state) }
+        let state = Arc::new_cyclic(|own| {
+            let (holder, own) = (holder.clone(), own.clone());
+            let (turn, completed, closed) = (None, None, false);
+            Mutex::new(State { log, holder, turn, own, live, completed, closed })
+        });
+        Resumable { id, logs: logs.clone(), state }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -113,29 +200,26 @@ impl Resumable {
         sse::priming(&self.event_id(EventLog::BEGINNING).to_string(), retry)
     }
 
-    /// Numbers an encoded event that comes in pieces, keeps it and queues it where the stream
-    /// is live. One that is too large to be kept is delivered live only; who resumes is given
-    /// what `stand_in` encodes.
-    pub fn push(&self, pieces: &[&[u8]], stand_in: Option<&dyn Fn() -> String>) -> Delivery {
-        let mut state = self.state();
+    /// Numbers an event, keeps it and queues it where the stream is live. One that is too large to
+    /// be kept is delivered live only; who resumes is given what `stand_in` encodes.
+    pub fn push(
+        &self,
+        event: &EncodedEvent,
+        stand_in: Option<&dyn Fn() -> String>,
+    ) -> Delivery {
+        let mut state = self.make_room_for(event);
         let line = sse::id_line(&self.event_id(state.log.next()).to_string());
-        let bytes = line.len() + pieces.iter().map(|piece| piece.len()).sum::<usize>();
-        let whole = || {
-            let mut event = Vec::with_capacity(bytes);
-            event.extend_from_slice(line.as_bytes());
-            pieces.iter().for_each(|piece| event.extend_from_slice(piece));
-            Arc::<[u8]>::from(event)
-        };
-        let kept = self.may_keep(&state.log, bytes).then(whole);
-        let logged = kept.clone().or_else(|| {
+        let event = event.with_id(&line);
+        let kept = self.may_keep(&state, event.len()).then(|| event.for_log());
+        let logged = kept.or_else(|| {
             let text = stand_in.map(|encode| line.clone() + &encode())?;
-            self.may_keep(&state.log, text.len()).then(|| Arc::from(text.into_bytes()))
+            self.may_keep(&state, text.len()).then(|| EncodedEvent::from(text))
         });
-        self.log(&mut state.log, logged);
+        self.log(&mut state, logged);
         match &state.live {
             Live::Answer => Delivery::Own(line),
             Live::Sink(sink) => {
-                if !sink.send(kept.unwrap_or_else(whole)) {
+                if !sink.send(event) {
                     state.live = Live::Nobody;
                 }
                 Delivery::Elsewhere
@@ -144,19 +228,31 @@ impl Resumable {
         }
     }
 
-    fn may_keep(&self, log: &EventLog, bytes: usize) -> bool {
-        log.fits(bytes) && self.logs.held_bytes() + bytes <= EVENT_LOGS_BYTES_MAX
+    /// Makes room among all logs for an event, and then locks this stream.
+    fn make_room_for(&self, event: &EncodedEvent) -> MutexGuard<'_, State> {
+        let state = self.state();
+        let line = sse::id_line(&self.event_id(state.log.next()).to_string());
+        let bytes = line.len() + event.len();
+        if !state.log.fits(bytes) || self.may_keep(&state, bytes) {
+            return state;
+        }
+        let holder = state.holder.clone();
+        drop(state);
+        self.logs.make_room(&holder, bytes);
+        self.state()
     }
 
-    fn log(&self, log: &mut EventLog, event: Option<Arc<[u8]>>) {
-        let before = log.bytes();
+    fn may_keep(&self, state: &State, bytes: usize) -> bool {
+        state.log.fits(bytes) && self.logs.may_keep(bytes)
+    }
+
+    fn log(&self, state: &mut State, event: Option<EncodedEvent>) {
+        let before = state.log.bytes();
         match event {
-            Some(event) => log.push(event),
-            None => log.skip(),
+            Some(event) => state.log.push(event),
+            None => state.log.skip(),
         };
-        let held = &self.logs.held_bytes;
-        held.fetch_add(log.bytes(), Ordering::Relaxed);
-        held.fetch_sub(before, Ordering::Relaxed);
+        self.logs.account(state, before);
     }
 
     /// Ends the connection on which the stream is live: another one takes it over, and what
@@ -174,10 +270,10 @@ impl Resumable {
     pub(super) fn attach(&self, sink: Arc<dyn EventSink>, first: &[u8], sequence: u64) {
         let mut state = self.state();
         // All at once: behind a first event that waits there is little room in a queue.
-        let mut replay = first.to_vec();
-        state.log.after(sequence).for_each(|event| replay.extend_from_slice(event));
+        let mut replay = vec![EncodedEvent::from(first)];
+        replay.extend(state.log.after(sequence).cloned());
         let lost = state.log.lost_after(sequence);
-        let is_there = sink.send(Arc::from(replay));
+        let is_there = sink.send(EncodedEvent::several(replay));
         let over = state.completed.is_some() || state.closed;
         if over {
             sink.close();
@@ -250,8 +346,10 @@ impl Resumable {
 
 impl Drop for Resumable {
     fn drop(&mut self) {
-        let bytes = self.state().log.bytes();
-        self.logs.held_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let mut state = self.state();
+        let before = state.log.bytes();
+        while state.log.drop_oldest() {}
+        self.logs.account(&mut state, before);
     }
 }
 
@@ -271,7 +369,7 @@ pub(super) fn random_number() -> io::Result<u64> {
 pub(super) mod tests {
     use super::*;
     use crate::session::event_log::Origin;
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     /// A connection that takes everything.
     #[derive(Default)]
@@ -294,9 +392,9 @@ pub(super) mod tests {
     }
 
     impl EventSink for Sink {
-        fn send(&self, event: Arc<[u8]>) -> bool {
+        fn send(&self, event: EncodedEvent) -> bool {
             if self.is_open() {
-                self.bytes.lock().unwrap().extend_from_slice(&event);
+                self.bytes.lock().unwrap().extend_from_slice(event.to_text().as_bytes());
             }
             self.is_open()
         }
@@ -313,11 +411,16 @@ pub(super) mod tests {
     }
 
     fn answering(logs: &EventLogs) -> Resumable {
-        Resumable::answering(StreamId { origin: Origin::Post, number: 7 }, logs)
+        answering_for("k", logs)
+    }
+
+    fn answering_for(key: &str, logs: &EventLogs) -> Resumable {
+        let id = StreamId { origin: Origin::Post, number: 7 };
+        Resumable::answering(id, &PrincipalId::Key(key.into()), logs)
     }
 
     fn push(stream: &Resumable, text: &str) -> Delivery {
-        stream.push(&[text.as_bytes(), b"\n"], None)
+        stream.push(&EncodedEvent::from(format!("{text}\n")), None)
     }
 
     #[test]
@@ -376,7 +479,7 @@ pub(super) mod tests {
         let sink = Arc::new(Sink::default());
         stream.attach(sink.clone(), b"", 0);
         let large = "x".repeat(61);
-        stream.push(&[large.as_bytes(), b"\n"], Some(&|| "too large\n".to_owned()));
+        stream.push(&format!("{large}\n").into(), Some(&|| "too large\n".to_owned()));
         assert!(stream.complete());
         let late = Arc::new(Sink::default());
         stream.attach(late.clone(), b"", 0);
@@ -387,17 +490,62 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn what_is_told_to_many_streams_is_held_once() {
+        let logs = logs(10, 1000);
+        let event = EncodedEvent::of("{}");
+        let held = [answering(&logs), answering(&logs)].map(|stream| {
+            stream.push(&event, None);
+            let kept = stream.state().log.after(0).next().cloned().unwrap();
+            let mut pieces = Vec::new();
+            kept.add_to(&mut pieces);
+            (pieces.len(), pieces[1].as_ptr())
+        });
+        assert_eq!(held[0], held[1]);
+        assert_eq!(held[0].0, 2, "the id and what all share");
+    }
+
+    #[test]
     fn what_all_logs_hold_is_counted_and_bounded() {
         let logs = logs(10, usize::MAX);
         let (one, two) = (answering(&logs), answering(&logs));
         push(&one, "a");
         let held = logs.held_bytes();
-        push(&two, &"x".repeat(EVENT_LOGS_BYTES_MAX - held));
-        assert_eq!(logs.held_bytes(), held, "no room");
+        push(&two, &"x".repeat(EVENT_LOGS_BYTES_MAX));
+        assert!(!two.complete(), "no room");
         push(&two, "a");
-        assert_eq!(logs.held_bytes(), 2 * held);
+        assert!(logs.held_bytes() <= 2 * held);
         drop(one);
         drop(two);
+        assert_eq!(logs.held_bytes(), 0);
+        assert!(logs.holding().logs.is_empty());
+    }
+
+    #[test]
+    fn whoever_holds_most_makes_room() {
+        const PIECE: usize = EVENT_LOGS_BYTES_MAX / 64;
+        let logs = logs(1000, usize::MAX);
+        let (first, second) = (answering_for("hog", &logs), answering_for("hog", &logs));
+        let victim = answering_for("victim", &logs);
+        push(&victim, "a result");
+        for stream in [&first, &second].repeat(100) {
+            push(stream, &"x".repeat(PIECE));
+        }
+        assert!(logs.held_bytes() <= EVENT_LOGS_BYTES_MAX);
+        for _ in 0..16 {
+            push(&victim, &"y".repeat(PIECE));
+        }
+        let third = answering_for("third", &logs);
+        push(&third, "another");
+        victim.complete();
+        let (sink, other) = (Arc::new(Sink::default()), Arc::new(Sink::default()));
+        victim.attach(sink.clone(), b"", 0);
+        third.attach(other.clone(), b"", 0);
+        assert_eq!(sink.text().split('|').count(), 17, "nothing of it is lost");
+        assert!(sink.text().starts_with("a result|"));
+        assert_eq!(other.text(), "another");
+        push(&first, "the newest");
+        assert!(first.complete(), "it is the hog's own oldest that go");
+        drop((first, second, victim, third));
         assert_eq!(logs.held_bytes(), 0);
     }
 }

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
 use super::{
-    Audience, Door, Ended, EventSink, KeptStreams, Over, Owner, Session, SessionId, Shared,
-    Subscriptions,
+    Audience, Door, EncodedEvent, Ended, EventSink, KeptStreams, Over, Owner, Session,
+    SessionId, Shared, Subscriptions,
 };
 use crate::limits::SESSION_STREAMS_MAX;
-use crate::protocol::call::Caller;
+use crate::protocol::call::{Caller, PrincipalId};
 use crate::protocol::for_revision::hears_text;
 use crate::protocol::jsonrpc::{Message, notification};
 use crate::protocol::method::notification::RESOURCES_UPDATED;
@@ -19,6 +19,7 @@ use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
 use crate::protocol::sse;
 use crate::protocol::subscriber::Subscriber;
+use crate::shares::{NotTaken, Shares};
 
 /// The bounds that the table keeps.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +34,8 @@ pub(super) struct Bounds {
 pub(super) enum Full {
     Sessions,
     SessionsPerKey,
+    /// The principal's share of all sessions.
+    Share,
 }
 
 struct Entry {
@@ -44,7 +47,7 @@ struct Entry {
 impl Entry {
     /// Sends a message that belongs to no call. Who listens without a session hears only what
     /// it listens to, marked as its subscription's (2026-07-28, basic/patterns/subscriptions).
-    fn tell(&mut self, message: &str, event: &Arc<[u8]>) -> bool {
+    fn tell(&mut self, message: &str, event: &EncodedEvent) -> bool {
         if self.session.door != Door::Listen {
             let caller = self.session.caller();
             let hears = |caller: Arc<Caller>| hears_text(caller.revision, message);
@@ -59,12 +62,12 @@ impl Entry {
         }
         let params = with_subscription(params.as_deref(), &listening.id);
         let message = notification(&method, Some(&params));
-        self.send(&Arc::from(sse::event("", &message).into_bytes()))
+        self.send(&sse::event("", &message).into())
     }
 
     /// Sends an event on one stream only (2025-11-25, basic/transports, Multiple Connections):
     /// the newest, one that can be resumed before one that cannot. False where there is none.
-    fn send(&mut self, event: &Arc<[u8]>) -> bool {
+    fn send(&mut self, event: &EncodedEvent) -> bool {
         if self.session.kept.tell(event) {
             return true;
         }
@@ -83,9 +86,11 @@ pub(super) struct Table {
     bounds: Bounds,
     entries: HashMap<SessionId, Entry>,
     per_key: HashMap<Option<Arc<str>>, usize>,
+    /// Whose each session is, and each that has ended and of which something is left.
+    shares: Shares<PrincipalId>,
     /// What ended sessions have left behind and nobody has taken yet. Each counts as a session,
     /// so both together are bounded by `limits.sessions`.
-    left: VecDeque<Ended>,
+    left: VecDeque<(Ended, Option<PrincipalId>)>,
     /// What open sessions have left at servers that they may see no more, and nobody has taken
     /// yet: one entry a session.
     pub(super) narrowed: HashMap<SessionId, Ended>,
@@ -95,7 +100,8 @@ impl Table {
     pub(super) fn new(bounds: Bounds) -> Table {
         let (entries, per_key) = (HashMap::new(), HashMap::new());
         let (left, narrowed) = (VecDeque::new(), HashMap::new());
-        Table { bounds, entries, per_key, left, narrowed }
+        let shares = Shares::new(bounds.sessions);
+        Table { bounds, entries, per_key, shares, left, narrowed }
     }
 
     /// Adds a session under `id`, which is new.
@@ -108,22 +114,27 @@ impl Table {
         caller: Option<Caller>,
     ) -> Result<Arc<Session>, Full> {
         let hears = owner.hears.clone();
-        if self.entries.len() + self.left.len() >= self.bounds.sessions {
-            return Err(Full::Sessions);
-        }
-        let held = self.per_key.entry(owner.principal.clone()).or_default();
+        let held = self.per_key.get(&owner.principal).copied().unwrap_or_default();
         // Without keys nobody can be told apart, so the bound on all sessions is the only one.
-        if owner.principal.is_some() && *held >= self.bounds.sessions_per_key {
+        if owner.principal.is_some() && held >= self.bounds.sessions_per_key {
             return Err(Full::SessionsPerKey);
         }
-        *held += 1;
+        self.shares.take_of(owner.charged.as_ref(), 1).map_err(|why| match why {
+            NotTaken::Full => Full::Sessions,
+            NotTaken::ShareHeld => Full::Share,
+        })?;
+        *self.per_key.entry(owner.principal.clone()).or_default() += 1;
+        let holder = match (&owner.charged, &owner.principal) {
+            (Some(charged), _) => charged.clone(),
+            (None, principal) => PrincipalId::new(principal.as_ref(), &id),
+        };
         let session = Arc::new(Session {
             id: id.clone(),
             door,
             hears: RwLock::new(hears),
             owner,
             subscriber: Subscriber::fresh(),
-            kept: KeptStreams::default(),
+            kept: KeptStreams::of(holder),
             caller: caller.map(Arc::new).map_or_else(OnceLock::new, OnceLock::from),
             listening: OnceLock::new(),
             views: OnceLock::new(),
@@ -163,7 +174,7 @@ impl Table {
             // By the thread that tells everything else, so that nothing comes before it and
             // nothing is missed after it (2026-07-28, basic/patterns/subscriptions).
             let first = sse::event("", &acknowledged(&listening.id, &listening.filter));
-            entry.send(&Arc::from(first.into_bytes()));
+            entry.send(&first.into());
         }
         true
     }
@@ -190,18 +201,19 @@ impl Table {
         if let Some(narrowed) = self.narrowed.remove(id) {
             ended.add(narrowed);
         }
-        self.left.push_back(ended);
+        self.left.push_back((ended, entry.session.owner.charged.clone()));
         true
     }
 
     /// Gives away what sessions have left behind, ended ones first and in their order, until
     /// somebody cannot take it and `give` hands it back. How many are kept.
     pub(super) fn hand_over(&mut self, give: impl Fn(Ended) -> Result<(), Ended>) -> usize {
-        while let Some(ended) = self.left.pop_front() {
+        while let Some((ended, charged)) = self.left.pop_front() {
             if let Err(ended) = give(ended) {
-                self.left.push_front(ended);
+                self.left.push_front((ended, charged));
                 return self.left.len() + self.narrowed.len();
             }
+            self.shares.give_back_of(charged.as_ref(), 1);
         }
         while let Some(id) = self.narrowed.keys().next().cloned() {
             let Some(narrowed) = self.narrowed.remove(&id) else { break };
@@ -222,14 +234,14 @@ impl Table {
     pub(super) fn tell_one(&mut self, id: &str, message: &str) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         if entry.session.caller().is_some() {
-            entry.tell(message, &Arc::from(sse::event("", message).into_bytes()));
+            entry.tell(message, &sse::event("", message).into());
         }
     }
 
     /// Sends a message to an audience, to each session on one stream only (2025-11-25,
     /// basic/transports, Multiple Connections): its newest.
     pub(super) fn tell(&mut self, to: &Audience, message: &str) {
-        let event: Arc<[u8]> = Arc::from(sse::event("", message).into_bytes());
+        let event = EncodedEvent::from(sse::event("", message));
         let hears = |session: &Session, server: &ServerName| {
             session.hears_of(server) && session.caller().is_some()
         };
@@ -289,16 +301,22 @@ impl Table {
         let Ok(Some(uri)) = fields.string("uri") else { return };
         let key = (server.clone(), uri);
         let over = if own.is_some() { Over::Own } else { Over::Shared };
+        // What is the same for many is written once, and shared.
+        let mut events: HashMap<String, (String, EncodedEvent)> = HashMap::new();
         let entries = self.entries.iter_mut();
         for (_, entry) in entries.filter(|(id, _)| own.is_none_or(|own| own == *id)) {
             let Some(asked) = entry.session.subscriptions.asked(&key, over) else { continue };
             if !entry.session.hears_of(server) {
                 continue;
             }
-            let mut fields = fields.clone();
-            fields.set("uri", string(&asked));
-            let message = notification(RESOURCES_UPDATED, Some(&fields.to_text()));
-            entry.tell(&message, &Arc::from(sse::event("", &message).into_bytes()));
+            let (message, event) = events.entry(asked).or_insert_with_key(|asked| {
+                let mut fields = fields.clone();
+                fields.set("uri", string(asked));
+                let message = notification(RESOURCES_UPDATED, Some(&fields.to_text()));
+                let event = EncodedEvent::from(sse::event("", &message));
+                (message, event)
+            });
+            entry.tell(message, event);
         }
     }
 
@@ -309,7 +327,7 @@ impl Table {
                 continue;
             };
             let last = sse::event("", &subscription_ended(&id));
-            entry.send(&Arc::from(last.into_bytes()));
+            entry.send(&last.into());
             for stream in &entry.streams {
                 stream.close();
             }
@@ -318,7 +336,7 @@ impl Table {
 
     /// Sends a message to one session's client. False where it has no stream.
     pub(super) fn send(&mut self, id: &str, message: &str) -> bool {
-        let event: Arc<[u8]> = Arc::from(sse::event("", message).into_bytes());
+        let event = EncodedEvent::from(sse::event("", message));
         self.entries.get_mut(id).is_some_and(|entry| entry.send(&event))
     }
 
@@ -372,11 +390,11 @@ mod tests {
     #[derive(Default)]
     struct Sink {
         closed: AtomicBool,
-        events: Mutex<Vec<Arc<[u8]>>>,
+        events: Mutex<Vec<EncodedEvent>>,
     }
 
     impl EventSink for Sink {
-        fn send(&self, event: Arc<[u8]>) -> bool {
+        fn send(&self, event: EncodedEvent) -> bool {
             self.events.lock().unwrap().push(event);
             self.is_open()
         }
@@ -402,7 +420,7 @@ mod tests {
     fn owner(principal: Option<&str>) -> Owner {
         let hears = [ServerName::parse("a").unwrap()].into();
         let principal = principal.map(Into::into);
-        Owner { principal, only: None, narrowed: None, hears, admission: 0 }
+        Owner { principal, only: None, narrowed: None, hears, admission: 0, charged: None }
     }
 
     fn open(

@@ -19,7 +19,7 @@ use crate::limits::{STATE_FILE_BYTES_MAX, STATE_SET_ASIDE_MAX};
 use framed::{Form, Unusable};
 
 pub use ids::Id;
-pub use writer::{Writer, Written, start};
+pub use writer::{LISTS, Writer, Written, start};
 
 /// Nobody else's business.
 const FILE_MODE: u32 = 0o600;

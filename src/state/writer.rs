@@ -11,8 +11,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use super::StateDir;
 use super::ids::{Id, IdFile};
 use super::pace::Pace;
-use crate::limits::{ENDED_IDS_MAX, STATE_RETRY_INTERVAL};
+use crate::limits::{ENDED_IDS_MAX, STATE_LAST_WRITES_TIMEOUT, STATE_RETRY_INTERVAL};
 use crate::thread;
+
+/// With what the names of the files of lists begin.
+pub const LISTS: &str = "catalogue.";
 
 /// What waits to be written.
 #[derive(Debug, Default)]
@@ -156,14 +159,31 @@ impl Writing {
             };
             let is_over = woken == Err(RecvTimeoutError::Disconnected);
             self.write_ids(is_over);
+            if is_over {
+                return self.write_last(Instant::now() + STATE_LAST_WRITES_TIMEOUT);
+            }
             for name in self.due(Instant::now(), is_over) {
                 self.write_file(name);
                 // Somebody waits for those, and a large file takes its time.
                 self.write_ids(false);
             }
-            if is_over {
+        }
+    }
+
+    /// Writes what waits at the end, as long as there is time: servers may be thousands, and each
+    /// file is synced. What is kept of lists is read again anyway, so it comes last.
+    fn write_last(&mut self, until: Instant) {
+        let (lists, others): (Vec<String>, Vec<String>) =
+            self.due(Instant::now(), true).into_iter().partition(|it| it.starts_with(LISTS));
+        let n = others.len() + lists.len();
+        for (n_written, name) in others.into_iter().chain(lists).enumerate() {
+            if Instant::now() >= until {
+                let n_left = n - n_written;
+                log::warn!(target: "state", "{n_left} files are left as they were, because \
+                    writing them would hold up the end");
                 return;
             }
+            self.write_file(name);
         }
     }
 

@@ -255,6 +255,7 @@ pub(super) fn discover(id: u64) -> String {
         meta: None,
         wants_progress: false,
         about: About::default(),
+        charged: None,
         mirrored: Vec::new(),
     };
     outgoing.to_modern_message(&RequestId::from(id))
@@ -303,6 +304,7 @@ pub(super) fn read_discovery(outcome: Result<Raw, RpcError>) -> Result<Initializ
         capabilities: Raw::from_valid(ASSUMED.to_owned()),
         server_info: None,
         instructions: None,
+        cut: Vec::new(),
     })
 }
 

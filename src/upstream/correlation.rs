@@ -3,12 +3,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::limits::{CALL_INBOX_MESSAGES_MAX, JSON_DEPTH_MAX};
+use crate::limits::{CALL_INBOX_MESSAGES_MAX, JSON_DEPTH_MAX, UPSTREAM_BATCH_MESSAGES_MAX};
 use crate::protocol::call::{CallSink, Kind, Notice, Question};
 use crate::protocol::from_server::is_understood;
-use crate::protocol::jsonrpc::{Message, RequestId, RpcError};
+use crate::protocol::jsonrpc::{self, Message, RequestId, RpcError};
 use crate::protocol::method::notification;
-use crate::protocol::raw::{Keeper, Raw, RawObject, elements, is_deeper_than};
+use crate::protocol::raw::{Keeper, Raw, RawObject, is_deeper_than};
 
 use super::connection::Trouble;
 
@@ -36,19 +36,20 @@ pub(super) enum Incoming {
     Nonsense(String),
 }
 
-/// Reads a text that holds a message, or an array of them (2025-03-26 only, but harmless).
+/// Reads a text that holds a message, or an array of them (2025-03-26 only, but harmless). Costs
+/// a few passes over the text, whatever it holds.
 pub(super) fn read(text: &Arc<String>, mut give: impl FnMut(Incoming)) {
+    if text.trim_start().starts_with('[') {
+        return match jsonrpc::batch(text, UPSTREAM_BATCH_MESSAGES_MAX) {
+            Ok(parts) => parts.into_iter().for_each(|part| give(read_one(text, part))),
+            Err(what) => give(Incoming::Nonsense(what)),
+        };
+    }
     if is_deeper_than(text, JSON_DEPTH_MAX) {
         let what = format!("it is nested deeper than {JSON_DEPTH_MAX} levels");
         return give(unreadable(text, what));
     }
-    if !text.trim_start().starts_with('[') {
-        return give(read_one(text, text));
-    }
-    match elements(text) {
-        Ok(parts) => parts.into_iter().for_each(|part| give(read_one(text, part))),
-        Err(error) => give(Incoming::Nonsense(format!("no JSON: {error}"))),
-    }
+    give(read_one(text, text));
 }
 
 /// [`read`], where `keeper` goes with the memory of `text`.
@@ -439,6 +440,7 @@ mod tests {
             all(text)[..],
             [Incoming::Answer { id: Some(1), .. }, Incoming::Notice(Notice::Other { .. })]
         ));
+        assert!(matches!(all("[0,0,0]")[..], [Incoming::Nonsense(_)]));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use ureq::unversioned::transport::RustlsConnector;
 
 use crate::config::HttpTarget;
 use crate::error::Stage;
+use crate::protocol::call::PrincipalId;
 use crate::protocol::headers::{EVENT_STREAM, JSON, PROTOCOL_VERSION, SESSION_ID};
 use crate::protocol::legacy::Initialized;
 use crate::protocol::raw::Keeper;
@@ -206,16 +207,18 @@ pub(super) enum Next {
 /// The lines of an event besides its data have about so many bytes.
 const EVENT_FRAME_BYTES: usize = 256;
 
-/// Reads the events of an answer and hands each to `take`, with the keeper of its memory.
+/// Reads the events of an answer and hands each to `take`, with the keeper of its memory, which
+/// `charged` is charged for.
 pub(super) fn read_events(
     answer: &mut Answer,
     core: &Core,
+    charged: Option<&PrincipalId>,
     idle: &mut dyn FnMut(),
     take: &mut dyn FnMut(Event, Option<Keeper>) -> Next,
 ) -> Result<StreamEnd, Trouble> {
     answer.check_coding()?;
     let event_bytes_max = core.limits.upstream_event_bytes;
-    let mut held = Held::new(&core.buffered);
+    let mut held = Held::new(&core.buffered, charged);
     let mut decoder = Decoder::new(event_bytes_max);
     let mut buffer = vec![0_u8; crate::limits::UPSTREAM_BUFFER_BYTES];
     let mut throttle = Throttle::default();

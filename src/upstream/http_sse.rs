@@ -361,13 +361,13 @@ impl Reader {
         }
         let (mut wrong, base) = (None, answer.uri.clone());
         let ended =
-            read_events(&mut answer, &http.core, &mut || (), &mut |event, keeper| match self
-                .take(&base, event, &keeper)
-            {
-                Ok(next) => next,
-                Err(trouble) => {
-                    wrong = Some(trouble);
-                    Next::Done
+            read_events(&mut answer, &http.core, None, &mut || (), &mut |event, keeper| {
+                match self.take(&base, event, &keeper) {
+                    Ok(next) => next,
+                    Err(trouble) => {
+                        wrong = Some(trouble);
+                        Next::Done
+                    }
                 }
             });
         match (wrong, ended) {

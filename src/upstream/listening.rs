@@ -154,7 +154,7 @@ impl Listener {
             }
         }
         let core = &http.core;
-        let read = read_events(&mut answer, core, &mut || (), &mut |event, keeper| {
+        let read = read_events(&mut answer, core, None, &mut || (), &mut |event, keeper| {
             self.take(event, &keeper)
         });
         match read {

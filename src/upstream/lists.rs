@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use crate::error::Stage;
-use crate::limits::{UNDECLARED_LIST_TIMEOUT, UPSTREAM_LIST_PAGES_MAX};
+use crate::limits::{LISTED_ITEM_BYTES_MAX, UNDECLARED_LIST_TIMEOUT, UPSTREAM_LIST_PAGES_MAX};
 use crate::protocol::call::{About, Kind, Outcome, Outgoing};
 use crate::protocol::jsonrpc::{RpcError, code};
 use crate::protocol::legacy::Initialized;
 use crate::protocol::modern::Freshness;
-use crate::protocol::raw::{Raw, RawObject, elements, string};
+use crate::protocol::raw::{Raw, RawObject, each_element, string};
 use crate::protocol::revision::Era;
 use crate::protocol::view::ViewId;
 use crate::wait::Interrupted;
@@ -307,9 +307,12 @@ fn items(
     about: About<'_>,
     ask: &mut Ask<'_>,
 ) -> Result<Items, Trouble> {
-    let max = core.limits.upstream_tools;
-    let mut bytes_left = core.limits.upstream_result_bytes;
-    let (mut all, mut left_out) = (Vec::new(), 0);
+    let mut room = Room {
+        items: Vec::new(),
+        n_left: core.limits.upstream_tools,
+        bytes_left: core.limits.upstream_result_bytes,
+        left_out: 0,
+    };
     let mut freshness: Option<Freshness> = None;
     let mut cursor: Option<String> = None;
     for _ in 0..UPSTREAM_LIST_PAGES_MAX {
@@ -317,34 +320,57 @@ fn items(
             Ok(page) => page,
             // Many servers with resources do not know of templates.
             Err(error) if kind == Kind::Template && error.code == code::METHOD_NOT_FOUND => {
-                return Ok(Items { items: all, left_out, freshness });
+                return Ok(room.items(freshness));
             }
             Err(error) => return Err(refused(kind, &error)),
         };
-        let Page { items, next, said } = read_page(kind, &page)?;
+        let Page { next, said } = read_page(kind, &page, &mut room)?;
         // All pages together are as fresh as the least fresh of them.
         freshness = match (freshness, said) {
             (Some(so_far), Some(said)) => Some(so_far.and(said)),
             (so_far, said) => so_far.or(said),
         };
-        for item in items {
-            let rest = bytes_left.checked_sub(item.get().len());
-            if let Some(rest) = rest.filter(|_| left_out == 0 && all.len() < max) {
-                bytes_left = rest;
-                all.push(item);
-            } else {
-                left_out += 1;
-            }
-        }
         // A cursor that stays the same would never end.
         if next.is_none() || next == cursor {
-            return Ok(Items { items: all, left_out, freshness });
+            return Ok(room.items(freshness));
         }
         cursor = next;
     }
     log::warn!(target: "upstream", "{}: its list of {} has more than {UPSTREAM_LIST_PAGES_MAX} pages",
             core.name(), kind.list_key());
-    Ok(Items { items: all, left_out, freshness })
+    Ok(room.items(freshness))
+}
+
+/// What is taken of a list, and how much more of it may be: what is over a bound is counted and
+/// costs no memory.
+struct Room {
+    items: Vec<Raw>,
+    n_left: usize,
+    bytes_left: usize,
+    left_out: usize,
+}
+
+impl Room {
+    fn take(&mut self, page: &Raw, item: &str) {
+        let n_left = self.n_left.checked_sub(1);
+        let bytes_left = self.bytes_left.checked_sub(item.len());
+        let (Some(n_left), Some(bytes_left), 0) = (n_left, bytes_left, self.left_out) else {
+            self.left_out += 1;
+            return;
+        };
+        (self.n_left, self.bytes_left) = (n_left, bytes_left);
+        self.items.push(if item.len() > LISTED_ITEM_BYTES_MAX {
+            // It is only looked at for its name, by whoever leaves it out.
+            page.part(item)
+        } else {
+            // Each of its own, so that the page can go.
+            Raw::from_valid(item.to_owned())
+        });
+    }
+
+    fn items(self, freshness: Option<Freshness>) -> Items {
+        Items { items: self.items, left_out: self.left_out, freshness }
+    }
 }
 
 fn page(
@@ -426,49 +452,73 @@ fn in_list(trouble: Trouble) -> Trouble {
     Trouble { stage, ..trouble }
 }
 
-/// One page of a list.
+/// What a page of a list says beside its items.
 #[derive(Debug, PartialEq)]
 struct Page {
-    /// Each of its own, so that the page can go.
-    items: Vec<Raw>,
     /// The next page's cursor.
     next: Option<String>,
     said: Option<Freshness>,
 }
 
-fn read_page(kind: Kind, page: &Raw) -> Result<Page, Trouble> {
+/// Puts a page's items where there is room for them.
+fn read_page(kind: Kind, page: &Raw, room: &mut Room) -> Result<Page, Trouble> {
     let (method, key) = (kind.list_method().as_str(), kind.list_key());
     let wrong = |what: &str| Trouble::nonsense(format!("its answer to {method} {what}"));
     let fields = RawObject::parse(page.get()).map_err(|_| wrong("is no object"))?;
     let items = fields.get(key).ok_or_else(|| wrong(&format!("has no {key:?}")))?;
-    let items = elements(items).map_err(|_| wrong(&format!("has no array in {key:?}")))?;
-    let items = items.into_iter().map(|item| Raw::from_valid(item.to_owned())).collect();
+    each_element(items, &mut |item| room.take(page, item))
+        .map_err(|_| wrong(&format!("has no array in {key:?}")))?;
     let next = match fields.get("nextCursor") {
         None | Some("null") => None,
         Some(_) => fields.string("nextCursor").map_err(|_| wrong("has a wrong cursor"))?,
     };
-    Ok(Page { items, next, said: Freshness::of(&fields) })
+    Ok(Page { next, said: Freshness::of(&fields) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// What comes of a page where there is so much room, and how many of its items are over.
+    fn read(kind: Kind, text: &str, room: (usize, usize)) -> Result<(Page, Room), Trouble> {
+        let page = Raw::from_valid(text.to_owned());
+        let (n_left, bytes_left) = room;
+        let mut room = Room { items: Vec::new(), n_left, bytes_left, left_out: 0 };
+        read_page(kind, &page, &mut room).map(|page| (page, room))
+    }
+
+    const ENOUGH: (usize, usize) = (10, 1_000_000);
+
     #[test]
     fn a_page_gives_its_items_and_its_cursor() {
-        let page = |text: &str| Raw::from_valid(text.to_owned());
         let tools = r#"{"tools":[{"name":"a"},{"name":"b"}],"nextCursor":"2"}"#;
-        let Page { items, next, said } = read_page(Kind::Tool, &page(tools)).unwrap();
-        assert_eq!((items.len(), next.as_deref(), said), (2, Some("2"), None));
-        let fresh = page(r#"{"tools":[],"ttlMs":5,"cacheScope":"public"}"#);
-        let said = read_page(Kind::Tool, &fresh).unwrap().said;
+        let (Page { next, said }, room) = read(Kind::Tool, tools, ENOUGH).unwrap();
+        assert_eq!((room.items.len(), next.as_deref(), said), (2, Some("2"), None));
+        let fresh = r#"{"tools":[],"ttlMs":5,"cacheScope":"public"}"#;
+        let said = read(Kind::Tool, fresh, ENOUGH).unwrap().0.said;
         assert_eq!(said, Some(Freshness { ttl_ms: 5, is_private: false }));
-        let none = page(r#"{"resourceTemplates":[]}"#);
-        let empty = Page { items: vec![], next: None, said: None };
-        assert_eq!(read_page(Kind::Template, &none).unwrap(), empty);
-        assert!(read_page(Kind::Tool, &page(r#"{"tools":{}}"#)).is_err());
-        let trouble = read_page(Kind::Prompt, &page("{}")).unwrap_err();
+        let (page, room) = read(Kind::Template, r#"{"resourceTemplates":[]}"#, ENOUGH).unwrap();
+        assert_eq!((page, room.items.len()), (Page { next: None, said: None }, 0));
+        assert!(read(Kind::Tool, r#"{"tools":{}}"#, ENOUGH).is_err());
+        let trouble = read(Kind::Prompt, "{}", ENOUGH).map(|_| ()).unwrap_err();
         assert!(trouble.message.contains("prompts/list"), "{}", trouble.message);
+    }
+
+    #[test]
+    fn items_over_a_bound_are_counted_and_cost_no_memory() {
+        let zeros = format!(r#"{{"tools":[{}0]}}"#, "0,".repeat(200_000));
+        let (_, room) = read(Kind::Tool, &zeros, ENOUGH).unwrap();
+        assert_eq!((room.items.len(), room.left_out), (10, 199_991));
+        let (_, room) = read(Kind::Tool, r#"{"tools":[12,345,6]}"#, (10, 4)).unwrap();
+        // Nothing is taken behind what had no room.
+        assert_eq!((room.items.len(), room.left_out), (1, 2));
+        // A large one shares the memory of its page until it is left out.
+        let text = format!(r#"{{"tools":["{}"]}}"#, "x".repeat(LISTED_ITEM_BYTES_MAX));
+        let page = Raw::from_valid(text);
+        let mut room = Room { items: Vec::new(), n_left: 9, bytes_left: 1 << 20, left_out: 0 };
+        read_page(Kind::Tool, &page, &mut room).unwrap();
+        let at = room.items[0].get().as_ptr();
+        assert!(page.get().as_bytes().as_ptr_range().contains(&at));
     }
 
     #[test]

@@ -295,6 +295,9 @@ impl Upstream {
         }
         passage.report(&outcome, began);
         in_flight.leave(lane);
+        if let Ok(Outcome::Complete(result)) = &outcome {
+            held::charge(result, outgoing.charged.as_ref()).map_err(failed)?;
+        }
         outcome.map_err(|trouble| match (&trouble.kind, wait.interrupted()) {
             // Not the gateway ends, but the client's session.
             (connection::Kind::Interrupted(Interrupted::Stopping), None) => {

@@ -94,7 +94,7 @@ fn write_line(stdin: &mut ChildStdin, line: &[u8], wait: &Wait) -> std::io::Resu
 pub(super) fn read(link: &Arc<ChildLink>, stdout: ChildStdout, wait: &Wait) {
     let bytes_max = link.core.limits.upstream_event_bytes;
     let mut lines = Lines::new(bytes_max);
-    let mut held = Held::new(&link.core.buffered);
+    let mut held = Held::new(&link.core.buffered, None);
     let (mut throttle, talk) = (Throttle::default(), Talk::default());
     let ended = read_pieces(stdout, wait, &mut throttle, &mut |piece, throttle| {
         if held.grow_to(lines.line.len().saturating_add(piece.len())).is_err() {

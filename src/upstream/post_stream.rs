@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method as HttpMethod};
 
 use crate::error::Stage;
-use crate::protocol::call::{CallSink, Notice, Question};
+use crate::protocol::call::{CallSink, Notice, PrincipalId, Question};
 use crate::protocol::jsonrpc::RpcError;
 use crate::protocol::raw::{Keeper, Raw};
 use crate::protocol::sse::Event;
@@ -54,6 +54,8 @@ pub(super) struct Ear<'a> {
     waiting: Option<&'a Waiting<'a>>,
     tick: Duration,
     heard_at: Cell<Instant>,
+    /// Whose the call is.
+    pub(super) charged: Option<&'a PrincipalId>,
 }
 
 impl<'a> Ear<'a> {
@@ -64,7 +66,12 @@ impl<'a> Ear<'a> {
         tick: Duration,
     ) -> Ear<'a> {
         let (sink, heard_at) = (RefCell::new(sink), Cell::new(Instant::now()));
-        Ear { sink, wait, waiting, tick, heard_at }
+        Ear { sink, wait, waiting, tick, heard_at, charged: None }
+    }
+
+    /// That of a call which is this principal's.
+    pub(super) fn charged(self, charged: Option<&'a PrincipalId>) -> Ear<'a> {
+        Ear { charged, ..self }
     }
 
     /// Nothing comes at present, or the bell has rung.
@@ -141,7 +148,7 @@ impl PostStream<'_, '_> {
     ) -> Result<StreamEnd, Trouble> {
         let core = &self.link.http.core;
         let mut idle = || self.ear.pause();
-        read_events(answer, core, &mut idle, &mut |event, keeper| {
+        read_events(answer, core, self.ear.charged, &mut idle, &mut |event, keeper| {
             self.take(event, &keeper, seen)
         })
     }

@@ -260,7 +260,7 @@ impl StreamableHttp {
         if is_json(content_type) {
             let max = http.core.limits.upstream_result_bytes;
             let bound = "limits.upstream_result_bytes";
-            let mut held = Held::new(&http.core.buffered);
+            let mut held = Held::new(&http.core.buffered, ear.charged);
             let body = answer.read_whole(max, bound, &mut held, &mut || ear.pause())?;
             return self.find_answer(body, held.take(), post, ear);
         }
@@ -388,6 +388,7 @@ impl StreamableHttp {
         let waiting = session.inboxes.enter(id, wait, Ears::of(sink))?;
         let tick = self.http.core.limits.heartbeat;
         let ear = Ear::new(sink, wait, Some(&waiting), tick);
+        let ear = ear.charged(outgoing.charged.as_ref());
         let posted = self.post(lane, post, &ear);
         let trouble = match posted {
             Ok(posted) => return self.http.core.outcome(posted.outcome),

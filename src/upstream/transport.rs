@@ -17,6 +17,7 @@ use ureq::unversioned::transport::{
 };
 
 use crate::error::Stage;
+use crate::limits::UPSTREAM_BUFFER_BYTES;
 use crate::wait::Woken;
 
 use super::watch::{Watch, paused};
@@ -197,6 +198,7 @@ impl Socket {
             }
         }
         self.held.clear();
+        self.held.shrink_to(UPSTREAM_BUFFER_BYTES);
         match failed {
             Some(error) if !self.watch.was_sent() => return Err(Error::Io(error)),
             failed => self.write_failed = failed,

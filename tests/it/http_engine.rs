@@ -14,6 +14,7 @@ use trunkline::http::{
     Answer, Handler, Head, Listen, Peer, Request, Responder, Running, Server, Stream,
 };
 use trunkline::limits::Limits;
+use trunkline::protocol::call::PrincipalId;
 
 /// Longer than anything here takes; a test that waits so long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -49,7 +50,7 @@ impl TestHandler {
 }
 
 impl Handler for TestHandler {
-    fn admit(&self, head: &Head) -> Result<(), Answer> {
+    fn admit(&self, head: &Head) -> Result<Option<PrincipalId>, Answer> {
         match head.path.as_str() {
             "/denied" => Err(Answer {
                 status: 401,
@@ -57,14 +58,18 @@ impl Handler for TestHandler {
                 body: b"no".to_vec(),
             }),
             "/admit-panics" => panic!("on purpose"),
-            _ => Ok(()),
+            _ => Ok(None),
         }
     }
 
     fn handle(&self, request: Request, responder: Responder) {
         let query = request.head.query.as_deref().unwrap_or("");
         let ended = match request.head.path.as_str() {
-            "/echo" => responder.respond(200, &[("X-A", "b\r\nEvil: c")], &[&request.body]),
+            // The body is the request's, and counted as such.
+            "/echo" => {
+                let headers = [("X-A", "b\r\nEvil: c")];
+                responder.respond_counted(200, &headers, &[&request.body], 0)
+            }
             "/peer" => responder.respond(200, &[], &[request.head.peer.to_string().as_bytes()]),
             "/big" => {
                 let piece = vec![b'x'; query.parse().unwrap_or(0)];

@@ -11,14 +11,15 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::bounded;
 use trunkline::http::{Answer, Handler, Head, Listen, Request, Responder, Running, Server};
 use trunkline::limits::Limits;
+use trunkline::protocol::call::PrincipalId;
 
 struct Smoke;
 
 impl Handler for Smoke {
-    fn admit(&self, head: &Head) -> Result<(), Answer> {
+    fn admit(&self, head: &Head) -> Result<Option<PrincipalId>, Answer> {
         match head.path.as_str() {
             "/denied" => Err(Answer { status: 401, headers: Vec::new(), body: b"no".to_vec() }),
-            _ => Ok(()),
+            _ => Ok(None),
         }
     }
 

@@ -21,6 +21,8 @@ mod eras;
 #[cfg(not(feature = "tiny_http"))]
 mod event_stream;
 mod exit_codes;
+#[cfg(not(feature = "tiny_http"))]
+mod fairness;
 mod first_lists;
 #[cfg(not(feature = "tiny_http"))]
 mod hostile_clients;
@@ -40,6 +42,7 @@ mod links;
 mod list_changes;
 mod logging;
 mod malformed_lists;
+mod memory;
 mod modern;
 mod names;
 mod narrowing;
@@ -68,6 +71,8 @@ mod resumption;
 mod retrying;
 mod schemas;
 mod sessions;
+#[cfg(not(feature = "tiny_http"))]
+mod shared_pages;
 mod slow_children;
 mod socket_mode;
 mod source;

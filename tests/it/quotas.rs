@@ -210,9 +210,48 @@ fn a_key_is_spent_at_all_doors_at_once_and_for_itself_alone() {
         assert!(called.body.get("error").is_none(), "{door:?}: {called:?}");
     }
     assert_eq!(upstream.seen().n_calls("echo"), 2 + DOORS.len());
-    // A name that nobody has costs nothing, and lists are the gateway's own.
-    gateway.call("nothing", &json!({})).expect_error(404);
+    // A name that nobody has is not even looked for, and lists are the gateway's own.
+    gateway.call("nothing", &json!({})).expect_error(429);
     assert!(!gateway.tool_names().is_empty());
+}
+
+#[test]
+fn what_nobody_has_costs_a_call_at_every_door() {
+    let upstream = HttpUpstream::start();
+    let keys: Vec<Value> = DOORS
+        .iter()
+        .map(|door| {
+            let name = format!("{door:?}");
+            json!({ "name": name, "key": key_of(&name), "calls_per_minute": 1 })
+        })
+        .collect();
+    let gateway = Gateway::started(json!({
+        "api_keys": keys,
+        "mcp_servers": { "s": { "url": upstream.url(), "transport": "http" } },
+    }));
+    for door in DOORS {
+        let key = key_of(&format!("{door:?}"));
+        let mut caller = Caller::open(&gateway, door, &key);
+        match &mut caller {
+            Caller::Rest(gateway, path, key) => {
+                let body = json!({ "name": "nothing", "arguments": {} });
+                gateway.send(&bearer(Request::post(path, &body), key)).expect(404);
+            }
+            Caller::Streamable(client) | Caller::Batch(client) => {
+                let message =
+                    request_message(&json!("n"), "prompts/get", &json!({ "name": "nothing" }));
+                client.post(&message.to_string());
+            }
+            Caller::HttpSse(client) => {
+                client.request("tools/call", &json!({ "name": "nothing" }));
+            }
+            Caller::Stateless(client) => {
+                client.request("resources/read", &json!({ "uri": "no:thing" }));
+            }
+        }
+        check_refused(door, &caller.call());
+    }
+    assert_eq!(upstream.seen().n_calls("echo"), 0);
 }
 
 #[test]
@@ -312,13 +351,14 @@ fn no_key_takes_all_streams() {
     let modern = ModernClient::to(&gateway).key(&key_of("alice"));
     let filter = json!({ "toolsListChanged": true });
     let held = (alice.listen(), alice.listen(), modern.listen(&filter));
+    let _more = (alice.listen(), alice.listen());
     let old = SseClient::connect_with(gateway.address(), "/sse", &headers_of("key-of-alice"));
     let sse =
         bearer(Request::get("/sse"), "key-of-alice").header("Accept", "text/event-stream");
     let params = json!({ "notifications": filter });
     let listen = modern.message(&json!(1), "subscriptions/listen", &params);
     let listen = modern.post_request(&listen);
-    // Half of them are the key's, whichever door it comes by.
+    // All but a quarter may be the key's, whichever door it comes by.
     for request in [&alice.listen_request(), &sse, &listen] {
         let answer = gateway.send(request).expect(503);
         assert_eq!(answer.header("Retry-After"), Some("1"), "{answer}");
@@ -327,15 +367,16 @@ fn no_key_takes_all_streams() {
     let bob = of("bob");
     let _of_bob = [bob.listen(), bob.listen()];
     gateway.send(&bob.listen_request()).expect(503);
-    let _of_carol = of("carol").listen();
-    // What ends is free again, for whoever comes.
+    // What ends is free again, for whoever comes, and not for whoever has more than a share.
     held.0.hang_up();
     old.hang_up();
-    wait_until("bob has a place again", || {
+    let carol = of("carol");
+    wait_until("carol has a place", || {
         let mut connection = Connection::open(gateway.address());
-        connection.send(&bob.listen_request());
+        connection.send(&carol.listen_request());
         connection.into_events().head.status() == 200
     });
+    gateway.send(&alice.listen_request()).expect(503);
 }
 
 #[test]

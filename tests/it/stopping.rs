@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::gateway::Gateway;
+use crate::support::gateway::{Directory, Gateway};
 use crate::support::http::{Request, try_exchange};
 use crate::support::mcp_sse::SseClient;
+use crate::support::modern::ModernClient;
 use crate::support::upstream_http::HttpUpstream;
 use crate::support::wait_until;
 
@@ -148,4 +149,112 @@ fn a_hang_up_of_the_terminal_ends_nothing() {
     let ended = gateway.wait_for_end();
     assert_eq!(ended.code, Some(0));
     assert!(ended.stderr.contains("nothing differs"), "{}", ended.stderr);
+}
+
+/// Many servers with long lists: to merge them once takes a debug build a second or so, and once
+/// for each of them more than a minute.
+struct Many {
+    upstream: HttpUpstream,
+    state: Directory,
+}
+
+/// To end, once what it was at is left alone. Generous: the machine may be busy.
+const END_WITHIN: Duration = Duration::from_secs(12);
+
+impl Many {
+    const SERVERS: usize = 40;
+    const TOOLS: usize = 400;
+
+    fn new() -> Many {
+        let names: Vec<String> = (0..Many::TOOLS).map(|n| format!("tool_{n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        Many { upstream: HttpUpstream::with_tools(&names), state: Directory::new() }
+    }
+
+    /// `kept`: what is kept of each server, and how.
+    fn config(&self, description: &str, kept: Option<&str>) -> Value {
+        let server = |n: usize| {
+            let server = json!({
+                "url": self.upstream.url(), "transport": "http",
+                "description": description, "pin": kept.unwrap_or("off"),
+            });
+            (format!("server_{n}"), server)
+        };
+        let servers: Value =
+            (0..Many::SERVERS).map(server).collect::<serde_json::Map<_, _>>().into();
+        let mut config = json!({ "limits": { "drain_ms": 500 }, "mcp_servers": servers });
+        if kept.is_some() {
+            config["state_dir"] = json!(self.state.path().join("state"));
+        }
+        config
+    }
+
+    /// Waits until some of them have listed.
+    #[track_caller]
+    fn wait_until_some_have_listed(gateway: &Gateway) {
+        wait_until("some have listed", || {
+            let listed = gateway.get("/mcp/tools/list?server=server_0").expect(200).json();
+            !listed["tools"].as_array().unwrap().is_empty()
+        });
+    }
+}
+
+#[track_caller]
+fn expect_end_in_time(gateway: Gateway, during: &str) {
+    let started = Instant::now();
+    gateway.signal(Signal::TERM);
+    assert_eq!(gateway.wait_for_end().code, Some(0), "{during}");
+    assert!(started.elapsed() < END_WITHIN, "{during}: {:?}", started.elapsed());
+}
+
+#[test]
+fn an_end_while_lists_are_merged_is_bounded() {
+    let many = Many::new();
+    let gateway = Gateway::with(many.config("", None)).start();
+    wait_until("they are asked", || many.upstream.seen().n_list > 3);
+    expect_end_in_time(gateway, "while lists come");
+    let gateway = Gateway::with(many.config("", None)).start();
+    Many::wait_until_some_have_listed(&gateway);
+    // All at once list anew.
+    many.upstream.add_tool("another");
+    many.upstream.announce_change();
+    wait_until("they are asked again", || many.upstream.seen().n_list > 2 * Many::SERVERS);
+    expect_end_in_time(gateway, "while all list anew");
+}
+
+#[test]
+fn an_end_while_pins_and_lists_are_kept_is_bounded() {
+    let many = Many::new();
+    for kept in ["warn", "enforce"] {
+        let gateway = Gateway::with(many.config("", Some(kept))).start();
+        Many::wait_until_some_have_listed(&gateway);
+        expect_end_in_time(gateway, kept);
+        // What had been kept by then is whole.
+        let gateway = Gateway::with(many.config("", Some(kept))).start();
+        assert!(!gateway.stderr().contains("set aside"), "{}", gateway.stderr());
+        expect_end_in_time(gateway, "while what is kept is read");
+    }
+}
+
+#[test]
+fn an_end_in_the_middle_of_a_reload_is_bounded() {
+    let many = Many::new();
+    let gateway = Gateway::with(many.config("", None)).start();
+    Many::wait_until_some_have_listed(&gateway);
+    gateway.write_config(&many.config("another", None));
+    gateway.signal(Signal::HUP);
+    expect_end_in_time(gateway, "in the middle of a reload");
+}
+
+#[test]
+fn an_end_while_what_some_see_is_read_is_bounded() {
+    let many = Many::new();
+    many.upstream.offer_by_capability();
+    let gateway = Gateway::with(many.config("", None)).start();
+    Many::wait_until_some_have_listed(&gateway);
+    let client = ModernClient::to(&gateway).declaring(json!({ "sampling": {} }));
+    let list = client.message(&json!(1), "tools/list", &json!({}));
+    let mut connection = gateway.connect();
+    connection.send(&client.post_request(&list));
+    expect_end_in_time(gateway, "while what some see is read");
 }

@@ -1,6 +1,7 @@
 //! The thread that rebuilds the snapshot when an upstream changes. It never waits for an
 //! upstream: what supervisors have read comes as events.
 
+mod gathered;
 mod view_reports;
 
 use std::collections::{BTreeMap, HashMap};
@@ -9,18 +10,20 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, select};
 
+use gathered::Read;
+
 use super::clashes::{self, ToldClashes};
 use super::merge::{self, Listed, Profile};
 use super::pins::{Pins, Said, Subject};
 use super::store::Store;
 use super::views::{Shown, Views};
-use super::{Health, Pinned, Server, Shared};
+use super::{Catalogue, Health, Item, Pinned, Server, Shared};
 use crate::access::glob::Globs;
 use crate::config::{Naming, Pin, UpstreamConfig};
 use crate::limits::PINS_ACCEPTED_INTERVAL;
 use crate::protocol::call::Kind;
-use crate::protocol::mirror;
-use crate::protocol::raw::string;
+use crate::protocol::legacy::Initialized;
+use crate::protocol::raw::{Raw, string};
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
 use crate::upstream::{Event, Failure, Report};
@@ -142,14 +145,18 @@ impl Refresher {
         Refresher { views: Views::new(max), tell_view, ..self }
     }
 
-    /// Runs until every sender of reports is gone.
+    /// Runs until every sender of reports is gone. Once the process ends, what comes is only let
+    /// go, so that nobody waits for lists to be merged that nobody will see.
     pub fn run(mut self, reports: &Receiver<Report>, configure: &Receiver<Configure>) {
         let mut configure = configure.clone();
         let mut looked = Instant::now();
         loop {
+            if self.is_stopping() {
+                return reports.iter().for_each(drop);
+            }
             select! {
                 recv(reports) -> report => match report {
-                    Ok(report) => self.hear(report),
+                    Ok(report) => self.hear(report, reports),
                     Err(_) => return,
                 },
                 recv(configure) -> wanted => match wanted {
@@ -170,6 +177,10 @@ impl Refresher {
                 looked = Instant::now();
             }
         }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.shared.waiting().is_ended()
     }
 
     fn has_pins(&self) -> bool {
@@ -195,44 +206,6 @@ impl Refresher {
             differing.iter().for_each(|server| (self.tell)(server, kind));
         }
         self.shared.waiting().wake();
-    }
-
-    fn hear(&mut self, report: Report) {
-        if let Some(report) = self.hear_view(report) {
-            for (server, kind) in self.take_in(report) {
-                (self.tell)(&server, kind);
-            }
-        }
-        // After sessions were told: whoever opens one then is not told of what it has seen.
-        self.shared.waiting().wake();
-    }
-
-    /// Publishes what a report changes; gives whose lists of which kind are offered otherwise than
-    /// before, and those that are offered for the first time. What a server announces or lists
-    /// anew changes nothing for clients where the gateway offers the same.
-    fn take_in(&mut self, report: Report) -> Vec<(ServerName, Kind)> {
-        let before = self.shared.current();
-        let read = self.apply(report);
-        self.publish();
-        let Some((server, kinds)) = read else { return Vec::new() };
-        let after = self.shared.current();
-        let mut told: Vec<(ServerName, Kind)> = Vec::new();
-        for (kind, reading) in kinds {
-            // Also of others, whose names can depend on it.
-            let mut servers = match reading {
-                Reading::Same => Vec::new(),
-                Reading::First | Reading::Other => after.differing(&before, kind),
-            };
-            if reading == Reading::First && !servers.contains(&server) {
-                servers.push(server.clone());
-            }
-            // Resources and templates are told of by one notification.
-            servers.retain(|server| {
-                !told.iter().any(|(to, it)| to == server && it.changed() == kind.changed())
-            });
-            told.extend(servers.into_iter().map(|server| (server, kind)));
-        }
-        told
     }
 
     fn take(&mut self, upstreams: &[Arc<UpstreamConfig>]) {
@@ -280,14 +253,16 @@ impl Refresher {
         wanted.done.try_send(()).ok();
     }
 
-    fn apply(&mut self, report: Report) -> Option<(ServerName, Vec<(Kind, Reading)>)> {
-        let known = self.servers.get_mut(&report.config.name)?;
+    /// Takes in what a report says; gives the lists that it has read.
+    fn apply(&mut self, report: Report) -> Read {
+        let Report { config, event } = report;
+        let Some(known) = self.servers.get_mut(&config.name) else { return Vec::new() };
         // Another one may have taken its place since.
-        if !Arc::ptr_eq(&known.config, &report.config) {
-            return None;
+        if !Arc::ptr_eq(&known.config, &config) {
+            return Vec::new();
         }
         let listed = &mut known.listed;
-        match report.event {
+        match event {
             Event::Ready { server, initialized } => {
                 let era = initialized.revision.era();
                 let before = listed.server.initialized.as_ref().map(|it| it.revision.era());
@@ -296,34 +271,28 @@ impl Refresher {
                     self.views.retain(|of| *of != server);
                 }
                 self.views.may_have_changed(&server);
+                tell_of_cut(&server, listed.server.initialized.as_deref(), &initialized);
                 listed.server.initialized = Some(Arc::new(initialized));
                 judge(&mut self.pins, &known.profile, listed);
-                None
+                Vec::new()
             }
             Event::Lists { server, lists, unread, freshness, read_at, left_out } => {
                 let read = lists.iter().map(|(kind, _)| *kind);
                 listed.server.asked.extend(read.chain(unread).map(|kind| (kind, read_at)));
                 if lists.is_empty() {
-                    return None;
+                    return Vec::new();
                 }
-                let mut kinds = Vec::new();
-                for (kind, objects) in lists {
-                    let (named, unusable) = merge::read_items(kind, objects);
-                    listed.server.left_out.note(&server, kind, unusable);
-                    listed.server.stale.remove(&kind);
-                    let reading = match listed.lists.get(&kind) {
-                        None => Reading::First,
-                        Some(known) if *known == named => Reading::Same,
-                        Some(_) => Reading::Other,
-                    };
-                    if kind == Kind::Tool && reading != Reading::Same {
-                        tell_of_mirrors(&server, &named);
-                    }
-                    listed.lists.insert(kind, named);
-                    kinds.push((kind, reading));
+                let goes_on = || !self.shared.waiting().is_ended();
+                let read: Read = lists
+                    .into_iter()
+                    .map(|(kind, objects)| read_list(&server, kind, objects, listed, &goes_on))
+                    .map(|(kind, reading)| (server.clone(), kind, reading))
+                    .collect();
+                if !goes_on() {
+                    return Vec::new();
                 }
-                let read = freshness.into_iter().map(|(kind, it)| (kind, (it, read_at)));
-                listed.server.read.extend(read);
+                let freshness = freshness.into_iter().map(|(kind, it)| (kind, (it, read_at)));
+                listed.server.read.extend(freshness);
                 listed.server.left_out.set_over_bounds(left_out);
                 listed.server.health = Health::Well;
                 listed.server.has_answered = true;
@@ -331,29 +300,34 @@ impl Refresher {
                 if let Some(store) = &mut self.store {
                     store.save(&server, listed);
                 }
-                if kinds.iter().any(|(_, reading)| *reading != Reading::Same) {
+                if read.iter().any(|(_, _, reading)| *reading != Reading::Same) {
                     self.views.may_have_changed(&server);
                 }
-                Some((server, kinds))
+                read
             }
             // They were taken before.
-            Event::View { .. } | Event::ViewFailed | Event::NoView { .. } => None,
+            Event::View { .. } | Event::ViewFailed | Event::NoView { .. } => Vec::new(),
             Event::Failed { server: _, failure } => {
                 let Failure { stage, message, refusal, .. } = failure;
                 listed.server.health = Health::Failed { stage, message, refusal };
-                None
+                Vec::new()
             }
         }
     }
 
+    /// Publishes what is known now, unless the process ends meanwhile.
     fn publish(&mut self) {
         let servers = self.listed();
-        let next = merge::merge(&self.naming, &servers);
+        let (before, goes_on) = (self.shared.current(), || !self.shared.waiting().is_ended());
+        let Some(next) = merge::merge_after(&before, &self.naming, &servers, &goes_on) else {
+            return;
+        };
         self.told_clashes.tell(&next.clashes);
         let shown = (!self.views.is_empty()).then(|| {
             let (naming, known) = (self.naming.clone(), self.views.known());
             Arc::new(Shown::new(naming, Arc::new(servers), known))
         });
+        tell_of_mirrors(&before, &next);
         self.shared.publish(Arc::new(next), shown);
     }
 
@@ -361,6 +335,30 @@ impl Refresher {
         let of = |known: &Known| (known.profile.clone(), known.listed.clone());
         self.order.iter().filter_map(|name| self.servers.get(name)).map(of).collect()
     }
+}
+
+/// Takes one list in, as far as `goes_on` lets it.
+fn read_list(
+    server: &ServerName,
+    kind: Kind,
+    objects: Vec<Raw>,
+    listed: &mut Listed,
+    goes_on: &dyn Fn() -> bool,
+) -> (Kind, Reading) {
+    let (mut named, unusable) = merge::read_items_while(kind, objects, goes_on);
+    listed.server.left_out.note(server, kind, unusable);
+    listed.server.stale.remove(&kind);
+    let reading = match listed.lists.get(&kind) {
+        None => Reading::First,
+        Some(known) if *known == named => Reading::Same,
+        Some(_) => Reading::Other,
+    };
+    // What has not changed goes on with the text that it has.
+    if let Some(known) = listed.lists.get(&kind) {
+        merge::share(&mut named, known);
+    }
+    listed.lists.insert(kind, named);
+    (kind, reading)
 }
 
 /// Holds what a server says of itself against its pins.
@@ -388,14 +386,26 @@ fn judge(pins: &mut Option<Pins>, profile: &Profile, listed: &mut Listed) {
     }
 }
 
+/// What a server says of itself and is not kept whole, where that is news.
+fn tell_of_cut(server: &ServerName, before: Option<&Initialized>, now: &Initialized) {
+    if !now.cut.is_empty() && before.is_none_or(|before| before.cut != now.cut) {
+        let cut = now.cut.join(", ");
+        log::warn!(target: "catalogue", "{server}: more is said than is kept in: {cut}");
+    }
+}
+
 /// Tools whose parameters cannot be mirrored as they say (2026-07-28, basic/transports/
-/// streamable-http, Schema Extension).
-fn tell_of_mirrors(server: &ServerName, tools: &merge::Named) {
-    for (name, object) in tools {
-        if let Err(reason) = mirror::annotations(object.get()) {
+/// streamable-http, Schema Extension), where that is news.
+fn tell_of_mirrors(before: &Catalogue, now: &Catalogue) {
+    for item in now.items(Kind::Tool) {
+        let Err(reason) = &item.mirrors else { continue };
+        let known =
+            before.find(Kind::Tool, &item.offered, |it| it.own_object == item.own_object);
+        if known.is_none() {
+            let Item { server, own, .. } = &**item;
             log::warn!(
                 target: "catalogue",
-                "{server}: the tool {name:?} is not for clients of the modern era: {reason}"
+                "{server}: the tool {own:?} is not for clients of the modern era: {reason}"
             );
         }
     }
@@ -404,9 +414,9 @@ fn tell_of_mirrors(server: &ServerName, tools: &merge::Named) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Budget;
     use crate::config::{Config, Overrides};
     use crate::protocol::modern::Freshness;
-    use crate::protocol::raw::Raw;
     use std::time::{Duration, Instant};
 
     #[test]
@@ -414,7 +424,7 @@ mod tests {
         let text = r#"{"mcp_servers":{"s":{"url":"http://127.0.0.1:9/mcp"}}}"#;
         let config = Config::parse(text, &|_| None, &Overrides::default()).unwrap();
         let tell = Box::new(|_: &ServerName, _| ());
-        let shared = Shared::new(1);
+        let shared = Shared::new(1, Budget::new(0));
         let mut refresher = Refresher::new(
             config.naming.clone(),
             &config.upstreams,
@@ -446,17 +456,17 @@ mod tests {
 
     /// A refresher of the servers that `text` configures, and whose lists of what are told when
     /// the first of them, or another, lists.
-    struct Told {
-        refresher: Refresher,
+    pub(super) struct Told {
+        pub(super) refresher: Refresher,
         config: Config,
     }
 
     impl Told {
-        fn new(servers: &str) -> Told {
+        pub(super) fn new(servers: &str) -> Told {
             let text = format!(r#"{{"mcp_servers":{servers}}}"#);
             let config = Config::parse(&text, &|_| None, &Overrides::default()).unwrap();
             let tell = Box::new(|_: &ServerName, _| ());
-            let (naming, shared) = (config.naming.clone(), Shared::new(1));
+            let (naming, shared) = (config.naming.clone(), Shared::new(1, Budget::new(0)));
             let refresher = Refresher::new(naming, &config.upstreams, shared, tell, None, None);
             Told { refresher, config }
         }
@@ -475,7 +485,8 @@ mod tests {
             names.iter().map(item).collect()
         }
 
-        fn of(&mut self, n: usize, lists: &[(Kind, &[&str])]) -> Vec<(String, Kind)> {
+        /// That a server has listed this.
+        pub(super) fn report(&self, n: usize, lists: &[(Kind, &[&str])]) -> Report {
             let config = self.config.upstreams[n].clone();
             let read = |(kind, names): &(Kind, &[&str])| (*kind, Told::items(*kind, names));
             let event = Event::Lists {
@@ -486,7 +497,13 @@ mod tests {
                 read_at: Instant::now(),
                 left_out: 0,
             };
-            let told = self.refresher.take_in(Report { config, event });
+            Report { config, event }
+        }
+
+        fn of(&mut self, n: usize, lists: &[(Kind, &[&str])]) -> Vec<(String, Kind)> {
+            let report = self.report(n, lists);
+            let read = self.refresher.apply(report);
+            let told = self.refresher.publish_read(read);
             told.into_iter().map(|(server, kind)| (server.to_string(), kind)).collect()
         }
 

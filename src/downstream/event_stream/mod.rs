@@ -15,13 +15,14 @@ use crossbeam_channel::Sender;
 
 use crate::http::Stream;
 use crate::limits::Limits;
+use crate::protocol::call::PrincipalId;
+use crate::session::EncodedEvent;
+use crate::shares::{NotTaken, Shares};
 use crate::telemetry::rejected::{self, Reason};
 use crate::thread::{self, Joined, StopReason};
 use crate::wait::Bell;
 
-mod places;
 mod worker;
-use places::Places;
 use worker::Worker;
 
 /// The hub's own bell among the descriptors; streams count from 1.
@@ -42,17 +43,15 @@ impl fmt::Display for Gone {
 pub enum Full {
     /// `limits.streams` are open, or the hub is ending.
     Streams,
-    /// The key holds as many as are left for all others.
-    KeyShare,
+    /// The principal holds its share of them.
+    Share,
 }
 
 impl fmt::Display for Full {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Streams => "limits.streams is reached",
-            Self::KeyShare => {
-                "this key holds its share of limits.streams: as many as are left for all others"
-            }
+            Self::Share => "your streams are your share of limits.streams",
         })
     }
 }
@@ -64,7 +63,7 @@ type OnEnd = Box<dyn FnOnce() + Send>;
 #[derive(Debug, Default)]
 struct Queue {
     /// The first one is being written.
-    events: VecDeque<Arc<[u8]>>,
+    events: VecDeque<EncodedEvent>,
     /// Bytes of all but the first.
     bytes_behind: usize,
     /// The client takes nothing at the moment.
@@ -84,7 +83,7 @@ impl Queue {
             || (!self.stalled && self.bytes_behind <= bytes_max)
     }
 
-    fn push(&mut self, event: Arc<[u8]>) {
+    fn push(&mut self, event: EncodedEvent) {
         if !self.events.is_empty() {
             self.bytes_behind += event.len();
         }
@@ -93,7 +92,7 @@ impl Queue {
 
     fn pop(&mut self) {
         self.events.pop_front();
-        let first = self.events.front().map_or(0, |event| event.len());
+        let first = self.events.front().map_or(0, EncodedEvent::len);
         self.bytes_behind = self.bytes_behind.saturating_sub(first);
     }
 
@@ -108,8 +107,8 @@ struct Client {
     id: u64,
     /// How it came, for the log.
     door: &'static str,
-    /// The key that its place was taken for.
-    key: Option<Arc<str>>,
+    /// Whose place it has.
+    charged: Option<PrincipalId>,
     queue: Mutex<Queue>,
     /// Whether the hub's inbox names this stream already.
     announced: AtomicBool,
@@ -129,7 +128,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// How everything shall end.
 #[derive(Debug, Clone)]
 struct Closing {
-    last: Option<Arc<[u8]>>,
+    last: Option<EncodedEvent>,
     deadline: Instant,
 }
 
@@ -152,7 +151,7 @@ struct Hub {
     ended: Condvar,
     bell: Bell,
     rung: AtomicBool,
-    places: Mutex<Places>,
+    places: Mutex<Shares<PrincipalId>>,
     last_id: AtomicU64,
 }
 
@@ -211,13 +210,14 @@ impl Streams {
         limits: Arc<Limits>,
         stop: Sender<StopReason>,
     ) -> io::Result<(Streams, Joined)> {
+        let places = Mutex::new(Shares::new(limits.streams));
         let hub = Arc::new(Hub {
             limits,
             inbox: Mutex::default(),
             ended: Condvar::new(),
             bell: Bell::new()?,
             rung: AtomicBool::new(false),
-            places: Mutex::default(),
+            places,
             last_id: AtomicU64::new(BELL),
         });
         let mut worker = Worker::new(Arc::clone(&hub))?;
@@ -234,14 +234,18 @@ impl Streams {
         self.reserve_for(None)
     }
 
-    /// As [`Streams::reserve`], for a key that is held to its share of the streams.
+    /// As [`Streams::reserve`], for a principal that is held to its share of the streams.
     ///
     /// # Errors
-    /// There is none, or none for that key.
-    pub fn reserve_for(&self, key: Option<&Arc<str>>) -> Result<Place, Full> {
-        locked(&self.hub.places).take(self.hub.limits.streams, key)?;
+    /// There is none, or none for that principal.
+    pub fn reserve_for(&self, charged: Option<&PrincipalId>) -> Result<Place, Full> {
+        let taken = locked(&self.hub.places).take_of(charged, 1);
+        taken.map_err(|why| match why {
+            NotTaken::Full => Full::Streams,
+            NotTaken::ShareHeld => Full::Share,
+        })?;
         // From here on dropping it gives it back.
-        let place = Place { hub: Some(Arc::clone(&self.hub)), key: key.cloned() };
+        let place = Place { hub: Some(Arc::clone(&self.hub)), charged: charged.cloned() };
         if locked(&self.hub.inbox).closed {
             return Err(Full::Streams);
         }
@@ -270,7 +274,7 @@ impl Streams {
     /// Ends all streams in order: what is queued goes out, then `last`, then the end. What has
     /// not gone out at `deadline` is cut off. Returns when no stream is left; the hub ends.
     pub fn close_all(&self, last: Option<Arc<[u8]>>, deadline: Instant) {
-        self.hub.close(Closing { last, deadline });
+        self.hub.close(Closing { last: last.map(EncodedEvent::from), deadline });
         // The hub itself cuts at the deadline; the rest is for a hub that has died.
         let give_up = deadline + Duration::from_secs(1);
         let mut inbox = locked(&self.hub.inbox);
@@ -288,7 +292,7 @@ impl Streams {
 /// A place for one stream, given back on drop.
 pub struct Place {
     hub: Option<Arc<Hub>>,
-    key: Option<Arc<str>>,
+    charged: Option<PrincipalId>,
 }
 
 impl fmt::Debug for Place {
@@ -311,7 +315,8 @@ impl Place {
         let hub = self.hub.as_ref().map(Arc::clone).ok_or(Full::Streams)?;
         let id = hub.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let (queue, announced) = (Mutex::default(), AtomicBool::new(false));
-        let client = Arc::new(Client { id, door, key: self.key.clone(), queue, announced });
+        let charged = self.charged.clone();
+        let client = Arc::new(Client { id, door, charged, queue, announced });
         {
             let mut inbox = locked(&hub.inbox);
             if inbox.closed {
@@ -329,7 +334,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if let Some(hub) = &self.hub {
-            locked(&hub.places).give_back(self.key.as_ref());
+            locked(&hub.places).give_back_of(self.charged.as_ref(), 1);
         }
     }
 }
@@ -354,7 +359,8 @@ impl StreamHandle {
     ///
     /// # Errors
     /// The stream has ended, or did by this event.
-    pub fn send(&self, event: Arc<[u8]>) -> Result<(), Gone> {
+    pub fn send(&self, event: impl Into<EncodedEvent>) -> Result<(), Gone> {
+        let event = event.into();
         if event.is_empty() {
             return Ok(());
         }

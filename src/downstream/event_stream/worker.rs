@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use super::{BELL, Client, Closing, Hub, Inbox, OnEnd, locked};
 use crate::http::Stream;
+use crate::session::EncodedEvent;
 use crate::telemetry::rejected::{self, Reason};
 
 /// What a silent stream is sent, so that proxies and clients see that it lives.
@@ -53,7 +54,7 @@ pub(super) struct Worker {
     hub: Arc<Hub>,
     epoll: OwnedFd,
     entries: HashMap<u64, Entry>,
-    heartbeat: Arc<[u8]>,
+    heartbeat: EncodedEvent,
     sweep_interval: Duration,
     next_sweep: Instant,
     closing: Option<Closing>,
@@ -90,7 +91,7 @@ impl Worker {
             hub,
             epoll,
             entries: HashMap::new(),
-            heartbeat: Arc::from(HEARTBEAT),
+            heartbeat: EncodedEvent::from(HEARTBEAT),
             sweep_interval,
             next_sweep: Instant::now() + sweep_interval,
             closing: None,
@@ -249,7 +250,7 @@ impl Worker {
             if let Some(entry) = self.entries.get(&id) {
                 let mut queue = entry.client.queue();
                 if queue.events.is_empty() && !queue.ended {
-                    queue.push(Arc::clone(&self.heartbeat));
+                    queue.push(self.heartbeat.clone());
                 }
             }
             self.flush(id);
@@ -263,7 +264,7 @@ impl Worker {
                 let mut queue = entry.client.queue();
                 if let (Some(last), false, false) = (&closing.last, queue.closing, queue.ended)
                 {
-                    queue.push(Arc::clone(last));
+                    queue.push(last.clone());
                 }
                 queue.closing = true;
             }
@@ -279,7 +280,7 @@ impl Worker {
         // is still on its way to it.
         throw_away(&entry.stream);
         drop(entry.stream);
-        locked(&self.hub.places).give_back(entry.client.key.as_ref());
+        locked(&self.hub.places).give_back_of(entry.client.charged.as_ref(), 1);
         if catch_unwind(AssertUnwindSafe(entry.on_end)).is_err() {
             log::error!("the end of a stream could not be told: a panic");
         }
@@ -289,7 +290,7 @@ impl Worker {
 impl Entry {
     /// Writes what the kernel takes at once; false when nothing waits.
     fn write_some(&mut self) -> io::Result<bool> {
-        let events: Vec<Arc<[u8]>> = {
+        let events: Vec<EncodedEvent> = {
             let mut queue = self.client.queue();
             // Until the kernel says otherwise: what the client has taken meanwhile is not
             // known yet.
@@ -300,7 +301,9 @@ impl Entry {
             return Ok(false);
         }
         let mut written = self.written;
-        let mut pieces: Vec<_> = events.iter().map(|event| IoSlice::new(event)).collect();
+        let mut pieces = Vec::with_capacity(4 * events.len());
+        events.iter().for_each(|event| event.add_to(&mut pieces));
+        let mut pieces: Vec<_> = pieces.into_iter().map(IoSlice::new).collect();
         let mut pieces = pieces.as_mut_slice();
         IoSlice::advance_slices(&mut pieces, written);
         let sent = self.stream.write_now(pieces)?;

@@ -165,6 +165,7 @@ impl ModernHttp {
         let body = outgoing.to_modern_message(&RequestId::from(id));
         let post = Post { id, body: &body, headers };
         let ear = Ear::new(sink, wait, None, core.limits.heartbeat);
+        let ear = ear.charged(outgoing.charged.as_ref());
         let answer = self.post(lane, &post, &ear);
         answer.and_then(|answer| outcome(core, answer)).inspect_err(|trouble| {
             if !matches!(trouble.kind, Kind::Refused(_)) {
@@ -210,7 +211,7 @@ impl ModernHttp {
         if is_json(content_type) {
             let max = http.core.limits.upstream_result_bytes;
             let bound = "limits.upstream_result_bytes";
-            let mut held = Held::new(&http.core.buffered);
+            let mut held = Held::new(&http.core.buffered, ear.charged);
             let body = answer.read_whole(max, bound, &mut held, &mut idle)?;
             return self.find_answer(body, &held.take(), post.id, ear);
         }
@@ -245,10 +246,13 @@ impl ModernHttp {
     ) -> Result<Response, Trouble> {
         let core = &self.http.core;
         let mut found = None;
-        let ended =
-            read_events(&mut answer, core, &mut || ear.pause(), &mut |event, keeper| {
-                self.take_event(event, &keeper, id, ear, &mut found)
-            });
+        let ended = read_events(
+            &mut answer,
+            core,
+            ear.charged,
+            &mut || ear.pause(),
+            &mut |event, keeper| self.take_event(event, &keeper, id, ear, &mut found),
+        );
         match (found, ended) {
             (Some(found), _) => {
                 // Its end is on the way; the slot's next user reads it.

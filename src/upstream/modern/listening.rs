@@ -271,7 +271,7 @@ impl Listener {
         }
         self.given_at = Some(Instant::now());
         let mut left = Left::Ended;
-        let read = read_events(&mut answer, &core, &mut || (), &mut |event, _| {
+        let read = read_events(&mut answer, &core, None, &mut || (), &mut |event, _| {
             self.take(event, id, version, &mut left)
         });
         match read {

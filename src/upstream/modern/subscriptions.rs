@@ -313,6 +313,7 @@ mod tests {
             capabilities: Raw::from_valid(capabilities.to_owned()),
             server_info: None,
             instructions: None,
+            cut: Vec::new(),
         });
         subscriptions
     }

@@ -49,7 +49,10 @@ fn more_connections_than_there_may_be_are_refused_until_one_ends() {
     // They are at work: none of them is idle, so none makes room.
     let refused = loop {
         let mut hostile = rig.connect();
-        hostile.send(b"GET /healthz HTTP/1.1\r\nHost: local");
+        hostile.send(
+            b"POST /mcp/tools/call HTTP/1.1\r\nHost: localhost\r\n\
+              Content-Type: application/json\r\nContent-Length: 9\r\n\r\nhalf",
+        );
         std::thread::park_timeout(Duration::from_millis(5));
         let mut seen = Vec::new();
         if hostile.is_ended(&mut seen) || !seen.is_empty() {

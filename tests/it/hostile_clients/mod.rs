@@ -81,9 +81,7 @@ impl Rig {
         [NEIGHBOURS, WANTED, SMUGGLED].iter().for_each(|tool| upstream.add_tool(tool));
         config["mcp_servers"] = json!({ "s": { "url": upstream.url(), "transport": "http" } });
         let connections_max = config["limits"]["connections"].as_u64().unwrap_or(1024);
-        // Else glibc keeps what large blocks are given back, up to 8 MB in each of its arenas;
-        // what is looked for here is what the program keeps.
-        let gateway = Gateway::with(config).env("MALLOC_MMAP_THRESHOLD_", "131072").start();
+        let gateway = Gateway::with(config).start();
         gateway.wait_ready();
         let connections_max = usize::try_from(connections_max).unwrap();
         Rig { upstream, gateway, connections_max }

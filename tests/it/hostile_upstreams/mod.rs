@@ -3,6 +3,7 @@
 //! anything.
 
 mod bodies;
+mod bounds;
 mod catalogues;
 mod children;
 mod events;

@@ -66,7 +66,7 @@ impl Request {
         self.header("Host", host)
     }
 
-    fn to_bytes(&self, address: &str) -> Vec<u8> {
+    pub(crate) fn to_bytes(&self, address: &str) -> Vec<u8> {
         let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
         if self.has_host {
             head.push_str(&format!("Host: {address}\r\n"));

@@ -107,6 +107,7 @@ pub(super) fn outgoing<'a>(method: &'a str, params: &'a str) -> Outgoing<'a> {
         meta: None,
         wants_progress: false,
         about: About::default(),
+        charged: None,
         mirrored: Vec::new(),
     }
 }

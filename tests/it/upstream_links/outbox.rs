@@ -26,6 +26,7 @@ fn call_of(rig: &Rig, bytes: usize, wait: &Arc<Wait>) -> Result<Outcome, CallErr
         meta: None,
         wants_progress: false,
         about: About::default(),
+        charged: None,
         mirrored: Vec::new(),
     };
     rig.upstream.request(None, &outgoing, wait, &mut Sink::default())

@@ -416,6 +416,7 @@ impl Rig {
             meta: None,
             wants_progress: true,
             about: About::default(),
+            charged: None,
             mirrored: Vec::new(),
         };
         self.upstream.request(through, &outgoing, wait, sink)

@@ -1,0 +1,23 @@
+//! What is held for a client after its request: it counts against the bytes that may be held.
+
+use crate::error::CallError;
+use crate::http::{Budget, Share};
+use crate::limits::RESULT_BYTES_COUNTED_FROM;
+
+/// What these texts take of the budget until they are dropped; nothing where they are small.
+///
+/// # Errors
+/// The budget has not so much left.
+pub(super) fn share_of<'a>(
+    buffered: &Budget,
+    texts: impl IntoIterator<Item = &'a String>,
+) -> Result<Share, CallError> {
+    let mut share = buffered.share();
+    let bytes = texts.into_iter().map(String::len).sum();
+    if bytes > RESULT_BYTES_COUNTED_FROM {
+        let what = "bodies and results fill limits.buffered_bytes";
+        let full = |_| CallError::Overloaded { what: what.to_owned() };
+        share.grow_to(bytes).map_err(full)?;
+    }
+    Ok(share)
+}

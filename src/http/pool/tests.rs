@@ -1,0 +1,137 @@
+//! The pool by its own words: bounds, eviction, shares.
+
+use super::*;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+fn take(pool: &Pool, peer: Peer) -> (UnixStream, Result<Taken, Refused>) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let taken = pool.take(Socket::from(OwnedFd::from(ours)), peer);
+    (theirs, taken.map_err(|(_, refused)| refused))
+}
+
+fn pool(connections: usize, connections_per_address: usize) -> Pool {
+    Pool::new(&Limits { connections, connections_per_address, ..Limits::default() })
+}
+
+fn ip(text: &str) -> Peer {
+    Peer::Ip(text.parse().unwrap())
+}
+
+#[test]
+fn one_address_has_its_bound_and_this_machine_none() {
+    let pool = pool(100, 2);
+    let mut open = Vec::new();
+    for (peer, expected) in [
+        (ip("10.0.0.1"), Ok(Taken::NeedsThread)),
+        (ip("10.0.0.1"), Ok(Taken::NeedsThread)),
+        (ip("10.0.0.1"), Err(Refused::Address)),
+        (ip("10.0.0.2"), Ok(Taken::NeedsThread)),
+    ] {
+        let (theirs, taken) = take(&pool, peer);
+        assert_eq!(taken, expected, "{peer}");
+        open.push(theirs);
+    }
+    for peer in [ip("127.0.0.1"), ip("::1"), Peer::Unix].repeat(3) {
+        let (theirs, taken) = take(&pool, peer);
+        assert_eq!(taken, Ok(Taken::NeedsThread), "{peer}");
+        open.push(theirs);
+    }
+    // An end gives the place back.
+    let first = pool.next().unwrap();
+    assert_eq!(first.peer, ip("10.0.0.1"));
+    pool.finished(&first);
+    assert_eq!(take(&pool, ip("10.0.0.1")).1, Ok(Taken::NeedsThread));
+}
+
+#[test]
+fn a_new_connection_has_time_to_speak_before_it_makes_room() {
+    let pool = pool(1, 1);
+    let (_first, taken) = take(&pool, Peer::Unix);
+    assert_eq!(taken, Ok(Taken::NeedsThread));
+    assert_eq!(take(&pool, Peer::Unix).1, Err(Refused::Connections));
+}
+
+#[test]
+fn the_longest_idle_connection_makes_room_and_its_thread_takes_over() {
+    let pool = pool(2, 1);
+    let _theirs: Vec<_> = (0..2).map(|_| take(&pool, Peer::Unix).0).collect();
+    let conns = [pool.next().unwrap(), pool.next().unwrap()];
+    conns.iter().for_each(|conn| assert_eq!(conn.leave_idle(), Awake::Undisturbed));
+    pool.enter_idle(&conns[1]);
+    assert_eq!(take(&pool, Peer::Unix).1, Ok(Taken::Served));
+    assert_eq!((conns[0].is_evicted(), conns[1].is_evicted()), (false, true));
+    // Its thread reads the end; the other side of a shut pair cannot write any more.
+    assert_eq!(conns[1].socket.recv_now(&mut [0]).ok(), Some(0));
+    assert_eq!(conns[1].leave_idle(), Awake::Evicted);
+    // It had a request after all, so the newcomer needs a thread of its own.
+    assert!(pool.replace());
+    assert!(pool.next().is_some());
+    pool.finished(&conns[1]);
+    assert_eq!(pool.count(), (2, 1, 3));
+}
+
+#[test]
+fn a_flood_of_connections_without_heads_makes_room_for_the_next() {
+    let pool = pool(8, 8);
+    let _theirs: Vec<_> = (0..8).map(|_| take(&pool, Peer::Unix).0).collect();
+    let conns: Vec<_> = (0..8).map(|_| pool.next().unwrap()).collect();
+    // Two of eight are a share. While fewer wait for their heads, they have time for them.
+    conns[..7].iter().for_each(|conn| assert_eq!(conn.leave_idle(), Awake::Undisturbed));
+    assert_eq!(take(&pool, Peer::Unix).1, Err(Refused::Connections));
+    pool.enter_idle(&conns[0]);
+    pool.begin_head(&conns[0]);
+    assert_eq!(take(&pool, Peer::Unix).1, Ok(Taken::Served));
+    assert_eq!((conns[0].is_evicted(), conns[7].is_evicted()), (false, true));
+}
+
+#[test]
+fn whoever_has_most_connections_makes_room() {
+    let pool = pool(4, 4);
+    let peers = [ip("10.0.0.1"), ip("10.0.0.2"), ip("10.0.0.2"), ip("10.0.0.2")];
+    let _theirs = peers.map(|peer| take(&pool, peer).0);
+    let conns: Vec<_> = (0..4).map(|_| pool.next().unwrap()).collect();
+    for conn in &conns {
+        assert_eq!(conn.leave_idle(), Awake::Undisturbed);
+        pool.enter_idle(conn);
+    }
+    assert_eq!(take(&pool, ip("10.0.0.3")).1, Ok(Taken::Served));
+    let evicted = conns.iter().filter(|conn| conn.is_evicted());
+    assert_eq!(evicted.map(|conn| conn.peer).collect::<Vec<_>>(), [ip("10.0.0.2")]);
+}
+
+#[test]
+fn a_principal_has_its_share_of_the_connections_in_work() {
+    let pool = pool(8, 8);
+    let _theirs: Vec<_> = (0..8).map(|_| take(&pool, Peer::Unix).0).collect();
+    let conns: Vec<_> = (0..8).map(|_| pool.next().unwrap()).collect();
+    let [hog, victim] = ["hog", "victim"].map(|name| PrincipalId::Key(name.into()));
+    for conn in &conns[..6] {
+        assert_eq!(pool.charge(conn, Some(&hog)), Ok(()));
+        assert_eq!(pool.charge(conn, Some(&hog)), Ok(()), "it counts once");
+    }
+    assert_eq!(pool.charge(&conns[6], Some(&hog)), Err(NotTaken::ShareHeld));
+    assert_eq!(pool.charge(&conns[6], None), Ok(()));
+    assert_eq!(pool.charge(&conns[7], Some(&victim)), Ok(()));
+    pool.finished(&conns[7]);
+    assert_eq!(conns[0].leave_idle(), Awake::Undisturbed);
+    pool.enter_idle(&conns[0]);
+    assert_eq!(pool.charge(&conns[6], Some(&hog)), Ok(()));
+}
+
+#[test]
+fn a_thread_that_did_not_start_gives_its_connection_back() {
+    let pool = pool(2, 1);
+    let (_theirs, taken) = take(&pool, Peer::Unix);
+    assert_eq!(taken, Ok(Taken::NeedsThread));
+    assert!(pool.thread_failed().is_some());
+    assert_eq!(pool.count(), (0, 0, 0));
+    assert!(pool.wait_empty(Instant::now()));
+}
+
+#[test]
+fn a_closed_pool_takes_nothing() {
+    let pool = pool(2, 1);
+    pool.close(Instant::now());
+    assert_eq!(take(&pool, Peer::Unix).1, Err(Refused::Closed));
+}
