@@ -12,7 +12,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use crate::access::authenticate::KnownKey;
 use crate::access::glob::ToolGlobs;
 use crate::access::origin::{HostCheck, Origins};
-use crate::access::policy::{Policy, Principal};
+use crate::access::policy::{Nearness, Policy, Principal};
 use crate::catalogue;
 use crate::catalogue::pins::Pins;
 use crate::catalogue::refresher::{Configure, Refresher};
@@ -25,7 +25,7 @@ use crate::http::{self, Running, Server};
 use crate::limits::{
     CATALOGUE_INBOX_CHANGES_MAX, ENDED_SESSIONS_QUEUE_MAX, LIST_WAITERS_DIVISOR, Limits,
 };
-use crate::pipeline::{Patience, Pipeline, TaskOwners, ToSessions, Told};
+use crate::pipeline::{Owners, Patience, Pipeline, ToSessions, Told};
 use crate::protocol::call::Kind;
 use crate::protocol::jsonrpc::notification;
 use crate::protocol::revision::Era;
@@ -104,8 +104,8 @@ impl Gateway {
         let kept = state.map(|state| kept(state, &key));
         let refresher = refresher(&config, shared.clone(), sessions.clone(), kept);
         let catalogue = start_catalogue(refresher, changes, wanted, &stop)?;
-        let tasks = Arc::<TaskOwners>::default();
-        let unasked = Arc::new(ToSessions::new(sessions.clone(), tasks.clone()));
+        let owners = Owners::default();
+        let unasked = Arc::new(ToSessions::new(sessions.clone(), owners.clone()));
         let upstreams = Arc::new(Upstreams::start(
             &config.upstreams,
             limits.clone(),
@@ -116,12 +116,14 @@ impl Gateway {
         )?);
         unasked.know(&upstreams);
         let address = server.local_addr_text();
-        let pipeline = Arc::new(pipeline(&config, shared, upstreams.clone(), tasks));
+        let pipeline =
+            Arc::new(pipeline(&config, shared, upstreams.clone(), owners, sessions.clone()));
         let tidying = tidy::start(ended, pipeline.clone())?;
         let parked = parked_calls(&limits)?;
         let front = Arc::new(Front {
             admission: RwLock::new(Arc::new(admission(&config))),
-            anonymous: Arc::new(Principal { name: None, policy: Policy::default() }),
+            anonymous: Arc::new(Principal::without_key(Nearness::Remote)),
+            operator: Arc::new(Principal::without_key(Nearness::Local)),
             pipeline: pipeline.clone(),
             cursors: Sealer::new(&key, "cursor"),
             states: Sealer::new(&key, "request-state"),
@@ -430,11 +432,12 @@ fn pipeline(
     config: &Config,
     shared: catalogue::Shared,
     upstreams: Arc<Upstreams>,
-    tasks: Arc<TaskOwners>,
+    owners: Owners,
+    sessions: Sessions,
 ) -> Pipeline {
     let patience =
         Patience { first_list: config.first_list, heartbeat: config.limits.heartbeat };
-    Pipeline::new(shared, upstreams, quotas(config), tasks, told(config), patience)
+    Pipeline::new(shared, upstreams, quotas(config), owners, sessions, told(config), patience)
 }
 
 fn quotas(config: &Config) -> impl Iterator<Item = (Arc<str>, u32)> {
@@ -461,7 +464,8 @@ fn known_key(key: &ApiKey, naming: &Naming) -> KnownKey {
         servers: key.servers.clone(),
         tools: ToolGlobs::new(key.tools.as_deref().unwrap_or_default(), &naming.owners),
     };
-    let principal = Principal { name: Some(key.name.as_str().into()), policy };
+    let name = Some(key.name.as_str().into());
+    let principal = Principal { name, policy, is_admin: key.admin };
     KnownKey { sha256: key.sha256, principal: Arc::new(principal) }
 }
 

@@ -305,6 +305,11 @@ pub const CHILD_OUTBOX_MESSAGES_MAX: usize = 256;
 pub const CHILD_OUTBOX_SAID_MAX: usize = CHILD_OUTBOX_MESSAGES_MAX / 2;
 /// Bytes of those messages together; one that waits alone may be larger.
 pub const CHILD_OUTBOX_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Clients' notifications that wait to be written to one child, besides those messages; more are
+/// dropped.
+pub const CHILD_OUTBOX_NOTIFICATIONS_MAX: usize = 64;
+/// Bytes of those notifications together; one that waits alone may be larger.
+pub const CHILD_OUTBOX_NOTIFICATION_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Messages of one call that wait for its thread (shared connections); the oldest notice goes.
 pub const CALL_INBOX_MESSAGES_MAX: usize = 1024;
 /// How long a child has from the end of its input to SIGTERM, and from there to SIGKILL.
@@ -357,12 +362,25 @@ pub const CHILD_START_NONSENSE_LINES_MAX: usize = 10_000;
 pub const SPOILT_SESSION_GRACE: Duration = Duration::from_millis(500);
 /// A session with an upstream for calls of stateless clients that is unused for so long ends.
 pub const STATELESS_SESSION_IDLE: Duration = Duration::from_secs(60);
+/// An idle session of a client's own that was used within this time is not ended for one who holds
+/// as many sessions with the server, or more.
+pub const SESSION_SPARED: Duration = Duration::from_secs(10);
 /// A call whose client has so long to come back with answers, at least, is not ended to make
 /// room for another one's session.
 pub const PARKED_GRACE: Duration = Duration::from_secs(4);
 /// For so long after a call that wanted log messages was cancelled, those of a child are for
 /// nobody: one that names no call could be of that one.
 pub const STRAY_LOG_TIME: Duration = Duration::from_millis(250);
+/// For so long after a call that was not answered its server may still say something about it on
+/// a session that clients share: it is told of the end, and may heed that late.
+pub const UNANSWERED_CALL_TIME: Duration = Duration::from_secs(5);
+/// What a server says on a stream of its own may come so long after the answer that it said later
+/// on another one.
+pub const LATE_MESSAGE_TIME: Duration = Duration::from_millis(250);
+/// Whoever called a server within this time may be meant by what it says outside of calls.
+pub const LATELY_TIME: Duration = Duration::from_secs(60);
+/// Principals that are remembered for that, by server.
+pub const CALLERS_REMEMBERED_MAX: usize = 1024;
 /// For so long a stream of an upstream is read on whose place another one has taken: what was
 /// said before that may still be on its way.
 pub const SUPERSEDED_STREAM_TIME: Duration = Duration::from_secs(1);
@@ -404,7 +422,7 @@ pub const VIEW_IDLE: Duration = Duration::from_secs(1800);
 /// What was read for one kind of clients, and is not asked for so long, is not read again when its
 /// server's lists may have changed: it is when it is wanted again.
 pub const VIEW_REREAD_WITHIN: Duration = Duration::from_secs(900);
-/// One principal without sessions, or one session, may have so large a part of `limits.views` read
+/// One principal may have so large a part of `limits.views` read
 /// at one server: a quarter, and not less than [`VIEWS_SHARE_MIN`].
 pub const VIEWS_SHARE_DIVISOR: usize = 4;
 /// So many views, however few may be.
@@ -424,6 +442,8 @@ pub const VIEW_CATALOGUES_MAX: usize = 64;
 /// Control messages (cancellations, answers to an upstream's requests) that wait to be sent to
 /// one upstream; more are dropped.
 pub const CONTROL_QUEUE_MESSAGES_MAX: usize = 512;
+/// Clients' notifications that wait to be sent to one upstream; more are dropped.
+pub const CONTROL_NOTIFICATIONS_MAX: usize = 256;
 /// Messages that one stream of an upstream may bring in [`UNASKED_MESSAGES_WITHIN`] besides
 /// answers. Past it the stream is left unread for the rest of that time.
 pub const UNASKED_MESSAGES_MAX: usize = 500;

@@ -31,7 +31,7 @@ impl<P: Clone + Eq + Hash> Shares<P> {
 
     /// What each principal may have whatever the others hold: an equal part, counting one
     /// principal that is not there yet, and never more than 1/[`SHARES_MIN`].
-    fn share(&self, who: &P) -> usize {
+    pub fn share(&self, who: &P) -> usize {
         let n_principals = self.held.len() + usize::from(!self.held.contains_key(who));
         // A bound of few units is still for more than one.
         (self.max / (n_principals + 1).max(SHARES_MIN)).max(1)
@@ -162,6 +162,22 @@ impl<P: Clone + Eq + Hash> Shares<P> {
     pub fn max(&self) -> usize {
         self.max
     }
+
+    /// What is taken and nobody's.
+    pub fn held_by_nobody(&self) -> usize {
+        self.taken.saturating_sub(self.held.values().sum())
+    }
+
+    /// Passes on what was taken by [`Shares::take_of`]: what all together have taken stays.
+    pub fn hand_over(&mut self, from: Option<&P>, to: Option<&P>, units: usize) {
+        self.give_back_of(from, units);
+        self.taken = self.taken.saturating_add(units);
+        if let Some(to) = to
+            && units > 0
+        {
+            *self.held.entry(to.clone()).or_default() += units;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -220,6 +236,20 @@ mod tests {
         assert_eq!(take_all(&mut shares, "a"), (1, NotTaken::Full));
         shares.give_back(&"a", 1);
         assert_eq!(take_all(&mut shares, "b"), (1, NotTaken::Full));
+    }
+
+    #[test]
+    fn what_is_handed_over_is_the_other_s_share() {
+        let mut shares = Shares::new(4);
+        assert_eq!(take_all(&mut shares, "a").0, 3);
+        shares.hand_over(Some(&"a"), Some(&"b"), 2);
+        assert_eq!((shares.held(&"a"), shares.held(&"b"), shares.taken()), (1, 2, 3));
+        shares.hand_over(Some(&"b"), None, 1);
+        shares.give_back(&"a", 1);
+        shares.give_back(&"b", 1);
+        assert_eq!((shares.held_by_nobody(), shares.held.len()), (1, 0));
+        shares.give_back_of(None, 1);
+        assert_eq!(shares.taken(), 0);
     }
 
     #[test]

@@ -61,8 +61,11 @@ mod tests {
         keys.iter()
             .map(|key| {
                 let hash = ring::digest::digest(&ring::digest::SHA256, key.as_bytes());
-                let principal =
-                    Principal { name: Some((*key).into()), policy: Policy::default() };
+                let principal = Principal {
+                    name: Some((*key).into()),
+                    policy: Policy::default(),
+                    is_admin: false,
+                };
                 KnownKey {
                     sha256: hash.as_ref().try_into().unwrap(),
                     principal: Arc::new(principal),

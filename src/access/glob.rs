@@ -1,5 +1,7 @@
 //! Patterns over names: `*` is any text, `?` one character, a leading `!` excludes.
 
+use std::collections::BTreeSet;
+
 use crate::protocol::owners::Owners;
 use crate::protocol::server_name::ServerName;
 
@@ -37,6 +39,8 @@ impl Globs {
 pub struct ToolGlobs {
     include: Vec<ToolGlob>,
     exclude: Vec<ToolGlob>,
+    /// The servers whose tools could be included; all where nothing says which are.
+    servers: Option<BTreeSet<ServerName>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +65,31 @@ impl ToolGlobs {
                 pattern: owned.map_or(pattern, |(_, rest)| rest).into(),
             });
         }
+        if !globs.include.is_empty() {
+            let could_be_its = |server: &&ServerName| {
+                globs.include.iter().any(|glob| match &glob.server {
+                    Some(about) => about == *server,
+                    None => owners
+                        .beginning(server)
+                        .is_some_and(|text| matches_beyond(&glob.pattern, text)),
+                })
+            };
+            globs.servers = Some(owners.servers().filter(could_be_its).cloned().collect());
+        }
         globs
+    }
+
+    /// Whether the inclusions could be about a tool of that server, whatever it lists.
+    pub fn includes_any_of(&self, server: &ServerName) -> bool {
+        self.servers.as_ref().is_none_or(|servers| servers.contains(server))
+    }
+
+    /// The same, where not all of them are excluded.
+    pub fn admits_any_of(&self, server: &ServerName) -> bool {
+        let is_all = |glob: &ToolGlob| {
+            glob.server.as_ref().is_none_or(|about| about == server) && &*glob.pattern == "*"
+        };
+        self.includes_any_of(server) && !self.exclude.iter().any(is_all)
     }
 
     /// Whether what `server` calls `own`, `qualified` with its NAME, is included and not
@@ -74,6 +102,19 @@ impl ToolGlobs {
         (self.include.is_empty() || self.include.iter().any(hits))
             && !self.exclude.iter().any(hits)
     }
+}
+
+/// Whether a pattern matches anything that is longer than `beginning` and begins with it.
+fn matches_beyond(pattern: &str, beginning: &str) -> bool {
+    let mut pattern = pattern.chars();
+    for expected in beginning.chars() {
+        match pattern.next() {
+            Some('*') => return true,
+            Some(any) if any == '?' || any == expected => (),
+            Some(_) | None => return false,
+        }
+    }
+    pattern.next().is_some()
 }
 
 /// Matches without recursion: on a mismatch it goes back to the last `*` only, so the cost is
@@ -136,6 +177,33 @@ mod tests {
         let globs = Globs::new(&["!ab"]);
         assert!(globs.admits("x") && !globs.admits("ab"));
         assert!(Globs::default().admits("anything"));
+    }
+
+    #[test]
+    fn globs_tell_whose_tools_they_could_be_about() {
+        let servers = ["demo", "demo-admin", "d"].map(|it| ServerName::parse(it).unwrap());
+        let owners = Owners::new("-", servers.iter().map(|it| (it, None)));
+        for (patterns, included, admitted) in [
+            (&["!nobody"][..], [true, true, true], [true, true, true]),
+            (&["demo-x"], [true, false, false], [true, false, false]),
+            (&["demo-*"], [true, false, false], [true, false, false]),
+            (&["*-x"], [true, true, true], [true, true, true]),
+            (&["de*"], [true, true, false], [true, true, false]),
+            (&["?-x"], [false, false, true], [false, false, true]),
+            (&["dem"], [false, false, false], [false, false, false]),
+            (&["nobody-x"], [false, false, false], [false, false, false]),
+            (&["!d-*"], [true, true, true], [true, true, false]),
+            (&["!d-x", "!nobody-*"], [true, true, true], [true, true, true]),
+            (&["!*"], [true, true, true], [false, false, false]),
+            (&["demo-x", "!demo-*"], [true, false, false], [false, false, false]),
+        ] {
+            let globs = ToolGlobs::new(patterns, &owners);
+            let each = |is: fn(&ToolGlobs, &ServerName) -> bool| {
+                [0, 1, 2].map(|at| is(&globs, &servers[at]))
+            };
+            assert_eq!(each(ToolGlobs::includes_any_of), included, "{patterns:?}");
+            assert_eq!(each(ToolGlobs::admits_any_of), admitted, "{patterns:?}");
+        }
     }
 
     #[test]

@@ -9,10 +9,20 @@ use crate::protocol::server_name::ServerName;
 /// What a key may use. The default may use everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// Servers; all where there is no list.
+    /// Servers; where there is no list, those of which it may use a tool.
     pub servers: Option<Vec<ServerName>>,
     /// Tools, whatever they are offered as; all where there is no pattern.
     pub tools: ToolGlobs,
+}
+
+impl Policy {
+    /// Whether the server exists for whoever has this policy.
+    fn sees_server(&self, server: &ServerName) -> bool {
+        match &self.servers {
+            Some(servers) => servers.contains(server),
+            None => self.tools.includes_any_of(server),
+        }
+    }
 }
 
 /// Whoever a key stands for.
@@ -22,6 +32,28 @@ pub struct Principal {
     pub name: Option<Arc<str>>,
     /// What it may use.
     pub policy: Policy,
+    /// Whether it is told how everything is, also what it may not use.
+    pub is_admin: bool,
+}
+
+impl Principal {
+    /// Who asks where no key is asked for: `is_admin` where that is from this machine.
+    pub fn without_key(peer: Nearness) -> Principal {
+        let is_admin = match peer {
+            Nearness::Local => true,
+            Nearness::Remote => false,
+        };
+        Principal { name: None, policy: Policy::default(), is_admin }
+    }
+}
+
+/// From where somebody asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nearness {
+    /// From this machine.
+    Local,
+    /// From another one.
+    Remote,
 }
 
 /// What one request or session can see: what its key may use, narrowed by its endpoint and its
@@ -46,12 +78,17 @@ impl Scope {
         let listed = |list: &[ServerName]| list.contains(server);
         self.only.as_ref().is_none_or(|only| only == server)
             && self.narrowed.as_deref().is_none_or(listed)
-            && self.principal.policy.servers.as_deref().is_none_or(listed)
+            && self.principal.policy.sees_server(server)
     }
 
     /// The scope sees the tool that the server calls `own`, and policies `qualified`.
     pub fn sees_tool(&self, server: &ServerName, own: &str, qualified: &str) -> bool {
         self.sees_server(server) && self.principal.policy.tools.admits(server, own, qualified)
+    }
+
+    /// Whether the scope may use tools of the server at all.
+    pub fn uses_tools_of(&self, server: &ServerName) -> bool {
+        self.sees_server(server) && self.principal.policy.tools.admits_any_of(server)
     }
 
     /// The scope sees every tool of the servers that it sees.
@@ -72,9 +109,12 @@ mod tests {
     fn scope(servers: Option<&[&str]>, tools: &[&str]) -> Scope {
         let policy = Policy {
             servers: servers.map(|list| list.iter().map(|s| name(s)).collect()),
-            tools: ToolGlobs::new(tools, &Owners::new("-", [(&name("a"), None)])),
+            tools: ToolGlobs::new(
+                tools,
+                &Owners::new("-", [(&name("a"), None), (&name("b"), None)]),
+            ),
         };
-        let principal = Arc::new(Principal { name: None, policy });
+        let principal = Arc::new(Principal { name: None, policy, is_admin: false });
         Scope { principal, only: None, narrowed: None, admission: 0, charged: None }
     }
 
@@ -88,6 +128,17 @@ mod tests {
         assert!(!scope.sees_server(&name("c")));
         scope.only = Some(name("a"));
         assert!(!scope.sees_server(&name("b")));
+    }
+
+    #[test]
+    fn without_a_list_those_servers_are_seen_whose_tools_are() {
+        let (a, b) = (name("a"), name("b"));
+        let by_tools = scope(None, &["a-get_*"]);
+        assert!(by_tools.sees_server(&a) && !by_tools.sees_server(&b));
+        let both = scope(Some(&["a", "b"]), &["a-get_*"]);
+        assert!(both.sees_server(&b) && !both.uses_tools_of(&b) && both.uses_tools_of(&a));
+        let none = scope(None, &["!*"]);
+        assert!(none.sees_server(&a) && !none.uses_tools_of(&a));
     }
 
     #[test]

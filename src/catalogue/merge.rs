@@ -15,7 +15,7 @@ use crate::limits::{
 use crate::protocol::call::Kind;
 use crate::protocol::for_revision::Output;
 use crate::protocol::links;
-use crate::protocol::listed_item::{self, ListedItem, Malformed};
+use crate::protocol::listed_item::{self, ListedItem, Malformed, ReadItem};
 use crate::protocol::mirror;
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
@@ -45,33 +45,30 @@ pub struct Listed {
     pub lists: HashMap<Kind, Named>,
 }
 
-/// Takes the names out of a list of objects, each as clients can be given it. One that no client
-/// could be given, that cannot be shown or whose name stood before is left out.
+/// Reads a list of objects, each as clients can be given it, and keeps what can be offered.
 pub fn read_items(kind: Kind, objects: Vec<Raw>) -> (Named, Unusable) {
-    read_items_while(kind, objects, &|| true)
+    let read = |object: Raw| {
+        let ListedItem { name, mended } = listed_item::read(kind, object.get())?;
+        Ok((name, mended.map_or(object, Raw::from_valid)))
+    };
+    usable(kind, objects.into_iter().map(read).collect())
 }
 
-/// The same as far as `goes_on` lets it.
-pub fn read_items_while(
-    kind: Kind,
-    objects: Vec<Raw>,
-    goes_on: &dyn Fn() -> bool,
-) -> (Named, Unusable) {
-    let mut seen = HashSet::with_capacity(objects.len());
+/// Of the items of a list those that can be offered. One that no client could be given, that
+/// cannot be shown or whose name stood before is left out.
+pub fn usable(kind: Kind, items: Vec<ReadItem>) -> (Named, Unusable) {
+    let mut seen = HashSet::with_capacity(items.len());
     let mut unusable = Unusable::default();
-    let mut named = Vec::with_capacity(objects.len());
-    for object in objects {
-        if !goes_on() {
-            break;
-        }
-        match listed_item::read(kind, object.get()) {
-            Ok(ListedItem { name, mended }) => {
+    let mut named = Vec::with_capacity(items.len());
+    for item in items {
+        match item {
+            Ok((name, object)) => {
                 let reason = if !is_usable(kind, &name) {
                     "its name cannot be shown, or is too long"
                 } else if !seen.insert(name.clone()) {
                     "its name stood before"
                 } else {
-                    named.push((name, mended.map_or(object, Raw::from_valid)));
+                    named.push((name, object));
                     continue;
                 };
                 unusable.add(shown(Malformed { name: Some(name), reason: reason.to_owned() }));
@@ -211,7 +208,7 @@ impl<'a> Making<'a> {
                 return None;
             }
             let steps = steps.entry(item.of.server).or_insert_with(|| Steps::new(n_steps));
-            items.push(self.item(item, offered.name, steps));
+            items.push(self.item(item, offered, steps));
         }
         Some(items)
     }
@@ -232,7 +229,8 @@ impl<'a> Making<'a> {
         all
     }
 
-    fn item(&self, item: &Nameless<'_>, offered: String, steps: &mut Steps) -> Arc<Item> {
+    fn item(&self, item: &Nameless<'_>, offered: Offered, steps: &mut Steps) -> Arc<Item> {
+        let Offered { name: offered, alone, .. } = offered;
         let Nameless { of: Unnamed { server, own, .. }, object, is_withheld } = *item;
         let known = self.before.list(self.kind).by_offered.get(&offered).filter(|known| {
             known.server == *server && known.own == own && known.own_object == *object
@@ -240,6 +238,7 @@ impl<'a> Making<'a> {
         // Where links lead depends on other items.
         if let Some(known) = known
             && known.is_withheld == is_withheld
+            && known.alone.as_ref().map(|item| &item.offered) == alone.as_ref()
             && self.before.separator == self.naming.separator
             && !links::may_hold_in_item(object.get())
         {
@@ -251,20 +250,48 @@ impl<'a> Making<'a> {
             None if is_tool => (mirror::annotations(object.get()), Output::of(object.get())),
             None => (Ok(Vec::new()), Output::Object),
         };
-        let renamed = renamed(self.kind, object, own, &offered);
-        Arc::new(Item {
+        let plain = renamed(self.kind, object, own, &offered);
+        let item = Item {
             kind: self.kind,
             server: server.clone(),
             own: own.to_owned(),
             qualified: name::qualified(self.naming, server, own),
-            offered_object: led_back(self.so_far, server, renamed, steps),
+            offered_object: led_back(self.so_far, server, plain.clone(), steps),
             own_object: object.clone(),
             is_withheld,
             mirrors,
             output,
             offered,
-        })
+            alone: None,
+        };
+        Arc::new(with_alone(item, plain, alone))
     }
+}
+
+/// The item with the form that it has for those who see no other server: `plain` is its object
+/// with the links as its server wrote them, `name` its name there if that is another one.
+fn with_alone(item: Item, plain: Raw, name: Option<String>) -> Item {
+    if name.is_none() && plain == item.offered_object {
+        return item;
+    }
+    let object = match &name {
+        Some(name) => renamed(item.kind, &item.own_object, &item.own, name),
+        None => plain,
+    };
+    let alone = Item {
+        kind: item.kind,
+        server: item.server.clone(),
+        own: item.own.clone(),
+        offered: name.unwrap_or_else(|| item.offered.clone()),
+        qualified: item.qualified.clone(),
+        offered_object: object,
+        own_object: item.own_object.clone(),
+        is_withheld: item.is_withheld,
+        mirrors: item.mirrors.clone(),
+        output: item.output,
+        alone: None,
+    };
+    Item { alone: Some(Arc::new(alone)), ..item }
 }
 
 /// The object with links that lead back to its server among several.

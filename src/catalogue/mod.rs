@@ -69,6 +69,9 @@ pub struct Item {
     pub mirrors: Result<Vec<Mirror>, String>,
     /// What a tool's structured result is.
     pub output: Output,
+    /// The same for those who see no other server, where that differs: URIs that need not say
+    /// whose they are, and so tell of no other server.
+    pub alone: Option<Arc<Item>>,
 }
 
 impl Item {

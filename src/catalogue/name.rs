@@ -40,6 +40,8 @@ pub struct Offered {
     pub name: String,
     /// The name that it would have else, and who has that.
     pub clash: Option<(String, ServerName)>,
+    /// Its name for those who see no other server, where that is another one.
+    pub alone: Option<String>,
 }
 
 /// The offered names, in the order of `tools`, which must be that of the configuration. No two
@@ -63,7 +65,7 @@ pub fn offered(naming: &Naming, prefixed: bool, tools: &[Unnamed<'_>]) -> Vec<Of
             whole
         };
         taken.insert(name.clone(), tool.server);
-        names.push(Offered { name, clash });
+        names.push(Offered { name, clash, alone: None });
     }
     names
 }
@@ -101,19 +103,22 @@ pub fn offered_uris(naming: &Naming, items: &[Unnamed<'_>]) -> Vec<Offered> {
     let offered = |item: &Unnamed<'_>| {
         let marked = split_server(item.own);
         let marked = marked.and_then(|(name, rest)| Some((naming.owners.server(name)?, rest)));
+        // A mark of another server is one for those only who may see it.
         let owner = match &marked {
             Some((owner, _)) => Some(*owner),
             None => first.get(item.own).copied(),
         };
         // With its own NAME in front it leads to what the server has under the rest, if it has.
-        let is_plain = owner == Some(item.server)
-            && !marked.is_some_and(|(owner, rest)| listed.contains(&(owner.as_str(), &*rest)));
-        if is_plain {
-            return Offered { name: item.own.to_owned(), clash: None };
+        let is_of_rest = marked.is_some_and(|(owner, rest)| {
+            owner == item.server && listed.contains(&(owner.as_str(), &*rest))
+        });
+        if owner == Some(item.server) && !is_of_rest {
+            return Offered { name: item.own.to_owned(), clash: None, alone: None };
         }
+        let alone = (!is_of_rest).then(|| item.own.to_owned());
         let clash = owner.filter(|owner| *owner != item.server);
         let clash = clash.map(|owner| (item.own.to_owned(), owner.clone()));
-        Offered { name: of_server(item.server, item.own), clash }
+        Offered { name: of_server(item.server, item.own), clash, alone }
     };
     items.iter().map(offered).collect()
 }

@@ -256,6 +256,7 @@ mod tests {
             is_withheld: false,
             mirrors: Ok(Vec::new()),
             output: Output::Object,
+            alone: None,
         })
     }
 

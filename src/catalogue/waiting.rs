@@ -1,22 +1,26 @@
-//! Whoever waits for the next snapshot: bounded in number, and woken by the bell of its own wait.
+//! Whoever waits for the next snapshot: bounded in number, by principal, and woken by the bell of
+//! its own wait.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::protocol::call::PrincipalId;
+use crate::shares::Shares;
 use crate::wait::{Interrupted, Wait};
 
 /// The waits of requests that the next snapshot may answer.
 #[derive(Debug)]
 pub struct Waiting {
-    max: usize,
     state: Mutex<State>,
     /// The same as in the state, for who looks often.
     is_ended: AtomicBool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     waits: Vec<Arc<Wait>>,
+    /// Whose they are.
+    shares: Shares<PrincipalId>,
     /// Why nobody may wait any more.
     ended: Option<Interrupted>,
 }
@@ -26,13 +30,19 @@ struct State {
 pub struct Place<'a> {
     waiting: &'a Waiting,
     wait: Arc<Wait>,
+    charged: Option<PrincipalId>,
+    /// One that comes after the end takes nothing.
+    is_taken: bool,
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let waits = &mut self.waiting.lock().waits;
-        if let Some(index) = waits.iter().position(|wait| Arc::ptr_eq(wait, &self.wait)) {
-            waits.swap_remove(index);
+        let mut state = self.waiting.lock();
+        if let Some(index) = state.waits.iter().position(|wait| Arc::ptr_eq(wait, &self.wait)) {
+            state.waits.swap_remove(index);
+        }
+        if self.is_taken {
+            state.shares.give_back_of(self.charged.as_ref(), 1);
         }
     }
 }
@@ -40,7 +50,9 @@ impl Drop for Place<'_> {
 impl Waiting {
     /// At most `max` requests wait at once.
     pub(super) fn new(max: usize) -> Waiting {
-        Waiting { max: max.max(1), state: Mutex::default(), is_ended: AtomicBool::new(false) }
+        let shares = Shares::new(max.max(1));
+        let state = Mutex::new(State { waits: Vec::new(), shares, ended: None });
+        Waiting { state, is_ended: AtomicBool::new(false) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -48,21 +60,24 @@ impl Waiting {
     }
 
     /// A place among those who wait. Whoever has it must look at the current snapshot before it
-    /// waits, because an earlier one rang no bell. None where as many wait as may.
-    pub fn enter(&self, wait: &Arc<Wait>) -> Option<Place<'_>> {
+    /// waits, because an earlier one rang no bell. None where as many wait as may, of all or of
+    /// whoever is charged.
+    pub fn enter(&self, charged: Option<&PrincipalId>, wait: &Arc<Wait>) -> Option<Place<'_>> {
         let mut state = self.lock();
+        let is_taken = state.ended.is_none();
         if let Some(reason) = state.ended {
             wait.interrupt(reason);
-        } else if state.waits.len() >= self.max {
-            return None;
+        } else {
+            state.shares.take_of(charged, 1).ok()?;
         }
         state.waits.push(wait.clone());
-        Some(Place { waiting: self, wait: wait.clone() })
+        Some(Place { waiting: self, wait: wait.clone(), charged: charged.cloned(), is_taken })
     }
 
     /// How many wait, and how many may at once.
     pub fn counts(&self) -> (usize, usize) {
-        (self.lock().waits.len(), self.max)
+        let state = self.lock();
+        (state.waits.len(), state.shares.max())
     }
 
     /// There is another snapshot.
@@ -100,8 +115,8 @@ mod tests {
     fn a_snapshot_wakes_those_who_wait_and_nobody_else() {
         let waiting = Waiting::new(2);
         let (first, second) = (wait(), wait());
-        let place = waiting.enter(&first).unwrap();
-        drop(waiting.enter(&second).unwrap());
+        let place = waiting.enter(None, &first).unwrap();
+        drop(waiting.enter(None, &second).unwrap());
         waiting.wake();
         assert_eq!(first.until(None, Some(SOON)), Ok(Woken::Bell));
         assert_eq!(second.until(None, Some(SOON)), Ok(Woken::Tick));
@@ -113,22 +128,35 @@ mod tests {
     #[test]
     fn only_so_many_wait_at_once() {
         let waiting = Waiting::new(1);
-        let place = waiting.enter(&wait());
-        assert!(place.is_some() && waiting.enter(&wait()).is_none());
+        let place = waiting.enter(None, &wait());
+        assert!(place.is_some() && waiting.enter(None, &wait()).is_none());
         assert_eq!(waiting.counts(), (1, 1));
         drop(place);
-        assert!(waiting.enter(&wait()).is_some());
+        assert!(waiting.enter(None, &wait()).is_some());
+    }
+
+    #[test]
+    fn one_that_asks_for_what_is_not_there_leaves_the_others_their_share() {
+        let waiting = Waiting::new(8);
+        let (hog, victim) = (PrincipalId::Key("hog".into()), PrincipalId::Key("victim".into()));
+        let all_of = |who: &PrincipalId| -> Vec<_> {
+            std::iter::from_fn(|| waiting.enter(Some(who), &wait())).collect()
+        };
+        let held = all_of(&hog);
+        assert_eq!((held.len(), all_of(&victim).len()), (6, 2));
+        drop(held);
+        assert_eq!(all_of(&victim).len(), 6);
     }
 
     #[test]
     fn a_stop_ends_all_waits_and_those_that_come_later() {
         let waiting = Waiting::new(1);
         let first = wait();
-        let _place = waiting.enter(&first);
+        let _place = waiting.enter(None, &first);
         waiting.end(Interrupted::Stopping);
         assert_eq!(first.until(None, None), Err(Interrupted::Stopping));
         let later = wait();
-        let _place = waiting.enter(&later);
+        let _place = waiting.enter(None, &later);
         assert_eq!(later.until(None, None), Err(Interrupted::Stopping));
     }
 }

@@ -204,7 +204,8 @@ fn check_keys(
         let calls_per_minute = key.calls_per_minute.and_then(|n| u32::try_from(n).ok());
         if let (Some(name), Some(sha256)) = (&key.name, sha256) {
             let name = name.value.clone();
-            keys.push(ApiKey { name, sha256, servers, tools, calls_per_minute });
+            let admin = key.admin;
+            keys.push(ApiKey { name, sha256, servers, tools, calls_per_minute, admin });
         }
     }
     keys

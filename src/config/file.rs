@@ -31,7 +31,7 @@ pub const KEYS: &[&str] = &[
 
 /// The keys of one element of `api_keys`.
 pub const API_KEY_KEYS: &[&str] =
-    &["name", "key", "sha256", "servers", "tools", "calls_per_minute"];
+    &["name", "key", "sha256", "servers", "tools", "calls_per_minute", "admin"];
 
 /// The keys of `transports`.
 pub const TRANSPORT_KEYS: &[&str] = &["rest", "sse", "streamable_http"];
@@ -102,6 +102,7 @@ pub(super) struct RawKey {
     pub(super) servers: Option<Vec<Placed>>,
     pub(super) tools: Option<Vec<Placed>>,
     pub(super) calls_per_minute: Option<u64>,
+    pub(super) admin: bool,
 }
 
 pub(super) enum RawSecret {
@@ -246,6 +247,7 @@ fn read_keys(file: &Fields<'_>) -> Vec<RawKey> {
             servers: fields.texts("servers"),
             tools: fields.texts("tools"),
             calls_per_minute: fields.number("calls_per_minute", &(1..=u64::from(u32::MAX))),
+            admin: fields.flag("admin", false),
             at,
         });
     }

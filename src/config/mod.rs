@@ -201,13 +201,15 @@ pub struct ApiKey {
     pub name: String,
     /// SHA-256 of the key.
     pub sha256: [u8; 32],
-    /// Servers that it may use; all where there is no list.
+    /// Servers that it may use; where there is no list, those of which it may use a tool.
     pub servers: Option<Vec<ServerName>>,
     /// Globs over one server's own names behind its NAME and the separator, else over
     /// `{server}{separator}{name}`; `!` excludes. All where there is no list.
     pub tools: Option<Vec<String>>,
     /// Calls that it may make in a minute.
     pub calls_per_minute: Option<u32>,
+    /// Whether `/status` and `/readyz` tell it everything.
+    pub admin: bool,
 }
 
 /// Which transports serve; the others answer 501.

@@ -43,27 +43,49 @@ impl Front {
         }
     }
 
-    pub(super) fn readyz(&self, responder: Responder) {
+    pub(super) fn readyz(&self, scope: &Scope, responder: Responder) {
         let missing = self.pipeline.missing();
         if self.is_stopping() {
             refuse(responder, &Problem::from_call(&CallError::ShuttingDown));
         } else if missing.is_empty() {
             send(responder, &json!({ "status": "ready" }));
-        } else {
+        } else if scope.principal.is_admin {
             let names: Vec<&str> = missing.iter().map(ServerName::as_str).collect();
-            refuse(responder, &Problem::not_ready(&names));
+            refuse(responder, &Problem::not_ready(names.len()).naming(&names));
+        } else {
+            refuse(responder, &Problem::not_ready(missing.len()));
         }
     }
 
-    pub(super) fn status(&self, scope: &Scope, responder: Responder) {
-        let upstreams: Vec<Value> = self.pipeline.status(scope).iter().map(server).collect();
-        let sessions = self.sessions.counts();
-        let clashes = self.pipeline.clashes(scope);
-        let status = json!({
+    /// To an admin everything, whatever its key may use; to everybody else how that is which
+    /// its key may use, and nothing that others bring about.
+    pub(super) fn status(&self, scope: Scope, responder: Responder) {
+        let status = if scope.principal.is_admin {
+            self.whole_status(&Scope { principal: self.operator.clone(), ..scope })
+        } else {
+            let of = |status: &ServerStatus| server_as_seen(server(status));
+            let upstreams: Vec<Value> = self.pipeline.status(&scope).iter().map(of).collect();
+            self.own_status(upstreams)
+        };
+        send(responder, &status);
+    }
+
+    /// What `/status` tells everybody.
+    fn own_status(&self, upstreams: Vec<Value>) -> Value {
+        json!({
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_ms": ms(self.started.elapsed()),
             "stopping": self.is_stopping(),
             "upstreams": upstreams,
+        })
+    }
+
+    fn whole_status(&self, scope: &Scope) -> Value {
+        let upstreams = self.pipeline.status(scope).iter().map(server).collect();
+        let sessions = self.sessions.counts();
+        let clashes = self.pipeline.clashes();
+        let mut status = self.own_status(upstreams);
+        let further = json!({
             "clashes": clashes.told.iter().map(clash).collect::<Vec<Value>>(),
             "clashes_further": clashes.n_further,
             "sessions": {
@@ -77,7 +99,10 @@ impl Front {
                 sessions.http_sse + sessions.streamable_http + sessions.listening
             ),
         });
-        send(responder, &status);
+        if let (Some(status), Value::Object(further)) = (status.as_object_mut(), further) {
+            status.extend(further);
+        }
+        status
     }
 
     /// Each bound on what is held at once: how much of it is in use, and its maximum.
@@ -96,6 +121,43 @@ impl Front {
             "list_waiters": of(list_waiters.0, list_waiters.1),
         })
     }
+}
+
+/// What of a server is told to whoever may use it: what it is and how it is at present. What its
+/// child writes, what it lists and does not offer, and numbers that others bring about are not.
+const TOLD_TO_ALL: [&str; 17] = [
+    "server",
+    "description",
+    "required",
+    "state",
+    "next_try_ms",
+    "starting_ms",
+    "down_since",
+    "transport",
+    "era",
+    "revision",
+    "server_info",
+    "tools",
+    "prompts",
+    "resources",
+    "resource_templates",
+    "stale",
+    "last_failure",
+];
+
+fn server_as_seen(mut status: Value) -> Value {
+    let Some(fields) = status.as_object_mut() else { return status };
+    // Of a server that is well it tells what others have met with.
+    if fields.get("state").is_some_and(|state| state == "ready") {
+        fields.remove("last_failure");
+    }
+    let changed = fields.get_mut("pins").and_then(|pins| pins.get_mut("changed"));
+    let changed = changed.map(Value::take);
+    fields.retain(|key, _| TOLD_TO_ALL.contains(&key.as_str()));
+    if let Some(changed) = changed {
+        fields.insert("pins".to_owned(), json!({ "changed": changed }));
+    }
+    status
 }
 
 /// What was turned away since the start, every reason with its number.
@@ -155,6 +217,7 @@ fn server(status: &ServerStatus) -> Value {
         "waiting": upstream.waiting,
         "restarts": upstream.restarts,
         "dropped_messages": upstream.dropped_messages,
+        "unattributed_messages": status.n_unattributed,
         "stderr": upstream.stderr,
     })
 }

@@ -19,6 +19,7 @@ pub(super) fn client_of(session: &Session, caller: &Caller) -> Client {
         session: session.id.clone(),
         is_exclusive: false,
         capabilities: caller.capabilities.clone(),
+        charged: session.owner.charged.clone(),
     }
 }
 
@@ -26,7 +27,7 @@ pub(super) fn client_of(session: &Session, caller: &Caller) -> Client {
 pub(super) fn about(session: &Session) -> About<'_> {
     // Servers with sessions send what they like until they are told; others send nothing unless
     // each request asks for it.
-    let log_level = Some(session.log_level().unwrap_or(LogLevel::Info));
+    let log_level = Some(session.log_level().unwrap_or(LogLevel::USUAL));
     About { capabilities: session.stateless_capabilities(), log_level, is_level_told: true }
 }
 

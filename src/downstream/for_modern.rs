@@ -112,6 +112,7 @@ pub(super) fn client_of(scope: &Scope, caller: &Caller) -> Client {
         session: session.into(),
         is_exclusive: true,
         capabilities: Raw::from_valid(capabilities),
+        charged: scope.charged.clone(),
     }
 }
 

@@ -164,7 +164,10 @@ impl Front {
         };
         let revision = read.caller.revision;
         match self.sessions.introduce(&session.id, read.caller) {
-            Ok(true) => Answer::Result(self.initialize_result(scope, revision, None)),
+            Ok(true) => {
+                self.pipeline.log_level_unsaid(scope);
+                Answer::Result(self.initialize_result(scope, revision, None))
+            }
             Ok(false) => Answer::error(
                 jsonrpc::code::INVALID_REQUEST,
                 "The session is initialized already, or has ended.",

@@ -86,6 +86,8 @@ pub struct Front {
     pub admission: RwLock<Arc<Admission>>,
     /// Who asks where no key is asked for.
     pub anonymous: Arc<Principal>,
+    /// The same from this machine, and whoever is told everything.
+    pub operator: Arc<Principal>,
     /// What calls go through.
     pub pipeline: Arc<Pipeline>,
     /// The session thread's handle.
@@ -135,11 +137,8 @@ enum Transport {
 }
 
 impl Admission {
-    /// Whose key a request has; `anonymous` where none is asked for.
-    fn principal(&self, head: &Head, anonymous: &Arc<Principal>) -> Option<Arc<Principal>> {
-        if self.keys.is_empty() {
-            return Some(anonymous.clone());
-        }
+    /// Whose key a request has.
+    fn principal(&self, head: &Head) -> Option<Arc<Principal>> {
         let presented = Presented {
             authorization: head.headers.get("authorization"),
             litellm: head.headers.get("x-litellm-api-key"),
@@ -235,6 +234,16 @@ impl Front {
         self.sessions.rescope(Rescope { admission: generation, sees: Box::new(sees) })
     }
 
+    /// Who sends a request; none where a key is asked for and it has none that is known.
+    fn principal(&self, admission: &Admission, head: &Head) -> Option<Arc<Principal>> {
+        if admission.keys.is_empty() {
+            let is_here = head.peer.is_local();
+            let principal = if is_here { &self.operator } else { &self.anonymous };
+            return Some(principal.clone());
+        }
+        admission.principal(head)
+    }
+
     /// Whether a request may be served, by its head alone.
     fn gate<'a>(&self, head: &'a Head) -> Result<Admitted<'a>, Problem> {
         let admission = self.admission();
@@ -255,11 +264,12 @@ impl Front {
             let (principal, admission) = (self.anonymous.clone(), admission.generation);
             return Ok(Admitted { endpoint, principal, admission, charged });
         }
+        let principal = self.principal(&admission, head);
         let principal = match endpoint {
-            Some(endpoint) if endpoint.is_open() => self.anonymous.clone(),
-            _ => {
-                admission.principal(head, &self.anonymous).ok_or_else(Problem::unauthorized)?
+            Some(endpoint) if endpoint.is_open() => {
+                principal.unwrap_or_else(|| self.anonymous.clone())
             }
+            Some(_) | None => principal.ok_or_else(Problem::unauthorized)?,
         };
         let endpoint = endpoint.ok_or_else(Problem::unknown_path)?;
         if !endpoint.methods().contains(&head.method.as_str()) {
@@ -282,9 +292,12 @@ impl Front {
             let server = self.pipeline.server(&scope, server);
             scope.only = Some(server.map_err(|error| Problem::from_call(&error))?);
         }
+        let seen = scope.clone();
         scope.narrowed = head.headers.get(headers::SERVERS).map(|_| {
-            // A name that no server has narrows to nothing; it is not worth remembering.
-            let known = |name: &ServerName| self.pipeline.knows(name);
+            // A name that no server has narrows to nothing; it is not worth remembering. Nor is
+            // one of a server that the key may not see: what is remembered of the two must not
+            // differ, in a session's id neither.
+            let known = |name: &ServerName| seen.sees_server(name) && self.pipeline.knows(name);
             let lists = head.headers.get_all(headers::SERVERS);
             lists
                 .flat_map(|list| list.split(','))
@@ -376,8 +389,8 @@ impl Front {
             Endpoint::Sse(_) => self.open_sse(head, &scope, responder),
             Endpoint::SseMessages(_) => self.sse_message(request, scope, responder),
             Endpoint::Healthz => self.healthz(responder),
-            Endpoint::Readyz => self.readyz(responder),
-            Endpoint::Status => self.status(&scope, responder),
+            Endpoint::Readyz => self.readyz(&scope, responder),
+            Endpoint::Status => self.status(scope, responder),
         }
     }
 

@@ -174,11 +174,20 @@ impl Problem {
     }
 
     /// Servers that the operator requires have not answered yet. An answer, not a refusal.
-    pub fn not_ready(missing: &[&str]) -> Problem {
-        let message = format!("required servers have not answered yet: {}", missing.join(", "));
+    pub fn not_ready(n_missing: usize) -> Problem {
+        let message = match n_missing {
+            1 => "1 required server has not answered yet".to_owned(),
+            n => format!("{n} required servers have not answered yet"),
+        };
         Problem::new(503, "not_ready", code::INTERNAL_ERROR, message)
             .header("Retry-After", "1")
-            .with("missing", missing)
+            .with("n_missing", n_missing)
+    }
+
+    /// The same for those who may know which servers those are.
+    pub fn naming(mut self, missing: &[&str]) -> Problem {
+        self.message = format!("{}: {}", self.message, missing.join(", "));
+        self.with("missing", missing)
     }
 
     /// A field stands twice that may stand once: another reader could heed the other one.

@@ -257,8 +257,7 @@ impl Front {
             return not_found(request.method);
         }
         session.set_log_level(level);
-        let lowest = self.sessions.lowest_log_level().unwrap_or(level);
-        self.pipeline.set_log_level(scope, lowest.as_str());
+        self.pipeline.said_log_level(scope);
         for server in servers {
             if self.pipeline.has_own_session(&server, session.can_be_asked()) {
                 let only = Scope { only: Some(server), ..scope.clone() };

@@ -129,6 +129,7 @@ impl Front {
         let owner = self.owner(scope);
         match self.sessions.open(Door::StreamableHttp, owner, Some(read.caller)) {
             Ok(session) => {
+                self.pipeline.log_level_unsaid(scope);
                 let client = Some(responder.client());
                 let result = self.initialize_result(scope, revision, client);
                 let text = jsonrpc::response(id, result.get());

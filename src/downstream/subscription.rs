@@ -6,7 +6,7 @@ use super::Front;
 use crate::access::policy::Scope;
 use crate::error::CallError;
 use crate::pipeline::{Subscribing, Wish};
-use crate::protocol::call::{Call, Outcome};
+use crate::protocol::call::{Call, Outcome, PrincipalId};
 use crate::protocol::method::Method;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
@@ -26,6 +26,10 @@ pub(super) struct OfSession<'a> {
 impl Subscribing for OfSession<'_> {
     fn subscriber(&self) -> Subscriber {
         self.session.subscriber
+    }
+
+    fn charged(&self) -> Option<PrincipalId> {
+        self.session.owner.charged.clone()
     }
 
     fn note(&self) -> Result<(), CallError> {

@@ -82,10 +82,13 @@ pub(crate) fn serve(shared: &Arc<Shared>, conn: &Arc<Conn>, input: &mut Input) {
             },
             Err(End::Quiet) => break false,
             Err(End::Refused(refusal)) => {
+                // From here on nothing is lost if it makes room for another.
+                shared.pool.enter_idle(conn);
                 server.refuse(refusal);
                 break true;
             }
             Err(End::Answered(answer)) => {
+                shared.pool.enter_idle(conn);
                 server.send_answer(&answer);
                 break true;
             }
@@ -326,7 +329,6 @@ impl Serving<'_> {
     fn linger(&mut self) {
         let socket = &self.conn.socket;
         socket.shutdown(Shutdown::Write);
-        // Nothing is lost if it makes room for another.
         self.shared.pool.enter_idle(self.conn);
         let deadline = Instant::now() + LINGER;
         let mut left = LINGER_BYTES_MAX;

@@ -80,7 +80,9 @@ impl Pipeline {
         {
             return found;
         }
-        let Some(_place) = self.catalogue.waiting().enter(wait) else { return found };
+        let Some(_place) = self.catalogue.waiting().enter(scope.charged.as_ref(), wait) else {
+            return found;
+        };
         // None: what is known may be of after the look that failed, and before the place.
         let mut before: Option<Arc<Catalogue>> = None;
         let mut heard = search.began;
@@ -227,7 +229,9 @@ impl Pipeline {
 impl Search<'_> {
     /// The servers that what is asked for may belong to.
     fn candidates<'a>(&self, catalogue: &'a Catalogue) -> Vec<(&'a ServerName, &'a Server)> {
-        let owner = self.server.as_ref().or_else(|| self.asked.owner(catalogue));
+        let owner = self.server.as_ref().or_else(|| {
+            self.asked.owner(catalogue).filter(|owner| self.scope.sees_server(owner))
+        });
         let is_its = |name: &ServerName| owner.is_none_or(|owner| owner == name);
         let servers = catalogue.servers.iter().filter(|(name, _)| is_its(name));
         servers.filter(|(name, server)| self.may_have(catalogue, name, server)).collect()

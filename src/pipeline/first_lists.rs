@@ -67,7 +67,9 @@ impl Pipeline {
         let last = self.first_lists.until_required;
         let patience = last.saturating_duration_since(Instant::now());
         let Ok(wait) = Wait::new(patience, patience, client) else { return };
-        let Some(_place) = self.catalogue.waiting().enter(&wait) else { return };
+        let Some(_place) = self.catalogue.waiting().enter(scope.charged.as_ref(), &wait) else {
+            return;
+        };
         while let Some(until) = self.first_lists_until(scope, server) {
             let left = until.saturating_duration_since(Instant::now());
             if wait.until(None, Some(left)).is_err() {

@@ -140,12 +140,18 @@ impl Pipeline {
             (Order::ByName, catalogue.items(kind))
         };
         let seen = all.iter().filter(|item| wanted(&item.server) && sees(scope, item));
-        let items: Vec<Arc<Item>> = seen.cloned().collect();
+        // Whoever sees one server alone must not learn from its URIs that there are others.
+        let is_alone = catalogue.servers.keys().filter(|it| scope.sees_server(it)).count() == 1;
+        let shown =
+            |item: &Arc<Item>| item.alone.as_ref().filter(|_| is_alone).unwrap_or(item).clone();
+        let items: Vec<Arc<Item>> = seen.map(shown).collect();
         let names = if scope.only.is_some() { Names::Own } else { Names::Offered };
+        // How a server is, is no business of a key that may use none of its tools.
+        let offers_any = |name: &ServerName| kind != Kind::Tool || scope.uses_tools_of(name);
         let servers = catalogue
             .servers
             .iter()
-            .filter(|(name, _)| wanted(name))
+            .filter(|(name, _)| wanted(name) && offers_any(name))
             .map(|(name, server)| Listing {
                 server: name.clone(),
                 health: server.health.clone(),
@@ -394,26 +400,16 @@ impl Pipeline {
                         }
                         pinned
                     }),
+                    n_unattributed: self.callers.n_unattributed(upstream.name()),
                     upstream: upstream.status(),
                 }
             })
             .collect()
     }
 
-    /// Names that are refused to servers, as far as the scope sees both of them; further ones are
-    /// counted where it sees all. Whoever has no key sees all.
-    pub fn clashes(&self, scope: &Scope) -> Clashes {
-        let catalogue = self.catalogue.current();
-        let clashes = &catalogue.clashes;
-        if scope.principal.name.is_none() {
-            return clashes.clone();
-        }
-        let seen = clashes.told.iter().filter(|clash| {
-            let own = catalogue.called(clash.kind, &clash.own).iter();
-            let mut own = own.filter(|item| item.server == clash.server);
-            scope.sees_server(&clash.owner) && own.any(|item| sees(scope, item))
-        });
-        Clashes { told: seen.cloned().collect(), n_further: 0 }
+    /// Names that are refused to servers.
+    pub fn clashes(&self) -> Clashes {
+        self.catalogue.current().clashes.clone()
     }
 
     /// Required servers that have not answered yet.
@@ -485,6 +481,9 @@ pub struct ServerStatus {
     pub is_stale: bool,
     /// Its pins, where it has some: of the changed tools, those that the scope sees.
     pub pinned: Option<Pinned>,
+    /// Messages of it that named no call and reached nobody, because they may have been about
+    /// anybody's.
+    pub n_unattributed: u64,
     /// How it is.
     pub upstream: Status,
 }

@@ -4,6 +4,7 @@
 //! else happens here, on the thread of the client's connection.
 
 mod await_lists;
+mod callers;
 mod first_lists;
 mod links;
 mod lists;
@@ -27,14 +28,18 @@ use crate::limits::UPSTREAM_LIST_PAGES_MAX;
 use crate::protocol::call::{
     About, Call, CallSink, Client, Kind, Outcome, Outgoing, PrincipalId,
 };
+use crate::protocol::log_level::LogLevel;
 use crate::protocol::method::{Method, notification};
 use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
+use crate::session::Sessions;
 use crate::telemetry::Seldom;
 use crate::upstream::{Upstream, Upstreams, Viewer};
 use crate::wait::{Interrupted, Wait};
+use callers::Callers;
 use first_lists::FirstLists;
+use task_owners::TaskOwners;
 
 /// What lists and `/status` tell of a server, for the doors.
 pub use crate::catalogue::{Clash, Clashes, Health, Item, Pinned};
@@ -42,7 +47,6 @@ pub use crate::catalogue::{Clash, Clashes, Health, Item, Pinned};
 pub use crate::upstream::Subscribing;
 pub use crate::upstream::{Failure, State, Unread};
 pub use lists::{ItemList, Listing, ServerStatus};
-pub use task_owners::TaskOwners;
 pub use unasked::ToSessions;
 
 /// What a call goes through.
@@ -52,11 +56,20 @@ pub struct Pipeline {
     upstreams: Arc<Upstreams>,
     settings: RwLock<Arc<Settings>>,
     tasks: Arc<TaskOwners>,
+    callers: Arc<Callers>,
+    sessions: Sessions,
     first_lists: FirstLists,
     /// Lines of URIs that were not looked for among all templates.
     cut_look_ups: Seldom,
     /// After so long a silence a waiting client is shown that its request is not lost.
     heartbeat: Duration,
+}
+
+/// Whose it is what upstreams speak of.
+#[derive(Debug, Clone, Default)]
+pub struct Owners {
+    tasks: Arc<TaskOwners>,
+    callers: Arc<Callers>,
 }
 
 /// What a request has to do with times before any upstream has it.
@@ -114,7 +127,8 @@ impl Pipeline {
         catalogue: catalogue::Shared,
         upstreams: Arc<Upstreams>,
         quotas: impl IntoIterator<Item = (Arc<str>, u32)>,
-        tasks: Arc<TaskOwners>,
+        owners: Owners,
+        sessions: Sessions,
         told: Told,
         patience: Patience,
     ) -> Pipeline {
@@ -126,7 +140,9 @@ impl Pipeline {
             catalogue,
             upstreams,
             settings,
-            tasks,
+            tasks: owners.tasks,
+            callers: owners.callers,
+            sessions,
             first_lists,
             cut_look_ups,
             heartbeat,
@@ -335,17 +351,22 @@ impl Pipeline {
     }
 
     /// Passes a client's notification on: one that is known to the servers where it has a
-    /// session of its own, one that nobody here knows to the only server in scope.
+    /// session of its own, one that nobody here knows to the only server in scope. The latter
+    /// costs a call, since what a server does for it is not known either; it is dropped where the
+    /// key has none left.
     pub fn notify(&self, scope: &Scope, session: &str, method: &str, params: Option<&str>) {
         let is_known =
             [notification::ROOTS_LIST_CHANGED, notification::PROGRESS].contains(&method);
         let servers = self.servers(scope);
-        if !is_known && servers.len() > 1 {
+        if !is_known && (servers.len() != 1 || self.settings().spend(scope).is_err()) {
             return;
         }
+        // Where nobody else can come, one client's keep another's out all the same.
+        let whose = scope.charged.clone();
+        let whose = whose.unwrap_or_else(|| PrincipalId::Session(session.into()));
         for upstream in servers.iter().filter_map(|server| self.upstreams.get(server)) {
-            if !upstream.notify(session, method, params) && !is_known {
-                upstream.notify_shared(method, params);
+            if !upstream.notify(&whose, session, method, params) && !is_known {
+                upstream.notify_shared(&whose, method, params);
             }
         }
     }
@@ -355,12 +376,35 @@ impl Pipeline {
         self.upstreams.get(server).is_some_and(|it| it.has_own_session(can_be_asked))
     }
 
-    /// Wants log messages of the servers in scope from this level on.
-    pub fn set_log_level(&self, scope: &Scope, level: &str) {
-        for server in self.servers(scope) {
-            if let Ok(upstream) = self.upstream(&server) {
-                upstream.set_log_level(level);
+    /// A session has said its level: the servers in scope are told the lowest that any of those
+    /// wants who share a session with them.
+    pub fn said_log_level(&self, scope: &Scope) {
+        for server in self.servers_with(scope, "logging") {
+            if let Some(upstream) = self.upstreams.get(&server) {
+                self.set_log_level(&upstream);
             }
+        }
+    }
+
+    /// A session has begun that has not said its level: where others want little, it wants more.
+    pub fn log_level_unsaid(&self, scope: &Scope) {
+        for server in self.servers(scope) {
+            let upstream = self.upstreams.get(&server);
+            let is_quiet = |it: &Arc<Upstream>| it.log_level() > Some(LogLevel::USUAL);
+            if let Some(upstream) = upstream.filter(is_quiet) {
+                self.set_log_level(&upstream);
+            }
+        }
+    }
+
+    fn set_log_level(&self, upstream: &Upstream) {
+        let known = upstream.log_level();
+        let shared = unasked::shared(upstream.name(), Some(upstream));
+        let lowest = self.sessions.lowest_log_level(&shared);
+        // What a server does that was told nothing is not known any more once it was told.
+        let wanted = lowest.or_else(|| known.map(|_| LogLevel::USUAL));
+        if let Some(wanted) = wanted.filter(|wanted| known != Some(*wanted)) {
+            upstream.set_log_level(wanted.as_str());
         }
     }
 
@@ -370,6 +414,10 @@ impl Pipeline {
         self.tasks.forget_all_of(&PrincipalId::Session(session.clone()));
         for upstream in self.upstreams.all().values() {
             upstream.close_client(session);
+            // It may have been the one that wanted most.
+            if upstream.log_level().is_some() {
+                self.set_log_level(upstream);
+            }
         }
     }
 
@@ -388,6 +436,7 @@ impl Pipeline {
     /// Forgets the tasks of a server that is no more, or another under its name.
     pub fn forget_tasks(&self, server: &ServerName) {
         self.tasks.forget_all_at(server);
+        self.callers.forget(server);
     }
 
     /// Whether this key has so many calls a minute and no more.

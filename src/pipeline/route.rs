@@ -171,7 +171,9 @@ impl Pipeline {
         if let Some(server) = wish.server {
             return self.server(scope, server).ok();
         }
-        Asked::of(call)?.owner(&self.catalogue.current()).cloned()
+        let asked = Asked::of(call)?;
+        let catalogue = self.catalogue.current();
+        asked.owner(&catalogue).filter(|owner| scope.sees_server(owner)).cloned()
     }
 
     fn route_as_known(
@@ -349,8 +351,10 @@ impl Pipeline {
         {
             return Ok(found);
         }
+        // Marked as one that the scope may not know of, it is as one of which there is no server.
         let marked_as = split_server(uri)
-            .and_then(|(server, rest)| Some((catalogue.owners.server(server)?, rest)));
+            .and_then(|(server, rest)| Some((catalogue.owners.server(server)?, rest)))
+            .filter(|(server, _)| scope.sees_server(server));
         if let Some((server, rest)) = marked_as
             && scope.only.as_ref().is_none_or(|only| only == server)
         {
@@ -440,9 +444,13 @@ fn unreached(
     server: Option<&ServerName>,
     asked: &str,
 ) -> Option<CallError> {
-    let owner = || catalogue.owners.of(asked);
-    let only = || catalogue.servers.keys().next().filter(|_| catalogue.servers.len() == 1);
-    let name = server.or_else(owner).or_else(only).filter(|name| scope.sees_server(name))?;
+    let is_seen = |name: &&ServerName| scope.sees_server(name);
+    let owner = || catalogue.owners.of(asked).filter(is_seen);
+    let only = || {
+        let mut seen = catalogue.servers.keys().filter(is_seen);
+        seen.next().filter(|_| seen.next().is_none())
+    };
+    let name = server.filter(is_seen).or_else(owner).or_else(only)?;
     let server = catalogue.servers.get(name)?;
     if server.has_answered {
         return None;

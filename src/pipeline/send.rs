@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::callers::{Callers, End};
 use super::task_owners::{TaskKey, TaskOwners, Way};
 use super::{Pipeline, Wish, tasks};
 use crate::access::policy::Scope;
@@ -14,6 +15,7 @@ use crate::protocol::call::{
 use crate::protocol::capabilities::can_be_asked;
 use crate::protocol::for_revision::Output;
 use crate::protocol::jsonrpc::code;
+use crate::protocol::log_level::LogLevel;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::upstream::Upstream;
@@ -28,6 +30,7 @@ pub(super) struct Asker<'a> {
     /// The client whose own session the request goes through; the shared one without.
     through: Option<&'a Client>,
     wish: Wish<'a>,
+    callers: &'a Callers,
 }
 
 impl Pipeline {
@@ -54,7 +57,8 @@ impl Pipeline {
             let is_own = can_be_asked(client.capabilities.get()) || wants_log;
             upstream.config().session.is_own(is_own)
         });
-        Ok(Asker { upstream, owners: &self.tasks, principal, through, wish })
+        let (owners, callers) = (&*self.tasks, &*self.callers);
+        Ok(Asker { upstream, owners, principal, through, wish, callers })
     }
 }
 
@@ -92,6 +96,15 @@ impl Asker<'_> {
         }
     }
 
+    /// Whether a log message is said because others want it: on a shared session whose level was
+    /// set, the caller wants what is of its own level, or of the usual one.
+    fn is_too_quiet(&self, level: Option<LogLevel>) -> bool {
+        let wanted = self.wish.about.log_level.unwrap_or(LogLevel::USUAL);
+        self.through.is_none()
+            && self.upstream.log_level().is_some()
+            && level.is_some_and(|level| level < wanted)
+    }
+
     /// Whether what is said of a task during their own call is for them. `begins`: one that is
     /// not known yet may be what this call begins.
     fn may_hear(&self, id: String, begins: bool) -> bool {
@@ -116,7 +129,17 @@ impl Asker<'_> {
         wait.set_call_timeout(timeout, config.timeout_max);
         let begins = outgoing.params.get("task").is_some();
         let mut sink = OfServer { asker: self, begins, inner: sink };
+        // Where nobody has a session of its own, every call is one of the shared session.
+        let is_shared = self.through.is_none() || self.upstream.refuses_sessions();
+        let mut in_flight = is_shared.then(|| {
+            let (now, server) = (Instant::now(), self.upstream.name());
+            self.callers.enter(now, server, self.principal.clone())
+        });
         let mut outcome = self.upstream.request(self.through, outgoing, wait, &mut sink);
+        if let (Some(in_flight), Ok(_)) = (&mut in_flight, &outcome) {
+            in_flight.end = End::Answered;
+        }
+        drop(in_flight);
         if let Ok(Outcome::Error { error, .. }) = &outcome
             && error.code == code::INTERNAL_ERROR
             && outgoing.is_safe_to_repeat
@@ -153,6 +176,11 @@ impl CallSink for OfServer<'_> {
     fn notice(&mut self, notice: Notice) {
         if let Some(id) = tasks::told_of(&notice)
             && !self.asker.may_hear(id, self.begins)
+        {
+            return;
+        }
+        if let Notice::Log(params) = &notice
+            && self.asker.is_too_quiet(LogLevel::of_message(params.get()))
         {
             return;
         }

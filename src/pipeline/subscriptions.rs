@@ -6,7 +6,7 @@ use super::{Pipeline, Wish};
 use crate::access::policy::Scope;
 use crate::error::CallError;
 use crate::limits::CONTROL_TIMEOUT;
-use crate::protocol::call::{Call, Client, Outcome};
+use crate::protocol::call::{Call, Client, Outcome, PrincipalId};
 use crate::protocol::method::Method;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::subscriber::Subscriber;
@@ -91,6 +91,10 @@ struct Gone<'a> {
 impl Subscribing for Gone<'_> {
     fn subscriber(&self) -> Subscriber {
         self.subscriber
+    }
+
+    fn charged(&self) -> Option<PrincipalId> {
+        None
     }
 
     fn note(&self) -> Result<(), CallError> {

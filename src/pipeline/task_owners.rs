@@ -47,7 +47,7 @@ impl Binding {
 /// The tasks that were begun through the gateway, and by whom. At the bound, what is over goes
 /// first, then the oldest of whoever has most, so that nobody can crowd out the others.
 #[derive(Debug)]
-pub struct TaskOwners {
+pub(super) struct TaskOwners {
     tasks_max: usize,
     known: Mutex<Known>,
 }

@@ -41,7 +41,9 @@ impl Pipeline {
         let plain = if wait.is_none() { Wait::plain(VIEW_TIMEOUT).ok() } else { None };
         let Some(wait) = wait.or(plain.as_ref()) else { return false };
         let _within = wait.within(VIEW_TIMEOUT);
-        let Some(_place) = self.catalogue.waiting().enter(wait) else { return false };
+        let Some(_place) = self.catalogue.waiting().enter(scope.charged.as_ref(), wait) else {
+            return false;
+        };
         loop {
             let coming = self.coming(&seen, &viewer);
             if coming.is_empty() {

@@ -328,6 +328,8 @@ pub struct Client {
     pub is_exclusive: bool,
     /// What it declared, and what is declared upstream for it: an object's text.
     pub capabilities: Raw,
+    /// Whose share of what is bounded its upstream sessions take, as [`Outgoing::charged`].
+    pub charged: Option<PrincipalId>,
 }
 
 /// What a call's thread hears while the call runs.

@@ -13,8 +13,8 @@ use std::borrow::Cow;
 
 use super::call::Kind;
 use super::listed_schema;
-use super::raw::{RawObject, elements};
-use crate::limits::LISTED_ITEM_BYTES_MAX;
+use super::raw::{Raw, RawObject, elements, start_of};
+use crate::limits::{LISTED_ITEM_BYTES_MAX, UPSTREAM_TEXT_CHARS_MAX};
 
 /// An item that can be listed.
 #[derive(Debug, PartialEq)]
@@ -33,6 +33,9 @@ pub struct Malformed {
     /// What is wrong with it.
     pub reason: String,
 }
+
+/// What an item turned out to be: its name, and its object as clients can be given it.
+pub type ReadItem = Result<(String, Raw), Malformed>;
 
 /// What becomes of one member's value.
 #[derive(Debug, PartialEq)]
@@ -194,6 +197,26 @@ pub fn read(kind: Kind, text: &str) -> Result<ListedItem, Malformed> {
         Err(reason) => Err(Malformed { name: Some(name), reason }),
     }
 }
+
+/// The same as something of its own, so that the list can go. Of one that cannot be listed only
+/// so much is kept as people are told.
+///
+/// # Errors
+/// It cannot be listed.
+pub fn take(kind: Kind, text: &str) -> ReadItem {
+    let told = |text: String| start_of(&text, TOLD_BYTES_MAX).to_owned();
+    match read(kind, text) {
+        Ok(ListedItem { name, mended }) => {
+            Ok((name, Raw::from_valid(mended.unwrap_or_else(|| text.to_owned()))))
+        }
+        Err(Malformed { name, reason }) => {
+            Err(Malformed { name: name.map(told), reason: told(reason) })
+        }
+    }
+}
+
+/// Of the name of an item that cannot be listed, and of the reason.
+const TOLD_BYTES_MAX: usize = 4 * UPSTREAM_TEXT_CHARS_MAX;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Changed {

@@ -34,6 +34,9 @@ impl LogLevel {
         Self::Emergency,
     ];
 
+    /// What a client wants that has not said, where somebody else has.
+    pub const USUAL: LogLevel = LogLevel::Info;
+
     /// The word on the wire.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -78,6 +78,12 @@ impl Owners {
         self.marks.keys()
     }
 
+    /// What every full name of that server begins with: its NAME and the separator.
+    pub fn beginning(&self, server: &ServerName) -> Option<&str> {
+        let is_its = |it: &&Beginning| it.of == NameOf::Server && it.server == *server;
+        self.beginnings.iter().find(is_its).map(|it| it.text.as_str())
+    }
+
     /// Whose a name is; nobody's where every server may have it.
     pub fn of(&self, name: &str) -> Option<&ServerName> {
         self.ended(name).or_else(|| Some(self.begun(name)?.0))

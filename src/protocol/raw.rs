@@ -47,12 +47,6 @@ impl Raw {
         }
     }
 
-    /// The part of this value that `part` points into, which shares its buffer and its keeper; a
-    /// copy if it points elsewhere.
-    pub fn part(&self, part: &str) -> Raw {
-        Raw { keeper: self.keeper.clone(), ..Raw::part_of(&self.buffer, part) }
-    }
-
     /// Gives the value a keeper, which lives as long as it and its clones.
     pub fn keep(&mut self, keeper: &Option<Keeper>) {
         self.keeper.clone_from(keeper);

@@ -1,11 +1,20 @@
-//! Texts that only this gateway can have written: authenticated, not secret.
+//! Texts that only this gateway can have written, and only it can read: clients carry them and
+//! learn nothing from them, but how long they are.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hmac;
 
-/// Seals texts and opens them again. What was sealed for one purpose opens for no other.
-pub struct Sealer(hmac::Key);
+/// Seals texts and opens them again. What was sealed for one purpose opens for no other. The same
+/// text is sealed alike each time.
+pub struct Sealer {
+    /// None would be a key of a wrong length, which a digest never is.
+    sealing: Option<LessSafeKey>,
+    /// Makes the nonce of a text from the text: two texts have the same one, and so a nonce is
+    /// used twice, as seldom as a keyed hash cut to its length has the same value twice.
+    nonces: hmac::Key,
+}
 
 impl std::fmt::Debug for Sealer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -17,29 +26,44 @@ impl Sealer {
     /// A sealer for one purpose, from the gateway's key.
     pub fn new(key: &[u8; 32], purpose: &str) -> Sealer {
         let master = hmac::Key::new(hmac::HMAC_SHA256, key);
-        let derived = hmac::sign(&master, purpose.as_bytes());
-        Sealer(hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()))
+        let derived = |what: &str| hmac::sign(&master, format!("{purpose}\0{what}").as_bytes());
+        let sealing = UnboundKey::new(&CHACHA20_POLY1305, derived("seal").as_ref());
+        let nonces = hmac::Key::new(hmac::HMAC_SHA256, derived("nonce").as_ref());
+        Sealer { sealing: sealing.ok().map(LessSafeKey::new), nonces }
     }
 
     /// The sealed form of `text`: visible ASCII, fit for a header.
     pub fn seal(&self, text: &str) -> String {
-        let body = URL_SAFE_NO_PAD.encode(text);
-        let tag = hmac::sign(&self.0, body.as_bytes());
-        format!("{body}.{}", URL_SAFE_NO_PAD.encode(tag.as_ref()))
+        let tag = hmac::sign(&self.nonces, text.as_bytes());
+        let mut nonce = [0; NONCE_LEN];
+        nonce.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);
+        let mut sealed = text.as_bytes().to_vec();
+        let unique = Nonce::assume_unique_for_key(nonce);
+        let done = self
+            .sealing
+            .as_ref()
+            .map(|sealing| sealing.seal_in_place_append_tag(unique, Aad::empty(), &mut sealed));
+        // Never: it fails for texts of more than 256 GiB.
+        if !matches!(done, Some(Ok(()))) {
+            return String::new();
+        }
+        format!("{}.{}", URL_SAFE_NO_PAD.encode(nonce), URL_SAFE_NO_PAD.encode(sealed))
     }
 
     /// The text that was sealed; none if it was not sealed by this sealer, or was changed.
     pub fn open(&self, sealed: &str) -> Option<String> {
-        let (body, tag) = sealed.split_once('.')?;
-        let tag = URL_SAFE_NO_PAD.decode(tag).ok()?;
-        hmac::verify(&self.0, body.as_bytes(), &tag).ok()?;
-        String::from_utf8(URL_SAFE_NO_PAD.decode(body).ok()?).ok()
+        let (nonce, sealed) = sealed.split_once('.')?;
+        let nonce = URL_SAFE_NO_PAD.decode(nonce).ok()?;
+        let nonce = Nonce::try_assume_unique_for_key(&nonce).ok()?;
+        let mut sealed = URL_SAFE_NO_PAD.decode(sealed).ok()?;
+        let opened = self.sealing.as_ref()?.open_in_place(nonce, Aad::empty(), &mut sealed);
+        String::from_utf8(opened.ok()?.to_vec()).ok()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Sealer;
+    use super::*;
 
     #[test]
     fn what_was_sealed_opens_and_nothing_else_does() {
@@ -47,8 +71,15 @@ mod tests {
         let sealed = sealer.seal("héllo");
         assert!(sealed.bytes().all(|b| (0x21..=0x7e).contains(&b)), "{sealed}");
         assert_eq!(sealer.open(&sealed).as_deref(), Some("héllo"));
+        assert_eq!(sealer.open(&sealer.seal("")).as_deref(), Some(""));
+        assert_eq!(sealer.seal("héllo"), sealed, "pages are rendered once");
+        assert_ne!(sealer.seal("hello"), sealed);
         assert_eq!(Sealer::new(&[8; 32], "test").open(&sealed), None);
         assert_eq!(Sealer::new(&[7; 32], "other").open(&sealed), None);
+        for part in sealed.split('.') {
+            let bytes = URL_SAFE_NO_PAD.decode(part).unwrap();
+            assert!(!bytes.windows(2).any(|two| two == b"ll"), "it can be read");
+        }
         for at in 0..sealed.len() {
             let mut forged = sealed.clone().into_bytes();
             forged[at] = if forged[at] == b'A' { b'B' } else { b'A' };

@@ -43,7 +43,7 @@ use crate::wait::{Interrupted, Wait};
 use command::{Command, Reply};
 
 pub use asked::{CallQuestions, Pending};
-pub use audience::{Audience, Shared};
+pub use audience::{Audience, LogWish, Shared};
 pub use door::{Bearer, Counts, Door, EventSink, Listening, Owner, Refused, SessionId};
 pub use encoded_event::EncodedEvent;
 pub use ended::{Ended, Narrowed};
@@ -193,6 +193,14 @@ impl Session {
     /// Whether a log message is wanted. A client that has not said takes what it gets.
     pub fn wants_log(&self, level: Option<LogLevel>) -> bool {
         match (self.log_level(), level) {
+            (Some(wanted), Some(level)) => level >= wanted,
+            (None, _) | (_, None) => true,
+        }
+    }
+
+    /// The same on a session with a server that others share.
+    fn wants(&self, log: LogWish) -> bool {
+        match (self.log_level().or(log.unsaid), log.level) {
             (Some(wanted), Some(level)) => level >= wanted,
             (None, _) | (_, None) => true,
         }
@@ -482,10 +490,23 @@ impl Sessions {
         view.get(id).map(|session| session.principal_id())
     }
 
-    /// The least important level that any session wants log messages from.
-    pub fn lowest_log_level(&self) -> Option<LogLevel> {
+    /// The least important level that any of those who share a session with a server wants log
+    /// messages from, whether or not it has said; none where none of them has.
+    pub fn lowest_log_level(&self, shared: &Shared) -> Option<LogLevel> {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
-        view.values().filter_map(|session| session.log_level()).min()
+        let sharing = view.values().filter(|session| match session.door {
+            Door::HttpSse | Door::StreamableHttp => {
+                session.caller.get().is_some()
+                    && session.hears_of(&shared.server)
+                    && !session.has_own(shared.sharing)
+            }
+            // Nobody is told of log messages there.
+            Door::Listen => false,
+        });
+        let wanted: Vec<Option<LogLevel>> = sharing.map(|it| it.log_level()).collect();
+        let has_said = wanted.iter().any(Option::is_some);
+        let each = wanted.into_iter().map(|level| level.unwrap_or(LogLevel::USUAL));
+        each.min().filter(|_| has_said)
     }
 
     /// Lets every session hear of what `rescope` says of its owner, and ends those of which it

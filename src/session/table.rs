@@ -1,7 +1,7 @@
 //! The sessions and their rules: bounds, idle time, who hears what. Pure: time is an argument.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
@@ -268,19 +268,28 @@ impl Table {
                     }
                 }
             }
-            Audience::Sharing(shared, level) => {
+            Audience::Of(shared, log, principal) => {
                 for entry in self.entries.values_mut() {
-                    if shares(&entry.session, shared) && entry.session.wants_log(*level) {
+                    if shares(&entry.session, shared)
+                        && entry.session.wants(*log)
+                        && entry.session.principal_id() == *principal
+                    {
                         entry.tell(message, &event);
                     }
                 }
             }
-            Audience::Of(shared, level, principal) => {
+            Audience::Only { shared, log, caller, unattributed } => {
+                let mut whose = caller.clone();
+                let sharing =
+                    self.entries.values().filter(|entry| shares(&entry.session, shared));
+                for principal in sharing.map(|entry| entry.session.principal_id()) {
+                    if *whose.get_or_insert_with(|| principal.clone()) != principal {
+                        unattributed.fetch_add(1, Ordering::Relaxed);
+                        return;
+                    }
+                }
                 for entry in self.entries.values_mut() {
-                    if shares(&entry.session, shared)
-                        && entry.session.wants_log(*level)
-                        && entry.session.principal_id() == *principal
-                    {
+                    if shares(&entry.session, shared) && entry.session.wants(*log) {
                         entry.tell(message, &event);
                     }
                 }
@@ -385,7 +394,6 @@ mod tests {
     use crate::protocol::jsonrpc::RequestId;
     use crate::session::Refused;
     use crate::wait::{Interrupted, Wait};
-    use std::sync::atomic::Ordering;
 
     #[derive(Default)]
     struct Sink {

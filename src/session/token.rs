@@ -1,4 +1,5 @@
-//! Session ids that say by themselves what they stand for: an authenticated token. Pure.
+//! Session ids that say by themselves what they stand for, to nobody but the gateway: a sealed
+//! token. Pure.
 
 use serde::{Deserialize, Serialize};
 

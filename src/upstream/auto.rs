@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Instant;
 
-use crate::protocol::call::{CallSink, Outcome, Outgoing};
+use crate::protocol::call::{CallSink, Outcome, Outgoing, PrincipalId};
 use crate::wait::Wait;
 
 use super::connection::Trouble;
@@ -119,9 +119,9 @@ impl Link for Auto {
         self.found.store(UNKNOWN, Ordering::Release);
     }
 
-    fn tell(&self, text: String) {
+    fn tell(&self, whose: &PrincipalId, text: String) {
         if let Some(found) = self.found() {
-            found.tell(text);
+            found.tell(whose, text);
         }
     }
 

@@ -1,7 +1,6 @@
 //! One child process: its start, its pipes, and its end. It has a process group of its own, so
 //! that whatever it starts ends with it.
 
-use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -17,11 +16,8 @@ use rustix::process::{
 
 use crate::config::StdioTarget;
 use crate::error::Stage;
-use crate::limits::{
-    CHILD_EXIT_SEEN, CHILD_GRACE, CHILD_OUTBOX_BYTES_MAX, CHILD_OUTBOX_MESSAGES_MAX,
-    CHILD_OUTBOX_SAID_MAX,
-};
-use crate::protocol::call::CallSink;
+use crate::limits::{CHILD_EXIT_SEEN, CHILD_GRACE};
+use crate::protocol::call::{CallSink, PrincipalId};
 use crate::protocol::jsonrpc::RpcError;
 use crate::protocol::raw::{Raw, on_one_line};
 use crate::thread::spawn;
@@ -34,6 +30,7 @@ use super::hearing::Mouth;
 use super::http::StreamThread;
 use super::inbox::Inboxes;
 use super::link::{Core, NEVER};
+use super::outbox::{Outbox, Said};
 use super::pipes;
 use super::stderr::StderrRing;
 
@@ -80,37 +77,6 @@ pub(super) struct ChildLink {
     pid: Pid,
     /// Readable once the child has ended; old kernels have none.
     pidfd: Option<OwnedFd>,
-}
-
-/// The lines that wait to be written.
-#[derive(Default)]
-struct Outbox {
-    /// Each with the request that it is, if it is one.
-    lines: VecDeque<(Option<u64>, String)>,
-    bytes: usize,
-    /// The line that was taken out last is not in the pipe yet.
-    is_writing: bool,
-}
-
-impl Outbox {
-    /// What is no request takes no more than its part: a child that asks without end and reads
-    /// nothing must not keep calls out.
-    fn has_room_for(&self, line: &str, is_request: bool) -> bool {
-        let bytes = self.bytes.saturating_add(line.len());
-        let max = if is_request { CHILD_OUTBOX_MESSAGES_MAX } else { CHILD_OUTBOX_SAID_MAX };
-        self.lines.is_empty() || (self.lines.len() < max && bytes <= CHILD_OUTBOX_BYTES_MAX)
-    }
-
-    /// Whether all of it has gone into the pipe.
-    fn is_written(&self) -> bool {
-        self.lines.is_empty() && !self.is_writing
-    }
-
-    fn remove(&mut self, at: usize) -> Option<String> {
-        let (_, line) = self.lines.remove(at)?;
-        self.bytes = self.bytes.saturating_sub(line.len());
-        Some(line)
-    }
 }
 
 impl Child {
@@ -190,7 +156,7 @@ impl Child {
         wait: &Arc<Wait>,
     ) -> Result<(), Trouble> {
         self.link.inboxes.register(id, wait, ears)?;
-        self.link.queue(Some(id), text)
+        self.link.queue(Said::Request(id), None, text)
     }
 
     /// Whether the child, or what runs in its place, has read all that was written to it. Taken
@@ -213,17 +179,18 @@ impl Child {
         self.link.noise.made_contact(Instant::now());
     }
 
-    /// Sends a request and waits for its answer.
+    /// Sends a request, for which that one is charged, and waits for its answer.
     pub(super) fn call(
         &self,
         id: u64,
+        charged: Option<&PrincipalId>,
         text: String,
         ears: Ears,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
     ) -> Result<Result<Raw, RpcError>, Trouble> {
         let waiting = self.link.inboxes.enter(id, wait, ears)?;
-        self.link.queue(Some(id), text)?;
+        self.link.queue(Said::Request(id), charged, text)?;
         let answer = waiting.answer(wait, self.link.core.limits.heartbeat, sink);
         answer.map_err(|trouble| match self.link.take_back(id) {
             true => Trouble { sent: false, ..trouble },
@@ -234,6 +201,11 @@ impl Child {
     /// Sends a message that wants no answer.
     pub(super) fn say(&self, text: String) -> Result<(), Trouble> {
         self.link.say(text)
+    }
+
+    /// Sends a client's notification, if its principal has not too many waiting.
+    pub(super) fn notify(&self, whose: &PrincipalId, text: String) -> Result<(), Trouble> {
+        self.link.queue(Said::Notification, Some(whose), text)
     }
 
     /// Why the child cannot be used any more, if so.
@@ -281,11 +253,15 @@ impl ChildLink {
 
     /// Puts a message that wants no answer into the queue of those to be written.
     pub(super) fn say(&self, text: String) -> Result<(), Trouble> {
-        self.queue(None, text)
+        self.queue(Said::Message, self.core.charged(), text)
     }
 
-    /// Puts a message, the request under `id` if it is one, into that queue.
-    fn queue(&self, id: Option<u64>, text: String) -> Result<(), Trouble> {
+    fn queue(
+        &self,
+        said: Said,
+        charged: Option<&PrincipalId>,
+        text: String,
+    ) -> Result<(), Trouble> {
         let mut line = match on_one_line(&text) {
             std::borrow::Cow::Borrowed(_) => text,
             std::borrow::Cow::Owned(line) => line,
@@ -293,17 +269,14 @@ impl ChildLink {
         line.push('\n');
         {
             let mut outbox = self.outbox();
-            if !outbox.has_room_for(&line, id.is_some()) {
+            if !outbox.push(said, charged, line) {
+                let (lines, bytes) = outbox.counts();
                 let what = format!(
-                    "{} messages of {} bytes wait to be written to {}",
-                    outbox.lines.len(),
-                    outbox.bytes,
+                    "{lines} messages of {bytes} bytes wait to be written to {}",
                     self.core.name()
                 );
                 return Err(Trouble::new(Kind::Overloaded, Stage::Send, what));
             }
-            outbox.bytes = outbox.bytes.saturating_add(line.len());
-            outbox.lines.push_back((id, line));
         }
         self.writer.bell().ring();
         Ok(())
@@ -311,18 +284,13 @@ impl ChildLink {
 
     /// The next line to be written.
     pub(super) fn next_line(&self) -> Option<String> {
-        let mut outbox = self.outbox();
-        let line = outbox.remove(0);
-        outbox.is_writing = line.is_some();
-        line
+        self.outbox().next()
     }
 
     /// Takes a request out of the queue whose answer nobody waits for any more; false if it is
     /// too late for that.
     fn take_back(&self, id: u64) -> bool {
-        let mut outbox = self.outbox();
-        let at = outbox.lines.iter().position(|(request, _)| *request == Some(id));
-        at.and_then(|at| outbox.remove(at)).is_some()
+        self.outbox().take_back(id)
     }
 
     /// What is readable once the child has ended.

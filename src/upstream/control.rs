@@ -1,13 +1,16 @@
 //! What the gateway says besides its calls: cancellations, answers to an upstream's own
-//! requests, and the end of a session that nobody could use. It never takes a slot, never keeps
-//! a call waiting, and is dropped when it cannot be delivered soon.
+//! requests, the end of a session that nobody could use, and clients' notifications. It never
+//! takes a slot, never keeps a call waiting, and is dropped when it cannot be delivered soon.
+//! Notifications have a queue of their own, so that none of them takes the place of an answer.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use ureq::http::{HeaderMap, Method};
 
-use crate::limits::{CONTROL_LANES_MAX, CONTROL_QUEUE_MESSAGES_MAX, CONTROL_TIMEOUT};
+use crate::limits::{
+    CONTROL_LANES_MAX, CONTROL_NOTIFICATIONS_MAX, CONTROL_QUEUE_MESSAGES_MAX, CONTROL_TIMEOUT,
+};
+use crate::protocol::call::PrincipalId;
 use crate::telemetry::Seldom;
 use crate::telemetry::redact::Secrets;
 use crate::thread::{Joined, spawn};
@@ -15,6 +18,7 @@ use crate::wait::{Interrupted, Wait};
 
 use super::connection::Trouble;
 use super::exchange::{AgentFactory, Ask, Lane};
+use super::fair_queue::FairQueue;
 use super::redirect::Endpoint;
 
 /// One message on its way.
@@ -30,87 +34,155 @@ pub(super) struct Control {
     name: String,
     factory: AgentFactory,
     secrets: Arc<Secrets>,
-    state: Arc<Mutex<State>>,
+    queue: Arc<Queue>,
     /// Lines about messages that were dropped.
     dropped: Seldom,
 }
 
-#[derive(Default)]
+/// What waits to be sent.
+struct Queue {
+    state: Mutex<State>,
+    /// There may be something to send.
+    more: Condvar,
+}
+
 struct State {
-    /// Made with the first message; a full queue takes room.
-    queue: Option<(Sender<Message>, Receiver<Message>)>,
+    /// Cancellations, answers, and the ends of sessions: what calls, or a server's memory, depend
+    /// on. They go before all notifications.
+    needed: FairQueue<PrincipalId, Message>,
+    /// What clients tell of their own accord.
+    notifications: FairQueue<PrincipalId, Message>,
     workers: Vec<Joined>,
+    /// Workers with nothing to send.
+    n_idle: usize,
+    /// Workers that send a notification: one is always left for what is needed.
+    n_notifying: usize,
     /// What the workers wait on at present.
     waits: Vec<Arc<Wait>>,
     stopped: bool,
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
+/// A message that is to be sent next.
+struct Next {
+    message: Message,
+    is_notification: bool,
+}
+
+impl State {
+    fn next(&mut self) -> Option<Next> {
+        if let Some(message) = self.needed.pop() {
+            return Some(Next { message, is_notification: false });
+        }
+        if self.n_notifying + 1 >= CONTROL_LANES_MAX {
+            return None;
+        }
+        let message = self.notifications.pop()?;
+        self.n_notifying += 1;
+        Some(Next { message, is_notification: true })
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the next message; none once the lane is closed.
+    fn next(&self) -> Option<Next> {
+        let mut state = self.lock();
+        while !state.stopped {
+            if let Some(next) = state.next() {
+                return Some(next);
+            }
+            state.n_idle += 1;
+            state = self.more.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.n_idle -= 1;
+        }
+        None
+    }
 }
 
 impl Control {
     pub(super) fn new(name: String, factory: AgentFactory, secrets: Arc<Secrets>) -> Control {
-        Control { name, factory, secrets, state: Arc::default(), dropped: Seldom::default() }
+        let state = State {
+            needed: FairQueue::new(CONTROL_QUEUE_MESSAGES_MAX),
+            notifications: FairQueue::new(CONTROL_NOTIFICATIONS_MAX),
+            workers: Vec::new(),
+            n_idle: 0,
+            n_notifying: 0,
+            waits: Vec::new(),
+            stopped: false,
+        };
+        let queue = Arc::new(Queue { state: Mutex::new(state), more: Condvar::new() });
+        Control { name, factory, secrets, queue, dropped: Seldom::default() }
     }
 
-    /// Sends a message some time soon, if that is possible.
-    pub(super) fn send(&self, message: Message) {
-        let mut state = lock(&self.state);
+    /// Sends some time soon what a call or a session depends on. `charged`: whose share of the
+    /// queue it takes.
+    pub(super) fn send(&self, charged: Option<&PrincipalId>, message: Message) {
+        self.put(|state| state.needed.push(charged, message).is_ok());
+    }
+
+    /// Sends a client's notification some time soon, if its principal has not too many waiting.
+    pub(super) fn notify(&self, whose: &PrincipalId, message: Message) {
+        self.put(|state| state.notifications.push(Some(whose), message).is_ok());
+    }
+
+    fn put(&self, push: impl FnOnce(&mut State) -> bool) {
+        let mut state = self.queue.lock();
         if state.stopped {
             return;
         }
-        let (queue, messages) =
-            state.queue.get_or_insert_with(|| bounded(CONTROL_QUEUE_MESSAGES_MAX)).clone();
-        if let Err(TrySendError::Full(_)) = queue.try_send(message)
+        if !push(&mut state)
             && let Some(more) = self.dropped.turn()
         {
             log::warn!(target: "upstream", "too many control messages wait: one is dropped{more}");
         }
-        let wanted = !queue.is_empty() && state.workers.len() < CONTROL_LANES_MAX;
-        if wanted || state.workers.is_empty() {
-            let factory = self.factory.clone();
-            let (secrets, shared) = (self.secrets.clone(), self.state.clone());
-            let worker = spawn(&self.name, move || run(&factory, &secrets, &messages, &shared));
+        if state.n_idle == 0 && state.workers.len() < CONTROL_LANES_MAX {
+            let (factory, secrets) = (self.factory.clone(), self.secrets.clone());
+            let queue = self.queue.clone();
+            let worker = spawn(&self.name, move || run(&factory, &secrets, &queue));
             state.workers.extend(worker.ok());
         }
+        self.queue.more.notify_one();
     }
 
     /// Ends the threads; what waits is not sent any more.
     pub(super) fn close(&self) {
         let workers = {
-            let mut state = lock(&self.state);
-            state.queue = None;
+            let mut state = self.queue.lock();
+            state.needed.clear();
+            state.notifications.clear();
             state.stopped = true;
             state.waits.iter().for_each(|wait| wait.interrupt(Interrupted::Stopping));
+            self.queue.more.notify_all();
             std::mem::take(&mut state.workers)
         };
         drop(workers);
     }
 }
 
-fn run(
-    factory: &AgentFactory,
-    secrets: &Secrets,
-    messages: &Receiver<Message>,
-    state: &Mutex<State>,
-) {
+fn run(factory: &AgentFactory, secrets: &Secrets, queue: &Queue) {
     let mut lane = Lane::default();
-    while let Ok(message) = messages.recv() {
-        let Ok(wait) = Wait::plain(CONTROL_TIMEOUT) else { continue };
-        {
-            let mut state = lock(state);
-            if state.stopped {
-                return;
+    while let Some(Next { message, is_notification }) = queue.next() {
+        if let Ok(wait) = Wait::plain(CONTROL_TIMEOUT) {
+            {
+                let mut state = queue.lock();
+                if state.stopped {
+                    return;
+                }
+                state.waits.push(wait.clone());
             }
-            state.waits.push(wait.clone());
+            if let Err(trouble) = deliver(&mut lane, factory, &message, &wait) {
+                lane.reset();
+                log::debug!(target: "upstream", "a control message failed: {}",
+                    secrets.scrub_cut(&trouble.message));
+            }
+            queue.lock().waits.retain(|other| !Arc::ptr_eq(other, &wait));
         }
-        if let Err(trouble) = deliver(&mut lane, factory, &message, &wait) {
-            lane.reset();
-            log::debug!(target: "upstream", "a control message failed: {}",
-                secrets.scrub_cut(&trouble.message));
+        if is_notification {
+            queue.lock().n_notifying -= 1;
         }
-        lock(state).waits.retain(|other| !Arc::ptr_eq(other, &wait));
     }
 }
 

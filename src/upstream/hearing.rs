@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::protocol::call::{AnswerTo, Notice, Question};
+use crate::protocol::call::{AnswerTo, Client, Notice, Question};
 use crate::protocol::from_server::may_be_asked;
 use crate::protocol::jsonrpc::{self, RpcError, code};
 use crate::protocol::method::{Method, notification};
@@ -12,6 +12,51 @@ use crate::protocol::method::{Method, notification};
 use super::correlation::{Arrival, Incoming};
 use super::inbox::Inboxes;
 use super::link::Core;
+use super::{EVERYBODY, Wire};
+
+impl Core {
+    /// A notification that belongs to no call, on a stream that brings no answers.
+    pub(super) fn notice(&self, notice: Notice) {
+        self.notice_on(self.client.as_ref(), notice, Wire::Apart);
+    }
+
+    /// The same, on that client's own session or on the shared one.
+    pub(super) fn notice_on(&self, client: Option<&Client>, notice: Notice, wire: Wire) {
+        // What stateless clients subscribe to, they do over the shared session.
+        let as_shared = self.is_exclusive() && matches!(notice, Notice::ResourceUpdated(_));
+        let client = client.filter(|_| !as_shared);
+        if client.is_some_and(|client| *client.session == *EVERYBODY)
+            && matches!(notice, Notice::Log(_) | Notice::Other { .. })
+        {
+            return self.unattributed();
+        }
+        self.unasked.notice(self.name(), client.map(|client| &client.session), notice, wire);
+    }
+
+    /// A message names no call, and nobody can be said to be meant.
+    pub(super) fn unattributed(&self) {
+        self.unasked.unattributed(self.name());
+    }
+
+    /// Whether this session is one client's alone.
+    pub(super) fn is_of_one_client(&self) -> bool {
+        self.client.as_ref().is_some_and(|client| *client.session != *EVERYBODY)
+    }
+
+    /// A question that belongs to no call. Of the shared session nobody can be said to be its
+    /// client.
+    pub(super) fn ask(&self, question: Question) {
+        match &self.client {
+            Some(client) => self.ask_on(client, question),
+            None => question.refuse(),
+        }
+    }
+
+    /// The same, on that client's own session.
+    pub(super) fn ask_on(&self, client: &Client, question: Question) {
+        self.unasked.ask(self.name(), &client.session, question);
+    }
+}
 
 /// The way back to an upstream.
 pub(super) trait Mouth: Send + Sync + 'static {
@@ -99,13 +144,14 @@ pub(super) fn hear_shared<M: Mouth>(
     match sort(core, inboxes.take_in(incoming)?, mouth) {
         Sorted::Done => None,
         Sorted::Notice(notice) => {
-            // A client's own session has mostly one call in flight, and then this is about it.
+            // A client's own session has mostly one call in flight, and then this is about it. On
+            // one that several share it may be about anybody's.
             let about_a_call = match &notice {
                 Notice::ResourceUpdated(_) => false,
                 Notice::Progress(_)
                 | Notice::Log(_)
                 | Notice::Withdrawn { .. }
-                | Notice::Other { .. } => core.client.is_some(),
+                | Notice::Other { .. } => core.is_of_one_client(),
             };
             let left = if about_a_call {
                 inboxes.give(Arrival::Notice(notice))
@@ -115,7 +161,7 @@ pub(super) fn hear_shared<M: Mouth>(
             tell(core, left);
             None
         }
-        Sorted::Ask(question) if core.client.is_none() => {
+        Sorted::Ask(question) if !core.is_of_one_client() => {
             question.refuse();
             None
         }
@@ -130,7 +176,9 @@ pub(super) fn hear_shared<M: Mouth>(
 /// What no call took.
 fn tell(core: &Core, left: Option<Arrival>) {
     match left {
-        Some(Arrival::Notice(notice)) => core.notice(notice),
+        Some(Arrival::Notice(notice)) => {
+            core.notice_on(core.client.as_ref(), notice, Wire::OfAnswers);
+        }
         Some(Arrival::Ask(question)) => core.ask(question),
         Some(Arrival::Answer(_) | Arrival::Lost(_)) | None => (),
     }

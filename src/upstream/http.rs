@@ -18,7 +18,7 @@ use crate::protocol::sse::{DecodeError, Decoder, Event};
 use crate::thread::Joined;
 use crate::wait::{Interrupted, Wait};
 
-use super::connection::{Kind, Trouble, cut};
+use super::connection::{Kind, Trouble, cancelled, cut};
 use super::control::{Control, Message};
 use super::exchange::{AgentFactory, Answer};
 use super::hearing::Mouth;
@@ -105,7 +105,8 @@ impl HttpCore {
     /// Ends a session some time soon: nobody waits for that.
     pub(super) fn end_session(&self, headers: &HeaderMap) {
         let (endpoint, headers) = (self.endpoint.clone(), Arc::new(headers.clone()));
-        self.control.send(Message { method: Method::DELETE, endpoint, headers, body: None });
+        let message = Message { method: Method::DELETE, endpoint, headers, body: None };
+        self.control.send(self.core.charged(), message);
     }
 
     /// The end of this session: with the shared one, nothing is said on the side any more.
@@ -125,11 +126,26 @@ pub(super) struct Wire {
     pub(super) post: Arc<HeaderMap>,
 }
 
+impl Wire {
+    fn message(&self, text: String) -> Message {
+        let (endpoint, headers) = (self.endpoint.clone(), self.post.clone());
+        Message { method: Method::POST, endpoint, headers, body: Some(text) }
+    }
+
+    /// Takes back a request for which that one is charged.
+    pub(super) fn cancel(&self, id: u64, reason: Interrupted, charged: Option<&PrincipalId>) {
+        self.http.control.send(charged, self.message(cancelled(id, reason)));
+    }
+
+    /// Queues a client's notification.
+    pub(super) fn notify(&self, whose: &PrincipalId, text: String) {
+        self.http.control.notify(whose, self.message(text));
+    }
+}
+
 impl Mouth for Wire {
     fn say(&self, text: String) {
-        let (endpoint, headers) = (self.endpoint.clone(), self.post.clone());
-        let (method, body) = (Method::POST, Some(text));
-        self.http.control.send(Message { method, endpoint, headers, body });
+        self.http.control.send(self.http.core.charged(), self.message(text));
     }
 }
 

@@ -10,7 +10,7 @@ use ureq::http::{Method as HttpMethod, Uri};
 use crate::config::secrets;
 use crate::error::Stage;
 use crate::limits::UPSTREAM_DRAIN_BYTES_MAX;
-use crate::protocol::call::{CallSink, Outcome, Outgoing};
+use crate::protocol::call::{CallSink, Outcome, Outgoing, PrincipalId};
 use crate::protocol::headers::is_event_stream;
 use crate::protocol::jsonrpc::{RequestId, RpcError};
 use crate::protocol::legacy::Initialized;
@@ -25,7 +25,7 @@ use super::connection::{self, Kind, Refusal, Trouble, cut, may_replay};
 use super::correlation::{self, Ears, Incoming};
 use super::door::Door;
 use super::exchange::{Answer, Ask, Lane};
-use super::hearing::{Mouth, hear_shared};
+use super::hearing::hear_shared;
 use super::http::{HttpCore, Next, StreamThread, Wire, read_events};
 use super::inbox::{Inboxes, Waiting};
 use super::link::{Link, NEVER, Opened, Opener, no_session};
@@ -168,12 +168,18 @@ impl HttpSse {
             Err(trouble) => trouble,
         };
         lane.reset();
-        self.after(&trouble, session, id);
+        self.after(&trouble, session, id, outgoing.charged.as_ref());
         Err(trouble)
     }
 
     /// What a failed request means for the session and for the upstream.
-    fn after(&self, trouble: &Trouble, session: &Session, id: u64) {
+    fn after(
+        &self,
+        trouble: &Trouble,
+        session: &Session,
+        id: u64,
+        charged: Option<&PrincipalId>,
+    ) {
         let generation = session.wires.generation;
         match &trouble.kind {
             // The stream may be well where a POST broke off.
@@ -182,7 +188,7 @@ impl HttpSse {
                 self.http.core.nudge.lost(generation, trouble.clone());
             }
             Kind::Interrupted(reason) if trouble.sent => {
-                session.wires.wire.say(connection::cancelled(id, *reason));
+                session.wires.wire.cancel(id, *reason, charged);
             }
             Kind::SessionGone
             | Kind::Broke
@@ -254,9 +260,9 @@ impl Link for HttpSse {
         self.http.core.redirected.forget();
     }
 
-    fn tell(&self, text: String) {
+    fn tell(&self, whose: &PrincipalId, text: String) {
         if let Some((_, session)) = self.door.current() {
-            session.wires.wire.say(text);
+            session.wires.wire.notify(whose, text);
         }
     }
 

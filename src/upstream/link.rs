@@ -101,8 +101,8 @@ pub(super) trait Link: Send + Sync {
     fn died(&self) -> Option<Trouble> {
         None
     }
-    /// Queues a message that wants no answer, if a session is open.
-    fn tell(&self, text: String);
+    /// Queues a client's notification, if a session is open.
+    fn tell(&self, whose: &crate::protocol::call::PrincipalId, text: String);
     /// Whether a session is open.
     fn is_open(&self) -> bool;
     /// Whether requests over this link say themselves whose they are, so that those of all
@@ -151,7 +151,7 @@ pub(super) struct Core {
     lists: Arc<Nudge>,
     /// The lists that only some clients see.
     pub(super) views: Arc<Views>,
-    unasked: Arc<dyn Unasked>,
+    pub(super) unasked: Arc<dyn Unasked>,
     /// Lines about how it is, which its callers can make it be.
     pub(super) told: Arc<Seldom>,
     ids: AtomicU64,
@@ -226,33 +226,6 @@ impl Core {
             self.nudge.list_changed(kind);
         }
         self.lists.list_changed(kind);
-    }
-
-    /// A notification that belongs to no call.
-    pub(super) fn notice(&self, notice: Notice) {
-        self.notice_on(self.client.as_ref(), notice);
-    }
-
-    /// The same, on that client's own session or on the shared one.
-    pub(super) fn notice_on(&self, client: Option<&Client>, notice: Notice) {
-        // What stateless clients subscribe to, they do over the shared session.
-        let as_shared = self.is_exclusive() && matches!(notice, Notice::ResourceUpdated(_));
-        let client = client.filter(|_| !as_shared);
-        self.unasked.notice(self.name(), client.map(|client| &client.session), notice);
-    }
-
-    /// A question that belongs to no call. Of the shared session nobody can be said to be its
-    /// client.
-    pub(super) fn ask(&self, question: Question) {
-        match &self.client {
-            Some(client) => self.ask_on(client, question),
-            None => question.refuse(),
-        }
-    }
-
-    /// The same, on that client's own session.
-    pub(super) fn ask_on(&self, client: &Client, question: Question) {
-        self.unasked.ask(self.name(), &client.session, question);
     }
 
     /// A trouble as it may leave this folder.

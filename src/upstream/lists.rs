@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use crate::error::Stage;
-use crate::limits::{LISTED_ITEM_BYTES_MAX, UNDECLARED_LIST_TIMEOUT, UPSTREAM_LIST_PAGES_MAX};
+use crate::limits::{UNDECLARED_LIST_TIMEOUT, UPSTREAM_LIST_PAGES_MAX};
 use crate::protocol::call::{About, Kind, Outcome, Outgoing};
 use crate::protocol::jsonrpc::{RpcError, code};
 use crate::protocol::legacy::Initialized;
+use crate::protocol::listed_item::{self, ReadItem};
 use crate::protocol::modern::Freshness;
-use crate::protocol::raw::{Raw, RawObject, each_element, string};
+use crate::protocol::raw::{Raw, RawObject, string, try_each_element};
 use crate::protocol::revision::Era;
 use crate::protocol::view::ViewId;
 use crate::wait::Interrupted;
@@ -22,7 +23,7 @@ use super::supervisor::Supervisor;
 
 /// One list as it was read.
 struct Items {
-    items: Vec<Raw>,
+    items: Vec<ReadItem>,
     left_out: usize,
     /// What the upstream says of it, if anything.
     freshness: Option<Freshness>,
@@ -31,7 +32,7 @@ struct Items {
 /// What came of reading some lists at one time.
 struct Round {
     read_at: Instant,
-    lists: Vec<(Kind, Vec<Raw>)>,
+    lists: Vec<(Kind, Vec<ReadItem>)>,
     freshness: Vec<(Kind, Freshness)>,
     /// Those that the upstream gave.
     n_read: usize,
@@ -233,7 +234,7 @@ type Ask<'a> = dyn FnMut(&Outgoing<'_>) -> Result<Outcome, Trouble> + 'a;
 
 /// Lists that were read one after the other.
 pub(super) struct ReadLists {
-    lists: Vec<(Kind, Vec<Raw>)>,
+    lists: Vec<(Kind, Vec<ReadItem>)>,
     freshness: Vec<(Kind, Freshness)>,
     read_at: Instant,
     left_out: usize,
@@ -324,7 +325,8 @@ fn items(
             }
             Err(error) => return Err(refused(kind, &error)),
         };
-        let Page { next, said } = read_page(kind, &page, &mut room)?;
+        let goes_on = || !core.nudge.is_stopped();
+        let Page { next, said } = read_page(kind, &page, &mut room, &goes_on)?;
         // All pages together are as fresh as the least fresh of them.
         freshness = match (freshness, said) {
             (Some(so_far), Some(said)) => Some(so_far.and(said)),
@@ -344,14 +346,16 @@ fn items(
 /// What is taken of a list, and how much more of it may be: what is over a bound is counted and
 /// costs no memory.
 struct Room {
-    items: Vec<Raw>,
+    items: Vec<ReadItem>,
     n_left: usize,
     bytes_left: usize,
     left_out: usize,
 }
 
 impl Room {
-    fn take(&mut self, page: &Raw, item: &str) {
+    /// Items are read here, on a thread of their server's own: whoever merges the lists of all
+    /// servers waits for none.
+    fn take(&mut self, kind: Kind, item: &str) {
         let n_left = self.n_left.checked_sub(1);
         let bytes_left = self.bytes_left.checked_sub(item.len());
         let (Some(n_left), Some(bytes_left), 0) = (n_left, bytes_left, self.left_out) else {
@@ -359,13 +363,7 @@ impl Room {
             return;
         };
         (self.n_left, self.bytes_left) = (n_left, bytes_left);
-        self.items.push(if item.len() > LISTED_ITEM_BYTES_MAX {
-            // It is only looked at for its name, by whoever leaves it out.
-            page.part(item)
-        } else {
-            // Each of its own, so that the page can go.
-            Raw::from_valid(item.to_owned())
-        });
+        self.items.push(listed_item::take(kind, item));
     }
 
     fn items(self, freshness: Option<Freshness>) -> Items {
@@ -460,14 +458,22 @@ struct Page {
     said: Option<Freshness>,
 }
 
-/// Puts a page's items where there is room for them.
-fn read_page(kind: Kind, page: &Raw, room: &mut Room) -> Result<Page, Trouble> {
+/// Puts a page's items where there is room for them, as long as `goes_on`.
+fn read_page(
+    kind: Kind,
+    page: &Raw,
+    room: &mut Room,
+    goes_on: &dyn Fn() -> bool,
+) -> Result<Page, Trouble> {
     let (method, key) = (kind.list_method().as_str(), kind.list_key());
     let wrong = |what: &str| Trouble::nonsense(format!("its answer to {method} {what}"));
     let fields = RawObject::parse(page.get()).map_err(|_| wrong("is no object"))?;
     let items = fields.get(key).ok_or_else(|| wrong(&format!("has no {key:?}")))?;
-    each_element(items, &mut |item| room.take(page, item))
-        .map_err(|_| wrong(&format!("has no array in {key:?}")))?;
+    try_each_element(items, &mut |item| {
+        room.take(kind, item);
+        if goes_on() { Ok(()) } else { Err("the gateway is stopping") }
+    })
+    .map_err(|_| wrong(&format!("has no array in {key:?}")))?;
     let next = match fields.get("nextCursor") {
         None | Some("null") => None,
         Some(_) => fields.string("nextCursor").map_err(|_| wrong("has a wrong cursor"))?,
@@ -478,13 +484,14 @@ fn read_page(kind: Kind, page: &Raw, room: &mut Room) -> Result<Page, Trouble> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::LISTED_ITEM_BYTES_MAX;
 
     /// What comes of a page where there is so much room, and how many of its items are over.
     fn read(kind: Kind, text: &str, room: (usize, usize)) -> Result<(Page, Room), Trouble> {
         let page = Raw::from_valid(text.to_owned());
         let (n_left, bytes_left) = room;
         let mut room = Room { items: Vec::new(), n_left, bytes_left, left_out: 0 };
-        read_page(kind, &page, &mut room).map(|page| (page, room))
+        read_page(kind, &page, &mut room, &|| true).map(|page| (page, room))
     }
 
     const ENOUGH: (usize, usize) = (10, 1_000_000);
@@ -505,6 +512,14 @@ mod tests {
     }
 
     #[test]
+    fn a_stop_ends_the_reading_of_a_page_between_two_items() {
+        let page = Raw::from_valid(format!(r#"{{"tools":[{}{{}}]}}"#, "{},".repeat(1000)));
+        let mut room = Room { items: Vec::new(), n_left: 9999, bytes_left: 9999, left_out: 0 };
+        assert!(read_page(Kind::Tool, &page, &mut room, &|| false).is_err());
+        assert_eq!(room.items.len(), 1);
+    }
+
+    #[test]
     fn items_over_a_bound_are_counted_and_cost_no_memory() {
         let zeros = format!(r#"{{"tools":[{}0]}}"#, "0,".repeat(200_000));
         let (_, room) = read(Kind::Tool, &zeros, ENOUGH).unwrap();
@@ -512,13 +527,13 @@ mod tests {
         let (_, room) = read(Kind::Tool, r#"{"tools":[12,345,6]}"#, (10, 4)).unwrap();
         // Nothing is taken behind what had no room.
         assert_eq!((room.items.len(), room.left_out), (1, 2));
-        // A large one shares the memory of its page until it is left out.
-        let text = format!(r#"{{"tools":["{}"]}}"#, "x".repeat(LISTED_ITEM_BYTES_MAX));
-        let page = Raw::from_valid(text);
-        let mut room = Room { items: Vec::new(), n_left: 9, bytes_left: 1 << 20, left_out: 0 };
-        read_page(Kind::Tool, &page, &mut room).unwrap();
-        let at = room.items[0].get().as_ptr();
-        assert!(page.get().as_bytes().as_ptr_range().contains(&at));
+        // Of a large one that is left out, no more is kept than is told.
+        let name = "x".repeat(LISTED_ITEM_BYTES_MAX);
+        let large = format!(r#"{{"tools":[{{"name":"{name}"}}]}}"#);
+        let (_, room) = read(Kind::Tool, &large, ENOUGH).unwrap();
+        let malformed = room.items[0].as_ref().unwrap_err();
+        assert!(malformed.name.as_ref().unwrap().len() < 1000, "{malformed:?}");
+        assert!(malformed.reason.contains("more than 262144 bytes"), "{malformed:?}");
     }
 
     #[test]

@@ -2,15 +2,13 @@
 //! with that client's capabilities, and is a link like the shared one. A thread for each looks
 //! after it.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::Stage;
 use crate::limits::{PARKED_GRACE, SPOILT_SESSION_GRACE, STATELESS_SESSION_IDLE};
-use crate::protocol::call::{AnswerTo, Client, Question};
-use crate::protocol::server_name::ServerName;
+use crate::protocol::call::{AnswerTo, Client, PrincipalId, Question};
 use crate::protocol::view::ViewId;
 use crate::thread::{Joined, spawn};
 use crate::wait::{Interrupted, Wait, Woken};
@@ -19,6 +17,7 @@ use super::attendant::Attendant;
 use super::connection::{Kind, Trouble};
 use super::link::{Core, Link};
 use super::links::Links;
+use super::room::{Entry, Room};
 use super::standing::Standing;
 
 /// The clients' own sessions to one upstream.
@@ -26,43 +25,7 @@ pub(super) struct Members {
     /// Of the shared session.
     core: Arc<Core>,
     links: Links,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    entries: Vec<Entry>,
-    /// What clients' own sessions are subscribed to, by client session: that outlives a session
-    /// which had to make room, and ends with its client's.
-    standing: HashMap<Arc<str>, Arc<Standing>>,
-    /// Sessions that are being ended, and their threads.
-    ending: Vec<(Arc<Member>, Joined)>,
-    /// Calls that wait for room, longest first; no more than `max_waiting`.
-    waiting: VecDeque<Arc<Wait>>,
-    stopped: bool,
-}
-
-struct Entry {
-    member: Arc<Member>,
-    in_flight: usize,
-    used_at: Instant,
-    /// Something may go on there that nobody waits for any more.
-    is_spoilt: bool,
-    /// Its thread is about to read what its client sees, and has a place for that among the calls.
-    is_reserved: bool,
-    /// Since when its only call waits for its client to come back with answers.
-    parked: Option<(Instant, Arc<Wait>)>,
-    thread: Joined,
-}
-
-impl Entry {
-    fn is_of(&self, session: &str) -> bool {
-        self.member.core.client.as_ref().is_some_and(|client| &*client.session == session)
-    }
-
-    fn is_subscribed(&self) -> bool {
-        !self.member.standing.has_no_subscriptions()
-    }
+    state: Mutex<Room>,
 }
 
 /// One client's own session, which may be open.
@@ -81,8 +44,13 @@ impl Member {
         self.ended.store(true, Ordering::Release);
     }
 
-    fn has_ended(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
+    }
+
+    /// Whose share it takes.
+    pub(super) fn charged(&self) -> Option<&PrincipalId> {
+        self.core.charged()
     }
 }
 
@@ -121,8 +89,7 @@ impl Seat<'_> {
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
         let mut state = self.members.lock();
-        let mine = |entry: &&mut Entry| Arc::ptr_eq(&entry.member, &self.member);
-        if let Some(entry) = state.entries.iter_mut().find(mine) {
+        if let Some(entry) = state.entry(&self.member) {
             entry.in_flight = entry.in_flight.saturating_sub(1);
             entry.used_at = Instant::now();
             entry.parked = None;
@@ -140,6 +107,7 @@ impl Drop for Seat<'_> {
 /// A call's place in the queue for room, once it has one; dropping it leaves the queue.
 struct InQueue<'a> {
     members: &'a Members,
+    charged: Option<&'a PrincipalId>,
     wait: &'a Arc<Wait>,
     is_queued: bool,
 }
@@ -147,95 +115,21 @@ struct InQueue<'a> {
 impl Drop for InQueue<'_> {
     fn drop(&mut self) {
         if self.is_queued {
-            self.members.lock().waiting.retain(|other| !Arc::ptr_eq(other, self.wait));
+            let is_it = |other: &Arc<Wait>| Arc::ptr_eq(other, self.wait);
+            self.members.lock().waiting.remove(self.charged, is_it);
             // There may be room for the next one, too.
             self.members.wake();
         }
     }
 }
 
-impl State {
-    fn entry(&mut self, member: &Arc<Member>) -> Option<&mut Entry> {
-        self.entries.iter_mut().find(|entry| Arc::ptr_eq(&entry.member, member))
-    }
-
-    /// Takes a session out and tells its thread to end it.
-    fn retire(&mut self, index: usize) {
-        let entry = self.entries.swap_remove(index);
-        if let Some(client) = &entry.member.core.client
-            && entry.member.standing.has_no_subscriptions()
-        {
-            self.standing.remove(&client.session);
-        }
-        entry.member.core.nudge.stop();
-        self.ending.push((entry.member, entry.thread));
-    }
-
-    /// Whether there is room for one more session without ending another, and nobody waits for it.
-    fn has_free_room(&mut self, max: usize) -> bool {
-        self.ending.retain(|(_, thread)| !thread.is_finished());
-        let n_ending = self.ending.iter().filter(|(member, _)| !member.has_ended()).count();
-        self.waiting.is_empty() && n_ending < max && self.entries.len() + 1 < max
-    }
-
-    /// Makes room for one more session if that can be and it is the turn of whoever waits on
-    /// `wait`. The shared session counts, too; and those that are being ended, as children which
-    /// take their time, are not to pile up.
-    fn make_room(&mut self, wait: &Arc<Wait>, max: usize, server: &ServerName) -> bool {
-        if self.waiting.front().is_some_and(|first| !Arc::ptr_eq(first, wait)) {
-            return false;
-        }
-        self.ending.retain(|(_, thread)| !thread.is_finished());
-        if self.ending.iter().filter(|(member, _)| !member.has_ended()).count() >= max {
-            return false;
-        }
-        if self.entries.len() + 1 < max {
-            return true;
-        }
-        let Some(idle) = self.longest_idle() else {
-            self.end_longest_parked(server);
-            return false;
-        };
-        let what = self.entries.get(idle).is_some_and(Entry::is_subscribed);
-        let what = if what { " with subscriptions, which its next call takes up" } else { "" };
-        log::info!(target: "upstream", "{server}: an idle session of a client's own{what} is \
-            ended to make room for another client's (max_sessions is {max})");
-        self.retire(idle);
-        true
-    }
-
-    /// Ends the call whose client has taken longest to come back with answers, if it has taken
-    /// long; its session is free a little later.
-    fn end_longest_parked(&mut self, server: &ServerName) {
-        let long = Instant::now().checked_sub(PARKED_GRACE);
-        let is_long = |since: &Instant| long.is_some_and(|long| *since <= long);
-        let parked = self.entries.iter_mut().filter_map(|entry| entry.parked.as_mut());
-        let longest =
-            parked.min_by_key(|(since, _)| *since).filter(|(since, _)| is_long(since));
-        if let Some((_, wait)) = longest
-            && wait.interrupted().is_none()
-        {
-            log::info!(target: "upstream", "{server}: a call whose client has not come back with \
-                answers is ended to make room (max_sessions)");
-            wait.interrupt(Interrupted::Cancelled);
-        }
-    }
-
-    /// The session without a call that was not used for longest; one that is subscribed to
-    /// something only where there is no other.
-    fn longest_idle(&self) -> Option<usize> {
-        let idle = self.entries.iter().enumerate().filter(|(_, entry)| entry.in_flight == 0);
-        let rank = |entry: &Entry| (!entry.is_spoilt, entry.is_subscribed(), entry.used_at);
-        idle.min_by_key(|(_, entry)| rank(entry)).map(|(index, _)| index)
-    }
-}
-
 impl Members {
     pub(super) fn new(core: Arc<Core>, links: Links) -> Members {
-        Members { core, links, state: Mutex::default() }
+        let room = Room::new(core.config.max_sessions, core.config.max_waiting);
+        Members { core, links, state: Mutex::new(room) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Room> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -250,7 +144,8 @@ impl Members {
         tick: Duration,
         idle: &mut dyn FnMut(),
     ) -> Result<Seat<'_>, Trouble> {
-        let mut place = InQueue { members: self, wait, is_queued: false };
+        let charged = client.charged.as_ref();
+        let mut place = InQueue { members: self, charged, wait, is_queued: false };
         let mut heard_at = Instant::now();
         loop {
             if let Some(seat) = self.try_enter(client, &mut place)? {
@@ -292,17 +187,15 @@ impl Members {
                 is_spoilt: false,
             }));
         }
-        let max = self.core.config.max_sessions;
-        if !state.make_room(place.wait, max, self.core.name()) {
+        if !state.make(place.charged, place.wait, self.core.name()) {
             if place.is_queued {
                 return Ok(None);
             }
             // The shared session is all there may be.
-            let is_hopeless = max < 2;
-            if is_hopeless || state.waiting.len() >= self.core.config.max_waiting {
+            let is_hopeless = self.core.config.max_sessions < 2;
+            if is_hopeless || state.waiting.push(place.charged, place.wait.clone()).is_err() {
                 return Err(self.full());
             }
-            state.waiting.push_back(place.wait.clone());
             place.is_queued = true;
             return Ok(None);
         }
@@ -310,25 +203,19 @@ impl Members {
         Ok(Some(Seat { members: self, member, is_spoilt: false }))
     }
 
-    /// Puts a session of the client's own among the others, with one place in it taken.
+    /// Puts a session of the client's own among the others, with one call in it; there is a place
+    /// for it.
     fn open(
         self: &Arc<Self>,
-        state: &mut State,
+        state: &mut Room,
         client: &Client,
     ) -> Result<Arc<Member>, Trouble> {
         let standing = state.standing.entry(client.session.clone()).or_default().clone();
         let (member, thread) = self.start(client, standing).map_err(|error| {
+            state.leave(client.charged.as_ref());
             Trouble::new(Kind::Nonsense, Stage::Handshake, error.to_string())
         })?;
-        state.entries.push(Entry {
-            member: member.clone(),
-            in_flight: 1,
-            used_at: Instant::now(),
-            is_spoilt: false,
-            is_reserved: false,
-            parked: None,
-            thread,
-        });
+        state.add(member.clone(), thread, 1);
         Ok(member)
     }
 
@@ -357,7 +244,7 @@ impl Members {
                 entry.in_flight += 1;
             }
             entry.member.clone()
-        } else if state.has_free_room(self.core.config.max_sessions) {
+        } else if state.take_free(client.charged.as_ref()) {
             let member = self.open(&mut state, client)?;
             if let Some(entry) = state.entry(&member) {
                 entry.is_reserved = true;
@@ -392,18 +279,16 @@ impl Members {
 
     fn note_parked(&self, member: &Arc<Member>, parked: Option<(Instant, Arc<Wait>)>) {
         let mut state = self.lock();
-        let mine = |entry: &&mut Entry| Arc::ptr_eq(&entry.member, member);
-        if let Some(entry) = state.entries.iter_mut().find(mine) {
+        if let Some(entry) = state.entry(member) {
             entry.parked = parked;
         }
     }
 
-    /// Whoever has waited longest for room looks again.
+    /// Whoever has waited longest for room looks again, of each principal.
     pub(super) fn wake(&self) {
-        let first = self.lock().waiting.front().cloned();
-        if let Some(first) = first {
-            first.bell().ring();
-        }
+        let firsts: Vec<_> =
+            self.lock().waiting.firsts().map(|(_, first)| first.clone()).collect();
+        firsts.iter().for_each(|first| first.bell().ring());
     }
 
     /// Opens sessions here for those clients that are subscribed to something over theirs at an
@@ -425,21 +310,14 @@ impl Members {
         for client in subscribed {
             let Some(standing) = standing.get(&client.session) else { continue };
             let has = state.entries.iter().any(|entry| entry.is_of(&client.session));
-            if has || state.stopped || state.entries.len() + 1 >= self.core.config.max_sessions
-            {
+            if has || state.stopped || !state.take_free(client.charged.as_ref()) {
                 continue;
             }
-            let Ok((member, thread)) = self.start(&client, standing.clone()) else { return };
-            let used_at = Instant::now();
-            state.entries.push(Entry {
-                member,
-                in_flight: 0,
-                used_at,
-                is_spoilt: false,
-                is_reserved: false,
-                parked: None,
-                thread,
-            });
+            let Ok((member, thread)) = self.start(&client, standing.clone()) else {
+                state.leave(client.charged.as_ref());
+                return;
+            };
+            state.add(member, thread, 0);
         }
     }
 
@@ -479,12 +357,12 @@ impl Members {
         Ok((member, thread))
     }
 
-    /// Queues a message that wants no answer on the client's own session, if it is open. False
-    /// if it has none.
-    pub(super) fn tell(&self, session: &str, text: &str) -> bool {
+    /// Queues a client's notification on the client's own session, if it is open. False if it has
+    /// none.
+    pub(super) fn tell(&self, whose: &PrincipalId, session: &str, text: &str) -> bool {
         let members = self.of(|client| &*client.session == session);
         for member in &members {
-            member.link.tell(text.to_owned());
+            member.link.tell(whose, text.to_owned());
         }
         !members.is_empty()
     }

@@ -11,9 +11,12 @@ use std::time::Instant;
 
 use crate::config::{SessionSharing, UpstreamConfig};
 use crate::error::{CallError, RETIRED};
-use crate::protocol::call::{CallSink, Client, Kind, Notice, Outcome, Outgoing, Question};
+use crate::protocol::call::{
+    CallSink, Client, Kind, Notice, Outcome, Outgoing, PrincipalId, Question,
+};
 use crate::protocol::jsonrpc;
 use crate::protocol::legacy::Initialized;
+use crate::protocol::listed_item::ReadItem;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::method::Method;
 use crate::protocol::modern::Freshness;
@@ -24,12 +27,13 @@ use crate::protocol::view::{LastUse, Untold, ViewId};
 use crate::wait::{Interrupted, Wait};
 
 use breaker::Over;
+use call_budget::Budget;
 use exchange::Lane;
 use gate::Passage;
 use health::Vitals;
 use link::{Core, Link, Own};
 use members::Members;
-use slots::{Budget, Slots};
+use slots::Slots;
 use standing::Standing;
 use stderr::StderrRing;
 
@@ -37,6 +41,7 @@ mod attendant;
 mod auto;
 mod backoff;
 mod breaker;
+mod call_budget;
 mod child;
 mod child_start;
 mod connection;
@@ -45,6 +50,7 @@ mod correlation;
 mod door;
 mod era_noise;
 mod exchange;
+mod fair_queue;
 mod gate;
 mod health;
 mod hearing;
@@ -60,6 +66,7 @@ mod lists;
 mod members;
 mod modern;
 mod negotiate;
+mod outbox;
 mod pipes;
 mod post_stream;
 mod readings;
@@ -70,6 +77,7 @@ mod renewal;
 mod resolve;
 mod restarts;
 mod resubscribing;
+mod room;
 mod slots;
 mod standing;
 mod stderr;
@@ -113,9 +121,9 @@ pub enum Event {
     Lists {
         /// Which one.
         server: ServerName,
-        /// The lists that were read, each item's object as the upstream wrote it, in its order.
-        /// Those that are not here stand as they were.
-        lists: Vec<(Kind, Vec<Raw>)>,
+        /// The lists that were read, each item as clients can be given it, in the upstream's
+        /// order. Those that are not here stand as they were.
+        lists: Vec<(Kind, Vec<ReadItem>)>,
         /// Those that were asked for and could not be had.
         unread: Vec<Kind>,
         /// How fresh those of them are that the upstream has: all pages together.
@@ -134,7 +142,7 @@ pub enum Event {
         /// When they were used last: whoever shows them notes it there.
         used: Arc<LastUse>,
         /// As in [`Event::Lists`].
-        lists: Vec<(Kind, Vec<Raw>)>,
+        lists: Vec<(Kind, Vec<ReadItem>)>,
         /// As in [`Event::Lists`].
         freshness: Vec<(Kind, Freshness)>,
         /// When they were asked for.
@@ -163,10 +171,30 @@ pub enum Event {
 /// Who hears what upstreams say outside of calls. Nothing here may wait.
 pub trait Unasked: Send + Sync {
     /// A notification, on the session of `client` or on the shared one.
-    fn notice(&self, server: &ServerName, client: Option<&Arc<str>>, notice: Notice);
+    fn notice(
+        &self,
+        server: &ServerName,
+        client: Option<&Arc<str>>,
+        notice: Notice,
+        wire: Wire,
+    );
+    /// A message named no call on a session that several share, and is for nobody.
+    fn unattributed(&self, server: &ServerName);
     /// A request on the session of `client`.
     fn ask(&self, server: &ServerName, client: &Arc<str>, question: Question);
 }
+
+/// On which stream something was said outside of calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wire {
+    /// On the one that answers come on too, in their order.
+    OfAnswers,
+    /// On another one: an answer that was said later may have come before it.
+    Apart,
+}
+
+/// What stands for the client of a session that all have who keep sessions and declare nothing.
+const EVERYBODY: &str = "shared:";
 
 /// One upstream: what a call's thread enters through.
 pub struct Upstream {
@@ -255,9 +283,11 @@ impl Upstream {
         let through = through.filter(|client| self.has_own(client));
         let over = if through.is_some() { Over::Own } else { Over::Shared };
         let passage = self.pass(over)?;
-        let place = self.budget.enter().map_err(failed)?;
+        let charged = outgoing.charged.as_ref();
+        let place = self.budget.enter(charged).map_err(failed)?;
         let tick = self.core.limits.heartbeat;
-        let slot = self.slots.take(wait, tick, &mut || sink.silence()).map_err(failed)?;
+        let slot = self.slots.take(charged, wait, tick, &mut || sink.silence());
+        let slot = slot.map_err(failed)?;
         passage.look_again()?;
         let seat = through
             .map(|client| self.members.enter(client, wait, tick, &mut || sink.silence()));
@@ -316,8 +346,8 @@ impl Upstream {
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
     ) -> Option<Outcome> {
-        let (session, capabilities) = (Arc::from("shared:"), Raw::from_valid("{}".to_owned()));
-        let client = Client { session, is_exclusive: false, capabilities };
+        let (session, capabilities) = (Arc::from(EVERYBODY), Raw::from_valid("{}".to_owned()));
+        let client = Client { session, is_exclusive: false, capabilities, charged: None };
         // Without a session of that kind it would be the same request over the same link.
         if !self.link.is_stateless() || !self.has_own(&client) {
             return None;
@@ -364,14 +394,21 @@ impl Upstream {
         }
     }
 
-    /// Sends a notification over a client's own session. False if it has none.
-    pub fn notify(&self, session: &str, method: &str, params: Option<&str>) -> bool {
-        self.members.tell(session, &jsonrpc::notification(method, params))
+    /// Sends a client's notification over its own session. False if it has none. `whose`: of
+    /// those that wait to be sent, each principal has a part only; more are dropped.
+    pub fn notify(
+        &self,
+        whose: &PrincipalId,
+        session: &str,
+        method: &str,
+        params: Option<&str>,
+    ) -> bool {
+        self.members.tell(whose, session, &jsonrpc::notification(method, params))
     }
 
-    /// Sends a notification over the shared session, if that is open.
-    pub fn notify_shared(&self, method: &str, params: Option<&str>) {
-        self.link.tell(jsonrpc::notification(method, params));
+    /// The same over the shared session, if that is open.
+    pub fn notify_shared(&self, whose: &PrincipalId, method: &str, params: Option<&str>) {
+        self.link.tell(whose, jsonrpc::notification(method, params));
     }
 
     /// Ends a client's own session, some time soon.
@@ -384,6 +421,11 @@ impl Upstream {
     pub fn set_log_level(&self, level: &str) {
         self.standing.set_level(level);
         self.core.nudge.idle.bell().ring();
+    }
+
+    /// The level of the shared session's log messages, if it was ever set.
+    pub fn log_level(&self) -> Option<LogLevel> {
+        LogLevel::parse(&self.standing.level()?)
     }
 
     /// How it is at present.
@@ -422,7 +464,7 @@ struct Lending<'a> {
     in_flight: &'a slots::Hold<'a, Lane>,
     /// The call's place in its own session and in the budget, where no thread of the pool makes
     /// the call.
-    parks: Option<(&'a members::Seat<'a>, &'a slots::Place<'a>)>,
+    parks: Option<(&'a members::Seat<'a>, &'a call_budget::Place<'a>)>,
     wait: &'a Arc<Wait>,
     passage: &'a Passage<'a>,
     inner: &'a mut dyn CallSink,

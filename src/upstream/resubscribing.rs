@@ -118,7 +118,7 @@ impl Resubscribing {
             // Not for long: the one whose turn it is may be waiting for this thread, or be
             // telling another session.
             let bound = wait.within(CONTROL_TIMEOUT);
-            let turn = standing.turn(&uri, &wait, tick);
+            let turn = standing.turn(&uri, None, &wait, tick);
             drop(bound);
             let Ok(turn) = turn else {
                 is_complete = false;

@@ -1,21 +1,22 @@
-//! The bounded slots of one upstream and the bounded wait for one; and the budget that all
-//! upstreams share.
+//! The bounded slots of one upstream and the bounded wait for one.
 //!
-//! A slot that comes free is handed to whoever has waited longest; without anybody waiting, the
-//! slot used last is the first to be used again, because its connection is warm.
+//! Both are shared by principals (`shares.rs`): none holds all slots, nor all places of the queue.
+//! A slot that comes free is handed to the principal whose turn it is, and to the call of it that
+//! has waited longest; without anybody waiting, the slot used last is the first to be used again,
+//! because its connection is warm.
 
 use std::cell::Cell;
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::error::Stage;
-use crate::limits::POOL_RESERVE_DIVISOR;
+use crate::protocol::call::PrincipalId;
 use crate::protocol::server_name::ServerName;
+use crate::shares::{NotTaken, Shares};
 use crate::wait::{Interrupted, Wait, Woken};
 
 use super::connection::{Kind, Trouble};
+use super::fair_queue::FairQueue;
 
 /// The slots of one upstream, each of which owns a `T`.
 pub(super) struct Slots<T> {
@@ -30,17 +31,26 @@ struct State<T> {
     free: Vec<T>,
     /// How many of those, the first ones, nobody has used since the last sweep.
     unused: usize,
-    /// Who holds a slot, by ticket.
-    held: Vec<(u64, Arc<Wait>)>,
+    /// Whose share of the slots the calls take that hold one.
+    shares: Shares<PrincipalId>,
+    /// Who holds a slot.
+    held: Vec<Holder>,
     /// Who goes on without one: a client's answer is waited for.
     lent: Vec<(u64, Arc<Wait>)>,
-    /// Who waits for one, longest first.
-    waiting: VecDeque<(u64, Arc<Wait>)>,
+    /// Who waits for one.
+    waiting: FairQueue<PrincipalId, (u64, Arc<Wait>)>,
     /// Slots handed to waiters that have not looked yet.
     handed: Vec<(u64, T)>,
     tickets: u64,
     /// Why nobody gets a slot any more.
     stopped: Option<Interrupted>,
+}
+
+/// A call that holds a slot.
+struct Holder {
+    ticket: u64,
+    wait: Arc<Wait>,
+    charged: Option<PrincipalId>,
 }
 
 /// A slot that is held; dropping it gives it back.
@@ -106,9 +116,10 @@ impl<T: Default> Slots<T> {
         let state = State {
             free: Vec::new(),
             unused: 0,
+            shares: Shares::new(max_in_flight.max(1)),
             held: Vec::new(),
             lent: Vec::new(),
-            waiting: VecDeque::new(),
+            waiting: FairQueue::new(max_waiting),
             handed: Vec::new(),
             tickets: 0,
             stopped: None,
@@ -150,14 +161,18 @@ impl<T: Default> Slots<T> {
     pub(super) fn interrupt(&self, reason: Interrupted) {
         let mut state = self.lock();
         state.stopped.get_or_insert(reason);
-        for (_, wait) in state.held.iter().chain(&state.lent).chain(&state.waiting) {
+        let held = state.held.iter().map(|holder| &holder.wait);
+        let others = state.lent.iter().chain(state.waiting.iter());
+        for wait in held.chain(others.map(|(_, wait)| wait)) {
             wait.interrupt(reason);
         }
     }
 
-    /// Takes a slot; waits for one if all are held. `idle` is called every `tick` meanwhile.
+    /// Takes a slot for a call, and for whoever is charged for it; waits for one if all are held,
+    /// or what is left is kept for others. `idle` is called every `tick` meanwhile.
     pub(super) fn take(
         &self,
+        charged: Option<&PrincipalId>,
         wait: &Arc<Wait>,
         tick: Duration,
         idle: &mut dyn FnMut(),
@@ -170,20 +185,11 @@ impl<T: Default> Slots<T> {
             }
             state.tickets += 1;
             let ticket = state.tickets;
-            if state.held.len() < self.max_in_flight {
-                state.held.push((ticket, wait.clone()));
-                let value = state.free.pop().unwrap_or_default();
-                state.unused = state.unused.min(state.free.len());
+            if let Some(value) = state.enter(charged, ticket, wait) {
                 return Ok(Slot { slots: self, ticket, value: Some(value) });
             }
-            if state.waiting.len() >= self.max_waiting {
-                let what = format!(
-                    "{} calls are in flight to {} and {} wait (max_in_flight, max_waiting)",
-                    self.max_in_flight, self.server, self.max_waiting
-                );
-                return Err(Trouble::new(Kind::Overloaded, Stage::Slot, what));
-            }
-            state.waiting.push_back((ticket, wait.clone()));
+            let queued = state.waiting.push(charged, (ticket, wait.clone()));
+            queued.map_err(|why| self.refused(why))?;
             ticket
         };
         loop {
@@ -201,11 +207,26 @@ impl<T: Default> Slots<T> {
                 Ok(Woken::Ready | Woken::Bell) => (),
                 Err(reason) => {
                     // A slot that was handed over meanwhile goes to the next in the queue.
-                    drop(self.give_up(ticket));
+                    drop(self.give_up(charged, ticket));
                     return Err(Trouble::interrupted(reason, Stage::Slot, false));
                 }
             }
         }
+    }
+
+    fn refused(&self, why: NotTaken) -> Trouble {
+        let (max, waiting, server) = (self.max_in_flight, self.max_waiting, &self.server);
+        let what = match why {
+            NotTaken::Full => format!(
+                "{max} calls are in flight to {server} and {waiting} wait (max_in_flight, \
+                 max_waiting)"
+            ),
+            NotTaken::ShareHeld => format!(
+                "so many calls to {server} wait as one caller may have waiting there (its share \
+                 of max_waiting, which is {waiting})"
+            ),
+        };
+        Trouble::new(Kind::Overloaded, Stage::Slot, what)
     }
 
     fn collect(&self, ticket: u64) -> Option<T> {
@@ -215,11 +236,8 @@ impl<T: Default> Slots<T> {
     }
 
     /// Leaves the queue; gives the slot that was handed over in the meantime.
-    fn give_up(&self, ticket: u64) -> Option<Slot<'_, T>> {
-        {
-            let mut state = self.lock();
-            state.waiting.retain(|(t, _)| *t != ticket);
-        }
+    fn give_up(&self, charged: Option<&PrincipalId>, ticket: u64) -> Option<Slot<'_, T>> {
+        self.lock().waiting.remove(charged, |(t, _)| *t == ticket);
         let value = self.collect(ticket)?;
         Some(Slot { slots: self, ticket, value: Some(value) })
     }
@@ -227,29 +245,69 @@ impl<T: Default> Slots<T> {
     /// Notes that whoever holds a slot goes on without it.
     fn lend(&self, ticket: u64) {
         let mut state = self.lock();
-        let held = state.held.iter().find(|(t, _)| *t == ticket).cloned();
+        let held = state.held.iter().find(|holder| holder.ticket == ticket);
+        let held = held.map(|holder| (ticket, holder.wait.clone()));
         state.lent.extend(held);
     }
 
     fn give_back(&self, ticket: u64, value: T) {
         let next = {
             let mut state = self.lock();
-            state.held.retain(|(t, _)| *t != ticket);
-            match state.waiting.pop_front() {
-                Some((next, wait)) => {
-                    state.held.push((next, wait.clone()));
-                    state.handed.push((next, value));
-                    Some(wait)
-                }
-                None => {
-                    state.free.push(value);
-                    None
-                }
-            }
+            state.leave(ticket);
+            state.free.push(value);
+            state.hand_over()
         };
-        if let Some(wait) = next {
-            wait.bell().ring();
+        next.iter().for_each(|wait| wait.bell().ring());
+    }
+}
+
+impl<T: Default> State<T> {
+    /// Gives a call a slot, if one is left for it. Whoever has calls in the queue is not
+    /// overtaken by another one of its own.
+    fn enter(
+        &mut self,
+        charged: Option<&PrincipalId>,
+        ticket: u64,
+        wait: &Arc<Wait>,
+    ) -> Option<T> {
+        if !self.waiting.is_empty() && self.waiting.has(charged) {
+            return None;
         }
+        self.hold(charged.cloned(), ticket, wait)
+    }
+
+    fn hold(
+        &mut self,
+        charged: Option<PrincipalId>,
+        ticket: u64,
+        wait: &Arc<Wait>,
+    ) -> Option<T> {
+        self.shares.take_of(charged.as_ref(), 1).ok()?;
+        self.held.push(Holder { ticket, wait: wait.clone(), charged });
+        let value = self.free.pop().unwrap_or_default();
+        self.unused = self.unused.min(self.free.len());
+        Some(value)
+    }
+
+    fn leave(&mut self, ticket: u64) {
+        if let Some(at) = self.held.iter().position(|holder| holder.ticket == ticket) {
+            let holder = self.held.swap_remove(at);
+            self.shares.give_back_of(holder.charged.as_ref(), 1);
+        }
+    }
+
+    /// Hands slots over to those in the queue who may have one. Mostly it is the one that has
+    /// come free; more where whoever has left makes the shares of the others larger.
+    fn hand_over(&mut self) -> Vec<Arc<Wait>> {
+        let mut handed = Vec::new();
+        while let Some((charged, (ticket, wait))) =
+            self.waiting.pop_of(|who| self.shares.may_take_of(who, 1).is_ok())
+        {
+            let Some(value) = self.hold(charged, ticket, &wait) else { break };
+            self.handed.push((ticket, value));
+            handed.push(wait);
+        }
+        handed
     }
 }
 
@@ -275,59 +333,10 @@ impl<T: Default> Drop for Slot<'_, T> {
     }
 }
 
-/// How many calls may wait for upstreams at once, over all of them: a part of the pool is never
-/// held by such calls, so that lists, health and new sessions are always served.
-pub(super) struct Budget {
-    max: usize,
-    used: AtomicUsize,
-}
-
-/// A place in the budget; dropping it gives it back.
-pub(super) struct Place<'a> {
-    budget: &'a Budget,
-    is_given_up: Cell<bool>,
-}
-
-impl Place<'_> {
-    /// Leaves the place to another call.
-    pub(super) fn give_up(&self) {
-        if !self.is_given_up.replace(true) {
-            self.budget.used.fetch_sub(1, Ordering::AcqRel);
-        }
-    }
-}
-
-impl Budget {
-    pub(super) fn new(connections: usize) -> Budget {
-        let max = connections - connections / POOL_RESERVE_DIVISOR;
-        Budget { max: max.max(1), used: AtomicUsize::new(0) }
-    }
-
-    pub(super) fn enter(&self) -> Result<Place<'_>, Trouble> {
-        let more = |used: usize| (used < self.max).then_some(used + 1);
-        match self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, more) {
-            Ok(_) => Ok(Place { budget: self, is_given_up: Cell::new(false) }),
-            Err(_) => {
-                let what = format!(
-                    "{} calls wait for servers, which is what limits.connections allows",
-                    self.max
-                );
-                Err(Trouble::new(Kind::Overloaded, Stage::Slot, what))
-            }
-        }
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.give_up();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     const TICK: Duration = Duration::from_secs(1);
 
@@ -363,7 +372,7 @@ mod tests {
         slots: &'a Slots<Vec<u32>>,
         wait: &Arc<Wait>,
     ) -> Result<Slot<'a, Vec<u32>>, Trouble> {
-        slots.take(wait, TICK, &mut || ())
+        slots.take(None, wait, TICK, &mut || ())
     }
 
     #[test]
@@ -479,12 +488,65 @@ mod tests {
         assert!(take(&slots, &wait(100)).is_err());
     }
 
+    fn key(name: &str) -> PrincipalId {
+        PrincipalId::Key(name.into())
+    }
+
+    /// Calls that hold a slot, or wait for one on a thread until theirs comes and note then whose
+    /// turn it was.
     #[test]
-    fn the_budget_leaves_a_part_of_the_pool() {
-        let budget = Budget::new(16);
-        let places: Vec<_> = (0..14).map(|_| budget.enter().ok().unwrap()).collect();
-        assert!(budget.enter().is_err());
-        drop(places);
-        assert!(budget.enter().is_ok());
+    fn one_that_floods_keeps_nobody_out_and_is_served_in_turn() {
+        let slots = slots(8, 16);
+        let (hog, victim) = (key("hog"), key("victim"));
+        let of = |who| slots.take(Some(who), &wait(5000), TICK, &mut || ());
+        let mut held: Vec<_> = (0..6).map(|_| of(&hog).unwrap()).collect();
+        let (served, (hog, victim)) = (Mutex::new(Vec::new()), (&hog, &victim));
+        std::thread::scope(|scope| {
+            for n_waiting in 1..=12 {
+                scope.spawn(|| {
+                    let slot = of(hog).unwrap();
+                    served.lock().unwrap().push("hog");
+                    drop(slot);
+                });
+                while slots.counts().1 < n_waiting {
+                    std::thread::yield_now();
+                }
+            }
+            let refused = of(hog).err().unwrap();
+            assert_eq!(refused.kind, Kind::Overloaded);
+            assert!(refused.message.contains("max_waiting"), "{}", refused.message);
+            // A share of the slots is free, and one of the places in the queue.
+            held.extend((0..2).map(|_| of(victim).unwrap()));
+            for n_waiting in 13..=16 {
+                scope.spawn(|| {
+                    let slot = of(victim).unwrap();
+                    served.lock().unwrap().push("victim");
+                    drop(slot);
+                });
+                while slots.counts().1 < n_waiting {
+                    std::thread::yield_now();
+                }
+            }
+            assert_eq!(of(victim).err().unwrap().kind, Kind::Overloaded, "it is full");
+            held.truncate(6);
+            held.clear();
+        });
+        let served = served.into_inner().unwrap();
+        let last = served.iter().rposition(|who| *who == "victim").unwrap();
+        assert!(served.len() == 16 && last < 12, "{served:?}");
+        assert_eq!(slots.counts(), (0, 0));
+    }
+
+    #[test]
+    fn a_place_that_is_lent_takes_nothing_of_its_principal_s_share() {
+        let slots = slots(4, 0);
+        let who = key("one");
+        let of = || slots.take(Some(&who), &wait(20), TICK, &mut || ());
+        let held: Vec<_> = (0..3).map(|_| of().unwrap().apart().1).collect();
+        assert!(of().is_err());
+        held.iter().for_each(Hold::lend);
+        drop((0..3).map(|_| of().unwrap()).collect::<Vec<_>>());
+        drop(held);
+        assert_eq!(slots.counts(), (0, 0));
     }
 }

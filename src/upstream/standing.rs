@@ -2,13 +2,15 @@
 //! level of its log messages, where clients share it, and the resources that somebody has
 //! subscribed to.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::error::Stage;
 use crate::limits::{SUBSCRIPTION_URI_BYTES_MAX, UPSTREAM_SUBSCRIPTIONS_MAX};
+use crate::protocol::call::PrincipalId;
 use crate::protocol::subscriber::Subscriber;
+use crate::shares::{NotTaken, Shares};
 use crate::wait::{Wait, Woken};
 
 use super::connection::{Kind, Trouble};
@@ -17,14 +19,30 @@ use super::connection::{Kind, Trouble};
 #[derive(Default)]
 pub(super) struct Standing {
     level: Mutex<Option<String>>,
-    subscriptions: Mutex<BTreeMap<String, Subscription>>,
+    subscriptions: Mutex<Subscriptions>,
+}
+
+struct Subscriptions {
+    by_uri: BTreeMap<String, Subscription>,
+    /// Whose share of [`UPSTREAM_SUBSCRIPTIONS_MAX`] they take.
+    shares: Shares<PrincipalId>,
+}
+
+impl Default for Subscriptions {
+    fn default() -> Self {
+        let shares = Shares::new(UPSTREAM_SUBSCRIPTIONS_MAX);
+        Subscriptions { by_uri: BTreeMap::new(), shares }
+    }
 }
 
 #[derive(Default)]
 struct Subscription {
-    /// Who wants to hear of the resource. Each subscriber bounds its subscriptions itself
-    /// (`SUBSCRIPTIONS_PER_SESSION_MAX`), and `limits.sessions` bounds the sessions.
-    subscribers: HashSet<Subscriber>,
+    /// Who wants to hear of the resource, each with whoever is charged for it. Each subscriber
+    /// bounds its subscriptions itself (`SUBSCRIPTIONS_PER_SESSION_MAX`), and `limits.sessions`
+    /// bounds the sessions.
+    subscribers: HashMap<Subscriber, Option<PrincipalId>>,
+    /// Whose share the resource takes: that of one of them, once there is one.
+    charged: Option<PrincipalId>,
     /// Somebody is telling the upstream about it.
     busy: bool,
     waiting: Vec<Arc<Wait>>,
@@ -37,6 +55,42 @@ pub(super) struct Turn<'a> {
     uri: &'a str,
 }
 
+impl Subscriptions {
+    fn remove(&mut self, uri: &str) {
+        if let Some(gone) = self.by_uri.remove(uri) {
+            self.shares.give_back_of(gone.charged.as_ref(), 1);
+        }
+    }
+
+    fn add_subscriber(&mut self, uri: &str, who: Subscriber, charged: Option<PrincipalId>) {
+        let Some(it) = self.by_uri.get_mut(uri) else { return };
+        it.subscribers.insert(who, charged);
+        it.charge_one_of_them(&mut self.shares);
+    }
+
+    fn remove_subscriber(&mut self, uri: &str, who: Subscriber) {
+        let Some(it) = self.by_uri.get_mut(uri) else { return };
+        it.subscribers.remove(&who);
+        it.charge_one_of_them(&mut self.shares);
+        if it.subscribers.is_empty() && !it.busy {
+            self.remove(uri);
+        }
+    }
+}
+
+impl Subscription {
+    /// Where whoever is charged wants to hear of it no more, another one who does is.
+    fn charge_one_of_them(&mut self, shares: &mut Shares<PrincipalId>) {
+        if self.subscribers.values().any(|charged| *charged == self.charged) {
+            return;
+        }
+        if let Some(next) = self.subscribers.values().next() {
+            shares.hand_over(self.charged.as_ref(), next.as_ref(), 1);
+            self.charged.clone_from(next);
+        }
+    }
+}
+
 impl Standing {
     pub(super) fn set_level(&self, level: &str) {
         let mut known = self.level.lock().unwrap_or_else(PoisonError::into_inner);
@@ -47,7 +101,7 @@ impl Standing {
         self.level.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Subscription>> {
+    fn lock(&self) -> MutexGuard<'_, Subscriptions> {
         self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -64,46 +118,47 @@ impl Standing {
 
     fn those(&self, are: impl Fn(&Subscription) -> bool) -> Vec<String> {
         let subscriptions = self.lock();
-        let those = subscriptions.iter().filter(|(_, it)| are(it));
+        let those = subscriptions.by_uri.iter().filter(|(_, it)| are(it));
         those.map(|(uri, _)| uri.clone()).collect()
     }
 
     /// Whether there is no subscription, and nobody is at one.
     pub(super) fn has_no_subscriptions(&self) -> bool {
-        self.lock().is_empty()
+        self.lock().by_uri.is_empty()
     }
 
     /// Forgets a subscriber out of turn: for one that cannot wait until the upstream is told.
     pub(super) fn forget(&self, uri: &str, subscriber: Subscriber) {
-        let mut subscriptions = self.lock();
-        let Some(subscription) = subscriptions.get_mut(uri) else { return };
-        subscription.subscribers.remove(&subscriber);
-        if subscription.subscribers.is_empty() && !subscription.busy {
-            subscriptions.remove(uri);
-        }
+        self.lock().remove_subscriber(uri, subscriber);
     }
 
-    /// Waits until nobody else tells the upstream about this resource.
+    /// Waits until nobody else tells the upstream about this resource. `charged`: whose share it
+    /// takes, where it is not known yet.
     pub(super) fn turn<'a>(
         &'a self,
         uri: &'a str,
+        charged: Option<&PrincipalId>,
         wait: &Arc<Wait>,
         tick: Duration,
     ) -> Result<Turn<'a>, Trouble> {
         loop {
             {
                 let mut subscriptions = self.lock();
-                let full = subscriptions.len() >= UPSTREAM_SUBSCRIPTIONS_MAX
-                    && !subscriptions.contains_key(uri);
-                if full || uri.len() > SUBSCRIPTION_URI_BYTES_MAX {
-                    let what = if full {
-                        format!("{UPSTREAM_SUBSCRIPTIONS_MAX} resources are subscribed to")
-                    } else {
-                        format!("the URI is longer than {SUBSCRIPTION_URI_BYTES_MAX} bytes")
-                    };
+                if uri.len() > SUBSCRIPTION_URI_BYTES_MAX {
+                    let what =
+                        format!("the URI is longer than {SUBSCRIPTION_URI_BYTES_MAX} bytes");
                     return Err(Trouble::new(Kind::Overloaded, Stage::Slot, what));
                 }
-                let subscription = subscriptions.entry(uri.to_owned()).or_default();
+                let Subscriptions { by_uri, shares } = &mut *subscriptions;
+                if !by_uri.contains_key(uri) {
+                    shares.take_of(charged, 1).map_err(refused)?;
+                    let charged = charged.cloned();
+                    by_uri.insert(
+                        uri.to_owned(),
+                        Subscription { charged, ..Subscription::default() },
+                    );
+                }
+                let Some(subscription) = by_uri.get_mut(uri) else { continue };
                 if !subscription.busy {
                     subscription.busy = true;
                     return Ok(Turn { standing: self, uri });
@@ -115,7 +170,7 @@ impl Standing {
             match wait.until(None, Some(tick)) {
                 Ok(Woken::Tick | Woken::Bell | Woken::Ready) => (),
                 Err(reason) => {
-                    if let Some(subscription) = self.lock().get_mut(uri) {
+                    if let Some(subscription) = self.lock().by_uri.get_mut(uri) {
                         subscription.waiting.retain(|other| !Arc::ptr_eq(other, wait));
                     }
                     return Err(Trouble::interrupted(reason, Stage::Slot, false));
@@ -128,29 +183,37 @@ impl Standing {
 impl Turn<'_> {
     /// Whether anybody wants to hear of the resource.
     pub(super) fn is_wanted(&self) -> bool {
-        self.standing.lock().get(self.uri).is_some_and(|it| !it.subscribers.is_empty())
+        self.standing.lock().by_uri.get(self.uri).is_some_and(|it| !it.subscribers.is_empty())
     }
 
     /// This one does. Once is enough.
-    pub(super) fn add(&self, subscriber: Subscriber) {
-        if let Some(subscription) = self.standing.lock().get_mut(self.uri) {
-            subscription.subscribers.insert(subscriber);
-        }
+    pub(super) fn add(&self, subscriber: Subscriber, charged: Option<PrincipalId>) {
+        self.standing.lock().add_subscriber(self.uri, subscriber, charged);
     }
 
     /// This one does not, however often that is said.
     pub(super) fn remove(&self, subscriber: Subscriber) {
-        if let Some(subscription) = self.standing.lock().get_mut(self.uri) {
-            subscription.subscribers.remove(&subscriber);
-        }
+        // It stays while the turn lasts.
+        self.standing.lock().remove_subscriber(self.uri, subscriber);
     }
+}
+
+fn refused(why: NotTaken) -> Trouble {
+    let what = match why {
+        NotTaken::Full => format!("{UPSTREAM_SUBSCRIPTIONS_MAX} resources are subscribed to"),
+        NotTaken::ShareHeld => format!(
+            "so many resources are subscribed to as one caller may be (its share of \
+             {UPSTREAM_SUBSCRIPTIONS_MAX})"
+        ),
+    };
+    Trouble::new(Kind::Overloaded, Stage::Slot, what)
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let waiting = {
             let mut subscriptions = self.standing.lock();
-            let Some(subscription) = subscriptions.get_mut(self.uri) else { return };
+            let Some(subscription) = subscriptions.by_uri.get_mut(self.uri) else { return };
             subscription.busy = false;
             let waiting = std::mem::take(&mut subscription.waiting);
             if subscription.subscribers.is_empty() {
@@ -176,27 +239,27 @@ mod tests {
     #[test]
     fn what_nobody_wants_is_forgotten() {
         let (standing, one) = (Standing::default(), Subscriber::fresh());
-        drop(standing.turn("a:", &wait(5000), TICK).unwrap());
-        assert!(standing.lock().is_empty());
-        standing.turn("a:", &wait(5000), TICK).unwrap().add(one);
+        drop(standing.turn("a:", None, &wait(5000), TICK).unwrap());
+        assert!(standing.lock().by_uri.is_empty());
+        standing.turn("a:", None, &wait(5000), TICK).unwrap().add(one, None);
         assert_eq!(standing.uris(), ["a:"]);
-        standing.turn("a:", &wait(5000), TICK).unwrap().remove(one);
-        assert!(standing.lock().is_empty());
-        standing.turn("a:", &wait(5000), TICK).unwrap().add(one);
+        standing.turn("a:", None, &wait(5000), TICK).unwrap().remove(one);
+        assert!(standing.lock().by_uri.is_empty());
+        standing.turn("a:", None, &wait(5000), TICK).unwrap().add(one, None);
         standing.forget("a:", one);
-        assert!(standing.lock().is_empty());
+        assert!(standing.lock().by_uri.is_empty());
     }
 
     #[test]
     fn a_new_session_hears_of_what_is_being_subscribed_to() {
         let standing = Standing::default();
-        let turn = standing.turn("a:", &wait(5000), TICK).unwrap();
+        let turn = standing.turn("a:", None, &wait(5000), TICK).unwrap();
         assert_eq!(standing.uris_or_coming(), ["a:"]);
         assert!(standing.uris().is_empty(), "it may be refused, or be on its way out");
-        turn.add(Subscriber::fresh());
+        turn.add(Subscriber::fresh(), None);
         drop(turn);
         assert_eq!(standing.uris_or_coming(), ["a:"]);
-        let turn = standing.turn("b:", &wait(5000), TICK).unwrap();
+        let turn = standing.turn("b:", None, &wait(5000), TICK).unwrap();
         drop(turn);
         assert_eq!(standing.uris_or_coming(), ["a:"]);
     }
@@ -205,41 +268,83 @@ mod tests {
     fn one_that_goes_twice_takes_nobody_along() {
         let standing = Standing::default();
         let (goes, stays) = (Subscriber::fresh(), Subscriber::fresh());
-        let turn = standing.turn("a:", &wait(5000), TICK).unwrap();
-        turn.add(goes);
-        turn.add(stays);
+        let turn = standing.turn("a:", None, &wait(5000), TICK).unwrap();
+        turn.add(goes, None);
+        turn.add(stays, None);
         turn.remove(goes);
         turn.remove(goes);
         standing.forget("a:", goes);
         assert!(turn.is_wanted());
         standing.forget("a:", stays);
         assert!(!turn.is_wanted());
-        assert_eq!(standing.lock().len(), 1, "while it is somebody's turn");
+        assert_eq!(standing.lock().by_uri.len(), 1, "while it is somebody's turn");
         drop(turn);
-        assert!(standing.lock().is_empty());
+        assert!(standing.lock().by_uri.is_empty());
     }
 
     #[test]
     fn one_at_a_time_has_the_turn() {
         let standing = Standing::default();
-        let first = standing.turn("a:", &wait(5000), TICK).unwrap();
-        let late = standing.turn("a:", &wait(20), TICK).map(drop).unwrap_err();
+        let first = standing.turn("a:", None, &wait(5000), TICK).unwrap();
+        let late = standing.turn("a:", None, &wait(20), TICK).map(drop).unwrap_err();
         assert_eq!(late.kind, Kind::Interrupted(Interrupted::Deadline));
-        drop(standing.turn("b:", &wait(5000), TICK).unwrap());
+        drop(standing.turn("b:", None, &wait(5000), TICK).unwrap());
         std::thread::scope(|scope| {
-            let next =
-                scope.spawn(|| standing.turn("a:", &wait(5000), TICK).unwrap().is_wanted());
-            first.add(Subscriber::fresh());
+            let next = scope
+                .spawn(|| standing.turn("a:", None, &wait(5000), TICK).unwrap().is_wanted());
+            first.add(Subscriber::fresh(), None);
             drop(first);
             assert!(next.join().unwrap());
         });
     }
 
     #[test]
+    fn one_that_subscribes_to_everything_leaves_the_others_their_share() {
+        let standing = Standing::default();
+        let of = |name: &str| Some(PrincipalId::Key(name.into()));
+        let (hog, victim) = (of("hog"), of("victim"));
+        let one = Subscriber::fresh();
+        let subscribe = |who: &Option<PrincipalId>, n: usize| {
+            let uri = format!("{}:{n}", if *who == hog { "hog" } else { "victim" });
+            let turn = standing.turn(&uri, who.as_ref(), &wait(5000), TICK)?;
+            turn.add(one, who.clone());
+            Ok::<_, Trouble>(())
+        };
+        let n_hog = (0..).take_while(|n| subscribe(&hog, *n).is_ok()).count();
+        let n_victim = (0..).take_while(|n| subscribe(&victim, *n).is_ok()).count();
+        assert_eq!(n_hog + n_victim, UPSTREAM_SUBSCRIPTIONS_MAX);
+        assert_eq!(n_victim, UPSTREAM_SUBSCRIPTIONS_MAX / crate::limits::SHARES_MIN);
+        for n in 0..n_victim {
+            standing.forget(&format!("victim:{n}"), one);
+        }
+        assert!(subscribe(&hog, n_hog).is_err());
+        subscribe(&victim, 0).unwrap();
+    }
+
+    #[test]
+    fn a_resource_takes_the_share_of_one_who_wants_to_hear_of_it() {
+        let standing = Standing::default();
+        let of = |name: &str| Some(PrincipalId::Key(name.into()));
+        let (a, b) = (of("a"), of("b"));
+        let (first, second) = (Subscriber::fresh(), Subscriber::fresh());
+        let held =
+            |who: &Option<PrincipalId>| standing.lock().shares.held(who.as_ref().unwrap());
+        let turn = standing.turn("x:", a.as_ref(), &wait(5000), TICK).unwrap();
+        turn.add(first, a.clone());
+        turn.add(second, b.clone());
+        assert_eq!((held(&a), held(&b)), (1, 0));
+        turn.remove(first);
+        assert_eq!((held(&a), held(&b)), (0, 1));
+        drop(turn);
+        standing.forget("x:", second);
+        assert_eq!((held(&a), held(&b), standing.lock().shares.taken()), (0, 0, 0));
+    }
+
+    #[test]
     fn a_bound_is_named() {
         let standing = Standing::default();
         let long = "x".repeat(SUBSCRIPTION_URI_BYTES_MAX + 1);
-        let refused = standing.turn(&long, &wait(5000), TICK).map(drop).unwrap_err();
+        let refused = standing.turn(&long, None, &wait(5000), TICK).map(drop).unwrap_err();
         assert!(refused.message.contains("bytes"));
     }
 }

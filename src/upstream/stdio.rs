@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::StdioTarget;
 use crate::error::Stage;
-use crate::protocol::call::{CallSink, Outcome, Outgoing};
+use crate::protocol::call::{CallSink, Outcome, Outgoing, PrincipalId};
 use crate::protocol::jsonrpc::RequestId;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::method::Method;
@@ -266,9 +266,10 @@ impl Stdio {
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
     ) -> Result<Outcome, Trouble> {
+        let charged = outgoing.charged.as_ref();
         if !child.link.is_modern() {
             let text = outgoing.to_message(&RequestId::from(id));
-            let answer = child.call(id, text, Ears::of(sink), wait, sink)?;
+            let answer = child.call(id, charged, text, Ears::of(sink), wait, sink)?;
             return self.core.outcome(answer);
         }
         let renew = || self.listen(child);
@@ -277,7 +278,7 @@ impl Stdio {
         }
         let text = outgoing.to_modern_message(&RequestId::from(id));
         let ears = if outgoing.about.log_level.is_some() { Ears::Log } else { Ears::Shut };
-        outcome(&self.core, child.call(id, text, ears, wait, sink)?)
+        outcome(&self.core, child.call(id, charged, text, ears, wait, sink)?)
     }
 
     /// Asks a modern child for what is wanted of it; what it was asked for before is taken back
@@ -411,7 +412,7 @@ impl Link for Stdio {
             Some(child) => {
                 let id = self.core.next_id();
                 let discover = connection::discover(id);
-                child.call(id, discover, Ears::Shut, wait, &mut Deaf).map(drop)
+                child.call(id, None, discover, Ears::Shut, wait, &mut Deaf).map(drop)
             }
             None => {
                 let ping = Outgoing::own(Method::Ping, RawObject::default());
@@ -482,7 +483,7 @@ impl Link for Stdio {
         }
     }
 
-    fn tell(&self, text: String) {
+    fn tell(&self, whose: &PrincipalId, text: String) {
         let child = match &self.lock().phase {
             // A modern server is told nothing but what is cancelled.
             Phase::Up { child, .. } if !child.link.is_modern() => child.clone(),
@@ -493,7 +494,7 @@ impl Link for Stdio {
             | Phase::Stopped => return,
         };
         // A full queue means that the child does not read; it will not miss this.
-        child.say(text).ok();
+        child.notify(whose, text).ok();
     }
 
     fn is_open(&self) -> bool {

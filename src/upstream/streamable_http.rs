@@ -9,7 +9,7 @@ use ureq::http::{HeaderMap, HeaderValue, Method as HttpMethod};
 
 use crate::config::secrets;
 use crate::limits::CONTROL_TIMEOUT;
-use crate::protocol::call::{CallSink, Notice, Outcome, Outgoing, Question};
+use crate::protocol::call::{CallSink, Notice, Outcome, Outgoing, PrincipalId, Question};
 use crate::protocol::headers::{SESSION_ID, is_event_stream, is_json};
 use crate::protocol::jsonrpc::{RequestId, RpcError};
 use crate::protocol::legacy::Initialized;
@@ -21,7 +21,7 @@ use super::connection::{self, Kind, Refusal, Trouble, cut, may_replay};
 use super::correlation::{self, Ears, Incoming};
 use super::door::Door;
 use super::exchange::{Answer, Ask, Lane};
-use super::hearing::{Mouth, Sorted, sort};
+use super::hearing::{Sorted, sort};
 use super::held::Held;
 use super::http::{HttpCore, StreamThread, Wire, session_headers, with_session};
 use super::inbox::Inboxes;
@@ -397,19 +397,25 @@ impl StreamableHttp {
         if !matches!(trouble.kind, Kind::SessionGone | Kind::Refused(_)) {
             lane.reset();
         }
-        self.after(&trouble, generation, session, id);
+        self.after(&trouble, generation, session, (id, outgoing.charged.as_ref()));
         Err(trouble)
     }
 
     /// What a failed request means for the session and for the upstream.
-    fn after(&self, trouble: &Trouble, generation: u64, session: &Session, id: u64) {
+    fn after(
+        &self,
+        trouble: &Trouble,
+        generation: u64,
+        session: &Session,
+        (id, charged): (u64, Option<&PrincipalId>),
+    ) {
         match &trouble.kind {
             Kind::Broke if !trouble.sent => {
                 drop(self.door.forget(generation));
                 self.http.core.nudge.lost(generation, trouble.clone());
             }
             Kind::Interrupted(reason) if trouble.sent => {
-                session.wire.say(connection::cancelled(id, *reason));
+                session.wire.cancel(id, *reason, charged);
             }
             Kind::SessionGone
             | Kind::Broke
@@ -515,9 +521,9 @@ impl Link for StreamableHttp {
 
     fn backing_off(&self, _: &Trouble, _: Instant) {}
 
-    fn tell(&self, text: String) {
+    fn tell(&self, whose: &PrincipalId, text: String) {
         if let Some((_, session)) = self.door.current() {
-            session.wire.say(text);
+            session.wire.notify(whose, text);
         }
     }
 

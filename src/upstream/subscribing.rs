@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use crate::error::CallError;
 use crate::limits::CONTROL_TIMEOUT;
-use crate::protocol::call::{CallSink, Client, Notice, Outcome, Outgoing, Question};
+use crate::protocol::call::{
+    CallSink, Client, Notice, Outcome, Outgoing, PrincipalId, Question,
+};
 use crate::protocol::method::Method;
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::subscriber::Subscriber;
 use crate::wait::Wait;
 
-use super::Upstream;
 use super::standing::{Standing, Turn};
+use super::{Upstream, Wire};
 
 /// A subscriber's own side of one subscription: what it remembers of it. Changed in the
 /// resource's turn, so that both sides agree whatever is asked for at once. Nothing here may
@@ -20,6 +22,9 @@ use super::standing::{Standing, Turn};
 pub trait Subscribing {
     /// Whose it is.
     fn subscriber(&self) -> Subscriber;
+
+    /// Whose share of what is bounded it takes; none where nobody else can come.
+    fn charged(&self) -> Option<PrincipalId>;
 
     /// Remembers the subscription; once is enough.
     ///
@@ -48,7 +53,7 @@ impl Upstream {
         through: Option<&Client>,
         wait: &Arc<Wait>,
     ) -> Result<Outcome, CallError> {
-        let over = self.over(through);
+        let over = self.over(through, who.charged());
         let turn = over.turn(uri, wait)?;
         who.note()?;
         let outcome = if turn.is_wanted() {
@@ -60,7 +65,7 @@ impl Upstream {
             who.forget();
             return outcome;
         }
-        turn.add(who.subscriber());
+        turn.add(who.subscriber(), over.charged.clone());
         // Looked at last: whoever forgets out of turn from here on finds the subscriber above.
         if !who.is_noted()
             && let Ok(wait) = Wait::plain(CONTROL_TIMEOUT)
@@ -83,7 +88,7 @@ impl Upstream {
         through: Option<&Client>,
         wait: &Arc<Wait>,
     ) -> Result<Outcome, CallError> {
-        let over = self.over(through);
+        let over = self.over(through, who.charged());
         let turn = match over.turn(uri, wait) {
             Ok(turn) => turn,
             Err(error) => {
@@ -106,13 +111,17 @@ impl Upstream {
         self.standing.forget(uri, subscriber);
     }
 
-    fn over<'a>(&'a self, through: Option<&'a Client>) -> Over<'a> {
+    fn over<'a>(
+        &'a self,
+        through: Option<&'a Client>,
+        charged: Option<PrincipalId>,
+    ) -> Over<'a> {
         let through = through.filter(|client| self.has_own(client));
         let standing = through.map_or_else(
             || self.standing.clone(),
             |client| self.members.standing(&client.session),
         );
-        Over { upstream: self, through, standing }
+        Over { upstream: self, through, charged, standing }
     }
 }
 
@@ -121,6 +130,7 @@ struct Over<'a> {
     upstream: &'a Upstream,
     /// The client whose own it is; none for the shared one.
     through: Option<&'a Client>,
+    charged: Option<PrincipalId>,
     standing: Arc<Standing>,
 }
 
@@ -139,7 +149,7 @@ impl CallSink for Aside<'_> {
     fn notice(&mut self, notice: Notice) {
         let Over { upstream, through, .. } = self.0;
         if !matches!(notice, Notice::Progress(_)) {
-            upstream.core.notice_on(*through, notice);
+            upstream.core.notice_on(*through, notice, Wire::Apart);
         }
     }
 
@@ -174,12 +184,16 @@ impl Over<'_> {
     }
 
     fn turn<'a>(&'a self, uri: &'a str, wait: &Arc<Wait>) -> Result<Turn<'a>, CallError> {
-        let turn = self.standing.turn(uri, wait, self.upstream.core.limits.heartbeat);
+        let tick = self.upstream.core.limits.heartbeat;
+        // What is subscribed to over a session of its own is shared with nobody.
+        let charged = self.charged.as_ref().filter(|_| self.through.is_none());
+        let turn = self.standing.turn(uri, charged, wait, tick);
         turn.map_err(|trouble| trouble.into_error(self.upstream.name(), true))
     }
 
     fn about(&self, method: Method, uri: &str, wait: &Arc<Wait>) -> Result<Outcome, CallError> {
-        self.upstream.request(self.through, &about(method, uri), wait, &mut Aside(self))
+        let outgoing = Outgoing { charged: self.charged.clone(), ..about(method, uri) };
+        self.upstream.request(self.through, &outgoing, wait, &mut Aside(self))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::error::Stage;
-use crate::protocol::call::{CallSink, Outcome, Outgoing};
+use crate::protocol::call::{CallSink, Outcome, Outgoing, PrincipalId};
 use crate::wait::Wait;
 
 use super::connection::{Kind, Refusal, Trouble};
@@ -50,7 +50,7 @@ impl Link for Unusable {
 
     fn backing_off(&self, _: &Trouble, _: Instant) {}
 
-    fn tell(&self, _: String) {}
+    fn tell(&self, _: &PrincipalId, _: String) {}
 
     fn is_open(&self) -> bool {
         false

@@ -17,6 +17,7 @@ use crate::thread::{Joined, spawn};
 use crate::wait::Interrupted;
 
 use super::backoff::Retry;
+use super::call_budget::Budget;
 use super::exchange::Lane;
 use super::health::Vitals;
 use super::link::Core;
@@ -26,7 +27,7 @@ use super::lists::UndeclaredTools;
 use super::members::Members;
 use super::resolve::Names;
 use super::resubscribing::{LogLevelTold, Resubscribing};
-use super::slots::{Budget, Slots};
+use super::slots::Slots;
 use super::stderr::StderrRing;
 use super::supervisor::Supervisor;
 use super::{Report, Unasked, Upstream};

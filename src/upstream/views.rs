@@ -11,7 +11,7 @@ use crossbeam_channel::Sender;
 use crate::limits::{
     RELIST_INTERVAL, VIEW_REREAD_WITHIN, VIEW_TIMEOUT, VIEWS_SHARE_DIVISOR, VIEWS_SHARE_MIN,
 };
-use crate::protocol::call::{About, Client, Kind};
+use crate::protocol::call::{About, Client, Kind, PrincipalId};
 use crate::protocol::capabilities::{can_be_asked, declare_nothing};
 use crate::protocol::view::{LastUse, Untold, ViewId};
 
@@ -76,8 +76,8 @@ struct Entry {
     backoff: Backoff,
     untold: Untold,
     used: Arc<LastUse>,
-    /// Whose client wanted it first, by its session.
-    by: Arc<str>,
+    /// Who wanted it first; nobody did of those whose lists have changed.
+    by: Option<PrincipalId>,
 }
 
 /// What becomes of a view that somebody wants.
@@ -92,7 +92,7 @@ enum Want {
 }
 
 impl Entry {
-    fn new(capabilities: Option<&str>, by: &Arc<str>, now: Instant) -> Entry {
+    fn new(capabilities: Option<&str>, by: Option<&PrincipalId>, now: Instant) -> Entry {
         Entry {
             capabilities: capabilities.map(Arc::from),
             is_wanted: false,
@@ -102,7 +102,7 @@ impl Entry {
             backoff: Backoff::new(Range::UPSTREAM),
             untold: Untold::default(),
             used: Arc::new(LastUse::new(now)),
-            by: by.clone(),
+            by: by.cloned(),
         }
     }
 
@@ -172,14 +172,15 @@ impl Views {
         &self,
         id: ViewId,
         capabilities: Option<&str>,
-        by: &Arc<str>,
+        by: &PrincipalId,
         now: Instant,
     ) -> (Want, Option<ViewId>) {
         let mut state = self.lock();
         let mut gone = None;
         if !state.entries.contains_key(&id) {
             let share = (self.max / VIEWS_SHARE_DIVISOR).max(VIEWS_SHARE_MIN);
-            let of_it = || state.entries.iter().filter(|(_, entry)| entry.by == *by);
+            let of_it =
+                || state.entries.iter().filter(|(_, entry)| entry.by.as_ref() == Some(by));
             if of_it().count() >= share {
                 let Some(oldest) = longest_unused(of_it()) else {
                     return (Want::Nothing, None);
@@ -191,7 +192,7 @@ impl Views {
             }
         }
         let entry =
-            state.entries.entry(id).or_insert_with(|| Entry::new(capabilities, by, now));
+            state.entries.entry(id).or_insert_with(|| Entry::new(capabilities, Some(by), now));
         entry.used.note(now);
         if let Some(since) = entry.reading {
             let is_soon = now < since + VIEW_TIMEOUT;
@@ -218,7 +219,7 @@ impl Views {
             state
                 .entries
                 .entry(id)
-                .or_insert_with(|| Entry::new(None, &Arc::from(""), now))
+                .or_insert_with(|| Entry::new(None, None, now))
                 .changed(kinds);
         }
     }
@@ -326,7 +327,10 @@ impl Upstream {
         let (views, client) = (&self.core.views, viewer.client);
         let is_of_request = id == viewer.of_request;
         let declared = is_of_request.then_some(viewer.about.capabilities);
-        let (want, gone) = views.want(id, declared, &client.session, Instant::now());
+        // A key has as many sessions as it likes.
+        let by = client.charged.clone();
+        let by = by.unwrap_or_else(|| PrincipalId::Session(client.session.clone()));
+        let (want, gone) = views.want(id, declared, &by, Instant::now());
         if let (Some(id), Some(reports)) = (gone, views.reports()) {
             // Where that is not heard, it goes when nobody has used it for long.
             let config = self.core.config.clone();
@@ -369,7 +373,7 @@ mod tests {
 
     /// Whether a view may come soon that somebody wants.
     fn comes(views: &Views, id: ViewId, capabilities: Option<&str>, now: Instant) -> bool {
-        views.want(id, capabilities, &Arc::from("a"), now).0 != Want::Nothing
+        views.want(id, capabilities, &PrincipalId::Key("a".into()), now).0 != Want::Nothing
     }
 
     fn id(n: u32) -> ViewId {
@@ -462,7 +466,8 @@ mod tests {
     #[test]
     fn one_principal_has_a_part_of_the_views_and_the_others_keep_theirs() {
         let (views, now) = (Views::new(2 * VIEWS_SHARE_DIVISOR), Instant::now());
-        let (one, other): (Arc<str>, Arc<str>) = (Arc::from("one"), Arc::from("other"));
+        let key = |name: &str| PrincipalId::Key(name.into());
+        let (one, other) = (key("one"), key("other"));
         assert_eq!(views.want(id(0), Some("0"), &other, now), (Want::Read, None));
         for n in 1..=2 {
             assert_eq!(views.want(id(n), Some("1"), &one, now).1, None);

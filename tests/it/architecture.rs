@@ -43,6 +43,7 @@ const MAY_USE: [(&str, &[&str]); 25] = [
             "error",
             "limits",
             "protocol",
+            "shares",
             "state",
             "telemetry",
             "thread",

@@ -168,6 +168,7 @@ fn connections_of_a_key_and_of_nobody() {
     rig.check(
         |rig| {
             let held = rig.raw(64, &unfinished(HOG, 1000, 1));
+            rig.wait_for_refusals();
             (held, rig.raw(64, b"POST /mcp/tools/call HTTP/1.1\r\nHost: l"))
         },
         Rig::small_call,

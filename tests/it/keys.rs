@@ -278,7 +278,7 @@ fn config_full_of_secrets(upstream: &HttpUpstream, dead: &HttpUpstream) -> Value
     json!({
         "log": { "level": "trace", "access": true, "bodies": true },
         "api_keys": [
-            { "name": "one", "key": "sekrit-key-plain" },
+            { "name": "one", "key": "sekrit-key-plain", "admin": true },
             { "name": "two", "key": "${TEST_KEY}", "calls_per_minute": 1 },
         ],
         "mcp_servers": {

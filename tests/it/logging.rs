@@ -96,12 +96,10 @@ fn the_lowest_wanted_level_is_set_upstream() {
                 set.last().is_some_and(|params| params["level"] == level).then_some(())
             });
         };
-        let (first, second) = (
-            Duplex::to(&gateway, Door::Streamable).open(),
-            Duplex::to(&gateway, Door::Sse).open(),
-        );
+        let first = Duplex::to(&gateway, Door::Streamable).open();
         set_level(&first, "error");
         expect_set("error");
+        let second = Duplex::to(&gateway, Door::Sse).open();
         set_level(&second, "info");
         expect_set("info");
         // Raised by the one that wanted less than the other: nothing changes upstream.
@@ -134,13 +132,16 @@ fn messages_of_a_call_come_to_its_caller_alone() {
 }
 
 #[test]
-fn messages_that_belong_to_no_call_come_to_every_session_at_its_level() {
+fn messages_that_belong_to_no_call_come_to_every_session_of_a_key_at_its_level() {
     let upstream = HttpUpstream::start();
-    let gateway = Gateway::before(&upstream.url());
+    let gateway = Gateway::started(json!({
+        "api_keys": [{ "name": "k", "key": "key-of-k" }],
+        "mcp_servers": { "s": { "url": upstream.url(), "transport": "http" } },
+    }));
     crate::support::wait_until("the gateway listens upstream", || upstream.n_streams() > 0);
     for door in DOORS {
-        let (wants, does_not) =
-            (Duplex::to(&gateway, door).open(), Duplex::to(&gateway, door).open());
+        let open = || Duplex::to(&gateway, door).key("key-of-k").open();
+        let (wants, does_not) = (open(), open());
         set_level(&wants, "info");
         set_level(&does_not, "alert");
         upstream.emit(MESSAGE, &json!({ "level": "debug", "data": "low" }));

@@ -7,6 +7,7 @@
     reason = "a test fails where it is surprised"
 )]
 
+mod admin;
 mod architecture;
 #[cfg(not(feature = "tiny_http"))]
 mod bounds_named;
@@ -23,7 +24,10 @@ mod event_stream;
 mod exit_codes;
 #[cfg(not(feature = "tiny_http"))]
 mod fairness;
+mod fairness_upstream;
 mod first_lists;
+mod hearing;
+mod hidden_servers;
 #[cfg(not(feature = "tiny_http"))]
 mod hostile_clients;
 mod hostile_upstreams;

@@ -213,6 +213,8 @@ fn what_is_left_out_is_logged_again_only_when_it_changes() {
         let said = format!("the tool {name:?} is left out");
         gateway.stderr().lines().filter(|line| line.contains(&said)).count()
     };
+    // The log has a thread of its own.
+    wait_until("it is told", || lines("bad") > 0);
     assert_eq!(lines("bad"), 1);
     for n in 0..2 {
         upstream.add_text(

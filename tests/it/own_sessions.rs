@@ -30,9 +30,13 @@ fn logged(client: &Duplex) -> Vec<Value> {
 
 /// Everything behind every transport, through every door.
 fn everywhere(check: impl Fn(&str, &Behind, &Gateway, Door)) {
+    everywhere_with(&json!({}), check);
+}
+
+fn everywhere_with(extra: &Value, check: impl Fn(&str, &Behind, &Gateway, Door)) {
     for transport in TRANSPORTS {
         let behind = Behind::start(transport);
-        let gateway = behind.gateway(&json!({}));
+        let gateway = behind.gateway(extra);
         for door in DOORS {
             check(&format!("{transport:?} {door:?}"), &behind, &gateway, door);
         }
@@ -42,9 +46,11 @@ fn everywhere(check: impl Fn(&str, &Behind, &Gateway, Door)) {
 #[test]
 fn a_client_with_a_session_of_its_own_hears_nothing_of_the_shared_one() {
     const VENDOR: &str = "notifications/vendor/news";
-    everywhere(|at, _, gateway, door| {
-        let alice = Duplex::to(gateway, door).named("alice").open();
-        let plain = Duplex::to(gateway, door).open();
+    // Of one principal, so that whatever is said on the shared session is for all of it.
+    let keys = json!({ "api_keys": [{ "name": "k", "key": "key-of-k" }] });
+    everywhere_with(&keys, |at, _, gateway, door| {
+        let open = || Duplex::to(gateway, door).key("key-of-k");
+        let (alice, plain) = (open().named("alice").open(), open().open());
         alice.call("whoami", &json!({}));
         emit(&plain, MESSAGE, &says("shared"));
         emit(&plain, VENDOR, &json!({ "of": "shared" }));
@@ -70,9 +76,13 @@ fn one_that_shares_by_configuration_hears_the_shared_session() {
     let behind = Behind::start(TRANSPORTS[0]);
     let mut server = behind.config();
     server["session"] = json!("shared");
-    let gateway = Gateway::started(json!({ "mcp_servers": { "s": server } }));
-    let alice = Duplex::to(&gateway, Door::Streamable).named("alice").open();
-    let plain = Duplex::to(&gateway, Door::Streamable).open();
+    // What names no call is for all sessions of one principal.
+    let gateway = Gateway::started(json!({
+        "api_keys": [{ "name": "k", "key": "key-of-k" }],
+        "mcp_servers": { "s": server },
+    }));
+    let open = || Duplex::to(&gateway, Door::Streamable).key("key-of-k");
+    let (alice, plain) = (open().named("alice").open(), open().open());
     emit(&plain, MESSAGE, &says("shared"));
     alice.wait_told(MESSAGE);
     plain.wait_told(MESSAGE);

@@ -140,7 +140,7 @@ fn keys_change_and_the_sessions_of_those_that_end_end() {
     let open = |key: &str| Duplex::to(&gateway, Door::Streamable).key(key).open();
     let clients = [open("one"), open("two")];
     let narrowed = json!({ "name": "one", "key": "one", "tools": ["a-echo"] });
-    let three = json!({ "name": "three", "key": "three" });
+    let three = json!({ "name": "three", "key": "three", "admin": true });
     gateway.reload(&config(json!([narrowed, three])));
     let list = |key: &str| {
         let request = Request::get("/mcp/tools/list");

@@ -6,7 +6,7 @@ use crate::support::behind::{Behind, TRANSPORTS, Transport, params_of};
 use crate::support::duplex::{DOORS, Door, Duplex};
 use crate::support::gateway::Gateway;
 use crate::support::script::{RELATED_TASK, Script};
-use crate::support::wait_for;
+use crate::support::{unique, wait_for};
 
 const STATUS: &str = "notifications/tasks/status";
 const ABOUT: [&str; 3] = ["tasks/get", "tasks/result", "tasks/cancel"];
@@ -62,9 +62,10 @@ fn expect_unknown(client: &Duplex, behind: &Behind, id: &str) {
 /// What is said to everybody is heard by this client, so it has heard what was said before.
 #[track_caller]
 fn catch_up(script: &Script, client: &Duplex) {
-    let before = client.told("notifications/vendor/mark").len();
-    script.emit("notifications/vendor/mark", &json!({}));
-    client.wait_told_times("notifications/vendor/mark", before + 1);
+    const CHANGED: &str = "notifications/tools/list_changed";
+    let before = client.told(CHANGED).len();
+    script.change("tools", &unique("mark"));
+    client.wait_told_times(CHANGED, before + 1);
 }
 
 #[test]

@@ -23,7 +23,8 @@ use crate::config::{Naming, Pin, UpstreamConfig};
 use crate::limits::PINS_ACCEPTED_INTERVAL;
 use crate::protocol::call::Kind;
 use crate::protocol::legacy::Initialized;
-use crate::protocol::raw::{Raw, string};
+use crate::protocol::listed_item::ReadItem;
+use crate::protocol::raw::string;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
 use crate::upstream::{Event, Failure, Report};
@@ -282,15 +283,10 @@ impl Refresher {
                 if lists.is_empty() {
                     return Vec::new();
                 }
-                let goes_on = || !self.shared.waiting().is_ended();
-                let read: Read = lists
-                    .into_iter()
-                    .map(|(kind, objects)| read_list(&server, kind, objects, listed, &goes_on))
-                    .map(|(kind, reading)| (server.clone(), kind, reading))
-                    .collect();
-                if !goes_on() {
-                    return Vec::new();
-                }
+                let read = lists.into_iter().map(|(kind, items)| {
+                    (server.clone(), kind, take_list(&server, kind, items, listed))
+                });
+                let read: Read = read.collect();
                 let freshness = freshness.into_iter().map(|(kind, it)| (kind, (it, read_at)));
                 listed.server.read.extend(freshness);
                 listed.server.left_out.set_over_bounds(left_out);
@@ -337,28 +333,28 @@ impl Refresher {
     }
 }
 
-/// Takes one list in, as far as `goes_on` lets it.
-fn read_list(
+/// Takes one list in.
+fn take_list(
     server: &ServerName,
     kind: Kind,
-    objects: Vec<Raw>,
+    items: Vec<ReadItem>,
     listed: &mut Listed,
-    goes_on: &dyn Fn() -> bool,
-) -> (Kind, Reading) {
-    let (mut named, unusable) = merge::read_items_while(kind, objects, goes_on);
+) -> Reading {
+    let (mut named, unusable) = merge::usable(kind, items);
     listed.server.left_out.note(server, kind, unusable);
     listed.server.stale.remove(&kind);
-    let reading = match listed.lists.get(&kind) {
+    let known = listed.lists.get(&kind);
+    let reading = match known {
         None => Reading::First,
         Some(known) if *known == named => Reading::Same,
         Some(_) => Reading::Other,
     };
     // What has not changed goes on with the text that it has.
-    if let Some(known) = listed.lists.get(&kind) {
+    if let Some(known) = known {
         merge::share(&mut named, known);
     }
     listed.lists.insert(kind, named);
-    (kind, reading)
+    reading
 }
 
 /// Holds what a server says of itself against its pins.
@@ -416,6 +412,7 @@ mod tests {
     use super::*;
     use crate::budget::Budget;
     use crate::config::{Config, Overrides};
+    use crate::protocol::listed_item;
     use crate::protocol::modern::Freshness;
     use std::time::{Duration, Instant};
 
@@ -471,7 +468,7 @@ mod tests {
             Told { refresher, config }
         }
 
-        fn items(kind: Kind, names: &[&str]) -> Vec<Raw> {
+        fn items(kind: Kind, names: &[&str]) -> Vec<ReadItem> {
             let rest = r#""name":"n","inputSchema":{"type":"object"}"#;
             let item = |name: &&str| {
                 let text = match kind {
@@ -480,7 +477,7 @@ mod tests {
                         format!("\"{}\":\"{name}\",{rest}", kind.name_key())
                     }
                 };
-                Raw::from_valid(format!("{{{text}}}"))
+                listed_item::take(kind, &format!("{{{text}}}"))
             };
             names.iter().map(item).collect()
         }
@@ -551,7 +548,7 @@ mod tests {
         let server = ServerName::parse("s").unwrap();
         let known = &mut told.refresher.servers.get_mut(&server).unwrap().listed;
         for kind in [Kind::Tool, Kind::Prompt] {
-            let items = merge::read_items(kind, Told::items(kind, &["a"])).0;
+            let items = merge::usable(kind, Told::items(kind, &["a"])).0;
             known.lists.insert(kind, items);
             known.server.stale.insert(kind);
         }

@@ -59,8 +59,8 @@ impl Refresher {
             untold,
         };
         read.left_out.set_over_bounds(left_out);
-        for (kind, objects) in lists {
-            let (named, unusable) = merge::read_items(kind, objects);
+        for (kind, items) in lists {
+            let (named, unusable) = merge::usable(kind, items);
             read.left_out.note(&server, kind, unusable);
             read.lists.push((kind, named));
         }

@@ -76,8 +76,11 @@ fn a_flood_of_connections_without_heads_makes_room_for_the_next() {
     let pool = pool(8, 8);
     let _theirs: Vec<_> = (0..8).map(|_| take(&pool, Peer::Unix).0).collect();
     let conns: Vec<_> = (0..8).map(|_| pool.next().unwrap()).collect();
-    // Two of eight are a share. While fewer wait for their heads, they have time for them.
-    conns[..7].iter().for_each(|conn| assert_eq!(conn.leave_idle(), Awake::Undisturbed));
+    // Two of eight are a share. While fewer are nobody's, they have time for their heads.
+    for conn in &conns[..7] {
+        assert_eq!(conn.leave_idle(), Awake::Undisturbed);
+        assert_eq!(pool.charge(conn, None), Ok(()));
+    }
     assert_eq!(take(&pool, Peer::Unix).1, Err(Refused::Connections));
     pool.enter_idle(&conns[0]);
     pool.begin_head(&conns[0]);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::error::Stage;
-use crate::protocol::call::{CallSink, Outcome, Outgoing};
+use crate::protocol::call::{CallSink, Outcome, Outgoing, PrincipalId};
 use crate::protocol::legacy::Initialized;
 use crate::protocol::revision::Era;
 use crate::wait::Wait;
@@ -331,9 +331,9 @@ impl Link for EitherEra {
         self.legacy.backing_off(trouble, next_try);
     }
 
-    fn tell(&self, text: String) {
+    fn tell(&self, whose: &PrincipalId, text: String) {
         if self.is_mirrored() || !self.found.is_modern() {
-            self.legacy.tell(text);
+            self.legacy.tell(whose, text);
         }
     }
 

@@ -108,6 +108,7 @@ pub(in super::super) fn hear_child(link: &ChildLink, incoming: Incoming) -> Opti
         | Incoming::Misread { .. }
         | Incoming::Ask { .. }) => {
             if let Heard::Notice(_) = hear(core, other) {
+                core.unattributed();
                 log::debug!(target: "upstream", "{}: a notification names no call", core.name());
             }
         }

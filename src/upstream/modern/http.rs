@@ -9,7 +9,7 @@ use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method as HttpMethod};
 
 use crate::error::Stage;
 use crate::limits::UPSTREAM_DRAIN_BYTES_MAX;
-use crate::protocol::call::{CallSink, Notice, Outcome, Outgoing};
+use crate::protocol::call::{CallSink, Notice, Outcome, Outgoing, PrincipalId};
 use crate::protocol::headers::{
     METHOD, NAME, PARAM_PREFIX, PROTOCOL_VERSION, encode_value, is_event_stream, is_json,
 };
@@ -434,7 +434,7 @@ impl Link for ModernHttp {
     fn backing_off(&self, _: &Trouble, _: Instant) {}
 
     // No notification of a client's is left in this revision, and to cancel is to close.
-    fn tell(&self, _: String) {}
+    fn tell(&self, _: &PrincipalId, _: String) {}
 
     fn is_open(&self) -> bool {
         self.door.current().is_some()

@@ -100,7 +100,7 @@ fn own_address() -> Option<String> {
 #[test]
 fn one_address_may_have_so_many_connections_and_others_are_served() {
     const MAX: usize = 4;
-    // A machine without a network has loopback alone, which is exempt; `http/pool.rs` has the
+    // A machine without a network has loopback alone, which is exempt; `http/pool` has the
     // rule's own tests.
     let Some(address) = own_address() else { return };
     let rig = Rig::configured(json!({

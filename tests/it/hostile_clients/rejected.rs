@@ -28,7 +28,7 @@ fn every_refusal_is_counted_once_under_its_reason() {
     let rig = Rig::configured(json!({
         "limits": { "head_ms": 300 },
         "api_keys": [
-            { "name": "k", "key": "key-of-k" },
+            { "name": "k", "key": "key-of-k", "admin": true },
             { "name": "slow", "key": "key-of-slow", "calls_per_minute": 1 },
         ],
     }));

@@ -17,9 +17,10 @@ use trunkline::limits::Limits;
 use trunkline::protocol::call::{
     About, CallSink, Client, Kind, Notice, Outcome, Outgoing, Question,
 };
+use trunkline::protocol::listed_item::ReadItem;
 use trunkline::protocol::raw::{Raw, RawObject};
 use trunkline::protocol::server_name::ServerName;
-use trunkline::upstream::{Event, Report, Unasked, Upstream, Upstreams};
+use trunkline::upstream::{Event, Report, Unasked, Upstream, Upstreams, Wire};
 use trunkline::wait::Wait;
 
 /// Nothing here takes longer unless it is broken.
@@ -355,12 +356,12 @@ impl Rig {
         loop {
             match self.reports.recv_deadline(until).expect("lists").event {
                 Event::Lists { lists, left_out, .. } => {
-                    let name = |kind: Kind, text: &str| {
-                        let item = RawObject::parse(text).unwrap();
-                        item.string(kind.name_key()).unwrap().unwrap()
+                    let name = |item: ReadItem| match item {
+                        Ok((name, _)) => name,
+                        Err(malformed) => malformed.name.unwrap(),
                     };
-                    let named = |(kind, items): (Kind, Vec<Raw>)| {
-                        (kind, items.iter().map(|item| name(kind, item.get())).collect())
+                    let named = |(kind, items): (Kind, Vec<ReadItem>)| {
+                        (kind, items.into_iter().map(name).collect())
                     };
                     return (lists.into_iter().map(named).collect(), left_out);
                 }
@@ -439,6 +440,7 @@ pub(crate) fn client(name: &str) -> Client {
         session: name.into(),
         is_exclusive: false,
         capabilities: Raw::from_valid(capabilities),
+        charged: None,
     }
 }
 
@@ -474,9 +476,11 @@ pub(crate) struct Heard {
 }
 
 impl Unasked for Heard {
-    fn notice(&self, _: &ServerName, client: Option<&Arc<str>>, notice: Notice) {
+    fn notice(&self, _: &ServerName, client: Option<&Arc<str>>, notice: Notice, _: Wire) {
         self.notices.lock().unwrap().push((client.cloned(), notice));
     }
+
+    fn unattributed(&self, _: &ServerName) {}
 
     fn ask(&self, _: &ServerName, client: &Arc<str>, question: Question) {
         self.questions.lock().unwrap().push((client.clone(), question));

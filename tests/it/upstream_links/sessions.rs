@@ -7,7 +7,7 @@ use crossbeam_channel::bounded;
 use trunkline::config::{Secret, SessionSharing, Target};
 use trunkline::error::CallError;
 use trunkline::limits::Limits;
-use trunkline::protocol::call::{Client, Question};
+use trunkline::protocol::call::{Client, PrincipalId, Question};
 
 use super::rig::*;
 use super::worlds::*;
@@ -81,6 +81,39 @@ fn at_the_bound_the_longest_idle_session_makes_room() {
         }
         eventually("the first is ended", || world.ended(&rig) == 1);
         eventually("three are left", || rig.upstream.status().sessions == 3);
+    }
+}
+
+/// Four sessions beside the shared one, of which one principal has two and one is kept for whoever
+/// comes next: it makes room itself, and for others.
+#[test]
+fn room_is_made_by_whoever_has_most_and_not_by_one_that_was_served_just_now() {
+    for mut world in worlds() {
+        world.config.max_sessions = 5;
+        let rig = world.start();
+        let of = |key: &str, name: &str| {
+            let charged = Some(PrincipalId::Key(key.into()));
+            Client { charged, ..client(name) }
+        };
+        let calls = |key: &str, name: &str| text(rig.call_through(&of(key, name), "plain"));
+        calls("victim", "anna");
+        for n in 0..4 {
+            calls("hog", &format!("hog {n}"));
+        }
+        eventually("two of the hog's are ended", || world.ended(&rig) == 2);
+        calls("victim", "anna");
+        assert_eq!(rig.upstream.status().sessions, 4, "{}: hers was there", world.name);
+        calls("third", "cleo");
+        assert_eq!(rig.upstream.status().sessions, 5, "{}: one was kept", world.name);
+        // One that has none gets one of the two.
+        calls("fourth", "dora");
+        eventually("another one of the hog's is ended", || world.ended(&rig) == 3);
+        for (key, name) in
+            [("victim", "anna"), ("third", "cleo"), ("fourth", "dora"), ("hog", "hog 3")]
+        {
+            calls(key, name);
+        }
+        assert_eq!(world.ended(&rig), 3, "{}", world.name);
     }
 }
 
@@ -207,10 +240,11 @@ fn a_notification_goes_over_an_open_session_only() {
     for world in worlds() {
         let rig = world.start();
         let roots = "notifications/roots/list_changed";
-        rig.upstream.notify("anna", roots, None);
+        let anna = PrincipalId::Session("anna".into());
+        rig.upstream.notify(&anna, "anna", roots, None);
         text(rig.call_through(&client("anna"), "plain"));
         assert!(!world.was_told(&rig, roots), "{}", world.name);
-        rig.upstream.notify("anna", roots, Some("{}"));
+        rig.upstream.notify(&anna, "anna", roots, Some("{}"));
         eventually("it is told", || world.was_told(&rig, roots));
         if let Some(server) = &world.server {
             let seen = server.seen();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use trunkline::error::CallError;
-use trunkline::protocol::call::Outcome;
+use trunkline::protocol::call::{Outcome, PrincipalId};
 use trunkline::protocol::subscriber::Subscriber;
 use trunkline::upstream::Subscribing;
 
@@ -25,6 +25,10 @@ pub(crate) fn one() -> One {
 impl Subscribing for One {
     fn subscriber(&self) -> Subscriber {
         self.subscriber
+    }
+
+    fn charged(&self) -> Option<PrincipalId> {
+        None
     }
 
     fn note(&self) -> Result<(), CallError> {

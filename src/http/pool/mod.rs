@@ -26,6 +26,8 @@ const SILENT_MAX_US: u64 = 1_000_000;
 const BUSY: u64 = u64::MAX;
 /// [`Conn::idle`] of a connection that was told to end while it was idle.
 const EVICTED: u64 = u64::MAX - 1;
+/// [`Conn::idle`] of a connection whose request is in work, and known to be somebody's.
+const IN_WORK: u64 = u64::MAX - 2;
 
 /// One connection, shared by its thread, the pool and whoever watches its client.
 #[derive(Debug)]
@@ -34,7 +36,7 @@ pub(crate) struct Conn {
     pub(crate) peer: Peer,
     id: u64,
     /// From when on it may make room for another while it waits for a head, in microseconds of
-    /// the pool's life; [`BUSY`]; [`EVICTED`]. Whoever swaps a time for something else has decided what happens next.
+    /// the pool's life; [`BUSY`]; [`IN_WORK`]; [`EVICTED`]. Whoever swaps a time for something else has decided what happens next.
     idle: AtomicU64,
     /// It was told to end: its receiving side is shut from here, or will be in a moment, so
     /// that its hang-up says nothing of the client.
@@ -153,15 +155,14 @@ impl State {
     /// that is idle for longest. A connection has time to bring its head, unless a whole share
     /// of all wait for theirs.
     fn longest_idle(&self, now: u64, share: usize) -> Option<(u64, &Arc<Conn>)> {
-        let idle = || {
-            let since = self.open.values().map(|conn| (conn.idle.load(Ordering::SeqCst), conn));
-            since.filter(|(since, _)| *since < EVICTED)
-        };
+        let states = || self.open.values().map(|conn| (conn.idle.load(Ordering::SeqCst), conn));
+        let idle = || states().filter(|(since, _)| *since < IN_WORK);
         let of = |conn: &Conn| self.per_address.get(&conn.peer).copied().unwrap_or_default();
         let first = |(since, conn): &(u64, &Arc<Conn>)| (Reverse(of(conn)), *since);
         let silent = idle().filter(|(since, _)| *since <= now).min_by_key(first);
         silent.or_else(|| {
-            let is_flood = share > 0 && idle().count() >= share;
+            let unknown = |(since, _): &(u64, _)| *since < IN_WORK || *since == BUSY;
+            let is_flood = share > 0 && states().filter(unknown).count() >= share;
             is_flood.then(|| idle().min_by_key(first)).flatten()
         })
     }
@@ -201,7 +202,7 @@ impl Pool {
     }
 
     fn now_us(&self) -> u64 {
-        u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(EVICTED - 1)
+        u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(IN_WORK - 1)
     }
 
     /// Takes a new connection. When the pool is full, the longest idle one makes room.
@@ -360,15 +361,17 @@ impl Pool {
         // A new connection keeps its time to speak. One that was evicted and served still must
         // not be evicted again.
         if !conn.is_evicted() {
-            let (now, order) = (self.now_us(), Ordering::SeqCst);
-            conn.idle.compare_exchange(BUSY, now, order, order).ok();
+            let (before, now) = (conn.idle.load(Ordering::SeqCst), self.now_us());
+            if [BUSY, IN_WORK].contains(&before) {
+                conn.idle.store(now, Ordering::SeqCst);
+            }
         }
     }
 
     /// The first byte of a head is here: it has some time for the rest.
     pub(crate) fn begin_head(&self, conn: &Conn) {
         let (before, until) = (conn.idle.load(Ordering::SeqCst), self.now_us() + SILENT_MAX_US);
-        if before < EVICTED {
+        if before < IN_WORK {
             // Else it is evicted in this moment, and stays so.
             conn.idle.compare_exchange(before, until, Ordering::SeqCst, Ordering::SeqCst).ok();
         }
@@ -384,14 +387,14 @@ impl Pool {
         conn: &Conn,
         principal: Option<&PrincipalId>,
     ) -> Result<(), NotTaken> {
-        let Some(principal) = principal.filter(|_| !conn.charged.load(Ordering::Relaxed))
-        else {
-            return Ok(());
-        };
-        let mut state = self.lock();
-        state.shares.take(principal, 1)?;
-        state.in_work.insert(conn.id, principal.clone());
-        conn.charged.store(true, Ordering::Relaxed);
+        if let Some(principal) = principal.filter(|_| !conn.charged.load(Ordering::Relaxed)) {
+            let mut state = self.lock();
+            state.shares.take(principal, 1)?;
+            state.in_work.insert(conn.id, principal.clone());
+            conn.charged.store(true, Ordering::Relaxed);
+        }
+        let order = Ordering::SeqCst;
+        conn.idle.compare_exchange(BUSY, IN_WORK, order, order).ok();
         Ok(())
     }
 
@@ -402,7 +405,7 @@ impl Pool {
             let mut state = self.lock();
             for conn in state.open.values() {
                 let since = conn.idle.load(Ordering::SeqCst);
-                if since < EVICTED && conn.evict(since) {
+                if since < IN_WORK && conn.evict(since) {
                     idle.push(Arc::clone(conn));
                 }
             }
@@ -457,7 +460,7 @@ impl Pool {
     /// Connections that count against the bound, idle ones, threads.
     pub(crate) fn count(&self) -> (usize, usize, usize) {
         let state = self.lock();
-        let idle = |conn: &&Arc<Conn>| conn.idle.load(Ordering::Relaxed) < EVICTED;
+        let idle = |conn: &&Arc<Conn>| conn.idle.load(Ordering::Relaxed) < IN_WORK;
         let idle = state.open.values().filter(idle).count();
         (state.open.len() - state.evicted, idle, state.threads)
     }
