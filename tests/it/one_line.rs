@@ -22,12 +22,16 @@ fn is_forged(message: &Value) -> bool {
 fn what_is_told_outside_a_call_stands_on_one_line() {
     let upstream = HttpUpstream::start();
     let gateway = Gateway::started(json!({ "mcp_servers": {
-        "s": { "url": upstream.url(), "transport": "http" },
+        "s": { "url": upstream.url(), "transport": "http", "session": "per_client" },
     }}));
     let client = gateway.mcp();
     let mut stream = client.listen();
     let mut old = SseClient::open(gateway.address(), "/mcp/sse");
-    wait_until("the server is heard", || upstream.n_streams() > 0);
+    // Both have sessions of their own there, on which it is known whom a message is for.
+    let n_streams = upstream.n_streams();
+    client.call("echo", &json!({ "message": "x" }));
+    old.call("echo", &json!({ "message": "x" }));
+    wait_until("the server is heard", || upstream.n_streams() >= n_streams + 2);
     upstream.emit_text(FORGED);
     for stream in [&mut stream, &mut old.stream] {
         let event = std::iter::repeat_with(|| stream.next())
