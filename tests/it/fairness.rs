@@ -39,7 +39,7 @@ impl Rig {
     fn with(limits: &Value) -> Rig {
         let upstream = HttpUpstream::start();
         let gateway = Gateway::started(json!({
-            "api_keys": [{ "name": "hog", "key": HOG }, { "name": "victim", "key": VICTIM }],
+            "api_keys": [{ "name": "hog", "key": HOG }, { "name": "victim", "key": VICTIM, "admin": true }],
             "limits": limits,
             "mcp_servers": { "s": { "url": upstream.url(), "transport": "http" } },
         }));

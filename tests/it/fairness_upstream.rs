@@ -21,7 +21,7 @@ const SLACK: Duration = Duration::from_millis(500);
 /// A gateway with both keys before one server, `s`.
 fn gateway(server: Value) -> Gateway {
     Gateway::started(json!({
-        "api_keys": [{ "name": "hog", "key": HOG }, { "name": "victim", "key": VICTIM }],
+        "api_keys": [{ "name": "hog", "key": HOG }, { "name": "victim", "key": VICTIM, "admin": true }],
         "mcp_servers": { "s": server },
     }))
 }
@@ -121,9 +121,10 @@ fn whoever_waits_for_a_place_has_its_turn_by_key() {
 fn notifications_of_one_client_take_no_place_of_another_s_answers() {
     let upstream = HttpUpstream::start();
     let server = json!({ "url": upstream.url(), "transport": "http" });
-    for keys in
-        [json!([]), json!([{ "name": "hog", "key": HOG }, { "name": "victim", "key": VICTIM }])]
-    {
+    for keys in [
+        json!([]),
+        json!([{ "name": "hog", "key": HOG }, { "name": "victim", "key": VICTIM, "admin": true }]),
+    ] {
         let gateway =
             Gateway::started(json!({ "api_keys": keys, "mcp_servers": { "s": server } }));
         let victim = Duplex::to(&gateway, Door::Streamable).key(VICTIM).named("victim").open();
