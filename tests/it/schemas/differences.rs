@@ -367,11 +367,14 @@ fn messages_for_sampling_are_those_of_the_client_s_revision() {
 
 #[test]
 fn notifications_of_one_revision_reach_clients_of_that_alone() {
-    let (behind, gateway) = behind(Era::Legacy);
+    let (behind, _) = behind(Era::Legacy);
+    // Of one principal, so that what names no call is for all its sessions.
+    let gateway = behind.gateway(&json!({ "api_keys": [{ "name": "k", "key": "key-of-k" }] }));
     let clients: Vec<(&str, Duplex)> = OLDER
         .into_iter()
         .map(|revision| {
-            (revision, Duplex::to(&gateway, Door::Streamable).speaking(revision).open())
+            let client = Duplex::to(&gateway, Door::Streamable).key("key-of-k");
+            (revision, client.speaking(revision).open())
         })
         .collect();
     let script = behind.script().unwrap();
