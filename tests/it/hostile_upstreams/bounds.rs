@@ -196,7 +196,7 @@ fn the_status_of_thousands_of_changed_tools_costs_little_more_than_that_of_none(
     let gateway = Gateway::started(json!({
         "state_dir": state.path().join("state"),
         "api_keys": [
-            { "name": "all", "key": "key-of-all" },
+            { "name": "all", "key": "key-of-all", "admin": true },
             { "name": "few", "key": "key-of-few", "tools": ["s-*", "!s-tool-1*"] },
         ],
         "mcp_servers": {
