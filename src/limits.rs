@@ -113,6 +113,8 @@ pub const ALLOCATOR_ARENAS_MAX: usize = 2;
 pub const ALLOCATOR_MAPPED_FROM_BYTES: usize = 128 * 1024;
 /// Bytes of freed memory that the allocator keeps at the end of such a part.
 pub const ALLOCATOR_KEPT_BYTES: usize = 256 * 1024;
+/// Bytes of the stacks of ended threads that are kept for new ones.
+pub const STACKS_KEPT_BYTES: usize = 1024 * 1024;
 /// How long a thread of the pool waits for a connection before it ends, and gives back its stack.
 pub const SPARE_THREAD_LIFE: Duration = Duration::from_secs(5);
 /// Stack of a pool thread, in bytes. Unoptimised frames are several times larger.

@@ -8,7 +8,9 @@
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use crate::limits::{ALLOCATOR_ARENAS_MAX, ALLOCATOR_KEPT_BYTES, ALLOCATOR_MAPPED_FROM_BYTES};
+use crate::limits::{
+    ALLOCATOR_ARENAS_MAX, ALLOCATOR_KEPT_BYTES, ALLOCATOR_MAPPED_FROM_BYTES, STACKS_KEPT_BYTES,
+};
 
 /// Where glibc reads its settings.
 const TUNABLES: &str = "GLIBC_TUNABLES";
@@ -30,7 +32,8 @@ pub(super) fn set() {
     let settings = format!(
         "glibc.malloc.arena_max={ALLOCATOR_ARENAS_MAX}\
          :glibc.malloc.mmap_threshold={ALLOCATOR_MAPPED_FROM_BYTES}\
-         :glibc.malloc.trim_threshold={ALLOCATOR_KEPT_BYTES}"
+         :glibc.malloc.trim_threshold={ALLOCATOR_KEPT_BYTES}\
+         :glibc.pthread.stack_cache_size={STACKS_KEPT_BYTES}"
     );
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_else(|| program.clone().into_os_string());

@@ -3,9 +3,9 @@
 
     memory.py GATEWAY_BINARY [BURST...]
 
-Each burst has a gateway of its own. Printed are the bytes that were asked for, the gateway's highest resident set,
-that of REST_SECONDS after the last connection's end, its processor time until then, and what the clients were
-answered. Fails where a gateway has ended or more than REST_MIB_MAX stays. Needs Linux and Python 3.10 or newer.
+Each burst has a gateway of its own. Printed are the bytes that were asked for, the gateway's resident set before the
+burst, its highest, that of REST_SECONDS after the last connection's end, its processor time until then, and what the
+clients were answered. Fails where a gateway has ended or more than REST_MIB_MAX stays. Needs Linux and Python 3.10 or newer.
 """
 
 import json
@@ -70,6 +70,7 @@ class Gateway:
         self.answered: Counter[str] = Counter()
         self.open: list[socket.socket] = []
         self.wait_until_contact()
+        self.before = self.resident("VmRSS")
 
     def wait_until_contact(self) -> None:
         """Until the server has answered, or was refused."""
@@ -316,9 +317,10 @@ def run(binary: pathlib.Path, folder: pathlib.Path, name: str) -> tuple[Gateway,
         time.sleep(REST_SECONDS)
         if gateway.process.poll() is not None:
             return
-        asked, peak, rest = gateway.asked_bytes / MIB, gateway.resident("VmHWM"), gateway.resident("VmRSS")
+        asked, before = gateway.asked_bytes / MIB, gateway.before
+        peak, rest = gateway.resident("VmHWM"), gateway.resident("VmRSS")
         answers = ", ".join(f"{count} x {what}" for what, count in gateway.answered.items()) or "not read"
-        row.append(f"{asked:9.1f} {peak:9.1f} {rest:9.1f} {gateway.cpu_seconds():7.2f}  {answers}")
+        row.append(f"{asked:9.1f} {before:10.1f} {peak:9.1f} {rest:9.1f} {gateway.cpu_seconds():7.2f}  {answers}")
         if rest > REST_MIB_MAX:
             row.append(f"more than {REST_MIB_MAX} MiB stay")
 
@@ -330,7 +332,7 @@ def run(binary: pathlib.Path, folder: pathlib.Path, name: str) -> tuple[Gateway,
 def main() -> int:
     binary, names = pathlib.Path(sys.argv[1]).resolve(), sys.argv[2:] or list(BURSTS)
     failed = False
-    print(f"{'burst':38} {'asked/MiB':>9} {'peak/MiB':>9} {'rest/MiB':>9} {'CPU/s':>7}  answers")
+    print(f"{'burst':38} {'asked/MiB':>9} {'before/MiB':>10} {'peak/MiB':>9} {'rest/MiB':>9} {'CPU/s':>7}  answers")
     with tempfile.TemporaryDirectory(prefix="trunkline-memory-") as folder:
         runs = []
         try:

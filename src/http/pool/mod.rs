@@ -318,11 +318,8 @@ impl Pool {
     /// Keeps a thread's handle until the thread has ended.
     pub(crate) fn keep(&self, joined: Joined) {
         let mut state = self.lock();
-        let kept = std::mem::take(&mut state.joined);
-        let (ended, mut running): (Vec<_>, Vec<_>) =
-            kept.into_iter().partition(Joined::is_finished);
-        running.push(joined);
-        state.joined = running;
+        let ended = take_ended(&mut state);
+        state.joined.push(joined);
         drop(state);
         drop(ended);
     }
@@ -338,6 +335,10 @@ impl Pool {
             if state.closed || !spare {
                 state.threads -= 1;
                 self.ended.notify_all();
+                // Their stacks are held until they are joined.
+                let ended = take_ended(&mut state);
+                drop(state);
+                drop(ended);
                 return None;
             }
             state.waiting += 1;
@@ -469,6 +470,14 @@ impl Pool {
         let idle = state.open.values().filter(idle).count();
         (state.open.len() - state.evicted, idle, state.threads)
     }
+}
+
+/// The handles of threads that have ended, to be dropped where nothing is locked.
+fn take_ended(state: &mut State) -> Vec<Joined> {
+    let kept = std::mem::take(&mut state.joined);
+    let (ended, running) = kept.into_iter().partition(Joined::is_finished);
+    state.joined = running;
+    ended
 }
 
 fn remove(state: &mut State, conn: &Conn) {

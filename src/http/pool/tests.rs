@@ -3,6 +3,7 @@
 use super::*;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 fn take(pool: &Pool, peer: Peer) -> (UnixStream, Result<Taken, Refused>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
@@ -137,4 +138,23 @@ fn a_closed_pool_takes_nothing() {
     let pool = pool(2, 1);
     pool.close(Instant::now());
     assert_eq!(take(&pool, Peer::Unix).1, Err(Refused::Closed));
+}
+
+#[test]
+fn a_thread_that_ends_joins_those_that_have_ended_before() {
+    let pool = pool(4, 1);
+    for _ in 0..3 {
+        pool.keep(crate::thread::spawn("ended", || ()).unwrap());
+    }
+    let until = Instant::now() + Duration::from_secs(5);
+    while !pool.lock().joined.iter().all(Joined::is_finished) {
+        assert!(Instant::now() < until, "they end");
+        std::thread::yield_now();
+    }
+    {
+        let mut state = pool.lock();
+        (state.closed, state.threads) = (true, 1);
+    }
+    assert!(pool.next().is_none());
+    assert!(pool.lock().joined.is_empty());
 }
