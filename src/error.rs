@@ -173,12 +173,14 @@ pub enum CallError {
         /// When the next one is due.
         retry_after: Duration,
     },
-    /// The tool is not what it was when it was pinned.
+    /// It is not what it was when it was pinned, or waits to be.
     Withheld {
         /// Whose it is.
         server: ServerName,
+        /// What it is.
+        kind: Kind,
         /// What its server calls it.
-        tool: String,
+        name: String,
     },
     /// The upstream refused, broke off or answered nonsense.
     UpstreamFailed {
@@ -324,11 +326,12 @@ impl fmt::Display for CallError {
                 let seconds = whole_seconds(*retry_after);
                 write!(f, "This key's calls are spent; the next is due in {seconds} s.")
             }
-            Self::Withheld { server, tool } => write!(
+            Self::Withheld { server, kind, name } => write!(
                 f,
-                "The tool {tool:?} of the server {server} is withheld, because its definition \
-                 has changed since it was pinned, or what was pinned is lost. To accept it as \
-                 it is now, run: trunkline pins accept {server} {tool:?}"
+                "The {} {name:?} of the server {server} is withheld, because its definition has \
+                 changed since it was pinned, it is not pinned yet, or what was pinned is lost. \
+                 To accept it as it is now, run: trunkline pins accept {server} {name:?}",
+                kind.noun()
             ),
             Self::UpstreamFailed { server, stage, message, .. } => {
                 write!(f, "The server {server} failed ({stage}): {message}.")

@@ -11,7 +11,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::access::authenticate::KnownKey;
 use crate::access::glob::ToolGlobs;
-use crate::access::origin::Origins;
+use crate::access::origin::{HostCheck, Origins};
 use crate::access::policy::{Nearness, Policy, Principal};
 use crate::catalogue;
 use crate::catalogue::pins::Pins;
@@ -91,7 +91,7 @@ impl Gateway {
         // Locals are dropped last to first: the thread that writes ends with the last who could
         // have something written, so it is waited for after all of them, also on an error.
         let (writing, state) = open_state(&config)?.unzip();
-        let server = Server::bind(&listen(&config.listen), limits.clone())?;
+        let server = Server::bind(&listen(&config), limits.clone())?;
         let key = session_key(&config, state.as_ref())?;
         let (left, ended) = bounded(ENDED_SESSIONS_QUEUE_MAX);
         let (sessions, session_thread) =
@@ -294,10 +294,12 @@ impl SecondSignal {
     }
 }
 
-fn listen(listen: &Listen) -> http::Listen {
-    match listen {
+fn listen(config: &Config) -> http::Listen {
+    match &config.listen {
         Listen::Tcp(address) => http::Listen::Tcp(*address),
-        Listen::Unix(path) => http::Listen::Unix(path.clone()),
+        Listen::Unix(path) => {
+            http::Listen::Unix { path: path.clone(), mode: config.socket_mode }
+        }
     }
 }
 
@@ -469,20 +471,24 @@ fn known_key(key: &ApiKey, naming: &Naming) -> KnownKey {
 
 fn origins(config: &Config) -> Origins {
     let mut hosts = config.allowed_hosts.clone().unwrap_or_default();
-    let loopback = match &config.listen {
+    let is_told = config.allowed_hosts.is_some();
+    let check_host = match &config.listen {
         Listen::Tcp(address) => {
             if !address.ip().is_unspecified() {
                 hosts.push(address.to_string());
             }
-            config.listen.is_local()
+            match (config.listen.is_local(), config.allow_anonymous) {
+                (true, _) => HostCheck::Names,
+                (false, true) => HostCheck::NamesOrAddresses,
+                (false, false) if is_told => HostCheck::Names,
+                (false, false) => HostCheck::Off,
+            }
         }
-        Listen::Unix(_) => false,
+        // No page reaches it.
+        Listen::Unix(_) if is_told => HostCheck::Names,
+        Listen::Unix(_) => HostCheck::Off,
     };
-    Origins {
-        check_host: loopback || config.allowed_hosts.is_some(),
-        hosts,
-        origins: config.allowed_origins.clone(),
-    }
+    Origins { check_host, hosts, origins: config.allowed_origins.clone() }
 }
 
 /// Serves until there is a reason to stop, then stops in order.

@@ -176,10 +176,17 @@ pub const STATE_SET_ASIDE_MAX: usize = 8;
 pub const STATE_WRITE_DELAY: Duration = Duration::from_millis(250);
 /// The longest time between two writes of a file that goes on changing.
 pub const STATE_WRITE_INTERVAL_MAX: Duration = Duration::from_secs(300);
-/// Tools of one server that are pinned; further ones count as changed.
+/// Tools of one server that are pinned, and items of each other kind; further ones count as
+/// changed.
 pub const PINNED_TOOLS_MAX: usize = 40_000;
-/// Bytes of the file of one server's pins; tools beyond it count as changed.
+/// Bytes of the file of one server's pins without texts; items beyond it count as changed.
 pub const PINS_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of one item's text that are kept with its pin, so that it can be shown what has changed.
+pub const PINNED_TEXT_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of all such texts of one server; further ones are not kept.
+pub const PINS_TEXTS_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// New items of one list whose names are compared with those that have gone, and so many of these.
+pub const SIMILAR_NAMES_MAX: usize = 64;
 /// Bytes of a server's name in the configuration: files are named after it.
 pub const SERVER_NAME_BYTES_MAX: usize = 128;
 /// Between two looks for what somebody has accepted.
@@ -480,6 +487,10 @@ pub const STREAM_LASTED: Duration = Duration::from_secs(5);
 /// Bytes from which on what an upstream says counts against `limits.buffered_bytes`; smaller
 /// answers pass without a look at it.
 pub const RESULT_BYTES_COUNTED_FROM: usize = 64 * 1024;
+/// Ids of sessions of one upstream that are taken out of what is told.
+pub const LEARNED_SECRETS_MAX: usize = 256;
+/// Bytes of all of them.
+pub const LEARNED_SECRETS_BYTES_MAX: usize = 64 * 1024;
 /// Characters of an upstream's text that stand in an error or a log line.
 pub const UPSTREAM_TEXT_CHARS_MAX: usize = 200;
 /// Characters of a `WWW-Authenticate` of an upstream's that clients are told.

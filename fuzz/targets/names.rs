@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::lines;
-use crate::access::origin::Origins;
+use crate::access::origin::{HostCheck, Origins};
 use crate::catalogue::name::{Unnamed, near, offered, offered_uris, split_server};
 use crate::catalogue::template::spelled;
 use crate::catalogue::template_set::{Steps, TemplateSet};
@@ -88,7 +88,11 @@ fn names_of(tools: &[&str]) {
 
 /// Whatever is admitted is of this machine or of the one host that is ours.
 fn origins(host: &str, origin: &str) {
-    let ours = Origins { check_host: true, hosts: vec!["ours".into()], origins: Vec::new() };
+    let ours = Origins {
+        check_host: HostCheck::Names,
+        hosts: vec!["ours".into()],
+        origins: Vec::new(),
+    };
     let is_ours = |authority: &str| {
         let authority = authority.to_ascii_lowercase();
         let (name, port) = match authority.rsplit_once(':') {

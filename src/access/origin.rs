@@ -1,11 +1,26 @@
 //! Which `Host` and `Origin` are ours (2025-11-25, basic/transports, Security Warning): against
 //! DNS rebinding and foreign pages.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// Which `Host` is admitted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum HostCheck {
+    /// Any.
+    #[default]
+    Off,
+    /// Loopback names and [`Origins::hosts`].
+    Names,
+    /// Those and every IP address: a page whose name was bound to this machine's address sends
+    /// its own name, so whoever sends an address has asked for this machine.
+    NamesOrAddresses,
+}
+
 /// What is admitted.
 #[derive(Debug, Clone, Default)]
 pub struct Origins {
-    /// Whether `Host` is looked at.
-    pub check_host: bool,
+    /// Which `Host` is admitted.
+    pub check_host: HostCheck,
     /// Host names, with or without a port, besides the loopback ones.
     pub hosts: Vec<String>,
     /// Origins (`scheme://host[:port]`) besides those of the loopback names and of `hosts`.
@@ -27,11 +42,26 @@ impl Origins {
     /// # Errors
     /// Which of the two is foreign.
     pub fn check(&self, host: Option<&str>, origin: Option<&str>) -> Result<(), Foreign> {
-        if self.check_host && !host.is_some_and(|host| self.is_our_host(host)) {
+        let is_address = || host.is_some_and(|host| is_address(host_of(host)));
+        let is_ours = match self.check_host {
+            HostCheck::Off => true,
+            HostCheck::Names => host.is_some_and(|host| self.is_our_host(host)),
+            HostCheck::NamesOrAddresses => {
+                is_address() || host.is_some_and(|host| self.is_our_host(host))
+            }
+        };
+        if !is_ours {
             return Err(Foreign::Host);
         }
+        // The gateway's own page at an address that it was asked for by.
+        let is_own_page = |origin: &str| {
+            let is_admitted = self.check_host == HostCheck::NamesOrAddresses && is_address();
+            is_admitted && host.is_some() && authority_of(origin) == host
+        };
         match origin {
-            Some(origin) if !self.admits(origin) => Err(Foreign::Origin),
+            Some(origin) if !self.admits(origin) && !is_own_page(origin) => {
+                Err(Foreign::Origin)
+            }
             _ => Ok(()),
         }
     }
@@ -53,12 +83,14 @@ impl Origins {
         {
             return true;
         }
-        let authority =
-            origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-        authority.is_some_and(|authority| {
+        authority_of(origin).is_some_and(|authority| {
             !authority.contains(['/', '@', '?', '#']) && self.is_our_host(authority)
         })
     }
+}
+
+fn authority_of(origin: &str) -> Option<&str> {
+    origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"))
 }
 
 /// The host of `host[:port]`, with the brackets of an IPv6 address. All of it where what stands
@@ -83,7 +115,15 @@ fn host_of(authority: &str) -> &str {
 fn is_loopback_name(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
         || host == "[::1]"
-        || host.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+        || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn is_address(host: &str) -> bool {
+    let v6 = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    match v6 {
+        Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
+        None => host.parse::<Ipv4Addr>().is_ok(),
+    }
 }
 
 #[cfg(test)]
@@ -92,7 +132,7 @@ mod tests {
 
     fn check(host: &str, origin: Option<&str>) -> Result<(), Foreign> {
         let origins = Origins {
-            check_host: true,
+            check_host: HostCheck::Names,
             hosts: vec!["edge.example:4000".into(), "box".into()],
             origins: vec!["https://app.example".into()],
         };
@@ -121,6 +161,30 @@ mod tests {
         }
         let unchecked = Origins::default();
         assert_eq!(unchecked.check(Some("evil.example"), None), Ok(()));
+    }
+
+    #[test]
+    fn an_address_is_nobody_s_name() {
+        let origins = Origins {
+            check_host: HostCheck::NamesOrAddresses,
+            hosts: vec!["box".into()],
+            ..Origins::default()
+        };
+        let check = |host: &str, origin| origins.check(Some(host), origin);
+        for host in ["192.0.2.7:4000", "192.0.2.7", "[2001:db8::1]:80", "[::1]", "box:1"] {
+            assert_eq!(check(host, None), Ok(()), "{host}");
+        }
+        for host in
+            ["evil.example:4000", "192.0.2.7.evil.example", "1.2.3", "2001:db8::1", "", "[x]"]
+        {
+            assert_eq!(check(host, None), Err(Foreign::Host), "{host}");
+        }
+        assert_eq!(origins.check(None, None), Err(Foreign::Host));
+        // Its own page, and that of another machine.
+        assert_eq!(check("192.0.2.7:80", Some("http://192.0.2.7:80")), Ok(()));
+        for origin in ["http://192.0.2.8:80", "http://192.0.2.7:81", "192.0.2.7:80", "null"] {
+            assert_eq!(check("192.0.2.7:80", Some(origin)), Err(Foreign::Origin), "{origin}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::left_out::Unusable;
 use super::name::{self, Offered, Unnamed};
+use super::pins::Subject;
 use super::{Catalogue, Clash, Clashes, Item, List, Server, Steps, uri};
 use crate::access::glob::Globs;
 use crate::config::{Naming, Pin};
@@ -215,12 +216,12 @@ impl<'a> Making<'a> {
     fn nameless(&self) -> Vec<Nameless<'a>> {
         let mut all = Vec::new();
         for (profile, listed) in self.servers {
-            let pinned = listed.server.pinned.as_ref().filter(|_| self.kind == Kind::Tool);
+            let (pinned, subject) = (listed.server.pinned.as_ref(), Subject::of(self.kind));
             let shown = profile.alias.as_deref().unwrap_or(profile.name.as_str());
             for (own, object) in listed.lists.get(&self.kind).into_iter().flatten() {
                 if self.kind != Kind::Tool || profile.tools.admits(own) {
                     let of = Unnamed { server: &profile.name, shown, own };
-                    let is_withheld = pinned.is_some_and(|pinned| pinned.withholds(own));
+                    let is_withheld = pinned.is_some_and(|it| it.withholds(subject, own));
                     all.push(Nameless { of, object, is_withheld });
                 }
             }
@@ -405,7 +406,8 @@ mod tests {
         assert!(std::ptr::eq(list[0].1.get(), item(&after, 0).own_object.get()));
         // Whether it is withheld, and what stands between names, makes it another one.
         let changed = BTreeMap::from([("x".to_owned(), 1)]);
-        servers[1].1.server.pinned = Some(Pinned { pin: Pin::Enforce, n_pinned: 1, changed });
+        servers[1].1.server.pinned =
+            Some(Pinned { pin: Pin::Enforce, n_pinned: 1, changed, others: BTreeMap::new() });
         let after = merge_after(&before, &naming, &servers, &|| true).unwrap();
         assert_eq!(after.items(Kind::Tool).len(), 2);
         let names = [ServerName::parse("a").unwrap(), ServerName::parse("b").unwrap()];

@@ -38,6 +38,7 @@ use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
 use left_out::LeftOut;
 use pages::Pages;
+use pins::Subject;
 use template_set::TemplateSet;
 use views::Shown;
 use waiting::Waiting;
@@ -62,7 +63,7 @@ pub struct Item {
     pub offered_object: Raw,
     /// Its object as its server wrote it.
     pub own_object: Raw,
-    /// A tool that has changed since it was pinned: it is not listed, and cannot be called.
+    /// It has changed since it was pinned, or waits to be: it is not listed, and cannot be used.
     pub is_withheld: bool,
     /// Which parameters a tool wants mirrored into headers, or why it says so wrongly.
     pub mirrors: Result<Vec<Mirror>, String>,
@@ -118,15 +119,31 @@ pub struct Pinned {
     pub pin: Pin,
     /// Tools that are pinned.
     pub n_pinned: usize,
-    /// Those that are not what they were, by what their server calls them, and since when that
+    /// Tools that are not what they were, by what their server calls them, and since when that
     /// is known, in seconds since the epoch.
     pub changed: BTreeMap<String, u64>,
+    /// The same of whatever else has pins.
+    pub others: BTreeMap<Subject, BTreeMap<String, u64>>,
 }
 
 impl Pinned {
-    /// Whether a tool must not be used.
-    pub fn withholds(&self, own: &str) -> bool {
-        self.pin == Pin::Enforce && self.changed.contains_key(own)
+    fn changed(&self, subject: Subject) -> Option<&BTreeMap<String, u64>> {
+        if subject == Subject::Tool { Some(&self.changed) } else { self.others.get(&subject) }
+    }
+
+    fn changed_mut(&mut self, subject: Subject) -> &mut BTreeMap<String, u64> {
+        match subject {
+            Subject::Tool => &mut self.changed,
+            Subject::Prompt | Subject::Resource | Subject::Template | Subject::Instructions => {
+                self.others.entry(subject).or_default()
+            }
+        }
+    }
+
+    /// Whether it must not be used, nor told to clients.
+    pub fn withholds(&self, subject: Subject, own: &str) -> bool {
+        self.pin.withholds()
+            && self.changed(subject).is_some_and(|changed| changed.contains_key(own))
     }
 }
 

@@ -16,6 +16,7 @@ use crate::limits::{
 use crate::protocol::call::Kind;
 use crate::protocol::listed_item::Malformed;
 use crate::protocol::modern::Freshness;
+use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::{LastUse, Untold, ViewId};
 
@@ -65,7 +66,7 @@ impl View {
         let mut listed = shared.clone();
         listed.lists.extend(self.lists.iter().map(|(kind, list)| (*kind, list.clone())));
         listed.server.read.extend(self.read.iter().map(|(kind, it)| (*kind, *it)));
-        if self.lists.contains_key(&Kind::Tool) {
+        if self.differs() {
             listed.server.pinned = self.pinned.clone();
         }
         listed
@@ -84,8 +85,8 @@ pub(super) struct ReadView {
 }
 
 impl ReadView {
-    /// Finds what all see, too; gives the tools that are not among that.
-    pub(super) fn against(&mut self, shared: &Listed) -> Named {
+    /// Finds what all see, too; gives the items that are not among that.
+    pub(super) fn against(&mut self, shared: &Listed) -> Vec<(Kind, String, Raw)> {
         let mut differing = Vec::new();
         for (kind, list) in &mut self.lists {
             let known = shared.lists.get(kind).into_iter().flatten();
@@ -94,10 +95,7 @@ impl ReadView {
                 match known.get(own.as_str()) {
                     // Their text stands in memory once.
                     Some(same) if *same == object => *object = (*same).clone(),
-                    Some(_) | None if *kind == Kind::Tool => {
-                        differing.push((own.clone(), object.clone()));
-                    }
-                    Some(_) | None => (),
+                    Some(_) | None => differing.push((*kind, own.clone(), object.clone())),
                 }
             }
         }
@@ -404,7 +402,10 @@ mod tests {
         assert!(same.against(&shared).is_empty());
         assert_eq!(views.insert(key(1), same, &shared, None), []);
         let mut more = read(&[(Kind::Tool, &["a", "b"]), (Kind::Prompt, &["p"])]);
-        assert_eq!(more.against(&shared), tools(&["b"]));
+        let differing = more.against(&shared);
+        let names: Vec<_> =
+            differing.iter().map(|(kind, own, _)| (*kind, own.as_str())).collect();
+        assert_eq!(names, [(Kind::Tool, "b"), (Kind::Prompt, "p")]);
         let differing = views.insert(key(1), more, &shared, None);
         assert_eq!(differing, [Kind::Tool, Kind::Prompt]);
         // A list that could not be had stands.

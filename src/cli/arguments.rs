@@ -16,7 +16,15 @@ pub(super) enum Command {
     Serve { config: PathBuf, listen: Option<Listen> },
     Demo { http: Option<SocketAddr> },
     HashKey,
-    PinsAccept { config: PathBuf, server: String, tool: Option<String> },
+    Pins { config: PathBuf, what: Pins },
+}
+
+/// What is to be done about pins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Pins {
+    List,
+    Diff { server: String, tool: Option<String> },
+    Accept { server: String, tool: Option<String> },
 }
 
 /// A command by name.
@@ -30,7 +38,7 @@ pub(super) enum Name {
 
 /// Commands of later versions.
 const LATER: [&str; 4] = ["check", "tools", "call", "stdio"];
-/// Words after `pins`: `accept SERVER TOOL`.
+/// Words after `pins`: `accept SERVER TOOL`, `diff SERVER TOOL`.
 const PINS_WORDS_MAX: usize = 3;
 const CONFIG_DEFAULT: &str = "config.json";
 
@@ -106,28 +114,28 @@ impl Command {
         let config = config.unwrap_or_else(|| PathBuf::from(CONFIG_DEFAULT));
         Ok(match name {
             None | Some(Name::Serve) => Command::Serve { config, listen },
-            Some(Name::Pins) => {
-                let mut pins = pins.into_iter();
-                match (pins.next().as_deref(), pins.next(), pins.next()) {
-                    (Some("accept"), Some(server), tool) => {
-                        Command::PinsAccept { config, server, tool }
-                    }
-                    (Some("accept") | None, None, _) => {
-                        return Err(
-                            "pins: say what to accept: pins accept SERVER [TOOL]".into()
-                        );
-                    }
-                    (word, _, _) => {
-                        let word = word.unwrap_or_default();
-                        return Err(format!(
-                            "pins: there is no command {word:?}; there is: accept"
-                        ));
-                    }
-                }
-            }
+            Some(Name::Pins) => Command::Pins { config, what: Pins::parse(pins)? },
             Some(Name::Demo) => Command::Demo { http },
             Some(Name::HashKey) => Command::HashKey,
         })
+    }
+}
+
+impl Pins {
+    fn parse(words: Vec<String>) -> Result<Pins, String> {
+        let mut words = words.into_iter();
+        match (words.next().as_deref(), words.next(), words.next()) {
+            (Some("list"), None, _) => Ok(Pins::List),
+            (Some("list"), Some(word), _) => Err(format!("pins list: unexpected {word:?}")),
+            (Some("diff"), Some(server), tool) => Ok(Pins::Diff { server, tool }),
+            (Some("accept"), Some(server), tool) => Ok(Pins::Accept { server, tool }),
+            (Some("accept" | "diff") | None, _, _) => Err("pins: say what: pins list, \
+                pins diff SERVER [TOOL], or pins accept SERVER [TOOL]"
+                .into()),
+            (Some(word), _, _) => Err(format!(
+                "pins: there is no command {word:?}; there are: list, diff, accept"
+            )),
+        }
     }
 }
 
@@ -185,11 +193,20 @@ mod tests {
         assert_eq!(parse("hash-key"), Ok(Command::HashKey));
         let accept = |config: &str, tool: Option<&str>| {
             let tool = tool.map(str::to_owned);
-            Ok(Command::PinsAccept { config: config.into(), server: "s".to_owned(), tool })
+            let what = Pins::Accept { server: "s".to_owned(), tool };
+            Ok(Command::Pins { config: config.into(), what })
         };
         assert_eq!(parse("pins accept s"), accept("config.json", None));
         assert_eq!(parse("pins accept s t --config f"), accept("f", Some("t")));
         assert_eq!(parse("pins --config=f accept s -- --t"), accept("f", Some("--t")));
+        let pins = |what| Ok(Command::Pins { config: "config.json".into(), what });
+        assert_eq!(parse("pins list"), pins(Pins::List));
+        let diff = |tool: Option<&str>| Pins::Diff {
+            server: "s".to_owned(),
+            tool: tool.map(str::to_owned),
+        };
+        assert_eq!(parse("pins diff s"), pins(diff(None)));
+        assert_eq!(parse("pins diff s t"), pins(diff(Some("t"))));
         assert_eq!(parse("-V"), Ok(Command::Version));
         assert_eq!(parse("serve --version"), Ok(Command::Version));
         assert_eq!(parse("-h"), Ok(Command::Help(None)));
@@ -215,6 +232,8 @@ mod tests {
             ("--config f demo", "demo"),
             ("pins", "SERVER"),
             ("pins accept", "SERVER"),
+            ("pins diff", "SERVER"),
+            ("pins list s", "\"s\""),
             ("pins frobnicate s", "\"frobnicate\""),
             ("pins accept s t u", "u"),
             ("pins accept s --listen x", "--listen"),

@@ -22,7 +22,7 @@ Commands:
   serve      run the gateway (the default)
   demo       run the built-in MCP server, to try things with
   hash-key   read a key from standard input, print its sha256 for the configuration
-  pins       accept tools that have changed since they were pinned
+  pins       show and accept what has changed since it was pinned
 
 Options:
   -h, --help      this text, or that of a command
@@ -55,12 +55,19 @@ Options:
 ";
 
 const PINS: &str = "\
-Accepts tools of a server with \"pin\" that are not what they were, as they were seen last: one,
-or all. A running gateway takes that up within seconds, another one when it starts. A change
-is there to be accepted once the gateway has written it: within a second, or minutes where tools
-change all the time.
+Shows and accepts what servers with \"pin\" say of themselves and is not what it was: tools,
+prompts, resources, resource templates, and the server's instructions.
 
-Usage: trunkline pins accept SERVER [TOOL] [--config FILE]
+Usage: trunkline pins list [--config FILE]
+       trunkline pins diff SERVER [TOOL] [--config FILE]
+       trunkline pins accept SERVER [TOOL] [--config FILE]
+
+\"list\" has a line for each pin of each server. \"diff\" shows what has changed, a line that
+begins with \"-\" for what was pinned and one with \"+\" for what was seen last. \"accept\" takes it
+as it was seen last: one (by its name or URI, or the word \"instructions\"), or all. A running
+gateway takes that up within seconds, another one when it starts. A change is there to be shown
+and accepted once the gateway has written it: within a second, or minutes where tools change all
+the time.
 
 Options:
   --config FILE   the configuration (default: config.json)

@@ -40,9 +40,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Ok(Command::Demo { http }) => demo::run(http),
         Ok(Command::HashKey) => hash_key::run(),
-        Ok(Command::PinsAccept { config, server, tool }) => {
-            pins::accept(&config, &server, tool.as_deref())
-        }
+        Ok(Command::Pins { config, what }) => pins::run(&config, &what),
         Err(what) => usage(&what),
     };
     ExitCode::from(code)

@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use super::check_server;
 use super::file::{Placed, RawConfig, RawSecret, RawServer};
-use super::reader::Reader;
+use super::reader::{Reader, Text};
 use super::{ApiKey, Config, Listen, Naming, Overrides, base64, bounds, key_globs, syntax};
 use crate::protocol::quirks::Tolerance;
 use crate::protocol::server_name::ServerName;
 
 /// Bytes of the longest separator.
 const SEPARATOR_BYTES_MAX: usize = 8;
+/// Permissions of a Unix socket: for its owner and the owner's group.
+const SOCKET_MODE_DEFAULT: u32 = 0o660;
 
 /// Checks everything, and notes every problem. The result is usable only if none was noted.
 pub(super) fn check(
@@ -23,6 +25,7 @@ pub(super) fn check(
 ) -> Option<Config> {
     let mut warnings = Vec::new();
     let listen = check_listen(reader, &raw, overrides);
+    let socket_mode = check_socket_mode(reader, raw.socket_mode.as_ref());
     let allowed_origins = lowercase(reader, &raw.allowed_origins, |text| {
         (!syntax::is_origin(text)).then_some("must be a scheme and a host without a path")
     });
@@ -64,6 +67,7 @@ pub(super) fn check(
         .collect();
     Some(Config {
         listen: listen?,
+        socket_mode,
         api_keys,
         allowed_origins,
         allowed_hosts,
@@ -103,6 +107,25 @@ fn check_listen(reader: &Reader<'_>, raw: &RawConfig, overrides: &Overrides) -> 
         );
     }
     Some(listen)
+}
+
+/// Permissions in octal digits, as `chmod` takes them.
+fn check_socket_mode(reader: &Reader<'_>, text: Option<&Text>) -> u32 {
+    let Some(text) = text else { return SOCKET_MODE_DEFAULT };
+    let digits = text.value.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
+    let mode = u32::from_str_radix(&text.value, 8).ok().filter(|_| digits);
+    match mode.filter(|mode| *mode <= 0o777 && matches!(text.value.len(), 3 | 4)) {
+        Some(mode) if mode & 0o222 == 0 => {
+            reader.problem("/socket_mode", "nobody could connect: nobody may write");
+            mode
+        }
+        Some(mode) => mode,
+        None => {
+            let what = "must be permissions in octal digits, as \"0660\"";
+            reader.problem("/socket_mode", format!("{what}: {:?}", text.written));
+            SOCKET_MODE_DEFAULT
+        }
+    }
 }
 
 /// Hosts have no case.

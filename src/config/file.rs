@@ -15,6 +15,7 @@ pub const KEYS: &[&str] = &[
     "allowed_hosts",
     "allow_anonymous",
     "strict_clients",
+    "socket_mode",
     "transports",
     "prefix",
     "prefix_separator",
@@ -81,6 +82,7 @@ pub(super) struct RawConfig {
     pub(super) allowed_hosts: Option<Vec<Placed>>,
     pub(super) allow_anonymous: bool,
     pub(super) strict_clients: bool,
+    pub(super) socket_mode: Option<Text>,
     pub(super) transports: Transports,
     pub(super) prefix: Prefix,
     pub(super) separator: Option<Text>,
@@ -170,6 +172,7 @@ pub(super) fn read(reader: &Reader<'_>, text: &str) -> Option<RawConfig> {
         allowed_hosts: file.texts("allowed_hosts"),
         allow_anonymous: file.flag("allow_anonymous", false),
         strict_clients: file.flag("strict_clients", false),
+        socket_mode: file.text("socket_mode"),
         transports: read_transports(&file),
         prefix: file.choice("prefix", &PREFIXES).unwrap_or(Prefix::Auto),
         separator: file.text("prefix_separator"),
@@ -283,7 +286,12 @@ fn read_server(fields: &Fields<'_>, name: &str) -> RawServer {
         ("stdio", RawTransport::Stdio),
         ("auto", RawTransport::Http(HttpKind::Auto)),
     ];
-    let pins = [("off", Pin::Off), ("warn", Pin::Warn), ("enforce", Pin::Enforce)];
+    let pins = [
+        ("off", Pin::Off),
+        ("warn", Pin::Warn),
+        ("enforce", Pin::Enforce),
+        ("locked", Pin::Locked),
+    ];
     let sessions = [
         ("auto", SessionSharing::Auto),
         ("shared", SessionSharing::Shared),

@@ -11,7 +11,7 @@ mod json;
 mod key_globs;
 mod reader;
 mod reload;
-mod secrets;
+pub mod secrets;
 mod syntax;
 #[cfg(test)]
 mod tests;
@@ -94,12 +94,15 @@ impl Config {
 pub struct Config {
     /// Where to listen.
     pub listen: Listen,
+    /// Permissions of the Unix socket, if there is one.
+    pub socket_mode: u32,
     /// Keys that clients may use; empty means that none is asked for.
     pub api_keys: Vec<ApiKey>,
     /// `Origin` values (scheme, host, port) and host names admitted besides the loopback ones
     /// and the address listened on; none where the configuration has none.
     pub allowed_origins: Vec<String>,
-    /// See [`Config::allowed_origins`]; `Host` is checked beyond loopback only if this is set.
+    /// See [`Config::allowed_origins`]; beyond loopback, `Host` is checked if this is
+    /// set or everybody is admitted.
     pub allowed_hosts: Option<Vec<String>>,
     /// Whether clients without a key are admitted from elsewhere, too.
     pub allow_anonymous: bool,
@@ -289,7 +292,8 @@ pub struct UpstreamConfig {
     pub pin: Pin,
 }
 
-/// What is done when a tool is no longer what it was when it was first seen.
+/// What is done when a tool, or whatever else a server says of itself, is no longer what it was when
+/// it was first seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pin {
     /// Nothing.
@@ -298,6 +302,8 @@ pub enum Pin {
     Warn,
     /// It is told of, and withheld until somebody accepts it.
     Enforce,
+    /// The same, and so is what is seen for the first time.
+    Locked,
 }
 
 impl Pin {
@@ -307,6 +313,15 @@ impl Pin {
             Self::Off => "off",
             Self::Warn => "warn",
             Self::Enforce => "enforce",
+            Self::Locked => "locked",
+        }
+    }
+
+    /// Whether what nobody has accepted is withheld.
+    pub fn withholds(self) -> bool {
+        match self {
+            Self::Off | Self::Warn => false,
+            Self::Enforce | Self::Locked => true,
         }
     }
 }

@@ -120,6 +120,7 @@ impl Config {
             access: self.api_keys != running.api_keys
                 || self.allowed_origins != running.allowed_origins
                 || self.allowed_hosts != running.allowed_hosts
+                || self.allow_anonymous != running.allow_anonymous
                 || self.transports != running.transports
                 || self.tolerance != running.tolerance,
             other: self.naming.prefix != running.naming.prefix
@@ -162,6 +163,7 @@ impl Config {
             }
         };
         keep("/listen", self.listen == running.listen);
+        keep("/socket_mode", self.socket_mode == running.socket_mode);
         keep("/limits", self.limits == running.limits);
         keep("/state_dir", self.state_dir == running.state_dir);
         keep("/first_list_ms", self.first_list == running.first_list);
@@ -169,6 +171,7 @@ impl Config {
         keep("/watch", self.watch == running.watch);
         keep("/log/format", self.log.format == running.log.format);
         self.listen = running.listen.clone();
+        self.socket_mode = running.socket_mode;
         self.limits = running.limits.clone();
         self.state_dir = running.state_dir.clone();
         self.first_list = running.first_list;

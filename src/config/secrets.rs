@@ -2,6 +2,62 @@
 
 use super::{Config, HttpTarget, Secret, Target, UpstreamConfig};
 
+/// What parts of a URL's path are made of that are no secrets, besides names.
+const PATH_WORDS: [&str; 48] = [
+    "agent",
+    "agents",
+    "alpha",
+    "api",
+    "app",
+    "apps",
+    "beta",
+    "client",
+    "cloud",
+    "connect",
+    "connector",
+    "connectors",
+    "context",
+    "data",
+    "dev",
+    "endpoint",
+    "event",
+    "events",
+    "gateway",
+    "http",
+    "integration",
+    "integrations",
+    "internal",
+    "latest",
+    "mcp",
+    "message",
+    "messages",
+    "model",
+    "organization",
+    "organizations",
+    "platform",
+    "preview",
+    "prod",
+    "production",
+    "project",
+    "projects",
+    "protocol",
+    "proxy",
+    "public",
+    "remote",
+    "server",
+    "servers",
+    "service",
+    "services",
+    "sse",
+    "staging",
+    "streamable",
+    "tools",
+];
+/// From this length on, letters of one case are no word.
+const WORD_BYTES_MAX: usize = 12;
+/// From this length on, letters among which there are digits are a token wherever they stand.
+const TOKEN_BYTES_MIN: usize = 16;
+
 /// From this length on, a value that is not a secret by its place is taken for one. Shorter
 /// ones are switches and numbers, whose removal would only blind the log.
 const GUESSED_BYTES_MIN: usize = 8;
@@ -13,9 +69,20 @@ impl Config {
         for upstream in &self.upstreams {
             let guessed = matches!(upstream.target, Target::Stdio(_));
             let theirs = upstream.secrets().into_iter();
-            secrets.extend(theirs.filter(|it| !(guessed && self.names_folder(it.expose()))));
+            let is_known = |text: &str| {
+                guessed && self.names_folder(text) || !guessed && self.names_server(text)
+            };
+            secrets.extend(theirs.filter(|it| !is_known(it.expose())));
         }
         secrets
+    }
+
+    /// Whether a part of a URL is only the name of a server, which every other line has.
+    fn names_server(&self, text: &str) -> bool {
+        let is_same = |name: &str| name.eq_ignore_ascii_case(text);
+        self.upstreams.iter().any(|server| {
+            is_same(server.name.as_str()) || server.alias.as_deref().is_some_and(is_same)
+        })
     }
 
     /// Whether a child's variable is only `state_dir` or a folder above it, which the
@@ -31,7 +98,11 @@ impl UpstreamConfig {
     pub fn secrets(&self) -> Vec<Secret> {
         let mut secrets = Vec::new();
         match &self.target {
-            Target::Http(target) => of_http(target, &mut secrets),
+            Target::Http(target) => {
+                of_http(target, &mut secrets);
+                let own = [self.name.as_str(), self.alias.as_deref().unwrap_or_default()];
+                of_path(&target.url, &own, &mut secrets);
+            }
             Target::Stdio(target) => {
                 for (_, value) in &target.env {
                     let value = value.expose();
@@ -67,7 +138,115 @@ fn of_http(target: &HttpTarget, secrets: &mut Vec<Secret>) {
     }
 }
 
+/// Many a hosted server has its token in the path. Words and names are left, because the log would
+/// be blinded without them.
+fn of_path(url: &str, names: &[&str], secrets: &mut Vec<Secret>) {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let end = rest.find(['?', '#']).unwrap_or(rest.len());
+    let (host, path) =
+        rest.get(..end).and_then(|rest| rest.split_once('/')).unwrap_or_default();
+    let names: Vec<String> =
+        names.iter().chain([&host]).map(|name| name.to_ascii_lowercase()).collect();
+    let is_name = |piece: &str| {
+        let piece = piece.to_ascii_lowercase();
+        let mut pieces = names.iter().flat_map(|name| name.split(is_joint));
+        names.contains(&piece) || pieces.any(|known| known == piece)
+    };
+    for part in path.split('/').filter(|part| !is_name(part)) {
+        let mut pieces = part.split(is_joint);
+        let is_one = pieces.clone().count() == 1;
+        let is_plain = |piece: &str| {
+            let is_letters = piece.bytes().skip(1).all(|byte| byte.is_ascii_lowercase())
+                && piece.bytes().take(1).all(|byte| byte.is_ascii_alphabetic());
+            let is_listed = PATH_WORDS.contains(&&*piece.to_ascii_lowercase());
+            let digits = piece.trim_start_matches('v');
+            let is_number = digits.len() <= 4 && digits.bytes().all(|it| it.is_ascii_digit());
+            is_listed
+                || is_number
+                || is_name(piece)
+                || is_one && is_letters && piece.len() < WORD_BYTES_MAX
+        };
+        if !pieces.all(is_plain) {
+            guess(secrets, [part]);
+        }
+    }
+}
+
+/// What joins words to a part of a path.
+fn is_joint(c: char) -> bool {
+    matches!(c, '-' | '_' | '.' | '~' | ':')
+}
+
+/// Whether a part of a URL's path is a token, of whomsoever.
+pub fn is_token(part: &str) -> bool {
+    let has = |kind: fn(&u8) -> bool| part.as_bytes().iter().any(kind);
+    part.len() >= TOKEN_BYTES_MIN && has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic)
+}
+
+/// What may be a token in a reference to where a session's messages go.
+pub fn in_reference(reference: &str) -> Vec<Secret> {
+    let (path, query) = reference.split_once('?').unwrap_or((reference, ""));
+    let mut secrets = Vec::new();
+    guess(&mut secrets, query.split('&').filter_map(|pair| Some(pair.split_once('=')?.1)));
+    guess(&mut secrets, path.split('/').filter(|part| is_token(part)));
+    secrets
+}
+
+/// A session's id, unless it is so short that it would be found in other words.
+pub fn session_id(id: &str) -> Option<Secret> {
+    let mut secrets = Vec::new();
+    guess(&mut secrets, [id]);
+    secrets.pop()
+}
+
 fn guess<'a>(secrets: &mut Vec<Secret>, values: impl IntoIterator<Item = &'a str>) {
     let long = values.into_iter().filter(|value| value.len() >= GUESSED_BYTES_MIN);
     secrets.extend(long.map(|value| Secret::new(value.to_owned())));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(url: &str, names: &[&str]) -> Vec<String> {
+        let mut secrets = Vec::new();
+        of_path(url, names, &mut secrets);
+        secrets.iter().map(|secret| secret.expose().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_token_in_a_path_is_told_from_words_and_names() {
+        for (url, secret) in [
+            ("https://h/api/mcp/s/NTY4YzQ5ZTYtZjI/mcp", "NTY4YzQ5ZTYtZjI"),
+            (
+                "https://h/0b1c2d3e-aaaa-bbbb-cccc-0123456789ab/sse",
+                "0b1c2d3e-aaaa-bbbb-cccc-0123456789ab",
+            ),
+            ("https://h/sekrit-in-path/mcp?x=1", "sekrit-in-path"),
+            ("https://h/allinlowercase/mcp", "allinlowercase"),
+            ("https://h/key%20with%20space", "key%20with%20space"),
+        ] {
+            assert_eq!(found(url, &["s"]), [secret], "{url}");
+        }
+        for url in [
+            "https://h",
+            "https://h/mcp",
+            "https://h/streamable-http/v1.2/mcp-server/messages/",
+            "https://h/customers/Tools/2025-11",
+            "https://mcp.weatherly.example/weatherly-mcp/my-files",
+        ] {
+            assert!(found(url, &["my-files"]).is_empty(), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_session_s_reference_is_taken_apart() {
+        let found = |reference: &str| {
+            let secrets = in_reference(reference);
+            secrets.iter().map(|secret| secret.expose().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(found("/mcp/sse/messages?session_id=0123456789&v=1"), ["0123456789"]);
+        assert_eq!(found("/messages/0123456789abcdef0"), ["0123456789abcdef0"]);
+        assert!(session_id("s-1").is_none() && session_id("0123456789").is_some());
+    }
 }

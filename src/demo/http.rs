@@ -11,7 +11,7 @@ use crossbeam_channel::bounded;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::{Answer, Demo, SlowCall};
-use crate::access::origin::Origins;
+use crate::access::origin::{HostCheck, Origins};
 use crate::http::{self, Handler, Head, Listen, OpenResponse, Request, Responder, Server};
 use crate::limits::Limits;
 use crate::protocol::call::PrincipalId;
@@ -137,7 +137,7 @@ impl Shell {
     fn new() -> Shell {
         Shell {
             // Without names of its own, only those of loopback are admitted.
-            origins: Origins { check_host: true, ..Origins::default() },
+            origins: Origins { check_host: HostCheck::Names, ..Origins::default() },
             sessions: Mutex::default(),
             slow_calls: SlowCalls::default(),
         }

@@ -280,6 +280,9 @@ fn pins(pinned: &Pinned) -> Value {
         .changed
         .iter()
         .map(|(tool, since)| json!({ "tool": tool, "since": since }))
+        .chain(pinned.others.iter().flat_map(|(subject, changed)| {
+            changed.iter().map(|(own, since)| json!({ subject.as_str(): own, "since": since }))
+        }))
         .collect();
     json!({ "pin": pinned.pin.as_str(), "pinned": pinned.n_pinned, "changed": changed })
 }

@@ -10,7 +10,7 @@ use crate::http::{OpenResponse, Responder};
 use crate::protocol::headers::JSON;
 use crate::protocol::jsonrpc::{RequestId, RpcError, error_response};
 use crate::protocol::modern::error_for;
-use crate::protocol::raw::{Raw, on_one_line};
+use crate::protocol::raw::Raw;
 use crate::protocol::sse;
 use crate::wait::ClientWatch;
 
@@ -63,8 +63,8 @@ impl ModernStream {
     }
 
     fn event(&mut self, before: &str, data: &str, after: &str) {
-        let (name, data) = (sse::before_data(""), on_one_line(data));
-        self.write(&[&name, before, &data, after, sse::AFTER_DATA].map(str::as_bytes));
+        let event = sse::message("", [before, data, after]);
+        self.write(&event.each_ref().map(|piece| piece.as_bytes()));
     }
 
     /// Gives the answer.

@@ -5,12 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::socket::Socket;
-use super::socket_file::{SocketFile, remove_stale};
+use super::socket_file::{self, SocketFile};
 use super::{Listen, Peer};
 use crate::limits::SEND_BUFFER_BYTES;
 
@@ -36,7 +35,7 @@ impl Listener {
     pub(crate) fn bind(listen: &Listen) -> io::Result<Listener> {
         let bound = match listen {
             Listen::Tcp(address) => bind_tcp(*address),
-            Listen::Unix(path) => bind_unix(path),
+            Listen::Unix { path, mode } => bind_unix(path, *mode),
         };
         bound.map_err(|error| {
             io::Error::new(error.kind(), format!("cannot listen on {listen}: {error}"))
@@ -47,7 +46,7 @@ impl Listener {
     pub(crate) fn address_text(&self) -> String {
         match (&self.address, &self.file) {
             (Some(address), _) => address.to_string(),
-            (None, Some(file)) => Listen::Unix(file.path.clone()).to_string(),
+            (None, Some(file)) => format!("unix:{}", file.path.display()),
             (None, None) => String::new(),
         }
     }
@@ -94,17 +93,8 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
     Ok(Listener { fd, address: Some(bound), file: None })
 }
 
-fn bind_unix(path: &Path) -> io::Result<Listener> {
-    let address = SocketAddrUnix::new(path)?;
-    let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, FLAGS, None)?;
-    match rustix::net::bind(&fd, &address) {
-        Err(Errno::ADDRINUSE) => {
-            remove_stale(path)?;
-            rustix::net::bind(&fd, &address)?;
-        }
-        bound => bound?,
-    }
-    let file = SocketFile::of(path);
+fn bind_unix(path: &Path, mode: u32) -> io::Result<Listener> {
+    let (fd, file) = socket_file::bind(path, mode, FLAGS)?;
     rustix::net::listen(&fd, BACKLOG)?;
     Ok(Listener { fd, address: None, file: Some(file) })
 }
@@ -144,7 +134,7 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("trunkline-bind-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let path = dir.join("socket");
-        let listen = Listen::Unix(path.clone());
+        let listen = Listen::Unix { path: path.clone(), mode: 0o600 };
         let first = Listener::bind(&listen).unwrap();
         let error = Listener::bind(&listen).unwrap_err();
         assert!(error.to_string().contains("another process listens"), "{error}");

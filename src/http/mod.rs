@@ -220,14 +220,19 @@ pub enum Listen {
     /// An address and port; port 0 takes a free one.
     Tcp(SocketAddr),
     /// A socket file.
-    Unix(PathBuf),
+    Unix {
+        /// Where it is.
+        path: PathBuf,
+        /// Its permissions, whatever the umask.
+        mode: u32,
+    },
 }
 
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Listen::Tcp(address) => address.fmt(f),
-            Listen::Unix(path) => write!(f, "unix:{}", path.display()),
+            Listen::Unix { path, .. } => write!(f, "unix:{}", path.display()),
         }
     }
 }

@@ -1,9 +1,16 @@
-//! The file of a Unix socket: taken over from the dead, removed at the end.
+//! The file of a Unix socket: made with the permissions that it is to have, taken over from the
+//! dead, removed at the end.
 
+use std::fs::Permissions;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 /// A socket file, removed at the end unless somebody else has put theirs in its place.
 #[derive(Debug)]
@@ -15,7 +22,7 @@ pub(crate) struct SocketFile {
 
 impl SocketFile {
     /// The file that was bound just now.
-    pub(crate) fn of(path: &Path) -> SocketFile {
+    fn of(path: &Path) -> SocketFile {
         let inode = std::fs::symlink_metadata(path).map(|meta| meta.ino()).ok();
         SocketFile { path: path.to_owned(), inode }
     }
@@ -31,9 +38,32 @@ impl Drop for SocketFile {
     }
 }
 
+/// Binds a socket to a file of these permissions, whatever the umask; it does not listen yet. The
+/// file is never open wider: it gets the permissions of the socket less the umask, and what the
+/// umask has taken is given back before anybody could connect.
+pub(crate) fn bind(
+    path: &Path,
+    mode: u32,
+    flags: SocketFlags,
+) -> io::Result<(OwnedFd, SocketFile)> {
+    let address = SocketAddrUnix::new(path)?;
+    let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode))?;
+    match rustix::net::bind(&fd, &address) {
+        Err(Errno::ADDRINUSE) => {
+            remove_stale(path)?;
+            rustix::net::bind(&fd, &address)?;
+        }
+        bound => bound?,
+    }
+    let file = SocketFile::of(path);
+    std::fs::set_permissions(path, Permissions::from_mode(mode))?;
+    Ok((fd, file))
+}
+
 /// Removes the socket file of a process that has ended; never one that is answered, nor any
 /// other file.
-pub(crate) fn remove_stale(path: &Path) -> io::Result<()> {
+fn remove_stale(path: &Path) -> io::Result<()> {
     if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
         return Err(io::Error::new(ErrorKind::AlreadyExists, "the file is not a socket"));
     }

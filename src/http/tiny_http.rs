@@ -14,9 +14,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
+use rustix::net::SocketFlags;
 
 use super::bound::{Bound, TOO_MUCH_BUFFERED};
-use super::socket_file::{SocketFile, remove_stale};
+use super::socket_file::{self, SocketFile};
 use super::stream::Stream;
 use super::{
     Answer, Budget, Counters, Handler, Head, Headers, Listen, Peer, Request, Share, response,
@@ -30,6 +31,8 @@ use crate::wait::{Bell, ClientWatch};
 
 /// Threads that serve requests; tiny_http has others of its own.
 const THREADS_MAX: usize = 64;
+/// Connections that the kernel holds until they are accepted.
+const BACKLOG: i32 = 128;
 /// Bytes of a body that are read at once.
 const BODY_STEP_BYTES: u64 = 16 * 1024;
 /// How long threads are waited for at the end.
@@ -98,7 +101,7 @@ impl Server {
     pub fn local_port(&self) -> Option<u16> {
         match &self.address {
             Listen::Tcp(address) => Some(address.port()),
-            Listen::Unix(_) => None,
+            Listen::Unix { .. } => None,
         }
     }
 
@@ -167,15 +170,10 @@ fn bind(listen: &Listen) -> io::Result<Listening> {
             let bound = Listen::Tcp(listener.local_addr()?);
             Ok((listener.into(), None, bound))
         }
-        Listen::Unix(path) => {
-            let listener = match UnixListener::bind(path) {
-                Err(error) if error.kind() == ErrorKind::AddrInUse => {
-                    remove_stale(path)?;
-                    UnixListener::bind(path)?
-                }
-                bound => bound?,
-            };
-            Ok((listener.into(), Some(SocketFile::of(path)), listen.clone()))
+        Listen::Unix { path, mode } => {
+            let (fd, file) = socket_file::bind(path, *mode, SocketFlags::CLOEXEC)?;
+            rustix::net::listen(&fd, BACKLOG)?;
+            Ok((UnixListener::from(fd).into(), Some(file), listen.clone()))
         }
     }
 }
@@ -389,7 +387,7 @@ impl Responder {
     ///
     /// # Errors
     /// None.
-    pub fn charge(&self, _principal: Option<&PrincipalId>) -> Result<(), String> {
+    pub fn charge(&mut self, _principal: Option<&PrincipalId>) -> Result<(), String> {
         Ok(())
     }
 

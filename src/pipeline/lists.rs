@@ -9,6 +9,7 @@ use crate::access::policy::Scope;
 use crate::budget::Exhausted;
 use crate::catalogue::name::split_server;
 use crate::catalogue::pages::Names;
+use crate::catalogue::pins::Subject;
 use crate::catalogue::{Pinned, Server};
 use crate::error::CallError;
 use crate::limits::PAGE_BYTES_MAX;
@@ -167,11 +168,13 @@ impl Pipeline {
     /// Too much is held at once.
     pub fn page_text(
         &self,
+        scope: &Scope,
         list: &ItemList,
         page: &[Arc<Item>],
         client: Option<Revision>,
     ) -> Result<Raw, CallError> {
-        let text = self.catalogue.pages().text(page, list.names, client);
+        let charged = scope.charged.as_ref();
+        let text = self.catalogue.pages().text(page, list.names, client, charged);
         text.map_err(|Exhausted| CallError::Overloaded {
             what: "bodies and results fill limits.buffered_bytes".to_owned(),
         })
@@ -388,11 +391,15 @@ impl Pipeline {
                     is_stale: known.is_some_and(Server::is_stale),
                     pinned: known.and_then(|server| server.pinned.clone()).map(|mut pinned| {
                         let server = upstream.name();
-                        let seen = |own: &str| {
-                            let mut items = catalogue.called(Kind::Tool, own).iter();
+                        let seen = |kind: Kind, own: &str| {
+                            let mut items = catalogue.called(kind, own).iter();
                             items.any(|item| item.server == *server && sees(scope, item))
                         };
-                        pinned.changed.retain(|own, _| seen(own));
+                        pinned.changed.retain(|own, _| seen(Kind::Tool, own));
+                        for (subject, changed) in &mut pinned.others {
+                            let kind = subject.kind();
+                            changed.retain(|own, _| kind.is_none_or(|kind| seen(kind, own)));
+                        }
                         pinned
                     }),
                     n_unattributed: self.callers.n_unattributed(upstream.name()),
@@ -445,7 +452,9 @@ impl Server {
     }
 
     fn instructions(&self) -> Option<&str> {
-        self.initialized.as_ref()?.instructions.as_deref()
+        let pinned = self.pinned.as_ref();
+        let is_withheld = pinned.is_some_and(|it| it.withholds(Subject::Instructions, ""));
+        self.initialized.as_ref()?.instructions.as_deref().filter(|_| !is_withheld)
     }
 
     pub(super) fn has(&self, capability: &str) -> bool {

@@ -279,8 +279,8 @@ impl Pipeline {
         let name = asked.to_owned();
         match resolution {
             Resolution::Found(item) if item.is_withheld => {
-                let (server, tool) = (item.server.clone(), item.own.clone());
-                Err(CallError::Withheld { server, tool })
+                let (server, name) = (item.server.clone(), item.own.clone());
+                Err(CallError::Withheld { server, kind, name })
             }
             Resolution::Found(item) => Ok(item),
             Resolution::Ambiguous(candidates) => {
@@ -315,6 +315,14 @@ impl Pipeline {
             let uri: String = uri.chars().take(UPSTREAM_TEXT_CHARS_MAX).collect();
             log::warn!(target: "catalogue", "whose {uri:?} is was not looked for among all \
                 templates: some server has so many that it takes too long{further}");
+        }
+        if let Ok((server, own, _)) = &found {
+            let catalogue = self.catalogue_for(wish);
+            let mut listed = catalogue.called(Kind::Resource, own).iter();
+            if listed.any(|item| item.server == *server && item.is_withheld) {
+                let (server, name) = (server.clone(), own.clone());
+                return Err(CallError::Withheld { server, kind: Kind::Resource, name });
+            }
         }
         found
     }

@@ -2,7 +2,10 @@
 //!
 //! The format is the HTML standard's (section 9.2, Server-sent events).
 
+use std::borrow::Cow;
 use std::time::Duration;
+
+use super::raw::on_one_line;
 
 /// One event as it was dispatched.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -168,13 +171,17 @@ pub fn priming(id: &str, retry: Duration) -> String {
 /// What stands after the data of an event.
 pub const AFTER_DATA: &str = "\n\n";
 
-/// An event whose data is `data`, which holds no line end (see [`super::raw::on_one_line`]).
+/// An event whose data is a JSON text, or one without line ends. It stands on one line, whatever
+/// whoever wrote the text put between its values: a line end would end the data, and what follows
+/// would be read as fields of its sender's choice.
 pub fn event(name: &str, data: &str) -> String {
-    debug_assert!(!data.contains(['\n', '\r']));
-    let mut out = before_data(name);
-    out.push_str(data);
-    out.push_str(AFTER_DATA);
-    out
+    message(name, ["", data, ""]).concat()
+}
+
+/// The same of a JSON text in three pieces, each on one line: what is written one after the other.
+pub fn message<'a>(name: &str, [before, data, after]: [&'a str; 3]) -> [Cow<'a, str>; 5] {
+    let [before, data, after] = [before, data, after].map(on_one_line);
+    [before_data(name).into(), before, data, after, AFTER_DATA.into()]
 }
 
 #[cfg(test)]
@@ -261,5 +268,14 @@ mod tests {
     #[test]
     fn what_is_encoded_reads_back() {
         check(&event("", "{\"a\":1}"), &[("message", "{\"a\":1}")]);
+    }
+
+    #[test]
+    fn an_event_is_one_line_of_data_whatever_stands_between_values() {
+        let told = event("x", "{\r\n\n\"a\":\r1}");
+        assert_eq!(told, "event: x\ndata: {   \"a\": 1}\n\n");
+        check(&told, &[("x", "{   \"a\": 1}")]);
+        let pieces = message("", ["{\"id\":1,\n\"e\":", "[\r]", "}\n"]);
+        check(&pieces.concat(), &[("message", "{\"id\":1, \"e\":[ ]} ")]);
     }
 }

@@ -38,8 +38,10 @@ impl EncodedEvent {
     /// where it came from is not copied.
     pub fn message(before: &str, value: &Raw, after: &str) -> EncodedEvent {
         let line = on_one_line(value.get());
-        let (before, after) =
-            (sse::before_data("") + &on_one_line(before), after.to_owned() + sse::AFTER_DATA);
+        let (before, after) = (
+            sse::before_data("") + &on_one_line(before),
+            on_one_line(after).into_owned() + sse::AFTER_DATA,
+        );
         let bytes = before.len() + line.len() + after.len();
         let said = if line.len() <= RESULT_BYTES_COUNTED_FROM {
             let mut text = Vec::with_capacity(bytes);
@@ -59,7 +61,7 @@ impl EncodedEvent {
 
     /// An event whose data is one message.
     pub fn of(message: &str) -> EncodedEvent {
-        EncodedEvent::from(sse::event("", &on_one_line(message)))
+        EncodedEvent::from(sse::event("", message))
     }
 
     /// Events that follow each other, as one.

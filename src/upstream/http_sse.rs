@@ -7,6 +7,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use ureq::http::{Method as HttpMethod, Uri};
 
+use crate::config::secrets;
 use crate::error::Stage;
 use crate::limits::UPSTREAM_DRAIN_BYTES_MAX;
 use crate::protocol::call::{CallSink, Outcome, Outgoing, PrincipalId};
@@ -384,13 +385,15 @@ impl Reader {
     /// Where the messages of the session go. Another origin is refused: the configured headers
     /// must not go elsewhere (as the official clients do).
     fn endpoint(&self, base: &Uri, reference: &str) -> Result<Endpoint, Trouble> {
+        // It names the session, and is as good as a key there.
+        let core = &self.http.core;
+        secrets::in_reference(reference).into_iter().for_each(|it| core.secrets.learn(it));
         let uri = resolve(base, reference).filter(|uri| is_same_origin(uri, base));
         let uri = uri.ok_or_else(|| {
             let told = cut(&redact::url(reference));
             Trouble::nonsense(format!("its endpoint is no URL of the same origin: {told}"))
         })?;
         // It is the session's own, and so is where it redirects to.
-        let core = &self.http.core;
         let redirected = Redirected::new(core.name().clone(), core.secrets.clone());
         Ok(Endpoint::new(uri, Arc::new(redirected)))
     }

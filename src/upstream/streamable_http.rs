@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use ureq::http::{HeaderMap, HeaderValue, Method as HttpMethod};
 
+use crate::config::secrets;
 use crate::limits::CONTROL_TIMEOUT;
 use crate::protocol::call::{CallSink, Notice, Outcome, Outgoing, PrincipalId, Question};
 use crate::protocol::headers::{SESSION_ID, is_event_stream, is_json};
@@ -214,6 +215,10 @@ impl StreamableHttp {
         let client = lane.client(&http.factory);
         let answer = client.run_heeding_bell(ear.wait, ask, &mut idle)?;
         let session_id = answer.headers.get(SESSION_ID).cloned();
+        // It is as good as a key there.
+        let known =
+            session_id.as_ref().and_then(|id| id.to_str().ok()).and_then(secrets::session_id);
+        known.into_iter().for_each(|id| http.core.secrets.learn(id));
         // What is said while the session is opened belongs to it already.
         let opening = match &session_id {
             Some(id) if post.phase == Phase::Opening => {

@@ -666,7 +666,10 @@ fn a_stalled_reader_does_not_hold_the_end_up() {
 #[test]
 fn a_server_may_listen_on_a_socket_file() {
     let path = std::env::temp_dir().join(format!("trunkline-it-{}.sock", std::process::id()));
-    let server = TestServer::listen(&Listen::Unix(path.clone()), Limits::default());
+    let server = TestServer::listen(
+        &Listen::Unix { path: path.clone(), mode: 0o660 },
+        Limits::default(),
+    );
     let mut client = Client(BufReader::new(UnixStream::connect(&path).unwrap()));
     assert_eq!(client.get("/peer").body, Peer::Unix.to_string().as_bytes());
     assert_eq!(client.post("/echo", &[b'z'; 500_000]).body.len(), 500_000);

@@ -225,15 +225,42 @@ fn beyond_loopback_it_needs_keys() {
     }
     let open =
         json!({ "listen": "0.0.0.0:0", "allow_anonymous": true, "mcp_servers": servers });
-    drop(Gateway::with(open).start());
+    foreign_hosts_are_refused(&open);
     let keyed = json!({
         "listen": "0.0.0.0:0", "api_keys": [{ "name": "k", "key": KEY }], "mcp_servers": servers,
     });
     drop(Gateway::with(keyed).start());
 }
 
+/// A page of a name that was bound to this machine's address would else read everything.
+fn foreign_hosts_are_refused(open: &Value) {
+    let mut config = open.clone();
+    let gateway = Gateway::with(config.clone()).start();
+    let list = |host: &str| gateway.send(&Request::get("/mcp/tools/list").host(host));
+    for host in ["192.0.2.7:4000", "[2001:db8::1]", "localhost:1", "127.0.0.1"] {
+        list(host).expect(200);
+    }
+    for path in ["/mcp/tools/list", "/status", "/mcp/sse", "/healthz"] {
+        gateway.send(&Request::get(path).host("rebound.example")).expect(403);
+    }
+    list("edge.example").expect(403);
+    // Its own page posts too; another machine's does not.
+    let call = |origin: &str| {
+        let body = json!({ "name": "none", "arguments": {} });
+        let request = Request::post("/mcp/tools/call", &body).host("192.0.2.7:4000");
+        gateway.send(&request.header("Origin", origin))
+    };
+    call("http://192.0.2.7:4000").expect(502);
+    call("http://192.0.2.8:4000").expect(403);
+    config["allowed_hosts"] = json!(["edge.example"]);
+    gateway.reload(&config);
+    list("edge.example").expect(200);
+    list("rebound.example").expect(403);
+    list("192.0.2.7").expect(200);
+}
+
 /// Everything that is secret in the run below.
-const SECRETS: [&str; 8] = [
+const SECRETS: [&str; 9] = [
     "sekrit-key-plain",
     "sekrit-key-from-env",
     "sekrit-upstream-header",
@@ -242,6 +269,7 @@ const SECRETS: [&str; 8] = [
     "sekrit-wrong-key",
     "sekrit-proxy",
     "sekrit-env-header",
+    "sekrit-in-path",
 ];
 
 fn config_full_of_secrets(upstream: &HttpUpstream, dead: &HttpUpstream) -> Value {
@@ -256,7 +284,7 @@ fn config_full_of_secrets(upstream: &HttpUpstream, dead: &HttpUpstream) -> Value
         "mcp_servers": {
             "live": { "url": live_url, "transport": "http",
                 "headers": { "Authorization": "Bearer sekrit-upstream-header", "X-K": "${TEST_HEADER}" } },
-            "dead": { "url": dead_url, "transport": "http",
+            "dead": { "url": dead_url.replace("/mcp", "/sekrit-in-path/mcp"), "transport": "http",
                 "headers": { "X-Api-Key": "sekrit-upstream-header" } },
             "found": { "url": dead_url },
             "proxied": { "url": "http://unresolvable.invalid/mcp", "transport": "http",

@@ -50,6 +50,7 @@ mod memory;
 mod modern;
 mod names;
 mod narrowing;
+mod one_line;
 mod one_server;
 mod own_sessions;
 mod owned_names;
@@ -77,6 +78,7 @@ mod sessions;
 #[cfg(not(feature = "tiny_http"))]
 mod shared_pages;
 mod slow_children;
+mod socket_mode;
 mod source;
 mod stale;
 mod start_order;

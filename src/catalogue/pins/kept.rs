@@ -3,46 +3,96 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
 
+use super::definition::{sha256, sha256_of_members};
 use super::now_seconds;
-use crate::limits::{PINNED_TOOLS_MAX, PINS_BYTES_MAX};
+use super::subject::Subject;
+use crate::config::Pin;
+use crate::limits::{
+    PINNED_TEXT_BYTES_MAX, PINNED_TOOLS_MAX, PINS_BYTES_MAX, PINS_TEXTS_BYTES_MAX,
+};
 use crate::protocol::server_name::ServerName;
 use crate::state::StateDir;
 use crate::state::framed::Form;
 
 /// Before the server's name in the file's; no name of a server has a dot.
 const PREFIX: &str = "pins.";
-pub(super) const PINS_FORM: Form = Form { name: "pins", version: 2 };
+pub(super) const PINS_FORM: Form = Form { name: "pins", version: 3 };
+/// Files of this version have tools only, digests of some of their members, and no text.
+const PINS_FORM_OLD: Form = Form { name: "pins", version: 2 };
 /// Names of all servers of which tools were ever pinned. By its name written after the pins, so
 /// that a crash between the two loses nothing.
 pub(super) const PINNED_SERVERS: &str = "servers-pinned";
 const PINNED_SERVERS_FORM: Form = Form { name: "servers-pinned", version: 1 };
-/// Bytes of an entry in the file beside its name: two digests, a time, keys.
-const ENTRY_BYTES: usize = 256;
+/// Bytes of an entry in the file beside names and texts: two digests, times, keys.
+const ENTRY_BYTES: usize = 384;
 
-/// A tool's digest when it was first seen or accepted, and the other one that it has now.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// What an item was when it was first seen or accepted, and the other one that it is now.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Entry {
-    /// Nothing where what was pinned is lost, and nobody has accepted the tool since.
+    /// Nothing where nobody has accepted it yet: in mode `locked`, or because what was pinned is
+    /// lost.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(super) sha256: Option<String>,
+    /// The digest is one of a file of version 2.
+    #[serde(skip_serializing_if = "is_false", default)]
+    is_old: bool,
+    /// What the digest is of, where there was room for it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) text: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(super) changed: Option<Changed>,
+    /// Since when its server lists it no more, in seconds since the epoch.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) gone: Option<u64>,
+    /// It came when one of this name, which is similar, had gone.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) like: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Changed {
     pub(super) sha256: String,
+    #[serde(skip_serializing_if = "is_false", default)]
+    is_old: bool,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) text: Option<Text>,
     /// Seconds since the epoch.
     pub(super) since: u64,
 }
 
-/// What a look at a tool finds.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// A JSON text, which stands in the file as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Text(pub(super) String);
+
+impl Serialize for Text {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let raw: &RawValue =
+            serde_json::from_str(&self.0).map_err(serde::ser::Error::custom)?;
+        raw.serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Text, D::Error> {
+        Ok(Text(Box::<RawValue>::deserialize(from)?.get().to_owned()))
+    }
+}
+
+/// What a look at an item finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Seen {
     /// Nothing was known of it: it is pinned.
     New,
+    /// Nothing was known of it, and it is not pinned until somebody accepts it.
+    NewUnpinned,
     /// What it was.
     Same,
     /// What it was, after it had been something else.
@@ -55,17 +105,33 @@ pub(super) enum Seen {
     Unpinned,
 }
 
+/// Items by what their server calls them.
+pub(super) type Entries = BTreeMap<String, Entry>;
+
 /// The pins of one server.
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct ServerPins {
-    /// What was pinned is lost: no tool is taken for what it was until all are accepted.
+    /// What was pinned is lost: nothing is taken for what it was until all is accepted.
     #[serde(default)]
     pub(super) is_lost: bool,
-    /// By the tools' own names.
-    pub(super) tools: BTreeMap<String, Entry>,
-    /// Bytes of the file at most.
+    tools: Entries,
+    #[serde(default)]
+    prompts: Entries,
+    #[serde(default)]
+    resources: Entries,
+    #[serde(default)]
+    resource_templates: Entries,
+    /// One at most, without a name.
+    #[serde(default)]
+    instructions: Entries,
+    /// Bytes of the file at most, but for texts.
     #[serde(skip)]
     n_bytes: usize,
+    #[serde(skip)]
+    n_text_bytes: usize,
+    /// The file says something else.
+    #[serde(skip)]
+    is_unwritten: bool,
 }
 
 impl ServerPins {
@@ -73,37 +139,132 @@ impl ServerPins {
         ServerPins { is_lost: true, ..ServerPins::default() }
     }
 
-    pub(super) fn parse(body: &[u8]) -> Result<ServerPins, String> {
+    pub(super) fn of(&self, subject: Subject) -> &Entries {
+        match subject {
+            Subject::Tool => &self.tools,
+            Subject::Prompt => &self.prompts,
+            Subject::Resource => &self.resources,
+            Subject::Template => &self.resource_templates,
+            Subject::Instructions => &self.instructions,
+        }
+    }
+
+    pub(super) fn of_mut(&mut self, subject: Subject) -> &mut Entries {
+        match subject {
+            Subject::Tool => &mut self.tools,
+            Subject::Prompt => &mut self.prompts,
+            Subject::Resource => &mut self.resources,
+            Subject::Template => &mut self.resource_templates,
+            Subject::Instructions => &mut self.instructions,
+        }
+    }
+
+    /// All entries with what they are of.
+    pub(super) fn all(&self) -> impl Iterator<Item = (Subject, &str, &Entry)> {
+        Subject::ALL.into_iter().flat_map(|subject| {
+            self.of(subject).iter().map(move |(own, entry)| (subject, own.as_str(), entry))
+        })
+    }
+
+    /// Reads the file of a server, of this version or the one before; none where there is none.
+    pub(super) fn look_at(
+        directory: &StateDir,
+        name: &str,
+    ) -> Result<Option<ServerPins>, String> {
+        let (body, is_old) = match directory.look_at(name, PINS_FORM) {
+            Ok(body) => (body, false),
+            Err(why) => match directory.look_at(name, PINS_FORM_OLD) {
+                Ok(body) => (body, true),
+                Err(_) => return Err(why),
+            },
+        };
+        let Some(body) = body else { return Ok(None) };
+        let mut pins = ServerPins::parse(&body)?;
+        if is_old {
+            for entry in pins.tools.values_mut() {
+                entry.is_old = true;
+                entry.changed.iter_mut().for_each(|changed| changed.is_old = true);
+            }
+        }
+        Ok(Some(pins))
+    }
+
+    fn parse(body: &[u8]) -> Result<ServerPins, String> {
         let mut pins: ServerPins =
             serde_json::from_slice(body).map_err(|error| error.to_string())?;
-        pins.n_bytes = pins.tools.keys().map(|own| entry_bytes(own)).sum();
+        pins.n_bytes = pins.all().map(|(_, own, entry)| entry.bytes(own)).sum();
+        pins.n_text_bytes = pins.all().map(|(_, _, entry)| entry.text_bytes()).sum();
         Ok(pins)
     }
 
     /// The whole file.
     pub(super) fn file(&self) -> Vec<u8> {
-        // Maps of strings and numbers always serialise.
+        // Maps of strings and numbers always serialise, and texts were read as JSON.
         PINS_FORM.frame(&serde_json::to_vec(self).unwrap_or_default())
     }
 
-    /// Holds a tool against its pin.
-    pub(super) fn look(&mut self, own: &str, sha256: String) -> Seen {
-        if let Some(entry) = self.tools.get_mut(own) {
-            return entry.look(sha256);
+    /// The whole file, where it is to be written.
+    pub(super) fn unwritten(&mut self) -> Option<Vec<u8>> {
+        std::mem::take(&mut self.is_unwritten).then(|| self.file())
+    }
+
+    /// Holds an item against its pin.
+    pub(super) fn look(&mut self, subject: Subject, own: &str, item: &str, pin: Pin) -> Seen {
+        let fits = item.len() <= PINNED_TEXT_BYTES_MAX
+            && self.n_text_bytes + item.len() <= PINS_TEXTS_BYTES_MAX;
+        let text = || fits.then(|| Text(item.to_owned()));
+        if let Some(entry) = self.of_mut(subject).get_mut(own) {
+            if entry.is_as_kept(item) {
+                return Seen::Same;
+            }
+            let before = entry.text_bytes();
+            let (seen, is_unwritten) = entry.look(subject, item, text);
+            let after = entry.text_bytes();
+            self.n_text_bytes = self.n_text_bytes + after - before;
+            self.is_unwritten |= is_unwritten;
+            return seen;
         }
-        let n_bytes = self.n_bytes + entry_bytes(own);
-        if self.tools.len() >= PINNED_TOOLS_MAX || n_bytes > PINS_BYTES_MAX {
+        let is_trusted = !self.is_lost && pin != Pin::Locked;
+        let digest = sha256(subject, item);
+        let (entry, seen) = if is_trusted {
+            (Entry { sha256: Some(digest), text: text(), ..Entry::default() }, Seen::New)
+        } else {
+            let seen = if self.is_lost { Seen::Anew } else { Seen::NewUnpinned };
+            let (is_old, since) = (false, now_seconds());
+            let changed = Changed { sha256: digest, is_old, text: text(), since };
+            (Entry { changed: Some(changed), ..Entry::default() }, seen)
+        };
+        let n_bytes = self.n_bytes + entry.bytes(own);
+        if self.of(subject).len() >= PINNED_TOOLS_MAX || n_bytes > PINS_BYTES_MAX {
             return Seen::Unpinned;
         }
         self.n_bytes = n_bytes;
-        let (entry, seen) = if self.is_lost {
-            let changed = Changed { sha256, since: now_seconds() };
-            (Entry { sha256: None, changed: Some(changed) }, Seen::Anew)
-        } else {
-            (Entry { sha256: Some(sha256), changed: None }, Seen::New)
-        };
-        self.tools.insert(own.to_owned(), entry);
+        self.n_text_bytes += entry.text_bytes();
+        self.is_unwritten = true;
+        self.of_mut(subject).insert(own.to_owned(), entry);
         seen
+    }
+
+    /// Notes which items of a kind its server lists no more: all but these.
+    pub(super) fn note_gone(&mut self, subject: Subject, listed: &BTreeSet<&str>) {
+        let now = now_seconds();
+        let gone = self
+            .of_mut(subject)
+            .iter_mut()
+            .filter(|(own, entry)| entry.gone.is_none() && !listed.contains(own.as_str()));
+        let n_gone = gone.map(|(_, entry)| entry.gone = Some(now)).count();
+        self.is_unwritten |= n_gone > 0;
+    }
+
+    /// Notes that an item came when one with a similar name had gone.
+    pub(super) fn note_like(&mut self, subject: Subject, own: &str, like: &str) {
+        let n_bytes = self.n_bytes + 2 * like.len();
+        let Some(entry) = self.of_mut(subject).get_mut(own) else { return };
+        if n_bytes <= PINS_BYTES_MAX && entry.like.is_none() {
+            entry.like = Some(like.to_owned());
+            self.n_bytes = n_bytes;
+            self.is_unwritten = true;
+        }
     }
 
     /// Tools of which it is known what they were.
@@ -111,21 +272,29 @@ impl ServerPins {
         self.tools.values().filter(|entry| entry.sha256.is_some()).count()
     }
 
-    /// Takes tools as they are now, by name and digest; gives those that were something else.
+    /// Takes items of a kind as they are now, by name and digest; gives those that were something
+    /// else.
     pub(super) fn accept<'a>(
         &mut self,
+        subject: Subject,
         accepted: &'a BTreeMap<String, String>,
     ) -> Vec<&'a str> {
         let mut taken = Vec::new();
-        for (own, sha256) in accepted {
-            let Some(entry) = self.tools.get_mut(own) else { continue };
+        for (own, digest) in accepted {
+            let Some(entry) = self.of_mut(subject).get_mut(own) else { continue };
             // What it has become since then nobody has accepted.
-            if entry.changed.as_ref().is_some_and(|changed| changed.sha256 == *sha256) {
-                *entry = Entry { sha256: Some(sha256.clone()), changed: None };
+            let is_meant = |changed: &mut Changed| changed.sha256 == *digest;
+            let before = entry.text_bytes();
+            if let Some(Changed { sha256, is_old, text, .. }) = entry.changed.take_if(is_meant)
+            {
+                *entry = Entry { sha256: Some(sha256), is_old, text, ..entry.clone() };
+                let after = entry.text_bytes();
+                self.n_text_bytes = self.n_text_bytes + after - before;
                 taken.push(own.as_str());
             }
         }
-        if !taken.is_empty() && self.tools.values().all(|entry| entry.sha256.is_some()) {
+        self.is_unwritten |= !taken.is_empty();
+        if !taken.is_empty() && self.all().all(|(_, _, entry)| entry.sha256.is_some()) {
             self.is_lost = false;
         }
         taken
@@ -133,23 +302,57 @@ impl ServerPins {
 }
 
 impl Entry {
-    fn look(&mut self, sha256: String) -> Seen {
-        if self.sha256.as_ref() == Some(&sha256) {
-            return if self.changed.take().is_some() { Seen::Restored } else { Seen::Same };
+    /// Whether nothing has to be worked out: the text is the one that was kept, and all is well.
+    fn is_as_kept(&self, item: &str) -> bool {
+        self.text.as_ref().is_some_and(|text| text.0 == item)
+            && self.sha256.is_some()
+            && !self.is_old
+            && self.changed.is_none()
+            && self.gone.is_none()
+    }
+
+    /// What is found, and whether the file says something else now.
+    fn look(
+        &mut self,
+        subject: Subject,
+        item: &str,
+        text: impl Fn() -> Option<Text>,
+    ) -> (Seen, bool) {
+        let is_back = self.gone.take().is_some();
+        let digest = sha256(subject, item);
+        let is = |known: &str, is_old: bool| match is_old {
+            true => known == sha256_of_members(item),
+            false => known == digest,
+        };
+        if self.sha256.as_deref().is_some_and(|known| is(known, self.is_old)) {
+            let was_changed = self.changed.take().is_some();
+            let is_news = self.is_old || self.text.is_none() && text().is_some();
+            if is_news {
+                (self.is_old, self.text) = (false, text());
+                self.sha256 = Some(digest);
+            }
+            let seen = if was_changed { Seen::Restored } else { Seen::Same };
+            return (seen, was_changed || is_news || is_back);
         }
         let known = self.changed.as_ref();
-        if known.is_some_and(|known| known.sha256 == sha256) {
-            return Seen::Changed;
-        }
         let since = known.map_or_else(now_seconds, |known| known.since);
-        self.changed = Some(Changed { sha256, since });
-        Seen::Anew
+        let is_known = known.is_some_and(|known| is(&known.sha256, known.is_old));
+        if is_known && known.is_some_and(|known| !known.is_old) {
+            return (Seen::Changed, is_back);
+        }
+        self.changed = Some(Changed { sha256: digest, is_old: false, text: text(), since });
+        (if is_known { Seen::Changed } else { Seen::Anew }, true)
     }
-}
 
-/// Bytes of an entry at most: of a name's characters, some are written as two.
-fn entry_bytes(own: &str) -> usize {
-    2 * own.len() + ENTRY_BYTES
+    /// Bytes in the file at most, but for texts: of a name's characters, some are written as two.
+    fn bytes(&self, own: &str) -> usize {
+        2 * own.len() + 2 * self.like.as_ref().map_or(0, String::len) + ENTRY_BYTES
+    }
+
+    fn text_bytes(&self) -> usize {
+        let changed = self.changed.as_ref().and_then(|changed| changed.text.as_ref());
+        self.text.iter().chain(changed).map(|text| text.0.len()).sum()
+    }
 }
 
 /// The name of a server's file of pins.
@@ -197,9 +400,7 @@ pub(super) fn load(directory: &StateDir) -> (HashMap<ServerName, ServerPins>, Pi
     let mut all = HashMap::new();
     for server in names.iter().filter_map(server) {
         let name = file_name(&server);
-        let read = directory.look_at(&name, PINS_FORM);
-        let pins = match read.and_then(|body| body.map(|it| ServerPins::parse(&it)).transpose())
-        {
+        let pins = match ServerPins::look_at(directory, &name) {
             Ok(pins) => pins.unwrap_or_else(ServerPins::lost),
             Err(why) => {
                 directory.set_aside(&name, &why);

@@ -1,41 +1,62 @@
-//! Pins: what each tool was when it was first seen, so that one which changes behind the back of
-//! whoever trusted it is told of, or withheld until somebody accepts it.
+//! Pins: what each item of a server's lists and its instructions were when they were first seen, so
+//! that whatever changes behind the back of who trusted it is told of, or withheld until somebody
+//! accepts it.
 //!
 //! The running gateway alone writes the files of pins. `trunkline pins accept` leaves a file beside
 //! them that names what is accepted, by its digest: whatever came after that stays withheld. The
 //! gateway takes those files while it runs, or when it starts.
 
+pub mod command;
 mod definition;
 mod kept;
+mod subject;
+mod told;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use super::Pinned;
-use super::merge::Named;
 use super::name::near;
 use crate::config::Pin;
-use crate::limits::{NEAR_NAMES_MAX, PINNED_TOOLS_MAX, PINS_BYTES_MAX};
+use crate::limits::SIMILAR_NAMES_MAX;
 use crate::protocol::server_name::ServerName;
 use crate::state::framed::Form;
 use crate::state::{StateDir, Writer};
-use kept::{PINNED_SERVERS, PINS_FORM, PinnedServers, Seen, ServerPins, file_name};
+use kept::{PINNED_SERVERS, PinnedServers, Seen, ServerPins, file_name};
+use told::News;
+
+pub use definition::Difference;
+pub use subject::Subject;
 
 /// Before the time and the process in the name of what is accepted.
 const ACCEPTED: &str = "pins-accepted.";
 const ACCEPTED_FORM: Form = Form { name: "pins-accepted", version: 1 };
 
-/// Changed tools that one line of the log names.
-const TOLD_TOOLS_MAX: usize = 8;
+/// Names that are shorter are not compared.
+const SIMILAR_NAME_BYTES_MIN: usize = 4;
 
-/// What somebody accepts: tools of one server, and their digests.
+/// What somebody accepts: items of one server, and their digests.
 #[derive(Debug, Serialize, Deserialize)]
 struct Accepted {
     server: String,
+    #[serde(default)]
     tools: BTreeMap<String, String>,
+    /// Whatever else, by the word for it.
+    #[serde(default)]
+    others: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+/// What a server says of itself, as far as it has pins.
+#[derive(Debug, Default)]
+pub struct Said<'a> {
+    /// Each item with what its server calls it and its JSON text.
+    pub items: Vec<(Subject, &'a str, Cow<'a, str>)>,
+    /// Of what all there is stands among the items: what is missing has gone.
+    pub whole: Vec<Subject>,
 }
 
 /// The pins, as the thread that rebuilds the snapshot uses them.
@@ -61,9 +82,8 @@ impl Pins {
         pins
     }
 
-    /// Looks at the tools that a server lists: pins those that are new, and tells of those that
-    /// are not what they were.
-    pub fn judge(&mut self, server: &ServerName, pin: Pin, tools: &Named) -> Option<Pinned> {
+    /// Looks at what a server says: pins what is new, and tells of what is not what it was.
+    pub fn judge(&mut self, server: &ServerName, pin: Pin, said: &Said<'_>) -> Option<Pinned> {
         if pin == Pin::Off {
             return None;
         }
@@ -72,51 +92,36 @@ impl Pins {
             true => ServerPins::lost(),
             false => ServerPins::default(),
         });
-        let (mut n_new, mut n_unpinned, mut n_restored) = (0, 0, 0);
-        let (mut changed, mut news) = (BTreeMap::new(), Vec::new());
-        for (own, object) in tools {
-            match known.look(own, definition::sha256(object.get())) {
-                Seen::Same => continue,
-                Seen::New => {
-                    n_new += 1;
-                    continue;
-                }
-                Seen::Restored => {
-                    n_restored += 1;
-                    continue;
-                }
-                Seen::Anew => news.push(own.as_str()),
-                Seen::Unpinned => n_unpinned += 1,
-                Seen::Changed => (),
+        let mut news = News::default();
+        let mut pinned =
+            Pinned { pin, n_pinned: 0, changed: BTreeMap::new(), others: BTreeMap::new() };
+        for (subject, own, item) in &said.items {
+            let seen = known.look(*subject, own, item, pin);
+            news.note(*subject, own, seen);
+            match seen {
+                Seen::New | Seen::Same | Seen::Restored => continue,
+                Seen::NewUnpinned | Seen::Changed | Seen::Anew | Seen::Unpinned => (),
             }
-            let known = known.tools.get(own).and_then(|entry| entry.changed.as_ref());
-            changed.insert(own.clone(), known.map_or_else(now_seconds, |known| known.since));
+            let entry = known.of(*subject).get(*own);
+            let since = entry.and_then(|entry| entry.changed.as_ref()).map(|it| it.since);
+            let changed = pinned.changed_mut(*subject);
+            changed.insert((*own).to_owned(), since.unwrap_or_else(now_seconds));
         }
-        let (n_pinned, is_lost) = (known.n_pinned(), known.is_lost);
-        if n_new > 0 {
-            log::info!(target: "pins", "{server}: tools pinned as they are now: {n_new}");
+        for subject in &said.whole {
+            let of_kind = said.items.iter().filter(|(of, _, _)| of == subject);
+            known.note_gone(*subject, &of_kind.map(|(_, own, _)| *own).collect());
         }
-        if n_restored > 0 {
-            log::info!(target: "pins", "{server}: tools that are again what they were: {n_restored}");
+        for (subject, own, like) in similar(known, &news.unknown) {
+            known.note_like(subject, &own, &like);
+            told::of_similar(server, subject, &own, &like);
         }
-        if n_unpinned > 0 {
-            log::warn!(
-                target: "pins",
-                "{server}: tools over what is pinned of a server ({PINNED_TOOLS_MAX} tools, \
-                 {PINS_BYTES_MAX} bytes): {n_unpinned}; they are {}",
-                done(pin)
-            );
-        }
-        if !news.is_empty() {
-            tell_of_change(server, pin, is_lost, &news);
-        }
-        if n_new + n_restored + news.len() > 0 {
-            self.save(server, Vec::new());
-        }
+        pinned.n_pinned = known.n_pinned();
+        news.tell(server, pin, known.is_lost);
+        self.save(server, Vec::new());
         if let Some(file) = self.pinned_servers.unwritten() {
             self.writer.replace(PINNED_SERVERS, file);
         }
-        Some(Pinned { pin, n_pinned, changed })
+        Some(pinned)
     }
 
     /// Takes what somebody has accepted; gives the servers whose pins are others now.
@@ -156,13 +161,16 @@ impl Pins {
         };
         self.taken.insert(name.clone());
         let server = ServerName::parse(&accepted.server);
-        let known = server.as_ref().and_then(|server| self.servers.get_mut(server));
-        let taken = known.map(|known| known.accept(&accepted.tools)).unwrap_or_default();
-        for own in &taken {
-            log::info!(
-                target: "pins",
-                "{}: the tool {own:?} is accepted as it is now", accepted.server
-            );
+        let mut taken = Vec::new();
+        if let Some(known) = server.as_ref().and_then(|server| self.servers.get_mut(server)) {
+            for (subject, items) in accepted.of_subjects() {
+                let own = known.accept(subject, items);
+                taken.extend(own.into_iter().map(|own| (subject, own.to_owned())));
+            }
+        }
+        for (subject, own) in &taken {
+            let what = subject.named(own);
+            log::info!(target: "pins", "{}: accepted as it is now: {what}", accepted.server);
         }
         match server.filter(|_| !taken.is_empty()) {
             Some(server) => {
@@ -177,92 +185,43 @@ impl Pins {
         }
     }
 
-    /// Has a server's pins written; what they make superfluous is removed then.
+    /// Has a server's pins written, if they are others now; what they make superfluous is removed
+    /// then.
     fn save(&mut self, server: &ServerName, then_remove: Vec<String>) {
-        let Some(known) = self.servers.get(server) else { return };
-        self.writer.replace_then_remove(&file_name(server), known.file(), then_remove);
+        let Some(file) = self.servers.get_mut(server).and_then(ServerPins::unwritten) else {
+            return;
+        };
+        self.writer.replace_then_remove(&file_name(server), file, then_remove);
         self.pinned_servers.add(server);
     }
 }
 
-/// One line, however many: a server may change all its tools every second.
-fn tell_of_change(server: &ServerName, pin: Pin, is_lost: bool, tools: &[&str]) {
-    let named: Vec<String> =
-        tools.iter().take(TOLD_TOOLS_MAX).map(|own| format!("{own:?}")).collect();
-    let more = match tools.len().saturating_sub(TOLD_TOOLS_MAX) {
-        0 => String::new(),
-        n => format!(" and {n} more"),
-    };
-    let what = match is_lost {
-        true => "what was pinned is lost, so nobody knows whether tools have changed: they",
-        false => "tools have changed since they were pinned, and",
-    };
-    log::warn!(
-        target: "pins",
-        "{server}: {what} {}: {}{more}. To accept them as they are now: trunkline pins accept \
-         {server} [TOOL]",
-        done(pin),
-        named.join(", ")
-    );
-}
-
-fn done(pin: Pin) -> &'static str {
-    match pin {
-        Pin::Enforce => "are withheld",
-        Pin::Off | Pin::Warn => "are served",
+impl Accepted {
+    fn of_subjects(&self) -> impl Iterator<Item = (Subject, &BTreeMap<String, String>)> {
+        Subject::ALL.into_iter().filter_map(|subject| {
+            let others = || self.others.get(subject.as_str());
+            let is_tools = subject == Subject::Tool;
+            Some((subject, if is_tools { &self.tools } else { others()? }))
+        })
     }
 }
 
-/// Why nothing can be accepted.
-#[derive(Debug, PartialEq, Eq)]
-pub enum NotAccepted {
-    /// No tool of that name has been seen; names that are close to it.
-    UnknownTool(Vec<String>),
-    /// The files cannot be read or written.
-    Disk(String),
-}
-
-/// Accepts changed tools of a server as they were seen last: one, or all. Gives their names; the
-/// gateway that has the directory takes them from there on, or at its next start.
-///
-/// # Errors
-/// There is no such tool, or the directory cannot be used.
-pub fn accept(
-    directory: &StateDir,
-    server: &ServerName,
-    tool: Option<&str>,
-) -> Result<Vec<String>, NotAccepted> {
-    let file = file_name(server);
-    let disk = |what: &str, error: &dyn std::fmt::Display| {
-        NotAccepted::Disk(format!("{file} cannot be {what}: {error}"))
+/// Those of the new items whose names are similar to ones that have gone, with these.
+fn similar(known: &ServerPins, new: &[(Subject, &str)]) -> Vec<(Subject, String, String)> {
+    let gone = |subject: Subject| {
+        let entries = known.of(subject).iter().filter(|(_, entry)| entry.gone.is_some());
+        entries.map(|(own, _)| own.as_str()).take(SIMILAR_NAMES_MAX).collect::<BTreeSet<_>>()
     };
-    let body = directory.look_at(&file, PINS_FORM).map_err(|error| disk("read", &error))?;
-    let known = match body {
-        Some(body) => ServerPins::parse(&body).map_err(|error| disk("read", &error))?.tools,
-        None => BTreeMap::new(),
+    let gone: BTreeMap<Subject, BTreeSet<&str>> =
+        Subject::ALL.into_iter().map(|subject| (subject, gone(subject))).collect();
+    let like = |(subject, own): &(Subject, &str)| {
+        // Short ones are all similar.
+        let is_long = |name: &str| name.len() >= SIMILAR_NAME_BYTES_MIN;
+        let names = gone.get(subject)?.iter().copied().filter(|it| is_long(it) && is_long(own));
+        let like = near(own, names, 1).pop()?;
+        Some((*subject, (*own).to_owned(), like))
     };
-    if let Some(tool) = tool
-        && !known.contains_key(tool)
-    {
-        let names = known.keys().map(String::as_str);
-        return Err(NotAccepted::UnknownTool(near(tool, names, NEAR_NAMES_MAX)));
-    }
-    let wanted = known.iter().filter(|(own, _)| tool.is_none_or(|tool| tool == *own));
-    let tools: BTreeMap<String, String> = wanted
-        .filter_map(|(own, entry)| Some((own.clone(), entry.changed.as_ref()?.sha256.clone())))
-        .collect();
-    if tools.is_empty() {
-        return Ok(Vec::new());
-    }
-    let names = tools.keys().cloned().collect();
-    let accepted = Accepted { server: server.to_string(), tools };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let name = format!("{ACCEPTED}{:020}-{}", now.as_nanos(), std::process::id());
-    let body = serde_json::to_vec(&accepted).unwrap_or_default();
-    directory
-        .replace(&name, &ACCEPTED_FORM.frame(&body))
-        .map_err(|error| disk("written", &error))?;
-    Ok(names)
+    new.iter().take(SIMILAR_NAMES_MAX).filter_map(like).collect()
 }
 
 fn now_seconds() -> u64 {

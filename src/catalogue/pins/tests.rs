@@ -2,8 +2,13 @@
 
 use std::path::PathBuf;
 
+use super::command::{PinState, Texts, accept, diff, list};
+use super::kept::PINS_FORM;
 use super::*;
-use crate::limits::{OWN_NAME_CHARS_MAX, STATE_FILE_BYTES_MAX};
+use crate::limits::{
+    OWN_NAME_CHARS_MAX, PINNED_TEXT_BYTES_MAX, PINNED_TOOLS_MAX, PINS_BYTES_MAX,
+    PINS_TEXTS_BYTES_MAX, STATE_FILE_BYTES_MAX,
+};
 use crate::protocol::raw::Raw;
 use crate::state;
 
@@ -30,7 +35,8 @@ impl Place {
     }
 
     fn accept(&self, name: &str) -> Vec<String> {
-        accept(&StateDir::of_another(&self.0), &server(name), None).unwrap()
+        let accepted = accept(&StateDir::of_another(&self.0), &server(name), None).unwrap();
+        accepted.into_iter().map(|(_, own)| own).collect()
     }
 
     fn names(&self) -> Vec<String> {
@@ -60,7 +66,25 @@ fn tool(own: &str, description: &str) -> (String, Raw) {
 }
 
 fn judge(pins: &mut Pins, name: &str, tools: &[(String, Raw)]) -> Pinned {
-    pins.judge(&server(name), Pin::Enforce, &tools.to_vec()).unwrap()
+    judge_as(pins, name, Pin::Enforce, tools)
+}
+
+fn judge_as(pins: &mut Pins, name: &str, pin: Pin, tools: &[(String, Raw)]) -> Pinned {
+    let item = |(own, it): &'_ (String, Raw)| {
+        (Subject::Tool, own.as_str().to_owned(), it.get().to_owned())
+    };
+    let items: Vec<_> = tools.iter().map(item).collect();
+    let said = Said {
+        items: items.iter().map(|(of, own, it)| (*of, own.as_str(), it.into())).collect(),
+        whole: vec![Subject::Tool],
+    };
+    pins.judge(&server(name), pin, &said).unwrap()
+}
+
+impl Pinned {
+    fn withholds_tool(&self, own: &str) -> bool {
+        self.withholds(Subject::Tool, own)
+    }
 }
 
 #[test]
@@ -77,8 +101,8 @@ fn a_server_with_many_long_names_costs_no_other_its_pins() {
         judge(pins, "good", &good);
         let pinned = judge(pins, "hostile", &long);
         let last = &long[long.len() - 1].0;
-        assert!(pinned.withholds(last), "one beyond the bound is not trusted");
-        assert!(!pinned.withholds(&long[0].0));
+        assert!(pinned.withholds_tool(last), "one beyond the bound is not trusted");
+        assert!(!pinned.withholds_tool(&long[0].0));
         assert_eq!(pinned.n_pinned + pinned.changed.len(), long.len());
     });
     for name in ["pins.good", "pins.hostile", PINNED_SERVERS] {
@@ -87,8 +111,8 @@ fn a_server_with_many_long_names_costs_no_other_its_pins() {
     }
     place.run(|pins| {
         assert!(judge(pins, "good", &good).changed.is_empty());
-        assert!(judge(pins, "good", &[tool("t", "steals")]).withholds("t"));
-        assert!(!judge(pins, "hostile", &long[..1]).withholds(&long[0].0));
+        assert!(judge(pins, "good", &[tool("t", "steals")]).withholds_tool("t"));
+        assert!(!judge(pins, "hostile", &long[..1]).withholds_tool(&long[0].0));
     });
     let names = place.names();
     assert!(!names.iter().any(|name| name.contains("corrupt")), "{names:?}");
@@ -97,16 +121,146 @@ fn a_server_with_many_long_names_costs_no_other_its_pins() {
 #[test]
 fn the_bytes_of_a_file_are_not_more_than_was_counted() {
     // With what stands around the entries.
-    assert!(u64::try_from(PINS_BYTES_MAX).unwrap() + 4096 < STATE_FILE_BYTES_MAX);
+    let n_texts = u64::try_from(PINS_TEXTS_BYTES_MAX).unwrap();
+    assert!(u64::try_from(PINS_BYTES_MAX).unwrap() + n_texts + 4096 < STATE_FILE_BYTES_MAX);
     let mut pins = ServerPins::default();
+    let mut counted = 0;
     for n in 0..100 {
         let own = format!("{n}\"\\\u{1d54f}é");
-        pins.look(&own, "0".repeat(64));
-        pins.look(&own, "1".repeat(64));
-        pins.tools.get_mut(&own).unwrap().changed.as_mut().unwrap().since = u64::MAX;
+        let like = format!("{own}\"");
+        let texts = ["{\"a\":\"\\\"\"}", "[\n1,2 ]"];
+        for text in texts {
+            pins.look(Subject::Prompt, &own, text, Pin::Enforce);
+        }
+        pins.note_gone(Subject::Prompt, &BTreeSet::new());
+        pins.note_like(Subject::Prompt, &own, &like);
+        let entry = pins.of_mut(Subject::Prompt).get_mut(&own).unwrap();
+        entry.changed.as_mut().unwrap().since = u64::MAX;
+        entry.gone = Some(u64::MAX);
+        counted += 2 * own.len() + 2 * like.len() + 384 + texts.concat().len();
     }
-    let counted: usize = pins.tools.keys().map(|own| 2 * own.len() + 256).sum();
     assert!(pins.file().len() < counted, "{} {counted}", pins.file().len());
+}
+
+#[test]
+fn texts_are_kept_within_their_bounds_only() {
+    let mut pins = ServerPins::default();
+    let text = |n: usize| format!("\"{}\"", "x".repeat(n - 2));
+    let mut look = |own: &str, text: &str| {
+        pins.look(Subject::Tool, own, text, Pin::Enforce);
+        pins.of(Subject::Tool)[own].text.is_some()
+    };
+    assert!(look("a", &text(PINNED_TEXT_BYTES_MAX)));
+    assert!(!look("b", &text(PINNED_TEXT_BYTES_MAX + 1)));
+    let n_more = PINS_TEXTS_BYTES_MAX / PINNED_TEXT_BYTES_MAX - 1;
+    for n in 0..n_more {
+        assert!(look(&format!("t{n}"), &text(PINNED_TEXT_BYTES_MAX)));
+    }
+    assert!(!look("c", "\"x\""), "there is no room left");
+    assert_eq!(pins.look(Subject::Tool, "c", "\"x\"", Pin::Enforce), Seen::Same);
+    assert_eq!(pins.look(Subject::Tool, "c", "\"y\"", Pin::Enforce), Seen::Anew);
+}
+
+/// A file as the version before wrote it.
+fn old_file(tool: &(String, Raw)) -> Vec<u8> {
+    let (own, item) = tool;
+    let sha256 = definition::sha256_of_members(item.get());
+    let body = format!(r#"{{"is_lost":false,"tools":{{"{own}":{{"sha256":"{sha256}"}}}}}}"#);
+    Form { name: "pins", version: 2 }.frame(body.as_bytes())
+}
+
+#[test]
+fn files_with_digests_only_are_read_and_written_anew_with_texts() {
+    let place = Place::new("upgrade");
+    let adds = tool("a", "adds");
+    place.run(|_| ());
+    for (now, is_changed) in [(&adds, false), (&tool("a", "steals"), true)] {
+        std::fs::write(place.0.join("pins.s"), old_file(&adds)).unwrap();
+        std::fs::remove_file(place.0.join(PINNED_SERVERS)).ok();
+        place.run(|pins| {
+            let pinned = judge(pins, "s", std::slice::from_ref(now));
+            assert_eq!(pinned.withholds_tool("a"), is_changed);
+        });
+        let directory = StateDir::of_another(&place.0);
+        assert!(directory.look_at("pins.s", PINS_FORM).unwrap().is_some());
+        let found = diff(&directory, &server("s"), None).unwrap();
+        if is_changed {
+            assert_eq!(found[0].texts, Texts::PinnedNotKept);
+            assert!(found[0].differences.iter().any(|it| it.at == "description"));
+            assert_eq!(place.accept("s"), ["a"]);
+            place.run(|pins| {
+                assert!(!judge(pins, "s", std::slice::from_ref(now)).withholds_tool("a"))
+            });
+            place.run(|pins| {
+                assert!(judge(pins, "s", std::slice::from_ref(&adds)).withholds_tool("a"))
+            });
+            let found = diff(&directory, &server("s"), Some("a")).unwrap();
+            assert_eq!(found[0].texts, Texts::Both);
+        } else {
+            assert!(found.is_empty());
+            // From here on, every member counts.
+            let other = Raw::from_valid(adds.1.get().replace("}", ",\"icons\":[]}"));
+            place.run(|pins| {
+                assert!(judge(pins, "s", &[("a".to_owned(), other)]).withholds_tool("a"));
+            });
+        }
+    }
+}
+
+#[test]
+fn a_change_in_a_file_with_digests_only_is_still_known() {
+    let place = Place::new("upgrade-changed");
+    let (adds, steals) = (tool("a", "adds"), tool("a", "steals"));
+    let [old, new] = [&adds, &steals].map(|it| definition::sha256_of_members(it.1.get()));
+    let body = format!(
+        r#"{{"tools":{{"a":{{"sha256":"{old}","changed":{{"sha256":"{new}","since":7}}}}}}}}"#
+    );
+    place.run(|_| ());
+    let file = Form { name: "pins", version: 2 }.frame(body.as_bytes());
+    std::fs::write(place.0.join("pins.s"), file).unwrap();
+    place.run(|pins| {
+        assert_eq!(judge(pins, "s", std::slice::from_ref(&steals)).changed["a"], 7);
+        assert!(!judge(pins, "s", std::slice::from_ref(&adds)).withholds_tool("a"));
+    });
+}
+
+#[test]
+fn locked_withholds_what_nobody_has_accepted() {
+    let place = Place::new("locked");
+    let (a, b) = (tool("a", "adds"), tool("b", "subtracts"));
+    let look =
+        |tools: &[(String, Raw)]| place.run(|pins| judge_as(pins, "s", Pin::Locked, tools));
+    let pinned = look(std::slice::from_ref(&a));
+    assert!(pinned.withholds_tool("a"));
+    assert_eq!(pinned.n_pinned, 0);
+    assert_eq!(place.accept("s"), ["a"]);
+    let pinned = look(&[a.clone(), b.clone()]);
+    assert!(!pinned.withholds_tool("a") && pinned.withholds_tool("b"));
+    // Nor is it trusted when somebody is less strict.
+    assert!(place.run(|pins| judge(pins, "s", &[a, b])).withholds_tool("b"));
+    let directory = StateDir::of_another(&place.0);
+    let lines = list(&directory, &server("s")).unwrap();
+    assert_eq!(lines[0].state, PinState::Pinned);
+    assert!(matches!(lines[1].state, PinState::Unpinned(_)));
+    let found = diff(&directory, &server("s"), None).unwrap();
+    assert_eq!((found.len(), found[0].texts), (1, Texts::New));
+}
+
+#[test]
+fn what_goes_and_comes_back_under_a_similar_name_is_told() {
+    let place = Place::new("similar");
+    let similar = [tool("send_mail", "sends"), tool("other", "adds")];
+    place.run(|pins| judge(pins, "s", &similar));
+    place.run(|pins| judge(pins, "s", &similar[1..]));
+    let directory = StateDir::of_another(&place.0);
+    let lines = || list(&directory, &server("s")).unwrap();
+    let of = |own: &str| lines().into_iter().find(|line| line.own == own).unwrap();
+    assert!(of("send_mail").gone.is_some() && of("other").gone.is_none());
+    place.run(|pins| judge(pins, "s", &[tool("send_mai1", "steals"), tool("else", "x")]));
+    assert_eq!(of("send_mai1").like.as_deref(), Some("send_mail"));
+    assert_eq!(of("else").like, None);
+    place.run(|pins| judge(pins, "s", &similar));
+    assert!(of("send_mail").gone.is_none() && of("send_mai1").gone.is_some());
 }
 
 #[test]
@@ -134,19 +288,19 @@ fn lost_pins_withhold_until_they_are_accepted() {
         for _ in 0..2 {
             place.run(|pins| {
                 let pinned = judge(pins, "s", &tools);
-                assert!(pinned.withholds("a") && pinned.withholds("b"), "{what}");
+                assert!(pinned.withholds_tool("a") && pinned.withholds_tool("b"), "{what}");
                 assert_eq!(pinned.n_pinned, 0, "{what}");
                 assert!(judge(pins, "other", &tools).changed.is_empty(), "{what}");
             });
         }
         place.run(|pins| {
-            assert!(judge(pins, "s", &[tool("c", "new")]).withholds("c"), "{what}");
+            assert!(judge(pins, "s", &[tool("c", "new")]).withholds_tool("c"), "{what}");
         });
         assert_eq!(place.accept("s"), ["a", "b", "c"], "{what}");
         place.run(|pins| {
             assert!(judge(pins, "s", &tools).changed.is_empty(), "{what}");
             assert!(judge(pins, "s", &[tool("d", "new")]).changed.is_empty(), "{what}");
-            assert!(judge(pins, "s", &[tool("a", "steals")]).withholds("a"), "{what}");
+            assert!(judge(pins, "s", &[tool("a", "steals")]).withholds_tool("a"), "{what}");
         });
         let left = place.names().into_iter().filter(|name| name.starts_with(ACCEPTED)).count();
         assert_eq!(left, 0, "{what}");
@@ -212,6 +366,6 @@ fn a_crash_before_it_is_kept_who_is_pinned_is_mended() {
         }
         place.run(|pins| assert!(judge(pins, "s", &tools).changed.is_empty()));
         std::fs::remove_file(place.0.join("pins.s")).unwrap();
-        place.run(|pins| assert!(judge(pins, "s", &tools).withholds("a"), "{index:?}"));
+        place.run(|pins| assert!(judge(pins, "s", &tools).withholds_tool("a"), "{index:?}"));
     }
 }

@@ -14,7 +14,7 @@ use gathered::Read;
 
 use super::clashes::{self, ToldClashes};
 use super::merge::{self, Listed, Profile};
-use super::pins::Pins;
+use super::pins::{Pins, Said, Subject};
 use super::store::Store;
 use super::views::{Shown, Views};
 use super::{Catalogue, Health, Item, Pinned, Server, Shared};
@@ -24,6 +24,7 @@ use crate::limits::PINS_ACCEPTED_INTERVAL;
 use crate::protocol::call::Kind;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::listed_item::ReadItem;
+use crate::protocol::raw::string;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
 use crate::upstream::{Event, Failure, Report};
@@ -198,9 +199,12 @@ impl Refresher {
                 judge(&mut self.pins, &known.profile, &mut known.listed);
             }
         }
+        let before = self.shared.current();
         self.publish();
-        for server in &accepted {
-            (self.tell)(server, Kind::Tool);
+        let after = self.shared.current();
+        for kind in Kind::ALL {
+            let differing = after.differing(&before, kind);
+            differing.iter().for_each(|server| (self.tell)(server, kind));
         }
         self.shared.waiting().wake();
     }
@@ -270,6 +274,7 @@ impl Refresher {
                 self.views.may_have_changed(&server);
                 tell_of_cut(&server, listed.server.initialized.as_deref(), &initialized);
                 listed.server.initialized = Some(Arc::new(initialized));
+                judge(&mut self.pins, &known.profile, listed);
                 Vec::new()
             }
             Event::Lists { server, lists, unread, freshness, read_at, left_out } => {
@@ -352,12 +357,29 @@ fn take_list(
     reading
 }
 
-/// Holds a server's tools against their pins.
+/// Holds what a server says of itself against its pins.
 fn judge(pins: &mut Option<Pins>, profile: &Profile, listed: &mut Listed) {
-    let (Some(pins), Some(tools)) = (pins, listed.lists.get(&Kind::Tool)) else { return };
-    let offered = |(own, _): &&(String, _)| profile.tools.admits(own);
-    let tools = tools.iter().filter(offered).cloned().collect();
-    listed.server.pinned = pins.judge(&profile.name, profile.pin, &tools);
+    let Some(pins) = pins else { return };
+    let mut said = Said::default();
+    for kind in Kind::ALL {
+        let Some(items) = listed.lists.get(&kind) else { continue };
+        let offered = items
+            .iter()
+            .filter(|(own, _)| kind != Kind::Tool || profile.tools.admits(own))
+            .map(|(own, object)| (Subject::of(kind), own.as_str(), object.get().into()));
+        said.items.extend(offered);
+        // What was stored may be older than the pins.
+        if !listed.server.stale.contains(&kind) {
+            said.whole.push(Subject::of(kind));
+        }
+    }
+    let initialized = listed.server.initialized.as_ref();
+    if let Some(text) = initialized.and_then(|it| it.instructions.as_deref()) {
+        said.items.push((Subject::Instructions, "", string(text).into()));
+    }
+    if !said.items.is_empty() || !said.whole.is_empty() {
+        listed.server.pinned = pins.judge(&profile.name, profile.pin, &said);
+    }
 }
 
 /// What a server says of itself and is not kept whole, where that is news.

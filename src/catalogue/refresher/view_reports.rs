@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::merge::{self, Listed, Profile};
-use super::super::pins::Pins;
+use super::super::pins::{Pins, Said, Subject};
 use super::super::views::{ReadView, Shown};
 use super::{Pinned, Refresher};
 use crate::config::UpstreamConfig;
+use crate::protocol::call::Kind;
+use crate::protocol::raw::Raw;
 use crate::protocol::view::ViewId;
 use crate::upstream::{Event, Report};
 
@@ -63,7 +65,7 @@ impl Refresher {
             read.lists.push((kind, named));
         }
         let differing = read.against(&known.listed);
-        let pinned = judge_view(&mut self.pins, &known.profile, &known.listed, differing);
+        let pinned = judge_view(&mut self.pins, &known.profile, &known.listed, &differing);
         let kinds = self.views.insert(key, read, &known.listed, pinned);
         self.publish_views();
         self.told_clashes.tell(&self.shared.seen_by(|| [id, id], &|_| Some(id)).clashes);
@@ -83,27 +85,35 @@ impl Refresher {
     }
 }
 
-/// Holds tools that only some clients see against the pins of their server, as it does with any
-/// that it lists.
+/// Holds what only some clients see against the pins of its server, as it does with any that it
+/// lists.
 fn judge_view(
     pins: &mut Option<Pins>,
     profile: &Profile,
     shared: &Listed,
-    differing: merge::Named,
+    differing: &[(Kind, String, Raw)],
 ) -> Option<Pinned> {
     let mut all = shared.server.pinned.clone();
     let Some(pins) = pins.as_mut().filter(|_| !differing.is_empty()) else { return all };
-    let tools: merge::Named =
-        differing.into_iter().filter(|(own, _)| profile.tools.admits(own)).collect();
-    let judged = pins.judge(&profile.name, profile.pin, &tools)?;
+    let offered = differing
+        .iter()
+        .filter(|(kind, own, _)| *kind != Kind::Tool || profile.tools.admits(own));
+    let items = offered
+        .map(|(kind, own, object)| (Subject::of(*kind), own.as_str(), object.get().into()))
+        .collect();
+    let said = Said { items, whole: Vec::new() };
+    let judged = pins.judge(&profile.name, profile.pin, &said)?;
     if let Some(all) = &mut all {
-        all.changed.retain(|own, _| !tools.iter().any(|(name, _)| name == own));
+        for (subject, own, _) in &said.items {
+            all.changed_mut(*subject).remove(*own);
+        }
         all.n_pinned = judged.n_pinned;
         all.changed.extend(judged.changed);
+        for (subject, changed) in judged.others {
+            all.changed_mut(subject).extend(changed);
+        }
     }
-    all.or(Some(Pinned {
-        pin: profile.pin,
-        n_pinned: judged.n_pinned,
-        changed: BTreeMap::new(),
-    }))
+    let (changed, others) = (BTreeMap::new(), BTreeMap::new());
+    let none = Pinned { pin: profile.pin, n_pinned: judged.n_pinned, changed, others };
+    all.or(Some(none))
 }

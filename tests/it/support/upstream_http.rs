@@ -203,8 +203,9 @@ pub(crate) fn begin_stream(out: &mut TcpStream, headers: &[(&str, &str)]) -> io:
     out.write_all(head.as_bytes())
 }
 
-/// Writes one event as one chunk.
+/// Writes one event as one chunk, a field for each line of its data.
 pub(crate) fn write_event(out: &mut TcpStream, name: &str, data: &str) -> io::Result<()> {
+    let data = data.replace("\r\n", "\n").replace(['\r', '\n'], "\ndata: ");
     let event = format!("event: {name}\ndata: {data}\n\n");
     out.write_all(format!("{:x}\r\n{event}\r\n", event.len()).as_bytes())
 }

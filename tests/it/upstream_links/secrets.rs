@@ -90,3 +90,30 @@ fn a_child_that_refuses_with_its_environment_is_not_quoted() {
     let failure = rig.failure().message;
     assert!(failure.contains("not with [secret]"), "{failure}");
 }
+
+#[test]
+fn a_server_that_repeats_its_path_and_session_id_is_not_quoted() {
+    const ID: &str = "0b1c2d3e-veiled";
+    let server = Server::start(move |seen| match seen.rpc().as_str() {
+        "initialize" => Reply::Body(
+            200,
+            format!("Mcp-Session-Id: {ID}\r\n"),
+            "application/json",
+            seen.result(INITIALIZED),
+        ),
+        "tools/call" => {
+            let message = format!("no {} at {}", seen.session(), seen.path);
+            let error = format!(r#"{{"code":-32001,"message":"{message}","data":["{ID}"]}}"#);
+            Reply::json(format!(r#"{{"jsonrpc":"2.0","id":{},"error":{error}}}"#, seen.id()))
+        }
+        _ => well(seen),
+    });
+    let mut config = http(server.address, HttpKind::StreamableHttp);
+    if let Target::Http(target) = &mut config.target {
+        target.url = target.url.replace("/mcp", "/veiled-in-path/mcp");
+    }
+    let rig = Rig::ready_with(config, Limits::default());
+    let told = format!("{:?}", rig.call());
+    assert!(told.contains("no [secret] at /[secret]/mcp"), "{told}");
+    assert!(!told.contains("veiled"), "{told}");
+}

@@ -243,6 +243,11 @@ impl Script {
         self.lock().offers.list_mut(key).push(offer);
     }
 
+    /// That item is not there any more. Says nothing to anybody.
+    pub(crate) fn remove_text(&self, key: &str, name: &str) {
+        self.lock().offers.list_mut(key).retain(|offer| offer.name != name);
+    }
+
     /// The schema of that tool's arguments.
     pub(crate) fn schema_of(&self, tool: &str) -> Option<Value> {
         let state = self.lock();

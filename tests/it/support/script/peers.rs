@@ -85,6 +85,11 @@ impl Script {
         self.lock().streams.retain(|stream| stream.sender.send(message.to_owned()).is_ok());
     }
 
+    /// Sends a message as it stands to every open stream.
+    pub(crate) fn emit_text(&self, message: &str) {
+        self.tell_streams(message);
+    }
+
     /// Sends a notification to that session's stream, once it has one.
     #[track_caller]
     pub(crate) fn emit_to(&self, peer: &str, method: &str, params: &Value) {

@@ -1,0 +1,190 @@
+//! What `trunkline pins` reads in the files of pins, and what it leaves for the gateway.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::definition::{self, Difference};
+use super::kept::{Entry, ServerPins, Text, file_name};
+use super::{ACCEPTED, ACCEPTED_FORM, Accepted, Subject};
+use crate::catalogue::name::near;
+use crate::limits::NEAR_NAMES_MAX;
+use crate::protocol::server_name::ServerName;
+use crate::state::StateDir;
+
+/// Why nothing can be told or accepted.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// Nothing of that name has been seen; names that are close to it.
+    UnknownTool(Vec<String>),
+    /// The files cannot be read or written.
+    Disk(String),
+}
+
+/// One pin, as far as it is written.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Of what.
+    pub subject: Subject,
+    /// What its server calls it.
+    pub own: String,
+    /// What has become of it.
+    pub state: PinState,
+    /// Since when its server lists it no more, in seconds since the epoch.
+    pub gone: Option<u64>,
+    /// It came when one of this name, which is similar, had gone.
+    pub like: Option<String>,
+}
+
+/// What has become of a pin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PinState {
+    /// It is what it was.
+    Pinned,
+    /// It is something else since then, in seconds since the epoch.
+    Changed(u64),
+    /// Nobody has accepted it since then.
+    Unpinned(u64),
+}
+
+/// What differs of one item.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Changes {
+    /// Of what.
+    pub subject: Subject,
+    /// What its server calls it.
+    pub own: String,
+    /// What is known of what it was and is.
+    pub texts: Texts,
+    /// Where they differ.
+    pub differences: Vec<Difference>,
+}
+
+/// What is known of what an item was and is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Texts {
+    /// Both.
+    Both,
+    /// It is new.
+    New,
+    /// The pinned text was not kept.
+    PinnedNotKept,
+    /// What it is now was not kept.
+    ChangedNotKept,
+}
+
+fn read(directory: &StateDir, server: &ServerName) -> Result<ServerPins, Unusable> {
+    let file = file_name(server);
+    let known = ServerPins::look_at(directory, &file)
+        .map_err(|error| Unusable::Disk(format!("{file} cannot be read: {error}")))?;
+    Ok(known.unwrap_or_default())
+}
+
+/// The entries that a name means: all without one.
+fn meant<'a>(
+    known: &'a ServerPins,
+    name: Option<&str>,
+) -> Result<Vec<(Subject, &'a str, &'a Entry)>, Unusable> {
+    let Some(name) = name else { return Ok(known.all().collect()) };
+    let is_meant = |subject: Subject, own: &str| match subject {
+        Subject::Instructions => name == subject.as_str(),
+        Subject::Tool | Subject::Prompt | Subject::Resource | Subject::Template => own == name,
+    };
+    let found: Vec<_> =
+        known.all().filter(|(subject, own, _)| is_meant(*subject, own)).collect();
+    if found.is_empty() {
+        let names = known.all().map(|(_, own, _)| own);
+        return Err(Unusable::UnknownTool(near(name, names, NEAR_NAMES_MAX)));
+    }
+    Ok(found)
+}
+
+/// All pins of a server.
+///
+/// # Errors
+/// Its file cannot be read.
+pub fn list(directory: &StateDir, server: &ServerName) -> Result<Vec<Line>, Unusable> {
+    let known = read(directory, server)?;
+    let line = |(subject, own, entry): (Subject, &str, &Entry)| Line {
+        subject,
+        own: own.to_owned(),
+        state: match (&entry.changed, &entry.sha256) {
+            (None, _) => PinState::Pinned,
+            (Some(changed), Some(_)) => PinState::Changed(changed.since),
+            (Some(changed), None) => PinState::Unpinned(changed.since),
+        },
+        gone: entry.gone,
+        like: entry.like.clone(),
+    };
+    Ok(known.all().map(line).collect())
+}
+
+/// What has changed of a server: of one item, or of all.
+///
+/// # Errors
+/// There is no such item, or its file cannot be read.
+pub fn diff(
+    directory: &StateDir,
+    server: &ServerName,
+    name: Option<&str>,
+) -> Result<Vec<Changes>, Unusable> {
+    let known = read(directory, server)?;
+    let changes = |(subject, own, entry): (Subject, &str, &Entry)| {
+        let changed = entry.changed.as_ref()?;
+        let text = |text: &Option<Text>| text.as_ref().map(|text| text.0.clone());
+        let (old, new) = (text(&entry.text), text(&changed.text));
+        let texts = match (&entry.sha256, &old, &new) {
+            (_, _, None) => Texts::ChangedNotKept,
+            (None, _, Some(_)) => Texts::New,
+            (Some(_), None, Some(_)) => Texts::PinnedNotKept,
+            (Some(_), Some(_), Some(_)) => Texts::Both,
+        };
+        let differences = match texts {
+            Texts::ChangedNotKept => Vec::new(),
+            Texts::Both | Texts::New | Texts::PinnedNotKept => {
+                definition::differences(old.as_deref(), new.as_deref())
+            }
+        };
+        Some(Changes { subject, own: own.to_owned(), texts, differences })
+    };
+    Ok(meant(&known, name)?.into_iter().filter_map(changes).collect())
+}
+
+/// Accepts changed items of a server as they were seen last: those of a name, or all. Gives them;
+/// the gateway that has the directory takes them from there on, or at its next start.
+///
+/// # Errors
+/// There is no such item, or the directory cannot be used.
+pub fn accept(
+    directory: &StateDir,
+    server: &ServerName,
+    name: Option<&str>,
+) -> Result<Vec<(Subject, String)>, Unusable> {
+    let known = read(directory, server)?;
+    let mut accepted = Accepted {
+        server: server.to_string(),
+        tools: BTreeMap::new(),
+        others: BTreeMap::new(),
+    };
+    let mut names = Vec::new();
+    for (subject, own, entry) in meant(&known, name)? {
+        let Some(changed) = &entry.changed else { continue };
+        let items = match subject {
+            Subject::Tool => &mut accepted.tools,
+            Subject::Prompt | Subject::Resource | Subject::Template | Subject::Instructions => {
+                accepted.others.entry(subject.as_str().to_owned()).or_default()
+            }
+        };
+        items.insert(own.to_owned(), changed.sha256.clone());
+        names.push((subject, own.to_owned()));
+    }
+    if names.is_empty() {
+        return Ok(names);
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let file = format!("{ACCEPTED}{:020}-{}", now.as_nanos(), std::process::id());
+    let body = serde_json::to_vec(&accepted).unwrap_or_default();
+    directory
+        .replace(&file, &ACCEPTED_FORM.frame(&body))
+        .map_err(|error| Unusable::Disk(format!("{file} cannot be written: {error}")))?;
+    Ok(names)
+}

@@ -1,0 +1,109 @@
+//! What the log says of pins.
+
+use super::kept::Seen;
+use super::subject::Subject;
+use crate::config::Pin;
+use crate::limits::{PINNED_TOOLS_MAX, PINS_BYTES_MAX};
+use crate::protocol::server_name::ServerName;
+
+/// Items that one line of the log names.
+const TOLD_TOOLS_MAX: usize = 8;
+
+/// What one look at what a server says has found.
+#[derive(Debug, Default)]
+pub(super) struct News<'a> {
+    n_new: usize,
+    n_restored: usize,
+    n_unpinned: usize,
+    /// What is not what it was, and has not been told of.
+    changed: Vec<(Subject, &'a str)>,
+    /// What waits to be accepted, and has not been told of.
+    waiting: Vec<(Subject, &'a str)>,
+    /// What was not known before.
+    pub(super) unknown: Vec<(Subject, &'a str)>,
+}
+
+impl<'a> News<'a> {
+    pub(super) fn note(&mut self, subject: Subject, own: &'a str, seen: Seen) {
+        match seen {
+            Seen::Same | Seen::Changed => (),
+            Seen::New => {
+                self.n_new += 1;
+                self.unknown.push((subject, own));
+            }
+            Seen::NewUnpinned => {
+                self.waiting.push((subject, own));
+                self.unknown.push((subject, own));
+            }
+            Seen::Restored => self.n_restored += 1,
+            Seen::Anew => self.changed.push((subject, own)),
+            Seen::Unpinned => self.n_unpinned += 1,
+        }
+    }
+
+    /// One line of each, however many there are: a server may change all its tools every second.
+    pub(super) fn tell(&self, server: &ServerName, pin: Pin, is_lost: bool) {
+        let (n_new, n_restored) = (self.n_new, self.n_restored);
+        if n_new > 0 {
+            log::info!(target: "pins", "{server}: pinned as they are now: {n_new} items");
+        }
+        if n_restored > 0 {
+            log::info!(target: "pins", "{server}: again what they were: {n_restored} items");
+        }
+        if self.n_unpinned > 0 {
+            log::warn!(
+                target: "pins",
+                "{server}: items over what is pinned of a server ({PINNED_TOOLS_MAX} of a kind, \
+                 {PINS_BYTES_MAX} bytes): {}; they are {}",
+                self.n_unpinned,
+                done(pin)
+            );
+        }
+        let done = done(pin);
+        let what = match is_lost {
+            true => format!(
+                "what was pinned is lost, so nobody knows whether items have changed: they {done}"
+            ),
+            false => format!("items have changed since they were pinned, and {done}"),
+        };
+        tell_of(server, &what, &self.changed);
+        tell_of(server, &format!("items are not pinned, and {done}"), &self.waiting);
+    }
+}
+
+fn tell_of(server: &ServerName, what: &str, items: &[(Subject, &str)]) {
+    if items.is_empty() {
+        return;
+    }
+    let name = |(subject, own): &(Subject, &str)| match subject {
+        Subject::Tool => format!("{own:?}"),
+        Subject::Prompt | Subject::Resource | Subject::Template | Subject::Instructions => {
+            subject.named(own)
+        }
+    };
+    let named: Vec<String> = items.iter().take(TOLD_TOOLS_MAX).map(name).collect();
+    let more = match items.len().saturating_sub(TOLD_TOOLS_MAX) {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    log::warn!(
+        target: "pins",
+        "{server}: {what}: {}{more}. What it is: trunkline pins diff {server}. To accept them as \
+         they are now: trunkline pins accept {server} [TOOL]",
+        named.join(", ")
+    );
+}
+
+/// What a name stood for may stand under another one, of which no pin says anything.
+pub(super) fn of_similar(server: &ServerName, subject: Subject, own: &str, like: &str) {
+    log::warn!(
+        target: "pins",
+        "{server}: {} is new, and {like:?}, which has a similar name and a pin, has gone: it may be \
+         the same one, changed, under another name",
+        subject.named(own)
+    );
+}
+
+fn done(pin: Pin) -> &'static str {
+    if pin.withholds() { "are withheld" } else { "are served" }
+}
