@@ -14,6 +14,8 @@ use crate::support::upstream_http::HttpUpstream;
 use crate::support::{wait_for, wait_until};
 
 const HOG: &str = "the-key-of-the-hog";
+/// Of whoever looks at `/status`, which tells other keys less.
+const WATCHER: &str = "key-of-watcher";
 const VICTIM: &str = "the-key-of-the-victim";
 /// What may come on top of twice the time, because machines have other things to do.
 const SLACK: Duration = Duration::from_millis(500);
@@ -21,7 +23,11 @@ const SLACK: Duration = Duration::from_millis(500);
 /// A gateway with both keys before one server, `s`.
 fn gateway(server: Value) -> Gateway {
     Gateway::started(json!({
-        "api_keys": [{ "name": "hog", "key": HOG }, { "name": "victim", "key": VICTIM }],
+        "api_keys": [
+            { "name": "hog", "key": HOG },
+            { "name": "victim", "key": VICTIM },
+            { "name": "watcher", "key": WATCHER, "admin": true },
+        ],
         "mcp_servers": { "s": server },
     }))
 }
@@ -58,7 +64,7 @@ fn check_ratio(what: &str, alone: Duration, beside: Duration) {
 
 fn n_waiting(gateway: &Gateway) -> u64 {
     let status = gateway
-        .send(&Request::get("/status").header("Authorization", &format!("Bearer {VICTIM}")));
+        .send(&Request::get("/status").header("Authorization", &format!("Bearer {WATCHER}")));
     status.json()["upstreams"][0]["waiting"].as_u64().unwrap_or_default()
 }
 
