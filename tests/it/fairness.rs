@@ -27,6 +27,8 @@ const WORST: Duration = Duration::from_secs(3);
 
 const HOG: &str = "key-of-hog";
 const VICTIM: &str = "key-of-victim";
+/// Of whoever looks at `/status`, which tells other keys less.
+const WATCHER: &str = "key-of-watcher";
 const WRONG: &str = "key-of-nobody";
 
 /// A gateway with two keys before one server.
@@ -39,10 +41,10 @@ impl Rig {
     fn with(limits: &Value) -> Rig {
         let upstream = HttpUpstream::start();
         let gateway = Gateway::started(json!({
-            // The victim may see what is refused to others.
             "api_keys": [
                 { "name": "hog", "key": HOG },
-                { "name": "victim", "key": VICTIM, "admin": true },
+                { "name": "victim", "key": VICTIM },
+                { "name": "watcher", "key": WATCHER, "admin": true },
             ],
             "limits": limits,
             "mcp_servers": { "s": { "url": upstream.url(), "transport": "http" } },
@@ -96,7 +98,7 @@ impl Rig {
 
     fn n_refused(&self) -> u64 {
         let request = Request::get("/status");
-        let request = request.header("Authorization", &format!("Bearer {VICTIM}"));
+        let request = request.header("Authorization", &format!("Bearer {WATCHER}"));
         let status = exchange(self.gateway.address(), &request).expect(200).json();
         let rejected = |reason: &str| status["rejected"][reason].as_u64().unwrap_or_default();
         rejected("overloaded") + rejected("connections")
@@ -211,8 +213,7 @@ fn slow_calls() {
     rig.check(
         |rig| {
             let held = rig.raw(64, &request);
-            // All but a share of the calls that may wait for servers.
-            rig.upstream.wait_until("the hog has all it gets", |seen| seen.slow.len() >= 21);
+            rig.upstream.wait_until("the hog has all it gets", |seen| seen.slow.len() >= 20);
             held
         },
         Rig::small_call,
