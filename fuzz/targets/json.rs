@@ -6,10 +6,13 @@ use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::downstream::requests::{Body, read_body};
-use crate::limits::{BATCH_MESSAGES_MAX, JSON_DEPTH_MAX};
+use crate::limits::{
+    BATCH_MESSAGES_MAX, INSTRUCTIONS_BYTES_MAX, JSON_DEPTH_MAX, SERVER_CAPABILITIES_BYTES_MAX,
+    SERVER_INFO_BYTES_MAX,
+};
 use crate::protocol::call::Caller;
 use crate::protocol::jsonrpc::{
-    Message, RequestId, code, error_response, notification, request, response,
+    Message, RequestId, batch, code, error_response, notification, request, response,
 };
 use crate::protocol::legacy;
 use crate::protocol::method::Method;
@@ -19,6 +22,7 @@ use crate::protocol::raw::{
     Raw, RawObject, elements, is_deeper_than, on_one_line, push_string, string,
 };
 use crate::protocol::revision::Revision;
+use crate::protocol::server_introduction;
 
 fn value(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text:?}"))
@@ -90,7 +94,22 @@ pub(super) fn raw(data: &[u8]) {
         }
         (parts, whole) => assert!(parts.is_err() && !whole.is_array(), "{text:?}"),
     }
+    let messages =
+        whole.as_array().filter(|it| it.len() <= 3 && it.iter().all(Value::is_object));
+    assert_eq!(batch(text, 3).ok().map(|it| it.len()), messages.map(Vec::len), "{text:?}");
+    introduction(text);
     object(text, &whole);
+}
+
+/// Whatever a server says of itself, what is kept is within bounds and of its kind.
+fn introduction(text: &str) {
+    let said = Some(text);
+    let read = server_introduction::read(Revision::LATEST_LEGACY, said, said, said);
+    assert!(value(read.capabilities.get()).is_object());
+    assert!(read.capabilities.get().len() <= SERVER_CAPABILITIES_BYTES_MAX.max(text.len()));
+    let info = read.server_info.unwrap();
+    assert!(info.get().len() <= SERVER_INFO_BYTES_MAX);
+    assert!(read.instructions.is_none_or(|it| it.len() <= INSTRUCTIONS_BYTES_MAX));
 }
 
 /// A number that has a text and no value here.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use super::Item;
 use crate::budget::{Budget, Exhausted, Share};
 use crate::limits::{PAGES_KEPT_BYTES_MAX, PAGES_KEPT_MAX};
+use crate::protocol::call::PrincipalId;
 use crate::protocol::raw::{Keeper, Raw, on_one_line};
 use crate::protocol::revision::Revision;
 
@@ -117,12 +118,11 @@ struct InUse {
 }
 
 impl Page {
-    fn used(self: &Arc<Page>, budget: &Budget, bytes: usize) -> Result<Arc<InUse>, Exhausted> {
+    fn used(self: &Arc<Page>, mut share: Share, bytes: usize) -> Result<Arc<InUse>, Exhausted> {
         let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(in_use) = in_use.upgrade() {
             return Ok(in_use);
         }
-        let mut share = budget.share();
         share.grow_to(bytes)?;
         let new = Arc::new(InUse { _page: self.clone(), _share: share });
         *in_use = Arc::downgrade(&new);
@@ -137,20 +137,22 @@ impl Pages {
     }
 
     /// The array of these items, as a client of that revision is told of them, or else as they
-    /// stand in the catalogue; on one line.
+    /// stand in the catalogue; on one line. Of those who are being given it at once, the first is
+    /// charged for it.
     ///
     /// # Errors
-    /// The page is not in use, and the budget has not so much left.
+    /// The page is not in use, and the budget has not so much left, or not for that principal.
     pub fn text(
         &self,
         items: &[Arc<Item>],
         names: Names,
         client: Option<Revision>,
+        charged: Option<&PrincipalId>,
     ) -> Result<Raw, Exhausted> {
         let key = PageKey::new(items, names, client);
         let page = self.known(&key);
         let bytes = items.iter().map(|item| names.object(item).len() + 1).sum::<usize>() + 1;
-        let in_use: Keeper = page.used(&self.budget, bytes)?;
+        let in_use: Keeper = page.used(self.budget.share_of(charged.cloned()), bytes)?;
         let text = page.text.get_or_init(|| {
             let mut text = String::with_capacity(bytes + 1);
             render(&mut text, items, names, key.told_in);
@@ -269,7 +271,7 @@ mod tests {
     }
 
     fn text(pages: &Pages, items: &[Arc<Item>]) -> Raw {
-        pages.text(items, Names::Offered, None).unwrap()
+        pages.text(items, Names::Offered, None, None).unwrap()
     }
 
     fn is_same_memory(a: &Raw, b: &Raw) -> bool {
@@ -295,7 +297,7 @@ mod tests {
         for other in [text(&pages, &all[..1]), text(&pages, &turned)] {
             assert_ne!(page.get(), other.get());
         }
-        let own = pages.text(&all, Names::Own, None).unwrap();
+        let own = pages.text(&all, Names::Own, None, None).unwrap();
         assert!(own.get().starts_with("[{\"name\":\"a\""), "{own:?}");
     }
 
@@ -303,7 +305,7 @@ mod tests {
     fn revisions_share_where_nothing_is_told_otherwise() {
         let (pages, mut all) = (pages(1 << 20), items(&["a"]));
         let of = |all: &[Arc<Item>], revision| {
-            pages.text(all, Names::Offered, Some(revision)).unwrap()
+            pages.text(all, Names::Offered, Some(revision), None).unwrap()
         };
         let (old, new) = (Revision::V2024_11_05, Revision::LATEST_MODERN);
         assert!(is_same_memory(&of(&all, old), &of(&all, new)));
@@ -326,11 +328,26 @@ mod tests {
         let many: Vec<Raw> = (0..50).map(|_| text(&pages, &items)).collect();
         assert_eq!(pages.budget.taken(), taken);
         // Another one would not fit, until nobody is being given the first.
-        assert_eq!(pages.text(&items[..1], Names::Offered, None), Err(Exhausted));
+        assert_eq!(pages.text(&items[..1], Names::Offered, None, None), Err(Exhausted));
         drop((one, many));
         assert_eq!(pages.budget.taken(), 0);
-        assert!(pages.text(&items[..1], Names::Offered, None).is_ok());
+        assert!(pages.text(&items[..1], Names::Offered, None, None).is_ok());
         assert!(pages.state().kept_bytes > 0);
+    }
+
+    #[test]
+    fn one_principal_leaves_pages_to_others() {
+        let (pages, all) = (pages(8 * ITEM_BYTES), items(&["a"; 8]));
+        let of = |who: &str, n: usize| {
+            let who = PrincipalId::Key(who.into());
+            pages.text(&all[n..=n], Names::Offered, None, Some(&who))
+        };
+        let held: Vec<_> = (0..8).map_while(|n| of("hog", n).ok()).collect();
+        assert!((4..7).contains(&held.len()), "{}", held.len());
+        assert_eq!(of("hog", 7), Err(Exhausted));
+        assert!(of("victim", 7).is_ok());
+        // What is there already costs nobody anything.
+        assert!(of("hog", 0).is_ok());
     }
 
     #[test]

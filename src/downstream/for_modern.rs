@@ -87,7 +87,12 @@ impl Front {
     pub(super) fn free_round(&self, scope: &Scope, serial: u64, round: usize) -> usize {
         let is_free = !self.pipeline.is_metered(scope)
             || (round < INPUT_ROUNDS_MAX
-                && self.used_states.is_first_use(serial, Instant::now(), self.parked.life()));
+                && self.used_states.is_first_use(
+                    serial,
+                    scope.charged.as_ref(),
+                    Instant::now(),
+                    self.parked.life(),
+                ));
         if is_free { round.saturating_add(1) } else { 0 }
     }
 }

@@ -13,7 +13,7 @@ use super::{Front, Transport};
 use crate::access::policy::Scope;
 use crate::http::{Head, Request, Responder};
 use crate::protocol::headers::{self, EVENT_STREAM};
-use crate::protocol::jsonrpc::{self, Message, around_result, error_response};
+use crate::protocol::jsonrpc::{self, Message, error_response};
 use crate::protocol::legacy;
 use crate::protocol::method::Method;
 use crate::protocol::sse;
@@ -140,20 +140,9 @@ impl Front {
             let mut sink = SseSink { session };
             self.answer(session, scope, &request, &mut sink)
         };
-        match answer {
-            Answer::List(page) => {
-                queue(session, Response::with_page(id, &page).to_event());
-            }
-            Answer::Result(result) => {
-                let (before, after) = around_result(id);
-                queue(session, EncodedEvent::message(&before, &result, after));
-            }
-            Answer::Error(error) => send(session, &error_response(Some(id), &error)),
-            // The POST was answered before its message was served.
-            Answer::Refused(problem) => {
-                send(session, &error_response(Some(id), &problem.to_rpc()));
-            }
-            Answer::None | Answer::Gone => (),
+        // The POST was answered before its message was served, so all goes on the stream.
+        if let Some(response) = Response::to(id, &answer) {
+            queue(session, response.to_event());
         }
     }
 

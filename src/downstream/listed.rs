@@ -98,7 +98,7 @@ impl Front {
             let place = Place { name, position: from + page.len() - 1 };
             cursor::seal(&self.cursors, &view, &place)
         });
-        let text = self.pipeline.page_text(&list, page, Some(revision));
+        let text = self.pipeline.page_text(scope, &list, page, Some(revision));
         let text = text.map_err(NotListed::Call)?;
         Ok(ListPage::new(&list, text, next.as_deref()))
     }

@@ -423,7 +423,7 @@ impl Handler for Front {
 
     fn handle(&self, mut request: Request, responder: Responder) {
         // Errors too: a page may read why it was refused.
-        let responder = match request.head.headers.get("origin") {
+        let mut responder = match request.head.headers.get("origin") {
             Some(origin) if self.admission().origins.admits(origin) => {
                 responder.always(cors(origin))
             }

@@ -64,7 +64,7 @@ impl Response {
 
     /// Bytes of it that are not counted where they came from.
     pub(super) fn own_bytes(&self) -> usize {
-        let result = self.result.as_ref().filter(|result| !result.is_kept());
+        let result = self.result.as_ref().filter(|result| result.keeper().is_none());
         let result = result.map_or(0, |result| result.get().len());
         self.before.len() + result + self.after.len()
     }

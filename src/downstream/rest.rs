@@ -101,7 +101,7 @@ impl Front {
     ) -> Result<ListBody, CallError> {
         let list = self.pipeline.list(scope, wish, Kind::Tool)?;
         let pages = list.pages(self.limits.page_items);
-        let pages = pages.map(|page| self.pipeline.page_text(&list, page, None));
+        let pages = pages.map(|page| self.pipeline.page_text(scope, &list, page, None));
         Ok(ListBody { pages: pages.collect::<Result<_, _>>()?, end: list_end(&list, dialect) })
     }
 
@@ -115,7 +115,7 @@ impl Front {
         let outcome = self.call_by_rest(request, scope, dialect, &responder);
         match outcome {
             Ok(Outcome::Complete(result)) => {
-                let own_bytes = if result.is_kept() { 0 } else { result.get().len() };
+                let own_bytes = result.keeper().map_or(result.get().len(), |_| 0);
                 let body = [result.get().as_bytes()];
                 reply::send_counted_json(responder, &body, own_bytes).ok()
             }

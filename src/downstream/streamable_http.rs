@@ -171,7 +171,8 @@ impl Front {
         responder: Responder,
     ) {
         let mut stream = PostStream::new(session, &self.event_logs, responder);
-        let mut responses = Responses::new(self.buffered.share(), messages.len());
+        let share = self.buffered.share_of(scope.charged.clone());
+        let mut responses = Responses::new(share, messages.len());
         for message in &messages {
             match message {
                 Ok(Message::Request { id, method, params }) => {

@@ -16,7 +16,7 @@ use super::input::Input;
 use super::pool::{Awake, Conn};
 use super::responder::{Fate, FateCell, Responder, closing_answer};
 use super::response;
-use super::server::Shared;
+use super::server::{Shared, TOO_MANY};
 use super::{Answer, Request, rejection};
 use crate::budget::{Exhausted, Share};
 use crate::telemetry::rejected;
@@ -117,6 +117,10 @@ impl Serving<'_> {
         self.shared.pool.begin_head(self.conn);
         let parsed = self.read_head()?;
         if self.conn.leave_idle() == Awake::Evicted {
+            if !self.shared.is_draining() {
+                // Its place and its thread are another's.
+                return Err(over(Bound::Connections, 503, TOO_MANY).into());
+            }
             // This request is served still, so its thread is not free as was thought.
             Shared::replace_thread(self.shared);
         }

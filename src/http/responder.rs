@@ -94,6 +94,8 @@ pub struct Responder {
     manner: Manner,
     /// Headers that every answer carries.
     always: Vec<(&'static str, String)>,
+    /// Whose share it takes.
+    charged: Option<PrincipalId>,
 }
 
 impl Responder {
@@ -104,15 +106,17 @@ impl Responder {
         fate: Arc<FateCell>,
         manner: Manner,
     ) -> Responder {
-        Responder { shared, conn, fate, manner, always: Vec::new() }
+        Responder { shared, conn, fate, manner, always: Vec::new(), charged: None }
     }
 
     /// Counts the connection against its principal's share until the request is answered. Does
-    /// nothing where that was done before the body was read.
+    /// nothing where that was done before the body was read. The answer counts against its share
+    /// too.
     ///
     /// # Errors
     /// Its requests hold its share already; the text says of what.
-    pub fn charge(&self, principal: Option<&PrincipalId>) -> Result<(), String> {
+    pub fn charge(&mut self, principal: Option<&PrincipalId>) -> Result<(), String> {
+        self.charged = principal.cloned();
         let held = self.shared.pool.charge(&self.conn, principal);
         held.map_err(|_| Bound::Connections.told(SHARE_HELD, &self.shared.limits))
     }
@@ -166,7 +170,7 @@ impl Responder {
         if own_bytes <= RESULT_BYTES_COUNTED_FROM {
             return self.answer(status, headers, body, connection);
         }
-        let mut share = self.shared.budget.share();
+        let mut share = self.shared.budget.share_of(self.charged.clone());
         if share.grow_to(own_bytes).is_ok() {
             return self.answer(status, headers, body, connection);
         }

@@ -33,8 +33,8 @@ const ACCEPT_REST: Duration = Duration::from_millis(20);
 const FAREWELL: Duration = Duration::from_millis(500);
 /// Refused clients that are given that time at once.
 const FAREWELLS_MAX: usize = 64;
-/// What a connection over either bound of connections hears.
-const TOO_MANY: &str = "too many connections";
+/// What a connection over either bound of connections hears, or one that made room.
+pub(crate) const TOO_MANY: &str = "too many connections";
 /// How long threads are waited for once their connections are cut.
 const CUT_GRACE: Duration = Duration::from_secs(2);
 

@@ -387,7 +387,7 @@ impl Responder {
     ///
     /// # Errors
     /// None.
-    pub fn charge(&self, _principal: Option<&PrincipalId>) -> Result<(), String> {
+    pub fn charge(&mut self, _principal: Option<&PrincipalId>) -> Result<(), String> {
         Ok(())
     }
 

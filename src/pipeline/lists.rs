@@ -168,11 +168,13 @@ impl Pipeline {
     /// Too much is held at once.
     pub fn page_text(
         &self,
+        scope: &Scope,
         list: &ItemList,
         page: &[Arc<Item>],
         client: Option<Revision>,
     ) -> Result<Raw, CallError> {
-        let text = self.catalogue.pages().text(page, list.names, client);
+        let charged = scope.charged.as_ref();
+        let text = self.catalogue.pages().text(page, list.names, client, charged);
         text.map_err(|Exhausted| CallError::Overloaded {
             what: "bodies and results fill limits.buffered_bytes".to_owned(),
         })

@@ -57,11 +57,6 @@ impl Raw {
         self.keeper.as_ref()
     }
 
-    /// Whether it has one, so that whoever holds it is known to do so.
-    pub fn is_kept(&self) -> bool {
-        self.keeper.is_some()
-    }
-
     /// A text made of this value, which is about as large: what is kept with this one is kept
     /// with that.
     pub fn rewritten(&self, text: String) -> Raw {

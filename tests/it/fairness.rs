@@ -13,7 +13,8 @@ use crate::support::http::{Connection, Request, exchange};
 use crate::support::mcp::{McpClient, initialize_message};
 use crate::support::modern::ModernClient;
 use crate::support::upstream_http::HttpUpstream;
-use crate::support::{DEADLINE, wait_within};
+use crate::support::{DEADLINE, wait_for, wait_within};
+use trunkline::limits::{EVENT_LOGS_BYTES_MAX, RESUMABLE_STREAMS_MAX};
 
 /// Calls of the victim, alone and beside the hog.
 const CALLS: usize = 15;
@@ -232,7 +233,59 @@ fn results_that_nobody_reads() {
             rig.upstream.wait_until("all are called", |seen| seen.n_calls("big") >= 16);
             held
         },
-        |rig| rig.call(VICTIM, "big", &json!({ "megabytes": 1 })),
+        |rig| rig.call(VICTIM, "big", &json!({ "megabytes": 3 })),
+    );
+}
+
+/// Of a call of `slow` with progress the first event is read, then the connection is lost; the
+/// answer has so many bytes and waits for whoever resumes the stream. Gives the last event's id.
+fn cut_off(rig: &Rig, client: &McpClient, bytes: usize) -> String {
+    let arguments = json!({ "label": "x".repeat(bytes) });
+    let n_finished = rig.upstream.seen().n_finished("slow");
+    let call = client.start_call_with_token(
+        &json!(client.fresh_id()),
+        "slow",
+        &arguments,
+        &json!("t"),
+    );
+    rig.upstream.wait_for_slow(1);
+    rig.upstream.step_slow(1, 1);
+    let mut stream = call.into_events().expect_open();
+    let event = stream.next();
+    stream.hang_up();
+    rig.upstream.release_slow();
+    rig.upstream.wait_until("it has ended", |seen| seen.n_finished("slow") > n_finished);
+    event.id.unwrap_or_else(|| panic!("no id"))
+}
+
+#[test]
+fn kept_events() {
+    const SESSIONS: usize = 5;
+    let rig = Rig::with(&json!({}));
+    rig.check(
+        |rig| {
+            let of_hog = |_| {
+                let client = client(rig, HOG).opened();
+                for _ in 0..RESUMABLE_STREAMS_MAX {
+                    cut_off(rig, &client, 1_000_000);
+                }
+                client
+            };
+            // More than all logs may hold together.
+            const { assert!(SESSIONS * RESUMABLE_STREAMS_MAX * 1_000_000 > EVENT_LOGS_BYTES_MAX) };
+            (0..SESSIONS).map(of_hog).collect::<Vec<McpClient>>()
+        },
+        |rig| {
+            let client = client(rig, VICTIM).opened();
+            let last = cut_off(rig, &client, 10);
+            let mut resumed = client.resume(&last);
+            let answer = wait_for("the answer", || {
+                let event = resumed.next();
+                event.data.contains("\"result\"").then_some(event.data)
+            });
+            assert!(answer.contains("xxxxxxxxxx"), "{answer}");
+            client.end().expect(204);
+        },
     );
 }
 
@@ -259,7 +312,7 @@ fn sessions() {
 
 #[test]
 fn streams() {
-    let rig = Rig::with(&json!({ "streams": 8 }));
+    let rig = Rig::with(&json!({ "streams": 4 * (CALLS + 1) }));
     rig.check(
         |rig| {
             let hog = client(rig, HOG).opened();

@@ -206,10 +206,13 @@ fn what_no_upstream_can_is_not_found() {
 fn unknown_requests_and_notifications_pass_to_one_upstream() {
     for transport in TRANSPORTS {
         let behind = Behind::start(transport);
-        let gateway = behind.gateway(&json!({}));
+        // Of one principal, so that what names no call is for all its sessions.
+        let keys = json!({ "api_keys": [{ "name": "k", "key": "key-of-k" }] });
+        let gateway = behind.gateway(&keys);
         for door in DOORS {
             for capabilities in [json!({}), all_capabilities()] {
-                let client = Duplex::to(&gateway, door).declaring(capabilities).open();
+                let client = Duplex::to(&gateway, door).key("key-of-k");
+                let client = client.declaring(capabilities).open();
                 let params = json!({ "z": [1, { "a": null }], "a": "x" });
                 let echoed = client.result("vendor/echo", &params);
                 assert_eq!(

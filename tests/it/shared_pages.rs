@@ -10,7 +10,7 @@ use trunkline::limits::{Limits, PAGE_BYTES_MAX};
 use crate::http_engine::TestServer;
 use crate::support::gateway::Gateway;
 use crate::support::http::{Connection, Request};
-use crate::support::mcp::{McpClient, request_message};
+use crate::support::mcp::{McpClient, initialize_message, request_message};
 use crate::support::modern::ModernClient;
 use crate::support::upstream_http::HttpUpstream;
 use crate::support::{DEADLINE, wait_until};
@@ -83,6 +83,40 @@ impl Unread {
     }
 }
 
+impl Unread {
+    /// A client over HTTP+SSE that has asked for the list and reads no more of its stream.
+    #[track_caller]
+    fn sse(gateway: &Gateway) -> Unread {
+        let mut stream = TcpStream::connect(gateway.address()).unwrap();
+        rustix::net::sockopt::set_socket_recv_buffer_size(&stream, 4096).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let get = Request::get("/sse").header("Accept", "text/event-stream");
+        stream.write_all(&get.to_bytes(gateway.address())).unwrap();
+        // Byte by byte, so that nothing is read of what follows.
+        let mut read_until = |end: &str| {
+            let (mut seen, mut byte) = (String::new(), [0]);
+            while !seen.ends_with(end) {
+                stream.read_exact(&mut byte).unwrap();
+                seen.push(char::from(byte[0]));
+            }
+            seen
+        };
+        read_until("data: ");
+        let messages = read_until("\n").trim_end().to_owned();
+        let post = |message: &str| {
+            let request = Request::post_text(&messages, message);
+            crate::support::http::exchange(gateway.address(), &request).expect(202);
+        };
+        post(&initialize_message(1, "2024-11-05").to_string());
+        read_until("\"result\"");
+        read_until("\n\n");
+        post(&list_message(7));
+        // It has begun.
+        read_until("\"tools\"");
+        Unread(stream)
+    }
+}
+
 /// Many ask and do not read; they share one list. Then all is given back.
 #[track_caller]
 fn check_shared(gateway: &Gateway, n_readers: usize, request: &dyn Fn(usize) -> Request) {
@@ -134,6 +168,23 @@ fn lists_of_stateless_clients_that_nobody_reads_are_one_list() {
 }
 
 #[test]
+fn lists_on_streams_that_nobody_reads_are_one_list() {
+    let upstream = with_tools(N_TOOLS);
+    let gateway = before(&[("s", &upstream)], json!({}));
+    // Whatever is made once is there.
+    drop(Unread::sse(&gateway));
+    wait_until("nothing is held", || buffered(&gateway) == 0);
+    let before = resident_bytes(&gateway);
+    let clients: Vec<Unread> = (0..N_READERS).map(|_| Unread::sse(&gateway)).collect();
+    wait_until("all wait", || buffered(&gateway) >= LIST_BYTES);
+    let (held, grown) = (buffered(&gateway), resident_bytes(&gateway).saturating_sub(before));
+    assert!(held < 2 * LIST_BYTES, "{held} bytes are counted");
+    assert!(grown < GROWTH_BYTES_MAX, "{grown} bytes more than {before}");
+    drop(clients);
+    wait_until("all is given back", || buffered(&gateway) == 0);
+}
+
+#[test]
 fn a_batch_of_lists_that_nobody_reads_is_one_list() {
     let upstream = with_tools(N_TOOLS);
     let gateway = before(&[("s", &upstream)], json!({}));
@@ -158,7 +209,7 @@ fn a_batch_of_lists_that_nobody_reads_is_one_list() {
 fn keys_with_the_same_rights_share_and_others_see_their_own() {
     let upstream = with_tools(N_TOOLS);
     let keys = json!({ "api_keys": [
-        { "name": "one", "key": "key-of-one-1" },
+        { "name": "one", "key": "key-of-one-1", "admin": true },
         { "name": "two", "key": "key-of-two-2" },
         { "name": "few", "key": "key-of-few-3", "tools": ["s-tool_00?"] },
     ]});

@@ -258,3 +258,28 @@ fn an_end_while_what_some_see_is_read_is_bounded() {
     connection.send(&client.post_request(&list));
     expect_end_in_time(gateway, "while what some see is read");
 }
+
+#[test]
+fn an_end_while_sessions_are_tidied_up_after_is_bounded() {
+    const SERVERS: usize = 12;
+    let upstream = HttpUpstream::start();
+    upstream.set_resources(&["test://a"]);
+    let server = |n: usize| {
+        (format!("server_{n}"), json!({ "url": upstream.url(), "transport": "http" }))
+    };
+    let servers: serde_json::Map<_, _> = (0..SERVERS).map(server).collect();
+    let names: Vec<&str> = servers.keys().map(String::as_str).collect();
+    let config = json!({ "limits": { "drain_ms": 500 }, "mcp_servers": servers });
+    let gateway = Gateway::with(config).start();
+    gateway.wait_until_well(&names);
+    let client = gateway.mcp();
+    for name in names {
+        client.result("resources/subscribe", &json!({ "uri": format!("{name}+test://a") }));
+    }
+    upstream.hang_on(Some("resources/unsubscribe"));
+    let n_asked = upstream.listener.n_requests();
+    client.end().expect(204);
+    // Each of them would hold it up for two seconds.
+    wait_until("the first is asked", || upstream.listener.n_requests() > n_asked);
+    expect_end_in_time(gateway, "while sessions are tidied up after");
+}

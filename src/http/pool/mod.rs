@@ -21,6 +21,9 @@ use crate::thread::Joined;
 /// A connection that has not brought its first head, or the head that it has begun, after so
 /// many microseconds may be closed to make room for another.
 const SILENT_MAX_US: u64 = 1_000_000;
+/// After so many microseconds it may, if no other is idle: whoever connects has mostly sent its
+/// head by then.
+const HEAD_USUAL_US: u64 = 100_000;
 
 /// [`Conn::idle`] of a connection whose thread is at work.
 const BUSY: u64 = u64::MAX;
@@ -152,17 +155,19 @@ impl State {
     }
 
     /// The idle connection that makes room: of the address that has most connections, the one
-    /// that is idle for longest. A connection has time to bring its head, unless a whole share
-    /// of all wait for theirs.
-    fn longest_idle(&self, now: u64, share: usize) -> Option<(u64, &Arc<Conn>)> {
+    /// that is idle for longest. A connection has time to bring its head, but less where only such
+    /// ones are left, and none where half a share of all are nobody's yet.
+    fn longest_idle(&self, now: u64, half_share: usize) -> Option<(u64, &Arc<Conn>)> {
         let states = || self.open.values().map(|conn| (conn.idle.load(Ordering::SeqCst), conn));
         let idle = || states().filter(|(since, _)| *since < IN_WORK);
         let of = |conn: &Conn| self.per_address.get(&conn.peer).copied().unwrap_or_default();
         let first = |(since, conn): &(u64, &Arc<Conn>)| (Reverse(of(conn)), *since);
-        let silent = idle().filter(|(since, _)| *since <= now).min_by_key(first);
+        let until = |end: u64| idle().filter(move |(since, _)| *since <= end).min_by_key(first);
+        let silent = until(now).or_else(|| until(now + SILENT_MAX_US - HEAD_USUAL_US));
         silent.or_else(|| {
             let unknown = |(since, _): &(u64, _)| *since < IN_WORK || *since == BUSY;
-            let is_flood = share > 0 && states().filter(unknown).count() >= share;
+            let n_unknown = states().filter(unknown).count();
+            let is_flood = half_share > 0 && n_unknown >= half_share;
             is_flood.then(|| idle().min_by_key(first)).flatten()
         })
     }
@@ -268,8 +273,8 @@ impl Pool {
 
     fn evict_longest_idle(&self, state: &mut State) -> Option<Arc<Conn>> {
         loop {
-            let share = self.connections_max / SHARES_MIN;
-            let (since, conn) = state.longest_idle(self.now_us(), share)?;
+            let half_share = self.connections_max / SHARES_MIN / 2;
+            let (since, conn) = state.longest_idle(self.now_us(), half_share)?;
             // When it got a request just now, look for another.
             if conn.evict(since) {
                 let conn = Arc::clone(conn);

@@ -73,11 +73,11 @@ fn the_longest_idle_connection_makes_room_and_its_thread_takes_over() {
 
 #[test]
 fn a_flood_of_connections_without_heads_makes_room_for_the_next() {
-    let pool = pool(8, 8);
-    let _theirs: Vec<_> = (0..8).map(|_| take(&pool, Peer::Unix).0).collect();
-    let conns: Vec<_> = (0..8).map(|_| pool.next().unwrap()).collect();
-    // Two of eight are a share. While fewer are nobody's, they have time for their heads.
-    for conn in &conns[..7] {
+    let pool = pool(16, 16);
+    let _theirs: Vec<_> = (0..16).map(|_| take(&pool, Peer::Unix).0).collect();
+    let conns: Vec<_> = (0..16).map(|_| pool.next().unwrap()).collect();
+    // Two of 16 are half a share. While fewer are nobody's, they have time for their heads.
+    for conn in &conns[..15] {
         assert_eq!(conn.leave_idle(), Awake::Undisturbed);
         assert_eq!(pool.charge(conn, None), Ok(()));
     }
@@ -85,7 +85,7 @@ fn a_flood_of_connections_without_heads_makes_room_for_the_next() {
     pool.enter_idle(&conns[0]);
     pool.begin_head(&conns[0]);
     assert_eq!(take(&pool, Peer::Unix).1, Ok(Taken::Served));
-    assert_eq!((conns[0].is_evicted(), conns[7].is_evicted()), (false, true));
+    assert_eq!((conns[0].is_evicted(), conns[15].is_evicted()), (false, true));
 }
 
 #[test]
