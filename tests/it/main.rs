@@ -50,6 +50,7 @@ mod memory;
 mod modern;
 mod names;
 mod narrowing;
+#[cfg(not(feature = "tiny_http"))]
 mod one_line;
 mod one_server;
 mod own_sessions;

@@ -17,7 +17,6 @@ fn is_forged(message: &Value) -> bool {
     message["method"] == "notifications/told"
 }
 
-#[cfg(not(feature = "tiny_http"))]
 #[test]
 fn what_is_told_outside_a_call_stands_on_one_line() {
     let upstream = HttpUpstream::start();
@@ -48,7 +47,6 @@ fn what_is_told_outside_a_call_stands_on_one_line() {
 }
 
 /// A child's line may hold every line end but one.
-#[cfg(not(feature = "tiny_http"))]
 #[test]
 fn what_a_child_says_stands_on_one_line() {
     let gateway = Gateway::started(json!({ "mcp_servers": { "c": stdio(&[]) } }));

@@ -77,7 +77,7 @@ impl Script {
 
     /// Sends a notification to every open stream; null parameters are left out.
     pub(crate) fn emit(&self, method: &str, params: &Value) {
-        self.tell_streams(&notification(method, params));
+        self.emit_text(&notification(method, params));
     }
 
     fn tell_streams(&self, message: &str) {
