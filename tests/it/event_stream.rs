@@ -15,6 +15,7 @@ use trunkline::thread::Joined;
 use crate::http_engine::{Client, Event, PATIENCE, TestServer, eventually};
 use crate::support::gateway::Gateway;
 use crate::support::mcp_sse::SseClient;
+use crate::support::script::TEXT_URI;
 use crate::support::upstream_http::HttpUpstream;
 use crate::support::wait_until;
 
@@ -247,13 +248,16 @@ fn that_a_client_was_dropped_is_told_once_with_its_door_and_the_bound() {
     // Neither reads.
     let client = gateway.mcp();
     let streamable = client.listen();
-    let sse = SseClient::open(gateway.address(), "/mcp/sse");
-    let data = "x".repeat(200_000);
+    let mut sse = SseClient::open(gateway.address(), "/mcp/sse");
+    let wanted = json!({ "uri": TEXT_URI });
+    client.result("resources/subscribe", &wanted);
+    sse.request("resources/subscribe", &wanted);
+    let updated = json!({ "uri": TEXT_URI, "_meta": { "data": "x".repeat(200_000) } });
     for _ in 0..100 {
-        upstream.emit("notifications/message", &json!({ "level": "info", "data": data }));
+        upstream.emit("notifications/resources/updated", &updated);
     }
     wait_until("both are dropped", || {
-        upstream.emit("notifications/vendor/x", &json!({}));
+        upstream.emit("notifications/resources/updated", &wanted);
         gateway.get("/status").expect(200).json()["streams"] == 0
     });
     drop((streamable, sse));

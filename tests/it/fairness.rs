@@ -321,9 +321,10 @@ fn streams() {
     let rig = Rig::with(&json!({ "streams": 4 * (CALLS + 1) }));
     rig.check(
         |rig| {
-            let hog = client(rig, HOG).opened();
+            // One session has few streams, the oldest goes.
+            let sessions: Vec<_> = (0..8).map(|_| client(rig, HOG).opened()).collect();
             let mut held = Vec::new();
-            loop {
+            for hog in sessions.iter().cycle() {
                 let mut connection = Connection::open(rig.gateway.address());
                 connection.send(&hog.listen_request());
                 let events = connection.into_events();
@@ -333,7 +334,7 @@ fn streams() {
                 held.push(events);
             }
             assert!(!held.is_empty());
-            (hog, held)
+            (sessions, held)
         },
         |rig| {
             let client = client(rig, VICTIM).opened();

@@ -121,9 +121,12 @@ fn a_body_of_many_keys_is_answered_like_any_other_and_one_of_too_many_is_refused
 #[test]
 fn a_session_whose_client_has_hung_up_before_it_is_told_ends() {
     let upstream = HttpUpstream::start();
-    // More than both kernels hold for a client that does not read.
-    upstream.set_instructions(&"x".repeat(20_000_000));
-    let gateway = Gateway::started(config(&upstream, &json!({})));
+    upstream.set_instructions(&"x".repeat(60_000));
+    // Together more than both kernels hold for a client that does not read.
+    let server = json!({ "url": upstream.url(), "transport": "http", "required": true });
+    let servers: serde_json::Map<String, Value> =
+        (0..150).map(|n| (format!("s{n}"), server.clone())).collect();
+    let gateway = Gateway::started(json!({ "mcp_servers": servers }));
     gateway.wait_ready();
     let count = || gateway.get("/status").expect(200).json()["sessions"]["streamable"].clone();
     let message = initialize_message(1, "2025-11-25");

@@ -105,7 +105,7 @@ fn one_is_not_told_as_several() {
         "state_dir": state.path().join("state"), "mcp_servers": { "s": server },
     }));
     let is_told = |what: &str| gateway.stderr().contains(what);
-    wait_until("its tool is pinned", || is_told("s: tools pinned as they are now: 1"));
+    wait_until("its tool is pinned", || is_told("s: items pinned as they are now: "));
     gateway.reload(&json!({ "nonsense": 1, "mcp_servers": {} }));
     wait_until("the file is refused", || is_told("stays as it was (problems: 1)"));
 }

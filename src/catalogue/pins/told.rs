@@ -45,10 +45,10 @@ impl<'a> News<'a> {
     pub(super) fn tell(&self, server: &ServerName, pin: Pin, is_lost: bool) {
         let (n_new, n_restored) = (self.n_new, self.n_restored);
         if n_new > 0 {
-            log::info!(target: "pins", "{server}: pinned as they are now: {n_new} items");
+            log::info!(target: "pins", "{server}: items pinned as they are now: {n_new}");
         }
         if n_restored > 0 {
-            log::info!(target: "pins", "{server}: again what they were: {n_restored} items");
+            log::info!(target: "pins", "{server}: items that are again what they were: {n_restored}");
         }
         if self.n_unpinned > 0 {
             log::warn!(

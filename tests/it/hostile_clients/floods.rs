@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{Hostile, Neighbour, Rig, WANTED, last_call};
 use crate::support::mcp::McpClient;
+use crate::support::script::TEXT_URI;
 use crate::support::{DEADLINE, wait_until, wait_within};
 
 const WAVES: usize = 4;
@@ -140,14 +141,15 @@ fn one_session_cannot_take_all_streams() {
         let rig = Rig::with(&json!({ "event_log_events": events, "streams": 100 }));
         rig.attack(|rig| {
             let client = McpClient::open(rig.gateway.address());
+            client.result("resources/subscribe", &json!({ "uri": TEXT_URI }));
             let mut open: Vec<_> = (0..40).map(|_| client.listen()).collect();
             wait_until("the oldest have gone", || rig.status("/streams") <= MAX);
             open[0].expect_end();
-            let message = json!({ "level": "error", "data": "for the newest" });
+            let updated = json!({ "uri": TEXT_URI, "_meta": { "is": "for the newest" } });
             wait_until("the server's stream is open", || rig.upstream.n_streams() > 0);
             // It goes to one of them; to the newest, once that is known to be open.
             wait_until("the newest is told", || {
-                rig.upstream.emit("notifications/message", &message);
+                rig.upstream.emit("notifications/resources/updated", &updated);
                 let newest = open.last_mut().unwrap();
                 let told = newest.try_next(Duration::from_millis(100));
                 matches!(told, Ok(Some(event)) if event.data.contains("for the newest"))

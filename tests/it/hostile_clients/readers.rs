@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{Hostile, Rig, post};
 use crate::support::mcp::{LATEST, McpClient};
+use crate::support::script::TEXT_URI;
 use crate::support::{wait_for, wait_until};
 
 const N_CLIENTS: usize = 12;
@@ -92,6 +93,7 @@ fn streams_that_nobody_reads_are_dropped() {
         let open: Vec<Hostile> = clients
             .iter()
             .map(|client| {
+                client.result("resources/subscribe", &json!({ "uri": TEXT_URI }));
                 let get = format!(
                     "GET /mcp HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n{}\r\n",
                     of_session(client)
@@ -103,10 +105,9 @@ fn streams_that_nobody_reads_are_dropped() {
         let before = rig.rejected("not_reading");
         wait_until("all are open", || rig.status("/streams") == n);
         wait_until("the server's stream is open", || rig.upstream.n_streams() > 0);
-        let data = "x".repeat(200_000);
+        let updated = json!({ "uri": TEXT_URI, "_meta": { "data": "x".repeat(200_000) } });
         wait_for("all are dropped", || {
-            rig.upstream
-                .emit("notifications/message", &json!({ "level": "error", "data": data }));
+            rig.upstream.emit("notifications/resources/updated", &updated);
             std::thread::park_timeout(Duration::from_millis(50));
             (rig.status("/streams") == 0).then_some(())
         });
