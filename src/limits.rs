@@ -309,9 +309,9 @@ pub const CHILD_OUTBOX_SAID_MAX: usize = CHILD_OUTBOX_MESSAGES_MAX / 2;
 pub const CHILD_OUTBOX_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Clients' notifications that wait to be written to one child, besides those messages; more are
 /// dropped.
-pub const CHILD_OUTBOX_NOTIFICATIONS_MAX: usize = 64;
+pub const CHILD_OUTBOX_NOTIFICATIONS_MAX: usize = 176;
 /// Bytes of those notifications together; one that waits alone may be larger.
-pub const CHILD_OUTBOX_NOTIFICATION_BYTES_MAX: usize = 2 * 1024 * 1024;
+pub const CHILD_OUTBOX_NOTIFICATION_BYTES_MAX: usize = 11 * 1024 * 1024;
 /// Messages of one call that wait for its thread (shared connections); the oldest notice goes.
 pub const CALL_INBOX_MESSAGES_MAX: usize = 1024;
 /// How long a child has from the end of its input to SIGTERM, and from there to SIGKILL.
@@ -393,6 +393,9 @@ pub const SUPERSEDED_NEWS_MAX: usize = 256;
 /// Of a bounded resource no principal is kept from 1/N by the others, and no principal has more
 /// than all but 1/N, where there are not more principals than that.
 pub const SHARES_MIN: usize = 4;
+/// A session without an open stream that is unused for so long counts no longer where it is asked
+/// whether one principal alone shares a session with a server.
+pub const ABSENT_SESSION_TIME: Duration = Duration::from_secs(60);
 /// How often connections to an upstream that no call uses any more are let go.
 pub const SLOTS_SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// Between two looks at an upstream that is well.
@@ -445,7 +448,7 @@ pub const VIEW_CATALOGUES_MAX: usize = 64;
 /// one upstream; more are dropped.
 pub const CONTROL_QUEUE_MESSAGES_MAX: usize = 512;
 /// Clients' notifications that wait to be sent to one upstream; more are dropped.
-pub const CONTROL_NOTIFICATIONS_MAX: usize = 256;
+pub const CONTROL_NOTIFICATIONS_MAX: usize = 704;
 /// Messages that one stream of an upstream may bring in [`UNASKED_MESSAGES_WITHIN`] besides
 /// answers. Past it the stream is left unread for the rest of that time.
 pub const UNASKED_MESSAGES_MAX: usize = 500;

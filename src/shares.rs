@@ -123,6 +123,11 @@ impl<P: Clone + Eq + Hash> Shares<P> {
         self.held.get(who).copied().unwrap_or_default()
     }
 
+    /// Whether `who` holds its share, or more.
+    pub fn has_share(&self, who: &P) -> bool {
+        self.held(who) >= self.share(who)
+    }
+
     /// Whoever holds most, if anybody holds anything: from it is taken when room is made.
     pub fn heaviest(&self) -> Option<(&P, usize)> {
         let heaviest = self.held.iter().max_by_key(|(_, held)| **held);

@@ -6,6 +6,7 @@
 //! settings whatever is large is mapped by itself, and goes back to the system when it is freed.
 
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 use crate::limits::{
@@ -37,6 +38,10 @@ pub(super) fn set() {
     );
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_else(|| program.clone().into_os_string());
+    // Where a loader was given the program, the loader is what runs.
+    if program.file_name() != Path::new(&name).file_name() {
+        return;
+    }
     let mut anew = Command::new(program);
     anew.arg0(name).args(arguments).env(TUNABLES, settings).env(BEGUN_ANEW, "1");
     // It returns only where it has failed.

@@ -118,6 +118,8 @@ pub struct Front {
 
 /// What a client hears whose bodies and results fill its share.
 const SHARE_HELD: &str = "your bodies and results fill your share of limits.buffered_bytes";
+/// Headers by which a proxy says that it passes on what somebody else has sent.
+const FORWARDED: [&str; 3] = ["forwarded", "x-forwarded-for", "x-real-ip"];
 
 /// A request that may be served.
 #[derive(Debug)]
@@ -237,7 +239,9 @@ impl Front {
     /// Who sends a request; none where a key is asked for and it has none that is known.
     fn principal(&self, admission: &Admission, head: &Head) -> Option<Arc<Principal>> {
         if admission.keys.is_empty() {
-            let is_here = head.peer.is_local();
+            // Whom a proxy on this machine serves is somewhere else.
+            let is_forwarded = FORWARDED.into_iter().any(|it| head.headers.get(it).is_some());
+            let is_here = head.peer.is_local() && !is_forwarded;
             let principal = if is_here { &self.operator } else { &self.anonymous };
             return Some(principal.clone());
         }

@@ -87,8 +87,14 @@ impl State {
         let evicted = match self.shares.take_of(charged, 1) {
             Ok(()) => return Ok(None),
             Err(NotTaken::ShareHeld) => return Err(Full::Share),
+            // What is beyond its share it could not have of what another one gives up either.
+            Err(NotTaken::Full) if charged.is_some_and(|who| self.shares.has_share(who)) => {
+                return Err(Full::Share);
+            }
             Err(NotTaken::Full) => charged.and_then(|who| {
-                let other = self.shares.in_the_way_of(who, 1).filter(|other| other != who)?;
+                let has_more =
+                    |other: &PrincipalId| self.shares.held(other) > self.shares.held(who) + 1;
+                let other = self.shares.in_the_way_of(who, 1).filter(has_more)?;
                 let of_other = self.parked.iter();
                 let of_other = of_other.filter(|(_, it)| it.charged.as_ref() == Some(&other));
                 let (oldest, _) = of_other.min_by_key(|(_, parked)| parked.expires)?;
@@ -445,5 +451,28 @@ mod tests {
         let begun = Instant::now();
         calls.stop();
         assert!(begun.elapsed() < Duration::from_secs(2));
+    }
+
+    #[test]
+    fn whoever_holds_its_share_ends_nobody_s_call_for_one_more() {
+        let calls = calls(LONG);
+        let [hog, victim] = ["hog", "victim"].map(|key| PrincipalId::Key(key.into()));
+        let park = |who: &PrincipalId| {
+            let waiting = |wait: &Arc<Wait>, _: &mut dyn CallSink| {
+                while wait.until(None, None).is_ok() {}
+                Err(CallError::Cancelled)
+            };
+            let call = calls.start(Wait::plain(LONG).unwrap(), waiting).unwrap();
+            let parked = calls.park(&call, None, Some(who), 0);
+            (call, parked)
+        };
+        let hogs: Vec<_> = (0..6).map(|_| park(&hog)).collect();
+        let victims: Vec<_> = (0..2).map(|_| park(&victim)).collect();
+        assert!(hogs.iter().chain(&victims).all(|(_, parked)| *parked == Ok(true)));
+        let (call, refused) = park(&victim);
+        assert_eq!(refused, Err(Full::Share));
+        call.cancel(Interrupted::Cancelled);
+        assert!(hogs.iter().all(|(call, _)| calls.take(call.id(), 0, None).is_some()));
+        calls.stop();
     }
 }

@@ -8,6 +8,8 @@
 //! | `capabilities` | each capability, the largest without their largest members |
 //! | `instructions` | the beginning, and a note that says so |
 
+use std::collections::HashSet;
+
 use super::legacy::Initialized;
 use super::raw::{Raw, RawObject, start_of};
 use super::revision::Revision;
@@ -90,16 +92,21 @@ fn without_largest(text: &str, bytes_max: usize) -> String {
     if text.len() <= bytes_max {
         return text.to_owned();
     }
-    let Ok(mut fields) = RawObject::parse(text) else { return text_of_none() };
+    let Ok(fields) = RawObject::parse(text) else { return text_of_none() };
     let mut n_bytes = n_bytes(&fields);
+    let mut dropped = HashSet::new();
     for (size, name) in by_size(&fields) {
         if n_bytes <= bytes_max {
             break;
         }
-        fields.remove(&name);
+        dropped.insert(name);
         n_bytes = n_bytes.saturating_sub(size);
     }
-    fields.to_text()
+    let mut kept = RawObject::default();
+    for (name, value) in fields.iter().filter(|(name, _)| !dropped.contains(*name)) {
+        kept.set(name, value.to_owned());
+    }
+    kept.to_text()
 }
 
 /// At most so much is written for a member beside its name, of which each byte may be written

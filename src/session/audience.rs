@@ -53,3 +53,64 @@ pub enum Audience {
     /// One session, where it still hears of the server.
     One(SessionId, ServerName),
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::Ordering;
+    use std::time::{Duration, Instant};
+
+    use super::super::table::{Bounds, Table};
+    use super::super::{Door, EncodedEvent, EventSink, Owner};
+    use super::*;
+    use crate::limits::ABSENT_SESSION_TIME;
+    use crate::protocol::call::Caller;
+
+    #[derive(Default)]
+    struct Sink(Mutex<usize>);
+
+    impl EventSink for Sink {
+        fn send(&self, _: EncodedEvent) -> bool {
+            *self.0.lock().unwrap() += 1;
+            true
+        }
+        fn close(&self) {}
+        fn is_open(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn a_client_that_went_without_a_word_keeps_nothing_from_the_one_that_is_there() {
+        let server = ServerName::parse("a").unwrap();
+        let idle = 10 * ABSENT_SESSION_TIME;
+        let mut table = Table::new(Bounds { sessions: 3, sessions_per_key: 3, idle });
+        let begun = Instant::now();
+        for id in ["gone", "here"] {
+            let owner = Owner {
+                principal: None,
+                only: None,
+                narrowed: None,
+                hears: [server.clone()].into(),
+                admission: 0,
+                charged: None,
+            };
+            let (door, caller) = (Door::StreamableHttp, Some(Caller::plain()));
+            table.open(begun, id.into(), door, owner, caller).unwrap();
+        }
+        let sink = Arc::new(Sink::default());
+        assert!(table.attach("here", sink.clone()));
+        let (sharing, unattributed) = (SessionSharing::Auto, Arc::new(AtomicU64::new(0)));
+        let to = Audience::Only {
+            shared: Shared { server, sharing },
+            log: LogWish { level: None, unsaid: None },
+            caller: None,
+            unattributed: unattributed.clone(),
+        };
+        // Of the one that was there a moment ago it may be.
+        table.tell(&to, "{}", begun + ABSENT_SESSION_TIME - Duration::from_secs(1));
+        assert_eq!((*sink.0.lock().unwrap(), unattributed.load(Ordering::Relaxed)), (0, 1));
+        table.tell(&to, "{}", begun + ABSENT_SESSION_TIME + Duration::from_secs(1));
+        assert_eq!((*sink.0.lock().unwrap(), unattributed.load(Ordering::Relaxed)), (1, 1));
+    }
+}

@@ -151,7 +151,7 @@ impl Manager {
             Command::Forget { id, principal, only, reply } => {
                 reply.send(self.forget(&id, principal.as_deref(), only.as_ref()));
             }
-            Command::Tell { to, message } => self.table.tell(&to, &message),
+            Command::Tell { to, message } => self.table.tell(&to, &message, Instant::now()),
             Command::Updated { server, own, params } => {
                 self.table.updated(&server, own.as_ref(), &params);
             }

@@ -188,7 +188,11 @@ mod tests {
         let say = |table: &mut Table| {
             let x = "x".into();
             for server in ["a", "b"].map(name) {
-                table.tell(&Audience::One("x".into(), server.clone()), "\"own\"");
+                table.tell(
+                    &Audience::One("x".into(), server.clone()),
+                    "\"own\"",
+                    Instant::now(),
+                );
                 let of = |uri: &str| Raw::from_valid(format!("{{\"uri\":\"{uri}\"}}"));
                 table.updated(&server, None, &of("s:"));
                 table.updated(&server, Some(&x), &of("o:"));

@@ -9,7 +9,7 @@ use super::{
     Audience, Door, EncodedEvent, Ended, EventSink, KeptStreams, Over, Owner, Session,
     SessionId, Shared, Subscriptions,
 };
-use crate::limits::SESSION_STREAMS_MAX;
+use crate::limits::{ABSENT_SESSION_TIME, SESSION_STREAMS_MAX};
 use crate::protocol::call::{Caller, PrincipalId};
 use crate::protocol::for_revision::hears_text;
 use crate::protocol::jsonrpc::{Message, notification};
@@ -45,6 +45,14 @@ struct Entry {
 }
 
 impl Entry {
+    /// Whether its client may be there still: one that went without ending its session leaves
+    /// it behind, and must not keep from others what is said of nobody in particular.
+    fn is_present(&self, now: Instant) -> bool {
+        self.streams.iter().any(|stream| stream.is_open())
+            || self.session.kept.any_open()
+            || now.saturating_duration_since(self.session.last_used()) < ABSENT_SESSION_TIME
+    }
+
     /// Sends a message that belongs to no call. Who listens without a session hears only what
     /// it listens to, marked as its subscription's (2026-07-28, basic/patterns/subscriptions).
     fn tell(&mut self, message: &str, event: &EncodedEvent) -> bool {
@@ -240,7 +248,7 @@ impl Table {
 
     /// Sends a message to an audience, to each session on one stream only (2025-11-25,
     /// basic/transports, Multiple Connections): its newest.
-    pub(super) fn tell(&mut self, to: &Audience, message: &str) {
+    pub(super) fn tell(&mut self, to: &Audience, message: &str, now: Instant) {
         let event = EncodedEvent::from(sse::event("", message));
         let hears = |session: &Session, server: &ServerName| {
             session.hears_of(server) && session.caller().is_some()
@@ -280,8 +288,9 @@ impl Table {
             }
             Audience::Only { shared, log, caller, unattributed } => {
                 let mut whose = caller.clone();
-                let sharing =
-                    self.entries.values().filter(|entry| shares(&entry.session, shared));
+                let is_party =
+                    |entry: &&Entry| shares(&entry.session, shared) && entry.is_present(now);
+                let sharing = self.entries.values().filter(is_party);
                 for principal in sharing.map(|entry| entry.session.principal_id()) {
                     if *whose.get_or_insert_with(|| principal.clone()) != principal {
                         unattributed.fetch_add(1, Ordering::Relaxed);
@@ -531,8 +540,8 @@ mod tests {
         let (first, second) = (Arc::new(Sink::default()), Arc::new(Sink::default()));
         table.attach("x", first.clone());
         table.attach("x", second.clone());
-        table.tell(&Audience::Hearing(ServerName::parse("a").unwrap()), "{}");
-        table.tell(&Audience::Hearing(ServerName::parse("b").unwrap()), "{}");
+        table.tell(&Audience::Hearing(ServerName::parse("a").unwrap()), "{}", Instant::now());
+        table.tell(&Audience::Hearing(ServerName::parse("b").unwrap()), "{}", Instant::now());
         assert_eq!(first.events.lock().unwrap().len(), 0);
         assert_eq!(second.events.lock().unwrap().len(), 1);
     }

@@ -138,7 +138,9 @@ impl Control {
         {
             log::warn!(target: "upstream", "too many control messages wait: one is dropped{more}");
         }
-        if state.n_idle == 0 && state.workers.len() < CONTROL_LANES_MAX {
+        let n_waiting = state.needed.len() + state.notifications.len();
+        // One that was woken and does not run yet counts as idle.
+        if n_waiting > state.n_idle && state.workers.len() < CONTROL_LANES_MAX {
             let (factory, secrets) = (self.factory.clone(), self.secrets.clone());
             let queue = self.queue.clone();
             let worker = spawn(&self.name, move || run(&factory, &secrets, &queue));

@@ -168,7 +168,10 @@ impl Room {
             if other == who {
                 return !Arc::ptr_eq(first, wait);
             }
-            if self.shares.may_take_of(other, 1).is_ok() || self.dispensable(other).is_some() {
+            if self.n_ending_of(other) < self.max_sessions
+                && (self.shares.may_take_of(other, 1).is_ok()
+                    || self.dispensable(other).is_some())
+            {
                 return true;
             }
         }
@@ -179,9 +182,14 @@ impl Room {
     /// those of one principal do not keep the others waiting.
     fn has_many_ending(&mut self, who: Option<&PrincipalId>) -> bool {
         self.ending.retain(|(_, thread)| !thread.is_finished());
-        let ending = || self.ending.iter().filter(|(member, _)| !member.has_ended());
-        let n_own = ending().filter(|(member, _)| member.charged() == who).count();
-        n_own >= self.max_sessions || ending().count() >= self.max_sessions.saturating_mul(2)
+        let n_ending = self.ending.iter().filter(|(member, _)| !member.has_ended()).count();
+        self.n_ending_of(who) >= self.max_sessions
+            || n_ending >= self.max_sessions.saturating_mul(2)
+    }
+
+    fn n_ending_of(&self, who: Option<&PrincipalId>) -> usize {
+        let ending = self.ending.iter().filter(|(member, _)| !member.has_ended());
+        ending.filter(|(member, _)| member.charged() == who).count()
     }
 
     /// What `who` may have of the others' sessions: of those who hold more than it does; and of
@@ -191,10 +199,13 @@ impl Room {
         if whose == who || self.n_of(whose) > self.n_of(who) {
             return true;
         }
-        let leaves_share = who.is_none_or(|who| {
-            self.shares.held(who) + self.shares.share(who) < self.shares.max()
-        });
-        entry.in_flight == 0 && entry.used_at.elapsed() >= SESSION_SPARED && leaves_share
+        let is_spared = entry.used_at.elapsed() < SESSION_SPARED && !entry.is_spoilt;
+        entry.in_flight == 0 && !is_spared && self.leaves_share(who)
+    }
+
+    /// Whether a share is left to others where `who` has one more.
+    fn leaves_share(&self, who: Option<&PrincipalId>) -> bool {
+        who.is_none_or(|who| self.shares.held(who) + self.shares.share(who) < self.shares.max())
     }
 
     fn n_of(&self, who: Option<&PrincipalId>) -> usize {
@@ -205,9 +216,11 @@ impl Room {
     /// more, else the longest idle one of whoever holds most; one that is subscribed to something
     /// only where that one has no other.
     fn dispensable(&self, who: Option<&PrincipalId>) -> Option<usize> {
-        let idle = self.entries.iter().enumerate().filter(|(_, entry)| {
-            entry.in_flight == 0 && (entry.is_spoilt || self.may_have(who, entry))
-        });
+        let idle = self
+            .entries
+            .iter()
+            .enumerate()
+            .filter(|(_, entry)| entry.in_flight == 0 && self.may_have(who, entry));
         let rank = |entry: &Entry| {
             let n_held = Reverse(self.n_of(entry.charged()));
             (!entry.is_spoilt, n_held, entry.is_subscribed(), entry.used_at)

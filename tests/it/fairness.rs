@@ -21,9 +21,9 @@ const CALLS: usize = 15;
 /// How much slower the victim may be beside the hog, in the median.
 const TIMES_USUAL: u32 = 2;
 /// A median below that is not slow: the machine has other work.
-const MEDIAN_FLOOR: Duration = Duration::from_millis(100);
+const MEDIAN_FLOOR: Duration = Duration::from_millis(500);
 /// The longest that any of the victim's calls may take.
-const WORST: Duration = Duration::from_secs(3);
+const WORST: Duration = Duration::from_secs(10);
 
 const HOG: &str = "key-of-hog";
 const VICTIM: &str = "key-of-victim";
@@ -213,7 +213,7 @@ fn slow_calls() {
     rig.check(
         |rig| {
             let held = rig.raw(64, &request);
-            rig.upstream.wait_until("the hog has all it gets", |seen| seen.slow.len() >= 20);
+            rig.upstream.wait_until("the hog has all it gets", |seen| seen.slow.len() >= 16);
             held
         },
         Rig::small_call,
@@ -235,8 +235,10 @@ fn results_that_nobody_reads() {
     request.extend_from_slice(call.as_bytes());
     rig.check(
         |rig| {
+            let before = rig.upstream.seen().n_calls("big");
             let held = rig.raw(16, &request);
-            rig.upstream.wait_until("all are called", |seen| seen.n_calls("big") >= 16);
+            rig.upstream
+                .wait_until("all are called", |seen| seen.n_calls("big") >= before + 16);
             held
         },
         |rig| rig.call(VICTIM, "big", &json!({ "megabytes": 3 })),

@@ -18,7 +18,7 @@ const VICTIM: &str = "the-key-of-the-victim";
 /// Of one who looks how things are, and calls nothing.
 const ADMIN: &str = "the-key-of-the-admin";
 /// What may come on top of twice the time, because machines have other things to do.
-const SLACK: Duration = Duration::from_millis(500);
+const SLACK: Duration = Duration::from_secs(3);
 
 /// A gateway with both keys before one server, `s`.
 fn gateway(server: Value) -> Gateway {

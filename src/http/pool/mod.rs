@@ -160,7 +160,9 @@ impl State {
     fn longest_idle(&self, now: u64, half_share: usize) -> Option<(u64, &Arc<Conn>)> {
         let states = || self.open.values().map(|conn| (conn.idle.load(Ordering::SeqCst), conn));
         let idle = || states().filter(|(since, _)| *since < IN_WORK);
-        let of = |conn: &Conn| self.per_address.get(&conn.peer).copied().unwrap_or_default();
+        let of = |conn: &Conn| {
+            self.per_address.get(&network(conn.peer)).copied().unwrap_or_default()
+        };
         let first = |(since, conn): &(u64, &Arc<Conn>)| (Reverse(of(conn)), *since);
         let until = |end: u64| idle().filter(move |(since, _)| *since <= end).min_by_key(first);
         let silent = until(now).or_else(|| until(now + SILENT_MAX_US - HEAD_USUAL_US));
@@ -170,6 +172,17 @@ impl State {
             let is_flood = half_share > 0 && n_unknown >= half_share;
             is_flood.then(|| idle().min_by_key(first)).flatten()
         })
+    }
+}
+
+/// Whose connections count together, as [`PrincipalId::of_address`] says.
+fn network(peer: Peer) -> Peer {
+    match peer {
+        Peer::Ip(ip) => match PrincipalId::of_address(ip) {
+            PrincipalId::Address(network) => Peer::Ip(network),
+            PrincipalId::Key(_) | PrincipalId::Session(_) => peer,
+        },
+        Peer::Unix => peer,
     }
 }
 
@@ -251,7 +264,7 @@ impl Pool {
         if state.closed {
             return Some(Refused::Closed);
         }
-        let open = state.per_address.get(&peer).copied().unwrap_or_default();
+        let open = state.per_address.get(&network(peer)).copied().unwrap_or_default();
         (!peer.is_local() && open >= self.per_address_max).then_some(Refused::Address)
     }
 
@@ -266,7 +279,7 @@ impl Pool {
             evicted: AtomicBool::new(false),
             charged: AtomicBool::new(false),
         });
-        *state.per_address.entry(peer).or_default() += 1;
+        *state.per_address.entry(network(peer)).or_default() += 1;
         state.queue.push_back(Arc::clone(&conn));
         state.open.insert(id, conn);
     }
@@ -488,10 +501,11 @@ fn remove(state: &mut State, conn: &Conn) {
         state.evicted -= 1;
     }
     state.release(conn);
-    if let Some(open) = state.per_address.get_mut(&conn.peer) {
+    let network = network(conn.peer);
+    if let Some(open) = state.per_address.get_mut(&network) {
         *open -= 1;
         if *open == 0 {
-            state.per_address.remove(&conn.peer);
+            state.per_address.remove(&network);
         }
     }
 }

@@ -162,7 +162,7 @@ fn an_answer_of_many_elements_is_read_no_further_than_it_makes_sense() {
             let error = gateway.call("echo", &json!({})).expect_error(502);
             assert!(error["message"].as_str().unwrap().contains(told), "{error}");
             // To read all of them took a debug build more than a minute.
-            assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+            assert!(began.elapsed() < Duration::from_secs(40), "{:?}", began.elapsed());
         });
     }
 }
@@ -233,7 +233,7 @@ fn the_status_of_thousands_of_changed_tools_costs_little_more_than_that_of_none(
     // To look each changed tool up among all took a hundred times as long.
     for key in ["key-of-few", "key-of-all"] {
         let changed = took(key);
-        let most = 20 * unchanged + Duration::from_millis(300);
+        let most = 20 * unchanged + Duration::from_secs(2);
         assert!(changed < most, "{key}: {changed:?} after {unchanged:?}");
     }
 }

@@ -168,6 +168,10 @@ impl Builder {
             }
         };
         command.arg("serve").arg("--config").arg(&path).args(&self.args);
+        // Where these are set, the program leaves the allocator alone.
+        for name in ["GLIBC_TUNABLES", "MALLOC_ARENA_MAX", "TRUNKLINE_ALLOCATOR_SET"] {
+            command.env_remove(name);
+        }
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.current_dir(directory.path());
         command.stdin(if self.has_stdin { Stdio::piped() } else { Stdio::null() });
