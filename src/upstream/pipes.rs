@@ -219,7 +219,7 @@ fn take_line(link: &Arc<ChildLink>, line: Line, keeper: &Option<Keeper>, talk: &
 /// Keeps and logs the lines of the child's standard error.
 pub(super) fn keep_errors(
     core: &Core,
-    stderr: ChildStderr,
+    mut stderr: ChildStderr,
     wait: &Wait,
     ring: &StderrRing,
     noise: &EraNoise,
@@ -228,7 +228,7 @@ pub(super) fn keep_errors(
     let mut throttle = Throttle::default();
     let talk = Seldom::up_to(CHILD_STDERR_LINES_LOGGED_MAX);
     let (mut n_repeated, began) = (0_usize, Instant::now());
-    read_pieces(stderr, wait, &mut throttle, &mut |piece, throttle| {
+    let mut keep = |piece: &[u8], throttle: &mut Throttle| {
         lines.feed(piece, &mut |line| {
             throttle.heard(line.bytes());
             let (bytes, end) = match line {
@@ -253,7 +253,13 @@ pub(super) fn keep_errors(
             throttle.heard(piece.len());
         }
         true
-    });
+    };
+    if matches!(read_pieces(&mut stderr, wait, &mut throttle, &mut keep), Ended::Interrupted) {
+        // The last words of a child that has ended may still be in the pipe, which does not block.
+        let mut last = vec![0_u8; UPSTREAM_BUFFER_BYTES];
+        let n = stderr.read(&mut last).unwrap_or_default();
+        keep(last.get(..n).unwrap_or_default(), &mut throttle);
+    }
     if n_repeated > 0 {
         log::debug!(target: "upstream", "{}: {n_repeated} lines were written at the last start \
             too, and are not logged again", core.name());
