@@ -129,7 +129,7 @@ impl<P: Clone + Eq + Hash> Shares<P> {
     }
 
     /// Whoever holds most, if anybody holds anything: from it is taken when room is made.
-    pub fn heaviest(&self) -> Option<(&P, usize)> {
+    fn heaviest(&self) -> Option<(&P, usize)> {
         let heaviest = self.held.iter().max_by_key(|(_, held)| **held);
         heaviest.map(|(who, held)| (who, *held))
     }

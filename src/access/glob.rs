@@ -79,7 +79,8 @@ impl ToolGlobs {
         globs
     }
 
-    /// Whether the inclusions could be about a tool of that server, whatever it lists.
+    /// True if an inclusion can match some tool name of the server. The tools that the server lists
+    /// do not matter.
     pub fn includes_any_of(&self, server: &ServerName) -> bool {
         self.servers.as_ref().is_none_or(|servers| servers.contains(server))
     }
@@ -104,7 +105,7 @@ impl ToolGlobs {
     }
 }
 
-/// Whether a pattern matches anything that is longer than `beginning` and begins with it.
+/// True if the pattern matches some text that begins with `beginning` and is longer.
 fn matches_beyond(pattern: &str, beginning: &str) -> bool {
     let mut pattern = pattern.chars();
     for expected in beginning.chars() {

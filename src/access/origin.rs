@@ -11,8 +11,9 @@ pub enum HostCheck {
     Off,
     /// Loopback names and [`Origins::hosts`].
     Names,
-    /// Those and every IP address: a page whose name was bound to this machine's address sends
-    /// its own name, so whoever sends an address has asked for this machine.
+    /// The same names, and every IP address. DNS rebinding binds a page's own name to this
+    /// machine's address, and the browser sends that name; it sends an IP address only where a
+    /// user or a program has asked for this machine.
     NamesOrAddresses,
 }
 

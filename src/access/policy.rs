@@ -16,7 +16,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Whether the server exists for whoever has this policy.
+    /// True if a principal with this policy may know of the server.
     fn sees_server(&self, server: &ServerName) -> bool {
         match &self.servers {
             Some(servers) => servers.contains(server),
@@ -32,7 +32,7 @@ pub struct Principal {
     pub name: Option<Arc<str>>,
     /// What it may use.
     pub policy: Policy,
-    /// Whether it is told how everything is, also what it may not use.
+    /// An admin is told the state of all servers, of those too that its policy excludes.
     pub is_admin: bool,
 }
 
@@ -86,7 +86,7 @@ impl Scope {
         self.sees_server(server) && self.principal.policy.tools.admits(server, own, qualified)
     }
 
-    /// Whether the scope may use tools of the server at all.
+    /// True if the scope may use some tool of the server.
     pub fn uses_tools_of(&self, server: &ServerName) -> bool {
         self.sees_server(server) && self.principal.policy.tools.admits_any_of(server)
     }

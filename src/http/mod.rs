@@ -20,7 +20,10 @@ mod socket_file;
 #[cfg_attr(feature = "tiny_http", expect(dead_code, reason = "tiny_http lets none go"))]
 mod stream;
 
-#[cfg_attr(feature = "tiny_http", expect(dead_code, reason = "tiny_http has few bounds"))]
+#[cfg_attr(
+    all(feature = "tiny_http", not(test)),
+    expect(dead_code, reason = "tiny_http has few bounds")
+)]
 mod bound;
 #[cfg(not(feature = "tiny_http"))]
 pub(crate) mod chunked;

@@ -5,6 +5,19 @@ use std::path::{Path, PathBuf};
 
 use crate::source::{Source, is_word_byte};
 
+/// What the two ends of the wire may name, towards servers and towards clients.
+const ENDS_USE: [&str; 9] = [
+    "budget",
+    "config",
+    "error",
+    "limits",
+    "protocol",
+    "shares",
+    "telemetry",
+    "thread",
+    "wait",
+];
+
 /// Which modules of the crate each folder (or top file) may name, besides itself. A change here
 /// is a change of the architecture: make it in `src/README.md` too.
 const MAY_USE: [(&str, &[&str]); 25] = [
@@ -51,34 +64,8 @@ const MAY_USE: [(&str, &[&str]); 25] = [
             "wait",
         ],
     ),
-    (
-        "upstream",
-        &[
-            "budget",
-            "config",
-            "error",
-            "limits",
-            "protocol",
-            "shares",
-            "telemetry",
-            "thread",
-            "wait",
-        ],
-    ),
-    (
-        "http",
-        &[
-            "budget",
-            "config",
-            "error",
-            "limits",
-            "protocol",
-            "shares",
-            "telemetry",
-            "thread",
-            "wait",
-        ],
-    ),
+    ("upstream", &ENDS_USE),
+    ("http", &ENDS_USE),
     (
         "pipeline",
         &[

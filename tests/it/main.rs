@@ -1,6 +1,6 @@
 //! The one integration binary: the gateway as a real process, between clients that speak by
 //! hand and scripted servers; and the rules that the sources must obey.
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::wildcard_enum_match_arm,
