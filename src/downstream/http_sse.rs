@@ -50,6 +50,7 @@ impl Front {
         scope: &Scope,
         responder: Responder,
     ) -> bool {
+        let number = session.next_stream();
         let Ok(stream) = responder.into_stream(reply::OK, &STREAM_HEADERS, b"") else {
             return false;
         };
@@ -59,7 +60,7 @@ impl Front {
         let handle: Arc<dyn EventSink> = Arc::new(handle);
         // The client can send nothing before it has read where to, so the session is whole by
         // then.
-        if !matches!(self.sessions.attach(&session.id, handle.clone()), Ok(true)) {
+        if !matches!(self.sessions.attach(&session.id, number, handle.clone()), Ok(true)) {
             handle.close();
             return false;
         }

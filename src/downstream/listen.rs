@@ -124,6 +124,7 @@ impl Front {
     }
 
     fn open_listener(&self, session: &Arc<Session>, place: Place, stream: ModernStream) {
+        let number = session.next_stream();
         let opened = stream
             .into_responder()
             .and_then(|it| it.into_stream(reply::OK, &STREAM_HEADERS, b"").ok());
@@ -133,7 +134,7 @@ impl Front {
             opened.and_then(|stream| place.open("subscriptions/listen", stream, on_end).ok());
         let Some(handle) = handle else { return self.sessions.close_soon(&session.id) };
         let handle: Arc<dyn EventSink> = Arc::new(handle);
-        if !matches!(self.sessions.attach(&session.id, handle.clone()), Ok(true)) {
+        if !matches!(self.sessions.attach(&session.id, number, handle.clone()), Ok(true)) {
             handle.close();
             self.sessions.close_soon(&session.id);
         }

@@ -248,6 +248,7 @@ impl Front {
                 (stream, first, 0, true)
             }
         };
+        let number = session.next_stream();
         let touched = session.clone();
         // The idle time begins when the stream ends, not when it was opened.
         let on_end = Box::new(move || touched.touch());
@@ -264,11 +265,17 @@ impl Front {
         let handle = Arc::new(handle);
         match kept {
             Some(stream) => {
+                if !is_fresh {
+                    session.kept.renew(&stream);
+                }
                 let first = first.unwrap_or_default();
-                session.kept.attach(&stream, handle, first.as_bytes(), sequence);
+                stream.attach(handle, first.as_bytes(), sequence);
             }
             None => {
-                if !matches!(self.sessions.attach(&session.id, handle.clone()), Ok(true)) {
+                if !matches!(
+                    self.sessions.attach(&session.id, number, handle.clone()),
+                    Ok(true)
+                ) {
                     handle.close();
                 }
             }

@@ -99,7 +99,7 @@ mod tests {
             table.open(begun, id.into(), door, owner, caller).unwrap();
         }
         let sink = Arc::new(Sink::default());
-        assert!(table.attach("here", sink.clone()));
+        assert!(table.attach("here", 1, sink.clone()));
         let (sharing, unattributed) = (SessionSharing::Auto, Arc::new(AtomicU64::new(0)));
         let to = Audience::Only {
             shared: Shared { server, sharing },

@@ -36,6 +36,7 @@ pub(super) enum Command {
     },
     Attach {
         id: SessionId,
+        number: u64,
         stream: Arc<dyn EventSink>,
         reply: Reply<bool>,
     },

@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::EncodedEvent;
 use super::event_log::{Origin, StreamId};
 use super::resumable::{EventLogs, Resumable, random_number};
-use super::{EncodedEvent, EventSink};
 use crate::limits::RESUMABLE_STREAMS_MAX;
 use crate::protocol::call::PrincipalId;
 
@@ -92,25 +92,16 @@ impl KeptStreams {
         self.list().streams.iter().find(|stream| stream.id() == id).cloned()
     }
 
-    /// Gives a stream a connection: `first`, then what came after `sequence`, then what comes.
-    pub fn attach(
-        &self,
-        stream: &Arc<Resumable>,
-        sink: Arc<dyn EventSink>,
-        first: &[u8],
-        sequence: u64,
-    ) {
-        {
-            let mut list = self.list();
-            // It is the newest now. It may have been forgotten since it was found.
-            list.remove(stream);
-            if list.ended {
-                stream.close();
-            } else {
-                list.add(stream.clone());
-            }
+    /// A stream that is resumed is the newest from here on. It may have been forgotten since it
+    /// was found.
+    pub fn renew(&self, stream: &Arc<Resumable>) {
+        let mut list = self.list();
+        list.remove(stream);
+        if list.ended {
+            stream.close();
+        } else {
+            list.add(stream.clone());
         }
-        stream.attach(sink, first, sequence);
     }
 
     /// Forgets a stream that nobody can resume with any use.
@@ -153,6 +144,7 @@ impl KeptStreams {
 
 #[cfg(test)]
 mod tests {
+    use super::super::EventSink;
     use super::super::resumable::tests::{Sink, logs};
     use super::*;
     use crate::limits::RESUMABLE_STREAM_LIFE;
@@ -167,7 +159,7 @@ mod tests {
 
     fn listen(kept: &KeptStreams) -> (Arc<Resumable>, Arc<Sink>) {
         let (stream, sink) = (begin(kept, Origin::Get), Arc::new(Sink::default()));
-        kept.attach(&stream, sink.clone(), b"", 0);
+        stream.attach(sink.clone(), b"", 0);
         (stream, sink)
     }
 
@@ -189,7 +181,8 @@ mod tests {
         assert!(kept.tell(&event("c")));
         assert_eq!((first.text(), second.text()), ("b".to_owned(), "a".to_owned()));
         let third = Arc::new(Sink::default());
-        kept.attach(&newest, third.clone(), b"", 1);
+        kept.renew(&newest);
+        newest.attach(third.clone(), b"", 1);
         assert_eq!(third.text(), "c");
         assert!(kept.any_open());
     }

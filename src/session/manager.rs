@@ -141,7 +141,9 @@ impl Manager {
             Command::Introduce { id, caller, reply } => {
                 reply.send(self.table.introduce(&id, caller));
             }
-            Command::Attach { id, stream, reply } => reply.send(self.table.attach(&id, stream)),
+            Command::Attach { id, number, stream, reply } => {
+                reply.send(self.table.attach(&id, number, stream));
+            }
             Command::Close { id, reply } => {
                 let written = self.close(&id);
                 if let Some(reply) = reply {

@@ -82,6 +82,8 @@ pub struct Session {
     views: OnceLock<[ViewId; 2]>,
     /// The stream of an HTTP+SSE session.
     stream: OnceLock<Arc<dyn EventSink>>,
+    /// The number given last by [`Session::next_stream`].
+    last_stream: AtomicU64,
     opened: Instant,
     last_used_ms: AtomicU64,
     ended: AtomicBool,
@@ -170,6 +172,13 @@ impl Session {
     /// Whose it is, for what outlives one request.
     pub fn principal_id(&self) -> PrincipalId {
         PrincipalId::new(self.owner.principal.as_ref(), &self.id)
+    }
+
+    /// A number for a stream that is about to be opened: of two, the newer one has the higher
+    /// number, whichever is attached first. Taken before the client can know that the stream is
+    /// open.
+    pub fn next_stream(&self) -> u64 {
+        self.last_stream.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// The stream of an HTTP+SSE session, once it is attached.
@@ -368,10 +377,11 @@ impl Sessions {
     pub fn attach(
         &self,
         id: &SessionId,
+        number: u64,
         stream: Arc<dyn EventSink>,
     ) -> Result<bool, CallError> {
         let id = id.clone();
-        self.ask(|reply| Command::Attach { id, stream, reply })
+        self.ask(|reply| Command::Attach { id, number, stream, reply })
     }
 
     /// Ends a session: its calls are cancelled and its streams closed. It has ended when this

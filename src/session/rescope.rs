@@ -164,7 +164,7 @@ mod tests {
         let (door, caller) = (Door::StreamableHttp, Some(Caller::plain()));
         let session = table.open(Instant::now(), "x".into(), door, owner(0), caller).unwrap();
         let sink = Arc::new(Sink::default());
-        assert!(table.attach("x", sink.clone()));
+        assert!(table.attach("x", 1, sink.clone()));
         (table, session, sink)
     }
 

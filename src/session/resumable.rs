@@ -267,7 +267,7 @@ impl Resumable {
     /// Makes the stream live on a new connection, which is given what came after `sequence`;
     /// the one before it ends. A stream that is complete, or whose session has ended, ends
     /// after that.
-    pub(super) fn attach(&self, sink: Arc<dyn EventSink>, first: &[u8], sequence: u64) {
+    pub fn attach(&self, sink: Arc<dyn EventSink>, first: &[u8], sequence: u64) {
         let mut state = self.state();
         // All at once: behind a first event that waits there is little room in a queue.
         let mut replay = vec![EncodedEvent::from(first)];

@@ -1,6 +1,6 @@
 //! The sessions and their rules: bounds, idle time, who hears what. Pure: time is an argument.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Duration, Instant};
@@ -41,14 +41,15 @@ pub(super) enum Full {
 struct Entry {
     session: Arc<Session>,
     /// Streams that cannot be resumed: that of HTTP+SSE, and all where no events are kept.
-    streams: Vec<Arc<dyn EventSink>>,
+    /// By the number of each (`Session::next_stream`), so the oldest first.
+    streams: BTreeMap<u64, Arc<dyn EventSink>>,
 }
 
 impl Entry {
     /// Whether its client may be there still: one that went without ending its session leaves
     /// it behind, and must not keep from others what is said of nobody in particular.
     fn is_present(&self, now: Instant) -> bool {
-        self.streams.iter().any(|stream| stream.is_open())
+        self.streams.values().any(|stream| stream.is_open())
             || self.session.kept.any_open()
             || now.saturating_duration_since(self.session.last_used()) < ABSENT_SESSION_TIME
     }
@@ -79,11 +80,11 @@ impl Entry {
         if self.session.kept.tell(event) {
             return true;
         }
-        while let Some(stream) = self.streams.last() {
-            if stream.send(event.clone()) {
+        while let Some(newest) = self.streams.last_entry() {
+            if newest.get().send(event.clone()) {
                 return true;
             }
-            self.streams.pop();
+            newest.remove();
         }
         false
     }
@@ -149,6 +150,7 @@ impl Table {
             asked: OnceLock::new(),
             stateless: OnceLock::new(),
             stream: OnceLock::new(),
+            last_stream: AtomicU64::new(0),
             opened: now,
             last_used_ms: AtomicU64::new(0),
             ended: AtomicBool::new(false),
@@ -156,7 +158,7 @@ impl Table {
             subscriptions: Subscriptions::new(),
             calls: Mutex::default(),
         });
-        self.entries.insert(id, Entry { session: session.clone(), streams: Vec::new() });
+        self.entries.insert(id, Entry { session: session.clone(), streams: BTreeMap::new() });
         Ok(session)
     }
 
@@ -165,19 +167,21 @@ impl Table {
         entry.is_some_and(|entry| entry.session.caller.set(Arc::new(caller)).is_ok())
     }
 
-    /// Gives a session one more stream; streams that have ended are forgotten.
-    pub(super) fn attach(&mut self, id: &str, stream: Arc<dyn EventSink>) -> bool {
+    /// Gives a session the stream of that number; streams that have ended are forgotten.
+    pub(super) fn attach(&mut self, id: &str, number: u64, stream: Arc<dyn EventSink>) -> bool {
         let Some(entry) = self.entries.get_mut(id) else { return false };
         if matches!(entry.session.door, Door::HttpSse | Door::Listen)
             && entry.session.stream.set(stream.clone()).is_err()
         {
             return false;
         }
-        entry.streams.retain(|stream| stream.is_open());
+        entry.streams.retain(|_, stream| stream.is_open());
+        entry.streams.insert(number, stream);
         // A client that asks again and again has lost the first ones, or wants to cost much.
-        let spare = (entry.streams.len() + 1).saturating_sub(SESSION_STREAMS_MAX);
-        entry.streams.drain(..spare).for_each(|oldest| oldest.close());
-        entry.streams.push(stream);
+        while entry.streams.len() > SESSION_STREAMS_MAX {
+            let Some((_, oldest)) = entry.streams.pop_first() else { break };
+            oldest.close();
+        }
         if let Some(listening) = entry.session.listening.get() {
             // By the thread that tells everything else, so that nothing comes before it and
             // nothing is missed after it (2026-07-28, basic/patterns/subscriptions).
@@ -197,7 +201,7 @@ impl Table {
             }
         }
         entry.session.end();
-        for stream in entry.streams {
+        for stream in entry.streams.into_values() {
             stream.close();
         }
         let mut ended = Ended {
@@ -346,7 +350,7 @@ impl Table {
             };
             let last = sse::event("", &subscription_ended(&id));
             entry.send(&last.into());
-            for stream in &entry.streams {
+            for stream in entry.streams.values() {
                 stream.close();
             }
         }
@@ -379,7 +383,7 @@ impl Table {
         let idle = self.bounds.idle;
         let mut over = Vec::new();
         for (id, entry) in &mut self.entries {
-            entry.streams.retain(|stream| stream.is_open());
+            entry.streams.retain(|_, stream| stream.is_open());
             entry.session.kept.sweep(now);
             let streamless = entry.streams.is_empty() && !entry.session.kept.any_open();
             let unused = now.saturating_duration_since(entry.session.last_used()) >= idle;
@@ -466,7 +470,7 @@ mod tests {
         let mut table = table();
         let session = open(&mut table, start, "x", "k").unwrap();
         let sink = Arc::new(Sink::default());
-        assert!(table.attach("x", sink.clone()));
+        assert!(table.attach("x", 1, sink.clone()));
         assert_eq!(sweep(&mut table, start + late), 0);
         sink.close();
         let wait = Wait::plain(Duration::from_secs(5)).unwrap();
@@ -538,12 +542,13 @@ mod tests {
         let mut table = table();
         open(&mut table, now, "x", "k").unwrap();
         let (first, second) = (Arc::new(Sink::default()), Arc::new(Sink::default()));
-        table.attach("x", first.clone());
-        table.attach("x", second.clone());
+        table.attach("x", 2, first.clone());
+        table.attach("x", 1, second.clone());
         table.tell(&Audience::Hearing(ServerName::parse("a").unwrap()), "{}", Instant::now());
         table.tell(&Audience::Hearing(ServerName::parse("b").unwrap()), "{}", Instant::now());
-        assert_eq!(first.events.lock().unwrap().len(), 0);
-        assert_eq!(second.events.lock().unwrap().len(), 1);
+        // The newest, although its number came first.
+        assert_eq!(first.events.lock().unwrap().len(), 1);
+        assert_eq!(second.events.lock().unwrap().len(), 0);
     }
 
     #[test]
@@ -552,8 +557,8 @@ mod tests {
         open(&mut table, Instant::now(), "x", "k").unwrap();
         let sinks: Vec<Arc<Sink>> =
             (0..SESSION_STREAMS_MAX + 2).map(|_| Arc::new(Sink::default())).collect();
-        for sink in &sinks {
-            assert!(table.attach("x", sink.clone()));
+        for (number, sink) in (0..).zip(&sinks) {
+            assert!(table.attach("x", number, sink.clone()));
         }
         let open = sinks.iter().map(|sink| sink.is_open());
         let expected = (0..SESSION_STREAMS_MAX + 2).map(|at| at >= 2);
@@ -581,8 +586,8 @@ mod tests {
         table.open(now, "x".into(), Door::HttpSse, owner(None), None).unwrap();
         assert_eq!(sweep(&mut table, now), 0);
         let sink = Arc::new(Sink::default());
-        assert!(table.attach("x", sink.clone()));
-        assert!(!table.attach("x", sink.clone()), "a second stream");
+        assert!(table.attach("x", 1, sink.clone()));
+        assert!(!table.attach("x", 2, sink.clone()), "a second stream");
         assert!(table.introduce("x", Caller::plain()));
         assert!(!table.introduce("x", Caller::plain()), "twice");
         sink.close();

@@ -56,6 +56,12 @@ pub(super) fn speaks_of_session(text: &str) -> bool {
     ["session", "not initialized", "uninitialized"].iter().any(|words| text.contains(words))
 }
 
+/// Whether a session is gone for certain (2025-11-25, basic/transports, Session Management).
+pub(super) fn is_certain(trouble: &Trouble) -> bool {
+    trouble.kind == Kind::SessionGone
+        && trouble.refusal.as_ref().is_some_and(|refusal| refusal.status == 404)
+}
+
 /// An error that a request was answered with, as a reason to look at its session; none if it
 /// does not speak of that.
 pub(super) fn doubt_of(error: &RpcError) -> Option<Trouble> {
@@ -102,7 +108,14 @@ impl StreamableHttp {
             return Ok(());
         }
         self.renewals.tried(now, refused.asked_pause());
-        let Err(trouble) = self.renew(lane, generation, wait) else { return Ok(()) };
+        let renewed = if is_certain(&refused) {
+            // A call that hears the same opens it together with this.
+            drop(self.door.forget(generation));
+            self.session(lane, wait, &mut || ()).map(drop)
+        } else {
+            self.renew(lane, generation, wait)
+        };
+        let Err(trouble) = renewed else { return Ok(()) };
         log::debug!(target: "upstream", "{}: a session that is refused could not be replaced: {}",
             self.http.core.name(), self.http.core.scrubbed(trouble.clone()).message);
         match refused.kind {
@@ -115,11 +128,14 @@ impl StreamableHttp {
         }
     }
 
-    /// Opens a session in place of the one of this generation.
+    /// Opens a session in place of the one of this generation, if that is still open.
     ///
     /// # Errors
     /// There is none to be had, or it is refused like the old one, which stays.
     fn renew(&self, lane: &mut Lane, old: u64, wait: &Arc<Wait>) -> Result<(), Trouble> {
+        if self.is_replaced(old) {
+            return Ok(());
+        }
         let session = self.handshake(lane, wait, &mut || ()).map_err(Trouble::in_handshake)?;
         let generation = self.door.next_generation();
         let is_refused = self.refused_over(lane, generation, &session, wait);
@@ -139,6 +155,11 @@ impl StreamableHttp {
         }
         self.http.core.nudge.opened(generation);
         Ok(())
+    }
+
+    /// Whether another session than the one of this generation is open, or is to be opened.
+    pub(super) fn is_replaced(&self, generation: u64) -> bool {
+        self.door.current().is_none_or(|(open, _)| open != generation)
     }
 
     /// Asks what a server with sessions answers in each of them; gives the refusal, if it is one

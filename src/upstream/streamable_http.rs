@@ -29,7 +29,7 @@ use super::link::{Link, Opened, Opener, no_session};
 use super::listening;
 use super::post_stream::{Ear, Phase, Post, PostStream, Seen, broke_off, not_ours};
 use super::refused_status::{error_text, is_success, refusal};
-use super::renewal::Pace;
+use super::renewal::{Pace, is_certain};
 
 /// Takes a broken stream up behind the event of this id.
 pub(super) const LAST_EVENT_ID: &str = "last-event-id";
@@ -90,7 +90,7 @@ impl StreamableHttp {
         self.hints_at_http_sse.load(Ordering::Relaxed)
     }
 
-    fn session(
+    pub(super) fn session(
         &self,
         lane: &mut Lane,
         wait: &Arc<Wait>,
@@ -469,12 +469,13 @@ impl Link for StreamableHttp {
                 Err(trouble) => trouble,
             };
             if trouble.kind == Kind::SessionGone {
-                // 2025-11-25, basic/transports, Session Management.
-                let is_certain = trouble.refusal.as_ref().is_some_and(|it| it.status == 404);
                 let now = Instant::now();
                 if replayed {
                     self.renewals.tried(now, trouble.asked_pause());
-                } else if !is_certain && !self.renewals.is_due(now) {
+                } else if !is_certain(&trouble)
+                    && !self.renewals.is_due(now)
+                    && !self.is_replaced(generation)
+                {
                     // Another session has not helped a moment ago.
                     let trouble = Trouble { kind: Kind::Refused(Refusal::Plain), ..trouble };
                     self.doubt(over, trouble.clone());
