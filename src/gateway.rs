@@ -14,7 +14,7 @@ use crate::access::glob::ToolGlobs;
 use crate::access::origin::{HostCheck, Origins};
 use crate::access::policy::{Nearness, Policy, Principal};
 use crate::catalogue;
-use crate::catalogue::pins::Pins;
+use crate::catalogue::pins::{Pins, Review};
 use crate::catalogue::refresher::{Configure, Refresher};
 use crate::catalogue::store::Store;
 use crate::config::{ApiKey, Changes, Config, Listen, Naming, UpstreamConfig};
@@ -134,6 +134,7 @@ impl Gateway {
             event_logs: event_logs(&limits),
             limits: limits.clone(),
             buffered: server.budget(),
+            review: Review::of(config.state_dir.as_deref()),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
             engine: OnceLock::new(),

@@ -28,11 +28,20 @@ pub enum Endpoint<'a> {
     Readyz,
     /// How everything is.
     Status,
+    /// Pins that wait for somebody's review.
+    Pins,
+    /// Takes pins as they are now.
+    PinsAccept,
+    /// A file of the console, whose page stands at `/`.
+    Console(&'a str),
 }
 
 impl<'a> Endpoint<'a> {
     /// What a path serves; with or without its trailing slash it is the same.
     pub fn find(path: &'a str) -> Option<Endpoint<'a>> {
+        if path == "/" {
+            return Some(Endpoint::Console(""));
+        }
         let path = path.strip_suffix('/').unwrap_or(path);
         let mut parts = path.strip_prefix('/')?.split('/');
         let parts = [parts.next(), parts.next(), parts.next(), parts.next(), parts.next()];
@@ -40,6 +49,9 @@ impl<'a> Endpoint<'a> {
             [Some("healthz"), None, ..] => Endpoint::Healthz,
             [Some("readyz"), None, ..] => Endpoint::Readyz,
             [Some("status"), None, ..] => Endpoint::Status,
+            [Some("status"), Some("pins"), None, ..] => Endpoint::Pins,
+            [Some("status"), Some("pins"), Some("accept"), None, _] => Endpoint::PinsAccept,
+            [Some(file @ ("console.js" | "console.css")), None, ..] => Endpoint::Console(file),
             [Some("mcp"), Some("tools"), Some("list"), None, _] => {
                 Endpoint::RestList(Dialect::Plain)
             }
@@ -65,10 +77,13 @@ impl<'a> Endpoint<'a> {
     /// The methods that the path serves.
     pub fn methods(self) -> &'static [&'static str] {
         match self {
-            Self::RestList(_) | Self::Healthz | Self::Readyz | Self::Status => {
-                &["GET", "HEAD", "OPTIONS"]
-            }
-            Self::RestCall(_) | Self::SseMessages(_) => &["POST", "OPTIONS"],
+            Self::RestList(_)
+            | Self::Healthz
+            | Self::Readyz
+            | Self::Status
+            | Self::Pins
+            | Self::Console(_) => &["GET", "HEAD", "OPTIONS"],
+            Self::RestCall(_) | Self::SseMessages(_) | Self::PinsAccept => &["POST", "OPTIONS"],
             Self::Mcp(_) => &["GET", "POST", "DELETE", "OPTIONS"],
             Self::Sse(_) => &["GET", "OPTIONS"],
         }
@@ -82,7 +97,10 @@ impl<'a> Endpoint<'a> {
             | Self::RestCall(_)
             | Self::Healthz
             | Self::Readyz
-            | Self::Status => None,
+            | Self::Status
+            | Self::Pins
+            | Self::PinsAccept
+            | Self::Console(_) => None,
         }
     }
 
@@ -93,7 +111,7 @@ impl<'a> Endpoint<'a> {
 
     /// Whether the path is served without a key.
     pub fn is_open(self) -> bool {
-        matches!(self, Self::Healthz | Self::Readyz)
+        matches!(self, Self::Healthz | Self::Readyz | Self::Console(_))
     }
 }
 
@@ -129,6 +147,9 @@ mod tests {
             ("/mcp/demo/sse/messages", Endpoint::SseMessages(Some("demo"))),
             ("/demo/mcp/sse/messages", Endpoint::SseMessages(Some("demo"))),
             ("/healthz", Endpoint::Healthz),
+            ("/status/pins", Endpoint::Pins),
+            ("/status/pins/accept", Endpoint::PinsAccept),
+            ("/console.js", Endpoint::Console("console.js")),
         ] {
             assert_eq!(Endpoint::find(path), Some(expected), "{path}");
             assert_eq!(Endpoint::find(&format!("{path}/")), Some(expected), "{path}/");
@@ -137,9 +158,17 @@ mod tests {
 
     #[test]
     fn other_paths_lead_nowhere() {
-        for path in
-            ["/", "", "mcp", "/mcp//", "/mcp/tools/list/x", "/a/b", "/mcp/a/b", "/mcp/a/b/c/d"]
-        {
+        for path in [
+            "//",
+            "",
+            "mcp",
+            "/console",
+            "/mcp//",
+            "/mcp/tools/list/x",
+            "/a/b",
+            "/mcp/a/b",
+            "/mcp/a/b/c/d",
+        ] {
             assert_eq!(Endpoint::find(path), None, "{path:?}");
         }
     }

@@ -3,6 +3,7 @@
 
 pub mod admin;
 mod apart;
+mod console;
 mod counted;
 pub mod endpoint;
 pub mod event_stream;
@@ -39,7 +40,7 @@ use crate::config::Transports;
 use crate::error::CallError;
 use crate::http::{Answer, Budget, Handler, Head, Peer, Request, Responder, Running};
 use crate::limits::Limits;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, Review};
 use crate::protocol::call::PrincipalId;
 use crate::protocol::headers;
 use crate::protocol::quirks::Tolerance;
@@ -108,6 +109,8 @@ pub struct Front {
     pub used_states: UsedStates,
     /// Calls of stateless clients that outlive a request.
     pub parked: ParkedCalls,
+    /// Pins that wait for a review.
+    pub review: Review,
     /// When the process began to serve.
     pub started: Instant,
     /// Whether the process is stopping.
@@ -395,6 +398,9 @@ impl Front {
             Endpoint::Healthz => self.healthz(responder),
             Endpoint::Readyz => self.readyz(&scope, responder),
             Endpoint::Status => self.status(scope, responder),
+            Endpoint::Pins => self.pins(head, &scope, responder),
+            Endpoint::PinsAccept => self.accept_pins(request, &scope, responder),
+            Endpoint::Console(file) => console::send(file, responder),
         }
     }
 

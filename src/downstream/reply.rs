@@ -119,9 +119,20 @@ impl Problem {
         Problem::refusal(Reason::Origin, 403, "foreign_origin", code::BAD_REQUEST, message)
     }
 
+    /// An admin's page, asked for with another key.
+    pub fn not_admin() -> Problem {
+        let message = "This is for a key with \"admin\": true.";
+        Problem::refusal(Reason::Unauthorized, 403, "not_admin", code::BAD_REQUEST, message)
+    }
+
+    /// What is kept on the disk cannot be read or written.
+    pub fn not_kept(what: &str) -> Problem {
+        Problem::new(500, "state_unusable", code::INTERNAL_ERROR, what)
+    }
+
     /// A path that serves nothing.
     pub fn unknown_path() -> Problem {
-        let message = "There is nothing at this path. Served are /mcp, /mcp/tools/list, \
+        let message = "There is nothing at this path. Served are /, /mcp, /mcp/tools/list, \
                        /mcp/tools/call, /mcp/sse, /sse, /healthz, /readyz and /status.";
         Problem::refusal(Reason::UnknownPath, 404, "unknown_path", code::BAD_REQUEST, message)
     }

@@ -9,6 +9,7 @@
 pub mod command;
 mod definition;
 mod kept;
+mod review;
 mod subject;
 mod told;
 
@@ -30,6 +31,7 @@ use kept::{PINNED_SERVERS, PinnedServers, Seen, ServerPins, file_name};
 use told::News;
 
 pub use definition::Difference;
+pub use review::Review;
 pub use subject::Subject;
 
 /// Before the time and the process in the name of what is accepted.
