@@ -76,7 +76,9 @@ impl Table {
                     session: id,
                     subscriber: session.subscriber,
                     subscriptions,
+                    charged: session.owner.charged.clone(),
                     narrowed: Some(Narrowed { session, servers: lost }),
+                    place: None,
                 });
             }
         }
