@@ -90,16 +90,21 @@ fn run(left: &Receiver<Ended>, traces: &dyn Traces) {
         let due = waiting.front().map(|(at, _)| at.saturating_duration_since(now));
         let rest = due.unwrap_or(SESSION_SWEEP_INTERVAL);
         let rest = if work.turns.is_empty() { rest } else { Duration::ZERO };
-        let first = match left.recv_timeout(rest) {
-            Ok(ended) => Some(ended),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return,
-        };
         let room = TIDIED_SESSIONS_MAX.saturating_sub(waiting.len() + work.turns.len());
+        let first = match room.checked_sub(1).map(|_| left.recv_timeout(rest)) {
+            Some(Ok(ended)) => Some(ended),
+            Some(Err(RecvTimeoutError::Timeout)) | None => None,
+            Some(Err(RecvTimeoutError::Disconnected)) => return,
+        };
         let at = Instant::now() + ENDED_SESSION_GRACE;
-        waiting.extend(first.into_iter().chain(left.try_iter().take(room)).map(|it| (at, it)));
+        waiting.extend(
+            first
+                .into_iter()
+                .chain(left.try_iter().take(room.saturating_sub(1)))
+                .map(|it| (at, it)),
+        );
         while let Some((at, _)) = waiting.front()
-            && (*at <= Instant::now() || waiting.len() > TIDIED_SESSIONS_MAX)
+            && (*at <= Instant::now() || waiting.len() >= TIDIED_SESSIONS_MAX)
             && let Some((_, ended)) = waiting.pop_front()
         {
             work.begin(ended, traces);
