@@ -351,6 +351,30 @@ fn no_secret_is_ever_told() {
     assert_eq!(ended.code, Some(0));
 }
 
+/// What a server says stays whole for clients where it has only words of its URL in common; a token
+/// in the URL is told to nobody.
+#[test]
+fn words_of_a_url_s_path_are_left_in_what_clients_are_told() {
+    const TOKEN: &str = "9f86d081884c7d659a2feaa0c55ad015";
+    let upstream = HttpUpstream::start();
+    upstream.set_instructions(&format!("Ask not-today-please about {TOKEN}."));
+    let url = upstream.serve_below(&format!("/not-today-please/{TOKEN}"));
+    let gateway =
+        Gateway::with(json!({ "mcp_servers": { "s": { "url": url, "transport": "http" } } }))
+            .start();
+    gateway.wait_until_well(&["s"]);
+    let opened = gateway.send(
+        &Request::post("/mcp", &initialize_message(1, "2025-11-25"))
+            .header("Accept", "application/json, text/event-stream"),
+    );
+    let told = opened.json()["result"]["instructions"].clone();
+    assert_eq!(told, "Ask not-today-please about [secret].");
+    let ended = gateway.stop();
+    for hidden in ["not-today-please", TOKEN] {
+        assert!(!ended.stderr.contains(hidden), "{hidden}: {}", ended.stderr);
+    }
+}
+
 #[test]
 fn a_url_with_a_password_is_refused_without_telling_it() {
     let ended = Gateway::with(json!({ "mcp_servers": {
