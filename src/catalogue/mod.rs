@@ -16,6 +16,7 @@ mod tests;
 mod uri;
 pub mod views;
 mod waiting;
+mod withheld;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -42,6 +43,7 @@ use pins::Subject;
 use template_set::TemplateSet;
 use views::Shown;
 use waiting::Waiting;
+use withheld::Guarded;
 
 /// What a look-up may cost.
 pub use template_set::Steps;
@@ -215,6 +217,8 @@ struct List {
     by_spelling: HashMap<String, Vec<Arc<Item>>>,
     /// Templates by server, in the order of the configuration.
     sets: Vec<(ServerName, Arc<TemplateSet>)>,
+    /// Those of the servers of which some template is withheld.
+    guarded: Vec<(ServerName, Guarded)>,
 }
 
 impl List {
@@ -244,6 +248,10 @@ impl List {
                 let set = TemplateSet::new(of_server.iter().map(|item| item.own.as_str()));
                 Some((of_server.first()?.server.clone(), Arc::new(set)))
             })
+            .collect();
+        list.guarded = templates
+            .chunk_by(|a, b| a.server == b.server)
+            .filter_map(|them| Some((them.first()?.server.clone(), Guarded::new(them)?)))
             .collect();
         items.retain(|item| !item.is_withheld);
         list.in_order = items.clone();

@@ -317,11 +317,9 @@ impl Pipeline {
                 templates: some server has so many that it takes too long{further}");
         }
         if let Ok((server, own, _)) = &found {
-            let catalogue = self.catalogue_for(wish);
-            let mut listed = catalogue.called(Kind::Resource, own).iter();
-            if listed.any(|item| item.server == *server && item.is_withheld) {
-                let (server, name) = (server.clone(), own.clone());
-                return Err(CallError::Withheld { server, kind: Kind::Resource, name });
+            let withheld = self.catalogue_for(wish).withheld(server, own);
+            if let Some((kind, name)) = withheld {
+                return Err(CallError::Withheld { server: server.clone(), kind, name });
             }
         }
         found
