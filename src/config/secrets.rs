@@ -285,7 +285,7 @@ mod tests {
             "https://h/customers/Tools/2025-11",
             "https://mcp.weatherly.example/weatherly-mcp/my-files",
         ] {
-            assert_eq!(found(url, &["my-files"]), [vec![], vec![] as Vec<String>], "{url}");
+            assert!(found(url, &["my-files"]).concat().is_empty(), "{url}");
         }
     }
 
