@@ -444,6 +444,8 @@ pub const PAGES_KEPT_MAX: usize = 256;
 pub const VIEWS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// What clients with so many different capabilities see is kept merged. More have it merged anew.
 pub const VIEW_CATALOGUES_MAX: usize = 64;
+/// Items with links that are kept as those see them who see only some servers. More are made anew.
+pub const SEEN_ITEMS_MAX: usize = 4096;
 /// Control messages (cancellations, answers to an upstream's requests) that wait to be sent to
 /// one upstream; more are dropped.
 pub const CONTROL_QUEUE_MESSAGES_MAX: usize = 512;
