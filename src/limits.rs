@@ -520,6 +520,8 @@ pub const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(30);
 pub const QUIRK_LINES_MAX: usize = 256;
 /// Characters of a client's name in such a line.
 pub const CLIENT_NAME_CHARS_MAX: usize = 64;
+/// Characters of a foreign `Host` or `Origin` that its refusal quotes.
+pub const FOREIGN_CHARS_MAX: usize = 100;
 /// Names that are refused to a server and told of, in `/status` and in the log; more are counted.
 pub const CLASHES_TOLD_MAX: usize = 256;
 /// Of those that were told of in the log, so many are remembered; then they may be told of again.

@@ -262,8 +262,8 @@ impl Front {
         let admission = self.admission();
         let (host, origin) = (head.headers.get("host"), head.headers.get("origin"));
         admission.origins.check(host, origin).map_err(|foreign| match foreign {
-            Foreign::Host => Problem::foreign("Host"),
-            Foreign::Origin => Problem::foreign("Origin"),
+            Foreign::Host => Problem::foreign("Host", host, "allowed_hosts"),
+            Foreign::Origin => Problem::foreign("Origin", origin, "allowed_origins"),
         })?;
         if let Some(field) = posted::repeated(head, admission.tolerance) {
             return Err(Problem::repeated(field));
