@@ -248,6 +248,12 @@ pub const LISTEN_SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(4);
 pub const INPUT_ROUNDS_MAX: usize = 32;
 /// Things that it may want at once.
 pub const INPUT_REQUESTS_MAX: usize = 32;
+/// Bytes of all that it wants at once, and of one request of a server with sessions to a client:
+/// as many as a client may send by default. More is an error that says so.
+pub const INPUT_REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of the `requestState` that a server without sessions wants back, which each retry
+/// carries. A longer one is no result.
+pub const REQUEST_STATE_BYTES_MAX: usize = 256 * 1024;
 /// States of stateless clients that have come back and are remembered until they expire, since a
 /// retry is free once. Past it retries cost calls.
 pub const USED_STATES_MAX: usize = 8192;

@@ -272,9 +272,10 @@ impl Pipeline {
         }
         if let (Ok(Outcome::Complete(result)), Some(asked)) = (&mut answer, &asked) {
             let names = (asked.as_str(), own.as_str());
-            let led_back = self.led_back(scope, wish, &route.server, method, names, result);
-            if let Some(led_back) = led_back {
-                *result = led_back;
+            match self.led_back(scope, wish, &route.server, method, names, result) {
+                Ok(Some(led_back)) => *result = led_back,
+                Ok(None) => (),
+                Err(full) => answer = Err(full),
             }
         }
         if let (Ok(Outcome::Error { error, .. }), Some(asked)) = (&mut answer, asked) {
