@@ -187,6 +187,8 @@ pub const PINS_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const PINNED_TEXT_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of all such texts of one server; further ones are not kept.
 pub const PINS_TEXTS_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// The same of all servers together.
+pub const ALL_PINS_TEXTS_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// New items of one list whose names are compared with those that have gone, and so many of these.
 pub const SIMILAR_NAMES_MAX: usize = 64;
 /// Bytes of a server's name in the configuration: files are named after it.

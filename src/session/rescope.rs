@@ -319,8 +319,9 @@ mod tests {
         let rescope = |ends: bool| Rescope {
             admission: 2,
             sees: Box::new(move |_| {
-                let servers = vec![name("b")];
-                (!ends).then(|| Rescoped { servers, differs: false, charged: None })
+                let rescoped =
+                    Rescoped { servers: vec![name("b")], differs: false, charged: None };
+                (!ends).then_some(rescoped)
             }),
         };
         let hears = |ends: bool, admission: u64| {
