@@ -257,7 +257,7 @@ impl Front {
             return not_found(request.method);
         }
         session.set_log_level(level);
-        self.pipeline.said_log_level(scope);
+        self.pipeline.said_log_level(scope, level, session.can_be_asked());
         for server in servers {
             if self.pipeline.has_own_session(&server, session.can_be_asked()) {
                 let only = Scope { only: Some(server), ..scope.clone() };

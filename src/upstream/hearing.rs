@@ -10,9 +10,10 @@ use crate::protocol::from_server::may_be_asked;
 use crate::protocol::jsonrpc::{self, RpcError, code};
 use crate::protocol::method::{Method, notification};
 
-use super::correlation::{Arrival, Incoming};
+use super::correlation::Arrival;
 use super::inbox::Inboxes;
 use super::link::Core;
+use super::message::Incoming;
 use super::{EVERYBODY, Wire};
 
 impl Core {
