@@ -198,6 +198,8 @@ pub const PINS_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const PINNED_TEXT_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of all such texts of one server; further ones are not kept.
 pub const PINS_TEXTS_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// The same of all servers together.
+pub const ALL_PINS_TEXTS_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// New items of one list whose names are compared with those that have gone, and so many of these.
 pub const SIMILAR_NAMES_MAX: usize = 64;
 /// Bytes of a server's name in the configuration: files are named after it.
@@ -266,6 +268,12 @@ pub const LISTEN_SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(4);
 pub const INPUT_ROUNDS_MAX: usize = 32;
 /// Things that it may want at once.
 pub const INPUT_REQUESTS_MAX: usize = 32;
+/// Bytes of all that it wants at once, and of one request of a server with sessions to a client:
+/// as many as a client may send by default. More is an error that says so.
+pub const INPUT_REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of the `requestState` that a server without sessions wants back, which each retry
+/// carries. A longer one is no result.
+pub const REQUEST_STATE_BYTES_MAX: usize = 256 * 1024;
 /// States of stateless clients that have come back and are remembered until they expire, since a
 /// retry is free once. Past it retries cost calls.
 pub const USED_STATES_MAX: usize = 8192;
@@ -464,6 +472,8 @@ pub const PAGES_KEPT_MAX: usize = 256;
 pub const VIEWS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// What clients with so many different capabilities see is kept merged. More have it merged anew.
 pub const VIEW_CATALOGUES_MAX: usize = 64;
+/// Items with links that are kept as those see them who see only some servers. More are made anew.
+pub const SEEN_ITEMS_MAX: usize = 4096;
 /// Control messages (cancellations, answers to an upstream's requests) that wait to be sent to
 /// one upstream; more are dropped.
 pub const CONTROL_QUEUE_MESSAGES_MAX: usize = 512;
@@ -538,6 +548,8 @@ pub const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(30);
 pub const QUIRK_LINES_MAX: usize = 256;
 /// Characters of a client's name in such a line.
 pub const CLIENT_NAME_CHARS_MAX: usize = 64;
+/// Characters of a foreign `Host` or `Origin` that its refusal quotes.
+pub const FOREIGN_CHARS_MAX: usize = 100;
 /// Names that are refused to a server and told of, in `/status` and in the log; more are counted.
 pub const CLASHES_TOLD_MAX: usize = 256;
 /// Of those that were told of in the log, so many are remembered; then they may be told of again.

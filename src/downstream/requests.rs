@@ -377,7 +377,9 @@ impl Front {
         if let Ok(outcome) = &mut outcome {
             elicited.end(sink);
             let asked = (caller.revision, method, name.as_deref());
-            self.for_session(scope, wish, asked, outcome);
+            if let Err(full) = self.for_session(scope, wish, asked, outcome) {
+                return Ok(Err(full));
+            }
         }
         Ok(outcome)
     }

@@ -97,7 +97,7 @@ pub(super) struct Table {
     entries: HashMap<SessionId, Entry>,
     per_key: HashMap<Option<Arc<str>>, usize>,
     /// Whose each session is, and each that has ended and of which something is left.
-    shares: Shares<PrincipalId>,
+    pub(super) shares: Shares<PrincipalId>,
     /// What ended sessions have left behind and nobody has taken yet. Each counts as a session,
     /// so both together are bounded by `limits.sessions`.
     left: LeftBehind,
@@ -142,6 +142,7 @@ impl Table {
             id: id.clone(),
             door,
             hears: RwLock::new(hears),
+            charged: RwLock::new(owner.charged.clone()),
             owner,
             subscriber: Subscriber::fresh(),
             kept: KeptStreams::of(holder),
@@ -209,7 +210,7 @@ impl Table {
             session: entry.session.id.clone(),
             subscriber: entry.session.subscriber,
             subscriptions: entry.session.subscriptions.end(),
-            charged: entry.session.owner.charged.clone(),
+            charged: entry.session.charged(),
             narrowed: None,
             place: None,
         };
