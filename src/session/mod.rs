@@ -47,7 +47,7 @@ pub use asked::{CallQuestions, Pending};
 pub use audience::{Audience, LogWish, Shared};
 pub use door::{Bearer, Counts, Door, EventSink, Listening, Owner, Refused, SessionId};
 pub use encoded_event::EncodedEvent;
-pub use ended::{Ended, Narrowed};
+pub use ended::{Ended, Narrowed, TidyPlace};
 pub use event_log::{Bounds as EventLogBounds, EventId, Origin};
 pub use event_logs::EventLogs;
 pub use kept_streams::KeptStreams;

@@ -88,7 +88,9 @@ impl Table {
                     session: id,
                     subscriber: session.subscriber,
                     subscriptions,
+                    charged: session.charged(),
                     narrowed: Some(Narrowed { session, servers: lost }),
+                    place: None,
                 });
             }
         }
