@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender, select};
 use gathered::Read;
 
 use super::clashes::{self, ToldClashes};
+use super::differing::News;
 use super::merge::{self, Listed, Profile};
 use super::pins::{Pins, Said, Subject};
 use super::store::Store;
@@ -203,7 +204,7 @@ impl Refresher {
         self.publish();
         let after = self.shared.current();
         for kind in Kind::ALL {
-            let differing = after.differing(&before, kind);
+            let differing = after.differing(&before, kind, News::Lists);
             differing.iter().for_each(|server| (self.tell)(server, kind));
         }
         self.shared.waiting().wake();
@@ -245,7 +246,7 @@ impl Refresher {
         let after = self.shared.current();
         clashes::tell_of_renamed(&before, &after);
         for kind in Kind::ALL {
-            for server in after.differing(&before, kind) {
+            for server in after.differing(&before, kind, News::Configuration) {
                 (self.tell)(&server, kind);
             }
         }
