@@ -15,8 +15,9 @@ use crate::protocol::jsonrpc::{
     Message, RequestId, batch, code, error_response, notification, request, response,
 };
 use crate::protocol::legacy;
+use crate::protocol::listening::Filter;
 use crate::protocol::method::Method;
-use crate::protocol::modern::{self, Filter, Read};
+use crate::protocol::modern::{self, Read};
 use crate::protocol::quirks::without_nulls;
 use crate::protocol::raw::{
     Raw, RawObject, elements, is_deeper_than, on_one_line, push_string, string,

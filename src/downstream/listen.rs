@@ -18,8 +18,9 @@ use crate::limits::{
 use crate::protocol::call::{Call, Outcome};
 use crate::protocol::capabilities::{can_subscribe, have};
 use crate::protocol::jsonrpc::{RequestId, RpcError, code};
+use crate::protocol::listening::Filter;
 use crate::protocol::method::Method;
-use crate::protocol::modern::{Envelope, Filter};
+use crate::protocol::modern::Envelope;
 use crate::protocol::raw::{RawObject, string};
 use crate::session::{Door, EventSink, Listening, Over, Session};
 use crate::wait::Wait;

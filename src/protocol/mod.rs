@@ -15,6 +15,7 @@ pub mod legacy;
 pub mod links;
 pub mod listed_item;
 mod listed_schema;
+pub mod listening;
 pub mod log_level;
 pub mod method;
 pub mod mirror;

@@ -13,8 +13,8 @@ use crate::limits::{SUPERSEDED_STREAM_TIME, SUPERSEDED_STREAMS_MAX, UPSTREAM_DRA
 use crate::protocol::call::Notice;
 use crate::protocol::headers::is_event_stream;
 use crate::protocol::jsonrpc::{RpcError, code};
+use crate::protocol::listening::Filter;
 use crate::protocol::method::{Method, notification};
-use crate::protocol::modern::Filter;
 use crate::protocol::sse::Event;
 use crate::thread::spawn;
 use crate::wait::Wait;
