@@ -2,12 +2,14 @@
 //! Lists are served from it and calls are routed by it.
 
 mod clashes;
+mod differing;
 pub mod left_out;
 pub mod merge;
 pub mod name;
 pub mod pages;
 pub mod pins;
 pub mod refresher;
+mod seen;
 pub mod store;
 pub mod template;
 pub mod template_set;
@@ -16,9 +18,10 @@ mod tests;
 mod uri;
 pub mod views;
 mod waiting;
+mod withheld;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
@@ -39,10 +42,14 @@ use crate::protocol::view::ViewId;
 use left_out::LeftOut;
 use pages::Pages;
 use pins::Subject;
+use seen::SeenItems;
 use template_set::TemplateSet;
 use views::Shown;
 use waiting::Waiting;
+use withheld::Guarded;
 
+/// Who sees what of it.
+pub use seen::Sight;
 /// What a look-up may cost.
 pub use template_set::Steps;
 
@@ -69,8 +76,8 @@ pub struct Item {
     pub mirrors: Result<Vec<Mirror>, String>,
     /// What a tool's structured result is.
     pub output: Output,
-    /// The same for those who see no other server, where that differs: URIs that need not say
-    /// whose they are, and so tell of no other server.
+    /// The same for those who see no other server, where that differs: URIs, and names that are
+    /// not prefixed, that need not say whose they are, and so tell of no other server.
     pub alone: Option<Arc<Item>>,
 }
 
@@ -215,6 +222,8 @@ struct List {
     by_spelling: HashMap<String, Vec<Arc<Item>>>,
     /// Templates by server, in the order of the configuration.
     sets: Vec<(ServerName, Arc<TemplateSet>)>,
+    /// Those of the servers of which some template is withheld.
+    guarded: Vec<(ServerName, Guarded)>,
 }
 
 impl List {
@@ -244,6 +253,10 @@ impl List {
                 let set = TemplateSet::new(of_server.iter().map(|item| item.own.as_str()));
                 Some((of_server.first()?.server.clone(), Arc::new(set)))
             })
+            .collect();
+        list.guarded = templates
+            .chunk_by(|a, b| a.server == b.server)
+            .filter_map(|them| Some((them.first()?.server.clone(), Guarded::new(them)?)))
             .collect();
         items.retain(|item| !item.is_withheld);
         list.in_order = items.clone();
@@ -292,6 +305,7 @@ pub struct Catalogue {
     pub separator: String,
     /// Names that items would have, and do not.
     pub clashes: Clashes,
+    seen: SeenItems,
 }
 
 /// Names that are refused, the first in the order of the lists.
@@ -341,28 +355,6 @@ impl Catalogue {
         }
     }
 
-    /// The servers of which something else of a kind is offered here than in `before`.
-    fn differing(&self, before: &Catalogue, kind: Kind) -> Vec<ServerName> {
-        let offered = |catalogue: &Catalogue| {
-            let mut by_server: BTreeMap<ServerName, Vec<Arc<Item>>> = BTreeMap::new();
-            for item in catalogue.items(kind) {
-                by_server.entry(item.server.clone()).or_default().push(item.clone());
-            }
-            by_server
-        };
-        let (before, after) = (offered(before), offered(self));
-        let both: BTreeSet<&ServerName> = before.keys().chain(after.keys()).collect();
-        let looks_same = |(a, b): (&Arc<Item>, &Arc<Item>)| {
-            Arc::ptr_eq(a, b)
-                || (a.offered == b.offered && a.offered_object == b.offered_object)
-        };
-        let is_same = |name: &ServerName| match (before.get(name), after.get(name)) {
-            (Some(a), Some(b)) => a.len() == b.len() && a.iter().zip(b).all(looks_same),
-            (before, after) => before.is_none() && after.is_none(),
-        };
-        both.into_iter().filter(|name| !is_same(name)).cloned().collect()
-    }
-
     /// Shares those items that are the same in another one.
     fn sharing(mut self, other: &Catalogue) -> Catalogue {
         self.tools.share(&other.tools);
@@ -405,7 +397,7 @@ impl Catalogue {
     pub fn resolve(&self, kind: Kind, asked: &str, sees: impl Fn(&Item) -> bool) -> Resolution {
         self.meant(kind, asked, &sees).unwrap_or_else(|| {
             let visible = self.list(kind).items.iter().filter(|item| sees(item));
-            let names = visible.map(|item| item.offered.as_str());
+            let names = visible.map(|item| self.name_seen(item, &sees));
             Resolution::Unknown(name::near(asked, names, NEAR_NAMES_MAX))
         })
     }
@@ -432,7 +424,9 @@ impl Catalogue {
         sees: &impl Fn(&Item) -> bool,
     ) -> Option<Resolution> {
         let list = self.list(kind);
-        if let Some(item) = list.by_offered.get(asked).filter(|item| sees(item)) {
+        // A name that an item has because of others that are not seen is none.
+        let is_seen = |item: &&Arc<Item>| sees(item) && self.name_seen(item, sees) == asked;
+        if let Some(item) = list.by_offered.get(asked).filter(is_seen) {
             return Some(Resolution::Found(item.clone()));
         }
         if let Some(owner) = self.owners.of(asked) {
@@ -450,8 +444,12 @@ impl Catalogue {
         match bare.as_slice() {
             [one] => Some(Resolution::Found((*one).clone())),
             [] => None,
+            [first, ..] if self.name_seen(first, sees) == asked => {
+                Some(Resolution::Found((*first).clone()))
+            }
             several => {
-                let mut names: Vec<_> = several.iter().map(|t| t.offered.clone()).collect();
+                let named = |item: &&Arc<Item>| self.name_seen(item, sees).to_owned();
+                let mut names: Vec<_> = several.iter().map(named).collect();
                 names.sort();
                 Some(Resolution::Ambiguous(names))
             }
