@@ -130,6 +130,7 @@ const MAY_USE: [(&str, &[&str]); 25] = [
     (
         "cli",
         &[
+            "budget",
             "catalogue",
             "config",
             "demo",
@@ -174,7 +175,9 @@ const PURE_FILES: [&str; 17] = [
 ];
 
 /// Where HTTP status codes may stand, besides `http/`.
-const STATUS_FILES: [&str; 7] = [
+const STATUS_FILES: [&str; 8] = [
+    // What a server's refusal means to whoever configured it.
+    "cli/check/advice.rs",
     "downstream/reply.rs",
     "upstream/streamable_http.rs",
     "upstream/refused_status.rs",
