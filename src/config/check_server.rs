@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::check::check_globs;
 use super::file::{RawServer, RawTransport, StringMap};
-use super::reader::{Reader, Text};
+use super::reader::{Reader, Text, Wanted};
 use super::{HttpKind, HttpTarget, Pin, Secret, StdioTarget, Target, UpstreamConfig, syntax};
 use crate::limits::SERVER_NAME_BYTES_MAX;
 use crate::protocol::server_name::ServerName;
@@ -145,7 +145,7 @@ fn http(reader: &Reader<'_>, raw: &RawServer, kind: HttpKind) -> Option<Target> 
         ca_file: raw
             .ca_file
             .as_ref()
-            .map(|path| reader.path(&format!("{}/ca_file", raw.at), path)),
+            .map(|path| reader.path_of(&format!("{}/ca_file", raw.at), path, Wanted::File)),
     }))
 }
 
@@ -213,11 +213,9 @@ fn stdio(reader: &Reader<'_>, raw: &RawServer) -> Option<Target> {
         command: program(reader, &at("command"), raw.command.as_ref()?),
         args: raw.args.iter().map(|(_, text)| text.value.clone()).collect(),
         env: raw.env.iter().map(secret).collect(),
+        cwd: raw.cwd.as_ref().map(|path| reader.path_of(&at("cwd"), path, Wanted::Folder)),
         // Relative paths among the arguments are relative to the file, too.
-        cwd: match &raw.cwd {
-            Some(path) => Some(reader.path(&at("cwd"), path)),
-            None => reader.folder(),
-        },
+        folder: reader.folder(),
     }))
 }
 
@@ -243,6 +241,6 @@ fn program(reader: &Reader<'_>, at: &str, text: &Text) -> String {
     if !text.value.contains('/') {
         return text.value.clone();
     }
-    let path = reader.path(at, text);
+    let path = reader.path_of(at, text, Wanted::File);
     path.to_str().map_or_else(|| text.value.clone(), str::to_owned)
 }

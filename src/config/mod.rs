@@ -483,6 +483,9 @@ pub struct StdioTarget {
     pub env: Vec<(String, Secret)>,
     /// Where it runs.
     pub cwd: Option<PathBuf>,
+    /// The folder of the configuration, where it runs without `cwd`. It is the same server
+    /// wherever that folder is.
+    pub folder: Option<PathBuf>,
 }
 
 /// What is logged.

@@ -22,6 +22,13 @@ pub(super) struct Reader<'a> {
     unusual: RefCell<HashMap<String, String>>,
 }
 
+/// What a path should lead to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    File,
+    Folder,
+}
+
 /// A string as it is used, and as it is written: a variable's value is never in a message.
 #[derive(Debug, Clone)]
 pub(super) struct Text {
@@ -72,6 +79,21 @@ impl<'a> Reader<'a> {
     /// The problems, and the warnings.
     pub(super) fn into_noted(self) -> (Vec<(Problem, Aim)>, Vec<Problem>) {
         (self.problems.into_inner(), self.warnings.into_inner())
+    }
+
+    /// A path that should be there by the time it is used; where it is not, that is a warning,
+    /// because it may come.
+    pub(super) fn path_of(&self, at: &str, text: &Text, wanted: Wanted) -> PathBuf {
+        let path = self.path(at, text);
+        let (is_there, noun) = match wanted {
+            Wanted::File => (path.is_file(), "file"),
+            Wanted::Folder => (path.is_dir(), "folder"),
+        };
+        // A configuration that is no file is of no machine.
+        if self.outside.folder.is_some() && !is_there {
+            self.warn(at, format!("there is no such {noun} at present: {}", path.display()));
+        }
+        path
     }
 
     /// A path as it is used: relative ones are relative to the folder of the file.

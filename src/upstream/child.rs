@@ -43,8 +43,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Why a child could not be started: the system does not say which file it misses.
 fn not_started(target: &StdioTarget, error: &std::io::Error) -> String {
-    let StdioTarget { command, env, cwd, .. } = target;
-    if let Some(cwd) = cwd.as_ref().filter(|cwd| !cwd.is_dir()) {
+    let StdioTarget { command, env, cwd, folder, .. } = target;
+    if let Some(cwd) = cwd.as_ref().or(folder.as_ref()).filter(|cwd| !cwd.is_dir()) {
         return format!("cannot start {command:?}: its cwd {} is no folder", cwd.display());
     }
     if error.kind() != std::io::ErrorKind::NotFound {
@@ -425,8 +425,8 @@ fn command(target: &StdioTarget) -> std::io::Result<Command> {
     for (name, value) in &target.env {
         command.env(name, value.expose());
     }
-    if let Some(cwd) = &target.cwd {
-        command.current_dir(cwd);
+    if let Some(folder) = target.cwd.as_ref().or(target.folder.as_ref()) {
+        command.current_dir(folder);
     }
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.process_group(0);

@@ -130,6 +130,7 @@ const MAY_USE: [(&str, &[&str]); 25] = [
     (
         "cli",
         &[
+            "access",
             "budget",
             "catalogue",
             "config",

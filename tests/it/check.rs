@@ -49,7 +49,7 @@ fn servers_that_are_well_are_told_with_era_counts_and_times() {
     let folder = Directory::new();
     let config = json!({ "mcp_servers": {
         "demo": { "command": "trunkline", "args": ["demo"] },
-        "web": { "url": upstream.url() },
+        "web": { "url": upstream.url(), "tools": ["a", "!nothing"] },
     }});
     let output = check(&folder, &config, &[]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -58,7 +58,8 @@ fn servers_that_are_well_are_told_with_era_counts_and_times() {
     for part in ["ok", "stdio", "(legacy)", "5 tools", "1 prompt", "contact in", "answers in"] {
         assert!(line("demo").contains(part), "{part}: {told}");
     }
-    for part in ["ok", "http", "2 tools"] {
+    assert!(told.contains("note: \"!nothing\" in tools matches none"), "{told}");
+    for part in ["ok", "http", "2 tools", "1 of the tools"] {
         assert!(line("web").contains(part), "{part}: {told}");
     }
     assert!(told.ends_with("2 of 2 servers well\n"), "{told}");

@@ -108,8 +108,14 @@ fn relative_paths_are_relative_to_the_file() {
     };
     assert_eq!((Path::new(&a.command), a.cwd.clone()), (&*at("server"), Some(at("work"))));
     // Its arguments may be paths, too.
-    assert_eq!((b.command.as_str(), b.cwd.as_deref()), ("npx", Some(folder.path())));
+    assert_eq!((b.command.as_str(), b.folder.as_deref()), ("npx", Some(folder.path())));
     assert_eq!(c.ca_file, Some(at("ca.pem")));
+    // What is not there may come.
+    let told: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
+    for (key, noun) in [("a/command", "file"), ("a/cwd", "folder"), ("c/ca_file", "file")] {
+        let line = format!("/mcp_servers/{key}: there is no such {noun}");
+        assert!(told.iter().any(|told| told.starts_with(&line)), "{line}: {told:?}");
+    }
 }
 
 #[test]

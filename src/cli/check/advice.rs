@@ -70,7 +70,10 @@ pub(super) fn of(finding: &Finding, failure: &Failure) -> Advice {
             Step::Lists,
         ],
     };
-    let reached = order.iter().copied().take_while(|step| *step != stage).collect();
+    // It is read before anything is done.
+    let is_unread = failure.message.starts_with("ca_file");
+    let before = order.iter().copied().take_while(|step| *step != stage && !is_unread);
+    let reached = before.collect();
     let to_do = match target {
         Target::Http(http) => for_http(http, stage, failure),
         Target::Stdio(stdio) => for_child(stdio, stage, failure, &finding.stderr),
@@ -242,11 +245,13 @@ fn for_answer(http: &HttpTarget, failure: &Failure) -> Option<String> {
         return Some("give the address that it redirects to as url".to_owned());
     }
     let text = match status {
-        Some(404 | 405 | 410) => format!("there is no MCP server at this path: {path}"),
+        // With `auto`, the last of several is told.
+        Some(400 | 404 | 405 | 410 | 422) => {
+            format!("there seems to be no MCP server at this path: {path}")
+        }
         Some(406 | 415) => {
             "it takes another kind of request: is this an MCP server?".to_owned()
         }
-        Some(400 | 422) => format!("it does not take this for a request of its own: {path}"),
         Some(429) => "it is asked too often: try later".to_owned(),
         Some(500..) => "the server itself failed: its own log says why".to_owned(),
         Some(_) => format!("is the path right? {path}"),
@@ -327,5 +332,62 @@ fn for_child(
         Step::Lists => Some(LISTS.to_owned()),
         Step::Era => Some("it speaks another revision only: is it up to date?".to_owned()),
         Step::Resolve | Step::Connect | Step::Tls | Step::Http | Step::Credentials => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::config::{Config, Overrides};
+
+    fn target(text: &str) -> Target {
+        let text = format!("{{\"mcp_servers\":{{\"a\":{text}}}}}");
+        let config = Config::parse(&text, &|_| None, &Overrides::default()).unwrap();
+        config.upstreams[0].target.clone()
+    }
+
+    fn failure(stage: Stage, message: &str, status: Option<u16>) -> Failure {
+        let refusal =
+            |status| HttpRefusal { status, www_authenticate: None, retry_after: None };
+        let refusal = status.map(|status| Box::new(refusal(status)));
+        Failure { stage, message: message.to_owned(), at: SystemTime::UNIX_EPOCH, refusal }
+    }
+
+    #[test]
+    fn a_failure_over_http_has_its_step_and_its_likely_cause() {
+        let with = |more: &str| target(&format!("{{\"url\":\"https://h:1/mcp\"{more}}}"));
+        let (bare, own) = (with(""), with(",\"ca_file\":\"/ca.pem\""));
+        let known = with(",\"headers\":{\"X-Key\":\"x\"}");
+        use Stage::{Connect, Handshake, List, Resolve, Tls};
+        for (target, stage, message, status, step_of, part) in [
+            (&bare, Resolve, "the host has no address", None, Step::Resolve, "\"h\""),
+            (&bare, Connect, "connection refused", None, Step::Connect, "h:1"),
+            (&bare, Connect, "no connection in time", None, Step::Connect, "firewall"),
+            (&bare, Connect, "ca_file x: no such file", None, Step::Connect, "PEM"),
+            (&bare, Tls, "…: UnknownIssuer", None, Step::Tls, "as ca_file"),
+            (&bare, Tls, "…CaUsedAsEndEntity", None, Step::Tls, "as ca_file"),
+            (&own, Tls, "…CaUsedAsEndEntity", None, Step::Tls, "CA:FALSE"),
+            (&bare, Tls, "certificate Expired", None, Step::Tls, "expired"),
+            (&bare, Tls, "…NotValidForName…", None, Step::Tls, "another name than \"h\""),
+            (&bare, Handshake, "401", Some(401), Step::Credentials, "wants a credential"),
+            (&known, Handshake, "401", Some(401), Step::Credentials, "refuses the credential"),
+            (&bare, List, "403", Some(403), Step::Credentials, "which rights"),
+            (&bare, Handshake, "404", Some(404), Step::Http, "no MCP server"),
+            (&bare, Handshake, "429", Some(429), Step::Http, "too often"),
+            (&bare, Handshake, "503", Some(503), Step::Http, "its own log"),
+            (&bare, Handshake, "it redirects (status 302) to x", None, Step::Http, "as url"),
+            (&bare, Handshake, "it does not speak x", None, Step::Era, "up to date"),
+            (&bare, Handshake, "it refused initialize: x", None, Step::Handshake, "MCP server"),
+            (&bare, List, "it refused tools/list: x", None, Step::Lists, "a list"),
+        ] {
+            let failure = failure(stage, message, status);
+            let found = step(target, &failure);
+            assert_eq!(found, step_of, "{message}");
+            let Target::Http(http) = target else { panic!("{target:?}") };
+            let told = for_http(http, found, &failure).unwrap();
+            assert!(told.contains(part), "{message}: {told}");
+        }
     }
 }

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, select};
 
+use crate::access::glob::Globs;
 use crate::budget::Budget;
 use crate::cli::complain;
 use crate::config::{Config, Target, UpstreamConfig};
 use crate::limits::{CHECK_REPORTS_MAX, CHECK_SLOW_AFTER};
 use crate::protocol::call::{Kind, Notice, Question};
+use crate::protocol::listed_item::ReadItem;
 use crate::protocol::revision::Revision;
 use crate::protocol::server_name::ServerName;
 use crate::thread::watch_signals;
@@ -38,6 +40,10 @@ pub(super) struct Finding {
     pub(super) latency: Option<Duration>,
     /// Items that clients can be given, by list.
     pub(super) counts: Vec<(Kind, usize)>,
+    /// Of the tools, those that the configuration admits, if it names some.
+    pub(super) n_admitted: Option<usize>,
+    /// Globs of the configuration that are about none of the tools.
+    pub(super) idle_globs: Vec<String>,
     /// Items that they cannot be given, because they are not what the schema says.
     pub(super) n_malformed: usize,
     /// Items over the bounds.
@@ -51,6 +57,19 @@ pub(super) struct Finding {
 impl Finding {
     pub(super) fn is_well(&self) -> bool {
         self.failure.is_none()
+    }
+
+    /// Holds the globs of the configuration against the tools that there are.
+    fn look_at_globs(&mut self, tools: &[ReadItem]) {
+        let Some(globs) = &self.config.tools else { return };
+        let names = || tools.iter().flatten().map(|(name, _)| name.as_str());
+        let admits = Globs::new(globs);
+        self.n_admitted = Some(names().filter(|name| admits.admits(name)).count());
+        let is_idle = |glob: &&String| {
+            let own = Globs::new(&[glob.strip_prefix('!').unwrap_or(glob)]);
+            !names().any(|name| own.admits(name))
+        };
+        self.idle_globs = globs.iter().filter(is_idle).cloned().collect();
     }
 }
 
@@ -159,6 +178,9 @@ impl Waiting {
             Event::Lists { lists, left_out, .. } => {
                 let mut finding = finding(report.config.clone(), &upstream, left_out);
                 for (kind, items) in lists {
+                    if kind == Kind::Tool {
+                        finding.look_at_globs(&items);
+                    }
                     let n_good = items.iter().filter(|item| item.is_ok()).count();
                     finding.n_malformed += items.len() - n_good;
                     finding.counts.push((kind, n_good));
@@ -240,6 +262,8 @@ fn finding(config: Arc<UpstreamConfig>, upstream: &Upstream, n_left_out: usize) 
         contact: None,
         latency: status.latency,
         counts: Vec::new(),
+        n_admitted: None,
+        idle_globs: Vec::new(),
         n_malformed: 0,
         n_left_out,
         failure: None,

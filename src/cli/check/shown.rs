@@ -71,6 +71,7 @@ fn facts(finding: &Finding) -> Vec<String> {
             (_, n) => facts.push(format!("{n} {noun}s")),
         }
     }
+    facts.extend(finding.n_admitted.map(|n| format!("{n} of the tools admitted by tools")));
     facts.extend(finding.contact.map(|time| format!("contact in {}", told(time))));
     facts.extend(finding.latency.map(|time| format!("answers in {}", told(time))));
     facts
@@ -78,6 +79,9 @@ fn facts(finding: &Finding) -> Vec<String> {
 
 fn notes(finding: &Finding) -> Vec<String> {
     let mut notes = Vec::new();
+    for glob in &finding.idle_globs {
+        notes.push(format!("{glob:?} in tools matches none of its tools"));
+    }
     if finding.n_malformed > 0 {
         let n = finding.n_malformed;
         notes.push(format!("{n} of its items are not as the specification says: left out"));
@@ -100,6 +104,8 @@ pub(super) fn in_json(finding: &Finding) -> Value {
         "server_info": finding.server_info.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok()),
         "contact_ms": finding.contact.map(ms),
         "latency_ms": finding.latency.map(ms),
+        "admitted_tools": finding.n_admitted,
+        "idle_globs": finding.idle_globs,
         "malformed": finding.n_malformed,
         "left_out": finding.n_left_out,
     });
