@@ -59,6 +59,12 @@ pub(super) fn check(
     check_names(reader, &raw.servers);
     let naming = naming(&raw, separator);
     let api_keys = check_keys(reader, &raw, &naming);
+    bounds::warn(reader, &raw.limits, api_keys.len());
+    if raw.allow_anonymous && raw.has_api_keys {
+        let what =
+            "has no effect where keys are configured: who has none of them is not admitted";
+        reader.warn("/allow_anonymous", what);
+    }
     let has_state_dir = raw.state_dir.is_some();
     let servers = raw.servers.into_iter();
     let upstreams = servers
@@ -206,6 +212,12 @@ fn check_keys(reader: &Reader<'_>, raw: &RawConfig, naming: &Naming) -> Vec<ApiK
             if let Some(what) = unclear {
                 reader.warn(at, format!("{:?} {what}", glob.written));
             }
+        }
+        if servers.is_none()
+            && let Some(tools) = &tools
+            && let Some(what) = key_globs::hides(naming, tools)
+        {
+            reader.warn(format!("{}/tools", key.at), what);
         }
         let calls_per_minute = key.calls_per_minute.and_then(|n| u32::try_from(n).ok());
         if let (Some(name), Some(sha256)) = (&key.name, sha256) {
