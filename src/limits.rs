@@ -202,6 +202,12 @@ pub const PINS_TEXTS_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const ALL_PINS_TEXTS_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// New items of one list whose names are compared with those that have gone, and so many of these.
 pub const SIMILAR_NAMES_MAX: usize = 64;
+/// What supervisors have to tell to `trunkline check` and has not been heard yet.
+pub const CHECK_REPORTS_MAX: usize = 256;
+/// From here on `trunkline check` says of a server that has not answered yet why that may be.
+pub const CHECK_SLOW_AFTER: Duration = Duration::from_secs(5);
+/// Bytes of a file that a value of the configuration is read from.
+pub const SECRET_FILE_BYTES_MAX: u64 = 64 * 1024;
 /// Bytes of a server's name in the configuration: files are named after it.
 pub const SERVER_NAME_BYTES_MAX: usize = 128;
 /// Between two looks for what somebody has accepted.

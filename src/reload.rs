@@ -170,7 +170,7 @@ impl Reload {
             Err(problems) => return refuse(&path.to_string(), &problems),
         };
         for warning in &config.warnings {
-            log::warn!("{path}: {warning}");
+            log::warn!("{}", warning.in_file(&path));
         }
         for key in &changes.at_next_start {
             log::warn!("{path}: {key} differs; it takes effect at the next start");
@@ -207,7 +207,7 @@ impl Reload {
 /// A bad file changes nothing, and all that is wrong with it is said.
 fn refuse(path: &str, problems: &[Problem]) {
     for problem in problems {
-        log::error!("{path}: {problem}");
+        log::error!("{}", problem.in_file(path));
     }
     log::error!("{path}: the configuration stays as it was (problems: {})", problems.len());
 }

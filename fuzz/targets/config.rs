@@ -17,11 +17,11 @@ pub(super) fn config(data: &[u8]) {
         Ok(config) => {
             let names = config.upstreams.iter().map(|it| it.name.as_str());
             assert!(names.is_sorted(), "{text}");
-            config.warnings
+            config.warnings.iter().map(|it| it.with_line("f")).collect()
         }
         Err(problems) => {
             assert!(!problems.is_empty(), "refused without a problem: {text}");
-            problems.iter().map(ToString::to_string).collect()
+            problems.iter().map(|it| it.with_line("f")).collect()
         }
     };
     for line in told {

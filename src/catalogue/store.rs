@@ -305,6 +305,7 @@ mod tests {
                 args: args.iter().map(|arg| (*arg).to_owned()).collect(),
                 env: Vec::new(),
                 cwd: None,
+                folder: None,
             }))
         };
         assert_ne!(stdio(&["a", "b"]), stdio(&["ab"]));

@@ -17,6 +17,21 @@ pub(super) enum Command {
     Demo { http: Option<SocketAddr> },
     HashKey,
     Pins { config: PathBuf, what: Pins },
+    Check { config: PathBuf, contact: Contact, form: Form },
+}
+
+/// Whether `check` goes to the servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Contact {
+    All,
+    None,
+}
+
+/// How a result is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Text,
+    Json,
 }
 
 /// What is to be done about pins.
@@ -34,13 +49,16 @@ pub(super) enum Name {
     Demo,
     HashKey,
     Pins,
+    Check,
 }
 
 /// Commands of later versions.
-const LATER: [&str; 4] = ["check", "tools", "call", "stdio"];
+const LATER: [&str; 3] = ["tools", "call", "stdio"];
 /// Words after `pins`: `accept SERVER TOOL`, `diff SERVER TOOL`.
 const PINS_WORDS_MAX: usize = 3;
+/// The configuration's file where no word names one; [`CONFIG_VARIABLE`] names another.
 const CONFIG_DEFAULT: &str = "config.json";
+const CONFIG_VARIABLE: &str = "TRUNKLINE_CONFIG";
 
 impl Name {
     fn parse(word: &str) -> Result<Name, String> {
@@ -49,6 +67,7 @@ impl Name {
             "demo" => Ok(Name::Demo),
             "hash-key" => Ok(Name::HashKey),
             "pins" => Ok(Name::Pins),
+            "check" => Ok(Name::Check),
             later if LATER.contains(&later) => {
                 Err(format!("the command {later:?} is not in this version"))
             }
@@ -57,32 +76,55 @@ impl Name {
     }
 }
 
+impl Name {
+    /// Whether the command reads a configuration.
+    fn is_configured(self) -> bool {
+        match self {
+            Self::Serve | Self::Pins | Self::Check => true,
+            Self::Demo | Self::HashKey => false,
+        }
+    }
+}
+
+/// The file of the configuration where the arguments name none.
+pub(super) fn config_default() -> PathBuf {
+    let named = std::env::var_os(CONFIG_VARIABLE).filter(|name| !name.is_empty());
+    named.map_or_else(|| PathBuf::from(CONFIG_DEFAULT), PathBuf::from)
+}
+
+/// Whether a word in a command's place is the file of a configuration.
+fn is_file(word: &str) -> bool {
+    word.contains(['/', '.'])
+}
+
 impl Command {
-    /// Reads the arguments.
+    /// Reads the arguments. `config`: the file of the configuration where they name none.
     ///
     /// # Errors
     /// What is wrong with them, as a sentence without its full stop.
     pub(super) fn parse(
         arguments: impl IntoIterator<Item = OsString>,
+        config_default: impl FnOnce() -> PathBuf,
     ) -> Result<Command, String> {
         let mut words = lexopt::Parser::from_args(arguments);
         let mut name = None;
         let (mut config, mut listen, mut http) = (None, None, None);
         // What `pins` is followed by.
         let mut pins = Vec::new();
+        let (mut contact, mut form) = (Contact::All, Form::Text);
         while let Some(word) = words.next().map_err(sentence)? {
             // `serve` is the default, so its options come without it too.
             let serves = matches!(name, None | Some(Name::Serve));
             match word {
                 Short('h') | Long("help") => return Ok(Command::Help(name)),
                 Short('V') | Long("version") => return Ok(Command::Version),
-                Long("config") if serves => {
-                    name = Some(Name::Serve);
+                Short('c') | Long("config") if name.is_none_or(Name::is_configured) => {
+                    name = name.or(Some(Name::Serve));
                     config = Some(PathBuf::from(words.value().map_err(sentence)?));
                 }
-                Long("config") if name == Some(Name::Pins) => {
-                    config = Some(PathBuf::from(words.value().map_err(sentence)?));
-                }
+                Long("no-connect") if name == Some(Name::Check) => contact = Contact::None,
+                Long("connect") if name == Some(Name::Check) => contact = Contact::All,
+                Long("json") if name == Some(Name::Check) => form = Form::Json,
                 Value(word) if name == Some(Name::Pins) && pins.len() < PINS_WORDS_MAX => {
                     pins.push(word.into_string().map_err(|word| {
                         format!("no server or tool is called {}", word.display())
@@ -92,8 +134,8 @@ impl Command {
                     name = Some(Name::Serve);
                     let text = words.value().and_then(|text| Ok(text.into_string()?));
                     let text = text.map_err(sentence)?;
-                    listen = Some(Listen::parse(&text).ok_or_else(|| {
-                        format!("--listen: not an address and port: {text:?}")
+                    listen = Some(Listen::of_words(&text).ok_or_else(|| {
+                        format!("--listen: not an address and port, nor a port: {text:?}")
                     })?);
                 }
                 Long("http") if name == Some(Name::Demo) => {
@@ -103,20 +145,30 @@ impl Command {
                         format!("--http: not an address and port, nor a port: {text:?}")
                     })?);
                 }
+                Value(word) if name.is_none() && is_file(&word.to_string_lossy()) => {
+                    name = Some(Name::Serve);
+                    config = Some(PathBuf::from(word));
+                }
                 Value(word) if name.is_none() => {
                     name = Some(Name::parse(&word.to_string_lossy())?);
+                }
+                Value(word)
+                    if matches!(name, Some(Name::Serve | Name::Check)) && config.is_none() =>
+                {
+                    config = Some(PathBuf::from(word));
                 }
                 other @ (Short(_) | Long(_) | Value(_)) => {
                     return Err(sentence(other.unexpected()));
                 }
             }
         }
-        let config = config.unwrap_or_else(|| PathBuf::from(CONFIG_DEFAULT));
+        let config = config.unwrap_or_else(config_default);
         Ok(match name {
             None | Some(Name::Serve) => Command::Serve { config, listen },
             Some(Name::Pins) => Command::Pins { config, what: Pins::parse(pins)? },
             Some(Name::Demo) => Command::Demo { http },
             Some(Name::HashKey) => Command::HashKey,
+            Some(Name::Check) => Command::Check { config, contact, form },
         })
     }
 }
@@ -139,15 +191,9 @@ impl Pins {
     }
 }
 
-/// Reads `address:port`, `localhost:port`, `:port` or `port`; the last two are on loopback.
+/// Reads an address on which the demo can be served.
 fn demo_address(text: &str) -> Option<SocketAddr> {
-    let port = text.strip_prefix(':').unwrap_or(text);
-    let listen = if port.contains(':') {
-        Listen::parse(text)
-    } else {
-        Listen::parse(&format!("localhost:{port}"))
-    };
-    match listen? {
+    match Listen::of_words(text)? {
         Listen::Tcp(address) => Some(address),
         Listen::Unix(_) => None,
     }
@@ -162,7 +208,8 @@ mod tests {
     use super::*;
 
     fn parse(line: &str) -> Result<Command, String> {
-        Command::parse(line.split_whitespace().map(OsString::from))
+        let words = line.split_whitespace().map(OsString::from);
+        Command::parse(words, || PathBuf::from("config.json"))
     }
 
     #[test]
@@ -174,6 +221,27 @@ mod tests {
         let other = Command::Serve { config: "f".into(), listen };
         assert_eq!(parse("--config f --listen 127.0.0.1:1"), Ok(other.clone()));
         assert_eq!(parse("serve --listen=127.0.0.1:1 --config=f"), Ok(other));
+    }
+
+    #[test]
+    fn a_file_is_named_in_every_usual_way() {
+        let serve = |config: &str, listen: &str| {
+            let listen = Some(listen).filter(|text| !text.is_empty());
+            let listen = listen.map(|text| Listen::parse(text).unwrap());
+            Ok(Command::Serve { config: config.into(), listen })
+        };
+        for line in ["./f", "a/f", "f.json", "serve f", "-c f", "-cf", "serve -c f"] {
+            let config = line.rsplit(' ').next().unwrap().trim_start_matches("-c");
+            assert_eq!(parse(line), serve(config, ""), "{line}");
+        }
+        assert_eq!(parse("f.json --listen 80"), serve("f.json", "127.0.0.1:80"));
+        assert_eq!(parse("--listen :80 -c f"), serve("f", "127.0.0.1:80"));
+        let check = |config: &str, contact, form| {
+            Ok(Command::Check { config: config.into(), contact, form })
+        };
+        assert_eq!(parse("check"), check("config.json", Contact::All, Form::Text));
+        assert_eq!(parse("check f --no-connect"), check("f", Contact::None, Form::Text));
+        assert_eq!(parse("check -c f --json"), check("f", Contact::All, Form::Json));
     }
 
     #[test]
@@ -217,8 +285,11 @@ mod tests {
     fn what_is_wrong_is_named() {
         for (line, part) in [
             ("frobnicate", "\"frobnicate\""),
-            ("check", "not in this version"),
-            ("serve x", "x"),
+            ("call", "not in this version"),
+            ("check --listen 1", "--listen"),
+            ("check a.json b.json", "b.json"),
+            ("serve --json", "--json"),
+            ("serve x y", "y"),
             ("--config", "--config"),
             ("--listen nowhere", "\"nowhere\""),
             ("--colour", "--colour"),

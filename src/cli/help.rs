@@ -10,6 +10,7 @@ pub(super) fn text(topic: Option<Name>) -> &'static str {
         Some(Name::Demo) => DEMO,
         Some(Name::HashKey) => HASH_KEY,
         Some(Name::Pins) => PINS,
+        Some(Name::Check) => CHECK,
     }
 }
 
@@ -20,6 +21,7 @@ Usage: trunkline [COMMAND] [OPTIONS]
 
 Commands:
   serve      run the gateway (the default)
+  check      check the configuration, and try every server
   demo       run the built-in MCP server, to try things with
   hash-key   read a key from standard input, print its sha256 for the configuration
   pins       show and accept what has changed since it was pinned
@@ -28,19 +30,37 @@ Options:
   -h, --help      this text, or that of a command
   -V, --version   the version
 
-Exit codes: 0 fine, 1 failed at run time, 2 wrong arguments, 69 no tool of that name,
-78 bad configuration.
+Exit codes: 0 fine, 1 failed at run time, 2 wrong arguments, 69 a server is not well or no tool
+has that name, 78 bad configuration.
 ";
 
 const SERVE: &str = "\
 Runs the gateway until SIGTERM or SIGINT.
 
-Usage: trunkline [serve] [--config FILE] [--listen ADDRESS]
+Usage: trunkline [serve] [-c FILE] [--listen ADDRESS]
+       trunkline FILE
 
 Options:
-  --config FILE      the configuration (default: config.json)
-  --listen ADDRESS   address:port, localhost:port or unix:/path, in place of the file's
-  -h, --help         this text
+  -c, --config FILE   the configuration (default: $TRUNKLINE_CONFIG, else config.json)
+  --listen ADDRESS    address:port, a port of loopback, or unix:/path, in place of the file's
+  -h, --help          this text
+";
+
+const CHECK: &str = "\
+Reads the configuration and says everything that is wrong with it; then tries all servers at
+once, as the gateway does, and says of each how far it came: a line each, as it comes.
+
+Usage: trunkline check [-c FILE] [--no-connect] [--json]
+
+A server that fails is told with the stage at which it did, the likely cause, and what to do.
+The end is success only if the configuration is right (else 78) and every server is well (else
+69).
+
+Options:
+  -c, --config FILE   the configuration (default: $TRUNKLINE_CONFIG, else config.json)
+  --no-connect        the configuration alone, as before a reload
+  --json              one JSON object, for programs
+  -h, --help          this text
 ";
 
 const DEMO: &str = "\

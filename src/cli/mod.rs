@@ -3,6 +3,7 @@
 
 mod allocator;
 mod arguments;
+mod check;
 mod demo;
 mod hash_key;
 mod help;
@@ -11,9 +12,12 @@ mod serve;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use arguments::Command;
+
+use crate::config::{Config, Overrides, Problem};
 
 /// What the program ends with.
 mod exit {
@@ -23,7 +27,7 @@ mod exit {
     pub(super) const FAILED: u8 = 1;
     /// Wrong arguments.
     pub(super) const USAGE: u8 = 2;
-    /// No tool of that name: EX_UNAVAILABLE of sysexits.h.
+    /// No tool of that name, or a server that is not well: EX_UNAVAILABLE of sysexits.h.
     pub(super) const UNAVAILABLE: u8 = 69;
     /// Bad configuration: EX_CONFIG of sysexits.h.
     pub(super) const CONFIG: u8 = 78;
@@ -31,7 +35,7 @@ mod exit {
 
 /// Runs the command that the arguments (without the program's name) ask for.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let code = match Command::parse(arguments) {
+    let code = match Command::parse(arguments, arguments::config_default) {
         Ok(Command::Help(topic)) => print(help::text(topic)),
         Ok(Command::Version) => print(concat!("trunkline ", env!("CARGO_PKG_VERSION"), "\n")),
         Ok(Command::Serve { config, listen }) => {
@@ -41,6 +45,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Command::Demo { http }) => demo::run(http),
         Ok(Command::HashKey) => hash_key::run(),
         Ok(Command::Pins { config, what }) => pins::run(&config, &what),
+        Ok(Command::Check { config, contact, form }) => check::run(&config, contact, form),
         Err(what) => usage(&what),
     };
     ExitCode::from(code)
@@ -54,6 +59,22 @@ fn print(text: &str) -> u8 {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => exit::FINE,
         Err(error) => fail(&format!("cannot write to standard output: {error}")),
     }
+}
+
+/// Reads and checks a configuration, and says what is wrong with it.
+///
+/// # Errors
+/// The code to end with.
+fn load(path: &Path) -> Result<Config, u8> {
+    Config::load(path, &Overrides::default()).map_err(|problems| refused(path, &problems))
+}
+
+/// Says what is wrong with a configuration.
+fn refused(path: &Path, problems: &[Problem]) -> u8 {
+    for problem in problems {
+        complain(&problem.with_line(path.display()));
+    }
+    exit::CONFIG
 }
 
 /// Says what went wrong at run time.

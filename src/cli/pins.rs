@@ -4,22 +4,17 @@ use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::arguments::Pins;
-use super::{complain, exit, fail, print, usage};
+use super::{complain, exit, fail, load, print, usage};
 use crate::catalogue::pins::command::{self, Changes, Line, PinState, Texts, Unusable};
 use crate::catalogue::pins::{Difference, Subject};
-use crate::config::{Config, Overrides, Pin, UpstreamConfig};
+use crate::config::{Config, Pin, UpstreamConfig};
 use crate::state::StateDir;
 use crate::telemetry::timestamp::rfc3339;
 
 pub(super) fn run(path: &Path, what: &Pins) -> u8 {
-    let config = match Config::load(path, &Overrides::default()) {
+    let config = match load(path) {
         Ok(config) => config,
-        Err(problems) => {
-            for problem in problems {
-                complain(&format!("trunkline: {}: {problem}", path.display()));
-            }
-            return exit::CONFIG;
-        }
+        Err(code) => return code,
     };
     match what {
         Pins::List => list(&config),

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::{complain, exit, fail};
+use super::{exit, fail, refused};
 use crate::config::{Listen, Overrides};
 use crate::gateway;
 use crate::reload::Source;
@@ -14,12 +14,7 @@ pub(super) fn run(path: &Path, listen: Option<Listen>) -> ExitCode {
     let mut source = Source::new(path.to_owned(), Overrides { listen });
     let config = match source.load() {
         Ok(config) => config,
-        Err(problems) => {
-            for problem in problems {
-                complain(&format!("trunkline: {}: {problem}", path.display()));
-            }
-            return ExitCode::from(exit::CONFIG);
-        }
+        Err(problems) => return ExitCode::from(refused(path, &problems)),
     };
     // Dropped last, so that the last line before the end is written.
     let log = match telemetry::log::start(config.log) {
@@ -28,7 +23,7 @@ pub(super) fn run(path: &Path, listen: Option<Listen>) -> ExitCode {
     };
     log.control().set_secrets(&config.secrets());
     for warning in &config.warnings {
-        log::warn!("{}: {warning}", path.display());
+        log::warn!("{}", warning.in_file(path.display()));
     }
     match gateway::run(config, source, log.control()) {
         Ok(StopReason::Signal) => ExitCode::SUCCESS,

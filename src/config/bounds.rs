@@ -98,15 +98,16 @@ pub(super) fn read(fields: &Fields<'_>) -> Limits {
 }
 
 /// What may be configured, and does not do what it looks like.
-pub(super) fn warn(limits: &Limits, n_keys: usize, warnings: &mut Vec<String>) {
+pub(super) fn warn(reader: &Reader<'_>, limits: &Limits, n_keys: usize) {
     // One principal never has the share that is kept for another.
     let most = limits.buffered_bytes - limits.buffered_bytes / SHARES_MIN;
     if n_keys > 1 && limits.body_bytes > most {
-        warnings.push(format!(
-            "/limits/body_bytes ({}) is more than one of several keys may have of \
+        let what = format!(
+            "{} is more than one of several keys may have of \
              /limits/buffered_bytes ({}): a body of more than {most} bytes is always refused (503)",
             limits.body_bytes, limits.buffered_bytes
-        ));
+        );
+        reader.warn("/limits/body_bytes", what);
     }
 }
 

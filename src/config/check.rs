@@ -1,17 +1,19 @@
 //! From what the file says to a [`Config`]: what must hold between values.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::check_server;
 use super::file::{Placed, RawConfig, RawSecret, RawServer};
+use super::foreign::nearest;
 use super::reader::{Reader, Text};
 use super::{ApiKey, Config, Listen, Naming, Overrides, base64, bounds, key_globs, syntax};
 use crate::protocol::quirks::Tolerance;
 use crate::protocol::server_name::ServerName;
 
+/// A key of fewer characters can be found by trying.
+const KEY_BYTES_MIN: usize = 16;
 /// Bytes of the longest separator.
 const SEPARATOR_BYTES_MAX: usize = 8;
 /// Permissions of a Unix socket: for its owner and the owner's group.
@@ -23,7 +25,6 @@ pub(super) fn check(
     raw: RawConfig,
     overrides: &Overrides,
 ) -> Option<Config> {
-    let mut warnings = Vec::new();
     let listen = check_listen(reader, &raw, overrides);
     let socket_mode = check_socket_mode(reader, raw.socket_mode.as_ref());
     let allowed_origins = lowercase(reader, &raw.allowed_origins, |text| {
@@ -53,24 +54,28 @@ pub(super) fn check(
         if path.value.is_empty() || path.value.contains('\0') {
             reader.problem("/state_dir", "must not be empty or hold a null character");
         }
-        PathBuf::from(&path.value)
+        reader.path("/state_dir", path)
     });
     check_names(reader, &raw.servers);
     let naming = naming(&raw, separator);
-    let api_keys = check_keys(reader, &raw, &naming, &mut warnings);
-    bounds::warn(&raw.limits, api_keys.len(), &mut warnings);
+    let api_keys = check_keys(reader, &raw, &naming);
+    bounds::warn(reader, &raw.limits, api_keys.len());
     if raw.allow_anonymous && raw.has_api_keys {
         let what =
             "has no effect where keys are configured: who has none of them is not admitted";
-        warnings.push(format!("/allow_anonymous {what}"));
+        reader.warn("/allow_anonymous", what);
     }
     let has_state_dir = raw.state_dir.is_some();
     let servers = raw.servers.into_iter();
     let upstreams = servers
-        .filter_map(|server| {
-            check_server::check(reader, server, has_state_dir, &mut warnings).map(Arc::new)
-        })
-        .collect();
+        .filter_map(|server| check_server::check(reader, server, has_state_dir).map(Arc::new))
+        .collect::<Vec<_>>();
+    if upstreams.is_empty() {
+        reader.warn(
+            raw.servers_at,
+            "no server is configured that is not disabled: there is nothing to serve",
+        );
+    }
     Some(Config {
         listen: listen?,
         socket_mode,
@@ -88,7 +93,8 @@ pub(super) fn check(
         watch: raw.watch,
         state_dir,
         log: raw.log,
-        warnings,
+        // The reader has them until the end.
+        warnings: Vec::new(),
     })
 }
 
@@ -99,7 +105,10 @@ fn check_listen(reader: &Reader<'_>, raw: &RawConfig, overrides: &Overrides) -> 
         (None, Some(text)) => {
             let listen = Listen::parse(&text.value);
             if listen.is_none() {
-                let what = format!("not an address and port: {:?}", text.written);
+                let like = Listen::of_words(&text.value)
+                    .map(|like| format!("; did you mean \"{like}\"?"))
+                    .unwrap_or_default();
+                let what = format!("not an address and port: {:?}{like}", text.written);
                 reader.problem("/listen", what);
             }
             listen
@@ -176,12 +185,7 @@ fn naming(raw: &RawConfig, separator: &str) -> Naming {
     Naming::new(raw.prefix, separator, servers)
 }
 
-fn check_keys(
-    reader: &Reader<'_>,
-    raw: &RawConfig,
-    naming: &Naming,
-    warnings: &mut Vec<String>,
-) -> Vec<ApiKey> {
+fn check_keys(reader: &Reader<'_>, raw: &RawConfig, naming: &Naming) -> Vec<ApiKey> {
     let mut keys = Vec::with_capacity(raw.api_keys.len());
     let mut names: HashMap<&str, &str> = HashMap::new();
     let mut hashes: HashMap<[u8; 32], &str> = HashMap::new();
@@ -205,13 +209,15 @@ fn check_keys(
         let tools = check_globs(reader, key.tools.as_deref());
         for (at, glob) in key.tools.iter().flatten() {
             let unclear = key_globs::unclear(naming, &glob.value);
-            warnings.extend(unclear.map(|what| format!("{at}: {:?} {what}", glob.written)));
+            if let Some(what) = unclear {
+                reader.warn(at, format!("{:?} {what}", glob.written));
+            }
         }
         if servers.is_none()
             && let Some(tools) = &tools
             && let Some(what) = key_globs::hides(naming, tools)
         {
-            warnings.push(format!("{}/tools: {what}", key.at));
+            reader.warn(format!("{}/tools", key.at), what);
         }
         let calls_per_minute = key.calls_per_minute.and_then(|n| u32::try_from(n).ok());
         if let (Some(name), Some(sha256)) = (&key.name, sha256) {
@@ -231,6 +237,12 @@ fn hash(reader: &Reader<'_>, at: &str, secret: &RawSecret) -> Option<[u8; 32]> {
             if hash.is_none() {
                 let what = "must be printable ASCII characters without spaces at the ends";
                 reader.problem(format!("{at}/key"), what);
+            } else if key.value.len() < KEY_BYTES_MIN {
+                let what = format!(
+                    "the key has {} characters; fewer than {KEY_BYTES_MIN} can be guessed",
+                    key.value.len()
+                );
+                reader.warn(format!("{at}/key"), what);
             }
             hash
         }
@@ -261,7 +273,12 @@ fn key_servers(reader: &Reader<'_>, list: &[Placed], servers: &[RawServer]) -> V
         match ServerName::parse(&text.value) {
             Some(name) if known => names.push(name),
             Some(_) | None => {
-                reader.problem(at, format!("no server has this name: {:?}", text.written));
+                let names = servers.iter().map(|server| server.name.as_str());
+                let near = nearest(&text.value, names)
+                    .map(|near| format!("; did you mean {near:?}?"))
+                    .unwrap_or_default();
+                let what = format!("no server has this name: {:?}{near}", text.written);
+                reader.problem(at, what);
             }
         }
     }

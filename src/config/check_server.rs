@@ -1,11 +1,11 @@
 //! What must hold between the keys of one server.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use super::check::check_globs;
 use super::file::{RawServer, RawTransport, StringMap};
-use super::reader::Reader;
+use super::reader::{Reader, Text, Wanted};
 use super::{HttpKind, HttpTarget, Pin, Secret, StdioTarget, Target, UpstreamConfig, syntax};
 use crate::limits::SERVER_NAME_BYTES_MAX;
 use crate::protocol::server_name::ServerName;
@@ -22,7 +22,6 @@ pub(super) fn check(
     reader: &Reader<'_>,
     raw: RawServer,
     has_state_dir: bool,
-    warnings: &mut Vec<String>,
 ) -> Option<UpstreamConfig> {
     let problem = |key: &str, what: &str| reader.problem(format!("{}/{key}", raw.at), what);
     let name = ServerName::parse(&raw.name);
@@ -47,6 +46,15 @@ pub(super) fn check(
         problem("timeout_ms", &what);
     }
     let tools = check_globs(reader, raw.tools.as_deref());
+    for (at, glob) in raw.tools.iter().flatten() {
+        let own = glob.value.strip_prefix('!').unwrap_or(&glob.value);
+        if own.strip_prefix(raw.name.as_str()).is_some_and(|rest| rest.starts_with(['-', '_']))
+        {
+            let what =
+                "globs here match the names that the server itself gives, without its NAME";
+            reader.warn(at, what);
+        }
+    }
     let transport = raw.transport.unwrap_or(if raw.given.contains(&"command") {
         RawTransport::Stdio
     } else {
@@ -60,11 +68,11 @@ pub(super) fn check(
         return None;
     }
     if !raw.forward_headers.is_empty() {
-        warnings.push(format!("{}/forward_headers has no effect in this version", raw.at));
+        reader.warn(format!("{}/forward_headers", raw.at), "has no effect in this version");
     }
     if raw.ca_file.is_some() {
         let what = "in this version, the public authorities are not trusted besides";
-        warnings.push(format!("{}/ca_file: {what}", raw.at));
+        reader.warn(format!("{}/ca_file", raw.at), what);
     }
     let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     Some(UpstreamConfig {
@@ -90,7 +98,7 @@ pub(super) fn check(
 fn refuse(reader: &Reader<'_>, raw: &RawServer, keys: &[&str], transport: &str) {
     for key in keys.iter().filter(|key| raw.given.contains(key)) {
         let what = format!("has no meaning for a server with the transport {transport}");
-        reader.problem(format!("{}/{key}", raw.at), what);
+        reader.key_problem(format!("{}/{key}", raw.at), what);
     }
 }
 
@@ -134,7 +142,10 @@ fn http(reader: &Reader<'_>, raw: &RawServer, kind: HttpKind) -> Option<Target> 
         headers,
         forward_headers,
         proxy: raw.proxy.as_ref().map(|proxy| Secret::new(proxy.value.clone())),
-        ca_file: raw.ca_file.as_ref().map(|path| PathBuf::from(&path.value)),
+        ca_file: raw
+            .ca_file
+            .as_ref()
+            .map(|path| reader.path_of(&format!("{}/ca_file", raw.at), path, Wanted::File)),
     }))
 }
 
@@ -148,6 +159,9 @@ fn headers(reader: &Reader<'_>, map: &StringMap) -> Vec<(String, Secret)> {
         }
         if !syntax::is_header_value(value) {
             reader.problem(at, "the value has characters that a header must not have");
+        }
+        if value.trim().is_empty() && reader.has_unusual(at) {
+            reader.problem(at, "the value is empty");
         }
         // The very same name is noted as a key that stands twice.
         let same = |other: &str| other != name && other.eq_ignore_ascii_case(name);
@@ -165,6 +179,7 @@ fn stdio(reader: &Reader<'_>, raw: &RawServer) -> Option<Target> {
         let what = "has no \"command\", which the transport \"stdio\" needs";
         reader.problem(&raw.at, what);
     }
+    let at = |key: &str| format!("{}/{key}", raw.at);
     let no_null = |at: String, text: &str| {
         if text.contains('\0') {
             reader.problem(at, "must not hold a null character");
@@ -180,6 +195,10 @@ fn stdio(reader: &Reader<'_>, raw: &RawServer) -> Option<Target> {
     }
     for (at, text) in &raw.args {
         no_null(at.clone(), &text.value);
+        if text.value.starts_with("~/") {
+            let what = "no shell reads this: \"~\" stays as it is, \"${HOME}\" does not";
+            reader.warn(at, what);
+        }
     }
     for (at, name, value) in &raw.env {
         if name.is_empty() || name.contains(['=', '\0']) {
@@ -191,9 +210,37 @@ fn stdio(reader: &Reader<'_>, raw: &RawServer) -> Option<Target> {
         (name.clone(), Secret::new(value.clone()))
     };
     Some(Target::Stdio(StdioTarget {
-        command: raw.command.as_ref()?.value.clone(),
+        command: program(reader, &at("command"), raw.command.as_ref()?),
         args: raw.args.iter().map(|(_, text)| text.value.clone()).collect(),
         env: raw.env.iter().map(secret).collect(),
-        cwd: raw.cwd.as_ref().map(|path| PathBuf::from(&path.value)),
+        cwd: raw.cwd.as_ref().map(|path| reader.path_of(&at("cwd"), path, Wanted::Folder)),
+        // Relative paths among the arguments are relative to the file, too.
+        folder: reader.folder(),
     }))
+}
+
+/// A program as it is started: a path is relative to the folder of the file, a name is looked for
+/// in PATH.
+fn program(reader: &Reader<'_>, at: &str, text: &Text) -> String {
+    let mut words = text.value.split_whitespace();
+    let first = words.next().unwrap_or_default();
+    let rest: Vec<String> = words.map(|word| format!("{word:?}")).collect();
+    // Folders and programs may have spaces in their names.
+    let is_line = !first.contains('/')
+        || (!Path::new(&text.value).exists() && Path::new(first).is_file());
+    if is_line && !rest.is_empty() {
+        // What was written may stand for a secret.
+        let what = if text.value == text.written {
+            let rest = rest.join(", ");
+            format!("use args: \"command\": {first:?}, \"args\": [{rest}]")
+        } else {
+            "use args: one program stands here, without its arguments".to_owned()
+        };
+        reader.problem(at, what);
+    }
+    if !text.value.contains('/') {
+        return text.value.clone();
+    }
+    let path = reader.path_of(at, text, Wanted::File);
+    path.to_str().map_or_else(|| text.value.clone(), str::to_owned)
 }

@@ -1,33 +1,86 @@
-//! Environment variables in strings: `${NAME}`, `${NAME:-default}`, and `$$` for a dollar.
+//! What stands for something else in strings: `${NAME}`, `${NAME:-default}` for variables of the
+//! environment, `${file:/path}` for what a file holds, and `$$` for a dollar.
+
+use std::io::Read;
+use std::path::Path;
+
+use crate::limits::SECRET_FILE_BYTES_MAX;
 
 /// Looks a variable of the environment up. Tests supply their own.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Replaces the variables in `text`. A dollar before anything else stays as it is. As in a
-/// shell, `:-` also replaces an empty variable.
+/// Where values come from that do not stand in the file itself.
+#[derive(Clone, Copy)]
+pub(super) struct Outside<'a> {
+    pub(super) environment: Environment<'a>,
+    /// What relative paths are relative to; without one, files cannot be read.
+    pub(super) folder: Option<&'a Path>,
+}
+
+/// A string with what stands in it replaced.
+#[derive(Debug, PartialEq)]
+pub(super) struct Expanded {
+    pub(super) value: String,
+    /// What is unusual about a variable or file in it, and may be why the value is of no use.
+    pub(super) unusual: Option<String>,
+}
+
+/// Replaces the variables and files in `text`. A dollar before anything else stays as it is. As
+/// in a shell, `:-` also replaces an empty variable.
 ///
 /// # Errors
 /// What is wrong, in words that hold no variable's value.
-pub(super) fn expand(text: &str, environment: Environment<'_>) -> Result<String, String> {
-    let mut out = String::with_capacity(text.len());
+pub(super) fn expand(text: &str, outside: Outside<'_>) -> Result<Expanded, String> {
+    if let Some(what) = litellm(text) {
+        return Err(what);
+    }
+    let mut value = String::with_capacity(text.len());
+    let mut unusual = None;
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('$') {
-        out.push_str(before);
+        value.push_str(before);
         if let Some(after) = after.strip_prefix('$') {
-            out.push('$');
+            value.push('$');
             rest = after;
         } else if let Some(after) = after.strip_prefix('{') {
             let (inside, after) =
                 after.split_once('}').ok_or("\"${\" has no \"}\" (\"$$\" is a dollar)")?;
-            out.push_str(&variable(inside, environment)?);
+            let (name, content) = match inside.strip_prefix("file:") {
+                Some(path) => (format!("the file {path}"), file(path, outside.folder)?),
+                None => {
+                    let name = inside.split(":-").next().unwrap_or_default();
+                    let content = variable(inside, outside.environment)?;
+                    (format!("the environment variable {name}"), content)
+                }
+            };
+            if content.trim().is_empty() && !inside.contains(":-") {
+                unusual = Some(format!("{name} is empty"));
+            } else if content.contains(['\n', '\r']) {
+                unusual = Some(format!("{name} has a line break"));
+            }
+            value.push_str(&content);
             rest = after;
         } else {
-            out.push('$');
+            value.push('$');
             rest = after;
         }
     }
-    out.push_str(rest);
-    Ok(out)
+    value.push_str(rest);
+    Ok(Expanded { value, unusual })
+}
+
+/// LiteLLM's way to name a variable would be taken literally: a string that everybody knows.
+fn litellm(text: &str) -> Option<String> {
+    let name = text.split(' ').find_map(|word| word.strip_prefix("os.environ/"))?;
+    let name = if is_name(name) { name } else { "NAME" };
+    Some(format!(
+        "\"os.environ/…\" is LiteLLM's way to name a variable; here it is \"${{{name}}}\""
+    ))
+}
+
+fn is_name(name: &str) -> bool {
+    let ok = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    !name.is_empty() && !name.starts_with(|c: char| c.is_ascii_digit()) && name.chars().all(ok)
 }
 
 fn variable(inside: &str, environment: Environment<'_>) -> Result<String, String> {
@@ -35,12 +88,8 @@ fn variable(inside: &str, environment: Environment<'_>) -> Result<String, String
         Some((name, default)) => (name, Some(default)),
         None => (inside, None),
     };
-    let ok = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    if name.is_empty()
-        || name.starts_with(|c: char| c.is_ascii_digit())
-        || !name.chars().all(ok)
-    {
-        return Err("\"${…}\" does not hold the name of a variable".to_owned());
+    if !is_name(name) {
+        return Err(no_name(name));
     }
     match (environment(name), default) {
         (Some(value), _) if !value.is_empty() => Ok(value),
@@ -50,20 +99,65 @@ fn variable(inside: &str, environment: Environment<'_>) -> Result<String, String
     }
 }
 
+/// Editors have forms of their own.
+fn no_name(inside: &str) -> String {
+    if let Some(name) = inside.strip_prefix("env:").filter(|name| is_name(name)) {
+        return format!("\"${{env:{name}}}\" is \"${{{name}}}\" here");
+    }
+    if inside.starts_with("input:") {
+        return "nobody is asked for input: put it into the environment, and write \"${NAME}\""
+            .to_owned();
+    }
+    "\"${…}\" does not hold the name of a variable (\"$$\" is a dollar)".to_owned()
+}
+
+/// What a file holds, without its last line break.
+fn file(path: &str, folder: Option<&Path>) -> Result<String, String> {
+    let Some(folder) = folder else {
+        return Err("\"${file:…}\" is only read in a configuration that is a file".to_owned());
+    };
+    if path.is_empty() {
+        return Err("\"${file:…}\" does not hold a path".to_owned());
+    }
+    let cannot =
+        |what: &dyn std::fmt::Display| format!("the file {path} cannot be read: {what}");
+    let full = folder.join(path);
+    // A pipe could be waited for without end.
+    let found = std::fs::metadata(&full).map_err(|error| cannot(&error))?;
+    if !found.is_file() {
+        return Err(cannot(&"it is no file"));
+    }
+    let opened = std::fs::File::open(&full).map_err(|error| cannot(&error))?;
+    let mut bytes = Vec::new();
+    let read = opened.take(SECRET_FILE_BYTES_MAX + 1).read_to_end(&mut bytes);
+    let n_bytes = read.map_err(|error| cannot(&error))?;
+    if u64::try_from(n_bytes).is_ok_and(|n| n > SECRET_FILE_BYTES_MAX) {
+        return Err(cannot(&format!("it has more than {SECRET_FILE_BYTES_MAX} bytes")));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| cannot(&"it is not UTF-8"))?;
+    let line = text.strip_suffix('\n').map_or(&*text, |it| it.strip_suffix('\r').unwrap_or(it));
+    Ok(line.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
-    use super::expand;
+    use super::*;
 
-    #[track_caller]
-    fn check(text: &str, expected: Result<&str, &str>) {
+    fn expanded(text: &str) -> Result<Expanded, String> {
         let environment = |name: &str| match name {
             "A" => Some("x".to_owned()),
             "EMPTY" => Some(String::new()),
+            "BROKEN" => Some("secret\n".to_owned()),
             "NESTED" => Some("${A}".to_owned()),
             _ => None,
         };
-        match (expand(text, &environment), expected) {
-            (Ok(got), Ok(expected)) => assert_eq!(got, expected),
+        expand(text, Outside { environment: &environment, folder: None })
+    }
+
+    #[track_caller]
+    fn check(text: &str, expected: Result<&str, &str>) {
+        match (expanded(text), expected) {
+            (Ok(got), Ok(expected)) => assert_eq!(got.value, expected),
             (Err(got), Err(part)) => assert!(got.contains(part), "{got}"),
             (got, expected) => panic!("{got:?} is not {expected:?}"),
         }
@@ -94,5 +188,24 @@ mod tests {
         check("${}", Err("name"));
         check("${1A}", Err("name"));
         check("${A B}", Err("name"));
+        check("${file:/etc/hostname}", Err("only read"));
+    }
+
+    #[test]
+    fn forms_of_other_programs_are_told_how_they_are_written_here() {
+        check("os.environ/TOKEN", Err("\"${TOKEN}\""));
+        check("Bearer os.environ/TOKEN", Err("\"${TOKEN}\""));
+        check("os.environ/", Err("\"${NAME}\""));
+        check("${env:TOKEN}", Err("\"${TOKEN}\""));
+        check("${input:token}", Err("\"${NAME}\""));
+        check("https://h/os.environ/x", Ok("https://h/os.environ/x"));
+    }
+
+    #[test]
+    fn what_is_unusual_about_a_variable_is_noted() {
+        let unusual = |text: &str| expanded(text).unwrap().unusual.unwrap_or_default();
+        assert_eq!(unusual("Bearer ${EMPTY}"), "the environment variable EMPTY is empty");
+        assert_eq!(unusual("${BROKEN}"), "the environment variable BROKEN has a line break");
+        assert_eq!(unusual("${A}${B:-}"), "");
     }
 }

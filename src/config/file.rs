@@ -2,8 +2,11 @@
 //! nothing yet compared with anything else.
 
 use super::json::Json;
+use super::place::Source;
 use super::reader::{Fields, Reader, Text};
-use super::{HttpKind, LogConfig, LogFormat, Pin, Prefix, SessionSharing, Transports, bounds};
+use super::{
+    HttpKind, LogConfig, LogFormat, Pin, Prefix, Problem, SessionSharing, Transports, bounds,
+};
 use crate::limits::Limits;
 
 /// The keys of the file. `mcpServers` is another name of `mcp_servers`.
@@ -36,9 +39,10 @@ pub const API_KEY_KEYS: &[&str] =
 /// The keys of `transports`.
 pub const TRANSPORT_KEYS: &[&str] = &["rest", "sse", "streamable_http"];
 
-/// The keys of one server.
+/// The keys of one server. `type` is another name of `transport`.
 pub const SERVER_KEYS: &[&str] = &[
     "transport",
+    "type",
     "url",
     "headers",
     "forward_headers",
@@ -67,6 +71,8 @@ pub const SERVER_KEYS: &[&str] = &[
 /// The keys of `log`.
 pub const LOG_KEYS: &[&str] = &["level", "format", "access", "bodies"];
 
+/// Comments and the like that are told one by one.
+const FOREIGN_SYNTAX_MAX: usize = 20;
 /// Sessions and children of one server, and calls that run or wait there.
 const PER_SERVER_MAX: u64 = 65_536;
 
@@ -87,6 +93,8 @@ pub(super) struct RawConfig {
     pub(super) prefix: Prefix,
     pub(super) separator: Option<Text>,
     pub(super) servers: Vec<RawServer>,
+    /// Where they stand.
+    pub(super) servers_at: String,
     pub(super) limits: Limits,
     pub(super) state_dir: Option<Text>,
     pub(super) first_list_ms: u64,
@@ -151,21 +159,44 @@ pub(super) struct RawServer {
     pub(super) session: SessionSharing,
 }
 
+/// What JSON does not have and other formats do. Where it cannot be left out, the first of its
+/// kind is told, because the reading goes astray there.
+pub(super) fn foreign_syntax(source: &Source<'_>) -> Vec<Problem> {
+    let mut told = Vec::new();
+    for (range, odd) in &source.odd {
+        let problem = Problem::new("", odd.what());
+        told.push(Problem { place: Some(source.place(range.clone())), ..problem });
+        if !odd.can_be_left_out() {
+            break;
+        }
+    }
+    told.truncate(FOREIGN_SYNTAX_MAX);
+    told
+}
+
 /// Reads the text. Nothing only where there is no object to read; else a value that is missing
 /// or unusable has its default, and what is wrong with it is noted.
-pub(super) fn read(reader: &Reader<'_>, text: &str) -> Option<RawConfig> {
+pub(super) fn read(reader: &Reader<'_>, source: &Source<'_>, text: &str) -> Option<RawConfig> {
+    // What other formats have is told by `foreign_syntax`; the rest may have problems, too.
+    let plain = source.without_odd();
+    let text = if source.odd.is_empty() { text } else { &plain };
     // Editors of some systems begin a file with a byte order mark.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let json: Json = match serde_json::from_str(text) {
         Ok(json) => json,
         Err(error) => {
-            reader.problem("", format!("no JSON: {error}"));
+            if source.odd.iter().all(|(_, odd)| odd.can_be_left_out()) {
+                let at = source.offset(error.line(), error.column());
+                let place = Some(source.place(at..at + 1));
+                let problem = Problem::new("", format!("no JSON: {error}"));
+                reader.placed_problem(Problem { place, ..problem });
+            }
             return None;
         }
     };
     let file = reader.fields("", &json, KEYS)?;
     Some(RawConfig {
-        listen: file.text("listen"),
+        listen: read_listen(&file),
         api_keys: read_keys(&file),
         has_api_keys: file.get("api_keys").is_some_and(|keys| *keys != Json::Array(Vec::new())),
         allowed_origins: file.texts("allowed_origins").unwrap_or_default(),
@@ -177,6 +208,7 @@ pub(super) fn read(reader: &Reader<'_>, text: &str) -> Option<RawConfig> {
         prefix: file.choice("prefix", &PREFIXES).unwrap_or(Prefix::Auto),
         separator: file.text("prefix_separator"),
         servers: read_servers(&file),
+        servers_at: file.at(servers_key(&file)),
         limits: file
             .object("limits", bounds::limit_keys())
             .map_or_else(Limits::default, |limits| bounds::read(&limits)),
@@ -190,6 +222,16 @@ pub(super) fn read(reader: &Reader<'_>, text: &str) -> Option<RawConfig> {
 
 const PREFIXES: [(&str, Prefix); 3] =
     [("auto", Prefix::Auto), ("always", Prefix::Always), ("never", Prefix::Never)];
+
+fn read_listen(file: &Fields<'_>) -> Option<Text> {
+    match file.get("listen") {
+        Some(json @ Json::Whole(port)) => {
+            let wanted = format!("a string such as \"127.0.0.1:{port}\"");
+            file.reader.wrong(&file.at("listen"), &wanted, json)
+        }
+        Some(_) | None => file.text("listen"),
+    }
+}
 
 fn read_transports(file: &Fields<'_>) -> Transports {
     let all = Transports { rest: true, sse: true, streamable_http: true };
@@ -254,20 +296,21 @@ fn read_keys(file: &Fields<'_>) -> Vec<RawKey> {
     keys
 }
 
+/// Under which of its two names the servers stand.
+fn servers_key(file: &Fields<'_>) -> &'static str {
+    let is_other = !file.has("mcp_servers") && file.has("mcpServers");
+    if is_other { "mcpServers" } else { "mcp_servers" }
+}
+
 fn read_servers(file: &Fields<'_>) -> Vec<RawServer> {
     let reader = file.reader;
-    let key = match (file.has("mcp_servers"), file.has("mcpServers")) {
-        (false, true) => "mcpServers",
-        (true, false) => "mcp_servers",
-        (true, true) => {
-            reader.problem(file.at("mcpServers"), "is the same key as \"mcp_servers\"");
-            "mcp_servers"
-        }
-        (false, false) => {
-            reader.problem(file.at("mcp_servers"), "is missing");
-            return Vec::new();
-        }
-    };
+    let key = servers_key(file);
+    if key == "mcp_servers" && file.has("mcpServers") {
+        reader.key_problem(file.at("mcpServers"), "is the same key as \"mcp_servers\"");
+    }
+    if !file.has(key) {
+        reader.problem(file.at("mcp_servers"), "is missing");
+    }
     let Some(json) = file.get(key) else { return Vec::new() };
     let at = file.at(key);
     let entries = reader.entries(&at, json).unwrap_or_default();
@@ -279,13 +322,28 @@ fn read_servers(file: &Fields<'_>) -> Vec<RawServer> {
     entries.iter().filter_map(read).collect()
 }
 
-fn read_server(fields: &Fields<'_>, name: &str) -> RawServer {
+/// The words of `transport`, and those that others use for the first of them.
+fn read_transport(fields: &Fields<'_>) -> Option<RawTransport> {
+    let http = RawTransport::Http(HttpKind::StreamableHttp);
     let transports = [
-        ("http", RawTransport::Http(HttpKind::StreamableHttp)),
+        ("http", http),
         ("sse", RawTransport::Http(HttpKind::HttpSse)),
         ("stdio", RawTransport::Stdio),
         ("auto", RawTransport::Http(HttpKind::Auto)),
     ];
+    let others = ["streamable-http", "streamable_http", "streamableHttp"].map(|it| (it, http));
+    let key = match (fields.has("transport"), fields.has("type")) {
+        (false, true) => "type",
+        (true, true) => {
+            fields.reader.key_problem(fields.at("type"), "is the same key as \"transport\"");
+            "transport"
+        }
+        (_, false) => "transport",
+    };
+    fields.choice_with_others(key, &transports, &others)
+}
+
+fn read_server(fields: &Fields<'_>, name: &str) -> RawServer {
     let pins = [
         ("off", Pin::Off),
         ("warn", Pin::Warn),
@@ -302,7 +360,7 @@ fn read_server(fields: &Fields<'_>, name: &str) -> RawServer {
         at: fields.at.clone(),
         name: name.to_owned(),
         given: SERVER_KEYS.iter().copied().filter(|key| fields.has(key)).collect(),
-        transport: fields.choice("transport", &transports),
+        transport: read_transport(fields),
         url: fields.text("url"),
         headers: fields.string_map("headers").unwrap_or_default(),
         forward_headers: fields.texts("forward_headers").unwrap_or_default(),
@@ -332,6 +390,7 @@ fn read_server(fields: &Fields<'_>, name: &str) -> RawServer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::expand::Outside;
     use crate::config::{Config, Overrides};
 
     /// Gives every key of a list a value that no key takes, so that each is asked for.
@@ -342,7 +401,8 @@ mod tests {
     #[test]
     fn every_listed_key_is_read() {
         let environment = |_: &str| None;
-        let reader = Reader::new(&environment);
+        let outside = Outside { environment: &environment, folder: None };
+        let reader = Reader::new(outside);
         let server = with_wrong_values(SERVER_KEYS);
         let limits = with_wrong_values(bounds::limit_keys());
         let log = Json::Object(vec![("log".to_owned(), with_wrong_values(LOG_KEYS))]);
@@ -356,9 +416,10 @@ mod tests {
             read_log(&fields);
         }
         let n_keys = SERVER_KEYS.len() + bounds::limit_keys().len() + LOG_KEYS.len();
-        let problems = reader.into_problems();
-        let wrong = problems.iter().filter(|problem| problem.what.contains("not null"));
-        assert_eq!(wrong.count(), n_keys, "{problems:?}");
+        let (problems, _) = reader.into_noted();
+        let wrong = problems.iter().filter(|(problem, _)| problem.what.contains("not null"));
+        // All but `type`, which is told to be the same as `transport`.
+        assert_eq!(wrong.count(), n_keys - 1, "{problems:?}");
 
         let all: Vec<_> = KEYS.iter().filter(|key| **key != "mcpServers").collect();
         let file: Vec<_> = all.iter().map(|key| format!("{key:?}:null")).collect();

@@ -7,8 +7,10 @@ mod check;
 mod check_server;
 mod expand;
 mod file;
+mod foreign;
 mod json;
 mod key_globs;
+mod place;
 mod reader;
 mod reload;
 pub mod secrets;
@@ -26,7 +28,11 @@ pub use bounds::limit_keys;
 pub use check::hash_key;
 pub use expand::Environment;
 pub use file::{API_KEY_KEYS, KEYS, LOG_KEYS, SERVER_KEYS, TRANSPORT_KEYS};
+pub use place::Place;
 pub use reload::Changes;
+
+use expand::Outside;
+use place::{Aim, Source};
 
 use crate::limits::Limits;
 use crate::protocol::owners::Owners;
@@ -40,6 +46,33 @@ pub struct Problem {
     pub at: String,
     /// What is wrong. Holds no secret: neither a key's text nor the value of a variable.
     pub what: String,
+    /// Where that is in the text, if there is a text and it is there.
+    pub place: Option<Place>,
+}
+
+impl Problem {
+    /// What is wrong where; its place in the text is not known yet.
+    pub fn new(at: impl Into<String>, what: impl Into<String>) -> Problem {
+        Problem { at: at.into(), what: what.into(), place: None }
+    }
+
+    /// On one line, behind the name of the file and the place in it.
+    pub fn in_file(&self, file: impl fmt::Display) -> String {
+        match &self.place {
+            Some(Place { line, column, .. }) => format!("{file}:{line}:{column}: {self}"),
+            None => format!("{file}: {self}"),
+        }
+    }
+
+    /// The same, and below it the line of the file with a mark under the place.
+    pub fn with_line(&self, file: impl fmt::Display) -> String {
+        let mut text = self.in_file(file);
+        if let Some(Place { line, shown, before, width, .. }) = &self.place {
+            let mark = format!("{}{}", " ".repeat(*before), "^".repeat(*width));
+            text.push_str(&format!("\n{line:>6} | {shown}\n       | {mark}"));
+        }
+        text
+    }
 }
 
 impl fmt::Display for Problem {
@@ -64,13 +97,21 @@ impl Config {
     /// # Errors
     /// Every problem found, or the one that the file cannot be read.
     pub fn load(path: &Path, overrides: &Overrides) -> Result<Config, Vec<Problem>> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            vec![Problem { at: String::new(), what: format!("cannot be read: {error}") }]
-        })?;
-        Config::parse(&text, &|name| std::env::var(name).ok(), overrides)
+        let unreadable = |error: std::io::Error| {
+            let is_missing = error.kind() == std::io::ErrorKind::NotFound;
+            let hint = if is_missing { " (-c FILE names another)" } else { "" };
+            vec![Problem::new("", format!("the configuration cannot be read: {error}{hint}"))]
+        };
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        // Wherever the program runs, and whatever becomes its folder.
+        let path = std::path::absolute(path).map_err(unreadable)?;
+        let environment = |name: &str| std::env::var(name).ok();
+        let outside = Outside { environment: &environment, folder: path.parent() };
+        Config::read(&text, outside, overrides)
     }
 
-    /// Checks a text; variables come from `environment`.
+    /// Checks a text that is no file; variables come from `environment`, and relative paths stay
+    /// as they are.
     ///
     /// # Errors
     /// Every problem found.
@@ -79,12 +120,37 @@ impl Config {
         environment: Environment<'_>,
         overrides: &Overrides,
     ) -> Result<Config, Vec<Problem>> {
-        let reader = reader::Reader::new(environment);
-        let config =
-            file::read(&reader, text).and_then(|raw| check::check(&reader, raw, overrides));
-        match (config, reader.into_problems()) {
-            (Some(config), problems) if problems.is_empty() => Ok(config),
-            (_, problems) => Err(problems),
+        Config::read(text, Outside { environment, folder: None }, overrides)
+    }
+
+    fn read(
+        text: &str,
+        outside: Outside<'_>,
+        overrides: &Overrides,
+    ) -> Result<Config, Vec<Problem>> {
+        if let Some(what) = foreign::other_format(text) {
+            return Err(vec![Problem::new("", what)]);
+        }
+        let source = Source::new(text);
+        let reader = reader::Reader::new(outside);
+        let mut problems = file::foreign_syntax(&source);
+        let config = file::read(&reader, &source, text)
+            .and_then(|raw| check::check(&reader, raw, overrides));
+        let (noted, mut warnings) = reader.into_noted();
+        for (mut problem, aim) in noted {
+            problem.place = problem.place.or_else(|| source.find(&problem.at, aim));
+            problems.push(problem);
+        }
+        problems.sort_by_key(|problem| problem.place.as_ref().map(|it| (it.line, it.column)));
+        match config {
+            Some(mut config) if problems.is_empty() => {
+                for warning in &mut warnings {
+                    warning.place = source.find(&warning.at, Aim::Value);
+                }
+                config.warnings = warnings;
+                Ok(config)
+            }
+            Some(_) | None => Err(problems),
         }
     }
 }
@@ -128,7 +194,7 @@ pub struct Config {
     /// What is logged, and how.
     pub log: LogConfig,
     /// What the operator should know although it is no error.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Problem>,
 }
 
 /// Where to listen.
@@ -152,6 +218,12 @@ impl Listen {
             return Some(Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], port))));
         }
         text.parse().ok().map(Listen::Tcp)
+    }
+
+    /// The same, and also `port` or `:port` of loopback.
+    pub fn of_words(text: &str) -> Option<Listen> {
+        let port = text.strip_prefix(':').unwrap_or(text);
+        Listen::parse(text).or_else(|| Listen::parse(&format!("localhost:{port}")))
     }
 
     /// Whether only this machine can reach it.
@@ -411,6 +483,9 @@ pub struct StdioTarget {
     pub env: Vec<(String, Secret)>,
     /// Where it runs.
     pub cwd: Option<PathBuf>,
+    /// The folder of the configuration, where it runs without `cwd`. It is the same server
+    /// wherever that folder is.
+    pub folder: Option<PathBuf>,
 }
 
 /// What is logged.

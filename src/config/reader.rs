@@ -3,16 +3,30 @@
 //! serde's derive stops at the first problem; an operator wants all of them.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
 use super::Problem;
-use super::expand::{Environment, expand};
+use super::expand::{Outside, expand};
+use super::foreign::{nearest, unknown_key};
 use super::json::Json;
+use super::place::Aim;
 
 /// What reading needs everywhere, and what it finds.
 pub(super) struct Reader<'a> {
-    environment: Environment<'a>,
-    problems: RefCell<Vec<Problem>>,
+    outside: Outside<'a>,
+    problems: RefCell<Vec<(Problem, Aim)>>,
+    warnings: RefCell<Vec<Problem>>,
+    /// By pointer, what may be why a value is of no use.
+    unusual: RefCell<HashMap<String, String>>,
+}
+
+/// What a path should lead to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    File,
+    Folder,
 }
 
 /// A string as it is used, and as it is written: a variable's value is never in a message.
@@ -23,17 +37,75 @@ pub(super) struct Text {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(environment: Environment<'a>) -> Reader<'a> {
-        Reader { environment, problems: RefCell::new(Vec::new()) }
+    pub(super) fn new(outside: Outside<'a>) -> Reader<'a> {
+        let (problems, warnings) = (RefCell::default(), RefCell::default());
+        Reader { outside, problems, warnings, unusual: RefCell::default() }
     }
 
-    /// Notes a problem.
+    /// Notes what is wrong with a value.
     pub(super) fn problem(&self, at: impl Into<String>, what: impl Into<String>) {
-        self.problems.borrow_mut().push(Problem { at: at.into(), what: what.into() });
+        let (at, mut what) = (at.into(), what.into());
+        if let Some(unusual) = self.unusual.borrow().get(&at) {
+            what = format!("{what}; {unusual}");
+        }
+        self.problems.borrow_mut().push((Problem::new(at, what), Aim::Value));
     }
 
-    pub(super) fn into_problems(self) -> Vec<Problem> {
-        self.problems.into_inner()
+    /// Notes a problem whose place is known.
+    pub(super) fn placed_problem(&self, problem: Problem) {
+        self.problems.borrow_mut().push((problem, Aim::Value));
+    }
+
+    /// Notes what is wrong with a key, whatever its value.
+    pub(super) fn key_problem(&self, at: impl Into<String>, what: impl Into<String>) {
+        self.problems.borrow_mut().push((Problem::new(at, what), Aim::Key));
+    }
+
+    /// Notes what the operator should know although it is no error.
+    pub(super) fn warn(&self, at: impl Into<String>, what: impl Into<String>) {
+        self.warnings.borrow_mut().push(Problem::new(at, what));
+    }
+
+    /// Whether a variable or a file in the value there is empty, or has a line break.
+    pub(super) fn has_unusual(&self, at: &str) -> bool {
+        self.unusual.borrow().contains_key(at)
+    }
+
+    /// The folder of the file, where there is one.
+    pub(super) fn folder(&self) -> Option<PathBuf> {
+        self.outside.folder.map(PathBuf::from)
+    }
+
+    /// The problems, and the warnings.
+    pub(super) fn into_noted(self) -> (Vec<(Problem, Aim)>, Vec<Problem>) {
+        (self.problems.into_inner(), self.warnings.into_inner())
+    }
+
+    /// A path that should be there by the time it is used; where it is not, that is a warning,
+    /// because it may come.
+    pub(super) fn path_of(&self, at: &str, text: &Text, wanted: Wanted) -> PathBuf {
+        let path = self.path(at, text);
+        let (is_there, noun) = match wanted {
+            Wanted::File => (path.is_file(), "file"),
+            Wanted::Folder => (path.is_dir(), "folder"),
+        };
+        // A configuration that is no file is of no machine.
+        if self.outside.folder.is_some() && !is_there {
+            self.warn(at, format!("there is no such {noun} at present: {}", path.display()));
+        }
+        path
+    }
+
+    /// A path as it is used: relative ones are relative to the folder of the file.
+    pub(super) fn path(&self, at: &str, text: &Text) -> PathBuf {
+        if text.value == "~" || text.value.starts_with("~/") {
+            self.problem(at, "\"~\" is a shell's; here it is \"${HOME}\"");
+        }
+        match self.outside.folder {
+            // Without the `.` of `./x`.
+            Some(folder) => folder.join(&text.value).components().collect(),
+            None => PathBuf::from(&text.value),
+        }
     }
 
     /// Notes that a value is of the wrong kind.
@@ -44,8 +116,13 @@ impl<'a> Reader<'a> {
 
     pub(super) fn text(&self, at: &str, json: &Json) -> Option<Text> {
         let Json::Text(written) = json else { return self.wrong(at, "a string", json) };
-        match expand(written, self.environment) {
-            Ok(value) => Some(Text { value, written: written.clone() }),
+        match expand(written, self.outside) {
+            Ok(expanded) => {
+                if let Some(what) = expanded.unusual {
+                    self.unusual.borrow_mut().insert(at.to_owned(), what);
+                }
+                Some(Text { value: expanded.value, written: written.clone() })
+            }
             Err(what) => {
                 self.problem(at, what);
                 None
@@ -59,7 +136,7 @@ impl<'a> Reader<'a> {
         let mut seen = std::collections::HashSet::new();
         for (name, _) in fields {
             if !seen.insert(name) {
-                self.problem(pointer(at, name), "stands twice");
+                self.key_problem(pointer(at, name), "stands twice");
             }
         }
         Some(fields)
@@ -75,7 +152,7 @@ impl<'a> Reader<'a> {
         let fields = self.entries(at, json)?;
         for (name, _) in fields {
             if !known.contains(&name.as_str()) {
-                self.problem(pointer(at, name), unknown_key(name, known));
+                self.key_problem(pointer(at, name), unknown_key(name, known));
             }
         }
         Some(Fields { at: at.to_owned(), fields, known, reader: self })
@@ -137,11 +214,25 @@ impl<'r> Fields<'r> {
 
     /// One of some words.
     pub(super) fn choice<T: Copy>(&self, key: &str, words: &[(&str, T)]) -> Option<T> {
+        self.choice_with_others(key, words, &[])
+    }
+
+    /// One of some words, or what others call one of them.
+    pub(super) fn choice_with_others<T: Copy>(
+        &self,
+        key: &str,
+        words: &[(&str, T)],
+        others: &[(&str, T)],
+    ) -> Option<T> {
         let text = self.text(key)?;
-        let found = words.iter().find(|(word, _)| *word == text.value);
+        let mut all = words.iter().chain(others);
+        let found = all.clone().find(|(word, _)| *word == text.value);
         if found.is_none() {
+            let near = nearest(&text.value, all.by_ref().map(|(word, _)| *word));
+            let near = near.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
             let words: Vec<_> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
-            let what = format!("must be one of {}, not {:?}", words.join(", "), text.written);
+            let words = words.join(", ");
+            let what = format!("must be one of {words}, not {:?}{near}", text.written);
             self.reader.problem(self.at(key), what);
         }
         found.map(|(_, value)| *value)
@@ -193,19 +284,4 @@ impl<'r> Fields<'r> {
 /// A pointer one level further down (RFC 6901).
 pub(super) fn pointer(at: &str, key: &str) -> String {
     format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"))
-}
-
-fn unknown_key(name: &str, known: &[&str]) -> String {
-    // `timeoutMs`, `max-sessions` and the like are the usual slips.
-    let plain = |text: &str| text.replace(['_', '-'], "").to_lowercase();
-    let near = known.iter().find(|key| plain(key) == plain(name));
-    // What other programs' files call it.
-    let near = near.copied().or(match name {
-        "type" if known.contains(&"transport") => Some("transport"),
-        _ => None,
-    });
-    match near {
-        Some(near) => format!("unknown key; did you mean {near:?}?"),
-        None => "unknown key".to_owned(),
-    }
 }

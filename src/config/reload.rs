@@ -100,20 +100,21 @@ impl Config {
                  start; \"allow_anonymous\": true admits them",
                 running.listen
             );
-            return Err(Problem { at: "/api_keys".to_owned(), what });
+            return Err(Problem::new("/api_keys", what));
         }
         if self.api_keys.is_empty() && !running.api_keys.is_empty() {
-            self.warnings.push(format!(
-                "/api_keys: there is no key any more: everybody who reaches {} is admitted now",
+            let what = format!(
+                "there is no key any more: everybody who reaches {} is admitted now",
                 running.listen
-            ));
+            );
+            self.warnings.push(Problem::new("/api_keys", what));
         }
         let pinned = self.upstreams.iter().find(|server| server.pin != Pin::Off);
         if let (None, Some(server)) = (&running.state_dir, pinned) {
             let what =
                 "there is no state_dir until the next start, and without one nothing is pinned";
             let at = format!("/mcp_servers/{}/pin", server.name);
-            return Err(Problem { at, what: what.to_owned() });
+            return Err(Problem::new(at, what));
         }
         let mut changes = Changes {
             at_next_start: self.keep_until_start(running),

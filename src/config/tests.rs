@@ -33,7 +33,9 @@ fn the_smallest_configuration_has_the_defaults_of_the_documentation() {
     assert!(config.transports.streamable_http);
     assert!(config.api_keys.is_empty() && config.upstreams.is_empty());
     assert!(config.allowed_hosts.is_none() && config.session_key.is_none());
-    assert!(config.warnings.is_empty());
+    let warnings: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
+    let [nothing] = warnings.as_slice() else { panic!("{warnings:?}") };
+    assert!(nothing.starts_with("/mcp_servers: no server is configured"), "{nothing}");
 }
 
 #[test]
@@ -111,10 +113,11 @@ fn keys_without_a_function_are_said_to_be_so() {
     let text = r#"{"watch":true,"mcp_servers":{
         "a":{"url":"http://a/","forward_headers":["X-Token"],"ca_file":"/ca.pem"},
         "b":{"url":"http://b/","forward_headers":[]}}}"#;
+    let warnings = parse(text).unwrap().warnings;
     assert_eq!(
-        parse(text).unwrap().warnings,
+        warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
         [
-            "/mcp_servers/a/forward_headers has no effect in this version",
+            "/mcp_servers/a/forward_headers: has no effect in this version",
             "/mcp_servers/a/ca_file: in this version, the public authorities are not trusted besides",
         ]
     );
@@ -125,28 +128,29 @@ fn what_keys_do_not_get_is_told_at_the_start() {
     let text = r#"{"allow_anonymous":true,
         "limits":{"body_bytes":800,"buffered_bytes":1024,"upstream_result_bytes":1000},
         "api_keys":[
-            {"name":"one","key":"hunter2-hunter2","tools":["a-get_*","!*-x"]},
-            {"name":"two","key":"hunter3-hunter3","servers":["a"],"tools":["a-*"]},
-            {"name":"all","key":"hunter4-hunter4","tools":["!a-x"]}],
+            {"name":"one","key":"hunter2-hunter2-hunter2","tools":["a-get_*","!*-x"]},
+            {"name":"two","key":"hunter3-hunter3-hunter3","servers":["a"],"tools":["a-*"]},
+            {"name":"all","key":"hunter4-hunter4-hunter4","tools":["!a-x"]}],
         "mcp_servers":{"a":{"url":"http://a/"},"b":{"url":"http://b/"},"c":{"url":"http://c/"}}}"#;
+    let warnings = parse(text).unwrap().warnings;
     assert_eq!(
-        parse(text).unwrap().warnings,
+        warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
         [
             "/api_keys/0/tools: without \"servers\", the key sees no prompts and resources \
              either of servers of which it may use no tool: b, c; \"servers\" says which it sees",
-            "/limits/body_bytes (800) is more than one of several keys may have of \
+            "/limits/body_bytes: 800 is more than one of several keys may have of \
              /limits/buffered_bytes (1024): a body of more than 768 bytes is always refused (503)",
-            "/allow_anonymous has no effect where keys are configured: who has none of them is \
+            "/allow_anonymous: has no effect where keys are configured: who has none of them is \
              not admitted",
         ]
     );
     for (limits, keys) in [(768, r#"{"name":"b","sha256":"HASH"}"#), (800, "")] {
-        let key = r#"{"name":"a","key":"hunter2-hunter2"}"#;
+        let key = r#"{"name":"a","key":"hunter2-hunter2-hunter2"}"#;
         let keys = keys.replace("HASH", &"0".repeat(64));
         let keys = if keys.is_empty() { key.to_owned() } else { format!("{key},{keys}") };
         let text = format!(
             r#"{{"limits":{{"body_bytes":{limits},"buffered_bytes":1024,
-            "upstream_result_bytes":1000}},"api_keys":[{keys}],"mcp_servers":{{}}}}"#
+            "upstream_result_bytes":1000}},"api_keys":[{keys}],"mcp_servers":{{"a":{{"command":"x"}}}}}}"#
         );
         assert!(parse(&text).unwrap().warnings.is_empty(), "{text}");
     }

@@ -15,7 +15,6 @@ use crate::limits::OWN_NAME_CHARS_MAX;
 use crate::pipeline::{Clash, Failure, Pinned, ServerStatus, State, Unread};
 use crate::protocol::call::Kind;
 use crate::protocol::quirks::Quirk;
-use crate::protocol::revision::Era;
 use crate::protocol::server_name::ServerName;
 use crate::telemetry::quirks;
 use crate::telemetry::rejected::Reason;
@@ -190,10 +189,7 @@ fn server(status: &ServerStatus) -> Value {
         State::BackingOff { next_try } => ("backing_off", Some(ms(next_try))),
         State::Down { next_try } => ("down", Some(ms(next_try))),
     };
-    let era = upstream.revision.map(|revision| match revision.era() {
-        Era::Legacy => "legacy",
-        Era::Modern => "modern",
-    });
+    let era = upstream.revision.map(|revision| revision.era().as_str());
     let failure = upstream.last_failure.as_ref().map(failure);
     let info: Option<Value> =
         upstream.server_info.as_ref().and_then(|info| serde_json::from_str(info.get()).ok());

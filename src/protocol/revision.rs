@@ -12,6 +12,14 @@ pub enum Era {
 }
 
 impl Era {
+    /// The word for `/status` and people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Legacy => "legacy",
+            Self::Modern => "modern",
+        }
+    }
+
     /// The one that it is not.
     pub fn other(self) -> Era {
         match self {

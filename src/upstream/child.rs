@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,6 +40,30 @@ const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
 /// Between two looks at a child that should end: whether it must end at once meanwhile, and
 /// whether it has, where the kernel cannot report that.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Why a child could not be started: the system does not say which file it misses.
+fn not_started(target: &StdioTarget, error: &std::io::Error) -> String {
+    let StdioTarget { command, env, cwd, folder, .. } = target;
+    if let Some(cwd) = cwd.as_ref().or(folder.as_ref()).filter(|cwd| !cwd.is_dir()) {
+        return format!("cannot start {command:?}: its cwd {} is no folder", cwd.display());
+    }
+    if error.kind() != std::io::ErrorKind::NotFound {
+        return format!("cannot start {command:?}: {error}");
+    }
+    if command.contains('/') {
+        let what = match Path::new(command).exists() {
+            true => "the interpreter in its first line is not there",
+            false => "there is no such file",
+        };
+        return format!("cannot start {command:?}: {what}");
+    }
+    let configured = env.iter().find(|(name, _)| name == "PATH");
+    let path = match configured {
+        Some((_, path)) => path.expose().to_owned(),
+        None => std::env::var("PATH").unwrap_or_default(),
+    };
+    format!("command {command:?} not found in PATH={path}")
+}
 
 /// A child that was started.
 pub(super) struct Child {
@@ -87,8 +112,7 @@ impl Child {
         stderr: &Arc<StderrRing>,
     ) -> Result<Arc<Child>, Trouble> {
         let failed = |error: std::io::Error| {
-            let what = format!("cannot start {:?}: {error}", target.command);
-            Trouble::new(Kind::Broke, Stage::Spawn, what)
+            Trouble::new(Kind::Broke, Stage::Spawn, not_started(target, &error))
         };
         let writer = Wait::plain(NEVER).map_err(failed)?;
         let mut process = command(target).and_then(|mut it| it.spawn()).map_err(failed)?;
@@ -401,8 +425,8 @@ fn command(target: &StdioTarget) -> std::io::Result<Command> {
     for (name, value) in &target.env {
         command.env(name, value.expose());
     }
-    if let Some(cwd) = &target.cwd {
-        command.current_dir(cwd);
+    if let Some(folder) = target.cwd.as_ref().or(target.folder.as_ref()) {
+        command.current_dir(folder);
     }
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.process_group(0);

@@ -136,6 +136,8 @@ const MAY_USE: [(&str, &[&str]); 26] = [
     (
         "cli",
         &[
+            "access",
+            "budget",
             "catalogue",
             "config",
             "demo",
@@ -181,7 +183,9 @@ const PURE_FILES: [&str; 18] = [
 ];
 
 /// Where HTTP status codes may stand, besides `http/`.
-const STATUS_FILES: [&str; 7] = [
+const STATUS_FILES: [&str; 8] = [
+    // What a server's refusal means to whoever configured it.
+    "cli/check/advice.rs",
     "downstream/reply.rs",
     "upstream/streamable_http.rs",
     "upstream/refused_status.rs",

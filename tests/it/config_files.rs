@@ -6,7 +6,9 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use trunkline::config::{Config, Overrides};
+use trunkline::config::{Config, Overrides, Problem, Target, hash_key};
+
+use crate::support::gateway::Directory;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -53,6 +55,104 @@ fn check(path: &Path, case: Case) {
     }
     for problem in &found {
         // The marker of every secret in these files.
-        assert!(!problem.to_string().contains("hunter2"), "{path}: {problem}");
+        let told = problem.with_line("config.json");
+        assert!(!told.contains("hunter2"), "{path}: {told}");
+        assert!(
+            problem.place.is_some() || text.len() < 20 || problem.what == "is missing",
+            "{path}: {told}"
+        );
     }
+}
+
+/// A folder with a configuration, read as every command reads it.
+fn load(folder: &Directory, text: &str) -> Result<Config, Vec<Problem>> {
+    let path = folder.path().join("config.json");
+    std::fs::write(&path, text).unwrap();
+    Config::load(&path, &Overrides::default())
+}
+
+#[test]
+fn the_line_is_shown_with_a_mark_under_the_place() {
+    let folder = Directory::new();
+    let text = "{\n  \"mcp_servers\": {\n    \"a\": { \"url\": \"http://a/mcp\", \"timeout_ms\": \"5\" }\n  }\n}";
+    let problems = load(&folder, text).unwrap_err();
+    let [problem] = problems.as_slice() else { panic!("{problems:?}") };
+    assert_eq!(
+        problem.with_line("config.json"),
+        "config.json:3:49: /mcp_servers/a/timeout_ms: must be a whole number between 1 and \
+         86400000, not a string\n     \
+         3 |     \"a\": { \"url\": \"http://a…\", \"timeout_ms\": \"5\" }\n       \
+         |                                              ^^^"
+    );
+}
+
+#[test]
+fn relative_paths_are_relative_to_the_file() {
+    let folder = Directory::new();
+    std::fs::write(folder.path().join("secret"), "from-a-file-0123456789\r\n").unwrap();
+    let config = load(
+        &folder,
+        r#"{"state_dir":"state","api_keys":[{"name":"a","key":"${file:secret}"}],"mcp_servers":{
+            "a":{"command":"./server","cwd":"work"},"b":{"command":"npx","args":["x.js"]},
+            "c":{"url":"https://c/","ca_file":"ca.pem"}}}"#,
+    )
+    .unwrap();
+    let at = |name: &str| folder.path().join(name);
+    assert_eq!(config.state_dir, Some(at("state")));
+    assert_eq!(Some(config.api_keys[0].sha256), hash_key("from-a-file-0123456789"));
+    let [a, b, c] = config.upstreams.as_slice() else { panic!("{:?}", config.upstreams) };
+    let (Target::Stdio(a), Target::Stdio(b), Target::Http(c)) =
+        (&a.target, &b.target, &c.target)
+    else {
+        panic!("{config:?}")
+    };
+    assert_eq!((Path::new(&a.command), a.cwd.clone()), (&*at("server"), Some(at("work"))));
+    // Its arguments may be paths, too.
+    assert_eq!((b.command.as_str(), b.folder.as_deref()), ("npx", Some(folder.path())));
+    assert_eq!(c.ca_file, Some(at("ca.pem")));
+    // What is not there may come.
+    let told: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
+    for (key, noun) in [("a/command", "file"), ("a/cwd", "folder"), ("c/ca_file", "file")] {
+        let line = format!("/mcp_servers/{key}: there is no such {noun}");
+        assert!(told.iter().any(|told| told.starts_with(&line)), "{line}: {told:?}");
+    }
+}
+
+#[test]
+fn a_file_of_a_secret_that_is_of_no_use_is_named() {
+    let folder = Directory::new();
+    std::fs::write(folder.path().join("empty"), "\n").unwrap();
+    std::fs::write(folder.path().join("lines"), "hunter2\nhunter2\n").unwrap();
+    let text = r#"{"mcp_servers":{"a":{"url":"http://a/","headers":{
+        "A":"${file:missing}","B":"${file:empty}","C":"Bearer ${file:lines}","D":"${file:.}"}}}}"#;
+    let problems = load(&folder, text).unwrap_err();
+    let told: Vec<String> = problems.iter().map(|it| it.with_line("f")).collect();
+    for (told, part) in told.iter().zip([
+        "the file missing cannot be read: No such file",
+        "the file empty is empty",
+        "the file lines has a line break",
+        "the file . cannot be read: it is no file",
+    ]) {
+        assert!(told.contains(part) && !told.contains("hunter2"), "{part}: {told}");
+    }
+    assert_eq!(told.len(), 4, "{told:?}");
+}
+
+#[test]
+fn what_is_no_error_but_hardly_meant_is_a_warning() {
+    let folder = Directory::new();
+    let text = r#"{"api_keys":[{"name":"a","key":"short","tools":["nobody-*"]}],"mcp_servers":{
+        "a":{"command":"x","args":["~/documents"],"tools":["a-get_*"],"disabled":true}}}"#;
+    let config = load(&folder, text).unwrap();
+    let told: Vec<String> = config.warnings.iter().map(|it| it.in_file("f")).collect();
+    for part in [
+        "f:1:32: /api_keys/0/key: the key has 5 characters",
+        "/api_keys/0/tools/0: \"nobody-*\" is about no server",
+        "/mcp_servers/a/args/0: no shell reads this",
+        "/mcp_servers/a/tools/0: globs here match",
+        "/mcp_servers: no server is configured that is not disabled",
+    ] {
+        assert!(told.iter().any(|line| line.contains(part)), "{part}: {told:#?}");
+    }
+    assert_eq!(told.len(), 5, "{told:#?}");
 }

@@ -12,6 +12,7 @@ mod architecture;
 #[cfg(not(feature = "tiny_http"))]
 mod bounds_named;
 mod breaker;
+mod check;
 mod children;
 mod cli;
 mod config_files;

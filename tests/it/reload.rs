@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::behind::{Behind, TRANSPORTS, Transport};
 use crate::support::duplex::{Door, Duplex};
-use crate::support::gateway::{Gateway, is_alive, stdio};
+use crate::support::gateway::{Directory, Gateway, is_alive, stdio};
 use crate::support::http::Request;
 use crate::support::script::TEXT_URI;
 use crate::support::upstream_http::HttpUpstream;
@@ -343,4 +343,26 @@ fn a_reload_is_transport_blind() {
             answer.to_string().contains("new has")
         });
     }
+}
+
+#[test]
+fn a_secret_of_a_file_is_read_again() {
+    let upstream = HttpUpstream::start();
+    upstream.require_header("Authorization", "Bearer first-first");
+    let mut server = http(&upstream);
+    let directory = Directory::new();
+    let secret = directory.path().join("secret");
+    let value = format!("Bearer ${{file:{}}}", secret.display());
+    server["headers"] = json!({ "Authorization": value });
+    std::fs::write(&secret, "first-first\n").unwrap();
+    let gateway = Gateway::started(servers(&[("a", server)]));
+    assert_eq!(gateway.call_text("a-echo", &json!({"message": "m"})), "m");
+    upstream.require_header("Authorization", "Bearer second-second");
+    std::fs::write(&secret, "second-second\n").unwrap();
+    gateway.wait_for_reload(|| gateway.signal(Signal::HUP));
+    gateway.wait_for_tool("a-echo");
+    assert_eq!(gateway.call_text("a-echo", &json!({"message": "m"})), "m");
+    let said = gateway.stderr();
+    assert!(said.contains("servers changed: a"), "{said}");
+    assert!(!said.contains("first-first") && !said.contains("second-second"), "{said}");
 }

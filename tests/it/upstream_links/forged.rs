@@ -112,6 +112,7 @@ done"#,
         args: vec!["-c".to_owned(), script],
         env: vec![("INIT".to_owned(), Secret::new(INITIALIZED.to_owned()))],
         cwd: None,
+        folder: None,
     }));
     let rig = Rig::ready_with(config, Limits::default());
     rig.call().unwrap();

@@ -139,5 +139,6 @@ done"#
         args: vec!["-c".to_owned(), text],
         env: env.map(|(name, value)| (name.to_owned(), Secret::new(value.to_owned()))).into(),
         cwd: None,
+        folder: None,
     }))
 }

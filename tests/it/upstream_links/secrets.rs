@@ -28,6 +28,7 @@ fn sh(text: &str) -> UpstreamConfig {
             ("LINES_OF_IT".to_owned(), secret("hush-first-line\nhush-second-line")),
         ],
         cwd: None,
+        folder: None,
     }))
 }
 

@@ -30,6 +30,7 @@ done"#
         args: vec!["-c".to_owned(), text],
         env: vec![("INIT".to_owned(), Secret::new(INITIALIZED.to_owned()))],
         cwd: None,
+        folder: None,
     }))
 }
 

@@ -293,6 +293,7 @@ done"#;
         args: vec!["-c".to_owned(), text.to_owned()],
         env: env.into_iter().map(secret).collect(),
         cwd: None,
+        folder: None,
     }));
     World { name: "stdio", config, server: None, state: Arc::default() }
 }

@@ -1,0 +1,272 @@
+//! First contact with every server at once, made by the same supervisors that serve.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{bounded, select};
+
+use crate::access::glob::Globs;
+use crate::budget::Budget;
+use crate::cli::complain;
+use crate::config::{Config, Target, UpstreamConfig};
+use crate::limits::{CHECK_REPORTS_MAX, CHECK_SLOW_AFTER};
+use crate::protocol::call::{Kind, Notice, Question};
+use crate::protocol::listed_item::ReadItem;
+use crate::protocol::revision::Revision;
+use crate::protocol::server_name::ServerName;
+use crate::thread::watch_signals;
+use crate::upstream::{Event, Failure, Report, Unasked, Upstream, Upstreams, Wire};
+
+/// Between two pictures of the spinner.
+const SPIN_INTERVAL: Duration = Duration::from_millis(120);
+const PICTURES: [char; 8] = ['⠋', '⠙', '⠸', '⠴', '⠦', '⠇', '⠏', '⠛'];
+/// Servers that are named while they are waited for.
+const NAMED_MAX: usize = 4;
+
+/// What came of one server.
+pub(super) struct Finding {
+    pub(super) config: Arc<UpstreamConfig>,
+    /// `http`, `sse`, `stdio`, or `auto` while that is not known.
+    pub(super) transport: &'static str,
+    /// Spoken with it, once it has answered the handshake.
+    pub(super) revision: Option<Revision>,
+    /// Its name and version, an object's text.
+    pub(super) server_info: Option<String>,
+    /// From the start until it had answered the handshake.
+    pub(super) contact: Option<Duration>,
+    /// Of the last answer.
+    pub(super) latency: Option<Duration>,
+    /// Items that clients can be given, by list.
+    pub(super) counts: Vec<(Kind, usize)>,
+    /// Of the tools, those that the configuration admits, if it names some.
+    pub(super) n_admitted: Option<usize>,
+    /// Globs of the configuration that are about none of the tools.
+    pub(super) idle_globs: Vec<String>,
+    /// Items that they cannot be given, because they are not what the schema says.
+    pub(super) n_malformed: usize,
+    /// Items over the bounds.
+    pub(super) n_left_out: usize,
+    /// What did not go well.
+    pub(super) failure: Option<Failure>,
+    /// The last lines of a child's standard error.
+    pub(super) stderr: Vec<String>,
+}
+
+impl Finding {
+    pub(super) fn is_well(&self) -> bool {
+        self.failure.is_none()
+    }
+
+    /// Holds the globs of the configuration against the tools that there are.
+    fn look_at_globs(&mut self, tools: &[ReadItem]) {
+        let Some(globs) = &self.config.tools else { return };
+        let names = || tools.iter().flatten().map(|(name, _)| name.as_str());
+        let admits = Globs::new(globs);
+        self.n_admitted = Some(names().filter(|name| admits.admits(name)).count());
+        let is_idle = |glob: &&String| {
+            let own = Globs::new(&[glob.strip_prefix('!').unwrap_or(glob)]);
+            !names().any(|name| own.admits(name))
+        };
+        self.idle_globs = globs.iter().filter(is_idle).cloned().collect();
+    }
+}
+
+/// A server without a client has nobody whom it could tell or ask anything.
+struct Nobody;
+
+impl Unasked for Nobody {
+    fn notice(&self, _: &ServerName, _: Option<&Arc<str>>, _: Notice, _: Wire) {}
+
+    fn unattributed(&self, _: &ServerName) {}
+
+    fn ask(&self, _: &ServerName, _: &Arc<str>, _: Question) {}
+}
+
+/// Tries all servers, and gives each to `found` as it comes. Nothing if a signal came first.
+///
+/// # Errors
+/// The process has no thread or descriptor left.
+pub(super) fn all(
+    config: &Config,
+    found: impl Fn(&Finding) -> u8,
+) -> io::Result<Option<Vec<Finding>>> {
+    let (stop, stopped) = bounded(1);
+    // Children are ended whatever ends the check.
+    let _signals = watch_signals(stop, None)?;
+    let (reports, news) = bounded(CHECK_REPORTS_MAX);
+    let limits = Arc::new(config.limits.clone());
+    let buffered = Budget::new(limits.buffered_bytes);
+    let began = Instant::now();
+    let upstreams = Upstreams::start(
+        &config.upstreams,
+        limits,
+        buffered,
+        reports,
+        Arc::new(Nobody),
+        BTreeMap::new(),
+    )?;
+    let mut waiting = Waiting::new(config, began);
+    let mut findings = Vec::new();
+    while !waiting.names.is_empty() {
+        select! {
+            recv(news) -> report => {
+                let Ok(report) = report else { break };
+                if let Some(finding) = waiting.heard(report, &upstreams) {
+                    waiting.clear();
+                    found(&finding);
+                    findings.push(finding);
+                }
+            }
+            recv(stopped) -> _ => {
+                waiting.clear();
+                upstreams.stop();
+                return Ok(None);
+            }
+            default(SPIN_INTERVAL) => (),
+        }
+        waiting.draw();
+    }
+    waiting.clear();
+    upstreams.stop();
+    Ok(Some(findings))
+}
+
+/// The servers that have not answered yet.
+struct Waiting {
+    began: Instant,
+    names: Vec<ServerName>,
+    /// When each had answered the handshake.
+    contact: BTreeMap<ServerName, Duration>,
+    is_terminal: bool,
+    picture: usize,
+    drawn_at: Option<Instant>,
+    /// That some take long was said, where there is no spinner.
+    is_slowness_told: bool,
+    are_starting: Vec<ServerName>,
+}
+
+impl Waiting {
+    fn new(config: &Config, began: Instant) -> Waiting {
+        let is_child = |it: &&Arc<UpstreamConfig>| matches!(it.target, Target::Stdio(_));
+        let children = config.upstreams.iter().filter(is_child);
+        Waiting {
+            began,
+            names: config.upstreams.iter().map(|it| it.name.clone()).collect(),
+            contact: BTreeMap::new(),
+            is_terminal: io::stderr().is_terminal(),
+            picture: 0,
+            drawn_at: None,
+            is_slowness_told: false,
+            are_starting: children.map(|it| it.name.clone()).collect(),
+        }
+    }
+
+    /// What is known of a server once all is known of it.
+    fn heard(&mut self, report: Report, upstreams: &Upstreams) -> Option<Finding> {
+        let name = &report.config.name;
+        let upstream = upstreams.get(name)?;
+        if !self.names.contains(name) {
+            return None;
+        }
+        let mut finding = match report.event {
+            Event::Ready { .. } => {
+                self.contact.entry(name.clone()).or_insert_with(|| self.began.elapsed());
+                return None;
+            }
+            Event::Lists { lists, left_out, .. } => {
+                let mut finding = finding(report.config.clone(), &upstream, left_out);
+                for (kind, items) in lists {
+                    if kind == Kind::Tool {
+                        finding.look_at_globs(&items);
+                    }
+                    let n_good = items.iter().filter(|item| item.is_ok()).count();
+                    finding.n_malformed += items.len() - n_good;
+                    finding.counts.push((kind, n_good));
+                }
+                finding.failure =
+                    upstream.status().unread.into_iter().next().map(|it| it.failure);
+                finding
+            }
+            Event::Failed { failure, .. } => {
+                let finding = finding(report.config.clone(), &upstream, 0);
+                Finding { failure: Some(failure), ..finding }
+            }
+            Event::View { .. } | Event::ViewFailed | Event::NoView { .. } => return None,
+        };
+        finding.contact = self.contact.get(name).copied();
+        self.names.retain(|it| it != name);
+        Some(finding)
+    }
+
+    fn draw(&mut self) {
+        if self.names.is_empty() {
+            return;
+        }
+        if !self.is_terminal {
+            return self.tell_slowness();
+        }
+        if self.drawn_at.is_some_and(|at| at.elapsed() < SPIN_INTERVAL) {
+            return;
+        }
+        self.drawn_at = Some(Instant::now());
+        self.picture = (self.picture + 1) % PICTURES.len();
+        let picture = PICTURES.get(self.picture).copied().unwrap_or(' ');
+        let text = format!("\r{picture} {}\x1b[K", self.text());
+        // What is drawn is for a person who may not look.
+        write!(io::stderr(), "{text}").ok();
+    }
+
+    fn tell_slowness(&mut self) {
+        if !self.is_slowness_told && self.began.elapsed() >= CHECK_SLOW_AFTER {
+            self.is_slowness_told = true;
+            complain(&format!("trunkline: check: {}", self.text()));
+        }
+    }
+
+    fn text(&self) -> String {
+        let names = self.names.iter().take(NAMED_MAX).map(ServerName::as_str);
+        let mut names: String = names.collect::<Vec<_>>().join(", ");
+        if self.names.len() > NAMED_MAX {
+            names.push_str(&format!(" and {} more", self.names.len() - NAMED_MAX));
+        }
+        let seconds = self.began.elapsed().as_secs();
+        let is_start = self
+            .names
+            .iter()
+            .any(|name| self.are_starting.contains(name) && !self.contact.contains_key(name));
+        let hint = if is_start && self.began.elapsed() >= CHECK_SLOW_AFTER {
+            "; a first start with npx, uvx or docker loads the package"
+        } else {
+            ""
+        };
+        format!("waiting for {names} ({seconds} s{hint})")
+    }
+
+    /// Takes the spinner away before something else is written.
+    fn clear(&mut self) {
+        if self.drawn_at.take().is_some() {
+            write!(io::stderr(), "\r\x1b[K").ok();
+        }
+    }
+}
+
+fn finding(config: Arc<UpstreamConfig>, upstream: &Upstream, n_left_out: usize) -> Finding {
+    let status = upstream.status();
+    Finding {
+        config,
+        transport: status.transport,
+        revision: status.revision,
+        server_info: status.server_info.map(|info| info.get().to_owned()),
+        contact: None,
+        latency: status.latency,
+        counts: Vec::new(),
+        n_admitted: None,
+        idle_globs: Vec::new(),
+        n_malformed: 0,
+        n_left_out,
+        failure: None,
+        stderr: status.stderr,
+    }
+}
