@@ -69,9 +69,20 @@ pub struct Item {
     pub mirrors: Result<Vec<Mirror>, String>,
     /// What a tool's structured result is.
     pub output: Output,
+    /// What the configuration says of its server.
+    pub label: Arc<ServerLabel>,
     /// The same for those who see no other server, where that differs: URIs that need not say
     /// whose they are, and so tell of no other server.
     pub alone: Option<Arc<Item>>,
+}
+
+/// What the configuration says of a server to people, besides its NAME.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServerLabel {
+    /// What it is.
+    pub description: Option<String>,
+    /// What replaces NAME in offered names.
+    pub alias: Option<String>,
 }
 
 impl Item {
@@ -81,6 +92,7 @@ impl Item {
             && self.is_withheld == other.is_withheld
             && self.own_object == other.own_object
             && self.offered_object == other.offered_object
+            && self.label == other.label
     }
 
     /// Whether its server says that calling it twice does no more than calling it once.

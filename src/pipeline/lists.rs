@@ -84,7 +84,7 @@ impl ItemList {
     pub fn name<'a>(&self, item: &'a Item) -> &'a str {
         match self.names {
             Names::Offered => &item.offered,
-            Names::Own => &item.own,
+            Names::Own | Names::WithServer => &item.own,
         }
     }
 
@@ -183,6 +183,21 @@ impl Pipeline {
     /// Whether there is a server of that name.
     pub fn knows(&self, server: &ServerName) -> bool {
         self.upstreams.get(server).is_some()
+    }
+
+    /// The server of that NAME or alias, if the scope sees it.
+    ///
+    /// # Errors
+    /// As [`Pipeline::server`].
+    pub fn server_called(&self, scope: &Scope, asked: &str) -> Result<ServerName, CallError> {
+        self.server(scope, asked).or_else(|error| {
+            let upstreams = self.upstreams.all();
+            let mut named = upstreams.values().filter(|upstream| {
+                let alias = upstream.config().alias.as_deref();
+                alias == Some(asked) && scope.sees_server(upstream.name())
+            });
+            named.next().map(|upstream| upstream.name().clone()).ok_or(error)
+        })
     }
 
     /// The servers that the scope sees.

@@ -42,6 +42,7 @@ use first_lists::FirstLists;
 use task_owners::TaskOwners;
 
 /// What lists and `/status` tell of a server, for the doors.
+pub use crate::catalogue::pages::Names;
 pub use crate::catalogue::{Clash, Clashes, Health, Item, Pinned};
 /// What a door tells of one subscription.
 pub use crate::upstream::Subscribing;

@@ -44,6 +44,7 @@ mod keys;
 mod late_names;
 mod links;
 mod list_changes;
+mod litellm;
 mod logging;
 mod malformed_lists;
 mod memory;

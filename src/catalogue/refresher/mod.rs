@@ -17,7 +17,7 @@ use super::merge::{self, Listed, Profile};
 use super::pins::{Pins, Said, Subject};
 use super::store::Store;
 use super::views::{Shown, Views};
-use super::{Catalogue, Health, Item, Pinned, Server, Shared};
+use super::{Catalogue, Health, Item, Pinned, Server, ServerLabel, Shared};
 use crate::access::glob::Globs;
 use crate::config::{Naming, Pin, UpstreamConfig};
 use crate::limits::PINS_ACCEPTED_INTERVAL;
@@ -69,7 +69,10 @@ impl Known {
         };
         let profile = Profile {
             name: config.name.clone(),
-            alias: config.alias.clone(),
+            label: Arc::new(ServerLabel {
+                description: config.description.clone(),
+                alias: config.alias.clone(),
+            }),
             tools: Globs::new(config.tools.as_deref().unwrap_or_default()),
             pin: config.pin,
         };
