@@ -6,6 +6,7 @@ mod arguments;
 mod demo;
 mod hash_key;
 mod help;
+mod import;
 mod pins;
 mod serve;
 
@@ -40,6 +41,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Ok(Command::Demo { http }) => demo::run(http),
         Ok(Command::HashKey) => hash_key::run(),
+        Ok(Command::Import { file }) => import::run(&file),
         Ok(Command::Pins { config, what }) => pins::run(&config, &what),
         Err(what) => usage(&what),
     };

@@ -38,6 +38,7 @@ mod http_hostile;
 mod http_sse;
 #[cfg(feature = "tiny_http")]
 mod http_tiny;
+mod import;
 mod initialize;
 mod isolation;
 mod keys;
