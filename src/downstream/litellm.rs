@@ -42,7 +42,7 @@ pub(super) fn list_end(list: &ItemList, is_of_one: bool) -> Result<String, Probl
         return Err(Problem::unlisted(&listing.server, word, &said(&listing.health)));
     }
     let (error, message) = if has_failed {
-        let each = faults.iter().map(|(listing, word)| format!("{}: {word}", listing.server));
+        let each = faults.iter().map(|(listing, word)| format!("{}: {word}", shown(listing)));
         let each = each.collect::<Vec<String>>().join("; ");
         ("\"partial_failure\"", format!("Failed to get tools from servers: {each}"))
     } else {
@@ -52,13 +52,18 @@ pub(super) fn list_end(list: &ItemList, is_of_one: bool) -> Result<String, Probl
     if !is_of_one {
         let outcome = |listing: &Listing| {
             let n_tools = counts.get(listing.server.as_str()).copied().unwrap_or_default();
-            (listing.server.as_str().to_owned(), outcome(listing, n_tools))
+            (shown(listing).to_owned(), outcome(listing, n_tools))
         };
         let outcomes: serde_json::Map<_, _> = list.servers.iter().map(outcome).collect();
         end.push_str(&format!(",\"server_outcomes\":{}", serde_json::Value::Object(outcomes)));
     }
     end.push('}');
     Ok(end)
+}
+
+/// What a server is called in the names of its tools.
+fn shown(listing: &Listing) -> &str {
+    listing.alias.as_deref().unwrap_or(listing.server.as_str())
 }
 
 /// How a server is. One that has failed may still have tools in the list: those that it listed

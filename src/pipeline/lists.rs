@@ -53,6 +53,8 @@ pub enum Order {
 pub struct Listing {
     /// Its NAME.
     pub server: ServerName,
+    /// What replaces that in offered names.
+    pub alias: Option<String>,
     /// How it is.
     pub health: Health,
     /// What is listed of it is what an earlier process knew.
@@ -154,6 +156,7 @@ impl Pipeline {
             .filter(|(name, _)| wanted(name) && offers_any(name))
             .map(|(name, server)| Listing {
                 server: name.clone(),
+                alias: self.upstreams.get(name).and_then(|it| it.config().alias.clone()),
                 health: server.health.clone(),
                 is_stale: server.is_stale(),
             })

@@ -54,7 +54,7 @@ fn tools_have_bare_names_and_say_whose_they_are() {
     assert_eq!(list["error"], Value::Null);
     assert_eq!(list["message"], "Successfully retrieved tools");
     let outcomes = json!({
-        "alpha": { "status": "ok", "tool_count": alpha.len() },
+        "one": { "status": "ok", "tool_count": alpha.len() },
         "beta": { "status": "ok", "tool_count": 1 },
     });
     assert_eq!(list["server_outcomes"], outcomes);
@@ -148,7 +148,7 @@ fn a_server_that_is_down_is_an_outcome_of_all_and_an_error_of_one() {
     assert_eq!(names_in(&list), ["only"]);
     assert_eq!(list["error"], Value::Null, "some tools are there");
     let outcomes = &list["server_outcomes"];
-    assert_eq!(outcomes["alpha"], json!({ "status": "ok", "tool_count": 1 }));
+    assert_eq!(outcomes["one"], json!({ "status": "ok", "tool_count": 1 }));
     assert_eq!(outcomes["beta"], json!({ "status": "unreachable" }));
     assert_eq!(outcomes["refusing"], json!({ "status": "auth_required", "http_status": 401 }));
     let of_beta = detail(gateway.get(&format!("{LIST}?server_id=beta")), 502);
