@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::left_out::Unusable;
 use super::name::{self, Offered, Unnamed};
 use super::pins::Subject;
-use super::{Catalogue, Clash, Clashes, Item, List, Server, ServerLabel, Steps, uri};
+use super::{Catalogue, Clash, Clashes, Item, List, Server, Steps, uri};
 use crate::access::glob::Globs;
 use crate::config::{Naming, Pin};
 use crate::limits::{
@@ -31,6 +31,15 @@ pub struct Profile {
     pub tools: Globs,
     /// What is done about a tool that changes.
     pub pin: Pin,
+}
+
+/// What the configuration says of a server to people, besides its NAME.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServerLabel {
+    /// What it is.
+    pub description: Option<String>,
+    /// What replaces NAME in offered names.
+    pub alias: Option<String>,
 }
 
 /// Each item's own name and object, as read.

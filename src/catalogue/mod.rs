@@ -39,6 +39,7 @@ use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
 use left_out::LeftOut;
+use merge::ServerLabel;
 use pages::Pages;
 use pins::Subject;
 use seen::SeenItems;
@@ -80,15 +81,6 @@ pub struct Item {
     /// The same for those who see no other server, where that differs: URIs, and names that are
     /// not prefixed, that need not say whose they are, and so tell of no other server.
     pub alone: Option<Arc<Item>>,
-}
-
-/// What the configuration says of a server to people, besides its NAME.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ServerLabel {
-    /// What it is.
-    pub description: Option<String>,
-    /// What replaces NAME in offered names.
-    pub alias: Option<String>,
 }
 
 impl Item {

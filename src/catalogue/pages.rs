@@ -287,7 +287,7 @@ fn server_info(item: &Item) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalogue::ServerLabel;
+    use crate::catalogue::merge::ServerLabel;
     use crate::protocol::call::Kind;
     use crate::protocol::for_revision::Output;
     use crate::protocol::server_name::ServerName;

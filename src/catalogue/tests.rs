@@ -4,8 +4,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::merge::{Listed, Profile, merge, read_items};
-use super::{Catalogue, Health, Item, Resolution, Server, ServerLabel};
+use super::merge::{Listed, Profile, ServerLabel, merge, read_items};
+use super::{Catalogue, Health, Item, Resolution, Server};
 use crate::access::glob::Globs;
 use crate::config::{Naming, Pin, Prefix};
 use crate::limits::OFFERED_NAME_CHARS_MAX;

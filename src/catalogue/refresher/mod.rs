@@ -13,11 +13,11 @@ use crossbeam_channel::{Receiver, Sender, select};
 use gathered::Read;
 
 use super::clashes::{self, ToldClashes};
-use super::merge::{self, Listed, Profile};
+use super::merge::{self, Listed, Profile, ServerLabel};
 use super::pins::{Pins, Said, Subject};
 use super::store::Store;
 use super::views::{Shown, Views};
-use super::{Catalogue, Health, Item, Pinned, Server, ServerLabel, Shared};
+use super::{Catalogue, Health, Item, Pinned, Server, Shared};
 use crate::access::glob::Globs;
 use crate::config::{Naming, Pin, UpstreamConfig};
 use crate::limits::PINS_ACCEPTED_INTERVAL;

@@ -53,9 +53,9 @@ impl Draft {
         name
     }
 
-    /// Whether an alias can be had: it must differ from all names.
+    /// Whether an alias can be had: it must be a name, and differ from all others.
     pub(super) fn takes_alias(&mut self, alias: &str) -> bool {
-        self.names.insert(alias.to_lowercase())
+        ServerName::parse(alias).is_some() && self.names.insert(alias.to_lowercase())
     }
 
     /// A reference to a variable of the environment, which the operator is told of.

@@ -48,16 +48,19 @@ pub(super) fn import(draft: &mut Draft, file: &Fields) {
     let settings = file.get("general_settings").and_then(Value::as_object);
     let aliases = aliases(file);
     let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (name, server) in
-        file.get("mcp_servers").and_then(Value::as_object).into_iter().flatten()
-    {
-        let at = format!("mcp_servers.{name}");
-        let Some(fields) = server.as_object() else {
-            draft.note(&at, "left out: it is no object");
-            continue;
-        };
-        let alias = aliases.iter().find(|(_, server)| *server == name).map(|(alias, _)| *alias);
-        add(draft, &at, name, fields, alias, &mut groups);
+    // All names are there before the first alias, which must be none of them.
+    let mut named = Vec::new();
+    let servers = file.get("mcp_servers").and_then(Value::as_object);
+    for (source, server) in servers.into_iter().flatten() {
+        let at = format!("mcp_servers.{source}");
+        match server.as_object() {
+            Some(fields) => named.push((draft.name(&at, source), at, source, fields)),
+            None => draft.note(&at, "left out: it is no object"),
+        }
+    }
+    for (name, at, source, fields) in named {
+        let alias = aliases.iter().find(|(_, server)| server == source);
+        add(draft, &at, name, fields, alias.map(|(alias, _)| *alias), &mut groups);
     }
     master_key(draft, settings);
     for (group, servers) in groups {
@@ -76,7 +79,7 @@ fn aliases(file: &Fields) -> Vec<(&str, &str)> {
 fn add(
     draft: &mut Draft,
     at: &str,
-    name: &str,
+    name: String,
     fields: &Fields,
     alias: Option<&str>,
     groups: &mut BTreeMap<String, Vec<String>>,
@@ -97,13 +100,15 @@ fn add(
     if let Some(description) = description {
         server.insert("description".to_owned(), description.into());
     }
-    let name = draft.name(at, name);
     let alias = source.words("alias").into_iter().next().or(alias.map(str::to_owned));
     if let Some(alias) = alias.filter(|alias| *alias != name) {
         if draft.takes_alias(&alias) {
             server.insert("alias".to_owned(), alias.into());
         } else {
-            draft.note(&format!("{at}.alias"), "left out: another server has that name");
+            draft.note(
+                &format!("{at}.alias"),
+                "left out: a server has that name, or it is none",
+            );
         }
     }
     tools(&mut source, &name, &mut server);

@@ -254,6 +254,19 @@ mcp_servers:
 "#;
 
 #[test]
+fn an_alias_takes_no_servers_name() {
+    let made = imported(
+        "mcp_servers:\n  a: {url: 'http://h/', alias: B}\n  b: {url: 'http://h/', alias: 'x y'}\n  \
+         c: {url: 'http://h/', alias: d}\n",
+    );
+    let url = json!({ "url": "http://h/", "transport": "http" });
+    let mut aliased = url.clone();
+    aliased["alias"] = "d".into();
+    assert_eq!(made.servers, json!({ "a": url, "b": url, "c": aliased }));
+    made.says(&["mcp_servers.a.alias: left out", "mcp_servers.b.alias: left out"]);
+}
+
+#[test]
 fn a_master_key_in_clear_becomes_its_hash() {
     let made = imported(
         "general_settings: {master_key: sk-1234}\nmcp_servers: {a: {url: 'http://h/'}}",
