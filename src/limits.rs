@@ -566,6 +566,10 @@ pub const RENAMED_TOLD_MAX: usize = 1000;
 pub const RENAMED_A_LINE_MAX: usize = 20;
 /// Values of one completion, for clients of revisions that have a bound (2026-07-28, schema).
 pub const COMPLETION_VALUES_MAX: usize = 100;
+/// Bytes of a file that `trunkline import` reads.
+pub const IMPORT_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Values of a YAML file, with what its aliases stand for.
+pub const IMPORT_YAML_NODES_MAX: usize = 100_000;
 /// Names suggested for one that is unknown.
 pub const NEAR_NAMES_MAX: usize = 3;
 /// The share of the pool, as 1/N, that is never held by calls which wait for an upstream.

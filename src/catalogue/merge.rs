@@ -25,12 +25,21 @@ use crate::protocol::server_name::ServerName;
 pub struct Profile {
     /// Its NAME.
     pub name: ServerName,
-    /// Replaces NAME in offered names.
-    pub alias: Option<String>,
+    /// What the configuration says of it; its alias replaces NAME in offered names.
+    pub label: Arc<ServerLabel>,
     /// Over the server's own names.
     pub tools: Globs,
     /// What is done about a tool that changes.
     pub pin: Pin,
+}
+
+/// What the configuration says of a server to people, besides its NAME.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServerLabel {
+    /// What it is.
+    pub description: Option<String>,
+    /// What replaces NAME in offered names.
+    pub alias: Option<String>,
 }
 
 /// Each item's own name and object, as read.
@@ -176,6 +185,7 @@ struct Making<'a> {
 struct Nameless<'a> {
     of: Unnamed<'a>,
     object: &'a Raw,
+    label: &'a Arc<ServerLabel>,
     is_withheld: bool,
 }
 
@@ -217,12 +227,13 @@ impl<'a> Making<'a> {
         let mut all = Vec::new();
         for (profile, listed) in self.servers {
             let (pinned, subject) = (listed.server.pinned.as_ref(), Subject::of(self.kind));
-            let shown = profile.alias.as_deref().unwrap_or(profile.name.as_str());
+            let shown = profile.label.alias.as_deref().unwrap_or(profile.name.as_str());
             for (own, object) in listed.lists.get(&self.kind).into_iter().flatten() {
                 if self.kind != Kind::Tool || profile.tools.admits(own) {
                     let of = Unnamed { server: &profile.name, shown, own };
                     let is_withheld = pinned.is_some_and(|it| it.withholds(subject, own));
-                    all.push(Nameless { of, object, is_withheld });
+                    let label = &profile.label;
+                    all.push(Nameless { of, object, label, is_withheld });
                 }
             }
         }
@@ -231,13 +242,14 @@ impl<'a> Making<'a> {
 
     fn item(&self, item: &Nameless<'_>, offered: Offered, steps: &mut Steps) -> Arc<Item> {
         let Offered { name: offered, alone, .. } = offered;
-        let Nameless { of: Unnamed { server, own, .. }, object, is_withheld } = *item;
+        let Nameless { of: Unnamed { server, own, .. }, object, label, is_withheld } = *item;
         let known = self.before.list(self.kind).by_offered.get(&offered).filter(|known| {
             known.server == *server && known.own == own && known.own_object == *object
         });
         // Where links lead depends on other items.
         if let Some(known) = known
             && known.is_withheld == is_withheld
+            && known.label == *label
             && known.alone.as_ref().map(|item| &item.offered) == alone.as_ref()
             && self.before.separator == self.naming.separator
             && !links::may_hold_in_item(object.get())
@@ -261,6 +273,7 @@ impl<'a> Making<'a> {
             is_withheld,
             mirrors,
             output,
+            label: label.clone(),
             offered,
             alone: None,
         };
@@ -289,6 +302,7 @@ fn with_alone(item: Item, plain: Raw, name: Option<String>) -> Item {
         is_withheld: item.is_withheld,
         mirrors: item.mirrors.clone(),
         output: item.output,
+        label: item.label.clone(),
         alone: None,
     };
     Item { alone: Some(Arc::new(alone)), ..item }
@@ -346,7 +360,7 @@ mod tests {
     fn server(name: &str, tools: &[&str]) -> (Profile, Listed) {
         let profile = Profile {
             name: ServerName::parse(name).unwrap(),
-            alias: None,
+            label: Arc::default(),
             tools: Globs::default(),
             pin: Pin::Off,
         };

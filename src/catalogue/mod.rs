@@ -40,6 +40,7 @@ use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
 use left_out::LeftOut;
+use merge::ServerLabel;
 use pages::Pages;
 use pins::Subject;
 use seen::SeenItems;
@@ -76,6 +77,8 @@ pub struct Item {
     pub mirrors: Result<Vec<Mirror>, String>,
     /// What a tool's structured result is.
     pub output: Output,
+    /// What the configuration says of its server.
+    pub label: Arc<ServerLabel>,
     /// The same for those who see no other server, where that differs: URIs, and names that are
     /// not prefixed, that need not say whose they are, and so tell of no other server.
     pub alone: Option<Arc<Item>>,
@@ -88,6 +91,7 @@ impl Item {
             && self.is_withheld == other.is_withheld
             && self.own_object == other.own_object
             && self.offered_object == other.offered_object
+            && self.label == other.label
     }
 
     /// Whether its server says that calling it twice does no more than calling it once.

@@ -10,7 +10,7 @@ use super::Item;
 use crate::budget::{Budget, Exhausted, Share};
 use crate::limits::{PAGES_KEPT_BYTES_MAX, PAGES_KEPT_MAX};
 use crate::protocol::call::PrincipalId;
-use crate::protocol::raw::{Keeper, Raw, on_one_line};
+use crate::protocol::raw::{Keeper, Raw, RawObject, on_one_line, string};
 use crate::protocol::revision::Revision;
 
 /// Under which names items are shown.
@@ -20,6 +20,8 @@ pub enum Names {
     Offered,
     /// Those of their server.
     Own,
+    /// The same, each with `mcp_info`, which says what server that is.
+    WithServer,
 }
 
 impl Names {
@@ -28,7 +30,18 @@ impl Names {
         match self {
             Names::Offered => item.offered_object.get(),
             Names::Own => item.own_object.get(),
+            // Links lead where they lead among several servers.
+            Names::WithServer => item.offered_object.get(),
         }
+    }
+
+    /// How long an item's object is in a page, at most.
+    fn bytes(self, item: &Item) -> usize {
+        let beside = match self {
+            Names::Offered | Names::Own => 0,
+            Names::WithServer => "\"mcp_info\":,".len() + server_info(item).len(),
+        };
+        self.object(item).len() + beside
     }
 }
 
@@ -153,7 +166,7 @@ impl Pages {
     ) -> Result<Raw, Exhausted> {
         let key = PageKey::new(items, names, client);
         let page = self.known(&key);
-        let bytes = items.iter().map(|item| names.object(item).len() + 1).sum::<usize>() + 1;
+        let bytes = items.iter().map(|item| names.bytes(item) + 1).sum::<usize>() + 1;
         let in_use: Keeper = page.used(self.budget.share_of(charged.cloned()), bytes)?;
         let text = page.text.get_or_init(|| {
             let mut text = String::with_capacity(bytes + 1);
@@ -240,14 +253,41 @@ fn render(out: &mut String, items: &[Arc<Item>], names: Names, told_in: Option<R
         }
         let object = names.object(item);
         let told = told_in.and_then(|client| item.output.told(client, object));
-        out.push_str(&on_one_line(told.as_deref().unwrap_or(object)));
+        let object = told.as_deref().unwrap_or(object);
+        let named = match names {
+            Names::Offered | Names::Own => None,
+            Names::WithServer => with_server(item, object),
+        };
+        out.push_str(&on_one_line(named.as_deref().unwrap_or(object)));
     }
     out.push(']');
+}
+
+/// An item's object under its own name, with what its server is.
+fn with_server(item: &Item, object: &str) -> Option<String> {
+    let mut fields = RawObject::parse(object).ok()?;
+    fields.set(item.kind.name_key(), string(&item.own));
+    fields.set("mcp_info", server_info(item));
+    Some(fields.to_text())
+}
+
+/// Whose an item is, in the members that LiteLLM has for it. NAME is the id too.
+fn server_info(item: &Item) -> String {
+    let mut info = RawObject::default();
+    let server = string(item.server.as_str());
+    info.set("server_name", server.clone());
+    if let Some(description) = &item.label.description {
+        info.set("description", string(description));
+    }
+    info.set("server_id", server);
+    info.set("alias", item.label.alias.as_deref().map_or("null".to_owned(), string));
+    info.to_text()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalogue::merge::ServerLabel;
     use crate::protocol::call::Kind;
     use crate::protocol::for_revision::Output;
     use crate::protocol::server_name::ServerName;
@@ -270,6 +310,10 @@ mod tests {
             is_withheld: false,
             mirrors: Ok(Vec::new()),
             output: Output::Object,
+            label: Arc::new(ServerLabel {
+                description: Some("says \"s\"".to_owned()),
+                alias: None,
+            }),
             alone: None,
         })
     }
@@ -311,6 +355,19 @@ mod tests {
         }
         let own = pages.text(&all, Names::Own, None, None).unwrap();
         assert!(own.get().starts_with("[{\"name\":\"a\""), "{own:?}");
+    }
+
+    #[test]
+    fn with_its_server_an_item_has_its_own_name() {
+        let (pages, all) = (pages(1 << 20), items(&["a"]));
+        let page = pages.text(&all, Names::WithServer, None, None).unwrap();
+        let read: serde_json::Value = serde_json::from_str(page.get()).unwrap();
+        assert_eq!(read[0]["name"], "a");
+        let info = serde_json::json!({
+            "server_name": "s", "description": "says \"s\"", "server_id": "s", "alias": null,
+        });
+        assert_eq!(read[0]["mcp_info"], info);
+        assert!(pages.budget.taken() >= page.get().len(), "all of it is counted");
     }
 
     #[test]

@@ -94,6 +94,7 @@ impl Catalogue {
             is_withheld: item.is_withheld,
             mirrors: item.mirrors.clone(),
             output: item.output,
+            label: item.label.clone(),
             alone: None,
         };
         self.seen.keep(key, Arc::new(seen))

@@ -2,8 +2,9 @@
 //! configuration does not give it to.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
-use super::merge::{Listed, Profile, merge, read_items};
+use super::merge::{Listed, Profile, ServerLabel, merge, read_items};
 use super::{Catalogue, Health, Item, Resolution, Server};
 use crate::access::glob::Globs;
 use crate::config::{Naming, Pin, Prefix};
@@ -156,7 +157,7 @@ impl World {
         let servers = self.servers.iter().zip(are_up).map(|(it, is_up)| {
             let profile = Profile {
                 name: it.name.clone(),
-                alias: it.alias.clone(),
+                label: Arc::new(ServerLabel { description: None, alias: it.alias.clone() }),
                 tools: Globs::default(),
                 pin: Pin::Off,
             };

@@ -137,8 +137,12 @@ mod tests {
                 let lists =
                     [of(Kind::Resource, resources.to_vec()), of(Kind::Template, templates)];
                 let name = ServerName::parse(name).unwrap();
-                let profile =
-                    Profile { name, alias: None, tools: Globs::default(), pin: Pin::Off };
+                let profile = Profile {
+                    name,
+                    label: Arc::default(),
+                    tools: Globs::default(),
+                    pin: Pin::Off,
+                };
                 (profile, Listed { lists: lists.into(), ..Listed::default() })
             })
             .collect();

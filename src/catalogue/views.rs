@@ -470,8 +470,12 @@ mod tests {
     #[test]
     fn a_catalogue_of_some_shares_what_all_see() {
         let naming = Naming::new(Prefix::Never, "-", [(&name("s"), None)]);
-        let profile =
-            Profile { name: name("s"), alias: None, tools: Globs::default(), pin: Pin::Off };
+        let profile = Profile {
+            name: name("s"),
+            label: Arc::default(),
+            tools: Globs::default(),
+            pin: Pin::Off,
+        };
         let servers = vec![(profile, listed(&["a"]))];
         let shared = merge::merge(&naming, &servers);
         let mut views = Views::new(8);
@@ -501,8 +505,12 @@ mod tests {
     #[test]
     fn a_server_that_serves_otherwise_than_before_shows_its_new_view() {
         let naming = Naming::new(Prefix::Never, "-", [(&name("s"), None)]);
-        let profile =
-            Profile { name: name("s"), alias: None, tools: Globs::default(), pin: Pin::Off };
+        let profile = Profile {
+            name: name("s"),
+            label: Arc::default(),
+            tools: Globs::default(),
+            pin: Pin::Off,
+        };
         let servers = vec![(profile, listed(&["a"]))];
         let shared = merge::merge(&naming, &servers);
         let (session, request) = (key(1).1, ViewId::of_request("{}"));

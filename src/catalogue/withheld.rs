@@ -89,6 +89,7 @@ mod tests {
             is_withheld,
             mirrors: Ok(Vec::new()),
             output: Output::Object,
+            label: Arc::default(),
             alone: None,
         })
     }

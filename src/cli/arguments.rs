@@ -16,6 +16,7 @@ pub(super) enum Command {
     Serve { config: PathBuf, listen: Option<Listen> },
     Demo { http: Option<SocketAddr> },
     HashKey,
+    Import { file: OsString },
     Pins { config: PathBuf, what: Pins },
     Check { config: PathBuf, contact: Contact, form: Form },
 }
@@ -48,6 +49,7 @@ pub(super) enum Name {
     Serve,
     Demo,
     HashKey,
+    Import,
     Pins,
     Check,
 }
@@ -66,6 +68,7 @@ impl Name {
             "serve" => Ok(Name::Serve),
             "demo" => Ok(Name::Demo),
             "hash-key" => Ok(Name::HashKey),
+            "import" => Ok(Name::Import),
             "pins" => Ok(Name::Pins),
             "check" => Ok(Name::Check),
             later if LATER.contains(&later) => {
@@ -81,7 +84,7 @@ impl Name {
     fn is_configured(self) -> bool {
         match self {
             Self::Serve | Self::Pins | Self::Check => true,
-            Self::Demo | Self::HashKey => false,
+            Self::Demo | Self::HashKey | Self::Import => false,
         }
     }
 }
@@ -112,6 +115,7 @@ impl Command {
         // What `pins` is followed by.
         let mut pins = Vec::new();
         let (mut contact, mut form) = (Contact::All, Form::Text);
+        let mut import = None;
         while let Some(word) = words.next().map_err(sentence)? {
             // `serve` is the default, so its options come without it too.
             let serves = matches!(name, None | Some(Name::Serve));
@@ -129,6 +133,9 @@ impl Command {
                     pins.push(word.into_string().map_err(|word| {
                         format!("no server or tool is called {}", word.display())
                     })?);
+                }
+                Value(word) if name == Some(Name::Import) && import.is_none() => {
+                    import = Some(word);
                 }
                 Long("listen") if serves => {
                     name = Some(Name::Serve);
@@ -169,6 +176,9 @@ impl Command {
             Some(Name::Demo) => Command::Demo { http },
             Some(Name::HashKey) => Command::HashKey,
             Some(Name::Check) => Command::Check { config, contact, form },
+            Some(Name::Import) => Command::Import {
+                file: import.ok_or("import: say which file, or - for standard input")?,
+            },
         })
     }
 }
@@ -259,6 +269,10 @@ mod tests {
             assert_eq!(parse(&format!("demo --http {text}")), Ok(Command::Demo { http }));
         }
         assert_eq!(parse("hash-key"), Ok(Command::HashKey));
+        for file in ["mcp.json", "-"] {
+            let import = Command::Import { file: file.into() };
+            assert_eq!(parse(&format!("import {file}")), Ok(import));
+        }
         let accept = |config: &str, tool: Option<&str>| {
             let tool = tool.map(str::to_owned);
             let what = Pins::Accept { server: "s".to_owned(), tool };
@@ -300,6 +314,8 @@ mod tests {
             ("demo --http :", "\":\""),
             ("demo --http 65536", "65536"),
             ("hash-key secret", "secret"),
+            ("import", "which file"),
+            ("import a b", "b"),
             ("--config f demo", "demo"),
             ("pins", "SERVER"),
             ("pins accept", "SERVER"),

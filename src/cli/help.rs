@@ -9,6 +9,7 @@ pub(super) fn text(topic: Option<Name>) -> &'static str {
         Some(Name::Serve) => SERVE,
         Some(Name::Demo) => DEMO,
         Some(Name::HashKey) => HASH_KEY,
+        Some(Name::Import) => IMPORT,
         Some(Name::Pins) => PINS,
         Some(Name::Check) => CHECK,
     }
@@ -24,6 +25,7 @@ Commands:
   check      check the configuration, and try every server
   demo       run the built-in MCP server, to try things with
   hash-key   read a key from standard input, print its sha256 for the configuration
+  import     make a configuration of another program's
   pins       show and accept what has changed since it was pinned
 
 Options:
@@ -92,6 +94,21 @@ the time.
 Options:
   --config FILE   the configuration (default: config.json)
   -h, --help      this text
+";
+
+const IMPORT: &str = "\
+Makes a configuration of what another program has: \"mcpServers\" of Claude Desktop, Claude Code,
+Cursor or Windsurf, \"servers\" of VS Code, LiteLLM's YAML, or a server.json of the MCP registry.
+
+Usage: trunkline import FILE > config.json
+       trunkline import - < FILE > config.json
+
+What could not be carried over is said on standard error, and which variables are to be set:
+what the file takes from a variable, the configuration takes from one too. Look at both, then
+try the result: trunkline check --config config.json
+
+Options:
+  -h, --help   this text
 ";
 
 const HASH_KEY: &str = "\

@@ -7,6 +7,7 @@ mod check;
 mod demo;
 mod hash_key;
 mod help;
+mod import;
 mod pins;
 mod serve;
 
@@ -44,6 +45,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Ok(Command::Demo { http }) => demo::run(http),
         Ok(Command::HashKey) => hash_key::run(),
+        Ok(Command::Import { file }) => import::run(&file),
         Ok(Command::Pins { config, what }) => pins::run(&config, &what),
         Ok(Command::Check { config, contact, form }) => check::run(&config, contact, form),
         Err(what) => usage(&what),

@@ -299,7 +299,7 @@ fn ms(duration: std::time::Duration) -> u64 {
 
 fn send(responder: Responder, body: &Value) {
     // A client that is gone needs no answer.
-    reply::send_json(responder, &[body.to_string().as_bytes()]).ok();
+    reply::send_json(responder, &[body.to_string().as_bytes(), b"\n"]).ok();
 }
 
 fn refuse(responder: Responder, problem: &Problem) {

@@ -14,6 +14,7 @@ pub mod http_sse;
 mod input;
 pub mod listed;
 mod listen;
+mod litellm;
 mod modern;
 pub(crate) mod modern_head;
 mod modern_stream;

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::endpoint::{Dialect, Endpoint};
+use super::litellm;
 use crate::error::{CallError, HttpRefusal, RetryAfter, Stage, whole_seconds};
 use crate::http::{Answer, Responder};
 use crate::limits::{FOREIGN_CHARS_MAX, UPSTREAM_ERROR_CHARS_MAX};
@@ -27,6 +28,10 @@ pub const STREAM_HEADERS: [(&str, &str); 3] = [
     ("Cache-Control", "no-cache, no-transform"),
     ("X-Accel-Buffering", "no"),
 ];
+
+/// So many members that nobody knows are named, each with so many characters.
+const UNKNOWN_MEMBERS_TOLD_MAX: usize = 8;
+const MEMBER_CHARS_MAX: usize = 64;
 
 /// A refusal or failure, before it has the shape of a door.
 #[derive(Debug, Clone, PartialEq)]
@@ -131,6 +136,36 @@ impl Problem {
     /// What is kept on the disk cannot be read or written.
     pub fn not_kept(what: &str) -> Problem {
         Problem::new(500, "state_unusable", code::INTERNAL_ERROR, what)
+    }
+
+    /// The body of a call has members that nothing here reads.
+    pub fn unknown_members(unknown: &[&str], known: &[&str]) -> Problem {
+        let quoted = |keys: &[&str]| {
+            let keys = keys.iter().take(UNKNOWN_MEMBERS_TOLD_MAX);
+            let keys = keys.map(|key| format!("{:?}", redact::excerpt(key, MEMBER_CHARS_MAX)));
+            keys.collect::<Vec<String>>().join(", ")
+        };
+        Problem::bad_request(format!(
+            "The body has unknown members: {}. It may have {}; what the tool is given stands \
+             in \"arguments\".",
+            quoted(unknown),
+            quoted(known)
+        ))
+    }
+
+    /// LiteLLM's word for a call that lacks something.
+    pub fn missing_parameter(key: &str) -> Problem {
+        let message = format!("\"{key}\" is missing.");
+        let code = code::INVALID_PARAMS;
+        Problem::refusal(Reason::BadRequest, 400, "missing_parameter", code, message)
+    }
+
+    /// The only server that was asked for its list has none to show; `word` says why.
+    pub fn unlisted(server: &ServerName, word: &'static str, message: &str) -> Problem {
+        let status = if word == litellm::TIMEOUT { 504 } else { 502 };
+        let message = format!("Failed to list tools from server {server}: {message}");
+        Problem::new(status, word, code::INTERNAL_ERROR, message)
+            .with("server", server.as_str())
     }
 
     /// A path that serves nothing.
@@ -383,17 +418,17 @@ impl Problem {
         }
     }
 
-    /// The body in a REST dialect.
+    /// The body in a REST dialect, which ends its line, for those who read it on a terminal.
     pub fn rest_body(&self, dialect: Dialect) -> String {
-        let (outer, word) = match dialect {
-            Dialect::Plain => ("error", "code"),
-            Dialect::Litellm => ("detail", "error"),
+        let (outer, key, word) = match dialect {
+            Dialect::Plain => ("error", "code", self.code),
+            Dialect::Litellm => ("detail", "error", litellm::word(self.code)),
         };
         let mut error = serde_json::Map::new();
-        error.insert(word.to_owned(), self.code.into());
+        error.insert(key.to_owned(), word.into());
         error.insert("message".to_owned(), self.message.clone().into());
         error.extend(self.details());
-        serde_json::json!({ outer: error }).to_string()
+        format!("{}\n", serde_json::json!({ outer: error }))
     }
 
     /// The body as an endpoint's clients expect it.

@@ -1,4 +1,5 @@
-//! Tools as plain JSON, in our dialect and in LiteLLM's.
+//! Tools as plain JSON, in our dialect and in LiteLLM's. What is said in the latter alone is in
+//! `litellm.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,12 +7,12 @@ use std::time::Duration;
 use super::endpoint::Dialect;
 use super::listed::server_outcome;
 use super::reply::{self, Problem};
-use super::{Front, Transport};
+use super::{Front, Transport, litellm};
 use crate::access::policy::Scope;
 use crate::error::CallError;
 use crate::http::{Head, Request, Responder};
 use crate::limits::{CALL_TIMEOUT_MAX, JSON_DEPTH_MAX};
-use crate::pipeline::{Health, ItemList, Wish};
+use crate::pipeline::{ItemList, Names, Wish};
 use crate::protocol::call::{Call, CallSink, Caller, Kind, Notice, Outcome, Question};
 use crate::protocol::headers;
 use crate::protocol::method::Method;
@@ -52,7 +53,7 @@ struct ListBody {
 impl ListBody {
     /// Its text: all arrays as one.
     fn pieces(&self) -> Vec<&[u8]> {
-        let mut pieces: Vec<&[u8]> = Vec::with_capacity(2 * self.pages.len() + 3);
+        let mut pieces: Vec<&[u8]> = Vec::with_capacity(2 * self.pages.len() + 4);
         pieces.push(b"{\"tools\":[");
         for page in &self.pages {
             let items = page.get().strip_prefix('[').and_then(|it| it.strip_suffix(']'));
@@ -63,6 +64,7 @@ impl ListBody {
         }
         pieces.push(b"]");
         pieces.push(self.end.as_bytes());
+        pieces.push(b"\n");
         pieces
     }
 }
@@ -75,12 +77,17 @@ impl Front {
         dialect: Dialect,
         responder: Responder,
     ) {
-        let server = query_value(head.query.as_deref(), server_key(dialect));
+        let query = head.query.as_deref();
+        let asked = match dialect {
+            Dialect::Plain => query_value(query, "server"),
+            Dialect::Litellm => litellm::server_asked_for(query),
+        };
         let list = self.switched_on(Transport::Rest).and_then(|()| {
+            let server = self.server_asked_for(scope, asked, dialect)?;
             let client = Some(responder.client());
             self.pipeline.await_first_lists(scope, server.as_deref(), client);
             let wish = Wish { server: server.as_deref(), ..Wish::default() };
-            self.list_body(scope, wish, dialect).map_err(|error| Problem::from_call(&error))
+            self.list_body(scope, wish, dialect)
         });
         // A client that is gone needs no answer.
         match list {
@@ -98,11 +105,36 @@ impl Front {
         scope: &Scope,
         wish: Wish<'_>,
         dialect: Dialect,
-    ) -> Result<ListBody, CallError> {
-        let list = self.pipeline.list(scope, wish, Kind::Tool)?;
+    ) -> Result<ListBody, Problem> {
+        let failed = |error: CallError| Problem::from_call(&error);
+        let mut list = self.pipeline.list(scope, wish, Kind::Tool).map_err(failed)?;
+        let end = match dialect {
+            Dialect::Plain => list_end(&list),
+            Dialect::Litellm => {
+                list.names = Names::WithServer;
+                litellm::list_end(&list, wish.server.is_some())?
+            }
+        };
         let pages = list.pages(self.limits.page_items);
         let pages = pages.map(|page| self.pipeline.page_text(scope, &list, page, None));
-        Ok(ListBody { pages: pages.collect::<Result<_, _>>()?, end: list_end(&list, dialect) })
+        Ok(ListBody { pages: pages.collect::<Result<_, _>>().map_err(failed)?, end })
+    }
+
+    /// The NAME of the server that is asked for, if one is. LiteLLM takes an alias for one too.
+    fn server_asked_for(
+        &self,
+        scope: &Scope,
+        asked: Option<String>,
+        dialect: Dialect,
+    ) -> Result<Option<String>, Problem> {
+        match (asked, dialect) {
+            (Some(asked), Dialect::Litellm) => {
+                let server = self.pipeline.server_called(scope, &asked);
+                let server = server.map_err(|error| Problem::from_call(&error))?;
+                Ok(Some(server.as_str().to_owned()))
+            }
+            (asked, Dialect::Plain | Dialect::Litellm) => Ok(asked),
+        }
     }
 
     pub(super) fn rest_call(
@@ -116,7 +148,7 @@ impl Front {
         match outcome {
             Ok(Outcome::Complete(result)) => {
                 let own_bytes = result.keeper().map_or(result.get().len(), |_| 0);
-                let body = [result.get().as_bytes()];
+                let body = [result.get().as_bytes(), b"\n"];
                 reply::send_counted_json(responder, &body, own_bytes).ok()
             }
             Ok(Outcome::Error { server, error }) => {
@@ -144,6 +176,7 @@ impl Front {
             return Err(Problem::not_json());
         }
         let body = read_call(&request.body, dialect)?;
+        let server = self.server_asked_for(scope, body.server, dialect)?;
         let call = Call {
             caller: Arc::new(Caller::plain()),
             method: Method::ToolsCall,
@@ -155,8 +188,7 @@ impl Front {
         let client = Some(responder.client());
         let wait = Wait::new(CALL_TIMEOUT_MAX, CALL_TIMEOUT_MAX, client)
             .map_err(|_| Problem::overloaded("no descriptor is left"))?;
-        let wish =
-            Wish { server: body.server.as_deref(), timeout: body.timeout, ..Wish::default() };
+        let wish = Wish { server: server.as_deref(), timeout: body.timeout, ..Wish::default() };
         self.pipeline
             .call(scope, wish, call, &wait, &mut Deaf)
             .map_err(|error| Problem::from_call(&error))
@@ -184,6 +216,10 @@ fn read_call(body: &[u8], dialect: Dialect) -> Result<CallBody<'_>, Problem> {
         .string(key)
         .map_err(|_| Problem::bad_request(format!("\"{key}\" must be a string.")))?;
     params.remove(key);
+    if dialect == Dialect::Litellm {
+        // Labels for its log, which say nothing about the call.
+        params.remove("metadata");
+    }
     let timeout = match params.remove("timeout_ms") {
         None => None,
         Some(text) => match text.parse::<u64>() {
@@ -195,40 +231,31 @@ fn read_call(body: &[u8], dialect: Dialect) -> Result<CallBody<'_>, Problem> {
         },
     };
     let mut call = RawObject::default();
-    if let Some(name) = params.remove("name") {
-        call.set("name", name);
+    match params.remove("name") {
+        Some(name) => call.set("name", name),
+        None if dialect == Dialect::Litellm => return Err(Problem::missing_parameter("name")),
+        // What else is wrong is said first.
+        None => (),
     }
     // `null` is how some clients write that there is none.
     if let Some(arguments) = params.remove("arguments").filter(|text| text != "null") {
         call.set("arguments", arguments);
     }
+    let unknown: Vec<&str> = params.iter().map(|(key, _)| key).collect();
+    if !unknown.is_empty() {
+        return Err(Problem::unknown_members(
+            &unknown,
+            &["name", "arguments", key, "timeout_ms"],
+        ));
+    }
     Ok(CallBody { params: call, server, timeout })
 }
 
 /// What stands behind the tools.
-fn list_end(list: &ItemList, dialect: Dialect) -> String {
-    match dialect {
-        Dialect::Plain => {
-            let outcomes = list.servers.iter().map(server_outcome);
-            let outcomes = serde_json::Value::Array(outcomes.collect());
-            format!(",\"upstreams\":{outcomes}}}")
-        }
-        Dialect::Litellm => {
-            let failed: Vec<&str> = list
-                .servers
-                .iter()
-                .filter(|listing| matches!(listing.health, Health::Failed { .. }))
-                .map(|listing| listing.server.as_str())
-                .collect();
-            let (error, message) = if failed.is_empty() {
-                (serde_json::Value::Null, "Successfully retrieved tools".to_owned())
-            } else {
-                let message = format!("These servers failed: {}.", failed.join(", "));
-                ("upstream_failed".into(), message)
-            };
-            format!(",\"error\":{error},\"message\":{}}}", raw::string(&message))
-        }
-    }
+fn list_end(list: &ItemList) -> String {
+    let outcomes = list.servers.iter().map(server_outcome);
+    let outcomes = serde_json::Value::Array(outcomes.collect());
+    format!(",\"upstreams\":{outcomes}}}")
 }
 
 /// The value of `key` in a query, decoded.
@@ -283,6 +310,9 @@ mod tests {
             (r#"{"server":1}"#, "\"server\""),
             (r#"{"timeout_ms":"1"}"#, "timeout_ms"),
             (r#"{"timeout_ms":-1}"#, "timeout_ms"),
+            (r#"{"name":"a","arguments":{},"colour":1}"#, "\"colour\""),
+            (r#"{"name":"a","server_id":"s"}"#, "\"server_id\""),
+            (r#"{"name":"a","metadata":{}}"#, "\"metadata\""),
         ] {
             let problem = read_call(body.as_bytes(), Dialect::Plain).unwrap_err();
             assert_eq!(problem.status, 400, "{body}");

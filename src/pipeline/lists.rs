@@ -54,6 +54,8 @@ pub enum Order {
 pub struct Listing {
     /// Its NAME.
     pub server: ServerName,
+    /// What replaces that in offered names.
+    pub alias: Option<String>,
     /// How it is.
     pub health: Health,
     /// What is listed of it is what an earlier process knew.
@@ -85,7 +87,7 @@ impl ItemList {
     pub fn name<'a>(&self, item: &'a Item) -> &'a str {
         match self.names {
             Names::Offered => &item.offered,
-            Names::Own => &item.own,
+            Names::Own | Names::WithServer => &item.own,
         }
     }
 
@@ -165,6 +167,7 @@ impl Pipeline {
             .filter(|(name, _)| wanted(name) && offers_any(name))
             .map(|(name, server)| Listing {
                 server: name.clone(),
+                alias: self.upstreams.get(name).and_then(|it| it.config().alias.clone()),
                 health: server.health.clone(),
                 is_stale: server.is_stale(),
             })
@@ -201,6 +204,21 @@ impl Pipeline {
     /// Whether there is a server of that name.
     pub fn knows(&self, server: &ServerName) -> bool {
         self.upstreams.get(server).is_some()
+    }
+
+    /// The server of that NAME or alias, if the scope sees it.
+    ///
+    /// # Errors
+    /// As [`Pipeline::server`].
+    pub fn server_called(&self, scope: &Scope, asked: &str) -> Result<ServerName, CallError> {
+        self.server(scope, asked).or_else(|error| {
+            let upstreams = self.upstreams.all();
+            let mut named = upstreams.values().filter(|upstream| {
+                let alias = upstream.config().alias.as_deref();
+                alias == Some(asked) && scope.sees_server(upstream.name())
+            });
+            named.next().map(|upstream| upstream.name().clone()).ok_or(error)
+        })
     }
 
     /// The servers that the scope sees.

@@ -43,6 +43,7 @@ use log_levels::LogLevels;
 use task_owners::TaskOwners;
 
 /// What lists and `/status` tell of a server, for the doors.
+pub use crate::catalogue::pages::Names;
 pub use crate::catalogue::pins::command::{Changes, Texts as PinTexts, Unusable};
 pub use crate::catalogue::pins::{Review, Subject};
 pub use crate::catalogue::{Clash, Clashes, Health, Item, Pinned};

@@ -29,6 +29,7 @@ from fnmatch import fnmatchcase
 from typing import Callable
 
 import everything
+import litellm_dialect
 import matrix
 import odd_lists
 import slow_start
@@ -230,6 +231,7 @@ def all_setups(results: Results, binary: str | None, folder: pathlib.Path) -> No
                 jobs.append(pool.submit(slow_start.all_servers, results, binary, folder / "slow-start"))
                 jobs.append(pool.submit(standalone.all_sdks, results, binary, folder))
                 jobs.append(pool.submit(odd_lists.stock_clients, results, binary, folder))
+                jobs.append(pool.submit(litellm_dialect.all_answers, results, binary, folder / "litellm"))
             for job in jobs:
                 job.result()
             others = [pool.submit(client_scenarios, *of_suite(s), lambda it: it not in matrix.TIMED) for s in whole]

@@ -19,7 +19,9 @@ PY_SDKS_BEFORE=(
   "mcp==1.20.0 pydantic==2.12.3 starlette==0.49.1 sse-starlette==3.0.2 uvicorn==0.38.0 anyio==4.11.0"
   "mcp==1.30.0 pydantic==2.14.4 starlette==1.10.0 sse-starlette==3.7.0 uvicorn==0.54.0 anyio==4.16.0"
 )
+LITELLM=1.108.7               # its proxy: what the REST dialect is held against
 INSTALL_SECONDS=240           # of one environment, which takes about ten
+LITELLM_INSTALL_SECONDS=900   # of LiteLLM's, which has two hundred packages and takes a minute or two
 
 folder=${1:?usage: setup.sh FOLDER}
 case $(uname -m) in
@@ -35,7 +37,7 @@ exec 9>"$folder/lock"
 flock 9
 
 # An environment of Python packages: made anew unless FOLDER/NAME has exactly these.
-python_env() { # python_env NAME PACKAGE...
+python_env() { # python_env NAME PACKAGE...; it may take $seconds
   local dir=$folder/$1
   shift
   if [ "$(cat "$dir/has" 2>/dev/null)" = "$*" ] && "$dir/bin/python" -c 'import mcp' 2>/dev/null; then
@@ -43,16 +45,19 @@ python_env() { # python_env NAME PACKAGE...
   fi
   # --clear: a folder from another Python, or one half made, is not repaired but made anew.
   python3 -m venv --clear "$dir"
-  timeout "$INSTALL_SECONDS" "$dir/bin/python" -m pip install -q --disable-pip-version-check --no-cache-dir "$@"
+  timeout "$seconds" "$dir/bin/python" -m pip install -q --disable-pip-version-check --no-cache-dir "$@"
   "$dir/bin/python" -c 'import mcp'
   echo "$*" >"$dir/has"
 }
+seconds=$INSTALL_SECONDS
 python_env venv "mcp[cli]==$PY_SDK"
 for packages in "${PY_SDKS_BEFORE[@]}"; do
   version=${packages#mcp==}
   # shellcheck disable=SC2086 # a word is a package
   python_env "venv-${version%% *}" $packages
 done
+seconds=$LITELLM_INSTALL_SECONDS
+python_env venv-litellm "litellm[proxy]==$LITELLM"
 
 wanted="node $NODE $arch, conformance $CONFORMANCE, client and server $TS_SDK, everything $SERVER_EVERYTHING, mcp $PY_SDK"
 if [ "$(cat "$folder/installed" 2>/dev/null)" = "$wanted" ] && "$folder/bin/node" -e 0; then

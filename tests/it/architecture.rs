@@ -183,10 +183,11 @@ const PURE_FILES: [&str; 18] = [
 ];
 
 /// Where HTTP status codes may stand, besides `http/`.
-const STATUS_FILES: [&str; 8] = [
+const STATUS_FILES: [&str; 9] = [
     // What a server's refusal means to whoever configured it.
     "cli/check/advice.rs",
     "downstream/reply.rs",
+    "downstream/litellm.rs",
     "upstream/streamable_http.rs",
     "upstream/refused_status.rs",
     "upstream/http_sse.rs",

@@ -110,7 +110,7 @@ fn rest_requests() -> Vec<(String, Request)> {
     for path in ["/mcp/tools/list", "/mcp-rest/tools/list"] {
         add(Request::get(path), path.to_owned());
         for server in ["a", HIDDEN, "hiden", "nothing", "al"] {
-            for key in ["server", "server_id"] {
+            for key in ["server", "server_id", "mcp_server_name"] {
                 let path = format!("{path}?{key}={server}");
                 add(Request::get(&path), path);
             }

@@ -39,12 +39,14 @@ mod http_hostile;
 mod http_sse;
 #[cfg(feature = "tiny_http")]
 mod http_tiny;
+mod import;
 mod initialize;
 mod isolation;
 mod keys;
 mod late_names;
 mod links;
 mod list_changes;
+mod litellm;
 mod logging;
 mod malformed_lists;
 mod memory;

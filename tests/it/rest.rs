@@ -1,5 +1,4 @@
-//! REST: tools as plain JSON, in our own dialect and in LiteLLM's, and every row of the table
-//! of refusals.
+//! REST: tools as plain JSON in our own dialect, and every row of the table of refusals.
 
 use std::time::{Duration, Instant};
 
@@ -124,37 +123,6 @@ fn trailing_slashes_are_answered_in_place() {
 }
 
 #[test]
-fn litellms_dialect_lists_and_calls() {
-    let (first, second) = (HttpUpstream::start(), HttpUpstream::start());
-    let gateway = Gateway::started(two_servers(&first, &second));
-    let list = gateway.get("/mcp-rest/tools/list").expect(200).json();
-    assert!(names_in(&list).contains(&"alpha-echo".to_owned()), "{list}");
-    assert!(list.get("error").is_some_and(Value::is_null), "{list}");
-    assert!(list["message"].is_string(), "{list}");
-    let body = json!({"server_id": "beta", "name": "echo", "arguments": {"message": "m"}});
-    let result = gateway.post("/mcp-rest/tools/call", &body).expect(200).json();
-    assert_eq!(result["content"][0]["text"], "m");
-    assert_eq!(second.seen().n_calls("echo"), 1);
-}
-
-#[test]
-fn litellms_dialect_has_its_own_shape_of_errors() {
-    let upstream = HttpUpstream::start();
-    let gateway = Gateway::before(&upstream.url());
-    for (body, status) in [
-        (r#"{"name":"nothing"}"#, 404),
-        (r#"{"arguments":{}}"#, 400),
-        (r#"{"name":"echo","server_id":"nobody"}"#, 404),
-        ("{", 400),
-    ] {
-        let answer = gateway.send(&Request::post_text("/mcp-rest/tools/call", body));
-        let json = answer.expect(status).json();
-        assert!(json["detail"]["error"].is_string(), "{body}: {json}");
-        assert!(json["detail"]["message"].is_string(), "{body}: {json}");
-    }
-}
-
-#[test]
 fn what_is_no_call_is_400() {
     let upstream = HttpUpstream::start();
     let gateway = Gateway::before(&upstream.url());
@@ -179,6 +147,8 @@ fn what_is_no_call_is_400() {
         r#"{"name":"echo","server":1}"#,
         r#"{"name":"echo","timeout_ms":"soon"}"#,
         r#"{"name":"echo","timeout_ms":-1}"#,
+        r#"{"name":"echo","server_id":"s"}"#,
+        r#"{"name":"echo","argument":{"message":"m"}}"#,
         r#"{"name":"echo"} trailing"#,
         &deep,
     ] {
@@ -187,6 +157,41 @@ fn what_is_no_call_is_400() {
         answer.expect_error(400);
     }
     assert_eq!(upstream.seen().n_calls("echo"), 0);
+}
+
+#[test]
+fn members_that_nobody_reads_are_named() {
+    let upstream = HttpUpstream::start();
+    let gateway = Gateway::before(&upstream.url());
+    let body = json!({"name": "echo", "message": "m", "args": {}});
+    let error = gateway.post(CALL, &body).expect_error(400);
+    let message = error["message"].as_str().unwrap();
+    for part in ["\"message\"", "\"args\"", "\"arguments\""] {
+        assert!(message.contains(part), "{message}");
+    }
+    assert_eq!(upstream.seen().n_calls("echo"), 0);
+}
+
+#[test]
+fn answers_end_their_line() {
+    let upstream = HttpUpstream::start();
+    let gateway = Gateway::before(&upstream.url());
+    let litellm = json!({"name": "echo", "server_id": "s"});
+    for answer in [
+        gateway.get(LIST).expect(200),
+        gateway.call("echo", &json!({"message": "m"})).expect(200),
+        gateway.call("nothing", &json!({})).expect(404),
+        gateway.get("/mcp-rest/tools/list").expect(200),
+        gateway.post("/mcp-rest/tools/call", &litellm).expect(200),
+        gateway.get("/healthz").expect(200),
+        gateway.get("/status").expect(200),
+        gateway.get("/nothing").expect(404),
+        exchange(gateway.address(), &Request::get(LIST).host("evil.example")).expect(403),
+    ] {
+        let body = answer.text();
+        assert!(body.ends_with("}\n") && !body.ends_with("\n\n"), "{answer}");
+        answer.json();
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use gathered::Read;
 
 use super::clashes::{self, ToldClashes};
 use super::differing::News;
-use super::merge::{self, Listed, Profile};
+use super::merge::{self, Listed, Profile, ServerLabel};
 use super::pins::{Pins, Said, Subject};
 use super::store::Store;
 use super::views::{Shown, Views};
@@ -70,7 +70,10 @@ impl Known {
         };
         let profile = Profile {
             name: config.name.clone(),
-            alias: config.alias.clone(),
+            label: Arc::new(ServerLabel {
+                description: config.description.clone(),
+                alias: config.alias.clone(),
+            }),
             tools: Globs::new(config.tools.as_deref().unwrap_or_default()),
             pin: config.pin,
         };
