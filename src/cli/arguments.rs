@@ -6,6 +6,9 @@ use std::path::PathBuf;
 
 use lexopt::prelude::{Long, Short, Value};
 
+use super::completions::Shell;
+use super::talk::{self, Talk};
+use super::tools::Output;
 use crate::config::Listen;
 
 /// What is to be done.
@@ -17,6 +20,10 @@ pub(super) enum Command {
     Demo { http: Option<SocketAddr> },
     HashKey,
     Pins { config: PathBuf, what: Pins },
+    Talk(Talk),
+    NewKey { output: Output },
+    Completions(Shell),
+    Man,
 }
 
 /// What is to be done about pins.
@@ -34,25 +41,65 @@ pub(super) enum Name {
     Demo,
     HashKey,
     Pins,
+    Stdio,
+    Tools,
+    Call,
+    Status,
+    Reload,
+    NewKey,
+    Completions,
+    Man,
+    Help,
 }
 
 /// Commands of later versions.
-const LATER: [&str; 4] = ["check", "tools", "call", "stdio"];
+const LATER: [&str; 1] = ["check"];
 /// Words after `pins`: `accept SERVER TOOL`, `diff SERVER TOOL`.
 const PINS_WORDS_MAX: usize = 3;
 const CONFIG_DEFAULT: &str = "config.json";
 
 impl Name {
-    fn parse(word: &str) -> Result<Name, String> {
+    /// The command of that name.
+    ///
+    /// # Errors
+    /// There is none, which is said.
+    pub(super) fn parse(word: &str) -> Result<Name, String> {
         match word {
             "serve" => Ok(Name::Serve),
             "demo" => Ok(Name::Demo),
             "hash-key" => Ok(Name::HashKey),
             "pins" => Ok(Name::Pins),
+            "stdio" => Ok(Name::Stdio),
+            "tools" => Ok(Name::Tools),
+            "call" => Ok(Name::Call),
+            "status" => Ok(Name::Status),
+            "reload" => Ok(Name::Reload),
+            "new-key" => Ok(Name::NewKey),
+            "completions" => Ok(Name::Completions),
+            "man" => Ok(Name::Man),
+            "help" => Ok(Name::Help),
             later if LATER.contains(&later) => {
                 Err(format!("the command {later:?} is not in this version"))
             }
             other => Err(format!("there is no command {other:?}")),
+        }
+    }
+}
+
+impl Name {
+    /// Whether its arguments are read in `talk.rs`.
+    fn is_read_there(self) -> bool {
+        match self {
+            Self::Serve | Self::Demo | Self::HashKey | Self::Pins => false,
+            Self::Stdio
+            | Self::Tools
+            | Self::Call
+            | Self::Status
+            | Self::Reload
+            | Self::NewKey
+            | Self::Completions
+            | Self::Man
+            | Self::Help => true,
         }
     }
 }
@@ -104,7 +151,12 @@ impl Command {
                     })?);
                 }
                 Value(word) if name.is_none() => {
-                    name = Some(Name::parse(&word.to_string_lossy())?);
+                    let word = Name::parse(&word.to_string_lossy())?;
+                    if word.is_read_there() {
+                        let config_default = || PathBuf::from(CONFIG_DEFAULT);
+                        return talk::parse(word, words, config_default);
+                    }
+                    name = Some(word);
                 }
                 other @ (Short(_) | Long(_) | Value(_)) => {
                     return Err(sentence(other.unexpected()));
@@ -117,6 +169,17 @@ impl Command {
             Some(Name::Pins) => Command::Pins { config, what: Pins::parse(pins)? },
             Some(Name::Demo) => Command::Demo { http },
             Some(Name::HashKey) => Command::HashKey,
+            Some(
+                Name::Stdio
+                | Name::Tools
+                | Name::Call
+                | Name::Status
+                | Name::Reload
+                | Name::NewKey
+                | Name::Completions
+                | Name::Man
+                | Name::Help,
+            ) => return Err("a command comes before its options".to_owned()),
         })
     }
 }
@@ -153,7 +216,7 @@ fn demo_address(text: &str) -> Option<SocketAddr> {
     }
 }
 
-fn sentence(error: lexopt::Error) -> String {
+pub(super) fn sentence(error: lexopt::Error) -> String {
     error.to_string()
 }
 

@@ -11,6 +11,8 @@ mod json;
 mod key_globs;
 mod reader;
 mod reload;
+mod reloaded;
+mod remote;
 pub mod secrets;
 mod syntax;
 #[cfg(test)]
@@ -27,6 +29,7 @@ pub use check::hash_key;
 pub use expand::Environment;
 pub use file::{API_KEY_KEYS, KEYS, LOG_KEYS, SERVER_KEYS, TRANSPORT_KEYS};
 pub use reload::Changes;
+pub use reloaded::Reloaded;
 
 use crate::limits::Limits;
 use crate::protocol::owners::Owners;

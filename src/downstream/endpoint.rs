@@ -28,6 +28,8 @@ pub enum Endpoint<'a> {
     Readyz,
     /// How everything is.
     Status,
+    /// The configuration is read again.
+    Reload,
 }
 
 impl<'a> Endpoint<'a> {
@@ -40,6 +42,7 @@ impl<'a> Endpoint<'a> {
             [Some("healthz"), None, ..] => Endpoint::Healthz,
             [Some("readyz"), None, ..] => Endpoint::Readyz,
             [Some("status"), None, ..] => Endpoint::Status,
+            [Some("reload"), None, ..] => Endpoint::Reload,
             [Some("mcp"), Some("tools"), Some("list"), None, _] => {
                 Endpoint::RestList(Dialect::Plain)
             }
@@ -68,7 +71,7 @@ impl<'a> Endpoint<'a> {
             Self::RestList(_) | Self::Healthz | Self::Readyz | Self::Status => {
                 &["GET", "HEAD", "OPTIONS"]
             }
-            Self::RestCall(_) | Self::SseMessages(_) => &["POST", "OPTIONS"],
+            Self::RestCall(_) | Self::SseMessages(_) | Self::Reload => &["POST", "OPTIONS"],
             Self::Mcp(_) => &["GET", "POST", "DELETE", "OPTIONS"],
             Self::Sse(_) => &["GET", "OPTIONS"],
         }
@@ -82,7 +85,8 @@ impl<'a> Endpoint<'a> {
             | Self::RestCall(_)
             | Self::Healthz
             | Self::Readyz
-            | Self::Status => None,
+            | Self::Status
+            | Self::Reload => None,
         }
     }
 
@@ -129,6 +133,7 @@ mod tests {
             ("/mcp/demo/sse/messages", Endpoint::SseMessages(Some("demo"))),
             ("/demo/mcp/sse/messages", Endpoint::SseMessages(Some("demo"))),
             ("/healthz", Endpoint::Healthz),
+            ("/reload", Endpoint::Reload),
         ] {
             assert_eq!(Endpoint::find(path), Some(expected), "{path}");
             assert_eq!(Endpoint::find(&format!("{path}/")), Some(expected), "{path}/");

@@ -11,6 +11,9 @@ mod for_modern;
 mod for_sessions;
 pub mod http_sse;
 mod input;
+pub mod line_pump;
+pub mod line_queue;
+mod line_sinks;
 pub mod listed;
 mod listen;
 mod modern;
@@ -24,6 +27,7 @@ pub(crate) mod request_digest;
 pub(crate) mod request_state;
 pub mod requests;
 pub mod rest;
+pub mod stdio;
 pub mod streamable_http;
 mod subscription;
 mod used_states;
@@ -32,10 +36,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Instant;
 
+use crossbeam_channel::Sender;
+
 use crate::access::authenticate::{self, KnownKey, Presented};
 use crate::access::origin::{Foreign, Origins};
 use crate::access::policy::{Principal, Scope};
-use crate::config::Transports;
+use crate::config::{Reloaded, Transports};
 use crate::error::CallError;
 use crate::http::{Answer, Budget, Handler, Head, Peer, Request, Responder, Running};
 use crate::limits::Limits;
@@ -114,6 +120,8 @@ pub struct Front {
     pub stopping: AtomicBool,
     /// The engine that serves, once it does, for what `/status` tells of it.
     pub engine: OnceLock<Weak<Running>>,
+    /// The way to have the configuration read again, once there is one.
+    pub reload: OnceLock<Sender<Sender<Reloaded>>>,
 }
 
 /// What a client hears whose bodies and results fill its share.
@@ -395,6 +403,7 @@ impl Front {
             Endpoint::Healthz => self.healthz(responder),
             Endpoint::Readyz => self.readyz(&scope, responder),
             Endpoint::Status => self.status(scope, responder),
+            Endpoint::Reload => self.reload(&scope, responder),
         }
     }
 

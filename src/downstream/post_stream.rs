@@ -98,6 +98,15 @@ impl Responses {
         self.own_bytes = own_bytes;
         self.list.push(response);
     }
+
+    /// All of them as an array's text; none where there are none.
+    pub(super) fn to_array(&self) -> Option<String> {
+        if self.list.is_empty() {
+            return None;
+        }
+        let all: Vec<String> = self.list.iter().map(|it| it.pieces().concat()).collect();
+        Some(format!("[{}]", all.join(",")))
+    }
 }
 
 /// The answer to a POST: plain JSON, or an event stream once something comes before the result.

@@ -20,7 +20,7 @@ const ENDS_USE: [&str; 9] = [
 
 /// Which modules of the crate each folder (or top file) may name, besides itself. A change here
 /// is a change of the architecture: make it in `src/README.md` too.
-const MAY_USE: [(&str, &[&str]); 25] = [
+const MAY_USE: [(&str, &[&str]); 26] = [
     ("limits", &[]),
     ("shares", &["limits"]),
     ("budget", &["limits", "protocol", "shares"]),
@@ -103,6 +103,7 @@ const MAY_USE: [(&str, &[&str]); 25] = [
     ),
     // The built-in server is a server of its own: it uses the engine and the rules of origins.
     ("demo", &["access", "http", "limits", "protocol", "telemetry", "thread", "wait"]),
+    ("serving", &["config", "downstream", "http", "limits", "thread"]),
     (
         "gateway",
         &[
@@ -116,6 +117,7 @@ const MAY_USE: [(&str, &[&str]); 25] = [
             "pipeline",
             "protocol",
             "reload",
+            "serving",
             "session",
             "state",
             "telemetry",
@@ -140,6 +142,8 @@ const MAY_USE: [(&str, &[&str]); 25] = [
             "pipeline",
             "protocol",
             "reload",
+            "serving",
+            "session",
             "state",
             "telemetry",
             "thread",
