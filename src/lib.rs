@@ -24,5 +24,6 @@ pub mod state;
 pub mod telemetry;
 pub mod thread;
 pub mod tidy;
+pub mod turns;
 pub mod upstream;
 pub mod wait;

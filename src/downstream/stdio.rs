@@ -16,7 +16,7 @@ use super::Front;
 use super::line_queue::LineQueue;
 use super::line_sinks::{LineAnswer, LineSink, Subscribed, Unasked};
 use super::modern_stream::{ModernAnswer, ModernStream};
-use super::post_stream::{Response, Responses};
+use super::post_stream::Response;
 use super::reply::Problem;
 use super::requests::{self, Answer, Body, SessionRequest};
 use crate::access::policy::Scope;
@@ -33,6 +33,9 @@ use crate::session::{Door, EncodedEvent, Session};
 use crate::telemetry;
 use crate::thread::{self, Joined};
 use crate::wait::ClientWatch;
+
+/// Bytes of a response that waits for the others of its batch.
+const BATCHED_BYTES_MAX: usize = 64 * 1024;
 
 /// The client.
 pub struct LineClient {
@@ -337,22 +340,33 @@ impl LineClient {
         messages: &[Result<Message<'_>, Malformed>],
         is_cancelled: &Arc<AtomicBool>,
     ) {
-        let mut responses = Responses::new(self.front.buffered.share(), messages.len());
+        let mut small = Vec::new();
         for message in messages {
-            match message {
+            let response = match message {
                 Ok(Message::Request { id, method, params }) => {
                     let request = SessionRequest { id, method, params: params.as_deref() };
-                    responses.extend(Some(id), self.answer(&request, is_cancelled));
+                    self.answer(&request, is_cancelled)
                 }
-                Ok(message) => self.hear(message),
+                Ok(message) => {
+                    self.hear(message);
+                    None
+                }
                 Err(malformed) => {
                     let id = malformed.id.as_ref();
-                    responses.extend(id, Some(Response::error(id, &malformed.error)));
+                    Some(Response::error(id, &malformed.error))
                 }
+            };
+            let Some(response) = response else { continue };
+            let text = response.pieces();
+            // A large one does not wait for the others.
+            if text.iter().map(|piece| piece.len()).sum::<usize>() > BATCHED_BYTES_MAX {
+                self.put_response(&response);
+            } else {
+                small.push(text.concat());
             }
         }
-        if let Some(text) = responses.to_array() {
-            self.out.put(EncodedEvent::of(&text));
+        if !small.is_empty() {
+            self.out.put(EncodedEvent::of(&format!("[{}]", small.join(","))));
         }
     }
 
@@ -403,7 +417,7 @@ impl LineClient {
             Ok(session) => session,
             Err(error) => return Answer::Error(Problem::from_call(&error).to_rpc()),
         };
-        front.pipeline.log_level_unsaid(scope);
+        front.pipeline.log_level_unsaid(scope, session.can_be_asked());
         let result = front.initialize_result(scope, revision, None);
         let sink = Arc::new(Unasked { out: self.out.clone() });
         let attached = front.sessions.attach(&session.id, session.next_stream(), sink);
