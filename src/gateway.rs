@@ -17,11 +17,11 @@ use crate::catalogue;
 use crate::catalogue::pins::{Pins, Review};
 use crate::catalogue::refresher::{Configure, Refresher};
 use crate::catalogue::store::Store;
-use crate::config::{ApiKey, Changes, Config, Listen, Naming, UpstreamConfig};
+use crate::config::{ApiKey, Changes, Config, Listen, Naming, Reloaded, UpstreamConfig};
 use crate::downstream::event_stream::Streams;
 use crate::downstream::parked::{Bounds, ParkedCalls};
+use crate::downstream::stdio::LineClient;
 use crate::downstream::{Admission, Front, UsedStates};
-use crate::http::{self, Running, Server};
 use crate::limits::{
     CATALOGUE_INBOX_CHANGES_MAX, ENDED_SESSIONS_QUEUE_MAX, LIST_WAITERS_DIVISOR, Limits,
 };
@@ -33,6 +33,7 @@ use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
 use crate::reload::{self, Reloading, Source};
+use crate::serving::{Clients, Serving, bind, serve};
 use crate::session::{
     self, Audience, Ended, EventLogBounds, EventLogs, Sessions, SessionsConfig,
 };
@@ -55,7 +56,7 @@ const INTERRUPTED_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Gateway {
     /// 1. Accept no more; the connections end. Their handler holds clones of what follows.
-    running: Arc<Running>,
+    serving: Serving,
     front: Arc<Front>,
     /// 2. End what the upstreams hold: sessions, children, threads. That ends the events too.
     upstreams: Arc<Upstreams>,
@@ -84,24 +85,25 @@ impl Gateway {
     /// The address or `state_dir` is taken, or the system refuses threads or descriptors.
     pub fn start(
         config: Config,
+        clients: Clients,
         stop: Sender<StopReason>,
         stopped: Receiver<StopReason>,
     ) -> io::Result<Gateway> {
         let limits = Arc::new(config.limits.clone());
         // Locals are dropped last to first: the thread that writes ends with the last who could
         // have something written, so it is waited for after all of them, also on an error.
-        let (writing, state) = open_state(&config)?.unzip();
-        let server = Server::bind(&listen(&config), limits.clone())?;
+        let (writing, state) = open_state(&config, clients)?.unzip();
+        let (server, budget) = bind(&config, clients, &limits)?;
         let key = session_key(&config, state.as_ref())?;
         let (left, ended) = bounded(ENDED_SESSIONS_QUEUE_MAX);
         let (sessions, session_thread) =
             start_sessions(&config, key, left, state.as_ref(), &stop)?;
         let (streams, streams_thread) = Streams::start(limits.clone(), stop.clone())?;
         let shared =
-            catalogue::Shared::new(limits.connections / LIST_WAITERS_DIVISOR, server.budget());
+            catalogue::Shared::new(limits.connections / LIST_WAITERS_DIVISOR, budget.clone());
         let (reports, changes) = bounded(CATALOGUE_INBOX_CHANGES_MAX);
         let (configure, wanted) = bounded(1);
-        let kept = state.map(|state| kept(state, &key));
+        let kept = state.map(|state| kept(state, &key, clients)).unzip();
         let refresher = refresher(&config, shared.clone(), sessions.clone(), kept);
         let catalogue = start_catalogue(refresher, changes, wanted, &stop)?;
         let owners = Owners::default();
@@ -109,13 +111,12 @@ impl Gateway {
         let upstreams = Arc::new(Upstreams::start(
             &config.upstreams,
             limits.clone(),
-            server.budget(),
+            budget.clone(),
             reports,
             unasked.clone(),
             known_eras(&shared),
         )?);
         unasked.know(&upstreams);
-        let address = server.local_addr_text();
         let pipeline =
             Arc::new(pipeline(&config, shared, upstreams.clone(), owners, sessions.clone()));
         let tidying = tidy::start(ended, pipeline.clone())?;
@@ -133,19 +134,19 @@ impl Gateway {
             streams: streams.clone(),
             event_logs: event_logs(&limits),
             limits: limits.clone(),
-            buffered: server.budget(),
+            buffered: budget,
             review: Review::of(config.state_dir.as_deref()),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
             engine: OnceLock::new(),
+            reload: OnceLock::new(),
         });
-        let running = Arc::new(server.start(front.clone(), stop)?);
-        // Weak, because the engine holds its handler.
-        front.engine.get_or_init(|| Arc::downgrade(&running));
-        let scheme = if address.starts_with("unix:") { "" } else { "http://" };
-        log::info!("listening on {scheme}{address}");
+        let serving = match server {
+            Some(server) => serve(server, &front, stop)?,
+            None => Serving::Lines(Arc::new(LineClient::new(front.clone()))),
+        };
         Ok(Gateway {
-            running,
+            serving,
             front,
             upstreams,
             _catalogue: catalogue,
@@ -170,6 +171,14 @@ impl Gateway {
         }
     }
 
+    /// The client whose lines are given to it, where there is no other.
+    pub fn line_client(&self) -> Option<&Arc<LineClient>> {
+        match &self.serving {
+            Serving::Lines(client) => Some(client),
+            Serving::Http(_) => None,
+        }
+    }
+
     /// Waits for a reason to stop.
     pub fn wait(&self) -> StopReason {
         self.stopped.recv().unwrap_or(StopReason::Signal)
@@ -178,17 +187,19 @@ impl Gateway {
     /// Stops in order: readiness off, no new work, calls in flight finish or are cut off at
     /// the deadline, streams end properly, then everything that is dropped with the gateway.
     /// A second signal cuts every wait short.
-    pub fn stop(self, reloading: Reloading) {
+    pub fn stop(self, reloading: Option<Reloading>) {
         let hurry = self.upstreams.hurry();
         let second = SecondSignal::watch(self.stopped.clone(), hurry.clone());
         if let Err(error) = &second {
             log::warn!("a second signal will not be heard: {error}");
         }
         self.front.stopping.store(true, Ordering::Relaxed);
-        reloading.end();
+        if let Some(reloading) = reloading {
+            reloading.end();
+        }
         self.front.pipeline.end_waits();
         let deadline = Instant::now() + self.drain;
-        while !self.running.drain(deadline.min(Instant::now() + DRAIN_TICK)) {
+        while !self.serving.drain(deadline.min(Instant::now() + DRAIN_TICK)) {
             if hurry.load(Ordering::Relaxed) {
                 break;
             }
@@ -202,7 +213,7 @@ impl Gateway {
         let patience = || {
             if hurry.load(Ordering::Relaxed) { Duration::ZERO } else { INTERRUPTED_TIMEOUT }
         };
-        self.running.drain(Instant::now() + patience());
+        self.serving.drain(Instant::now() + patience());
         // Answers that go out on streams are queued by now.
         self.sessions.end_listening();
         // It has been done when the next word is answered.
@@ -225,6 +236,13 @@ pub struct Parts {
 }
 
 impl Parts {
+    /// What clients wish to have read again, each with where it is told what came of it.
+    pub fn wishes(&self) -> Receiver<Sender<Reloaded>> {
+        let (wish, wishes) = bounded(1);
+        self.front.reload.get_or_init(|| wish);
+        wishes
+    }
+
     /// Goes over from one configuration to the one that follows it. Nothing waits for an
     /// upstream.
     ///
@@ -284,7 +302,7 @@ impl SecondSignal {
                 crossbeam_channel::select! {
                     recv(reasons) -> reason => match reason {
                         Ok(StopReason::Signal) => hurry.store(true, Ordering::Relaxed),
-                        Ok(StopReason::OwnerEnded(_)) => (),
+                        Ok(StopReason::InputEnded | StopReason::OwnerEnded(_)) => (),
                         Err(_) => return,
                     },
                     recv(end) -> _ => return,
@@ -295,15 +313,6 @@ impl SecondSignal {
     }
 }
 
-fn listen(config: &Config) -> http::Listen {
-    match &config.listen {
-        Listen::Tcp(address) => http::Listen::Tcp(*address),
-        Listen::Unix(path) => {
-            http::Listen::Unix { path: path.clone(), mode: config.socket_mode }
-        }
-    }
-}
-
 /// What outlives the process.
 #[derive(Debug)]
 struct State {
@@ -311,18 +320,30 @@ struct State {
     writer: Writer,
 }
 
-fn open_state(config: &Config) -> io::Result<Option<(thread::Joined, State)>> {
+fn open_state(
+    config: &Config,
+    clients: Clients,
+) -> io::Result<Option<(thread::Joined, State)>> {
     let Some(path) = &config.state_dir else { return Ok(None) };
-    let directory = Arc::new(StateDir::open(path)?);
+    let directory = Arc::new(match clients {
+        Clients::OverHttp => StateDir::open(path)?,
+        Clients::OneOfLines => StateDir::open_or_read(path)?,
+        Clients::OneOfFewLines => StateDir::read_only(path),
+    });
     let (writer, joined) = state::start(directory.clone())?;
     Ok(Some((joined, State { directory, writer })))
 }
 
 /// What of the catalogue outlives the process.
-fn kept(state: State, key: &[u8; 32]) -> (Store, Pins) {
+fn kept(state: State, key: &[u8; 32], clients: Clients) -> (Option<Store>, Pins) {
     let State { directory, writer } = state;
     let pins = Pins::load(directory.clone(), writer.clone());
-    (Store::new(directory, writer, key), pins)
+    let store = match clients {
+        Clients::OverHttp | Clients::OneOfLines => Some(Store::new(directory, writer, key)),
+        // It wants to know what there is now.
+        Clients::OneOfFewLines => None,
+    };
+    (store, pins)
 }
 
 /// The key that session ids and cursors are made with.
@@ -383,7 +404,7 @@ fn refresher(
     config: &Config,
     shared: catalogue::Shared,
     sessions: Sessions,
-    kept: Option<(Store, Pins)>,
+    (store, pins): (Option<Option<Store>>, Option<Pins>),
 ) -> Refresher {
     let some = sessions.clone();
     let tell = move |server: &ServerName, kind: Kind| {
@@ -398,9 +419,8 @@ fn refresher(
             log::warn!(target: "catalogue", "a change of the list could not be told to sessions");
         }
     };
-    let (store, pins) = kept.unzip();
     let naming = config.naming.clone();
-    Refresher::new(naming, &config.upstreams, shared, Box::new(tell), store, pins)
+    Refresher::new(naming, &config.upstreams, shared, Box::new(tell), store.flatten(), pins)
         .with_views(config.limits.views, Box::new(tell_view))
 }
 
@@ -504,13 +524,13 @@ pub fn run(config: Config, source: Source, log: LogControl) -> io::Result<StopRe
     // One wish that waits is enough: what is read then is what there is then.
     let (wish, wishes) = bounded(1);
     let _signals = thread::watch_signals(stop.clone(), Some(wish))?;
-    let gateway = Gateway::start(config.clone(), stop.clone(), stopped)?;
+    let gateway = Gateway::start(config.clone(), Clients::OverHttp, stop.clone(), stopped)?;
     let reloading = reload::start(source, config, gateway.parts(), log, wishes, stop)?;
     let reason = gateway.wait();
     match reason {
-        StopReason::Signal => log::info!("stopping"),
+        StopReason::Signal | StopReason::InputEnded => log::info!("stopping"),
         StopReason::OwnerEnded(name) => log::error!("the thread {name} has ended; stopping"),
     }
-    gateway.stop(reloading);
+    gateway.stop(Some(reloading));
     Ok(reason)
 }

@@ -17,6 +17,7 @@ pub mod limits;
 pub mod pipeline;
 pub mod protocol;
 pub mod reload;
+pub mod serving;
 pub mod session;
 pub mod shares;
 pub mod state;

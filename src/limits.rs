@@ -285,6 +285,23 @@ pub const REQUEST_STATE_BYTES_MAX: usize = 256 * 1024;
 pub const USED_STATES_MAX: usize = 8192;
 /// Before a server that wants nothing but a retry gets it.
 pub const INPUT_RETRY_DELAY: Duration = Duration::from_millis(100);
+/// Requests in flight of a client over standard input and output; each has a thread. More get an
+/// error.
+pub const STDIO_REQUESTS_MAX: usize = 256;
+/// How long a client that has ended its input may take to read what it is still answered.
+pub const STDIO_LAST_WRITES_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long an admin who asks for a reload waits for its turn, and then for what came of it.
+pub const RELOAD_ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long `trunkline reload` waits for its answer.
+pub const OPERATOR_RELOAD_TIMEOUT: Duration = Duration::from_secs(70);
+/// How long other commands wait for a running gateway's answer, and to reach it.
+pub const OPERATOR_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// See [`OPERATOR_ANSWER_TIMEOUT`].
+pub const OPERATOR_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of such an answer.
+pub const OPERATOR_ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes of arguments that `trunkline call` reads from standard input.
+pub const CALL_INPUT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Calls in flight in one session. More get an error.
 pub const SESSION_CALLS_MAX: usize = 256;
 /// Tasks whose principal is remembered. Past it what is over goes, then the oldest of whoever
@@ -578,6 +595,7 @@ pub const POOL_RESERVE_DIVISOR: usize = 8;
 pub const SEND_BUFFER_BYTES: usize = 64 * 1024;
 
 const _: () = assert!(OFFERED_NAME_CHARS_MAX > 9);
+const _: () = assert!(2 * RELOAD_ANSWER_TIMEOUT.as_secs() < OPERATOR_RELOAD_TIMEOUT.as_secs());
 const _: () = assert!(ENDED_ID_WRITE_TIMEOUT.as_millis() < SESSION_REPLY_TIMEOUT.as_millis());
 const _: () = assert!(UPSTREAM_DRAIN_BYTES_MAX <= RESULT_BYTES_COUNTED_FROM);
 const _: () = assert!(PAGE_BYTES_MAX < PAGES_KEPT_BYTES_MAX);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::config::{Changes, Config, Overrides, Problem};
+use crate::config::{Changes, Config, Overrides, Problem, Reloaded};
 use crate::gateway::Parts;
 use crate::limits::{RELOAD_RETRY_INTERVAL, RELOAD_STOP_TIMEOUT, WATCH_INTERVAL};
 use crate::telemetry::log::LogControl;
@@ -117,12 +117,19 @@ pub fn start(
 ) -> io::Result<Reloading> {
     let reload = Reload { source, running, parts, log, unsettled: None, is_partial: false };
     let (alive, ended) = bounded(0);
-    let joined = thread::spawn_owner("reload", stop, move || reload.run(&wishes, &ended))?;
+    let asked = reload.parts.wishes();
+    let run = move || reload.run(&wishes, &asked, &ended);
+    let joined = thread::spawn_owner("reload", stop, run)?;
     Ok(Reloading { alive, joined })
 }
 
 impl Reload {
-    fn run(mut self, wishes: &Receiver<()>, ended: &Receiver<()>) {
+    fn run(
+        mut self,
+        wishes: &Receiver<()>,
+        asked: &Receiver<Sender<Reloaded>>,
+        ended: &Receiver<()>,
+    ) {
         loop {
             let interval = match (self.is_partial, self.running.watch) {
                 (true, _) => RELOAD_RETRY_INTERVAL,
@@ -131,12 +138,17 @@ impl Reload {
             };
             crossbeam_channel::select! {
                 recv(wishes) -> wish => match wish {
-                    Ok(()) => self.reload(),
+                    Ok(()) => drop(self.reload()),
+                    Err(_) => return,
+                },
+                recv(asked) -> told => match told {
+                    // Whoever asked may have given up.
+                    Ok(told) => drop(told.try_send(self.reload())),
                     Err(_) => return,
                 },
                 recv(ended) -> _ => return,
                 default(interval) => if self.is_partial || (self.running.watch && self.has_changed()) {
-                    self.reload();
+                    drop(self.reload());
                 },
             }
         }
@@ -157,7 +169,7 @@ impl Reload {
         false
     }
 
-    fn reload(&mut self) {
+    fn reload(&mut self) -> Reloaded {
         self.unsettled = None;
         let read = self.source.load();
         let path = self.source.path.display();
@@ -167,15 +179,23 @@ impl Reload {
         });
         let (config, changes) = match followed {
             Ok(followed) => followed,
-            Err(problems) => return refuse(&path.to_string(), &problems),
+            Err(problems) => {
+                let problems: Vec<String> =
+                    problems.iter().map(|problem| problem.in_file(&path)).collect();
+                refuse(&path.to_string(), &problems);
+                return Reloaded::Refused(problems);
+            }
         };
-        for warning in &config.warnings {
-            log::warn!("{}", warning.in_file(&path));
+        let warnings: Vec<String> =
+            config.warnings.iter().map(|warning| warning.in_file(&path)).collect();
+        for warning in &warnings {
+            log::warn!("{warning}");
         }
         for key in &changes.at_next_start {
             log::warn!("{path}: {key} differs; it takes effect at the next start");
         }
         let (took, changed) = (Instant::now(), changes.to_string());
+        let at_next_start = changes.at_next_start.clone();
         // Before anything is said of what is new. What ends now may still say what it knows.
         let (mut secrets, old) = (config.secrets(), self.running.secrets());
         secrets.extend(old);
@@ -187,11 +207,12 @@ impl Reload {
                 "{path}: the configuration was taken over in part only: {what}; the next try \
                  comes in {again} s"
             );
-            return;
+            return Reloaded::InPart(what);
         }
         self.is_partial = false;
         log::info!("{path} was read again in {} ms: {changed}", took.elapsed().as_millis());
         self.running = config;
+        Reloaded::Taken { changes: changed, warnings, at_next_start }
     }
 
     fn apply(&self, config: &Config, changes: Changes) -> Result<(), String> {
@@ -205,9 +226,9 @@ impl Reload {
 }
 
 /// A bad file changes nothing, and all that is wrong with it is said.
-fn refuse(path: &str, problems: &[Problem]) {
+fn refuse(path: &str, problems: &[String]) {
     for problem in problems {
-        log::error!("{}", problem.in_file(path));
+        log::error!("{problem}");
     }
     log::error!("{path}: the configuration stays as it was (problems: {})", problems.len());
 }

@@ -10,6 +10,8 @@ use crossbeam_channel::Sender;
 pub enum StopReason {
     /// SIGTERM or SIGINT.
     Signal,
+    /// The one client, whose lines came on standard input, has no more of them.
+    InputEnded,
     /// The thread of this name, which owns state the program cannot do without, has ended.
     OwnerEnded(&'static str),
 }

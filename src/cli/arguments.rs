@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use lexopt::prelude::{Long, Short, Value};
 
+use super::completions::Shell;
+use super::talk::{self, Talk};
 use crate::config::Listen;
 
 /// What is to be done.
@@ -18,7 +20,11 @@ pub(super) enum Command {
     HashKey,
     Import { file: OsString },
     Pins { config: PathBuf, what: Pins },
-    Check { config: PathBuf, contact: Contact, form: Form },
+    Check { config: PathBuf, contact: Contact, output: Output },
+    Talk(Talk),
+    NewKey { output: Output },
+    Completions(Shell),
+    Man,
 }
 
 /// Whether `check` goes to the servers.
@@ -30,8 +36,10 @@ pub(super) enum Contact {
 
 /// How a result is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum Output {
+    /// For people.
     Text,
+    /// For programs.
     Json,
 }
 
@@ -52,10 +60,17 @@ pub(super) enum Name {
     Import,
     Pins,
     Check,
+    Stdio,
+    Tools,
+    Call,
+    Status,
+    Reload,
+    NewKey,
+    Completions,
+    Man,
+    Help,
 }
 
-/// Commands of later versions.
-const LATER: [&str; 3] = ["tools", "call", "stdio"];
 /// Words after `pins`: `accept SERVER TOOL`, `diff SERVER TOOL`.
 const PINS_WORDS_MAX: usize = 3;
 /// The configuration's file where no word names one; [`CONFIG_VARIABLE`] names another.
@@ -63,7 +78,11 @@ const CONFIG_DEFAULT: &str = "config.json";
 const CONFIG_VARIABLE: &str = "TRUNKLINE_CONFIG";
 
 impl Name {
-    fn parse(word: &str) -> Result<Name, String> {
+    /// The command of that name.
+    ///
+    /// # Errors
+    /// There is none, which is said.
+    pub(super) fn parse(word: &str) -> Result<Name, String> {
         match word {
             "serve" => Ok(Name::Serve),
             "demo" => Ok(Name::Demo),
@@ -71,20 +90,56 @@ impl Name {
             "import" => Ok(Name::Import),
             "pins" => Ok(Name::Pins),
             "check" => Ok(Name::Check),
-            later if LATER.contains(&later) => {
-                Err(format!("the command {later:?} is not in this version"))
-            }
+            "stdio" => Ok(Name::Stdio),
+            "tools" => Ok(Name::Tools),
+            "call" => Ok(Name::Call),
+            "status" => Ok(Name::Status),
+            "reload" => Ok(Name::Reload),
+            "new-key" => Ok(Name::NewKey),
+            "completions" => Ok(Name::Completions),
+            "man" => Ok(Name::Man),
+            "help" => Ok(Name::Help),
             other => Err(format!("there is no command {other:?}")),
         }
     }
 }
 
 impl Name {
-    /// Whether the command reads a configuration.
+    /// Whether the command is read here and reads a configuration.
     fn is_configured(self) -> bool {
         match self {
             Self::Serve | Self::Pins | Self::Check => true,
             Self::Demo | Self::HashKey | Self::Import => false,
+            Self::Stdio
+            | Self::Tools
+            | Self::Call
+            | Self::Status
+            | Self::Reload
+            | Self::NewKey
+            | Self::Completions
+            | Self::Man
+            | Self::Help => false,
+        }
+    }
+
+    /// Whether its arguments are read in `talk.rs`.
+    fn is_read_there(self) -> bool {
+        match self {
+            Self::Serve
+            | Self::Demo
+            | Self::HashKey
+            | Self::Import
+            | Self::Pins
+            | Self::Check => false,
+            Self::Stdio
+            | Self::Tools
+            | Self::Call
+            | Self::Status
+            | Self::Reload
+            | Self::NewKey
+            | Self::Completions
+            | Self::Man
+            | Self::Help => true,
         }
     }
 }
@@ -114,7 +169,7 @@ impl Command {
         let (mut config, mut listen, mut http) = (None, None, None);
         // What `pins` is followed by.
         let mut pins = Vec::new();
-        let (mut contact, mut form) = (Contact::All, Form::Text);
+        let (mut contact, mut output) = (Contact::All, Output::Text);
         let mut import = None;
         while let Some(word) = words.next().map_err(sentence)? {
             // `serve` is the default, so its options come without it too.
@@ -128,7 +183,7 @@ impl Command {
                 }
                 Long("no-connect") if name == Some(Name::Check) => contact = Contact::None,
                 Long("connect") if name == Some(Name::Check) => contact = Contact::All,
-                Long("json") if name == Some(Name::Check) => form = Form::Json,
+                Long("json") if name == Some(Name::Check) => output = Output::Json,
                 Value(word) if name == Some(Name::Pins) && pins.len() < PINS_WORDS_MAX => {
                     pins.push(word.into_string().map_err(|word| {
                         format!("no server or tool is called {}", word.display())
@@ -157,7 +212,11 @@ impl Command {
                     config = Some(PathBuf::from(word));
                 }
                 Value(word) if name.is_none() => {
-                    name = Some(Name::parse(&word.to_string_lossy())?);
+                    let word = Name::parse(&word.to_string_lossy())?;
+                    if word.is_read_there() {
+                        return talk::parse(word, words, config_default);
+                    }
+                    name = Some(word);
                 }
                 Value(word)
                     if matches!(name, Some(Name::Serve | Name::Check)) && config.is_none() =>
@@ -175,10 +234,21 @@ impl Command {
             Some(Name::Pins) => Command::Pins { config, what: Pins::parse(pins)? },
             Some(Name::Demo) => Command::Demo { http },
             Some(Name::HashKey) => Command::HashKey,
-            Some(Name::Check) => Command::Check { config, contact, form },
+            Some(Name::Check) => Command::Check { config, contact, output },
             Some(Name::Import) => Command::Import {
                 file: import.ok_or("import: say which file, or - for standard input")?,
             },
+            Some(
+                Name::Stdio
+                | Name::Tools
+                | Name::Call
+                | Name::Status
+                | Name::Reload
+                | Name::NewKey
+                | Name::Completions
+                | Name::Man
+                | Name::Help,
+            ) => return Err("a command comes before its options".to_owned()),
         })
     }
 }
@@ -209,7 +279,7 @@ fn demo_address(text: &str) -> Option<SocketAddr> {
     }
 }
 
-fn sentence(error: lexopt::Error) -> String {
+pub(super) fn sentence(error: lexopt::Error) -> String {
     error.to_string()
 }
 
@@ -246,12 +316,12 @@ mod tests {
         }
         assert_eq!(parse("f.json --listen 80"), serve("f.json", "127.0.0.1:80"));
         assert_eq!(parse("--listen :80 -c f"), serve("f", "127.0.0.1:80"));
-        let check = |config: &str, contact, form| {
-            Ok(Command::Check { config: config.into(), contact, form })
+        let check = |config: &str, contact, output| {
+            Ok(Command::Check { config: config.into(), contact, output })
         };
-        assert_eq!(parse("check"), check("config.json", Contact::All, Form::Text));
-        assert_eq!(parse("check f --no-connect"), check("f", Contact::None, Form::Text));
-        assert_eq!(parse("check -c f --json"), check("f", Contact::All, Form::Json));
+        assert_eq!(parse("check"), check("config.json", Contact::All, Output::Text));
+        assert_eq!(parse("check f --no-connect"), check("f", Contact::None, Output::Text));
+        assert_eq!(parse("check -c f --json"), check("f", Contact::All, Output::Json));
     }
 
     #[test]
@@ -299,7 +369,7 @@ mod tests {
     fn what_is_wrong_is_named() {
         for (line, part) in [
             ("frobnicate", "\"frobnicate\""),
-            ("call", "not in this version"),
+            ("call", "which tool"),
             ("check --listen 1", "--listen"),
             ("check a.json b.json", "b.json"),
             ("serve --json", "--json"),

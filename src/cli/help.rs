@@ -12,6 +12,15 @@ pub(super) fn text(topic: Option<Name>) -> &'static str {
         Some(Name::Import) => IMPORT,
         Some(Name::Pins) => PINS,
         Some(Name::Check) => CHECK,
+        Some(Name::Stdio) => STDIO,
+        Some(Name::Tools) => TOOLS,
+        Some(Name::Call) => CALL,
+        Some(Name::Status) => STATUS,
+        Some(Name::Reload) => RELOAD,
+        Some(Name::NewKey) => NEW_KEY,
+        Some(Name::Completions) => COMPLETIONS,
+        Some(Name::Man) => MAN,
+        Some(Name::Help) => HELP,
     }
 }
 
@@ -21,12 +30,21 @@ Trunkline is an MCP gateway: many MCP servers behind one address.
 Usage: trunkline [COMMAND] [OPTIONS]
 
 Commands:
-  serve      run the gateway (the default)
-  check      check the configuration, and try every server
-  demo       run the built-in MCP server, to try things with
-  hash-key   read a key from standard input, print its sha256 for the configuration
-  import     make a configuration of another program's
-  pins       show and accept what has changed since it was pinned
+  serve         run the gateway (the default)
+  check         check the configuration, and try every server
+  import        make a configuration of another program's
+  stdio         the gateway as a stdio MCP server, for hosts that only start commands
+  tools         list the tools of a configuration or of a running gateway
+  call          call one of them
+  status        how a running gateway is
+  reload        have a running gateway read its configuration again
+  pins          show and accept what has changed since it was pinned
+  new-key       make a key and its sha256 for the configuration
+  hash-key      read a key from standard input, print its sha256 for the configuration
+  demo          run the built-in MCP server, to try things with
+  completions   print a script that completes words, for bash, zsh or fish
+  man           print the manual page
+  help          this text, or that of a command
 
 Options:
   -h, --help      this text, or that of a command
@@ -65,6 +83,129 @@ Options:
   -h, --help          this text
 ";
 
+const STATUS: &str = "\
+Says how a running gateway is: its servers, what they speak, and what is wrong with them. With
+keys configured, an admin's key in $TRUNKLINE_KEY shows everything; without one it says whether
+the gateway lives. As a health check of a container: exit code 0 says that it answers.
+
+Usage: trunkline status [--config FILE | --url URL] [--json]
+
+Options:
+  -c, --config FILE   the gateway of this file, at its address (default: $TRUNKLINE_CONFIG,
+                      else config.json)
+  --url URL           at this address: http://HOST:PORT
+  --json              everything, as /status gives it
+  -h, --help          this text
+";
+
+const RELOAD: &str = "\
+Has a running gateway read its configuration again, waits, and prints what has changed. A file
+with something wrong in it changes nothing: its problems are told, with exit code 78. With keys
+configured, this needs an admin's in $TRUNKLINE_KEY. SIGHUP does the same without an answer.
+
+Usage: trunkline reload [--config FILE | --url URL]
+
+Options:
+  -c, --config FILE   the gateway of this file, at its address (default: $TRUNKLINE_CONFIG,
+                      else config.json)
+  --url URL           at this address: http://HOST:PORT
+  -h, --help          this text
+";
+
+const NEW_KEY: &str = "\
+Makes a key that nobody can guess, and prints it with its SHA-256: the key is for the client, the
+hash for \"sha256\" of an element of \"api_keys\".
+
+Usage: trunkline new-key [--json]
+
+Options:
+  --json       {\"key\": ..., \"sha256\": ...}
+  -h, --help   this text
+";
+
+const COMPLETIONS: &str = "\
+Prints a script by which a shell completes the words of this program.
+
+Usage: eval \"$(trunkline completions bash)\"
+       trunkline completions zsh > FOLDER-OF-FPATH/_trunkline
+       trunkline completions fish > ~/.config/fish/completions/trunkline.fish
+
+Options:
+  -h, --help   this text
+";
+
+const MAN: &str = "\
+Prints the manual page.
+
+Usage: trunkline man > /usr/local/share/man/man1/trunkline.1
+
+Options:
+  -h, --help   this text
+";
+
+const HELP: &str = "\
+Prints what the program does, or a command.
+
+Usage: trunkline help [COMMAND]
+
+Options:
+  -h, --help   this text
+";
+
+const TOOLS: &str = "\
+Lists tools: of the servers of a configuration, which are started for it, or of a running gateway.
+
+Usage: trunkline tools [SERVER] [--config FILE | --url URL] [--json]
+
+Options:
+  -c, --config FILE   the configuration (default: $TRUNKLINE_CONFIG, else config.json)
+  --url URL           a running gateway, or any MCP server over HTTP, with the key in
+                      $TRUNKLINE_KEY; http://HOST:PORT is short for http://HOST:PORT/mcp
+  --json              {\"tools\": [...]}, as the servers gave them
+  -h, --help          this text
+
+Exit code 69 says that a server is not well; which one, and why, stands on standard error.
+";
+
+const CALL: &str = "\
+Calls a tool, of a server of a configuration, which is started for it, or of a running gateway.
+The result goes to standard output, progress and log messages to standard error. What the server
+asks is asked on the terminal.
+
+Usage: trunkline call NAME [JSON] [KEY=VALUE ...] [-] [--config FILE | --url URL]
+
+Arguments: an object in JSON, single properties as KEY=VALUE, \"-\" for an object on standard
+input; later ones replace earlier ones. They are held against the tool's schema first.
+
+Options:
+  -c, --config FILE   the configuration (default: $TRUNKLINE_CONFIG, else config.json)
+  --url URL           a running gateway, or any MCP server over HTTP, with the key in
+                      $TRUNKLINE_KEY; http://HOST:PORT is short for http://HOST:PORT/mcp
+  --json              the result as it came
+  --save FOLDER       writes images, audio and other files of the result there
+  --no-ask            declares nothing that a server could ask
+  -h, --help          this text
+
+Exit codes: 0 fine, 1 the tool reports an error or the call failed, 2 wrong arguments, 69 no tool
+of that name.
+";
+
+const STDIO: &str = "\
+Serves one client over standard input and output, a JSON-RPC message a line, until it ends its
+input: the gateway with a configuration of its own, or in front of another gateway.
+
+Usage: trunkline stdio [--config FILE | --url URL]
+
+Options:
+  -c, --config FILE   the configuration (default: $TRUNKLINE_CONFIG, else config.json)
+  --url URL           a running gateway, or any MCP server over HTTP, with the key in
+                      $TRUNKLINE_KEY; http://HOST:PORT is short for http://HOST:PORT/mcp
+  -h, --help          this text
+
+The host may see everything; keys are not asked for. With \"state_dir\" in use by a running
+gateway, what that one keeps is read and nothing is written.
+";
+
 const DEMO: &str = "\
 Runs an MCP server with a few tools, resources and prompts over standard input and output,
 until the end of its input; or over Streamable HTTP, until SIGTERM or SIGINT.
@@ -92,8 +233,8 @@ and accepted once the gateway has written it: within a second, or minutes where 
 the time.
 
 Options:
-  --config FILE   the configuration (default: config.json)
-  -h, --help      this text
+  -c, --config FILE   the configuration (default: $TRUNKLINE_CONFIG, else config.json)
+  -h, --help          this text
 ";
 
 const IMPORT: &str = "\
@@ -113,7 +254,8 @@ Options:
 
 const HASH_KEY: &str = "\
 Reads a key from standard input and prints its SHA-256 in hexadecimal: the value of \"sha256\"
-of an element of \"api_keys\". One line end after the key is not part of it.
+of an element of \"api_keys\". One line end after the key is not part of it. A key that is typed
+is not shown.
 
 Usage: trunkline hash-key < FILE
 

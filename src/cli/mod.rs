@@ -3,13 +3,26 @@
 
 mod allocator;
 mod arguments;
+mod call;
 mod check;
+mod client;
+mod completions;
 mod demo;
+mod elicit;
 mod hash_key;
 mod help;
 mod import;
+mod new_key;
 mod pins;
+mod reload;
+mod running;
+mod schema;
 mod serve;
+mod shown;
+mod status;
+mod stdio;
+mod talk;
+mod tools;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -17,8 +30,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use arguments::Command;
+use shown::{shown, shown_lines};
+use talk::{At, Talk};
 
 use crate::config::{Config, Overrides, Problem};
+use crate::reload::Source;
 
 /// What the program ends with.
 mod exit {
@@ -38,7 +54,7 @@ mod exit {
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let code = match Command::parse(arguments, arguments::config_default) {
         Ok(Command::Help(topic)) => print(help::text(topic)),
-        Ok(Command::Version) => print(concat!("trunkline ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Command::Version) => print(&version()),
         Ok(Command::Serve { config, listen }) => {
             allocator::set();
             return serve::run(&config, listen);
@@ -47,7 +63,20 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Command::HashKey) => hash_key::run(),
         Ok(Command::Import { file }) => import::run(&file),
         Ok(Command::Pins { config, what }) => pins::run(&config, &what),
-        Ok(Command::Check { config, contact, form }) => check::run(&config, contact, form),
+        Ok(Command::Check { config, contact, output }) => check::run(&config, contact, output),
+        Ok(Command::Talk(Talk::Stdio { at })) => {
+            allocator::set();
+            return stdio::run(&at);
+        }
+        Ok(Command::Talk(Talk::Tools { at, server, output })) => {
+            tools::run(&at, server.as_deref(), output)
+        }
+        Ok(Command::Talk(Talk::Call(call))) => call::run(&call),
+        Ok(Command::Talk(Talk::Status { at, output })) => status::run(&at, output),
+        Ok(Command::Talk(Talk::Reload { at })) => reload::run(&at),
+        Ok(Command::NewKey { output }) => new_key::run(output),
+        Ok(Command::Completions(shell)) => print(&completions::script(shell)),
+        Ok(Command::Man) => print(&completions::manual()),
         Err(what) => usage(&what),
     };
     ExitCode::from(code)
@@ -60,6 +89,15 @@ fn print(text: &str) -> u8 {
         Ok(()) => exit::FINE,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => exit::FINE,
         Err(error) => fail(&format!("cannot write to standard output: {error}")),
+    }
+}
+
+/// `trunkline 1.2.3 (0123456789ab)`; the commit where it was known when the program was built.
+fn version() -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    match option_env!("TRUNKLINE_COMMIT").filter(|commit| !commit.is_empty()) {
+        Some(commit) => format!("trunkline {version} ({commit})\n"),
+        None => format!("trunkline {version}\n"),
     }
 }
 
@@ -78,6 +116,34 @@ fn refused(path: &Path, problems: &[Problem]) -> u8 {
     }
     exit::CONFIG
 }
+
+/// The configuration that a command talks to, and the file that it can be read from again. What is
+/// wrong with it is said.
+fn loaded(at: &At) -> Result<(Config, Option<Source>), u8> {
+    match at {
+        At::Config(path) => {
+            let mut source = Source::new(path.clone(), Overrides::default());
+            match source.load() {
+                Ok(config) => Ok((config, Some(source))),
+                Err(problems) => Err(refused(path, &problems)),
+            }
+        }
+        At::Url(url) => {
+            let key = std::env::var(KEY_VARIABLE).ok().filter(|key| !key.is_empty());
+            Config::in_front_of(url, key.as_deref()).map(|config| (config, None)).map_err(
+                |problems| {
+                    for problem in problems {
+                        complain(&format!("trunkline: --url {url}: {}", problem.what));
+                    }
+                    exit::USAGE
+                },
+            )
+        }
+    }
+}
+
+/// Where the key for `--url` is read from.
+const KEY_VARIABLE: &str = "TRUNKLINE_KEY";
 
 /// Says what went wrong at run time.
 fn fail(what: &str) -> u8 {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::arguments::Pins;
-use super::{complain, exit, fail, load, print, usage};
+use super::{complain, exit, fail, load, print, shown, usage};
 use crate::catalogue::pins::command::{self, Changes, Line, PinState, Texts, Unusable};
 use crate::catalogue::pins::{Difference, Subject};
 use crate::config::{Config, Pin, UpstreamConfig};
@@ -182,30 +182,5 @@ fn named(subject: Subject, own: &str) -> String {
             format!("{} {}", subject.as_str(), shown(own))
         }
         Subject::Instructions => subject.as_str().to_owned(),
-    }
-}
-
-/// Characters that are not seen, or that turn the direction of a line, are written as escapes: a
-/// server must not choose what is shown.
-fn shown(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_ascii() && !c.is_ascii_control() {
-            out.push(c);
-        } else {
-            out.extend(c.escape_debug());
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::shown;
-
-    #[test]
-    fn what_is_not_seen_is_shown() {
-        assert_eq!(shown("a\"\\n é"), "a\"\\n é");
-        assert_eq!(shown("\u{202e}\u{200b}\u{1b}[2J\n"), "\\u{202e}\\u{200b}\\u{1b}[2J\\n");
     }
 }

@@ -26,7 +26,7 @@ pub(super) fn run(path: &Path, listen: Option<Listen>) -> ExitCode {
         log::warn!("{}", warning.in_file(path.display()));
     }
     match gateway::run(config, source, log.control()) {
-        Ok(StopReason::Signal) => ExitCode::SUCCESS,
+        Ok(StopReason::Signal | StopReason::InputEnded) => ExitCode::SUCCESS,
         Ok(StopReason::OwnerEnded(name)) => {
             log::error!("ended because the thread {name} had ended");
             ExitCode::from(exit::FAILED)

@@ -13,6 +13,8 @@ mod key_globs;
 mod place;
 mod reader;
 mod reload;
+mod reloaded;
+mod remote;
 pub mod secrets;
 mod syntax;
 #[cfg(test)]
@@ -30,6 +32,7 @@ pub use expand::Environment;
 pub use file::{API_KEY_KEYS, KEYS, LOG_KEYS, SERVER_KEYS, TRANSPORT_KEYS};
 pub use place::Place;
 pub use reload::Changes;
+pub use reloaded::Reloaded;
 
 use expand::Outside;
 use place::{Aim, Source};

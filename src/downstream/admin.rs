@@ -3,15 +3,17 @@
 use std::sync::Weak;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use crossbeam_channel::bounded;
 use serde_json::{Value, json};
 
 use super::Front;
 use super::endpoint::Endpoint;
 use super::reply::{self, Problem};
 use crate::access::policy::Scope;
+use crate::config::Reloaded;
 use crate::error::CallError;
 use crate::http::{Head, Responder};
-use crate::limits::OWN_NAME_CHARS_MAX;
+use crate::limits::{OWN_NAME_CHARS_MAX, RELOAD_ANSWER_TIMEOUT};
 use crate::pipeline::{Clash, Failure, Pinned, ServerStatus, State, Unread};
 use crate::protocol::call::Kind;
 use crate::protocol::quirks::Quirk;
@@ -72,6 +74,36 @@ impl Front {
             self.own_status(upstreams)
         };
         send(responder, &status);
+    }
+
+    /// Has the configuration read again, for an admin, and tells what came of it.
+    pub(super) fn reload(&self, scope: &Scope, responder: Responder) {
+        if !scope.principal.is_admin {
+            return refuse(responder, &Problem::not_admin());
+        }
+        let (told, hears) = bounded(1);
+        let wished = self.reload.get().map(|it| it.send_timeout(told, RELOAD_ANSWER_TIMEOUT));
+        let wished = matches!(wished, Some(Ok(())));
+        match wished.then(|| hears.recv_timeout(RELOAD_ANSWER_TIMEOUT)) {
+            Some(Ok(Reloaded::Taken { changes, warnings, at_next_start })) => {
+                let taken = json!({
+                    "changes": changes,
+                    "warnings": warnings,
+                    "at_next_start": at_next_start,
+                });
+                send(responder, &taken);
+            }
+            Some(Ok(Reloaded::Refused(problems))) => {
+                refuse(responder, &Problem::bad_configuration(problems));
+            }
+            Some(Ok(Reloaded::InPart(why))) => {
+                refuse(responder, &Problem::reloaded_in_part(&why));
+            }
+            Some(Err(_)) | None => {
+                let what = "a reload is under way, or the gateway ends".to_owned();
+                refuse(responder, &Problem::from_call(&CallError::Overloaded { what }));
+            }
+        }
     }
 
     /// What `/status` tells everybody.

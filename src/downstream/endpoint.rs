@@ -34,6 +34,8 @@ pub enum Endpoint<'a> {
     PinsAccept,
     /// A file of the console, whose page stands at `/`.
     Console(&'a str),
+    /// The configuration is read again.
+    Reload,
 }
 
 impl<'a> Endpoint<'a> {
@@ -52,6 +54,7 @@ impl<'a> Endpoint<'a> {
             [Some("status"), Some("pins"), None, ..] => Endpoint::Pins,
             [Some("status"), Some("pins"), Some("accept"), None, _] => Endpoint::PinsAccept,
             [Some(file @ ("console.js" | "console.css")), None, ..] => Endpoint::Console(file),
+            [Some("reload"), None, ..] => Endpoint::Reload,
             [Some("mcp"), Some("tools"), Some("list"), None, _] => {
                 Endpoint::RestList(Dialect::Plain)
             }
@@ -83,7 +86,9 @@ impl<'a> Endpoint<'a> {
             | Self::Status
             | Self::Pins
             | Self::Console(_) => &["GET", "HEAD", "OPTIONS"],
-            Self::RestCall(_) | Self::SseMessages(_) | Self::PinsAccept => &["POST", "OPTIONS"],
+            Self::RestCall(_) | Self::SseMessages(_) | Self::PinsAccept | Self::Reload => {
+                &["POST", "OPTIONS"]
+            }
             Self::Mcp(_) => &["GET", "POST", "DELETE", "OPTIONS"],
             Self::Sse(_) => &["GET", "OPTIONS"],
         }
@@ -100,7 +105,8 @@ impl<'a> Endpoint<'a> {
             | Self::Status
             | Self::Pins
             | Self::PinsAccept
-            | Self::Console(_) => None,
+            | Self::Console(_)
+            | Self::Reload => None,
         }
     }
 
@@ -150,6 +156,7 @@ mod tests {
             ("/status/pins", Endpoint::Pins),
             ("/status/pins/accept", Endpoint::PinsAccept),
             ("/console.js", Endpoint::Console("console.js")),
+            ("/reload", Endpoint::Reload),
         ] {
             assert_eq!(Endpoint::find(path), Some(expected), "{path}");
             assert_eq!(Endpoint::find(&format!("{path}/")), Some(expected), "{path}/");

@@ -8,7 +8,7 @@ use super::Front;
 use super::event_stream::Place;
 use super::for_modern::{client_of, wish_of};
 use super::modern_stream::{ModernAnswer, ModernStream};
-use super::reply::{self, Problem, STREAM_HEADERS};
+use super::reply::Problem;
 use super::subscription::OfSession;
 use crate::access::policy::Scope;
 use crate::error::CallError;
@@ -22,7 +22,7 @@ use crate::protocol::listening::Filter;
 use crate::protocol::method::Method;
 use crate::protocol::modern::Envelope;
 use crate::protocol::raw::{RawObject, string};
-use crate::session::{Door, EventSink, Listening, Over, Session};
+use crate::session::{Door, Listening, Over, Session};
 use crate::wait::Wait;
 
 impl Front {
@@ -131,15 +131,10 @@ impl Front {
 
     fn open_listener(&self, session: &Arc<Session>, place: Place, stream: ModernStream) {
         let number = session.next_stream();
-        let opened = stream
-            .into_responder()
-            .and_then(|it| it.into_stream(reply::OK, &STREAM_HEADERS, b"").ok());
         let (sessions, session_id) = (self.sessions.clone(), session.id.clone());
         let on_end = Box::new(move || sessions.close_soon(&session_id));
-        let handle =
-            opened.and_then(|stream| place.open("subscriptions/listen", stream, on_end).ok());
+        let handle = stream.into_sink("subscriptions/listen", place, on_end);
         let Some(handle) = handle else { return self.sessions.close_soon(&session.id) };
-        let handle: Arc<dyn EventSink> = Arc::new(handle);
         if !matches!(self.sessions.attach(&session.id, number, handle.clone()), Ok(true)) {
             handle.close();
             self.sessions.close_soon(&session.id);

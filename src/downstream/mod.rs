@@ -12,6 +12,9 @@ mod for_modern;
 mod for_sessions;
 pub mod http_sse;
 mod input;
+pub mod line_pump;
+pub mod line_queue;
+mod line_sinks;
 pub mod listed;
 mod listen;
 mod litellm;
@@ -26,6 +29,7 @@ pub(crate) mod request_digest;
 pub(crate) mod request_state;
 pub mod requests;
 pub mod rest;
+pub mod stdio;
 pub mod streamable_http;
 mod subscription;
 mod used_states;
@@ -34,10 +38,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Instant;
 
+use crossbeam_channel::Sender;
+
 use crate::access::authenticate::{self, KnownKey, Presented};
 use crate::access::origin::{Foreign, Origins};
 use crate::access::policy::{Principal, Scope};
-use crate::config::Transports;
+use crate::config::{Reloaded, Transports};
 use crate::error::CallError;
 use crate::http::{Answer, Budget, Handler, Head, Peer, Request, Responder, Running};
 use crate::limits::Limits;
@@ -118,6 +124,8 @@ pub struct Front {
     pub stopping: AtomicBool,
     /// The engine that serves, once it does, for what `/status` tells of it.
     pub engine: OnceLock<Weak<Running>>,
+    /// The way to have the configuration read again, once there is one.
+    pub reload: OnceLock<Sender<Sender<Reloaded>>>,
 }
 
 /// What a client hears whose bodies and results fill its share.
@@ -411,6 +419,7 @@ impl Front {
             Endpoint::Pins => self.pins(head, &scope, responder),
             Endpoint::PinsAccept => self.accept_pins(request, &scope, responder),
             Endpoint::Console(file) => console::send(file, responder),
+            Endpoint::Reload => self.reload(&scope, responder),
         }
     }
 

@@ -64,7 +64,7 @@ impl Front {
                 if Method::parse(&method) == Some(Method::SubscriptionsListen) {
                     return self.listen(scope, &id, &envelope, stream);
                 }
-                let request = (posted.head, method.as_str(), params);
+                let request = (Some(posted.head), method.as_str(), params);
                 let answer = self.answer_modern(request, scope, envelope, &mut stream);
                 stream.finish(&id, &answer);
             }
@@ -79,9 +79,11 @@ impl Front {
         }
     }
 
-    fn answer_modern(
+    /// Answers a stateless request; with the head of its POST, which must say the same, if it
+    /// came by one.
+    pub(super) fn answer_modern(
         &self,
-        (head, name, params): (&Head, &str, Option<&str>),
+        (head, name, params): (Option<&Head>, &str, Option<&str>),
         scope: &Scope,
         envelope: Envelope<'_>,
         stream: &mut ModernStream,
@@ -103,7 +105,8 @@ impl Front {
             Method::ResourcesList => list(Kind::Resource),
             Method::ResourcesTemplatesList => list(Kind::Template),
             Method::ToolsCall | Method::PromptsGet | Method::ResourcesRead => {
-                if let Err(error) = check_name(head, method, &envelope.params) {
+                let named = head.map(|head| check_name(head, method, &envelope.params));
+                if let Some(Err(error)) = named {
                     return ModernAnswer::Error(error);
                 }
                 self.call_modern(head, scope, method, envelope, stream)
@@ -158,15 +161,13 @@ impl Front {
 
     fn check_mirrored(
         &self,
-        head: &Head,
+        head: Option<&Head>,
         scope: &Scope,
         wish: Wish<'_>,
         method: Method,
         params: &RawObject<'_>,
     ) -> Result<(), RpcError> {
-        if method != Method::ToolsCall {
-            return Ok(());
-        }
+        let Some(head) = head.filter(|_| method == Method::ToolsCall) else { return Ok(()) };
         let Ok(Some(name)) = params.string("name") else { return Ok(()) };
         match self.pipeline.tool(scope, wish, &name).as_deref().map(|item| &item.mirrors) {
             Some(Ok(mirrors)) => check_params(head, mirrors, params),
@@ -216,7 +217,7 @@ impl Front {
 
     fn call_modern(
         &self,
-        head: &Head,
+        head: Option<&Head>,
         scope: &Scope,
         method: Method,
         envelope: Envelope<'_>,

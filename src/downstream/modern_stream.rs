@@ -1,7 +1,12 @@
-//! The answer to a stateless request: plain JSON, or an event stream once something comes before
-//! the result. It cannot be resumed, and its end by the client cancels the request (2026-07-28,
-//! basic/transports/streamable-http, Receiving Messages).
+//! The answer to a stateless request. To a POST it is plain JSON, or an event stream once something
+//! comes before the result; it cannot be resumed, and its end by the client cancels the request
+//! (2026-07-28, basic/transports/streamable-http, Receiving Messages). On a transport of lines it
+//! is a line, and so is whatever comes before it (basic/transports/stdio).
 
+use std::sync::Arc;
+
+use super::event_stream::{OnEnd, Place};
+use super::line_sinks::LineAnswer;
 use super::listed::ListPage;
 use super::post_stream::Response;
 use super::reply::{self, Problem, STREAM_HEADERS};
@@ -12,6 +17,7 @@ use crate::protocol::jsonrpc::{RequestId, RpcError, error_response};
 use crate::protocol::modern::error_for;
 use crate::protocol::raw::Raw;
 use crate::protocol::sse;
+use crate::session::{EncodedEvent, EventSink};
 use crate::wait::ClientWatch;
 
 /// What a stateless request is answered with.
@@ -30,35 +36,63 @@ pub(super) enum ModernAnswer {
 }
 
 /// An answer that may have begun.
-pub(super) struct ModernStream {
-    responder: Option<Responder>,
-    open: Option<OpenResponse>,
+pub(super) struct ModernStream(Way);
+
+/// The way that an answer takes.
+enum Way {
+    /// Back to a POST, which may have begun.
+    Posted { responder: Option<Responder>, open: Option<OpenResponse> },
+    /// Among the lines of its client.
+    Lines(LineAnswer),
 }
 
 impl ModernStream {
     /// An answer that has not begun.
     pub(super) fn new(responder: Responder) -> ModernStream {
-        ModernStream { responder: Some(responder), open: None }
+        ModernStream(Way::Posted { responder: Some(responder), open: None })
+    }
+
+    /// An answer among the lines of its client.
+    pub(super) fn on_lines(answer: LineAnswer) -> ModernStream {
+        ModernStream(Way::Lines(answer))
     }
 
     /// What reports that the client has gone.
     pub(super) fn client(&self) -> Option<ClientWatch> {
-        let responder = self.responder.as_ref().map(Responder::client);
-        responder.or_else(|| self.open.as_ref().map(OpenResponse::client))
+        match &self.0 {
+            Way::Posted { responder, open } => {
+                let responder = responder.as_ref().map(Responder::client);
+                responder.or_else(|| open.as_ref().map(OpenResponse::client))
+            }
+            Way::Lines(answer) => Some(answer.client()),
+        }
     }
 
-    /// The right to answer, for a stream of another kind. None if the answer has begun.
-    pub(super) fn into_responder(self) -> Option<Responder> {
-        self.responder
+    /// Makes a long-lived stream of it, in that place; `on_end` is called once it has ended. None
+    /// if the answer has begun, or its client has gone.
+    pub(super) fn into_sink(
+        self,
+        door: &'static str,
+        place: Place,
+        on_end: OnEnd,
+    ) -> Option<Arc<dyn EventSink>> {
+        match self.0 {
+            Way::Posted { responder, .. } => {
+                let stream = responder?.into_stream(reply::OK, &STREAM_HEADERS, b"").ok()?;
+                Some(Arc::new(place.open(door, stream, on_end).ok()?))
+            }
+            Way::Lines(answer) => answer.into_sink(place, on_end),
+        }
     }
 
     fn write(&mut self, pieces: &[&[u8]]) {
-        if let Some(responder) = self.responder.take() {
-            self.open = responder.open(reply::OK, &STREAM_HEADERS).ok();
+        let Way::Posted { responder, open } = &mut self.0 else { return };
+        if let Some(responder) = responder.take() {
+            *open = responder.open(reply::OK, &STREAM_HEADERS).ok();
         }
-        if self.open.as_mut().is_some_and(|open| open.write(pieces).is_err()) {
+        if open.as_mut().is_some_and(|open| open.write(pieces).is_err()) {
             // The client has gone, which the call's wait notices too.
-            self.open = None;
+            *open = None;
         }
     }
 
@@ -77,34 +111,50 @@ impl ModernStream {
             }
             ModernAnswer::Refused(problem) => {
                 let error = error_for(problem.to_rpc());
-                if let Some(responder) = self.responder.take() {
+                if let Some(responder) = self.take_responder() {
                     // A client that is gone needs no answer.
                     problem.send(responder, &error_response(Some(id), &error)).ok();
                     return;
                 }
                 (problem.status, Response::error(Some(id), &error))
             }
-            // Dropped unfinished, the connection ends.
+            // Dropped unfinished, the connection ends; on lines nothing more is said.
             ModernAnswer::None => return,
         };
-        let [before, data, after] = response.pieces();
-        if let Some(responder) = self.responder.take() {
+        if let Some(responder) = self.take_responder() {
             let (headers, own_bytes) = ([("Content-Type", JSON)], response.own_bytes());
-            let body = [before, data, after].map(str::as_bytes);
+            let body = response.pieces().map(str::as_bytes);
             // A client that is gone needs no answer.
             responder.respond_counted(status, &headers, &body, own_bytes).ok();
             return;
         }
+        if let Way::Lines(answer) = &self.0 {
+            return answer.give(response.to_event());
+        }
+        let [before, data, after] = response.pieces();
         self.event(before, data, after);
-        if let Some(open) = self.open.take() {
+        if let Way::Posted { open, .. } = &mut self.0
+            && let Some(open) = open.take()
+        {
             open.finish().ok();
+        }
+    }
+
+    /// The right to answer a POST, if that has not begun.
+    fn take_responder(&mut self) -> Option<Responder> {
+        match &mut self.0 {
+            Way::Posted { responder, .. } => responder.take(),
+            Way::Lines(_) => None,
         }
     }
 }
 
 impl MessageSink for ModernStream {
     fn message(&mut self, text: &str) {
-        self.event("", text, "");
+        match &self.0 {
+            Way::Posted { .. } => self.event("", text, ""),
+            Way::Lines(answer) => answer.give(EncodedEvent::of(text)),
+        }
     }
 
     fn silence(&mut self) {

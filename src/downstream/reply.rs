@@ -127,12 +127,6 @@ impl Problem {
         Problem::refusal(Reason::Origin, 403, "foreign_origin", code::BAD_REQUEST, message)
     }
 
-    /// An admin's page, asked for with another key.
-    pub fn not_admin() -> Problem {
-        let message = "This is for a key with \"admin\": true.";
-        Problem::refusal(Reason::Unauthorized, 403, "not_admin", code::BAD_REQUEST, message)
-    }
-
     /// What is kept on the disk cannot be read or written.
     pub fn not_kept(what: &str) -> Problem {
         Problem::new(500, "state_unusable", code::INTERNAL_ERROR, what)
@@ -168,10 +162,31 @@ impl Problem {
             .with("server", server.as_str())
     }
 
+    /// What only an admin may do.
+    pub fn not_admin() -> Problem {
+        let message = "This needs a key with \"admin\": true; without keys it is served to this \
+                       machine alone.";
+        Problem::refusal(Reason::Unauthorized, 403, "not_admin", code::BAD_REQUEST, message)
+    }
+
+    /// The configuration was read again, and something is wrong with it.
+    pub fn bad_configuration(problems: Vec<String>) -> Problem {
+        let message = "The configuration stays as it was.";
+        Problem::new(422, "bad_configuration", code::INTERNAL_ERROR, message)
+            .with("problems", problems)
+    }
+
+    /// The configuration was taken over in part only.
+    pub fn reloaded_in_part(why: &str) -> Problem {
+        let message =
+            format!("The configuration was taken over in part only and is tried again: {why}");
+        Problem::new(500, "reloaded_in_part", code::INTERNAL_ERROR, message)
+    }
+
     /// A path that serves nothing.
     pub fn unknown_path() -> Problem {
         let message = "There is nothing at this path. Served are /, /mcp, /mcp/tools/list, \
-                       /mcp/tools/call, /mcp/sse, /sse, /healthz, /readyz and /status.";
+                       /mcp/tools/call, /mcp/sse, /sse, /healthz, /readyz, /status and /reload.";
         Problem::refusal(Reason::UnknownPath, 404, "unknown_path", code::BAD_REQUEST, message)
     }
 

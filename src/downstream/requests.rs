@@ -99,6 +99,8 @@ pub(super) trait MessageSink {
     fn silence(&mut self);
     /// What reports that the client has gone, where nobody could be given the answer then.
     fn client(&self) -> Option<ClientWatch>;
+    /// The call is in its session and can be cancelled from here on.
+    fn entered(&self, _wait: &Wait) {}
 }
 
 impl Front {
@@ -293,6 +295,7 @@ impl Front {
             Ok(in_flight) => in_flight,
             Err(refused) => return refused_entry(refused),
         };
+        sink.entered(&wait);
         let mut sink = ForCaller::new(&self.sessions, session, &wait, sink);
         let method = Method::parse(request.method);
         let outcome = match method {

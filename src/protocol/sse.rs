@@ -171,6 +171,13 @@ pub fn priming(id: &str, retry: Duration) -> String {
 /// What stands after the data of an event.
 pub const AFTER_DATA: &str = "\n\n";
 
+/// The data of an event that [`message`] has written, or of the beginning of one.
+pub fn data_of(event: &[u8]) -> &[u8] {
+    let before = before_data("");
+    let data = event.strip_prefix(before.as_bytes()).unwrap_or(event);
+    data.strip_suffix(AFTER_DATA.as_bytes()).unwrap_or(data)
+}
+
 /// An event whose data is a JSON text, or one without line ends. It stands on one line, whatever
 /// whoever wrote the text put between its values: a line end would end the data, and what follows
 /// would be read as fields of its sender's choice.

@@ -28,6 +28,8 @@ pub enum Door {
     HttpSse,
     /// Streamable HTTP: the session lives until it is ended or idle.
     StreamableHttp,
+    /// Lines of standard input and output: the session lives as long as they do.
+    Stdio,
     /// A stateless client's `subscriptions/listen`: what stands for the stream lives as long as
     /// that, and no client knows its id.
     Listen,
@@ -91,6 +93,8 @@ pub struct Counts {
     pub http_sse: usize,
     /// Over Streamable HTTP.
     pub streamable_http: usize,
+    /// Over standard input and output.
+    pub stdio: usize,
     /// Streams of stateless clients.
     pub listening: usize,
 }

@@ -156,6 +156,23 @@ impl EncodedEvent {
         }
     }
 
+    /// Adds its messages, a line each, for a transport of lines.
+    pub fn add_lines_to<'a>(&'a self, pieces: &mut Vec<&'a [u8]>) {
+        match &self.said {
+            Said::Text(text) => pieces.push(sse::data_of(&text.bytes)),
+            Said::Large(large) => {
+                let Large { before, value, after } = &**large;
+                let after = after.strip_suffix(sse::AFTER_DATA).unwrap_or(after);
+                pieces.push(sse::data_of(before.as_bytes()));
+                pieces.extend([value.get(), after].map(str::as_bytes));
+            }
+            Said::Several(events) => {
+                return events.iter().for_each(|event| event.add_lines_to(pieces));
+            }
+        }
+        pieces.push(b"\n");
+    }
+
     /// All of it as one text.
     #[cfg(test)]
     pub(crate) fn to_text(&self) -> String {
@@ -212,6 +229,10 @@ mod tests {
                 format!("event: message\ndata: {{\"id\": 1,\"result\":{}}}\n\n", value.get());
             let with_id = event.with_id("id: 7\n");
             let several = EncodedEvent::several(vec![event.clone(), with_id.clone()]);
+            let mut lines = Vec::new();
+            several.add_lines_to(&mut lines);
+            let line = format!("{{\"id\": 1,\"result\":{}}}\n", value.get());
+            assert_eq!(lines.concat(), line.repeat(2).as_bytes());
             for (event, expected) in [
                 (event.for_log(), text.clone()),
                 (with_id, format!("id: 7\n{text}")),

@@ -195,8 +195,10 @@ impl Manager {
                 let claims = self.claims(hex(&random), &owner, caller);
                 self.signer.sign(&claims).into()
             }
-            // The session of an HTTP+SSE stream cannot outlive it, so its id carries nothing.
-            (Door::HttpSse | Door::StreamableHttp | Door::Listen, _) => hex(&random).into(),
+            // A session that cannot outlive its stream has an id that carries nothing.
+            (Door::HttpSse | Door::StreamableHttp | Door::Stdio | Door::Listen, _) => {
+                hex(&random).into()
+            }
         };
         self.add(id, door, owner, caller)
     }

@@ -83,7 +83,7 @@ pub struct Session {
     stateless: OnceLock<String>,
     /// What [`Session::views`] has found.
     views: OnceLock<[ViewId; 2]>,
-    /// The stream of an HTTP+SSE session.
+    /// The stream of a session that lives as long as it.
     stream: OnceLock<Arc<dyn EventSink>>,
     /// The number given last by [`Session::next_stream`].
     last_stream: AtomicU64,
@@ -138,7 +138,7 @@ impl Session {
     pub fn views(&self) -> Option<[ViewId; 2]> {
         let caller = self.caller.get()?;
         let views = self.views.get_or_init(|| match self.door {
-            Door::HttpSse | Door::StreamableHttp => [
+            Door::HttpSse | Door::StreamableHttp | Door::Stdio => [
                 ViewId::of_session(caller.capabilities.get()),
                 ViewId::of_request(self.stateless_capabilities()),
             ],
@@ -154,7 +154,9 @@ impl Session {
     /// it hears nothing of what is said on the shared one.
     fn has_own(&self, sharing: SessionSharing) -> bool {
         match self.door {
-            Door::HttpSse | Door::StreamableHttp => sharing.is_own(self.can_be_asked()),
+            Door::HttpSse | Door::StreamableHttp | Door::Stdio => {
+                sharing.is_own(self.can_be_asked())
+            }
             // It stands for subscriptions alone, which are the shared session's.
             Door::Listen => false,
         }
@@ -184,7 +186,7 @@ impl Session {
         self.last_stream.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// The stream of an HTTP+SSE session, once it is attached.
+    /// The stream of a session that lives as long as it, once that is attached.
     pub fn stream(&self) -> Option<&Arc<dyn EventSink>> {
         self.stream.get()
     }
@@ -508,7 +510,7 @@ impl Sessions {
     pub fn lowest_log_level(&self, shared: &Shared) -> Option<LogLevel> {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         let sharing = view.values().filter(|session| match session.door {
-            Door::HttpSse | Door::StreamableHttp => {
+            Door::HttpSse | Door::StreamableHttp | Door::Stdio => {
                 session.caller.get().is_some()
                     && session.hears_of(&shared.server)
                     && !session.has_own(shared.sharing)
@@ -559,6 +561,7 @@ impl Sessions {
         Counts {
             http_sse: count(Door::HttpSse),
             streamable_http: count(Door::StreamableHttp),
+            stdio: count(Door::Stdio),
             listening: count(Door::Listen),
         }
     }

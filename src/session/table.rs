@@ -172,7 +172,7 @@ impl Table {
     /// Gives a session the stream of that number; streams that have ended are forgotten.
     pub(super) fn attach(&mut self, id: &str, number: u64, stream: Arc<dyn EventSink>) -> bool {
         let Some(entry) = self.entries.get_mut(id) else { return false };
-        if matches!(entry.session.door, Door::HttpSse | Door::Listen)
+        if matches!(entry.session.door, Door::HttpSse | Door::Stdio | Door::Listen)
             && entry.session.stream.set(stream.clone()).is_err()
         {
             return false;
@@ -379,7 +379,7 @@ impl Table {
         self.entries.contains_key(id)
     }
 
-    /// The sessions that should end: idle ones, and HTTP+SSE ones whose stream has ended.
+    /// The sessions that should end: idle ones, and those whose stream, with which they live, has ended.
     pub(super) fn over(&mut self, now: Instant) -> Vec<SessionId> {
         let idle = self.bounds.idle;
         let mut over = Vec::new();
@@ -389,7 +389,7 @@ impl Table {
             let streamless = entry.streams.is_empty() && !entry.session.kept.any_open();
             let unused = now.saturating_duration_since(entry.session.last_used()) >= idle;
             let ended = match entry.session.door {
-                Door::HttpSse | Door::Listen => {
+                Door::HttpSse | Door::Stdio | Door::Listen => {
                     entry.session.stream.get().is_some() && streamless
                 }
                 Door::StreamableHttp => false,

@@ -40,6 +40,8 @@ pub struct StateDir {
     path: PathBuf,
     /// Locked; the system lets go of it when the process ends, however it ends.
     _lock: Option<File>,
+    /// It is another gateway's: nothing in it is written, removed or set aside.
+    is_read_only: bool,
     /// Has every read refused, as a disk may do for a while.
     #[cfg(test)]
     pub(crate) refuses_reads: std::sync::atomic::AtomicBool,
@@ -101,10 +103,30 @@ impl StateDir {
         StateDir::of(path.to_path_buf(), None)
     }
 
+    /// As [`StateDir::open`], for a gateway that is one client's: where another gateway has the
+    /// directory, what that one keeps is read, and nothing is written.
+    ///
+    /// # Errors
+    /// It cannot be made or read.
+    pub fn open_or_read(path: &Path) -> io::Result<StateDir> {
+        match StateDir::open(path) {
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => {
+                Ok(StateDir::read_only(path))
+            }
+            opened => opened,
+        }
+    }
+
+    /// A directory of which nothing is written, removed or set aside.
+    pub fn read_only(path: &Path) -> StateDir {
+        StateDir { is_read_only: true, ..StateDir::of_another(path) }
+    }
+
     fn of(path: PathBuf, lock: Option<File>) -> StateDir {
         StateDir {
             path,
             _lock: lock,
+            is_read_only: false,
             #[cfg(test)]
             refuses_reads: false.into(),
         }
@@ -138,6 +160,9 @@ impl StateDir {
 
     /// Takes a file from everybody else, with a warning, if others had any right to it.
     fn tighten(&self, name: &str) {
+        if self.is_read_only {
+            return;
+        }
         let path = self.path.join(name);
         let Ok(what) = path.symlink_metadata() else { return };
         let mode = what.permissions().mode() & 0o777;
@@ -230,6 +255,9 @@ impl StateDir {
             let what = format!("it has more than {STATE_FILE_BYTES_MAX} bytes");
             return Err(io::Error::new(ErrorKind::FileTooLarge, what));
         }
+        if self.is_read_only {
+            return Ok(());
+        }
         let temporary = self.path.join(format!(".{name}.{}{TEMPORARY}", std::process::id()));
         let written = self.put(&temporary, name, file);
         if written.is_err() {
@@ -255,6 +283,9 @@ impl StateDir {
     /// # Errors
     /// The disk refuses.
     pub fn remove(&self, name: &str) -> io::Result<()> {
+        if self.is_read_only {
+            return Ok(());
+        }
         match std::fs::remove_file(self.path.join(name)) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             Ok(()) | Err(_) => Ok(()),
@@ -284,6 +315,10 @@ impl StateDir {
     /// Keeps a file that cannot be used under another name, for somebody to look at. The oldest
     /// of those go.
     pub fn set_aside(&self, name: &str, why: &str) {
+        if self.is_read_only {
+            log::warn!(target: "state", "{name} cannot be used: {why}");
+            return;
+        }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // Of equal length for centuries, so that they sort by time.
         let aside = format!("{name}{ASIDE}{:019}", now.as_nanos());

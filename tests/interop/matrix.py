@@ -161,6 +161,11 @@ DRIVERS = {
     "ts2-modern": [*TS, "--era", "2026-07-28"],
     "ts2-legacy": [*TS, "--era", "legacy"],
     "ts2-sse": [*TS, "--transport", "sse"],
+    # Each user starts `trunkline stdio` in front of the gateway.
+    "py2-stdio-modern": [*PY, "--transport", "stdio", "--era", "2026-07-28"],
+    "py2-stdio-legacy": [*PY, "--transport", "stdio", "--era", "legacy"],
+    "ts2-stdio-modern": [*TS, "--transport", "stdio", "--era", "2026-07-28"],
+    "ts2-stdio-legacy": [*TS, "--transport", "stdio", "--era", "legacy"],
 }
 DRIVER_CHECKS = [
     "connect",
@@ -197,9 +202,13 @@ DRIVER_CHECKS = [
 def checks_of(driver: str, setup: Setup) -> list[str]:
     """What that driver checks in that set-up. 'auto' finds the modern era, which the gateway knows."""
     language, _, way = driver.partition("-")
+    over_stdio = way.startswith("stdio-")
+    if over_stdio and setup in DIRECT:
+        return []
+    way = way.removeprefix("stdio-")
     left_out = {"call-unknown", "prompt-input-required"} if language == "ts2" else set()
     left_out |= {"resumption", "ping"} if way in ("auto", "modern") else {"multi-round", "prompt-input-required"}
-    left_out |= {"resumption"} if way == "sse" else set()
+    left_out |= {"resumption"} if way == "sse" or over_stdio else set()
     left_out |= set() if setup.both_ways else {"other-way"}
     return [check for check in DRIVER_CHECKS if check not in left_out]
 

@@ -256,6 +256,8 @@ def main() -> int:
     if bool(a.gateway) == a.direct:
         p.error("give either the gateway's binary or --direct")
     binary = os.path.abspath(a.gateway) if a.gateway else None
+    # For clients that start it themselves.
+    os.environ["RIG_GATEWAY"] = binary or ""
     # Told to end, it stops its servers first, as with Ctrl-C.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit("told to end"))

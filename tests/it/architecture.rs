@@ -21,7 +21,7 @@ const ENDS_USE: [&str; 10] = [
 
 /// Which modules of the crate each folder (or top file) may name, besides itself. A change here
 /// is a change of the architecture: make it in `src/README.md` too.
-const MAY_USE: [(&str, &[&str]); 26] = [
+const MAY_USE: [(&str, &[&str]); 27] = [
     ("limits", &[]),
     ("shares", &["limits"]),
     ("turns", &[]),
@@ -106,6 +106,7 @@ const MAY_USE: [(&str, &[&str]); 26] = [
     ),
     // The built-in server is a server of its own: it uses the engine and the rules of origins.
     ("demo", &["access", "http", "limits", "protocol", "telemetry", "thread", "wait"]),
+    ("serving", &["config", "downstream", "http", "limits", "thread"]),
     (
         "gateway",
         &[
@@ -119,6 +120,7 @@ const MAY_USE: [(&str, &[&str]); 26] = [
             "pipeline",
             "protocol",
             "reload",
+            "serving",
             "session",
             "state",
             "telemetry",
@@ -148,6 +150,8 @@ const MAY_USE: [(&str, &[&str]); 26] = [
             "pipeline",
             "protocol",
             "reload",
+            "serving",
+            "session",
             "state",
             "telemetry",
             "thread",

@@ -92,7 +92,7 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
 fn wrong_arguments_are_named_and_exit_2() {
     check_refused(&["frobnicate"], 2, &["frobnicate", "--help"]);
     check_refused(&["--colour"], 2, &["--colour", "--help"]);
-    check_refused(&["call"], 2, &["call", "not in this version"]);
+    check_refused(&["call"], 2, &["call", "which tool"]);
     check_refused(&["serve", "--listen", "nowhere"], 2, &["--listen", "nowhere"]);
     check_refused(&["demo", "--http", "nowhere"], 2, &["--http", "nowhere"]);
 }

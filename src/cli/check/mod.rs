@@ -9,17 +9,17 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::arguments::{Contact, Form};
+use super::arguments::{Contact, Output};
 use super::{complain, exit, fail, print, refused};
 use crate::config::{Config, Overrides, Problem};
 use contact::Finding;
 use shown::Style;
 
-pub(super) fn run(path: &Path, contact: Contact, form: Form) -> u8 {
-    let config = match (Config::load(path, &Overrides::default()), form) {
+pub(super) fn run(path: &Path, contact: Contact, output: Output) -> u8 {
+    let config = match (Config::load(path, &Overrides::default()), output) {
         (Ok(config), _) => config,
-        (Err(problems), Form::Text) => return refused(path, &problems),
-        (Err(problems), Form::Json) => {
+        (Err(problems), Output::Text) => return refused(path, &problems),
+        (Err(problems), Output::Json) => {
             let problems: Vec<Value> = problems.iter().map(told).collect();
             let file = path.to_string_lossy();
             let result = json!({ "ok": false, "config": file, "problems": problems });
@@ -28,7 +28,7 @@ pub(super) fn run(path: &Path, contact: Contact, form: Form) -> u8 {
     };
     let of_terminal = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let style = if of_terminal { Style::Coloured } else { Style::Plain };
-    if form == Form::Text {
+    if output == Output::Text {
         for warning in &config.warnings {
             complain(&format!("warning: {}", warning.with_line(path.display())));
         }
@@ -37,7 +37,7 @@ pub(super) fn run(path: &Path, contact: Contact, form: Form) -> u8 {
         Contact::None => Vec::new(),
         Contact::All => {
             let say = |finding: &Finding| {
-                if form == Form::Text {
+                if output == Output::Text {
                     print(&shown::line(finding, style))
                 } else {
                     exit::FINE
@@ -52,9 +52,9 @@ pub(super) fn run(path: &Path, contact: Contact, form: Form) -> u8 {
     };
     let is_well = findings.iter().all(Finding::is_well);
     let code = if is_well { exit::FINE } else { exit::UNAVAILABLE };
-    match form {
-        Form::Json => print_or(&format!("{}\n", in_json(path, &config, &findings)), code),
-        Form::Text => print_or(&summary(path, &config, contact, &findings), code),
+    match output {
+        Output::Json => print_or(&format!("{}\n", in_json(path, &config, &findings)), code),
+        Output::Text => print_or(&summary(path, &config, contact, &findings), code),
     }
 }
 

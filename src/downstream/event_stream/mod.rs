@@ -57,7 +57,7 @@ impl fmt::Display for Full {
 }
 
 /// Called once, by the hub, when a stream has ended.
-type OnEnd = Box<dyn FnOnce() + Send>;
+pub type OnEnd = Box<dyn FnOnce() + Send>;
 
 /// What waits to be written to one client.
 #[derive(Debug, Default)]

@@ -9,6 +9,7 @@ pub(crate) mod duplex;
 pub(crate) mod ears;
 pub(crate) mod events;
 pub(crate) mod gateway;
+pub(crate) mod host;
 pub(crate) mod http;
 pub(crate) mod listener;
 pub(crate) mod mcp;

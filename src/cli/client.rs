@@ -1,0 +1,257 @@
+//! A client inside the program: what `tools` and `call` speak through to the servers of a
+//! configuration, or to another gateway, as any client of lines does.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
+use serde_json::{Value, json};
+
+use super::schema::member;
+use crate::config::{Config, Prefix};
+use crate::downstream::line_queue::Next;
+use crate::downstream::listed::UPSTREAMS_META;
+use crate::downstream::stdio::LineClient;
+use crate::gateway::Gateway;
+use crate::protocol::jsonrpc::{self, Message, RequestId, RpcError, code};
+use crate::protocol::method::{Method, notification};
+use crate::protocol::revision::Revision;
+use crate::protocol::server_name::ServerName;
+use crate::serving::Clients;
+use crate::session::EncodedEvent;
+use crate::telemetry::log::{self, LogGuard};
+use crate::thread::{self, SignalWatch, StopReason};
+
+/// How often it is looked whether the user has interrupted.
+const TICK: Duration = Duration::from_millis(100);
+/// So long first answers of servers are waited for: somebody looks on, and children may have to be
+/// fetched first.
+const FIRST_LIST: Duration = Duration::from_secs(60);
+/// Pages of a list that are read; a server that gives more goes in a circle.
+const PAGES_MAX: usize = 1000;
+const STOP_REASONS_MAX: usize = 8;
+
+/// Who hears what comes before an answer.
+pub(super) trait Hears {
+    /// The server tells how far it is.
+    fn progress(&mut self, params: &Value);
+    /// The server says something.
+    fn log(&mut self, params: &Value);
+    /// The server asks something; what the user answers.
+    ///
+    /// # Errors
+    /// It cannot be asked here.
+    fn ask(&mut self, method: &str, params: &Value) -> Result<Value, RpcError>;
+}
+
+/// Hears nothing.
+pub(super) struct Deaf;
+
+impl Hears for Deaf {
+    fn progress(&mut self, _: &Value) {}
+    fn log(&mut self, _: &Value) {}
+    fn ask(&mut self, method: &str, _: &Value) -> Result<Value, RpcError> {
+        Err(RpcError::new(code::METHOD_NOT_FOUND, format!("Method not found: {method}")))
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum NoAnswer {
+    /// The user has interrupted.
+    Interrupted,
+    /// It cannot be started, or has ended.
+    Broken(String),
+}
+
+impl From<io::Error> for NoAnswer {
+    fn from(error: io::Error) -> NoAnswer {
+        NoAnswer::Broken(error.to_string())
+    }
+}
+
+/// A request's result, a JSON text, or the error that it was answered with.
+type Answered = Result<String, RpcError>;
+
+/// The client. Fields are in the order of their end.
+pub(super) struct Client {
+    gateway: Option<Gateway>,
+    lines: Arc<LineClient>,
+    stopped: Receiver<StopReason>,
+    last_id: u64,
+    _signals: SignalWatch,
+    _log: LogGuard,
+}
+
+/// Whom it may reach of a configuration: one server alone, or all. Names stay as they are with
+/// all.
+pub(super) fn narrowed(config: &mut Config, server: Option<&ServerName>) {
+    config.first_list = config.first_list.max(FIRST_LIST);
+    config.log.level = ::log::LevelFilter::Error;
+    if config.upstreams.len() > 1 && config.naming.prefix == Prefix::Auto {
+        config.naming.prefix = Prefix::Always;
+    }
+    if let Some(server) = server {
+        config.upstreams.retain(|upstream| upstream.name == *server);
+    }
+    for upstream in &mut config.upstreams {
+        // One that fails is told of, and not waited for.
+        Arc::make_mut(upstream).required = false;
+    }
+}
+
+impl Client {
+    /// Starts a gateway of its own and opens a session with it, as one that has these
+    /// capabilities.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub(super) fn open(config: Config, capabilities: &Value) -> Result<Client, NoAnswer> {
+        let log = log::start(config.log)?;
+        log.control().set_secrets(&config.secrets());
+        let (stop, stopped) = bounded(STOP_REASONS_MAX);
+        let signals = thread::watch_signals(stop.clone(), None)?;
+        let gateway = Gateway::start(config, Clients::OneOfFewLines, stop, stopped.clone())?;
+        let Some(lines) = gateway.line_client().cloned() else {
+            return Err(NoAnswer::Broken("no client of lines is served".to_owned()));
+        };
+        let gateway = Some(gateway);
+        let mut client =
+            Client { gateway, lines, stopped, last_id: 0, _signals: signals, _log: log };
+        let params = json!({
+            "protocolVersion": Revision::LATEST_LEGACY.as_str(),
+            "capabilities": capabilities,
+            "clientInfo": { "name": "trunkline", "version": env!("CARGO_PKG_VERSION") },
+        });
+        match client.request(Method::Initialize, &params, &mut Deaf)? {
+            Ok(_) => Ok(client),
+            Err(error) => Err(NoAnswer::Broken(error.message)),
+        }
+    }
+
+    fn send(&self, message: &str) {
+        self.lines.take(message.as_bytes());
+    }
+
+    /// Asks for something and waits for its answer. What is not answered when the user interrupts
+    /// is cancelled.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub(super) fn request(
+        &mut self,
+        method: Method,
+        params: &Value,
+        hears: &mut dyn Hears,
+    ) -> Result<Answered, NoAnswer> {
+        self.last_id += 1;
+        let id = RequestId::from(self.last_id);
+        self.send(&jsonrpc::request(&id, method.as_str(), Some(&params.to_string())));
+        loop {
+            match self.lines.out().next(Some(Instant::now() + TICK)) {
+                Next::Event(event) => {
+                    if let Some(answered) = self.hear(&event, &id, hears) {
+                        return Ok(answered);
+                    }
+                }
+                Next::End => {
+                    return Err(NoAnswer::Broken("the gateway has ended".to_owned()));
+                }
+                Next::Nothing => (),
+            }
+            match self.stopped.try_recv() {
+                Ok(StopReason::Signal | StopReason::InputEnded) => {
+                    let params = json!({ "requestId": self.last_id, "reason": "interrupted" });
+                    let params = params.to_string();
+                    self.send(&jsonrpc::notification(notification::CANCELLED, Some(&params)));
+                    return Err(NoAnswer::Interrupted);
+                }
+                Ok(StopReason::OwnerEnded(name)) => {
+                    return Err(NoAnswer::Broken(format!("the thread {name} has ended")));
+                }
+                Err(_) => (),
+            }
+        }
+    }
+
+    /// Hears what has come; gives the answer if it is that.
+    fn hear(
+        &self,
+        event: &EncodedEvent,
+        awaited: &RequestId,
+        hears: &mut dyn Hears,
+    ) -> Option<Answered> {
+        let mut pieces = Vec::new();
+        event.add_lines_to(&mut pieces);
+        let text = String::from_utf8(pieces.concat()).ok()?;
+        let value = |params: Option<std::borrow::Cow<'_, str>>| {
+            let params = params.and_then(|text| serde_json::from_str(&text).ok());
+            params.unwrap_or(Value::Null)
+        };
+        match Message::parse(text.trim_end()).ok()? {
+            Message::Response { id, outcome } if id.as_ref() == Some(awaited) => {
+                return Some(outcome.map(std::borrow::Cow::into_owned));
+            }
+            Message::Response { .. } => (),
+            Message::Notification { method, params } => match method.as_str() {
+                notification::PROGRESS => hears.progress(&value(params)),
+                notification::MESSAGE => hears.log(&value(params)),
+                _ => (),
+            },
+            Message::Request { id, method, params } => {
+                let answer = match Method::parse(&method) {
+                    Some(Method::Ping) => Ok(json!({})),
+                    Some(_) | None => hears.ask(&method, &value(params)),
+                };
+                self.send(&match answer {
+                    Ok(result) => jsonrpc::response(&id, &result.to_string()),
+                    Err(error) => jsonrpc::error_response(Some(&id), &error),
+                });
+            }
+        }
+        None
+    }
+
+    /// All tools, and what is said of servers that are not well.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub(super) fn tools(&mut self) -> Result<Result<Listed, RpcError>, NoAnswer> {
+        let mut listed = Listed::default();
+        let mut params = json!({});
+        for _ in 0..PAGES_MAX {
+            let page = match self.request(Method::ToolsList, &params, &mut Deaf)? {
+                Ok(page) => page,
+                Err(error) => return Ok(Err(error)),
+            };
+            let page: Value = serde_json::from_str(&page).unwrap_or_default();
+            listed
+                .tools
+                .extend(member(&page, "tools").as_array().into_iter().flatten().cloned());
+            let unwell = member(member(&page, "_meta"), UPSTREAMS_META);
+            listed.unwell = unwell.as_array().cloned().unwrap_or_default();
+            match member(&page, "nextCursor").as_str() {
+                Some(cursor) => params = json!({ "cursor": cursor }),
+                None => break,
+            }
+        }
+        Ok(Ok(listed))
+    }
+}
+
+/// What was listed.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    pub(super) tools: Vec<Value>,
+    /// Servers that have not answered, or not yet.
+    pub(super) unwell: Vec<Value>,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if let Some(gateway) = self.gateway.take() {
+            gateway.stop(None);
+        }
+    }
+}

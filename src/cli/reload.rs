@@ -1,0 +1,42 @@
+//! `trunkline reload`: has a running gateway read its configuration again, and says what came of it.
+
+use serde_json::Value;
+
+use super::running::Running;
+use super::schema::member;
+use super::talk::At;
+use super::{complain, exit, fail, print, shown};
+use crate::limits::OPERATOR_RELOAD_TIMEOUT;
+
+pub(super) fn run(at: &At) -> u8 {
+    let gateway = match Running::find(at) {
+        Ok(gateway) => gateway,
+        Err(code) => return code,
+    };
+    let said = match gateway.ask("POST", "/reload", OPERATOR_RELOAD_TIMEOUT) {
+        Ok(said) => said,
+        Err(what) => return fail(&format!("reload: {what}")),
+    };
+    let texts = |of: &Value, key: &str| {
+        let all = member(of, key).as_array().into_iter().flatten();
+        all.filter_map(Value::as_str).map(shown).collect::<Vec<String>>()
+    };
+    for warning in texts(&said.body, "warnings") {
+        complain(&format!("trunkline: reload: {warning}"));
+    }
+    for key in texts(&said.body, "at_next_start") {
+        complain(&format!(
+            "trunkline: reload: {key} differs; it takes effect at the next start"
+        ));
+    }
+    let problems = texts(member(&said.body, "error"), "problems");
+    if !problems.is_empty() {
+        problems.iter().for_each(|problem| complain(&format!("trunkline: {problem}")));
+        complain("trunkline: reload: the configuration stays as it was");
+        return exit::CONFIG;
+    }
+    match member(&said.body, "changes").as_str() {
+        Some(changes) if said.is_fine() => print(&format!("{}\n", shown(changes))),
+        Some(_) | None => fail(&format!("reload: {}", said.refusal())),
+    }
+}

@@ -1,0 +1,207 @@
+//! One request to a running gateway: the operator's endpoints, by plain HTTP on the address that it
+//! listens on.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::schema::member;
+use super::talk::At;
+use super::{KEY_VARIABLE, loaded, shown, usage};
+use crate::config::Listen;
+use crate::limits::{OPERATOR_ANSWER_BYTES_MAX, OPERATOR_CONNECT_TIMEOUT};
+
+/// A gateway's address.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Running {
+    target: Target,
+    /// What the request says whom it is for.
+    host: String,
+    /// What stands before the path.
+    prefix: String,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Target {
+    Tcp(String),
+    Unix(std::path::PathBuf),
+}
+
+/// What it said.
+#[derive(Debug)]
+pub(super) struct Said {
+    pub(super) status: u16,
+    pub(super) body: Value,
+}
+
+impl Said {
+    /// Whether it did what it was asked for.
+    pub(super) fn is_fine(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// What it refused with, in its own words.
+    pub(super) fn refusal(&self) -> String {
+        let error = member(&self.body, "error");
+        match error["message"].as_str() {
+            Some(message) => shown(message),
+            None => format!("it answered with the status {}", self.status),
+        }
+    }
+}
+
+impl Running {
+    /// The gateway of a configuration, or at a URL.
+    pub(super) fn find(at: &At) -> Result<Running, u8> {
+        match at {
+            At::Config(_) => {
+                let (config, _) = loaded(at)?;
+                Ok(Running::listening_on(&config.listen))
+            }
+            At::Url(url) => Running::at(url).map_err(|what| usage(&what)),
+        }
+    }
+
+    fn listening_on(listen: &Listen) -> Running {
+        let (target, host) = match listen {
+            Listen::Unix(path) => (Target::Unix(path.clone()), "localhost".to_owned()),
+            Listen::Tcp(address) => {
+                // An address that stands for all of them is reached by this machine's own.
+                let ip = match address.ip() {
+                    IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+                    IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+                    ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
+                };
+                let text = SocketAddr::new(ip, address.port()).to_string();
+                (Target::Tcp(text.clone()), text)
+            }
+        };
+        Running { target, host, prefix: String::new() }
+    }
+
+    fn at(url: &str) -> Result<Running, String> {
+        let rest = url.strip_prefix("http://").ok_or_else(|| {
+            format!("--url {url}: it must begin with http://: ask the gateway itself, on the address that it listens on")
+        })?;
+        let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let has_port =
+            host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let address = if has_port { host.to_owned() } else { format!("{host}:80") };
+        // The endpoint of clients is what people have at hand.
+        let path = path.trim_end_matches('/');
+        let path = path
+            .strip_suffix("mcp")
+            .filter(|it| it.is_empty() || it.ends_with('/'))
+            .unwrap_or(path);
+        let path = path.trim_end_matches('/');
+        let prefix = if path.is_empty() { String::new() } else { format!("/{path}") };
+        Ok(Running { target: Target::Tcp(address), host: host.to_owned(), prefix })
+    }
+
+    /// Where it is, for people.
+    pub(super) fn place(&self) -> String {
+        match &self.target {
+            Target::Tcp(address) => address.clone(),
+            Target::Unix(path) => format!("unix:{}", path.display()),
+        }
+    }
+
+    /// Asks it, with the key of the environment.
+    ///
+    /// # Errors
+    /// It cannot be reached, or answers nonsense; the text says which.
+    pub(super) fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        patience: Duration,
+    ) -> Result<Said, String> {
+        let key = std::env::var(KEY_VARIABLE).ok().filter(|key| !key.is_empty());
+        let key = key.map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
+        if key.contains(['\r', '\n']) && key.matches("\r\n").count() > 1 {
+            return Err(format!("${KEY_VARIABLE} is no key"));
+        }
+        let (prefix, host) = (&self.prefix, &self.host);
+        // Of this version the answer is not cut into pieces.
+        let head = format!(
+            "{method} {prefix}{path} HTTP/1.0\r\nHost: {host}\r\n{key}Content-Length: 0\r\n\r\n"
+        );
+        let answer = self.exchange(head.as_bytes(), patience);
+        let answer = answer.map_err(|error| format!("{}: {error}", self.place()))?;
+        read(&answer).ok_or_else(|| format!("{}: no gateway answers there", self.place()))
+    }
+
+    fn exchange(&self, request: &[u8], patience: Duration) -> io::Result<Vec<u8>> {
+        match &self.target {
+            Target::Unix(path) => {
+                let stream = UnixStream::connect(path)?;
+                stream.set_read_timeout(Some(patience))?;
+                answer(stream, request)
+            }
+            Target::Tcp(address) => {
+                let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+                for address in address.to_socket_addrs()? {
+                    match TcpStream::connect_timeout(&address, OPERATOR_CONNECT_TIMEOUT) {
+                        Ok(stream) => {
+                            stream.set_read_timeout(Some(patience))?;
+                            return answer(stream, request);
+                        }
+                        Err(error) => last = error,
+                    }
+                }
+                Err(last)
+            }
+        }
+    }
+}
+
+fn answer(mut stream: impl Read + Write, request: &[u8]) -> io::Result<Vec<u8>> {
+    stream.write_all(request)?;
+    let mut answer = Vec::new();
+    stream.take(OPERATOR_ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+/// `HTTP/1.1 200 OK`, the head, the body.
+fn read(answer: &[u8]) -> Option<Said> {
+    let text = std::str::from_utf8(answer).ok()?;
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    let status = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
+    Some(Said { status, body: serde_json::from_str(body).unwrap_or_default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_is_found_by_what_people_have_at_hand() {
+        for (url, host, prefix) in [
+            ("http://h:1", "h:1", ""),
+            ("http://h:1/mcp", "h:1", ""),
+            ("http://h:1/trunk/mcp/", "h:1", "/trunk"),
+            ("http://h:1/trunk", "h:1", "/trunk"),
+        ] {
+            let found = Running::at(url).unwrap();
+            assert_eq!((found.host.as_str(), found.prefix.as_str()), (host, prefix), "{url}");
+        }
+        assert_eq!(Running::at("http://h").unwrap().place(), "h:80");
+        assert!(Running::at("https://h").is_err());
+        let all = Running::listening_on(&Listen::parse("0.0.0.0:4000").unwrap());
+        assert_eq!(all.place(), "127.0.0.1:4000");
+        let six = Running::listening_on(&Listen::parse("[::]:4000").unwrap());
+        assert_eq!(six.place(), "[::1]:4000");
+        let unix = Running::listening_on(&Listen::parse("unix:/run/x").unwrap());
+        assert_eq!(unix.place(), "unix:/run/x");
+    }
+
+    #[test]
+    fn an_answer_is_read_and_nonsense_is_none() {
+        let said = read(b"HTTP/1.1 200 OK\r\na: b\r\n\r\n{\"a\":1}").unwrap();
+        assert!(said.is_fine() && said.body["a"] == 1);
+        assert!(read(b"").is_none() && read(b"SSH-2.0\r\n\r\n").is_none());
+    }
+}

@@ -1,0 +1,109 @@
+//! `trunkline stdio`: the gateway for hosts that only start commands.
+
+use std::io::{self, BufReader};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, bounded};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use super::{At, exit, fail, loaded};
+use crate::config::Config;
+use crate::downstream::line_pump::{read_lines, write_lines};
+use crate::gateway::Gateway;
+use crate::limits::STDIO_LAST_WRITES_TIMEOUT;
+use crate::reload::{self, Source};
+use crate::serving::Clients;
+use crate::telemetry;
+use crate::telemetry::log::LogControl;
+use crate::thread::{self, Joined, StopReason};
+
+/// Reasons to stop that may wait.
+const STOP_REASONS_MAX: usize = 8;
+
+pub(super) fn run(at: &At) -> ExitCode {
+    let (config, source) = match loaded(at) {
+        Ok(loaded) => loaded,
+        Err(code) => return ExitCode::from(code),
+    };
+    // Dropped last, so that the last line before the end is written.
+    let log = match telemetry::log::start(config.log) {
+        Ok(log) => log,
+        Err(error) => return ExitCode::from(fail(&format!("cannot start the log: {error}"))),
+    };
+    log.control().set_secrets(&config.secrets());
+    for warning in &config.warnings {
+        match at {
+            At::Config(path) => log::warn!("{}", warning.in_file(path.display())),
+            At::Url(_) => log::warn!("{warning}"),
+        }
+    }
+    match serve(config, source, log.control()) {
+        Ok(StopReason::Signal | StopReason::InputEnded) => ExitCode::SUCCESS,
+        Ok(StopReason::OwnerEnded(name)) => {
+            log::error!("ended because the thread {name} had ended");
+            ExitCode::from(exit::FAILED)
+        }
+        Err(error) => {
+            log::error!("cannot start: {error}");
+            ExitCode::from(exit::FAILED)
+        }
+    }
+}
+
+/// Serves until the end of its host: of its input, or of whoever reads its output.
+fn serve(config: Config, source: Option<Source>, log: LogControl) -> io::Result<StopReason> {
+    let (stop, stopped) = bounded(STOP_REASONS_MAX);
+    let (wish, wishes) = bounded(1);
+    let _signals = thread::watch_signals(stop.clone(), source.is_some().then(|| wish.clone()))?;
+    let gateway = Gateway::start(config.clone(), Clients::OneOfLines, stop.clone(), stopped)?;
+    let reloading = source
+        .map(|source| reload::start(source, config, gateway.parts(), log, wishes, stop.clone()))
+        .transpose()?;
+    let Some(client) = gateway.line_client().cloned() else {
+        return Err(io::Error::other("no client of lines is served"));
+    };
+    let (out, told) = (client.out().clone(), stop.clone());
+    let writing = thread::spawn("stdio-out", move || {
+        if write_lines(&out, io::stdout()).is_err() {
+            out.break_off();
+            host_has_gone(&told);
+        }
+    })?;
+    let reading = thread::spawn("stdio-in", move || {
+        if let Err(error) = read_lines(BufReader::new(io::stdin()), &client) {
+            log::warn!(target: "stdio", "standard input cannot be read: {error}");
+        }
+        stop.try_send(StopReason::InputEnded).ok();
+        // What is in flight is answered still, if anybody is there to read it.
+        let output = io::stdout();
+        let mut output = [PollFd::new(&output, PollFlags::empty())];
+        while poll(&mut output, None) == Err(Errno::INTR) {}
+        host_has_gone(&stop);
+    })?;
+    let reason = gateway.wait();
+    gateway.stop(reloading);
+    last_writes(writing);
+    // It reads for as long as its host writes.
+    reading.detach();
+    Ok(reason)
+}
+
+/// Nobody reads: there is nothing to wait for.
+fn host_has_gone(stop: &Sender<StopReason>) {
+    // The second of these is as a second signal.
+    stop.try_send(StopReason::InputEnded).ok();
+    stop.try_send(StopReason::Signal).ok();
+}
+
+/// Waits for what is still to be written; not for a host that does not read.
+fn last_writes(writing: Joined) {
+    let until = Instant::now() + STDIO_LAST_WRITES_TIMEOUT;
+    while !writing.is_finished() && Instant::now() < until {
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    if !writing.is_finished() {
+        writing.detach();
+    }
+}

@@ -1,0 +1,77 @@
+//! The configuration of a gateway that stands in front of one other, for `--url`.
+
+use serde_json::json;
+
+use super::{Config, Overrides, Problem};
+
+/// What the other gateway is called, in what is told of it.
+const NAME: &str = "remote";
+/// The other gateway has bounds of its own on the time that calls may take; these come after.
+const TIMEOUT_MS: u64 = 30 * 60 * 1000;
+const TIMEOUT_MAX_MS: u64 = 12 * 60 * 60 * 1000;
+/// Calls at once: as many as one client may have in flight.
+const IN_FLIGHT_MAX: usize = 256;
+
+impl Config {
+    /// A gateway in front of the one at this URL, which is asked with this key. Where the URL has
+    /// no path, that is `/mcp`. Names are the other gateway's own.
+    ///
+    /// # Errors
+    /// The URL or the key cannot be used.
+    pub fn in_front_of(url: &str, key: Option<&str>) -> Result<Config, Vec<Problem>> {
+        let headers = match key {
+            Some(_) => json!({ "Authorization": "Bearer ${KEY}" }),
+            None => json!({}),
+        };
+        let text = json!({
+            "prefix": "never",
+            "log": { "level": "warn" },
+            "mcp_servers": { NAME: {
+                "url": "${URL}",
+                "headers": headers,
+                "required": true,
+                "timeout_ms": TIMEOUT_MS,
+                "timeout_max_ms": TIMEOUT_MAX_MS,
+                "max_in_flight": IN_FLIGHT_MAX,
+            } },
+        });
+        let url = with_path(url);
+        let value = |name: &str| match name {
+            "URL" => Some(url.clone()),
+            "KEY" => key.map(str::to_owned),
+            _ => None,
+        };
+        Config::parse(&text.to_string(), &value, &Overrides::default())
+    }
+}
+
+/// The URL with the path of the gateway's usual endpoint, if it has none.
+fn with_path(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    match rest.split_once('/') {
+        None => format!("{url}/mcp"),
+        Some((_, "")) => format!("{url}mcp"),
+        Some(_) => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Target;
+
+    #[test]
+    fn a_url_without_a_path_leads_to_the_usual_endpoint() {
+        for (url, expected) in [
+            ("http://h:1", "http://h:1/mcp"),
+            ("https://h/", "https://h/mcp"),
+            ("http://h/mcp/one", "http://h/mcp/one"),
+        ] {
+            let config = Config::in_front_of(url, Some("a key that is long enough")).unwrap();
+            let Target::Http(target) = &config.upstreams[0].target else { panic!() };
+            assert_eq!(target.url, expected);
+            assert_eq!(target.headers[0].1.expose(), "Bearer a key that is long enough");
+        }
+        assert!(Config::in_front_of("nonsense", None).is_err());
+    }
+}

@@ -1,0 +1,97 @@
+//! How clients come to the gateway: to an address, or as the one client of its standard input.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::Sender;
+
+use crate::config::{Config, Listen};
+use crate::downstream::Front;
+use crate::downstream::stdio::LineClient;
+use crate::http::{self, Budget, Running, Server};
+use crate::limits::Limits;
+use crate::thread::StopReason;
+
+/// How clients come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clients {
+    /// Over HTTP, to the address of the configuration.
+    OverHttp,
+    /// There is one, and its lines are given to [`crate::gateway::Gateway::line_client`]. Another gateway may have
+    /// the same `state_dir`.
+    OneOfLines,
+    /// The same, for a few requests: nothing is written to `state_dir`.
+    OneOfFewLines,
+}
+
+/// What serves them.
+#[derive(Debug)]
+pub(crate) enum Serving {
+    /// A listener.
+    Http(Arc<Running>),
+    /// One client.
+    Lines(Arc<LineClient>),
+}
+
+impl Serving {
+    /// Waits until nothing is in work. True where that is so.
+    pub(crate) fn drain(&self, deadline: Instant) -> bool {
+        match self {
+            Self::Http(running) => running.drain(deadline),
+            Self::Lines(client) => client.drain(deadline),
+        }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        match self {
+            // It ends with the last of its handles.
+            Self::Http(_) => (),
+            Self::Lines(client) => client.end(),
+        }
+    }
+}
+
+/// Takes the address, where there is one to listen on.
+pub(crate) fn bind(
+    config: &Config,
+    clients: Clients,
+    limits: &Arc<Limits>,
+) -> io::Result<(Option<Server>, Budget)> {
+    match clients {
+        Clients::OverHttp => {
+            let server = Server::bind(&listen(config), limits.clone())?;
+            let budget = server.budget();
+            Ok((Some(server), budget))
+        }
+        Clients::OneOfLines | Clients::OneOfFewLines => {
+            Ok((None, Budget::new(limits.buffered_bytes)))
+        }
+    }
+}
+
+/// Begins to accept connections.
+pub(crate) fn serve(
+    server: Server,
+    front: &Arc<Front>,
+    stop: Sender<StopReason>,
+) -> io::Result<Serving> {
+    let address = server.local_addr_text();
+    let running = Arc::new(server.start(front.clone(), stop)?);
+    // Weak, because the engine holds its handler.
+    front.engine.get_or_init(|| Arc::downgrade(&running));
+    let scheme = if address.starts_with("unix:") { "" } else { "http://" };
+    log::info!("listening on {scheme}{address}");
+    Ok(Serving::Http(running))
+}
+
+fn listen(config: &Config) -> http::Listen {
+    match &config.listen {
+        Listen::Tcp(address) => http::Listen::Tcp(*address),
+        Listen::Unix(path) => {
+            http::Listen::Unix { path: path.clone(), mode: config.socket_mode }
+        }
+    }
+}
