@@ -13,6 +13,7 @@ use crate::access::authenticate::KnownKey;
 use crate::access::glob::ToolGlobs;
 use crate::access::origin::{HostCheck, Origins};
 use crate::access::policy::{Nearness, Policy, Principal};
+use crate::access::proxies::TrustedProxies;
 use crate::catalogue;
 use crate::catalogue::pins::Pins;
 use crate::catalogue::refresher::{Configure, Refresher};
@@ -452,6 +453,7 @@ fn told(config: &Config) -> Told {
 fn admission(config: &Config) -> Admission {
     Admission {
         origins: origins(config),
+        proxies: TrustedProxies::new(config.trusted_proxies.clone()),
         keys: config.api_keys.iter().map(|key| known_key(key, &config.naming)).collect(),
         transports: config.transports,
         tolerance: config.tolerance,

@@ -8,7 +8,9 @@ use std::time::Duration;
 use super::check_server;
 use super::file::{Placed, RawConfig, RawSecret, RawServer};
 use super::reader::{Reader, Text};
-use super::{ApiKey, Config, Listen, Naming, Overrides, base64, bounds, key_globs, syntax};
+use super::{
+    ApiKey, Config, Listen, Naming, Overrides, TrustedProxy, base64, bounds, key_globs, syntax,
+};
 use crate::protocol::quirks::Tolerance;
 use crate::protocol::server_name::ServerName;
 
@@ -26,6 +28,7 @@ pub(super) fn check(
     let mut warnings = Vec::new();
     let listen = check_listen(reader, &raw, overrides);
     let socket_mode = check_socket_mode(reader, raw.socket_mode.as_ref());
+    let trusted_proxies = check_proxies(reader, &raw.trusted_proxies);
     let allowed_origins = lowercase(reader, &raw.allowed_origins, |text| {
         (!syntax::is_origin(text)).then_some("must be a scheme and a host without a path")
     });
@@ -68,6 +71,7 @@ pub(super) fn check(
     Some(Config {
         listen: listen?,
         socket_mode,
+        trusted_proxies,
         api_keys,
         allowed_origins,
         allowed_hosts,
@@ -126,6 +130,18 @@ fn check_socket_mode(reader: &Reader<'_>, text: Option<&Text>) -> u32 {
             SOCKET_MODE_DEFAULT
         }
     }
+}
+
+fn check_proxies(reader: &Reader<'_>, texts: &[Placed]) -> Vec<TrustedProxy> {
+    let check = |(at, text): &Placed| {
+        let proxy = TrustedProxy::parse(&text.value);
+        if proxy.is_none() {
+            let what = "must be an address, a network as \"10.0.0.0/8\", or \"unix\"";
+            reader.problem(at, format!("{what}: {:?}", text.written));
+        }
+        proxy
+    };
+    texts.iter().filter_map(check).collect()
 }
 
 /// Hosts have no case.

@@ -9,6 +9,7 @@ mod expand;
 mod file;
 mod json;
 mod key_globs;
+mod proxies;
 mod reader;
 mod reload;
 pub mod secrets;
@@ -26,6 +27,7 @@ pub use bounds::limit_keys;
 pub use check::hash_key;
 pub use expand::Environment;
 pub use file::{API_KEY_KEYS, KEYS, LOG_KEYS, SERVER_KEYS, TRANSPORT_KEYS};
+pub use proxies::TrustedProxy;
 pub use reload::Changes;
 
 use crate::limits::Limits;
@@ -104,6 +106,8 @@ pub struct Config {
     /// See [`Config::allowed_origins`]; beyond loopback, `Host` is checked if this is
     /// set or everybody is admitted.
     pub allowed_hosts: Option<Vec<String>>,
+    /// Peers whose `X-Forwarded-*` count.
+    pub trusted_proxies: Vec<TrustedProxy>,
     /// Whether clients without a key are admitted from elsewhere, too.
     pub allow_anonymous: bool,
     /// Whether known quirks of clients are tolerated.

@@ -35,6 +35,7 @@ use std::time::Instant;
 use crate::access::authenticate::{self, KnownKey, Presented};
 use crate::access::origin::{Foreign, Origins};
 use crate::access::policy::{Principal, Scope};
+use crate::access::proxies::TrustedProxies;
 use crate::config::Transports;
 use crate::error::CallError;
 use crate::http::{Answer, Budget, Handler, Head, Peer, Request, Responder, Running};
@@ -61,6 +62,8 @@ pub use used_states::UsedStates;
 pub struct Admission {
     /// Who may come from where.
     pub origins: Origins,
+    /// Whose `X-Forwarded-*` count.
+    pub proxies: TrustedProxies,
     /// Keys; empty means that none is asked for.
     pub keys: Vec<KnownKey>,
     /// Which transports serve.

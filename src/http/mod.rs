@@ -65,6 +65,14 @@ pub enum Peer {
 }
 
 impl Peer {
+    /// The address, of one that has one.
+    pub fn ip(self) -> Option<IpAddr> {
+        match self {
+            Peer::Ip(ip) => Some(ip),
+            Peer::Unix => None,
+        }
+    }
+
     /// Whether the peer is on this machine.
     pub fn is_local(self) -> bool {
         match self {
