@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::{Duration, Instant};
@@ -22,9 +23,11 @@ use crate::config::{ApiKey, Changes, Config, Listen, Naming, UpstreamConfig};
 use crate::downstream::event_stream::Streams;
 use crate::downstream::parked::{Bounds, ParkedCalls};
 use crate::downstream::{Admission, Front, UsedStates};
-use crate::http::{self, Running, Server};
+use crate::handover::{self, Estate, Inheritance};
+use crate::http::{self, Inherited, Running, Server};
 use crate::limits::{
-    CATALOGUE_INBOX_CHANGES_MAX, ENDED_SESSIONS_QUEUE_MAX, LIST_WAITERS_DIVISOR, Limits,
+    CATALOGUE_INBOX_CHANGES_MAX, ENDED_SESSIONS_QUEUE_MAX, LEAVE_TICK, LIST_WAITERS_DIVISOR,
+    Limits,
 };
 use crate::pipeline::{Owners, Patience, Pipeline, ToSessions, Told};
 use crate::protocol::call::Kind;
@@ -33,20 +36,17 @@ use crate::protocol::revision::Era;
 use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
-use crate::reload::{self, Reloading, Source};
+use crate::reload::Reloading;
 use crate::session::{
     self, Audience, Ended, EventLogBounds, EventLogs, Sessions, SessionsConfig,
 };
 use crate::state::{self, StateDir, Writer};
-use crate::telemetry::log::LogControl;
 use crate::thread::{self, StopReason};
 use crate::tidy;
 use crate::upstream::{Report, Upstreams};
 
 /// How long the catalogue's thread may take to take a configuration over.
 const CONFIGURE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Reasons to stop that may wait; one is enough.
-const STOP_REASONS_MAX: usize = 8;
 /// How often a drain looks whether it must end at once.
 const DRAIN_TICK: Duration = Duration::from_millis(50);
 /// How long what was interrupted at the end of the drain may take to answer.
@@ -73,6 +73,8 @@ pub struct Gateway {
     /// 7. What writes, once nobody has anything to be written.
     _writing: Option<thread::Joined>,
     drain: Duration,
+    /// What another process is given that follows this one.
+    estate: Estate,
     stopped: Receiver<StopReason>,
     configure: Sender<Configure>,
 }
@@ -85,15 +87,17 @@ impl Gateway {
     /// The address or `state_dir` is taken, or the system refuses threads or descriptors.
     pub fn start(
         config: Config,
+        inherited: Inheritance,
         stop: Sender<StopReason>,
         stopped: Receiver<StopReason>,
     ) -> io::Result<Gateway> {
         let limits = Arc::new(config.limits.clone());
         // Locals are dropped last to first: the thread that writes ends with the last who could
         // have something written, so it is waited for after all of them, also on an error.
-        let (writing, state) = open_state(&config)?.unzip();
-        let server = Server::bind(&listen(&config), limits.clone())?;
-        let key = session_key(&config, state.as_ref())?;
+        let (writing, state) = open_state(&config, inherited.lock)?.unzip();
+        let server = server(&config, inherited.listener, limits.clone())?;
+        let key = session_key(&config, state.as_ref(), inherited.session_key)?;
+        let estate = estate(&config, &server, state.as_ref(), key)?;
         let (left, ended) = bounded(ENDED_SESSIONS_QUEUE_MAX);
         let (sessions, session_thread) =
             start_sessions(&config, key, left, state.as_ref(), &stop)?;
@@ -156,6 +160,7 @@ impl Gateway {
             _tidying: tidying,
             _writing: writing,
             drain: limits.drain,
+            estate,
             stopped,
             configure,
         })
@@ -175,10 +180,48 @@ impl Gateway {
         self.stopped.recv().unwrap_or(StopReason::Signal)
     }
 
+    /// Starts the program anew and has it follow this process: it serves the same address with
+    /// the same sessions. Then all that is here is served to its end, and nothing more comes.
+    ///
+    /// # Errors
+    /// Nothing has changed; why not.
+    pub fn be_followed(&self) -> Result<(), String> {
+        handover::start(&self.estate)?;
+        self.leave();
+        Ok(())
+    }
+
+    /// Tells again and again whether this process can do its work.
+    pub fn is_well(&self) -> impl Fn() -> bool + Send + use<> {
+        let sessions = self.sessions.clone();
+        move || sessions.is_alive()
+    }
+
+    /// Serves what is here until nothing of it is left, or there is a reason to stop.
+    fn leave(&self) {
+        self.running.leave();
+        self.sessions.end_listening();
+        let deadline = Instant::now() + self.estate.leave;
+        while Instant::now() < deadline {
+            self.sessions.close_idle_streams();
+            if self.running.wait_empty(Instant::now() + LEAVE_TICK) {
+                return;
+            }
+            match self.stopped.try_recv() {
+                Ok(StopReason::Signal) => return,
+                // The thread that accepts has done its work.
+                Ok(StopReason::OwnerEnded("accept") | StopReason::Upgrade) | Err(_) => (),
+                Ok(StopReason::OwnerEnded(_)) => return,
+            }
+        }
+    }
+
     /// Stops in order: readiness off, no new work, calls in flight finish or are cut off at
     /// the deadline, streams end properly, then everything that is dropped with the gateway.
     /// A second signal cuts every wait short.
-    pub fn stop(self, reloading: Reloading) {
+    pub fn stop(mut self, reloading: Reloading) {
+        // While it is held, connections that nobody accepts would wait instead of being refused.
+        self.estate.listener = None;
         let hurry = self.upstreams.hurry();
         let second = SecondSignal::watch(self.stopped.clone(), hurry.clone());
         if let Err(error) = &second {
@@ -284,7 +327,7 @@ impl SecondSignal {
                 crossbeam_channel::select! {
                     recv(reasons) -> reason => match reason {
                         Ok(StopReason::Signal) => hurry.store(true, Ordering::Relaxed),
-                        Ok(StopReason::OwnerEnded(_)) => (),
+                        Ok(StopReason::Upgrade | StopReason::OwnerEnded(_)) => (),
                         Err(_) => return,
                     },
                     recv(end) -> _ => return,
@@ -292,6 +335,17 @@ impl SecondSignal {
             }
         })?;
         Ok(SecondSignal { _stopped: stopped, _joined: joined })
+    }
+}
+
+fn server(
+    config: &Config,
+    inherited: Option<Inherited>,
+    limits: Arc<Limits>,
+) -> io::Result<Server> {
+    match inherited {
+        Some(inherited) => Server::take(inherited, limits),
+        None => Server::bind(&listen(config), limits),
     }
 }
 
@@ -311,9 +365,29 @@ struct State {
     writer: Writer,
 }
 
-fn open_state(config: &Config) -> io::Result<Option<(thread::Joined, State)>> {
+/// What another process is given that follows this one.
+fn estate(
+    config: &Config,
+    server: &Server,
+    state: Option<&State>,
+    session_key: [u8; 32],
+) -> io::Result<Estate> {
+    let longest = config.upstreams.iter().map(|it| it.timeout_max).max();
+    Ok(Estate {
+        listener: server.pass_on()?,
+        lock: state.map(|state| state.directory.lock()).transpose()?.flatten(),
+        session_key,
+        // A connection waits for its last request, and that for its answer.
+        leave: config.limits.idle + longest.unwrap_or_default(),
+    })
+}
+
+fn open_state(
+    config: &Config,
+    lock: Option<OwnedFd>,
+) -> io::Result<Option<(thread::Joined, State)>> {
     let Some(path) = &config.state_dir else { return Ok(None) };
-    let directory = Arc::new(StateDir::open(path)?);
+    let directory = Arc::new(StateDir::open_after(path, lock)?);
     let (writer, joined) = state::start(directory.clone())?;
     Ok(Some((joined, State { directory, writer })))
 }
@@ -326,12 +400,19 @@ fn kept(state: State, key: &[u8; 32]) -> (Store, Pins) {
 }
 
 /// The key that session ids and cursors are made with.
-fn session_key(config: &Config, state: Option<&State>) -> io::Result<[u8; 32]> {
+fn session_key(
+    config: &Config,
+    state: Option<&State>,
+    left: Option<[u8; 32]>,
+) -> io::Result<[u8; 32]> {
     if let Some(key) = config.session_key {
         return Ok(key);
     }
     if let Some(state) = state {
         return state.directory.session_key();
+    }
+    if let Some(key) = left {
+        return Ok(key);
     }
     let mut key = [0; 32];
     SystemRandom::new()
@@ -491,24 +572,4 @@ fn origins(config: &Config) -> Origins {
         Listen::Unix(_) => HostCheck::Off,
     };
     Origins { check_host, hosts, origins: config.allowed_origins.clone() }
-}
-
-/// Serves until there is a reason to stop, then stops in order.
-///
-/// # Errors
-/// The gateway cannot be started.
-pub fn run(config: Config, source: Source, log: LogControl) -> io::Result<StopReason> {
-    let (stop, stopped) = bounded(STOP_REASONS_MAX);
-    // One wish that waits is enough: what is read then is what there is then.
-    let (wish, wishes) = bounded(1);
-    let _signals = thread::watch_signals(stop.clone(), Some(wish))?;
-    let gateway = Gateway::start(config.clone(), stop.clone(), stopped)?;
-    let reloading = reload::start(source, config, gateway.parts(), log, wishes, stop)?;
-    let reason = gateway.wait();
-    match reason {
-        StopReason::Signal => log::info!("stopping"),
-        StopReason::OwnerEnded(name) => log::error!("the thread {name} has ended; stopping"),
-    }
-    gateway.stop(reloading);
-    Ok(reason)
 }

@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use crate::config::{Changes, Config, Overrides, Problem};
 use crate::gateway::Parts;
 use crate::limits::{RELOAD_RETRY_INTERVAL, RELOAD_STOP_TIMEOUT, WATCH_INTERVAL};
+use crate::service;
 use crate::telemetry::log::LogControl;
 use crate::thread::{self, Joined, StopReason};
 
@@ -158,6 +159,12 @@ impl Reload {
     }
 
     fn reload(&mut self) {
+        service::reloading();
+        self.read_again();
+        service::ready();
+    }
+
+    fn read_again(&mut self) {
         self.unsettled = None;
         let read = self.source.load();
         let path = self.source.path.display();

@@ -8,9 +8,11 @@ use std::path::Path;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::inherited::{Inherited, PassedOn};
 use super::socket::Socket;
 use super::socket_file::{self, SocketFile};
 use super::{Listen, Peer};
+use crate::config;
 use crate::limits::SEND_BUFFER_BYTES;
 
 /// Connections that the kernel holds until they are accepted.
@@ -20,7 +22,7 @@ const BACKLOG: i32 = 1024;
 #[derive(Debug)]
 pub(crate) struct Listener {
     fd: OwnedFd,
-    address: Option<SocketAddr>,
+    address: config::Listen,
     file: Option<SocketFile>,
 }
 
@@ -42,18 +44,38 @@ impl Listener {
         })
     }
 
+    /// One that listens already.
+    pub(crate) fn take(inherited: Inherited) -> io::Result<Listener> {
+        let Inherited { fd, address, owns_file } = inherited;
+        rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        let file = match &address {
+            config::Listen::Tcp(_) => {
+                set_for_connections(&fd)?;
+                None
+            }
+            config::Listen::Unix(path) => owns_file.then(|| SocketFile::of(path)),
+        };
+        Ok(Listener { fd, address, file })
+    }
+
+    /// The same socket for another process.
+    pub(crate) fn pass_on(&self) -> io::Result<PassedOn> {
+        let file = self.file.as_ref().map(|file| file.is_removed.clone());
+        Ok(PassedOn { fd: self.fd.try_clone()?, file })
+    }
+
     /// `127.0.0.1:4000` or `unix:/path`.
     pub(crate) fn address_text(&self) -> String {
-        match (&self.address, &self.file) {
-            (Some(address), _) => address.to_string(),
-            (None, Some(file)) => format!("unix:{}", file.path.display()),
-            (None, None) => String::new(),
-        }
+        self.address.to_string()
     }
 
     /// The port, of TCP.
     pub(crate) fn port(&self) -> Option<u16> {
-        self.address.map(|address| address.port())
+        match &self.address {
+            config::Listen::Tcp(address) => Some(address.port()),
+            config::Listen::Unix(_) => None,
+        }
     }
 
     /// The next connection that waits.
@@ -82,21 +104,26 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let fd = rustix::net::socket_with(family, SocketType::STREAM, FLAGS, None)?;
     sockopt::set_socket_reuseaddr(&fd, true)?;
-    // What is set here, accepted sockets inherit: no call per connection. There is no send
-    // timeout among them because every write is polled with a deadline of its own.
-    sockopt::set_tcp_nodelay(&fd, true)?;
-    sockopt::set_socket_send_buffer_size(&fd, SEND_BUFFER_BYTES)?;
-    sockopt::set_socket_keepalive(&fd, true)?;
+    set_for_connections(&fd)?;
     rustix::net::bind(&fd, &address)?;
     rustix::net::listen(&fd, BACKLOG)?;
     let bound = SocketAddr::try_from(rustix::net::getsockname(&fd)?)?;
-    Ok(Listener { fd, address: Some(bound), file: None })
+    Ok(Listener { fd, address: config::Listen::Tcp(bound), file: None })
+}
+
+/// What is set here, accepted sockets inherit: no call per connection. There is no send timeout
+/// among them because every write is polled with a deadline of its own.
+fn set_for_connections(fd: &OwnedFd) -> io::Result<()> {
+    sockopt::set_tcp_nodelay(fd, true)?;
+    sockopt::set_socket_send_buffer_size(fd, SEND_BUFFER_BYTES)?;
+    Ok(sockopt::set_socket_keepalive(fd, true)?)
 }
 
 fn bind_unix(path: &Path, mode: u32) -> io::Result<Listener> {
     let (fd, file) = socket_file::bind(path, mode, FLAGS)?;
     rustix::net::listen(&fd, BACKLOG)?;
-    Ok(Listener { fd, address: None, file: Some(file) })
+    let address = config::Listen::Unix(path.to_path_buf());
+    Ok(Listener { fd, address, file: Some(file) })
 }
 
 /// Lifts the soft limit on descriptors to the hard one: connections and streams need many.
@@ -124,7 +151,8 @@ mod tests {
     #[test]
     fn an_error_names_the_address() {
         let first = Listener::bind(&Listen::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
-        let again = Listen::Tcp(first.address.unwrap());
+        let port = first.port().unwrap();
+        let again = Listen::Tcp(([127, 0, 0, 1], port).into());
         let error = Listener::bind(&again).unwrap_err().to_string();
         assert!(error.starts_with(&format!("cannot listen on {again}: ")), "{error}");
     }

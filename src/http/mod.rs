@@ -12,6 +12,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+mod inherited;
 #[cfg_attr(feature = "tiny_http", expect(dead_code, reason = "tiny_http writes answers"))]
 mod response;
 #[cfg_attr(feature = "tiny_http", expect(dead_code, reason = "tiny_http has its sockets"))]
@@ -47,6 +48,7 @@ mod tiny_http;
 pub use crate::budget::{Budget, Share};
 use crate::protocol::call::PrincipalId;
 use crate::telemetry::rejected::Reason;
+pub use inherited::{Inherited, PassedOn};
 #[cfg(not(feature = "tiny_http"))]
 pub use responder::{OpenResponse, Responder};
 #[cfg(not(feature = "tiny_http"))]

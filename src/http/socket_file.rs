@@ -7,6 +7,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
@@ -18,20 +20,24 @@ pub(crate) struct SocketFile {
     /// Where it is.
     pub(crate) path: PathBuf,
     inode: Option<u64>,
+    /// Whether it is removed at the end: not when another process serves it.
+    pub(crate) is_removed: Arc<AtomicBool>,
 }
 
 impl SocketFile {
-    /// The file that was bound just now.
-    fn of(path: &Path) -> SocketFile {
+    /// The file that was bound just now, or that another process has left to this one.
+    pub(crate) fn of(path: &Path) -> SocketFile {
         let inode = std::fs::symlink_metadata(path).map(|meta| meta.ino()).ok();
-        SocketFile { path: path.to_owned(), inode }
+        let is_removed = Arc::new(AtomicBool::new(true));
+        SocketFile { path: path.to_owned(), inode, is_removed }
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
         let inode = std::fs::symlink_metadata(&self.path).map(|meta| meta.ino()).ok();
-        if inode.is_some() && inode == self.inode {
+        let is_ours = inode.is_some() && inode == self.inode;
+        if is_ours && self.is_removed.load(Ordering::SeqCst) {
             // Gone already is as good.
             drop(std::fs::remove_file(&self.path));
         }

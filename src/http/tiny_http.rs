@@ -20,7 +20,8 @@ use super::bound::{Bound, TOO_MUCH_BUFFERED};
 use super::socket_file::{self, SocketFile};
 use super::stream::Stream;
 use super::{
-    Answer, Budget, Counters, Handler, Head, Headers, Listen, Peer, Request, Share, response,
+    Answer, Budget, Counters, Handler, Head, Headers, Inherited, Listen, PassedOn, Peer,
+    Request, Share, response,
 };
 use crate::budget::Exhausted;
 use crate::limits::{Limits, RESULT_BYTES_COUNTED_FROM, THREAD_STACK_BYTES};
@@ -90,6 +91,23 @@ impl Server {
             tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
         let budget = Budget::new(limits.buffered_bytes);
         Ok(Server { engine, file, address, limits, budget })
+    }
+
+    /// Here nothing is taken over.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn take(inherited: Inherited, _limits: Arc<Limits>) -> io::Result<Server> {
+        let address = inherited.address();
+        Err(io::Error::other(format!("this engine cannot take {address} over")))
+    }
+
+    /// Here nothing is handed over.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn pass_on(&self) -> io::Result<Option<PassedOn>> {
+        Ok(None)
     }
 
     /// What to print: `127.0.0.1:4000` or `unix:/path`.

@@ -10,6 +10,7 @@ mod encoded_event;
 mod ended;
 pub(crate) mod event_log;
 mod kept_streams;
+mod leaving;
 mod manager;
 mod questions;
 mod rescope;

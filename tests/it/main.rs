@@ -75,6 +75,7 @@ mod restarts;
 mod resumption;
 mod retrying;
 mod schemas;
+mod service_manager;
 mod sessions;
 #[cfg(not(feature = "tiny_http"))]
 mod shared_pages;
@@ -95,6 +96,7 @@ mod tasks;
 #[cfg(feature = "tiny_http")]
 mod tiny_http_smoke;
 mod told;
+mod upgrade;
 mod upstream_links;
 mod upstreams;
 mod views;
