@@ -540,6 +540,14 @@ impl Running {
         }
     }
 
+    /// Here nobody follows, so there is nothing to leave.
+    pub fn leave(&self) {}
+
+    /// As [`Running::drain`], which is all that this engine can do.
+    pub fn wait_empty(&self, deadline: Instant) -> bool {
+        self.drain(deadline)
+    }
+
     /// Lets requests in work be answered, serves no more, and waits until `deadline`. True
     /// when none is left.
     pub fn drain(&self, deadline: Instant) -> bool {
