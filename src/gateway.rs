@@ -352,9 +352,11 @@ fn server(
 fn listen(config: &Config) -> http::Listen {
     match &config.listen {
         Listen::Tcp(address) => http::Listen::Tcp(*address),
-        Listen::Unix(path) => {
-            http::Listen::Unix { path: path.clone(), mode: config.socket_mode }
-        }
+        Listen::Unix(path) => http::Listen::Unix {
+            path: path.clone(),
+            mode: config.socket_mode,
+            group: config.socket_group.clone(),
+        },
     }
 }
 
@@ -535,6 +537,7 @@ fn admission(config: &Config) -> Admission {
     Admission {
         origins: origins(config),
         proxies: TrustedProxies::new(config.trusted_proxies.clone()),
+        prefix: config.public_url.as_ref().map_or_else(String::new, |it| it.path().to_owned()),
         keys: config.api_keys.iter().map(|key| known_key(key, &config.naming)).collect(),
         transports: config.transports,
         tolerance: config.tolerance,
@@ -554,6 +557,7 @@ fn known_key(key: &ApiKey, naming: &Naming) -> KnownKey {
 
 fn origins(config: &Config) -> Origins {
     let mut hosts = config.allowed_hosts.clone().unwrap_or_default();
+    hosts.extend(config.public_url.as_ref().map(|it| it.authority().to_owned()));
     let is_told = config.allowed_hosts.is_some();
     let check_host = match &config.listen {
         Listen::Tcp(address) => {

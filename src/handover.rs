@@ -21,7 +21,7 @@ use rustix::net::{
 };
 
 use crate::http::{Inherited, PassedOn};
-use crate::limits::{FOLLOWED_TIMEOUT, FOLLOWER_START_TIMEOUT};
+use crate::limits::{FOLLOWED_TIMEOUT, FOLLOWER_END_TIMEOUT, FOLLOWER_START_TIMEOUT};
 use crate::service;
 
 /// Set in the environment of a process that follows another one.
@@ -34,6 +34,8 @@ const SERVING: &[u8] = b"serving";
 const DESCRIPTORS_MAX: usize = 2;
 /// Bytes of the longest message.
 const MESSAGE_BYTES_MAX: usize = 128;
+/// Between two looks whether a process has ended.
+const END_TICK: Duration = Duration::from_millis(5);
 /// Bytes of the key of sessions.
 const KEY_BYTES: usize = 32;
 
@@ -114,10 +116,7 @@ pub fn start(estate: &Estate) -> Result<(), String> {
         .map_err(|error| format!("nothing can be handed over: {error}"))?;
     let mut child = spawn(theirs).map_err(|error| format!("it cannot be started: {error}"))?;
     if let Err(why) = await_word(&ours) {
-        // It may have ended by itself.
-        child.kill().ok();
-        let how = child.wait().map(|status| format!(" ({status})")).unwrap_or_default();
-        return Err(format!("{why}{how}"));
+        return Err(format!("{why}{}", end(&mut child)));
     }
     listener.given_up();
     let pid = child.id();
@@ -126,6 +125,17 @@ pub fn start(estate: &Estate) -> Result<(), String> {
     // Closing it tells the other that it is the service from here on.
     drop(ours);
     Ok(())
+}
+
+/// Ends what does not serve; how it has ended.
+fn end(child: &mut Child) -> String {
+    // Mostly it is about to end by itself, and its exit code says why.
+    let deadline = Instant::now() + FOLLOWER_END_TIMEOUT;
+    while Instant::now() < deadline && matches!(child.try_wait(), Ok(None)) {
+        std::thread::park_timeout(END_TICK);
+    }
+    child.kill().ok();
+    child.wait().map(|status| format!(" ({status})")).unwrap_or_default()
 }
 
 fn spawn(stdin: OwnedFd) -> io::Result<Child> {

@@ -279,6 +279,8 @@ pub const RELOAD_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 pub const RELOAD_STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a process that follows this one may take until it serves.
 pub const FOLLOWER_START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long one that does not come to serve may take to end by itself.
+pub const FOLLOWER_END_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a process that serves waits to be the service, in the manager's eyes.
 pub const FOLLOWED_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two looks for streams that a process which is followed may end.

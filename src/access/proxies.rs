@@ -8,6 +8,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::config::TrustedProxy;
 
+/// Bytes of the longest path under which a proxy serves the gateway.
+const PREFIX_BYTES_MAX: usize = 256;
+
 /// The proxies of the configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrustedProxies(Vec<TrustedProxy>);
@@ -21,6 +24,18 @@ impl TrustedProxies {
     /// Whether this peer is a proxy whose headers count. None is the peer of a Unix socket.
     pub fn trusts(&self, peer: Option<IpAddr>) -> bool {
         self.0.iter().any(|proxy| proxy.is(peer))
+    }
+
+    /// The path under which a proxy serves the gateway (`X-Forwarded-Prefix`), without a slash at
+    /// its end. None where no trusted proxy says one that can stand in a path.
+    pub fn prefix<'a>(&self, peer: Option<IpAddr>, field: Option<&'a str>) -> Option<&'a str> {
+        let prefix = field?.trim().trim_end_matches('/');
+        let usable = |b: u8| b.is_ascii_alphanumeric() || b"-._~/%".contains(&b);
+        let is_path = prefix.starts_with('/')
+            && !prefix.starts_with("//")
+            && prefix.len() <= PREFIX_BYTES_MAX
+            && prefix.bytes().all(usable);
+        (is_path && self.trusts(peer)).then_some(prefix)
     }
 
     /// Who sends a request: the peer, or whom trusted proxies say that they serve.
@@ -66,6 +81,21 @@ mod tests {
         let proxies = TrustedProxies::new(proxies.collect());
         let client = proxies.client(peer.parse().ok(), fields.iter().copied());
         client.map_or("unix".to_owned(), |ip| ip.to_string())
+    }
+
+    #[test]
+    fn a_prefix_is_a_path_that_a_trusted_proxy_says() {
+        let proxies = TrustedProxies::new(vec![TrustedProxy::parse("127.0.0.1").unwrap()]);
+        let prefix = |text: &'static str| {
+            let said = proxies.prefix("127.0.0.1".parse().ok(), Some(text));
+            assert_eq!(proxies.prefix("192.0.2.1".parse().ok(), Some(text)), None);
+            said
+        };
+        assert_eq!(prefix("/trunk/"), Some("/trunk"));
+        assert_eq!(prefix("/a/b"), Some("/a/b"));
+        for wrong in ["", "/", "trunk", "//evil.example", "/a?b", "/a b", "/a#b"] {
+            assert_eq!(prefix(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod arguments;
 mod demo;
 mod hash_key;
 mod help;
+mod init;
 mod pins;
 mod serve;
 
@@ -35,6 +36,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Command::Help(topic)) => print(help::text(topic)),
         Ok(Command::Version) => print(concat!("trunkline ", env!("CARGO_PKG_VERSION"), "\n")),
         Ok(Command::Serve { config, listen }) => {
+            if let Some(code) = init::run() {
+                return ExitCode::from(code);
+            }
             allocator::set();
             return serve::run(&config, listen);
         }

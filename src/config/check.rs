@@ -9,7 +9,8 @@ use super::check_server;
 use super::file::{Placed, RawConfig, RawSecret, RawServer};
 use super::reader::{Reader, Text};
 use super::{
-    ApiKey, Config, Listen, Naming, Overrides, TrustedProxy, base64, bounds, key_globs, syntax,
+    ApiKey, Config, Listen, Naming, Overrides, PublicUrl, TrustedProxy, base64, bounds,
+    key_globs, syntax,
 };
 use crate::protocol::quirks::Tolerance;
 use crate::protocol::server_name::ServerName;
@@ -28,6 +29,8 @@ pub(super) fn check(
     let mut warnings = Vec::new();
     let listen = check_listen(reader, &raw, overrides);
     let socket_mode = check_socket_mode(reader, raw.socket_mode.as_ref());
+    let socket_group = check_socket_group(reader, raw.socket_group.as_ref());
+    let public_url = check_public_url(reader, raw.public_url.as_ref());
     let trusted_proxies = check_proxies(reader, &raw.trusted_proxies);
     let allowed_origins = lowercase(reader, &raw.allowed_origins, |text| {
         (!syntax::is_origin(text)).then_some("must be a scheme and a host without a path")
@@ -71,6 +74,8 @@ pub(super) fn check(
     Some(Config {
         listen: listen?,
         socket_mode,
+        socket_group,
+        public_url,
         trusted_proxies,
         api_keys,
         allowed_origins,
@@ -130,6 +135,19 @@ fn check_socket_mode(reader: &Reader<'_>, text: Option<&Text>) -> u32 {
             SOCKET_MODE_DEFAULT
         }
     }
+}
+
+fn check_socket_group(reader: &Reader<'_>, text: Option<&Text>) -> Option<String> {
+    let group = &text?.value;
+    if group.is_empty() || group.contains([':', '\n', '\0']) {
+        reader.problem("/socket_group", "must be the name or the number of a group");
+    }
+    Some(group.clone())
+}
+
+fn check_public_url(reader: &Reader<'_>, text: Option<&Text>) -> Option<PublicUrl> {
+    let url = PublicUrl::parse(&text?.value);
+    url.map_err(|what| reader.problem("/public_url", what)).ok()
 }
 
 fn check_proxies(reader: &Reader<'_>, texts: &[Placed]) -> Vec<TrustedProxy> {

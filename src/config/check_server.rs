@@ -62,10 +62,6 @@ pub(super) fn check(
     if !raw.forward_headers.is_empty() {
         warnings.push(format!("{}/forward_headers has no effect in this version", raw.at));
     }
-    if raw.ca_file.is_some() {
-        let what = "in this version, the public authorities are not trusted besides";
-        warnings.push(format!("{}/ca_file: {what}", raw.at));
-    }
     let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     Some(UpstreamConfig {
         name: name?,

@@ -64,6 +64,8 @@ pub struct Admission {
     pub origins: Origins,
     /// Whose `X-Forwarded-*` count.
     pub proxies: TrustedProxies,
+    /// The path under which clients reach the gateway; empty where there is none.
+    pub prefix: String,
     /// Keys; empty means that none is asked for.
     pub keys: Vec<KnownKey>,
     /// Which transports serve.
@@ -163,6 +165,21 @@ impl Admission {
         }
     }
 
+    /// A path as the gateway knows it, whether or not a proxy has taken the prefix away.
+    fn own_path<'a>(&self, path: &'a str) -> &'a str {
+        match path.strip_prefix(self.prefix.as_str()) {
+            Some("") => "/",
+            Some(own) if own.starts_with('/') => own,
+            Some(_) | None => path,
+        }
+    }
+
+    /// What stands before the gateway's own paths in what this client is told.
+    fn prefix_for<'a>(&'a self, head: &'a Head) -> &'a str {
+        let said = head.headers.get("x-forwarded-prefix");
+        self.proxies.prefix(head.peer.ip(), said).unwrap_or(&self.prefix)
+    }
+
     fn principal_named(&self, name: &str) -> Option<&Arc<Principal>> {
         let mut principals = self.keys.iter().map(|key| &key.principal);
         principals.find(|it| it.name.as_deref() == Some(name))
@@ -255,14 +272,17 @@ impl Front {
     fn gate<'a>(&self, head: &'a Head) -> Result<Admitted<'a>, Problem> {
         let admission = self.admission();
         let (host, origin) = (head.headers.get("host"), head.headers.get("origin"));
-        admission.origins.check(host, origin).map_err(|foreign| match foreign {
-            Foreign::Host => Problem::foreign("Host"),
-            Foreign::Origin => Problem::foreign("Origin"),
-        })?;
+        let endpoint = Endpoint::find(admission.own_path(&head.path));
+        match admission.origins.check(host, origin) {
+            // Whoever looks whether it lives may not know its name, and learns nothing else.
+            Err(Foreign::Host) if matches!(endpoint, Some(Endpoint::Healthz)) => (),
+            Err(Foreign::Host) => return Err(Problem::foreign("Host")),
+            Err(Foreign::Origin) => return Err(Problem::foreign("Origin")),
+            Ok(()) => (),
+        }
         if let Some(field) = posted::repeated(head, admission.tolerance) {
             return Err(Problem::repeated(field));
         }
-        let endpoint = Endpoint::find(&head.path);
         // A browser's preflight carries no key; it asks only what may be asked.
         if let Some(endpoint) = endpoint
             && head.method == "OPTIONS"
@@ -284,6 +304,10 @@ impl Front {
         }
         let charged = admission.charged(&principal, head.peer);
         Ok(Admitted { endpoint, principal, admission: admission.generation, charged })
+    }
+
+    fn endpoint<'a>(&self, head: &'a Head) -> Option<Endpoint<'a>> {
+        Endpoint::find(self.admission().own_path(&head.path))
     }
 
     /// What a request can see.
@@ -424,7 +448,7 @@ impl Handler for Front {
     fn admit(&self, head: &Head) -> Result<Option<PrincipalId>, Answer> {
         match self.gate(head) {
             Ok(admitted) => Ok(admitted.charged),
-            Err(problem) => Err(problem.to_answer(Endpoint::find(&head.path))),
+            Err(problem) => Err(problem.to_answer(self.endpoint(head))),
         }
     }
 
@@ -446,7 +470,7 @@ impl Handler for Front {
         });
         match admitted {
             Ok(admitted) => self.dispatch(&admitted, &request, responder),
-            Err(problem) => refuse(&problem, Endpoint::find(&request.head.path), responder),
+            Err(problem) => refuse(&problem, self.endpoint(&request.head), responder),
         }
     }
 

@@ -13,10 +13,12 @@ use super::socket::Socket;
 use super::socket_file::{self, SocketFile};
 use super::{Listen, Peer};
 use crate::config;
-use crate::limits::SEND_BUFFER_BYTES;
+use crate::limits::{Limits, SEND_BUFFER_BYTES};
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 1024;
+/// Descriptors of everything else: children's pipes, streams of servers, files.
+const DESCRIPTORS_BESIDE: usize = 256;
 
 /// A bound socket that accepts without blocking.
 #[derive(Debug)]
@@ -37,7 +39,7 @@ impl Listener {
     pub(crate) fn bind(listen: &Listen) -> io::Result<Listener> {
         let bound = match listen {
             Listen::Tcp(address) => bind_tcp(*address),
-            Listen::Unix { path, mode } => bind_unix(path, *mode),
+            Listen::Unix { path, mode, group } => bind_unix(path, *mode, group.as_deref()),
         };
         bound.map_err(|error| {
             io::Error::new(error.kind(), format!("cannot listen on {listen}: {error}"))
@@ -119,22 +121,44 @@ fn set_for_connections(fd: &OwnedFd) -> io::Result<()> {
     Ok(sockopt::set_socket_keepalive(fd, true)?)
 }
 
-fn bind_unix(path: &Path, mode: u32) -> io::Result<Listener> {
-    let (fd, file) = socket_file::bind(path, mode, FLAGS)?;
+fn bind_unix(path: &Path, mode: u32, group: Option<&str>) -> io::Result<Listener> {
+    let (fd, file) = socket_file::bind(path, mode, group, FLAGS)?;
     rustix::net::listen(&fd, BACKLOG)?;
     let address = config::Listen::Unix(path.to_path_buf());
     Ok(Listener { fd, address, file: Some(file) })
 }
 
-/// Lifts the soft limit on descriptors to the hard one: connections and streams need many.
-pub(crate) fn raise_descriptor_limit() {
+/// Lifts the soft limit on descriptors to the hard one: connections and streams need many. Says
+/// so where the bounds do not fit all the same.
+pub(crate) fn raise_descriptor_limit(limits: &Limits) {
     let limit = getrlimit(Resource::Nofile);
+    let mut current = limit.current;
     if limit.current != limit.maximum {
         let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-        if let Err(error) = setrlimit(Resource::Nofile, raised) {
-            log::warn!("the limit on open files stays at {:?}: {error}", limit.current);
+        match setrlimit(Resource::Nofile, raised) {
+            Ok(()) => current = limit.maximum,
+            Err(error) => {
+                log::warn!("the limit on open files stays at {:?}: {error}", limit.current);
+            }
         }
     }
+    let wanted = descriptors_wanted(limits);
+    if let Some(current) = current
+        && current < wanted
+    {
+        log::warn!(
+            "limits.connections and limits.streams may need {wanted} open files, and this process \
+             may have {current}: what is beyond that is refused; raise LimitNOFILE (systemd) or \
+             ulimit -Hn, or lower the limits"
+        );
+    }
+}
+
+/// A connection whose request is in work has its own socket, one to a server, and a bell.
+fn descriptors_wanted(limits: &Limits) -> u64 {
+    let connections = limits.connections.saturating_mul(3);
+    let wanted = connections.saturating_add(limits.streams).saturating_add(DESCRIPTORS_BESIDE);
+    u64::try_from(wanted).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -162,7 +186,7 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("trunkline-bind-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let path = dir.join("socket");
-        let listen = Listen::Unix { path: path.clone(), mode: 0o600 };
+        let listen = Listen::Unix { path: path.clone(), mode: 0o600, group: None };
         let first = Listener::bind(&listen).unwrap();
         let error = Listener::bind(&listen).unwrap_err();
         assert!(error.to_string().contains("another process listens"), "{error}");

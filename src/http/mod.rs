@@ -12,6 +12,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+#[cfg_attr(feature = "tiny_http", expect(dead_code, reason = "tiny_http takes none over"))]
 mod inherited;
 #[cfg_attr(feature = "tiny_http", expect(dead_code, reason = "tiny_http writes answers"))]
 mod response;
@@ -238,6 +239,8 @@ pub enum Listen {
         path: PathBuf,
         /// Its permissions, whatever the umask.
         mode: u32,
+        /// Its group, by name or number; that of the process where there is none.
+        group: Option<String>,
     },
 }
 

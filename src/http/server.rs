@@ -123,7 +123,7 @@ impl Server {
     /// # Errors
     /// The address cannot be had; the text names it.
     pub fn bind(listen: &Listen, limits: Arc<Limits>) -> io::Result<Server> {
-        raise_descriptor_limit();
+        raise_descriptor_limit(&limits);
         Ok(Server::of(Listener::bind(listen)?, limits))
     }
 
@@ -132,7 +132,7 @@ impl Server {
     /// # Errors
     /// The system refuses to have it set up.
     pub fn take(inherited: Inherited, limits: Arc<Limits>) -> io::Result<Server> {
-        raise_descriptor_limit();
+        raise_descriptor_limit(&limits);
         Ok(Server::of(Listener::take(inherited)?, limits))
     }
 

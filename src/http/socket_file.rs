@@ -50,9 +50,11 @@ impl Drop for SocketFile {
 pub(crate) fn bind(
     path: &Path,
     mode: u32,
+    group: Option<&str>,
     flags: SocketFlags,
 ) -> io::Result<(OwnedFd, SocketFile)> {
     let address = SocketAddrUnix::new(path)?;
+    let group = group.map(group_id).transpose()?;
     let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode))?;
     match rustix::net::bind(&fd, &address) {
@@ -63,8 +65,30 @@ pub(crate) fn bind(
         bound => bound?,
     }
     let file = SocketFile::of(path);
+    if let Some(group) = group {
+        // Before the permissions, which are that group's then.
+        std::os::unix::fs::chown(path, None, Some(group)).map_err(|error| {
+            io::Error::new(error.kind(), format!("its group cannot be {group}: {error}"))
+        })?;
+    }
     std::fs::set_permissions(path, Permissions::from_mode(mode))?;
     Ok((fd, file))
+}
+
+/// The number of a group, which may be given by its name in `/etc/group`: a static binary has no
+/// other place to ask.
+fn group_id(group: &str) -> io::Result<u32> {
+    if let Ok(number) = group.parse() {
+        return Ok(number);
+    }
+    let groups = std::fs::read_to_string("/etc/group")?;
+    let ids = groups.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(group)).then(|| fields.nth(1)?.parse().ok())?
+    });
+    ids.into_iter().next().ok_or_else(|| {
+        io::Error::new(ErrorKind::NotFound, format!("/etc/group has no group {group:?}"))
+    })
 }
 
 /// Removes the socket file of a process that has ended; never one that is answered, nor any

@@ -188,8 +188,9 @@ fn bind(listen: &Listen) -> io::Result<Listening> {
             let bound = Listen::Tcp(listener.local_addr()?);
             Ok((listener.into(), None, bound))
         }
-        Listen::Unix { path, mode } => {
-            let (fd, file) = socket_file::bind(path, *mode, SocketFlags::CLOEXEC)?;
+        Listen::Unix { path, mode, group } => {
+            let (fd, file) =
+                socket_file::bind(path, *mode, group.as_deref(), SocketFlags::CLOEXEC)?;
             rustix::net::listen(&fd, BACKLOG)?;
             Ok((UnixListener::from(fd).into(), Some(file), listen.clone()))
         }

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
-use ureq::unversioned::transport::RustlsConnector;
 
 use crate::config::UpstreamConfig;
 use crate::limits::{Limits, RETIRING_UPSTREAMS_MAX};
@@ -30,6 +29,7 @@ use super::resubscribing::{LogLevelTold, Resubscribing};
 use super::slots::Slots;
 use super::stderr::StderrRing;
 use super::supervisor::Supervisor;
+use super::tls::Tls;
 use super::{Report, Unasked, Upstream};
 
 /// How often an upstream that is to end looks whether anybody still uses it.
@@ -92,7 +92,7 @@ impl Upstreams {
     ) -> io::Result<Upstreams> {
         let shared = Shared {
             names: Names::start()?,
-            tls: Arc::new(RustlsConnector::default()),
+            tls: Tls::Public(Arc::default()),
             budget: Arc::new(Budget::new(limits.connections)),
             limits,
             buffered,
@@ -317,7 +317,7 @@ fn supervisor(upstream: &Upstream, reports: Sender<Report>) -> Supervisor {
 /// What all upstreams share.
 struct Shared {
     names: Arc<Names>,
-    tls: Arc<RustlsConnector>,
+    tls: Tls,
     budget: Arc<Budget>,
     limits: Arc<Limits>,
     buffered: crate::budget::Budget,

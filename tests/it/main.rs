@@ -10,6 +10,7 @@
 mod admin;
 mod architecture;
 #[cfg(not(feature = "tiny_http"))]
+mod behind_proxies;
 mod bounds_named;
 mod breaker;
 mod children;
@@ -58,6 +59,7 @@ mod owned_names;
 mod pagination;
 mod passing_through;
 mod pins;
+mod process_one;
 mod prompts;
 mod question_ends;
 mod questions;
@@ -95,6 +97,7 @@ mod task_owners;
 mod tasks;
 #[cfg(feature = "tiny_http")]
 mod tiny_http_smoke;
+mod tls;
 mod told;
 mod upgrade;
 mod upstream_links;
