@@ -159,7 +159,7 @@ impl Admission {
     /// without keys for this machine, whose owner's processes nothing tells apart.
     fn charged(&self, principal: &Principal, peer: Peer) -> Option<PrincipalId> {
         match (&principal.name, peer) {
-            (Some(name), _) => (self.keys.len() > 1).then(|| PrincipalId::Key(name.clone())),
+            (Some(name), _) => self.charged_key(name),
             (None, Peer::Ip(ip)) if !ip.is_loopback() => Some(PrincipalId::of_address(ip)),
             (None, Peer::Ip(_) | Peer::Unix) => None,
         }
@@ -178,6 +178,10 @@ impl Admission {
     fn prefix_for<'a>(&'a self, head: &'a Head) -> &'a str {
         let said = head.headers.get("x-forwarded-prefix");
         self.proxies.prefix(head.peer.ip(), said).unwrap_or(&self.prefix)
+    }
+
+    fn charged_key(&self, name: &Arc<str>) -> Option<PrincipalId> {
+        (self.keys.len() > 1).then(|| PrincipalId::Key(name.clone()))
     }
 
     fn principal_named(&self, name: &str) -> Option<&Arc<Principal>> {
@@ -249,9 +253,14 @@ impl Front {
             };
             let differs = principal.name.as_ref().is_some_and(|it| differ.contains(it));
             let (only, narrowed) = (owner.only.clone(), owner.narrowed.clone());
-            let charged = owner.charged.clone();
-            let scope = Scope { principal, only, narrowed, admission: generation, charged };
-            Some(Rescoped { servers: pipeline.upgrade()?.servers(&scope), differs })
+            let charged = match &principal.name {
+                Some(name) => admission.charged_key(name),
+                None => owner.charged.clone(),
+            };
+            let of_scope = charged.clone();
+            let scope =
+                Scope { principal, only, narrowed, admission: generation, charged: of_scope };
+            Some(Rescoped { servers: pipeline.upgrade()?.servers(&scope), differs, charged })
         };
         self.sessions.rescope(Rescope { admission: generation, sees: Box::new(sees) })
     }
@@ -276,8 +285,10 @@ impl Front {
         match admission.origins.check(host, origin) {
             // Whoever looks whether it lives may not know its name, and learns nothing else.
             Err(Foreign::Host) if matches!(endpoint, Some(Endpoint::Healthz)) => (),
-            Err(Foreign::Host) => return Err(Problem::foreign("Host")),
-            Err(Foreign::Origin) => return Err(Problem::foreign("Origin")),
+            Err(Foreign::Host) => return Err(Problem::foreign("Host", host, "allowed_hosts")),
+            Err(Foreign::Origin) => {
+                return Err(Problem::foreign("Origin", origin, "allowed_origins"));
+            }
             Ok(()) => (),
         }
         if let Some(field) = posted::repeated(head, admission.tolerance) {

@@ -8,6 +8,7 @@ mod callers;
 mod first_lists;
 mod links;
 mod lists;
+mod log_levels;
 mod route;
 mod send;
 mod subscriptions;
@@ -28,7 +29,6 @@ use crate::limits::UPSTREAM_LIST_PAGES_MAX;
 use crate::protocol::call::{
     About, Call, CallSink, Client, Kind, Outcome, Outgoing, PrincipalId,
 };
-use crate::protocol::log_level::LogLevel;
 use crate::protocol::method::{Method, notification};
 use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::server_name::ServerName;
@@ -39,6 +39,7 @@ use crate::upstream::{Upstream, Upstreams, Viewer};
 use crate::wait::{Interrupted, Wait};
 use callers::Callers;
 use first_lists::FirstLists;
+use log_levels::LogLevels;
 use task_owners::TaskOwners;
 
 /// What lists and `/status` tell of a server, for the doors.
@@ -61,6 +62,7 @@ pub struct Pipeline {
     first_lists: FirstLists,
     /// Lines of URIs that were not looked for among all templates.
     cut_look_ups: Seldom,
+    log_levels: LogLevels,
     /// After so long a silence a waiting client is shown that its request is not lost.
     heartbeat: Duration,
 }
@@ -145,6 +147,7 @@ impl Pipeline {
             sessions,
             first_lists,
             cut_look_ups,
+            log_levels: LogLevels::default(),
             heartbeat,
         };
         pipeline.configure(quotas, told);
@@ -272,9 +275,10 @@ impl Pipeline {
         }
         if let (Ok(Outcome::Complete(result)), Some(asked)) = (&mut answer, &asked) {
             let names = (asked.as_str(), own.as_str());
-            let led_back = self.led_back(scope, wish, &route.server, method, names, result);
-            if let Some(led_back) = led_back {
-                *result = led_back;
+            match self.led_back(scope, wish, &route.server, method, names, result) {
+                Ok(Some(led_back)) => *result = led_back,
+                Ok(None) => (),
+                Err(full) => answer = Err(full),
             }
         }
         if let (Ok(Outcome::Error { error, .. }), Some(asked)) = (&mut answer, asked) {
@@ -287,7 +291,8 @@ impl Pipeline {
     }
 
     /// Passes a request on whose method nobody here knows, where exactly one server is in scope.
-    /// None where that is not so.
+    /// None where that is not so, and for a key that may use only some tools: what such a method
+    /// does is as unknown here as which tool it is like.
     pub fn pass(
         &self,
         scope: &Scope,
@@ -299,7 +304,11 @@ impl Pipeline {
     ) -> Option<Result<Outcome, CallError>> {
         let servers = self.servers(scope);
         let [server] = servers.as_slice() else { return None };
-        if Method::parse(method).is_none()
+        let is_unknown = Method::parse(method).is_none();
+        if is_unknown && !scope.sees_all_tools() {
+            return None;
+        }
+        if is_unknown
             && !wish.is_paid
             && let Err(error) = self.settings().spend(scope)
         {
@@ -353,12 +362,13 @@ impl Pipeline {
     /// Passes a client's notification on: one that is known to the servers where it has a
     /// session of its own, one that nobody here knows to the only server in scope. The latter
     /// costs a call, since what a server does for it is not known either; it is dropped where the
-    /// key has none left.
+    /// key has none left, or may use only some tools.
     pub fn notify(&self, scope: &Scope, session: &str, method: &str, params: Option<&str>) {
         let is_known =
             [notification::ROOTS_LIST_CHANGED, notification::PROGRESS].contains(&method);
         let servers = self.servers(scope);
-        if !is_known && (servers.len() != 1 || self.settings().spend(scope).is_err()) {
+        let may_pass = || servers.len() == 1 && scope.sees_all_tools();
+        if !is_known && (!may_pass() || self.settings().spend(scope).is_err()) {
             return;
         }
         // Where nobody else can come, one client's keep another's out all the same.
@@ -376,38 +386,6 @@ impl Pipeline {
         self.upstreams.get(server).is_some_and(|it| it.has_own_session(can_be_asked))
     }
 
-    /// A session has said its level: the servers in scope are told the lowest that any of those
-    /// wants who share a session with them.
-    pub fn said_log_level(&self, scope: &Scope) {
-        for server in self.servers_with(scope, "logging") {
-            if let Some(upstream) = self.upstreams.get(&server) {
-                self.set_log_level(&upstream);
-            }
-        }
-    }
-
-    /// A session has begun that has not said its level: where others want little, it wants more.
-    pub fn log_level_unsaid(&self, scope: &Scope) {
-        for server in self.servers(scope) {
-            let upstream = self.upstreams.get(&server);
-            let is_quiet = |it: &Arc<Upstream>| it.log_level() > Some(LogLevel::USUAL);
-            if let Some(upstream) = upstream.filter(is_quiet) {
-                self.set_log_level(&upstream);
-            }
-        }
-    }
-
-    fn set_log_level(&self, upstream: &Upstream) {
-        let known = upstream.log_level();
-        let shared = unasked::shared(upstream.name(), Some(upstream));
-        let lowest = self.sessions.lowest_log_level(&shared);
-        // What a server does that was told nothing is not known any more once it was told.
-        let wanted = lowest.or_else(|| known.map(|_| LogLevel::USUAL));
-        if let Some(wanted) = wanted.filter(|wanted| known != Some(*wanted)) {
-            upstream.set_log_level(wanted.as_str());
-        }
-    }
-
     /// Ends what upstreams keep for a client whose session has ended.
     pub fn close_client(&self, session: &Arc<str>) {
         // Tasks of a key stay: another session of it may ask for them.
@@ -416,7 +394,7 @@ impl Pipeline {
             upstream.close_client(session);
             // It may have been the one that wanted most.
             if upstream.log_level().is_some() {
-                self.set_log_level(upstream);
+                self.look_at_log_level(upstream);
             }
         }
     }
@@ -494,6 +472,8 @@ fn costs_a_call(method: Method) -> bool {
         Method::ToolsCall
         | Method::PromptsGet
         | Method::ResourcesRead
+        | Method::ResourcesSubscribe
+        | Method::ResourcesUnsubscribe
         | Method::CompletionComplete => true,
         Method::Initialize
         | Method::Ping
@@ -501,8 +481,6 @@ fn costs_a_call(method: Method) -> bool {
         | Method::PromptsList
         | Method::ResourcesList
         | Method::ResourcesTemplatesList
-        | Method::ResourcesSubscribe
-        | Method::ResourcesUnsubscribe
         | Method::LoggingSetLevel
         | Method::TasksGet
         | Method::TasksResult

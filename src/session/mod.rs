@@ -9,6 +9,7 @@ mod door;
 mod encoded_event;
 mod ended;
 pub(crate) mod event_log;
+mod event_logs;
 mod kept_streams;
 mod leaving;
 mod manager;
@@ -47,12 +48,13 @@ pub use asked::{CallQuestions, Pending};
 pub use audience::{Audience, LogWish, Shared};
 pub use door::{Bearer, Counts, Door, EventSink, Listening, Owner, Refused, SessionId};
 pub use encoded_event::EncodedEvent;
-pub use ended::{Ended, Narrowed};
+pub use ended::{Ended, Narrowed, TidyPlace};
 pub use event_log::{Bounds as EventLogBounds, EventId, Origin};
+pub use event_logs::EventLogs;
 pub use kept_streams::KeptStreams;
 pub use manager::{SessionsConfig, start, withdrawal};
 pub use rescope::{Rescope, Rescoped, Sees};
-pub use resumable::{Delivery, EventLogs, Resumable};
+pub use resumable::{Delivery, Resumable};
 pub use subscriptions::Over;
 
 use subscriptions::Subscriptions;
@@ -72,6 +74,7 @@ pub struct Session {
     pub kept: KeptStreams,
     /// The servers whose changes it hears of.
     hears: RwLock<Arc<[ServerName]>>,
+    charged: RwLock<Option<PrincipalId>>,
     caller: OnceLock<Arc<Caller>>,
     /// What a stateless client listens to.
     listening: OnceLock<Listening>,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::source::{Source, is_word_byte};
 
 /// What the two ends of the wire may name, towards servers and towards clients.
-const ENDS_USE: [&str; 9] = [
+const ENDS_USE: [&str; 10] = [
     "budget",
     "config",
     "error",
@@ -15,14 +15,16 @@ const ENDS_USE: [&str; 9] = [
     "shares",
     "telemetry",
     "thread",
+    "turns",
     "wait",
 ];
 
 /// Which modules of the crate each folder (or top file) may name, besides itself. A change here
 /// is a change of the architecture: make it in `src/README.md` too.
-const MAY_USE: [(&str, &[&str]); 28] = [
+const MAY_USE: [(&str, &[&str]); 29] = [
     ("limits", &[]),
     ("shares", &["limits"]),
+    ("turns", &[]),
     ("budget", &["limits", "protocol", "shares"]),
     ("thread", &["limits"]),
     ("wait", &["limits"]),
@@ -43,6 +45,7 @@ const MAY_USE: [(&str, &[&str]); 28] = [
             "state",
             "telemetry",
             "thread",
+            "turns",
             "wait",
         ],
     ),
@@ -130,7 +133,10 @@ const MAY_USE: [(&str, &[&str]); 28] = [
     ("handover", &["http", "limits", "service", "telemetry"]),
     ("run", &["config", "gateway", "handover", "reload", "service", "telemetry", "thread"]),
     ("reload", &["config", "gateway", "limits", "service", "telemetry", "thread"]),
-    ("tidy", &["error", "limits", "pipeline", "protocol", "session", "telemetry", "thread"]),
+    (
+        "tidy",
+        &["error", "limits", "pipeline", "protocol", "session", "telemetry", "thread", "turns"],
+    ),
     (
         "cli",
         &[
@@ -159,7 +165,7 @@ const MAY_USE: [(&str, &[&str]); 28] = [
 ];
 
 /// Files that decide on values alone, besides all of `protocol/` and `access/`.
-const PURE_FILES: [&str; 17] = [
+const PURE_FILES: [&str; 18] = [
     "http/framing.rs",
     "http/response.rs",
     "downstream/endpoint.rs",
@@ -175,6 +181,7 @@ const PURE_FILES: [&str; 17] = [
     "upstream/backoff.rs",
     "upstream/connection.rs",
     "upstream/correlation.rs",
+    "upstream/message.rs",
     "upstream/modern/superseded.rs",
     "upstream/reference.rs",
 ];

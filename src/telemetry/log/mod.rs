@@ -226,7 +226,7 @@ impl Log for Logger {
         let message = {
             let secrets = self.control.secrets.read();
             let secrets = secrets.unwrap_or_else(PoisonError::into_inner);
-            secrets.scrub(&message).into_owned()
+            secrets.scrub_cut(&message).into_owned()
         };
         match &self.form {
             Form::Text(writer) => {
