@@ -41,8 +41,17 @@ deny: ## licences, duplicates, sources and advisories of the dependencies
 	.ci/deny
 
 .PHONY: dist
-dist: ## the static release binary
-	RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target x86_64-unknown-linux-gnu
+dist: ## the static release binaries, stripped: path, size, SHA-256
+	contrib/dist.sh $(TARGET)
+
+.PHONY: deb
+deb: dist ## a Debian package of the static binary
+	contrib/deb/build.sh $(TARGET)/dist/trunkline-*-x86_64-linux/trunkline $(TARGET)/dist
+
+.PHONY: packages
+packages: deb ## an npm and a PyPI package of it, installed and run
+	contrib/packages.sh $(TARGET)/dist/trunkline-*-x86_64-linux/trunkline $(TARGET)/dist
+	tests/interop/packages.sh $(TARGET)/dist
 
 .PHONY: bench
 bench: build ## tools/call direct, through nginx and through the gateway

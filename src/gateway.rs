@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use crate::access::authenticate::KnownKey;
 use crate::access::glob::ToolGlobs;
 use crate::access::origin::{HostCheck, Origins};
 use crate::access::policy::{Nearness, Policy, Principal};
+use crate::access::proxies::TrustedProxies;
 use crate::catalogue;
 use crate::catalogue::pins::{Pins, Review};
 use crate::catalogue::refresher::{Configure, Refresher};
@@ -22,8 +24,11 @@ use crate::downstream::event_stream::Streams;
 use crate::downstream::parked::{Bounds, ParkedCalls};
 use crate::downstream::stdio::LineClient;
 use crate::downstream::{Admission, Front, UsedStates};
+use crate::handover::{self, Estate, Inheritance};
+use crate::http::Server;
 use crate::limits::{
-    CATALOGUE_INBOX_CHANGES_MAX, ENDED_SESSIONS_QUEUE_MAX, LIST_WAITERS_DIVISOR, Limits,
+    CATALOGUE_INBOX_CHANGES_MAX, ENDED_SESSIONS_QUEUE_MAX, LEAVE_TICK, LIST_WAITERS_DIVISOR,
+    Limits,
 };
 use crate::pipeline::{Owners, Patience, Pipeline, ToSessions, Told};
 use crate::protocol::call::Kind;
@@ -32,21 +37,18 @@ use crate::protocol::revision::Era;
 use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
-use crate::reload::{self, Reloading, Source};
+use crate::reload::Reloading;
 use crate::serving::{Clients, Serving, bind, serve};
 use crate::session::{
     self, Audience, Ended, EventLogBounds, EventLogs, Sessions, SessionsConfig,
 };
 use crate::state::{self, StateDir, Writer};
-use crate::telemetry::log::LogControl;
 use crate::thread::{self, StopReason};
 use crate::tidy;
 use crate::upstream::{Report, Upstreams};
 
 /// How long the catalogue's thread may take to take a configuration over.
 const CONFIGURE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Reasons to stop that may wait; one is enough.
-const STOP_REASONS_MAX: usize = 8;
 /// How often a drain looks whether it must end at once.
 const DRAIN_TICK: Duration = Duration::from_millis(50);
 /// How long what was interrupted at the end of the drain may take to answer.
@@ -73,6 +75,8 @@ pub struct Gateway {
     /// 7. What writes, once nobody has anything to be written.
     _writing: Option<thread::Joined>,
     drain: Duration,
+    /// What another process is given that follows this one.
+    estate: Estate,
     stopped: Receiver<StopReason>,
     configure: Sender<Configure>,
 }
@@ -86,15 +90,17 @@ impl Gateway {
     pub fn start(
         config: Config,
         clients: Clients,
+        inherited: Inheritance,
         stop: Sender<StopReason>,
         stopped: Receiver<StopReason>,
     ) -> io::Result<Gateway> {
         let limits = Arc::new(config.limits.clone());
         // Locals are dropped last to first: the thread that writes ends with the last who could
         // have something written, so it is waited for after all of them, also on an error.
-        let (writing, state) = open_state(&config, clients)?.unzip();
-        let (server, budget) = bind(&config, clients, &limits)?;
-        let key = session_key(&config, state.as_ref())?;
+        let (writing, state) = open_state(&config, clients, inherited.lock)?.unzip();
+        let (server, budget) = bind(&config, clients, inherited.listener, &limits)?;
+        let key = session_key(&config, state.as_ref(), inherited.session_key)?;
+        let estate = estate(&config, server.as_ref(), state.as_ref(), key)?;
         let (left, ended) = bounded(ENDED_SESSIONS_QUEUE_MAX);
         let (sessions, session_thread) =
             start_sessions(&config, key, left, state.as_ref(), &stop)?;
@@ -157,6 +163,7 @@ impl Gateway {
             _tidying: tidying,
             _writing: writing,
             drain: limits.drain,
+            estate,
             stopped,
             configure,
         })
@@ -184,10 +191,48 @@ impl Gateway {
         self.stopped.recv().unwrap_or(StopReason::Signal)
     }
 
+    /// Starts the program anew and has it follow this process: it serves the same address with
+    /// the same sessions. Then all that is here is served to its end, and nothing more comes.
+    ///
+    /// # Errors
+    /// Nothing has changed; why not.
+    pub fn be_followed(&self) -> Result<(), String> {
+        handover::start(&self.estate)?;
+        self.leave();
+        Ok(())
+    }
+
+    /// Tells again and again whether this process can do its work.
+    pub fn is_well(&self) -> impl Fn() -> bool + Send + use<> {
+        let sessions = self.sessions.clone();
+        move || sessions.is_alive()
+    }
+
+    /// Serves what is here until nothing of it is left, or there is a reason to stop.
+    fn leave(&self) {
+        self.serving.leave();
+        self.sessions.end_listening();
+        let deadline = Instant::now() + self.estate.leave;
+        while Instant::now() < deadline {
+            self.sessions.close_idle_streams();
+            if self.serving.wait_empty(Instant::now() + LEAVE_TICK) {
+                return;
+            }
+            match self.stopped.try_recv() {
+                Ok(StopReason::Signal | StopReason::InputEnded) => return,
+                // The thread that accepts has done its work.
+                Ok(StopReason::OwnerEnded("accept") | StopReason::Upgrade) | Err(_) => (),
+                Ok(StopReason::OwnerEnded(_)) => return,
+            }
+        }
+    }
+
     /// Stops in order: readiness off, no new work, calls in flight finish or are cut off at
     /// the deadline, streams end properly, then everything that is dropped with the gateway.
     /// A second signal cuts every wait short.
-    pub fn stop(self, reloading: Option<Reloading>) {
+    pub fn stop(mut self, reloading: Option<Reloading>) {
+        // While it is held, connections that nobody accepts would wait instead of being refused.
+        self.estate.listener = None;
         let hurry = self.upstreams.hurry();
         let second = SecondSignal::watch(self.stopped.clone(), hurry.clone());
         if let Err(error) = &second {
@@ -302,7 +347,11 @@ impl SecondSignal {
                 crossbeam_channel::select! {
                     recv(reasons) -> reason => match reason {
                         Ok(StopReason::Signal) => hurry.store(true, Ordering::Relaxed),
-                        Ok(StopReason::InputEnded | StopReason::OwnerEnded(_)) => (),
+                        Ok(
+                            StopReason::InputEnded
+                            | StopReason::Upgrade
+                            | StopReason::OwnerEnded(_),
+                        ) => (),
                         Err(_) => return,
                     },
                     recv(end) -> _ => return,
@@ -320,13 +369,31 @@ struct State {
     writer: Writer,
 }
 
+/// What another process is given that follows this one.
+fn estate(
+    config: &Config,
+    server: Option<&Server>,
+    state: Option<&State>,
+    session_key: [u8; 32],
+) -> io::Result<Estate> {
+    let longest = config.upstreams.iter().map(|it| it.timeout_max).max();
+    Ok(Estate {
+        listener: server.map(Server::pass_on).transpose()?.flatten(),
+        lock: state.map(|state| state.directory.lock()).transpose()?.flatten(),
+        session_key,
+        // A connection waits for its last request, and that for its answer.
+        leave: config.limits.idle + longest.unwrap_or_default(),
+    })
+}
+
 fn open_state(
     config: &Config,
     clients: Clients,
+    lock: Option<OwnedFd>,
 ) -> io::Result<Option<(thread::Joined, State)>> {
     let Some(path) = &config.state_dir else { return Ok(None) };
     let directory = Arc::new(match clients {
-        Clients::OverHttp => StateDir::open(path)?,
+        Clients::OverHttp => StateDir::open_after(path, lock)?,
         Clients::OneOfLines => StateDir::open_or_read(path)?,
         Clients::OneOfFewLines => StateDir::read_only(path),
     });
@@ -347,12 +414,19 @@ fn kept(state: State, key: &[u8; 32], clients: Clients) -> (Option<Store>, Pins)
 }
 
 /// The key that session ids and cursors are made with.
-fn session_key(config: &Config, state: Option<&State>) -> io::Result<[u8; 32]> {
+fn session_key(
+    config: &Config,
+    state: Option<&State>,
+    left: Option<[u8; 32]>,
+) -> io::Result<[u8; 32]> {
     if let Some(key) = config.session_key {
         return Ok(key);
     }
     if let Some(state) = state {
         return state.directory.session_key();
+    }
+    if let Some(key) = left {
+        return Ok(key);
     }
     let mut key = [0; 32];
     SystemRandom::new()
@@ -473,6 +547,8 @@ fn told(config: &Config) -> Told {
 fn admission(config: &Config) -> Admission {
     Admission {
         origins: origins(config),
+        proxies: TrustedProxies::new(config.trusted_proxies.clone()),
+        prefix: config.public_url.as_ref().map_or_else(String::new, |it| it.path().to_owned()),
         keys: config.api_keys.iter().map(|key| known_key(key, &config.naming)).collect(),
         transports: config.transports,
         tolerance: config.tolerance,
@@ -492,6 +568,7 @@ fn known_key(key: &ApiKey, naming: &Naming) -> KnownKey {
 
 fn origins(config: &Config) -> Origins {
     let mut hosts = config.allowed_hosts.clone().unwrap_or_default();
+    hosts.extend(config.public_url.as_ref().map(|it| it.authority().to_owned()));
     let is_told = config.allowed_hosts.is_some();
     let check_host = match &config.listen {
         Listen::Tcp(address) => {
@@ -513,24 +590,4 @@ fn origins(config: &Config) -> Origins {
         Listen::Unix(_) => HostCheck::Off,
     };
     Origins { check_host, hosts, origins: config.allowed_origins.clone() }
-}
-
-/// Serves until there is a reason to stop, then stops in order.
-///
-/// # Errors
-/// The gateway cannot be started.
-pub fn run(config: Config, source: Source, log: LogControl) -> io::Result<StopReason> {
-    let (stop, stopped) = bounded(STOP_REASONS_MAX);
-    // One wish that waits is enough: what is read then is what there is then.
-    let (wish, wishes) = bounded(1);
-    let _signals = thread::watch_signals(stop.clone(), Some(wish))?;
-    let gateway = Gateway::start(config.clone(), Clients::OverHttp, stop.clone(), stopped)?;
-    let reloading = reload::start(source, config, gateway.parts(), log, wishes, stop)?;
-    let reason = gateway.wait();
-    match reason {
-        StopReason::Signal | StopReason::InputEnded => log::info!("stopping"),
-        StopReason::OwnerEnded(name) => log::error!("the thread {name} has ended; stopping"),
-    }
-    gateway.stop(Some(reloading));
-    Ok(reason)
 }

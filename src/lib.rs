@@ -12,11 +12,14 @@ pub mod error;
 #[path = "../fuzz/targets/mod.rs"]
 pub mod fuzz;
 pub mod gateway;
+pub mod handover;
 pub mod http;
 pub mod limits;
 pub mod pipeline;
 pub mod protocol;
 pub mod reload;
+pub mod run;
+pub mod service;
 pub mod serving;
 pub mod session;
 pub mod shares;

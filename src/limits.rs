@@ -326,6 +326,14 @@ pub const RETIRING_UPSTREAMS_MAX: usize = 1024;
 pub const RELOAD_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a reload that is under way may hold up a stop.
 pub const RELOAD_STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a process that follows this one may take until it serves.
+pub const FOLLOWER_START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long one that does not come to serve may take to end by itself.
+pub const FOLLOWER_END_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a process that serves waits to be the service, in the manager's eyes.
+pub const FOLLOWED_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two looks for streams that a process which is followed may end.
+pub const LEAVE_TICK: Duration = Duration::from_millis(100);
 /// Between two looks at the configuration's file.
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Changes waiting for the catalogue thread.

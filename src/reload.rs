@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use crate::config::{Changes, Config, Overrides, Problem, Reloaded};
 use crate::gateway::Parts;
 use crate::limits::{RELOAD_RETRY_INTERVAL, RELOAD_STOP_TIMEOUT, WATCH_INTERVAL};
+use crate::service;
 use crate::telemetry::log::LogControl;
 use crate::thread::{self, Joined, StopReason};
 
@@ -170,6 +171,13 @@ impl Reload {
     }
 
     fn reload(&mut self) -> Reloaded {
+        service::reloading();
+        let reloaded = self.read_again();
+        service::ready();
+        reloaded
+    }
+
+    fn read_again(&mut self) -> Reloaded {
         self.unsettled = None;
         let read = self.source.load();
         let path = self.source.path.display();

@@ -9,7 +9,7 @@ use crossbeam_channel::Sender;
 use crate::config::{Config, Listen};
 use crate::downstream::Front;
 use crate::downstream::stdio::LineClient;
-use crate::http::{self, Budget, Running, Server};
+use crate::http::{self, Budget, Inherited, Running, Server};
 use crate::limits::Limits;
 use crate::thread::StopReason;
 
@@ -42,6 +42,22 @@ impl Serving {
             Self::Lines(client) => client.drain(deadline),
         }
     }
+
+    /// Takes no more connections: another process does.
+    pub(crate) fn leave(&self) {
+        match self {
+            Self::Http(running) => running.leave(),
+            Self::Lines(_) => (),
+        }
+    }
+
+    /// Waits until there is no client left. True where that is so.
+    pub(crate) fn wait_empty(&self, deadline: Instant) -> bool {
+        match self {
+            Self::Http(running) => running.wait_empty(deadline),
+            Self::Lines(client) => client.drain(deadline),
+        }
+    }
 }
 
 impl Drop for Serving {
@@ -54,15 +70,19 @@ impl Drop for Serving {
     }
 }
 
-/// Takes the address, where there is one to listen on.
+/// Takes the address, or the socket that is inherited, where there is one to listen on.
 pub(crate) fn bind(
     config: &Config,
     clients: Clients,
+    inherited: Option<Inherited>,
     limits: &Arc<Limits>,
 ) -> io::Result<(Option<Server>, Budget)> {
     match clients {
         Clients::OverHttp => {
-            let server = Server::bind(&listen(config), limits.clone())?;
+            let server = match inherited {
+                Some(inherited) => Server::take(inherited, limits.clone())?,
+                None => Server::bind(&listen(config), limits.clone())?,
+            };
             let budget = server.budget();
             Ok((Some(server), budget))
         }
@@ -90,8 +110,10 @@ pub(crate) fn serve(
 fn listen(config: &Config) -> http::Listen {
     match &config.listen {
         Listen::Tcp(address) => http::Listen::Tcp(*address),
-        Listen::Unix(path) => {
-            http::Listen::Unix { path: path.clone(), mode: config.socket_mode }
-        }
+        Listen::Unix(path) => http::Listen::Unix {
+            path: path.clone(),
+            mode: config.socket_mode,
+            group: config.socket_group.clone(),
+        },
     }
 }

@@ -12,6 +12,8 @@ pub enum StopReason {
     Signal,
     /// The one client, whose lines came on standard input, has no more of them.
     InputEnded,
+    /// SIGUSR2: another process is to follow this one.
+    Upgrade,
     /// The thread of this name, which owns state the program cannot do without, has ended.
     OwnerEnded(&'static str),
 }
@@ -94,9 +96,10 @@ impl Drop for TellOnDrop {
     }
 }
 
-/// Turns SIGTERM, SIGINT and SIGQUIT into reasons to stop, until the guard is dropped, and SIGHUP
-/// into a wish to `reload`; where there is nothing to reload, it is only told, for it would end
-/// the process and leave its children behind.
+/// Turns SIGTERM, SIGINT and SIGQUIT into reasons to stop, until the guard is dropped, SIGUSR2
+/// into the wish for an upgrade, and SIGHUP into a wish to `reload`; where there is nothing to
+/// reload, these two are only told, for they would end the process and leave its children behind.
+/// So is SIGUSR1, with which others have their log files opened again.
 ///
 /// # Errors
 /// The system refuses the handlers or the thread.
@@ -104,22 +107,35 @@ pub fn watch_signals(
     stop: Sender<StopReason>,
     reload: Option<Sender<()>>,
 ) -> io::Result<SignalWatch> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-    let watched = [SIGTERM, SIGINT, SIGQUIT, SIGHUP];
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+    let watched = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2];
     let mut signals = signal_hook::iterator::Signals::new(watched)?;
     let handle = signals.handle();
     let joined = spawn("signals", move || {
         for signal in signals.forever() {
-            if signal == SIGHUP {
-                match &reload {
+            let reason = match (signal, &reload) {
+                (SIGHUP, Some(reload)) => {
                     // A full queue holds such a wish.
-                    Some(reload) => drop(reload.try_send(())),
-                    None => log::warn!("SIGHUP: there is no configuration to read again"),
+                    reload.try_send(()).ok();
+                    continue;
                 }
-                continue;
-            }
+                (SIGHUP, None) => {
+                    log::warn!("SIGHUP: there is no configuration to read again");
+                    continue;
+                }
+                (SIGUSR1, _) => {
+                    log::info!("SIGUSR1: there is no log file to open again");
+                    continue;
+                }
+                (SIGUSR2, None) => {
+                    log::warn!("SIGUSR2: this is not followed by another process");
+                    continue;
+                }
+                (SIGUSR2, Some(_)) => StopReason::Upgrade,
+                _ => StopReason::Signal,
+            };
             // A full queue holds reasons enough.
-            stop.try_send(StopReason::Signal).ok();
+            stop.try_send(reason).ok();
         }
     })?;
     Ok(SignalWatch { handle, _joined: joined })

@@ -4,4 +4,5 @@ pub mod authenticate;
 pub mod glob;
 pub mod origin;
 pub mod policy;
+pub mod proxies;
 pub mod quota;

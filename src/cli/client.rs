@@ -14,6 +14,7 @@ use crate::downstream::line_queue::Next;
 use crate::downstream::listed::UPSTREAMS_META;
 use crate::downstream::stdio::LineClient;
 use crate::gateway::Gateway;
+use crate::handover::Inheritance;
 use crate::protocol::jsonrpc::{self, Message, RequestId, RpcError, code};
 use crate::protocol::method::{Method, notification};
 use crate::protocol::revision::Revision;
@@ -112,7 +113,9 @@ impl Client {
         log.control().set_secrets(&config.secrets());
         let (stop, stopped) = bounded(STOP_REASONS_MAX);
         let signals = thread::watch_signals(stop.clone(), None)?;
-        let gateway = Gateway::start(config, Clients::OneOfFewLines, stop, stopped.clone())?;
+        let alone = Inheritance::default();
+        let gateway =
+            Gateway::start(config, Clients::OneOfFewLines, alone, stop, stopped.clone())?;
         let Some(lines) = gateway.line_client().cloned() else {
             return Err(NoAnswer::Broken("no client of lines is served".to_owned()));
         };
@@ -170,7 +173,7 @@ impl Client {
                 Ok(StopReason::OwnerEnded(name)) => {
                     return Err(NoAnswer::Broken(format!("the thread {name} has ended")));
                 }
-                Err(_) => (),
+                Ok(StopReason::Upgrade) | Err(_) => (),
             }
         }
     }

@@ -13,7 +13,7 @@ pub(super) fn run(http: Option<SocketAddr>) -> u8 {
         Some(address) => http::serve(address, |url| complain(&format!("listening on {url}"))),
     };
     match ended {
-        Ok(StopReason::Signal | StopReason::InputEnded) => exit::FINE,
+        Ok(StopReason::Signal | StopReason::InputEnded | StopReason::Upgrade) => exit::FINE,
         Ok(StopReason::OwnerEnded(name)) => {
             fail(&format!("demo: ended because the thread {name} had ended"))
         }

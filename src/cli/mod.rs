@@ -12,6 +12,7 @@ mod elicit;
 mod hash_key;
 mod help;
 mod import;
+mod init;
 mod new_key;
 mod pins;
 mod reload;
@@ -56,6 +57,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Command::Help(topic)) => print(help::text(topic)),
         Ok(Command::Version) => print(&version()),
         Ok(Command::Serve { config, listen }) => {
+            if let Some(code) = init::run() {
+                return ExitCode::from(code);
+            }
             allocator::set();
             return serve::run(&config, listen);
         }

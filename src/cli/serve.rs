@@ -5,13 +5,21 @@ use std::process::ExitCode;
 
 use super::{exit, fail, refused};
 use crate::config::{Listen, Overrides};
-use crate::gateway;
+use crate::handover::Inheritance;
 use crate::reload::Source;
+use crate::run;
 use crate::telemetry;
 use crate::thread::StopReason;
 
 pub(super) fn run(path: &Path, listen: Option<Listen>) -> ExitCode {
-    let mut source = Source::new(path.to_owned(), Overrides { listen });
+    // Before there are threads: it takes variables out of the environment.
+    let inherited = match Inheritance::take() {
+        Ok(inherited) => inherited,
+        Err(error) => return ExitCode::from(fail(&format!("cannot start: {error}"))),
+    };
+    // What others can reach is the socket that is there, whatever the file says.
+    let address = inherited.listener.as_ref().map(|listener| listener.address().clone());
+    let mut source = Source::new(path.to_owned(), Overrides { listen: address.or(listen) });
     let config = match source.load() {
         Ok(config) => config,
         Err(problems) => return ExitCode::from(refused(path, &problems)),
@@ -25,8 +33,10 @@ pub(super) fn run(path: &Path, listen: Option<Listen>) -> ExitCode {
     for warning in &config.warnings {
         log::warn!("{}", warning.in_file(path.display()));
     }
-    match gateway::run(config, source, log.control()) {
-        Ok(StopReason::Signal | StopReason::InputEnded) => ExitCode::SUCCESS,
+    match run::run(config, source, log.control(), inherited) {
+        Ok(StopReason::Signal | StopReason::InputEnded | StopReason::Upgrade) => {
+            ExitCode::SUCCESS
+        }
         Ok(StopReason::OwnerEnded(name)) => {
             log::error!("ended because the thread {name} had ended");
             ExitCode::from(exit::FAILED)

@@ -12,6 +12,7 @@ use super::{At, exit, fail, loaded};
 use crate::config::Config;
 use crate::downstream::line_pump::{read_lines, write_lines};
 use crate::gateway::Gateway;
+use crate::handover::Inheritance;
 use crate::limits::STDIO_LAST_WRITES_TIMEOUT;
 use crate::reload::{self, Source};
 use crate::serving::Clients;
@@ -40,7 +41,9 @@ pub(super) fn run(at: &At) -> ExitCode {
         }
     }
     match serve(config, source, log.control()) {
-        Ok(StopReason::Signal | StopReason::InputEnded) => ExitCode::SUCCESS,
+        Ok(StopReason::Signal | StopReason::InputEnded | StopReason::Upgrade) => {
+            ExitCode::SUCCESS
+        }
         Ok(StopReason::OwnerEnded(name)) => {
             log::error!("ended because the thread {name} had ended");
             ExitCode::from(exit::FAILED)
@@ -57,7 +60,8 @@ fn serve(config: Config, source: Option<Source>, log: LogControl) -> io::Result<
     let (stop, stopped) = bounded(STOP_REASONS_MAX);
     let (wish, wishes) = bounded(1);
     let _signals = thread::watch_signals(stop.clone(), source.is_some().then(|| wish.clone()))?;
-    let gateway = Gateway::start(config.clone(), Clients::OneOfLines, stop.clone(), stopped)?;
+    let (alone, clients) = (Inheritance::default(), Clients::OneOfLines);
+    let gateway = Gateway::start(config.clone(), clients, alone, stop.clone(), stopped)?;
     let reloading = source
         .map(|source| reload::start(source, config, gateway.parts(), log, wishes, stop.clone()))
         .transpose()?;
@@ -82,7 +86,16 @@ fn serve(config: Config, source: Option<Source>, log: LogControl) -> io::Result<
         while poll(&mut output, None) == Err(Errno::INTR) {}
         host_has_gone(&stop);
     })?;
-    let reason = gateway.wait();
+    let reason = loop {
+        match gateway.wait() {
+            StopReason::Upgrade => {
+                log::warn!("SIGUSR2: this is not followed by another process");
+            }
+            reason @ (StopReason::Signal
+            | StopReason::InputEnded
+            | StopReason::OwnerEnded(_)) => break reason,
+        }
+    };
     gateway.stop(reloading);
     last_writes(writing);
     // It reads for as long as its host writes.

@@ -8,7 +8,10 @@ use super::check_server;
 use super::file::{Placed, RawConfig, RawSecret, RawServer};
 use super::foreign::nearest;
 use super::reader::{Reader, Text};
-use super::{ApiKey, Config, Listen, Naming, Overrides, base64, bounds, key_globs, syntax};
+use super::{
+    ApiKey, Config, Listen, Naming, Overrides, PublicUrl, TrustedProxy, base64, bounds,
+    key_globs, syntax,
+};
 use crate::protocol::quirks::Tolerance;
 use crate::protocol::server_name::ServerName;
 
@@ -27,6 +30,9 @@ pub(super) fn check(
 ) -> Option<Config> {
     let listen = check_listen(reader, &raw, overrides);
     let socket_mode = check_socket_mode(reader, raw.socket_mode.as_ref());
+    let socket_group = check_socket_group(reader, raw.socket_group.as_ref());
+    let public_url = check_public_url(reader, raw.public_url.as_ref());
+    let trusted_proxies = check_proxies(reader, &raw.trusted_proxies);
     let allowed_origins = lowercase(reader, &raw.allowed_origins, |text| {
         (!syntax::is_origin(text)).then_some("must be a scheme and a host without a path")
     });
@@ -79,6 +85,9 @@ pub(super) fn check(
     Some(Config {
         listen: listen?,
         socket_mode,
+        socket_group,
+        public_url,
+        trusted_proxies,
         api_keys,
         allowed_origins,
         allowed_hosts,
@@ -141,6 +150,31 @@ fn check_socket_mode(reader: &Reader<'_>, text: Option<&Text>) -> u32 {
             SOCKET_MODE_DEFAULT
         }
     }
+}
+
+fn check_socket_group(reader: &Reader<'_>, text: Option<&Text>) -> Option<String> {
+    let group = &text?.value;
+    if group.is_empty() || group.contains([':', '\n', '\0']) {
+        reader.problem("/socket_group", "must be the name or the number of a group");
+    }
+    Some(group.clone())
+}
+
+fn check_public_url(reader: &Reader<'_>, text: Option<&Text>) -> Option<PublicUrl> {
+    let url = PublicUrl::parse(&text?.value);
+    url.map_err(|what| reader.problem("/public_url", what)).ok()
+}
+
+fn check_proxies(reader: &Reader<'_>, texts: &[Placed]) -> Vec<TrustedProxy> {
+    let check = |(at, text): &Placed| {
+        let proxy = TrustedProxy::parse(&text.value);
+        if proxy.is_none() {
+            let what = "must be an address, a network as \"10.0.0.0/8\", or \"unix\"";
+            reader.problem(at, format!("{what}: {:?}", text.written));
+        }
+        proxy
+    };
+    texts.iter().filter_map(check).collect()
 }
 
 /// Hosts have no case.

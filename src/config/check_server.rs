@@ -70,10 +70,6 @@ pub(super) fn check(
     if !raw.forward_headers.is_empty() {
         reader.warn(format!("{}/forward_headers", raw.at), "has no effect in this version");
     }
-    if raw.ca_file.is_some() {
-        let what = "in this version, the public authorities are not trusted besides";
-        reader.warn(format!("{}/ca_file", raw.at), what);
-    }
     let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     Some(UpstreamConfig {
         name: name?,

@@ -11,6 +11,8 @@ mod foreign;
 mod json;
 mod key_globs;
 mod place;
+mod proxies;
+mod public_url;
 mod reader;
 mod reload;
 mod reloaded;
@@ -31,6 +33,8 @@ pub use check::hash_key;
 pub use expand::Environment;
 pub use file::{API_KEY_KEYS, KEYS, LOG_KEYS, SERVER_KEYS, TRANSPORT_KEYS};
 pub use place::Place;
+pub use proxies::TrustedProxy;
+pub use public_url::PublicUrl;
 pub use reload::Changes;
 pub use reloaded::Reloaded;
 
@@ -173,6 +177,12 @@ pub struct Config {
     /// See [`Config::allowed_origins`]; beyond loopback, `Host` is checked if this is
     /// set or everybody is admitted.
     pub allowed_hosts: Option<Vec<String>>,
+    /// The group of the Unix socket, by name or number.
+    pub socket_group: Option<String>,
+    /// The address that clients and browsers use.
+    pub public_url: Option<PublicUrl>,
+    /// Peers whose `X-Forwarded-*` count.
+    pub trusted_proxies: Vec<TrustedProxy>,
     /// Whether clients without a key are admitted from elsewhere, too.
     pub allow_anonymous: bool,
     /// Whether known quirks of clients are tolerated.

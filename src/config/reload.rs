@@ -165,6 +165,7 @@ impl Config {
         };
         keep("/listen", self.listen == running.listen);
         keep("/socket_mode", self.socket_mode == running.socket_mode);
+        keep("/socket_group", self.socket_group == running.socket_group);
         keep("/limits", self.limits == running.limits);
         keep("/state_dir", self.state_dir == running.state_dir);
         keep("/first_list_ms", self.first_list == running.first_list);
@@ -173,6 +174,7 @@ impl Config {
         keep("/log/format", self.log.format == running.log.format);
         self.listen = running.listen.clone();
         self.socket_mode = running.socket_mode;
+        self.socket_group.clone_from(&running.socket_group);
         self.limits = running.limits.clone();
         self.state_dir = running.state_dir.clone();
         self.first_list = running.first_list;

@@ -111,15 +111,12 @@ fn the_secrets_of_a_configuration_are_known_and_never_printed() {
 #[test]
 fn keys_without_a_function_are_said_to_be_so() {
     let text = r#"{"watch":true,"mcp_servers":{
-        "a":{"url":"http://a/","forward_headers":["X-Token"],"ca_file":"/ca.pem"},
+        "a":{"url":"http://a/","forward_headers":["X-Token"]},
         "b":{"url":"http://b/","forward_headers":[]}}}"#;
     let warnings = parse(text).unwrap().warnings;
     assert_eq!(
         warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        [
-            "/mcp_servers/a/forward_headers: has no effect in this version",
-            "/mcp_servers/a/ca_file: in this version, the public authorities are not trusted besides",
-        ]
+        ["/mcp_servers/a/forward_headers: has no effect in this version"]
     );
 }
 

@@ -38,7 +38,8 @@ impl Front {
                 return;
             }
         };
-        if !self.attach_sse(&session, place, scope, responder) {
+        let prefix = self.admission().prefix_for(head).to_owned();
+        if !self.attach_sse(&session, place, (scope, &prefix), responder) {
             self.sessions.close_soon(&session.id);
         }
     }
@@ -47,7 +48,7 @@ impl Front {
         &self,
         session: &Arc<Session>,
         place: Place,
-        scope: &Scope,
+        (scope, prefix): (&Scope, &str),
         responder: Responder,
     ) -> bool {
         let number = session.next_stream();
@@ -65,7 +66,7 @@ impl Front {
             return false;
         }
         let server = scope.only.as_ref().map(|only| format!("/{only}")).unwrap_or_default();
-        let path = format!("/mcp{server}/sse/messages?session_id={}", session.id);
+        let path = format!("{prefix}/mcp{server}/sse/messages?session_id={}", session.id);
         handle.send(sse::event("endpoint", &path).into())
     }
 

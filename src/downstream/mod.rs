@@ -43,6 +43,7 @@ use crossbeam_channel::Sender;
 use crate::access::authenticate::{self, KnownKey, Presented};
 use crate::access::origin::{Foreign, Origins};
 use crate::access::policy::{Principal, Scope};
+use crate::access::proxies::TrustedProxies;
 use crate::config::{Reloaded, Transports};
 use crate::error::CallError;
 use crate::http::{Answer, Budget, Handler, Head, Peer, Request, Responder, Running};
@@ -69,6 +70,10 @@ pub use used_states::UsedStates;
 pub struct Admission {
     /// Who may come from where.
     pub origins: Origins,
+    /// Whose `X-Forwarded-*` count.
+    pub proxies: TrustedProxies,
+    /// The path under which clients reach the gateway; empty where there is none.
+    pub prefix: String,
     /// Keys; empty means that none is asked for.
     pub keys: Vec<KnownKey>,
     /// Which transports serve.
@@ -172,6 +177,21 @@ impl Admission {
         }
     }
 
+    /// A path as the gateway knows it, whether or not a proxy has taken the prefix away.
+    fn own_path<'a>(&self, path: &'a str) -> &'a str {
+        match path.strip_prefix(self.prefix.as_str()) {
+            Some("") => "/",
+            Some(own) if own.starts_with('/') => own,
+            Some(_) | None => path,
+        }
+    }
+
+    /// What stands before the gateway's own paths in what this client is told.
+    fn prefix_for<'a>(&'a self, head: &'a Head) -> &'a str {
+        let said = head.headers.get("x-forwarded-prefix");
+        self.proxies.prefix(head.peer.ip(), said).unwrap_or(&self.prefix)
+    }
+
     fn charged_key(&self, name: &Arc<str>) -> Option<PrincipalId> {
         (self.keys.len() > 1).then(|| PrincipalId::Key(name.clone()))
     }
@@ -273,14 +293,19 @@ impl Front {
     fn gate<'a>(&self, head: &'a Head) -> Result<Admitted<'a>, Problem> {
         let admission = self.admission();
         let (host, origin) = (head.headers.get("host"), head.headers.get("origin"));
-        admission.origins.check(host, origin).map_err(|foreign| match foreign {
-            Foreign::Host => Problem::foreign("Host", host, "allowed_hosts"),
-            Foreign::Origin => Problem::foreign("Origin", origin, "allowed_origins"),
-        })?;
+        let endpoint = Endpoint::find(admission.own_path(&head.path));
+        match admission.origins.check(host, origin) {
+            // Whoever looks whether it lives may not know its name, and learns nothing else.
+            Err(Foreign::Host) if matches!(endpoint, Some(Endpoint::Healthz)) => (),
+            Err(Foreign::Host) => return Err(Problem::foreign("Host", host, "allowed_hosts")),
+            Err(Foreign::Origin) => {
+                return Err(Problem::foreign("Origin", origin, "allowed_origins"));
+            }
+            Ok(()) => (),
+        }
         if let Some(field) = posted::repeated(head, admission.tolerance) {
             return Err(Problem::repeated(field));
         }
-        let endpoint = Endpoint::find(&head.path);
         // A browser's preflight carries no key; it asks only what may be asked.
         if let Some(endpoint) = endpoint
             && head.method == "OPTIONS"
@@ -302,6 +327,10 @@ impl Front {
         }
         let charged = admission.charged(&principal, head.peer);
         Ok(Admitted { endpoint, principal, admission: admission.generation, charged })
+    }
+
+    fn endpoint<'a>(&self, head: &'a Head) -> Option<Endpoint<'a>> {
+        Endpoint::find(self.admission().own_path(&head.path))
     }
 
     /// What a request can see.
@@ -446,7 +475,7 @@ impl Handler for Front {
     fn admit(&self, head: &Head) -> Result<Option<PrincipalId>, Answer> {
         match self.gate(head) {
             Ok(admitted) => Ok(admitted.charged),
-            Err(problem) => Err(problem.to_answer(Endpoint::find(&head.path))),
+            Err(problem) => Err(problem.to_answer(self.endpoint(head))),
         }
     }
 
@@ -468,7 +497,7 @@ impl Handler for Front {
         });
         match admitted {
             Ok(admitted) => self.dispatch(&admitted, &request, responder),
-            Err(problem) => refuse(&problem, Endpoint::find(&request.head.path), responder),
+            Err(problem) => refuse(&problem, self.endpoint(&request.head), responder),
         }
     }
 

@@ -8,19 +8,23 @@ use std::path::Path;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::inherited::{Inherited, PassedOn};
 use super::socket::Socket;
 use super::socket_file::{self, SocketFile};
 use super::{Listen, Peer};
-use crate::limits::SEND_BUFFER_BYTES;
+use crate::config;
+use crate::limits::{Limits, SEND_BUFFER_BYTES};
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 1024;
+/// Descriptors of everything else: children's pipes, streams of servers, files.
+const DESCRIPTORS_BESIDE: usize = 256;
 
 /// A bound socket that accepts without blocking.
 #[derive(Debug)]
 pub(crate) struct Listener {
     fd: OwnedFd,
-    address: Option<SocketAddr>,
+    address: config::Listen,
     file: Option<SocketFile>,
 }
 
@@ -35,25 +39,45 @@ impl Listener {
     pub(crate) fn bind(listen: &Listen) -> io::Result<Listener> {
         let bound = match listen {
             Listen::Tcp(address) => bind_tcp(*address),
-            Listen::Unix { path, mode } => bind_unix(path, *mode),
+            Listen::Unix { path, mode, group } => bind_unix(path, *mode, group.as_deref()),
         };
         bound.map_err(|error| {
             io::Error::new(error.kind(), format!("cannot listen on {listen}: {error}"))
         })
     }
 
+    /// One that listens already.
+    pub(crate) fn take(inherited: Inherited) -> io::Result<Listener> {
+        let Inherited { fd, address, owns_file } = inherited;
+        rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        let file = match &address {
+            config::Listen::Tcp(_) => {
+                set_for_connections(&fd)?;
+                None
+            }
+            config::Listen::Unix(path) => owns_file.then(|| SocketFile::of(path)),
+        };
+        Ok(Listener { fd, address, file })
+    }
+
+    /// The same socket for another process.
+    pub(crate) fn pass_on(&self) -> io::Result<PassedOn> {
+        let file = self.file.as_ref().map(|file| file.is_removed.clone());
+        Ok(PassedOn { fd: self.fd.try_clone()?, file })
+    }
+
     /// `127.0.0.1:4000` or `unix:/path`.
     pub(crate) fn address_text(&self) -> String {
-        match (&self.address, &self.file) {
-            (Some(address), _) => address.to_string(),
-            (None, Some(file)) => format!("unix:{}", file.path.display()),
-            (None, None) => String::new(),
-        }
+        self.address.to_string()
     }
 
     /// The port, of TCP.
     pub(crate) fn port(&self) -> Option<u16> {
-        self.address.map(|address| address.port())
+        match &self.address {
+            config::Listen::Tcp(address) => Some(address.port()),
+            config::Listen::Unix(_) => None,
+        }
     }
 
     /// The next connection that waits.
@@ -82,32 +106,59 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let fd = rustix::net::socket_with(family, SocketType::STREAM, FLAGS, None)?;
     sockopt::set_socket_reuseaddr(&fd, true)?;
-    // What is set here, accepted sockets inherit: no call per connection. There is no send
-    // timeout among them because every write is polled with a deadline of its own.
-    sockopt::set_tcp_nodelay(&fd, true)?;
-    sockopt::set_socket_send_buffer_size(&fd, SEND_BUFFER_BYTES)?;
-    sockopt::set_socket_keepalive(&fd, true)?;
+    set_for_connections(&fd)?;
     rustix::net::bind(&fd, &address)?;
     rustix::net::listen(&fd, BACKLOG)?;
     let bound = SocketAddr::try_from(rustix::net::getsockname(&fd)?)?;
-    Ok(Listener { fd, address: Some(bound), file: None })
+    Ok(Listener { fd, address: config::Listen::Tcp(bound), file: None })
 }
 
-fn bind_unix(path: &Path, mode: u32) -> io::Result<Listener> {
-    let (fd, file) = socket_file::bind(path, mode, FLAGS)?;
+/// What is set here, accepted sockets inherit: no call per connection. There is no send timeout
+/// among them because every write is polled with a deadline of its own.
+fn set_for_connections(fd: &OwnedFd) -> io::Result<()> {
+    sockopt::set_tcp_nodelay(fd, true)?;
+    sockopt::set_socket_send_buffer_size(fd, SEND_BUFFER_BYTES)?;
+    Ok(sockopt::set_socket_keepalive(fd, true)?)
+}
+
+fn bind_unix(path: &Path, mode: u32, group: Option<&str>) -> io::Result<Listener> {
+    let (fd, file) = socket_file::bind(path, mode, group, FLAGS)?;
     rustix::net::listen(&fd, BACKLOG)?;
-    Ok(Listener { fd, address: None, file: Some(file) })
+    let address = config::Listen::Unix(path.to_path_buf());
+    Ok(Listener { fd, address, file: Some(file) })
 }
 
-/// Lifts the soft limit on descriptors to the hard one: connections and streams need many.
-pub(crate) fn raise_descriptor_limit() {
+/// Lifts the soft limit on descriptors to the hard one: connections and streams need many. Says
+/// so where the bounds do not fit all the same.
+pub(crate) fn raise_descriptor_limit(limits: &Limits) {
     let limit = getrlimit(Resource::Nofile);
+    let mut current = limit.current;
     if limit.current != limit.maximum {
         let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-        if let Err(error) = setrlimit(Resource::Nofile, raised) {
-            log::warn!("the limit on open files stays at {:?}: {error}", limit.current);
+        match setrlimit(Resource::Nofile, raised) {
+            Ok(()) => current = limit.maximum,
+            Err(error) => {
+                log::warn!("the limit on open files stays at {:?}: {error}", limit.current);
+            }
         }
     }
+    let wanted = descriptors_wanted(limits);
+    if let Some(current) = current
+        && current < wanted
+    {
+        log::warn!(
+            "limits.connections and limits.streams may need {wanted} open files, and this process \
+             may have {current}: what is beyond that is refused; raise LimitNOFILE (systemd) or \
+             ulimit -Hn, or lower the limits"
+        );
+    }
+}
+
+/// A connection whose request is in work has its own socket, one to a server, and a bell.
+fn descriptors_wanted(limits: &Limits) -> u64 {
+    let connections = limits.connections.saturating_mul(3);
+    let wanted = connections.saturating_add(limits.streams).saturating_add(DESCRIPTORS_BESIDE);
+    u64::try_from(wanted).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -124,7 +175,8 @@ mod tests {
     #[test]
     fn an_error_names_the_address() {
         let first = Listener::bind(&Listen::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
-        let again = Listen::Tcp(first.address.unwrap());
+        let port = first.port().unwrap();
+        let again = Listen::Tcp(([127, 0, 0, 1], port).into());
         let error = Listener::bind(&again).unwrap_err().to_string();
         assert!(error.starts_with(&format!("cannot listen on {again}: ")), "{error}");
     }
@@ -134,7 +186,7 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("trunkline-bind-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let path = dir.join("socket");
-        let listen = Listen::Unix { path: path.clone(), mode: 0o600 };
+        let listen = Listen::Unix { path: path.clone(), mode: 0o600, group: None };
         let first = Listener::bind(&listen).unwrap();
         let error = Listener::bind(&listen).unwrap_err();
         assert!(error.to_string().contains("another process listens"), "{error}");

@@ -12,6 +12,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+#[cfg_attr(feature = "tiny_http", expect(dead_code, reason = "tiny_http takes none over"))]
+mod inherited;
 #[cfg_attr(feature = "tiny_http", expect(dead_code, reason = "tiny_http writes answers"))]
 mod response;
 #[cfg_attr(feature = "tiny_http", expect(dead_code, reason = "tiny_http has its sockets"))]
@@ -47,6 +49,7 @@ mod tiny_http;
 pub use crate::budget::{Budget, Share, room_for_copy};
 use crate::protocol::call::PrincipalId;
 use crate::telemetry::rejected::Reason;
+pub use inherited::{Inherited, PassedOn};
 #[cfg(not(feature = "tiny_http"))]
 pub use responder::{OpenResponse, Responder};
 #[cfg(not(feature = "tiny_http"))]
@@ -65,6 +68,14 @@ pub enum Peer {
 }
 
 impl Peer {
+    /// The address, of one that has one.
+    pub fn ip(self) -> Option<IpAddr> {
+        match self {
+            Peer::Ip(ip) => Some(ip),
+            Peer::Unix => None,
+        }
+    }
+
     /// Whether the peer is on this machine.
     pub fn is_local(self) -> bool {
         match self {
@@ -228,6 +239,8 @@ pub enum Listen {
         path: PathBuf,
         /// Its permissions, whatever the umask.
         mode: u32,
+        /// Its group, by name or number; that of the process where there is none.
+        group: Option<String>,
     },
 }
 

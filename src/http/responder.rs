@@ -261,7 +261,7 @@ impl Responder {
     }
 
     fn connection(&self) -> Connection {
-        if !self.manner.keep_alive || self.shared.is_draining() || self.conn.is_evicted() {
+        if !self.manner.keep_alive || self.shared.is_leaving() || self.conn.is_evicted() {
             Connection::Close
         } else if self.manner.http10 {
             Connection::KeepSaid

@@ -16,6 +16,7 @@ use rustix::net::Shutdown;
 
 use super::bound::Bound;
 use super::framing::{Refusal, over, refuse};
+use super::inherited::{Inherited, PassedOn};
 use super::input::Input;
 use super::listener::{Listener, raise_descriptor_limit};
 use super::pool::{Pool, Refused, Taken};
@@ -44,6 +45,9 @@ pub(crate) struct Shared {
     pub(crate) handler: Arc<dyn Handler>,
     pub(crate) budget: Budget,
     pub(crate) pool: Pool,
+    /// No more is accepted, and answers end their connections.
+    leaving: AtomicBool,
+    /// Besides, connections that wait for a request end at once.
     draining: AtomicBool,
     wake_accept: Bell,
     threads_started: AtomicU64,
@@ -61,6 +65,11 @@ impl fmt::Debug for Shared {
 
 impl Shared {
     /// Whether answers end their connections.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::SeqCst)
+    }
+
+    /// Whether connections that wait for a request end.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::SeqCst)
     }
@@ -114,10 +123,30 @@ impl Server {
     /// # Errors
     /// The address cannot be had; the text names it.
     pub fn bind(listen: &Listen, limits: Arc<Limits>) -> io::Result<Server> {
-        raise_descriptor_limit();
-        let listener = Listener::bind(listen)?;
+        raise_descriptor_limit(&limits);
+        Ok(Server::of(Listener::bind(listen)?, limits))
+    }
+
+    /// Serves a socket that listens already.
+    ///
+    /// # Errors
+    /// The system refuses to have it set up.
+    pub fn take(inherited: Inherited, limits: Arc<Limits>) -> io::Result<Server> {
+        raise_descriptor_limit(&limits);
+        Ok(Server::of(Listener::take(inherited)?, limits))
+    }
+
+    fn of(listener: Listener, limits: Arc<Limits>) -> Server {
         let budget = Budget::new(limits.buffered_bytes);
-        Ok(Server { listener, limits, budget })
+        Server { listener, limits, budget }
+    }
+
+    /// The listening socket, to be handed to another process.
+    ///
+    /// # Errors
+    /// The system gives no descriptor.
+    pub fn pass_on(&self) -> io::Result<Option<PassedOn>> {
+        self.listener.pass_on().map(Some)
     }
 
     /// What to print: `127.0.0.1:4000` or `unix:/path`.
@@ -149,6 +178,7 @@ impl Server {
             limits: self.limits,
             handler,
             budget: self.budget,
+            leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             wake_accept: Bell::new()?,
             threads_started: AtomicU64::new(0),
@@ -179,7 +209,7 @@ impl<'a> Accepting<'a> {
     }
 
     fn run(mut self) {
-        while !self.shared.is_draining() {
+        while !self.shared.is_leaving() {
             self.wait();
             self.accept_waiting();
             self.end_farewells();
@@ -326,16 +356,28 @@ impl Running {
         }
     }
 
+    /// Stops accepting: another process does. Connections stay until their next request has been
+    /// answered, or their idle time is over, so that no request meets a connection that closes.
+    pub fn leave(&self) {
+        self.stop_accepting();
+    }
+
+    /// Waits until no connection is left; false when `deadline` passes before.
+    pub fn wait_empty(&self, deadline: Instant) -> bool {
+        self.shared.pool.wait_empty(deadline)
+    }
+
     /// Stops accepting, closes idle connections, lets requests in work be answered, and waits
     /// for them until `deadline`. True when none is left.
     pub fn drain(&self, deadline: Instant) -> bool {
+        self.shared.draining.store(true, Ordering::SeqCst);
         self.stop_accepting();
         self.shared.pool.evict_idle();
         self.shared.pool.wait_empty(deadline)
     }
 
     fn stop_accepting(&self) {
-        self.shared.draining.store(true, Ordering::SeqCst);
+        self.shared.leaving.store(true, Ordering::SeqCst);
         self.shared.wake_accept.ring();
         let accept = self.accept.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(accept);
@@ -344,6 +386,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        self.shared.draining.store(true, Ordering::SeqCst);
         self.stop_accepting();
         self.shared.pool.close(Instant::now() + CUT_GRACE);
     }

@@ -7,6 +7,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
@@ -18,20 +20,24 @@ pub(crate) struct SocketFile {
     /// Where it is.
     pub(crate) path: PathBuf,
     inode: Option<u64>,
+    /// Whether it is removed at the end: not when another process serves it.
+    pub(crate) is_removed: Arc<AtomicBool>,
 }
 
 impl SocketFile {
-    /// The file that was bound just now.
-    fn of(path: &Path) -> SocketFile {
+    /// The file that was bound just now, or that another process has left to this one.
+    pub(crate) fn of(path: &Path) -> SocketFile {
         let inode = std::fs::symlink_metadata(path).map(|meta| meta.ino()).ok();
-        SocketFile { path: path.to_owned(), inode }
+        let is_removed = Arc::new(AtomicBool::new(true));
+        SocketFile { path: path.to_owned(), inode, is_removed }
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
         let inode = std::fs::symlink_metadata(&self.path).map(|meta| meta.ino()).ok();
-        if inode.is_some() && inode == self.inode {
+        let is_ours = inode.is_some() && inode == self.inode;
+        if is_ours && self.is_removed.load(Ordering::SeqCst) {
             // Gone already is as good.
             drop(std::fs::remove_file(&self.path));
         }
@@ -44,9 +50,11 @@ impl Drop for SocketFile {
 pub(crate) fn bind(
     path: &Path,
     mode: u32,
+    group: Option<&str>,
     flags: SocketFlags,
 ) -> io::Result<(OwnedFd, SocketFile)> {
     let address = SocketAddrUnix::new(path)?;
+    let group = group.map(group_id).transpose()?;
     let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode))?;
     match rustix::net::bind(&fd, &address) {
@@ -57,8 +65,30 @@ pub(crate) fn bind(
         bound => bound?,
     }
     let file = SocketFile::of(path);
+    if let Some(group) = group {
+        // Before the permissions, which are that group's then.
+        std::os::unix::fs::chown(path, None, Some(group)).map_err(|error| {
+            io::Error::new(error.kind(), format!("its group cannot be {group}: {error}"))
+        })?;
+    }
     std::fs::set_permissions(path, Permissions::from_mode(mode))?;
     Ok((fd, file))
+}
+
+/// The number of a group, which may be given by its name in `/etc/group`: a static binary has no
+/// other place to ask.
+fn group_id(group: &str) -> io::Result<u32> {
+    if let Ok(number) = group.parse() {
+        return Ok(number);
+    }
+    let groups = std::fs::read_to_string("/etc/group")?;
+    let ids = groups.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(group)).then(|| fields.nth(1)?.parse().ok())?
+    });
+    ids.into_iter().next().ok_or_else(|| {
+        io::Error::new(ErrorKind::NotFound, format!("/etc/group has no group {group:?}"))
+    })
 }
 
 /// Removes the socket file of a process that has ended; never one that is answered, nor any

@@ -20,7 +20,8 @@ use super::bound::{Bound, TOO_MUCH_BUFFERED};
 use super::socket_file::{self, SocketFile};
 use super::stream::Stream;
 use super::{
-    Answer, Budget, Counters, Handler, Head, Headers, Listen, Peer, Request, Share, response,
+    Answer, Budget, Counters, Handler, Head, Headers, Inherited, Listen, PassedOn, Peer,
+    Request, Share, response,
 };
 use crate::budget::Exhausted;
 use crate::limits::{Limits, RESULT_BYTES_COUNTED_FROM, THREAD_STACK_BYTES};
@@ -90,6 +91,23 @@ impl Server {
             tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
         let budget = Budget::new(limits.buffered_bytes);
         Ok(Server { engine, file, address, limits, budget })
+    }
+
+    /// Here nothing is taken over.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn take(inherited: Inherited, _limits: Arc<Limits>) -> io::Result<Server> {
+        let address = inherited.address();
+        Err(io::Error::other(format!("this engine cannot take {address} over")))
+    }
+
+    /// Here nothing is handed over.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn pass_on(&self) -> io::Result<Option<PassedOn>> {
+        Ok(None)
     }
 
     /// What to print: `127.0.0.1:4000` or `unix:/path`.
@@ -170,8 +188,9 @@ fn bind(listen: &Listen) -> io::Result<Listening> {
             let bound = Listen::Tcp(listener.local_addr()?);
             Ok((listener.into(), None, bound))
         }
-        Listen::Unix { path, mode } => {
-            let (fd, file) = socket_file::bind(path, *mode, SocketFlags::CLOEXEC)?;
+        Listen::Unix { path, mode, group } => {
+            let (fd, file) =
+                socket_file::bind(path, *mode, group.as_deref(), SocketFlags::CLOEXEC)?;
             rustix::net::listen(&fd, BACKLOG)?;
             Ok((UnixListener::from(fd).into(), Some(file), listen.clone()))
         }
@@ -520,6 +539,14 @@ impl Running {
             panics: shared.panics.load(Ordering::Relaxed),
             ..Counters::default()
         }
+    }
+
+    /// Here nobody follows, so there is nothing to leave.
+    pub fn leave(&self) {}
+
+    /// As [`Running::drain`], which is all that this engine can do.
+    pub fn wait_empty(&self, deadline: Instant) -> bool {
+        self.drain(deadline)
     }
 
     /// Lets requests in work be answered, serves no more, and waits until `deadline`. True

@@ -122,6 +122,13 @@ impl KeptStreams {
         stream.map(|stream| stream.push(event, None)).is_some()
     }
 
+    /// Ends the streams of GETs. They are kept.
+    pub(super) fn close_listeners(&self) {
+        let list = self.list();
+        let listeners = list.streams.iter().filter(|s| s.id().origin == Origin::Get);
+        listeners.for_each(|stream| stream.close());
+    }
+
     /// Whether a client is connected to any of them, besides by a POST that is being answered.
     pub(super) fn any_open(&self) -> bool {
         self.list().streams.iter().any(|stream| stream.has_open_sink())

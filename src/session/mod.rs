@@ -11,6 +11,7 @@ mod ended;
 pub(crate) mod event_log;
 mod event_logs;
 mod kept_streams;
+mod leaving;
 mod manager;
 mod questions;
 mod rescope;

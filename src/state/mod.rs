@@ -7,9 +7,12 @@ mod ids;
 mod pace;
 mod writer;
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -39,7 +42,7 @@ const TEMPORARY: &str = ".tmp";
 pub struct StateDir {
     path: PathBuf,
     /// Locked; the system lets go of it when the process ends, however it ends.
-    _lock: Option<File>,
+    lock: Option<File>,
     /// It is another gateway's: nothing in it is written, removed or set aside.
     is_read_only: bool,
     /// Has every read refused, as a disk may do for a while.
@@ -54,6 +57,15 @@ impl StateDir {
     /// Another gateway has it, or it cannot be made or read. That its disk cannot be written to
     /// is a warning: what is there is used.
     pub fn open(path: &Path) -> io::Result<StateDir> {
+        StateDir::open_after(path, None)
+    }
+
+    /// As [`StateDir::open`], after another process that has handed its lock over: the lock
+    /// belongs to both until that one has ended.
+    ///
+    /// # Errors
+    /// As [`StateDir::open`].
+    pub fn open_after(path: &Path, left: Option<OwnedFd>) -> io::Result<StateDir> {
         let told = |error: io::Error| {
             let what = if error.kind() == ErrorKind::AlreadyExists {
                 "it is not a directory".to_owned()
@@ -84,7 +96,8 @@ impl StateDir {
                 "state_dir {} can be written to by others (mode {:o})", path.display(), mode & 0o777
             );
         }
-        let lock = match lock(&path.join(LOCK)) {
+        let left = left.map(File::from).filter(|left| is_same_file(left, &path.join(LOCK)));
+        let lock = match left.map_or_else(|| lock(&path.join(LOCK)), Ok) {
             Ok(lock) => Some(lock),
             Err(error) if is_of_the_disk(&error) => {
                 log::warn!(target: "state", "state_dir {}: {error}", path.display());
@@ -95,6 +108,14 @@ impl StateDir {
         let directory = StateDir::of(path, lock);
         directory.remove_where(|name| name.starts_with('.') && name.ends_with(TEMPORARY));
         Ok(directory)
+    }
+
+    /// The lock, to be handed to another process.
+    ///
+    /// # Errors
+    /// The system gives no descriptor.
+    pub fn lock(&self) -> io::Result<Option<OwnedFd>> {
+        self.lock.as_ref().map(|lock| lock.try_clone().map(OwnedFd::from)).transpose()
     }
 
     /// A directory that somebody else may have: for reading, and for what is written for that one
@@ -125,7 +146,7 @@ impl StateDir {
     fn of(path: PathBuf, lock: Option<File>) -> StateDir {
         StateDir {
             path,
-            _lock: lock,
+            lock,
             is_read_only: false,
             #[cfg(test)]
             refuses_reads: false.into(),
@@ -389,6 +410,12 @@ fn is_of_the_disk(error: &io::Error) -> bool {
         error.kind(),
         ErrorKind::ReadOnlyFilesystem | ErrorKind::StorageFull | ErrorKind::QuotaExceeded
     )
+}
+
+fn is_same_file(open: &File, path: &Path) -> bool {
+    let id = |file: &Metadata| (file.dev(), file.ino());
+    let ids = (open.metadata().map(|it| id(&it)), path.metadata().map(|it| id(&it)));
+    matches!(ids, (Ok(one), Ok(two)) if one == two)
 }
 
 fn lock(path: &Path) -> io::Result<File> {

@@ -2,14 +2,11 @@
 //! piece by piece; every failure as a [`Trouble`] that says how far it came.
 
 use std::io::{ErrorKind, Read};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ureq::http::header::{CONTENT_ENCODING, WWW_AUTHENTICATE};
 use ureq::http::{HeaderMap, Method, Request, Uri};
-use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::unversioned::transport::RustlsConnector;
 use ureq::{Agent, BodyReader, Error};
 
 use crate::config::HttpTarget;
@@ -25,6 +22,7 @@ use super::connection::{Kind, Trouble, cut};
 use super::held::Held;
 use super::redirect::{Endpoint, Turn};
 use super::resolve::{AgentResolver, Names};
+use super::tls::Tls;
 use super::transport::Dial;
 use super::watch::Watch;
 
@@ -32,7 +30,7 @@ use super::watch::Watch;
 #[derive(Clone)]
 pub(super) struct AgentFactory {
     config: ureq::config::Config,
-    tls: Arc<RustlsConnector>,
+    tls: Tls,
     names: Arc<Names>,
     connect_timeout: Duration,
     tick: Duration,
@@ -44,7 +42,7 @@ impl AgentFactory {
     pub(super) fn new(
         target: &HttpTarget,
         names: Arc<Names>,
-        tls: &Arc<RustlsConnector>,
+        tls: &Tls,
         connect_timeout: Duration,
         tick: Duration,
     ) -> Result<AgentFactory, String> {
@@ -52,7 +50,7 @@ impl AgentFactory {
         // The error could hold the URL, and the URL a password.
         let proxy =
             proxy.transpose().map_err(|_| "the proxy's URL is not usable".to_owned())?;
-        let mut config = Agent::config_builder()
+        let config = Agent::config_builder()
             .proxy(proxy)
             .max_redirects(0)
             .max_redirects_will_error(false)
@@ -65,12 +63,10 @@ impl AgentFactory {
             .max_idle_connections(1)
             .max_idle_connections_per_host(1)
             .max_idle_age(UPSTREAM_IDLE_MAX);
-        // A connector keeps the TLS settings of its first connection for all that follow.
-        let mut tls = tls.clone();
-        if let Some(file) = &target.ca_file {
-            tls = Arc::new(RustlsConnector::default());
-            config = config.tls_config(TlsConfig::builder().root_certs(roots(file)?).build());
-        }
+        let tls = match &target.ca_file {
+            Some(file) => Tls::with_file(file)?,
+            None => tls.clone(),
+        };
         Ok(AgentFactory { config: config.build(), tls, names, connect_timeout, tick })
     }
 
@@ -86,21 +82,6 @@ impl AgentFactory {
         let agent = Agent::with_parts(self.config.clone(), dial, resolver);
         Client { agent, watch, tick: self.tick }
     }
-}
-
-fn roots(file: &Path) -> Result<RootCerts, String> {
-    let told = |what: &str| format!("ca_file {}: {what}", file.display());
-    let text = std::fs::read(file).map_err(|error| told(&error.to_string()))?;
-    let mut certificates = Vec::new();
-    for item in parse_pem(&text) {
-        if let Ok(PemItem::Certificate(certificate)) = item {
-            certificates.push(certificate);
-        }
-    }
-    if certificates.is_empty() {
-        return Err(told("no certificate in it"));
-    }
-    Ok(RootCerts::Specific(Arc::new(certificates)))
 }
 
 /// One Agent and the watch of the call that it serves.

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use ureq::http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
-use ureq::unversioned::transport::RustlsConnector;
 
 use crate::config::HttpTarget;
 use crate::error::Stage;
@@ -27,6 +26,7 @@ use super::link::Core;
 use super::redirect::Endpoint;
 use super::resolve::Names;
 use super::throttle::Throttle;
+use super::tls::Tls;
 
 /// One session to an HTTP upstream as both transports see it.
 pub(super) struct HttpCore {
@@ -48,7 +48,7 @@ impl HttpCore {
         core: Arc<Core>,
         target: &HttpTarget,
         names: Arc<Names>,
-        tls: &Arc<RustlsConnector>,
+        tls: &Tls,
     ) -> Result<HttpCore, String> {
         // The error could hold the URL, and the URL a secret.
         let uri: Uri = target.url.parse().map_err(|_| "its URL is not usable".to_owned())?;

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 
-use ureq::unversioned::transport::RustlsConnector;
-
 use crate::config::{HttpKind, StdioTarget, Target};
 use crate::protocol::revision::Era;
 
@@ -18,6 +16,7 @@ use super::resolve::Names;
 use super::stderr::StderrRing;
 use super::stdio::Stdio;
 use super::streamable_http::StreamableHttp;
+use super::tls::Tls;
 use super::unusable::Unusable;
 
 /// One upstream as it was configured.
@@ -33,7 +32,7 @@ impl Links {
         core: &Arc<Core>,
         stderr: &Arc<StderrRing>,
         names: Arc<Names>,
-        tls: &Arc<RustlsConnector>,
+        tls: &Tls,
         era: Option<Era>,
     ) -> Links {
         match &core.config.target {

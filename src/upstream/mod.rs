@@ -86,6 +86,7 @@ mod streamable_http;
 mod subscribing;
 mod supervisor;
 mod throttle;
+mod tls;
 mod transport;
 mod unusable;
 mod upstreams;

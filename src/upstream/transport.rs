@@ -13,13 +13,14 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, sockopt};
 use ureq::Error;
 use ureq::unversioned::transport::{
     Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers,
-    NextTimeout, RustlsConnector, Transport,
+    NextTimeout, Transport,
 };
 
 use crate::error::Stage;
 use crate::limits::UPSTREAM_BUFFER_BYTES;
 use crate::wait::Woken;
 
+use super::tls::Tls;
 use super::watch::{Watch, paused};
 
 /// Output held back until the answer is waited for; more is written at once.
@@ -36,7 +37,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// Makes the connections of one Agent.
 pub(super) struct Dial {
     pub(super) watch: Arc<Watch>,
-    pub(super) tls: Arc<RustlsConnector>,
+    pub(super) tls: Tls,
     pub(super) connect_timeout: Duration,
     /// Whether connections go through a proxy.
     pub(super) proxied: bool,
@@ -77,8 +78,8 @@ impl Connector for Dial {
         if details.needs_tls() {
             self.watch.set_stage(Stage::Tls);
         }
-        let Some(secured) = self.tls.connect(details, Some(base))? else { return Ok(None) };
-        let outer = Resumable::new(Box::new(secured), self.watch.clone(), Output::Passed);
+        let Some(secured) = self.tls.secure(details, base)? else { return Ok(None) };
+        let outer = Resumable::new(secured, self.watch.clone(), Output::Passed);
         Ok(Some(Box::new(outer)))
     }
 }

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
-use ureq::unversioned::transport::RustlsConnector;
 
 use crate::budget::Budget;
 use crate::config::UpstreamConfig;
@@ -30,6 +29,7 @@ use super::resubscribing::{LogLevelTold, Resubscribing};
 use super::slots::Slots;
 use super::stderr::StderrRing;
 use super::supervisor::Supervisor;
+use super::tls::Tls;
 use super::waiting_calls::WaitingCallsLimit;
 use super::{Report, Unasked, Upstream};
 
@@ -93,7 +93,7 @@ impl Upstreams {
     ) -> io::Result<Upstreams> {
         let shared = Shared {
             names: Names::start()?,
-            tls: Arc::new(RustlsConnector::default()),
+            tls: Tls::Public(Arc::default()),
             waiting_calls: Arc::new(WaitingCallsLimit::new(limits.connections)),
             limits,
             buffered,
@@ -318,7 +318,7 @@ fn supervisor(upstream: &Upstream, reports: Sender<Report>) -> Supervisor {
 /// What all upstreams share.
 struct Shared {
     names: Arc<Names>,
-    tls: Arc<RustlsConnector>,
+    tls: Tls,
     waiting_calls: Arc<WaitingCallsLimit>,
     limits: Arc<Limits>,
     buffered: Budget,

@@ -667,7 +667,7 @@ fn a_stalled_reader_does_not_hold_the_end_up() {
 fn a_server_may_listen_on_a_socket_file() {
     let path = std::env::temp_dir().join(format!("trunkline-it-{}.sock", std::process::id()));
     let server = TestServer::listen(
-        &Listen::Unix { path: path.clone(), mode: 0o660 },
+        &Listen::Unix { path: path.clone(), mode: 0o660, group: None },
         Limits::default(),
     );
     let mut client = Client(BufReader::new(UnixStream::connect(&path).unwrap()));

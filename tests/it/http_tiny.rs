@@ -85,7 +85,7 @@ fn only_this_machine_is_served() {
     let error = Server::bind(&listen, Arc::default()).unwrap_err().to_string();
     assert!(error.contains("loopback and Unix sockets only"), "{error}");
     let path = std::env::temp_dir().join(format!("trunkline-tiny-{}.sock", std::process::id()));
-    let (running, _) = start(&Listen::Unix { path: path.clone(), mode: 0o660 });
+    let (running, _) = start(&Listen::Unix { path: path.clone(), mode: 0o660, group: None });
     let socket = UnixStream::connect(&path).unwrap();
     assert_eq!(ask(socket, "GET /echo", "", "").0, 200);
     drop(running);

@@ -10,6 +10,7 @@
 mod admin;
 mod architecture;
 #[cfg(not(feature = "tiny_http"))]
+mod behind_proxies;
 mod bounds_named;
 mod breaker;
 mod check;
@@ -62,6 +63,7 @@ mod owned_names;
 mod pagination;
 mod passing_through;
 mod pins;
+mod process_one;
 mod prompts;
 mod question_ends;
 mod questions;
@@ -79,6 +81,7 @@ mod restarts;
 mod resumption;
 mod retrying;
 mod schemas;
+mod service_manager;
 mod sessions;
 #[cfg(not(feature = "tiny_http"))]
 mod shared_pages;
@@ -99,7 +102,9 @@ mod task_owners;
 mod tasks;
 #[cfg(feature = "tiny_http")]
 mod tiny_http_smoke;
+mod tls;
 mod told;
+mod upgrade;
 mod upstream_links;
 mod upstreams;
 mod views;

@@ -1,7 +1,7 @@
 //! Who may connect to a Unix socket: its permissions are those of the configuration.
 
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
@@ -15,10 +15,22 @@ struct OnSocket(Child);
 
 impl OnSocket {
     fn start(directory: &Directory, umask: &str, mode: Option<&str>) -> OnSocket {
+        OnSocket::of_group(directory, umask, mode, None)
+    }
+
+    fn of_group(
+        directory: &Directory,
+        umask: &str,
+        mode: Option<&str>,
+        group: Option<&str>,
+    ) -> OnSocket {
         let socket = format!("unix:{}", directory.path().join("socket").display());
         let mut config = json!({ "listen": socket, "mcp_servers": {} });
         if let Some(mode) = mode {
             config["socket_mode"] = Value::from(mode);
+        }
+        if let Some(group) = group {
+            config["socket_group"] = Value::from(group);
         }
         let path = directory.path().join("config.json");
         std::fs::write(&path, config.to_string()).unwrap();
@@ -71,4 +83,21 @@ fn a_socket_has_the_permissions_of_the_configuration_whatever_the_umask() {
         });
         assert_eq!(bits(), Some(wanted), "{umask} {mode:?}");
     }
+}
+
+#[test]
+fn a_socket_has_the_group_of_the_configuration() {
+    // Only root may give a file to a group that is not its own.
+    let own = std::fs::metadata("/proc/self").unwrap().gid();
+    let (group, number) =
+        if own == 0 { ("nogroup".to_owned(), 65534) } else { (own.to_string(), own) };
+    let directory = Directory::new();
+    let _gateway = OnSocket::of_group(&directory, "0077", Some("0660"), Some(&group));
+    wait_until("it is served", || is_served(&directory));
+    let socket = std::fs::metadata(directory.path().join("socket")).unwrap();
+    assert_eq!((socket.gid(), socket.permissions().mode() & 0o777), (number, 0o660));
+    let directory = Directory::new();
+    let mut odd = OnSocket::of_group(&directory, "0077", None, Some("no such group"));
+    let ended = crate::support::wait_for("it ends", || odd.0.try_wait().unwrap());
+    assert_eq!(ended.code(), Some(1));
 }

@@ -180,9 +180,8 @@ fn host(url: &str) -> &str {
 fn for_tls(http: &HttpTarget, name: &str, message: &str) -> String {
     let has = |words: &str| message.contains(words);
     if has("CaUsedAsEndEntity") && http.ca_file.is_some() {
-        return "the certificate in ca_file says that it is an authority's, and the server uses it \
-                as its own: make one without (openssl req -x509 -addext \
-                basicConstraints=critical,CA:FALSE …)"
+        return "its certificate is signed by itself, and is not the one in ca_file: give that \
+                certificate (PEM) as ca_file"
             .to_owned();
     }
     if has("UnknownIssuer") || has("CaUsedAsEndEntity") || has("SelfSigned") {
@@ -190,7 +189,7 @@ fn for_tls(http: &HttpTarget, name: &str, message: &str) -> String {
                 that certificate (PEM) as ca_file"
             .to_owned();
     }
-    if has("Expired") {
+    if has("Expired") || has("certificate expired") {
         return "its certificate has expired: renew it there (or this machine's clock is wrong)"
             .to_owned();
     }
@@ -368,8 +367,9 @@ mod tests {
             (&bare, Connect, "ca_file x: no such file", None, Step::Connect, "PEM"),
             (&bare, Tls, "…: UnknownIssuer", None, Step::Tls, "as ca_file"),
             (&bare, Tls, "…CaUsedAsEndEntity", None, Step::Tls, "as ca_file"),
-            (&own, Tls, "…CaUsedAsEndEntity", None, Step::Tls, "CA:FALSE"),
+            (&own, Tls, "…CaUsedAsEndEntity", None, Step::Tls, "not the one in ca_file"),
             (&bare, Tls, "certificate Expired", None, Step::Tls, "expired"),
+            (&bare, Tls, "certificate expired: 1", None, Step::Tls, "expired"),
             (&bare, Tls, "…NotValidForName…", None, Step::Tls, "another name than \"h\""),
             (&bare, Handshake, "401", Some(401), Step::Credentials, "wants a credential"),
             (&known, Handshake, "401", Some(401), Step::Credentials, "refuses the credential"),

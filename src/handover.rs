@@ -1,0 +1,244 @@
+//! How a process is followed by another one that serves the same address, so that an upgrade
+//! refuses nobody: the old one starts the program anew, hands it the listening socket, and goes
+//! on serving what it has.
+//!
+//! The two are connected by a pair of sockets, which is the new one's standard input. Over it go
+//! the listener itself, the lock on `state_dir` and the key of sessions; back comes the word that
+//! the new one serves. A new one that does not come so far (its configuration is bad, say) is
+//! ended, and the old one goes on.
+
+use std::io::{self, IoSlice, IoSliceMut, Read as _};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+
+use crate::http::{Inherited, PassedOn};
+use crate::limits::{FOLLOWED_TIMEOUT, FOLLOWER_END_TIMEOUT, FOLLOWER_START_TIMEOUT};
+use crate::service;
+
+/// Set in the environment of a process that follows another one.
+const FOLLOWS: &str = "TRUNKLINE_FOLLOWS";
+/// What the first message begins with. Another version that means another thing by it says so.
+const GREETING: &[u8] = b"trunkline follow 1\n";
+/// The word of the new process.
+const SERVING: &[u8] = b"serving";
+/// Descriptors that are handed over: the listener, and the lock where there is one.
+const DESCRIPTORS_MAX: usize = 2;
+/// Bytes of the longest message.
+const MESSAGE_BYTES_MAX: usize = 128;
+/// Between two looks whether a process has ended.
+const END_TICK: Duration = Duration::from_millis(5);
+/// Bytes of the key of sessions.
+const KEY_BYTES: usize = 32;
+
+/// What a process begins with that another one has left it; nothing of it where it begins alone.
+#[derive(Debug, Default)]
+pub struct Inheritance {
+    /// The socket that it serves.
+    pub listener: Option<Inherited>,
+    /// The lock on `state_dir`.
+    pub lock: Option<OwnedFd>,
+    /// What session ids are made with, so that sessions go on.
+    pub session_key: Option<[u8; KEY_BYTES]>,
+    /// Whoever waits for the word that this process serves.
+    pub predecessor: Option<Predecessor>,
+}
+
+/// What a process leaves to the one that follows it.
+#[derive(Debug)]
+pub struct Estate {
+    /// The socket that it serves; none where the engine keeps it.
+    pub listener: Option<PassedOn>,
+    /// The lock on `state_dir`.
+    pub lock: Option<OwnedFd>,
+    /// What session ids are made with.
+    pub session_key: [u8; KEY_BYTES],
+    /// How long it may go on with what it has, once it is followed.
+    pub leave: Duration,
+}
+
+/// The process that this one follows.
+#[derive(Debug)]
+pub struct Predecessor(OwnedFd);
+
+impl Inheritance {
+    /// What this process was started with: by the one that it follows, or by the service manager.
+    /// Called before there are threads.
+    ///
+    /// # Errors
+    /// What is passed is of no use.
+    pub fn take() -> io::Result<Inheritance> {
+        if std::env::var_os(FOLLOWS).is_some() {
+            return from_predecessor();
+        }
+        let listener = Inherited::from_manager()?;
+        Ok(Inheritance { listener, ..Inheritance::default() })
+    }
+}
+
+impl Predecessor {
+    /// Tells it that this process serves. Returns once it has said to the service manager whose
+    /// the service is, or is gone.
+    pub fn serving(self) {
+        let flags = SendFlags::NOSIGNAL;
+        if rustix::net::send(&self.0, SERVING, flags).is_ok() {
+            // The other end says nothing more, and closes.
+            wait_readable(self.0.as_fd(), FOLLOWED_TIMEOUT).ok();
+        }
+    }
+}
+
+/// Starts the program anew, as this process was started, and waits until it serves. It is the
+/// service then.
+///
+/// # Errors
+/// It does not serve, in words; nothing of it is left.
+pub fn start(estate: &Estate) -> Result<(), String> {
+    let Some(listener) = &estate.listener else {
+        return Err("this engine does not hand its socket over".to_owned());
+    };
+    let (ours, theirs) = rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .map_err(|error| format!("no pair of sockets: {error}"))?;
+    send_estate(&ours, listener, estate)
+        .map_err(|error| format!("nothing can be handed over: {error}"))?;
+    let mut child = spawn(theirs).map_err(|error| format!("it cannot be started: {error}"))?;
+    if let Err(why) = await_word(&ours) {
+        return Err(format!("{why}{}", end(&mut child)));
+    }
+    listener.given_up();
+    let pid = child.id();
+    service::followed_by(pid);
+    log::info!("process {pid} serves from here on; this one ends with what it has");
+    // Closing it tells the other that it is the service from here on.
+    drop(ours);
+    Ok(())
+}
+
+/// Ends what does not serve; how it has ended.
+fn end(child: &mut Child) -> String {
+    // Mostly it is about to end by itself, and its exit code says why.
+    let deadline = Instant::now() + FOLLOWER_END_TIMEOUT;
+    while Instant::now() < deadline && matches!(child.try_wait(), Ok(None)) {
+        std::thread::park_timeout(END_TICK);
+    }
+    child.kill().ok();
+    child.wait().map(|status| format!(" ({status})")).unwrap_or_default()
+}
+
+fn spawn(stdin: OwnedFd) -> io::Result<Child> {
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_default();
+    let rest: Vec<_> = arguments.collect();
+    let start = |program: &std::ffi::OsStr, stdin: OwnedFd| {
+        Command::new(program)
+            .args(&rest)
+            .env(FOLLOWS, "1")
+            // It names the process that the manager has started.
+            .env_remove("WATCHDOG_PID")
+            .stdin(Stdio::from(stdin))
+            .spawn()
+    };
+    // By its name, so that what stands there now is started: a newer version, most likely.
+    match start(&name, stdin.try_clone()?) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            start(std::env::current_exe()?.as_os_str(), stdin)
+        }
+        started => started,
+    }
+}
+
+fn send_estate(channel: &OwnedFd, listener: &PassedOn, estate: &Estate) -> io::Result<()> {
+    let owns_file = [u8::from(listener.owns_file())];
+    let pieces = [GREETING, &owns_file, &estate.session_key].map(IoSlice::new);
+    let mut descriptors = vec![listener.as_fd()];
+    descriptors.extend(estate.lock.as_ref().map(AsFd::as_fd));
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+        return Err(io::Error::other("too many descriptors"));
+    }
+    rustix::net::sendmsg(channel, &pieces, &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+fn await_word(channel: &OwnedFd) -> Result<(), String> {
+    match wait_readable(channel.as_fd(), FOLLOWER_START_TIMEOUT) {
+        Ok(true) => (),
+        Ok(false) => {
+            let seconds = FOLLOWER_START_TIMEOUT.as_secs();
+            return Err(format!("it does not serve after {seconds} s"));
+        }
+        Err(error) => return Err(error.to_string()),
+    }
+    let mut word = [0; MESSAGE_BYTES_MAX];
+    match rustix::net::recv(channel, &mut word[..], RecvFlags::empty()) {
+        Ok((read, _)) if word.get(..read) == Some(SERVING) => Ok(()),
+        Ok(_) => Err("it has ended; see its own lines above".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn from_predecessor() -> io::Result<Inheritance> {
+    let channel = io::stdin().as_fd().try_clone_to_owned()?;
+    // From here on standard input is what it would be under a service manager.
+    rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
+    let mut message = [0; MESSAGE_BYTES_MAX];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let read = rustix::net::recvmsg(
+        &channel,
+        &mut [IoSliceMut::new(&mut message)],
+        &mut control,
+        RecvFlags::CMSG_CLOEXEC,
+    )?
+    .bytes;
+    let mut descriptors = control
+        .drain()
+        .filter_map(|part| {
+            let RecvAncillaryMessage::ScmRights(descriptors) = part else { return None };
+            Some(descriptors)
+        })
+        .flatten();
+    let odd = || io::Error::other("what the process before this one hands over is not known");
+    let listener = descriptors.next().ok_or_else(odd)?;
+    let lock = descriptors.next();
+    let mut rest =
+        message.get(..read).and_then(|it| it.strip_prefix(GREETING)).ok_or_else(odd)?;
+    let (mut owns_file, mut key) = ([0], [0; KEY_BYTES]);
+    rest.read_exact(&mut owns_file).and_then(|()| rest.read_exact(&mut key))?;
+    Ok(Inheritance {
+        listener: Some(Inherited::new(listener, owns_file != [0])?),
+        lock,
+        session_key: Some(key),
+        predecessor: Some(Predecessor(channel)),
+    })
+}
+
+/// Waits until there is something to read, or the other end has closed; false when the time is
+/// over.
+fn wait_readable(channel: BorrowedFd<'_>, within: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + within;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 0 });
+        match poll(&mut [PollFd::from_borrowed_fd(channel, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) if left.is_zero() => return Ok(false),
+            Ok(0) | Err(Errno::INTR) => (),
+            Ok(_) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

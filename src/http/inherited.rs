@@ -1,0 +1,119 @@
+//! A listening socket that somebody else has opened: the service manager, or the process that
+//! this one follows. Connections wait in it while nobody accepts, so that nobody is refused.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use listenfd::ListenFd;
+use rustix::net::sockopt::socket_acceptconn;
+use rustix::net::{SocketAddrUnix, getsockname};
+
+use crate::config::Listen;
+
+/// A socket that listens already.
+#[derive(Debug)]
+pub struct Inherited {
+    pub(super) fd: OwnedFd,
+    pub(super) address: Listen,
+    /// Whether the file of a Unix socket is this process's to remove at its end.
+    pub(super) owns_file: bool,
+}
+
+impl Inherited {
+    /// The one that the service manager passes (`LISTEN_FDS`, sd_listen_fds(3)), if it passes
+    /// one. Takes the variables out of the environment, so it is called before there are threads.
+    ///
+    /// # Errors
+    /// What is passed cannot be listened on.
+    pub fn from_manager() -> io::Result<Option<Inherited>> {
+        let mut passed = ListenFd::from_env();
+        if passed.len() > 1 {
+            return Err(io::Error::new(
+                ErrorKind::InvalidInput,
+                format!("{} sockets are passed (LISTEN_FDS); one is served", passed.len()),
+            ));
+        }
+        let fd: Option<OwnedFd> = match passed.take_tcp_listener(0) {
+            Ok(tcp) => tcp.map(OwnedFd::from),
+            Err(_) => passed.take_unix_listener(0)?.map(OwnedFd::from),
+        };
+        fd.map(|fd| Inherited::new(fd, false)).transpose()
+    }
+
+    /// A socket that came in any other way.
+    ///
+    /// # Errors
+    /// It does not listen, or on nothing that has a name.
+    pub fn new(fd: OwnedFd, owns_file: bool) -> io::Result<Inherited> {
+        if !socket_acceptconn(&fd)? {
+            let what = "the socket that is passed does not listen";
+            return Err(io::Error::new(ErrorKind::InvalidInput, what));
+        }
+        let bound = getsockname(&fd)?;
+        let address = match SocketAddr::try_from(bound.clone()) {
+            Ok(address) => Listen::Tcp(address),
+            Err(_) => {
+                let path = SocketAddrUnix::try_from(bound)?
+                    .path()
+                    .map(|path| PathBuf::from(std::ffi::OsStr::from_bytes(path.to_bytes())));
+                // One in the abstract name space is as good as its number.
+                Listen::Unix(path.unwrap_or_else(|| PathBuf::from("@")))
+            }
+        };
+        Ok(Inherited { fd, address, owns_file })
+    }
+
+    /// What it listens on.
+    pub fn address(&self) -> &Listen {
+        &self.address
+    }
+}
+
+/// The listening socket as it is handed to another process. While this lives, connections go on
+/// arriving in the socket, whether or not anybody accepts them.
+#[derive(Debug)]
+pub struct PassedOn {
+    pub(super) fd: OwnedFd,
+    pub(super) file: Option<Arc<AtomicBool>>,
+}
+
+impl PassedOn {
+    /// Whether the file of a Unix socket is to be removed by whoever serves it last.
+    pub fn owns_file(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Another process serves it from here on, and removes its file at the end.
+    pub fn given_up(&self) {
+        if let Some(removed) = &self.file {
+            removed.store(false, Ordering::SeqCst);
+        }
+    }
+}
+
+impl AsFd for PassedOn {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn only_what_listens_is_taken() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(address).unwrap();
+        let taken = Inherited::new(listener.into(), false).unwrap();
+        assert_eq!(taken.address(), &Listen::Tcp(address));
+        assert!(Inherited::new(stream.into(), false).is_err());
+    }
+}

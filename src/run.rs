@@ -1,0 +1,62 @@
+//! One run of the gateway: from its start, over reloads and an upgrade, to its end in order.
+
+use std::io;
+
+use crossbeam_channel::bounded;
+
+use crate::config::Config;
+use crate::gateway::Gateway;
+use crate::handover::Inheritance;
+use crate::reload::{self, Source};
+use crate::service;
+use crate::serving::Clients;
+use crate::telemetry::log::LogControl;
+use crate::thread::{self, StopReason};
+
+/// Reasons to stop that may wait; one is enough.
+const STOP_REASONS_MAX: usize = 8;
+
+/// Serves until there is a reason to stop, then stops in order.
+///
+/// # Errors
+/// The gateway cannot be started.
+pub fn run(
+    config: Config,
+    source: Source,
+    log: LogControl,
+    mut inherited: Inheritance,
+) -> io::Result<StopReason> {
+    let (stop, stopped) = bounded(STOP_REASONS_MAX);
+    // One wish that waits is enough: what is read then is what there is then.
+    let (wish, wishes) = bounded(1);
+    let _signals = thread::watch_signals(stop.clone(), Some(wish))?;
+    let predecessor = inherited.predecessor.take();
+    let gateway =
+        Gateway::start(config.clone(), Clients::OverHttp, inherited, stop.clone(), stopped)?;
+    if let Some(predecessor) = predecessor {
+        predecessor.serving();
+    }
+    let _watchdog = service::watchdog(gateway.is_well())?;
+    let reloading = reload::start(source, config, gateway.parts(), log, wishes, stop)?;
+    service::ready();
+    let reason = loop {
+        match gateway.wait() {
+            StopReason::Upgrade => match gateway.be_followed() {
+                Ok(()) => break StopReason::Signal,
+                Err(why) => log::error!("no other process follows, this one goes on: {why}"),
+            },
+            reason @ (StopReason::Signal
+            | StopReason::InputEnded
+            | StopReason::OwnerEnded(_)) => break reason,
+        }
+    };
+    match reason {
+        StopReason::Signal | StopReason::InputEnded | StopReason::Upgrade => {
+            log::info!("stopping")
+        }
+        StopReason::OwnerEnded(name) => log::error!("the thread {name} has ended; stopping"),
+    }
+    service::stopping();
+    gateway.stop(Some(reloading));
+    Ok(reason)
+}

@@ -1,0 +1,154 @@
+#!/usr/bin/env python3
+"""The gateway behind nginx over TLS and under a path, with contrib/nginx/trunkline.conf as it is but for
+names and ports: nginx.py GATEWAY_BINARY [SECONDS]
+
+An HTTP+SSE client is sent to the path, has each event at once, and keeps a silent stream for SECONDS (75:
+longer than nginx waits by default). Needs nginx and openssl."""
+
+import http.client
+import json
+import re
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+AT_ONCE = 1.0
+
+
+def free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return bound.getsockname()[1]
+
+
+def configuration(work: Path, port: int, gateway: int) -> Path:
+    text = (ROOT / "contrib/nginx/trunkline.conf").read_text()
+    for old, new in [
+        ("server 127.0.0.1:4000;", f"server 127.0.0.1:{gateway};"),
+        ("listen 443 ssl;", f"listen 127.0.0.1:{port} ssl;"),
+        ("/etc/ssl/certs/mcp.example.org.pem", str(work / "cert.pem")),
+        ("/etc/ssl/private/mcp.example.org.key", str(work / "key.pem")),
+    ]:
+        assert old in text, old
+        text = text.replace(old, new)
+    temp = "".join(
+        f"{kind}_temp_path {work}/{kind};\n"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    path = work / "nginx.conf"
+    path.write_text(
+        f"daemon off;\npid {work}/pid;\nerror_log stderr;\nevents {{}}\n"
+        f"http {{\naccess_log off;\n{temp}{text}}}\n"
+    )
+    return path
+
+
+def connect(port: int, work: Path) -> http.client.HTTPSConnection:
+    context = ssl.create_default_context(cafile=str(work / "cert.pem"))
+    connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=context)
+    # The certificate is of the name, the port is here.
+    connection.sock = context.wrap_socket(
+        socket.create_connection(("127.0.0.1", port), timeout=30), server_hostname="mcp.example.org"
+    )
+    return connection
+
+
+def request(port: int, work: Path, method: str, path: str, body=None):
+    connection = connect(port, work)
+    headers = {"Host": "mcp.example.org", "Accept": "application/json, text/event-stream"}
+    if body is not None:
+        headers["Content-Type"] = "application/json"
+        body = json.dumps(body)
+    connection.request(method, path, body, headers)
+    return connection.getresponse()
+
+
+def next_event(stream) -> tuple[str, str]:
+    event, data = "message", ""
+    while True:
+        line = stream.readline().decode()
+        assert line, "the stream was cut"
+        if line in ("\n", "\r\n") and data:
+            return event, data
+        if line.startswith("event:"):
+            event = line[6:].strip()
+        elif line.startswith("data:"):
+            data += line[5:].strip()
+
+
+def main(binary: str, seconds: float) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=mcp.example.org",
+             "-addext", "subjectAltName=DNS:mcp.example.org", "-keyout", work / "key.pem", "-out", work / "cert.pem"],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        port, gateway = free_port(), free_port()
+        config = {
+            "listen": f"127.0.0.1:{gateway}",
+            "public_url": "https://mcp.example.org/trunk",
+            "trusted_proxies": ["127.0.0.1"],
+            "mcp_servers": {"demo": {"command": "trunkline", "args": ["demo"], "required": True}},
+        }
+        (work / "config.json").write_text(json.dumps(config))
+        processes = [
+            subprocess.Popen([binary, "serve", "--config", work / "config.json"]),
+            subprocess.Popen(["nginx", "-p", name, "-e", "stderr", "-c", configuration(work, port, gateway)]),
+        ]
+        try:
+            check(port, work, seconds)
+        finally:
+            for process in processes:
+                process.terminate()
+                process.wait()
+
+
+def check(port: int, work: Path, seconds: float) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            if request(port, work, "GET", "/trunk/readyz").status == 200:
+                break
+        except OSError:
+            pass
+        assert time.monotonic() < deadline, "it does not become ready"
+        time.sleep(0.1)
+
+    began = time.monotonic()
+    stream = request(port, work, "GET", "/trunk/sse")
+    event, endpoint = next_event(stream)
+    took = time.monotonic() - began
+    assert event == "endpoint" and endpoint.startswith("/trunk/mcp/sse/messages?session_id="), endpoint
+    assert took < AT_ONCE, f"the first event took {took:.1f} s"
+
+    def call(number: int, method: str, params: dict) -> tuple[dict, float]:
+        began = time.monotonic()
+        message = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+        assert request(port, work, "POST", endpoint, message).status == 202
+        answer = json.loads(next_event(stream)[1])
+        assert answer["id"] == number, answer
+        return answer, time.monotonic() - began
+
+    client = {"protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}}
+    call(1, "initialize", client)
+    done = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+    assert request(port, work, "POST", endpoint, done).status == 202
+    _, took = call(2, "tools/list", {})
+    assert took < AT_ONCE, f"an event took {took:.1f} s"
+    time.sleep(seconds)
+    answer, took = call(3, "tools/call", {"name": "echo", "arguments": {"message": "still here"}})
+    assert re.search("still here", json.dumps(answer)), answer
+    assert took < AT_ONCE, f"an event after the silence took {took:.1f} s"
+    listed = json.load(request(port, work, "GET", "/trunk/mcp/tools/list"))
+    assert listed["tools"], listed
+    print(f"behind nginx over TLS: events at once, a stream of {seconds:.0f} s not cut")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], float(sys.argv[2]) if len(sys.argv) > 2 else 75)

@@ -1,0 +1,82 @@
+//! The gateway as process 1 of a container: it reaps what is left to it, and hears signals.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::support::gateway::{Directory, binary, scripted_child, signal_process};
+use crate::support::{in_background, wait_for, wait_until};
+
+/// A process namespace of its own, and all in it.
+struct Container(Child);
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// The processes of this machine whose command line holds a text, oldest first.
+fn processes(text: &str) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let mut found: Vec<u32> = entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|id: &u32| {
+            let line = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).replace('\0', " ").contains(text)
+        })
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "it says that it skips")]
+fn orphans_are_reaped_and_signals_are_heard() {
+    let unshare = ["--fork", "--pid", "--kill-child"];
+    let can = Command::new("unshare").args(unshare).arg("true").stderr(Stdio::null()).status();
+    if !can.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: no process namespace can be made here");
+        return;
+    }
+    let directory = Directory::new();
+    let path = directory.path().join("config.json");
+    // Its parent ends at once, so that it is left to process 1.
+    let orphan = format!("sleep 3{}.25", std::process::id());
+    let script = format!("({orphan} &); exec \"$0\"");
+    let config = json!({
+        "listen": "127.0.0.1:0",
+        "mcp_servers": {
+            "s": { "command": "sh", "args": ["-c", script, scripted_child()] },
+        },
+    });
+    std::fs::write(&path, config.to_string()).unwrap();
+    let mut command = Command::new("unshare");
+    command.args(unshare).arg(binary()).args(["serve", "--config"]).arg(&path);
+    let mut container = Container(command.stderr(Stdio::piped()).spawn().unwrap());
+    let stderr = container.0.stderr.take().unwrap();
+    let lines = in_background(move || {
+        let lines = BufReader::new(stderr).lines().map_while(Result::ok);
+        lines.collect::<Vec<_>>().join("\n")
+    });
+    let left = wait_for("the orphan is there", || {
+        processes(&orphan).into_iter().find(|id| {
+            let name = std::fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
+            name.trim() == "sleep"
+        })
+    });
+    signal_process(left, Signal::KILL);
+    wait_until("it is reaped", || !std::path::Path::new(&format!("/proc/{left}")).exists());
+    // Process 1 of the namespace is the only child of `unshare`.
+    let config = path.to_str().unwrap();
+    let ours = processes(&format!("{} serve --config {config}", binary()));
+    let first = ours.into_iter().find(|id| *id != container.0.id()).expect("process 1");
+    signal_process(first, Signal::TERM);
+    let status = wait_for("it ends", || container.0.try_wait().unwrap());
+    let told = lines.join().unwrap();
+    assert!(told.contains("stopping"), "{told}");
+    assert_eq!(status.code(), Some(0), "{told}");
+}
