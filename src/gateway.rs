@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::access::authenticate::KnownKey;
+use crate::access::forwarded::TrustedProxies;
 use crate::access::glob::ToolGlobs;
 use crate::access::origin::{HostCheck, Origins};
 use crate::access::policy::{Nearness, Policy, Principal};
@@ -37,6 +38,7 @@ use crate::session::{
     self, Audience, Ended, EventLogBounds, EventLogs, Sessions, SessionsConfig,
 };
 use crate::state::{self, StateDir, Writer};
+use crate::telemetry;
 use crate::telemetry::log::LogControl;
 use crate::thread::{self, StopReason};
 use crate::tidy;
@@ -446,13 +448,18 @@ fn quotas(config: &Config) -> impl Iterator<Item = (Arc<str>, u32)> {
 }
 
 fn told(config: &Config) -> Told {
-    Told { calls: config.log.access, bodies: config.log.bodies }
+    telemetry::access::tell_calls(config.log.access);
+    Told { bodies: config.log.bodies }
 }
 
 fn admission(config: &Config) -> Admission {
     Admission {
         origins: origins(config),
         keys: config.api_keys.iter().map(|key| known_key(key, &config.naming)).collect(),
+        trusted_proxies: TrustedProxies {
+            networks: config.trusted_proxies.clone(),
+            unix: config.trusts_unix_peers,
+        },
         transports: config.transports,
         tolerance: config.tolerance,
         generation: 0,

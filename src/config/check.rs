@@ -8,7 +8,9 @@ use std::time::Duration;
 use super::check_server;
 use super::file::{Placed, RawConfig, RawSecret, RawServer};
 use super::reader::{Reader, Text};
-use super::{ApiKey, Config, Listen, Naming, Overrides, base64, bounds, key_globs, syntax};
+use super::{
+    ApiKey, Config, Listen, Naming, Network, Overrides, base64, bounds, key_globs, syntax,
+};
 use crate::protocol::quirks::Tolerance;
 use crate::protocol::server_name::ServerName;
 
@@ -34,6 +36,7 @@ pub(super) fn check(
             (!syntax::is_host_and_port(text)).then_some("must be a host, or a host and a port")
         })
     });
+    let (trusted_proxies, trusts_unix_peers) = check_proxies(reader, &raw.trusted_proxies);
     let separator = raw.separator.as_ref().map_or("-", |text| text.value.as_str());
     if !syntax::is_name_part(separator) || separator.len() > SEPARATOR_BYTES_MAX {
         let what = format!(
@@ -73,6 +76,8 @@ pub(super) fn check(
         allowed_hosts,
         allow_anonymous: raw.allow_anonymous,
         tolerance: if raw.strict_clients { Tolerance::Nothing } else { Tolerance::Known },
+        trusted_proxies,
+        trusts_unix_peers,
         transports: raw.transports,
         naming,
         upstreams,
@@ -107,6 +112,22 @@ fn check_listen(reader: &Reader<'_>, raw: &RawConfig, overrides: &Overrides) -> 
         );
     }
     Some(listen)
+}
+
+/// Networks of addresses, and whether `unix` is among them.
+fn check_proxies(reader: &Reader<'_>, texts: &[Placed]) -> (Vec<Network>, bool) {
+    let (mut networks, mut unix) = (Vec::new(), false);
+    for (at, text) in texts {
+        match (text.value.as_str(), Network::parse(&text.value)) {
+            ("unix", _) => unix = true,
+            (_, Some(network)) => networks.push(network),
+            (_, None) => {
+                let what = "must be an address, a network as \"10.0.0.0/8\", or \"unix\"";
+                reader.problem(at, format!("{what}: {:?}", text.written));
+            }
+        }
+    }
+    (networks, unix)
 }
 
 /// Permissions in octal digits, as `chmod` takes them.

@@ -9,6 +9,7 @@ mod expand;
 mod file;
 mod json;
 mod key_globs;
+mod network;
 mod reader;
 mod reload;
 pub mod secrets;
@@ -26,6 +27,7 @@ pub use bounds::limit_keys;
 pub use check::hash_key;
 pub use expand::Environment;
 pub use file::{API_KEY_KEYS, KEYS, LOG_KEYS, SERVER_KEYS, TRANSPORT_KEYS};
+pub use network::Network;
 pub use reload::Changes;
 
 use crate::limits::Limits;
@@ -108,6 +110,10 @@ pub struct Config {
     pub allow_anonymous: bool,
     /// Whether known quirks of clients are tolerated.
     pub tolerance: Tolerance,
+    /// Whose word counts of where a request came from.
+    pub trusted_proxies: Vec<Network>,
+    /// Whether that of whoever connects to the Unix socket does.
+    pub trusts_unix_peers: bool,
     /// Which transports serve.
     pub transports: Transports,
     /// How tools are named.

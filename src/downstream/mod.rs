@@ -16,6 +16,7 @@ mod listen;
 mod modern;
 pub(crate) mod modern_head;
 mod modern_stream;
+mod observed;
 pub mod parked;
 mod post_stream;
 mod posted;
@@ -33,6 +34,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Instant;
 
 use crate::access::authenticate::{self, KnownKey, Presented};
+use crate::access::forwarded::{Hop, TrustedProxies};
 use crate::access::origin::{Foreign, Origins};
 use crate::access::policy::{Principal, Scope};
 use crate::config::Transports;
@@ -50,10 +52,13 @@ use crate::session::{
     Sessions,
 };
 
+use crate::telemetry;
+use crate::telemetry::request::{Incoming, Served};
+
 use endpoint::Endpoint;
 use event_stream::{Place, StreamHandle, Streams};
 use parked::ParkedCalls;
-use reply::Problem;
+use reply::{BadKey, Problem};
 pub use used_states::UsedStates;
 
 /// Who is admitted, and where: what a reload may change of the doors.
@@ -63,6 +68,8 @@ pub struct Admission {
     pub origins: Origins,
     /// Keys; empty means that none is asked for.
     pub keys: Vec<KnownKey>,
+    /// Whose word counts of where a request came from.
+    pub trusted_proxies: TrustedProxies,
     /// Which transports serve.
     pub transports: Transports,
     /// Whether known quirks of clients are tolerated.
@@ -118,6 +125,8 @@ pub struct Front {
 
 /// What a client hears whose bodies and results fill its share.
 const SHARE_HELD: &str = "your bodies and results fill your share of limits.buffered_bytes";
+/// Whom a proxy serves, and those before it, in the order in which they passed it on.
+const FORWARDED_FOR: &str = "x-forwarded-for";
 /// Headers by which a proxy says that it passes on what somebody else has sent.
 const FORWARDED: [&str; 3] = ["forwarded", "x-forwarded-for", "x-real-ip"];
 
@@ -139,14 +148,30 @@ enum Transport {
 }
 
 impl Admission {
+    /// Who sent a request: where it came from a proxy that is trusted, whom that names.
+    fn peer(&self, head: &Head) -> Peer {
+        let hop = match head.peer {
+            Peer::Ip(ip) => Hop::Ip(ip),
+            Peer::Unix => Hop::Unix,
+        };
+        if !self.trusted_proxies.has(hop) {
+            return head.peer;
+        }
+        let named = head.headers.get_all(FORWARDED_FOR).flat_map(|list| list.split(','));
+        self.trusted_proxies.client(named).map_or(head.peer, Peer::Ip)
+    }
+
     /// Whose key a request has.
     fn principal(&self, head: &Head) -> Option<Arc<Principal>> {
-        let presented = Presented {
+        authenticate::authenticate(&self.keys, Admission::presented(head))
+    }
+
+    fn presented(head: &Head) -> Presented<'_> {
+        Presented {
             authorization: head.headers.get("authorization"),
             litellm: head.headers.get("x-litellm-api-key"),
             api_key: head.headers.get("x-api-key"),
-        };
-        authenticate::authenticate(&self.keys, presented)
+        }
     }
 
     /// Whose share of what is bounded a request takes: its key's, and without one that of the
@@ -236,6 +261,21 @@ impl Front {
         self.sessions.rescope(Rescope { admission: generation, sees: Box::new(sees) })
     }
 
+    /// A request begins: from here on this thread knows what it is called and who sent it.
+    fn begin(&self, head: &Head, bytes_in: usize) -> Served {
+        let peer = self.admission().peer(head);
+        telemetry::request::begin(Incoming {
+            id: head.headers.get(headers::REQUEST_ID),
+            traceparent: head.headers.get(headers::TRACEPARENT),
+            tracestate: head.headers.get(headers::TRACESTATE),
+            agent: head.headers.get("user-agent"),
+            method: &head.method,
+            path: &head.path,
+            peer: peer.ip(),
+            bytes_in,
+        })
+    }
+
     /// Who sends a request; none where a key is asked for and it has none that is known.
     fn principal(&self, admission: &Admission, head: &Head) -> Option<Arc<Principal>> {
         if admission.keys.is_empty() {
@@ -264,7 +304,7 @@ impl Front {
         if let Some(endpoint) = endpoint
             && head.method == "OPTIONS"
         {
-            let charged = admission.charged(&self.anonymous, head.peer);
+            let charged = admission.charged(&self.anonymous, admission.peer(head));
             let (principal, admission) = (self.anonymous.clone(), admission.generation);
             return Ok(Admitted { endpoint, principal, admission, charged });
         }
@@ -273,13 +313,17 @@ impl Front {
             Some(endpoint) if endpoint.is_open() => {
                 principal.unwrap_or_else(|| self.anonymous.clone())
             }
-            Some(_) | None => principal.ok_or_else(Problem::unauthorized)?,
+            Some(_) | None => principal.ok_or_else(|| {
+                let is_wrong = authenticate::has_key(Admission::presented(head));
+                Problem::unauthorized(if is_wrong { BadKey::Wrong } else { BadKey::Missing })
+            })?,
         };
+        telemetry::request::principal(principal.name.as_deref());
         let endpoint = endpoint.ok_or_else(Problem::unknown_path)?;
         if !endpoint.methods().contains(&head.method.as_str()) {
             return Err(Problem::wrong_method(endpoint.methods()));
         }
-        let charged = admission.charged(&principal, head.peer);
+        let charged = admission.charged(&principal, admission.peer(head));
         Ok(Admitted { endpoint, principal, admission: admission.generation, charged })
     }
 
@@ -419,13 +463,22 @@ impl Front {
 
 impl Handler for Front {
     fn admit(&self, head: &Head) -> Result<Option<PrincipalId>, Answer> {
+        // Of what is admitted there is more to tell when it is here.
+        let served = self.begin(head, 0);
         match self.gate(head) {
             Ok(admitted) => Ok(admitted.charged),
-            Err(problem) => Err(problem.to_answer(Endpoint::find(&head.path))),
+            Err(problem) => {
+                telemetry::request::answers(problem.status);
+                let mut answer = problem.to_answer(Endpoint::find(&head.path));
+                answer.headers.push((headers::REQUEST_ID, served.name.as_str().to_owned()));
+                Err(answer)
+            }
         }
     }
 
     fn handle(&self, mut request: Request, responder: Responder) {
+        let served = self.begin(&request.head, request.body.len());
+        let responder = responder.named(served.name);
         // Errors too: a page may read why it was refused.
         let mut responder = match request.head.headers.get("origin") {
             Some(origin) if self.admission().origins.admits(origin) => {

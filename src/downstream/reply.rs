@@ -3,7 +3,7 @@
 use std::io;
 
 use super::endpoint::{Dialect, Endpoint};
-use crate::error::{CallError, HttpRefusal, RetryAfter, Stage, whole_seconds};
+use crate::error::{CallError, HttpRefusal, RetryAfter, Side, Stage, whole_seconds};
 use crate::http::{Answer, Responder};
 use crate::limits::UPSTREAM_ERROR_CHARS_MAX;
 use crate::protocol::call::Kind;
@@ -11,6 +11,7 @@ use crate::protocol::headers::{JSON, MIRRORED};
 use crate::protocol::jsonrpc::{RequestId, RpcError, code, error_response};
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
+use crate::telemetry;
 use crate::telemetry::redact;
 use crate::telemetry::rejected::{self, Reason};
 
@@ -27,6 +28,15 @@ pub const STREAM_HEADERS: [(&str, &str); 3] = [
     ("Cache-Control", "no-cache, no-transform"),
     ("X-Accel-Buffering", "no"),
 ];
+
+/// Why a request has nobody's rights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadKey {
+    /// It brings none.
+    Missing,
+    /// It brings one that nobody has.
+    Wrong,
+}
 
 /// A refusal or failure, before it has the shape of a door.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,7 +76,8 @@ impl Problem {
         rpc_code: i64,
         message: impl Into<String>,
     ) -> Problem {
-        rejected::count(reason);
+        let message = message.into();
+        rejected::turned_away(reason, None, &message);
         Problem::new(status, code, rpc_code, message)
     }
 
@@ -104,9 +115,15 @@ impl Problem {
     }
 
     /// No key, or a wrong one.
-    pub fn unauthorized() -> Problem {
+    pub fn unauthorized(key: BadKey) -> Problem {
         let message = "This needs a key: \"Authorization: Bearer KEY\" or \"x-api-key: KEY\".";
-        Problem::refusal(Reason::Unauthorized, 401, "unauthorized", code::BAD_REQUEST, message)
+        // Who asks is not told which of the two it is; the operator is.
+        let word = match key {
+            BadKey::Missing => "missing_key",
+            BadKey::Wrong => "wrong_key",
+        };
+        rejected::turned_away(Reason::Unauthorized, Some(word), "");
+        Problem::new(401, "unauthorized", code::BAD_REQUEST, message)
             .header("WWW-Authenticate", "Bearer")
     }
 
@@ -217,6 +234,15 @@ impl Problem {
 
     /// What a call failed with.
     pub fn from_call(error: &CallError) -> Problem {
+        let problem = Problem::of_failure(error);
+        telemetry::request::failed(
+            error,
+            (error.side() != Side::Upstream).then_some(problem.code),
+        );
+        problem
+    }
+
+    fn of_failure(error: &CallError) -> Problem {
         let text = error.to_string();
         match error {
             CallError::Invalid(_) => {

@@ -74,6 +74,16 @@ impl Peer {
     }
 }
 
+impl Peer {
+    /// Its address; none of a process of this machine.
+    pub fn ip(self) -> Option<IpAddr> {
+        match self {
+            Peer::Ip(ip) => Some(ip),
+            Peer::Unix => None,
+        }
+    }
+}
+
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -7,6 +7,7 @@
     reason = "a test fails where it is surprised"
 )]
 
+mod access_log;
 mod admin;
 mod architecture;
 #[cfg(not(feature = "tiny_http"))]
