@@ -10,10 +10,10 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::access::authenticate::KnownKey;
-use crate::access::forwarded::TrustedProxies;
 use crate::access::glob::ToolGlobs;
 use crate::access::origin::{HostCheck, Origins};
 use crate::access::policy::{Nearness, Policy, Principal};
+use crate::access::proxies::TrustedProxies;
 use crate::catalogue;
 use crate::catalogue::pins::Pins;
 use crate::catalogue::refresher::{Configure, Refresher};
@@ -455,11 +455,8 @@ fn told(config: &Config) -> Told {
 fn admission(config: &Config) -> Admission {
     Admission {
         origins: origins(config),
+        proxies: TrustedProxies::new(config.trusted_proxies.clone()),
         keys: config.api_keys.iter().map(|key| known_key(key, &config.naming)).collect(),
-        trusted_proxies: TrustedProxies {
-            networks: config.trusted_proxies.clone(),
-            unix: config.trusts_unix_peers,
-        },
         transports: config.transports,
         tolerance: config.tolerance,
         generation: 0,

@@ -1,8 +1,8 @@
 //! May this happen? Pure decisions on values: no sockets, no clock, no log.
 
 pub mod authenticate;
-pub mod forwarded;
 pub mod glob;
 pub mod origin;
 pub mod policy;
+pub mod proxies;
 pub mod quota;

@@ -9,7 +9,7 @@ use super::check_server;
 use super::file::{Placed, RawConfig, RawSecret, RawServer};
 use super::reader::{Reader, Text};
 use super::{
-    ApiKey, Config, Listen, Naming, Network, Overrides, base64, bounds, key_globs, syntax,
+    ApiKey, Config, Listen, Naming, Overrides, TrustedProxy, base64, bounds, key_globs, syntax,
 };
 use crate::protocol::quirks::Tolerance;
 use crate::protocol::server_name::ServerName;
@@ -28,6 +28,7 @@ pub(super) fn check(
     let mut warnings = Vec::new();
     let listen = check_listen(reader, &raw, overrides);
     let socket_mode = check_socket_mode(reader, raw.socket_mode.as_ref());
+    let trusted_proxies = check_proxies(reader, &raw.trusted_proxies);
     let allowed_origins = lowercase(reader, &raw.allowed_origins, |text| {
         (!syntax::is_origin(text)).then_some("must be a scheme and a host without a path")
     });
@@ -36,7 +37,6 @@ pub(super) fn check(
             (!syntax::is_host_and_port(text)).then_some("must be a host, or a host and a port")
         })
     });
-    let (trusted_proxies, trusts_unix_peers) = check_proxies(reader, &raw.trusted_proxies);
     let separator = raw.separator.as_ref().map_or("-", |text| text.value.as_str());
     if !syntax::is_name_part(separator) || separator.len() > SEPARATOR_BYTES_MAX {
         let what = format!(
@@ -71,13 +71,12 @@ pub(super) fn check(
     Some(Config {
         listen: listen?,
         socket_mode,
+        trusted_proxies,
         api_keys,
         allowed_origins,
         allowed_hosts,
         allow_anonymous: raw.allow_anonymous,
         tolerance: if raw.strict_clients { Tolerance::Nothing } else { Tolerance::Known },
-        trusted_proxies,
-        trusts_unix_peers,
         transports: raw.transports,
         naming,
         upstreams,
@@ -114,22 +113,6 @@ fn check_listen(reader: &Reader<'_>, raw: &RawConfig, overrides: &Overrides) -> 
     Some(listen)
 }
 
-/// Networks of addresses, and whether `unix` is among them.
-fn check_proxies(reader: &Reader<'_>, texts: &[Placed]) -> (Vec<Network>, bool) {
-    let (mut networks, mut unix) = (Vec::new(), false);
-    for (at, text) in texts {
-        match (text.value.as_str(), Network::parse(&text.value)) {
-            ("unix", _) => unix = true,
-            (_, Some(network)) => networks.push(network),
-            (_, None) => {
-                let what = "must be an address, a network as \"10.0.0.0/8\", or \"unix\"";
-                reader.problem(at, format!("{what}: {:?}", text.written));
-            }
-        }
-    }
-    (networks, unix)
-}
-
 /// Permissions in octal digits, as `chmod` takes them.
 fn check_socket_mode(reader: &Reader<'_>, text: Option<&Text>) -> u32 {
     let Some(text) = text else { return SOCKET_MODE_DEFAULT };
@@ -147,6 +130,18 @@ fn check_socket_mode(reader: &Reader<'_>, text: Option<&Text>) -> u32 {
             SOCKET_MODE_DEFAULT
         }
     }
+}
+
+fn check_proxies(reader: &Reader<'_>, texts: &[Placed]) -> Vec<TrustedProxy> {
+    let check = |(at, text): &Placed| {
+        let proxy = TrustedProxy::parse(&text.value);
+        if proxy.is_none() {
+            let what = "must be an address, a network as \"10.0.0.0/8\", or \"unix\"";
+            reader.problem(at, format!("{what}: {:?}", text.written));
+        }
+        proxy
+    };
+    texts.iter().filter_map(check).collect()
 }
 
 /// Hosts have no case.

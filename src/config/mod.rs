@@ -9,7 +9,7 @@ mod expand;
 mod file;
 mod json;
 mod key_globs;
-mod network;
+mod proxies;
 mod reader;
 mod reload;
 pub mod secrets;
@@ -27,7 +27,7 @@ pub use bounds::limit_keys;
 pub use check::hash_key;
 pub use expand::Environment;
 pub use file::{API_KEY_KEYS, KEYS, LOG_KEYS, SERVER_KEYS, TRANSPORT_KEYS};
-pub use network::Network;
+pub use proxies::TrustedProxy;
 pub use reload::Changes;
 
 use crate::limits::Limits;
@@ -106,14 +106,12 @@ pub struct Config {
     /// See [`Config::allowed_origins`]; beyond loopback, `Host` is checked if this is
     /// set or everybody is admitted.
     pub allowed_hosts: Option<Vec<String>>,
+    /// Peers whose `X-Forwarded-*` count.
+    pub trusted_proxies: Vec<TrustedProxy>,
     /// Whether clients without a key are admitted from elsewhere, too.
     pub allow_anonymous: bool,
     /// Whether known quirks of clients are tolerated.
     pub tolerance: Tolerance,
-    /// Whose word counts of where a request came from.
-    pub trusted_proxies: Vec<Network>,
-    /// Whether that of whoever connects to the Unix socket does.
-    pub trusts_unix_peers: bool,
     /// Which transports serve.
     pub transports: Transports,
     /// How tools are named.

@@ -122,7 +122,6 @@ impl Config {
                 || self.allowed_hosts != running.allowed_hosts
                 || self.allow_anonymous != running.allow_anonymous
                 || self.trusted_proxies != running.trusted_proxies
-                || self.trusts_unix_peers != running.trusts_unix_peers
                 || self.transports != running.transports
                 || self.tolerance != running.tolerance,
             other: self.naming.prefix != running.naming.prefix

@@ -34,9 +34,9 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Instant;
 
 use crate::access::authenticate::{self, KnownKey, Presented};
-use crate::access::forwarded::{Hop, TrustedProxies};
 use crate::access::origin::{Foreign, Origins};
 use crate::access::policy::{Principal, Scope};
+use crate::access::proxies::TrustedProxies;
 use crate::config::Transports;
 use crate::error::CallError;
 use crate::http::{Answer, Budget, Handler, Head, Peer, Request, Responder, Running};
@@ -66,10 +66,10 @@ pub use used_states::UsedStates;
 pub struct Admission {
     /// Who may come from where.
     pub origins: Origins,
+    /// Whose `X-Forwarded-*` count.
+    pub proxies: TrustedProxies,
     /// Keys; empty means that none is asked for.
     pub keys: Vec<KnownKey>,
-    /// Whose word counts of where a request came from.
-    pub trusted_proxies: TrustedProxies,
     /// Which transports serve.
     pub transports: Transports,
     /// Whether known quirks of clients are tolerated.
@@ -150,15 +150,8 @@ enum Transport {
 impl Admission {
     /// Who sent a request: where it came from a proxy that is trusted, whom that names.
     fn peer(&self, head: &Head) -> Peer {
-        let hop = match head.peer {
-            Peer::Ip(ip) => Hop::Ip(ip),
-            Peer::Unix => Hop::Unix,
-        };
-        if !self.trusted_proxies.has(hop) {
-            return head.peer;
-        }
-        let named = head.headers.get_all(FORWARDED_FOR).flat_map(|list| list.split(','));
-        self.trusted_proxies.client(named).map_or(head.peer, Peer::Ip)
+        let named = head.headers.get_all(FORWARDED_FOR);
+        self.proxies.client(head.peer.ip(), named).map_or(Peer::Unix, Peer::Ip)
     }
 
     /// Whose key a request has.

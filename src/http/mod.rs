@@ -65,21 +65,19 @@ pub enum Peer {
 }
 
 impl Peer {
+    /// The address, of one that has one.
+    pub fn ip(self) -> Option<IpAddr> {
+        match self {
+            Peer::Ip(ip) => Some(ip),
+            Peer::Unix => None,
+        }
+    }
+
     /// Whether the peer is on this machine.
     pub fn is_local(self) -> bool {
         match self {
             Peer::Ip(ip) => ip.is_loopback(),
             Peer::Unix => true,
-        }
-    }
-}
-
-impl Peer {
-    /// Its address; none of a process of this machine.
-    pub fn ip(self) -> Option<IpAddr> {
-        match self {
-            Peer::Ip(ip) => Some(ip),
-            Peer::Unix => None,
         }
     }
 }
