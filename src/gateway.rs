@@ -21,10 +21,11 @@ use crate::catalogue::store::Store;
 use crate::config::{ApiKey, Changes, Config, Listen, Naming, UpstreamConfig};
 use crate::downstream::event_stream::Streams;
 use crate::downstream::parked::{Bounds, ParkedCalls};
-use crate::downstream::{Admission, Front, UsedStates};
+use crate::downstream::{AdminListener, Admission, Front, UsedStates};
 use crate::http::{self, Running, Server};
 use crate::limits::{
-    CATALOGUE_INBOX_CHANGES_MAX, ENDED_SESSIONS_QUEUE_MAX, LIST_WAITERS_DIVISOR, Limits,
+    ADMIN_CONNECTIONS_MAX, CATALOGUE_INBOX_CHANGES_MAX, ENDED_SESSIONS_QUEUE_MAX,
+    LIST_WAITERS_DIVISOR, Limits,
 };
 use crate::pipeline::{Owners, Patience, Pipeline, ToSessions, Told};
 use crate::protocol::call::Kind;
@@ -40,9 +41,10 @@ use crate::session::{
 use crate::state::{self, StateDir, Writer};
 use crate::telemetry;
 use crate::telemetry::log::LogControl;
+use crate::telemetry::otlp::{self, Exporting};
 use crate::thread::{self, StopReason};
 use crate::tidy;
-use crate::upstream::{Report, Upstreams};
+use crate::upstream::{Collector, Report, Upstreams};
 
 /// How long the catalogue's thread may take to take a configuration over.
 const CONFIGURE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -58,6 +60,8 @@ const INTERRUPTED_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Gateway {
     /// 1. Accept no more; the connections end. Their handler holds clones of what follows.
     running: Arc<Running>,
+    /// What tells operators of it: the admin listener, whose handler holds the same, and spans.
+    _telling: (Option<Running>, Option<Exporting>),
     front: Arc<Front>,
     /// 2. End what the upstreams hold: sessions, children, threads. That ends the events too.
     upstreams: Arc<Upstreams>,
@@ -93,7 +97,7 @@ impl Gateway {
         // Locals are dropped last to first: the thread that writes ends with the last who could
         // have something written, so it is waited for after all of them, also on an error.
         let (writing, state) = open_state(&config)?.unzip();
-        let server = Server::bind(&listen(&config), limits.clone())?;
+        let server = Server::bind(&listen(&config.listen, &config), limits.clone())?;
         let key = session_key(&config, state.as_ref())?;
         let (left, ended) = bounded(ENDED_SESSIONS_QUEUE_MAX);
         let (sessions, session_thread) =
@@ -140,6 +144,7 @@ impl Gateway {
             stopping: AtomicBool::new(false),
             engine: OnceLock::new(),
         });
+        let telling = (admin_listener(&config, &front, &stop)?, export(&config)?);
         let running = Arc::new(server.start(front.clone(), stop)?);
         // Weak, because the engine holds its handler.
         front.engine.get_or_init(|| Arc::downgrade(&running));
@@ -147,6 +152,7 @@ impl Gateway {
         log::info!("listening on {scheme}{address}");
         Ok(Gateway {
             running,
+            _telling: telling,
             front,
             upstreams,
             _catalogue: catalogue,
@@ -296,13 +302,34 @@ impl SecondSignal {
     }
 }
 
-fn listen(config: &Config) -> http::Listen {
-    match &config.listen {
+fn listen(at: &Listen, config: &Config) -> http::Listen {
+    match at {
         Listen::Tcp(address) => http::Listen::Tcp(*address),
         Listen::Unix(path) => {
             http::Listen::Unix { path: path.clone(), mode: config.socket_mode }
         }
     }
+}
+
+/// `admin_listen`, if it is configured.
+fn admin_listener(
+    config: &Config,
+    front: &Arc<Front>,
+    stop: &Sender<StopReason>,
+) -> io::Result<Option<Running>> {
+    let Some(at) = &config.admin_listen else { return Ok(None) };
+    let limits = Limits { connections: ADMIN_CONNECTIONS_MAX, ..config.limits.clone() };
+    let server = Server::bind(&listen(at, config), Arc::new(limits))?;
+    log::info!("metrics and status at {}", server.local_addr_text());
+    let handler = AdminListener::new(front.clone(), at.is_local());
+    server.start(Arc::new(handler), stop.clone()).map(Some)
+}
+
+/// Spans go to a collector from here on.
+fn export(config: &Config) -> io::Result<Option<Exporting>> {
+    let Some(config) = &config.otlp else { return Ok(None) };
+    let (sampling, service) = (config.sampling, config.service.as_str().into());
+    otlp::start(Box::new(Collector::new(config.clone())), sampling, service).map(Some)
 }
 
 /// What outlives the process.

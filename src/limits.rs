@@ -315,6 +315,22 @@ pub const REFUSAL_PEERS_MAX: usize = 256;
 pub const RECENT_REFUSALS_MAX: usize = 64;
 /// Series of calls by server, tool and key in the metrics; further ones count as `other`.
 pub const TOOL_SERIES_MAX: usize = 1000;
+/// Spans that wait for the thread which sends them. Full drops spans and counts them.
+pub const OTLP_QUEUE_SPANS_MAX: usize = 2048;
+/// Spans that are sent together.
+pub const OTLP_BATCH_SPANS_MAX: usize = 512;
+/// How long a span waits for others.
+pub const OTLP_INTERVAL: Duration = Duration::from_secs(2);
+/// How long a collector may take to answer.
+pub const OTLP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the same spans are sent to a collector that does not take them now.
+pub const OTLP_ATTEMPTS_MAX: u32 = 3;
+/// How long after the first attempt the second one comes; after each the wait is longer by this.
+pub const OTLP_RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the last spans may take when the program ends.
+pub const OTLP_LAST_SPANS_TIMEOUT: Duration = Duration::from_secs(1);
+/// Connections at once of `admin_listen`: of a scraper and a person or two.
+pub const ADMIN_CONNECTIONS_MAX: usize = 16;
 /// Requests in work that `/status` tells of.
 pub const REQUESTS_TOLD_MAX: usize = 256;
 /// Names waiting for the resolver thread.

@@ -14,6 +14,7 @@ use crate::config::{Changes, Config, Overrides, Problem};
 use crate::gateway::Parts;
 use crate::limits::{RELOAD_RETRY_INTERVAL, RELOAD_STOP_TIMEOUT, WATCH_INTERVAL};
 use crate::telemetry::log::LogControl;
+use crate::telemetry::metrics::reloads;
 use crate::thread::{self, Joined, StopReason};
 
 /// How long the thread sleeps that is only to hear of SIGHUP.
@@ -115,6 +116,7 @@ pub fn start(
     wishes: Receiver<()>,
     stop: Sender<StopReason>,
 ) -> io::Result<Reloading> {
+    reloads::succeeded();
     let reload = Reload { source, running, parts, log, unsettled: None, is_partial: false };
     let (alive, ended) = bounded(0);
     let joined = thread::spawn_owner("reload", stop, move || reload.run(&wishes, &ended))?;
@@ -167,7 +169,10 @@ impl Reload {
         });
         let (config, changes) = match followed {
             Ok(followed) => followed,
-            Err(problems) => return refuse(&path.to_string(), &problems),
+            Err(problems) => {
+                reloads::failed();
+                return refuse(&path.to_string(), &problems);
+            }
         };
         for warning in &config.warnings {
             log::warn!("{path}: {warning}");
@@ -182,6 +187,7 @@ impl Reload {
         self.log.set_secrets(&secrets);
         if let Err(what) = self.apply(&config, changes) {
             self.is_partial = true;
+            reloads::failed();
             let again = RELOAD_RETRY_INTERVAL.as_secs();
             log::error!(
                 "{path}: the configuration was taken over in part only: {what}; the next try \
@@ -190,6 +196,7 @@ impl Reload {
             return;
         }
         self.is_partial = false;
+        reloads::succeeded();
         log::info!("{path} was read again in {} ms: {changed}", took.elapsed().as_millis());
         self.running = config;
     }

@@ -29,6 +29,7 @@ pub(super) fn check(
     let listen = check_listen(reader, &raw, overrides);
     let socket_mode = check_socket_mode(reader, raw.socket_mode.as_ref());
     let trusted_proxies = check_proxies(reader, &raw.trusted_proxies);
+    let admin_listen = check_admin_listen(reader, &raw);
     let allowed_origins = lowercase(reader, &raw.allowed_origins, |text| {
         (!syntax::is_origin(text)).then_some("must be a scheme and a host without a path")
     });
@@ -71,6 +72,8 @@ pub(super) fn check(
     Some(Config {
         listen: listen?,
         socket_mode,
+        admin_listen,
+        otlp: raw.otlp,
         trusted_proxies,
         api_keys,
         allowed_origins,
@@ -108,6 +111,23 @@ fn check_listen(reader: &Reader<'_>, raw: &RawConfig, overrides: &Overrides) -> 
             "/listen",
             "others than this machine can reach this address, and there are no api_keys; \
              \"allow_anonymous\": true admits everybody",
+        );
+    }
+    Some(listen)
+}
+
+fn check_admin_listen(reader: &Reader<'_>, raw: &RawConfig) -> Option<Listen> {
+    let text = raw.admin_listen.as_ref()?;
+    let Some(listen) = Listen::parse(&text.value) else {
+        let what = format!("not an address and port: {:?}", text.written);
+        reader.problem("/admin_listen", what);
+        return None;
+    };
+    if !listen.is_local() && !raw.has_api_keys {
+        reader.problem(
+            "/admin_listen",
+            "others than this machine can reach this address, and there are no api_keys, of which \
+             one with \"admin\": true would be asked for",
         );
     }
     Some(listen)

@@ -3,7 +3,10 @@
 
 use super::json::Json;
 use super::reader::{Fields, Reader, Text};
-use super::{HttpKind, LogConfig, LogFormat, Pin, Prefix, SessionSharing, Transports, bounds};
+use super::{
+    HttpKind, LogConfig, LogFormat, OtlpConfig, Pin, Prefix, SessionSharing, Transports,
+    bounds, otlp,
+};
 use crate::limits::Limits;
 
 /// The keys of the file. `mcpServers` is another name of `mcp_servers`.
@@ -16,6 +19,8 @@ pub const KEYS: &[&str] = &[
     "allow_anonymous",
     "strict_clients",
     "socket_mode",
+    "admin_listen",
+    "otlp",
     "trusted_proxies",
     "transports",
     "prefix",
@@ -84,6 +89,8 @@ pub(super) struct RawConfig {
     pub(super) allow_anonymous: bool,
     pub(super) strict_clients: bool,
     pub(super) socket_mode: Option<Text>,
+    pub(super) admin_listen: Option<Text>,
+    pub(super) otlp: Option<OtlpConfig>,
     pub(super) trusted_proxies: Vec<Placed>,
     pub(super) transports: Transports,
     pub(super) prefix: Prefix,
@@ -175,6 +182,8 @@ pub(super) fn read(reader: &Reader<'_>, text: &str) -> Option<RawConfig> {
         allow_anonymous: file.flag("allow_anonymous", false),
         strict_clients: file.flag("strict_clients", false),
         socket_mode: file.text("socket_mode"),
+        admin_listen: file.text("admin_listen"),
+        otlp: otlp::read(&file),
         trusted_proxies: file.texts("trusted_proxies").unwrap_or_default(),
         transports: read_transports(&file),
         prefix: file.choice("prefix", &PREFIXES).unwrap_or(Prefix::Auto),

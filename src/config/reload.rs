@@ -165,6 +165,8 @@ impl Config {
         };
         keep("/listen", self.listen == running.listen);
         keep("/socket_mode", self.socket_mode == running.socket_mode);
+        keep("/admin_listen", self.admin_listen == running.admin_listen);
+        keep("/otlp", self.otlp == running.otlp);
         keep("/limits", self.limits == running.limits);
         keep("/state_dir", self.state_dir == running.state_dir);
         keep("/first_list_ms", self.first_list == running.first_list);
@@ -173,6 +175,8 @@ impl Config {
         keep("/log/format", self.log.format == running.log.format);
         self.listen = running.listen.clone();
         self.socket_mode = running.socket_mode;
+        self.admin_listen = running.admin_listen.clone();
+        self.otlp = running.otlp.clone();
         self.limits = running.limits.clone();
         self.state_dir = running.state_dir.clone();
         self.first_list = running.first_list;

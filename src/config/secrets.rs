@@ -66,6 +66,8 @@ impl Config {
     /// Every secret of the configuration that may come near a log line.
     pub fn secrets(&self) -> Vec<Secret> {
         let mut secrets = Vec::new();
+        let to_collector = self.otlp.iter().flat_map(|otlp| &otlp.headers);
+        secrets.extend(to_collector.map(|(_, value)| value.clone()));
         for upstream in &self.upstreams {
             let guessed = matches!(upstream.target, Target::Stdio(_));
             let theirs = upstream.secrets().into_iter();

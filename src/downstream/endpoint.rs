@@ -28,6 +28,8 @@ pub enum Endpoint<'a> {
     Readyz,
     /// How everything is.
     Status,
+    /// What was counted.
+    Metrics,
 }
 
 impl<'a> Endpoint<'a> {
@@ -40,6 +42,7 @@ impl<'a> Endpoint<'a> {
             [Some("healthz"), None, ..] => Endpoint::Healthz,
             [Some("readyz"), None, ..] => Endpoint::Readyz,
             [Some("status"), None, ..] => Endpoint::Status,
+            [Some("metrics"), None, ..] => Endpoint::Metrics,
             [Some("mcp"), Some("tools"), Some("list"), None, _] => {
                 Endpoint::RestList(Dialect::Plain)
             }
@@ -65,7 +68,7 @@ impl<'a> Endpoint<'a> {
     /// The methods that the path serves.
     pub fn methods(self) -> &'static [&'static str] {
         match self {
-            Self::RestList(_) | Self::Healthz | Self::Readyz | Self::Status => {
+            Self::RestList(_) | Self::Healthz | Self::Readyz | Self::Status | Self::Metrics => {
                 &["GET", "HEAD", "OPTIONS"]
             }
             Self::RestCall(_) | Self::SseMessages(_) => &["POST", "OPTIONS"],
@@ -82,7 +85,8 @@ impl<'a> Endpoint<'a> {
             | Self::RestCall(_)
             | Self::Healthz
             | Self::Readyz
-            | Self::Status => None,
+            | Self::Status
+            | Self::Metrics => None,
         }
     }
 

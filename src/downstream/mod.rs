@@ -2,6 +2,7 @@
 //! is here: who asks, for what, and whether it may.
 
 pub mod admin;
+mod admin_listener;
 mod apart;
 mod counted;
 pub mod endpoint;
@@ -13,6 +14,7 @@ pub mod http_sse;
 mod input;
 pub mod listed;
 mod listen;
+mod metrics;
 mod modern;
 pub(crate) mod modern_head;
 mod modern_stream;
@@ -55,6 +57,7 @@ use crate::session::{
 use crate::telemetry;
 use crate::telemetry::request::{Incoming, Served};
 
+pub use admin_listener::AdminListener;
 use endpoint::Endpoint;
 use event_stream::{Place, StreamHandle, Streams};
 use parked::ParkedCalls;
@@ -281,6 +284,14 @@ impl Front {
         admission.principal(head)
     }
 
+    /// Who sends a request that only an admin may.
+    fn admin(&self, head: &Head) -> Result<Arc<Principal>, Problem> {
+        let admission = self.admission();
+        let principal = admission.principal(head).ok_or_else(|| bad_key(head))?;
+        telemetry::request::principal(principal.name.as_deref());
+        if principal.is_admin { Ok(principal) } else { Err(Problem::admins_only()) }
+    }
+
     /// Whether a request may be served, by its head alone.
     fn gate<'a>(&self, head: &'a Head) -> Result<Admitted<'a>, Problem> {
         let admission = self.admission();
@@ -306,10 +317,7 @@ impl Front {
             Some(endpoint) if endpoint.is_open() => {
                 principal.unwrap_or_else(|| self.anonymous.clone())
             }
-            Some(_) | None => principal.ok_or_else(|| {
-                let is_wrong = authenticate::has_key(Admission::presented(head));
-                Problem::unauthorized(if is_wrong { BadKey::Wrong } else { BadKey::Missing })
-            })?,
+            Some(_) | None => principal.ok_or_else(|| bad_key(head))?,
         };
         telemetry::request::principal(principal.name.as_deref());
         let endpoint = endpoint.ok_or_else(Problem::unknown_path)?;
@@ -432,6 +440,10 @@ impl Front {
             Endpoint::Healthz => self.healthz(responder),
             Endpoint::Readyz => self.readyz(&scope, responder),
             Endpoint::Status => self.status(scope, responder),
+            Endpoint::Metrics if scope.principal.is_admin => self.metrics(&scope, responder),
+            Endpoint::Metrics => {
+                refuse(&Problem::admins_only(), Some(admitted.endpoint), responder);
+            }
         }
     }
 
@@ -505,6 +517,12 @@ fn cors(origin: &str) -> [(&'static str, String); 3] {
         ("Access-Control-Expose-Headers", headers::SESSION_ID.to_owned()),
         ("Vary", "Origin".to_owned()),
     ]
+}
+
+/// A request that should have a key.
+fn bad_key(head: &Head) -> Problem {
+    let is_wrong = authenticate::has_key(Admission::presented(head));
+    Problem::unauthorized(if is_wrong { BadKey::Wrong } else { BadKey::Missing })
 }
 
 fn refuse(problem: &Problem, endpoint: Option<Endpoint<'_>>, responder: Responder) {

@@ -127,6 +127,14 @@ impl Problem {
             .header("WWW-Authenticate", "Bearer")
     }
 
+    /// What tells of everybody's requests.
+    pub fn admins_only() -> Problem {
+        let message = "This tells of everybody's requests: it needs a key with \"admin\": true, \
+                       \"admin_listen\", or, without keys, to be asked from this machine.";
+        rejected::turned_away(Reason::Unauthorized, Some("not_admin"), message);
+        Problem::new(403, "not_admin", code::BAD_REQUEST, message)
+    }
+
     /// A foreign `Host` or `Origin`.
     pub fn foreign(header: &str) -> Problem {
         let message = format!(
@@ -139,7 +147,7 @@ impl Problem {
     /// A path that serves nothing.
     pub fn unknown_path() -> Problem {
         let message = "There is nothing at this path. Served are /mcp, /mcp/tools/list, \
-                       /mcp/tools/call, /mcp/sse, /sse, /healthz, /readyz and /status.";
+                       /mcp/tools/call, /mcp/sse, /sse, /healthz, /readyz, /status and /metrics.";
         Problem::refusal(Reason::UnknownPath, 404, "unknown_path", code::BAD_REQUEST, message)
     }
 

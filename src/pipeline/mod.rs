@@ -263,7 +263,9 @@ impl Pipeline {
         };
         let mut answer = asker.send(&outgoing, wait, sink);
         let outcome = telemetry::request::came_of(Some(method), &answer);
-        asking.answered((route.server.as_str(), method.as_str(), &route.told), outcome);
+        let took =
+            asking.answered((route.server.as_str(), method.as_str(), &route.told), outcome);
+        asker.count(outcome, took);
         if let Ok(Outcome::Complete(result)) = &answer
             && let is_task = (method == Method::ToolsCall
                 && tasks::is_task(result)

@@ -6,6 +6,7 @@ mod ids;
 pub mod log;
 pub mod metrics;
 mod names;
+pub mod otlp;
 pub mod outcome;
 pub mod quirks;
 pub mod redact;

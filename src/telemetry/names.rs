@@ -1,6 +1,10 @@
 //! The names of OpenTelemetry's semantic conventions that spans bear: those of MCP
 //! (opentelemetry.io/docs/specs/semconv/gen-ai/mcp) and the general ones that it refers to.
 
+/// The name of the program, of the resource.
+pub(super) const SERVICE_NAME: &str = "service.name";
+/// Its version.
+pub(super) const SERVICE_VERSION: &str = "service.version";
 /// The method of the request.
 pub(super) const METHOD: &str = "mcp.method.name";
 /// The session that it came in.

@@ -27,7 +27,6 @@ pub(super) enum SpanKind {
 }
 
 /// A span that is over.
-#[expect(dead_code, reason = "read by whoever sends spans")]
 #[derive(Debug, Clone)]
 pub(super) struct Span {
     pub(super) context: TraceContext,
@@ -52,13 +51,11 @@ pub(super) struct Recorder {
 static RECORDER: OnceLock<Recorder> = OnceLock::new();
 static SPANS_DROPPED: AtomicU64 = AtomicU64::new(0);
 
-#[expect(dead_code, reason = "read by whoever sends spans")]
 /// From here on spans are recorded. False if they are already.
 pub(super) fn record(recorder: Recorder) -> bool {
     RECORDER.set(recorder).is_ok()
 }
 
-#[expect(dead_code, reason = "read by whoever sends spans")]
 /// Spans that were dropped because their queue was full.
 pub(super) fn dropped() -> u64 {
     SPANS_DROPPED.load(Ordering::Relaxed)

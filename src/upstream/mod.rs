@@ -24,6 +24,7 @@ use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::revision::Era;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::{LastUse, Untold, ViewId};
+use crate::telemetry::metrics::servers::OfServer;
 use crate::wait::{Interrupted, Wait};
 
 use breaker::Over;
@@ -68,6 +69,7 @@ mod modern;
 mod negotiate;
 mod outbox;
 mod pipes;
+mod post;
 mod post_stream;
 mod readings;
 mod redirect;
@@ -93,6 +95,7 @@ mod views;
 mod watch;
 
 pub use health::{Failure, State, Status, Unread};
+pub use post::Collector;
 pub use subscribing::Subscribing;
 pub use upstreams::Upstreams;
 pub use views::Viewer;
@@ -208,6 +211,7 @@ pub struct Upstream {
     budget: Arc<Budget>,
     vitals: Arc<Vitals>,
     stderr: Arc<StderrRing>,
+    counted: Arc<OfServer>,
 }
 
 impl fmt::Debug for Upstream {
@@ -220,6 +224,11 @@ impl Upstream {
     /// Its key in the configuration.
     pub fn name(&self) -> &ServerName {
         self.core.name()
+    }
+
+    /// What was asked of it, in numbers.
+    pub fn counted(&self) -> &OfServer {
+        &self.counted
     }
 
     /// Lets its sessions and children end; nothing is opened afterwards.

@@ -174,9 +174,10 @@ const PURE_FILES: [&str; 17] = [
 ];
 
 /// Where HTTP status codes may stand, besides `http/`.
-const STATUS_FILES: [&str; 7] = [
+const STATUS_FILES: [&str; 8] = [
     "downstream/reply.rs",
     "upstream/streamable_http.rs",
+    "upstream/post.rs",
     "upstream/refused_status.rs",
     "upstream/http_sse.rs",
     "upstream/redirect.rs",

@@ -48,6 +48,7 @@ mod list_changes;
 mod logging;
 mod malformed_lists;
 mod memory;
+mod metrics;
 mod modern;
 mod names;
 mod narrowing;
@@ -96,6 +97,7 @@ mod tasks;
 #[cfg(feature = "tiny_http")]
 mod tiny_http_smoke;
 mod told;
+mod traces;
 mod upstream_links;
 mod upstreams;
 mod views;
