@@ -508,7 +508,10 @@ fn origins(config: &Config) -> Origins {
             if !address.ip().is_unspecified() {
                 hosts.push(address.to_string());
             }
-            match (config.listen.is_local(), config.allow_anonymous) {
+            // A page of a name that was bound to this address has no key: the check is against
+            // what reads and calls without one.
+            let is_anonymous = config.allow_anonymous && config.api_keys.is_empty();
+            match (config.listen.is_local(), is_anonymous) {
                 (true, _) => HostCheck::Names,
                 (false, true) => HostCheck::NamesOrAddresses,
                 (false, false) if is_told => HostCheck::Names,

@@ -482,6 +482,8 @@ pub const PAGES_KEPT_MAX: usize = 256;
 pub const VIEWS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// What clients with so many different capabilities see is kept merged. More have it merged anew.
 pub const VIEW_CATALOGUES_MAX: usize = 64;
+/// Items with links that are kept as those see them who see only some servers. More are made anew.
+pub const SEEN_ITEMS_MAX: usize = 4096;
 /// Control messages (cancellations, answers to an upstream's requests) that wait to be sent to
 /// one upstream; more are dropped.
 pub const CONTROL_QUEUE_MESSAGES_MAX: usize = 512;
@@ -556,6 +558,8 @@ pub const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(30);
 pub const QUIRK_LINES_MAX: usize = 256;
 /// Characters of a client's name in such a line.
 pub const CLIENT_NAME_CHARS_MAX: usize = 64;
+/// Characters of a foreign `Host` or `Origin` that its refusal quotes.
+pub const FOREIGN_CHARS_MAX: usize = 100;
 /// Names that are refused to a server and told of, in `/status` and in the log; more are counted.
 pub const CLASHES_TOLD_MAX: usize = 256;
 /// Of those that were told of in the log, so many are remembered; then they may be told of again.

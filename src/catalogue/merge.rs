@@ -299,7 +299,7 @@ fn led_back(catalogue: &Catalogue, server: &ServerName, object: Raw, steps: &mut
     if catalogue.servers.len() < 2 || !links::may_hold_in_item(object.get()) {
         return object;
     }
-    let mut instead = |uri: &str| catalogue.instead_of(server, uri, steps);
+    let mut instead = |uri: &str| catalogue.instead_of(server, uri, &|_| true, steps);
     links::in_item(object.get(), &mut instead).map_or(object, Raw::from_valid)
 }
 
@@ -321,7 +321,8 @@ impl Clashes {
     }
 }
 
-fn renamed(kind: Kind, object: &Raw, own: &str, offered: &str) -> Raw {
+/// The object under that name.
+pub(super) fn renamed(kind: Kind, object: &Raw, own: &str, offered: &str) -> Raw {
     if own == offered {
         return object.clone();
     }

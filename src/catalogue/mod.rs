@@ -8,6 +8,7 @@ pub mod name;
 pub mod pages;
 pub mod pins;
 pub mod refresher;
+mod seen;
 pub mod store;
 pub mod template;
 pub mod template_set;
@@ -16,6 +17,7 @@ mod tests;
 mod uri;
 pub mod views;
 mod waiting;
+mod withheld;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -39,10 +41,14 @@ use crate::protocol::view::ViewId;
 use left_out::LeftOut;
 use pages::Pages;
 use pins::Subject;
+use seen::SeenItems;
 use template_set::TemplateSet;
 use views::Shown;
 use waiting::Waiting;
+use withheld::Guarded;
 
+/// Who sees what of it.
+pub use seen::Sight;
 /// What a look-up may cost.
 pub use template_set::Steps;
 
@@ -69,8 +75,8 @@ pub struct Item {
     pub mirrors: Result<Vec<Mirror>, String>,
     /// What a tool's structured result is.
     pub output: Output,
-    /// The same for those who see no other server, where that differs: URIs that need not say
-    /// whose they are, and so tell of no other server.
+    /// The same for those who see no other server, where that differs: URIs, and names that are
+    /// not prefixed, that need not say whose they are, and so tell of no other server.
     pub alone: Option<Arc<Item>>,
 }
 
@@ -215,6 +221,8 @@ struct List {
     by_spelling: HashMap<String, Vec<Arc<Item>>>,
     /// Templates by server, in the order of the configuration.
     sets: Vec<(ServerName, Arc<TemplateSet>)>,
+    /// Those of the servers of which some template is withheld.
+    guarded: Vec<(ServerName, Guarded)>,
 }
 
 impl List {
@@ -244,6 +252,10 @@ impl List {
                 let set = TemplateSet::new(of_server.iter().map(|item| item.own.as_str()));
                 Some((of_server.first()?.server.clone(), Arc::new(set)))
             })
+            .collect();
+        list.guarded = templates
+            .chunk_by(|a, b| a.server == b.server)
+            .filter_map(|them| Some((them.first()?.server.clone(), Guarded::new(them)?)))
             .collect();
         items.retain(|item| !item.is_withheld);
         list.in_order = items.clone();
@@ -292,6 +304,7 @@ pub struct Catalogue {
     pub separator: String,
     /// Names that items would have, and do not.
     pub clashes: Clashes,
+    seen: SeenItems,
 }
 
 /// Names that are refused, the first in the order of the lists.
@@ -405,7 +418,7 @@ impl Catalogue {
     pub fn resolve(&self, kind: Kind, asked: &str, sees: impl Fn(&Item) -> bool) -> Resolution {
         self.meant(kind, asked, &sees).unwrap_or_else(|| {
             let visible = self.list(kind).items.iter().filter(|item| sees(item));
-            let names = visible.map(|item| item.offered.as_str());
+            let names = visible.map(|item| self.name_seen(item, &sees));
             Resolution::Unknown(name::near(asked, names, NEAR_NAMES_MAX))
         })
     }
@@ -432,7 +445,9 @@ impl Catalogue {
         sees: &impl Fn(&Item) -> bool,
     ) -> Option<Resolution> {
         let list = self.list(kind);
-        if let Some(item) = list.by_offered.get(asked).filter(|item| sees(item)) {
+        // A name that an item has because of others that are not seen is none.
+        let is_seen = |item: &&Arc<Item>| sees(item) && self.name_seen(item, sees) == asked;
+        if let Some(item) = list.by_offered.get(asked).filter(is_seen) {
             return Some(Resolution::Found(item.clone()));
         }
         if let Some(owner) = self.owners.of(asked) {
@@ -450,8 +465,12 @@ impl Catalogue {
         match bare.as_slice() {
             [one] => Some(Resolution::Found((*one).clone())),
             [] => None,
+            [first, ..] if self.name_seen(first, sees) == asked => {
+                Some(Resolution::Found((*first).clone()))
+            }
             several => {
-                let mut names: Vec<_> = several.iter().map(|t| t.offered.clone()).collect();
+                let named = |item: &&Arc<Item>| self.name_seen(item, sees).to_owned();
+                let mut names: Vec<_> = several.iter().map(named).collect();
                 names.sort();
                 Some(Resolution::Ambiguous(names))
             }

@@ -40,7 +40,7 @@ pub struct Offered {
     pub name: String,
     /// The name that it would have else, and who has that.
     pub clash: Option<(String, ServerName)>,
-    /// Its name for those who see no other server, where that is another one.
+    /// Its name for those who see no server before it that has that, where it is another one.
     pub alone: Option<String>,
 }
 
@@ -58,14 +58,21 @@ pub fn offered(naming: &Naming, prefixed: bool, tools: &[Unnamed<'_>]) -> Vec<Of
         };
         let is_too_long = whole.chars().nth(OFFERED_NAME_CHARS_MAX).is_some();
         let clash = clash(naming, tool, &whole, &taken);
+        let is_owned = naming.owners.other(tool.server, tool.own).is_some();
+        let is_another_s = taken.get(&whole).is_some_and(|it| *it != tool.server);
+        let mut alone = None;
         let name = if clash.is_some() || is_too_long || taken.contains_key(&whole) {
             let mut forms = (0_u64..).map(|salt| hash_form(naming, tool, &whole, salt));
-            forms.find(|name| !taken.contains_key(name)).unwrap_or(whole)
+            let form = forms.find(|name| !taken.contains_key(name));
+            // Only a server before it keeps that name from it.
+            let is_alone = !prefixed && !is_too_long && !is_owned && is_another_s;
+            alone = is_alone.then(|| whole.clone());
+            form.unwrap_or(whole)
         } else {
             whole
         };
         taken.insert(name.clone(), tool.server);
-        names.push(Offered { name, clash, alone: None });
+        names.push(Offered { name, clash, alone });
     }
     names
 }

@@ -79,22 +79,23 @@ impl Catalogue {
     }
 
     /// What a client is given instead of a URI of that server's, so that it leads back there:
-    /// nothing where it does as it is, seen by whoever sees all. `uri` is as the server wrote it.
-    /// Where the steps are too few, it is given the NAME, which is never wrong.
+    /// nothing where it does as it is, for whoever sees those servers. `uri` is as the server wrote
+    /// it. Where the steps are too few, it is given the NAME, which is never wrong.
     pub(super) fn instead_of(
         &self,
         server: &ServerName,
         uri: &str,
+        sees: &dyn Fn(&ServerName) -> bool,
         steps: &mut Steps,
     ) -> Option<String> {
         if links::is_data(uri) {
             return None;
         }
-        let is_marked =
-            split_server(uri).is_some_and(|(name, _)| self.owners.server(name).is_some());
+        let marked = split_server(uri).and_then(|(name, _)| self.owners.server(name));
+        let is_marked = marked.is_some_and(sees);
         let leads_back = |steps: &mut Steps| {
             let is_looked_up = uri.len() <= LINK_LOOKED_UP_BYTES_MAX && steps.take(uri.len());
-            let look = |_| self.owner_of_bare(uri, |_| true, |_| true, steps);
+            let look = |_| self.owner_of_bare(uri, |item| sees(&item.server), sees, steps);
             match is_looked_up.then_some(()).and_then(look) {
                 Some((owner, _)) if !steps.is_cut() => owner == *server,
                 Some(_) | None => links::is_of_the_web(uri),
@@ -180,7 +181,8 @@ mod tests {
         let b = ServerName::parse("b").unwrap();
         let mut steps = Steps::new(200_000);
         for n in 0..2000 {
-            let marked = catalogue.instead_of(&b, &format!("ui://app{n}/main"), &mut steps);
+            let marked =
+                catalogue.instead_of(&b, &format!("ui://app{n}/main"), &|_| true, &mut steps);
             assert_eq!(marked, Some(format!("ui://b+app{n}/main")));
         }
         assert!(!steps.is_cut());
@@ -199,15 +201,16 @@ mod tests {
         let mut steps = Steps::new(3 * TEMPLATES_STEPS_MAX);
         for _ in 0..2000 {
             let marked = Some(format!("c+{uri}"));
-            assert_eq!(catalogue.instead_of(&c, &uri, &mut steps), marked);
+            assert_eq!(catalogue.instead_of(&c, &uri, &|_| true, &mut steps), marked);
         }
         assert!(steps.is_cut() && !steps.take(1));
         // What a client fetches or has by itself stays.
         for uri in ["https://x/y", "data:text/plain,x"] {
-            assert_eq!(catalogue.instead_of(&b, uri, &mut steps), None);
+            assert_eq!(catalogue.instead_of(&b, uri, &|_| true, &mut steps), None);
         }
         let data = "data:text/plain,x";
-        assert_eq!(catalogue.instead_of(&c, data, &mut Steps::new(LOOK_UP_STEPS_MAX)), None);
+        let mut steps = Steps::new(LOOK_UP_STEPS_MAX);
+        assert_eq!(catalogue.instead_of(&c, data, &|_| true, &mut steps), None);
     }
 
     #[test]

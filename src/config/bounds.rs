@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::reader::{Fields, Reader, pointer};
-use crate::limits::Limits;
+use crate::limits::{Limits, SHARES_MIN};
 
 /// Where a bound's value goes.
 enum Place {
@@ -95,6 +95,19 @@ pub(super) fn read(fields: &Fields<'_>) -> Limits {
         }
     }
     limits
+}
+
+/// What may be configured, and does not do what it looks like.
+pub(super) fn warn(limits: &Limits, n_keys: usize, warnings: &mut Vec<String>) {
+    // One principal never has the share that is kept for another.
+    let most = limits.buffered_bytes - limits.buffered_bytes / SHARES_MIN;
+    if n_keys > 1 && limits.body_bytes > most {
+        warnings.push(format!(
+            "/limits/body_bytes ({}) is more than one of several keys may have of \
+             /limits/buffered_bytes ({}): a body of more than {most} bytes is always refused (503)",
+            limits.body_bytes, limits.buffered_bytes
+        ));
+    }
 }
 
 /// The relations between bounds; a pair that breaks one is a problem that names both.

@@ -62,6 +62,12 @@ pub(super) fn check(
     check_names(reader, &raw.servers);
     let naming = naming(&raw, separator);
     let api_keys = check_keys(reader, &raw, &naming, &mut warnings);
+    bounds::warn(&raw.limits, api_keys.len(), &mut warnings);
+    if raw.allow_anonymous && raw.has_api_keys {
+        let what =
+            "has no effect where keys are configured: who has none of them is not admitted";
+        warnings.push(format!("/allow_anonymous {what}"));
+    }
     let has_state_dir = raw.state_dir.is_some();
     let servers = raw.servers.into_iter();
     let upstreams = servers
@@ -236,6 +242,12 @@ fn check_keys(
         for (at, glob) in key.tools.iter().flatten() {
             let unclear = key_globs::unclear(naming, &glob.value);
             warnings.extend(unclear.map(|what| format!("{at}: {:?} {what}", glob.written)));
+        }
+        if servers.is_none()
+            && let Some(tools) = &tools
+            && let Some(what) = key_globs::hides(naming, tools)
+        {
+            warnings.push(format!("{}/tools: {what}", key.at));
         }
         let calls_per_minute = key.calls_per_minute.and_then(|n| u32::try_from(n).ok());
         if let (Some(name), Some(sha256)) = (&key.name, sha256) {

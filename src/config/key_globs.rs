@@ -15,11 +15,6 @@ pub(super) fn unclear(naming: &Naming, glob: &str) -> Option<String> {
         may_begin_with(glob, &beginning)
     };
     let all: Vec<&ServerName> = naming.owners.servers().filter(could_be_of).collect();
-    let named = |servers: &[&ServerName]| {
-        let names = servers.iter().take(NAMED_MAX).map(|it| it.as_str()).collect::<Vec<_>>();
-        let more = if servers.len() > NAMED_MAX { " and others" } else { "" };
-        format!("{}{more}", names.join(", "))
-    };
     match naming.owners.begun_by_name(glob) {
         Some((owner, _)) => {
             // Whoever writes a longer NAME means that one.
@@ -44,6 +39,33 @@ pub(super) fn unclear(naming: &Naming, glob: &str) -> Option<String> {
         }
         None => None,
     }
+}
+
+/// What a key with these globs, and without a list of servers, does not see besides tools: the
+/// prompts and resources of every server of which it may use no tool.
+pub(super) fn hides(naming: &Naming, tools: &[String]) -> Option<String> {
+    let included = tools.iter().filter(|glob| !glob.starts_with('!'));
+    let owner = |glob: &String| naming.owners.begun_by_name(glob).map(|(server, _)| server);
+    // One that is about no server in particular may be about all of them.
+    let owners = included.map(owner).collect::<Option<Vec<&ServerName>>>()?;
+    if owners.is_empty() {
+        return None;
+    }
+    let hidden: Vec<&ServerName> =
+        naming.owners.servers().filter(|server| !owners.contains(server)).collect();
+    (!hidden.is_empty()).then(|| {
+        format!(
+            "without \"servers\", the key sees no prompts and resources either of servers of \
+             which it may use no tool: {}; \"servers\" says which it sees",
+            named(&hidden)
+        )
+    })
+}
+
+fn named(servers: &[&ServerName]) -> String {
+    let names = servers.iter().take(NAMED_MAX).map(|it| it.as_str()).collect::<Vec<_>>();
+    let more = if servers.len() > NAMED_MAX { " and others" } else { "" };
+    format!("{}{more}", names.join(", "))
 }
 
 /// Whether a glob matches some text that begins so.

@@ -55,22 +55,25 @@ const PATH_WORDS: [&str; 48] = [
 ];
 /// From this length on, letters of one case are no word.
 const WORD_BYTES_MAX: usize = 12;
-/// From this length on, letters among which there are digits are a token wherever they stand.
+/// From this length on, letters and digits that are mixed are a token wherever they stand.
 const TOKEN_BYTES_MIN: usize = 16;
+/// So often letters and digits alternate in the pieces of a token at least, as [`n_changes`] counts.
+const TOKEN_CHANGES_MIN: usize = 3;
 
 /// From this length on, a value that is not a secret by its place is taken for one. Shorter
 /// ones are switches and numbers, whose removal would only blind the log.
 const GUESSED_BYTES_MIN: usize = 8;
 
 impl Config {
-    /// Every secret of the configuration that may come near a log line.
+    /// Every secret of the configuration that may come near a log line, and what is only taken
+    /// for one.
     pub fn secrets(&self) -> Vec<Secret> {
         let mut secrets = Vec::new();
         let to_collector = self.otlp.iter().flat_map(|otlp| &otlp.headers);
         secrets.extend(to_collector.map(|(_, value)| value.clone()));
         for upstream in &self.upstreams {
             let guessed = matches!(upstream.target, Target::Stdio(_));
-            let theirs = upstream.secrets().into_iter();
+            let theirs = upstream.secrets().into_iter().chain(upstream.guessed_secrets());
             let is_known = |text: &str| {
                 guessed && self.names_folder(text) || !guessed && self.names_server(text)
             };
@@ -96,14 +99,14 @@ impl Config {
 }
 
 impl UpstreamConfig {
-    /// Every secret that this upstream is given, and may therefore repeat.
+    /// Every secret that this upstream is given, and may therefore repeat: what certainly is one,
+    /// so that nothing else is taken out of what it says to clients.
     pub fn secrets(&self) -> Vec<Secret> {
         let mut secrets = Vec::new();
         match &self.target {
             Target::Http(target) => {
                 of_http(target, &mut secrets);
-                let own = [self.name.as_str(), self.alias.as_deref().unwrap_or_default()];
-                of_path(&target.url, &own, &mut secrets);
+                secrets.extend(self.in_path(target).0);
             }
             Target::Stdio(target) => {
                 for (_, value) in &target.env {
@@ -117,6 +120,18 @@ impl UpstreamConfig {
             }
         }
         secrets
+    }
+
+    /// What is taken for a secret besides, for the log and `/status`.
+    pub fn guessed_secrets(&self) -> Vec<Secret> {
+        match &self.target {
+            Target::Http(target) => self.in_path(target).1,
+            Target::Stdio(_) => Vec::new(),
+        }
+    }
+
+    fn in_path(&self, target: &HttpTarget) -> (Vec<Secret>, Vec<Secret>) {
+        of_path(&target.url, &[self.name.as_str(), self.alias.as_deref().unwrap_or_default()])
     }
 }
 
@@ -140,9 +155,12 @@ fn of_http(target: &HttpTarget, secrets: &mut Vec<Secret>) {
     }
 }
 
-/// Many a hosted server has its token in the path. Words and names are left, because the log would
-/// be blinded without them.
-fn of_path(url: &str, names: &[&str], secrets: &mut Vec<Secret>) {
+/// Many a hosted server has its token in the path. Gives the parts that are tokens, and those that
+/// are taken for secrets because they are neither listed words nor names: words that nobody has
+/// listed are among these, and so they are hidden from the log only. Listed words and names are
+/// left, because the log would be blinded without them.
+fn of_path(url: &str, names: &[&str]) -> (Vec<Secret>, Vec<Secret>) {
+    let (mut tokens, mut guesses) = (Vec::new(), Vec::new());
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let end = rest.find(['?', '#']).unwrap_or(rest.len());
     let (host, path) =
@@ -168,10 +186,13 @@ fn of_path(url: &str, names: &[&str], secrets: &mut Vec<Secret>) {
                 || is_name(piece)
                 || is_one && is_letters && piece.len() < WORD_BYTES_MAX
         };
-        if !pieces.all(is_plain) {
-            guess(secrets, [part]);
+        if is_token(part) {
+            guess(&mut tokens, [part]);
+        } else if !pieces.all(is_plain) {
+            guess(&mut guesses, [part]);
         }
     }
+    (tokens, guesses)
 }
 
 /// What joins words to a part of a path.
@@ -179,10 +200,31 @@ fn is_joint(c: char) -> bool {
     matches!(c, '-' | '_' | '.' | '~' | ':')
 }
 
-/// Whether a part of a URL's path is a token, of whomsoever.
+/// Whether a part of a URL's path is a token, of whomsoever. Letters and digits are mixed in it as
+/// in no words: `team-2-prod1` is none, however long it is.
 pub fn is_token(part: &str) -> bool {
-    let has = |kind: fn(&u8) -> bool| part.as_bytes().iter().any(kind);
-    part.len() >= TOKEN_BYTES_MIN && has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic)
+    let is_mixed = |piece: &str| {
+        let has = |kind: fn(&u8) -> bool| piece.as_bytes().iter().any(kind);
+        has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic)
+    };
+    let is_long = |text: &str| text.len() >= TOKEN_BYTES_MIN;
+    // What is escaped is a space or a letter of other languages, mostly.
+    let pieces = || part.split(|c| is_joint(c) || c == '%').filter(|piece| is_mixed(piece));
+    let n_changes: usize = pieces().map(n_changes).sum();
+    is_long(part) && n_changes >= TOKEN_CHANGES_MIN || pieces().any(is_long)
+}
+
+/// How often letters change to digits, to capitals or back in a piece, beyond the once that a word
+/// with a number has.
+fn n_changes(piece: &str) -> usize {
+    let is_change = |pair: &&[u8]| match pair {
+        [a, b] => {
+            a.is_ascii_digit() != b.is_ascii_digit()
+                || a.is_ascii_lowercase() && b.is_ascii_uppercase()
+        }
+        _ => false,
+    };
+    piece.as_bytes().windows(2).filter(is_change).count().saturating_sub(1)
 }
 
 /// What may be a token in a reference to where a session's messages go.
@@ -210,25 +252,33 @@ fn guess<'a>(secrets: &mut Vec<Secret>, values: impl IntoIterator<Item = &'a str
 mod tests {
     use super::*;
 
-    fn found(url: &str, names: &[&str]) -> Vec<String> {
-        let mut secrets = Vec::new();
-        of_path(url, names, &mut secrets);
-        secrets.iter().map(|secret| secret.expose().to_owned()).collect()
+    fn found(url: &str, names: &[&str]) -> [Vec<String>; 2] {
+        let (tokens, guesses) = of_path(url, names);
+        [tokens, guesses]
+            .map(|them| them.iter().map(|secret| secret.expose().to_owned()).collect())
     }
 
     #[test]
     fn a_token_in_a_path_is_told_from_words_and_names() {
-        for (url, secret) in [
-            ("https://h/api/mcp/s/NTY4YzQ5ZTYtZjI/mcp", "NTY4YzQ5ZTYtZjI"),
+        for (url, token) in [
             (
                 "https://h/0b1c2d3e-aaaa-bbbb-cccc-0123456789ab/sse",
                 "0b1c2d3e-aaaa-bbbb-cccc-0123456789ab",
             ),
+            ("https://h/s/9f86d081884c7d65/my-team-name", "9f86d081884c7d65"),
+            ("https://h/abcdefgh01234567", "abcdefgh01234567"),
+        ] {
+            assert_eq!(found(url, &["s"])[0], [token], "{url}");
+        }
+        for (url, guess) in [
+            ("https://h/api/mcp/s/NTY4YzQ5ZTYtZjI/mcp", "NTY4YzQ5ZTYtZjI"),
             ("https://h/sekrit-in-path/mcp?x=1", "sekrit-in-path"),
+            ("https://h/my-team-name/mcp", "my-team-name"),
+            ("https://h/team-2-europe-prod1-2025/mcp", "team-2-europe-prod1-2025"),
             ("https://h/allinlowercase/mcp", "allinlowercase"),
             ("https://h/key%20with%20space", "key%20with%20space"),
         ] {
-            assert_eq!(found(url, &["s"]), [secret], "{url}");
+            assert_eq!(found(url, &["s"]), [vec![], vec![guess.to_owned()]], "{url}");
         }
         for url in [
             "https://h",
@@ -237,7 +287,7 @@ mod tests {
             "https://h/customers/Tools/2025-11",
             "https://mcp.weatherly.example/weatherly-mcp/my-files",
         ] {
-            assert!(found(url, &["my-files"]).is_empty(), "{url}");
+            assert!(found(url, &["my-files"]).concat().is_empty(), "{url}");
         }
     }
 

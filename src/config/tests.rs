@@ -121,6 +121,38 @@ fn keys_without_a_function_are_said_to_be_so() {
 }
 
 #[test]
+fn what_keys_do_not_get_is_told_at_the_start() {
+    let text = r#"{"allow_anonymous":true,
+        "limits":{"body_bytes":800,"buffered_bytes":1024,"upstream_result_bytes":1000},
+        "api_keys":[
+            {"name":"one","key":"hunter2-hunter2","tools":["a-get_*","!*-x"]},
+            {"name":"two","key":"hunter3-hunter3","servers":["a"],"tools":["a-*"]},
+            {"name":"all","key":"hunter4-hunter4","tools":["!a-x"]}],
+        "mcp_servers":{"a":{"url":"http://a/"},"b":{"url":"http://b/"},"c":{"url":"http://c/"}}}"#;
+    assert_eq!(
+        parse(text).unwrap().warnings,
+        [
+            "/api_keys/0/tools: without \"servers\", the key sees no prompts and resources \
+             either of servers of which it may use no tool: b, c; \"servers\" says which it sees",
+            "/limits/body_bytes (800) is more than one of several keys may have of \
+             /limits/buffered_bytes (1024): a body of more than 768 bytes is always refused (503)",
+            "/allow_anonymous has no effect where keys are configured: who has none of them is \
+             not admitted",
+        ]
+    );
+    for (limits, keys) in [(768, r#"{"name":"b","sha256":"HASH"}"#), (800, "")] {
+        let key = r#"{"name":"a","key":"hunter2-hunter2"}"#;
+        let keys = keys.replace("HASH", &"0".repeat(64));
+        let keys = if keys.is_empty() { key.to_owned() } else { format!("{key},{keys}") };
+        let text = format!(
+            r#"{{"limits":{{"body_bytes":{limits},"buffered_bytes":1024,
+            "upstream_result_bytes":1000}},"api_keys":[{keys}],"mcp_servers":{{}}}}"#
+        );
+        assert!(parse(&text).unwrap().warnings.is_empty(), "{text}");
+    }
+}
+
+#[test]
 fn every_bound_goes_to_its_own_place() {
     let ms = Duration::from_millis;
     let expected = Limits {

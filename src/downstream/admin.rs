@@ -47,16 +47,21 @@ impl Front {
     }
 
     pub(super) fn readyz(&self, scope: &Scope, responder: Responder) {
-        let missing = self.pipeline.missing();
+        let mut missing = self.pipeline.missing();
+        let is_any = !missing.is_empty();
+        if !scope.principal.is_admin {
+            // That the gateway is not ready is for all; of which servers there are, everybody
+            // learns what its key may know, and without a key nothing.
+            let is_known = admitted_by_key(scope);
+            missing.retain(|server| is_known && scope.sees_server(server));
+        }
         if self.is_stopping() {
             refuse(responder, &Problem::from_call(&CallError::ShuttingDown));
-        } else if missing.is_empty() {
-            send(responder, &json!({ "status": "ready" }));
-        } else if scope.principal.is_admin {
+        } else if is_any {
             let names: Vec<&str> = missing.iter().map(ServerName::as_str).collect();
-            refuse(responder, &Problem::not_ready(names.len()).naming(&names));
+            refuse(responder, &Problem::not_ready(&names));
         } else {
-            refuse(responder, &Problem::not_ready(missing.len()));
+            send(responder, &json!({ "status": "ready" }));
         }
     }
 
@@ -126,6 +131,11 @@ impl Front {
             ("list_waiters", list_waiters),
         ]
     }
+}
+
+/// Whether a key says what may be told. Without one, whoever is not an admin may be anybody.
+fn admitted_by_key(scope: &Scope) -> bool {
+    scope.principal.name.is_some()
 }
 
 /// What of a server is told to whoever may use it: what it is and how it is at present. What its

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::endpoint::Endpoint;
 use super::reply::Problem;
 use super::{Front, refuse};
-use crate::access::origin::{HostCheck, Origins};
+use crate::access::origin::{Foreign, HostCheck, Origins};
 use crate::access::policy::{Principal, Scope};
 use crate::http::{Answer, Handler, Head, Request, Responder};
 use crate::protocol::call::PrincipalId;
@@ -34,7 +34,10 @@ impl AdminListener {
         let (host, origin) = (head.headers.get("host"), head.headers.get("origin"));
         // Over a Unix socket there is no name to be checked.
         if head.peer.ip().is_some() {
-            self.origins.check(host, origin).map_err(|_| Problem::foreign("Host or Origin"))?;
+            self.origins.check(host, origin).map_err(|foreign| match foreign {
+                Foreign::Host => Problem::foreign("Host", host, "admin_listen"),
+                Foreign::Origin => Problem::foreign("Origin", origin, "admin_listen"),
+            })?;
         }
         let endpoint = match Endpoint::find(&head.path) {
             Some(

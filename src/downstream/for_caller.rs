@@ -19,7 +19,7 @@ pub(super) fn client_of(session: &Session, caller: &Caller) -> Client {
         session: session.id.clone(),
         is_exclusive: false,
         capabilities: caller.capabilities.clone(),
-        charged: session.owner.charged.clone(),
+        charged: session.charged(),
     }
 }
 

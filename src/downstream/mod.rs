@@ -175,10 +175,14 @@ impl Admission {
     /// without keys for this machine, whose owner's processes nothing tells apart.
     fn charged(&self, principal: &Principal, peer: Peer) -> Option<PrincipalId> {
         match (&principal.name, peer) {
-            (Some(name), _) => (self.keys.len() > 1).then(|| PrincipalId::Key(name.clone())),
+            (Some(name), _) => self.charged_key(name),
             (None, Peer::Ip(ip)) if !ip.is_loopback() => Some(PrincipalId::of_address(ip)),
             (None, Peer::Ip(_) | Peer::Unix) => None,
         }
+    }
+
+    fn charged_key(&self, name: &Arc<str>) -> Option<PrincipalId> {
+        (self.keys.len() > 1).then(|| PrincipalId::Key(name.clone()))
     }
 
     fn principal_named(&self, name: &str) -> Option<&Arc<Principal>> {
@@ -250,9 +254,14 @@ impl Front {
             };
             let differs = principal.name.as_ref().is_some_and(|it| differ.contains(it));
             let (only, narrowed) = (owner.only.clone(), owner.narrowed.clone());
-            let charged = owner.charged.clone();
-            let scope = Scope { principal, only, narrowed, admission: generation, charged };
-            Some(Rescoped { servers: pipeline.upgrade()?.servers(&scope), differs })
+            let charged = match &principal.name {
+                Some(name) => admission.charged_key(name),
+                None => owner.charged.clone(),
+            };
+            let of_scope = charged.clone();
+            let scope =
+                Scope { principal, only, narrowed, admission: generation, charged: of_scope };
+            Some(Rescoped { servers: pipeline.upgrade()?.servers(&scope), differs, charged })
         };
         self.sessions.rescope(Rescope { admission: generation, sees: Box::new(sees) })
     }
@@ -297,8 +306,8 @@ impl Front {
         let admission = self.admission();
         let (host, origin) = (head.headers.get("host"), head.headers.get("origin"));
         admission.origins.check(host, origin).map_err(|foreign| match foreign {
-            Foreign::Host => Problem::foreign("Host"),
-            Foreign::Origin => Problem::foreign("Origin"),
+            Foreign::Host => Problem::foreign("Host", host, "allowed_hosts"),
+            Foreign::Origin => Problem::foreign("Origin", origin, "allowed_origins"),
         })?;
         if let Some(field) = posted::repeated(head, admission.tolerance) {
             return Err(Problem::repeated(field));

@@ -5,7 +5,7 @@ use std::io;
 use super::endpoint::{Dialect, Endpoint};
 use crate::error::{CallError, HttpRefusal, RetryAfter, Side, Stage, whole_seconds};
 use crate::http::{Answer, Responder};
-use crate::limits::UPSTREAM_ERROR_CHARS_MAX;
+use crate::limits::{FOREIGN_CHARS_MAX, UPSTREAM_ERROR_CHARS_MAX};
 use crate::protocol::call::Kind;
 use crate::protocol::headers::{JSON, MIRRORED};
 use crate::protocol::jsonrpc::{RequestId, RpcError, code, error_response};
@@ -135,11 +135,14 @@ impl Problem {
         Problem::new(403, "not_admin", code::BAD_REQUEST, message)
     }
 
-    /// A foreign `Host` or `Origin`.
-    pub fn foreign(header: &str) -> Problem {
+    /// A foreign `Host` or `Origin`, as it was sent, and the key that admits it.
+    pub fn foreign(header: &str, sent: Option<&str>, key: &str) -> Problem {
+        let sent = sent.map(|it| redact::excerpt(it, FOREIGN_CHARS_MAX));
+        let is =
+            sent.map_or_else(|| "is missing".to_owned(), |it| format!("{it:?} is foreign"));
         let message = format!(
-            "The {header} header is not one of this gateway's; see \"allowed_hosts\" and \
-             \"allowed_origins\"."
+            "The {header} header {is}: it is none of this gateway's; {key:?} in its configuration \
+             admits more."
         );
         Problem::refusal(Reason::Origin, 403, "foreign_origin", code::BAD_REQUEST, message)
     }
@@ -198,21 +201,25 @@ impl Problem {
         Problem::from_call(&error)
     }
 
-    /// Servers that the operator requires have not answered yet. An answer, not a refusal.
-    pub fn not_ready(n_missing: usize) -> Problem {
-        let message = match n_missing {
-            1 => "1 required server has not answered yet".to_owned(),
-            n => format!("{n} required servers have not answered yet"),
+    /// Servers that the operator requires have not answered yet; `missing` are those of them that
+    /// may be told. An answer, not a refusal.
+    pub fn not_ready(missing: &[&str]) -> Problem {
+        let what = "a required server has not answered yet";
+        let problem = |message| {
+            Problem::new(503, "not_ready", code::INTERNAL_ERROR, message)
+                .header("Retry-After", "1")
         };
-        Problem::new(503, "not_ready", code::INTERNAL_ERROR, message)
-            .header("Retry-After", "1")
-            .with("n_missing", n_missing)
-    }
-
-    /// The same for those who may know which servers those are.
-    pub fn naming(mut self, missing: &[&str]) -> Problem {
-        self.message = format!("{}: {}", self.message, missing.join(", "));
-        self.with("missing", missing)
+        if missing.is_empty() {
+            return problem(what.to_owned());
+        }
+        let message = match missing {
+            [one] => format!("1 required server has not answered yet: {one}"),
+            several => {
+                let n = several.len();
+                format!("{n} required servers have not answered yet: {}", several.join(", "))
+            }
+        };
+        problem(message).with("n_missing", missing.len()).with("missing", missing)
     }
 
     /// A field stands twice that may stand once: another reader could heed the other one.

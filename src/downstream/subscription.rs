@@ -29,7 +29,7 @@ impl Subscribing for OfSession<'_> {
     }
 
     fn charged(&self) -> Option<PrincipalId> {
-        self.session.owner.charged.clone()
+        self.session.charged()
     }
 
     fn note(&self) -> Result<(), CallError> {

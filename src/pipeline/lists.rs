@@ -10,9 +10,9 @@ use crate::budget::Exhausted;
 use crate::catalogue::name::split_server;
 use crate::catalogue::pages::Names;
 use crate::catalogue::pins::Subject;
-use crate::catalogue::{Pinned, Server};
+use crate::catalogue::{Pinned, Server, Sight, Steps};
 use crate::error::CallError;
-use crate::limits::PAGE_BYTES_MAX;
+use crate::limits::{PAGE_BYTES_MAX, RESULT_LINKS_STEPS_MAX};
 use crate::protocol::call::{Call, Kind};
 use crate::protocol::capabilities;
 use crate::protocol::for_revision::Output;
@@ -140,11 +140,21 @@ impl Pipeline {
             (Order::ByName, catalogue.items(kind))
         };
         let seen = all.iter().filter(|item| wanted(&item.server) && sees(scope, item));
-        // Whoever sees one server alone must not learn from its URIs that there are others.
-        let is_alone = catalogue.servers.keys().filter(|it| scope.sees_server(it)).count() == 1;
-        let shown =
-            |item: &Arc<Item>| item.alone.as_ref().filter(|_| is_alone).unwrap_or(item).clone();
-        let items: Vec<Arc<Item>> = seen.map(shown).collect();
+        // Nobody must learn from names, URIs and links that there are servers besides.
+        let seen_servers = catalogue.servers.keys().filter(|it| scope.sees_server(it));
+        let servers: Vec<ServerName> = seen_servers.cloned().collect();
+        let sight = Sight { servers: &servers, sees: &|item| sees(scope, item) };
+        let mut steps = Steps::new(RESULT_LINKS_STEPS_MAX);
+        let mut is_renamed = false;
+        let shown = |item: &Arc<Item>| {
+            let shown = catalogue.as_seen(item, &sight, &mut steps);
+            is_renamed |= shown.offered != item.offered;
+            shown
+        };
+        let mut items: Vec<Arc<Item>> = seen.map(shown).collect();
+        if is_renamed && order == Order::ByName {
+            items.sort_by(|a, b| a.offered.cmp(&b.offered));
+        }
         let names = if scope.only.is_some() { Names::Own } else { Names::Offered };
         // How a server is, is no business of a key that may use none of its tools.
         let offers_any = |name: &ServerName| kind != Kind::Tool || scope.uses_tools_of(name);

@@ -299,7 +299,8 @@ impl Pipeline {
     }
 
     /// Passes a request on whose method nobody here knows, where exactly one server is in scope.
-    /// None where that is not so.
+    /// None where that is not so, and for a key that may use only some tools: what such a method
+    /// does is as unknown here as which tool it is like.
     pub fn pass(
         &self,
         scope: &Scope,
@@ -311,7 +312,11 @@ impl Pipeline {
     ) -> Option<Result<Outcome, CallError>> {
         let servers = self.servers(scope);
         let [server] = servers.as_slice() else { return None };
-        if Method::parse(method).is_none()
+        let is_unknown = Method::parse(method).is_none();
+        if is_unknown && !scope.sees_all_tools() {
+            return None;
+        }
+        if is_unknown
             && !wish.is_paid
             && let Err(error) = self.settings().spend(scope)
         {
@@ -373,12 +378,13 @@ impl Pipeline {
     /// Passes a client's notification on: one that is known to the servers where it has a
     /// session of its own, one that nobody here knows to the only server in scope. The latter
     /// costs a call, since what a server does for it is not known either; it is dropped where the
-    /// key has none left.
+    /// key has none left, or may use only some tools.
     pub fn notify(&self, scope: &Scope, session: &str, method: &str, params: Option<&str>) {
         let is_known =
             [notification::ROOTS_LIST_CHANGED, notification::PROGRESS].contains(&method);
         let servers = self.servers(scope);
-        if !is_known && (servers.len() != 1 || self.settings().spend(scope).is_err()) {
+        let may_pass = || servers.len() == 1 && scope.sees_all_tools();
+        if !is_known && (!may_pass() || self.settings().spend(scope).is_err()) {
             return;
         }
         // Where nobody else can come, one client's keep another's out all the same.

@@ -44,7 +44,8 @@ pub(super) enum Claim {
 
 impl Claim {
     fn of_item(catalogue: &Catalogue, item: &Item, asked: &str) -> Claim {
-        if item.offered == asked {
+        let is_offered = |item: &Item| item.offered == asked;
+        if is_offered(item) || item.alone.as_deref().is_some_and(is_offered) {
             // A name that is not the server's own says whose it is.
             let is_owned = item.own != asked || catalogue.owners.of(asked).is_some();
             return if is_owned { Claim::Owned } else { Claim::First };
@@ -237,7 +238,7 @@ impl Pipeline {
         {
             // Such a definition must be refused by clients (2026-07-28, basic/transports/
             // streamable-http, Custom Headers from Tool Parameters).
-            let what = format!("The tool {:?} is defined wrongly: {what}.", item.offered);
+            let what = format!("The tool {name:?} is defined wrongly: {what}.");
             return Err(CallError::Invalid(what));
         }
         let value = string(&item.own);
@@ -317,11 +318,9 @@ impl Pipeline {
                 templates: some server has so many that it takes too long{further}");
         }
         if let Ok((server, own, _)) = &found {
-            let catalogue = self.catalogue_for(wish);
-            let mut listed = catalogue.called(Kind::Resource, own).iter();
-            if listed.any(|item| item.server == *server && item.is_withheld) {
-                let (server, name) = (server.clone(), own.clone());
-                return Err(CallError::Withheld { server, kind: Kind::Resource, name });
+            let withheld = self.catalogue_for(wish).withheld(server, own);
+            if let Some((kind, name)) = withheld {
+                return Err(CallError::Withheld { server: server.clone(), kind, name });
             }
         }
         found

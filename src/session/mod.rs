@@ -71,6 +71,7 @@ pub struct Session {
     pub kept: KeptStreams,
     /// The servers whose changes it hears of.
     hears: RwLock<Arc<[ServerName]>>,
+    charged: RwLock<Option<PrincipalId>>,
     caller: OnceLock<Arc<Caller>>,
     /// What a stateless client listens to.
     listening: OnceLock<Listening>,

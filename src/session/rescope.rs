@@ -1,10 +1,11 @@
 //! What sessions may see after a change of who is admitted, or of the servers.
 
 use std::collections::hash_map;
+use std::sync::PoisonError;
 
 use super::table::Table;
-use super::{Ended, Narrowed, Owner, SessionId};
-use crate::protocol::call::Kind;
+use super::{Ended, Narrowed, Owner, Session, SessionId};
+use crate::protocol::call::{Kind, PrincipalId};
 use crate::protocol::jsonrpc::notification;
 use crate::protocol::server_name::ServerName;
 
@@ -32,6 +33,15 @@ pub struct Rescoped {
     pub servers: Vec<ServerName>,
     /// Whether its lists may differ even where the servers do not.
     pub differs: bool,
+    /// Whose share of what is bounded it takes from then on.
+    pub charged: Option<PrincipalId>,
+}
+
+impl Session {
+    /// Whose share of what is bounded it takes; none where nobody else can come.
+    pub fn charged(&self) -> Option<PrincipalId> {
+        self.charged.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Rescope {
@@ -45,8 +55,9 @@ impl Rescope {
         if owner.admission + 1 < self.admission {
             return None;
         }
-        let hears = (self.sees)(&owner)?.servers.into();
-        Some(Owner { hears, admission: self.admission, ..owner })
+        let Rescoped { servers, charged, differs: _ } = (self.sees)(&owner)?;
+        let hears = servers.into();
+        Some(Owner { hears, admission: self.admission, charged, ..owner })
     }
 }
 
@@ -70,6 +81,7 @@ impl Table {
                 told.push(id.clone());
             }
             session.hear(rescoped.servers.into());
+            self.charge(&session, rescoped.charged);
             if !lost.is_empty() {
                 let subscriptions = session.subscriptions.narrow(|it| session.hears_of(it));
                 self.leave(Ended {
@@ -86,6 +98,21 @@ impl Table {
             messages.iter().for_each(|message| self.tell_one(&id, message));
         }
         ends
+    }
+
+    /// The place of a session is somebody's from here on, however much that has.
+    fn charge(&mut self, session: &Session, whose: Option<PrincipalId>) {
+        let before = session.charged();
+        if before == whose {
+            return;
+        }
+        self.shares.give_back_of(before.as_ref(), 1);
+        let taken = match &whose {
+            Some(whose) => self.shares.take_for_now(whose, 1),
+            None => self.shares.take_for_nobody(1),
+        };
+        debug_assert!(taken.is_ok(), "the place was given back before");
+        *session.charged.write().unwrap_or_else(PoisonError::into_inner) = whose;
     }
 
     /// Keeps what a session has left at servers until somebody takes it: one entry a session,
@@ -122,7 +149,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::super::table::Bounds;
-    use super::super::{Audience, Door, EncodedEvent, EventSink, Over, Refused, Session};
+    use super::super::{Audience, Door, EncodedEvent, EventSink, Over, Refused};
     use super::*;
     use crate::protocol::call::Caller;
     use crate::protocol::raw::Raw;
@@ -170,7 +197,7 @@ mod tests {
 
     fn to(servers: &[&str], differs: bool) -> Rescope {
         let servers = servers.iter().map(|server| name(server)).collect();
-        let rescoped = Rescoped { servers, differs };
+        let rescoped = Rescoped { servers, differs, charged: None };
         Rescope { admission: 1, sees: Box::new(move |_| Some(rescoped.clone())) }
     }
 
@@ -207,6 +234,28 @@ mod tests {
         // A request that was admitted before cannot bring it back.
         let late = session.subscribe(&name("a"), "s:", "s:", Over::Shared);
         assert_eq!(late, Err(Refused::NotHeard));
+    }
+
+    #[test]
+    fn a_session_takes_the_share_of_whoever_it_is_by_the_present_configuration() {
+        let (mut table, session, _) = table();
+        let who = PrincipalId::Key("k".into());
+        assert_eq!((session.charged(), table.shares.held(&who)), (None, 0));
+        let of = |charged: Option<&PrincipalId>| {
+            let (servers, charged) = (vec![name("a")], charged.cloned());
+            let rescoped = Rescoped { servers, differs: false, charged };
+            Rescope { admission: 1, sees: Box::new(move |_| Some(rescoped.clone())) }
+        };
+        table.rescope(&of(Some(&who)));
+        assert_eq!((session.charged(), table.shares.held(&who)), (Some(who.clone()), 1));
+        assert_eq!(of(Some(&who)).late(owner(0)).unwrap().charged, Some(who.clone()));
+        table.rescope(&of(None));
+        assert_eq!((session.charged(), table.shares.held(&who)), (None, 0));
+        assert_eq!(table.shares.taken(), 1);
+        table.rescope(&of(Some(&who)));
+        assert!(table.close("x"));
+        table.hand_over(|_| Ok(()));
+        assert_eq!(table.shares.taken(), 0);
     }
 
     #[test]
@@ -270,7 +319,8 @@ mod tests {
         let rescope = |ends: bool| Rescope {
             admission: 2,
             sees: Box::new(move |_| {
-                (!ends).then(|| Rescoped { servers: vec![name("b")], differs: false })
+                let servers = vec![name("b")];
+                (!ends).then(|| Rescoped { servers, differs: false, charged: None })
             }),
         };
         let hears = |ends: bool, admission: u64| {

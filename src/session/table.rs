@@ -96,7 +96,7 @@ pub(super) struct Table {
     entries: HashMap<SessionId, Entry>,
     per_key: HashMap<Option<Arc<str>>, usize>,
     /// Whose each session is, and each that has ended and of which something is left.
-    shares: Shares<PrincipalId>,
+    pub(super) shares: Shares<PrincipalId>,
     /// What ended sessions have left behind and nobody has taken yet. Each counts as a session,
     /// so both together are bounded by `limits.sessions`.
     left: VecDeque<(Ended, Option<PrincipalId>)>,
@@ -141,6 +141,7 @@ impl Table {
             id: id.clone(),
             door,
             hears: RwLock::new(hears),
+            charged: RwLock::new(owner.charged.clone()),
             owner,
             subscriber: Subscriber::fresh(),
             kept: KeptStreams::of(holder),
@@ -213,7 +214,7 @@ impl Table {
         if let Some(narrowed) = self.narrowed.remove(id) {
             ended.add(narrowed);
         }
-        self.left.push_back((ended, entry.session.owner.charged.clone()));
+        self.left.push_back((ended, entry.session.charged()));
         true
     }
 

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::{PoisonError, RwLock};
 
 use crate::config::Secret;
@@ -40,18 +41,38 @@ const CUT: char = '…';
 #[derive(Debug, Default)]
 pub struct Secrets {
     configured: Vec<Secret>,
+    /// What is only taken for secrets.
+    guessed: Vec<Secret>,
     /// The newest last.
     learned: RwLock<VecDeque<Secret>>,
+}
+
+/// For whom a text is, which decides what is taken out of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    /// A client, whose texts are whole but for what is certainly secret.
+    Client,
+    /// Whoever reads the log or `/status`, who misses nothing when a guess is wrong.
+    Operator,
+}
+
+/// The secrets that are long enough to be told from other text.
+fn long_ones(secrets: &[Secret]) -> Vec<Secret> {
+    let long = |secret: &&Secret| secret.expose().len() >= SECRET_BYTES_MIN;
+    secrets.iter().filter(long).cloned().collect()
 }
 
 impl Secrets {
     /// Takes the secrets that are long enough to be told from other text.
     pub fn new(secrets: &[Secret]) -> Secrets {
-        let long = |secret: &&Secret| secret.expose().len() >= SECRET_BYTES_MIN;
-        let mut secrets: Vec<_> = secrets.iter().filter(long).cloned().collect();
-        // One may be part of another; the rest of the longer would be left.
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.expose().len()));
-        Secrets { configured: secrets, learned: RwLock::default() }
+        let configured = long_ones(secrets);
+        Secrets { configured, guessed: Vec::new(), learned: RwLock::default() }
+    }
+
+    /// Takes guesses besides, which are looked for by [`Secrets::scrub_for_operator`] only: a
+    /// word that was taken for a secret wrongly must not be cut out of what clients are told.
+    pub fn with_guesses(self, guessed: &[Secret]) -> Secrets {
+        Secrets { guessed: long_ones(guessed), ..self }
     }
 
     /// Takes a secret that was not configured, as a session's id. It is looked for also when its
@@ -76,50 +97,79 @@ impl Secrets {
         learned.push_back(secret);
     }
 
-    /// Whether there is nothing to look for.
-    fn is_empty(&self) -> bool {
+    /// Calls `look` with each secret that such a reader must not see.
+    fn each(&self, reader: Reader, mut look: impl FnMut(&str)) {
         let learned = self.learned.read().unwrap_or_else(PoisonError::into_inner);
-        self.configured.is_empty() && learned.is_empty()
+        let guessed = match reader {
+            Reader::Client => &[],
+            Reader::Operator => self.guessed.as_slice(),
+        };
+        let all = learned.iter().chain(&self.configured).chain(guessed);
+        all.for_each(|secret| look(secret.expose()));
+    }
+
+    /// Where secrets stand, from the front, none of the places within or across another: one
+    /// secret may be a part of another, and nothing of either is left.
+    fn places(&self, text: &str, reader: Reader, end: End) -> Vec<Range<usize>> {
+        let mut found: Vec<Range<usize>> = Vec::new();
+        self.each(reader, |secret| {
+            found.extend(text.match_indices(secret).map(|(at, it)| at..at + it.len()));
+            if end == End::MayBeCut {
+                let cuts = text.match_indices(CUT).map(|(at, _)| at);
+                found.extend(cuts.filter_map(|cut| {
+                    let n_bytes = begun_at_end(secret, text.get(..cut)?)?;
+                    Some(cut - n_bytes..cut)
+                }));
+            }
+        });
+        found.sort_by_key(|place| place.start);
+        let mut places: Vec<Range<usize>> = Vec::new();
+        for place in found {
+            match places.last_mut().filter(|last| place.start < last.end) {
+                Some(last) => last.end = last.end.max(place.end),
+                None => places.push(place),
+            }
+        }
+        places
+    }
+
+    fn without<'a>(&self, text: &'a str, reader: Reader, end: End) -> Cow<'a, str> {
+        let places = self.places(text, reader, end);
+        if places.is_empty() {
+            return Cow::Borrowed(text);
+        }
+        let (mut out, mut from) = (String::with_capacity(text.len()), 0);
+        for place in places {
+            out.push_str(text.get(from..place.start).unwrap_or_default());
+            out.push_str(MARK);
+            from = place.end;
+        }
+        out.push_str(text.get(from..).unwrap_or_default());
+        Cow::Owned(out)
     }
 
     /// The text without any of the secrets.
     pub fn scrub<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        let mut text = Cow::Borrowed(text);
-        let learned = self.learned.read().unwrap_or_else(PoisonError::into_inner);
-        for secret in learned.iter().chain(&self.configured) {
-            if text.contains(secret.expose()) {
-                text = Cow::Owned(text.replace(secret.expose(), MARK));
-            }
-        }
-        text
+        self.without(text, Reader::Client, End::IsWhole)
     }
 
     /// [`Secrets::scrub`] for a text that may have been cut: also without the beginning of a
     /// secret whose end was cut off.
     pub fn scrub_cut<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        let text = self.scrub(text);
-        if self.is_empty() || !text.contains(CUT) {
-            return text;
-        }
-        let mut out = String::with_capacity(text.len());
-        for piece in text.split_inclusive(CUT) {
-            match piece.strip_suffix(CUT) {
-                Some(before) => {
-                    let n_begun = self.begun_at_end(before);
-                    out.push_str(before.get(..before.len() - n_begun).unwrap_or(before));
-                    out.push_str(if n_begun == 0 { "" } else { MARK });
-                    out.push(CUT);
-                }
-                None => out.push_str(piece),
-            }
-        }
-        Cow::Owned(out)
+        self.without(text, Reader::Client, End::MayBeCut)
+    }
+
+    /// [`Secrets::scrub_cut`] for the log and `/status`: without guesses too.
+    pub fn scrub_for_operator<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        self.without(text, Reader::Operator, End::MayBeCut)
     }
 
     /// A JSON text without any of the secrets, however its strings are spelled. None where it has
     /// none: then it stands as it is.
     pub fn scrub_json(&self, text: &str) -> Option<String> {
-        if self.is_empty() {
+        let mut n_secrets = 0;
+        self.each(Reader::Client, |_| n_secrets += 1);
+        if n_secrets == 0 {
             return None;
         }
         let (mut out, mut rest, mut found) = (String::new(), text, false);
@@ -141,17 +191,21 @@ impl Secrets {
         }
         found.then_some(out)
     }
+}
 
-    /// Bytes of the longest beginning of a secret that `text` ends with.
-    fn begun_at_end(&self, text: &str) -> usize {
-        let learned = self.learned.read().unwrap_or_else(PoisonError::into_inner);
-        let secrets = learned.iter().chain(&self.configured).map(Secret::expose);
-        let begun = secrets.filter_map(|secret| {
-            let ends = (SECRET_BYTES_MIN..secret.len()).rev();
-            ends.filter(|end| secret.get(..*end).is_some_and(|it| text.ends_with(it))).max()
-        });
-        begun.max().unwrap_or_default()
-    }
+/// Where a text ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Where its writer ended it.
+    IsWhole,
+    /// Perhaps at a [`CUT`].
+    MayBeCut,
+}
+
+/// Bytes of the longest beginning of the secret that `text` ends with.
+fn begun_at_end(secret: &str, text: &str) -> Option<usize> {
+    let ends = (SECRET_BYTES_MIN..secret.len()).rev();
+    ends.into_iter().find(|end| secret.get(..*end).is_some_and(|it| text.ends_with(it)))
 }
 
 /// Bytes of the JSON token that `text` begins with: a string, a number or word, one character of
@@ -200,6 +254,7 @@ mod tests {
             ("", ""),
             ("https://h/s/0b1c2d3e4f5a6b7c8d/mcp?x", "https://h/s/[secret]/mcp"),
             ("/messages/0b1c2d3e4f5a6b7c8d", "/messages/[secret]"),
+            ("https://h/my-team-name-2025/mcp", "https://h/my-team-name-2025/mcp"),
         ] {
             assert_eq!(url(full), kept, "{full}");
         }
@@ -211,6 +266,29 @@ mod tests {
         let secrets = Secrets::new(&[secret("abcd"), secret("abcdefgh"), secret("x")]);
         assert_eq!(secrets.scrub("abcdefgh x abcd abcd"), "[secret] x [secret] [secret]");
         assert!(matches!(secrets.scrub("nothing here"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn of_secrets_that_overlap_nothing_is_left_whichever_was_known_first() {
+        let secret = |text: &str| Secret::new(text.to_owned());
+        let secrets = Secrets::new(&[secret("abcd-1234-wxyz"), secret("wxyz9876")]);
+        secrets.learn(secret("1234"));
+        assert_eq!(secrets.scrub("x abcd-1234-wxyz, 1234"), "x [secret], [secret]");
+        assert_eq!(secrets.scrub("abcd-1234-wxyz9876"), "[secret]");
+        assert_eq!(secrets.scrub_cut("at abcd-1234-wx… (1)"), "at [secret]… (1)");
+    }
+
+    #[test]
+    fn a_guess_is_hidden_from_the_log_and_left_in_what_clients_are_told() {
+        let secret = |text: &str| Secret::new(text.to_owned());
+        let secrets =
+            Secrets::new(&[secret("hush-hush")]).with_guesses(&[secret("my-team-name")]);
+        let text = "my-team-name says hush-hush";
+        assert_eq!(secrets.scrub(text), "my-team-name says [secret]");
+        assert_eq!(secrets.scrub_cut("of my-team…"), "of my-team…");
+        assert_eq!(secrets.scrub_json(r#"["my-team-name"]"#), None);
+        assert_eq!(secrets.scrub_for_operator(text), "[secret] says [secret]");
+        assert_eq!(secrets.scrub_for_operator("of my-team…"), "of [secret]…");
     }
 
     #[test]

@@ -249,7 +249,7 @@ impl Attendant {
             resubscribing.run(*generation, &member.standing, tick, &busy, &mut subscribe);
         if let Some(what) = failed.filter(|_| !core.nudge.is_stopped()) {
             log::warn!(target: "upstream", "{}: a client's own session could not be \
-                subscribed again: {}", core.name(), core.secrets.scrub_cut(&what));
+                subscribed again: {}", core.name(), core.secrets.scrub_for_operator(&what));
         }
     }
 

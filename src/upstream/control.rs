@@ -178,7 +178,7 @@ fn run(factory: &AgentFactory, secrets: &Secrets, queue: &Queue) {
             if let Err(trouble) = deliver(&mut lane, factory, &message, &wait) {
                 lane.reset();
                 log::debug!(target: "upstream", "a control message failed: {}",
-                    secrets.scrub_cut(&trouble.message));
+                    secrets.scrub_for_operator(&trouble.message));
             }
             queue.lock().waits.retain(|other| !Arc::ptr_eq(other, &wait));
         }

@@ -168,7 +168,8 @@ impl Core {
         standing: Arc<Standing>,
     ) -> std::io::Result<Core> {
         let (nudge, views) = (Arc::new(Nudge::new()?), Arc::new(Views::new(limits.views)));
-        let secrets = Arc::new(Secrets::new(&config.secrets()));
+        let secrets = Secrets::new(&config.secrets()).with_guesses(&config.guessed_secrets());
+        let secrets = Arc::new(secrets);
         let redirected = Redirected::new(config.name.clone(), secrets.clone());
         Ok(Core {
             config,
@@ -247,6 +248,12 @@ impl Core {
         let refusal = trouble.refusal.as_deref().cloned();
         let refusal = refusal.map(|it| self.scrubbed_refusal(it));
         Failure { stage: trouble.stage, message, at: SystemTime::now(), refusal }
+    }
+
+    /// A failure as `/status` tells it.
+    pub(super) fn for_operator(&self, failure: &Failure) -> Failure {
+        let message = self.secrets.scrub_for_operator(&failure.message).into_owned();
+        Failure { message, ..failure.clone() }
     }
 
     pub(super) fn name(&self) -> &ServerName {

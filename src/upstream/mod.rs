@@ -444,6 +444,11 @@ impl Upstream {
         let now = Instant::now();
         let vitals = self.vitals.lock();
         let initialized = vitals.initialized.as_ref();
+        let for_operator = |failure: &Failure| self.core.for_operator(failure);
+        let unread = vitals
+            .unread
+            .iter()
+            .map(|list| Unread { failure: for_operator(&list.failure), ..list.clone() });
         Status {
             state: vitals.breaker.state(now),
             starting: vitals.breaker.starting(now),
@@ -454,8 +459,8 @@ impl Upstream {
             revision: initialized.map(|it| it.revision),
             capabilities: initialized.map(|it| it.capabilities.clone()),
             server_info: initialized.and_then(|it| it.server_info.clone()),
-            last_failure: vitals.last_failure.clone(),
-            unread: vitals.unread.clone(),
+            last_failure: vitals.last_failure.as_ref().map(for_operator),
+            unread: unread.collect(),
             latency: vitals.latency,
             in_flight,
             waiting,

@@ -198,7 +198,7 @@ fn take_line(link: &Arc<ChildLink>, line: Line, keeper: &Option<Keeper>, talk: &
                     let text = if link.has_answered() {
                         format!("a line of {} bytes", text.len())
                     } else {
-                        cut(&link.core.secrets.scrub(&text))
+                        cut(&link.core.secrets.scrub_for_operator(&text))
                     };
                     log::warn!(target: "upstream", "{name}: on its output is no message: {text}{more}");
                 }
@@ -237,7 +237,7 @@ pub(super) fn keep_errors(
             };
             let text = format!("{}{end}", String::from_utf8_lossy(&bytes).trim_end());
             // Many a child tells all of its environment when it fails.
-            let text = core.secrets.scrub_cut(&text);
+            let text = core.secrets.scrub_for_operator(&text);
             if noise.is_noise(&text, Instant::now()) {
                 return;
             }

@@ -38,7 +38,7 @@ impl Redirected {
     /// As `/status` tells it.
     pub(super) fn told(&self) -> Option<String> {
         let to = self.lock().clone()?;
-        Some(self.secrets.scrub(&named(&to.to_string())).into_owned())
+        Some(self.secrets.scrub_for_operator(&named(&to.to_string())).into_owned())
     }
 
     /// The server may be another one: requests go to the URL itself again.

@@ -22,6 +22,12 @@ pub(super) fn is_of_the_moment(status: u16) -> bool {
     matches!(status, 401 | 403 | 407 | 408 | 425 | 429 | 500..)
 }
 
+/// Whether a session is gone for certain (2025-11-25, basic/transports, Session Management).
+pub(super) fn is_certain(trouble: &Trouble) -> bool {
+    trouble.kind == Kind::SessionGone
+        && trouble.refusal.as_ref().is_some_and(|refusal| refusal.status == 404)
+}
+
 /// What an answer to a GET means.
 pub(super) enum Verdict {
     /// It is a stream.

@@ -17,6 +17,7 @@ use super::backoff::Retry;
 use super::connection::{Kind, Refusal, Trouble, cut};
 use super::exchange::Lane;
 use super::link::{Deaf, no_session, unless_answered};
+use super::refused_status::is_certain;
 use super::streamable_http::{Over, Session, StreamableHttp};
 
 /// When a session that is refused may be looked at, or replaced by a new one.
@@ -54,12 +55,6 @@ impl Pace {
 pub(super) fn speaks_of_session(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
     ["session", "not initialized", "uninitialized"].iter().any(|words| text.contains(words))
-}
-
-/// Whether a session is gone for certain (2025-11-25, basic/transports, Session Management).
-pub(super) fn is_certain(trouble: &Trouble) -> bool {
-    trouble.kind == Kind::SessionGone
-        && trouble.refusal.as_ref().is_some_and(|refusal| refusal.status == 404)
 }
 
 /// An error that a request was answered with, as a reason to look at its session; none if it

@@ -28,8 +28,8 @@ use super::inbox::Inboxes;
 use super::link::{Link, Opened, Opener, no_session};
 use super::listening;
 use super::post_stream::{Ear, Phase, Post, PostStream, Seen, broke_off, not_ours};
-use super::refused_status::{error_text, is_success, refusal};
-use super::renewal::{Pace, is_certain};
+use super::refused_status::{error_text, is_certain, is_success, refusal};
+use super::renewal::Pace;
 
 /// Takes a broken stream up behind the event of this id.
 pub(super) const LAST_EVENT_ID: &str = "last-event-id";

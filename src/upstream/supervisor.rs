@@ -365,7 +365,7 @@ impl Supervisor {
         if self.core.nudge.is_stopped() {
             return;
         }
-        let what = self.core.secrets.scrub_cut(what);
+        let what = self.core.secrets.scrub_for_operator(what);
         log::warn!(target: "upstream", "{}: {} failed: {what}",
             self.core.name(), method.as_str());
     }

@@ -1,5 +1,6 @@
-//! A key that may use one tool reads the same, byte by byte, whether or not there is a server that
-//! it may not see, how ever that server is and whatever it lists.
+//! A key reads the same, byte by byte, whether or not there is a server that it may not see, how
+//! ever that server is and whatever it lists: one that may use one tool, and one that sees two
+//! servers which list the same as the hidden one.
 
 use serde_json::{Value, json};
 
@@ -22,12 +23,19 @@ const REVISIONS: [&str; 2] = ["2025-11-25", "2025-03-26"];
 const NARROW: &str = "key-narrow-12";
 const BY_TOOL: &str = "key-by-tool-1";
 const KEYS: [&str; 2] = [NARROW, BY_TOOL];
+const PAIR: &str = "key-pair-1234";
+const ADMIN: &str = "key-of-all-12";
 
 /// What is told under each heading.
 type Told = Vec<(String, String)>;
 
-/// Servers `a` and `also`, of which the keys see the first, and perhaps another one before them.
-fn gateway(a: &HttpUpstream, also: &HttpUpstream, hidden: Option<&HttpUpstream>) -> Gateway {
+/// Servers `a` and `also`, of which keys see the first or both, and perhaps another one before them.
+fn gateway(
+    a: &HttpUpstream,
+    also: &HttpUpstream,
+    hidden: Option<&HttpUpstream>,
+    prefix: &str,
+) -> Gateway {
     let http = |it: &HttpUpstream| json!({ "url": it.url(), "transport": "http" });
     let mut servers = serde_json::Map::new();
     if let Some(hidden) = hidden {
@@ -37,9 +45,11 @@ fn gateway(a: &HttpUpstream, also: &HttpUpstream, hidden: Option<&HttpUpstream>)
     servers.insert("also".to_owned(), http(also));
     let gateway = Gateway::with(json!({
         "session_key": SESSION_KEY,
+        "prefix": prefix,
         "limits": { "page_items": 2 },
         "api_keys": [
-            { "name": "all", "key": "key-of-all-12", "admin": true },
+            { "name": "all", "key": ADMIN, "admin": true },
+            { "name": "pair", "key": PAIR, "servers": ["a", "also"] },
             { "name": "narrow", "key": NARROW, "servers": ["a"], "tools": ["a-echo"] },
             { "name": "by-tool", "key": BY_TOOL, "tools": ["a-echo"] },
         ],
@@ -356,10 +366,30 @@ fn stranger() -> HttpUpstream {
     upstream
 }
 
+#[track_caller]
+fn expect_same(told: &Told, known: &Told, what: &str) {
+    assert_eq!(told.len(), known.len(), "{what}: as much is told");
+    let differing: Vec<String> = told
+        .iter()
+        .zip(known)
+        .filter(|(told, known)| told != known)
+        .map(|(told, known)| {
+            format!("== {}\n-- with:\n{}\n-- without:\n{}", told.0, told.1, known.1)
+        })
+        .collect();
+    assert!(
+        differing.is_empty(),
+        "{what}: {} of {} differ:\n{}",
+        differing.len(),
+        told.len(),
+        differing.join("\n"),
+    );
+}
+
 #[test]
 fn whether_there_is_a_server_that_it_may_not_see_is_told_to_no_key() {
     let (a, also) = (HttpUpstream::labelled("a"), HttpUpstream::with_tools(&["other"]));
-    let without = gateway(&a, &also, None);
+    let without = gateway(&a, &also, None, "auto");
     let known = KEYS.map(|key| everything(&without, key));
     drop(without);
     for (what, hidden) in [
@@ -367,25 +397,59 @@ fn whether_there_is_a_server_that_it_may_not_see_is_told_to_no_key() {
         ("it lists the same", HttpUpstream::labelled("hidden")),
         ("it cannot be reached", HttpUpstream::absent()),
     ] {
-        let with = gateway(&a, &also, Some(&hidden));
+        let with = gateway(&a, &also, Some(&hidden), "auto");
         for (key, known) in KEYS.iter().zip(&known) {
             let told = everything(&with, key);
-            assert_eq!(told.len(), known.len(), "{what}: as much is told to {key}");
-            let differing: Vec<String> = told
-                .iter()
-                .zip(known)
-                .filter(|(told, known)| told != known)
-                .map(|(told, known)| {
-                    format!("== {}\n-- with:\n{}\n-- without:\n{}", told.0, told.1, known.1)
-                })
-                .collect();
-            assert!(
-                differing.is_empty(),
-                "{what}, {key}: {} of {} differ:\n{}",
-                differing.len(),
-                told.len(),
-                differing.join("\n"),
-            );
+            expect_same(&told, known, &format!("{what}, {key}"));
         }
+    }
+}
+
+/// A server that lists what the two others list, and tools that link to it.
+fn twin(label: &str) -> HttpUpstream {
+    let upstream = HttpUpstream::labelled(label);
+    for (name, uri) in [
+        ("shows", TEXT_URI),
+        ("shows_template", "vendor://items/7"),
+        ("shows_hidden", "hidden+file:///notes/plain.txt"),
+        ("shows_own", "ui://app/main"),
+    ] {
+        let meta = json!({ "ui": { "resourceUri": uri } });
+        let schema = json!({ "type": "object" });
+        let tool = json!({ "name": name, "inputSchema": schema, "_meta": meta });
+        upstream.add_text("tools", name, &tool.to_string());
+    }
+    for uri in ["hidden+vendor://marked", "ui://app/main"] {
+        upstream.add_text("resources", uri, &json!({ "uri": uri, "name": "n" }).to_string());
+    }
+    upstream
+}
+
+/// What calls of tools under these names are answered.
+fn calls(gateway: &Gateway, names: &[String]) -> Told {
+    let call = |name: &String| {
+        let body = json!({ "name": name, "arguments": { "text": "x" } });
+        let request = with_key(Request::post("/mcp/tools/call", &body), PAIR);
+        (format!("call {name}"), written(&gateway.send(&request)))
+    };
+    names.iter().map(call).collect()
+}
+
+#[test]
+fn clashes_with_a_server_that_it_may_not_see_are_told_to_no_key_that_sees_two_others() {
+    let (a, also, hidden) = (twin("a"), twin("also"), twin("hidden"));
+    for prefix in ["auto", "never"] {
+        let with = gateway(&a, &also, Some(&hidden), prefix);
+        let request = with_key(Request::get("/mcp/tools/list"), ADMIN);
+        let list = with.send(&request).expect(200).json();
+        let all = list["tools"].as_array().unwrap().iter();
+        let named = all.map(|tool| tool["name"].as_str().unwrap().to_owned());
+        let names: Vec<String> = named.filter(|name| name.contains("echo")).collect();
+        assert!(names.len() >= 3, "{names:?}");
+        let (told, called) = (everything(&with, PAIR), calls(&with, &names));
+        drop(with);
+        let without = gateway(&a, &also, None, prefix);
+        expect_same(&told, &everything(&without, PAIR), prefix);
+        expect_same(&called, &calls(&without, &names), prefix);
     }
 }

@@ -6,6 +6,7 @@ use crate::support::gateway::{Gateway, entry_of, names_in, scripted_child};
 use crate::support::http::{Request, Response};
 use crate::support::mcp::{McpClient, initialize_message};
 use crate::support::mcp_sse::SseClient;
+use crate::support::modern::ModernClient;
 use crate::support::upstream_http::HttpUpstream;
 use crate::support::{wait_for, wait_until};
 
@@ -230,7 +231,68 @@ fn beyond_loopback_it_needs_keys() {
     let keyed = json!({
         "listen": "0.0.0.0:0", "api_keys": [{ "name": "k", "key": KEY }], "mcp_servers": servers,
     });
-    drop(Gateway::with(keyed).start());
+    // Whoever has no key reads nothing, under whatever name: any Host is admitted, also where
+    // keys have come to a gateway that was open.
+    for allow_anonymous in [false, true] {
+        let mut keyed = keyed.clone();
+        keyed["allow_anonymous"] = json!(allow_anonymous);
+        let gateway = Gateway::with(keyed).start();
+        let send = |request: Request| gateway.send(&request.host("rebound.example"));
+        send(bearer(list(), KEY)).expect(200);
+        expect_challenge(send(list()));
+        let told = gateway.stop().stderr;
+        let warned = told.contains("/allow_anonymous has no effect where keys are configured");
+        assert_eq!(warned, allow_anonymous, "{told}");
+    }
+}
+
+#[test]
+fn a_foreign_host_is_quoted_with_the_key_that_admits_it() {
+    let gateway = Gateway::with(json!({ "mcp_servers": {} })).start();
+    let refused = |request: Request| gateway.send(&request).expect(403).text().to_owned();
+    let told = refused(Request::get("/mcp/tools/list").host("edge.example:4000"));
+    assert!(told.contains(r#"\"edge.example:4000\""#), "{told}");
+    assert!(told.contains("allowed_hosts") && !told.contains("allowed_origins"), "{told}");
+    let long = format!("{}.example", "x".repeat(5000));
+    let told = refused(Request::get("/mcp/tools/list").host(&long));
+    assert!(told.contains("xxx…") && told.len() < 1000, "{told}");
+    let page = Request::get("/mcp/tools/list").header("Origin", "https://page.example");
+    let told = refused(page);
+    assert!(
+        told.contains("https://page.example") && told.contains("allowed_origins"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_method_that_nobody_knows_is_not_for_a_key_with_some_tools_only() {
+    let upstream = HttpUpstream::start();
+    let limited = "key-limited-12";
+    let gateway = Gateway::started(json!({
+        "api_keys": [
+            { "name": "whole", "key": KEY, "servers": ["s"] },
+            { "name": "limited", "key": limited, "servers": ["s"], "tools": ["s-echo"] },
+        ],
+        "mcp_servers": { "s": { "url": upstream.url(), "transport": "http" } },
+    }));
+    let ask = |key: &str| {
+        let client = McpClient::new(gateway.address()).with_key(key).opened();
+        client.notify(&format!("notifications/vendor/{key}"), &json!({})).expect(202);
+        client.request("vendor/echo", &json!({ "n": 1 }))
+    };
+    let refused = ask(limited);
+    assert_eq!(refused["error"]["code"], -32601, "{refused}");
+    let modern = ModernClient::to(&gateway).key(limited);
+    let refused = modern.request("vendor/echo", &json!({ "n": 1 })).message;
+    assert_eq!(refused["error"]["code"], -32601, "{refused}");
+    let passed = ask(KEY);
+    assert_eq!(passed["result"]["echo"]["n"], 1, "{passed}");
+    let noted = |key: &str| {
+        let seen = upstream.seen().notifications;
+        seen.iter().any(|it| it.ends_with(&format!("vendor/{key}")))
+    };
+    wait_until("what the other key says has come", || noted(KEY));
+    assert!(!noted(limited));
 }
 
 /// A page of a name that was bound to this machine's address would else read everything.
@@ -350,6 +412,30 @@ fn no_secret_is_ever_told() {
         assert!(!line.replace(' ', "").contains(&hex), "bytes of a secret: {line}");
     }
     assert_eq!(ended.code, Some(0));
+}
+
+/// What a server says stays whole for clients where it has only words of its URL in common; a token
+/// in the URL is told to nobody.
+#[test]
+fn words_of_a_url_s_path_are_left_in_what_clients_are_told() {
+    const TOKEN: &str = "9f86d081884c7d659a2feaa0c55ad015";
+    let upstream = HttpUpstream::start();
+    upstream.set_instructions(&format!("Ask not-today-please about {TOKEN}."));
+    let url = upstream.serve_below(&format!("/not-today-please/{TOKEN}"));
+    let gateway =
+        Gateway::with(json!({ "mcp_servers": { "s": { "url": url, "transport": "http" } } }))
+            .start();
+    gateway.wait_until_well(&["s"]);
+    let opened = gateway.send(
+        &Request::post("/mcp", &initialize_message(1, "2025-11-25"))
+            .header("Accept", "application/json, text/event-stream"),
+    );
+    let told = opened.json()["result"]["instructions"].clone();
+    assert_eq!(told, "Ask not-today-please about [secret].");
+    let ended = gateway.stop();
+    for hidden in ["not-today-please", TOKEN] {
+        assert!(!ended.stderr.contains(hidden), "{hidden}: {}", ended.stderr);
+    }
 }
 
 #[test]

@@ -326,6 +326,34 @@ fn introduced(gateway: &Gateway) -> String {
     gateway.send(&request).expect(200).text().to_owned()
 }
 
+/// What is asked for a prompt, a resource, a template, and what that covers.
+#[track_caller]
+fn expect_all_withheld(client: &crate::support::mcp::McpClient) {
+    let get = json!({ "name": "pinned_prompt" });
+    let read = json!({ "uri": "pinned://r" });
+    let of_template = json!({ "uri": "pinned://t/7" });
+    let marked = json!({ "uri": "s+pinned://t/7" });
+    let complete = json!({
+        "ref": { "type": "ref/resource", "uri": "pinned://t/{x}" },
+        "argument": { "name": "x", "value": "7" },
+    });
+    for (method, params) in [
+        ("prompts/get", &get),
+        ("resources/read", &read),
+        ("resources/read", &of_template),
+        ("resources/read", &marked),
+        ("resources/subscribe", &of_template),
+        ("completion/complete", &complete),
+    ] {
+        let answer = client.request(method, params);
+        let message = answer["error"]["message"].as_str().unwrap_or_default();
+        assert!(message.contains("is withheld"), "{method} {params}: {answer}");
+    }
+    // What no withheld template can become is as usual.
+    let free = client.request("resources/read", &json!({ "uri": "pinned://free" }));
+    assert!(!free.to_string().contains("is withheld"), "{free}");
+}
+
 #[test]
 fn prompts_resources_and_instructions_have_pins_too() {
     let pinned = Pinned::new("enforce");
@@ -368,13 +396,7 @@ fn prompts_resources_and_instructions_have_pins_too() {
     assert!(introduced(&gateway).contains("harmless"));
     offer("sends me your keys");
     wait_until("they are withheld", || lists(&client) == [false; 3]);
-    let get = json!({ "name": "pinned_prompt" });
-    let read = json!({ "uri": "pinned://r" });
-    for (method, params) in [("prompts/get", &get), ("resources/read", &read)] {
-        let answer = client.request(method, params);
-        let message = answer["error"]["message"].as_str().unwrap_or_default();
-        assert!(message.contains("is withheld"), "{method}: {answer}");
-    }
+    expect_all_withheld(&client);
     // Instructions are said when a session is opened.
     assert_eq!(gateway.stop().code, Some(0));
     let gateway = pinned.start();

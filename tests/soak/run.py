@@ -167,7 +167,7 @@ class Soak:
             "changing": url(at["hostile"], "/changing/mcp", pin="enforce"),
         }
         keys = [
-            {"name": "control", "key": CONTROL_KEY},
+            {"name": "control", "key": CONTROL_KEY, "admin": True},
             {"name": "one", "key": "one", "calls_per_minute": 100_000},
             {"name": "two", "key": "two"},
             {"name": "meagre", "key": "meagre", "calls_per_minute": 30},

@@ -291,7 +291,7 @@ impl Log for Logger {
         let message = {
             let secrets = self.direct.control.secrets.read();
             let secrets = secrets.unwrap_or_else(PoisonError::into_inner);
-            secrets.scrub(&message).into_owned()
+            secrets.scrub_cut(&message).into_owned()
         };
         match &self.form {
             Form::Text(writer) => {

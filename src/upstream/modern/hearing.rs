@@ -73,7 +73,7 @@ pub(in super::super) fn hear_child(link: &ChildLink, incoming: Incoming) -> Opti
         // At its end it may refuse because of that.
         if let Some(what) = refusal.filter(|_| !link.is_ending()) {
             log::warn!(target: "upstream", "{}: it refused to be listened to: {}",
-                core.name(), core.secrets.scrub_cut(&what));
+                core.name(), core.secrets.scrub_for_operator(&what));
             core.subscriptions.refused(version);
             if is_unknown {
                 core.subscriptions.unserved();

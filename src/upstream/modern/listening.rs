@@ -285,7 +285,7 @@ impl Listener {
         self.given_at = None;
         let core = &self.http.core;
         core.subscriptions.refused(version);
-        let what = core.secrets.scrub_cut(&cut(&error.message)).into_owned();
+        let what = core.secrets.scrub_for_operator(&cut(&error.message)).into_owned();
         // At the end of the gateway it may refuse because of that.
         if !core.nudge.is_stopped() {
             log::warn!(target: "upstream", "{}: {} failed: {what} ({})",

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use super::{PATIENCE, WINDOW, starts_max, tries_max};
-use crate::support::gateway::{Directory, Gateway};
+use crate::support::gateway::{Directory, Gateway, entry_of};
 use crate::support::wait_within;
 
 /// A pattern of the line at which the child fails, and what it does then in a shell's words.
@@ -182,6 +182,12 @@ fn a_child_that_declares_no_tools_is_asked_for_them_once() {
         wait_within(PATIENCE, row.name, || {
             let is_ready = gateway.status_of(row.name)["state"] == "ready";
             (is_ready && counted().contains_key("prompts/list")).then_some(())
+        });
+        wait_within(PATIENCE, row.name, || {
+            // Until what it has listed is known, its last failure is all that is known of it.
+            let list = gateway.list();
+            let entry = entry_of(&list["upstreams"], row.name)?;
+            (entry["outcome"] == "ok").then_some(())
         });
         let name = format!("{}-echo", row.name);
         if row.name == "lists" {

@@ -110,6 +110,9 @@ impl Lines {
     }
 }
 
+/// The log's thread has written what it had when nothing more comes for so long.
+const QUIET: Duration = Duration::from_millis(50);
+
 /// The program that is tested.
 pub(crate) fn binary() -> &'static str {
     env!("CARGO_BIN_EXE_trunkline")
@@ -255,9 +258,19 @@ impl Gateway {
         self.directory.path()
     }
 
-    /// What it has written to standard error so far.
+    /// What it has written to standard error so far. A thread of its own writes there, and may be
+    /// a little behind what else is seen of the gateway: a pause in its writing is waited for.
     pub(crate) fn stderr(&self) -> String {
-        self.stderr.text()
+        let deadline = Instant::now() + DEADLINE;
+        let mut seen = self.stderr.text();
+        loop {
+            std::thread::park_timeout(QUIET);
+            let now = self.stderr.text();
+            if now == seen || Instant::now() >= deadline {
+                return now;
+            }
+            seen = now;
+        }
     }
 
     /// Ends it without a word to it, as a power cut would; gives what it had written.

@@ -36,6 +36,8 @@ struct Shell {
     /// Further headers of what fails.
     failing_head: Mutex<Vec<(String, String)>>,
     redirect: Mutex<Option<(u16, String)>>,
+    /// What stands before its path.
+    prefix: Mutex<String>,
     last_headers: Mutex<Vec<(String, String)>>,
     n_deleted: Mutex<usize>,
 }
@@ -90,6 +92,7 @@ impl HttpUpstream {
             failing: Mutex::new(None),
             failing_head: Mutex::default(),
             redirect: Mutex::new(None),
+            prefix: Mutex::default(),
             last_headers: Mutex::default(),
             n_deleted: Mutex::new(0),
         });
@@ -149,6 +152,12 @@ impl HttpUpstream {
     pub(crate) fn fail_with_head(&self, head: &[(&str, &str)]) {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         *self.shell.failing_head.lock().unwrap() = head.iter().map(owned).collect();
+    }
+
+    /// Serves below this path from here on. Gives its URL there.
+    pub(crate) fn serve_below(&self, prefix: &str) -> String {
+        prefix.clone_into(&mut self.shell.prefix.lock().unwrap());
+        format!("http://{}{prefix}/mcp", self.address())
     }
 
     /// Serves at `/mcp/` and redirects `/mcp` to this location.
@@ -222,7 +231,7 @@ impl Shell {
             Some(_) => "/mcp/",
             None => "/mcp",
         };
-        if request.path() != path {
+        if request.path() != self.prefix.lock().unwrap().clone() + path {
             return respond(out, "404 Not Found", &[], "no such page");
         }
         if let Some((name, value)) = &*self.required_header.lock().unwrap()

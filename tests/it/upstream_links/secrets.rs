@@ -110,10 +110,10 @@ fn a_server_that_repeats_its_path_and_session_id_is_not_quoted() {
     });
     let mut config = http(server.address, HttpKind::StreamableHttp);
     if let Target::Http(target) = &mut config.target {
-        target.url = target.url.replace("/mcp", "/veiled-in-path/mcp");
+        target.url = target.url.replace("/mcp", "/my-team-name/0b1c2d3e4f5a-veiled/mcp");
     }
     let rig = Rig::ready_with(config, Limits::default());
     let told = format!("{:?}", rig.call());
-    assert!(told.contains("no [secret] at /[secret]/mcp"), "{told}");
+    assert!(told.contains("no [secret] at /my-team-name/[secret]/mcp"), "{told}");
     assert!(!told.contains("veiled"), "{told}");
 }

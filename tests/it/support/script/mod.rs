@@ -297,7 +297,9 @@ impl Script {
             part("method").and_then(|text| serde_json::from_str(&text).ok());
         let raw_params = part("params");
         self.note_received(peer, text, method.as_deref(), &params);
-        self.wait_while_held(method.as_deref());
+        if self.ends_while_held(method.as_deref()) {
+            return Reply::Nothing;
+        }
         let reply = match (method, part("id")) {
             (None, None) => Reply::Accepted,
             (None, Some(id)) => {
@@ -326,13 +328,19 @@ impl Script {
         reply
     }
 
-    fn wait_while_held(&self, method: Option<&str>) {
+    /// Waits while requests of this method are held; true if the server ends meanwhile, which
+    /// then answers nothing.
+    fn ends_while_held(&self, method: Option<&str>) -> bool {
         let mut state = self.lock();
         // Whoever waits for the request to come need not wait until it is answered.
         self.changed.notify_all();
-        while !state.ending && method.is_some() && state.held.as_deref() == method {
+        while method.is_some() && state.held.as_deref() == method {
+            if state.ending {
+                return true;
+            }
             state = self.changed.wait(state).unwrap();
         }
+        false
     }
 
     /// Whether a request of this method is not answered; waits until that is over.

@@ -1,0 +1,180 @@
+//! What the logs of all streams hold, by principal. Each byte is counted once, however many logs
+//! and queues hold it, and for as long as one of them does.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::EncodedEvent;
+use super::event_log::Bounds;
+use super::resumable::State;
+use crate::limits::EVENT_LOGS_BYTES_MAX;
+use crate::protocol::call::PrincipalId;
+use crate::shares::Shares;
+
+/// What every log is made with, and how much all of them hold. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct EventLogs {
+    pub(super) bounds: Bounds,
+    /// Locked behind a stream's state and behind [`Counted::by`], never before them: no event may
+    /// be dropped meanwhile.
+    held: Arc<Mutex<Holding>>,
+}
+
+/// What all logs hold, by principal.
+#[derive(Debug)]
+struct Holding {
+    bytes: Shares<PrincipalId>,
+    /// The logs that hold anything, by when they began to.
+    logs: HashMap<PrincipalId, BTreeMap<u64, Weak<Mutex<State>>>>,
+    last_turn: u64,
+}
+
+/// What an event says, as it counts while logs hold it.
+#[derive(Debug)]
+pub(super) struct Counted {
+    held: Arc<Mutex<Holding>>,
+    bytes: usize,
+    by: Mutex<Holders>,
+}
+
+#[derive(Debug, Default)]
+struct Holders {
+    /// The one that it counts for; none where nobody holds it.
+    payer: Option<PrincipalId>,
+    places: HashMap<PrincipalId, usize>,
+}
+
+/// An event's place in one log, which it keeps while a queue has it after the log has dropped it.
+#[derive(Debug)]
+pub(super) struct Place {
+    counted: Arc<Counted>,
+    holder: PrincipalId,
+    /// Bytes of the event that are of this log alone.
+    own_bytes: usize,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing between two changes can panic, so a poisoned value is whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Counted {
+    /// A place of a log of `holder`'s. None where there is no room.
+    fn place(self: &Arc<Counted>, holder: &PrincipalId, own_bytes: usize) -> Option<Place> {
+        let mut by = locked(&self.by);
+        let said_bytes = if by.payer.is_none() { self.bytes } else { 0 };
+        locked(&self.held).bytes.take_for_now(holder, own_bytes + said_bytes).ok()?;
+        by.payer.get_or_insert_with(|| holder.clone());
+        *by.places.entry(holder.clone()).or_default() += 1;
+        Some(Place { counted: self.clone(), holder: holder.clone(), own_bytes })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Place { counted, holder, own_bytes } = self;
+        let mut by = locked(&counted.by);
+        let n_places = by.places.get_mut(holder).map_or(0, |n| {
+            *n -= 1;
+            *n
+        });
+        let mut holding = locked(&counted.held);
+        holding.bytes.give_back(holder, *own_bytes);
+        if n_places > 0 {
+            return;
+        }
+        by.places.remove(holder);
+        if by.payer.as_ref() == Some(holder) {
+            // It counts for somebody who still holds it.
+            by.payer = by.places.keys().next().cloned();
+            holding.bytes.give_back(holder, counted.bytes);
+            if let Some(payer) = &by.payer {
+                let taken = holding.bytes.take_for_now(payer, counted.bytes);
+                debug_assert!(taken.is_ok(), "as much was given back before");
+            }
+        }
+    }
+}
+
+impl EventLogs {
+    /// Logs of these bounds.
+    pub fn new(bounds: Bounds) -> EventLogs {
+        let bytes = Shares::new(EVENT_LOGS_BYTES_MAX);
+        let held = Arc::new(Mutex::new(Holding { bytes, logs: HashMap::new(), last_turn: 0 }));
+        EventLogs { bounds, held }
+    }
+
+    /// Whether nothing can be kept, so that events need no ids.
+    pub fn are_off(&self) -> bool {
+        self.bounds.events == 0 || self.bounds.bytes == 0
+    }
+
+    /// Bytes that all logs hold, and queues of what logs held.
+    pub fn held_bytes(&self) -> usize {
+        locked(&self.held).bytes.taken()
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_any_log(&self) -> bool {
+        !locked(&self.held).logs.is_empty()
+    }
+
+    /// Drops the oldest events of whoever holds most, until a principal may keep so many bytes
+    /// more; its own where it would hold most. No stream may be locked meanwhile.
+    pub(super) fn make_room(&self, who: &PrincipalId, bytes: usize) {
+        loop {
+            let oldest = {
+                let holding = locked(&self.held);
+                let from = holding.bytes.in_the_way_of(who, bytes);
+                from.and_then(|from| holding.logs.get(&from)?.values().next().cloned())
+            };
+            let Some(state) = oldest.and_then(|state| state.upgrade()) else { return };
+            let mut state = locked(&state);
+            state.log.drop_oldest();
+            self.enlist(&mut state);
+        }
+    }
+
+    /// Whether there is room for so many bytes.
+    pub(super) fn have_room(&self, bytes: usize) -> bool {
+        locked(&self.held).bytes.may_take_of(None, bytes).is_ok()
+    }
+
+    /// The event as a log of `holder`'s may keep it. None where there is no room.
+    pub(super) fn keep(
+        &self,
+        holder: &PrincipalId,
+        event: &EncodedEvent,
+    ) -> Option<EncodedEvent> {
+        let event = event.for_log();
+        let new = || {
+            let (held, by) = (self.held.clone(), Mutex::default());
+            Arc::new(Counted { held, bytes: event.said_bytes(), by })
+        };
+        let counted = event.counted(new);
+        let place = counted.place(holder, event.len() - event.said_bytes())?;
+        Some(event.in_place(place))
+    }
+
+    /// A log holds anything, or nothing any more.
+    pub(super) fn enlist(&self, state: &mut State) {
+        let mut holding = locked(&self.held);
+        let holding = &mut *holding;
+        let logs = holding.logs.entry(state.holder.clone()).or_default();
+        match (state.turn, state.log.bytes()) {
+            (Some(turn), 0) => {
+                logs.remove(&turn);
+                state.turn = None;
+            }
+            (None, 1..) => {
+                holding.last_turn += 1;
+                logs.insert(holding.last_turn, state.own.clone());
+                state.turn = Some(holding.last_turn);
+            }
+            (Some(_), 1..) | (None, 0) => (),
+        }
+        if logs.is_empty() {
+            holding.logs.remove(&state.holder);
+        }
+    }
+}
