@@ -53,12 +53,7 @@ pub(super) fn check(
         }
         key
     });
-    let state_dir = raw.state_dir.as_ref().map(|path| {
-        if path.value.is_empty() || path.value.contains('\0') {
-            reader.problem("/state_dir", "must not be empty or hold a null character");
-        }
-        PathBuf::from(&path.value)
-    });
+    let state_dir = raw.state_dir.as_ref().map(|path| check_state_dir(reader, path));
     check_names(reader, &raw.servers);
     let naming = naming(&raw, separator);
     let api_keys = check_keys(reader, &raw, &naming, &mut warnings);
@@ -120,6 +115,13 @@ fn check_listen(reader: &Reader<'_>, raw: &RawConfig, overrides: &Overrides) -> 
         );
     }
     Some(listen)
+}
+
+fn check_state_dir(reader: &Reader<'_>, path: &Text) -> PathBuf {
+    if path.value.is_empty() || path.value.contains('\0') {
+        reader.problem("/state_dir", "must not be empty or hold a null character");
+    }
+    PathBuf::from(&path.value)
 }
 
 fn check_admin_listen(reader: &Reader<'_>, raw: &RawConfig) -> Option<Listen> {

@@ -12,7 +12,7 @@ use super::reply::{self, Problem};
 use crate::access::policy::Scope;
 use crate::error::CallError;
 use crate::http::{Head, Responder};
-use crate::limits::{OWN_NAME_CHARS_MAX, REQUESTS_TOLD_MAX};
+use crate::limits::OWN_NAME_CHARS_MAX;
 use crate::pipeline::{Clash, Failure, Pinned, ServerStatus, State, Unread};
 use crate::protocol::call::Kind;
 use crate::protocol::quirks::Quirk;
@@ -22,6 +22,9 @@ use crate::telemetry::access::{self, Refusal};
 use crate::telemetry::rejected::Reason;
 use crate::telemetry::request::{self, InWork};
 use crate::telemetry::{otlp, quirks};
+
+/// Requests in work that `/status` tells of.
+const REQUESTS_TOLD_MAX: usize = 256;
 
 /// Answers OPTIONS: the methods, and for a page of an admitted origin what it may send.
 pub(super) fn options(endpoint: Endpoint<'_>, head: &Head, responder: Responder) {

@@ -93,6 +93,11 @@ impl Front {
                     Ok(Outcome::Complete(_)) => honoured.uris.push(uri),
                     // What cannot be had is left out of what is honoured.
                     Ok(Outcome::Error { .. } | Outcome::InputRequired { .. }) => (),
+                    // Each costs a call. Without any the stream is refused; the rest is left out.
+                    Err(error @ CallError::RateLimited { .. }) if honoured.uris.is_empty() => {
+                        self.sessions.close_soon(&session.id);
+                        return Err(failed(&error));
+                    }
                     Err(error) => {
                         log::debug!(target: "sessions", "a resource is not listened to: {error}");
                     }

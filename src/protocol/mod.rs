@@ -25,6 +25,7 @@ pub mod quirks;
 pub mod raw;
 pub mod revision;
 pub mod revision_differences;
+pub mod scan;
 pub mod sealed;
 pub mod server_capabilities;
 pub mod server_introduction;

@@ -11,7 +11,10 @@ use super::method::{Method, notification};
 use super::raw::{Raw, RawObject, first_elements, push_string, string, try_each_element};
 use super::revision::{Era, Revision};
 use super::server_introduction;
-use crate::limits::{INTRODUCTION_BYTES_MAX, SUBSCRIPTIONS_PER_SESSION_MAX};
+use crate::limits::{
+    INPUT_REQUEST_BYTES_MAX, INTRODUCTION_BYTES_MAX, REQUEST_STATE_BYTES_MAX,
+    SUBSCRIPTIONS_PER_SESSION_MAX,
+};
 
 /// Keys of `_meta` that the revision reserves.
 pub mod key {
@@ -258,6 +261,16 @@ pub fn read_result(result: &Raw) -> Result<Read, String> {
     match kind.as_deref() {
         Some("input_required") => {
             let requests = fields.get("inputRequests").filter(|text| *text != "null");
+            if requests.is_some_and(|text| text.len() > INPUT_REQUEST_BYTES_MAX) {
+                return Err(format!(
+                    "\"inputRequests\" has more than {INPUT_REQUEST_BYTES_MAX} bytes"
+                ));
+            }
+            if fields.get("requestState").is_some_and(|it| it.len() > REQUEST_STATE_BYTES_MAX) {
+                return Err(format!(
+                    "\"requestState\" has more than {REQUEST_STATE_BYTES_MAX} bytes"
+                ));
+            }
             let requests = requests.map(|text| Raw::from_valid(text.to_owned()));
             if requests.as_ref().is_some_and(|it| RawObject::parse(it.get()).is_err()) {
                 return Err("\"inputRequests\" is no object".to_owned());
@@ -528,6 +541,20 @@ mod tests {
         let bad = META.replace("\"info\"", "\"loud\"");
         let error = read_envelope(Some(&format!("{{{bad}}}"))).unwrap_err();
         assert!(error.message.contains("log level"), "{error:?}");
+    }
+
+    #[test]
+    fn what_a_server_wants_from_its_client_is_bounded() {
+        let wants = |requests: usize, state: usize| {
+            let (padding, state) = ("p".repeat(requests), "s".repeat(state));
+            let text = format!(
+                r#"{{"resultType":"input_required","inputRequests":{{"a":"{padding}"}},"requestState":"{state}"}}"#
+            );
+            read_result(&Raw::from_valid(text))
+        };
+        assert!(wants(1, 1).is_ok());
+        assert!(wants(INPUT_REQUEST_BYTES_MAX, 1).unwrap_err().contains("inputRequests"));
+        assert!(wants(1, REQUEST_STATE_BYTES_MAX).unwrap_err().contains("requestState"));
     }
 
     #[test]

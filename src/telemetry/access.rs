@@ -14,12 +14,14 @@ use super::outcome::CallOutcome;
 use super::rejected::{self, Reason};
 use super::request::{self, Record};
 use crate::limits::{
-    ACCESS_ERROR_CHARS_MAX, RECENT_REFUSALS_MAX, REFUSAL_LINES_MAX, REFUSAL_LINES_OF_PEER_MAX,
-    REFUSAL_LINES_WITHIN, REFUSAL_PEERS_MAX,
+    ACCESS_ERROR_CHARS_MAX, REFUSAL_LINES_MAX, REFUSAL_LINES_OF_PEER_MAX, REFUSAL_LINES_WITHIN,
+    REFUSAL_PEERS_MAX,
 };
 use crate::telemetry::redact;
 
 const TARGET: &str = "access";
+/// Refused requests that `/status` tells of.
+const RECENT_REFUSALS_MAX: usize = 64;
 
 /// Whether a call has a line.
 static CALLS: AtomicBool = AtomicBool::new(false);

@@ -17,11 +17,19 @@ use super::Seldom;
 use super::names;
 use super::trace::{self, Recorder, Span, SpanKind};
 use super::trace_context::to_hex;
-use crate::limits::{
-    OTLP_ATTEMPTS_MAX, OTLP_BATCH_SPANS_MAX, OTLP_INTERVAL, OTLP_LAST_SPANS_TIMEOUT,
-    OTLP_QUEUE_SPANS_MAX, OTLP_RETRY_INTERVAL,
-};
+use crate::limits::{OTLP_BATCH_SPANS_MAX, OTLP_QUEUE_SPANS_MAX};
 use crate::thread::{self, Joined};
+
+/// How long a span waits for others.
+const OTLP_INTERVAL: Duration = Duration::from_secs(2);
+/// How often the same spans are sent to a collector that does not take them now.
+const OTLP_ATTEMPTS_MAX: u32 = 3;
+/// How long after the first attempt the second one comes; after each the wait is longer by this.
+const OTLP_RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the last spans may take when the program ends.
+const OTLP_LAST_SPANS_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a collector may take to answer.
+pub const OTLP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What became of spans that were sent.
 #[derive(Debug, Clone, PartialEq, Eq)]

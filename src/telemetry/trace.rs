@@ -13,9 +13,12 @@ use super::names;
 use super::outcome::CallOutcome;
 use super::request::{self, Asked};
 use super::trace_context::{TraceContext, to_hex};
-use crate::limits::{ACCESS_TEXT_CHARS_MAX, TRACESTATE_BYTES_MAX};
+use crate::limits::ACCESS_TEXT_CHARS_MAX;
 use crate::protocol::method::Method;
 use crate::protocol::raw::{self, RawObject};
+
+/// Bytes of a `tracestate` that is passed on (W3C Trace Context, section 3.3.1.5).
+const TRACESTATE_BYTES_MAX: usize = 512;
 
 /// Whose side of a request a span is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

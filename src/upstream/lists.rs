@@ -325,7 +325,8 @@ fn items(
             }
             Err(error) => return Err(refused(kind, &error)),
         };
-        let goes_on = || !core.nudge.is_stopped();
+        let begun = Instant::now();
+        let goes_on = || !core.nudge.is_stopped() && begun.elapsed() < core.config.timeout;
         let Page { next, said } = read_page(kind, &page, &mut room, &goes_on)?;
         // All pages together are as fresh as the least fresh of them.
         freshness = match (freshness, said) {
@@ -471,9 +472,15 @@ fn read_page(
     let items = fields.get(key).ok_or_else(|| wrong(&format!("has no {key:?}")))?;
     try_each_element(items, &mut |item| {
         room.take(kind, item);
-        if goes_on() { Ok(()) } else { Err("the gateway is stopping") }
+        if goes_on() { Ok(()) } else { Err("nobody waits for it") }
     })
-    .map_err(|_| wrong(&format!("has no array in {key:?}")))?;
+    .map_err(|_| {
+        if goes_on() {
+            wrong(&format!("has no array in {key:?}"))
+        } else {
+            wrong("takes too long to be read")
+        }
+    })?;
     let next = match fields.get("nextCursor") {
         None | Some("null") => None,
         Some(_) => fields.string("nextCursor").map_err(|_| wrong("has a wrong cursor"))?,
@@ -515,7 +522,8 @@ mod tests {
     fn a_stop_ends_the_reading_of_a_page_between_two_items() {
         let page = Raw::from_valid(format!(r#"{{"tools":[{}{{}}]}}"#, "{},".repeat(1000)));
         let mut room = Room { items: Vec::new(), n_left: 9999, bytes_left: 9999, left_out: 0 };
-        assert!(read_page(Kind::Tool, &page, &mut room, &|| false).is_err());
+        let trouble = read_page(Kind::Tool, &page, &mut room, &|| false).map(drop).unwrap_err();
+        assert!(trouble.message.contains("takes too long"), "{}", trouble.message);
         assert_eq!(room.items.len(), 1);
     }
 

@@ -6,8 +6,8 @@ use ureq::Agent;
 use ureq::http::Request;
 
 use crate::config::OtlpConfig;
-use crate::limits::{OTLP_TIMEOUT, UPSTREAM_ERROR_CHARS_MAX};
-use crate::telemetry::otlp::{Export, Exported};
+use crate::limits::UPSTREAM_ERROR_CHARS_MAX;
+use crate::telemetry::otlp::{Export, Exported, OTLP_TIMEOUT};
 use crate::telemetry::redact::{excerpt, url};
 
 /// See above.

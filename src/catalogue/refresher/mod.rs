@@ -79,7 +79,7 @@ impl Known {
 
 /// What a list that was read is, beside the one that was known.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Reading {
+pub(super) enum Reading {
     /// None was known.
     First,
     Same,
@@ -293,10 +293,12 @@ impl Refresher {
                 listed.server.health = Health::Well;
                 listed.server.has_answered = true;
                 judge(&mut self.pins, &known.profile, listed);
+                let is_same = read.iter().all(|(_, _, reading)| *reading == Reading::Same);
                 if let Some(store) = &mut self.store {
-                    store.save(&server, listed);
+                    let reading = if is_same { Reading::Same } else { Reading::Other };
+                    store.save(&server, listed, reading);
                 }
-                if read.iter().any(|(_, _, reading)| *reading != Reading::Same) {
+                if !is_same {
                     self.views.may_have_changed(&server);
                 }
                 read
