@@ -25,7 +25,7 @@ use crate::downstream::parked::{Bounds, ParkedCalls};
 use crate::downstream::stdio::LineClient;
 use crate::downstream::{Admission, Front, UsedStates};
 use crate::handover::{self, Estate, Inheritance};
-use crate::http::Server;
+use crate::http::{Running, Server};
 use crate::limits::{
     CATALOGUE_INBOX_CHANGES_MAX, ENDED_SESSIONS_QUEUE_MAX, LEAVE_TICK, LIST_WAITERS_DIVISOR,
     Limits,
@@ -38,14 +38,16 @@ use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
 use crate::reload::Reloading;
-use crate::serving::{Clients, Serving, bind, serve};
+use crate::serving::{Clients, Serving, bind, bind_admin, serve, serve_admin};
 use crate::session::{
     self, Audience, Ended, EventLogBounds, EventLogs, Sessions, SessionsConfig,
 };
 use crate::state::{self, StateDir, Writer};
+use crate::telemetry;
+use crate::telemetry::otlp::{self, Exporting};
 use crate::thread::{self, StopReason};
 use crate::tidy;
-use crate::upstream::{Report, Upstreams};
+use crate::upstream::{Collector, Report, Upstreams};
 
 /// How long the catalogue's thread may take to take a configuration over.
 const CONFIGURE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -59,6 +61,8 @@ const INTERRUPTED_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Gateway {
     /// 1. Accept no more; the connections end. Their handler holds clones of what follows.
     serving: Serving,
+    /// What tells operators of it: the admin listener, whose handler holds the same, and spans.
+    telling: (Option<Running>, Option<Exporting>),
     front: Arc<Front>,
     /// 2. End what the upstreams hold: sessions, children, threads. That ends the events too.
     upstreams: Arc<Upstreams>,
@@ -99,8 +103,9 @@ impl Gateway {
         // have something written, so it is waited for after all of them, also on an error.
         let (writing, state) = open_state(&config, clients, inherited.lock)?.unzip();
         let (server, budget) = bind(&config, clients, inherited.listener, &limits)?;
+        let admin = bind_admin(&config, clients, inherited.admin_listener)?;
         let key = session_key(&config, state.as_ref(), inherited.session_key)?;
-        let estate = estate(&config, server.as_ref(), state.as_ref(), key)?;
+        let estate = estate(&config, server.as_ref(), admin.as_ref(), state.as_ref(), key)?;
         let (left, ended) = bounded(ENDED_SESSIONS_QUEUE_MAX);
         let (sessions, session_thread) =
             start_sessions(&config, key, left, state.as_ref(), &stop)?;
@@ -147,12 +152,16 @@ impl Gateway {
             engine: OnceLock::new(),
             reload: OnceLock::new(),
         });
+        let admin =
+            admin.map(|admin| serve_admin(admin, &config, &front, &stop)).transpose()?;
+        let telling = (admin, export(&config, clients)?);
         let serving = match server {
             Some(server) => serve(server, &front, stop)?,
-            None => Serving::Lines(Arc::new(LineClient::new(front.clone()))),
+            None => Serving::Lines(Arc::new(LineClient::new(front.clone(), clients.host()))),
         };
         Ok(Gateway {
             serving,
+            telling,
             front,
             upstreams,
             _catalogue: catalogue,
@@ -211,6 +220,9 @@ impl Gateway {
     /// Serves what is here until nothing of it is left, or there is a reason to stop.
     fn leave(&self) {
         self.serving.leave();
+        if let Some(admin) = &self.telling.0 {
+            admin.leave();
+        }
         self.sessions.end_listening();
         let deadline = Instant::now() + self.estate.leave;
         while Instant::now() < deadline {
@@ -232,7 +244,7 @@ impl Gateway {
     /// A second signal cuts every wait short.
     pub fn stop(mut self, reloading: Option<Reloading>) {
         // While it is held, connections that nobody accepts would wait instead of being refused.
-        self.estate.listener = None;
+        (self.estate.listener, self.estate.admin_listener) = (None, None);
         let hurry = self.upstreams.hurry();
         let second = SecondSignal::watch(self.stopped.clone(), hurry.clone());
         if let Err(error) = &second {
@@ -362,6 +374,17 @@ impl SecondSignal {
     }
 }
 
+/// Spans go to a collector from here on.
+fn export(config: &Config, clients: Clients) -> io::Result<Option<Exporting>> {
+    let config = match clients {
+        Clients::OverHttp | Clients::OneOfLines => config.otlp.as_ref(),
+        Clients::OneOfFewLines => None,
+    };
+    let Some(config) = config else { return Ok(None) };
+    let (sampling, service) = (config.sampling, config.service.as_str().into());
+    otlp::start(Box::new(Collector::new(config.clone())), sampling, service).map(Some)
+}
+
 /// What outlives the process.
 #[derive(Debug)]
 struct State {
@@ -373,12 +396,14 @@ struct State {
 fn estate(
     config: &Config,
     server: Option<&Server>,
+    admin: Option<&Server>,
     state: Option<&State>,
     session_key: [u8; 32],
 ) -> io::Result<Estate> {
     let longest = config.upstreams.iter().map(|it| it.timeout_max).max();
     Ok(Estate {
         listener: server.map(Server::pass_on).transpose()?.flatten(),
+        admin_listener: admin.map(Server::pass_on).transpose()?.flatten(),
         lock: state.map(|state| state.directory.lock()).transpose()?.flatten(),
         session_key,
         // A connection waits for its last request, and that for its answer.
@@ -541,7 +566,8 @@ fn quotas(config: &Config) -> impl Iterator<Item = (Arc<str>, u32)> {
 }
 
 fn told(config: &Config) -> Told {
-    Told { calls: config.log.access, bodies: config.log.bodies }
+    telemetry::access::tell_calls(config.log.access);
+    Told { bodies: config.log.bodies }
 }
 
 fn admission(config: &Config) -> Admission {

@@ -3,8 +3,8 @@
 //! on serving what it has.
 //!
 //! The two are connected by a pair of sockets, which is the new one's standard input. Over it go
-//! the listener itself, the lock on `state_dir` and the key of sessions; back comes the word that
-//! the new one serves. A new one that does not come so far (its configuration is bad, say) is
+//! the listeners themselves, the lock on `state_dir` and the key of sessions; back comes the word
+//! that the new one serves. A new one that does not come so far (its configuration is bad, say) is
 //! ended, and the old one goes on.
 
 use std::io::{self, IoSlice, IoSliceMut, Read as _};
@@ -30,12 +30,15 @@ const FOLLOWS: &str = "TRUNKLINE_FOLLOWS";
 const GREETING: &[u8] = b"trunkline follow 1\n";
 /// The word of the new process.
 const SERVING: &[u8] = b"serving";
-/// Descriptors that are handed over: the listener, and the lock where there is one.
-const DESCRIPTORS_MAX: usize = 2;
+/// Descriptors that are handed over: the listener, that of `admin_listen` where there is one, and
+/// the lock where there is one.
+const DESCRIPTORS_MAX: usize = 3;
 /// Bytes of the longest message.
 const MESSAGE_BYTES_MAX: usize = 128;
 /// Between two looks whether a process has ended.
 const END_TICK: Duration = Duration::from_millis(5);
+/// Bytes that say whose the files of Unix sockets are, and whether there is `admin_listen`.
+const FLAGS: usize = 3;
 /// Bytes of the key of sessions.
 const KEY_BYTES: usize = 32;
 
@@ -44,6 +47,8 @@ const KEY_BYTES: usize = 32;
 pub struct Inheritance {
     /// The socket that it serves.
     pub listener: Option<Inherited>,
+    /// The socket of `admin_listen`, where the one before had one.
+    pub admin_listener: Option<Inherited>,
     /// The lock on `state_dir`.
     pub lock: Option<OwnedFd>,
     /// What session ids are made with, so that sessions go on.
@@ -57,6 +62,8 @@ pub struct Inheritance {
 pub struct Estate {
     /// The socket that it serves; none where the engine keeps it.
     pub listener: Option<PassedOn>,
+    /// The socket of `admin_listen`.
+    pub admin_listener: Option<PassedOn>,
     /// The lock on `state_dir`.
     pub lock: Option<OwnedFd>,
     /// What session ids are made with.
@@ -119,6 +126,9 @@ pub fn start(estate: &Estate) -> Result<(), String> {
         return Err(format!("{why}{}", end(&mut child)));
     }
     listener.given_up();
+    if let Some(admin) = &estate.admin_listener {
+        admin.given_up();
+    }
     let pid = child.id();
     service::followed_by(pid);
     log::info!("process {pid} serves from here on; this one ends with what it has");
@@ -161,9 +171,12 @@ fn spawn(stdin: OwnedFd) -> io::Result<Child> {
 }
 
 fn send_estate(channel: &OwnedFd, listener: &PassedOn, estate: &Estate) -> io::Result<()> {
-    let owns_file = [u8::from(listener.owns_file())];
-    let pieces = [GREETING, &owns_file, &estate.session_key].map(IoSlice::new);
+    let admin = estate.admin_listener.as_ref();
+    let flags = [listener.owns_file(), admin.is_some(), admin.is_some_and(PassedOn::owns_file)]
+        .map(u8::from);
+    let pieces = [GREETING, &flags, &estate.session_key].map(IoSlice::new);
     let mut descriptors = vec![listener.as_fd()];
+    descriptors.extend(admin.map(AsFd::as_fd));
     descriptors.extend(estate.lock.as_ref().map(AsFd::as_fd));
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
@@ -214,13 +227,21 @@ fn from_predecessor() -> io::Result<Inheritance> {
         .flatten();
     let odd = || io::Error::other("what the process before this one hands over is not known");
     let listener = descriptors.next().ok_or_else(odd)?;
-    let lock = descriptors.next();
     let mut rest =
         message.get(..read).and_then(|it| it.strip_prefix(GREETING)).ok_or_else(odd)?;
-    let (mut owns_file, mut key) = ([0], [0; KEY_BYTES]);
-    rest.read_exact(&mut owns_file).and_then(|()| rest.read_exact(&mut key))?;
+    let (mut flags, mut key) = ([0; FLAGS], [0; KEY_BYTES]);
+    rest.read_exact(&mut flags).and_then(|()| rest.read_exact(&mut key))?;
+    let [owns_file, has_admin, admin_owns_file] = flags.map(|flag| flag != 0);
+    let admin_listener = if has_admin {
+        let admin = descriptors.next().ok_or_else(odd)?;
+        Some(Inherited::new(admin, admin_owns_file)?)
+    } else {
+        None
+    };
+    let lock = descriptors.next();
     Ok(Inheritance {
-        listener: Some(Inherited::new(listener, owns_file != [0])?),
+        listener: Some(Inherited::new(listener, owns_file)?),
+        admin_listener,
         lock,
         session_key: Some(key),
         predecessor: Some(Predecessor(channel)),

@@ -352,6 +352,28 @@ pub const LOG_LINE_BYTES_MAX: usize = 4096;
 pub const LOG_REPEATS_MAX: usize = 10;
 /// See [`LOG_REPEATS_MAX`].
 pub const LOG_REPEATS_WITHIN: Duration = Duration::from_secs(10);
+/// Bytes of a request's name (`X-Request-Id`); a longer one is replaced by one of our own.
+pub const REQUEST_ID_BYTES_MAX: usize = 64;
+/// Characters of one field of an access line.
+pub const ACCESS_TEXT_CHARS_MAX: usize = 128;
+/// Characters of what an access line tells of a failure.
+pub const ACCESS_ERROR_CHARS_MAX: usize = 256;
+/// Lines of one peer's refused requests in [`REFUSAL_LINES_WITHIN`]; more are counted.
+pub const REFUSAL_LINES_OF_PEER_MAX: usize = 3;
+/// The same of all peers.
+pub const REFUSAL_LINES_MAX: usize = 50;
+/// See [`REFUSAL_LINES_OF_PEER_MAX`].
+pub const REFUSAL_LINES_WITHIN: Duration = Duration::from_secs(1);
+/// Peers whose refused requests are told apart at once.
+pub const REFUSAL_PEERS_MAX: usize = 256;
+/// Series of calls by server, tool and key in the metrics; further ones count as `other`.
+pub const TOOL_SERIES_MAX: usize = 1000;
+/// Spans that wait for the thread which sends them. Full drops spans and counts them.
+pub const OTLP_QUEUE_SPANS_MAX: usize = 2048;
+/// Spans that are sent together.
+pub const OTLP_BATCH_SPANS_MAX: usize = 512;
+/// Connections at once of `admin_listen`: of a scraper and a person or two.
+pub const ADMIN_CONNECTIONS_MAX: usize = 16;
 /// Names waiting for the resolver thread.
 pub const RESOLVER_QUEUE_NAMES_MAX: usize = 256;
 /// Names that are resolved at once; each holds a thread while the system is at it.

@@ -15,6 +15,7 @@ use crate::gateway::Parts;
 use crate::limits::{RELOAD_RETRY_INTERVAL, RELOAD_STOP_TIMEOUT, WATCH_INTERVAL};
 use crate::service;
 use crate::telemetry::log::LogControl;
+use crate::telemetry::metrics::reloads;
 use crate::thread::{self, Joined, StopReason};
 
 /// How long the thread sleeps that is only to hear of SIGHUP.
@@ -116,6 +117,7 @@ pub fn start(
     wishes: Receiver<()>,
     stop: Sender<StopReason>,
 ) -> io::Result<Reloading> {
+    reloads::succeeded();
     let reload = Reload { source, running, parts, log, unsettled: None, is_partial: false };
     let (alive, ended) = bounded(0);
     let asked = reload.parts.wishes();
@@ -188,6 +190,7 @@ impl Reload {
         let (config, changes) = match followed {
             Ok(followed) => followed,
             Err(problems) => {
+                reloads::failed();
                 let problems: Vec<String> =
                     problems.iter().map(|problem| problem.in_file(&path)).collect();
                 refuse(&path.to_string(), &problems);
@@ -210,6 +213,7 @@ impl Reload {
         self.log.set_secrets(&secrets);
         if let Err(what) = self.apply(&config, changes) {
             self.is_partial = true;
+            reloads::failed();
             let again = RELOAD_RETRY_INTERVAL.as_secs();
             log::error!(
                 "{path}: the configuration was taken over in part only: {what}; the next try \
@@ -218,6 +222,7 @@ impl Reload {
             return Reloaded::InPart(what);
         }
         self.is_partial = false;
+        reloads::succeeded();
         log::info!("{path} was read again in {} ms: {changed}", took.elapsed().as_millis());
         self.running = config;
         Reloaded::Taken { changes: changed, warnings, at_next_start }

@@ -7,10 +7,10 @@ use std::time::Instant;
 use crossbeam_channel::Sender;
 
 use crate::config::{Config, Listen};
-use crate::downstream::Front;
-use crate::downstream::stdio::LineClient;
+use crate::downstream::stdio::{Host, LineClient};
+use crate::downstream::{AdminListener, Front};
 use crate::http::{self, Budget, Inherited, Running, Server};
-use crate::limits::Limits;
+use crate::limits::{ADMIN_CONNECTIONS_MAX, Limits};
 use crate::thread::StopReason;
 
 /// How clients come.
@@ -23,6 +23,16 @@ pub enum Clients {
     OneOfLines,
     /// The same, for a few requests: nothing is written to `state_dir`.
     OneOfFewLines,
+}
+
+impl Clients {
+    /// Who writes the lines, where there are lines.
+    pub(crate) fn host(self) -> Host {
+        match self {
+            Self::OverHttp | Self::OneOfLines => Host::Other,
+            Self::OneOfFewLines => Host::Command,
+        }
+    }
 }
 
 /// What serves them.
@@ -81,7 +91,7 @@ pub(crate) fn bind(
         Clients::OverHttp => {
             let server = match inherited {
                 Some(inherited) => Server::take(inherited, limits.clone())?,
-                None => Server::bind(&listen(config), limits.clone())?,
+                None => Server::bind(&listen(&config.listen, config), limits.clone())?,
             };
             let budget = server.budget();
             Ok((Some(server), budget))
@@ -90,6 +100,38 @@ pub(crate) fn bind(
             Ok((None, Budget::new(limits.buffered_bytes)))
         }
     }
+}
+
+/// Takes `admin_listen`, if it is configured; where that address is inherited, its socket.
+pub(crate) fn bind_admin(
+    config: &Config,
+    clients: Clients,
+    inherited: Option<Inherited>,
+) -> io::Result<Option<Server>> {
+    let at = match clients {
+        Clients::OverHttp => config.admin_listen.as_ref(),
+        // The gateway that serves others has it.
+        Clients::OneOfLines | Clients::OneOfFewLines => None,
+    };
+    let Some(at) = at else { return Ok(None) };
+    let limits =
+        Arc::new(Limits { connections: ADMIN_CONNECTIONS_MAX, ..config.limits.clone() });
+    match inherited.filter(|inherited| inherited.is_at(at)) {
+        Some(inherited) => Server::take(inherited, limits).map(Some),
+        None => Server::bind(&listen(at, config), limits).map(Some),
+    }
+}
+
+/// Begins to answer there.
+pub(crate) fn serve_admin(
+    server: Server,
+    config: &Config,
+    front: &Arc<Front>,
+    stop: &Sender<StopReason>,
+) -> io::Result<Running> {
+    let is_local = config.admin_listen.as_ref().is_some_and(Listen::is_local);
+    log::info!("metrics and status at {}", server.local_addr_text());
+    server.start(Arc::new(AdminListener::new(front.clone(), is_local)), stop.clone())
 }
 
 /// Begins to accept connections.
@@ -107,8 +149,8 @@ pub(crate) fn serve(
     Ok(Serving::Http(running))
 }
 
-fn listen(config: &Config) -> http::Listen {
-    match &config.listen {
+fn listen(at: &Listen, config: &Config) -> http::Listen {
+    match at {
         Listen::Tcp(address) => http::Listen::Tcp(*address),
         Listen::Unix(path) => http::Listen::Unix {
             path: path.clone(),

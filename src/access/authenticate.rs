@@ -28,11 +28,7 @@ pub struct Presented<'a> {
 /// constant time, and hashes rather than keys, so that neither the time nor the place of a
 /// mismatch tells anything.
 pub fn authenticate(known: &[KnownKey], presented: Presented<'_>) -> Option<Arc<Principal>> {
-    let key = presented
-        .authorization
-        .and_then(bearer)
-        .or_else(|| presented.litellm.map(|value| bearer(value).unwrap_or(value.trim())))
-        .or_else(|| presented.api_key.map(str::trim))?;
+    let key = key_of(presented)?;
     let hash = ring::digest::digest(&ring::digest::SHA256, key.as_bytes());
     let mut found = None;
     for candidate in known {
@@ -41,6 +37,19 @@ pub fn authenticate(known: &[KnownKey], presented: Presented<'_>) -> Option<Arc<
         }
     }
     found
+}
+
+/// Whether there is a key at all: a wrong one is another mistake than none.
+pub fn has_key(presented: Presented<'_>) -> bool {
+    key_of(presented).is_some_and(|key| !key.is_empty())
+}
+
+fn key_of(presented: Presented<'_>) -> Option<&str> {
+    presented
+        .authorization
+        .and_then(bearer)
+        .or_else(|| presented.litellm.map(|value| bearer(value).unwrap_or(value.trim())))
+        .or_else(|| presented.api_key.map(str::trim))
 }
 
 fn bearer(value: &str) -> Option<&str> {

@@ -1,6 +1,7 @@
 //! From what the file says to a [`Config`]: what must hold between values.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ pub(super) fn check(
     let socket_group = check_socket_group(reader, raw.socket_group.as_ref());
     let public_url = check_public_url(reader, raw.public_url.as_ref());
     let trusted_proxies = check_proxies(reader, &raw.trusted_proxies);
+    let admin_listen = check_admin_listen(reader, &raw);
     let allowed_origins = lowercase(reader, &raw.allowed_origins, |text| {
         (!syntax::is_origin(text)).then_some("must be a scheme and a host without a path")
     });
@@ -56,12 +58,7 @@ pub(super) fn check(
         }
         key
     });
-    let state_dir = raw.state_dir.as_ref().map(|path| {
-        if path.value.is_empty() || path.value.contains('\0') {
-            reader.problem("/state_dir", "must not be empty or hold a null character");
-        }
-        reader.path("/state_dir", path)
-    });
+    let state_dir = raw.state_dir.as_ref().map(|path| check_state_dir(reader, path));
     check_names(reader, &raw.servers);
     let naming = naming(&raw, separator);
     let api_keys = check_keys(reader, &raw, &naming);
@@ -87,6 +84,8 @@ pub(super) fn check(
         socket_mode,
         socket_group,
         public_url,
+        admin_listen,
+        otlp: raw.otlp,
         trusted_proxies,
         api_keys,
         allowed_origins,
@@ -128,6 +127,30 @@ fn check_listen(reader: &Reader<'_>, raw: &RawConfig, overrides: &Overrides) -> 
             "/listen",
             "others than this machine can reach this address, and there are no api_keys; \
              \"allow_anonymous\": true admits everybody",
+        );
+    }
+    Some(listen)
+}
+
+fn check_state_dir(reader: &Reader<'_>, path: &Text) -> PathBuf {
+    if path.value.is_empty() || path.value.contains('\0') {
+        reader.problem("/state_dir", "must not be empty or hold a null character");
+    }
+    reader.path("/state_dir", path)
+}
+
+fn check_admin_listen(reader: &Reader<'_>, raw: &RawConfig) -> Option<Listen> {
+    let text = raw.admin_listen.as_ref()?;
+    let Some(listen) = Listen::parse(&text.value) else {
+        let what = format!("not an address and port: {:?}", text.written);
+        reader.problem("/admin_listen", what);
+        return None;
+    };
+    if !listen.is_local() && !raw.has_api_keys {
+        reader.problem(
+            "/admin_listen",
+            "others than this machine can reach this address, and there are no api_keys, of which \
+             one with \"admin\": true would be asked for",
         );
     }
     Some(listen)

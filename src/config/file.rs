@@ -5,7 +5,8 @@ use super::json::Json;
 use super::place::Source;
 use super::reader::{Fields, Reader, Text};
 use super::{
-    HttpKind, LogConfig, LogFormat, Pin, Prefix, Problem, SessionSharing, Transports, bounds,
+    HttpKind, LogConfig, LogFormat, OtlpConfig, Pin, Prefix, Problem, SessionSharing,
+    Transports, bounds, otlp,
 };
 use crate::limits::Limits;
 
@@ -21,6 +22,8 @@ pub const KEYS: &[&str] = &[
     "socket_mode",
     "socket_group",
     "public_url",
+    "admin_listen",
+    "otlp",
     "trusted_proxies",
     "transports",
     "prefix",
@@ -94,6 +97,8 @@ pub(super) struct RawConfig {
     pub(super) socket_mode: Option<Text>,
     pub(super) socket_group: Option<Text>,
     pub(super) public_url: Option<Text>,
+    pub(super) admin_listen: Option<Text>,
+    pub(super) otlp: Option<OtlpConfig>,
     pub(super) trusted_proxies: Vec<Placed>,
     pub(super) transports: Transports,
     pub(super) prefix: Prefix,
@@ -212,6 +217,8 @@ pub(super) fn read(reader: &Reader<'_>, source: &Source<'_>, text: &str) -> Opti
         socket_mode: file.text("socket_mode"),
         socket_group: file.text("socket_group"),
         public_url: file.text("public_url"),
+        admin_listen: file.text("admin_listen"),
+        otlp: otlp::read(&file),
         trusted_proxies: file.texts("trusted_proxies").unwrap_or_default(),
         transports: read_transports(&file),
         prefix: file.choice("prefix", &PREFIXES).unwrap_or(Prefix::Auto),

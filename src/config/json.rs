@@ -12,7 +12,7 @@ pub(super) enum Json {
     /// A whole number that is not negative: the only kind that a key takes.
     Whole(u64),
     /// Any other number.
-    Number,
+    Number(f64),
     Text(String),
     Array(Vec<Json>),
     Object(Vec<(String, Json)>),
@@ -25,7 +25,7 @@ impl Json {
             Self::Null => "null",
             Self::Bool(_) => "a boolean",
             Self::Whole(_) => "a number",
-            Self::Number => "a negative number or a fraction",
+            Self::Number(_) => "a negative number or a fraction",
             Self::Text(_) => "a string",
             Self::Array(_) => "an array",
             Self::Object(_) => "an object",
@@ -61,11 +61,12 @@ impl<'de> Visitor<'de> for AnyValue {
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
-        Ok(u64::try_from(value).map_or(Json::Number, Json::Whole))
+        // No key takes a negative number, whichever it is.
+        Ok(u64::try_from(value).map_or(Json::Number(-1.0), Json::Whole))
     }
 
-    fn visit_f64<E>(self, _value: f64) -> Result<Json, E> {
-        Ok(Json::Number)
+    fn visit_f64<E>(self, value: f64) -> Result<Json, E> {
+        Ok(Json::Number(value))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Json, E> {
@@ -96,7 +97,8 @@ mod tests {
     #[test]
     fn keys_that_stand_twice_stay_visible() {
         let json: Json = serde_json::from_str(r#"{"a":1,"a":[-1,null,"x"]}"#).unwrap();
-        let list = Json::Array(vec![Json::Number, Json::Null, Json::Text("x".to_owned())]);
+        let list =
+            Json::Array(vec![Json::Number(-1.0), Json::Null, Json::Text("x".to_owned())]);
         let expected =
             Json::Object(vec![("a".to_owned(), Json::Whole(1)), ("a".to_owned(), list)]);
         assert_eq!(json, expected);

@@ -10,6 +10,7 @@ mod file;
 mod foreign;
 mod json;
 mod key_globs;
+mod otlp;
 mod place;
 mod proxies;
 mod public_url;
@@ -32,6 +33,7 @@ pub use bounds::limit_keys;
 pub use check::hash_key;
 pub use expand::Environment;
 pub use file::{API_KEY_KEYS, KEYS, LOG_KEYS, SERVER_KEYS, TRANSPORT_KEYS};
+pub use otlp::{OTLP_KEYS, OtlpConfig};
 pub use place::Place;
 pub use proxies::TrustedProxy;
 pub use public_url::PublicUrl;
@@ -169,6 +171,10 @@ pub struct Config {
     pub listen: Listen,
     /// Permissions of the Unix socket, if there is one.
     pub socket_mode: u32,
+    /// Where `/metrics` and `/status` have a listener of their own.
+    pub admin_listen: Option<Listen>,
+    /// Where spans go, if anywhere.
+    pub otlp: Option<OtlpConfig>,
     /// Keys that clients may use; empty means that none is asked for.
     pub api_keys: Vec<ApiKey>,
     /// `Origin` values (scheme, host, port) and host names admitted besides the loopback ones

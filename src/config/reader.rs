@@ -114,6 +114,11 @@ impl<'a> Reader<'a> {
         None
     }
 
+    /// A variable of the environment.
+    pub(super) fn variable(&self, name: &str) -> Option<String> {
+        (self.outside.environment)(name)
+    }
+
     pub(super) fn text(&self, at: &str, json: &Json) -> Option<Text> {
         let Json::Text(written) = json else { return self.wrong(at, "a string", json) };
         match expand(written, self.outside) {

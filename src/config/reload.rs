@@ -122,6 +122,7 @@ impl Config {
                 || self.allowed_origins != running.allowed_origins
                 || self.allowed_hosts != running.allowed_hosts
                 || self.allow_anonymous != running.allow_anonymous
+                || self.trusted_proxies != running.trusted_proxies
                 || self.transports != running.transports
                 || self.tolerance != running.tolerance,
             other: self.naming.prefix != running.naming.prefix
@@ -166,6 +167,8 @@ impl Config {
         keep("/listen", self.listen == running.listen);
         keep("/socket_mode", self.socket_mode == running.socket_mode);
         keep("/socket_group", self.socket_group == running.socket_group);
+        keep("/admin_listen", self.admin_listen == running.admin_listen);
+        keep("/otlp", self.otlp == running.otlp);
         keep("/limits", self.limits == running.limits);
         keep("/state_dir", self.state_dir == running.state_dir);
         keep("/first_list_ms", self.first_list == running.first_list);
@@ -175,6 +178,8 @@ impl Config {
         self.listen = running.listen.clone();
         self.socket_mode = running.socket_mode;
         self.socket_group.clone_from(&running.socket_group);
+        self.admin_listen = running.admin_listen.clone();
+        self.otlp = running.otlp.clone();
         self.limits = running.limits.clone();
         self.state_dir = running.state_dir.clone();
         self.first_list = running.first_list;

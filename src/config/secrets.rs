@@ -69,6 +69,8 @@ impl Config {
     /// for one.
     pub fn secrets(&self) -> Vec<Secret> {
         let mut secrets = Vec::new();
+        let to_collector = self.otlp.iter().flat_map(|otlp| &otlp.headers);
+        secrets.extend(to_collector.map(|(_, value)| value.clone()));
         for upstream in &self.upstreams {
             let guessed = matches!(upstream.target, Target::Stdio(_));
             let theirs = upstream.secrets().into_iter().chain(upstream.guessed_secrets());

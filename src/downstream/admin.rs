@@ -1,5 +1,6 @@
 //! What operators ask: /healthz, /readyz, /status; and what a browser asks first.
 
+use std::collections::HashMap;
 use std::sync::Weak;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -18,8 +19,13 @@ use crate::pipeline::{Clash, Failure, Pinned, ServerStatus, State, Unread};
 use crate::protocol::call::Kind;
 use crate::protocol::quirks::Quirk;
 use crate::protocol::server_name::ServerName;
-use crate::telemetry::quirks;
+use crate::telemetry::access::{self, Refusal};
 use crate::telemetry::rejected::Reason;
+use crate::telemetry::request::{self, InWork};
+use crate::telemetry::{otlp, quirks};
+
+/// Requests in work that `/status` tells of.
+const REQUESTS_TOLD_MAX: usize = 256;
 
 /// Answers OPTIONS: the methods, and for a page of an admitted origin what it may send.
 pub(super) fn options(endpoint: Endpoint<'_>, head: &Head, responder: Responder) {
@@ -131,9 +137,12 @@ impl Front {
             "streams": self.streams.count(),
             "rejected": rejected_by_reason(),
             "quirks": quirks_tolerated(),
-            "limits": self.limits_in_use(
+            "limits": limits(self.limits_in_use(
                 sessions.http_sse + sessions.streamable_http + sessions.listening
-            ),
+            )),
+            "calls": calls_in_work(),
+            "refusals": refusals(),
+            "spans": otlp::counts().into_iter().collect::<HashMap<_, _>>(),
         });
         if let (Some(status), Value::Object(further)) = (status.as_object_mut(), further) {
             status.extend(further);
@@ -142,20 +151,19 @@ impl Front {
     }
 
     /// Each bound on what is held at once: how much of it is in use, and its maximum.
-    fn limits_in_use(&self, sessions: usize) -> Value {
+    pub(super) fn limits_in_use(&self, sessions: usize) -> [(&'static str, (usize, usize)); 6] {
         let limits = &self.limits;
         let engine = self.engine.get().and_then(Weak::upgrade);
         let engine = engine.map(|engine| engine.counters()).unwrap_or_default();
         let list_waiters = self.pipeline.list_waiters();
-        let of = |used: usize, max: usize| json!({ "used": used, "max": max });
-        json!({
-            "connections": of(engine.open, limits.connections),
-            "buffered_bytes": of(engine.buffered_bytes, limits.buffered_bytes),
-            "sessions": of(sessions, limits.sessions),
-            "streams": of(self.streams.count(), limits.streams),
-            "parked_calls": of(self.parked.count(), limits.parked_calls),
-            "list_waiters": of(list_waiters.0, list_waiters.1),
-        })
+        [
+            ("connections", (engine.open, limits.connections)),
+            ("buffered_bytes", (engine.buffered_bytes, limits.buffered_bytes)),
+            ("sessions", (sessions, limits.sessions)),
+            ("streams", (self.streams.count(), limits.streams)),
+            ("parked_calls", (self.parked.count(), limits.parked_calls)),
+            ("list_waiters", list_waiters),
+        ]
     }
 }
 
@@ -199,6 +207,51 @@ fn server_as_seen(mut status: Value) -> Value {
         fields.insert("pins".to_owned(), json!({ "changed": changed }));
     }
     status
+}
+
+/// Bounds by name.
+fn limits(of: [(&'static str, (usize, usize)); 6]) -> Value {
+    let told = |(name, (used, max)): (&str, (usize, usize))| {
+        (name.to_owned(), json!({ "used": used, "max": max }))
+    };
+    Value::Object(of.into_iter().map(told).collect())
+}
+
+/// Requests in work, the oldest first, and how many there are in all.
+fn calls_in_work() -> Value {
+    let (calls, n) = request::in_work(REQUESTS_TOLD_MAX);
+    let told = |call: InWork| {
+        json!({
+            "id": call.id,
+            "peer": call.peer,
+            "key": call.key,
+            "client": call.client,
+            "door": call.door,
+            "method": call.method,
+            "tool": call.tool,
+            "server": call.server,
+            "ms": ms(call.elapsed),
+        })
+    };
+    json!({ "count": n, "oldest": calls.into_iter().map(told).collect::<Vec<Value>>() })
+}
+
+/// What was turned away last, the newest first.
+fn refusals() -> Value {
+    let told = |refusal: Refusal| {
+        json!({
+            "at": seconds(refusal.at),
+            "peer": refusal.peer,
+            "key": refusal.key,
+            "id": refusal.id,
+            "reason": refusal.reason,
+            "status": refusal.status,
+            "request": refusal.target,
+            "message": refusal.message,
+            "left_out": refusal.left_out,
+        })
+    };
+    access::recent_refusals().into_iter().map(told).collect()
 }
 
 /// What was turned away since the start, every reason with its number.

@@ -28,6 +28,8 @@ pub enum Endpoint<'a> {
     Readyz,
     /// How everything is.
     Status,
+    /// What was counted.
+    Metrics,
     /// Pins that wait for somebody's review.
     Pins,
     /// Takes pins as they are now.
@@ -51,6 +53,7 @@ impl<'a> Endpoint<'a> {
             [Some("healthz"), None, ..] => Endpoint::Healthz,
             [Some("readyz"), None, ..] => Endpoint::Readyz,
             [Some("status"), None, ..] => Endpoint::Status,
+            [Some("metrics"), None, ..] => Endpoint::Metrics,
             [Some("status"), Some("pins"), None, ..] => Endpoint::Pins,
             [Some("status"), Some("pins"), Some("accept"), None, _] => Endpoint::PinsAccept,
             [Some(file @ ("console.js" | "console.css")), None, ..] => Endpoint::Console(file),
@@ -84,6 +87,7 @@ impl<'a> Endpoint<'a> {
             | Self::Healthz
             | Self::Readyz
             | Self::Status
+            | Self::Metrics
             | Self::Pins
             | Self::Console(_) => &["GET", "HEAD", "OPTIONS"],
             Self::RestCall(_) | Self::SseMessages(_) | Self::PinsAccept | Self::Reload => {
@@ -103,6 +107,7 @@ impl<'a> Endpoint<'a> {
             | Self::Healthz
             | Self::Readyz
             | Self::Status
+            | Self::Metrics
             | Self::Pins
             | Self::PinsAccept
             | Self::Console(_)

@@ -9,7 +9,7 @@ use super::reply::{self, Problem, STREAM_HEADERS};
 use super::requests::{self, Answer, Body, MessageSink, SessionRequest};
 use super::rest::query_value;
 use super::streamable_http::accept_of;
-use super::{Front, Transport};
+use super::{Front, Transport, observed};
 use crate::access::policy::Scope;
 use crate::http::{Head, Request, Responder};
 use crate::protocol::headers::{self, EVENT_STREAM};
@@ -17,7 +17,8 @@ use crate::protocol::jsonrpc::{self, Message, error_response};
 use crate::protocol::legacy;
 use crate::protocol::method::Method;
 use crate::protocol::sse;
-use crate::session::{Door, EncodedEvent, EventSink, Session};
+use crate::session::{self, EncodedEvent, EventSink, Session};
+use crate::telemetry::outcome::Door;
 use crate::wait::ClientWatch;
 
 impl Front {
@@ -28,7 +29,7 @@ impl Front {
                 return Err(Problem::not_acceptable(EVENT_STREAM));
             }
             let place = self.place(scope)?;
-            let session = self.sessions.open(Door::HttpSse, self.owner(scope), None);
+            let session = self.sessions.open(session::Door::HttpSse, self.owner(scope), None);
             session.map(|session| (session, place)).map_err(|error| Problem::from_call(&error))
         });
         let (session, place) = match session {
@@ -127,7 +128,7 @@ impl Front {
             .ok_or_else(|| {
             Problem::bad_transport("\"session_id\" is missing in the query.")
         })?;
-        self.session(&id, scope, Door::HttpSse).ok_or_else(Problem::unknown_session)
+        self.session(&id, scope, session::Door::HttpSse).ok_or_else(Problem::unknown_session)
     }
 
     fn serve_sse(&self, session: &Arc<Session>, scope: &Scope, message: &Message<'_>) {
@@ -136,7 +137,10 @@ impl Front {
         };
         let params = params.as_deref();
         let answer = if method == Method::Initialize.as_str() && session.caller().is_none() {
-            self.introduce(session, scope, params)
+            observed::initializes(Door::Sse, id, params);
+            let answer = self.introduce(session, scope, params);
+            observed::answered(&answer);
+            answer
         } else {
             let request = SessionRequest { id, method, params };
             let mut sink = SseSink { session };

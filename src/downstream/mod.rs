@@ -2,6 +2,7 @@
 //! is here: who asks, for what, and whether it may.
 
 pub mod admin;
+mod admin_listener;
 mod apart;
 mod console;
 mod counted;
@@ -18,9 +19,11 @@ mod line_sinks;
 pub mod listed;
 mod listen;
 mod litellm;
+mod metrics;
 mod modern;
 pub(crate) mod modern_head;
 mod modern_stream;
+mod observed;
 pub mod parked;
 mod post_stream;
 mod posted;
@@ -59,10 +62,14 @@ use crate::session::{
     Sessions,
 };
 
+use crate::telemetry;
+use crate::telemetry::request::{Incoming, Served};
+
+pub use admin_listener::AdminListener;
 use endpoint::Endpoint;
 use event_stream::{Place, StreamHandle, Streams};
 use parked::ParkedCalls;
-use reply::Problem;
+use reply::{BadKey, Problem};
 pub use used_states::UsedStates;
 
 /// Who is admitted, and where: what a reload may change of the doors.
@@ -135,6 +142,8 @@ pub struct Front {
 
 /// What a client hears whose bodies and results fill its share.
 const SHARE_HELD: &str = "your bodies and results fill your share of limits.buffered_bytes";
+/// Whom a proxy serves, and those before it, in the order in which they passed it on.
+const FORWARDED_FOR: &str = "x-forwarded-for";
 /// Headers by which a proxy says that it passes on what somebody else has sent.
 const FORWARDED: [&str; 3] = ["forwarded", "x-forwarded-for", "x-real-ip"];
 
@@ -156,14 +165,23 @@ enum Transport {
 }
 
 impl Admission {
+    /// Who sent a request: where it came from a proxy that is trusted, whom that names.
+    fn peer(&self, head: &Head) -> Peer {
+        let named = head.headers.get_all(FORWARDED_FOR);
+        self.proxies.client(head.peer.ip(), named).map_or(Peer::Unix, Peer::Ip)
+    }
+
     /// Whose key a request has.
     fn principal(&self, head: &Head) -> Option<Arc<Principal>> {
-        let presented = Presented {
+        authenticate::authenticate(&self.keys, Admission::presented(head))
+    }
+
+    fn presented(head: &Head) -> Presented<'_> {
+        Presented {
             authorization: head.headers.get("authorization"),
             litellm: head.headers.get("x-litellm-api-key"),
             api_key: head.headers.get("x-api-key"),
-        };
-        authenticate::authenticate(&self.keys, presented)
+        }
     }
 
     /// Whose share of what is bounded a request takes: its key's, and without one that of the
@@ -277,6 +295,21 @@ impl Front {
         self.sessions.rescope(Rescope { admission: generation, sees: Box::new(sees) })
     }
 
+    /// A request begins: from here on this thread knows what it is called and who sent it.
+    fn begin(&self, head: &Head, bytes_in: usize) -> Served {
+        let peer = self.admission().peer(head);
+        telemetry::request::begin(Incoming {
+            id: head.headers.get(headers::REQUEST_ID),
+            traceparent: head.headers.get(headers::TRACEPARENT),
+            tracestate: head.headers.get(headers::TRACESTATE),
+            agent: head.headers.get("user-agent"),
+            method: &head.method,
+            path: &head.path,
+            peer: peer.ip(),
+            bytes_in,
+        })
+    }
+
     /// Who sends a request; none where a key is asked for and it has none that is known.
     fn principal(&self, admission: &Admission, head: &Head) -> Option<Arc<Principal>> {
         if admission.keys.is_empty() {
@@ -287,6 +320,14 @@ impl Front {
             return Some(principal.clone());
         }
         admission.principal(head)
+    }
+
+    /// Who sends a request that only an admin may.
+    fn admin(&self, head: &Head) -> Result<Arc<Principal>, Problem> {
+        let admission = self.admission();
+        let principal = admission.principal(head).ok_or_else(|| bad_key(head))?;
+        telemetry::request::principal(principal.name.as_deref());
+        if principal.is_admin { Ok(principal) } else { Err(Problem::not_admin()) }
     }
 
     /// Whether a request may be served, by its head alone.
@@ -310,7 +351,7 @@ impl Front {
         if let Some(endpoint) = endpoint
             && head.method == "OPTIONS"
         {
-            let charged = admission.charged(&self.anonymous, head.peer);
+            let charged = admission.charged(&self.anonymous, admission.peer(head));
             let (principal, admission) = (self.anonymous.clone(), admission.generation);
             return Ok(Admitted { endpoint, principal, admission, charged });
         }
@@ -319,13 +360,14 @@ impl Front {
             Some(endpoint) if endpoint.is_open() => {
                 principal.unwrap_or_else(|| self.anonymous.clone())
             }
-            Some(_) | None => principal.ok_or_else(Problem::unauthorized)?,
+            Some(_) | None => principal.ok_or_else(|| bad_key(head))?,
         };
+        telemetry::request::principal(principal.name.as_deref());
         let endpoint = endpoint.ok_or_else(Problem::unknown_path)?;
         if !endpoint.methods().contains(&head.method.as_str()) {
             return Err(Problem::wrong_method(endpoint.methods()));
         }
-        let charged = admission.charged(&principal, head.peer);
+        let charged = admission.charged(&principal, admission.peer(head));
         Ok(Admitted { endpoint, principal, admission: admission.generation, charged })
     }
 
@@ -445,6 +487,10 @@ impl Front {
             Endpoint::Healthz => self.healthz(responder),
             Endpoint::Readyz => self.readyz(&scope, responder),
             Endpoint::Status => self.status(scope, responder),
+            Endpoint::Metrics if scope.principal.is_admin => self.metrics(&scope, responder),
+            Endpoint::Metrics => {
+                refuse(&Problem::not_admin(), Some(admitted.endpoint), responder);
+            }
             Endpoint::Pins => self.pins(head, &scope, responder),
             Endpoint::PinsAccept => self.accept_pins(request, &scope, responder),
             Endpoint::Console(file) => console::send(file, responder),
@@ -473,13 +519,22 @@ impl Front {
 
 impl Handler for Front {
     fn admit(&self, head: &Head) -> Result<Option<PrincipalId>, Answer> {
+        // Of what is admitted there is more to tell when it is here.
+        let served = self.begin(head, 0);
         match self.gate(head) {
             Ok(admitted) => Ok(admitted.charged),
-            Err(problem) => Err(problem.to_answer(self.endpoint(head))),
+            Err(problem) => {
+                telemetry::request::answers(problem.status);
+                let mut answer = problem.to_answer(self.endpoint(head));
+                answer.headers.push((headers::REQUEST_ID, served.name.as_str().to_owned()));
+                Err(answer)
+            }
         }
     }
 
     fn handle(&self, mut request: Request, responder: Responder) {
+        let served = self.begin(&request.head, request.body.len());
+        let responder = responder.named(served.name);
         // Errors too: a page may read why it was refused.
         let mut responder = match request.head.headers.get("origin") {
             Some(origin) if self.admission().origins.admits(origin) => {
@@ -513,6 +568,12 @@ fn cors(origin: &str) -> [(&'static str, String); 3] {
         ("Access-Control-Expose-Headers", headers::SESSION_ID.to_owned()),
         ("Vary", "Origin".to_owned()),
     ]
+}
+
+/// A request that should have a key.
+fn bad_key(head: &Head) -> Problem {
+    let is_wrong = authenticate::has_key(Admission::presented(head));
+    Problem::unauthorized(if is_wrong { BadKey::Wrong } else { BadKey::Missing })
 }
 
 fn refuse(problem: &Problem, endpoint: Option<Endpoint<'_>>, responder: Responder) {

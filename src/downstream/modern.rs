@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Front;
 use super::counted::{room_for_copy, share_of};
 use super::for_modern::{
     Asked, ForModern, Gathering, REQUEST_TIMEOUT, client_of, owner_of, wish_of,
@@ -17,8 +16,9 @@ use super::parked::{Apart, News};
 use super::posted::Posted;
 use super::reply::{self, Problem};
 use super::request_digest::digest;
-use super::request_state::{ADDED, Sequel, States};
+use super::request_state::{Sequel, States, give_back, without_added};
 use super::requests::{self, Body};
+use super::{Front, observed};
 use crate::access::policy::Scope;
 use crate::error::CallError;
 use crate::http::{Head, Responder};
@@ -34,6 +34,9 @@ use crate::protocol::modern::{self, Envelope, Freshness};
 use crate::protocol::quirks;
 use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::revision::Revision;
+use crate::telemetry;
+use crate::telemetry::outcome::{CallOutcome, Door};
+use crate::telemetry::request::Carried;
 use crate::wait::{Interrupted, Wait};
 
 impl Front {
@@ -56,16 +59,26 @@ impl Front {
             Body::One(Message::Request { id, method, params }) => {
                 let mut stream = ModernStream::new(responder);
                 let params = params.as_deref();
+                observed::stateless(Door::Modern, &id, &method, params);
                 let envelope = match checked(&mut posted, &method, params) {
                     Ok(envelope) => envelope,
-                    Err(error) => return stream.finish(&id, &ModernAnswer::Error(error)),
+                    Err(error) => {
+                        let answer = ModernAnswer::Error(error);
+                        observed::answered_stateless(&answer);
+                        return stream.finish(&id, &answer);
+                    }
                 };
+                if let Some(client) = &envelope.caller.client {
+                    telemetry::request::client(client);
+                }
                 posted.count(None, params);
                 if Method::parse(&method) == Some(Method::SubscriptionsListen) {
-                    return self.listen(scope, &id, &envelope, stream);
+                    self.listen(scope, &id, &envelope, stream);
+                    return telemetry::request::answered(CallOutcome::Ok);
                 }
                 let request = (Some(posted.head), method.as_str(), params);
                 let answer = self.answer_modern(request, scope, envelope, &mut stream);
+                observed::answered_stateless(&answer);
                 stream.finish(&id, &answer);
             }
             // Closing the connection is what cancels; some clients say so besides.
@@ -353,10 +366,12 @@ impl Front {
         let params = call.params.to_text();
         let meta = call.meta.as_ref().map(RawObject::to_text);
         let (token, is_paid) = (asked.token.clone(), asked.is_paid);
+        let carried = telemetry::request::carried();
         // They outlive their request, and count for as long.
         let share = share_of(&self.buffered, [&params].into_iter().chain(&meta))?;
         self.parked.start(wait, move |wait, sink| {
             let _counted = share;
+            let _served = carried.and_then(Carried::enter);
             let call = Call {
                 caller: caller.clone(),
                 method,
@@ -396,6 +411,7 @@ impl Front {
                 }
                 News::Done(outcome) => {
                     apart.detach();
+                    telemetry::request::came_of(Some(asked.method), &outcome);
                     return self.conclude(asked, states, outcome);
                 }
                 // What is asked at once is asked together.
@@ -499,20 +515,6 @@ impl Front {
             Err(CallError::Cancelled) => ModernAnswer::None,
             Err(error) => failed(&error),
         }
-    }
-}
-
-/// Gives a server its own state back.
-fn give_back(params: &mut RawObject<'_>, state: Option<String>) {
-    match state {
-        Some(state) => params.set("requestState", crate::protocol::raw::string(&state)),
-        None => drop(params.remove("requestState")),
-    }
-}
-
-fn without_added(params: &mut RawObject<'_>) {
-    for name in ADDED {
-        params.remove(name);
     }
 }
 

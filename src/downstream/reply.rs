@@ -4,7 +4,7 @@ use std::io;
 
 use super::endpoint::{Dialect, Endpoint};
 use super::litellm;
-use crate::error::{CallError, HttpRefusal, RetryAfter, Stage, whole_seconds};
+use crate::error::{CallError, HttpRefusal, RetryAfter, Side, Stage, whole_seconds};
 use crate::http::{Answer, Responder};
 use crate::limits::{FOREIGN_CHARS_MAX, UPSTREAM_ERROR_CHARS_MAX};
 use crate::protocol::call::Kind;
@@ -12,6 +12,8 @@ use crate::protocol::headers::{JSON, MIRRORED};
 use crate::protocol::jsonrpc::{RequestId, RpcError, code, error_response};
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
+use crate::telemetry;
+use crate::telemetry::outcome::CallOutcome;
 use crate::telemetry::redact;
 use crate::telemetry::rejected::{self, Reason};
 
@@ -32,6 +34,15 @@ pub const STREAM_HEADERS: [(&str, &str); 3] = [
 /// So many members that nobody knows are named, each with so many characters.
 const UNKNOWN_MEMBERS_TOLD_MAX: usize = 8;
 const MEMBER_CHARS_MAX: usize = 64;
+
+/// Why a request has nobody's rights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadKey {
+    /// It brings none.
+    Missing,
+    /// It brings one that nobody has.
+    Wrong,
+}
 
 /// A refusal or failure, before it has the shape of a door.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,7 +82,8 @@ impl Problem {
         rpc_code: i64,
         message: impl Into<String>,
     ) -> Problem {
-        rejected::count(reason);
+        let message = message.into();
+        rejected::turned_away(reason, None, &message);
         Problem::new(status, code, rpc_code, message)
     }
 
@@ -109,9 +121,15 @@ impl Problem {
     }
 
     /// No key, or a wrong one.
-    pub fn unauthorized() -> Problem {
+    pub fn unauthorized(key: BadKey) -> Problem {
         let message = "This needs a key: \"Authorization: Bearer KEY\" or \"x-api-key: KEY\".";
-        Problem::refusal(Reason::Unauthorized, 401, "unauthorized", code::BAD_REQUEST, message)
+        // Who asks is not told which of the two it is; the operator is.
+        let word = match key {
+            BadKey::Missing => "missing_key",
+            BadKey::Wrong => "wrong_key",
+        };
+        rejected::turned_away(Reason::Unauthorized, Some(word), "");
+        Problem::new(401, "unauthorized", code::BAD_REQUEST, message)
             .header("WWW-Authenticate", "Bearer")
     }
 
@@ -162,11 +180,13 @@ impl Problem {
             .with("server", server.as_str())
     }
 
-    /// What only an admin may do.
+    /// What only an admin may do or see.
     pub fn not_admin() -> Problem {
-        let message = "This needs a key with \"admin\": true; without keys it is served to this \
-                       machine alone.";
-        Problem::refusal(Reason::Unauthorized, 403, "not_admin", code::BAD_REQUEST, message)
+        let message = "This needs a key with \"admin\": true, or, without keys, to be asked from \
+                       this machine; /metrics and /status are at \"admin_listen\" too.";
+        let word = "not_admin";
+        rejected::turned_away(Reason::Unauthorized, Some(word), message);
+        Problem::new(403, word, code::BAD_REQUEST, message)
     }
 
     /// The configuration was read again, and something is wrong with it.
@@ -186,7 +206,8 @@ impl Problem {
     /// A path that serves nothing.
     pub fn unknown_path() -> Problem {
         let message = "There is nothing at this path. Served are /, /mcp, /mcp/tools/list, \
-                       /mcp/tools/call, /mcp/sse, /sse, /healthz, /readyz, /status and /reload.";
+                       /mcp/tools/call, /mcp/sse, /sse, /healthz, /readyz, /status, /metrics and \
+                       /reload.";
         Problem::refusal(Reason::UnknownPath, 404, "unknown_path", code::BAD_REQUEST, message)
     }
 
@@ -283,8 +304,27 @@ impl Problem {
         Problem::new(405, "wrong_method", code::BAD_REQUEST, message).header("Allow", "POST")
     }
 
+    /// What it says of its request, where the call has said nothing.
+    pub fn outcome(&self) -> CallOutcome {
+        match self.status {
+            502 => CallOutcome::UpstreamError,
+            503 => CallOutcome::Overloaded,
+            504 => CallOutcome::Timeout,
+            _ => CallOutcome::ClientError,
+        }
+    }
+
     /// What a call failed with.
     pub fn from_call(error: &CallError) -> Problem {
+        let problem = Problem::of_failure(error);
+        telemetry::request::failed(
+            error,
+            (error.side() != Side::Upstream).then_some(problem.code),
+        );
+        problem
+    }
+
+    fn of_failure(error: &CallError) -> Problem {
         let text = error.to_string();
         match error {
             CallError::Invalid(_) => {

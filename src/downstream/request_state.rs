@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::raw::{self, RawObject};
 use crate::protocol::sealed::Sealer;
 
 /// Members of a request's parameters that a retry adds.
@@ -83,6 +84,21 @@ impl States<'_> {
 
 fn now_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Gives a server its own state back.
+pub(super) fn give_back(params: &mut RawObject<'_>, state: Option<String>) {
+    match state {
+        Some(state) => params.set("requestState", raw::string(&state)),
+        None => drop(params.remove("requestState")),
+    }
+}
+
+/// Takes what a retry has added away.
+pub(super) fn without_added(params: &mut RawObject<'_>) {
+    for name in ADDED {
+        params.remove(name);
+    }
 }
 
 #[cfg(test)]

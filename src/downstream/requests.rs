@@ -168,8 +168,8 @@ impl Front {
         }
     }
 
-    /// Answers a request of an open session.
-    pub(super) fn answer(
+    /// Answers a request of an open session, of which telemetry knows.
+    pub(super) fn answer_asked(
         &self,
         session: &Arc<Session>,
         scope: &Scope,

@@ -17,6 +17,8 @@ use crate::protocol::call::{Call, CallSink, Caller, Kind, Notice, Outcome, Quest
 use crate::protocol::headers;
 use crate::protocol::method::Method;
 use crate::protocol::raw::{self, Raw, RawObject};
+use crate::telemetry::outcome::{CallOutcome, Door};
+use crate::telemetry::request;
 use crate::wait::Wait;
 
 /// Hears nothing of what comes before a result: REST has no place for it.
@@ -77,6 +79,7 @@ impl Front {
         dialect: Dialect,
         responder: Responder,
     ) {
+        request::ask(Door::Rest, Method::ToolsList.as_str(), None);
         let query = head.query.as_deref();
         let asked = match dialect {
             Dialect::Plain => query_value(query, "server"),
@@ -89,6 +92,7 @@ impl Front {
             let wish = Wish { server: server.as_deref(), ..Wish::default() };
             self.list_body(scope, wish, dialect)
         });
+        request::answered(list.as_ref().map_or_else(Problem::outcome, |_| CallOutcome::Ok));
         // A client that is gone needs no answer.
         match list {
             Ok(body) => {
@@ -139,12 +143,14 @@ impl Front {
 
     pub(super) fn rest_call(
         &self,
-        request: &Request,
+        posted: &Request,
         scope: &Scope,
         dialect: Dialect,
         responder: Responder,
     ) {
-        let outcome = self.call_by_rest(request, scope, dialect, &responder);
+        request::ask(Door::Rest, Method::ToolsCall.as_str(), None);
+        let outcome = self.call_by_rest(posted, scope, dialect, &responder);
+        request::answered(outcome.as_ref().map_or_else(Problem::outcome, |_| CallOutcome::Ok));
         match outcome {
             Ok(Outcome::Complete(result)) => {
                 let own_bytes = result.keeper().map_or(result.get().len(), |_| 0);

@@ -12,13 +12,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-use super::Front;
 use super::line_queue::LineQueue;
 use super::line_sinks::{LineAnswer, LineSink, Subscribed, Unasked};
 use super::modern_stream::{ModernAnswer, ModernStream};
 use super::post_stream::Response;
 use super::reply::Problem;
 use super::requests::{self, Answer, Body, SessionRequest};
+use super::{Front, observed};
 use crate::access::policy::Scope;
 use crate::error::CallError;
 use crate::limits::STDIO_REQUESTS_MAX;
@@ -31,15 +31,27 @@ use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::revision::{Era, Revision};
 use crate::session::{Door, EncodedEvent, Session};
 use crate::telemetry;
+use crate::telemetry::outcome::CallOutcome;
+use crate::telemetry::request::{Incoming, Served};
 use crate::thread::{self, Joined};
 use crate::wait::ClientWatch;
 
 /// Bytes of a response that waits for the others of its batch.
 const BATCHED_BYTES_MAX: usize = 64 * 1024;
 
+/// Who writes the lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Host {
+    /// Another program: lines of the log, metrics and spans tell of its requests.
+    Other,
+    /// A command of this program, which tells of them itself.
+    Command,
+}
+
 /// The client.
 pub struct LineClient {
     front: Arc<Front>,
+    host: Host,
     out: Arc<LineQueue>,
     session: OnceLock<Arc<Session>>,
     requests: Mutex<Requests>,
@@ -75,10 +87,11 @@ enum Request {
 
 impl LineClient {
     /// A client that has said nothing yet.
-    pub fn new(front: Arc<Front>) -> LineClient {
+    pub fn new(front: Arc<Front>, host: Host) -> LineClient {
         let out = Arc::new(LineQueue::new(front.limits.stream_queue_bytes));
         LineClient {
             front,
+            host,
             out,
             session: OnceLock::new(),
             requests: Mutex::default(),
@@ -261,6 +274,7 @@ impl LineClient {
         let (client, entered) = (self.clone(), ids.clone());
         let serve = move || {
             let _left = Left { client: &client, ids: &entered };
+            let _served = client.begin(text.len());
             match watch {
                 Some(watch) => client.serve_stateless(&text, watch),
                 None => client.serve_of_session(&text, &is_cancelled),
@@ -273,6 +287,23 @@ impl LineClient {
                 drop(requests);
                 refuse(&Problem::overloaded("the system refuses a thread").to_rpc());
             }
+        }
+    }
+
+    /// From here on this thread knows what its request is called.
+    fn begin(&self, bytes_in: usize) -> Option<Served> {
+        match self.host {
+            Host::Other => Some(telemetry::request::begin(Incoming {
+                id: None,
+                traceparent: None,
+                tracestate: None,
+                agent: None,
+                method: "",
+                path: "",
+                peer: None,
+                bytes_in,
+            })),
+            Host::Command => None,
         }
     }
 
@@ -302,16 +333,22 @@ impl LineClient {
         let (params, scope) = (params.as_deref(), self.scope());
         let answer = LineAnswer { client: self.clone(), id: id.clone(), watch };
         let mut stream = ModernStream::on_lines(answer);
+        observed::stateless(telemetry::outcome::Door::Stdio, &id, &method, params);
         let answer = match modern::read_envelope(params) {
             Err(error) => ModernAnswer::Error(error),
             Ok(envelope) if Method::parse(&method) == Some(Method::SubscriptionsListen) => {
-                return self.front.listen(&scope, &id, &envelope, stream);
+                self.front.listen(&scope, &id, &envelope, stream);
+                return telemetry::request::answered(CallOutcome::Ok);
             }
             Ok(envelope) => {
+                if let Some(client) = &envelope.caller.client {
+                    telemetry::request::client(client);
+                }
                 let request = (None, method.as_ref(), params);
                 self.front.answer_modern(request, &scope, envelope, &mut stream)
             }
         };
+        observed::answered_stateless(&answer);
         stream.finish(&id, &answer);
     }
 
@@ -385,7 +422,13 @@ impl LineClient {
                 self.front.answer(session, &scope, request, &mut sink)
             }
             None => match method {
-                Some(Method::Initialize) => self.initialize(&scope, request.params),
+                Some(Method::Initialize) => {
+                    let door = telemetry::outcome::Door::Stdio;
+                    observed::initializes(door, request.id, request.params);
+                    let answer = self.initialize(&scope, request.params);
+                    observed::answered(&answer);
+                    answer
+                }
                 Some(Method::Ping) => Answer::Result(Raw::from_valid("{}".to_owned())),
                 Some(_) | None => {
                     Answer::error(code::INVALID_REQUEST, "initialize comes first.")

@@ -8,7 +8,7 @@ use super::post_stream::{PostStream, Response, Responses, priming};
 use super::posted::Posted;
 use super::reply::{self, Problem, STREAM_HEADERS};
 use super::requests::{self, Body, SessionRequest};
-use super::{Front, Transport};
+use super::{Front, Transport, observed};
 use crate::access::policy::Scope;
 use crate::http::{Head, Request, Responder};
 use crate::protocol::headers::{self, EVENT_STREAM, JSON};
@@ -18,7 +18,9 @@ use crate::protocol::method::Method;
 use crate::protocol::modern;
 use crate::protocol::quirks;
 use crate::protocol::revision::{Era, Revision};
-use crate::session::{Door, EventId, EventLogs, Origin, Resumable, Session};
+use crate::session::{self, EventId, EventLogs, Origin, Resumable, Session};
+use crate::telemetry;
+use crate::telemetry::outcome::{CallOutcome, Door};
 
 impl Front {
     /// A POST: one message, or a batch where the revision has them.
@@ -36,7 +38,8 @@ impl Front {
         if session_id.is_none() {
             return self.post_without_session(posted, &scope, responder);
         }
-        let session = session_id.and_then(|id| self.session(id, &scope, Door::StreamableHttp));
+        let session =
+            session_id.and_then(|id| self.session(id, &scope, session::Door::StreamableHttp));
         let revision = session.as_ref().and_then(|s| s.caller()).map(|c| c.revision);
         let bytes = std::mem::take(&mut posted.body);
         let body = match requests::read_body(&bytes, revision) {
@@ -112,6 +115,7 @@ impl Front {
 
     fn initialize(&self, body: &Body<'_>, scope: &Scope, responder: Responder) {
         let Body::One(Message::Request { id, params, .. }) = body else { return };
+        observed::initializes(Door::Streamable, id, params.as_deref());
         if self.is_stopping() {
             let problem = Problem::from_call(&crate::error::CallError::ShuttingDown);
             problem.send_rpc(responder, Some(id)).ok();
@@ -120,19 +124,24 @@ impl Front {
         let read = match legacy::read_initialize(params.as_deref()) {
             Ok(read) => read,
             Err(error) => {
+                telemetry::request::answered(CallOutcome::ClientError);
                 let text = error_response(Some(id), &error);
                 reply::send_json(responder, &[text.as_bytes()]).ok();
                 return;
             }
         };
         let revision = read.caller.revision;
+        if let Some(client) = &read.caller.client {
+            telemetry::request::client(client);
+        }
         let owner = self.owner(scope);
-        match self.sessions.open(Door::StreamableHttp, owner, Some(read.caller)) {
+        match self.sessions.open(session::Door::StreamableHttp, owner, Some(read.caller)) {
             Ok(session) => {
                 self.pipeline.log_level_unsaid(scope, session.can_be_asked());
                 let client = Some(responder.client());
                 let result = self.initialize_result(scope, revision, client);
                 let text = jsonrpc::response(id, result.get());
+                telemetry::request::answered(CallOutcome::Ok);
                 let headers = [("Content-Type", JSON), (headers::SESSION_ID, &session.id)];
                 if responder.respond(reply::OK, &headers, &[text.as_bytes()]).is_err() {
                     // Nobody knows its id.
@@ -208,7 +217,7 @@ impl Front {
             if !headers::accepts(accept.as_deref(), EVENT_STREAM) {
                 return Err(Problem::not_acceptable(EVENT_STREAM));
             }
-            let session = self.session(id, &scope, Door::StreamableHttp);
+            let session = self.session(id, &scope, session::Door::StreamableHttp);
             let session = session.ok_or_else(Problem::unknown_session)?;
             let revision = session.caller().map_or(Revision::ASSUMED, |c| c.revision);
             let mut posted = Posted::head(head, self.tolerance());
@@ -290,7 +299,7 @@ impl Front {
             let id = head.headers.get(headers::SESSION_ID).ok_or_else(|| {
                 Problem::bad_transport("Bad Request: the Mcp-Session-Id header is missing.")
             })?;
-            let ended = match self.session(id, scope, Door::StreamableHttp) {
+            let ended = match self.session(id, scope, session::Door::StreamableHttp) {
                 Some(session) => self.sessions.close(&session.id).map(|()| true),
                 None => {
                     let principal = scope.principal.name.as_deref();

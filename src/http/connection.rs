@@ -20,7 +20,7 @@ use super::server::{Shared, TOO_MANY};
 use super::{Answer, Request, rejection};
 use crate::budget::{Exhausted, Share};
 use crate::limits::{DRAINED_HEAD_TIMEOUT, HEAD_LOOK_INTERVAL};
-use crate::telemetry::rejected;
+use crate::telemetry::access;
 
 /// What a principal hears whose requests hold its share of the connections.
 pub(crate) const SHARE_HELD: &str = "your requests in work hold your share of the connections";
@@ -332,10 +332,10 @@ impl Serving<'_> {
     }
 
     fn refuse(&self, refusal: Refusal) {
-        if let Some(reason) = rejection(refusal.status) {
-            rejected::count(reason);
-        }
         let told = refusal.told(&self.shared.limits);
+        if let Some(reason) = rejection(refusal.status) {
+            access::refused(self.conn.peer.ip(), reason, refusal.status, &told);
+        }
         let body = self.shared.refusal_body(refusal.status, &told);
         let mut headers = vec![("Content-Type", "application/json")];
         if refusal.status == 503 {

@@ -68,6 +68,17 @@ impl Inherited {
         Ok(Inherited { fd, address, owns_file })
     }
 
+    /// Whether this is where `listen` would have it; port 0 is any port.
+    pub fn is_at(&self, listen: &Listen) -> bool {
+        match (&self.address, listen) {
+            (Listen::Tcp(own), Listen::Tcp(wanted)) => {
+                own.ip() == wanted.ip() && (wanted.port() == 0 || own.port() == wanted.port())
+            }
+            (Listen::Unix(own), Listen::Unix(wanted)) => own == wanted,
+            (Listen::Tcp(_), Listen::Unix(_)) | (Listen::Unix(_), Listen::Tcp(_)) => false,
+        }
+    }
+
     /// What it listens on.
     pub fn address(&self) -> &Listen {
         &self.address
@@ -115,5 +126,8 @@ mod tests {
         let taken = Inherited::new(listener.into(), false).unwrap();
         assert_eq!(taken.address(), &Listen::Tcp(address));
         assert!(Inherited::new(stream.into(), false).is_err());
+        let at = |text: &str| taken.is_at(&Listen::parse(text).unwrap());
+        assert!(at(&address.to_string()) && at("127.0.0.1:0"));
+        assert!(!at("127.0.0.2:0") && !at("127.0.0.1:1") && !at("unix:/a"));
     }
 }

@@ -19,7 +19,9 @@ use super::socket::Socket;
 use super::stream::Stream;
 use crate::limits::RESULT_BYTES_COUNTED_FROM;
 use crate::protocol::call::PrincipalId;
+use crate::protocol::headers::REQUEST_ID;
 use crate::telemetry::rejected::{self, Reason};
+use crate::telemetry::{RequestName, request};
 use crate::wait::{Bell, ClientWatch};
 
 /// Bodies up to so many bytes are copied behind their head: cheaper than handing over pieces.
@@ -94,6 +96,8 @@ pub struct Responder {
     manner: Manner,
     /// Headers that every answer carries.
     always: Vec<(&'static str, String)>,
+    /// What the request is called, which every answer says.
+    name: Option<RequestName>,
     /// Whose share it takes.
     charged: Option<PrincipalId>,
 }
@@ -106,7 +110,8 @@ impl Responder {
         fate: Arc<FateCell>,
         manner: Manner,
     ) -> Responder {
-        Responder { shared, conn, fate, manner, always: Vec::new(), charged: None }
+        let (always, name, charged) = (Vec::new(), None, None);
+        Responder { shared, conn, fate, manner, always, name, charged }
     }
 
     /// Counts the connection against its principal's share until the request is answered. Does
@@ -127,6 +132,12 @@ impl Responder {
         self
     }
 
+    /// Every answer says what the request is called.
+    pub fn named(mut self, name: RequestName) -> Self {
+        self.name = Some(name);
+        self
+    }
+
     fn head(
         &self,
         status: u16,
@@ -134,7 +145,9 @@ impl Responder {
         end: BodyEnd,
         connection: Connection,
     ) -> Vec<u8> {
+        request::answers(status);
         let always = self.always.iter().map(|(name, value)| (*name, value.as_str()));
+        let always = always.chain(self.name.iter().map(|name| (REQUEST_ID, name.as_str())));
         head(status, headers.iter().copied().chain(always), end, connection)
     }
 
@@ -174,9 +187,9 @@ impl Responder {
         if share.grow_to(own_bytes).is_ok() {
             return self.answer(status, headers, body, connection);
         }
-        rejected::count(Reason::Overloaded);
         self.shared.refused.fetch_add(1, Ordering::Relaxed);
         let what = Bound::BufferedBytes.told(TOO_MUCH_BUFFERED, &self.shared.limits);
+        rejected::turned_away(Reason::Overloaded, None, &what);
         let body = self.shared.refusal_body(503, &what);
         let headers = [("Content-Type", "application/json"), ("Retry-After", "1")];
         self.answer(503, &headers, &[&body], connection)
@@ -280,11 +293,15 @@ impl Responder {
 
     /// Writes; a failure is the end of the connection.
     fn send(&self, pieces: &mut [IoSlice<'_>]) -> io::Result<()> {
+        let bytes = pieces.iter().map(|piece| piece.len()).sum();
         let sent = self.conn.socket.send_all(pieces, self.shared.limits.write);
-        if let Err(error) = &sent {
-            self.fate.set(Fate::Close);
-            if error.kind() == ErrorKind::TimedOut {
-                rejected::count(Reason::NotReading);
+        match &sent {
+            Ok(()) => request::wrote(bytes),
+            Err(error) => {
+                self.fate.set(Fate::Close);
+                if error.kind() == ErrorKind::TimedOut {
+                    rejected::count(Reason::NotReading);
+                }
             }
         }
         sent

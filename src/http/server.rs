@@ -24,7 +24,8 @@ use super::responder::{closing_answer, refusal_body};
 use super::socket::Socket;
 use super::{Budget, Counters, Handler, Listen, Peer, connection};
 use crate::limits::{Limits, THREAD_STACK_BYTES};
-use crate::telemetry::rejected::{self, Reason};
+use crate::telemetry::rejected::Reason;
+use crate::telemetry::{Seldom, access};
 use crate::thread::{self, Joined, StopReason};
 use crate::wait::Bell;
 
@@ -201,11 +202,14 @@ struct Accepting<'a> {
     listener: Listener,
     farewells: VecDeque<(Socket, Instant)>,
     failing: bool,
+    /// Lines of what the system refuses: it comes and goes as connections do.
+    told: Seldom,
 }
 
 impl<'a> Accepting<'a> {
     fn new(shared: &'a Arc<Shared>, listener: Listener) -> Accepting<'a> {
-        Accepting { shared, listener, farewells: VecDeque::new(), failing: false }
+        let (farewells, told) = (VecDeque::new(), Seldom::default());
+        Accepting { shared, listener, farewells, failing: false, told }
     }
 
     fn run(mut self) {
@@ -255,9 +259,9 @@ impl<'a> Accepting<'a> {
 
     /// No error ends accepting: what is missing now may be there in a moment.
     fn out_of_resources(&mut self, error: &io::Error) {
-        if !self.failing {
-            log::warn!("cannot accept connections at the moment: {error}");
-            self.failing = true;
+        let is_news = !std::mem::replace(&mut self.failing, true);
+        if is_news && let Some(more) = self.told.turn() {
+            log::warn!("cannot accept connections at the moment: {error}{more}");
         }
         let full = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
         if full.contains(&error.raw_os_error()) {
@@ -272,30 +276,35 @@ impl<'a> Accepting<'a> {
             Ok(Taken::Served) => (),
             Ok(Taken::NeedsThread) => {
                 if let Err(error) = start_thread(self.shared) {
-                    log::warn!("cannot start a thread for a connection: {error}");
+                    if let Some(more) = self.told.turn() {
+                        log::warn!("cannot start a thread for a connection: {error}{more}");
+                    }
                     if let Some(conn) = self.shared.pool.thread_failed() {
                         self.shared.refused.fetch_add(1, Ordering::Relaxed);
-                        rejected::count(Reason::Connections);
+                        let what = "the system refuses a thread";
+                        access::refused(peer.ip(), Reason::Connections, 503, what);
                         // Its descriptor closes with the last who holds it.
-                        let full = self.full(refuse(503, "the system refuses a thread"));
+                        let full = self.full(refuse(503, what));
                         drop(conn.socket.send_now(&[IoSlice::new(&full)]));
                         conn.socket.shutdown(Shutdown::Both);
                     }
                 }
             }
             Err((socket, Refused::Connections)) => {
-                self.turn_away(socket, over(Bound::Connections, 503, TOO_MANY));
+                self.turn_away(socket, peer, over(Bound::Connections, 503, TOO_MANY));
             }
             Err((socket, Refused::Address)) => {
-                self.turn_away(socket, over(Bound::ConnectionsPerAddress, 503, TOO_MANY));
+                let refusal = over(Bound::ConnectionsPerAddress, 503, TOO_MANY);
+                self.turn_away(socket, peer, refusal);
             }
             Err((socket, Refused::Closed)) => drop(socket),
         }
     }
 
-    fn turn_away(&mut self, socket: Socket, refusal: Refusal) {
+    fn turn_away(&mut self, socket: Socket, peer: Peer, refusal: Refusal) {
         self.shared.refused.fetch_add(1, Ordering::Relaxed);
-        rejected::count(Reason::Connections);
+        let told = refusal.told(&self.shared.limits);
+        access::refused(peer.ip(), Reason::Connections, refusal.status, &told);
         self.say_farewell(socket, refusal);
     }
 

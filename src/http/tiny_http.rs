@@ -26,7 +26,9 @@ use super::{
 use crate::budget::Exhausted;
 use crate::limits::{Limits, RESULT_BYTES_COUNTED_FROM, THREAD_STACK_BYTES};
 use crate::protocol::call::PrincipalId;
+use crate::protocol::headers::REQUEST_ID;
 use crate::telemetry::rejected::{self, Reason};
+use crate::telemetry::{RequestName, access, request};
 use crate::thread::{self, Joined, StopReason};
 use crate::wait::{Bell, ClientWatch};
 
@@ -246,13 +248,13 @@ fn serve_one(shared: &Arc<Shared>, mut incoming: tiny_http::Request) {
         }
         Err((status, what, bound)) => {
             shared.refused.fetch_add(u64::from(status == 503), Ordering::Relaxed);
-            if let Some(reason) = super::rejection(status) {
-                rejected::count(reason);
-            }
             let told = match bound {
                 Some(bound) => bound.told(what, &shared.limits),
                 None => what.to_owned(),
             };
+            if let Some(reason) = super::rejection(status) {
+                access::refused(head.peer.ip(), reason, status, &told);
+            }
             let body = shared.handler.refusal(status, &told);
             drop(send(incoming, status, &[("Content-Type", "application/json")], body));
         }
@@ -346,6 +348,11 @@ impl fmt::Debug for Responder {
 }
 
 impl Responder {
+    /// Every answer says what the request is called.
+    pub fn named(self, name: RequestName) -> Self {
+        self.always([(REQUEST_ID, name.as_str().to_owned())])
+    }
+
     /// Adds headers to whatever the answer will be.
     pub fn always(mut self, headers: impl IntoIterator<Item = (&'static str, String)>) -> Self {
         self.always.extend(headers);
@@ -454,6 +461,8 @@ impl Responder {
         body: Vec<u8>,
     ) -> io::Result<()> {
         let incoming = self.incoming.take().ok_or(ErrorKind::NotConnected)?;
+        request::answers(status);
+        request::wrote(body.len());
         let always = self.always.iter().map(|(name, value)| (*name, value.as_str()));
         let headers: Vec<_> = headers.iter().copied().chain(always).collect();
         send(incoming, status, &headers, body)

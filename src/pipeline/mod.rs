@@ -34,7 +34,8 @@ use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
 use crate::session::Sessions;
-use crate::telemetry::Seldom;
+use crate::telemetry::access::Body;
+use crate::telemetry::{self, Seldom, metrics};
 use crate::upstream::{Upstream, Upstreams, Viewer};
 use crate::wait::{Interrupted, Wait};
 use callers::Callers;
@@ -97,8 +98,6 @@ struct Settings {
 /// What is logged of calls.
 #[derive(Debug, Clone, Copy)]
 pub struct Told {
-    /// A line a call.
-    pub calls: bool,
     /// The beginning of arguments and results; the log takes secrets out.
     pub bodies: bool,
 }
@@ -208,13 +207,15 @@ impl Pipeline {
         if !costs_a_call(call.method) || wish.is_paid {
             return Ok(());
         }
-        self.settings().spend(scope).inspect_err(|error| {
+        self.settings().spend(scope).inspect_err(|_| {
             if call.method == Method::ToolsCall {
                 let asked = call.params.string("name").ok().flatten().unwrap_or_default();
                 let catalogue = self.catalogue.current();
                 let found = catalogue.find(Kind::Tool, &asked, |item| route::sees(scope, item));
-                let told = found.map_or_else(|| cut(&asked), |item| item.qualified.clone());
-                self.tell(scope, &told, Duration::ZERO, &Err(error.clone()));
+                // What nobody has is not told: it is the client's text.
+                if let Some(item) = found {
+                    telemetry::request::leads_to(item.server.as_str(), &item.qualified);
+                }
             }
         })
     }
@@ -242,10 +243,11 @@ impl Pipeline {
         let route = self.find(scope, wish, &call, wait, &mut || sink.silence())?;
         let waited = wish.timeout.map_or(Duration::ZERO, |_| started.elapsed());
         let wish = Wish { waited, ..wish };
-        let settings = self.settings();
-        if method == Method::ToolsCall && settings.told.bodies {
+        telemetry::request::leads_to(route.server.as_str(), &route.told);
+        let told = self.settings().told;
+        if method == Method::ToolsCall && told.bodies {
             let arguments = cut(call.params.get("arguments").unwrap_or("{}"));
-            log::info!(target: "bodies", "{} is called with {arguments}", route.told);
+            telemetry::access::body(&route.told, Body::Arguments, &arguments);
         }
         let asker = self.asker(scope, wish, &route.server)?;
         let (has_task, begins_task) = (tasks::concerns(&call), tasks::begins(&call));
@@ -253,17 +255,23 @@ impl Pipeline {
         let own = route.value.clone();
         let mut params = call.params;
         params.set(route.key, route.value);
+        let mut meta = call.meta;
+        let asking = telemetry::trace::ask_upstream(&mut meta);
         let outgoing = Outgoing {
             method: method.as_str(),
             is_safe_to_repeat: method.is_safe_to_repeat(),
             params,
-            meta: call.meta,
+            meta,
             wants_progress: call.progress_token.is_some(),
             about: wish.about,
             charged: scope.charged.clone(),
             mirrored: route.mirrored,
         };
         let mut answer = asker.send(&outgoing, wait, sink);
+        let outcome = telemetry::request::came_of(Some(method), &answer);
+        let took =
+            asking.answered((route.server.as_str(), method.as_str(), &route.told), outcome);
+        asker.count(outcome, took);
         if let Ok(Outcome::Complete(result)) = &answer
             && let is_task = (method == Method::ToolsCall
                 && tasks::is_task(result)
@@ -288,7 +296,11 @@ impl Pipeline {
             error.data = error.data.take().map(|data| as_asked(data, route.key, &own, &asked));
         }
         if method == Method::ToolsCall {
-            self.tell(scope, &route.told, started.elapsed(), &answer);
+            let (server, key) = (route.server.as_str(), scope.principal.name.as_deref());
+            metrics::tools::count(server, own.trim_matches('"'), key, outcome);
+            if let (true, Ok(Outcome::Complete(result))) = (told.bodies, &answer) {
+                telemetry::access::body(&route.told, Body::Result, &cut(result.get()));
+            }
         }
         answer
     }
@@ -317,6 +329,10 @@ impl Pipeline {
         {
             return Some(Err(error));
         }
+        // Its metadata is among its parameters, which go on as they are.
+        let mut meta = params.get("_meta").and_then(|meta| RawObject::parse(meta).ok());
+        let asking = telemetry::trace::ask_upstream(&mut meta);
+        drop(meta);
         let outgoing = Outgoing {
             method,
             is_safe_to_repeat: false,
@@ -327,7 +343,11 @@ impl Pipeline {
             charged: scope.charged.clone(),
             mirrored: Vec::new(),
         };
-        Some(self.asker(scope, wish, server).and_then(|it| it.send(&outgoing, wait, sink)))
+        let answer = self.asker(scope, wish, server);
+        let answer = answer.and_then(|it| it.send(&outgoing, wait, sink));
+        let outcome = telemetry::request::came_of(None, &answer);
+        asking.answered((server.as_str(), method, ""), outcome);
+        Some(answer)
     }
 
     /// The tasks of the one server of a scope that are the caller's own.
@@ -430,30 +450,6 @@ impl Pipeline {
     fn upstream(&self, server: &ServerName) -> Result<Arc<Upstream>, CallError> {
         let gone = || CallError::UnknownServer { name: server.to_string(), near: Vec::new() };
         self.upstreams.get(server).ok_or_else(gone)
-    }
-
-    fn tell(
-        &self,
-        scope: &Scope,
-        tool: &str,
-        took: Duration,
-        answer: &Result<Outcome, CallError>,
-    ) {
-        let told = self.settings().told;
-        if let (true, Ok(Outcome::Complete(result))) = (told.bodies, answer) {
-            log::info!(target: "bodies", "{tool} gave {}", cut(result.get()));
-        }
-        if !told.calls {
-            return;
-        }
-        let outcome = match answer {
-            Ok(Outcome::Complete(_)) => "complete".to_owned(),
-            Ok(Outcome::Error { error, .. }) => format!("error {}", error.code),
-            Ok(Outcome::InputRequired { .. }) => "input required".to_owned(),
-            Err(error) => error.to_string(),
-        };
-        let key = scope.principal.name.as_deref().unwrap_or("-");
-        log::info!(target: "access", "{key} {tool} {} ms: {outcome}", took.as_millis());
     }
 }
 

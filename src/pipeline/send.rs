@@ -2,7 +2,7 @@
 //! upstream's times, for whoever it is that asks.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::callers::{Callers, End};
 use super::task_owners::{TaskKey, TaskOwners, Way};
@@ -18,6 +18,7 @@ use crate::protocol::jsonrpc::code;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
+use crate::telemetry::outcome::CallOutcome;
 use crate::upstream::Upstream;
 use crate::wait::{RanOut, Wait};
 
@@ -111,6 +112,11 @@ impl Asker<'_> {
         let (now, key) = (Instant::now(), self.key(id.clone()));
         let others = |it| self.owners.is_of_others(now, it, &key);
         self.owns(id) || (begins && !self.principal.as_ref().is_some_and(others))
+    }
+
+    /// A call is over.
+    pub(super) fn count(&self, outcome: CallOutcome, took: Duration) {
+        self.upstream.counted().count(outcome, took);
     }
 
     /// Sends a request within the upstream's times.

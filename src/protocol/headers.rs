@@ -13,6 +13,12 @@ pub const PROTOCOL_VERSION: &str = "MCP-Protocol-Version";
 pub const LAST_EVENT_ID: &str = "Last-Event-ID";
 /// Narrows one request or session to some servers.
 pub const SERVERS: &str = "x-mcp-servers";
+/// What a request is called in logs.
+pub const REQUEST_ID: &str = "X-Request-Id";
+/// What a request is part of (W3C Trace Context).
+pub const TRACEPARENT: &str = "traceparent";
+/// What tracers add to that.
+pub const TRACESTATE: &str = "tracestate";
 /// The media type of plain answers.
 pub const JSON: &str = "application/json";
 /// The media type of streams.

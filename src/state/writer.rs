@@ -12,6 +12,7 @@ use super::StateDir;
 use super::ids::{Id, IdFile};
 use super::pace::Pace;
 use crate::limits::{ENDED_IDS_MAX, STATE_LAST_WRITES_TIMEOUT, STATE_RETRY_INTERVAL};
+use crate::telemetry::metrics::state_writes;
 use crate::thread;
 
 /// With what the names of the files of lists begin.
@@ -264,6 +265,9 @@ impl Writing {
 
 /// Says once that a file cannot be written, and once that it can again.
 fn tell(name: &str, result: &io::Result<()>, was_failing: bool) {
+    if result.is_err() {
+        state_writes::count_failed();
+    }
     match result {
         Err(error) if !was_failing => log::warn!(
             target: "state",

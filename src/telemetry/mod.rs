@@ -1,11 +1,21 @@
-//! What operators see: log lines without secrets in them, and what was turned away, and what
-//! was tolerated.
+//! What operators see: log lines without secrets in them, a line a request, metrics, spans; what was
+//! turned away, and what was tolerated.
 
+pub mod access;
+mod ids;
 pub mod log;
+pub mod metrics;
+mod names;
+pub mod otlp;
+pub mod outcome;
 pub mod quirks;
 pub mod redact;
 pub mod rejected;
+pub mod request;
 mod seldom;
 pub mod timestamp;
+pub mod trace;
+mod trace_context;
 
+pub use ids::RequestName;
 pub use seldom::Seldom;

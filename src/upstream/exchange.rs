@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ureq::http::header::{CONTENT_ENCODING, WWW_AUTHENTICATE};
-use ureq::http::{HeaderMap, Method, Request, Uri};
+use ureq::http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use ureq::{Agent, BodyReader, Error};
 
 use crate::config::HttpTarget;
@@ -15,6 +15,7 @@ use crate::limits::{
     RESULT_BYTES_COUNTED_FROM, UPSTREAM_BUFFER_BYTES, UPSTREAM_CHALLENGE_CHARS_MAX,
     UPSTREAM_DRAIN_BYTES_MAX, UPSTREAM_DRAIN_TIMEOUT, UPSTREAM_IDLE_MAX,
 };
+use crate::telemetry;
 use crate::telemetry::redact::excerpt;
 use crate::wait::{Wait, Woken};
 
@@ -187,6 +188,14 @@ fn request<B>(ask: Ask<'_>, uri: &Uri, body: B) -> Request<B> {
     request.method_mut().clone_from(ask.method);
     request.uri_mut().clone_from(uri);
     request.headers_mut().clone_from(ask.headers);
+    // What an operator has configured stays.
+    telemetry::request::write_headers(|name, value| {
+        if let (Ok(value), false) =
+            (HeaderValue::from_str(value), ask.headers.contains_key(name))
+        {
+            request.headers_mut().insert(name, value);
+        }
+    });
     request
 }
 

@@ -24,6 +24,7 @@ use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::revision::Era;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::{LastUse, Untold, ViewId};
+use crate::telemetry::metrics::servers::OfServer;
 use crate::wait::{Interrupted, Wait};
 
 use breaker::Over;
@@ -68,6 +69,7 @@ mod modern;
 mod negotiate;
 mod outbox;
 mod pipes;
+mod post;
 mod post_stream;
 mod readings;
 mod redirect;
@@ -95,6 +97,7 @@ mod waiting_calls;
 mod watch;
 
 pub use health::{Failure, State, Status, Unread};
+pub use post::Collector;
 pub use subscribing::Subscribing;
 pub use upstreams::Upstreams;
 pub use views::Viewer;
@@ -210,6 +213,7 @@ pub struct Upstream {
     waiting_calls: Arc<WaitingCallsLimit>,
     vitals: Arc<Vitals>,
     stderr: Arc<StderrRing>,
+    counted: Arc<OfServer>,
 }
 
 impl fmt::Debug for Upstream {
@@ -222,6 +226,11 @@ impl Upstream {
     /// Its key in the configuration.
     pub fn name(&self) -> &ServerName {
         self.core.name()
+    }
+
+    /// What was asked of it, in numbers.
+    pub fn counted(&self) -> &OfServer {
+        &self.counted
     }
 
     /// Lets its sessions and children end; nothing is opened afterwards.

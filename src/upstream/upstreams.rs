@@ -13,6 +13,7 @@ use crate::config::UpstreamConfig;
 use crate::limits::{Limits, RETIRING_UPSTREAMS_MAX};
 use crate::protocol::revision::Era;
 use crate::protocol::server_name::ServerName;
+use crate::telemetry::metrics;
 use crate::thread::{Joined, spawn};
 use crate::wait::Interrupted;
 
@@ -356,7 +357,9 @@ impl Shared {
         let vitals = Arc::new(Vitals::new(link.opening()));
         let (max_in_flight, max_waiting) = (core.config.max_in_flight, core.config.max_waiting);
         let slots = Arc::new(Slots::new(core.name().clone(), max_in_flight, max_waiting));
+        let counted = metrics::servers::of(core.name());
         Ok(Upstream {
+            counted,
             members: Arc::new(Members::new(core.clone(), links)),
             standing,
             core,

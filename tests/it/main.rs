@@ -7,6 +7,7 @@
     reason = "a test fails where it is surprised"
 )]
 
+mod access_log;
 mod admin;
 mod architecture;
 #[cfg(not(feature = "tiny_http"))]
@@ -52,6 +53,7 @@ mod litellm;
 mod logging;
 mod malformed_lists;
 mod memory;
+mod metrics;
 mod modern;
 mod names;
 mod narrowing;
@@ -104,6 +106,7 @@ mod tasks;
 mod tiny_http_smoke;
 mod tls;
 mod told;
+mod traces;
 mod upgrade;
 mod upstream_links;
 mod upstreams;

@@ -5,7 +5,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use trunkline::config::{
-    API_KEY_KEYS, Config, KEYS, LOG_KEYS, Overrides, SERVER_KEYS, TRANSPORT_KEYS, limit_keys,
+    API_KEY_KEYS, Config, KEYS, LOG_KEYS, OTLP_KEYS, Overrides, SERVER_KEYS, TRANSPORT_KEYS,
+    limit_keys,
 };
 use trunkline::limits::Limits;
 
@@ -81,7 +82,8 @@ fn the_keys_inside_of_keys_are_named() {
     for key in API_KEY_KEYS {
         assert!(row("api_keys[]").contains(&format!("`{key}`")), "{key}");
     }
-    for (name, keys) in [("transports", TRANSPORT_KEYS), ("log", LOG_KEYS)] {
+    let inside = [("transports", TRANSPORT_KEYS), ("log", LOG_KEYS), ("otlp", OTLP_KEYS)];
+    for (name, keys) in inside {
         for key in keys {
             assert!(row(name).contains(&format!("\"{key}\"")), "{name}: {key}");
         }

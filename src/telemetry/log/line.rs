@@ -11,6 +11,8 @@ use crate::telemetry::timestamp;
 /// Room for what stands around a message.
 const AROUND_BYTES_MAX: usize = 256;
 const TARGET_BYTES_MAX: usize = 96;
+/// One value of a line that has fields.
+const VALUE_BYTES_MAX: usize = 1024;
 const MESSAGE_BYTES_MAX: usize = LOG_LINE_BYTES_MAX - AROUND_BYTES_MAX;
 const _: () = assert!(MESSAGE_BYTES_MAX > 1024 && TARGET_BYTES_MAX < AROUND_BYTES_MAX / 2);
 
@@ -22,6 +24,19 @@ pub(super) fn text_message(message: &str) -> String {
         if is_harmless(c) { out.push(c) } else { out.extend(c.escape_default()) }
     });
     out
+}
+
+/// A whole text line, as simplelog writes those of the `log` macros.
+pub(super) fn text(level: Level, target: &str, clean: &str) -> String {
+    let time = timestamp::rfc3339(SystemTime::now());
+    format!("{time} [{level}] {target}: {clean}\n")
+}
+
+/// Adds a value to a JSON object, cut.
+pub(super) fn push_value(out: &mut String, value: &str) {
+    out.push('"');
+    push(out, value, VALUE_BYTES_MAX, push_json);
+    out.push('"');
 }
 
 /// A whole JSON line.

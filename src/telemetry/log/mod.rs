@@ -3,16 +3,20 @@
 //! A line goes into a bounded queue, so that nobody who logs waits for standard error, and no
 //! lock is held across I/O. A full queue drops lines and counts them.
 
+mod fields;
+mod journal;
 mod line;
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 use simplelog::{ConfigBuilder, WriteLogger};
+
+pub use fields::Fields;
 
 use super::redact::Secrets;
 use crate::config::{LogConfig, LogFormat, Secret};
@@ -43,7 +47,9 @@ pub fn start(config: LogConfig) -> io::Result<LogGuard> {
     let n_dropped = Arc::new(AtomicU64::new(0));
     let control = LogControl::new(config.level);
     let lines = Lines { queue: queue.clone(), n_dropped: n_dropped.clone() };
-    let logger = Logger::new(config.format, control.clone(), lines);
+    let is_journal = journal::is_standard_error();
+    let direct = Direct { format: config.format, is_journal, control: control.clone(), lines };
+    let logger = Logger::new(direct.clone());
     let thread = thread::spawn("log", move || {
         run(&items, &n_dropped, config.format, &mut io::stderr());
         // Nobody waits any more if the guard gave up.
@@ -51,6 +57,8 @@ pub fn start(config: LogConfig) -> io::Result<LogGuard> {
     })?;
     let guard = LogGuard { control, queue, written, thread: Some(thread) };
     log::set_boxed_logger(Box::new(logger)).map_err(io::Error::other)?;
+    // It is the first, as the logger is.
+    DIRECT.get_or_init(|| direct);
     log::set_max_level(config.level);
     std::panic::set_hook(Box::new(log_panic));
     Ok(guard)
@@ -168,10 +176,65 @@ fn run(items: &Receiver<Item>, n_dropped: &AtomicU64, format: LogFormat, out: &m
     }
 }
 
+/// The way of a line into the queue, for lines that have fields.
+#[derive(Debug, Clone)]
+struct Direct {
+    format: LogFormat,
+    /// Standard error is the journal, which keeps the time itself and takes a priority.
+    is_journal: bool,
+    control: LogControl,
+    lines: Lines,
+}
+
+static DIRECT: OnceLock<Direct> = OnceLock::new();
+
+impl Direct {
+    /// A line, with what the journal wants to stand before it.
+    fn push(&self, level: Level, line: String) {
+        self.lines.push(if self.is_journal {
+            format!("{}{line}", journal::priority(level))
+        } else {
+            line
+        });
+    }
+
+    fn text_line(&self, level: Level, target: &str, message: &str) -> String {
+        let clean = line::text_message(message);
+        if self.is_journal {
+            format!("{target}: {clean}\n")
+        } else {
+            line::text(level, target, &clean)
+        }
+    }
+}
+
+/// Logs something that has fields: as an object where the log is JSON, else as its text.
+pub fn event(
+    level: Level,
+    target: &str,
+    text: impl FnOnce() -> String,
+    write: impl FnOnce(&mut Fields<'_>),
+) {
+    let Some(direct) = DIRECT.get().filter(|direct| level <= direct.control.level()) else {
+        return;
+    };
+    let secrets = direct.control.secrets.read().unwrap_or_else(PoisonError::into_inner);
+    let line = match direct.format {
+        LogFormat::Json => {
+            let mut fields = Fields::new(level, &secrets);
+            write(&mut fields);
+            fields.into_line()
+        }
+        LogFormat::Text => direct.text_line(level, target, &secrets.scrub(&text())),
+    };
+    drop(secrets);
+    direct.push(level, line);
+}
+
 /// What the `log` macros call.
 struct Logger {
+    direct: Direct,
     form: Form,
-    control: LogControl,
 }
 
 /// Where the targets of libraries' lines begin.
@@ -179,13 +242,15 @@ const LIBRARIES: [&str; 4] = ["ureq", "rustls", "webpki", "tiny_http"];
 
 enum Form {
     Text(Box<WriteLogger<LineWriter>>),
-    Json(Lines),
+    Journal,
+    Json,
 }
 
 impl Logger {
-    fn new(format: LogFormat, control: LogControl, lines: Lines) -> Logger {
-        let form = match format {
-            LogFormat::Json => Form::Json(lines),
+    fn new(direct: Direct) -> Logger {
+        let form = match direct.format {
+            LogFormat::Json => Form::Json,
+            LogFormat::Text if direct.is_journal => Form::Journal,
             LogFormat::Text => {
                 let looks = ConfigBuilder::new()
                     .set_time_format_rfc3339()
@@ -193,17 +258,17 @@ impl Logger {
                     .set_thread_level(LevelFilter::Off)
                     .set_location_level(LevelFilter::Off)
                     .build();
-                let writer = LineWriter { lines, line: Vec::new() };
+                let writer = LineWriter { lines: direct.lines.clone(), line: Vec::new() };
                 Form::Text(WriteLogger::new(LevelFilter::Trace, looks, writer))
             }
         };
-        Logger { form, control }
+        Logger { direct, form }
     }
 }
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let (level, wanted) = (metadata.level(), self.control.level());
+        let (level, wanted) = (metadata.level(), self.direct.control.level());
         let admitted = if LIBRARIES.iter().any(|name| metadata.target().starts_with(name)) {
             // They know nothing of our secrets, and at their most talkative they dump requests
             // byte by byte, which no scrubbing would see.
@@ -224,7 +289,7 @@ impl Log for Logger {
         }
         let message = record.args().to_string();
         let message = {
-            let secrets = self.control.secrets.read();
+            let secrets = self.direct.control.secrets.read();
             let secrets = secrets.unwrap_or_else(PoisonError::into_inner);
             secrets.scrub_cut(&message).into_owned()
         };
@@ -239,8 +304,13 @@ impl Log for Logger {
                         .build(),
                 );
             }
-            Form::Json(lines) => {
-                lines.push(line::json(record.level(), record.target(), &message));
+            Form::Journal => {
+                let line = self.direct.text_line(record.level(), record.target(), &message);
+                self.direct.push(record.level(), line);
+            }
+            Form::Json => {
+                let line = line::json(record.level(), record.target(), &message);
+                self.direct.push(record.level(), line);
             }
         }
     }

@@ -1,7 +1,6 @@
 //! The logger and the thread's loop on values, without the process's own log.
 
 use super::*;
-use log::Level;
 
 fn logger(
     format: LogFormat,
@@ -12,7 +11,8 @@ fn logger(
     let lines = Lines { queue, n_dropped: Arc::default() };
     let control = LogControl::new(level);
     control.set_secrets(&[Secret::new("hunter2".to_owned())]);
-    (Logger::new(format, control, lines.clone()), items, lines)
+    let direct = Direct { format, is_journal: false, control, lines: lines.clone() };
+    (Logger::new(direct), items, lines)
 }
 
 fn say(logger: &Logger, level: Level, target: &str, message: &str) {
@@ -99,4 +99,18 @@ fn a_guard_does_not_wait_for_ever_for_a_thread_that_is_stuck() {
     drop(guard);
     assert!(start.elapsed() < FLUSH_TIMEOUT * 5);
     drop(release);
+}
+
+#[test]
+fn the_journal_is_given_a_priority_and_no_time() {
+    for format in [LogFormat::Text, LogFormat::Json] {
+        let (logger, items, lines) = logger(format, LevelFilter::Info, 8);
+        let direct = Direct { is_journal: true, ..logger.direct };
+        say(&Logger::new(direct), Level::Warn, "trunkline::x", "key hunter2\nforged");
+        let text = written(&items, &lines, format);
+        assert!(text.starts_with("<4>") && text.lines().count() == 1, "{text}");
+        if format == LogFormat::Text {
+            assert_eq!(text, "<4>trunkline::x: key [secret]\\nforged\n");
+        }
+    }
 }

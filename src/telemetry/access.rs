@@ -1,0 +1,336 @@
+//! The line of a request: as fields of a JSON object, or as people read it. What is turned away has
+//! a line too, a few a second for each peer, and stands among the last ones for `/status`.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use ::log::Level;
+
+use super::log::{self, Fields};
+use super::outcome::CallOutcome;
+use super::rejected::{self, Reason};
+use super::request::{self, Record};
+use crate::limits::{
+    ACCESS_ERROR_CHARS_MAX, REFUSAL_LINES_MAX, REFUSAL_LINES_OF_PEER_MAX, REFUSAL_LINES_WITHIN,
+    REFUSAL_PEERS_MAX,
+};
+use crate::telemetry::redact;
+
+const TARGET: &str = "access";
+/// Refused requests that `/status` tells of.
+const RECENT_REFUSALS_MAX: usize = 64;
+
+/// Whether a call has a line.
+static CALLS: AtomicBool = AtomicBool::new(false);
+
+/// From here on calls have lines, or none.
+pub fn tell_calls(wanted: bool) {
+    CALLS.store(wanted, Ordering::Relaxed);
+}
+
+/// Who is at the other end, as lines tell it.
+pub(super) fn peer_text(peer: Option<IpAddr>) -> String {
+    peer.map_or_else(|| "unix".to_owned(), |ip| ip.to_string())
+}
+
+/// What was turned away, for `/status`.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// When.
+    pub at: SystemTime,
+    /// Who sent it.
+    pub peer: String,
+    /// Whose key it had; empty without one.
+    pub key: String,
+    /// What the request is called; empty where it never came to be one.
+    pub id: String,
+    /// Why.
+    pub reason: &'static str,
+    /// The status of the answer.
+    pub status: u16,
+    /// The HTTP method and path; empty where they were not read.
+    pub target: String,
+    /// What the client was told.
+    pub message: String,
+    /// How many more like it there were since the last one of its peer that stands here.
+    pub left_out: u64,
+}
+
+/// How many lines of one peer were written in the present window, and how many were not.
+#[derive(Debug)]
+struct Window {
+    since: Instant,
+    n_told: usize,
+    left_out: u64,
+}
+
+impl Window {
+    fn new(now: Instant) -> Window {
+        Window { since: now, n_told: 0, left_out: 0 }
+    }
+
+    /// How many were left out since the last one, if this one is told.
+    fn turn(&mut self, now: Instant, lines_max: usize) -> Option<u64> {
+        if now.saturating_duration_since(self.since) >= REFUSAL_LINES_WITHIN {
+            (self.since, self.n_told) = (now, 0);
+        }
+        if self.n_told >= lines_max {
+            self.left_out += 1;
+            return None;
+        }
+        self.n_told += 1;
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
+/// What was turned away last, and how much of it is told.
+#[derive(Debug)]
+struct Refusals {
+    peers: HashMap<Option<IpAddr>, Window>,
+    all: Window,
+    recent: VecDeque<Refusal>,
+}
+
+static REFUSALS: LazyLock<Mutex<Refusals>> = LazyLock::new(|| {
+    let all = Window::new(Instant::now());
+    Mutex::new(Refusals { peers: HashMap::new(), all, recent: VecDeque::new() })
+});
+
+impl Refusals {
+    /// How many more of this peer were left out, if one of now is told.
+    fn turn(&mut self, peer: Option<IpAddr>, now: Instant) -> Option<u64> {
+        if self.peers.len() >= REFUSAL_PEERS_MAX && !self.peers.contains_key(&peer) {
+            let is_recent =
+                |it: &Window| now.saturating_duration_since(it.since) < REFUSAL_LINES_WITHIN;
+            self.peers.retain(|_, window| is_recent(window));
+            if self.peers.len() >= REFUSAL_PEERS_MAX {
+                return None;
+            }
+        }
+        let window = self.peers.entry(peer).or_insert_with(|| Window::new(now));
+        let left_out = window.turn(now, REFUSAL_LINES_OF_PEER_MAX)?;
+        let Some(_) = self.all.turn(now, REFUSAL_LINES_MAX) else {
+            window.left_out += left_out + 1;
+            return None;
+        };
+        Some(left_out)
+    }
+
+    fn keep(&mut self, refusal: Refusal) {
+        if self.recent.len() >= RECENT_REFUSALS_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(refusal);
+    }
+}
+
+fn refusals() -> std::sync::MutexGuard<'static, Refusals> {
+    REFUSALS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What was turned away last, the newest first.
+pub fn recent_refusals() -> Vec<Refusal> {
+    refusals().recent.iter().rev().cloned().collect()
+}
+
+/// The engine turns away what never became a request of a handler: it is counted, and told.
+pub fn refused(peer: Option<IpAddr>, reason: Reason, status: u16, message: &str) {
+    rejected::count(reason);
+    let Some(left_out) = refusals().turn(peer, Instant::now()) else { return };
+    let refusal = Refusal {
+        at: SystemTime::now(),
+        peer: peer_text(peer),
+        key: String::new(),
+        id: String::new(),
+        reason: reason.as_str(),
+        status,
+        target: String::new(),
+        message: redact::excerpt(message, ACCESS_ERROR_CHARS_MAX),
+        left_out,
+    };
+    let text =
+        || format!("- refused {status} ({}) {message} from {}", reason.as_str(), refusal.peer);
+    log::event(Level::Info, TARGET, text, |fields| {
+        fields.text("event", "refused");
+        fields.text("peer", &refusal.peer);
+        fields.text("reason", refusal.reason);
+        fields.number("status", status.into());
+        fields.text("error", &refusal.message);
+        fields.number_if_any("left_out", left_out);
+    });
+    refusals().keep(refusal);
+}
+
+/// The line of a message that is answered, or of a request that was turned away.
+pub(super) fn tell(record: &Record) {
+    match record.refused {
+        Some(reason) => {
+            let turn = refusals().turn(record.peer, Instant::now());
+            if let Some(left_out) = turn {
+                write(record, Some(reason), left_out);
+                refusals().keep(refusal(record, reason, left_out));
+            }
+        }
+        None if CALLS.load(Ordering::Relaxed) => write(record, None, 0),
+        None => (),
+    }
+}
+
+fn refusal(record: &Record, reason: &'static str, left_out: u64) -> Refusal {
+    Refusal {
+        at: SystemTime::now(),
+        peer: peer_text(record.peer),
+        key: record.key.clone(),
+        id: id_of(record).to_owned(),
+        reason,
+        status: record.status,
+        target: format!("{} {}", record.http_method, request::path_of(record)),
+        message: record.error.clone(),
+        left_out,
+    }
+}
+
+fn id_of(record: &Record) -> &str {
+    record.id.as_ref().map_or("", |id| id.as_str())
+}
+
+fn write(record: &Record, refused: Option<&'static str>, left_out: u64) {
+    let text = || text(record, refused, left_out);
+    log::event(Level::Info, TARGET, text, |fields| {
+        write_fields(record, refused, left_out, fields)
+    });
+}
+
+fn write_fields(
+    record: &Record,
+    refused: Option<&'static str>,
+    left_out: u64,
+    fields: &mut Fields<'_>,
+) {
+    fields.text("event", if refused.is_some() { "refused" } else { "call" });
+    fields.text("id", id_of(record));
+    fields.text_if_any("trace", &record.trace.id().unwrap_or_default());
+    fields.text("peer", &peer_text(record.peer));
+    fields.text_if_any("key", &record.key);
+    match record.asked {
+        Some(asked) => {
+            fields.text("door", asked.door.as_str());
+            fields.text_if_any("era", asked.door.era().unwrap_or_default());
+            fields.text("method", asked.method_text());
+        }
+        None => {
+            fields.text("http_method", &record.http_method);
+            fields.text("path", &request::path_of(record));
+        }
+    }
+    fields.text_if_any("tool", &record.tool);
+    fields.text_if_any("server", &record.server);
+    if let Some(outcome) = record.outcome {
+        fields.text("outcome", outcome.as_str());
+    }
+    fields.text_if_any("reason", refused.unwrap_or_default());
+    fields.number_if_any("status", record.status.into());
+    fields.milliseconds("ms", record.took());
+    fields.number("bytes_in", u64::try_from(record.bytes_in).unwrap_or(u64::MAX));
+    fields.number("bytes_out", u64::try_from(record.bytes_out).unwrap_or(u64::MAX));
+    fields.text_if_any("client", &record.client);
+    fields.text_if_any("error", &record.error);
+    fields.number_if_any("left_out", left_out);
+}
+
+/// `laptop demo-echo ok 200 1.2 ms streamable from 10.0.0.7 id=…`.
+fn text(record: &Record, refused: Option<&'static str>, left_out: u64) -> String {
+    let key = if record.key.is_empty() { "-" } else { &record.key };
+    let what = match (&record.asked, record.tool.is_empty()) {
+        (Some(_), false) => record.tool.clone(),
+        (Some(asked), true) => asked.method_text().to_owned(),
+        (None, _) => format!("{} {}", record.http_method, request::path_of(record)),
+    };
+    let outcome = match (refused, record.outcome) {
+        (Some(_), _) => "refused",
+        (None, outcome) => outcome.map_or("-", CallOutcome::as_str),
+    };
+    let mut line = format!("{key} {what} {outcome}");
+    if record.status != 0 {
+        line.push_str(&format!(" {}", record.status));
+    }
+    line.push_str(&format!(" {:.1} ms", record.took().as_secs_f64() * 1000.0));
+    if let Some(asked) = record.asked {
+        line.push_str(&format!(" {}", asked.door.as_str()));
+    }
+    line.push_str(&format!(" from {} id={}", peer_text(record.peer), id_of(record)));
+    if let Some(reason) = refused {
+        line.push_str(&format!(" ({reason})"));
+    }
+    if !record.error.is_empty() {
+        line.push_str(&format!(": {}", record.error));
+    }
+    if left_out > 0 {
+        line.push_str(&format!(" ({left_out} more of this peer were not logged)"));
+    }
+    line
+}
+
+/// What of a call is logged where bodies are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Body {
+    /// What the tool is called with.
+    Arguments,
+    /// What it gave.
+    Result,
+}
+
+/// A line with the beginning of a body, and of which request it is.
+pub fn body(tool: &str, of: Body, body: &str) {
+    let (id, key) = request::named()
+        .map_or_else(Default::default, |(id, key)| (id.as_str().to_owned(), key));
+    let (event, verb) = match of {
+        Body::Arguments => ("arguments", "is called with"),
+        Body::Result => ("result", "gave"),
+    };
+    let text = || {
+        let key = if key.is_empty() { "-" } else { &key };
+        format!("{key} {tool} {verb} {body} id={id}")
+    };
+    log::event(Level::Info, "bodies", text, |fields| {
+        fields.text("event", event);
+        fields.text("id", &id);
+        fields.text_if_any("key", &key);
+        fields.text("tool", tool);
+        fields.text("body", body);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn none_yet() -> Refusals {
+        let all = Window::new(Instant::now());
+        Refusals { peers: HashMap::new(), all, recent: VecDeque::new() }
+    }
+
+    #[test]
+    fn a_peer_has_a_few_lines_and_the_rest_is_counted() {
+        let (mut refusals, now) = (none_yet(), Instant::now());
+        let (one, other) = (Some(IpAddr::from([192, 0, 2, 1])), None);
+        let told = (0..100).filter_map(|_| refusals.turn(one, now)).count();
+        assert_eq!(told, REFUSAL_LINES_OF_PEER_MAX);
+        assert_eq!(refusals.turn(other, now), Some(0), "another peer has its own");
+        let left_out = 100 - u64::try_from(REFUSAL_LINES_OF_PEER_MAX).unwrap();
+        assert_eq!(refusals.turn(one, now + REFUSAL_LINES_WITHIN), Some(left_out));
+    }
+
+    #[test]
+    fn many_peers_have_a_bounded_number_of_lines_and_places() {
+        let (mut refusals, now) = (none_yet(), Instant::now());
+        let peer = |n: u32| Some(IpAddr::from(n.to_be_bytes()));
+        let told = (0..10_000).filter_map(|n| refusals.turn(peer(n), now)).count();
+        assert_eq!(told, REFUSAL_LINES_MAX);
+        assert!(refusals.peers.len() <= REFUSAL_PEERS_MAX);
+        assert!(refusals.turn(peer(1_000_000), now + REFUSAL_LINES_WITHIN).is_some());
+    }
+}

@@ -1,0 +1,43 @@
+//! What was asked of each server behind the gateway. A server that a reload changes goes on counting
+//! where it was: its name is what counts.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::histogram::{Counted, Histogram};
+use crate::protocol::server_name::ServerName;
+use crate::telemetry::outcome::CallOutcome;
+
+/// The counters of one server.
+#[derive(Debug, Default)]
+pub struct OfServer {
+    outcomes: [AtomicU64; CallOutcome::ALL.len()],
+    seconds: Histogram,
+}
+
+static SERVERS: Mutex<BTreeMap<ServerName, Arc<OfServer>>> = Mutex::new(BTreeMap::new());
+
+/// The counters of that server, for whoever keeps them at hand.
+pub fn of(server: &ServerName) -> Arc<OfServer> {
+    let mut servers = SERVERS.lock().unwrap_or_else(PoisonError::into_inner);
+    servers.entry(server.clone()).or_default().clone()
+}
+
+impl OfServer {
+    /// A call is over.
+    pub fn count(&self, outcome: CallOutcome, took: Duration) {
+        if let Some(count) = self.outcomes.get(outcome.index()) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        self.seconds.add(took);
+    }
+
+    /// How often each outcome was, and how long calls took.
+    pub fn counted(&self) -> (Vec<(CallOutcome, u64)>, Counted) {
+        let outcomes = CallOutcome::ALL.into_iter().zip(&self.outcomes);
+        let outcomes = outcomes.map(|(it, count)| (it, count.load(Ordering::Relaxed)));
+        (outcomes.collect(), self.seconds.counted())
+    }
+}
