@@ -430,16 +430,14 @@ function showActivity() {
   if (!isTold) {
     parts.push(make("p", { class: "empty" }, "What others bring about is shown to an admin key only (\"admin\": true in api_keys)."));
   } else {
-    const calls = status.calls ?? status.live_calls;
-    if (calls) {
-      parts.push(table("Calls that run now", ["tool", "server", "key", "for"],
-        calls.map((it) => [it.tool ?? it.method, it.server, it.key, duration(it.ms ?? 0)]), "No call runs at this moment."));
-    }
-    const refusals = status.refusals ?? status.recent_refusals;
-    if (refusals) {
-      parts.push(table("Refused lately", ["when", "reason", "peer", "key", "status"],
-        refusals.map((it) => [it.time ?? it.at, it.reason, it.peer, it.key, it.status]), "Nothing was refused."));
-    }
+    const calls = status.calls?.oldest ?? [];
+    parts.push(table("Calls that run now", ["what", "server", "key", "client", "from", "for"],
+      calls.map((it) => [it.tool || it.method, it.server, it.key, it.client, it.peer, duration(it.ms)]), "No call runs at this moment."));
+    const more = (status.calls?.count ?? 0) - calls.length;
+    if (more > 0) parts.push(make("p", { class: "empty" }, `And ${more} more.`));
+    parts.push(table("Refused lately", ["when", "what", "reason", "status", "from", "key", "told"],
+      (status.refusals ?? []).map((it) => [new Date(it.at * 1000).toLocaleTimeString(), it.request.trim(), it.reason, it.status || "", it.peer, it.key,
+        it.left_out > 0 ? `${it.message} (and ${it.left_out} more of this peer)` : it.message]), "Nothing was refused."));
     const sessions = status.sessions ?? {};
     parts.push(table("Clients", ["what", "now"], [
       ["sessions over HTTP+SSE", sessions.sse ?? 0],
