@@ -10,8 +10,8 @@
 mod access_log;
 mod admin;
 mod architecture;
-#[cfg(not(feature = "tiny_http"))]
 mod behind_proxies;
+#[cfg(not(feature = "tiny_http"))]
 mod bounds_named;
 mod breaker;
 mod check;

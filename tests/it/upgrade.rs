@@ -182,3 +182,21 @@ fn what_is_kept_on_disk_goes_over_with_its_lock() {
     assert!(String::from_utf8_lossy(&ended.stderr).contains("another gateway is using it"));
     exchange(gateway.address(), &call("echo")).expect(200);
 }
+
+#[test]
+fn the_listener_of_operators_goes_over_too() {
+    let upstream = HttpUpstream::start();
+    let mut config = config(&upstream);
+    config["admin_listen"] = json!("127.0.0.1:0");
+    let gateway = Gateway::started(config);
+    let address = wait_for("the listener says where it is", || {
+        let text = gateway.stderr();
+        let line = text.lines().find(|line| line.contains("metrics and status at "))?;
+        line.rsplit(' ').next().map(str::to_owned)
+    });
+    exchange(&address, &Request::get("/metrics")).expect(200);
+    let _follower = upgrade(&gateway);
+    exchange(&address, &Request::get("/metrics")).expect(200);
+    wait_for_zombie(&gateway);
+    exchange(&address, &Request::get("/metrics")).expect(200);
+}
