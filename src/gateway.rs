@@ -10,22 +10,18 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::access::authenticate::KnownKey;
-use crate::access::glob::ToolGlobs;
-use crate::access::origin::{HostCheck, Origins};
-use crate::access::policy::{Nearness, Policy, Principal};
-use crate::access::proxies::TrustedProxies;
+use crate::access::policy::{Nearness, Principal};
 use crate::catalogue;
 use crate::catalogue::pins::{Pins, Review};
 use crate::catalogue::refresher::{Configure, Refresher};
 use crate::catalogue::store::Store;
-use crate::config::{ApiKey, Changes, Config, Listen, Naming, Reloaded, UpstreamConfig};
+use crate::config::{Changes, Config, Reloaded, UpstreamConfig};
 use crate::downstream::event_stream::Streams;
 use crate::downstream::parked::{Bounds, ParkedCalls};
 use crate::downstream::stdio::LineClient;
-use crate::downstream::{Admission, Front, UsedStates};
+use crate::downstream::{Front, UsedStates};
 use crate::handover::{self, Estate, Inheritance};
-use crate::http::{Running, Server};
+use crate::http::Running;
 use crate::limits::{
     CATALOGUE_INBOX_CHANGES_MAX, ENDED_SESSIONS_QUEUE_MAX, LEAVE_TICK, LIST_WAITERS_DIVISOR,
     Limits,
@@ -38,7 +34,7 @@ use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
 use crate::reload::Reloading;
-use crate::serving::{Clients, Serving, bind, bind_admin, serve, serve_admin};
+use crate::serving::{Bound, Clients, Serving, admission, bind};
 use crate::session::{
     self, Audience, Ended, EventLogBounds, EventLogs, Sessions, SessionsConfig,
 };
@@ -102,16 +98,15 @@ impl Gateway {
         // Locals are dropped last to first: the thread that writes ends with the last who could
         // have something written, so it is waited for after all of them, also on an error.
         let (writing, state) = open_state(&config, clients, inherited.lock)?.unzip();
-        let (server, budget) = bind(&config, clients, inherited.listener, &limits)?;
-        let admin = bind_admin(&config, clients, inherited.admin_listener)?;
+        let bound = bind(&config, clients, inherited.listener, inherited.admin_listener)?;
         let key = session_key(&config, state.as_ref(), inherited.session_key)?;
-        let estate = estate(&config, server.as_ref(), admin.as_ref(), state.as_ref(), key)?;
+        let estate = estate(&config, &bound, state.as_ref(), key)?;
         let (left, ended) = bounded(ENDED_SESSIONS_QUEUE_MAX);
         let (sessions, session_thread) =
             start_sessions(&config, key, left, state.as_ref(), &stop)?;
         let (streams, streams_thread) = Streams::start(limits.clone(), stop.clone())?;
-        let shared =
-            catalogue::Shared::new(limits.connections / LIST_WAITERS_DIVISOR, budget.clone());
+        let max_waiting = limits.connections / LIST_WAITERS_DIVISOR;
+        let shared = catalogue::Shared::new(max_waiting, bound.budget.clone());
         let (reports, changes) = bounded(CATALOGUE_INBOX_CHANGES_MAX);
         let (configure, wanted) = bounded(1);
         let kept = state.map(|state| kept(state, &key, clients)).unzip();
@@ -122,7 +117,7 @@ impl Gateway {
         let upstreams = Arc::new(Upstreams::start(
             &config.upstreams,
             limits.clone(),
-            budget.clone(),
+            bound.budget.clone(),
             reports,
             unasked.clone(),
             known_eras(&shared),
@@ -145,23 +140,18 @@ impl Gateway {
             streams: streams.clone(),
             event_logs: event_logs(&limits),
             limits: limits.clone(),
-            buffered: budget,
+            buffered: bound.budget.clone(),
             review: Review::of(config.state_dir.as_deref()),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
             engine: OnceLock::new(),
             reload: OnceLock::new(),
         });
-        let admin =
-            admin.map(|admin| serve_admin(admin, &config, &front, &stop)).transpose()?;
-        let telling = (admin, export(&config, clients)?);
-        let serving = match server {
-            Some(server) => serve(server, &front, stop)?,
-            None => Serving::Lines(Arc::new(LineClient::new(front.clone(), clients.host()))),
-        };
+        let exporting = export(&config, clients)?;
+        let (serving, admin) = bound.serve(&config, clients, &front, stop)?;
         Ok(Gateway {
             serving,
-            telling,
+            telling: (admin, exporting),
             front,
             upstreams,
             _catalogue: catalogue,
@@ -395,15 +385,14 @@ struct State {
 /// What another process is given that follows this one.
 fn estate(
     config: &Config,
-    server: Option<&Server>,
-    admin: Option<&Server>,
+    bound: &Bound,
     state: Option<&State>,
     session_key: [u8; 32],
 ) -> io::Result<Estate> {
     let longest = config.upstreams.iter().map(|it| it.timeout_max).max();
     Ok(Estate {
-        listener: server.map(Server::pass_on).transpose()?.flatten(),
-        admin_listener: admin.map(Server::pass_on).transpose()?.flatten(),
+        listener: bound.pass_on()?,
+        admin_listener: bound.pass_admin_on()?,
         lock: state.map(|state| state.directory.lock()).transpose()?.flatten(),
         session_key,
         // A connection waits for its last request, and that for its answer.
@@ -568,52 +557,4 @@ fn quotas(config: &Config) -> impl Iterator<Item = (Arc<str>, u32)> {
 fn told(config: &Config) -> Told {
     telemetry::access::tell_calls(config.log.access);
     Told { bodies: config.log.bodies }
-}
-
-fn admission(config: &Config) -> Admission {
-    Admission {
-        origins: origins(config),
-        proxies: TrustedProxies::new(config.trusted_proxies.clone()),
-        prefix: config.public_url.as_ref().map_or_else(String::new, |it| it.path().to_owned()),
-        keys: config.api_keys.iter().map(|key| known_key(key, &config.naming)).collect(),
-        transports: config.transports,
-        tolerance: config.tolerance,
-        generation: 0,
-    }
-}
-
-fn known_key(key: &ApiKey, naming: &Naming) -> KnownKey {
-    let policy = Policy {
-        servers: key.servers.clone(),
-        tools: ToolGlobs::new(key.tools.as_deref().unwrap_or_default(), &naming.owners),
-    };
-    let name = Some(key.name.as_str().into());
-    let principal = Principal { name, policy, is_admin: key.admin };
-    KnownKey { sha256: key.sha256, principal: Arc::new(principal) }
-}
-
-fn origins(config: &Config) -> Origins {
-    let mut hosts = config.allowed_hosts.clone().unwrap_or_default();
-    hosts.extend(config.public_url.as_ref().map(|it| it.authority().to_owned()));
-    let is_told = config.allowed_hosts.is_some();
-    let check_host = match &config.listen {
-        Listen::Tcp(address) => {
-            if !address.ip().is_unspecified() {
-                hosts.push(address.to_string());
-            }
-            // A page of a name that was bound to this address has no key: the check is against
-            // what reads and calls without one.
-            let is_anonymous = config.allow_anonymous && config.api_keys.is_empty();
-            match (config.listen.is_local(), is_anonymous) {
-                (true, _) => HostCheck::Names,
-                (false, true) => HostCheck::NamesOrAddresses,
-                (false, false) if is_told => HostCheck::Names,
-                (false, false) => HostCheck::Off,
-            }
-        }
-        // No page reaches it.
-        Listen::Unix(_) if is_told => HostCheck::Names,
-        Listen::Unix(_) => HostCheck::Off,
-    };
-    Origins { check_host, hosts, origins: config.allowed_origins.clone() }
 }

@@ -28,16 +28,18 @@ pub(super) enum Command {
 }
 
 /// Whether `check` goes to the servers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Contact {
+    #[default]
     All,
     None,
 }
 
 /// How a result is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Output {
     /// For people.
+    #[default]
     Text,
     /// For programs.
     Json,
@@ -166,11 +168,7 @@ impl Command {
     ) -> Result<Command, String> {
         let mut words = lexopt::Parser::from_args(arguments);
         let mut name = None;
-        let (mut config, mut listen, mut http) = (None, None, None);
-        // What `pins` is followed by.
-        let mut pins = Vec::new();
-        let (mut contact, mut output) = (Contact::All, Output::Text);
-        let mut import = None;
+        let mut given = Given::default();
         while let Some(word) = words.next().map_err(sentence)? {
             // `serve` is the default, so its options come without it too.
             let serves = matches!(name, None | Some(Name::Serve));
@@ -179,37 +177,39 @@ impl Command {
                 Short('V') | Long("version") => return Ok(Command::Version),
                 Short('c') | Long("config") if name.is_none_or(Name::is_configured) => {
                     name = name.or(Some(Name::Serve));
-                    config = Some(PathBuf::from(words.value().map_err(sentence)?));
+                    given.config = Some(PathBuf::from(words.value().map_err(sentence)?));
                 }
-                Long("no-connect") if name == Some(Name::Check) => contact = Contact::None,
-                Long("connect") if name == Some(Name::Check) => contact = Contact::All,
-                Long("json") if name == Some(Name::Check) => output = Output::Json,
-                Value(word) if name == Some(Name::Pins) && pins.len() < PINS_WORDS_MAX => {
-                    pins.push(word.into_string().map_err(|word| {
+                Long("no-connect") if name == Some(Name::Check) => {
+                    given.contact = Contact::None
+                }
+                Long("connect") if name == Some(Name::Check) => given.contact = Contact::All,
+                Long("json") if name == Some(Name::Check) => given.output = Output::Json,
+                Value(word)
+                    if name == Some(Name::Pins) && given.pins.len() < PINS_WORDS_MAX =>
+                {
+                    given.pins.push(word.into_string().map_err(|word| {
                         format!("no server or tool is called {}", word.display())
                     })?);
                 }
-                Value(word) if name == Some(Name::Import) && import.is_none() => {
-                    import = Some(word);
+                Value(word) if name == Some(Name::Import) && given.import.is_none() => {
+                    given.import = Some(word);
                 }
                 Long("listen") if serves => {
                     name = Some(Name::Serve);
-                    let text = words.value().and_then(|text| Ok(text.into_string()?));
-                    let text = text.map_err(sentence)?;
-                    listen = Some(Listen::of_words(&text).ok_or_else(|| {
+                    let text = text_of(&mut words)?;
+                    given.listen = Some(Listen::of_words(&text).ok_or_else(|| {
                         format!("--listen: not an address and port, nor a port: {text:?}")
                     })?);
                 }
                 Long("http") if name == Some(Name::Demo) => {
-                    let text = words.value().and_then(|text| Ok(text.into_string()?));
-                    let text = text.map_err(sentence)?;
-                    http = Some(demo_address(&text).ok_or_else(|| {
+                    let text = text_of(&mut words)?;
+                    given.http = Some(demo_address(&text).ok_or_else(|| {
                         format!("--http: not an address and port, nor a port: {text:?}")
                     })?);
                 }
                 Value(word) if name.is_none() && is_file(&word.to_string_lossy()) => {
                     name = Some(Name::Serve);
-                    config = Some(PathBuf::from(word));
+                    given.config = Some(PathBuf::from(word));
                 }
                 Value(word) if name.is_none() => {
                     let word = Name::parse(&word.to_string_lossy())?;
@@ -219,24 +219,51 @@ impl Command {
                     name = Some(word);
                 }
                 Value(word)
-                    if matches!(name, Some(Name::Serve | Name::Check)) && config.is_none() =>
+                    if matches!(name, Some(Name::Serve | Name::Check))
+                        && given.config.is_none() =>
                 {
-                    config = Some(PathBuf::from(word));
+                    given.config = Some(PathBuf::from(word));
                 }
                 other @ (Short(_) | Long(_) | Value(_)) => {
                     return Err(sentence(other.unexpected()));
                 }
             }
         }
-        let config = config.unwrap_or_else(config_default);
+        given.into_command(name, config_default)
+    }
+}
+
+/// What stands behind a command's name.
+#[derive(Default)]
+struct Given {
+    config: Option<PathBuf>,
+    listen: Option<Listen>,
+    http: Option<SocketAddr>,
+    /// What `pins` is followed by.
+    pins: Vec<String>,
+    contact: Contact,
+    output: Output,
+    /// What is imported.
+    import: Option<OsString>,
+}
+
+impl Given {
+    fn into_command(
+        self,
+        name: Option<Name>,
+        config_default: impl FnOnce() -> PathBuf,
+    ) -> Result<Command, String> {
+        let config = self.config.unwrap_or_else(config_default);
         Ok(match name {
-            None | Some(Name::Serve) => Command::Serve { config, listen },
-            Some(Name::Pins) => Command::Pins { config, what: Pins::parse(pins)? },
-            Some(Name::Demo) => Command::Demo { http },
+            None | Some(Name::Serve) => Command::Serve { config, listen: self.listen },
+            Some(Name::Pins) => Command::Pins { config, what: Pins::parse(self.pins)? },
+            Some(Name::Demo) => Command::Demo { http: self.http },
             Some(Name::HashKey) => Command::HashKey,
-            Some(Name::Check) => Command::Check { config, contact, output },
+            Some(Name::Check) => {
+                Command::Check { config, contact: self.contact, output: self.output }
+            }
             Some(Name::Import) => Command::Import {
-                file: import.ok_or("import: say which file, or - for standard input")?,
+                file: self.import.ok_or("import: say which file, or - for standard input")?,
             },
             Some(
                 Name::Stdio
@@ -277,6 +304,11 @@ fn demo_address(text: &str) -> Option<SocketAddr> {
         Listen::Tcp(address) => Some(address),
         Listen::Unix(_) => None,
     }
+}
+
+/// The text behind an option.
+fn text_of(words: &mut lexopt::Parser) -> Result<String, String> {
+    words.value().and_then(|text| Ok(text.into_string()?)).map_err(sentence)
 }
 
 pub(super) fn sentence(error: lexopt::Error) -> String {

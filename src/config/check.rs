@@ -51,13 +51,7 @@ pub(super) fn check(
         reader.problem("/prefix_separator", what);
     }
     bounds::check(reader, &raw.limits);
-    let session_key = raw.session_key.as_ref().and_then(|text| {
-        let key = base64::decode(&text.value).and_then(|bytes| bytes.try_into().ok());
-        if key.is_none() {
-            reader.problem("/session_key", "must be 32 bytes in base64");
-        }
-        key
-    });
+    let session_key = raw.session_key.as_ref().and_then(|text| check_session_key(reader, text));
     let state_dir = raw.state_dir.as_ref().map(|path| check_state_dir(reader, path));
     check_names(reader, &raw.servers);
     let naming = naming(&raw, separator);
@@ -130,6 +124,14 @@ fn check_listen(reader: &Reader<'_>, raw: &RawConfig, overrides: &Overrides) -> 
         );
     }
     Some(listen)
+}
+
+fn check_session_key(reader: &Reader<'_>, text: &Text) -> Option<[u8; 32]> {
+    let key = base64::decode(&text.value).and_then(|bytes| bytes.try_into().ok());
+    if key.is_none() {
+        reader.problem("/session_key", "must be 32 bytes in base64");
+    }
+    key
 }
 
 fn check_state_dir(reader: &Reader<'_>, path: &Text) -> PathBuf {

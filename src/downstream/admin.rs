@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::Front;
 use super::endpoint::Endpoint;
+use super::problem_body::add_refusal;
 use super::reply::{self, Problem};
 use crate::access::policy::Scope;
 use crate::config::Reloaded;
@@ -343,7 +344,7 @@ fn failure(failure: &Failure) -> Value {
             .duration_since(failure.at)
             .map_or(0, |since| since.as_secs()),
     });
-    reply::add_refusal(&mut told, failure.refusal.as_deref());
+    add_refusal(&mut told, failure.refusal.as_deref());
     told
 }
 

@@ -3,7 +3,7 @@
 use super::Front;
 use super::modern::failed;
 use super::modern_stream::ModernAnswer;
-use super::reply::add_refusal;
+use super::problem_body::add_refusal;
 use crate::access::policy::Scope;
 use crate::error::CallError;
 use crate::pipeline::{Health, Item, ItemList, Listing, Wish};

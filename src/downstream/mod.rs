@@ -27,6 +27,7 @@ mod observed;
 pub mod parked;
 mod post_stream;
 mod posted;
+mod problem_body;
 pub mod reply;
 pub(crate) mod request_digest;
 pub(crate) mod request_state;

@@ -39,6 +39,7 @@ pub(super) enum ModernAnswer {
 pub(super) struct ModernStream(Way);
 
 /// The way that an answer takes.
+#[expect(clippy::large_enum_variant, reason = "nearly all are the large one; no box for each")]
 enum Way {
     /// Back to a POST, which may have begun.
     Posted { responder: Option<Responder>, open: Option<OpenResponse> },

@@ -4,13 +4,13 @@ use std::io;
 
 use super::endpoint::{Dialect, Endpoint};
 use super::litellm;
-use crate::error::{CallError, HttpRefusal, RetryAfter, Side, Stage, whole_seconds};
+use super::problem_body::refusal_members;
+use crate::error::{CallError, HttpRefusal, Side, Stage, whole_seconds};
 use crate::http::{Answer, Responder};
 use crate::limits::{FOREIGN_CHARS_MAX, UPSTREAM_ERROR_CHARS_MAX};
 use crate::protocol::call::Kind;
 use crate::protocol::headers::{JSON, MIRRORED};
 use crate::protocol::jsonrpc::{RequestId, RpcError, code, error_response};
-use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::telemetry;
 use crate::telemetry::outcome::CallOutcome;
@@ -458,45 +458,6 @@ impl Problem {
         }
     }
 
-    fn details(&self) -> impl Iterator<Item = (String, serde_json::Value)> {
-        self.details.iter().map(|(key, value)| ((*key).to_owned(), value.clone()))
-    }
-
-    /// As a JSON-RPC error.
-    pub fn to_rpc(&self) -> RpcError {
-        let data = (!self.details.is_empty())
-            .then(|| serde_json::Value::Object(self.details().collect()).to_string());
-        RpcError {
-            code: self.rpc_code,
-            message: self.message.clone(),
-            data: data.map(Raw::from_valid),
-        }
-    }
-
-    /// The body in a REST dialect, which ends its line, for those who read it on a terminal.
-    pub fn rest_body(&self, dialect: Dialect) -> String {
-        let (outer, key, word) = match dialect {
-            Dialect::Plain => ("error", "code", self.code),
-            Dialect::Litellm => ("detail", "error", litellm::word(self.code)),
-        };
-        let mut error = serde_json::Map::new();
-        error.insert(key.to_owned(), word.into());
-        error.insert("message".to_owned(), self.message.clone().into());
-        error.extend(self.details());
-        format!("{}\n", serde_json::json!({ outer: error }))
-    }
-
-    /// The body as an endpoint's clients expect it.
-    pub fn body_for(&self, endpoint: Option<Endpoint<'_>>) -> String {
-        match endpoint {
-            Some(endpoint) if endpoint.speaks_mcp() => error_response(None, &self.to_rpc()),
-            Some(Endpoint::RestList(dialect) | Endpoint::RestCall(dialect)) => {
-                self.rest_body(dialect)
-            }
-            Some(_) | None => self.rest_body(Dialect::Plain),
-        }
-    }
-
     /// As an answer to a head whose body was not read.
     pub fn to_answer(&self, endpoint: Option<Endpoint<'_>>) -> Answer {
         let mut headers = self.headers.clone();
@@ -521,30 +482,6 @@ impl Problem {
     /// The client is gone.
     pub fn send_rpc(&self, responder: Responder, id: Option<&RequestId>) -> io::Result<()> {
         self.send(responder, &error_response(id, &self.to_rpc()))
-    }
-}
-
-/// What a refusal over HTTP says, as members of whatever tells of it.
-fn refusal_members(refusal: &HttpRefusal) -> Vec<(&'static str, serde_json::Value)> {
-    let mut members = vec![("upstream_status", refusal.status.into())];
-    if let Some(challenge) = &refusal.www_authenticate {
-        members.push(("www_authenticate", challenge.as_str().into()));
-    }
-    match &refusal.retry_after {
-        Some(RetryAfter::Seconds(seconds)) => {
-            members.push(("retry_after_s", (*seconds).into()))
-        }
-        Some(RetryAfter::Date(date)) => members.push(("retry_after", date.as_str().into())),
-        None => (),
-    }
-    members
-}
-
-/// Adds what a refusal over HTTP says to the object that tells of a failure.
-pub fn add_refusal(failure: &mut serde_json::Value, refusal: Option<&HttpRefusal>) {
-    if let (Some(fields), Some(refusal)) = (failure.as_object_mut(), refusal) {
-        let members = refusal_members(refusal).into_iter();
-        fields.extend(members.map(|(key, value)| (key.to_owned(), value)));
     }
 }
 
