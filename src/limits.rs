@@ -152,6 +152,9 @@ pub const INSTRUCTIONS_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of one item of a list: a tool, a prompt, a resource or a template. A larger one is left
 /// out and counted.
 pub const LISTED_ITEM_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of one piece of memory in which items of lists stand side by side, unless one item is
+/// larger. It is large enough to be mapped by itself.
+pub const PIECE_BYTES: usize = 256 * 1024;
 /// Characters of an offered tool name; longer ones are cut and end in a hash.
 pub const OFFERED_NAME_CHARS_MAX: usize = 64;
 /// Commands waiting for the session thread. Full is a 503.
@@ -556,6 +559,7 @@ const _: () = assert!(UPSTREAM_DRAIN_BYTES_MAX <= RESULT_BYTES_COUNTED_FROM);
 const _: () = assert!(PAGE_BYTES_MAX < PAGES_KEPT_BYTES_MAX);
 const _: () =
     assert!(LISTED_ITEM_BYTES_MAX < VIEW_BYTES_MAX && VIEW_BYTES_MAX < LIST_BYTES_MAX);
+const _: () = assert!(PIECE_BYTES >= ALLOCATOR_MAPPED_FROM_BYTES);
 const _: () = assert!(LIST_BYTES_MAX + VIEW_BYTES_MAX <= VIEWS_BYTES_MAX);
 const _: () = assert!(VIEW_READINGS_MAX >= SHARES_MIN);
 const _: () = assert!(BACKOFF_MIN.as_millis() < BACKOFF_MAX.as_millis());

@@ -77,6 +77,11 @@ impl Raw {
         if Arc::ptr_eq(&self.buffer, &other.buffer) { 0 } else { self.range.len() }
     }
 
+    /// The piece of memory that is held with it: where it is, and how many bytes it has.
+    pub fn piece(&self) -> (usize, usize) {
+        (Arc::as_ptr(&self.buffer).addr(), self.buffer.len())
+    }
+
     /// The text.
     pub fn get(&self) -> &str {
         self.buffer.get(self.range.clone()).unwrap_or("null")

@@ -320,7 +320,7 @@ mod tests {
             admission: 2,
             sees: Box::new(move |_| {
                 let servers = vec![name("b")];
-                (!ends).then(|| Rescoped { servers, differs: false, charged: None })
+                (!ends).then_some(Rescoped { servers, differs: false, charged: None })
             }),
         };
         let hears = |ends: bool, admission: u64| {

@@ -7,7 +7,7 @@ use crate::limits::{LIST_BYTES_MAX, UNDECLARED_LIST_TIMEOUT, UPSTREAM_LIST_PAGES
 use crate::protocol::call::{About, Kind, Outcome, Outgoing, PrincipalId};
 use crate::protocol::jsonrpc::{RpcError, code};
 use crate::protocol::legacy::Initialized;
-use crate::protocol::listed_item::{self, ReadItem};
+use crate::protocol::listed_item::{ReadItem, Taken};
 use crate::protocol::modern::Freshness;
 use crate::protocol::raw::{Raw, RawObject, string, try_each_element};
 use crate::protocol::revision::Era;
@@ -337,8 +337,8 @@ fn items(
     bytes_left: &mut usize,
     ask: &mut Ask<'_>,
 ) -> Result<Items, Trouble> {
-    let mut room =
-        Room { items: Vec::new(), n_left: core.limits.upstream_tools, bytes_left, left_out: 0 };
+    let taken = Taken::default();
+    let mut room = Room { taken, n_left: core.limits.upstream_tools, bytes_left, left_out: 0 };
     let mut freshness: Option<Freshness> = None;
     let mut cursor: Option<String> = None;
     for _ in 0..UPSTREAM_LIST_PAGES_MAX {
@@ -371,7 +371,7 @@ fn items(
 /// What is taken of a list, and how much more of it may be: what is over a bound is counted and
 /// costs no memory.
 struct Room<'a> {
-    items: Vec<ReadItem>,
+    taken: Taken,
     n_left: usize,
     bytes_left: &'a mut usize,
     left_out: usize,
@@ -388,11 +388,11 @@ impl Room<'_> {
             return;
         };
         (self.n_left, *self.bytes_left) = (n_left, bytes_left);
-        self.items.push(listed_item::take(kind, item));
+        self.taken.take(kind, item);
     }
 
     fn items(self, freshness: Option<Freshness>) -> Items {
-        Items { items: self.items, left_out: self.left_out, freshness }
+        Items { items: self.taken.items(), left_out: self.left_out, freshness }
     }
 }
 
@@ -518,7 +518,7 @@ mod tests {
         let page = Raw::from_valid(text.to_owned());
         let (n_left, mut bytes_left) = room;
         let bytes_left = &mut bytes_left;
-        let mut room = Room { items: Vec::new(), n_left, bytes_left, left_out: 0 };
+        let mut room = Room { taken: Taken::default(), n_left, bytes_left, left_out: 0 };
         let page = read_page(kind, &page, &mut room, &|| true)?;
         Ok((page, room.items(None)))
     }
@@ -544,9 +544,10 @@ mod tests {
     fn a_stop_ends_the_reading_of_a_page_between_two_items() {
         let page = Raw::from_valid(format!(r#"{{"tools":[{}{{}}]}}"#, "{},".repeat(1000)));
         let bytes_left = &mut 9999;
-        let mut room = Room { items: Vec::new(), n_left: 9999, bytes_left, left_out: 0 };
+        let taken = Taken::default();
+        let mut room = Room { taken, n_left: 9999, bytes_left, left_out: 0 };
         assert!(read_page(Kind::Tool, &page, &mut room, &|| false).is_err());
-        assert_eq!(room.items.len(), 1);
+        assert_eq!(room.taken.items().len(), 1);
     }
 
     #[test]

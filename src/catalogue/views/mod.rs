@@ -18,6 +18,7 @@ use crate::limits::{
 use crate::protocol::call::{Kind, PrincipalId};
 use crate::protocol::listed_item::Malformed;
 use crate::protocol::modern::Freshness;
+use crate::protocol::pieces::{self, Usage};
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::{LastUse, Untold, ViewId};
@@ -112,6 +113,8 @@ impl ReadView {
                 differing.push((*kind, own.clone(), object.clone()));
                 true
             });
+            // What is left of the memory that was read is not much, where most is what all see.
+            pieces::compact(list);
         }
         (differing, n_over)
     }
@@ -120,6 +123,13 @@ impl ReadView {
 /// What an item of a view counts.
 fn item_bytes(own: &str, object: &Raw) -> usize {
     own.len() + object.get().len() + VIEW_ITEM_BYTES
+}
+
+/// Bytes that the lists of a view hold: also of memory that is another's, who may go before.
+fn held_bytes(lists: &HashMap<Kind, Named>) -> usize {
+    let items = || lists.values().flatten();
+    let beside: usize = items().map(|(own, _)| own.len() + VIEW_ITEM_BYTES).sum();
+    beside + Usage::of(items().map(|(_, object)| object)).held_bytes()
 }
 
 /// All views, as the thread that rebuilds the snapshot has them.
@@ -154,7 +164,7 @@ impl Views {
             shared.lists.get(kind).map_or(!list.is_empty(), |shared| shared != list)
         });
         let is_shown = old.is_some() || read.untold.is_missed;
-        let mut n_bytes = lists.values().flatten().map(|(own, it)| item_bytes(own, it)).sum();
+        let mut n_bytes = held_bytes(&lists);
         let is_too_large = n_bytes > VIEWS_BYTES_MAX;
         if is_too_large {
             if !old.as_ref().is_some_and(|old| old.is_too_large) {
@@ -394,7 +404,12 @@ impl Shown {
         let catalogue = merge::merge_after(shared, &self.naming, &servers, &|| true)?;
         let catalogue = catalogue.sharing(shared);
         let mut merged = self.merged();
-        if merged.len() >= VIEW_CATALOGUES_MAX && !merged.contains_key(&keys) {
+        let of_views = |keys: &BTreeSet<Key>| -> usize {
+            keys.iter().filter_map(|key| self.views.get(key)).map(|view| view.n_bytes).sum()
+        };
+        let held: usize = merged.keys().chain([&keys]).map(of_views).sum();
+        let is_full = merged.len() >= VIEW_CATALOGUES_MAX || held > VIEWS_BYTES_MAX;
+        if is_full && !merged.contains_key(&keys) {
             merged.clear();
         }
         Some(merged.entry(keys).or_insert_with(|| Arc::new(catalogue)).clone())
