@@ -116,6 +116,7 @@ impl Front {
         let engine = self.engine.get().and_then(Weak::upgrade);
         let engine = engine.map(|engine| engine.counters()).unwrap_or_default();
         let list_waiters = self.pipeline.list_waiters();
+        let [views, lists] = self.pipeline.list_bytes();
         let of = |used: usize, max: usize| json!({ "used": used, "max": max });
         json!({
             "connections": of(engine.open, limits.connections),
@@ -124,6 +125,8 @@ impl Front {
             "streams": of(self.streams.count(), limits.streams),
             "parked_calls": of(self.parked.count(), limits.parked_calls),
             "list_waiters": of(list_waiters.0, list_waiters.1),
+            "views_bytes": of(views.0, views.1),
+            "lists_bytes": of(lists.0, lists.1),
         })
     }
 }

@@ -415,7 +415,7 @@ mod tests {
     use super::*;
     use crate::budget::Budget;
     use crate::config::{Config, Overrides};
-    use crate::protocol::listed_item;
+    use crate::protocol::listed_item::Taken;
     use crate::protocol::modern::Freshness;
     use std::time::{Duration, Instant};
 
@@ -473,16 +473,17 @@ mod tests {
 
         fn items(kind: Kind, names: &[&str]) -> Vec<ReadItem> {
             let rest = r#""name":"n","inputSchema":{"type":"object"}"#;
-            let item = |name: &&str| {
+            let mut taken = Taken::default();
+            for name in names {
                 let text = match kind {
                     Kind::Tool | Kind::Prompt => rest.replace("\"n\"", &format!("\"{name}\"")),
                     Kind::Resource | Kind::Template => {
                         format!("\"{}\":\"{name}\",{rest}", kind.name_key())
                     }
                 };
-                listed_item::take(kind, &format!("{{{text}}}"))
-            };
-            names.iter().map(item).collect()
+                taken.take(kind, &format!("{{{text}}}"));
+            }
+            taken.items()
         }
 
         /// That a server has listed this.
