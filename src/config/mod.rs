@@ -11,6 +11,7 @@ mod json;
 mod key_globs;
 mod reader;
 mod reload;
+mod secret_forms;
 pub mod secrets;
 mod syntax;
 #[cfg(test)]
