@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::protocol::call::PrincipalId;
+use crate::protocol::raw::Raw;
 use crate::shares::{NotTaken, Shares};
 
 #[derive(Debug)]
@@ -30,6 +31,22 @@ pub struct Share {
 /// The budget is used up, or the principal holds its share of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exhausted;
+
+/// A share as a value keeps it ([`Raw::keep`]).
+pub type Kept = Mutex<Share>;
+
+/// Room for a copy of a value while it is made into another one; nothing for a value that is too
+/// small to be counted.
+///
+/// # Errors
+/// The budget has not so much left, or not for whom the value is charged to.
+pub fn room_for_copy(value: &Raw) -> Result<Share, Exhausted> {
+    let kept = value.keeper().and_then(|keeper| keeper.downcast_ref::<Kept>());
+    let Some(kept) = kept else { return Ok(Share::default()) };
+    let mut room = kept.lock().unwrap_or_else(PoisonError::into_inner).empty();
+    room.grow_to(value.get().len())?;
+    Ok(room)
+}
 
 impl From<NotTaken> for Exhausted {
     fn from(_: NotTaken) -> Exhausted {
@@ -60,6 +77,11 @@ impl Budget {
 }
 
 impl Share {
+    /// An empty share of the same budget and principal.
+    fn empty(&self) -> Share {
+        Share { pot: self.pot.clone(), charged: self.charged.clone(), bytes: 0 }
+    }
+
     /// Grows the share to `bytes`; a share that is as large already stays as it is.
     ///
     /// # Errors
@@ -116,6 +138,25 @@ mod tests {
         assert_eq!(budget.taken(), 40);
         drop(b);
         assert_eq!(budget.taken(), 0);
+    }
+
+    #[test]
+    fn a_copy_takes_room_of_whoever_the_value_is_charged_to() {
+        let budget = Budget::new(100);
+        let mut value = Raw::from_valid("\"12345678\"".to_owned());
+        assert_eq!(room_for_copy(&value).unwrap().bytes, 0, "it is not counted");
+        let mut share = budget.share_of(Some(PrincipalId::Key("hog".into())));
+        share.grow_to(60).unwrap();
+        value.keep(&Some(Arc::new(Kept::new(share))));
+        let room = room_for_copy(&value).unwrap();
+        assert_eq!((room.bytes, budget.taken()), (10, 70));
+        assert_eq!(
+            room_for_copy(&value).unwrap_err(),
+            Exhausted,
+            "its share is three quarters"
+        );
+        drop(room);
+        assert_eq!(budget.taken(), 60);
     }
 
     #[test]

@@ -115,6 +115,11 @@ pub const ALLOCATOR_MAPPED_FROM_BYTES: usize = 128 * 1024;
 pub const ALLOCATOR_KEPT_BYTES: usize = 256 * 1024;
 /// Bytes of the stacks of ended threads that are kept for new ones.
 pub const STACKS_KEPT_BYTES: usize = 1024 * 1024;
+/// A head that is arriving when the process is told to stop has so long for its end. Then it is
+/// answered with 503.
+pub const DRAINED_HEAD_TIMEOUT: Duration = Duration::from_secs(1);
+/// Between two looks at whether that has come, while a head arrives slowly.
+pub const HEAD_LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a thread of the pool waits for a connection before it ends, and gives back its stack.
 pub const SPARE_THREAD_LIFE: Duration = Duration::from_secs(5);
 /// Stack of a pool thread, in bytes. Unoptimised frames are several times larger.
@@ -122,6 +127,9 @@ pub const THREAD_STACK_BYTES: usize =
     if cfg!(debug_assertions) { 1024 * 1024 } else { 128 * 1024 };
 /// Levels of nesting in one JSON text. Deeper is refused before it is parsed.
 pub const JSON_DEPTH_MAX: usize = 128;
+/// Bytes of a JSON text that are read before whoever waits for it is asked whether to go on. A text
+/// of no more is read without.
+pub const JSON_PIECE_BYTES: usize = 256 * 1024;
 /// What a client says of itself in `initialize`: its capabilities, and its name, in bytes each.
 /// A session keeps the first.
 pub const INTRODUCTION_BYTES_MAX: usize = 16 * 1024;
@@ -163,6 +171,9 @@ pub const SESSION_INBOX_COMMANDS_MAX: usize = 1024;
 pub const SESSION_INBOX_UNASKED_MAX: usize = SESSION_INBOX_COMMANDS_MAX / 2;
 /// How long an answer of the session thread is waited for. Past it the caller gets 503.
 pub const SESSION_REPLY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two looks at all sessions for the lowest level of log messages that any of those wants
+/// who share a session with one server.
+pub const LOG_LEVEL_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two sweeps of the session table.
 pub const SESSION_SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Ids of ended sessions that are remembered, so that no restart revives them; the oldest go.
@@ -190,6 +201,8 @@ pub const PINS_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const PINNED_TEXT_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of all such texts of one server; further ones are not kept.
 pub const PINS_TEXTS_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// The same of all servers together.
+pub const ALL_PINS_TEXTS_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// New items of one list whose names are compared with those that have gone, and so many of these.
 pub const SIMILAR_NAMES_MAX: usize = 64;
 /// Bytes of a server's name in the configuration: files are named after it.
@@ -211,9 +224,16 @@ pub const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 pub const SUBSCRIPTIONS_PER_SESSION_MAX: usize = 1024;
 /// From the end of a session to the end of what upstreams keep for it.
 pub const ENDED_SESSION_GRACE: Duration = Duration::from_millis(200);
-/// Sessions that have ended and whose traces at upstreams wait to be removed; more wait in the
-/// session table.
+/// Sessions that have ended and whose traces at upstreams are being removed, in shares of their
+/// principals; more wait in the session table.
 pub const ENDED_SESSIONS_QUEUE_MAX: usize = 1024;
+/// Those together with sessions that may see less than before.
+pub const TIDIED_SESSIONS_MAX: usize = 2 * ENDED_SESSIONS_QUEUE_MAX;
+/// Subscriptions of one principal that are taken back before it is another's turn.
+pub const TIDIED_SUBSCRIPTIONS_A_TURN: usize = 16;
+/// A server that did not answer when a subscription was taken back is not asked again for so long
+/// while there is more to do.
+pub const TIDY_GIVEN_UP_TIME: Duration = Duration::from_secs(10);
 /// How long after a server's first request during a stateless client's call further ones are
 /// waited for, so that they are put to the client together. Each that comes meanwhile lets the
 /// wait begin anew.
@@ -251,6 +271,12 @@ pub const LISTEN_SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(4);
 pub const INPUT_ROUNDS_MAX: usize = 32;
 /// Things that it may want at once.
 pub const INPUT_REQUESTS_MAX: usize = 32;
+/// Bytes of all that it wants at once, and of one request of a server with sessions to a client:
+/// as many as a client may send by default. More is an error that says so.
+pub const INPUT_REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of the `requestState` that a server without sessions wants back, which each retry
+/// carries. A longer one is no result.
+pub const REQUEST_STATE_BYTES_MAX: usize = 256 * 1024;
 /// States of stateless clients that have come back and are remembered until they expire, since a
 /// retry is free once. Past it retries cost calls.
 pub const USED_STATES_MAX: usize = 8192;
@@ -441,6 +467,8 @@ pub const PAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Bytes of pages that are kept as text though nobody is being given them; the ones that were not
 /// used for longest go.
 pub const PAGES_KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How long they are kept so, since they were used last.
+pub const PAGES_KEPT_TIME: Duration = Duration::from_secs(4);
 /// How many they are.
 pub const PAGES_KEPT_MAX: usize = 256;
 /// Bytes of all items of one list, or of all lists that are read for one kind of clients, where

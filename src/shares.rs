@@ -12,6 +12,8 @@ pub struct Shares<P> {
     max: usize,
     taken: usize,
     held: HashMap<P, usize>,
+    /// Whoever takes up to its share leaves a part of that to whoever comes later.
+    is_long_held: bool,
 }
 
 /// Why somebody gets no more of a resource.
@@ -24,9 +26,15 @@ pub enum NotTaken {
 }
 
 impl<P: Clone + Eq + Hash> Shares<P> {
-    /// A resource of `max` units.
+    /// A resource of `max` units, which come back soon.
     pub fn new(max: usize) -> Shares<P> {
-        Shares { max, taken: 0, held: HashMap::new() }
+        Shares { max, taken: 0, held: HashMap::new(), is_long_held: false }
+    }
+
+    /// A resource of `max` units that whoever has them may keep for long, and that cannot be taken
+    /// back: a third finds something also where two hold all that they get.
+    pub fn long_held(max: usize) -> Shares<P> {
+        Shares { is_long_held: true, ..Shares::new(max) }
     }
 
     /// What each principal may have whatever the others hold: an equal part, counting one
@@ -38,7 +46,9 @@ impl<P: Clone + Eq + Hash> Shares<P> {
     }
 
     /// Whether `who` may take `units` more. Up to its share it may if they are there; beyond,
-    /// only while a whole share stays free for whoever comes next.
+    /// only while a whole share stays free for whoever comes next. Of what is held for long
+    /// something stays in any case, 1/[`SHARES_MIN`] of what it would hold: each newcomer finds
+    /// something, and leaves something in its turn.
     ///
     /// # Errors
     /// It may not.
@@ -47,9 +57,11 @@ impl<P: Clone + Eq + Hash> Shares<P> {
         if taken > self.max {
             return Err(NotTaken::Full);
         }
-        let share = self.share(who);
-        let is_within = self.held(who).saturating_add(units) <= share;
-        if is_within || self.max - taken >= share { Ok(()) } else { Err(NotTaken::ShareHeld) }
+        let (free, share) = (self.max - taken, self.share(who));
+        let held = self.held(who).saturating_add(units);
+        let rest = if self.is_long_held { held / SHARES_MIN } else { 0 };
+        let is_within = held <= share && free >= rest;
+        if is_within || free >= share { Ok(()) } else { Err(NotTaken::ShareHeld) }
     }
 
     /// Takes `units` for `who`, to be given back by [`Shares::give_back`].
@@ -211,6 +223,61 @@ mod tests {
         assert_eq!(shares.take(&"hog", 1), Err(NotTaken::ShareHeld));
         assert_eq!(shares.take(&"third", 1), Ok(()));
         assert_eq!(shares.taken(), 120);
+    }
+
+    #[test]
+    fn of_what_is_held_for_long_each_leaves_something() {
+        let mut shares = Shares::long_held(120);
+        let all = ["hog", "victim", "third", "fourth", "fifth"];
+        let all = all.map(|who| take_all(&mut shares, who));
+        let (held, full) = (NotTaken::ShareHeld, NotTaken::Full);
+        assert_eq!(all, [(90, held), (24, held), (5, held), (1, full), (0, full)]);
+        // What comes back is for whoever has less.
+        shares.give_back(&"hog", 2);
+        assert_eq!(shares.take(&"hog", 1), Err(held));
+        assert_eq!(take_all(&mut shares, "fifth"), (2, full));
+    }
+
+    /// In any world: whoever finds something gets some of it, nobody who holds more than its share
+    /// gets what comes back while others have less, and all that is given back is there.
+    #[test]
+    fn in_any_world_a_newcomer_finds_something_and_what_comes_back_is_for_the_lighter() {
+        let mut seed = 7_u64;
+        let mut random = |below: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888);
+            usize::try_from(seed >> 33).unwrap() % below
+        };
+        for _ in 0..300 {
+            let max = 1 + random(5000);
+            let mut shares = Shares::long_held(max);
+            // Each takes all it gets, some in small pieces and some in large ones.
+            let n_greedy = 1 + random(6);
+            for who in 0..n_greedy {
+                let free = max - shares.taken();
+                let mut piece = 1 + random(max);
+                while piece > 0 {
+                    while shares.take(&who, piece).is_ok() {}
+                    piece /= 2;
+                }
+                let held = shares.held(&who);
+                assert_eq!(held > 0, free > 0, "{who} of {max}: {shares:?}");
+                let left = max - shares.taken();
+                assert!(free < SHARES_MIN || left > 0, "{who} of {max}: {shares:?}");
+            }
+            // What one gives back is not for those above their share before a newcomer has some.
+            let giver = random(n_greedy);
+            let back = shares.held(&giver).min(1 + random(3));
+            shares.give_back(&giver, back);
+            for who in 0..n_greedy {
+                let (held, share) = (shares.held(&who), shares.share(&who));
+                let is_free = max - shares.taken() > share;
+                assert!(held < share || is_free || shares.take(&who, 1).is_err());
+            }
+            let (newcomer, is_free) = (n_greedy, shares.taken() < max);
+            assert_eq!(shares.take(&newcomer, 1).is_ok(), is_free, "{shares:?}");
+            (0..=newcomer).for_each(|who| shares.give_back(&who, max));
+            assert_eq!((shares.taken(), shares.held.len()), (0, 0));
+        }
     }
 
     #[test]

@@ -1,20 +1,25 @@
 //! Removes what sessions have left at upstreams at their end, or where they may see a server no
 //! more: a client's own sessions, and subscriptions.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::error::CallError;
-use crate::limits::{ENDED_SESSION_GRACE, ENDED_SESSIONS_QUEUE_MAX, SESSION_SWEEP_INTERVAL};
+use crate::limits::{
+    ENDED_SESSION_GRACE, SESSION_SWEEP_INTERVAL, TIDIED_SESSIONS_MAX,
+    TIDIED_SUBSCRIPTIONS_A_TURN, TIDY_GIVEN_UP_TIME,
+};
 use crate::pipeline::Pipeline;
+use crate::protocol::call::PrincipalId;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::subscriber::Subscriber;
 use crate::session::Ended;
 use crate::thread::{self, Joined};
+use crate::turns::Turns;
 
 /// Where the traces are.
 trait Traces {
@@ -33,6 +38,9 @@ trait Traces {
     ) -> Result<(), CallError>;
     /// Forgets a subscription. Does not wait.
     fn forget(&self, server: &ServerName, uri: &str, subscriber: Subscriber);
+    /// What is done once in a while besides: it looks at the levels of log messages that ended
+    /// sessions may have changed, and lets go of lists that nobody asks for.
+    fn sweep(&self);
 }
 
 impl Traces for Pipeline {
@@ -58,6 +66,11 @@ impl Traces for Pipeline {
     fn forget(&self, server: &ServerName, uri: &str, subscriber: Subscriber) {
         self.forget_subscription(server, uri, subscriber);
     }
+
+    fn sweep(&self) {
+        self.look_at_log_levels();
+        self.forget_unused_pages();
+    }
 }
 
 /// Starts the thread. It ends with whoever tells of ended sessions.
@@ -71,45 +84,70 @@ pub fn start(left: Receiver<Ended>, pipeline: Arc<Pipeline>) -> io::Result<Joine
 /// A little later each: what their end has made to be said goes out first.
 fn run(left: &Receiver<Ended>, traces: &dyn Traces) {
     let mut waiting: VecDeque<(Instant, Ended)> = VecDeque::new();
+    let mut work = Work::default();
     loop {
         let now = Instant::now();
         let due = waiting.front().map(|(at, _)| at.saturating_duration_since(now));
-        let first = match left.recv_timeout(due.unwrap_or(SESSION_SWEEP_INTERVAL)) {
-            Ok(ended) => Some(ended),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return,
+        let rest = due.unwrap_or(SESSION_SWEEP_INTERVAL);
+        let rest = if work.turns.is_empty() { rest } else { Duration::ZERO };
+        let room = TIDIED_SESSIONS_MAX.saturating_sub(waiting.len() + work.turns.len());
+        let first = match room.checked_sub(1).map(|_| left.recv_timeout(rest)) {
+            Some(Ok(ended)) => Some(ended),
+            Some(Err(RecvTimeoutError::Timeout)) | None => None,
+            Some(Err(RecvTimeoutError::Disconnected)) => return,
         };
-        // All that have come, so that those which wait together are one batch.
-        let room = ENDED_SESSIONS_QUEUE_MAX.saturating_sub(waiting.len());
         let at = Instant::now() + ENDED_SESSION_GRACE;
-        waiting.extend(first.into_iter().chain(left.try_iter().take(room)).map(|it| (at, it)));
-        let mut batch = Vec::new();
+        waiting.extend(
+            first
+                .into_iter()
+                .chain(left.try_iter().take(room.saturating_sub(1)))
+                .map(|it| (at, it)),
+        );
         while let Some((at, _)) = waiting.front()
-            && (*at <= Instant::now() || waiting.len() > ENDED_SESSIONS_QUEUE_MAX)
+            && (*at <= Instant::now() || waiting.len() >= TIDIED_SESSIONS_MAX)
             && let Some((_, ended)) = waiting.pop_front()
         {
-            batch.push(ended);
+            work.begin(ended, traces);
         }
-        remove_traces(&batch, traces);
+        work.turn(traces);
+        traces.sweep();
     }
 }
 
-/// What waits for nobody comes first. A server that does not answer is not asked again in this
-/// batch, so that it holds up the others once and not once a subscription.
-fn remove_traces(batch: &[Ended], traces: &dyn Traces) {
-    for ended in batch {
+/// What is to be taken back, in turns of the principals whose it was: one that ends many sessions
+/// with many subscriptions does not hold up another's.
+#[derive(Default)]
+struct Work {
+    turns: Turns<PrincipalId, Ended>,
+    /// Servers that did not answer, and when. They hold up the others once and not once a
+    /// subscription.
+    given_up: HashMap<ServerName, Instant>,
+}
+
+impl Work {
+    /// What waits for nobody is done at once.
+    fn begin(&mut self, ended: Ended, traces: &dyn Traces) {
         match &ended.narrowed {
             None => traces.close_client(&ended.session),
             Some(narrowed) => narrowed
                 .servers()
                 .for_each(|server| traces.close_client_at(&ended.session, server)),
         }
+        if !ended.subscriptions.is_empty() {
+            let charged = ended.charged.clone();
+            self.turns.push(charged.as_ref(), ended);
+        }
     }
-    let mut given_up = HashSet::new();
-    for ended in batch {
-        for (server, uri) in &ended.subscriptions {
+
+    /// Takes some subscriptions of one session back.
+    fn turn(&mut self, traces: &dyn Traces) {
+        let Some((charged, mut ended)) = self.turns.pop() else { return };
+        self.given_up.retain(|_, at| at.elapsed() < TIDY_GIVEN_UP_TIME);
+        let n_now = ended.subscriptions.len().min(TIDIED_SUBSCRIPTIONS_A_TURN);
+        let now: Vec<_> = ended.subscriptions.drain(..n_now).collect();
+        for (server, uri) in &now {
             let is_wanted = || ended.is_wanted(server, uri);
-            if given_up.contains(server) {
+            if self.given_up.contains_key(server) {
                 if !is_wanted() {
                     traces.forget(server, uri, ended.subscriber);
                 }
@@ -117,8 +155,14 @@ fn remove_traces(batch: &[Ended], traces: &dyn Traces) {
                 traces.take_back(server, uri, ended.subscriber, &is_wanted)
             {
                 log::debug!(target: "sessions", "subscriptions could not be taken back: {error}");
-                given_up.insert(server.clone());
+                self.given_up.insert(server.clone(), Instant::now());
             }
+        }
+        if !ended.subscriptions.is_empty() {
+            self.turns.put_back(charged.as_ref(), ended);
+        }
+        if self.turns.is_empty() {
+            self.given_up.clear();
         }
     }
 }
@@ -168,6 +212,8 @@ mod tests {
         fn forget(&self, server: &ServerName, uri: &str, _: Subscriber) {
             self.note(format!("forget {server} {uri}"));
         }
+
+        fn sweep(&self) {}
     }
 
     fn ended(session: &str, subscriptions: &[(&str, &str)]) -> Ended {
@@ -179,7 +225,33 @@ mod tests {
             subscriber: Subscriber::fresh(),
             subscriptions: subscriptions.iter().map(named).collect(),
             narrowed: None,
+            charged: None,
+            place: None,
         }
+    }
+
+    #[test]
+    fn one_whose_sessions_end_in_floods_holds_up_nobody_else_s() {
+        let (noted, mut work) = (Noted::default(), Work::default());
+        let of = |who: &str, uris: usize| {
+            let uris: Vec<String> = (0..uris).map(|n| format!("{who}:{n}")).collect();
+            let subscriptions: Vec<_> = uris.iter().map(|uri| ("well", uri.as_str())).collect();
+            let charged = Some(PrincipalId::Key(who.into()));
+            Ended { charged, ..ended(who, &subscriptions) }
+        };
+        (0..50).for_each(|_| work.begin(of("hog", 1000), &noted));
+        work.turn(&noted);
+        work.begin(of("victim", TIDIED_SUBSCRIPTIONS_A_TURN), &noted);
+        (0..2).for_each(|_| work.turn(&noted));
+        let count = |what: &str| {
+            noted.0.lock().unwrap().iter().filter(|it| it.starts_with(what)).count()
+        };
+        assert_eq!(count("well victim:"), TIDIED_SUBSCRIPTIONS_A_TURN);
+        assert!(count("well hog:") <= 2 * TIDIED_SUBSCRIPTIONS_A_TURN);
+        while !work.turns.is_empty() {
+            work.turn(&noted);
+        }
+        assert_eq!(count("well hog:"), 50 * 1000);
     }
 
     #[test]
@@ -189,7 +261,11 @@ mod tests {
             ended("1", &[("hung", "a:"), ("hung", "b:"), ("well", "a:")]),
             ended("2", &[("well", "b:"), ("hung", "a:")]),
         ];
-        remove_traces(&batch, &noted);
+        let mut work = Work::default();
+        batch.into_iter().for_each(|ended| work.begin(ended, &noted));
+        while !work.turns.is_empty() {
+            work.turn(&noted);
+        }
         let expected = [
             "close 1",
             "close 2",
@@ -211,9 +287,9 @@ mod tests {
             let noted = noted.0.lock().unwrap();
             noted.iter().filter(|what| what.starts_with(beginning)).count()
         };
-        let wait_for = |n: usize, beginning: &str| {
+        let wait_for = |n: usize, of: &[&str]| {
             let until = Instant::now() + Duration::from_secs(20);
-            while count(beginning) < n && Instant::now() < until {
+            while of.iter().map(|it| count(it)).sum::<usize>() < n && Instant::now() < until {
                 std::thread::sleep(Duration::from_millis(5));
             }
         };
@@ -223,9 +299,9 @@ mod tests {
             // Not due yet when the first one is.
             std::thread::sleep(ENDED_SESSION_GRACE / 2);
             end(1);
-            wait_for(1, "hung a:");
+            wait_for(1, &["hung a:"]);
             (2..22).for_each(&end);
-            wait_for(22, "close");
+            wait_for(22, &["hung a:", "forget"]);
             drop(end);
         });
         let asked = count("hung a:");

@@ -15,13 +15,15 @@ use crate::protocol::jsonrpc::{
     Message, RequestId, batch, code, error_response, notification, request, response,
 };
 use crate::protocol::legacy;
+use crate::protocol::listening::Filter;
 use crate::protocol::method::Method;
-use crate::protocol::modern::{self, Filter, Read};
+use crate::protocol::modern::{self, Read};
 use crate::protocol::quirks::without_nulls;
 use crate::protocol::raw::{
     Raw, RawObject, elements, is_deeper_than, on_one_line, push_string, string,
 };
 use crate::protocol::revision::Revision;
+use crate::protocol::scan::{self, NotRead};
 use crate::protocol::server_introduction;
 
 fn value(text: &str) -> Value {
@@ -96,9 +98,22 @@ pub(super) fn raw(data: &[u8]) {
     }
     let messages =
         whole.as_array().filter(|it| it.len() <= 3 && it.iter().all(Value::is_object));
-    assert_eq!(batch(text, 3).ok().map(|it| it.len()), messages.map(Vec::len), "{text:?}");
+    assert_eq!(
+        batch(text, 3, &|| true).ok().map(|it| it.len()),
+        messages.map(Vec::len),
+        "{text:?}"
+    );
+    scanned(text);
     introduction(text);
     object(text, &whole);
+}
+
+/// Large texts are read as small ones are.
+fn scanned(text: &str) {
+    let read = scan::object(text, &|| true);
+    if read != Err(NotRead::TooDeep) {
+        assert_eq!(read.ok(), RawObject::parse(text).ok(), "{text:?}");
+    }
 }
 
 /// Whatever a server says of itself, what is kept is within bounds and of its kind.

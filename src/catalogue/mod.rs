@@ -2,6 +2,7 @@
 //! Lists are served from it and calls are routed by it.
 
 mod clashes;
+mod differing;
 mod held;
 pub mod left_out;
 pub mod merge;
@@ -21,7 +22,7 @@ mod waiting;
 mod withheld;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
@@ -356,28 +357,6 @@ impl Catalogue {
             Kind::Resource => &self.resources,
             Kind::Template => &self.templates,
         }
-    }
-
-    /// The servers of which something else of a kind is offered here than in `before`.
-    fn differing(&self, before: &Catalogue, kind: Kind) -> Vec<ServerName> {
-        let offered = |catalogue: &Catalogue| {
-            let mut by_server: BTreeMap<ServerName, Vec<Arc<Item>>> = BTreeMap::new();
-            for item in catalogue.items(kind) {
-                by_server.entry(item.server.clone()).or_default().push(item.clone());
-            }
-            by_server
-        };
-        let (before, after) = (offered(before), offered(self));
-        let both: BTreeSet<&ServerName> = before.keys().chain(after.keys()).collect();
-        let looks_same = |(a, b): (&Arc<Item>, &Arc<Item>)| {
-            Arc::ptr_eq(a, b)
-                || (a.offered == b.offered && a.offered_object == b.offered_object)
-        };
-        let is_same = |name: &ServerName| match (before.get(name), after.get(name)) {
-            (Some(a), Some(b)) => a.len() == b.len() && a.iter().zip(b).all(looks_same),
-            (before, after) => before.is_none() && after.is_none(),
-        };
-        both.into_iter().filter(|name| !is_same(name)).cloned().collect()
     }
 
     /// Shares those items that are the same in another one.

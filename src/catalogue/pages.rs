@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Instant;
 
 use super::Item;
 use crate::budget::{Budget, Exhausted, Share};
@@ -32,7 +33,7 @@ impl Names {
 }
 
 /// The pages that are known. One is while somebody is being given it, and the last ones used are
-/// kept besides, until their items are no more in any snapshot.
+/// kept besides for a while, until their items are no more in any snapshot.
 #[derive(Debug)]
 pub struct Pages {
     budget: Budget,
@@ -55,6 +56,7 @@ struct Kept {
     bytes: usize,
     /// [`State::n_uses`] when it was used last.
     used: u64,
+    used_at: Instant,
 }
 
 /// What makes two pages the same: what is shown, and not who sees it. So keys with the same
@@ -169,6 +171,15 @@ impl Pages {
         self.state().forget_former();
     }
 
+    /// Forgets pages that nobody has asked for since `then`.
+    pub fn forget_unused_since(&self, then: Instant) {
+        let mut state = self.state();
+        let unused = state.kept.iter().filter(|(_, kept)| kept.used_at < then);
+        let unused: Vec<PageKey> = unused.map(|(key, _)| key.clone()).collect();
+        unused.iter().for_each(|key| state.forget(key));
+        state.known.retain(|_, page| page.strong_count() > 0);
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing between two changes can panic, so a poisoned value is whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -192,7 +203,8 @@ impl Pages {
         }
         let mut state = self.state();
         state.n_uses += 1;
-        let kept = Kept { _page: page.clone(), bytes, used: state.n_uses };
+        let (used, used_at) = (state.n_uses, Instant::now());
+        let kept = Kept { _page: page.clone(), bytes, used, used_at };
         state.kept_bytes += bytes;
         if let Some(before) = state.kept.insert(key, kept) {
             state.kept_bytes -= before.bytes;
@@ -397,6 +409,21 @@ mod tests {
         let state = pages.state();
         assert_eq!((state.kept.len(), state.known.len()), (1, 1));
         assert!(state.kept_bytes < 2 * ITEM_BYTES, "{}", state.kept_bytes);
+    }
+
+    #[test]
+    fn what_nobody_asks_for_any_more_is_not_kept() {
+        let (pages, all) = (pages(1 << 20), items(&["a", "b"]));
+        let before = Instant::now();
+        text(&pages, &all[..1]);
+        let in_use = text(&pages, &all);
+        pages.forget_unused_since(before);
+        assert_eq!(pages.state().kept.len(), 2);
+        pages.forget_unused_since(Instant::now());
+        let state = pages.state();
+        assert_eq!((state.kept.len(), state.known.len(), state.kept_bytes), (0, 1, 0));
+        drop(state);
+        assert!(is_same_memory(&in_use, &text(&pages, &all)));
     }
 
     #[test]

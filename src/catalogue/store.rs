@@ -12,6 +12,7 @@ use std::sync::Arc;
 use ring::{digest, hmac};
 
 use super::merge::{Listed, read_items};
+use super::refresher::Reading;
 use crate::config::{Target, UpstreamConfig};
 use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::protocol::call::Kind;
@@ -42,6 +43,9 @@ struct Stored {
     target: String,
     /// Of the body that was read or written last.
     digest: Option<digest::Digest>,
+    /// What of that body is not in lists: what the server said of itself, and how many items are
+    /// left out. None where the body was not made of what is known now.
+    said: Option<(Arc<Initialized>, usize)>,
     /// Said once.
     is_too_large: bool,
 }
@@ -60,11 +64,14 @@ impl Store {
         let target = hex(hmac::sign(&self.key, &described(&upstream.target)).as_ref());
         let file = file_name(&upstream.name);
         let body = self.directory.read(&file, FORM);
-        let mut stored = Stored { target, digest: None, is_too_large: false };
+        let mut stored = Stored { target, digest: None, said: None, is_too_large: false };
         if let Some(body) = body {
             match parse(&body, &stored.target, listed) {
                 Some(Read::Stored) => {
                     stored.digest = Some(digest::digest(&digest::SHA256, &body));
+                    let n_left_out = listed.server.left_out.count();
+                    let said = listed.server.initialized.clone();
+                    stored.said = said.map(|said| (said, n_left_out));
                 }
                 // Its own will be written over it.
                 Some(Read::OfAnotherTarget) => (),
@@ -84,10 +91,19 @@ impl Store {
         self.directory.remove_where(is_unknown);
     }
 
-    /// Has what an upstream has listed written, if it is not what is stored.
-    pub fn save(&mut self, server: &ServerName, listed: &Listed) {
+    /// Has what an upstream has listed written, if it is not what is stored. The file is made only
+    /// where something differs: an upstream may list the same again and again.
+    pub(super) fn save(&mut self, server: &ServerName, listed: &Listed, reading: Reading) {
         let Some(stored) = self.upstreams.get_mut(server) else { return };
         let Some(initialized) = &listed.server.initialized else { return };
+        let n_left_out = listed.server.left_out.count();
+        let is_said = |(said, n): &(Arc<Initialized>, usize)| {
+            (Arc::ptr_eq(said, initialized) || said == initialized) && *n == n_left_out
+        };
+        if reading == Reading::Same && stored.said.as_ref().is_some_and(is_said) {
+            return;
+        }
+        stored.said = Some((initialized.clone(), n_left_out));
         let body = body(&stored.target, initialized, listed);
         let digest = digest::digest(&digest::SHA256, body.as_bytes());
         if stored.digest.is_some_and(|known| known.as_ref() == digest.as_ref()) {
@@ -237,6 +253,37 @@ mod tests {
         assert_eq!((read.server.left_out.count(), read.server.stale.len()), (3, 2));
         assert!(read.server.is_stale() && !read.server.has_answered);
         assert_eq!(body("t", &initialized, &read), text);
+    }
+
+    #[test]
+    fn a_file_is_made_only_where_something_differs() {
+        let path = std::env::temp_dir().join(format!("trunkline-store-{}", std::process::id()));
+        let directory = Arc::new(StateDir::open(&path).unwrap());
+        let (writer, joined) = state::start(directory.clone()).unwrap();
+        let mut store = Store::new(directory, writer, &[0; 32]);
+        let mut known = listed();
+        let server = ServerName::parse("s").unwrap();
+        let (target, is_too_large) = ("t".to_owned(), false);
+        let stored = Stored { target, digest: None, said: None, is_too_large };
+        store.upstreams.insert(server.clone(), stored);
+        let digest = |store: &Store| {
+            store.upstreams.get(&server).unwrap().digest.map(|it| it.as_ref().to_vec())
+        };
+        store.save(&server, &known, Reading::Same);
+        let first = digest(&store);
+        assert!(first.is_some(), "nothing was stored");
+        // What tells is what is said of the lists, without a look at them.
+        known.lists.remove(&Kind::Prompt);
+        store.save(&server, &known, Reading::Same);
+        assert_eq!(digest(&store), first);
+        store.save(&server, &known, Reading::Other);
+        let second = digest(&store);
+        assert_ne!(second, first);
+        known.server.left_out.set_over_bounds(4);
+        store.save(&server, &known, Reading::Same);
+        assert_ne!(digest(&store), second);
+        drop((store, joined));
+        std::fs::remove_dir_all(&path).ok();
     }
 
     #[test]

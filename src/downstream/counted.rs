@@ -3,6 +3,20 @@
 use crate::error::CallError;
 use crate::http::{Budget, Share};
 use crate::limits::RESULT_BYTES_COUNTED_FROM;
+use crate::protocol::raw::Raw;
+
+/// Room for another form of a value that is counted, while that is made.
+///
+/// # Errors
+/// The budget has not so much left.
+pub(super) fn room_for_copy(value: &Raw) -> Result<Share, CallError> {
+    crate::http::room_for_copy(value).map_err(|_| full())
+}
+
+fn full() -> CallError {
+    let what = "bodies and results fill limits.buffered_bytes";
+    CallError::Overloaded { what: what.to_owned() }
+}
 
 /// What these texts take of the budget until they are dropped; nothing where they are small.
 ///
@@ -15,9 +29,7 @@ pub(super) fn share_of<'a>(
     let mut share = buffered.share();
     let bytes = texts.into_iter().map(String::len).sum();
     if bytes > RESULT_BYTES_COUNTED_FROM {
-        let what = "bodies and results fill limits.buffered_bytes";
-        let full = |_| CallError::Overloaded { what: what.to_owned() };
-        share.grow_to(bytes).map_err(full)?;
+        share.grow_to(bytes).map_err(|_| full())?;
     }
     Ok(share)
 }

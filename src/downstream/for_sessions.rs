@@ -1,7 +1,9 @@
 //! Outcomes of calls as clients of sessions know them, whatever revision their server speaks.
 
 use super::Front;
+use super::counted::room_for_copy;
 use crate::access::policy::Scope;
+use crate::error::CallError;
 use crate::pipeline::Wish;
 use crate::protocol::call::Outcome;
 use crate::protocol::for_revision::{self, Output};
@@ -14,15 +16,19 @@ use crate::protocol::revision::Revision;
 impl Front {
     /// The outcome of a call as a client of that revision may be given it; `name` is what it
     /// asked for, for the result of a task its id.
+    ///
+    /// # Errors
+    /// The bytes that may be held leave no room for another form of it.
     pub(super) fn for_session(
         &self,
         scope: &Scope,
         wish: Wish<'_>,
         (client, method, name): (Revision, Method, Option<&str>),
         outcome: &mut Outcome,
-    ) {
+    ) -> Result<(), CallError> {
         match outcome {
             Outcome::Complete(result) => {
+                let _room = room_for_copy(result)?;
                 let output = || {
                     if method == Method::TasksResult {
                         let output = name.map(|id| self.pipeline.task_output(scope, wish, id));
@@ -40,6 +46,7 @@ impl Front {
             }
             Outcome::Error { .. } | Outcome::InputRequired { .. } => (),
         }
+        Ok(())
     }
 }
 

@@ -155,7 +155,7 @@ impl Front {
         let revision = read.caller.revision;
         match self.sessions.introduce(&session.id, read.caller) {
             Ok(true) => {
-                self.pipeline.log_level_unsaid(scope);
+                self.pipeline.log_level_unsaid(scope, session.can_be_asked());
                 Answer::Result(self.initialize_result(scope, revision, None))
             }
             Ok(false) => Answer::error(

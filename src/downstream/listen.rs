@@ -18,8 +18,9 @@ use crate::limits::{
 use crate::protocol::call::{Call, Outcome};
 use crate::protocol::capabilities::{can_subscribe, have};
 use crate::protocol::jsonrpc::{RequestId, RpcError, code};
+use crate::protocol::listening::Filter;
 use crate::protocol::method::Method;
-use crate::protocol::modern::{Envelope, Filter};
+use crate::protocol::modern::Envelope;
 use crate::protocol::raw::{RawObject, string};
 use crate::session::{Door, EventSink, Listening, Over, Session};
 use crate::wait::Wait;
@@ -93,6 +94,11 @@ impl Front {
                     Ok(Outcome::Complete(_)) => honoured.uris.push(uri),
                     // What cannot be had is left out of what is honoured.
                     Ok(Outcome::Error { .. } | Outcome::InputRequired { .. }) => (),
+                    // Each costs a call. Without any the stream is refused; the rest is left out.
+                    Err(error @ CallError::RateLimited { .. }) if honoured.uris.is_empty() => {
+                        self.sessions.close_soon(&session.id);
+                        return Err(failed(&error));
+                    }
                     Err(error) => {
                         log::debug!(target: "sessions", "a resource is not listened to: {error}");
                     }

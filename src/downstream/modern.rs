@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Front;
-use super::counted::share_of;
+use super::counted::{room_for_copy, share_of};
 use super::for_modern::{
     Asked, ForModern, Gathering, REQUEST_TIMEOUT, client_of, owner_of, wish_of,
     with_list_changes,
@@ -468,6 +468,10 @@ impl Front {
                 let is_read = asked.method == Method::ResourcesRead;
                 let freshness = is_read.then_some(Freshness::UNKNOWN);
                 let (client, method) = (asked.caller.revision, asked.method);
+                let _room = match room_for_copy(&result) {
+                    Ok(room) => room,
+                    Err(full) => return self.conclude(asked, states, Err(full)),
+                };
                 let result = adapted(client, method, || Output::Any, &result).unwrap_or(result);
                 let text = modern::write_result(result.get(), freshness);
                 ModernAnswer::Result(result.rewritten(text))

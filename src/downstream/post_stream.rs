@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::listed::ListPage;
 use super::reply::{self, Problem, STREAM_HEADERS};
 use super::requests::{Answer, MessageSink};
-use crate::http::{OpenResponse, Responder, Share};
+use crate::http::{OpenResponse, Responder};
 use crate::limits::{RESULT_BYTES_COUNTED_FROM, STREAM_RETRY};
 use crate::protocol::jsonrpc::{RequestId, RpcError, around_result, code, error_response};
 use crate::protocol::raw::Raw;
@@ -15,7 +15,7 @@ use crate::session::{Delivery, EncodedEvent, EventLogs, Origin, Resumable, Sessi
 use crate::wait::ClientWatch;
 
 /// One response in pieces. It holds its result, or the items of a list, and no copy of it, so that
-/// what waits for the rest of a batch still counts against `limits.buffered_bytes`.
+/// it still counts against `limits.buffered_bytes` until it is written.
 pub(super) struct Response {
     before: String,
     result: Option<Raw>,
@@ -70,33 +70,22 @@ impl Response {
     }
 }
 
-/// The responses to a batch, which wait for the last of them.
+/// The responses to a batch that wait for the others. They are small together, but for the last.
+#[derive(Default)]
 pub(super) struct Responses {
-    list: Vec<Response>,
-    own_bytes: usize,
-    share: Share,
+    list: Vec<(Option<RequestId>, Response)>,
+    bytes: usize,
 }
 
 impl Responses {
-    /// None yet; `share` grows with them.
-    pub(super) fn new(share: Share, n_messages: usize) -> Responses {
-        Responses { list: Vec::with_capacity(n_messages), own_bytes: 0, share }
+    fn add(&mut self, id: Option<&RequestId>, response: Response) {
+        self.bytes += response.pieces().iter().map(|piece| piece.len()).sum::<usize>();
+        self.list.push((id.cloned(), response));
     }
 
-    /// Adds the response to the request of that id, if it has one; an error where it would be too
-    /// much.
-    pub(super) fn extend(&mut self, id: Option<&RequestId>, response: Option<Response>) {
-        let Some(response) = response else { return };
-        let own_bytes = self.own_bytes + response.own_bytes();
-        // What is small is not looked at.
-        let is_counted = own_bytes > RESULT_BYTES_COUNTED_FROM;
-        if is_counted && self.share.grow_to(own_bytes).is_err() {
-            let problem = Problem::overloaded("bodies and results fill limits.buffered_bytes");
-            self.list.push(Response::error(id, &problem.to_rpc()));
-            return;
-        }
-        self.own_bytes = own_bytes;
-        self.list.push(response);
+    /// Whether they are too large to wait for one more.
+    fn are_large(&self) -> bool {
+        self.bytes > RESULT_BYTES_COUNTED_FROM
     }
 }
 
@@ -108,6 +97,8 @@ pub(super) struct PostStream<'a> {
     open: Option<OpenResponse>,
     /// The stream, if its events are kept.
     kept: Option<Arc<Resumable>>,
+    /// Some of a batch's answers are on the stream.
+    has_answered: bool,
 }
 
 impl<'a> PostStream<'a> {
@@ -117,7 +108,14 @@ impl<'a> PostStream<'a> {
         logs: &'a EventLogs,
         responder: Responder,
     ) -> PostStream<'a> {
-        PostStream { session, logs, responder: Some(responder), open: None, kept: None }
+        PostStream {
+            session,
+            logs,
+            responder: Some(responder),
+            open: None,
+            kept: None,
+            has_answered: false,
+        }
     }
 
     /// Makes the answer a stream that can be resumed, if it is none yet.
@@ -192,28 +190,61 @@ impl<'a> PostStream<'a> {
         }
     }
 
-    /// Gives the answers to a batch, which are counted.
-    pub(super) fn finish_batch(mut self, responses: &Responses) {
-        let responses = &responses.list;
+    /// One more message of a batch is about to be answered: what waits for it is written first
+    /// where it is large, so that a batch of large answers holds one of them at a time.
+    pub(super) fn before_next(&mut self, waiting: &mut Responses) {
+        if waiting.are_large() {
+            self.push_all(waiting);
+        }
+    }
+
+    /// Gives one of a batch's answers, if there is one: now where the stream has begun, else with
+    /// the others. (2025-03-26, basic/transports, Sending Messages to the Server: "These responses
+    /// MAY be batched.")
+    pub(super) fn answer_in_turn(
+        &mut self,
+        waiting: &mut Responses,
+        id: Option<&RequestId>,
+        response: Option<Response>,
+    ) {
+        response.into_iter().for_each(|response| waiting.add(id, response));
+        if self.responder.is_none() {
+            self.push_all(waiting);
+        }
+    }
+
+    fn push_all(&mut self, waiting: &mut Responses) {
+        for (id, response) in std::mem::take(waiting).list {
+            let told = id.as_ref().map(|id| move || not_kept(id));
+            let stand_in: Option<&dyn Fn() -> String> = match &told {
+                Some(told) => Some(told),
+                None => None,
+            };
+            self.push(&response.to_event(), stand_in);
+            self.has_answered = true;
+        }
+    }
+
+    /// Gives those of a batch's answers that were not given yet.
+    pub(super) fn finish_batch(mut self, mut waiting: Responses) {
         match self.responder.take() {
-            Some(responder) if responses.is_empty() => {
+            Some(responder) if waiting.list.is_empty() => {
                 responder.respond(reply::ACCEPTED, &[], &[]).ok();
             }
             Some(responder) => {
-                let mut body: Vec<&[u8]> = Vec::with_capacity(4 * responses.len() + 1);
-                for response in responses {
+                let responses = || waiting.list.iter().map(|(_, response)| response);
+                let mut body: Vec<&[u8]> = Vec::with_capacity(4 * waiting.list.len() + 1);
+                for response in responses() {
                     body.push(if body.is_empty() { b"[" } else { b"," });
                     body.extend(response.pieces().map(str::as_bytes));
                 }
                 body.push(b"]");
-                reply::send_counted_json(responder, &body, 0).ok();
+                let own_bytes = responses().map(Response::own_bytes).sum();
+                reply::send_counted_json(responder, &body, own_bytes).ok();
             }
-            None if responses.is_empty() => self.end_unanswered(),
             None => {
-                for response in responses {
-                    self.push(&response.to_event(), None);
-                }
-                self.end();
+                self.push_all(&mut waiting);
+                if self.has_answered { self.end() } else { self.end_unanswered() }
             }
         }
     }

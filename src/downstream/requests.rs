@@ -257,7 +257,7 @@ impl Front {
             return not_found(request.method);
         }
         session.set_log_level(level);
-        self.pipeline.said_log_level(scope);
+        self.pipeline.said_log_level(scope, level, session.can_be_asked());
         for server in servers {
             if self.pipeline.has_own_session(&server, session.can_be_asked()) {
                 let only = Scope { only: Some(server), ..scope.clone() };
@@ -377,7 +377,9 @@ impl Front {
         if let Ok(outcome) = &mut outcome {
             elicited.end(sink);
             let asked = (caller.revision, method, name.as_deref());
-            self.for_session(scope, wish, asked, outcome);
+            if let Err(full) = self.for_session(scope, wish, asked, outcome) {
+                return Ok(Err(full));
+            }
         }
         Ok(outcome)
     }

@@ -129,7 +129,7 @@ impl Front {
         let owner = self.owner(scope);
         match self.sessions.open(Door::StreamableHttp, owner, Some(read.caller)) {
             Ok(session) => {
-                self.pipeline.log_level_unsaid(scope);
+                self.pipeline.log_level_unsaid(scope, session.can_be_asked());
                 let client = Some(responder.client());
                 let result = self.initialize_result(scope, revision, client);
                 let text = jsonrpc::response(id, result.get());
@@ -171,23 +171,25 @@ impl Front {
         responder: Responder,
     ) {
         let mut stream = PostStream::new(session, &self.event_logs, responder);
-        let share = self.buffered.share_of(scope.charged.clone());
-        let mut responses = Responses::new(share, messages.len());
+        let mut waiting = Responses::default();
         for message in &messages {
+            stream.before_next(&mut waiting);
             match message {
                 Ok(Message::Request { id, method, params }) => {
                     let request = SessionRequest { id, method, params: params.as_deref() };
                     let answer = self.answer(session, scope, &request, &mut stream);
-                    responses.extend(Some(id), Response::to(id, &answer));
+                    let response = Response::to(id, &answer);
+                    stream.answer_in_turn(&mut waiting, Some(id), response);
                 }
                 Ok(message) => self.take(session, scope, message),
                 Err(malformed) => {
                     let id = malformed.id.as_ref();
-                    responses.extend(id, Some(Response::error(id, &malformed.error)));
+                    let response = Some(Response::error(id, &malformed.error));
+                    stream.answer_in_turn(&mut waiting, id, response);
                 }
             }
         }
-        stream.finish_batch(&responses);
+        stream.finish_batch(waiting);
     }
 
     /// A GET: the stream of a session, or the HTTP+SSE transport.

@@ -19,10 +19,13 @@ use super::response;
 use super::server::{Shared, TOO_MANY};
 use super::{Answer, Request, rejection};
 use crate::budget::{Exhausted, Share};
+use crate::limits::{DRAINED_HEAD_TIMEOUT, HEAD_LOOK_INTERVAL};
 use crate::telemetry::rejected;
 
 /// What a principal hears whose requests hold its share of the connections.
 pub(crate) const SHARE_HELD: &str = "your requests in work hold your share of the connections";
+/// What a client hears whose request has come too late.
+const STOPPING: &str = "the server is shutting down";
 /// How long a client is given to read an answer that ends its connection.
 const LINGER: Duration = Duration::from_millis(500);
 /// Bytes that are read and thrown away meanwhile.
@@ -147,7 +150,8 @@ impl Serving<'_> {
     fn read_head(&mut self) -> Result<Parsed, End> {
         let limits = &self.shared.limits;
         let mut scan = HeadScan::default();
-        let mut deadline = None;
+        let begun = Instant::now();
+        let mut draining_since = None;
         loop {
             let bytes = self.input.bytes();
             if let Some((start, end)) = scan.find(bytes, limits.head_bytes)? {
@@ -156,13 +160,36 @@ impl Serving<'_> {
                 self.input.consume(end);
                 return Ok(parsed);
             }
-            let deadline = *deadline.get_or_insert_with(|| Instant::now() + limits.head);
-            let received = self.input.fill_until(&self.conn.socket, deadline);
-            if received.map_err(or_late(Bound::HeadTime, "the head did not arrive in time"))?
-                == 0
-            {
-                return Err(End::Quiet);
+            let now = Instant::now();
+            if self.shared.is_draining() {
+                let since = *draining_since.get_or_insert(now);
+                if now.saturating_duration_since(since) >= DRAINED_HEAD_TIMEOUT {
+                    return Err(refuse(503, STOPPING).into());
+                }
             }
+            let deadline = begun + limits.head;
+            let look = deadline.min(now + HEAD_LOOK_INTERVAL);
+            match self.input.fill_until(&self.conn.socket, look) {
+                Ok(0) => return Err(self.no_more_of_a_head()),
+                Ok(_) => (),
+                Err(error) if error.kind() == ErrorKind::TimedOut && look < deadline => (),
+                Err(error) => {
+                    return Err(or_late(Bound::HeadTime, "the head did not arrive in time")(
+                        error,
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Where the connection was told to end from here, its client hears why.
+    fn no_more_of_a_head(&self) -> End {
+        if !self.conn.is_evicted() {
+            End::Quiet
+        } else if self.shared.is_draining() {
+            refuse(503, STOPPING).into()
+        } else {
+            over(Bound::Connections, 503, TOO_MANY).into()
         }
     }
 

@@ -2,8 +2,10 @@
 
 use super::{Pipeline, Wish};
 use crate::access::policy::Scope;
+use crate::budget::room_for_copy;
 use crate::catalogue::Steps;
 use crate::catalogue::name::of_server;
+use crate::error::CallError;
 use crate::limits::{
     LINK_LOOKED_UP_BYTES_MAX, LINKS_LOOKED_UP_MAX, LOOK_UP_STEPS_MAX, RESULT_LINKS_STEPS_MAX,
 };
@@ -16,7 +18,26 @@ impl Pipeline {
     /// A server's result, as whoever sees several servers is to be given it: each link in the
     /// form that leads back to that server. `asked` and `own` are what was read, as the client and
     /// as the server call it, in JSON. None where the result is as it should be.
+    ///
+    /// # Errors
+    /// The bytes that may be held leave no room for another form of it.
     pub(super) fn led_back(
+        &self,
+        scope: &Scope,
+        wish: Wish<'_>,
+        server: &ServerName,
+        method: Method,
+        names: (&str, &str),
+        result: &Raw,
+    ) -> Result<Option<Raw>, CallError> {
+        let Ok(_room) = room_for_copy(result) else {
+            let what = "bodies and results fill limits.buffered_bytes".to_owned();
+            return Err(CallError::Overloaded { what });
+        };
+        Ok(self.led_back_text(scope, wish, server, method, names, result))
+    }
+
+    fn led_back_text(
         &self,
         scope: &Scope,
         wish: Wish<'_>,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::route::sees;
 use super::{Clashes, Health, Item, Pipeline, Wish};
@@ -12,7 +13,7 @@ use crate::catalogue::pages::Names;
 use crate::catalogue::pins::Subject;
 use crate::catalogue::{Pinned, Server, Sight, Steps, ViewsTold};
 use crate::error::CallError;
-use crate::limits::{PAGE_BYTES_MAX, RESULT_LINKS_STEPS_MAX};
+use crate::limits::{PAGE_BYTES_MAX, PAGES_KEPT_TIME, RESULT_LINKS_STEPS_MAX};
 use crate::protocol::call::{Call, Kind};
 use crate::protocol::capabilities;
 use crate::protocol::for_revision::Output;
@@ -188,6 +189,13 @@ impl Pipeline {
         text.map_err(|Exhausted| CallError::Overloaded {
             what: "bodies and results fill limits.buffered_bytes".to_owned(),
         })
+    }
+
+    /// Forgets pages that nobody has asked for lately.
+    pub fn forget_unused_pages(&self) {
+        if let Some(then) = Instant::now().checked_sub(PAGES_KEPT_TIME) {
+            self.catalogue.pages().forget_unused_since(then);
+        }
     }
 
     /// Whether there is a server of that name.

@@ -8,6 +8,7 @@ mod callers;
 mod first_lists;
 mod links;
 mod lists;
+mod log_levels;
 mod route;
 mod send;
 mod subscriptions;
@@ -28,7 +29,6 @@ use crate::limits::{LIST_BYTES_MAX, UPSTREAM_LIST_PAGES_MAX, VIEWS_BYTES_MAX};
 use crate::protocol::call::{
     About, Call, CallSink, Client, Kind, Outcome, Outgoing, PrincipalId,
 };
-use crate::protocol::log_level::LogLevel;
 use crate::protocol::method::{Method, notification};
 use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::server_name::ServerName;
@@ -39,6 +39,7 @@ use crate::upstream::{Upstream, Upstreams, Viewer};
 use crate::wait::{Interrupted, Wait};
 use callers::Callers;
 use first_lists::FirstLists;
+use log_levels::LogLevels;
 use task_owners::TaskOwners;
 
 /// What lists and `/status` tell of a server, for the doors.
@@ -61,6 +62,7 @@ pub struct Pipeline {
     first_lists: FirstLists,
     /// Lines of URIs that were not looked for among all templates.
     cut_look_ups: Seldom,
+    log_levels: LogLevels,
     /// After so long a silence a waiting client is shown that its request is not lost.
     heartbeat: Duration,
 }
@@ -145,6 +147,7 @@ impl Pipeline {
             sessions,
             first_lists,
             cut_look_ups,
+            log_levels: LogLevels::default(),
             heartbeat,
         };
         pipeline.configure(quotas, told);
@@ -280,9 +283,10 @@ impl Pipeline {
         }
         if let (Ok(Outcome::Complete(result)), Some(asked)) = (&mut answer, &asked) {
             let names = (asked.as_str(), own.as_str());
-            let led_back = self.led_back(scope, wish, &route.server, method, names, result);
-            if let Some(led_back) = led_back {
-                *result = led_back;
+            match self.led_back(scope, wish, &route.server, method, names, result) {
+                Ok(Some(led_back)) => *result = led_back,
+                Ok(None) => (),
+                Err(full) => answer = Err(full),
             }
         }
         if let (Ok(Outcome::Error { error, .. }), Some(asked)) = (&mut answer, asked) {
@@ -390,38 +394,6 @@ impl Pipeline {
         self.upstreams.get(server).is_some_and(|it| it.has_own_session(can_be_asked))
     }
 
-    /// A session has said its level: the servers in scope are told the lowest that any of those
-    /// wants who share a session with them.
-    pub fn said_log_level(&self, scope: &Scope) {
-        for server in self.servers_with(scope, "logging") {
-            if let Some(upstream) = self.upstreams.get(&server) {
-                self.set_log_level(&upstream);
-            }
-        }
-    }
-
-    /// A session has begun that has not said its level: where others want little, it wants more.
-    pub fn log_level_unsaid(&self, scope: &Scope) {
-        for server in self.servers(scope) {
-            let upstream = self.upstreams.get(&server);
-            let is_quiet = |it: &Arc<Upstream>| it.log_level() > Some(LogLevel::USUAL);
-            if let Some(upstream) = upstream.filter(is_quiet) {
-                self.set_log_level(&upstream);
-            }
-        }
-    }
-
-    fn set_log_level(&self, upstream: &Upstream) {
-        let known = upstream.log_level();
-        let shared = unasked::shared(upstream.name(), Some(upstream));
-        let lowest = self.sessions.lowest_log_level(&shared);
-        // What a server does that was told nothing is not known any more once it was told.
-        let wanted = lowest.or_else(|| known.map(|_| LogLevel::USUAL));
-        if let Some(wanted) = wanted.filter(|wanted| known != Some(*wanted)) {
-            upstream.set_log_level(wanted.as_str());
-        }
-    }
-
     /// Ends what upstreams keep for a client whose session has ended.
     pub fn close_client(&self, session: &Arc<str>) {
         // Tasks of a key stay: another session of it may ask for them.
@@ -430,7 +402,7 @@ impl Pipeline {
             upstream.close_client(session);
             // It may have been the one that wanted most.
             if upstream.log_level().is_some() {
-                self.set_log_level(upstream);
+                self.look_at_log_level(upstream);
             }
         }
     }
@@ -508,6 +480,8 @@ fn costs_a_call(method: Method) -> bool {
         Method::ToolsCall
         | Method::PromptsGet
         | Method::ResourcesRead
+        | Method::ResourcesSubscribe
+        | Method::ResourcesUnsubscribe
         | Method::CompletionComplete => true,
         Method::Initialize
         | Method::Ping
@@ -515,8 +489,6 @@ fn costs_a_call(method: Method) -> bool {
         | Method::PromptsList
         | Method::ResourcesList
         | Method::ResourcesTemplatesList
-        | Method::ResourcesSubscribe
-        | Method::ResourcesUnsubscribe
         | Method::LoggingSetLevel
         | Method::TasksGet
         | Method::TasksResult

@@ -14,10 +14,11 @@ use crate::upstream::Subscribing;
 use crate::wait::Wait;
 
 impl Pipeline {
-    /// Whose a resource is, and that server's own URI for it; waits where a list may bring it soon.
+    /// Whose a resource is that is subscribed to or no more, and that server's own URI for it; waits
+    /// where a list may bring it soon. Costs a call.
     ///
     /// # Errors
-    /// The URI is missing, or nothing that the scope sees.
+    /// The key has no call left, the URI is missing, or it is nothing that the scope sees.
     pub fn owner_of_uri(
         &self,
         scope: &Scope,
@@ -25,6 +26,7 @@ impl Pipeline {
         call: &Call<'_>,
         wait: &Arc<Wait>,
     ) -> Result<(ServerName, String), CallError> {
+        self.pay(scope, wish, call)?;
         let route = self.find(scope, wish, call, wait, &mut || ())?;
         let own = serde_json::from_str(&route.value).unwrap_or_default();
         Ok((route.server, own))

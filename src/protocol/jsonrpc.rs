@@ -5,7 +5,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::raw::{Raw, RawObject, is_deeper_than, push_string, start_of, try_each_element};
-use crate::limits::{ERROR_DATA_BYTES_MAX, ERROR_MESSAGE_BYTES_MAX, JSON_DEPTH_MAX};
+use super::scan::{self, GoOn, NotRead};
+use crate::limits::{
+    ERROR_DATA_BYTES_MAX, ERROR_MESSAGE_BYTES_MAX, JSON_DEPTH_MAX, JSON_PIECE_BYTES,
+};
 
 /// Codes that JSON-RPC and MCP define.
 pub mod code {
@@ -161,15 +164,23 @@ impl<'a> Message<'a> {
     /// # Errors
     /// What is wrong with the text, as the error to answer with.
     pub fn parse(text: &'a str) -> Result<Message<'a>, Malformed> {
-        let invalid = |id, what: &str| Malformed::new(id, code::INVALID_REQUEST, what);
-        let mut fields = RawObject::parse(text).map_err(|error| {
+        Message::of(RawObject::parse(text).map_err(|error| {
             if error.is_data() {
-                invalid(None, &format!("The message is no JSON-RPC object: {error}."))
+                let what = format!("The message is no JSON-RPC object: {error}.");
+                Malformed::new(None, code::INVALID_REQUEST, what)
             } else {
                 let what = format!("The message is no JSON: {error}.");
                 Malformed::new(None, code::PARSE_ERROR, what)
             }
-        })?;
+        })?)
+    }
+
+    /// Reads one message of which one level is read.
+    ///
+    /// # Errors
+    /// What is wrong with it, as the error to answer with.
+    pub fn of(mut fields: RawObject<'a>) -> Result<Message<'a>, Malformed> {
+        let invalid = |id, what: &str| Malformed::new(id, code::INVALID_REQUEST, what);
         let id_text = fields.remove("id");
         let id = id_text.as_deref().and_then(RequestId::parse);
         if fields.get("jsonrpc") != Some("\"2.0\"") {
@@ -223,10 +234,10 @@ impl<'a> Message<'a> {
 /// message, or the first of more than `most`, is not read.
 ///
 /// # Errors
-/// It is no batch of so many messages; the text says why.
-pub fn batch(text: &str, most: usize) -> Result<Vec<&str>, String> {
+/// It is no batch of so many messages, or nobody waits for it any more.
+pub fn batch<'a>(text: &'a str, most: usize, go_on: GoOn<'_>) -> Result<Vec<&'a str>, NotRead> {
     let mut messages = Vec::new();
-    let read = try_each_element(text, &mut |message| {
+    let mut take = |message: &'a str| {
         if !message.starts_with('{') {
             return Err("an element of its batch is no object");
         }
@@ -235,14 +246,16 @@ pub fn batch(text: &str, most: usize) -> Result<Vec<&str>, String> {
         }
         messages.push(message);
         Ok(())
-    });
-    match read {
-        Ok(()) if messages.iter().any(|it| is_deeper_than(it, JSON_DEPTH_MAX)) => {
-            Err(format!("it is nested deeper than {JSON_DEPTH_MAX} levels"))
+    };
+    if text.len() > JSON_PIECE_BYTES {
+        scan::each_element(text, go_on, &mut take)?;
+    } else {
+        try_each_element(text, &mut take).map_err(|error| NotRead::Wrong(error.to_string()))?;
+        if messages.iter().any(|it| is_deeper_than(it, JSON_DEPTH_MAX)) {
+            return Err(NotRead::TooDeep);
         }
-        Ok(()) => Ok(messages),
-        Err(error) => Err(format!("it is no batch of messages: {error}")),
     }
+    Ok(messages)
 }
 
 /// An error is told to people, looked into and written anew on its way, so it is bounded as no
@@ -367,15 +380,24 @@ mod tests {
 
     #[test]
     fn a_batch_ends_at_its_first_element_that_is_no_message_or_one_too_many() {
-        let what = |text: &str| batch(text, 3).unwrap_err();
+        fn three(text: &str) -> Result<Vec<&str>, NotRead> {
+            batch(text, 3, &|| true)
+        }
+        let what = |text: &str| format!("{:?}", three(text).unwrap_err());
         // What follows is not even looked at: it is no JSON.
         assert!(what("[{},0,nonsense").contains("is no object"));
         assert!(what("[{},{},{},{},nonsense").contains("too many messages"));
         let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
-        assert!(what(&format!(r#"[{{}},{{"x":{deep}}}]"#)).contains("nested deeper"));
+        assert!(what(&format!(r#"[{{}},{{"x":{deep}}}]"#)).contains("TooDeep"));
         assert!(what("[{}").contains("EOF"));
-        assert_eq!(batch(r#" [{"a":1}, {} ,{}]"#, 3).unwrap(), [r#"{"a":1}"#, "{}", "{}"]);
-        assert!(batch("[]", 3).unwrap().is_empty());
+        assert_eq!(three(r#" [{"a":1}, {} ,{}]"#).unwrap(), [r#"{"a":1}"#, "{}", "{}"]);
+        assert!(three("[]").unwrap().is_empty());
+        // A large one is read alike, and as long as somebody waits.
+        let zeros = "0,".repeat(JSON_PIECE_BYTES);
+        assert!(what(&format!("[{{}},{zeros}0]")).contains("is no object"));
+        let large = format!("[{{\"a\":[{zeros}0]}}]");
+        assert_eq!(three(&large).unwrap(), [&large[1..large.len() - 1]]);
+        assert_eq!(batch(&large, 3, &|| false), Err(NotRead::Stopped));
     }
 
     #[test]

@@ -3,9 +3,9 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::raw::RawObject;
+use super::raw::{RawObject, each_element};
 use crate::limits::MIRRORED_PARAMETERS_MAX;
 
 /// The annotation in a property's schema.
@@ -29,16 +29,17 @@ pub struct Mirror {
 /// why.
 pub fn annotations(tool: &str) -> Result<Vec<Mirror>, String> {
     // Most tools have none, and a look at the text tells.
-    if !tool.contains(ANNOTATION) {
+    if !may_hold(tool) {
         return Ok(Vec::new());
     }
-    let tool: Value = serde_json::from_str(tool).map_err(|error| error.to_string())?;
+    let tool = object(tool)?;
     let mut found = Vec::new();
-    if let Some(schema) = tool.get("inputSchema").and_then(Value::as_object) {
-        if schema.contains_key(ANNOTATION) {
+    if let Some(schema) = tool.get("inputSchema").filter(|text| is_object(text)) {
+        let schema = object(schema)?;
+        if schema.get(ANNOTATION).is_some() {
             return Err(format!("{ANNOTATION} stands at the root of the schema"));
         }
-        walk(schema, &mut Vec::new(), &mut found)?;
+        walk(&schema, &mut Vec::new(), &mut found)?;
     }
     if found.len() > MIRRORED_PARAMETERS_MAX {
         return Err(format!(
@@ -54,29 +55,47 @@ pub fn annotations(tool: &str) -> Result<Vec<Mirror>, String> {
     Ok(found)
 }
 
+/// Whether an annotation may stand in a text, under its name or with characters of it escaped.
+fn may_hold(text: &str) -> bool {
+    text.contains(ANNOTATION) || text.contains("\\u")
+}
+
+fn is_object(text: &str) -> bool {
+    text.starts_with('{')
+}
+
+/// One level of an object: schemas stay text, since of a long one little is looked at.
+fn object(text: &str) -> Result<RawObject<'_>, String> {
+    RawObject::parse(text).map_err(|error| error.to_string())
+}
+
 /// Looks at one schema whose place is reached by `properties` alone.
 fn walk(
-    schema: &Map<String, Value>,
+    schema: &RawObject<'_>,
     path: &mut Vec<String>,
     found: &mut Vec<Mirror>,
 ) -> Result<(), String> {
-    for (keyword, value) in schema {
-        match (keyword.as_str(), value) {
-            ("properties", Value::Object(properties)) => {
-                for (name, property) in properties {
-                    let Some(property) = property.as_object() else { continue };
-                    path.push(name.clone());
-                    if let Some(header) = property.get(ANNOTATION) {
-                        found.push(mirror(header, property, path)?);
+    for (keyword, value) in schema.iter() {
+        match keyword {
+            // Where none stands below it, nothing is to be looked at.
+            _ if !may_hold(value) => (),
+            "properties" if is_object(value) => {
+                for (name, property) in object(value)?.iter() {
+                    if !is_object(property) {
+                        continue;
                     }
-                    walk(property, path, found)?;
+                    let property = object(property)?;
+                    path.push(name.to_owned());
+                    if let Some(header) = property.get(ANNOTATION) {
+                        found.push(mirror(header, &property, path)?);
+                    }
+                    walk(&property, path, found)?;
                     path.pop();
                 }
             }
-            (ANNOTATION, _) => (),
             // Examples and defaults are values, not schemas.
-            ("default" | "examples" | "enum" | "const", _) => (),
-            (keyword, value) if has_annotation(value) => {
+            ANNOTATION | "default" | "examples" | "enum" | "const" => (),
+            keyword if has_annotation(value) => {
                 return Err(format!("{ANNOTATION} stands below {keyword:?}"));
             }
             _ => (),
@@ -85,26 +104,31 @@ fn walk(
     Ok(())
 }
 
-fn has_annotation(value: &Value) -> bool {
-    match value {
-        Value::Object(fields) => {
-            fields.contains_key(ANNOTATION) || fields.values().any(has_annotation)
+/// Whether an annotation stands in a value; what cannot be looked through counts as having one.
+fn has_annotation(value: &str) -> bool {
+    if !may_hold(value) {
+        return false;
+    }
+    match value.as_bytes().first() {
+        Some(b'{') => RawObject::parse(value).map_or(true, |fields| {
+            fields.iter().any(|(key, value)| key == ANNOTATION || has_annotation(value))
+        }),
+        Some(b'[') => {
+            let mut is_found = false;
+            let read = each_element(value, &mut |element| is_found |= has_annotation(element));
+            is_found || read.is_err()
         }
-        Value::Array(values) => values.iter().any(has_annotation),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+        Some(_) | None => false,
     }
 }
 
-fn mirror(
-    header: &Value,
-    property: &Map<String, Value>,
-    path: &[String],
-) -> Result<Mirror, String> {
-    let name = header.as_str().ok_or_else(|| format!("{ANNOTATION} is no string"))?;
+fn mirror(header: &str, property: &RawObject<'_>, path: &[String]) -> Result<Mirror, String> {
+    let name: String =
+        serde_json::from_str(header).map_err(|_| format!("{ANNOTATION} is no string"))?;
     if name.is_empty() || !name.bytes().all(is_token) {
         return Err(format!("{ANNOTATION} {name:?} is no name of a header"));
     }
-    match property.get("type").and_then(Value::as_str) {
+    match property.string("type").ok().flatten().as_deref() {
         Some("string" | "integer" | "boolean") => (),
         _ => {
             return Err(format!(
@@ -112,7 +136,7 @@ fn mirror(
             ));
         }
     }
-    Ok(Mirror { header: name.to_owned(), path: path.to_vec() })
+    Ok(Mirror { header: name, path: path.to_vec() })
 }
 
 /// RFC 9110, section 5.6.2.
@@ -176,7 +200,7 @@ fn whole(number: f64) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Map, json};
 
     fn of(schema: &Value) -> Result<Vec<Mirror>, String> {
         annotations(&json!({ "name": "t", "inputSchema": schema }).to_string())
@@ -216,6 +240,20 @@ mod tests {
         // What is no part of the way is the server's to judge.
         let beside = r#"{"x":1e999999,"y":{"a":1,"a":2},"where":{"zone":1}}"#;
         assert_eq!(zone.read(beside).unwrap(), json!(1));
+    }
+
+    #[test]
+    fn what_is_on_no_way_to_an_annotation_is_not_looked_into() {
+        let schema = r#"{"$defs":{"x":{"a":1,"a":1e999999}},"properties":{
+            "b":{"default":{"x-mcp-header":1,"x-mcp-header":2}},"c":{"enum":[1e999999]},
+            "d":{"type":"str\u0069ng","x-mcp-heade\u0072":"D"}}}"#;
+        let found = annotations(&format!(r#"{{"name":"t","inputSchema":{schema}}}"#)).unwrap();
+        assert_eq!(found, [Mirror { header: "D".into(), path: vec!["d".into()] }]);
+        let twice =
+            schema.replace("\"$defs\":{\"x\":{", "\"items\":{\"x\":{\"x-mcp-header\":1,");
+        let error =
+            annotations(&format!(r#"{{"name":"t","inputSchema":{twice}}}"#)).unwrap_err();
+        assert!(error.contains("below \"items\""), "{error}");
     }
 
     #[test]

@@ -7,11 +7,11 @@ use super::call::{Call, Caller};
 use super::jsonrpc::{RequestId, RpcError, code};
 use super::legacy::{self, Initialized};
 use super::log_level::LogLevel;
-use super::method::{Method, notification};
-use super::raw::{Raw, RawObject, first_elements, push_string, string, try_each_element};
+use super::method::Method;
+use super::raw::{Raw, RawObject, push_string, string, try_each_element};
 use super::revision::{Era, Revision};
 use super::server_introduction;
-use crate::limits::{INTRODUCTION_BYTES_MAX, SUBSCRIPTIONS_PER_SESSION_MAX};
+use crate::limits::{INPUT_REQUEST_BYTES_MAX, INTRODUCTION_BYTES_MAX, REQUEST_STATE_BYTES_MAX};
 
 /// Keys of `_meta` that the revision reserves.
 pub mod key {
@@ -258,6 +258,16 @@ pub fn read_result(result: &Raw) -> Result<Read, String> {
     match kind.as_deref() {
         Some("input_required") => {
             let requests = fields.get("inputRequests").filter(|text| *text != "null");
+            if requests.is_some_and(|text| text.len() > INPUT_REQUEST_BYTES_MAX) {
+                return Err(format!(
+                    "\"inputRequests\" has more than {INPUT_REQUEST_BYTES_MAX} bytes"
+                ));
+            }
+            if fields.get("requestState").is_some_and(|it| it.len() > REQUEST_STATE_BYTES_MAX) {
+                return Err(format!(
+                    "\"requestState\" has more than {REQUEST_STATE_BYTES_MAX} bytes"
+                ));
+            }
             let requests = requests.map(|text| Raw::from_valid(text.to_owned()));
             if requests.as_ref().is_some_and(|it| RawObject::parse(it.get()).is_err()) {
                 return Err("\"inputRequests\" is no object".to_owned());
@@ -387,107 +397,6 @@ pub fn read_discover_result(result: &str) -> Result<Option<Initialized>, String>
     Ok(Some(server_introduction::read(revision, capabilities, info, instructions)))
 }
 
-/// Which notifications a `subscriptions/listen` request wants, or gets (basic/patterns/
-/// subscriptions, Notification Filter).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Filter {
-    /// Changes of the list of tools.
-    pub tools: bool,
-    /// Changes of the list of prompts.
-    pub prompts: bool,
-    /// Changes of the lists of resources and templates.
-    pub resources: bool,
-    /// Changes of these resources.
-    pub uris: Vec<String>,
-}
-
-impl Filter {
-    /// Reads the `notifications` member of the parameters, or of the acknowledgement's.
-    ///
-    /// # Errors
-    /// It is missing, or of the wrong type.
-    pub fn read(params: &RawObject<'_>) -> Result<Filter, RpcError> {
-        let wrong = |what: &str| {
-            RpcError::new(code::INVALID_PARAMS, format!("\"params.notifications\" {what}."))
-        };
-        let text = params.get("notifications").ok_or_else(|| wrong("is missing"))?;
-        let fields = RawObject::parse(text).map_err(|_| wrong("must be an object"))?;
-        let flag = |key: &str| match fields.get(key) {
-            None | Some("null" | "false") => Ok(false),
-            Some("true") => Ok(true),
-            Some(_) => Err(wrong(&format!("has a {key:?} that is neither true nor false"))),
-        };
-        let uris = match fields.get("resourceSubscriptions") {
-            None | Some("null") => Vec::new(),
-            Some(text) => first_elements(text, SUBSCRIPTIONS_PER_SESSION_MAX + 1)
-                .ok()
-                .and_then(|list| {
-                    list.into_iter().map(|uri| serde_json::from_str(uri).ok()).collect()
-                })
-                .ok_or_else(|| {
-                    wrong("has a \"resourceSubscriptions\" that is no list of URIs")
-                })?,
-        };
-        Ok(Filter {
-            tools: flag("toolsListChanged")?,
-            prompts: flag("promptsListChanged")?,
-            resources: flag("resourcesListChanged")?,
-            uris,
-        })
-    }
-
-    /// The object's text. What is not wanted is left out.
-    pub fn to_text(&self) -> String {
-        let mut fields = RawObject::default();
-        for (key, wanted) in [
-            ("toolsListChanged", self.tools),
-            ("promptsListChanged", self.prompts),
-            ("resourcesListChanged", self.resources),
-        ] {
-            if wanted {
-                fields.set(key, "true");
-            }
-        }
-        if !self.uris.is_empty() {
-            fields.set("resourceSubscriptions", serde_json::json!(self.uris).to_string());
-        }
-        fields.to_text()
-    }
-
-    /// Whether a notification of that method about a list is wanted.
-    pub fn wants(&self, method: &str) -> bool {
-        match method {
-            notification::TOOLS_LIST_CHANGED => self.tools,
-            notification::PROMPTS_LIST_CHANGED => self.prompts,
-            notification::RESOURCES_LIST_CHANGED => self.resources,
-            _ => false,
-        }
-    }
-}
-
-/// The parameters of a notification that belongs to a `subscriptions/listen` request.
-pub fn with_subscription(params: Option<&str>, id: &RequestId) -> String {
-    let mut fields = params.and_then(|text| RawObject::parse(text).ok()).unwrap_or_default();
-    let meta = fields.get("_meta").and_then(|meta| RawObject::parse(meta).ok());
-    let mut meta = meta.unwrap_or_default();
-    meta.set(key::SUBSCRIPTION_ID, id.as_json());
-    let meta = meta.to_text();
-    fields.set("_meta", meta);
-    fields.to_text()
-}
-
-/// The first notification of a subscription.
-pub fn acknowledged(id: &RequestId, filter: &Filter) -> String {
-    let params = format!("{{\"notifications\":{}}}", filter.to_text());
-    let params = with_subscription(Some(&params), id);
-    super::jsonrpc::notification(notification::SUBSCRIPTIONS_ACKNOWLEDGED, Some(&params))
-}
-
-/// The response that ends a subscription gracefully.
-pub fn subscription_ended(id: &RequestId) -> String {
-    super::jsonrpc::response(id, &write_result(&with_subscription(None, id), None))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -531,6 +440,20 @@ mod tests {
     }
 
     #[test]
+    fn what_a_server_wants_from_its_client_is_bounded() {
+        let wants = |requests: usize, state: usize| {
+            let (padding, state) = ("p".repeat(requests), "s".repeat(state));
+            let text = format!(
+                r#"{{"resultType":"input_required","inputRequests":{{"a":"{padding}"}},"requestState":"{state}"}}"#
+            );
+            read_result(&Raw::from_valid(text))
+        };
+        assert!(wants(1, 1).is_ok());
+        assert!(wants(INPUT_REQUEST_BYTES_MAX, 1).unwrap_err().contains("inputRequests"));
+        assert!(wants(1, REQUEST_STATE_BYTES_MAX).unwrap_err().contains("requestState"));
+    }
+
+    #[test]
     fn results_lose_and_gain_what_only_modern_ones_have() {
         let text = r#"{"content":[1],"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"s"}}}"#;
         let read = read_result(&Raw::from_valid(text.to_owned())).unwrap();
@@ -558,33 +481,6 @@ mod tests {
         assert!(read(r#"{"resultType":7}"#).is_err());
         let other = r#"{"resultType":"task","x":1}"#;
         assert_eq!(read(other), Ok(Read::Complete(Raw::from_valid(other.to_owned()))));
-    }
-
-    #[test]
-    fn a_filter_reads_back_and_keeps_to_what_is_wanted() {
-        let text = r#"{"notifications":{"toolsListChanged":true,"promptsListChanged":false,"resourceSubscriptions":["a:b"]}}"#;
-        let filter = Filter::read(&RawObject::parse(text).unwrap()).unwrap();
-        assert!(filter.tools && !filter.prompts && !filter.resources);
-        assert_eq!(
-            filter.to_text(),
-            r#"{"toolsListChanged":true,"resourceSubscriptions":["a:b"]}"#
-        );
-        assert!(filter.wants(notification::TOOLS_LIST_CHANGED));
-        assert!(!filter.wants(notification::PROMPTS_LIST_CHANGED));
-        for bad in
-            ["{}", r#"{"notifications":[]}"#, r#"{"notifications":{"toolsListChanged":1}}"#]
-        {
-            assert!(Filter::read(&RawObject::parse(bad).unwrap()).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_subscription_keeps_the_type_of_its_id() {
-        let id = RequestId::parse("\"1\"").unwrap();
-        let text = acknowledged(&id, &Filter::default());
-        assert!(text.contains(r#""io.modelcontextprotocol/subscriptionId":"1""#), "{text}");
-        let number = subscription_ended(&RequestId::from(1));
-        assert!(number.contains(r#""io.modelcontextprotocol/subscriptionId":1"#), "{number}");
     }
 
     #[test]

@@ -224,30 +224,58 @@ impl<'de> Visitor<'de> for Fields {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawObject<'de>, A::Error> {
-        let mut fields: Vec<(Cow<'de, str>, Cow<'de, str>)> = Vec::with_capacity(8);
-        // Comparing with each key before is quickest for the few that messages have; an object
-        // made to have a hundred thousand must not cost their square.
-        let mut many: HashSet<Cow<'de, str>> = HashSet::new();
+        let mut fields = FieldList::default();
         while let Some(Key(key)) = map.next_key::<Key<'de>>()? {
-            if fields.len() == JSON_OBJECT_KEYS_MAX {
-                return Err(A::Error::custom("an object has too many keys"));
-            }
-            if fields.len() == FEW_FIELDS {
-                many = fields.iter().map(|(name, _)| name.clone()).collect();
-            }
-            let is_new = if fields.len() < FEW_FIELDS {
-                fields.iter().all(|(name, _)| *name != key)
-            } else {
-                many.insert(key.clone())
-            };
-            if !is_new {
-                let key = start_of(&key, KEY_TOLD_BYTES_MAX);
-                return Err(A::Error::custom(format_args!("the key {key:?} stands twice")));
-            }
             let value: &'de RawValue = map.next_value()?;
-            fields.push((key, Cow::Borrowed(value.get())));
+            fields.add(key, value.get()).map_err(A::Error::custom)?;
         }
-        Ok(RawObject { fields })
+        Ok(fields.into_object())
+    }
+}
+
+/// The fields of an object that is being read.
+pub(super) struct FieldList<'a> {
+    fields: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    /// Comparing with each key before is quickest for the few that messages have; an object made
+    /// to have a hundred thousand must not cost their square.
+    many: HashSet<Cow<'a, str>>,
+}
+
+impl Default for FieldList<'_> {
+    fn default() -> Self {
+        FieldList { fields: Vec::with_capacity(8), many: HashSet::new() }
+    }
+}
+
+impl<'a> FieldList<'a> {
+    /// Adds a field.
+    ///
+    /// # Errors
+    /// Its key stands twice, or there are too many.
+    pub(super) fn add(&mut self, key: Cow<'a, str>, value: &'a str) -> Result<(), String> {
+        let FieldList { fields, many } = self;
+        if fields.len() == JSON_OBJECT_KEYS_MAX {
+            return Err("an object has too many keys".to_owned());
+        }
+        if fields.len() == FEW_FIELDS {
+            *many = fields.iter().map(|(name, _)| name.clone()).collect();
+        }
+        let is_new = if fields.len() < FEW_FIELDS {
+            fields.iter().all(|(name, _)| *name != key)
+        } else {
+            many.insert(key.clone())
+        };
+        if !is_new {
+            let key = start_of(&key, KEY_TOLD_BYTES_MAX);
+            return Err(format!("the key {key:?} stands twice"));
+        }
+        fields.push((key, Cow::Borrowed(value)));
+        Ok(())
+    }
+
+    /// All of them.
+    pub(super) fn into_object(self) -> RawObject<'a> {
+        RawObject { fields: self.fields }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::EncodedEvent;
 use crate::protocol::call::PrincipalId;
 use crate::protocol::jsonrpc::RequestId;
-use crate::protocol::modern::Filter;
+use crate::protocol::listening::Filter;
 use crate::protocol::server_name::ServerName;
 
 /// A session's id as clients carry it.

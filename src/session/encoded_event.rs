@@ -1,9 +1,10 @@
 //! One encoded event, as queues and logs hold it: what it says is held once, however many hold it,
-//! and counts against the budget for as long as one of them does. Pure.
+//! and counts against the budget, or with what logs hold, for as long as one of them does.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use super::event_logs::{Counted, Place};
 use crate::limits::RESULT_BYTES_COUNTED_FROM;
 use crate::protocol::raw::{Raw, on_one_line};
 use crate::protocol::sse;
@@ -15,11 +16,20 @@ pub struct EncodedEvent {
     id: Option<Arc<str>>,
     said: Said,
     bytes: usize,
+    /// Where it counts among what logs hold; none where no log has had it.
+    _place: Option<Arc<Place>>,
+}
+
+/// A text, and how it counts where logs hold it.
+#[derive(Debug)]
+struct Text {
+    bytes: Arc<[u8]>,
+    counted: Mutex<Weak<Counted>>,
 }
 
 #[derive(Debug, Clone)]
 enum Said {
-    Text(Arc<[u8]>),
+    Text(Arc<Text>),
     Large(Arc<Large>),
     /// Events that follow each other.
     Several(Arc<[EncodedEvent]>),
@@ -48,7 +58,7 @@ impl EncodedEvent {
             text.extend_from_slice(before.as_bytes());
             text.extend_from_slice(line.as_bytes());
             text.extend_from_slice(after.as_bytes());
-            Said::Text(text.into())
+            Said::text(text.into())
         } else {
             let value = match line {
                 Cow::Borrowed(_) => value.clone(),
@@ -56,7 +66,7 @@ impl EncodedEvent {
             };
             Said::Large(Arc::new(Large { before, value, after }))
         };
-        EncodedEvent { id: None, said, bytes }
+        EncodedEvent { id: None, said, bytes, _place: None }
     }
 
     /// An event whose data is one message.
@@ -67,13 +77,13 @@ impl EncodedEvent {
     /// Events that follow each other, as one.
     pub fn several(events: Vec<EncodedEvent>) -> EncodedEvent {
         let bytes = events.iter().map(EncodedEvent::len).sum();
-        EncodedEvent { id: None, said: Said::Several(events.into()), bytes }
+        EncodedEvent { id: None, said: Said::Several(events.into()), bytes, _place: None }
     }
 
     /// The same event with its id in one stream, as [`sse::id_line`] writes it.
     pub(super) fn with_id(&self, line: &str) -> EncodedEvent {
         let bytes = self.bytes + line.len();
-        EncodedEvent { id: Some(line.into()), said: self.said.clone(), bytes }
+        EncodedEvent { id: Some(line.into()), said: self.said.clone(), bytes, _place: None }
     }
 
     /// The same event for a log, which has a bound of its own: it counts there, and against the
@@ -88,6 +98,34 @@ impl EncodedEvent {
             Said::Text(_) | Said::Several(_) => self.said.clone(),
         };
         EncodedEvent { said, ..self.clone() }
+    }
+
+    /// Bytes of what it says, which others may hold too, without its id.
+    pub(super) fn said_bytes(&self) -> usize {
+        self.bytes - self.id.as_ref().map_or(0, |line| line.len())
+    }
+
+    /// How it counts where logs hold it: as for the others that hold the same, or `new`.
+    pub(super) fn counted(&self, new: impl FnOnce() -> Arc<Counted>) -> Arc<Counted> {
+        let Said::Text(text) = &self.said else { return new() };
+        let mut counted = text.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.upgrade().unwrap_or_else(|| {
+            let new = new();
+            *counted = Arc::downgrade(&new);
+            new
+        })
+    }
+
+    /// Whether a log holds what it says.
+    pub(super) fn is_counted(&self) -> bool {
+        let Said::Text(text) = &self.said else { return false };
+        let counted = text.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.strong_count() > 0
+    }
+
+    /// The same event as a log holds it.
+    pub(super) fn in_place(self, place: Place) -> EncodedEvent {
+        EncodedEvent { _place: Some(Arc::new(place)), ..self }
     }
 
     /// Bytes of all that is written of it.
@@ -109,7 +147,7 @@ impl EncodedEvent {
         };
         add(self.id.as_deref().unwrap_or_default().as_bytes());
         match &self.said {
-            Said::Text(text) => add(text),
+            Said::Text(text) => add(&text.bytes),
             Said::Large(large) => {
                 let Large { before, value, after } = &**large;
                 [before, value.get(), after].into_iter().for_each(|text| add(text.as_bytes()));
@@ -127,9 +165,15 @@ impl EncodedEvent {
     }
 }
 
+impl Said {
+    fn text(bytes: Arc<[u8]>) -> Said {
+        Said::Text(Arc::new(Text { bytes, counted: Mutex::default() }))
+    }
+}
+
 impl From<Arc<[u8]>> for EncodedEvent {
     fn from(text: Arc<[u8]>) -> EncodedEvent {
-        EncodedEvent { id: None, bytes: text.len(), said: Said::Text(text) }
+        EncodedEvent { id: None, bytes: text.len(), said: Said::text(text), _place: None }
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use super::EncodedEvent;
 use super::event_log::{Origin, StreamId};
-use super::resumable::{EventLogs, Resumable, random_number};
+use super::event_logs::EventLogs;
+use super::resumable::{Resumable, random_number};
 use crate::limits::RESUMABLE_STREAMS_MAX;
 use crate::protocol::call::PrincipalId;
 

@@ -88,7 +88,9 @@ impl Table {
                     session: id,
                     subscriber: session.subscriber,
                     subscriptions,
+                    charged: session.charged(),
                     narrowed: Some(Narrowed { session, servers: lost }),
+                    place: None,
                 });
             }
         }
@@ -319,8 +321,9 @@ mod tests {
         let rescope = |ends: bool| Rescope {
             admission: 2,
             sees: Box::new(move |_| {
-                let servers = vec![name("b")];
-                (!ends).then_some(Rescoped { servers, differs: false, charged: None })
+                let rescoped =
+                    Rescoped { servers: vec![name("b")], differs: false, charged: None };
+                (!ends).then_some(rescoped)
             }),
         };
         let hears = |ends: bool, admission: u64| {

@@ -1,112 +1,16 @@
 //! One stream of a session that its client may resume after its connection broke (2025-11-25,
 //! basic/transports, Resumability and Redelivery): what it was sent, and where it is live.
 
-use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use super::event_log::{Bounds, EventId, EventLog, StreamId};
+use super::event_log::{EventId, EventLog, StreamId};
+use super::event_logs::EventLogs;
 use super::{EncodedEvent, EventSink};
-use crate::limits::{EVENT_LOGS_BYTES_MAX, RESUMABLE_STREAM_LIFE};
+use crate::limits::RESUMABLE_STREAM_LIFE;
 use crate::protocol::call::PrincipalId;
 use crate::protocol::sse;
-use crate::shares::Shares;
-
-/// What every log is made with, and how much all of them hold. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct EventLogs {
-    bounds: Bounds,
-    /// Locked behind a stream's state, never before it.
-    held: Arc<Mutex<Holding>>,
-}
-
-/// What all logs hold, by principal.
-#[derive(Debug)]
-struct Holding {
-    bytes: Shares<PrincipalId>,
-    /// The logs that hold anything, by when they began to.
-    logs: HashMap<PrincipalId, BTreeMap<u64, Weak<Mutex<State>>>>,
-    last_turn: u64,
-}
-
-impl EventLogs {
-    /// Logs of these bounds.
-    pub fn new(bounds: Bounds) -> EventLogs {
-        let bytes = Shares::new(EVENT_LOGS_BYTES_MAX);
-        let held = Arc::new(Mutex::new(Holding { bytes, logs: HashMap::new(), last_turn: 0 }));
-        EventLogs { bounds, held }
-    }
-
-    fn holding(&self) -> MutexGuard<'_, Holding> {
-        // Nothing between two changes can panic, so a poisoned value is whole.
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether nothing can be kept, so that events need no ids.
-    pub fn are_off(&self) -> bool {
-        self.bounds.events == 0 || self.bounds.bytes == 0
-    }
-
-    /// Bytes that all logs hold.
-    pub fn held_bytes(&self) -> usize {
-        self.holding().bytes.taken()
-    }
-
-    /// Drops the oldest events of whoever holds most, until a principal may keep so many bytes
-    /// more; its own where it would hold most. No stream may be locked meanwhile.
-    fn make_room(&self, who: &PrincipalId, bytes: usize) {
-        loop {
-            let oldest = {
-                let holding = self.holding();
-                let from = holding.bytes.in_the_way_of(who, bytes);
-                from.and_then(|from| holding.logs.get(&from)?.values().next().cloned())
-            };
-            let Some(state) = oldest.and_then(|state| state.upgrade()) else { return };
-            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-            let before = state.log.bytes();
-            state.log.drop_oldest();
-            self.account(&mut state, before);
-        }
-    }
-
-    fn may_keep(&self, bytes: usize) -> bool {
-        self.holding().bytes.may_take_of(None, bytes).is_ok()
-    }
-
-    /// A log that held `before` bytes holds another number now.
-    fn account(&self, state: &mut State, before: usize) {
-        let now = state.log.bytes();
-        let mut holding = self.holding();
-        let holding = &mut *holding;
-        if now > before {
-            // Others may have taken the room since it was made; then the newest goes too.
-            if holding.bytes.take_for_now(&state.holder, now - before).is_err() {
-                while state.log.bytes() > before && state.log.drop_oldest() {}
-                let left = state.log.bytes();
-                holding.bytes.give_back(&state.holder, before.saturating_sub(left));
-            }
-        } else {
-            holding.bytes.give_back(&state.holder, before - now);
-        }
-        let logs = holding.logs.entry(state.holder.clone()).or_default();
-        match (state.turn, state.log.bytes()) {
-            (Some(turn), 0) => {
-                logs.remove(&turn);
-                state.turn = None;
-            }
-            (None, 1..) => {
-                holding.last_turn += 1;
-                logs.insert(holding.last_turn, state.own.clone());
-                state.turn = Some(holding.last_turn);
-            }
-            (Some(_), 1..) | (None, 0) => (),
-        }
-        if logs.is_empty() {
-            holding.logs.remove(&state.holder);
-        }
-    }
-}
 
 /// Who writes what is pushed.
 enum Live {
@@ -127,12 +31,12 @@ pub enum Delivery {
     Elsewhere,
 }
 
-struct State {
-    log: EventLog,
+pub(super) struct State {
+    pub(super) log: EventLog,
     /// Whose share of all logs it takes, and its turn among them while it holds anything.
-    holder: PrincipalId,
-    turn: Option<u64>,
-    own: Weak<Mutex<State>>,
+    pub(super) holder: PrincipalId,
+    pub(super) turn: Option<u64>,
+    pub(super) own: Weak<Mutex<State>>,
     live: Live,
     /// When the last event of a POST's stream was pushed.
     completed: Option<Instant>,
@@ -210,10 +114,9 @@ impl Resumable {
         let mut state = self.make_room_for(event);
         let line = sse::id_line(&self.event_id(state.log.next()).to_string());
         let event = event.with_id(&line);
-        let kept = self.may_keep(&state, event.len()).then(|| event.for_log());
-        let logged = kept.or_else(|| {
+        let logged = self.kept(&state, &event).or_else(|| {
             let text = stand_in.map(|encode| line.clone() + &encode())?;
-            self.may_keep(&state, text.len()).then(|| EncodedEvent::from(text))
+            self.kept(&state, &EncodedEvent::from(text))
         });
         self.log(&mut state, logged);
         match &state.live {
@@ -232,8 +135,9 @@ impl Resumable {
     fn make_room_for(&self, event: &EncodedEvent) -> MutexGuard<'_, State> {
         let state = self.state();
         let line = sse::id_line(&self.event_id(state.log.next()).to_string());
-        let bytes = line.len() + event.len();
-        if !state.log.fits(bytes) || self.may_keep(&state, bytes) {
+        let said_bytes = if event.is_counted() { 0 } else { event.len() };
+        let bytes = line.len() + said_bytes;
+        if !state.log.fits(line.len() + event.len()) || self.logs.have_room(bytes) {
             return state;
         }
         let holder = state.holder.clone();
@@ -242,17 +146,19 @@ impl Resumable {
         self.state()
     }
 
-    fn may_keep(&self, state: &State, bytes: usize) -> bool {
-        state.log.fits(bytes) && self.logs.may_keep(bytes)
+    /// The event as this log may keep it; none where it is too large, or others have taken the
+    /// room.
+    fn kept(&self, state: &State, event: &EncodedEvent) -> Option<EncodedEvent> {
+        let fits = state.log.fits(event.len());
+        fits.then(|| self.logs.keep(&state.holder, event)).flatten()
     }
 
     fn log(&self, state: &mut State, event: Option<EncodedEvent>) {
-        let before = state.log.bytes();
         match event {
             Some(event) => state.log.push(event),
             None => state.log.skip(),
         };
-        self.logs.account(state, before);
+        self.logs.enlist(state);
     }
 
     /// Ends the connection on which the stream is live: another one takes it over, and what
@@ -347,9 +253,8 @@ impl Resumable {
 impl Drop for Resumable {
     fn drop(&mut self) {
         let mut state = self.state();
-        let before = state.log.bytes();
         while state.log.drop_oldest() {}
-        self.logs.account(&mut state, before);
+        self.logs.enlist(&mut state);
     }
 }
 
@@ -368,7 +273,8 @@ pub(super) fn random_number() -> io::Result<u64> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::session::event_log::Origin;
+    use crate::limits::EVENT_LOGS_BYTES_MAX;
+    use crate::session::event_log::{Bounds, Origin};
     use std::sync::atomic::{AtomicBool, Ordering};
 
     /// A connection that takes everything.
@@ -517,7 +423,72 @@ pub(super) mod tests {
         drop(one);
         drop(two);
         assert_eq!(logs.held_bytes(), 0);
-        assert!(logs.holding().logs.is_empty());
+        assert!(!logs.is_any_log());
+    }
+
+    #[test]
+    fn what_several_logs_hold_is_counted_once_for_one_who_holds_it() {
+        let logs = logs(10, usize::MAX);
+        let event = EncodedEvent::of(&"x".repeat(1000));
+        let keys = ["a", "a", "b", "c"];
+        let streams = keys.map(|key| answering_for(key, &logs));
+        streams.iter().for_each(|stream| _ = stream.push(&event, None));
+        let ids = |n: usize| n * "id: p0000000000000007-1\n".len();
+        assert_eq!(logs.held_bytes(), event.len() + ids(4));
+        let [first, second, third, fourth] = streams;
+        drop((first, third));
+        assert_eq!(logs.held_bytes(), event.len() + ids(2));
+        drop(second);
+        assert_eq!(logs.held_bytes(), event.len() + ids(1));
+        drop(fourth);
+        assert_eq!(logs.held_bytes(), 0);
+        // It can be said again.
+        let again = answering(&logs);
+        again.push(&event, None);
+        assert_eq!(logs.held_bytes(), event.len() + ids(1));
+    }
+
+    #[test]
+    fn what_is_said_to_many_drives_nothing_out_of_a_log() {
+        const LARGE: usize = EVENT_LOGS_BYTES_MAX / 4;
+        let logs = logs(10, usize::MAX);
+        let event = EncodedEvent::of(&"x".repeat(LARGE));
+        let streams: Vec<Resumable> = (0..20).map(|_| answering(&logs)).collect();
+        push(&streams[0], "the oldest");
+        for stream in &streams {
+            stream.push(&event, None);
+        }
+        let sink = Arc::new(Sink::default());
+        streams[0].attach(sink.clone(), b"", 0);
+        assert!(sink.text().starts_with("the oldest|"), "twenty times it would be too much");
+    }
+
+    /// A connection that is given everything and writes nothing.
+    #[derive(Default)]
+    struct Queue(Mutex<Vec<EncodedEvent>>);
+
+    impl EventSink for Queue {
+        fn send(&self, event: EncodedEvent) -> bool {
+            self.0.lock().unwrap().push(event);
+            true
+        }
+        fn close(&self) {}
+        fn is_open(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn what_is_replayed_counts_until_it_is_written_though_the_log_drops_it() {
+        let logs = logs(1, usize::MAX);
+        let stream = answering(&logs);
+        push(&stream, &"x".repeat(5000));
+        let queue = Arc::new(Queue::default());
+        stream.attach(queue.clone(), b"", 0);
+        push(&stream, "y");
+        assert!(logs.held_bytes() > 5000, "{}", logs.held_bytes());
+        queue.0.lock().unwrap().clear();
+        assert!(logs.held_bytes() < 100, "{}", logs.held_bytes());
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! The sessions and their rules: bounds, idle time, who hears what. Pure: time is an argument.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
+use super::ended::LeftBehind;
 use super::{
     Audience, Door, EncodedEvent, Ended, EventSink, KeptStreams, Over, Owner, Session,
     SessionId, Shared, Subscriptions,
@@ -13,8 +14,8 @@ use crate::limits::{ABSENT_SESSION_TIME, SESSION_STREAMS_MAX};
 use crate::protocol::call::{Caller, PrincipalId};
 use crate::protocol::for_revision::hears_text;
 use crate::protocol::jsonrpc::{Message, notification};
+use crate::protocol::listening::{acknowledged, subscription_ended, with_subscription};
 use crate::protocol::method::notification::RESOURCES_UPDATED;
-use crate::protocol::modern::{acknowledged, subscription_ended, with_subscription};
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
 use crate::protocol::sse;
@@ -99,7 +100,7 @@ pub(super) struct Table {
     pub(super) shares: Shares<PrincipalId>,
     /// What ended sessions have left behind and nobody has taken yet. Each counts as a session,
     /// so both together are bounded by `limits.sessions`.
-    left: VecDeque<(Ended, Option<PrincipalId>)>,
+    left: LeftBehind,
     /// What open sessions have left at servers that they may see no more, and nobody has taken
     /// yet: one entry a session.
     pub(super) narrowed: HashMap<SessionId, Ended>,
@@ -108,8 +109,8 @@ pub(super) struct Table {
 impl Table {
     pub(super) fn new(bounds: Bounds) -> Table {
         let (entries, per_key) = (HashMap::new(), HashMap::new());
-        let (left, narrowed) = (VecDeque::new(), HashMap::new());
-        let shares = Shares::new(bounds.sessions);
+        let (left, narrowed) = (LeftBehind::new(), HashMap::new());
+        let shares = Shares::long_held(bounds.sessions);
         Table { bounds, entries, per_key, shares, left, narrowed }
     }
 
@@ -209,24 +210,23 @@ impl Table {
             session: entry.session.id.clone(),
             subscriber: entry.session.subscriber,
             subscriptions: entry.session.subscriptions.end(),
+            charged: entry.session.charged(),
             narrowed: None,
+            place: None,
         };
         if let Some(narrowed) = self.narrowed.remove(id) {
             ended.add(narrowed);
         }
-        self.left.push_back((ended, entry.session.charged()));
+        self.left.push(ended);
         true
     }
 
-    /// Gives away what sessions have left behind, ended ones first and in their order, until
-    /// somebody cannot take it and `give` hands it back. How many are kept.
+    /// Gives away what sessions have left behind, ended ones first, in turns of their principals,
+    /// until somebody cannot take it and `give` hands it back. How many are kept.
     pub(super) fn hand_over(&mut self, give: impl Fn(Ended) -> Result<(), Ended>) -> usize {
-        while let Some((ended, charged)) = self.left.pop_front() {
-            if let Err(ended) = give(ended) {
-                self.left.push_front((ended, charged));
-                return self.left.len() + self.narrowed.len();
-            }
-            self.shares.give_back_of(charged.as_ref(), 1);
+        let shares = &mut self.shares;
+        if !self.left.hand_over(&give, |charged| shares.give_back_of(charged, 1)) {
+            return self.left.len() + self.narrowed.len();
         }
         while let Some(id) = self.narrowed.keys().next().cloned() {
             let Some(narrowed) = self.narrowed.remove(&id) else { break };
@@ -235,7 +235,7 @@ impl Table {
                 break;
             }
         }
-        self.narrowed.len()
+        self.left.len() + self.narrowed.len()
     }
 
     /// Every session.

@@ -1,23 +1,22 @@
 //! Pure: a bounded queue that is shared by principals and served round robin among them, each
 //! one's own in the order in which they came.
 
-use std::collections::VecDeque;
 use std::hash::Hash;
 
 use crate::shares::{NotTaken, Shares};
+use crate::turns::Turns;
 
 /// What waits, by principal. `P` stands for a principal; what is nobody's has turns as if it were
 /// one's, and no bound but that of all.
 pub(super) struct FairQueue<P, T> {
     shares: Shares<P>,
-    /// Whoever is served next is first. Nobody is here with nothing.
-    turns: VecDeque<(Option<P>, VecDeque<T>)>,
+    turns: Turns<P, T>,
 }
 
 impl<P: Clone + Eq + Hash, T> FairQueue<P, T> {
     /// A queue for `max` of all principals together.
     pub(super) fn new(max: usize) -> FairQueue<P, T> {
-        FairQueue { shares: Shares::new(max), turns: VecDeque::new() }
+        FairQueue { shares: Shares::new(max), turns: Turns::default() }
     }
 
     /// Puts one behind what `who` has there already.
@@ -26,10 +25,7 @@ impl<P: Clone + Eq + Hash, T> FairQueue<P, T> {
     /// The queue is full, or what is left of it is kept for others; it is dropped.
     pub(super) fn push(&mut self, who: Option<&P>, one: T) -> Result<(), NotTaken> {
         self.shares.take_of(who, 1)?;
-        match self.turns.iter_mut().find(|(other, _)| other.as_ref() == who) {
-            Some((_, mine)) => mine.push_back(one),
-            None => self.turns.push_back((who.cloned(), VecDeque::from([one]))),
-        }
+        self.turns.push(who, one);
         Ok(())
     }
 
@@ -38,13 +34,8 @@ impl<P: Clone + Eq + Hash, T> FairQueue<P, T> {
         &mut self,
         may: impl Fn(Option<&P>) -> bool,
     ) -> Option<(Option<P>, T)> {
-        let at = self.turns.iter().position(|(who, _)| may(who.as_ref()))?;
-        let (who, mut mine) = self.turns.remove(at)?;
-        let one = mine.pop_front()?;
+        let (who, one) = self.turns.pop_of(may)?;
         self.shares.give_back_of(who.as_ref(), 1);
-        if !mine.is_empty() {
-            self.turns.push_back((who.clone(), mine));
-        }
         Some((who, one))
     }
 
@@ -55,33 +46,27 @@ impl<P: Clone + Eq + Hash, T> FairQueue<P, T> {
 
     /// The first one of each principal, in the order of their turns.
     pub(super) fn firsts(&self) -> impl Iterator<Item = (Option<&P>, &T)> {
-        self.turns.iter().filter_map(|(who, mine)| Some((who.as_ref(), mine.front()?)))
+        self.turns.firsts()
     }
 
-    /// Takes one out of its turn, if it is there. Its principal's turn comes after the others'.
+    /// Takes one out, if it is there, as [`Turns::remove`].
     pub(super) fn remove(&mut self, who: Option<&P>, is_it: impl Fn(&T) -> bool) -> Option<T> {
-        let turn = self.turns.iter().position(|(other, _)| other.as_ref() == who)?;
-        let at = self.turns.get(turn)?.1.iter().position(is_it)?;
-        let (who, mut mine) = self.turns.remove(turn)?;
-        let one = mine.remove(at);
-        self.shares.give_back_of(who.as_ref(), 1);
-        if !mine.is_empty() {
-            self.turns.push_back((who, mine));
-        }
-        one
+        let one = self.turns.remove(who, is_it)?;
+        self.shares.give_back_of(who, 1);
+        Some(one)
     }
 
     /// Whether something of `who` waits.
     pub(super) fn has(&self, who: Option<&P>) -> bool {
-        self.turns.iter().any(|(other, _)| other.as_ref() == who)
+        self.turns.has(who)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.turns.iter().flat_map(|(_, mine)| mine)
+        self.turns.iter()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.shares.taken()
+        self.turns.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -138,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_leaves_gives_its_place_back() {
+    fn one_that_leaves_gives_its_place_back_and_its_principal_keeps_the_turn() {
         let mut queue = FairQueue::new(8);
         for n in 0..3 {
             queue.push(Some(&"a"), n).unwrap();
@@ -147,7 +132,7 @@ mod tests {
         assert_eq!(queue.remove(Some(&"a"), |n| *n == 1), Some(1));
         assert_eq!(queue.remove(Some(&"a"), |n| *n == 1), None);
         assert_eq!(queue.remove(Some(&"c"), |n| *n == 1), None);
-        assert_eq!(all(&mut queue), [9, 0, 2]);
+        assert_eq!(all(&mut queue), [0, 9, 2]);
         assert_eq!(queue.len(), 0);
     }
 }

@@ -4,14 +4,16 @@
 
 use std::sync::Arc;
 
+use crate::limits::INPUT_REQUEST_BYTES_MAX;
 use crate::protocol::call::{AnswerTo, Client, Notice, Question};
 use crate::protocol::from_server::may_be_asked;
 use crate::protocol::jsonrpc::{self, RpcError, code};
 use crate::protocol::method::{Method, notification};
 
-use super::correlation::{Arrival, Incoming};
+use super::correlation::Arrival;
 use super::inbox::Inboxes;
 use super::link::Core;
+use super::message::Incoming;
 use super::{EVERYBODY, Wire};
 
 impl Core {
@@ -85,6 +87,13 @@ pub(super) fn sort<M: Mouth>(core: &Core, incoming: Incoming, mouth: &Arc<M>) ->
         Incoming::Ask { id, method, .. } if !may_be_asked(&method) => {
             core.dropped.count(core.name(), &method);
             let error = RpcError::new(code::METHOD_NOT_FOUND, "No client serves this.");
+            mouth.say(jsonrpc::error_response(Some(&id), &error));
+        }
+        Incoming::Ask { id, params: Some(params), .. }
+            if params.get().len() > INPUT_REQUEST_BYTES_MAX =>
+        {
+            let what = format!("The request has more than {INPUT_REQUEST_BYTES_MAX} bytes.");
+            let error = RpcError::new(code::INVALID_PARAMS, what);
             mouth.say(jsonrpc::error_response(Some(&id), &error));
         }
         Incoming::Ask { id, method, params } => {

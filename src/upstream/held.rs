@@ -1,9 +1,9 @@
 //! The memory of a message that is being read, and of what is made of it: from some size on it
 //! counts against the budget that all bodies and results share.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
-use crate::budget::{Budget, Share};
+use crate::budget::{Budget, Kept, Share};
 use crate::error::Stage;
 use crate::limits::RESULT_BYTES_COUNTED_FROM;
 use crate::protocol::call::PrincipalId;
@@ -42,14 +42,14 @@ impl<'a> Held<'a> {
     /// begins.
     pub(super) fn take(&mut self) -> Option<Keeper> {
         let share = self.share.take()?;
-        Some(Arc::new(Mutex::new(share)))
+        Some(Arc::new(Kept::new(share)))
     }
 }
 
 /// Whoever asked for a result is charged for its memory, if nobody is yet: what comes on a stream
 /// that calls share is known to be somebody's only when it is whole.
 pub(super) fn charge(result: &Raw, principal: Option<&PrincipalId>) -> Result<(), Trouble> {
-    let share = result.keeper().and_then(|keeper| keeper.downcast_ref::<Mutex<Share>>());
+    let share = result.keeper().and_then(|keeper| keeper.downcast_ref::<Kept>());
     let Some(share) = share else { return Ok(()) };
     let mut share = share.lock().unwrap_or_else(PoisonError::into_inner);
     share.charge(principal).map_err(|_| exhausted())

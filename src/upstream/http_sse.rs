@@ -22,13 +22,14 @@ use crate::thread::spawn;
 use crate::wait::{Wait, Woken};
 
 use super::connection::{self, Kind, Refusal, Trouble, cut, may_replay};
-use super::correlation::{self, Ears, Incoming};
+use super::correlation::Ears;
 use super::door::Door;
 use super::exchange::{Answer, Ask, Lane};
 use super::hearing::hear_shared;
 use super::http::{HttpCore, Next, StreamThread, Wire, read_events};
 use super::inbox::{Inboxes, Waiting};
 use super::link::{Link, NEVER, Opened, Opener, no_session};
+use super::message::{self, Incoming, Stopped};
 use super::redirect::{Endpoint, Redirected};
 use super::reference::{is_same_origin, resolve};
 
@@ -432,7 +433,8 @@ impl Reader {
         let max = self.http.core.limits.upstream_result_bytes;
         let text = Arc::new(event.data);
         let answered = wires.inboxes.n_answered();
-        correlation::read_kept(&text, keeper, |incoming| {
+        let go_on = || !self.http.core.nudge.is_stopped();
+        let read = message::read_kept(&text, keeper, &go_on, |incoming| {
             if let Incoming::Answer { id: Some(id), outcome: Ok(result) } = &incoming
                 && result.get().len() > max
             {
@@ -463,6 +465,9 @@ impl Reader {
                 | None => (),
             }
         });
+        if let Err(Stopped) = read {
+            return Ok(Next::Done);
+        }
         let is_answer = wires.inboxes.n_answered() != answered;
         Ok(if is_answer { Next::Answered } else { Next::More })
     }

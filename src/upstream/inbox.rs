@@ -13,7 +13,8 @@ use crate::protocol::raw::Raw;
 use crate::wait::{Wait, Woken};
 
 use super::connection::{Trouble, malformed};
-use super::correlation::{Arrival, Delivered, Ears, Inbox, Incoming, Table};
+use super::correlation::{Arrival, Delivered, Ears, Inbox, Table};
+use super::message::Incoming;
 
 /// The waiting calls of one link.
 #[derive(Default)]

@@ -16,12 +16,12 @@ use crate::wait::Wait;
 
 use super::backoff::SharedRetry;
 use super::connection::{Kind, Refusal, Trouble};
-use super::correlation::{self, Incoming};
 use super::exchange::{Ask, Lane};
 use super::hearing::{hear_shared, hear_unasked};
 use super::http::{HttpCore, Next, StreamThread, Wire, read_events};
 use super::inbox::Inboxes;
 use super::link::{NEVER, pause};
+use super::message::{self, Incoming};
 use super::refused_status::{Verdict, verdict};
 use super::streamable_http::LAST_EVENT_ID;
 
@@ -196,7 +196,8 @@ impl Listener {
         }
         let http = &self.sources.http;
         let wire = &self.sources.wire;
-        correlation::read_kept(&Arc::new(event.data), keeper, |incoming| match incoming {
+        let (text, go_on) = (Arc::new(event.data), || !http.core.nudge.is_stopped());
+        let read = message::read_kept(&text, keeper, &go_on, |incoming| match incoming {
             // Some servers send all progress here.
             Incoming::Progress { .. } => drop(self.sources.inboxes.take_in(incoming)),
             // Where a session carries one call at a time, what names no call is about that one.
@@ -212,6 +213,6 @@ impl Listener {
             | Incoming::Misread { .. }
             | Incoming::Ask { .. } => hear_unasked(&http.core, incoming, wire),
         });
-        Next::More
+        if read.is_ok() { Next::More } else { Next::Done }
     }
 }

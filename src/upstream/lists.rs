@@ -350,7 +350,8 @@ fn items(
             }
             Err(error) => return Err(refused(kind, &error)),
         };
-        let goes_on = || !core.nudge.is_stopped();
+        let begun = Instant::now();
+        let goes_on = || !core.nudge.is_stopped() && begun.elapsed() < core.config.timeout;
         let Page { next, said } = read_page(kind, &page, &mut room, &goes_on)?;
         // All pages together are as fresh as the least fresh of them.
         freshness = match (freshness, said) {
@@ -498,9 +499,15 @@ fn read_page(
     let items = fields.get(key).ok_or_else(|| wrong(&format!("has no {key:?}")))?;
     try_each_element(items, &mut |item| {
         room.take(kind, item);
-        if goes_on() { Ok(()) } else { Err("the gateway is stopping") }
+        if goes_on() { Ok(()) } else { Err("nobody waits for it") }
     })
-    .map_err(|_| wrong(&format!("has no array in {key:?}")))?;
+    .map_err(|_| {
+        if goes_on() {
+            wrong(&format!("has no array in {key:?}"))
+        } else {
+            wrong("takes too long to be read")
+        }
+    })?;
     let next = match fields.get("nextCursor") {
         None | Some("null") => None,
         Some(_) => fields.string("nextCursor").map_err(|_| wrong("has a wrong cursor"))?,
@@ -546,7 +553,8 @@ mod tests {
         let bytes_left = &mut 9999;
         let taken = Taken::default();
         let mut room = Room { taken, n_left: 9999, bytes_left, left_out: 0 };
-        assert!(read_page(Kind::Tool, &page, &mut room, &|| false).is_err());
+        let trouble = read_page(Kind::Tool, &page, &mut room, &|| false).map(drop).unwrap_err();
+        assert!(trouble.message.contains("takes too long"), "{}", trouble.message);
         assert_eq!(room.taken.items().len(), 1);
     }
 

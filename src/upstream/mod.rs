@@ -27,7 +27,6 @@ use crate::protocol::view::{LastUse, Untold, ViewId};
 use crate::wait::{Interrupted, Wait};
 
 use breaker::Over;
-use call_budget::Budget;
 use exchange::Lane;
 use gate::Passage;
 use health::Vitals;
@@ -36,12 +35,12 @@ use members::Members;
 use slots::Slots;
 use standing::Standing;
 use stderr::StderrRing;
+use waiting_calls::WaitingCallsLimit;
 
 mod attendant;
 mod auto;
 mod backoff;
 mod breaker;
-mod call_budget;
 mod child;
 mod child_start;
 mod connection;
@@ -64,6 +63,7 @@ mod list_times;
 mod listening;
 mod lists;
 mod members;
+mod message;
 mod modern;
 mod negotiate;
 mod outbox;
@@ -91,6 +91,7 @@ mod unusable;
 mod upstreams;
 mod view_readings;
 mod views;
+mod waiting_calls;
 mod watch;
 
 pub use health::{Failure, State, Status, Unread};
@@ -209,7 +210,7 @@ pub struct Upstream {
     standing: Arc<Standing>,
     slots: Arc<Slots<Lane>>,
     /// Shared by all upstreams.
-    budget: Arc<Budget>,
+    waiting_calls: Arc<WaitingCallsLimit>,
     vitals: Arc<Vitals>,
     stderr: Arc<StderrRing>,
 }
@@ -288,7 +289,7 @@ impl Upstream {
         let over = if through.is_some() { Over::Own } else { Over::Shared };
         let passage = self.pass(over)?;
         let charged = outgoing.charged.as_ref();
-        let place = self.budget.enter(charged).map_err(failed)?;
+        let place = self.waiting_calls.enter(charged).map_err(failed)?;
         let tick = self.core.limits.heartbeat;
         let slot = self.slots.take(charged, wait, tick, &mut || sink.silence());
         let slot = slot.map_err(failed)?;
@@ -471,9 +472,9 @@ impl Upstream {
 /// bounds it is not what bounds calls.
 struct Lending<'a> {
     in_flight: &'a slots::Hold<'a, Lane>,
-    /// The call's place in its own session and in the budget, where no thread of the pool makes
+    /// The call's place in its own session and among those that wait, where no thread of the pool makes
     /// the call.
-    parks: Option<(&'a members::Seat<'a>, &'a call_budget::Place<'a>)>,
+    parks: Option<(&'a members::Seat<'a>, &'a waiting_calls::Place<'a>)>,
     wait: &'a Arc<Wait>,
     passage: &'a Passage<'a>,
     inner: &'a mut dyn CallSink,

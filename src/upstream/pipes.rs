@@ -22,11 +22,11 @@ use crate::wait::{Wait, Woken};
 
 use super::child::ChildLink;
 use super::connection::{Trouble, cut, malformed};
-use super::correlation::{self, Incoming, id_of_oversized, id_of_unreadable};
 use super::era_noise::EraNoise;
 use super::hearing::hear_shared;
 use super::held::{Held, exhausted};
 use super::link::{Core, pause};
+use super::message::{self, Incoming, id_of_oversized, id_of_unreadable};
 use super::modern::hearing::hear_child;
 use super::stderr::StderrRing;
 use super::throttle::Throttle;
@@ -174,7 +174,9 @@ fn take_line(link: &Arc<ChildLink>, line: Line, keeper: &Option<Keeper>, talk: &
         return;
     }
     let max = link.core.limits.upstream_result_bytes;
-    correlation::read_kept(&text, keeper, |incoming| {
+    let go_on = || !link.core.nudge.is_stopped();
+    // Where it does not go on, nobody waits for it any more.
+    let _stopped = message::read_kept(&text, keeper, &go_on, |incoming| {
         if let Incoming::Answer { id: Some(id), outcome: Ok(result) } = &incoming
             && result.get().len() > max
         {

@@ -16,10 +16,10 @@ use crate::wait::{Interrupted, Wait};
 
 use super::backoff::{Backoff, Range};
 use super::connection::{Kind, Refusal, Trouble, cut, malformed};
-use super::correlation::{self, Incoming};
 use super::exchange::{Answer, Ask, Lane};
 use super::http::{Next, StreamEnd, Wire, read_events};
 use super::inbox::Waiting;
+use super::message::{self, Incoming, Stopped};
 use super::refused_status::{Verdict, verdict};
 use super::streamable_http::{LAST_EVENT_ID, StreamableHttp};
 
@@ -95,6 +95,12 @@ impl<'a> Ear<'a> {
             self.wait.until(None, Some(left.min(self.tick)))?;
             self.pause();
         }
+    }
+
+    /// Why what was being read for the call is not read to its end.
+    pub(super) fn stopped(&self) -> Trouble {
+        let reason = self.wait.interrupted().unwrap_or(Interrupted::Deadline);
+        Trouble::interrupted(reason, Stage::Read, true)
     }
 
     /// What has come on another stream.
@@ -173,7 +179,8 @@ impl PostStream<'_, '_> {
             return Next::Done;
         }
         let text = Arc::new(event.data);
-        correlation::read_kept(&text, keeper, |incoming| {
+        let go_on = || self.ear.wait.check().is_ok();
+        let read = message::read_kept(&text, keeper, &go_on, |incoming| {
             match self.link.overhear(incoming, self.post.wire, self.ear) {
                 Some(Incoming::Progress { id, params }) if id == self.post.id => {
                     self.ear.notice(Notice::Progress(params));
@@ -197,6 +204,9 @@ impl PostStream<'_, '_> {
                 None => (),
             }
         });
+        if let Err(Stopped) = read {
+            seen.found = Some(Err(self.ear.stopped()));
+        }
         if seen.found.is_some() { Next::Done } else { Next::More }
     }
 

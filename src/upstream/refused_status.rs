@@ -10,9 +10,9 @@ use crate::protocol::modern::is_modern_error;
 use crate::protocol::raw::Raw;
 
 use super::connection::{Kind, Refusal, Trouble};
-use super::correlation::{self, Incoming};
 use super::exchange::Answer;
 use super::http::HttpCore;
+use super::message::{self, Incoming};
 use super::post_stream::{Phase, Post};
 use super::renewal::speaks_of_session;
 
@@ -84,13 +84,15 @@ pub(super) fn refusal(
     post: Post<'_>,
 ) -> Result<Result<Raw, RpcError>, Trouble> {
     let mut error = None;
-    correlation::read(&Arc::new(text.to_owned()), |incoming| {
+    // It is small, and read to its end.
+    let read = message::read(&Arc::new(text.to_owned()), &|| true, |incoming| {
         if let Incoming::Answer { id: Some(id), outcome: Err(it) } = incoming
             && id == post.id
         {
             error = Some(it);
         }
     });
+    let error = read.ok().and(error);
     // Only these codes speak of the session where an error is about this very request; and if
     // another session did not cure it, it was not that either.
     let own = error.as_ref().is_some_and(|error| {

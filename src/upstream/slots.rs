@@ -116,7 +116,7 @@ impl<T: Default> Slots<T> {
         let state = State {
             free: Vec::new(),
             unused: 0,
-            shares: Shares::new(max_in_flight.max(1)),
+            shares: Shares::long_held(max_in_flight.max(1)),
             held: Vec::new(),
             lent: Vec::new(),
             waiting: FairQueue::new(max_waiting),
@@ -500,34 +500,30 @@ mod tests {
         let (hog, victim) = (key("hog"), key("victim"));
         let of = |who| slots.take(Some(who), &wait(5000), TICK, &mut || ());
         let mut held: Vec<_> = (0..6).map(|_| of(&hog).unwrap()).collect();
-        let (served, (hog, victim)) = (Mutex::new(Vec::new()), (&hog, &victim));
+        let served = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
-            for n_waiting in 1..=12 {
-                scope.spawn(|| {
-                    let slot = of(hog).unwrap();
-                    served.lock().unwrap().push("hog");
-                    drop(slot);
-                });
-                while slots.counts().1 < n_waiting {
-                    std::thread::yield_now();
+            // So many calls wait one after the other.
+            let queue = |who, name: &'static str, n: usize| {
+                for _ in 0..n {
+                    let (before, of, served) = (slots.counts().1, &of, &served);
+                    scope.spawn(move || {
+                        let slot = of(who).unwrap();
+                        served.lock().unwrap().push(name);
+                        drop(slot);
+                    });
+                    while slots.counts().1 == before {
+                        std::thread::yield_now();
+                    }
                 }
-            }
-            let refused = of(hog).err().unwrap();
+            };
+            queue(&hog, "hog", 12);
+            let refused = of(&hog).err().unwrap();
             assert_eq!(refused.kind, Kind::Overloaded);
             assert!(refused.message.contains("max_waiting"), "{}", refused.message);
             // A share of the slots is free, and one of the places in the queue.
-            held.extend((0..2).map(|_| of(victim).unwrap()));
-            for n_waiting in 13..=16 {
-                scope.spawn(|| {
-                    let slot = of(victim).unwrap();
-                    served.lock().unwrap().push("victim");
-                    drop(slot);
-                });
-                while slots.counts().1 < n_waiting {
-                    std::thread::yield_now();
-                }
-            }
-            assert_eq!(of(victim).err().unwrap().kind, Kind::Overloaded, "it is full");
+            held.extend((0..2).map(|_| of(&victim).unwrap()));
+            queue(&victim, "victim", 4);
+            assert_eq!(of(&victim).err().unwrap().kind, Kind::Overloaded, "it is full");
             // What comes free is for those who hold no more than their share.
             held.truncate(6);
             while served.lock().unwrap().len() < 4 {
@@ -539,6 +535,18 @@ mod tests {
         assert!(served.len() == 16, "{served:?}");
         assert_eq!(served[..4], ["victim"; 4]);
         assert_eq!(slots.counts(), (0, 0));
+    }
+
+    #[test]
+    fn a_third_finds_a_slot_where_two_hold_all_they_get() {
+        let slots = slots(32, 0);
+        let all_of = |who: &str| {
+            let who = key(who);
+            let one = || slots.take(Some(&who), &wait(20), TICK, &mut || ()).ok();
+            std::iter::from_fn(one).collect::<Vec<_>>()
+        };
+        let held = ["hog", "victim", "third"].map(all_of);
+        assert_eq!(held.each_ref().map(Vec::len), [24, 7, 1]);
     }
 
     #[test]

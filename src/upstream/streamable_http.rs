@@ -18,7 +18,7 @@ use crate::wait::Wait;
 
 use super::backoff::{Range, SharedRetry};
 use super::connection::{self, Kind, Refusal, Trouble, cut, may_replay};
-use super::correlation::{self, Ears, Incoming};
+use super::correlation::Ears;
 use super::door::Door;
 use super::exchange::{Answer, Ask, Lane};
 use super::hearing::{Sorted, sort};
@@ -27,6 +27,7 @@ use super::http::{HttpCore, StreamThread, Wire, session_headers, with_session};
 use super::inbox::Inboxes;
 use super::link::{Link, Opened, Opener, no_session};
 use super::listening;
+use super::message::{self, Incoming, Stopped};
 use super::post_stream::{Ear, Phase, Post, PostStream, Seen, broke_off, not_ours};
 use super::refused_status::{error_text, is_certain, is_success, refusal};
 use super::renewal::Pace;
@@ -283,7 +284,8 @@ impl StreamableHttp {
             .map_err(|_| Trouble::nonsense("its answer is not UTF-8"))?;
         let text = Arc::new(text);
         let mut found = None;
-        correlation::read_kept(&text, &keeper, |incoming| {
+        let go_on = || ear.wait.check().is_ok();
+        let read = message::read_kept(&text, &keeper, &go_on, |incoming| {
             match self.overhear(incoming, post.wire, ear) {
                 Some(Incoming::Answer { id, outcome }) if id == Some(post.id) => {
                     found = Some(Ok(outcome));
@@ -294,6 +296,7 @@ impl StreamableHttp {
                 None => (),
             }
         });
+        read.map_err(|Stopped| ear.stopped())?;
         found.unwrap_or_else(|| Err(Trouble::nonsense("its answer holds no response")))
     }
 

@@ -9,6 +9,7 @@ use std::{fmt, io};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use ureq::unversioned::transport::RustlsConnector;
 
+use crate::budget::Budget;
 use crate::config::UpstreamConfig;
 use crate::limits::{Limits, RETIRING_UPSTREAMS_MAX};
 use crate::protocol::revision::Era;
@@ -17,7 +18,6 @@ use crate::thread::{Joined, spawn};
 use crate::wait::Interrupted;
 
 use super::backoff::Retry;
-use super::call_budget::Budget;
 use super::exchange::Lane;
 use super::health::Vitals;
 use super::link::Core;
@@ -30,6 +30,7 @@ use super::resubscribing::{LogLevelTold, Resubscribing};
 use super::slots::Slots;
 use super::stderr::StderrRing;
 use super::supervisor::Supervisor;
+use super::waiting_calls::WaitingCallsLimit;
 use super::{Report, Unasked, Upstream};
 
 /// How often an upstream that is to end looks whether anybody still uses it.
@@ -85,7 +86,7 @@ impl Upstreams {
     pub fn start(
         configs: &[Arc<UpstreamConfig>],
         limits: Arc<Limits>,
-        buffered: crate::budget::Budget,
+        buffered: Budget,
         reports: Sender<Report>,
         unasked: Arc<dyn Unasked>,
         eras: BTreeMap<ServerName, Era>,
@@ -93,7 +94,7 @@ impl Upstreams {
         let shared = Shared {
             names: Names::start()?,
             tls: Arc::new(RustlsConnector::default()),
-            budget: Arc::new(Budget::new(limits.connections)),
+            waiting_calls: Arc::new(WaitingCallsLimit::new(limits.connections)),
             limits,
             buffered,
             hurry: Arc::default(),
@@ -318,9 +319,9 @@ fn supervisor(upstream: &Upstream, reports: Sender<Report>) -> Supervisor {
 struct Shared {
     names: Arc<Names>,
     tls: Arc<RustlsConnector>,
-    budget: Arc<Budget>,
+    waiting_calls: Arc<WaitingCallsLimit>,
     limits: Arc<Limits>,
-    buffered: crate::budget::Budget,
+    buffered: Budget,
     hurry: Arc<AtomicBool>,
     unasked: Arc<dyn Unasked>,
     /// Of the upstreams that were known before the start.
@@ -361,7 +362,7 @@ impl Shared {
             core,
             link,
             slots,
-            budget: self.budget.clone(),
+            waiting_calls: self.waiting_calls.clone(),
             vitals,
             stderr,
         })

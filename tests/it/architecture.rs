@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::source::{Source, is_word_byte};
 
 /// What the two ends of the wire may name, towards servers and towards clients.
-const ENDS_USE: [&str; 9] = [
+const ENDS_USE: [&str; 10] = [
     "budget",
     "config",
     "error",
@@ -15,14 +15,16 @@ const ENDS_USE: [&str; 9] = [
     "shares",
     "telemetry",
     "thread",
+    "turns",
     "wait",
 ];
 
 /// Which modules of the crate each folder (or top file) may name, besides itself. A change here
 /// is a change of the architecture: make it in `src/README.md` too.
-const MAY_USE: [(&str, &[&str]); 25] = [
+const MAY_USE: [(&str, &[&str]); 26] = [
     ("limits", &[]),
     ("shares", &["limits"]),
+    ("turns", &[]),
     ("budget", &["limits", "protocol", "shares"]),
     ("thread", &["limits"]),
     ("wait", &["limits"]),
@@ -43,6 +45,7 @@ const MAY_USE: [(&str, &[&str]); 25] = [
             "state",
             "telemetry",
             "thread",
+            "turns",
             "wait",
         ],
     ),
@@ -126,7 +129,10 @@ const MAY_USE: [(&str, &[&str]); 25] = [
         ],
     ),
     ("reload", &["config", "gateway", "limits", "telemetry", "thread"]),
-    ("tidy", &["error", "limits", "pipeline", "protocol", "session", "telemetry", "thread"]),
+    (
+        "tidy",
+        &["error", "limits", "pipeline", "protocol", "session", "telemetry", "thread", "turns"],
+    ),
     (
         "cli",
         &[
@@ -153,7 +159,7 @@ const MAY_USE: [(&str, &[&str]); 25] = [
 ];
 
 /// Files that decide on values alone, besides all of `protocol/` and `access/`.
-const PURE_FILES: [&str; 17] = [
+const PURE_FILES: [&str; 18] = [
     "http/framing.rs",
     "http/response.rs",
     "downstream/endpoint.rs",
@@ -169,6 +175,7 @@ const PURE_FILES: [&str; 17] = [
     "upstream/backoff.rs",
     "upstream/connection.rs",
     "upstream/correlation.rs",
+    "upstream/message.rs",
     "upstream/modern/superseded.rs",
     "upstream/reference.rs",
 ];

@@ -22,8 +22,10 @@ const CALLS: usize = 15;
 const TIMES_USUAL: u32 = 2;
 /// A median below that is not slow: the machine has other work.
 const MEDIAN_FLOOR: Duration = Duration::from_millis(500);
-/// The longest that any of the victim's calls may take.
+/// How long any of the victim's calls may take, at least, and so many times as long as the slowest
+/// of them that it makes alone.
 const WORST: Duration = Duration::from_secs(10);
+const TIMES_WORST: u32 = 10;
 
 const HOG: &str = "key-of-hog";
 const VICTIM: &str = "key-of-victim";
@@ -60,15 +62,27 @@ impl Rig {
             victim(self);
             begun.elapsed()
         };
-        let alone = median((0..CALLS).map(took).collect());
+        let calls = || -> Vec<Duration> { (0..CALLS).map(took).collect() };
+        let most_of = |alone: &[Duration]| {
+            let slowest = alone.iter().max().unwrap();
+            let median = MEDIAN_FLOOR.max(median(alone.to_vec()) * TIMES_USUAL);
+            (median, WORST.max(*slowest * TIMES_WORST))
+        };
+        let mut alone = calls();
         let held = hog(self);
-        let beside: Vec<Duration> = (0..CALLS).map(took).collect();
+        let beside = calls();
         drop(held);
-        let worst = *beside.iter().max().unwrap();
-        let beside = median(beside);
-        assert!(worst < WORST, "one call took {worst:?}");
-        let most = MEDIAN_FLOOR.max(alone * TIMES_USUAL);
-        assert!(beside < most, "{beside:?} in the median beside the hog, {alone:?} alone");
+        let is = (median(beside.clone()), *beside.iter().max().unwrap());
+        let is_more = |(median, worst): (Duration, Duration)| is.0 >= median || is.1 >= worst;
+        if is_more(most_of(&alone)) {
+            // The machine may have got other work meanwhile: how it is without the hog now?
+            alone = calls();
+        }
+        let most = most_of(&alone);
+        assert!(
+            !is_more(most),
+            "{is:?} in the median and at most beside the hog, not {most:?}"
+        );
     }
 
     /// A call over REST on a connection of its own.

@@ -6,12 +6,14 @@ use serde_json::{Value, json};
 
 use crate::support::gateway::Gateway;
 use crate::support::http::{Request, Response};
-use crate::support::mcp::{initialize_message, notification_message, request_message};
+use crate::support::mcp::{
+    McpClient, initialize_message, notification_message, request_message,
+};
 use crate::support::mcp_sse::SseClient;
 use crate::support::modern::ModernClient;
 use crate::support::script::TEXT_URI;
 use crate::support::upstream_http::HttpUpstream;
-use crate::support::wait_for;
+use crate::support::{wait_for, wait_until};
 
 /// The server that is hidden stands first in the configuration under this name.
 const HIDDEN: &str = "hidden";
@@ -363,6 +365,8 @@ fn stranger() -> HttpUpstream {
     upstream.set_prompts(&["only"]);
     upstream.set_resources(&["hidden://only"]);
     upstream.set_templates(&["hidden://of/{id}"]);
+    let lists = json!({ "listChanged": true });
+    upstream.set_capabilities(json!({ "tools": lists, "prompts": lists, "resources": lists }));
     upstream
 }
 
@@ -423,6 +427,27 @@ fn twin(label: &str) -> HttpUpstream {
         upstream.add_text("resources", uri, &json!({ "uri": uri, "name": "n" }).to_string());
     }
     upstream
+}
+
+#[test]
+fn that_a_hidden_server_lists_the_same_is_told_to_nobody_who_sees_two_others() {
+    let (a, also) = (HttpUpstream::labelled("a"), HttpUpstream::labelled("also"));
+    let hidden = stranger();
+    let gateway = gateway(&a, &also, Some(&hidden), "auto");
+    let client = |key: &str| McpClient::new(gateway.address()).with_key(key).opened();
+    let (pair, admin) = (client(PAIR), client(ADMIN));
+    let (mut heard, mut told) = (pair.listen(), admin.listen());
+    wait_until("the servers are heard", || hidden.n_streams() > 0 && a.n_streams() > 0);
+    hidden.change("resources", TEXT_URI);
+    let changed = json!("notifications/resources/list_changed");
+    assert_eq!(told.next_message()["method"], changed, "whoever sees it is told");
+    let marked = format!("a+{TEXT_URI}");
+    let list = |client: &McpClient| client.result("resources/list", &json!({})).to_string();
+    wait_until("its mark is there", || list(&admin).contains(&marked));
+    assert!(!list(&pair).contains(&marked));
+    // What comes first is of another kind.
+    a.change("prompts", "later");
+    assert_eq!(heard.next_message()["method"], "notifications/prompts/list_changed");
 }
 
 /// What calls of tools under these names are answered.

@@ -475,3 +475,20 @@ fn answers_that_nobody_asked_for_do_no_harm() {
         assert_eq!(alice.call("echo", &json!({ "message": "m" }))["content"][0]["text"], "m");
     }
 }
+
+/// A question is bounded like what clients send: whoever asks more is told so, and its client is
+/// not asked.
+#[test]
+fn a_question_that_is_too_large_is_refused_to_its_server() {
+    let prompt = "x".repeat(5 * 1024 * 1024);
+    for transport in TRANSPORTS {
+        let behind = Behind::start(transport);
+        let gateway = behind.gateway(&json!({ "limits": { "body_bytes": 8 * 1024 * 1024 } }));
+        let client = Duplex::to(&gateway, Door::Streamable).named("alice").open();
+        let message =
+            client.begin_call("ask_sampling", &json!({ "prompt": prompt })).join().unwrap();
+        assert!(message.to_string().contains("more than 4194304 bytes"), "{transport:?}");
+        assert_eq!(client.questions().len(), 0, "{transport:?}");
+        assert_eq!(client.call("echo", &json!({ "message": "m" }))["content"][0]["text"], "m");
+    }
+}

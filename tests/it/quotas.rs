@@ -8,6 +8,8 @@ use crate::support::http::{Connection, Request, Response};
 use crate::support::mcp::{McpClient, initialize_message, request_message};
 use crate::support::mcp_sse::SseClient;
 use crate::support::modern::{Answered, ModernClient, retry_params};
+
+use crate::support::script::{BLOB_URI, TEXT_URI};
 use crate::support::upstream_http::HttpUpstream;
 use crate::support::upstream_modern::ModernUpstream;
 use crate::support::wait_until;
@@ -260,6 +262,8 @@ fn all_that_a_server_does_for_a_key_costs_a_call() {
     upstream.set_prompts(&["plain"]);
     let asked = [
         ("prompts/get", json!({ "name": "plain" })),
+        ("resources/subscribe", json!({ "uri": TEXT_URI })),
+        ("resources/unsubscribe", json!({ "uri": TEXT_URI })),
         ("x/unknown", json!({})),
         ("tools/call", call_params()),
     ];
@@ -285,6 +289,29 @@ fn all_that_a_server_does_for_a_key_costs_a_call() {
         check_refused(Door::Streamable, &second);
         client.result("tools/list", &json!({}));
     }
+}
+
+/// Of what a stream names, the key gets as much as it can pay for; without any it is told.
+#[test]
+fn each_resource_that_a_stream_listens_to_costs_a_call() {
+    let upstream = HttpUpstream::start();
+    let gateway = Gateway::started(json!({
+        "api_keys": [{ "name": "few", "key": "key-of-few", "calls_per_minute": 1 }],
+        "mcp_servers": { "s": { "url": upstream.url(), "transport": "http" } },
+    }));
+    let client = ModernClient::to(&gateway).key("key-of-few");
+    let listen = |id: u64| {
+        let uris = json!([TEXT_URI, BLOB_URI]);
+        let params = json!({ "notifications": { "resourceSubscriptions": uris } });
+        let message = client.message(&json!(id), "subscriptions/listen", &params);
+        let mut connection = Connection::open(gateway.address());
+        connection.send(&client.post_request(&message));
+        connection
+    };
+    let mut stream = listen(1).into_events().expect_open();
+    let honoured = stream.next_message()["params"]["notifications"].clone();
+    assert_eq!(honoured["resourceSubscriptions"], json!([TEXT_URI]), "{honoured}");
+    assert!(listen(2).answer().expect(429).header("Retry-After").is_some());
 }
 
 #[test]

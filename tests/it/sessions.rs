@@ -56,6 +56,29 @@ fn the_bounds_on_sessions_are_answered_with_503() {
 }
 
 #[test]
+fn sessions_of_before_a_second_key_came_count_for_the_first() {
+    let upstream = HttpUpstream::start();
+    let with = |keys: &Value| {
+        let limits = json!({ "sessions": 8, "sessions_per_key": 8 });
+        config(&upstream, &json!({ "limits": limits, "api_keys": keys }))
+    };
+    let (a, b) = (
+        json!({ "name": "a", "key": "key-a-1234" }),
+        json!({ "name": "b", "key": "key-b-1234" }),
+    );
+    let gateway = Gateway::started(with(&json!([a])));
+    let open = |key: &str| McpClient::new(gateway.address()).with_key(key).initialize();
+    for _ in 0..6 {
+        open("key-a-1234").expect(200);
+    }
+    gateway.reload(&with(&json!([a, b])));
+    // What is left is the other one's share.
+    open("key-a-1234").expect(503);
+    open("key-b-1234").expect(200);
+    open("key-b-1234").expect(200);
+}
+
+#[test]
 fn a_session_signed_with_a_configured_key_outlives_the_process() {
     let upstream = HttpUpstream::start();
     let extra = json!({ "session_key": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=" });

@@ -1,5 +1,7 @@
 //! How a run ends: what is in flight finishes, streams end properly, nothing waits for ever.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -10,7 +12,7 @@ use crate::support::http::{Request, try_exchange};
 use crate::support::mcp_sse::SseClient;
 use crate::support::modern::ModernClient;
 use crate::support::upstream_http::HttpUpstream;
-use crate::support::wait_until;
+use crate::support::{DEADLINE, wait_until};
 
 fn config(upstream: &HttpUpstream, drain_ms: u64) -> Value {
     json!({
@@ -48,6 +50,45 @@ fn calls_in_flight_finish() {
     assert!(mcp.answer().expect(200).message()["result"].is_object());
     assert_eq!(gateway.wait_for_end().code, Some(0));
     assert!(upstream.seen().cancellations.is_empty());
+}
+
+/// A head that is arriving when the stop comes is served if its end comes soon, and told if not.
+#[test]
+fn a_head_that_is_arriving_is_not_cut_off_without_a_word() {
+    let upstream = HttpUpstream::start();
+    let gateway = Gateway::started(config(&upstream, 20_000));
+    let half = || {
+        let mut stream = TcpStream::connect(gateway.address()).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: local").unwrap();
+        stream
+    };
+    let (mut goes_on, mut stays, mut silent) = (half(), half(), gateway.connect());
+    let mut slow = gateway.connect();
+    slow.send(&slow_call());
+    upstream.wait_for_slow(1);
+    wait_until("the heads have begun", || {
+        let status = gateway.get("/status").expect(200).json();
+        status["limits"]["connections"]["used"].as_u64() >= Some(4)
+    });
+    gateway.signal(Signal::TERM);
+    goes_on.write_all(b"host\r\n\r\n").unwrap();
+    let answer = |stream: &mut TcpStream| {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let served = answer(&mut goes_on);
+    assert!(
+        served.starts_with("HTTP/1.1 200 ") || served.starts_with("HTTP/1.1 503 "),
+        "{served}"
+    );
+    let told = answer(&mut stays);
+    assert!(told.starts_with("HTTP/1.1 503 ") && told.contains("Retry-After: "), "{told}");
+    assert!(silent.is_closed_by_peer(DEADLINE));
+    upstream.release_slow();
+    slow.answer().expect(200);
+    assert_eq!(gateway.wait_for_end().code, Some(0));
 }
 
 #[test]

@@ -182,7 +182,7 @@ fn batches_belong_to_one_revision() {
 }
 
 #[test]
-fn the_results_of_a_batch_count_until_all_of_it_is_answered() {
+fn a_batch_of_large_results_is_answered_in_turn() {
     let upstream = HttpUpstream::start();
     let gateway = Gateway::started(json!({
         "limits": {
@@ -192,23 +192,25 @@ fn the_results_of_a_batch_count_until_all_of_it_is_answered() {
         "mcp_servers": { "s": { "url": upstream.url(), "transport": "http" } },
     }));
     let client = McpClient::new(gateway.address()).speaking("2025-03-26").opened();
-    let calls: Vec<Value> = (1..=4)
-        .map(|id| {
+    let calls = |n: u64| {
+        let call = |id| {
             let params = json!({ "name": "big", "arguments": { "megabytes": 1 } });
             request_message(&json!(id), "tools/call", &params)
-        })
-        .collect();
-    let answers = client.post(&json!(calls).to_string()).expect(200).json();
-    let answers = answers.as_array().unwrap();
-    let ids: Vec<_> = answers.iter().map(|answer| &answer["id"]).collect();
-    assert_eq!(ids, [1, 2, 3, 4]);
-    let results = answers.iter().filter(|answer| answer["result"].is_object()).count();
-    assert_eq!(results, 2, "of two megabytes and a half");
-    let error = &answers[3]["error"];
-    assert!(error["message"].as_str().unwrap().contains("limits.buffered_bytes"), "{error}");
-    // And then no more.
-    let params = json!({ "name": "big", "arguments": { "megabytes": 1 } });
-    client.result("tools/call", &params);
+        };
+        json!((1..=n).map(call).collect::<Vec<Value>>())
+    };
+    // More than there is room for, one after the other.
+    let mut stream = client.start(&calls(6)).into_events().expect_open();
+    for id in 1..=6 {
+        let answer = stream.next_message();
+        assert_eq!(answer["id"], id);
+        let text = answer["result"]["content"][0]["text"].as_str();
+        assert!(text.is_some_and(|text| text.len() >= 1_000_000), "{answer:.200}");
+    }
+    stream.expect_end();
+    // One that is alone, and several that are small, are no stream.
+    let answers = client.post(&calls(1).to_string()).expect(200).json();
+    assert_eq!(answers[0]["id"], 1);
 }
 
 #[test]

@@ -130,7 +130,7 @@ pub fn diff(
     let known = read(directory, server)?;
     let changes = |(subject, own, entry): (Subject, &str, &Entry)| {
         let changed = entry.changed.as_ref()?;
-        let text = |text: &Option<Text>| text.as_ref().map(|text| text.0.clone());
+        let text = |text: &Option<Text>| text.as_ref().map(|text| text.get().to_owned());
         let (old, new) = (text(&entry.text), text(&changed.text));
         let texts = match (&entry.sha256, &old, &new) {
             (_, _, None) => Texts::ChangedNotKept,

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::definition::{sha256, sha256_of_members};
@@ -11,7 +11,8 @@ use super::now_seconds;
 use super::subject::Subject;
 use crate::config::Pin;
 use crate::limits::{
-    PINNED_TEXT_BYTES_MAX, PINNED_TOOLS_MAX, PINS_BYTES_MAX, PINS_TEXTS_BYTES_MAX,
+    ALL_PINS_TEXTS_BYTES_MAX, PINNED_TEXT_BYTES_MAX, PINNED_TOOLS_MAX, PINS_BYTES_MAX,
+    PINS_TEXTS_BYTES_MAX,
 };
 use crate::protocol::server_name::ServerName;
 use crate::state::StateDir;
@@ -68,21 +69,20 @@ fn is_false(flag: &bool) -> bool {
     !flag
 }
 
-/// A JSON text, which stands in the file as it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Text(pub(super) String);
+/// A JSON text, which stands in the file as it is. It is read as one when it is taken in, and not
+/// each time the file is made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Text(Box<RawValue>);
 
-impl Serialize for Text {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let raw: &RawValue =
-            serde_json::from_str(&self.0).map_err(serde::ser::Error::custom)?;
-        raw.serialize(to)
+impl Text {
+    /// None where it is none.
+    fn of(json: &str) -> Option<Text> {
+        RawValue::from_string(json.to_owned()).ok().map(Text)
     }
-}
 
-impl<'de> Deserialize<'de> for Text {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Text, D::Error> {
-        Ok(Text(Box::<RawValue>::deserialize(from)?.get().to_owned()))
+    pub(super) fn get(&self) -> &str {
+        self.0.get()
     }
 }
 
@@ -129,6 +129,9 @@ pub(super) struct ServerPins {
     n_bytes: usize,
     #[serde(skip)]
     n_text_bytes: usize,
+    /// Bytes of the texts of all other servers' pins.
+    #[serde(skip)]
+    n_others_text_bytes: usize,
     /// The file says something else.
     #[serde(skip)]
     is_unwritten: bool,
@@ -208,11 +211,34 @@ impl ServerPins {
         std::mem::take(&mut self.is_unwritten).then(|| self.file())
     }
 
+    /// Bytes of all texts that are kept.
+    pub(super) fn n_text_bytes(&self) -> usize {
+        self.n_text_bytes
+    }
+
+    /// The texts of all other servers' pins have so many bytes.
+    pub(super) fn note_texts_of_others(&mut self, bytes: usize) {
+        self.n_others_text_bytes = bytes;
+    }
+
+    /// Lets go of the texts, of which the digests tell as much, but not what has changed.
+    pub(super) fn forget_texts(&mut self) {
+        for subject in Subject::ALL {
+            for entry in self.of_mut(subject).values_mut() {
+                entry.text = None;
+                entry.changed.iter_mut().for_each(|changed| changed.text = None);
+            }
+        }
+        self.n_text_bytes = 0;
+    }
+
     /// Holds an item against its pin.
     pub(super) fn look(&mut self, subject: Subject, own: &str, item: &str, pin: Pin) -> Seen {
+        let n_text_bytes = self.n_text_bytes + item.len();
         let fits = item.len() <= PINNED_TEXT_BYTES_MAX
-            && self.n_text_bytes + item.len() <= PINS_TEXTS_BYTES_MAX;
-        let text = || fits.then(|| Text(item.to_owned()));
+            && n_text_bytes <= PINS_TEXTS_BYTES_MAX
+            && n_text_bytes + self.n_others_text_bytes <= ALL_PINS_TEXTS_BYTES_MAX;
+        let text = || fits.then(|| Text::of(item)).flatten();
         if let Some(entry) = self.of_mut(subject).get_mut(own) {
             if entry.is_as_kept(item) {
                 return Seen::Same;
@@ -304,7 +330,7 @@ impl ServerPins {
 impl Entry {
     /// Whether nothing has to be worked out: the text is the one that was kept, and all is well.
     fn is_as_kept(&self, item: &str) -> bool {
-        self.text.as_ref().is_some_and(|text| text.0 == item)
+        self.text.as_ref().is_some_and(|text| text.get() == item)
             && self.sha256.is_some()
             && !self.is_old
             && self.changed.is_none()
@@ -351,7 +377,7 @@ impl Entry {
 
     fn text_bytes(&self) -> usize {
         let changed = self.changed.as_ref().and_then(|changed| changed.text.as_ref());
-        self.text.iter().chain(changed).map(|text| text.0.len()).sum()
+        self.text.iter().chain(changed).map(|text| text.get().len()).sum()
     }
 }
 
@@ -398,15 +424,20 @@ pub(super) fn load(directory: &StateDir) -> (HashMap<ServerName, ServerPins>, Pi
     let names = directory.names();
     let server = |name: &String| ServerName::parse(name.strip_prefix(PREFIX)?);
     let mut all = HashMap::new();
+    let mut text_room = ALL_PINS_TEXTS_BYTES_MAX;
     for server in names.iter().filter_map(server) {
         let name = file_name(&server);
-        let pins = match ServerPins::look_at(directory, &name) {
+        let mut pins = match ServerPins::look_at(directory, &name) {
             Ok(pins) => pins.unwrap_or_else(ServerPins::lost),
             Err(why) => {
                 directory.set_aside(&name, &why);
                 ServerPins::lost()
             }
         };
+        match text_room.checked_sub(pins.n_text_bytes) {
+            Some(left) => text_room = left,
+            None => pins.forget_texts(),
+        }
         all.insert(server, pins);
     }
     let read = directory.look_at(PINNED_SERVERS, PINNED_SERVERS_FORM);

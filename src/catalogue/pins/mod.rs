@@ -88,10 +88,13 @@ impl Pins {
             return None;
         }
         let may_have_been = self.pinned_servers.may_have(server);
+        let of_others = self.servers.iter().filter(|(other, _)| *other != server);
+        let n_text_bytes: usize = of_others.map(|(_, pins)| pins.n_text_bytes()).sum();
         let known = self.servers.entry(server.clone()).or_insert_with(|| match may_have_been {
             true => ServerPins::lost(),
             false => ServerPins::default(),
         });
+        known.note_texts_of_others(n_text_bytes);
         let mut news = News::default();
         let mut pinned =
             Pinned { pin, n_pinned: 0, changed: BTreeMap::new(), others: BTreeMap::new() };
@@ -124,12 +127,13 @@ impl Pins {
         Some(pinned)
     }
 
-    /// Takes what somebody has accepted; gives the servers whose pins are others now.
+    /// Takes what somebody has accepted; gives the servers whose pins are others now. However many
+    /// files that takes, the pins of each are written once.
     pub fn take_accepted(&mut self) -> HashSet<ServerName> {
         let names = self.directory.names();
         self.taken.retain(|taken| names.contains(taken));
         self.unread.retain(|unread| names.contains(unread));
-        let mut servers = HashSet::new();
+        let mut servers: HashMap<ServerName, Vec<String>> = HashMap::new();
         for name in names.into_iter().filter(|name| name.starts_with(ACCEPTED)) {
             // Half written files and those that were set aside end otherwise.
             let is_one = name.ends_with(char::is_numeric) && !name.contains("corrupt");
@@ -137,7 +141,11 @@ impl Pins {
                 continue;
             }
             match self.directory.read_now(&name, ACCEPTED_FORM) {
-                Ok(Some(body)) => servers.extend(self.take(name, &body)),
+                Ok(Some(body)) => {
+                    if let Some(server) = self.take(&name, &body) {
+                        servers.entry(server).or_default().push(name);
+                    }
+                }
                 // It has gone, or was set aside.
                 Ok(None) => (),
                 // Somebody has decided something: it stays until it can be read.
@@ -148,18 +156,23 @@ impl Pins {
                 }
             }
         }
-        servers
+        let changed = servers.keys().cloned().collect();
+        for (server, taken) in servers {
+            // Taken once more after a crash, they change nothing.
+            self.save(&server, taken);
+        }
+        changed
     }
 
-    fn take(&mut self, name: String, body: &[u8]) -> Option<ServerName> {
+    fn take(&mut self, name: &str, body: &[u8]) -> Option<ServerName> {
         let accepted = match serde_json::from_slice::<Accepted>(body) {
             Ok(accepted) => accepted,
             Err(error) => {
-                self.directory.set_aside(&name, &error.to_string());
+                self.directory.set_aside(name, &error.to_string());
                 return None;
             }
         };
-        self.taken.insert(name.clone());
+        self.taken.insert(name.to_owned());
         let server = ServerName::parse(&accepted.server);
         let mut taken = Vec::new();
         if let Some(known) = server.as_ref().and_then(|server| self.servers.get_mut(server)) {
@@ -172,17 +185,11 @@ impl Pins {
             let what = subject.named(own);
             log::info!(target: "pins", "{}: accepted as it is now: {what}", accepted.server);
         }
-        match server.filter(|_| !taken.is_empty()) {
-            Some(server) => {
-                // Taken once more after a crash, it changes nothing.
-                self.save(&server, vec![name]);
-                Some(server)
-            }
-            None => {
-                self.writer.remove(&name);
-                None
-            }
+        let changed = server.filter(|_| !taken.is_empty());
+        if changed.is_none() {
+            self.writer.remove(name);
         }
+        changed
     }
 
     /// Has a server's pins written, if they are others now; what they make superfluous is removed

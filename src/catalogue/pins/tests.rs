@@ -6,8 +6,8 @@ use super::command::{PinState, Texts, accept, diff, list};
 use super::kept::PINS_FORM;
 use super::*;
 use crate::limits::{
-    OWN_NAME_CHARS_MAX, PINNED_TEXT_BYTES_MAX, PINNED_TOOLS_MAX, PINS_BYTES_MAX,
-    PINS_TEXTS_BYTES_MAX, STATE_FILE_BYTES_MAX,
+    ALL_PINS_TEXTS_BYTES_MAX, OWN_NAME_CHARS_MAX, PINNED_TEXT_BYTES_MAX, PINNED_TOOLS_MAX,
+    PINS_BYTES_MAX, PINS_TEXTS_BYTES_MAX, STATE_FILE_BYTES_MAX,
 };
 use crate::protocol::raw::Raw;
 use crate::state;
@@ -85,6 +85,27 @@ impl Pinned {
     fn withholds_tool(&self, own: &str) -> bool {
         self.withholds(Subject::Tool, own)
     }
+}
+
+#[test]
+fn texts_are_kept_as_far_as_those_of_other_servers_leave_room() {
+    let tool = |name: &str| {
+        let description = "x".repeat(100);
+        format!(r#"{{"name":"{name}","description":"{description}","inputSchema":{{}}}}"#)
+    };
+    let mut pins = ServerPins::default();
+    pins.note_texts_of_others(ALL_PINS_TEXTS_BYTES_MAX - 150);
+    for name in ["a", "b"] {
+        assert_eq!(pins.look(Subject::Tool, name, &tool(name), Pin::Enforce), Seen::New);
+        assert_eq!(pins.n_text_bytes(), tool("a").len());
+        assert_eq!(pins.look(Subject::Tool, name, &tool(name), Pin::Enforce), Seen::Same);
+    }
+    let other = tool("a").replace("xxx", "yyy");
+    assert_eq!(pins.look(Subject::Tool, "b", &other, Pin::Enforce), Seen::Anew);
+    assert_eq!(pins.n_text_bytes(), tool("a").len());
+    pins.forget_texts();
+    assert_eq!(pins.n_text_bytes(), 0);
+    assert_eq!(pins.look(Subject::Tool, "a", &tool("a"), Pin::Enforce), Seen::Same);
 }
 
 #[test]

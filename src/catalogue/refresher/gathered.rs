@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crossbeam_channel::Receiver;
 
+use super::super::differing::News;
 use super::{Reading, Refresher};
 use crate::limits::CATALOGUE_GATHERED_WITHIN;
 use crate::protocol::call::Kind;
@@ -60,8 +61,10 @@ impl Refresher {
         for kind in Kind::ALL {
             let of_kind = || read.iter().filter(|(_, of, _)| *of == kind);
             let differs = of_kind().any(|(_, _, reading)| *reading != Reading::Same);
-            // Also of others, whose names can depend on it.
-            let mut servers = if differs { after.differing(&before, kind) } else { Vec::new() };
+            let mut servers = Vec::new();
+            if differs {
+                servers = after.differing(&before, kind, News::Lists);
+            }
             for (server, _, reading) in of_kind() {
                 if *reading == Reading::First && !servers.contains(server) {
                     servers.push(server.clone());

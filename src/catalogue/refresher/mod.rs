@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender, select};
 use gathered::Read;
 
 use super::clashes::{self, ToldClashes};
+use super::differing::News;
 use super::merge::{self, Listed, Profile};
 use super::pins::{Pins, Said, Subject};
 use super::store::Store;
@@ -79,7 +80,7 @@ impl Known {
 
 /// What a list that was read is, beside the one that was known.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Reading {
+pub(super) enum Reading {
     /// None was known.
     First,
     Same,
@@ -203,7 +204,7 @@ impl Refresher {
         self.publish();
         let after = self.shared.current();
         for kind in Kind::ALL {
-            let differing = after.differing(&before, kind);
+            let differing = after.differing(&before, kind, News::Lists);
             differing.iter().for_each(|server| (self.tell)(server, kind));
         }
         self.shared.waiting().wake();
@@ -245,7 +246,7 @@ impl Refresher {
         let after = self.shared.current();
         clashes::tell_of_renamed(&before, &after);
         for kind in Kind::ALL {
-            for server in after.differing(&before, kind) {
+            for server in after.differing(&before, kind, News::Configuration) {
                 (self.tell)(&server, kind);
             }
         }
@@ -293,10 +294,12 @@ impl Refresher {
                 listed.server.health = Health::Well;
                 listed.server.has_answered = true;
                 judge(&mut self.pins, &known.profile, listed);
+                let is_same = read.iter().all(|(_, _, reading)| *reading == Reading::Same);
                 if let Some(store) = &mut self.store {
-                    store.save(&server, listed);
+                    let reading = if is_same { Reading::Same } else { Reading::Other };
+                    store.save(&server, listed, reading);
                 }
-                if read.iter().any(|(_, _, reading)| *reading != Reading::Same) {
+                if !is_same {
                     self.views.may_have_changed(&server);
                 }
                 read

@@ -210,7 +210,7 @@ impl Streams {
         limits: Arc<Limits>,
         stop: Sender<StopReason>,
     ) -> io::Result<(Streams, Joined)> {
-        let places = Mutex::new(Shares::new(limits.streams));
+        let places = Mutex::new(Shares::long_held(limits.streams));
         let hub = Arc::new(Hub {
             limits,
             inbox: Mutex::default(),

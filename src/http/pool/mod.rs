@@ -46,6 +46,8 @@ pub(crate) struct Conn {
     evicted: AtomicBool,
     /// It counts against a principal's share.
     charged: AtomicBool,
+    /// The beginning of a head is here, and not its end.
+    has_begun_head: AtomicBool,
 }
 
 /// What a thread finds when its idle connection has bytes, or its end.
@@ -65,6 +67,7 @@ impl Conn {
 
     /// The connection's thread goes to work.
     pub(crate) fn leave_idle(&self) -> Awake {
+        self.has_begun_head.store(false, Ordering::SeqCst);
         match self.idle.swap(BUSY, Ordering::SeqCst) {
             EVICTED => {
                 // Whoever evicts may not have come so far yet.
@@ -278,6 +281,7 @@ impl Pool {
             idle: AtomicU64::new(self.now_us() + SILENT_MAX_US),
             evicted: AtomicBool::new(false),
             charged: AtomicBool::new(false),
+            has_begun_head: AtomicBool::new(false),
         });
         *state.per_address.entry(network(peer)).or_default() += 1;
         state.queue.push_back(Arc::clone(&conn));
@@ -374,6 +378,7 @@ impl Pool {
 
     /// The connection's thread is about to wait for a request.
     pub(crate) fn enter_idle(&self, conn: &Conn) {
+        conn.has_begun_head.store(false, Ordering::SeqCst);
         if conn.charged.load(Ordering::Relaxed) {
             self.lock().release(conn);
         }
@@ -389,6 +394,7 @@ impl Pool {
 
     /// The first byte of a head is here: it has some time for the rest.
     pub(crate) fn begin_head(&self, conn: &Conn) {
+        conn.has_begun_head.store(true, Ordering::SeqCst);
         let (before, until) = (conn.idle.load(Ordering::SeqCst), self.now_us() + SILENT_MAX_US);
         if before < IN_WORK {
             // Else it is evicted in this moment, and stays so.
@@ -417,14 +423,15 @@ impl Pool {
         Ok(())
     }
 
-    /// Tells every idle connection to end.
+    /// Tells every idle connection to end, but for those whose head is arriving.
     pub(crate) fn evict_idle(&self) {
         let mut idle = Vec::new();
         {
             let mut state = self.lock();
             for conn in state.open.values() {
                 let since = conn.idle.load(Ordering::SeqCst);
-                if since < IN_WORK && conn.evict(since) {
+                let has_begun_head = conn.has_begun_head.load(Ordering::SeqCst);
+                if since < IN_WORK && !has_begun_head && conn.evict(since) {
                     idle.push(Arc::clone(conn));
                 }
             }

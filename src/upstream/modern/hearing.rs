@@ -7,8 +7,8 @@ use crate::protocol::method::notification;
 
 use super::super::child::ChildLink;
 use super::super::connection::superseded;
-use super::super::correlation::Incoming;
 use super::super::link::Core;
+use super::super::message::Incoming;
 use super::subscriptions::{acknowledged, without_id};
 
 /// A message, once what the gateway does with it by itself is done.

@@ -23,12 +23,12 @@ use crate::protocol::sse::Event;
 use crate::wait::Wait;
 
 use super::super::connection::{self, Kind, Refusal, Trouble, cut, may_replay};
-use super::super::correlation::{self, Incoming};
 use super::super::door::Door;
 use super::super::exchange::{Answer, Ask, Lane};
 use super::super::held::Held;
 use super::super::http::{HttpCore, Next, StreamEnd, header_name, read_events};
 use super::super::link::{Link, Opened, Opener};
+use super::super::message::{self, Incoming, Stopped};
 use super::super::post_stream::{Ear, broke_off, not_ours};
 use super::hearing::{Heard, hear};
 use super::listening::Listening;
@@ -230,9 +230,11 @@ impl ModernHttp {
         let text = String::from_utf8(body)
             .map_err(|_| Trouble::nonsense("its answer is not UTF-8"))?;
         let mut found = None;
-        correlation::read_kept(&Arc::new(text), keeper, |incoming| {
+        let go_on = || ear.wait.check().is_ok();
+        let read = message::read_kept(&Arc::new(text), keeper, &go_on, |incoming| {
             take(&self.http, incoming, id, ear, &mut found);
         });
+        read.map_err(|Stopped| ear.stopped())?;
         found.unwrap_or_else(|| Err(Trouble::nonsense("its answer holds no response")))
     }
 
@@ -285,7 +287,9 @@ impl ModernHttp {
             *found = Some(Err(Trouble { stage: Stage::Read, ..Trouble::nonsense(what) }));
             return Next::Done;
         }
-        correlation::read_kept(&Arc::new(event.data), keeper, |incoming| match incoming {
+        let go_on = || ear.wait.check().is_ok();
+        let text = Arc::new(event.data);
+        let read = message::read_kept(&text, keeper, &go_on, |incoming| match incoming {
             Incoming::Nonsense(what) => {
                 log::debug!(target: "upstream", "{}: an event is no message: {}",
                     self.http.core.name(), cut(&what));
@@ -299,6 +303,9 @@ impl ModernHttp {
             | Incoming::Misread { .. }
             | Incoming::Ask { .. }) => take(&self.http, incoming, id, ear, found),
         });
+        if let Err(Stopped) = read {
+            *found = Some(Err(ear.stopped()));
+        }
         if found.is_some() { Next::Done } else { Next::More }
     }
 }
@@ -341,7 +348,7 @@ fn take(
 /// if only a modern server gives it; one that speaks of a session is none of such a server.
 pub(super) fn answer_to(text: &str, id: u64) -> Option<Response> {
     let mut found = None;
-    correlation::read(&Arc::new(text.to_owned()), |incoming| {
+    let read = message::read(&Arc::new(text.to_owned()), &|| true, |incoming| {
         let Incoming::Answer { id: to, outcome } = incoming else { return };
         let is_ours = match &outcome {
             Ok(_) => to == Some(id),
@@ -352,7 +359,7 @@ pub(super) fn answer_to(text: &str, id: u64) -> Option<Response> {
             found = Some(outcome);
         }
     });
-    found
+    read.ok().and(found)
 }
 
 /// What an answer without success or sense means: a sign that the server is of the other era,

@@ -13,18 +13,18 @@ use crate::limits::{SUPERSEDED_STREAM_TIME, SUPERSEDED_STREAMS_MAX, UPSTREAM_DRA
 use crate::protocol::call::Notice;
 use crate::protocol::headers::is_event_stream;
 use crate::protocol::jsonrpc::{RpcError, code};
+use crate::protocol::listening::Filter;
 use crate::protocol::method::{Method, notification};
-use crate::protocol::modern::Filter;
 use crate::protocol::sse::Event;
 use crate::thread::spawn;
 use crate::wait::Wait;
 
 use super::super::backoff::{Range, SharedRetry};
 use super::super::connection::{Kind, Refusal, Trouble, cut};
-use super::super::correlation::{self, Incoming};
 use super::super::exchange::{Ask, Lane};
 use super::super::http::{HttpCore, Next, StreamThread, read_events};
 use super::super::link::{NEVER, pause};
+use super::super::message::{self, Incoming};
 use super::hearing::{Heard, hear};
 use super::http::{answer_to, refusal};
 use super::subscriptions::{acknowledged, listen};
@@ -322,7 +322,9 @@ impl Listener {
         if event.data.is_empty() || !matches!(event.name.as_str(), "" | "message") {
             return next;
         }
-        correlation::read(&Arc::new(event.data), |incoming| match incoming {
+        let (text, http) = (Arc::new(event.data), self.http.clone());
+        let go_on = || !http.core.nudge.is_stopped();
+        let read = message::read(&text, &go_on, |incoming| match incoming {
             Incoming::Notice(Notice::Other { method, params })
                 if method == notification::SUBSCRIPTIONS_ACKNOWLEDGED =>
             {
@@ -351,7 +353,7 @@ impl Listener {
                 }
             }
         });
-        next
+        if read.is_ok() { next } else { Next::Done }
     }
 
     fn agreed(&mut self, version: u64, filter: Filter) {

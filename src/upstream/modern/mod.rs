@@ -3,6 +3,7 @@
 use crate::wait::Wait;
 use std::sync::Arc;
 
+use crate::budget::room_for_copy;
 use crate::protocol::call::{Kind as ListKind, Outcome, Outgoing};
 use crate::protocol::jsonrpc::{RpcError, code};
 use crate::protocol::method::Method;
@@ -10,6 +11,7 @@ use crate::protocol::modern::{self, Read};
 use crate::protocol::raw::Raw;
 
 use super::connection::{Kind, Refusal, Trouble, cut};
+use super::held::exhausted;
 use super::link::Core;
 
 pub(super) mod either;
@@ -70,7 +72,10 @@ pub(super) fn outcome(core: &Core, answer: Result<Raw, RpcError>) -> Result<Outc
         Ok(result) if !result.get().starts_with('{') => {
             Err(Trouble::nonsense("its result is no object"))
         }
-        Ok(result) => match modern::read_result(&result) {
+        Ok(result) => match room_for_copy(&result)
+            .map_err(|_| exhausted())
+            .map(|_room| modern::read_result(&result))?
+        {
             Ok(Read::Complete(whole)) => Ok(Outcome::Complete(whole)),
             Ok(Read::InputRequired { requests, state }) => {
                 Ok(Outcome::InputRequired { server, requests, state })

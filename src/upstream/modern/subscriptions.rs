@@ -13,8 +13,9 @@ use crate::limits::CONTROL_TIMEOUT;
 use crate::protocol::call::Outgoing;
 use crate::protocol::jsonrpc::{RequestId, RpcError, code};
 use crate::protocol::legacy::Initialized;
+use crate::protocol::listening::Filter;
 use crate::protocol::method::Method;
-use crate::protocol::modern::{Filter, key};
+use crate::protocol::modern::key;
 use crate::protocol::raw::{Raw, RawObject};
 use crate::wait::{Wait, Woken};
 

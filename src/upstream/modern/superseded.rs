@@ -8,7 +8,7 @@ use crate::limits::SUPERSEDED_NEWS_MAX;
 use crate::protocol::call::{Kind, Notice};
 use crate::protocol::raw::RawObject;
 
-use super::super::correlation::Incoming;
+use super::super::message::Incoming;
 
 /// What a notification tells of. Told once, it need not be told again: whoever hears it reads
 /// anew what it is about.

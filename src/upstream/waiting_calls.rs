@@ -12,13 +12,13 @@ use super::connection::{Kind, Trouble};
 
 /// What those calls share: a part of the pool is never held by them, so that lists, health and
 /// new sessions are always served.
-pub(super) struct Budget {
+pub(super) struct WaitingCallsLimit {
     shares: Mutex<Shares<PrincipalId>>,
 }
 
-/// A place in the budget; dropping it gives it back.
+/// The place of a call that waits; dropping it gives it back.
 pub(super) struct Place<'a> {
-    budget: &'a Budget,
+    limit: &'a WaitingCallsLimit,
     charged: Option<&'a PrincipalId>,
     is_given_up: Cell<bool>,
 }
@@ -27,15 +27,15 @@ impl Place<'_> {
     /// Leaves the place to another call.
     pub(super) fn give_up(&self) {
         if !self.is_given_up.replace(true) {
-            self.budget.lock().give_back_of(self.charged, 1);
+            self.limit.lock().give_back_of(self.charged, 1);
         }
     }
 }
 
-impl Budget {
-    pub(super) fn new(connections: usize) -> Budget {
+impl WaitingCallsLimit {
+    pub(super) fn new(connections: usize) -> WaitingCallsLimit {
         let max = connections - connections / POOL_RESERVE_DIVISOR;
-        Budget { shares: Mutex::new(Shares::new(max.max(1))) }
+        WaitingCallsLimit { shares: Mutex::new(Shares::long_held(max.max(1))) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Shares<PrincipalId>> {
@@ -52,7 +52,7 @@ impl Budget {
         };
         let what = match entered {
             Ok(()) => {
-                return Ok(Place { budget: self, charged, is_given_up: Cell::new(false) });
+                return Ok(Place { limit: self, charged, is_given_up: Cell::new(false) });
             }
             Err(NotTaken::Full) => {
                 format!("{max} calls wait for servers, which is what limits.connections allows")
@@ -77,25 +77,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_budget_leaves_a_part_of_the_pool() {
-        let budget = Budget::new(16);
-        let places: Vec<_> = (0..14).map(|_| budget.enter(None).ok().unwrap()).collect();
-        assert!(budget.enter(None).is_err());
+    fn the_limit_leaves_a_part_of_the_pool() {
+        let limit = WaitingCallsLimit::new(16);
+        let places: Vec<_> = (0..14).map(|_| limit.enter(None).ok().unwrap()).collect();
+        assert!(limit.enter(None).is_err());
         drop(places);
-        assert!(budget.enter(None).is_ok());
+        assert!(limit.enter(None).is_ok());
     }
 
     #[test]
     fn one_that_floods_leaves_the_others_a_part() {
-        let budget = Budget::new(16);
+        let limit = WaitingCallsLimit::new(16);
         let (hog, victim) = (PrincipalId::Key("hog".into()), PrincipalId::Key("victim".into()));
         let all_of =
-            |who| std::iter::from_fn(|| budget.enter(Some(who)).ok()).collect::<Vec<_>>();
+            |who| std::iter::from_fn(|| limit.enter(Some(who)).ok()).collect::<Vec<_>>();
         let held = all_of(&hog);
         assert_eq!(held.len(), 11);
         held[0].give_up();
         assert_eq!(all_of(&victim).len(), 3);
         drop(held);
-        assert_eq!(budget.lock().taken(), 0);
+        assert_eq!(limit.lock().taken(), 0);
     }
 }

@@ -1,0 +1,141 @@
+//! The level of log messages on the session with a server that clients share: the lowest that any
+//! of them wants.
+//!
+//! One who wants more has it at once. Whether somebody still wants what one does not any more is
+//! found by a look at all sessions, and so is looked at once in a while only, however often clients
+//! change their minds or end.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::{Pipeline, unasked};
+use crate::access::policy::Scope;
+use crate::limits::LOG_LEVEL_LOOK_INTERVAL;
+use crate::protocol::log_level::LogLevel;
+use crate::protocol::server_name::ServerName;
+use crate::upstream::Upstream;
+
+/// When all sessions were looked at for the sake of a server.
+#[derive(Debug, Default)]
+pub(super) struct LogLevels(Mutex<HashMap<ServerName, Look>>);
+
+#[derive(Debug)]
+struct Look {
+    at: Instant,
+    /// Something has changed since.
+    is_due: bool,
+}
+
+impl LogLevels {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ServerName, Look>> {
+        // Nothing between two changes can panic, so a poisoned value is whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the sessions may be looked at now for the sake of that server; else they will be.
+    fn may_look(&self, server: &ServerName, now: Instant) -> bool {
+        let mut looks = self.lock();
+        match looks.get_mut(server) {
+            Some(look) if now.saturating_duration_since(look.at) < LOG_LEVEL_LOOK_INTERVAL => {
+                look.is_due = true;
+                false
+            }
+            Some(_) | None => {
+                looks.insert(server.clone(), Look { at: now, is_due: false });
+                true
+            }
+        }
+    }
+
+    /// The servers for the sake of which the sessions are to be looked at, and may be now.
+    fn due(&self, now: Instant) -> Vec<ServerName> {
+        let is_due = |look: &Look| {
+            look.is_due && now.saturating_duration_since(look.at) >= LOG_LEVEL_LOOK_INTERVAL
+        };
+        let looks = self.lock();
+        looks.iter().filter(|(_, it)| is_due(it)).map(|(server, _)| server.clone()).collect()
+    }
+
+    fn forget(&self, server: &ServerName) {
+        self.lock().remove(server);
+    }
+}
+
+impl Pipeline {
+    /// A session has said its level: the servers in scope with which it shares a session are told
+    /// the lowest that any of those wants who share it.
+    pub fn said_log_level(&self, scope: &Scope, level: LogLevel, can_be_asked: bool) {
+        for server in self.servers_with(scope, "logging") {
+            let Some(upstream) = self.sharing(&server, can_be_asked) else { continue };
+            match upstream.log_level() {
+                Some(known) if level < known => upstream.set_log_level(level.as_str()),
+                Some(known) if level == known => (),
+                Some(_) | None => self.look_at_log_level(&upstream),
+            }
+        }
+    }
+
+    /// A session has begun that has not said its level: where others want little, it wants more.
+    pub fn log_level_unsaid(&self, scope: &Scope, can_be_asked: bool) {
+        for server in self.servers(scope) {
+            let Some(upstream) = self.sharing(&server, can_be_asked) else { continue };
+            if upstream.log_level() > Some(LogLevel::USUAL) {
+                upstream.set_log_level(LogLevel::USUAL.as_str());
+            }
+        }
+    }
+
+    /// The server, where such a client shares a session with it.
+    fn sharing(&self, server: &ServerName, can_be_asked: bool) -> Option<Arc<Upstream>> {
+        self.upstreams.get(server).filter(|it| !it.has_own_session(can_be_asked))
+    }
+
+    /// What those want who share a session with a server may have changed: soon it is told.
+    pub(super) fn look_at_log_level(&self, upstream: &Upstream) {
+        if !self.log_levels.may_look(upstream.name(), Instant::now()) {
+            return;
+        }
+        let known = upstream.log_level();
+        let shared = unasked::shared(upstream.name(), Some(upstream));
+        let lowest = self.sessions.lowest_log_level(&shared);
+        // What a server does that was told nothing is not known any more once it was told.
+        let wanted = lowest.or_else(|| known.map(|_| LogLevel::USUAL));
+        if let Some(wanted) = wanted.filter(|wanted| known != Some(*wanted)) {
+            upstream.set_log_level(wanted.as_str());
+        }
+    }
+
+    /// Looks at what was put off.
+    pub fn look_at_log_levels(&self) {
+        for server in self.log_levels.due(Instant::now()) {
+            match self.upstreams.get(&server) {
+                Some(upstream) => self.look_at_log_level(&upstream),
+                None => self.log_levels.forget(&server),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn however_often_something_changes_it_is_looked_at_once_in_a_while_and_at_last() {
+        let (levels, begun) = (LogLevels::default(), Instant::now());
+        let [one, two] = ["one", "two"].map(|name| ServerName::parse(name).unwrap());
+        let changes = |from: Duration| {
+            let at = |n: u32| begun + from + LOG_LEVEL_LOOK_INTERVAL * n / 1000;
+            (0..1000).filter(|n| levels.may_look(&one, at(*n))).count()
+        };
+        assert_eq!(changes(Duration::ZERO), 1);
+        assert!(levels.may_look(&two, begun), "it has times of its own");
+        assert!(levels.due(begun + LOG_LEVEL_LOOK_INTERVAL / 2).is_empty(), "it may not yet");
+        let later = begun + LOG_LEVEL_LOOK_INTERVAL;
+        assert_eq!(levels.due(later), std::slice::from_ref(&one));
+        assert!(levels.may_look(&one, later));
+        assert!(levels.due(later + LOG_LEVEL_LOOK_INTERVAL).is_empty(), "nothing has changed");
+    }
+}
