@@ -535,15 +535,16 @@ mod tests {
         assert_eq!(told.kinds(&[(TOOLS, &["a", "ab"])]), [TOOLS]);
     }
 
+    /// Whoever sees both is told of the one that has listed, and nobody else may learn of it.
     #[test]
-    fn whose_names_depend_on_another_s_list_is_told_of_too() {
+    fn whose_names_depend_on_another_s_list_is_told_of_that_one() {
         let servers =
             r#"{"s":{"url":"http://127.0.0.1:9/mcp"},"t":{"url":"http://127.0.0.1:8/mcp"}}"#;
         let mut told = Told::new(servers);
         told.refresher.naming.prefix = crate::config::Prefix::Never;
         let of = |server: &str| (server.to_owned(), TOOLS);
         assert_eq!(told.of(1, &[(TOOLS, &["a"])]), [of("t")]);
-        assert_eq!(told.of(0, &[(TOOLS, &["a"])]), [of("s"), of("t")]);
+        assert_eq!(told.of(0, &[(TOOLS, &["a"])]), [of("s")]);
     }
 
     #[test]
