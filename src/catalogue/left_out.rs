@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::limits::LEFT_OUT_NAMED_MAX;
+use crate::limits::{LEFT_OUT_NAMED_MAX, VIEW_BYTES_MAX};
 use crate::protocol::call::Kind;
 use crate::protocol::listed_item::Malformed;
 use crate::protocol::server_name::ServerName;
@@ -53,6 +53,26 @@ impl LeftOut {
     /// been left out by an earlier process.
     pub fn set_over_bounds(&mut self, n: usize) {
         self.over_bounds = n;
+    }
+
+    /// The same of what only some clients see, which is logged where it is news.
+    pub fn note_over_bounds(&mut self, server: &ServerName, n: usize) {
+        if n > 0
+            && n != self.over_bounds
+            && let Some(behind) = self.lines.turn()
+        {
+            log::warn!(
+                target: "catalogue",
+                "{server}: of what only some clients see {n} items are left out: they are more \
+                than limits.upstream_tools, or than {VIEW_BYTES_MAX} bytes{behind}"
+            );
+        }
+        self.over_bounds = n;
+    }
+
+    /// How many are over a bound.
+    pub fn over_bounds(&self) -> usize {
+        self.over_bounds
     }
 
     /// How many there are.

@@ -17,6 +17,7 @@ use crate::protocol::for_revision::Output;
 use crate::protocol::links;
 use crate::protocol::listed_item::{self, ListedItem, Malformed, ReadItem};
 use crate::protocol::mirror;
+use crate::protocol::pieces::{self, Packing, Usage};
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
 
@@ -117,14 +118,16 @@ fn is_usable(kind: Kind, own: &str) -> bool {
         }
 }
 
-/// Puts what was known in the place of what is the same: its text stands in memory once.
+/// Puts what was known in the place of what is the same: its text stands in memory once, as long
+/// as that holds not much else.
 pub fn share(list: &mut Named, known: &Named) {
     let known: HashMap<&str, &Raw> = known.iter().map(|(own, it)| (own.as_str(), it)).collect();
-    for (own, object) in list {
+    for (own, object) in &mut *list {
         if let Some(same) = known.get(own.as_str()).filter(|same| **same == object) {
             *object = (*same).clone();
         }
     }
+    pieces::compact(list);
 }
 
 /// Merges the lists of `servers`, which come in the order of the configuration.
@@ -212,15 +215,45 @@ impl<'a> Making<'a> {
         // become.
         let n_steps = MERGED_LINKS_STEPS_MAX / self.servers.len().max(1);
         let mut steps: HashMap<&ServerName, Steps> = HashMap::new();
+        let (taken_over, mut objects) =
+            (self.taken_over(&nameless, &offered), Packing::default());
         let mut items = Vec::with_capacity(nameless.len());
-        for (item, offered) in nameless.iter().zip(offered) {
+        for ((item, offered), known) in nameless.iter().zip(offered).zip(taken_over) {
             if !goes_on() {
                 return None;
             }
+            if let Some(known) = known {
+                items.push(Made::TakenOver(known.clone()));
+                continue;
+            }
             let steps = steps.entry(item.of.server).or_insert_with(|| Steps::new(n_steps));
-            items.push(self.item(item, offered, steps));
+            items.push(Made::new(self.item(item, offered, steps), &mut objects));
         }
-        Some(items)
+        let mut objects = objects.finish().into_iter();
+        Some(items.into_iter().map(|made| made.item(&mut objects)).collect())
+    }
+
+    /// Those of the snapshot before that stand: what has not changed, and does not hold memory of
+    /// which nothing else is used.
+    fn taken_over(
+        &self,
+        nameless: &[Nameless<'_>],
+        offered: &[Offered],
+    ) -> Vec<Option<&'a Arc<Item>>> {
+        let both = || nameless.iter().zip(offered);
+        let mut stand: Vec<_> = both().map(|(item, it)| self.standing(item, it)).collect();
+        let own = Usage::of(stand.iter().flatten().map(|known| &known.own_object));
+        let shown = Usage::of(stand.iter().flatten().map(|known| &known.offered_object));
+        for ((item, _), known) in both().zip(&mut stand) {
+            known.take_if(|known| {
+                let Item { own_object, offered_object, .. } = &***known;
+                let is_elsewhere = own_object.piece() != item.object.piece();
+                let is_of_its_own = offered_object.piece() != own_object.piece();
+                (is_elsewhere && own.is_sparse(own_object))
+                    || (is_of_its_own && shown.is_sparse(offered_object))
+            });
+        }
+        stand
     }
 
     fn nameless(&self) -> Vec<Nameless<'a>> {
@@ -240,22 +273,30 @@ impl<'a> Making<'a> {
         all
     }
 
-    fn item(&self, item: &Nameless<'_>, offered: Offered, steps: &mut Steps) -> Arc<Item> {
+    /// The item of that name in the snapshot before, if its server wrote the same.
+    fn known(&self, item: &Nameless<'_>, offered: &str) -> Option<&'a Arc<Item>> {
+        let Nameless { of: Unnamed { server, own, .. }, object, .. } = *item;
+        self.before.list(self.kind).by_offered.get(offered).filter(|known| {
+            known.server == *server && known.own == own && known.own_object == *object
+        })
+    }
+
+    /// The same if it would be made the same again.
+    fn standing(&self, item: &Nameless<'_>, offered: &Offered) -> Option<&'a Arc<Item>> {
+        self.known(item, &offered.name).filter(|known| {
+            known.is_withheld == item.is_withheld
+                && known.label == *item.label
+                && known.alone.as_ref().map(|item| &item.offered) == offered.alone.as_ref()
+                && self.before.separator == self.naming.separator
+                // Where links lead depends on other items.
+                && !links::may_hold_in_item(item.object.get())
+        })
+    }
+
+    fn item(&self, item: &Nameless<'_>, offered: Offered, steps: &mut Steps) -> Item {
+        let known = self.known(item, &offered.name);
         let Offered { name: offered, alone, .. } = offered;
         let Nameless { of: Unnamed { server, own, .. }, object, label, is_withheld } = *item;
-        let known = self.before.list(self.kind).by_offered.get(&offered).filter(|known| {
-            known.server == *server && known.own == own && known.own_object == *object
-        });
-        // Where links lead depends on other items.
-        if let Some(known) = known
-            && known.is_withheld == is_withheld
-            && known.label == *label
-            && known.alone.as_ref().map(|item| &item.offered) == alone.as_ref()
-            && self.before.separator == self.naming.separator
-            && !links::may_hold_in_item(object.get())
-        {
-            return known.clone();
-        }
         let is_tool = self.kind == Kind::Tool;
         let (mirrors, output) = match known {
             Some(known) => (known.mirrors.clone(), known.output),
@@ -277,7 +318,40 @@ impl<'a> Making<'a> {
             offered,
             alone: None,
         };
-        Arc::new(with_alone(item, plain, alone))
+        with_alone(item, plain, alone)
+    }
+}
+
+/// An item of the next snapshot.
+enum Made {
+    TakenOver(Arc<Item>),
+    /// Its offered object is its own.
+    AsItIs(Item),
+    /// Its offered object stands among others, and has its own one's place until it is taken.
+    Packed(Item),
+}
+
+impl Made {
+    fn new(mut item: Item, objects: &mut Packing) -> Made {
+        if item.offered_object.piece() == item.own_object.piece() {
+            return Made::AsItIs(item);
+        }
+        objects.push(item.offered_object.get());
+        item.offered_object = item.own_object.clone();
+        Made::Packed(item)
+    }
+
+    fn item(self, objects: &mut impl Iterator<Item = Raw>) -> Arc<Item> {
+        match self {
+            Made::TakenOver(item) => item,
+            Made::AsItIs(item) => Arc::new(item),
+            Made::Packed(mut item) => {
+                if let Some(object) = objects.next() {
+                    item.offered_object = object;
+                }
+                Arc::new(item)
+            }
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod clashes;
 mod differing;
+mod held;
 pub mod left_out;
 pub mod merge;
 pub mod name;
@@ -32,7 +33,6 @@ use crate::limits::NEAR_NAMES_MAX;
 use crate::protocol::call::Kind;
 use crate::protocol::for_revision::Output;
 use crate::protocol::legacy::Initialized;
-use crate::protocol::listed_item::Malformed;
 use crate::protocol::mirror::Mirror;
 use crate::protocol::modern::Freshness;
 use crate::protocol::owners::Owners;
@@ -49,10 +49,14 @@ use views::Shown;
 use waiting::Waiting;
 use withheld::Guarded;
 
+/// What it holds.
+pub use held::HeldBytes;
 /// Who sees what of it.
 pub use seen::Sight;
 /// What a look-up may cost.
 pub use template_set::Steps;
+/// What people are told of views.
+pub use views::ViewsTold;
 
 /// One thing that one server offers.
 #[derive(Debug)]
@@ -554,10 +558,10 @@ impl Shared {
         shown.is_old(&(server.clone(), id))
     }
 
-    /// How many views of a server are known, and what is left out of them that can be named.
-    pub fn views_of(&self, server: &ServerName) -> (usize, Vec<(Kind, Malformed)>) {
+    /// What people are told of the views of a server.
+    pub fn views_of(&self, server: &ServerName) -> ViewsTold {
         let shown = self.read().shown.clone();
-        shown.map_or((0, Vec::new()), |shown| shown.told_of(server))
+        shown.map(|shown| shown.told_of(server)).unwrap_or_default()
     }
 
     /// What some see of it.

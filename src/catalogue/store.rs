@@ -17,7 +17,8 @@ use crate::config::{Target, UpstreamConfig};
 use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::protocol::call::Kind;
 use crate::protocol::legacy::Initialized;
-use crate::protocol::raw::{Raw, RawObject, elements, push_string, string};
+use crate::protocol::pieces::Packing;
+use crate::protocol::raw::{RawObject, elements, push_string, string};
 use crate::protocol::revision::Revision;
 use crate::protocol::server_introduction;
 use crate::protocol::server_name::ServerName;
@@ -206,9 +207,9 @@ fn parse(body: &[u8], target: &str, listed: &mut Listed) -> Option<Read> {
     let mut lists = HashMap::new();
     for kind in Kind::ALL {
         let Some(text) = stored.get(kind.list_key()) else { continue };
-        let items = elements(text).ok()?;
-        let objects = items.into_iter().map(|item| Raw::from_valid(item.to_owned())).collect();
-        lists.insert(kind, read_items(kind, objects).0);
+        let mut objects = Packing::default();
+        elements(text).ok()?.into_iter().for_each(|item| objects.push(item));
+        lists.insert(kind, read_items(kind, objects.finish()).0);
     }
     listed.server.initialized = Some(Arc::new(initialized));
     // Which they were is known when it lists again.
@@ -221,6 +222,7 @@ fn parse(body: &[u8], target: &str, listed: &mut Listed) -> Option<Read> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::raw::Raw;
 
     fn listed() -> Listed {
         let mut listed = Listed::default();

@@ -18,6 +18,7 @@ mod reader;
 mod reload;
 mod reloaded;
 mod remote;
+mod secret_forms;
 pub mod secrets;
 mod syntax;
 #[cfg(test)]

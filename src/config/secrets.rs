@@ -1,5 +1,6 @@
 //! Which values of a configuration must not come up in a log, nor in what anybody is told.
 
+use super::secret_forms::{self, with_forms};
 use super::{Config, HttpTarget, Secret, Target, UpstreamConfig};
 
 /// What parts of a URL's path are made of that are no secrets, besides names.
@@ -119,7 +120,7 @@ impl UpstreamConfig {
                 }
             }
         }
-        secrets
+        with_forms(secrets)
     }
 
     /// What is taken for a secret besides, for the log and `/status`.
@@ -136,11 +137,8 @@ impl UpstreamConfig {
 }
 
 fn of_http(target: &HttpTarget, secrets: &mut Vec<Secret>) {
-    for (_, value) in &target.headers {
-        // Of `Bearer TOKEN`, the token alone may come up too.
-        if let Some((_, token)) = value.expose().rsplit_once(' ') {
-            secrets.push(Secret::new(token.to_owned()));
-        }
+    for (name, value) in &target.headers {
+        secrets.extend(secret_forms::of_header(name, value.expose()));
         secrets.push(value.clone());
     }
     // Some servers want their token in the URL.

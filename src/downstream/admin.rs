@@ -152,11 +152,12 @@ impl Front {
     }
 
     /// Each bound on what is held at once: how much of it is in use, and its maximum.
-    pub(super) fn limits_in_use(&self, sessions: usize) -> [(&'static str, (usize, usize)); 6] {
+    pub(super) fn limits_in_use(&self, sessions: usize) -> [(&'static str, (usize, usize)); 8] {
         let limits = &self.limits;
         let engine = self.engine.get().and_then(Weak::upgrade);
         let engine = engine.map(|engine| engine.counters()).unwrap_or_default();
         let list_waiters = self.pipeline.list_waiters();
+        let [views, lists] = self.pipeline.list_bytes();
         [
             ("connections", (engine.open, limits.connections)),
             ("buffered_bytes", (engine.buffered_bytes, limits.buffered_bytes)),
@@ -164,6 +165,8 @@ impl Front {
             ("streams", (self.streams.count(), limits.streams)),
             ("parked_calls", (self.parked.count(), limits.parked_calls)),
             ("list_waiters", list_waiters),
+            ("views_bytes", views),
+            ("lists_bytes", lists),
         ]
     }
 }
@@ -211,7 +214,7 @@ fn server_as_seen(mut status: Value) -> Value {
 }
 
 /// Bounds by name.
-fn limits(of: [(&'static str, (usize, usize)); 6]) -> Value {
+fn limits(of: [(&'static str, (usize, usize)); 8]) -> Value {
     let told = |(name, (used, max)): (&str, (usize, usize))| {
         (name.to_owned(), json!({ "used": used, "max": max }))
     };

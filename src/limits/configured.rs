@@ -52,7 +52,7 @@ pub struct Limits {
     /// Bytes of the events kept of one stream; the oldest go. A larger one is not kept.
     pub event_log_bytes: usize,
     /// Bytes of one upstream result. More is a 502 naming this bound. Also bytes of all items of
-    /// one list; the rest is left out.
+    /// one list, where [`super::LIST_BYTES_MAX`] is not less; the rest is left out.
     pub upstream_result_bytes: usize,
     /// Bytes of one upstream SSE event, or of one line from a child.
     pub upstream_event_bytes: usize,

@@ -64,6 +64,9 @@ pub const INSTRUCTIONS_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of one item of a list: a tool, a prompt, a resource or a template. A larger one is left
 /// out and counted.
 pub const LISTED_ITEM_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of one piece of memory in which items of lists stand side by side, unless one item is
+/// larger. It is large enough to be mapped by itself.
+pub const PIECE_BYTES: usize = 256 * 1024;
 /// Characters of an offered tool name; longer ones are cut and end in a hash.
 pub const OFFERED_NAME_CHARS_MAX: usize = 64;
 /// Commands waiting for the session thread. Full is a 503.
@@ -425,8 +428,19 @@ pub const PAGES_KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const PAGES_KEPT_TIME: Duration = Duration::from_secs(4);
 /// How many they are.
 pub const PAGES_KEPT_MAX: usize = 256;
-/// Bytes of the items that only some clients see, over all servers and views.
-pub const VIEWS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of all items of one list, or of all lists that are read for one kind of clients, where
+/// `limits.upstream_result_bytes` is not less. The rest is left out and counted.
+pub const LIST_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of those items of one view that are others than what all see. The rest is left out and
+/// counted.
+pub const VIEW_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What an item of a view counts beside its text, in bytes: its names, and its places in lists.
+pub const VIEW_ITEM_BYTES: usize = 256;
+/// Bytes of the items of views, over all servers and views.
+pub const VIEWS_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Views of one server that are read at once, with those that wait for their place among the
+/// others. One principal may have all but one of them.
+pub const VIEW_READINGS_MAX: usize = 4;
 /// What clients with so many different capabilities see is kept merged. More have it merged anew.
 pub const VIEW_CATALOGUES_MAX: usize = 64;
 /// Items with links that are kept as those see them who see only some servers. More are made anew.
@@ -533,6 +547,11 @@ const _: () = assert!(2 * RELOAD_ANSWER_TIMEOUT.as_secs() < OPERATOR_RELOAD_TIME
 const _: () = assert!(ENDED_ID_WRITE_TIMEOUT.as_millis() < SESSION_REPLY_TIMEOUT.as_millis());
 const _: () = assert!(UPSTREAM_DRAIN_BYTES_MAX <= RESULT_BYTES_COUNTED_FROM);
 const _: () = assert!(PAGE_BYTES_MAX < PAGES_KEPT_BYTES_MAX);
+const _: () =
+    assert!(LISTED_ITEM_BYTES_MAX < VIEW_BYTES_MAX && VIEW_BYTES_MAX < LIST_BYTES_MAX);
+const _: () = assert!(PIECE_BYTES >= ALLOCATOR_MAPPED_FROM_BYTES);
+const _: () = assert!(LIST_BYTES_MAX + VIEW_BYTES_MAX <= VIEWS_BYTES_MAX);
+const _: () = assert!(VIEW_READINGS_MAX >= SHARES_MIN);
 const _: () = assert!(BACKOFF_MIN.as_millis() < BACKOFF_MAX.as_millis());
 const _: () = assert!(CHILD_BACKOFF_MIN.as_millis() < CHILD_BACKOFF_MAX.as_millis());
 const _: () = assert!(PROBE_BY_CALL_INTERVAL.as_millis() < BACKOFF_MAX.as_millis());

@@ -11,7 +11,7 @@ use crate::budget::Exhausted;
 use crate::catalogue::name::split_server;
 use crate::catalogue::pages::Names;
 use crate::catalogue::pins::Subject;
-use crate::catalogue::{Pinned, Server, Sight, Steps};
+use crate::catalogue::{Pinned, Server, Sight, Steps, ViewsTold};
 use crate::error::CallError;
 use crate::limits::{PAGE_BYTES_MAX, PAGES_KEPT_TIME, RESULT_LINKS_STEPS_MAX};
 use crate::protocol::call::{Call, Kind};
@@ -405,7 +405,8 @@ impl Pipeline {
                     .flat_map(|known| known.left_out.named())
                     .map(|(kind, item)| (kind, item.clone()))
                     .collect();
-                let (n_views, of_views) = self.catalogue.views_of(upstream.name());
+                let ViewsTold { n_views, items: of_views, n_over } =
+                    self.catalogue.views_of(upstream.name());
                 let n_of_all = left_out_items.len();
                 for item in of_views {
                     if !left_out_items.contains(&item) {
@@ -421,7 +422,9 @@ impl Pipeline {
                     description: upstream.config().description.clone(),
                     required: upstream.config().required,
                     offered: offered.get(upstream.name()).copied().unwrap_or_default(),
-                    left_out: known.map_or(0, |known| known.left_out.count()) + n_of_views,
+                    left_out: known.map_or(0, |known| known.left_out.count())
+                        + n_of_views
+                        + n_over,
                     left_out_items,
                     n_views,
                     is_stale: known.is_some_and(Server::is_stale),

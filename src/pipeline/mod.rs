@@ -25,7 +25,7 @@ use crate::access::policy::Scope;
 use crate::access::quota::Bucket;
 use crate::catalogue::{self, Catalogue};
 use crate::error::CallError;
-use crate::limits::UPSTREAM_LIST_PAGES_MAX;
+use crate::limits::{LIST_BYTES_MAX, UPSTREAM_LIST_PAGES_MAX, VIEWS_BYTES_MAX};
 use crate::protocol::call::{
     About, Call, CallSink, Client, Kind, Outcome, Outgoing, PrincipalId,
 };
@@ -187,6 +187,14 @@ impl Pipeline {
     /// How many requests wait for lists, and how many may at once.
     pub fn list_waiters(&self) -> (usize, usize) {
         self.catalogue.waiting().counts()
+    }
+
+    /// Bytes that lists hold, and so many that they may: those that only some clients see, and
+    /// those that all see, each as its server wrote it and as it is offered, in two forms at most.
+    pub fn list_bytes(&self) -> [(usize, usize); 2] {
+        let held = self.catalogue.held_bytes();
+        let n_lists = self.upstreams.all().len() * Kind::ALL.len();
+        [(held.views, VIEWS_BYTES_MAX), (held.lists, 3 * n_lists * LIST_BYTES_MAX)]
     }
 
     /// Ends every wait for lists: no work is begun any more.

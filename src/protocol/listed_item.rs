@@ -13,6 +13,7 @@ use std::borrow::Cow;
 
 use super::call::Kind;
 use super::listed_schema;
+use super::pieces::Packing;
 use super::raw::{Raw, RawObject, elements, start_of};
 use crate::limits::{LISTED_ITEM_BYTES_MAX, UPSTREAM_TEXT_CHARS_MAX};
 
@@ -198,20 +199,36 @@ pub fn read(kind: Kind, text: &str) -> Result<ListedItem, Malformed> {
     }
 }
 
-/// The same as something of its own, so that the list can go. Of one that cannot be listed only
-/// so much is kept as people are told.
-///
-/// # Errors
-/// It cannot be listed.
-pub fn take(kind: Kind, text: &str) -> ReadItem {
-    let told = |text: String| start_of(&text, TOLD_BYTES_MAX).to_owned();
-    match read(kind, text) {
-        Ok(ListedItem { name, mended }) => {
-            Ok((name, Raw::from_valid(mended.unwrap_or_else(|| text.to_owned()))))
-        }
-        Err(Malformed { name, reason }) => {
-            Err(Malformed { name: name.map(told), reason: told(reason) })
-        }
+/// Items that are taken out of a list, so that the list can go.
+#[derive(Debug, Default)]
+pub struct Taken {
+    names: Vec<Result<String, Malformed>>,
+    objects: Packing,
+}
+
+impl Taken {
+    /// Reads one more item. Of one that cannot be listed only so much is kept as people are told.
+    pub fn take(&mut self, kind: Kind, text: &str) {
+        let told = |text: String| start_of(&text, TOLD_BYTES_MAX).to_owned();
+        self.names.push(match read(kind, text) {
+            Ok(ListedItem { name, mended }) => {
+                self.objects.push(mended.as_deref().unwrap_or(text));
+                Ok(name)
+            }
+            Err(Malformed { name, reason }) => {
+                Err(Malformed { name: name.map(told), reason: told(reason) })
+            }
+        });
+    }
+
+    /// The items in the order in which they came.
+    pub fn items(self) -> Vec<ReadItem> {
+        let mut objects = self.objects.finish().into_iter();
+        let item = |name: Result<String, Malformed>| match name {
+            Ok(name) => Some(Ok((name, objects.next()?))),
+            Err(malformed) => Some(Err(malformed)),
+        };
+        self.names.into_iter().filter_map(item).collect()
     }
 }
 

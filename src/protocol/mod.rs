@@ -22,6 +22,7 @@ pub mod mirror;
 pub mod modern;
 pub mod output_schema;
 pub mod owners;
+pub mod pieces;
 pub mod quirks;
 pub mod raw;
 pub mod revision;

@@ -72,6 +72,16 @@ impl Raw {
         Raw { keeper: None, ..self.clone() }
     }
 
+    /// Bytes of the text; none where it is the very memory of the other one.
+    pub fn len_beside(&self, other: &Raw) -> usize {
+        if Arc::ptr_eq(&self.buffer, &other.buffer) { 0 } else { self.range.len() }
+    }
+
+    /// The piece of memory that is held with it: where it is, and how many bytes it has.
+    pub fn piece(&self) -> (usize, usize) {
+        (Arc::as_ptr(&self.buffer).addr(), self.buffer.len())
+    }
+
     /// The text.
     pub fn get(&self) -> &str {
         self.buffer.get(self.range.clone()).unwrap_or("null")

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::limits::RELIST_INTERVAL;
-use crate::protocol::call::About;
 use crate::protocol::method::Method;
 use crate::protocol::view::ViewId;
 use crate::wait::Wait;
@@ -14,12 +13,13 @@ use super::backoff::Retry;
 use super::connection::{Kind, Trouble};
 use super::exchange::Lane;
 use super::link::{Link, Own};
-use super::lists::{ReadLists, read_all, view_event};
+use super::lists::{Asker, ReadLists, read_all, view_event};
 use super::members::{Member, Members};
 use super::renewal::Pace;
 use super::resubscribing::Resubscribing;
 use super::subscribing::about;
 use super::supervisor::{busy, tell};
+use super::view_readings::ViewReading;
 
 /// What that thread owns.
 pub(super) struct Attendant {
@@ -171,17 +171,15 @@ impl Attendant {
         let is_due = core.views.due(id, now).is_some_and(|at| at <= now);
         let members = self.members.clone();
         let Some(_place) = members.place_for_view(&member, is_due) else { return };
-        if !core.views.take(id, now) {
-            return;
-        }
-        let read = self.read_lists();
-        let event = view_event(core, id, read);
+        let Some(reading) = core.views.take(id, now, &core.nudge) else { return };
+        let read = self.read_lists(&reading);
+        let event = view_event(core, id, read, reading);
         if let Some(reports) = core.views.reports() {
             tell(core, &reports, event);
         }
     }
 
-    fn read_lists(&mut self) -> Result<ReadLists, Trouble> {
+    fn read_lists(&mut self, reading: &ViewReading) -> Result<ReadLists, Trouble> {
         let member = self.member.clone();
         let wait = busy(&self.member.core, self.member.core.config.timeout)?;
         let opened = member.link.open(&mut self.lane, &wait).inspect_err(|trouble| {
@@ -189,7 +187,8 @@ impl Attendant {
             member.link.backing_off(trouble, Instant::now());
         })?;
         self.opened(opened.generation);
-        read_all(&member.core, &opened.initialized, About::default(), &mut |outgoing| {
+        let asker = Asker { charged: reading.by(), ..Asker::default() };
+        read_all(&member.core, &opened.initialized, asker, &mut |outgoing| {
             let wait = busy(&self.member.core, self.member.core.config.timeout)?;
             let (lane, own) = (&mut self.lane, &mut Own(&member.core));
             let answer = member.link.request_open(lane, outgoing, &wait, own);

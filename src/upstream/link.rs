@@ -375,7 +375,7 @@ pub(super) fn no_session() -> Trouble {
 pub(super) const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 impl Nudge {
-    fn new() -> std::io::Result<Nudge> {
+    pub(super) fn new() -> std::io::Result<Nudge> {
         let readings = Readings::default();
         Ok(Nudge { idle: Wait::plain(NEVER)?, readings, state: Mutex::default() })
     }

@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use crate::error::Stage;
-use crate::limits::{UNDECLARED_LIST_TIMEOUT, UPSTREAM_LIST_PAGES_MAX};
-use crate::protocol::call::{About, Kind, Outcome, Outgoing};
+use crate::limits::{LIST_BYTES_MAX, UNDECLARED_LIST_TIMEOUT, UPSTREAM_LIST_PAGES_MAX};
+use crate::protocol::call::{About, Kind, Outcome, Outgoing, PrincipalId};
 use crate::protocol::jsonrpc::{RpcError, code};
 use crate::protocol::legacy::Initialized;
-use crate::protocol::listed_item::{self, ReadItem};
+use crate::protocol::listed_item::{ReadItem, Taken};
 use crate::protocol::modern::Freshness;
 use crate::protocol::raw::{Raw, RawObject, string, try_each_element};
 use crate::protocol::revision::Era;
@@ -20,6 +20,7 @@ use super::health::Failure;
 use super::link::{Core, Opened, Own};
 use super::list_times::stale_at;
 use super::supervisor::Supervisor;
+use super::view_readings::ViewReading;
 
 /// One list as it was read.
 struct Items {
@@ -103,8 +104,8 @@ impl Supervisor {
                 if left_out > 0 {
                     log::warn!(target: "upstream",
                         "{}: {left_out} {} are left out \
-                        (limits.upstream_tools, limits.upstream_result_bytes)",
-                        self.core.name(), kind.list_key());
+                        (limits.upstream_tools, or more than {} bytes)",
+                        self.core.name(), kind.list_key(), list_bytes_max(&self.core));
                 }
                 self.lists.read(kind, left_out, stale_at);
                 round.lists.push((kind, items));
@@ -195,7 +196,10 @@ impl Supervisor {
 
     fn items(&mut self, kind: Kind, within: Duration) -> Result<Items, Trouble> {
         let core = self.core.clone();
-        items(&core, kind, About::default(), &mut |outgoing| self.ask_list(outgoing, within))
+        let mut bytes_left = list_bytes_max(&core);
+        items(&core, kind, Asker::default(), &mut bytes_left, &mut |outgoing| {
+            self.ask_list(outgoing, within)
+        })
     }
 
     fn ask_list(
@@ -217,20 +221,39 @@ impl Supervisor {
     }
 
     /// Reads the lists as clients see them whose requests declare this, and tells of them.
-    pub(super) fn read_view(&mut self, opened: &Opened, id: ViewId, capabilities: &str) {
+    pub(super) fn read_view(
+        &mut self,
+        opened: &Opened,
+        id: ViewId,
+        capabilities: &str,
+        reading: ViewReading,
+    ) {
         let core = self.core.clone();
         let about = About { capabilities, ..About::default() };
-        let timeout = core.config.timeout;
-        let read = read_all(&core, &opened.initialized, about, &mut |outgoing| {
+        let (asker, timeout) = (Asker { about, charged: reading.by() }, core.config.timeout);
+        let read = read_all(&core, &opened.initialized, asker, &mut |outgoing| {
             self.ask_list(outgoing, timeout)
         });
-        let event = view_event(&core, id, read);
+        let event = view_event(&core, id, read, reading);
         self.tell(event);
     }
 }
 
 /// Sends a request for a page and gives its answer.
 type Ask<'a> = dyn FnMut(&Outgoing<'_>) -> Result<Outcome, Trouble> + 'a;
+
+/// For whom lists are read: what is said of it, and who is charged for the answers while they are
+/// read.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Asker<'a> {
+    pub(super) about: About<'a>,
+    pub(super) charged: Option<&'a PrincipalId>,
+}
+
+/// Bytes of all items of one list, or of the lists of one view.
+fn list_bytes_max(core: &Core) -> usize {
+    core.limits.upstream_result_bytes.min(LIST_BYTES_MAX)
+}
 
 /// Lists that were read one after the other.
 pub(super) struct ReadLists {
@@ -247,10 +270,10 @@ pub(super) struct ReadLists {
 pub(super) fn read_all(
     core: &Core,
     initialized: &Initialized,
-    about: About<'_>,
+    asker: Asker<'_>,
     ask: &mut Ask<'_>,
 ) -> Result<ReadLists, Trouble> {
-    let read_at = Instant::now();
+    let (read_at, mut bytes_left) = (Instant::now(), list_bytes_max(core));
     let mut read = ReadLists { lists: Vec::new(), freshness: Vec::new(), read_at, left_out: 0 };
     let mut failed = None;
     for kind in Kind::ALL {
@@ -259,7 +282,7 @@ pub(super) fn read_all(
             read.lists.push((kind, Vec::new()));
             continue;
         }
-        match items(core, kind, about, ask).map_err(in_list) {
+        match items(core, kind, asker, &mut bytes_left, ask).map_err(in_list) {
             Ok(items) => {
                 let said =
                     items.freshness.filter(|_| initialized.revision.era() == Era::Modern);
@@ -278,11 +301,16 @@ pub(super) fn read_all(
 }
 
 /// What is told of a view that was to be read.
-pub(super) fn view_event(core: &Core, id: ViewId, read: Result<ReadLists, Trouble>) -> Event {
+pub(super) fn view_event(
+    core: &Core,
+    id: ViewId,
+    read: Result<ReadLists, Trouble>,
+    reading: ViewReading,
+) -> Event {
     match read {
         Ok(ReadLists { lists, freshness, read_at, left_out }) => {
             let (used, untold) = core.views.was_read(id);
-            Event::View { id, used, lists, freshness, read_at, left_out, untold }
+            Event::View { id, used, lists, freshness, read_at, left_out, untold, reading }
         }
         // Whoever wants it asks for it on the shared session.
         Err(trouble) if trouble.is_stateless() => {
@@ -301,23 +329,20 @@ pub(super) fn view_event(core: &Core, id: ViewId, read: Result<ReadLists, Troubl
     }
 }
 
-/// Reads one list, all pages.
+/// Reads one list, all pages, as far as `bytes_left` go, of which it takes what it reads.
 fn items(
     core: &Core,
     kind: Kind,
-    about: About<'_>,
+    asker: Asker<'_>,
+    bytes_left: &mut usize,
     ask: &mut Ask<'_>,
 ) -> Result<Items, Trouble> {
-    let mut room = Room {
-        items: Vec::new(),
-        n_left: core.limits.upstream_tools,
-        bytes_left: core.limits.upstream_result_bytes,
-        left_out: 0,
-    };
+    let taken = Taken::default();
+    let mut room = Room { taken, n_left: core.limits.upstream_tools, bytes_left, left_out: 0 };
     let mut freshness: Option<Freshness> = None;
     let mut cursor: Option<String> = None;
     for _ in 0..UPSTREAM_LIST_PAGES_MAX {
-        let page = match page(kind, about, cursor.as_deref(), ask)? {
+        let page = match page(kind, asker, cursor.as_deref(), ask)? {
             Ok(page) => page,
             // Many servers with resources do not know of templates.
             Err(error) if kind == Kind::Template && error.code == code::METHOD_NOT_FOUND => {
@@ -346,35 +371,35 @@ fn items(
 
 /// What is taken of a list, and how much more of it may be: what is over a bound is counted and
 /// costs no memory.
-struct Room {
-    items: Vec<ReadItem>,
+struct Room<'a> {
+    taken: Taken,
     n_left: usize,
-    bytes_left: usize,
+    bytes_left: &'a mut usize,
     left_out: usize,
 }
 
-impl Room {
+impl Room<'_> {
     /// Items are read here, on a thread of their server's own: whoever merges the lists of all
     /// servers waits for none.
     fn take(&mut self, kind: Kind, item: &str) {
         let n_left = self.n_left.checked_sub(1);
-        let bytes_left = self.bytes_left.checked_sub(item.len());
+        let bytes_left = (*self.bytes_left).checked_sub(item.len());
         let (Some(n_left), Some(bytes_left), 0) = (n_left, bytes_left, self.left_out) else {
             self.left_out += 1;
             return;
         };
-        (self.n_left, self.bytes_left) = (n_left, bytes_left);
-        self.items.push(listed_item::take(kind, item));
+        (self.n_left, *self.bytes_left) = (n_left, bytes_left);
+        self.taken.take(kind, item);
     }
 
     fn items(self, freshness: Option<Freshness>) -> Items {
-        Items { items: self.items, left_out: self.left_out, freshness }
+        Items { items: self.taken.items(), left_out: self.left_out, freshness }
     }
 }
 
 fn page(
     kind: Kind,
-    about: About<'_>,
+    asker: Asker<'_>,
     cursor: Option<&str>,
     ask: &mut Ask<'_>,
 ) -> Result<Result<Raw, RpcError>, Trouble> {
@@ -382,7 +407,9 @@ fn page(
     if let Some(cursor) = cursor {
         params.set("cursor", string(cursor));
     }
-    let outgoing = Outgoing { about, ..Outgoing::own(kind.list_method(), params) };
+    let Asker { about, charged } = asker;
+    let own = Outgoing::own(kind.list_method(), params);
+    let outgoing = Outgoing { about, charged: charged.cloned(), ..own };
     match ask(&outgoing)? {
         Outcome::Complete(page) => Ok(Ok(page)),
         Outcome::Error { error, .. } => Ok(Err(error)),
@@ -463,7 +490,7 @@ struct Page {
 fn read_page(
     kind: Kind,
     page: &Raw,
-    room: &mut Room,
+    room: &mut Room<'_>,
     goes_on: &dyn Fn() -> bool,
 ) -> Result<Page, Trouble> {
     let (method, key) = (kind.list_method().as_str(), kind.list_key());
@@ -494,11 +521,13 @@ mod tests {
     use crate::limits::LISTED_ITEM_BYTES_MAX;
 
     /// What comes of a page where there is so much room, and how many of its items are over.
-    fn read(kind: Kind, text: &str, room: (usize, usize)) -> Result<(Page, Room), Trouble> {
+    fn read(kind: Kind, text: &str, room: (usize, usize)) -> Result<(Page, Items), Trouble> {
         let page = Raw::from_valid(text.to_owned());
-        let (n_left, bytes_left) = room;
-        let mut room = Room { items: Vec::new(), n_left, bytes_left, left_out: 0 };
-        read_page(kind, &page, &mut room, &|| true).map(|page| (page, room))
+        let (n_left, mut bytes_left) = room;
+        let bytes_left = &mut bytes_left;
+        let mut room = Room { taken: Taken::default(), n_left, bytes_left, left_out: 0 };
+        let page = read_page(kind, &page, &mut room, &|| true)?;
+        Ok((page, room.items(None)))
     }
 
     const ENOUGH: (usize, usize) = (10, 1_000_000);
@@ -521,10 +550,12 @@ mod tests {
     #[test]
     fn a_stop_ends_the_reading_of_a_page_between_two_items() {
         let page = Raw::from_valid(format!(r#"{{"tools":[{}{{}}]}}"#, "{},".repeat(1000)));
-        let mut room = Room { items: Vec::new(), n_left: 9999, bytes_left: 9999, left_out: 0 };
+        let bytes_left = &mut 9999;
+        let taken = Taken::default();
+        let mut room = Room { taken, n_left: 9999, bytes_left, left_out: 0 };
         let trouble = read_page(Kind::Tool, &page, &mut room, &|| false).map(drop).unwrap_err();
         assert!(trouble.message.contains("takes too long"), "{}", trouble.message);
-        assert_eq!(room.items.len(), 1);
+        assert_eq!(room.taken.items().len(), 1);
     }
 
     #[test]

@@ -92,6 +92,7 @@ mod tls;
 mod transport;
 mod unusable;
 mod upstreams;
+mod view_readings;
 mod views;
 mod waiting_calls;
 mod watch;
@@ -100,6 +101,7 @@ pub use health::{Failure, State, Status, Unread};
 pub use post::Collector;
 pub use subscribing::Subscribing;
 pub use upstreams::Upstreams;
+pub use view_readings::ViewReading;
 pub use views::Viewer;
 
 /// What a supervisor tells.
@@ -135,8 +137,8 @@ pub enum Event {
         freshness: Vec<(Kind, Freshness)>,
         /// When they were asked for.
         read_at: Instant,
-        /// Items of all its lists left out at `limits.upstream_tools` or
-        /// `limits.upstream_result_bytes`.
+        /// Items of all its lists left out at `limits.upstream_tools`,
+        /// `limits.upstream_result_bytes` or [`LIST_BYTES_MAX`](crate::limits::LIST_BYTES_MAX).
         left_out: usize,
     },
     /// Lists as only those clients see them that declare the same; those that are not here could
@@ -156,6 +158,8 @@ pub enum Event {
         left_out: usize,
         /// Why clients are to be told of them.
         untold: Untold,
+        /// It is over when they have their place among the others.
+        reading: ViewReading,
     },
     /// Such lists could not be read this time.
     ViewFailed,

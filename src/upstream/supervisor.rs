@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 
 use crate::error::Stage;
-use crate::limits::{REFRESH_INTERVAL, SLOTS_SWEEP_INTERVAL};
+use crate::limits::{REFRESH_INTERVAL, RELIST_INTERVAL, SLOTS_SWEEP_INTERVAL};
 use crate::protocol::call::Outgoing;
 use crate::protocol::method::Method;
 use crate::protocol::raw::{RawObject, string};
@@ -236,14 +236,18 @@ impl Supervisor {
                 self.list(&opened, &self.lists.not_waiting(now))
             } else if !due.is_empty() {
                 self.list(&opened, &due)
-            } else if let Some((id, capabilities)) = self.core.views.take_of_requests(now) {
-                self.read_view(&opened, id, &capabilities);
+            } else if let Some(taken) = self.core.views.take_of_requests(now, &self.core.nudge)
+            {
+                let (id, capabilities, reading) = taken;
+                self.read_view(&opened, id, &capabilities, reading);
                 continue;
             } else if let Err(trouble) = self.tell_again(&opened) {
                 Err(trouble)
             } else {
                 self.listen_again(now);
                 let views = self.core.views.next_due_of_requests(now);
+                // One that is due already waits for another reading's end, which rings.
+                let views = views.map(|at| if at <= now { now + RELIST_INTERVAL } else { at });
                 let retries = [self.level.at(), self.resubscribing.at(), self.listening.at()];
                 let lists = [self.lists.next_due(now), views];
                 let next = retries.into_iter().chain(lists).flatten();

@@ -16,6 +16,8 @@ use crate::protocol::capabilities::{can_be_asked, declare_nothing};
 use crate::protocol::view::{LastUse, Untold, ViewId};
 
 use super::backoff::{Backoff, Range};
+use super::link::Nudge;
+use super::view_readings::{ViewReading, ViewReadings};
 use super::{Event, Report, Upstream};
 
 /// Who looks at lists, as far as they may depend on it.
@@ -52,6 +54,7 @@ impl<'a> Viewer<'a> {
 /// The views of one upstream that somebody wants.
 pub(super) struct Views {
     max: usize,
+    readings: ViewReadings,
     state: Mutex<State>,
 }
 
@@ -122,18 +125,26 @@ impl Entry {
         is_due.then(|| self.not_before.unwrap_or(now))
     }
 
-    fn take(&mut self, now: Instant) -> bool {
-        let is_due = self.due(now).is_some_and(|at| at <= now);
-        if is_due {
-            (self.is_wanted, self.reading) = (false, Some(now));
-        }
-        is_due
+    fn is_due(&self, now: Instant) -> bool {
+        self.due(now).is_some_and(|at| at <= now)
+    }
+
+    /// One that is due is read from now on, if it may be.
+    fn take(
+        &mut self,
+        now: Instant,
+        readings: &ViewReadings,
+        nudge: &Arc<Nudge>,
+    ) -> Option<ViewReading> {
+        let reading = readings.begin(self.by.as_ref(), nudge)?;
+        (self.is_wanted, self.reading) = (false, Some(now));
+        Some(reading)
     }
 }
 
 impl Views {
     pub(super) fn new(max: usize) -> Views {
-        Views { max, state: Mutex::default() }
+        Views { max, readings: ViewReadings::default(), state: Mutex::default() }
     }
 
     /// They are told there from now on.
@@ -246,23 +257,37 @@ impl Views {
         of_requests.filter_map(|entry| entry.due(now)).min()
     }
 
-    /// Whether the caller is to read that view now.
-    pub(super) fn take(&self, id: ViewId, now: Instant) -> bool {
-        self.lock().entries.get_mut(&id).is_some_and(|entry| entry.take(now))
+    /// Whether the caller, whose thread `nudge` rings, is to read that view now. One that is due
+    /// and may not be read yet is rung for when it may.
+    pub(super) fn take(
+        &self,
+        id: ViewId,
+        now: Instant,
+        nudge: &Arc<Nudge>,
+    ) -> Option<ViewReading> {
+        let mut state = self.lock();
+        let entry = state.entries.get_mut(&id).filter(|entry| entry.is_due(now))?;
+        entry.take(now, &self.readings, nudge)
     }
 
     /// A view that the caller is to read now, and what its requests declare: of those that are
-    /// due, the one that somebody has used last.
-    pub(super) fn take_of_requests(&self, now: Instant) -> Option<(ViewId, Arc<str>)> {
+    /// due and may be read, the one that somebody has used last.
+    pub(super) fn take_of_requests(
+        &self,
+        now: Instant,
+        nudge: &Arc<Nudge>,
+    ) -> Option<(ViewId, Arc<str>, ViewReading)> {
         let mut state = self.lock();
-        let is_due = |entry: &Entry| entry.due(now).is_some_and(|at| at <= now);
         let of_requests = state
             .entries
             .iter_mut()
-            .filter(|(_, entry)| entry.capabilities.is_some() && is_due(entry));
-        let (id, entry) = of_requests.max_by_key(|(_, entry)| entry.used.at())?;
-        let capabilities = entry.capabilities.clone()?;
-        entry.take(now).then_some((*id, capabilities))
+            .filter(|(_, entry)| entry.capabilities.is_some() && entry.is_due(now));
+        let mut due: Vec<(&ViewId, &mut Entry)> = of_requests.collect();
+        due.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.used.at()));
+        due.into_iter().find_map(|(id, entry)| {
+            let reading = entry.take(now, &self.readings, nudge)?;
+            Some((*id, entry.capabilities.clone()?, reading))
+        })
     }
 
     /// It was read. Gives when it was used last, and why clients are to be told.
@@ -376,6 +401,16 @@ mod tests {
         views.want(id, capabilities, &PrincipalId::Key("a".into()), now).0 != Want::Nothing
     }
 
+    /// Whether a view is to be read now by whoever asks.
+    fn takes(views: &Views, id: ViewId, now: Instant) -> bool {
+        views.take(id, now, &Arc::new(Nudge::new().unwrap())).is_some()
+    }
+
+    fn takes_of_requests(views: &Views, now: Instant) -> Option<(ViewId, Arc<str>)> {
+        let nudge = Arc::new(Nudge::new().unwrap());
+        views.take_of_requests(now, &nudge).map(|(id, capabilities, _)| (id, capabilities))
+    }
+
     fn id(n: u32) -> ViewId {
         ViewId::of_session(&n.to_string())
     }
@@ -383,9 +418,9 @@ mod tests {
     #[test]
     fn a_view_is_read_once_for_all_who_want_it() {
         let (views, now) = (Views::new(8), Instant::now());
-        assert!(!views.take(id(1), now));
+        assert!(!takes(&views, id(1), now));
         assert!(comes(&views, id(1), None, now) && comes(&views, id(1), None, now));
-        assert!(views.take(id(1), now) && !views.take(id(1), now));
+        assert!(takes(&views, id(1), now) && !takes(&views, id(1), now));
         assert!(comes(&views, id(1), None, now), "it is being read");
         assert!(!comes(&views, id(1), None, now + VIEW_TIMEOUT), "nobody waits for ever");
         views.missed(id(1));
@@ -398,18 +433,18 @@ mod tests {
     fn a_change_is_read_again_after_a_pause_and_a_failure_after_a_longer_one() {
         let (views, now) = (Views::new(8), Instant::now());
         comes(&views, id(1), None, now);
-        views.take(id(1), now);
+        takes(&views, id(1), now);
         views.changed(id(1), &[Kind::Tool], now);
         views.changed(id(1), &[Kind::Tool, Kind::Prompt], now);
         assert_eq!(views.was_read(id(1)).1.announced, [Kind::Tool, Kind::Prompt]);
         assert!(views.due(id(1), now).is_some_and(|at| at >= now + RELIST_INTERVAL));
         let later = now + 2 * RELIST_INTERVAL;
-        assert!(views.take(id(1), later));
+        assert!(takes(&views, id(1), later));
         views.failed(id(1), None);
         assert!(views.due(id(1), later).is_some_and(|at| at >= now + BACKOFF_MIN / 2));
         assert!(!comes(&views, id(1), None, now), "it fails again and again");
         views.changed(id(2), &[Kind::Tool], now);
-        assert!(views.take(id(2), now), "also where nobody is known to have listed it");
+        assert!(takes(&views, id(2), now), "also where nobody is known to have listed it");
     }
 
     #[test]
@@ -421,7 +456,7 @@ mod tests {
         comes(&views, id(1), None, later(2));
         comes(&views, id(3), None, later(3));
         assert!(views.due(id(2), now).is_none() && views.due(id(1), now).is_some());
-        assert!(views.take(id(1), later(4)) && views.take(id(3), later(4)));
+        assert!(takes(&views, id(1), later(4)) && takes(&views, id(3), later(4)));
         assert!(!comes(&views, id(4), None, later(5)), "all are being read");
     }
 
@@ -431,13 +466,13 @@ mod tests {
         comes(&views, id(1), None, now);
         assert!(views.next_due_of_requests(now).is_none());
         comes(&views, id(2), Some("{\"a\":{}}"), now);
-        let (taken, capabilities) = views.take_of_requests(now).unwrap();
+        let (taken, capabilities) = takes_of_requests(&views, now).unwrap();
         assert_eq!((taken, &*capabilities), (id(2), "{\"a\":{}}"));
-        assert!(views.take_of_requests(now).is_none());
+        assert!(takes_of_requests(&views, now).is_none());
         views.was_read(id(2));
         views.requests_changed(&[], now);
         assert!(views.next_due_of_requests(now).is_some());
-        assert!(views.take(id(1), now), "the others are untouched");
+        assert!(takes(&views, id(1), now), "the others are untouched");
     }
 
     #[test]
@@ -447,20 +482,20 @@ mod tests {
         comes(&views, id(1), Some("1"), now);
         comes(&views, id(2), Some("2"), later);
         for expected in [2, 1] {
-            let (taken, _) = views.take_of_requests(later).unwrap();
+            let (taken, _) = takes_of_requests(&views, later).unwrap();
             assert_eq!(taken, id(expected));
             views.was_read(taken);
         }
         // The first is 15 minutes old by then, and the second is not.
         let then = now + VIEW_REREAD_WITHIN;
         views.requests_changed(&[], then);
-        assert_eq!(views.take_of_requests(then).unwrap().0, id(2));
-        assert!(views.take_of_requests(then).is_none());
+        assert_eq!(takes_of_requests(&views, then).unwrap().0, id(2));
+        assert!(takes_of_requests(&views, then).is_none());
         // Whoever shows it notes that it is used.
         let (used, _) = views.was_read(id(1));
         used.note(then);
         views.requests_changed(&[], then);
-        assert_eq!(views.take_of_requests(then).unwrap().0, id(1));
+        assert_eq!(takes_of_requests(&views, then).unwrap().0, id(1));
     }
 
     #[test]
@@ -476,5 +511,33 @@ mod tests {
         views.want(id(2), Some("1"), &one, later);
         assert_eq!(views.want(id(3), Some("1"), &one, later), (Want::Read, Some(id(1))));
         assert!(views.due(id(0), later).is_some() && views.due(id(1), later).is_none());
+    }
+
+    #[test]
+    fn so_many_are_read_at_once_and_each_principal_s_turn_comes() {
+        let (views, now) = (Views::new(64), Instant::now());
+        let nudge = Arc::new(Nudge::new().unwrap());
+        let key = |name: &str| PrincipalId::Key(name.into());
+        for n in 0..8 {
+            views.want(
+                id(n),
+                Some("1"),
+                &key("hog"),
+                now + Duration::from_millis(u64::from(n)),
+            );
+        }
+        views.want(id(9), Some("9"), &key("victim"), now);
+        let mut readings: Vec<ViewReading> = Vec::new();
+        let mut taken: Vec<ViewId> = Vec::new();
+        while let Some((id, _, reading)) = views.take_of_requests(now, &nudge) {
+            taken.push(id);
+            readings.push(reading);
+        }
+        // What was used last is first, but a place is left for the others.
+        assert_eq!(taken, [id(7), id(6), id(5), id(9)]);
+        assert!(views.next_due_of_requests(now).is_some(), "the others wait");
+        readings.retain(|reading| reading.by() == Some(&key("hog")));
+        readings.pop();
+        assert_eq!(takes_of_requests(&views, now).unwrap().0, id(4));
     }
 }

@@ -10,7 +10,7 @@ use crate::support::duplex::{DOORS, Door, Duplex, all_capabilities};
 use crate::support::gateway::{Directory, Gateway};
 use crate::support::modern::ModernClient;
 use crate::support::upstream_http::HttpUpstream;
-use crate::support::{stays_so, wait_until};
+use crate::support::{in_background, stays_so, wait_until};
 
 const TOOLS_CHANGED: &str = "notifications/tools/list_changed";
 
@@ -351,7 +351,36 @@ fn the_bound_on_views_holds_and_the_one_unused_for_longest_goes() {
     assert_eq!(n_read(&three, &["needs_elicitation"]), 1);
     assert_eq!(n_read(&one, &["needs_roots"]), 0, "it was used last");
     assert_eq!(gateway.status_of("s")["views"], 2);
+    let held = &gateway.get("/status").expect(200).json()["limits"]["views_bytes"];
+    assert!(held["used"].as_u64() > Some(1000), "{held}");
+    assert!(held["used"].as_u64() < held["max"].as_u64(), "{held}");
     assert_eq!(n_read(&two, &["needs_sampling"]), 1);
+}
+
+#[test]
+fn a_few_views_of_one_server_are_read_at_once_and_the_others_in_turn() {
+    const AT_ONCE: usize = 4;
+    const CLIENTS: usize = 7;
+    let (behind, config) = by_capability(Era::Legacy, Transport::Http, "a");
+    let gateway = Gateway::started(json!({ "mcp_servers": { "s": config } }));
+    gateway.wait_until_well(&["s"]);
+    let script = behind.script().unwrap();
+    let before = script.seen().n_list;
+    // Tools are read first.
+    script.hold(Some("prompts/list"));
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|n| {
+            let capabilities = json!({ "roots": {}, "experimental": { n.to_string(): {} } });
+            let client = Duplex::to(&gateway, Door::Streamable).declaring(capabilities).open();
+            in_background(move || names(&client))
+        })
+        .collect();
+    wait_until("as many as may be are read", || script.seen().n_list == before + AT_ONCE);
+    let is_so = || script.seen().n_list == before + AT_ONCE;
+    stays_so("the others wait", Duration::from_millis(300), is_so);
+    script.hold(None);
+    wait_until("all are read", || script.seen().n_list == before + CLIENTS);
+    clients.into_iter().for_each(|client| drop(client.join().unwrap()));
 }
 
 #[test]

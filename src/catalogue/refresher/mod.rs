@@ -418,7 +418,7 @@ mod tests {
     use super::*;
     use crate::budget::Budget;
     use crate::config::{Config, Overrides};
-    use crate::protocol::listed_item;
+    use crate::protocol::listed_item::Taken;
     use crate::protocol::modern::Freshness;
     use std::time::{Duration, Instant};
 
@@ -476,16 +476,17 @@ mod tests {
 
         fn items(kind: Kind, names: &[&str]) -> Vec<ReadItem> {
             let rest = r#""name":"n","inputSchema":{"type":"object"}"#;
-            let item = |name: &&str| {
+            let mut taken = Taken::default();
+            for name in names {
                 let text = match kind {
                     Kind::Tool | Kind::Prompt => rest.replace("\"n\"", &format!("\"{name}\"")),
                     Kind::Resource | Kind::Template => {
                         format!("\"{}\":\"{name}\",{rest}", kind.name_key())
                     }
                 };
-                listed_item::take(kind, &format!("{{{text}}}"))
-            };
-            names.iter().map(item).collect()
+                taken.take(kind, &format!("{{{text}}}"));
+            }
+            taken.items()
         }
 
         /// That a server has listed this.
@@ -537,15 +538,16 @@ mod tests {
         assert_eq!(told.kinds(&[(TOOLS, &["a", "ab"])]), [TOOLS]);
     }
 
+    /// Whoever sees both is told of the one that has listed, and nobody else may learn of it.
     #[test]
-    fn whose_names_depend_on_another_s_list_is_told_of_too() {
+    fn whose_names_depend_on_another_s_list_is_told_of_that_one() {
         let servers =
             r#"{"s":{"url":"http://127.0.0.1:9/mcp"},"t":{"url":"http://127.0.0.1:8/mcp"}}"#;
         let mut told = Told::new(servers);
         told.refresher.naming.prefix = crate::config::Prefix::Never;
         let of = |server: &str| (server.to_owned(), TOOLS);
         assert_eq!(told.of(1, &[(TOOLS, &["a"])]), [of("t")]);
-        assert_eq!(told.of(0, &[(TOOLS, &["a"])]), [of("s"), of("t")]);
+        assert_eq!(told.of(0, &[(TOOLS, &["a"])]), [of("s")]);
     }
 
     #[test]

@@ -30,9 +30,9 @@ impl Refresher {
     /// Takes what only some clients see; gives any other report back.
     pub(super) fn hear_view(&mut self, report: Report) -> Option<Report> {
         let Report { config, event } = report;
-        let (id, used, lists, freshness, read_at, left_out, untold) = match event {
-            Event::View { id, used, lists, freshness, read_at, left_out, untold } => {
-                (id, used, lists, freshness, read_at, left_out, untold)
+        let (id, used, lists, freshness, read_at, left_out, untold, reading) = match event {
+            Event::View { id, used, lists, freshness, read_at, left_out, untold, reading } => {
+                (id, used, lists, freshness, read_at, left_out, untold, reading)
             }
             // Whoever waits looks again.
             Event::ViewFailed => return None,
@@ -57,17 +57,20 @@ impl Refresher {
             left_out: left_out_before,
             used,
             untold,
+            by: reading.by().cloned(),
         };
-        read.left_out.set_over_bounds(left_out);
         for (kind, items) in lists {
             let (named, unusable) = merge::usable(kind, items);
             read.left_out.note(&server, kind, unusable);
             read.lists.push((kind, named));
         }
-        let differing = read.against(&known.listed);
+        let (differing, n_over) = read.against(&known.listed);
+        read.left_out.note_over_bounds(&server, left_out + n_over);
         let pinned = judge_view(&mut self.pins, &known.profile, &known.listed, &differing);
         let kinds = self.views.insert(key, read, &known.listed, pinned);
         self.publish_views();
+        // It has its place, so that another one can be read.
+        drop((differing, reading));
         self.told_clashes.tell(&self.shared.seen_by(|| [id, id], &|_| Some(id)).clashes);
         for kind in kinds {
             (self.tell_view)(&server, kind, id);

@@ -94,6 +94,24 @@ const USABLE: [&str; 5] =
     ["\u{435}cho", "na\u{efff}me", "t\u{f6}\u{f6}l", "\u{1f980}", "a b/c?d#e%00"];
 
 #[test]
+fn items_beyond_the_bytes_of_one_list_are_left_out_and_what_is_held_is_told() {
+    const ITEM: usize = 200 * 1024;
+    const BYTES_MAX: usize = 16 * 1024 * 1024;
+    let heavy = "d".repeat(ITEM);
+    let tools: Vec<String> = (0..100).map(|n| tool(&format!("tool_{n}"), &heavy)).collect();
+    let n_kept = BYTES_MAX / tools[50].len();
+    let (good, server) = (HttpUpstream::start(), with_tools(format!("[{}]", tools.join(","))));
+    let gateway = before(&server, &good, json!({}));
+    assert_eq!(gateway.status_of("bad")["left_out"], 100 - n_kept);
+    assert_eq!(gateway.call_text(&format!("bad-tool_{}", n_kept - 1), &json!({})), "well");
+    gateway.call(&format!("bad-tool_{n_kept}"), &json!({})).expect_error(404);
+    let held = &gateway.get("/status").expect(200).json()["limits"]["lists_bytes"];
+    // Each as the server wrote it and as it is offered.
+    assert!(held["used"].as_u64().unwrap() > 2 * u64::try_from(n_kept * ITEM).unwrap());
+    assert!(held["used"].as_u64() < held["max"].as_u64(), "{held}");
+}
+
+#[test]
 fn a_name_that_cannot_be_shown_is_left_out_and_others_pass_as_they_are() {
     let names = UNUSABLE.iter().chain(&USABLE).chain(["", "plain"].iter());
     let tools: Vec<String> = names.map(|name| tool(name, "\u{1b}[31m\u{202e}red")).collect();

@@ -55,9 +55,13 @@ impl Teller {
             let (id, wanted, tell, streams) =
                 (seen.id(), wanted(seen), tell.clone(), mine.clone());
             Reply::stream(move |out| {
-                tell.send(Told::Began(id.clone(), wanted.clone())).unwrap();
-                streams.lock().unwrap().push((id.clone(), out.try_clone().unwrap()));
-                event(out, &acknowledged(&id, &wanted));
+                {
+                    // Nothing is said on the stream before it is agreed to.
+                    let mut streams = streams.lock().unwrap();
+                    streams.push((id.clone(), out.try_clone().unwrap()));
+                    tell.send(Told::Began(id.clone(), wanted.clone())).unwrap();
+                    event(out, &acknowledged(&id, &wanted));
+                }
                 out.read_to_end(&mut Vec::new()).ok();
                 tell.send(Told::Ended(id)).unwrap();
             })

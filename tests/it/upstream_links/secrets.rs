@@ -73,6 +73,38 @@ fn a_server_that_repeats_a_header_elsewhere_is_not_quoted() {
     assert!(error.contains("text/[secret]"), "{error}");
 }
 
+/// Servers decode what they are given, and encode what they say.
+#[test]
+fn a_server_that_repeats_a_secret_in_another_form_is_not_quoted() {
+    // "user:hush/hush+password", its password, that in JSON as PHP writes it, in a URL and in
+    // base64; a cookie of several.
+    let forms = [
+        "dXNlcjpodXNoL2h1c2grcGFzc3dvcmQ=",
+        "user:hush/hush+password",
+        "hush/hush+password",
+        "hush%2Fhush%2Bpassword",
+        "aHVzaC9odXNoK3Bhc3N3b3Jk",
+        "hush-session-cookie",
+    ];
+    for form in forms.into_iter().chain([r"hush\\/hush+password"]) {
+        let server = Server::start(move |seen| {
+            let error = format!(r#"{{"code":-32001,"message":"no: {form}!"}}"#);
+            Reply::json(format!(r#"{{"jsonrpc":"2.0","id":{},"error":{error}}}"#, seen.id()))
+        });
+        let mut config = http(server.address, HttpKind::StreamableHttp);
+        if let Target::Http(target) = &mut config.target {
+            let basic = secret("Basic dXNlcjpodXNoL2h1c2grcGFzc3dvcmQ=");
+            let cookies = secret("theme=dark; session=hush-session-cookie; x=y");
+            target.headers =
+                vec![("Authorization".to_owned(), basic), ("Cookie".to_owned(), cookies)];
+        }
+        let rig = Rig::start(config, Limits::default());
+        let told = told(&rig);
+        assert!(told.contains("no: [secret]"), "{form}: {told}");
+        assert!(!told.contains(form), "{form}: {told}");
+    }
+}
+
 #[test]
 fn a_child_that_prints_its_environment_is_kept_without_it() {
     let rig = Rig::start(sh("env >&2; sleep 100"), Limits::default());

@@ -1,6 +1,7 @@
 //! What only some clients see: a server's lists may depend on what a client declares. Only what
 //! differs from what all see is kept, by server and by what is declared.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,11 +12,13 @@ use super::merge::{self, Listed, Named, Profile};
 use super::{Catalogue, Pinned};
 use crate::config::Naming;
 use crate::limits::{
-    LIST_TTL_MIN, REFRESH_INTERVAL, VIEW_CATALOGUES_MAX, VIEW_IDLE, VIEWS_BYTES_MAX,
+    LIST_TTL_MIN, REFRESH_INTERVAL, VIEW_BYTES_MAX, VIEW_CATALOGUES_MAX, VIEW_IDLE,
+    VIEW_ITEM_BYTES, VIEWS_BYTES_MAX,
 };
-use crate::protocol::call::Kind;
+use crate::protocol::call::{Kind, PrincipalId};
 use crate::protocol::listed_item::Malformed;
 use crate::protocol::modern::Freshness;
+use crate::protocol::pieces::{self, Usage};
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::{LastUse, Untold, ViewId};
@@ -36,6 +39,8 @@ pub struct View {
     is_stale: AtomicBool,
     /// When it was used last, also before it was read again.
     used: Arc<LastUse>,
+    /// Who wanted it first, if anybody did.
+    by: Option<PrincipalId>,
     n_bytes: usize,
     /// It has more than may be kept, so that what all see is served.
     is_too_large: bool,
@@ -82,25 +87,49 @@ pub(super) struct ReadView {
     pub(super) left_out: LeftOut,
     pub(super) untold: Untold,
     pub(super) used: Arc<LastUse>,
+    pub(super) by: Option<PrincipalId>,
 }
 
 impl ReadView {
-    /// Finds what all see, too; gives the items that are not among that.
-    pub(super) fn against(&mut self, shared: &Listed) -> Vec<(Kind, String, Raw)> {
-        let mut differing = Vec::new();
+    /// Finds what all see, too; gives the items that are not among that, and how many of them are
+    /// left out because there are more than [`VIEW_BYTES_MAX`] lets.
+    pub(super) fn against(&mut self, shared: &Listed) -> (Vec<(Kind, String, Raw)>, usize) {
+        let (mut differing, mut n_over, mut bytes_left) = (Vec::new(), 0, VIEW_BYTES_MAX);
         for (kind, list) in &mut self.lists {
             let known = shared.lists.get(kind).into_iter().flatten();
             let known: HashMap<&str, _> = known.map(|(own, it)| (own.as_str(), it)).collect();
-            for (own, object) in list {
-                match known.get(own.as_str()) {
+            list.retain_mut(|(own, object)| {
+                if let Some(same) = known.get(own.as_str()).filter(|same| **same == object) {
                     // Their text stands in memory once.
-                    Some(same) if *same == object => *object = (*same).clone(),
-                    Some(_) | None => differing.push((*kind, own.clone(), object.clone())),
+                    *object = (*same).clone();
+                    return true;
                 }
-            }
+                let left = bytes_left.checked_sub(item_bytes(own, object));
+                let (Some(left), 0) = (left, n_over) else {
+                    n_over += 1;
+                    return false;
+                };
+                bytes_left = left;
+                differing.push((*kind, own.clone(), object.clone()));
+                true
+            });
+            // What is left of the memory that was read is not much, where most is what all see.
+            pieces::compact(list);
         }
-        differing
+        (differing, n_over)
     }
+}
+
+/// What an item of a view counts.
+fn item_bytes(own: &str, object: &Raw) -> usize {
+    own.len() + object.get().len() + VIEW_ITEM_BYTES
+}
+
+/// Bytes that the lists of a view hold: also of memory that is another's, who may go before.
+fn held_bytes(lists: &HashMap<Kind, Named>) -> usize {
+    let items = || lists.values().flatten();
+    let beside: usize = items().map(|(own, _)| own.len() + VIEW_ITEM_BYTES).sum();
+    beside + Usage::of(items().map(|(_, object)| object)).held_bytes()
 }
 
 /// All views, as the thread that rebuilds the snapshot has them.
@@ -135,8 +164,7 @@ impl Views {
             shared.lists.get(kind).map_or(!list.is_empty(), |shared| shared != list)
         });
         let is_shown = old.is_some() || read.untold.is_missed;
-        let mut n_bytes =
-            lists.values().flatten().map(|(own, it)| own.len() + it.get().len()).sum();
+        let mut n_bytes = held_bytes(&lists);
         let is_too_large = n_bytes > VIEWS_BYTES_MAX;
         if is_too_large {
             if !old.as_ref().is_some_and(|old| old.is_too_large) {
@@ -166,6 +194,7 @@ impl Views {
             read_at,
             is_stale: AtomicBool::new(false),
             used: read.used,
+            by: read.by,
             n_bytes,
             is_too_large,
             left_out: read.left_out,
@@ -175,8 +204,8 @@ impl Views {
         told
     }
 
-    /// Those that show what all see have a bound of their own: they keep nothing, and crowd out
-    /// none that does.
+    /// Of whoever holds most, the views that were not used for longest make room. Those that show
+    /// what all see have a bound of their own: they keep nothing, and crowd out none that does.
     fn make_room(&mut self, new: &View) {
         loop {
             let of_kind =
@@ -185,8 +214,16 @@ impl Views {
             if of_kind().count() < self.max && used + new.n_bytes <= VIEWS_BYTES_MAX {
                 return;
             }
-            let oldest = of_kind().min_by_key(|(_, view)| view.used.at());
-            let Some(oldest) = oldest.map(|(key, _)| key.clone()) else { return };
+            let mut held: HashMap<Option<&PrincipalId>, usize> = HashMap::new();
+            for view in of_kind().map(|(_, view)| &**view).chain([new]) {
+                *held.entry(view.by.as_ref()).or_default() += view.n_bytes;
+            }
+            let of_holder =
+                |view: &View| held.get(&view.by.as_ref()).copied().unwrap_or_default();
+            let oldest = of_kind()
+                .min_by_key(|(_, view)| (Reverse(of_holder(view)), view.used.at()))
+                .map(|(key, _)| key.clone());
+            let Some(oldest) = oldest else { return };
             self.views.remove(&oldest);
         }
     }
@@ -231,6 +268,17 @@ impl Views {
     pub(super) fn known(&self) -> HashMap<Key, Arc<View>> {
         self.views.clone()
     }
+}
+
+/// What people are told of the views of one server.
+#[derive(Debug, Default)]
+pub struct ViewsTold {
+    /// How many are kept.
+    pub n_views: usize,
+    /// What is left out of them that can be named.
+    pub items: Vec<(Kind, Malformed)>,
+    /// So many items at most are left out of one of them at the bounds.
+    pub n_over: usize,
 }
 
 /// What all see, by server.
@@ -288,8 +336,14 @@ impl Shown {
         Some(view.is_old())
     }
 
-    /// How many views there are of a server, and what is left out of them that can be named.
-    pub(super) fn told_of(&self, server: &ServerName) -> (usize, Vec<(Kind, Malformed)>) {
+    /// Bytes that all views hold.
+    pub(super) fn n_bytes(&self) -> usize {
+        self.views.values().map(|view| view.n_bytes).sum()
+    }
+
+    /// Of the views of a server: how many there are, what is left out of them that can be named,
+    /// and how many items at most are left out of one of them at the bounds.
+    pub(super) fn told_of(&self, server: &ServerName) -> ViewsTold {
         let mut items: Vec<(Kind, Malformed)> = Vec::new();
         let of_server = || self.views.iter().filter(|((of, _), _)| of == server);
         for (kind, item) in of_server().flat_map(|(_, view)| view.left_out.named()) {
@@ -297,7 +351,8 @@ impl Shown {
                 items.push((kind, item.clone()));
             }
         }
-        (of_server().count(), items)
+        let n_over = of_server().map(|(_, view)| view.left_out.over_bounds()).max();
+        ViewsTold { n_views: of_server().count(), items, n_over: n_over.unwrap_or_default() }
     }
 
     /// Of these views of a server, the one whose lists its client sees: where both are known, that
@@ -349,7 +404,12 @@ impl Shown {
         let catalogue = merge::merge_after(shared, &self.naming, &servers, &|| true)?;
         let catalogue = catalogue.sharing(shared);
         let mut merged = self.merged();
-        if merged.len() >= VIEW_CATALOGUES_MAX && !merged.contains_key(&keys) {
+        let of_views = |keys: &BTreeSet<Key>| -> usize {
+            keys.iter().filter_map(|key| self.views.get(key)).map(|view| view.n_bytes).sum()
+        };
+        let held: usize = merged.keys().chain([&keys]).map(of_views).sum();
+        let is_full = merged.len() >= VIEW_CATALOGUES_MAX || held > VIEWS_BYTES_MAX;
+        if is_full && !merged.contains_key(&keys) {
             merged.clear();
         }
         Some(merged.entry(keys).or_insert_with(|| Arc::new(catalogue)).clone())
@@ -357,213 +417,4 @@ impl Shown {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::access::glob::Globs;
-    use crate::config::{Pin, Prefix};
-    use crate::protocol::raw::Raw;
-
-    fn name(text: &str) -> ServerName {
-        ServerName::parse(text).unwrap()
-    }
-
-    fn tools(names: &[&str]) -> Named {
-        let text = |own: &&str| {
-            let object = format!(r#"{{"name":"{own}","inputSchema":{{"type":"object"}}}}"#);
-            ((*own).to_owned(), Raw::from_valid(object))
-        };
-        names.iter().map(text).collect()
-    }
-
-    fn listed(names: &[&str]) -> Listed {
-        let lists = HashMap::from([(Kind::Tool, tools(names))]);
-        Listed { lists, ..Listed::default() }
-    }
-
-    fn read(lists: &[(Kind, &[&str])]) -> ReadView {
-        let lists = lists.iter().map(|(kind, names)| (*kind, tools(names))).collect();
-        let (read_at, left_out) = (Instant::now(), LeftOut::default());
-        let (used, untold) = (Arc::new(LastUse::new(read_at)), Untold::default());
-        ReadView { lists, freshness: Vec::new(), read_at, left_out, used, untold }
-    }
-
-    fn key(n: u32) -> Key {
-        (name("s"), ViewId::of_session(&n.to_string()))
-    }
-
-    fn has(views: &Views, n: u32) -> bool {
-        views.views.contains_key(&key(n))
-    }
-
-    #[test]
-    fn only_what_differs_is_kept_and_told_of() {
-        let (shared, mut views) = (listed(&["a"]), Views::new(8));
-        let mut same = read(&[(Kind::Tool, &["a"]), (Kind::Prompt, &[])]);
-        assert!(same.against(&shared).is_empty());
-        assert_eq!(views.insert(key(1), same, &shared, None), []);
-        let mut more = read(&[(Kind::Tool, &["a", "b"]), (Kind::Prompt, &["p"])]);
-        let differing = more.against(&shared);
-        let names: Vec<_> =
-            differing.iter().map(|(kind, own, _)| (*kind, own.as_str())).collect();
-        assert_eq!(names, [(Kind::Tool, "b"), (Kind::Prompt, "p")]);
-        let differing = views.insert(key(1), more, &shared, None);
-        assert_eq!(differing, [Kind::Tool, Kind::Prompt]);
-        // A list that could not be had stands.
-        let prompts = views.insert(key(1), read(&[(Kind::Prompt, &[])]), &shared, None);
-        assert_eq!(prompts, [Kind::Prompt]);
-        let back = views.insert(key(1), read(&[(Kind::Tool, &["a"])]), &shared, None);
-        assert_eq!(back, [Kind::Tool]);
-    }
-
-    #[test]
-    fn of_a_view_that_is_not_known_those_who_may_have_seen_another_are_told() {
-        let (shared, mut views) = (listed(&["a"]), Views::new(8));
-        let more = || read(&[(Kind::Tool, &["a", "b"])]);
-        assert_eq!(
-            views.insert(key(1), more(), &shared, None),
-            [],
-            "whoever asked is given it"
-        );
-        let mut missed = more();
-        missed.untold.is_missed = true;
-        assert_eq!(views.insert(key(2), missed, &shared, None), [Kind::Tool]);
-        let announced = || {
-            let mut same = read(&[(Kind::Tool, &["a"])]);
-            same.untold.announced = vec![Kind::Tool];
-            same
-        };
-        assert_eq!(views.insert(key(3), announced(), &shared, None), [Kind::Tool]);
-        assert_eq!(views.insert(key(3), announced(), &shared, None), [], "it is known by now");
-    }
-
-    #[test]
-    fn the_view_that_was_not_used_for_longest_makes_room() {
-        let (shared, mut views) = (listed(&["a"]), Views::new(2));
-        for n in [1, 2] {
-            views.insert(key(n), read(&[(Kind::Tool, &["b"])]), &shared, None);
-        }
-        views.views[&key(1)].touch();
-        views.insert(key(3), read(&[(Kind::Tool, &["b"])]), &shared, None);
-        assert!(has(&views, 1) && has(&views, 3) && !has(&views, 2));
-        assert!(views.retain(|_| false) && views.is_empty());
-    }
-
-    #[test]
-    fn bytes_are_bounded_over_all_views() {
-        let (shared, mut views) = (listed(&[]), Views::new(8));
-        let large = |bytes: usize| {
-            let mut view = read(&[]);
-            let object = Raw::from_valid(format!("\"{}\"", "x".repeat(bytes)));
-            view.lists.push((Kind::Tool, vec![("a".to_owned(), object)]));
-            view
-        };
-        for n in 1..=3 {
-            views.insert(key(n), large(VIEWS_BYTES_MAX / 2 - 16), &shared, None);
-        }
-        assert_eq!(views.views.len(), 2);
-        views.insert(key(4), large(VIEWS_BYTES_MAX), &shared, None);
-        let known = &views.views[&key(4)];
-        assert!(known.is_too_large && !known.differs(), "what all see is served");
-        assert_eq!(views.views.len(), 3, "and the others stay");
-    }
-
-    #[test]
-    fn a_catalogue_of_some_shares_what_all_see() {
-        let naming = Naming::new(Prefix::Never, "-", [(&name("s"), None)]);
-        let profile = Profile {
-            name: name("s"),
-            label: Arc::default(),
-            tools: Globs::default(),
-            pin: Pin::Off,
-        };
-        let servers = vec![(profile, listed(&["a"]))];
-        let shared = merge::merge(&naming, &servers);
-        let mut views = Views::new(8);
-        let id = key(1).1;
-        let mut more = read(&[(Kind::Tool, &["a", "b"])]);
-        more.against(&servers[0].1);
-        views.insert(key(1), more, &servers[0].1, None);
-        let shown = Shown::new(naming, Arc::new(servers), views.known());
-        let other = ViewId::of_request("{}");
-        let served = |_: &ServerName| Some(id);
-        assert!(shown.catalogue([other, other], &served, &shared).is_none());
-        let seen = shown.catalogue([id, other], &served, &shared).unwrap();
-        let own: Vec<&str> = seen.items(Kind::Tool).iter().map(|it| it.own.as_str()).collect();
-        assert_eq!(own, ["a", "b"]);
-        assert!(Arc::ptr_eq(&seen.items(Kind::Tool)[0], &shared.items(Kind::Tool)[0]));
-        let again = shown.catalogue([id, other], &served, &shared).unwrap();
-        assert!(Arc::ptr_eq(&seen, &again));
-        // Another view leaves alone what was merged of this one.
-        views.insert(key(2), read(&[(Kind::Tool, &["c"])]), &shown.servers[0].1, None);
-        let next = shown.with_views(views.known());
-        assert!(Arc::ptr_eq(&seen, &next.catalogue([id, other], &served, &shared).unwrap()));
-        views.insert(key(1), read(&[(Kind::Tool, &["c"])]), &shown.servers[0].1, None);
-        let next = shown.with_views(views.known());
-        assert!(!Arc::ptr_eq(&seen, &next.catalogue([id, other], &served, &shared).unwrap()));
-    }
-
-    #[test]
-    fn a_server_that_serves_otherwise_than_before_shows_its_new_view() {
-        let naming = Naming::new(Prefix::Never, "-", [(&name("s"), None)]);
-        let profile = Profile {
-            name: name("s"),
-            label: Arc::default(),
-            tools: Globs::default(),
-            pin: Pin::Off,
-        };
-        let servers = vec![(profile, listed(&["a"]))];
-        let shared = merge::merge(&naming, &servers);
-        let (session, request) = (key(1).1, ViewId::of_request("{}"));
-        let mut views = Views::new(8);
-        views.insert(key(1), read(&[(Kind::Tool, &["old"])]), &servers[0].1, None);
-        let shown = Shown::new(naming, Arc::new(servers), views.known());
-        let own = |shown: &Shown, served: ViewId| {
-            let seen = shown.catalogue([session, request], &|_| Some(served), &shared);
-            seen.map(|it| it.items(Kind::Tool)[0].own.clone())
-        };
-        let used = views.views[&key(1)].used.at();
-        assert_eq!(own(&shown, request).as_deref(), Some("old"), "the other is not known yet");
-        assert_eq!(views.views[&key(1)].used.at(), used, "but is not used by that");
-        let new = (name("s"), request);
-        views.insert(new.clone(), read(&[(Kind::Tool, &["new"])]), &shown.servers[0].1, None);
-        let shown = shown.with_views(views.known());
-        assert_eq!(own(&shown, request).as_deref(), Some("new"));
-        assert_eq!(own(&shown, session).as_deref(), Some("old"));
-        // One that shows what all see hides the other all the same.
-        views.insert(new, read(&[(Kind::Tool, &["a"])]), &shown.servers[0].1, None);
-        assert_eq!(own(&shown.with_views(views.known()), request), None);
-        assert!(views.remove(&key(1)) && !views.remove(&key(1)));
-    }
-
-    #[test]
-    fn views_that_show_what_all_see_crowd_out_none() {
-        let (shared, mut views) = (listed(&["a"]), Views::new(2));
-        views.insert(key(1), read(&[(Kind::Tool, &["b"])]), &shared, None);
-        for n in 2..6 {
-            views.insert(key(n), read(&[(Kind::Tool, &["a"])]), &shared, None);
-        }
-        assert!(has(&views, 1));
-        assert_eq!(views.views.len(), 3, "they are bounded, too");
-        let shown = |views: &Views| {
-            Shown::new(
-                Naming::new(Prefix::Never, "-", [(&name("s"), None)]),
-                Arc::default(),
-                views.known(),
-            )
-        };
-        assert!(shown(&views).is_any_other());
-        views.remove(&key(1));
-        assert!(!shown(&views).is_any_other(), "nobody looks a view up for these");
-    }
-
-    #[test]
-    fn a_view_that_is_read_again_is_not_used_by_that() {
-        let (shared, mut views) = (listed(&["a"]), Views::new(2));
-        let first = read(&[(Kind::Tool, &["b"])]);
-        let (used, used_at) = (first.used.clone(), first.used.at());
-        views.insert(key(1), first, &shared, None);
-        let again = ReadView { used, ..read(&[(Kind::Tool, &["b"])]) };
-        views.insert(key(1), again, &shared, None);
-        assert_eq!(views.views[&key(1)].used.at(), used_at);
-    }
-}
+mod tests;
