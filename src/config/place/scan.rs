@@ -8,7 +8,7 @@ use super::{Field, Odd, Source};
 /// Deeper than any configuration; serde_json reads no deeper.
 const DEPTH_MAX: usize = 128;
 /// Keys whose strings are no secrets.
-const SHOWN_KEYS: [&str; 29] = [
+const SHOWN_KEYS: [&str; 31] = [
     "admin_listen",
     "alias",
     "allowed_hosts",
@@ -29,12 +29,14 @@ const SHOWN_KEYS: [&str; 29] = [
     "required",
     "servers",
     "session",
+    "socket_group",
     "socket_mode",
     "state_dir",
     "timeout_max_ms",
     "timeout_ms",
     "tools",
     "transport",
+    "trusted_proxies",
     "type",
     "$schema",
     "watch",
@@ -288,7 +290,8 @@ impl Scan<'_> {
         if is_shown || is_only_variables(text) {
             return;
         }
-        let keeps = if self.key_above() == "url" { origin_bytes(text) } else { 0 };
+        let is_url = ["url", "endpoint", "public_url"].contains(&self.key_above());
+        let keeps = if is_url { origin_bytes(text) } else { 0 };
         self.source.hidden.push(inner.start + keeps..inner.end);
     }
 }
