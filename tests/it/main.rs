@@ -19,6 +19,7 @@ mod children;
 mod cli;
 mod commands;
 mod config_files;
+mod console;
 mod conversations;
 mod deadlines;
 mod demo_http;
