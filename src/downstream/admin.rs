@@ -53,16 +53,18 @@ impl Front {
 
     pub(super) fn readyz(&self, scope: &Scope, responder: Responder) {
         let mut missing = self.pipeline.missing();
-        let is_any = !missing.is_empty();
+        let n_missing = missing.len();
+        let is_known = scope.principal.is_admin || admitted_by_key(scope);
         if !scope.principal.is_admin {
-            // That the gateway is not ready is for all; of which servers there are, everybody
-            // learns what its key may know, and without a key nothing.
-            let is_known = admitted_by_key(scope);
+            // That the gateway is not ready is for all, and how many it waits for is for whoever
+            // watches it without a key; of which servers there are, a key learns what it may know.
             missing.retain(|server| is_known && scope.sees_server(server));
         }
         if self.is_stopping() {
             refuse(responder, &Problem::from_call(&CallError::ShuttingDown));
-        } else if is_any {
+        } else if n_missing > 0 && !is_known {
+            refuse(responder, &Problem::not_ready_without_names(n_missing));
+        } else if n_missing > 0 {
             let names: Vec<&str> = missing.iter().map(ServerName::as_str).collect();
             refuse(responder, &Problem::not_ready(&names));
         } else {

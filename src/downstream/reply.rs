@@ -261,22 +261,29 @@ impl Problem {
     /// Servers that the operator requires have not answered yet; `missing` are those of them that
     /// may be told. An answer, not a refusal.
     pub fn not_ready(missing: &[&str]) -> Problem {
-        let what = "a required server has not answered yet";
-        let problem = |message| {
-            Problem::new(503, "not_ready", code::INTERNAL_ERROR, message)
-                .header("Retry-After", "1")
-        };
         if missing.is_empty() {
-            return problem(what.to_owned());
+            return Problem::unready("a required server has not answered yet".to_owned());
         }
-        let message = match missing {
-            [one] => format!("1 required server has not answered yet: {one}"),
-            several => {
-                let n = several.len();
-                format!("{n} required servers have not answered yet: {}", several.join(", "))
-            }
-        };
-        problem(message).with("n_missing", missing.len()).with("missing", missing)
+        let (n, names) = (missing.len(), missing.join(", "));
+        let message = format!("{}: {names}", Problem::have_not_answered(n));
+        Problem::unready(message).with("n_missing", n).with("missing", missing)
+    }
+
+    /// The same for whoever may only know how many they are.
+    pub fn not_ready_without_names(n_missing: usize) -> Problem {
+        Problem::unready(Problem::have_not_answered(n_missing)).with("n_missing", n_missing)
+    }
+
+    fn unready(message: String) -> Problem {
+        let problem = Problem::new(503, "not_ready", code::INTERNAL_ERROR, message);
+        problem.header("Retry-After", "1")
+    }
+
+    fn have_not_answered(n_missing: usize) -> String {
+        match n_missing {
+            1 => "1 required server has not answered yet".to_owned(),
+            n => format!("{n} required servers have not answered yet"),
+        }
     }
 
     /// A field stands twice that may stand once: another reader could heed the other one.
