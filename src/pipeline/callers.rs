@@ -1,7 +1,7 @@
 //! Who has calls in flight on the session with a server that clients share, so that what the
 //! server says there and names no call reaches nobody whom it is not about. Time is an argument.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -36,7 +36,7 @@ pub(super) enum End {
 /// The callers of all servers.
 #[derive(Debug, Default)]
 pub(super) struct Callers {
-    servers: Mutex<HashMap<ServerName, OfServer>>,
+    servers: Mutex<BTreeMap<ServerName, OfServer>>,
 }
 
 #[derive(Debug, Default)]
@@ -86,7 +86,7 @@ pub(super) struct InFlight<'a> {
 }
 
 impl Callers {
-    fn lock(&self) -> MutexGuard<'_, HashMap<ServerName, OfServer>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ServerName, OfServer>> {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -98,11 +98,9 @@ impl Callers {
         principal: Option<PrincipalId>,
     ) -> InFlight<'_> {
         let mut servers = self.lock();
-        if !servers.contains_key(server) {
-            servers.insert(server.clone(), OfServer::default());
-        }
-        if let Some(of_server) = servers.get_mut(server) {
-            of_server.enter(now, principal.clone());
+        match servers.get_mut(server) {
+            Some(of_server) => of_server.enter(now, &principal),
+            None => servers.entry(server.clone()).or_default().enter(now, &principal),
         }
         drop(servers);
         InFlight { callers: self, server: server.clone(), principal, end: End::Unanswered }
@@ -141,14 +139,17 @@ impl Callers {
 }
 
 impl OfServer {
-    fn enter(&mut self, now: Instant, principal: Option<PrincipalId>) {
-        if !self.callers.contains_key(&principal)
-            && self.callers.len() >= CALLERS_REMEMBERED_MAX
-        {
-            self.make_room(now);
-        }
-        let fresh = Uses { n_in_flight: 0, began: now, last: now, busy_until: None };
-        let uses = self.callers.entry(principal).or_insert(fresh);
+    fn enter(&mut self, now: Instant, principal: &Option<PrincipalId>) {
+        let uses = match self.callers.get_mut(principal) {
+            Some(uses) => uses,
+            None => {
+                if self.callers.len() >= CALLERS_REMEMBERED_MAX {
+                    self.make_room(now);
+                }
+                let fresh = Uses { n_in_flight: 0, began: now, last: now, busy_until: None };
+                self.callers.entry(principal.clone()).or_insert(fresh)
+            }
+        };
         if !uses.is_in_flight(now) {
             uses.began = now;
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::catalogue::name::{of_server, split_server};
 use crate::protocol::call::{AnswerTo, Call, Notice, Question};
 use crate::protocol::method::{Method, notification};
-use crate::protocol::raw::{Raw, RawObject, elements, string};
+use crate::protocol::raw::{Raw, RawObject, elements, holds, string};
 use crate::protocol::server_name::ServerName;
 
 /// What relates a message to a task (2025-11-25, basic/utilities/tasks, Associating).
@@ -27,7 +27,7 @@ pub(super) fn begins(call: &Call<'_>) -> bool {
 /// 2026-07-28 decide that themselves.
 pub(super) fn is_task(result: &Raw) -> bool {
     // Other results have lost their type by now, so that a look at the text mostly tells.
-    result.get().contains("\"resultType\"")
+    holds(result.get(), "\"resultType\"", "\"result".len())
         && RawObject::parse(result.get())
             .is_ok_and(|fields| fields.get("resultType") == Some("\"task\""))
 }

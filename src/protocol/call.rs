@@ -1,6 +1,7 @@
 //! The internal model: a call that is whole in itself, as the stateless revisions have it. A
 //! legacy session is a memory of what a modern request repeats.
 
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -290,7 +291,7 @@ impl std::fmt::Debug for AnswerTo {
 /// Whose something is. What later requests refer to, as a task, is a key's, whichever session of
 /// it asks, and without keys a session's, because then nothing else tells clients apart. What is
 /// bounded is shared by keys, and without keys by addresses, because anybody opens sessions.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PrincipalId {
     /// The key of that name.
     Key(Arc<str>),
@@ -298,6 +299,24 @@ pub enum PrincipalId {
     Session(Arc<str>),
     /// Whoever comes from that address, of IPv6 from its network.
     Address(IpAddr),
+}
+
+/// So much of a session's id, which is random at its end, tells it from others: several tables
+/// are looked into for each call, and an id is long.
+const HASHED_ID_BYTES: usize = 16;
+
+impl Hash for PrincipalId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Self::Key(name) => (0_u8, name).hash(state),
+            Self::Session(id) => {
+                let bytes = id.as_bytes();
+                let from = bytes.len().saturating_sub(HASHED_ID_BYTES);
+                (1_u8, bytes.get(from..)).hash(state);
+            }
+            Self::Address(address) => (2_u8, address).hash(state),
+        }
+    }
 }
 
 impl PrincipalId {

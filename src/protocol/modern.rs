@@ -8,7 +8,7 @@ use super::jsonrpc::{RequestId, RpcError, code};
 use super::legacy::{self, Initialized};
 use super::log_level::LogLevel;
 use super::method::Method;
-use super::raw::{Raw, RawObject, push_string, string, try_each_element};
+use super::raw::{Raw, RawObject, holds, push_string, string, try_each_element};
 use super::revision::{Era, Revision};
 use super::server_introduction;
 use crate::limits::{INPUT_REQUEST_BYTES_MAX, INTRODUCTION_BYTES_MAX, REQUEST_STATE_BYTES_MAX};
@@ -51,7 +51,8 @@ pub fn declared_version(params: Option<&str>) -> Option<String> {
 
 /// Whether a body may say of itself that it is a stateless request; a look at the text tells.
 pub fn may_declare_version(body: &[u8]) -> bool {
-    std::str::from_utf8(body).is_ok_and(|text| text.contains(key::PROTOCOL_VERSION))
+    let slash = key::PROTOCOL_VERSION.find('/').unwrap_or_default();
+    std::str::from_utf8(body).is_ok_and(|text| holds(text, key::PROTOCOL_VERSION, slash))
 }
 
 /// The name that a client gives itself in a request: in its `_meta`, or in `initialize`.

@@ -88,6 +88,18 @@ impl Raw {
     }
 }
 
+/// Whether a text holds another one, which is looked at only where its byte `rare` stands, an ASCII
+/// character that few texts have. For short texts that are looked into for each call, where to
+/// prepare a search costs more than the search.
+pub fn holds(text: &str, wanted: &str, rare: usize) -> bool {
+    let Some(byte) = wanted.as_bytes().get(rare) else { return false };
+    text.match_indices(char::from(*byte)).any(|(at, _)| {
+        let from = at.checked_sub(rare);
+        from.and_then(|from| text.as_bytes().get(from..from + wanted.len()))
+            .is_some_and(|found| found == wanted.as_bytes())
+    })
+}
+
 impl fmt::Debug for Raw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.get())
@@ -437,6 +449,14 @@ pub fn on_one_line(text: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_is_found_by_its_rare_byte() {
+        let found = |text: &str| holds(text, "a/b", 1);
+        assert!(found("a/b") && found("//a/b") && found("\u{fc}a/bc/"));
+        assert!(!found("/b") && !found("a/") && !found("a/c") && !found("") && !found("ab"));
+        assert!(!holds("a", "a", 7));
+    }
 
     #[test]
     fn order_and_unknown_fields_survive() {
