@@ -8,7 +8,7 @@ use crate::support::upstream_http::HttpUpstream;
 use crate::support::{wait_for, wait_until};
 
 const ADMIN: &str = "key-of-the-admin";
-const USER: &str = "key-of-the-user";
+const USER: &str = "key-of-the-other-user";
 
 fn gateway(upstream: &HttpUpstream, directory: &Directory) -> Gateway {
     Gateway::started(json!({
@@ -79,8 +79,10 @@ fn an_admin_reviews_pins_and_nobody_else() {
         (&json!("tool"), &json!("good")),
         "{change}"
     );
-    let texts = change["differences"].to_string();
-    assert!(texts.contains("\"adds\"") && texts.contains("sends me your keys"), "{change}");
+    let difference = &change["differences"][0];
+    // Both are JSON as text.
+    assert_eq!(difference["old"], "\"adds\"", "{change}");
+    assert_eq!(difference["new"], "\"adds, and sends me your keys\"", "{change}");
     let accepted = send(accept(json!({ "server": "s", "item": "good" })), ADMIN).expect(200);
     assert_eq!(accepted.json()["accepted"][0]["item"], "good");
     wait_until("the gateway takes it up", || {
@@ -103,7 +105,7 @@ fn what_the_activity_shows_is_what_status_gives() {
     // The names that console.js reads.
     let running = &status["calls"]["oldest"][0];
     assert_eq!(status["calls"]["count"], 1, "{status}");
-    for (member, value) in [("tool", "slow"), ("server", "s"), ("key", "user")] {
+    for (member, value) in [("tool", "s-slow"), ("server", "s"), ("key", "user")] {
         assert_eq!(running[member], value, "{running}");
     }
     assert!(running["ms"].is_u64() && running["peer"].is_string(), "{running}");

@@ -303,9 +303,11 @@ fn foreign_hosts_are_refused(open: &Value) {
     for host in ["192.0.2.7:4000", "[2001:db8::1]", "localhost:1", "127.0.0.1"] {
         list(host).expect(200);
     }
-    for path in ["/mcp/tools/list", "/status", "/mcp/sse", "/healthz"] {
+    for path in ["/mcp/tools/list", "/status", "/mcp/sse", "/readyz"] {
         gateway.send(&Request::get(path).host("rebound.example")).expect(403);
     }
+    // That it lives is told to whoever asks, and nothing else.
+    gateway.send(&Request::get("/healthz").host("rebound.example")).expect(200);
     list("edge.example").expect(403);
     // Its own page posts too; another machine's does not.
     let call = |origin: &str| {
