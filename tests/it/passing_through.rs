@@ -183,7 +183,7 @@ fn a_large_result_passes_without_many_copies() {
     let arguments = json!({"megabytes": BIG_BYTES / 1_000_000});
     let rest = gateway.call("big", &arguments).expect(200);
     assert!(rest.body.len() > BIG_LENGTH);
-    assert!(rest.text().ends_with("xxx\"}]}"));
+    assert!(rest.text().ends_with("xxx\"}]}\n"));
     drop(rest);
     let held = gateway.peak_rss_bytes() - before;
     assert!(held < COPIES_MAX * BIG_BYTES, "REST: {held} bytes held for {BIG_BYTES}");
