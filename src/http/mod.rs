@@ -44,7 +44,7 @@ mod server;
 #[cfg(feature = "tiny_http")]
 mod tiny_http;
 
-pub use crate::budget::{Budget, Share, room_for_copy};
+pub use crate::budget::{BUFFERED_BYTES_FULL, Budget, Share, room_for_copy};
 use crate::protocol::call::PrincipalId;
 use crate::telemetry::rejected::Reason;
 #[cfg(not(feature = "tiny_http"))]
