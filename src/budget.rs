@@ -32,6 +32,9 @@ pub struct Share {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exhausted;
 
+/// What whoever asked is told where the budget is used up.
+pub const BUFFERED_BYTES_FULL: &str = "bodies and results fill limits.buffered_bytes";
+
 /// A share as a value keeps it ([`Raw::keep`]).
 pub type Kept = Mutex<Share>;
 

@@ -1,4 +1,5 @@
-//! Of which servers something else is offered than before: their clients are told.
+//! Compares two snapshots: the servers of which another list is offered now than before, whose
+//! clients are told.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

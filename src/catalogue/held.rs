@@ -1,4 +1,4 @@
-//! What a snapshot holds of memory, for people to see.
+//! How many bytes of memory a snapshot of the lists holds, as `/status` shows it.
 
 use super::{Catalogue, Item, Shared, Snapshot};
 use crate::protocol::call::Kind;
@@ -6,14 +6,14 @@ use crate::protocol::call::Kind;
 /// Bytes of items.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HeldBytes {
-    /// Of what only some clients see.
+    /// The bytes of items that only some clients see.
     pub views: usize,
-    /// Of what all see.
+    /// The bytes of items that all clients see.
     pub lists: usize,
 }
 
 impl Shared {
-    /// What the snapshot holds as it is now.
+    /// The bytes that the present snapshot holds.
     pub fn held_bytes(&self) -> HeldBytes {
         let Snapshot { catalogue, shown } = self.read().clone();
         let views = shown.map(|shown| shown.n_bytes()).unwrap_or_default();
@@ -22,7 +22,7 @@ impl Shared {
 }
 
 impl Catalogue {
-    /// Of all items, as their servers wrote them and as they are offered.
+    /// The bytes of all items, both as their servers wrote them and as they are offered.
     fn n_bytes(&self) -> usize {
         let of = |item: &Item| {
             let forms = [Some(item), item.alone.as_deref()];

@@ -1,7 +1,7 @@
 //! What is held for a client after its request: it counts against the bytes that may be held.
 
 use crate::error::CallError;
-use crate::http::{Budget, Share};
+use crate::http::{BUFFERED_BYTES_FULL, Budget, Share};
 use crate::limits::RESULT_BYTES_COUNTED_FROM;
 use crate::protocol::raw::Raw;
 
@@ -14,8 +14,7 @@ pub(super) fn room_for_copy(value: &Raw) -> Result<Share, CallError> {
 }
 
 fn full() -> CallError {
-    let what = "bodies and results fill limits.buffered_bytes";
-    CallError::Overloaded { what: what.to_owned() }
+    CallError::Overloaded { what: BUFFERED_BYTES_FULL.to_owned() }
 }
 
 /// What these texts take of the budget until they are dropped; nothing where they are small.

@@ -46,7 +46,7 @@ mod server;
 #[cfg(feature = "tiny_http")]
 mod tiny_http;
 
-pub use crate::budget::{Budget, Share, room_for_copy};
+pub use crate::budget::{BUFFERED_BYTES_FULL, Budget, Share, room_for_copy};
 use crate::protocol::call::PrincipalId;
 use crate::telemetry::rejected::Reason;
 pub use inherited::{Inherited, PassedOn};

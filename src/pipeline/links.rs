@@ -2,7 +2,7 @@
 
 use super::{Pipeline, Wish};
 use crate::access::policy::Scope;
-use crate::budget::room_for_copy;
+use crate::budget::{BUFFERED_BYTES_FULL, room_for_copy};
 use crate::catalogue::Steps;
 use crate::catalogue::name::of_server;
 use crate::error::CallError;
@@ -31,8 +31,7 @@ impl Pipeline {
         result: &Raw,
     ) -> Result<Option<Raw>, CallError> {
         let Ok(_room) = room_for_copy(result) else {
-            let what = "bodies and results fill limits.buffered_bytes".to_owned();
-            return Err(CallError::Overloaded { what });
+            return Err(CallError::Overloaded { what: BUFFERED_BYTES_FULL.to_owned() });
         };
         Ok(self.led_back_text(scope, wish, server, method, names, result))
     }

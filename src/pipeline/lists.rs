@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::route::sees;
 use super::{Clashes, Health, Item, Pipeline, Wish};
 use crate::access::policy::Scope;
-use crate::budget::Exhausted;
+use crate::budget::{BUFFERED_BYTES_FULL, Exhausted};
 use crate::catalogue::name::split_server;
 use crate::catalogue::pages::Names;
 use crate::catalogue::pins::Subject;
@@ -189,9 +189,7 @@ impl Pipeline {
     ) -> Result<Raw, CallError> {
         let charged = scope.charged.as_ref();
         let text = self.catalogue.pages().text(page, list.names, client, charged);
-        text.map_err(|Exhausted| CallError::Overloaded {
-            what: "bodies and results fill limits.buffered_bytes".to_owned(),
-        })
+        text.map_err(|Exhausted| CallError::Overloaded { what: BUFFERED_BYTES_FULL.to_owned() })
     }
 
     /// Forgets pages that nobody has asked for lately.

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use crate::budget::{Budget, Kept, Share};
+use crate::budget::{BUFFERED_BYTES_FULL, Budget, Kept, Share};
 use crate::error::Stage;
 use crate::limits::RESULT_BYTES_COUNTED_FROM;
 use crate::protocol::call::PrincipalId;
@@ -57,6 +57,5 @@ pub(super) fn charge(result: &Raw, principal: Option<&PrincipalId>) -> Result<()
 
 /// The budget is used up.
 pub(super) fn exhausted() -> Trouble {
-    let what = "bodies and results fill limits.buffered_bytes";
-    Trouble { sent: true, ..Trouble::new(Kind::Overloaded, Stage::Read, what) }
+    Trouble { sent: true, ..Trouble::new(Kind::Overloaded, Stage::Read, BUFFERED_BYTES_FULL) }
 }
