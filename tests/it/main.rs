@@ -73,6 +73,7 @@ mod questions;
 mod quirks;
 mod quotas;
 mod readme;
+mod readme_commands;
 mod reasons;
 mod refused_upstream;
 mod refusing;
