@@ -73,6 +73,7 @@ mod question_ends;
 mod questions;
 mod quirks;
 mod quotas;
+mod readme_commands;
 mod reasons;
 mod refused_upstream;
 mod refusing;
