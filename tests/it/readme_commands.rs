@@ -23,8 +23,17 @@ const README_WORDS_MAX: usize = 1500;
 /// the Makefile. Each row is about some command: another one is taken out.
 const NOT_RUN: &[(&str, &str)] = &[
     ("cargo install", "it builds the program for minutes, as the tests have been built"),
+    ("cargo run", "it builds the program for minutes, as the tests have been built"),
+    ("cargo test", "it is what runs this"),
     ("claude mcp add", "Claude Code cannot be installed here; make interop has other clients"),
+    ("cp target/dist", "it copies what make dist makes"),
+    ("docker build", "it needs Docker"),
+    ("docker run", "it needs Docker"),
     ("npx @modelcontextprotocol/inspector", "it is fetched; make interop runs the inspector"),
+    ("openssl req", "not every machine has openssl"),
+    ("rc-service trunkline", "it needs OpenRC"),
+    ("rc-update add", "it needs OpenRC"),
+    ("sudo systemctl", "it needs systemd, and the package installed"),
 ];
 
 /// The languages of snippets that `tests/interop/readme_snippets.py` runs with stock SDKs.
