@@ -26,7 +26,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("cargo run", "it builds the program for minutes, as the tests have been built"),
     ("cargo test", "it is what runs this"),
     ("claude mcp add", "Claude Code cannot be installed here; make interop has other clients"),
-    ("cp target/dist", "it copies what make dist makes"),
+    ("cp target/dist/trunkline-*-x86_64-linux/trunkline", "it copies what make dist makes"),
     ("docker build", "it needs Docker"),
     ("docker run", "it needs Docker"),
     ("npx @modelcontextprotocol/inspector", "it is fetched; make interop runs the inspector"),
