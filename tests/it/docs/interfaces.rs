@@ -161,7 +161,7 @@ fn words(command: &str) -> Vec<String> {
 
 /// The commands of the page of endpoints that begin with `curl` and need no key, in their order.
 fn curl_commands() -> Vec<Vec<String>> {
-    let commands = blocks(&page(ENDPOINTS), "sh").join("\n").replace("\\\n", " ");
+    let commands = blocks(ENDPOINTS, "sh").join("\n").replace("\\\n", " ");
     let curls = commands.lines().filter(|line| line.starts_with("curl "));
     curls.filter(|line| !line.contains('$')).map(words).collect()
 }
