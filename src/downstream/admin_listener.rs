@@ -55,6 +55,7 @@ impl AdminListener {
                 | Endpoint::Pins
                 | Endpoint::PinsAccept
                 | Endpoint::Console(_)
+                | Endpoint::Document(_)
                 | Endpoint::Reload,
             )
             | None => return Err(Problem::unknown_path()),
@@ -104,6 +105,7 @@ impl Handler for AdminListener {
             | Endpoint::Pins
             | Endpoint::PinsAccept
             | Endpoint::Console(_)
+            | Endpoint::Document(_)
             | Endpoint::Reload => self.front.status(scope, responder),
         }
     }

@@ -9,6 +9,15 @@ pub enum Dialect {
     Litellm,
 }
 
+/// What the gateway tells programs of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Document {
+    /// JSON Schema of the configuration.
+    ConfigSchema,
+    /// OpenAPI of the REST part.
+    OpenApi,
+}
+
 /// What a path serves. A per-server endpoint carries the server's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Endpoint<'a> {
@@ -36,6 +45,8 @@ pub enum Endpoint<'a> {
     PinsAccept,
     /// A file of the console, whose page stands at `/`.
     Console(&'a str),
+    /// A description for programs.
+    Document(Document),
     /// The configuration is read again.
     Reload,
 }
@@ -58,6 +69,10 @@ impl<'a> Endpoint<'a> {
             [Some("status"), Some("pins"), Some("accept"), None, _] => Endpoint::PinsAccept,
             [Some(file @ ("console.js" | "console.css")), None, ..] => Endpoint::Console(file),
             [Some("reload"), None, ..] => Endpoint::Reload,
+            [Some("config.schema.json"), None, ..] => {
+                Endpoint::Document(Document::ConfigSchema)
+            }
+            [Some("openapi.json"), None, ..] => Endpoint::Document(Document::OpenApi),
             [Some("mcp"), Some("tools"), Some("list"), None, _] => {
                 Endpoint::RestList(Dialect::Plain)
             }
@@ -89,6 +104,7 @@ impl<'a> Endpoint<'a> {
             | Self::Status
             | Self::Metrics
             | Self::Pins
+            | Self::Document(_)
             | Self::Console(_) => &["GET", "HEAD", "OPTIONS"],
             Self::RestCall(_) | Self::SseMessages(_) | Self::PinsAccept | Self::Reload => {
                 &["POST", "OPTIONS"]
@@ -111,6 +127,7 @@ impl<'a> Endpoint<'a> {
             | Self::Pins
             | Self::PinsAccept
             | Self::Console(_)
+            | Self::Document(_)
             | Self::Reload => None,
         }
     }
@@ -162,6 +179,8 @@ mod tests {
             ("/status/pins/accept", Endpoint::PinsAccept),
             ("/console.js", Endpoint::Console("console.js")),
             ("/reload", Endpoint::Reload),
+            ("/openapi.json", Endpoint::Document(Document::OpenApi)),
+            ("/config.schema.json", Endpoint::Document(Document::ConfigSchema)),
         ] {
             assert_eq!(Endpoint::find(path), Some(expected), "{path}");
             assert_eq!(Endpoint::find(&format!("{path}/")), Some(expected), "{path}/");

@@ -6,6 +6,7 @@ mod admin_listener;
 mod apart;
 mod console;
 mod counted;
+mod documents;
 pub mod endpoint;
 pub mod event_stream;
 mod for_caller;
@@ -495,6 +496,7 @@ impl Front {
             Endpoint::Pins => self.pins(head, &scope, responder),
             Endpoint::PinsAccept => self.accept_pins(request, &scope, responder),
             Endpoint::Console(file) => console::send(file, responder),
+            Endpoint::Document(document) => self.document(document, head, responder),
             Endpoint::Reload => self.reload(&scope, responder),
         }
     }

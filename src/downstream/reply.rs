@@ -222,8 +222,8 @@ impl Problem {
     /// A path that serves nothing.
     pub fn unknown_path() -> Problem {
         let message = "There is nothing at this path. Served are /, /mcp, /mcp/tools/list, \
-                       /mcp/tools/call, /mcp/sse, /sse, /healthz, /readyz, /status, /metrics and \
-                       /reload.";
+                       /mcp/tools/call, /mcp/sse, /sse, /healthz, /readyz, /status, /metrics, \
+                       /reload, /openapi.json and /config.schema.json.";
         Problem::refusal(Reason::UnknownPath, 404, "unknown_path", code::BAD_REQUEST, message)
     }
 
