@@ -19,6 +19,9 @@ PY_SDKS_BEFORE=(
   "mcp==1.20.0 pydantic==2.12.3 starlette==0.49.1 sse-starlette==3.0.2 uvicorn==0.38.0 anyio==4.11.0"
   "mcp==1.30.0 pydantic==2.14.4 starlette==1.10.0 sse-starlette==3.7.0 uvicorn==0.54.0 anyio==4.16.0"
 )
+# What the README shows to users of LangChain; on the newest SDK that it takes.
+LANGCHAIN="mcp==1.30.0 pydantic==2.14.4 starlette==1.10.0 sse-starlette==3.7.0 uvicorn==0.54.0 anyio==4.16.0 \
+langchain-mcp-adapters==0.3.2 langchain-core==1.8.3"
 LITELLM=1.108.7               # its proxy: what the REST dialect is held against
 INSTALL_SECONDS=240           # of one environment, which takes about ten
 LITELLM_INSTALL_SECONDS=900   # of LiteLLM's, which has two hundred packages and takes a minute or two
@@ -56,6 +59,8 @@ for packages in "${PY_SDKS_BEFORE[@]}"; do
   # shellcheck disable=SC2086 # a word is a package
   python_env "venv-${version%% *}" $packages
 done
+# shellcheck disable=SC2086 # a word is a package
+python_env venv-langchain $LANGCHAIN
 seconds=$LITELLM_INSTALL_SECONDS
 python_env venv-litellm "litellm[proxy]==$LITELLM"
 
