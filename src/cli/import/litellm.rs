@@ -58,12 +58,20 @@ pub(super) fn import(draft: &mut Draft, file: &Fields) {
             None => draft.note(&at, "left out: it is no object"),
         }
     }
+    let mut open = Vec::new();
     for (name, at, source, fields) in named {
         let alias = aliases.iter().find(|(_, server)| server == source);
+        if fields.get("allow_all_keys") == Some(&Value::Bool(true)) {
+            open.push(name.clone());
+        }
         add(draft, &at, name, fields, alias.map(|(alias, _)| *alias), &mut groups);
     }
     master_key(draft, settings);
-    for (group, servers) in groups {
+    for (group, mut servers) in groups {
+        // Every key may use these, whatever its groups.
+        let open = open.iter().filter(|name| draft.servers.contains_key(*name));
+        let missing: Vec<_> = open.filter(|name| !servers.contains(name)).cloned().collect();
+        servers.extend(missing);
         group_key(draft, &group, &servers);
     }
     rest(draft, file, settings);
