@@ -100,6 +100,13 @@ fn add(
     if let Some(description) = description {
         server.insert("description".to_owned(), description.into());
     }
+    let more = fields.get("mcp_info").and_then(Value::as_object);
+    if more.is_some_and(|it| it.keys().any(|key| key != "description")) {
+        draft.note(
+            &format!("{at}.mcp_info"),
+            "left out, but for a description: the gateway's own has the server's name",
+        );
+    }
     let alias = source.words("alias").into_iter().next().or(alias.map(str::to_owned));
     if let Some(alias) = alias.filter(|alias| *alias != name) {
         if draft.takes_alias(&alias) {
@@ -157,6 +164,8 @@ fn target(draft: &mut Draft, source: &mut Entry<'_>, server: &mut Fields) -> boo
         forwarded.extend(more.iter().filter_map(plain_text));
     }
     if !forwarded.is_empty() {
+        let what = "is written as \"forward_headers\", which has no effect in this version";
+        draft.note(&format!("{}.extra_headers", source.at), what);
         server.insert("forward_headers".to_owned(), forwarded.into());
     }
     true
