@@ -3,7 +3,8 @@
 #
 #   ./setup.sh FOLDER
 #
-# Wants python3 (>= 3.10) with venv, and any npm: it only installs, Node itself is among the packages.
+# Wants python3 (>= 3.10) with venv, and any npm: it only installs, Node itself is among the packages. nginx and Prometheus
+# are the distribution's: fetched and unpacked where apt-get is, which needs no root, else those of the PATH.
 # Does nothing when the folder already has these versions.
 set -euo pipefail
 
@@ -11,6 +12,7 @@ NODE=24.21.0                  # the conformance suite needs node >= 22
 CONFORMANCE=0.2.0-alpha.12    # asked for by version: what is tagged 'latest' is older and has fewer revisions
 TS_SDK=2.4.0                  # @modelcontextprotocol/client and @modelcontextprotocol/server
 SERVER_EVERYTHING=2026.8.31
+INSPECTOR=2.12.0              # @modelcontextprotocol/inspector, for its command line
 PY_SDK=2.3.0                  # mcp
 # Older Python SDKs, each in an environment of its own beside that one: servers of all of them are in use. Their
 # requirements have no upper bounds and break with what came later, so what they need is pinned as it was in their time.
@@ -20,6 +22,8 @@ PY_SDKS_BEFORE=(
   "mcp==1.30.0 pydantic==2.14.4 starlette==1.10.0 sse-starlette==3.7.0 uvicorn==0.54.0 anyio==4.16.0"
 )
 LITELLM=1.108.7               # its proxy: what the REST dialect is held against
+OTLP="opentelemetry-proto==1.45.2 protobuf==7.36.2"  # the official protobufs: what spans are read with
+DEBIAN="nginx prometheus"     # packages of the distribution, which pins the versions: setup.sh prints them
 INSTALL_SECONDS=240           # of one environment, which takes about ten
 LITELLM_INSTALL_SECONDS=900   # of LiteLLM's, which has two hundred packages and takes a minute or two
 
@@ -37,47 +41,91 @@ exec 9>"$folder/lock"
 flock 9
 
 # An environment of Python packages: made anew unless FOLDER/NAME has exactly these.
-python_env() { # python_env NAME PACKAGE...; it may take $seconds
-  local dir=$folder/$1
-  shift
-  if [ "$(cat "$dir/has" 2>/dev/null)" = "$*" ] && "$dir/bin/python" -c 'import mcp' 2>/dev/null; then
+python_env() { # python_env NAME MODULE PACKAGE...: MODULE is to be had; it may take $seconds
+  local dir=$folder/$1 module=$2
+  shift 2
+  if [ "$(cat "$dir/has" 2>/dev/null)" = "$*" ] && "$dir/bin/python" -c "import $module" 2>/dev/null; then
     return
   fi
   # --clear: a folder from another Python, or one half made, is not repaired but made anew.
   python3 -m venv --clear "$dir"
   timeout "$seconds" "$dir/bin/python" -m pip install -q --disable-pip-version-check --no-cache-dir "$@"
-  "$dir/bin/python" -c 'import mcp'
+  "$dir/bin/python" -c "import $module"
   echo "$*" >"$dir/has"
 }
-seconds=$INSTALL_SECONDS
-python_env venv "mcp[cli]==$PY_SDK"
-for packages in "${PY_SDKS_BEFORE[@]}"; do
-  version=${packages#mcp==}
-  # shellcheck disable=SC2086 # a word is a package
-  python_env "venv-${version%% *}" $packages
-done
-seconds=$LITELLM_INSTALL_SECONDS
-python_env venv-litellm "litellm[proxy]==$LITELLM"
 
-wanted="node $NODE $arch, conformance $CONFORMANCE, client and server $TS_SDK, everything $SERVER_EVERYTHING, mcp $PY_SDK"
-if [ "$(cat "$folder/installed" 2>/dev/null)" = "$wanted" ] && "$folder/bin/node" -e 0; then
-  exit 0
-fi
-rm -f "$folder/installed"
+# The programs of $DEBIAN, unpacked below FOLDER/debian, with links in FOLDER/bin. Where they cannot be had there is no
+# link, and the checks that need them fail.
+debian_programs() {
+  local dir=$folder/debian program path release
+  release="$DEBIAN of $(. /etc/os-release && echo "$PRETTY_NAME")"
+  if [ "$(cat "$dir/has" 2>/dev/null)" = "$release" ] && runs nginx -v && runs promtool --version; then
+    return
+  fi
+  rm -rf "$dir"
+  mkdir -p "$dir/lists/partial" "$dir/cache/archives/partial"
+  unpacked "$dir" || echo "setup.sh: apt-get fetches no package here: $DEBIAN are those of the PATH" >&2
+  rm -rf "$dir/lists" "$dir/cache" "$dir"/*.deb
+  for program in nginx prometheus promtool; do
+    path=$(PATH=$dir/usr/sbin:$dir/usr/bin:$PATH:/usr/sbin command -v $program) || {
+      echo "setup.sh: there is no $program: the checks that need it will fail" >&2
+      continue
+    }
+    ln -sfn "$path" "$folder/bin/$program"
+  done
+  if runs nginx -v && runs promtool --version; then
+    echo "$release" >"$dir/has"
+  fi
+}
+
+unpacked() { # unpacked DIR: apt-get has its lists and its cache there, so that it writes nowhere else
+  local package apt=(apt-get -qq -o Dir::State::Lists="$1/lists" -o Dir::Cache="$1/cache")
+  apt+=(-o APT::Sandbox::User="$(id -un)" -o Acquire::Retries=3)
+  command -v apt-get dpkg-deb >/dev/null || return
+  "${apt[@]}" update || true # one source of several may be out of reach
+  # shellcheck disable=SC2086 # a word is a package
+  (cd "$1" && "${apt[@]}" download $DEBIAN) || return
+  for package in "$1"/*.deb; do
+    dpkg-deb --extract "$package" "$1" || return
+    dpkg-deb --show --showformat='${Package} ${Version}\n' "$package"
+  done
+}
+
+runs() { "$folder/bin/$1" "$2" >/dev/null 2>&1; }
 
 npm_into() { # npm_into DIR PACKAGE...
   local dir=$1
   shift
+  if [ "$(cat "$dir/has" 2>/dev/null)" = "$*" ]; then
+    return
+  fi
+  rm -f "$dir/has"
   mkdir -p "$dir"
   [ -f "$dir/package.json" ] || echo '{"private":true,"type":"module"}' >"$dir/package.json"
   # No package here needs its install script, so none is run.
   (cd "$dir" && npm install --no-audit --no-fund --ignore-scripts --loglevel=error --save-exact "$@")
+  echo "$*" >"$dir/has"
 }
-npm_into "$folder/node" "node-linux-$arch@$NODE"
+
 mkdir -p "$folder/bin"
+# The largest, two hundred packages, beside all the others.
+(seconds=$LITELLM_INSTALL_SECONDS && python_env venv-litellm mcp "litellm[proxy]==$LITELLM") &
+litellm=$!
+seconds=$INSTALL_SECONDS
+python_env venv mcp "mcp[cli]==$PY_SDK"
+for packages in "${PY_SDKS_BEFORE[@]}"; do
+  version=${packages#mcp==}
+  # shellcheck disable=SC2086 # a word is a package
+  python_env "venv-${version%% *}" mcp $packages
+done
+# shellcheck disable=SC2086 # a word is a package
+python_env venv-otlp opentelemetry.proto $OTLP
+debian_programs
+npm_into "$folder/node" "node-linux-$arch@$NODE"
 ln -sfn "../node/node_modules/node-linux-$arch/bin/node" "$folder/bin/node"
+"$folder/bin/node" -e 0
 npm_into "$folder/npm" "@modelcontextprotocol/conformance@$CONFORMANCE" \
   "@modelcontextprotocol/client@$TS_SDK" "@modelcontextprotocol/server@$TS_SDK" \
   "@modelcontextprotocol/server-everything@$SERVER_EVERYTHING"
-
-echo "$wanted" >"$folder/installed"
+npm_into "$folder/inspector" "@modelcontextprotocol/inspector@$INSPECTOR"
+wait "$litellm"
