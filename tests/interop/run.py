@@ -29,9 +29,11 @@ from fnmatch import fnmatchcase
 from typing import Callable
 
 import everything
+import inspector
 import litellm_dialect
 import matrix
 import odd_lists
+import scripts
 import slow_start
 import standalone
 from matrix import Setup
@@ -223,7 +225,8 @@ def all_setups(results: Results, binary: str | None, folder: pathlib.Path) -> No
     def of_suite(setup: Setup) -> tuple[Results, Setup, str | None, pathlib.Path]:
         return results, setup, binary, folder / setup.name
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    # What waits for a clock, and does little else, takes no place of those.
+    with ThreadPoolExecutor(AT_ONCE) as pool, ThreadPoolExecutor(1) as aside:
         try:
             jobs = [pool.submit(one_setup, results, s, binary, folder / s.name) for s in setups]
             if binary:
@@ -232,13 +235,16 @@ def all_setups(results: Results, binary: str | None, folder: pathlib.Path) -> No
                 jobs.append(pool.submit(standalone.all_sdks, results, binary, folder))
                 jobs.append(pool.submit(odd_lists.stock_clients, results, binary, folder))
                 jobs.append(pool.submit(litellm_dialect.all_answers, results, binary, folder / "litellm"))
+                jobs.append(pool.submit(inspector.all_ways, results, binary, folder / "inspector"))
+                jobs.append(aside.submit(scripts.all_scripts, results, binary, folder))
             for job in jobs:
                 job.result()
             others = [pool.submit(client_scenarios, *of_suite(s), lambda it: it not in matrix.TIMED) for s in whole]
             for job in others:
                 job.result()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            for it in (pool, aside):
+                it.shutdown(wait=False, cancel_futures=True)
             end_all()
             raise
     for setup in whole:

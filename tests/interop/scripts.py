@@ -1,0 +1,59 @@
+"""Programs that check one thing against one program that others wrote, and say `ok CHECK` for each check."""
+
+import os
+import pathlib
+import re
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from results import Results
+from servers import CACHE, HERE, run
+
+# What `setup.sh` has unpacked comes before what the machine has.
+ENV = {"PATH": f"{CACHE / 'bin'}:{os.environ.get('PATH', os.defpath)}:/usr/sbin"}
+
+
+@dataclass(frozen=True)
+class Script:
+    # BINARY and FOLDER stand for the gateway's, and for one that it may fill.
+    command: list[Any]
+    checks: tuple[str, ...]
+    # It is ended after that.
+    seconds: float = 120
+
+
+SCRIPTS = {
+    "observability": Script(
+        [CACHE / "venv-otlp/bin/python", HERE / "observability.py", "BINARY"],
+        ("rules-file", "config-file", "metrics", "spans", "scraped", "rules-loaded", "dashboard"),
+    ),
+    # A silent stream is kept for longer than nginx waits by default, a minute.
+    "nginx": Script(
+        [sys.executable, HERE / "nginx.py", "BINARY"], ("under-the-path", "events-at-once", "stream-kept", "rest"), 240
+    ),
+    "packages": Script(["bash", HERE / "packages.sh", "FOLDER", "BINARY"], ("npm", "pypi", "deb"), 240),
+}
+
+
+def all_scripts(results: Results, binary: str, folder: pathlib.Path) -> None:
+    for name, script in SCRIPTS.items():
+        checks = {check: f"{name} gateway - {check}" for check in script.checks}
+        if any(map(results.wants, checks.values())):
+            one_script(results, script, checks, binary, folder / name)
+
+
+def one_script(
+    results: Results, script: Script, checks: dict[str, str], binary: str, folder: pathlib.Path
+) -> None:
+    folder.mkdir()
+    log = folder / "output.txt"
+    given = {"BINARY": binary, "FOLDER": folder}
+    code = run([given.get(word, word) for word in script.command], log, script.seconds, ENV)
+    text = log.read_text(errors="replace")
+    said = set(re.findall(r"^ok (\S+)", text, re.M))
+    ended = f"it ended with {code}" if code is not None else f"not within {script.seconds} s"
+    for check, name in checks.items():
+        results.add(name, None if check in said else f"{ended}, see {log}\n{text[-1000:]}")
+    if code != 0 and said.issuperset(checks):
+        results.fail(f"{checks[script.checks[-1]]}: and then {ended}, see {log}\n{text[-1000:]}")
