@@ -13,6 +13,9 @@ CONFORMANCE=0.2.0-alpha.12    # asked for by version: what is tagged 'latest' is
 TS_SDK=2.4.0                  # @modelcontextprotocol/client and @modelcontextprotocol/server
 SERVER_EVERYTHING=2026.8.31
 INSPECTOR=2.12.0              # @modelcontextprotocol/inspector, for its command line
+PLAYWRIGHT=1.65.1             # playwright-core, which brings no browser
+AXE=4.14.1                    # axe-core: accessibility of the console
+CHROMIUM=153.0.0              # @sparticuz/chromium: a headless Chromium as a package of npm, with what it needs
 PY_SDK=2.3.0                  # mcp
 # Older Python SDKs, each in an environment of its own beside that one: servers of all of them are in use. Their
 # requirements have no upper bounds and break with what came later, so what they need is pinned as it was in their time.
@@ -21,6 +24,9 @@ PY_SDKS_BEFORE=(
   "mcp==1.20.0 pydantic==2.12.3 starlette==0.49.1 sse-starlette==3.0.2 uvicorn==0.38.0 anyio==4.11.0"
   "mcp==1.30.0 pydantic==2.14.4 starlette==1.10.0 sse-starlette==3.7.0 uvicorn==0.54.0 anyio==4.16.0"
 )
+# What the README shows to users of LangChain, on the newest SDK that it takes.
+LANGCHAIN="mcp==1.30.0 pydantic==2.14.4 starlette==1.10.0 sse-starlette==3.7.0 uvicorn==0.54.0 anyio==4.16.0 \
+langchain-mcp-adapters==0.3.2 langchain-core==1.8.3"
 LITELLM=1.108.7               # its proxy: what the REST dialect is held against
 OTLP="opentelemetry-proto==1.45.2 protobuf==7.36.2"  # the official protobufs: what spans are read with
 DEBIAN="nginx prometheus"     # packages of the distribution, which pins the versions: setup.sh prints them
@@ -91,6 +97,41 @@ unpacked() { # unpacked DIR: apt-get has its lists and its cache there, so that 
   done
 }
 
+# Chromium out of its package, which runs without anything of the machine but its C library.
+unpacked_chromium() { # unpacked_chromium DIR
+  local dir=$1 packed=$1/node_modules/@sparticuz/chromium/bin out=$1/chromium archive
+  if [ "$(cat "$out/has" 2>/dev/null)" = "$CHROMIUM" ]; then
+    return
+  fi
+  if [ "$arch" != x64 ]; then
+    echo "setup.sh: there is no Chromium for $arch: the checks that need it take one of the PATH" >&2
+    return
+  fi
+  rm -rf "$out"
+  mkdir -p "$out"
+  brotli() {
+    "$folder/bin/node" -e 'const { createReadStream } = require("node:fs");
+      createReadStream(process.argv[1]).pipe(require("node:zlib").createBrotliDecompress()).pipe(process.stdout)' "$1"
+  }
+  brotli "$packed/chromium.br" >"$out/chromium"
+  chmod +x "$out/chromium"
+  for archive in al2023 fonts swiftshader; do
+    brotli "$packed/$archive.tar.br" | tar -x -C "$out" -f -
+  done
+  cat >"$out/fonts.conf" <<FONTS
+<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "fonts.dtd">
+<fontconfig><dir>$out/fonts</dir><cachedir>$out/fonts-cache</cachedir></fontconfig>
+FONTS
+  cat >"$folder/bin/chromium" <<PROGRAM
+#!/bin/sh
+LD_LIBRARY_PATH='$out/lib' FONTCONFIG_FILE='$out/fonts.conf' exec '$out/chromium' "\$@"
+PROGRAM
+  chmod +x "$folder/bin/chromium"
+  runs chromium --version
+  echo "$CHROMIUM" >"$out/has"
+}
+
 runs() { "$folder/bin/$1" "$2" >/dev/null 2>&1; }
 
 npm_into() { # npm_into DIR PACKAGE...
@@ -119,6 +160,8 @@ for packages in "${PY_SDKS_BEFORE[@]}"; do
   python_env "venv-${version%% *}" mcp $packages
 done
 # shellcheck disable=SC2086 # a word is a package
+python_env venv-langchain mcp $LANGCHAIN
+# shellcheck disable=SC2086 # a word is a package
 python_env venv-otlp opentelemetry.proto $OTLP
 debian_programs
 npm_into "$folder/node" "node-linux-$arch@$NODE"
@@ -128,4 +171,6 @@ npm_into "$folder/npm" "@modelcontextprotocol/conformance@$CONFORMANCE" \
   "@modelcontextprotocol/client@$TS_SDK" "@modelcontextprotocol/server@$TS_SDK" \
   "@modelcontextprotocol/server-everything@$SERVER_EVERYTHING"
 npm_into "$folder/inspector" "@modelcontextprotocol/inspector@$INSPECTOR"
+npm_into "$folder/browser" "playwright-core@$PLAYWRIGHT" "axe-core@$AXE" "@sparticuz/chromium@$CHROMIUM"
+unpacked_chromium "$folder/browser"
 wait "$litellm"
