@@ -29,6 +29,7 @@ LANGCHAIN="mcp==1.30.0 pydantic==2.14.4 starlette==1.10.0 sse-starlette==3.7.0 u
 langchain-mcp-adapters==0.3.2 langchain-core==1.8.3"
 LITELLM=1.108.7               # its proxy: what the REST dialect is held against
 OTLP="opentelemetry-proto==1.45.2 protobuf==7.36.2"  # the official protobufs: what spans are read with
+SCHEMATHESIS=4.32.5           # what /openapi.json is held against; openapi.py wants exactly this one
 DEBIAN="nginx prometheus"     # packages of the distribution, which pins the versions: setup.sh prints them
 INSTALL_SECONDS=240           # of one environment, which takes about ten
 LITELLM_INSTALL_SECONDS=900   # of LiteLLM's, which has two hundred packages and takes a minute or two
@@ -163,6 +164,7 @@ done
 python_env venv-langchain mcp $LANGCHAIN
 # shellcheck disable=SC2086 # a word is a package
 python_env venv-otlp opentelemetry.proto $OTLP
+python_env venv-schemathesis schemathesis "schemathesis==$SCHEMATHESIS"
 debian_programs
 npm_into "$folder/node" "node-linux-$arch@$NODE"
 ln -sfn "../node/node_modules/node-linux-$arch/bin/node" "$folder/bin/node"
