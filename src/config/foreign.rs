@@ -110,7 +110,9 @@ pub(super) fn other_format(text: &str) -> Option<&'static str> {
         !key.is_empty() && key.chars().all(ok)
     };
     let in_brackets = first.strip_prefix('[').and_then(|rest| rest.split_once(']'));
-    if in_brackets.is_some_and(|(key, rest)| is_key(key) && !rest.contains(',')) {
+    let is_table =
+        |key: &str| is_key(key) && key.starts_with(|c: char| c.is_ascii_alphabetic());
+    if in_brackets.is_some_and(|(key, rest)| is_table(key) && !rest.contains(',')) {
         return Some("this is TOML, and the configuration is JSON");
     }
     let is_yaml = first
@@ -253,7 +255,8 @@ mod tests {
         ] {
             assert!(other_format(text).is_some_and(|told| told.contains(format)), "{text}");
         }
-        for text in ["", "{}", "{a: 1}", " [1, 2]", "// x\n{", "\"a\": 1", "http://h/", "[1]x,"]
+        for text in
+            ["", "{}", "{a: 1}", " [1, 2]", "// x\n{", "\"a\": 1", "http://h/", "[1]x,", "[1]"]
         {
             assert_eq!(other_format(text), None, "{text}");
         }

@@ -123,6 +123,7 @@ impl Config {
                 || self.allowed_hosts != running.allowed_hosts
                 || self.allow_anonymous != running.allow_anonymous
                 || self.trusted_proxies != running.trusted_proxies
+                || self.public_url != running.public_url
                 || self.transports != running.transports
                 || self.tolerance != running.tolerance,
             other: self.naming.prefix != running.naming.prefix
@@ -195,7 +196,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::config::Overrides;
+    use crate::config::{KEYS, Overrides};
 
     fn config(text: &str) -> Config {
         Config::parse(text, &|_| None, &Overrides::default()).unwrap()
@@ -259,6 +260,49 @@ mod tests {
             assert_eq!(changes.at_next_start, ["/listen", "/limits", "/watch", "/log/format"]);
             assert!(changes.is_nothing());
             assert_eq!(next.listen, running.listen);
+        }
+    }
+
+    /// A key that nobody compares would change without anybody noticing.
+    #[test]
+    fn every_key_of_the_file_takes_effect_or_is_named() {
+        let values = [
+            ("listen", r#""127.0.0.1:2""#),
+            ("api_keys", r#"[{"name":"k","key":"1"}]"#),
+            ("allowed_origins", r#"["https://a.example"]"#),
+            ("allowed_hosts", r#"["a.example"]"#),
+            ("allow_anonymous", "true"),
+            ("strict_clients", "true"),
+            ("socket_mode", r#""0600""#),
+            ("socket_group", r#""users""#),
+            ("public_url", r#""https://a.example/b""#),
+            ("admin_listen", r#""127.0.0.1:3""#),
+            ("otlp", r#"{"endpoint":"http://a.example"}"#),
+            ("trusted_proxies", r#"["unix"]"#),
+            ("transports", r#"{"rest":false}"#),
+            ("prefix", r#""never""#),
+            ("prefix_separator", r#""_""#),
+            ("mcp_servers", r#"{"a":{"url":"http://h/a"}}"#),
+            ("limits", r#"{"streams":7}"#),
+            ("state_dir", r#""d""#),
+            ("first_list_ms", "1"),
+            ("session_key", r#""AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=""#),
+            ("watch", "true"),
+            ("log", r#"{"level":"debug"}"#),
+        ];
+        let named = values.iter().map(|(key, _)| *key);
+        let mut named: Vec<_> = named.chain(["$schema", "mcpServers"]).collect();
+        let mut keys = KEYS.to_vec();
+        named.sort_unstable();
+        keys.sort_unstable();
+        assert_eq!(named, keys);
+        let running = config(r#"{"mcp_servers":{}}"#);
+        for (key, value) in values {
+            let servers = if key == "mcp_servers" { "" } else { r#","mcp_servers":{}"# };
+            let mut next = config(&format!(r#"{{"{key}":{value}{servers}}}"#));
+            let changes = next.follow(&running).unwrap();
+            let is_named = !changes.at_next_start.is_empty();
+            assert!(is_named || !changes.is_nothing(), "{key}");
         }
     }
 

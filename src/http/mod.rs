@@ -126,12 +126,25 @@ impl Headers {
 
     /// The value of the first field of this name, whatever its case.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        self.get_all(name).next()
     }
 
     /// The values of all fields of this name, whatever its case.
-    pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    pub fn get_all<'a, 'n>(
+        &'a self,
+        name: &'n str,
+    ) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
+        let mut start = 0;
+        self.fields.iter().filter_map(move |field| {
+            let begins = std::mem::replace(&mut start, field.value_end);
+            // A request's fields are looked through a dozen times: a name's length is compared
+            // before its text.
+            if field.name_end.checked_sub(begins) != Some(name.len()) {
+                return None;
+            }
+            let is_named = self.text.get(begins..field.name_end)?.eq_ignore_ascii_case(name);
+            is_named.then(|| self.text.get(field.name_end..field.value_end)).flatten()
+        })
     }
 
     /// All fields as name and value.

@@ -56,7 +56,7 @@ def same_word(ours: Answer, theirs: Answer) -> str | None:
 
 
 def otherwise(our_status: int, their_status: int) -> Compare:
-    """Where the gateway says more, which the README tells: what each of them says."""
+    """Where the gateway says more, which docs/litellm.md tells: what each of them says."""
 
     def compare(ours: Answer, theirs: Answer) -> str | None:
         found, wanted = (ours.status, theirs.status), (our_status, their_status)

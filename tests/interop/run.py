@@ -236,6 +236,7 @@ def all_setups(results: Results, binary: str | None, folder: pathlib.Path) -> No
                 jobs.append(pool.submit(odd_lists.stock_clients, results, binary, folder))
                 jobs.append(pool.submit(litellm_dialect.all_answers, results, binary, folder / "litellm"))
                 jobs.append(pool.submit(inspector.all_ways, results, binary, folder / "inspector"))
+                jobs.append(pool.submit(scripts.all_snippets, results, binary))
                 jobs.append(aside.submit(scripts.all_scripts, results, binary, folder))
             for job in jobs:
                 job.result()

@@ -7,8 +7,9 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from readme_snippets import check_all, snippets
 from results import Results
-from servers import CACHE, HERE, run
+from servers import CACHE, HERE, NotReady, run
 
 # What `setup.sh` has unpacked comes before what the machine has.
 ENV = {"PATH": f"{CACHE / 'bin'}:{os.environ.get('PATH', os.defpath)}:/usr/sbin"}
@@ -42,6 +43,20 @@ def all_scripts(results: Results, binary: str, folder: pathlib.Path) -> None:
         checks = {check: f"{name} gateway - {check}" for check in script.checks or ("whole",)}
         if any(map(results.wants, checks.values())):
             one_script(results, script, checks, binary, folder / name)
+
+
+def all_snippets(results: Results, binary: str) -> None:
+    """The programs of the README and of `docs/`, a row each."""
+    rows = {f"{place} {language}": f"snippets driver {language} {place}" for place, language, _ in snippets()}
+    if not any(map(results.wants, rows.values())):
+        return
+    try:
+        for program, why in check_all(binary, None).items():
+            if results.wants(rows[program]):
+                results.add(rows[program], why)
+    except NotReady as e:
+        results.complete = False
+        results.add("snippets gateway - start", str(e))
 
 
 def one_script(

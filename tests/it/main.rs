@@ -23,6 +23,7 @@ mod console;
 mod conversations;
 mod deadlines;
 mod demo_http;
+mod docs;
 mod eras;
 #[cfg(not(feature = "tiny_http"))]
 mod event_stream;
@@ -72,7 +73,7 @@ mod question_ends;
 mod questions;
 mod quirks;
 mod quotas;
-mod readme;
+mod readme_commands;
 mod reasons;
 mod refused_upstream;
 mod refusing;

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use simplelog::{ConfigBuilder, WriteLogger};
+use simplelog::{ConfigBuilder, FormatItem, WriteLogger};
+use time::macros::format_description;
 
 pub use fields::Fields;
 
@@ -237,6 +238,10 @@ struct Logger {
     form: Form,
 }
 
+/// RFC 3339 in UTC with milliseconds, as every other line has its time.
+const MILLISECONDS: &[FormatItem<'static>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+
 /// Where the targets of libraries' lines begin.
 const LIBRARIES: [&str; 4] = ["ureq", "rustls", "webpki", "tiny_http"];
 
@@ -253,7 +258,7 @@ impl Logger {
             LogFormat::Text if direct.is_journal => Form::Journal,
             LogFormat::Text => {
                 let looks = ConfigBuilder::new()
-                    .set_time_format_rfc3339()
+                    .set_time_format_custom(MILLISECONDS)
                     .set_target_level(LevelFilter::Error)
                     .set_thread_level(LevelFilter::Off)
                     .set_location_level(LevelFilter::Off)

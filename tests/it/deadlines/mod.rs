@@ -10,7 +10,7 @@ use crate::support::mcp::{McpClient, request_message};
 use crate::support::upstream_http::HttpUpstream;
 use crate::support::upstream_modern::ModernUpstream;
 use crate::support::upstream_sse::SseUpstream;
-use crate::support::{wait_for, wait_within};
+use crate::support::{wait_for, wait_until, wait_within};
 
 use relay::{Fault, Relay, Unanswered};
 
@@ -357,9 +357,12 @@ fn a_child_that_never_answers_initialize() {
         is_free(&gateway, "the shared child");
         gateway.call("echo", &json!({})).status() == 504
     });
-    // Between two attempts it is down, and during one it is starting.
-    let state = gateway.status_of("s")["state"].clone();
-    assert!(late || state == "down" || state == "starting", "{state}");
+    // Between two attempts it is down, and during one it is starting; who calls may see first
+    // that the child has ended.
+    wait_until("it is not called ready", || {
+        let state = gateway.status_of("s")["state"].clone();
+        late || state == "down" || state == "starting"
+    });
     std::fs::remove_file(&hangs).unwrap();
     is_served(&gateway, "the shared child");
 }

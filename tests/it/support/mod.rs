@@ -12,6 +12,7 @@ pub(crate) mod gateway;
 pub(crate) mod host;
 pub(crate) mod http;
 pub(crate) mod listener;
+pub(crate) mod markdown;
 pub(crate) mod mcp;
 pub(crate) mod mcp_sse;
 pub(crate) mod modern;
