@@ -105,8 +105,7 @@ impl Gateway {
         let (sessions, session_thread) =
             start_sessions(&config, key, left, state.as_ref(), &stop)?;
         let (streams, streams_thread) = Streams::start(limits.clone(), stop.clone())?;
-        let max_waiting = limits.connections / LIST_WAITERS_DIVISOR;
-        let shared = catalogue::Shared::new(max_waiting, bound.budget.clone());
+        let shared = shared_catalogue(&limits, &bound);
         let (reports, changes) = bounded(CATALOGUE_INBOX_CHANGES_MAX);
         let (configure, wanted) = bounded(1);
         let kept = state.map(|state| kept(state, &key, clients)).unzip();
@@ -138,6 +137,7 @@ impl Gateway {
             parked,
             sessions: sessions.clone(),
             streams: streams.clone(),
+            watchers: Arc::default(),
             event_logs: event_logs(&limits),
             limits: limits.clone(),
             buffered: bound.budget.clone(),
@@ -241,6 +241,8 @@ impl Gateway {
             log::warn!("a second signal will not be heard: {error}");
         }
         self.front.stopping.store(true, Ordering::Relaxed);
+        // Whoever watches goes over to the process that follows, if one does.
+        self.front.watchers.end_before(u64::MAX);
         if let Some(reloading) = reloading {
             reloading.end();
         }
@@ -362,6 +364,12 @@ impl SecondSignal {
         })?;
         Ok(SecondSignal { _stopped: stopped, _joined: joined })
     }
+}
+
+/// What the catalogue's thread shares with calls.
+fn shared_catalogue(limits: &Limits, bound: &Bound) -> catalogue::Shared {
+    let max_waiting = limits.connections / LIST_WAITERS_DIVISOR;
+    catalogue::Shared::new(max_waiting, bound.budget.clone())
 }
 
 /// Spans go to a collector from here on.

@@ -206,6 +206,10 @@ fn server_as_seen(mut status: Value) -> Value {
     if fields.get("state").is_some_and(|state| state == "ready") {
         fields.remove("last_failure");
     }
+    // What to do is for whoever may do it, and names what stands in the configuration.
+    if let Some(Value::Object(failure)) = fields.get_mut("last_failure") {
+        failure.remove("advice");
+    }
     let changed = fields.get_mut("pins").and_then(|pins| pins.get_mut("changed"));
     let changed = changed.map(Value::take);
     fields.retain(|key, _| TOLD_TO_ALL.contains(&key.as_str()));
@@ -244,20 +248,22 @@ fn calls_in_work() -> Value {
 
 /// What was turned away last, the newest first.
 fn refusals() -> Value {
-    let told = |refusal: Refusal| {
-        json!({
-            "at": seconds(refusal.at),
-            "peer": refusal.peer,
-            "key": refusal.key,
-            "id": refusal.id,
-            "reason": refusal.reason,
-            "status": refusal.status,
-            "request": refusal.target,
-            "message": refusal.message,
-            "left_out": refusal.left_out,
-        })
-    };
-    access::recent_refusals().into_iter().map(told).collect()
+    access::recent_refusals().iter().map(refusal).collect()
+}
+
+/// What was turned away.
+pub(super) fn refusal(refusal: &Refusal) -> Value {
+    json!({
+        "at": seconds(refusal.at),
+        "peer": refusal.peer,
+        "key": refusal.key,
+        "id": refusal.id,
+        "reason": refusal.reason,
+        "status": refusal.status,
+        "request": refusal.target,
+        "message": refusal.message,
+        "left_out": refusal.left_out,
+    })
 }
 
 /// What was turned away since the start, every reason with its number.
@@ -281,7 +287,10 @@ fn server(status: &ServerStatus) -> Value {
         State::Down { next_try } => ("down", Some(ms(next_try))),
     };
     let era = upstream.revision.map(|revision| revision.era().as_str());
-    let failure = upstream.last_failure.as_ref().map(failure);
+    let mut failure = upstream.last_failure.as_ref().map(failure);
+    if let (Some(told), Some(advice)) = (&mut failure, &status.advice) {
+        told["advice"] = advice.as_str().into();
+    }
     let info: Option<Value> =
         upstream.server_info.as_ref().and_then(|info| serde_json::from_str(info.get()).ok());
     json!({
@@ -368,7 +377,7 @@ fn unread(lists: &[Unread]) -> Value {
 }
 
 /// Since 1970.
-fn seconds(time: SystemTime) -> u64 {
+pub(super) fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
@@ -384,7 +393,7 @@ fn pins(pinned: &Pinned) -> Value {
     json!({ "pin": pinned.pin.as_str(), "pinned": pinned.n_pinned, "changed": changed })
 }
 
-fn ms(duration: std::time::Duration) -> u64 {
+pub(super) fn ms(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -393,7 +402,7 @@ fn send(responder: Responder, body: &Value) {
     reply::send_json(responder, &[body.to_string().as_bytes(), b"\n"]).ok();
 }
 
-fn refuse(responder: Responder, problem: &Problem) {
+pub(super) fn refuse(responder: Responder, problem: &Problem) {
     let body = problem.body_for(None);
     problem.send(responder, &body).ok();
 }

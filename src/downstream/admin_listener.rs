@@ -52,6 +52,7 @@ impl AdminListener {
                 | Endpoint::Mcp(_)
                 | Endpoint::Sse(_)
                 | Endpoint::SseMessages(_)
+                | Endpoint::StatusEvents
                 | Endpoint::Pins
                 | Endpoint::PinsAccept
                 | Endpoint::Console(_)
@@ -101,6 +102,7 @@ impl Handler for AdminListener {
             | Endpoint::Mcp(_)
             | Endpoint::Sse(_)
             | Endpoint::SseMessages(_)
+            | Endpoint::StatusEvents
             | Endpoint::Pins
             | Endpoint::PinsAccept
             | Endpoint::Console(_)

@@ -13,33 +13,56 @@ use crate::pipeline::{Changes, PinTexts, Subject, Unusable};
 use crate::protocol::headers::is_json;
 use crate::protocol::server_name::ServerName;
 
-const PAGE: &[u8] = include_bytes!("console/index.html");
-const SCRIPT: &[u8] = include_bytes!("console/console.js");
+const PAGE: &str = include_str!("console/index.html");
 const STYLE: &[u8] = include_bytes!("console/console.css");
+const SCRIPT: &[u8] = include_bytes!("console/console.js");
+const BASE_SCRIPT: &[u8] = include_bytes!("console/console-base.js");
+const TOOLS_SCRIPT: &[u8] = include_bytes!("console/console-tools.js");
+const ACTIVITY_SCRIPT: &[u8] = include_bytes!("console/console-activity.js");
+
+/// Where the page names a file of its own: the path before it is put there.
+const PATH_MARK: &str = "{path}";
 
 /// Nothing but what this gateway serves itself, and images that a tool's result holds.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
     img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// A file of the console.
-pub(super) fn send(file: &str, responder: Responder) {
-    let (content_type, body) = match file {
-        "console.js" => ("text/javascript; charset=utf-8", SCRIPT),
-        "console.css" => ("text/css; charset=utf-8", STYLE),
-        _ => ("text/html; charset=utf-8", PAGE),
-    };
-    let headers = [
-        ("Content-Type", content_type),
-        ("Cache-Control", "no-cache"),
-        ("Content-Security-Policy", POLICY),
-        ("X-Content-Type-Options", "nosniff"),
-        ("Referrer-Policy", "no-referrer"),
-    ];
-    // A client that is gone needs no answer.
-    responder.respond(reply::OK, &headers, &[body]).ok();
+/// The page as it is seen under `prefix`: there `/trunk` and `/trunk/` are the same, and a name
+/// alone would lead elsewhere from one of the two. Where no prefix is known it may still be that a
+/// proxy has one, and a name alone is right under its path with a slash.
+fn page(prefix: &str) -> String {
+    let path = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+    let path = path.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;");
+    PAGE.replace(PATH_MARK, &path)
 }
 
 impl Front {
+    /// A file of the console.
+    pub(super) fn console(&self, file: &str, head: &Head, responder: Responder) {
+        let script = |text| ("text/javascript; charset=utf-8", text);
+        let page;
+        let (content_type, body) = match file {
+            "console.js" => script(SCRIPT),
+            "console-base.js" => script(BASE_SCRIPT),
+            "console-tools.js" => script(TOOLS_SCRIPT),
+            "console-activity.js" => script(ACTIVITY_SCRIPT),
+            "console.css" => ("text/css; charset=utf-8", STYLE),
+            _ => {
+                page = self::page(self.admission().prefix_for(head));
+                ("text/html; charset=utf-8", page.as_bytes())
+            }
+        };
+        let headers = [
+            ("Content-Type", content_type),
+            ("Cache-Control", "no-cache"),
+            ("Content-Security-Policy", POLICY),
+            ("X-Content-Type-Options", "nosniff"),
+            ("Referrer-Policy", "no-referrer"),
+        ];
+        // A client that is gone needs no answer.
+        responder.respond(reply::OK, &headers, &[body]).ok();
+    }
+
     /// What has changed of a server's pins, old beside new. For an admin.
     pub(super) fn pins(&self, head: &Head, scope: &Scope, responder: Responder) {
         let server = query_value(head.query.as_deref(), "server");

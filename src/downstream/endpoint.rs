@@ -28,6 +28,8 @@ pub enum Endpoint<'a> {
     Readyz,
     /// How everything is.
     Status,
+    /// Calls and refusals as they happen.
+    StatusEvents,
     /// What was counted.
     Metrics,
     /// Pins that wait for somebody's review.
@@ -39,6 +41,10 @@ pub enum Endpoint<'a> {
     /// The configuration is read again.
     Reload,
 }
+
+/// What the page at `/` loads.
+const CONSOLE_FILES: [&str; 5] =
+    ["console.css", "console.js", "console-base.js", "console-tools.js", "console-activity.js"];
 
 impl<'a> Endpoint<'a> {
     /// What a path serves; with or without its trailing slash it is the same.
@@ -54,9 +60,10 @@ impl<'a> Endpoint<'a> {
             [Some("readyz"), None, ..] => Endpoint::Readyz,
             [Some("status"), None, ..] => Endpoint::Status,
             [Some("metrics"), None, ..] => Endpoint::Metrics,
+            [Some("status"), Some("events"), None, ..] => Endpoint::StatusEvents,
             [Some("status"), Some("pins"), None, ..] => Endpoint::Pins,
             [Some("status"), Some("pins"), Some("accept"), None, _] => Endpoint::PinsAccept,
-            [Some(file @ ("console.js" | "console.css")), None, ..] => Endpoint::Console(file),
+            [Some(file), None, ..] if CONSOLE_FILES.contains(&file) => Endpoint::Console(file),
             [Some("reload"), None, ..] => Endpoint::Reload,
             [Some("mcp"), Some("tools"), Some("list"), None, _] => {
                 Endpoint::RestList(Dialect::Plain)
@@ -94,7 +101,7 @@ impl<'a> Endpoint<'a> {
                 &["POST", "OPTIONS"]
             }
             Self::Mcp(_) => &["GET", "POST", "DELETE", "OPTIONS"],
-            Self::Sse(_) => &["GET", "OPTIONS"],
+            Self::Sse(_) | Self::StatusEvents => &["GET", "OPTIONS"],
         }
     }
 
@@ -107,6 +114,7 @@ impl<'a> Endpoint<'a> {
             | Self::Healthz
             | Self::Readyz
             | Self::Status
+            | Self::StatusEvents
             | Self::Metrics
             | Self::Pins
             | Self::PinsAccept
@@ -158,6 +166,7 @@ mod tests {
             ("/mcp/demo/sse/messages", Endpoint::SseMessages(Some("demo"))),
             ("/demo/mcp/sse/messages", Endpoint::SseMessages(Some("demo"))),
             ("/healthz", Endpoint::Healthz),
+            ("/status/events", Endpoint::StatusEvents),
             ("/status/pins", Endpoint::Pins),
             ("/status/pins/accept", Endpoint::PinsAccept),
             ("/console.js", Endpoint::Console("console.js")),

@@ -3,6 +3,7 @@
 
 pub mod admin;
 mod admin_listener;
+mod admission;
 mod apart;
 mod console;
 mod counted;
@@ -37,6 +38,7 @@ pub mod stdio;
 pub mod streamable_http;
 mod subscription;
 mod used_states;
+mod watchers;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
@@ -44,18 +46,16 @@ use std::time::Instant;
 
 use crossbeam_channel::Sender;
 
-use crate::access::authenticate::{self, KnownKey, Presented};
-use crate::access::origin::{Foreign, Origins};
+use crate::access::authenticate;
+use crate::access::origin::Foreign;
 use crate::access::policy::{Principal, Scope};
-use crate::access::proxies::TrustedProxies;
-use crate::config::{Reloaded, Transports};
+use crate::config::Reloaded;
 use crate::error::CallError;
-use crate::http::{Answer, Budget, Handler, Head, Peer, Request, Responder, Running};
+use crate::http::{Answer, Budget, Handler, Head, Request, Responder, Running};
 use crate::limits::Limits;
 use crate::pipeline::{Pipeline, Review};
 use crate::protocol::call::PrincipalId;
 use crate::protocol::headers;
-use crate::protocol::quirks::Tolerance;
 use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
 use crate::session::{
@@ -67,30 +67,13 @@ use crate::telemetry;
 use crate::telemetry::request::{Incoming, Served};
 
 pub use admin_listener::AdminListener;
+pub use admission::Admission;
 use endpoint::Endpoint;
 use event_stream::{Place, StreamHandle, Streams};
 use parked::ParkedCalls;
 use reply::{BadKey, Problem};
 pub use used_states::UsedStates;
-
-/// Who is admitted, and where: what a reload may change of the doors.
-#[derive(Debug)]
-pub struct Admission {
-    /// Who may come from where.
-    pub origins: Origins,
-    /// Whose `X-Forwarded-*` count.
-    pub proxies: TrustedProxies,
-    /// The path under which clients reach the gateway; empty where there is none.
-    pub prefix: String,
-    /// Keys; empty means that none is asked for.
-    pub keys: Vec<KnownKey>,
-    /// Which transports serve.
-    pub transports: Transports,
-    /// Whether known quirks of clients are tolerated.
-    pub tolerance: Tolerance,
-    /// How many came before it. Counted by [`Front::readmit`].
-    pub generation: u64,
-}
+pub use watchers::Watchers;
 
 /// What a reload has changed of who is admitted, before sessions know of it.
 #[derive(Debug)]
@@ -115,6 +98,8 @@ pub struct Front {
     pub sessions: Sessions,
     /// The stream thread's handle.
     pub streams: Streams,
+    /// Who is told of calls and refusals as they happen.
+    pub watchers: Arc<Watchers>,
     /// What is kept for clients that resume a stream.
     pub event_logs: EventLogs,
     /// Every bound.
@@ -143,8 +128,6 @@ pub struct Front {
 
 /// What a client hears whose bodies and results fill its share.
 const SHARE_HELD: &str = "your bodies and results fill your share of limits.buffered_bytes";
-/// Whom a proxy serves, and those before it, in the order in which they passed it on.
-const FORWARDED_FOR: &str = "x-forwarded-for";
 /// Headers by which a proxy says that it passes on what somebody else has sent.
 const FORWARDED: [&str; 3] = ["forwarded", "x-forwarded-for", "x-real-ip"];
 
@@ -163,71 +146,6 @@ enum Transport {
     Rest,
     Sse,
     StreamableHttp,
-}
-
-impl Admission {
-    /// Who sent a request: where it came from a proxy that is trusted, whom that names.
-    fn peer(&self, head: &Head) -> Peer {
-        let named = head.headers.get_all(FORWARDED_FOR);
-        self.proxies.client(head.peer.ip(), named).map_or(Peer::Unix, Peer::Ip)
-    }
-
-    /// Whose key a request has.
-    fn principal(&self, head: &Head) -> Option<Arc<Principal>> {
-        authenticate::authenticate(&self.keys, Admission::presented(head))
-    }
-
-    fn presented(head: &Head) -> Presented<'_> {
-        Presented {
-            authorization: head.headers.get("authorization"),
-            litellm: head.headers.get("x-litellm-api-key"),
-            api_key: head.headers.get("x-api-key"),
-        }
-    }
-
-    /// Whose share of what is bounded a request takes: its key's, and without one that of the
-    /// address that it came from. None where nobody else can come: where there is one key, and
-    /// without keys for this machine, whose owner's processes nothing tells apart.
-    fn charged(&self, principal: &Principal, peer: Peer) -> Option<PrincipalId> {
-        match (&principal.name, peer) {
-            (Some(name), _) => self.charged_key(name),
-            (None, Peer::Ip(ip)) if !ip.is_loopback() => Some(PrincipalId::of_address(ip)),
-            (None, Peer::Ip(_) | Peer::Unix) => None,
-        }
-    }
-
-    /// A path as the gateway knows it, whether or not a proxy has taken the prefix away.
-    fn own_path<'a>(&self, path: &'a str) -> &'a str {
-        match path.strip_prefix(self.prefix.as_str()) {
-            Some("") => "/",
-            Some(own) if own.starts_with('/') => own,
-            Some(_) | None => path,
-        }
-    }
-
-    /// What stands before the gateway's own paths in what this client is told.
-    fn prefix_for<'a>(&'a self, head: &'a Head) -> &'a str {
-        let said = head.headers.get("x-forwarded-prefix");
-        self.proxies.prefix(head.peer.ip(), said).unwrap_or(&self.prefix)
-    }
-
-    fn charged_key(&self, name: &Arc<str>) -> Option<PrincipalId> {
-        (self.keys.len() > 1).then(|| PrincipalId::Key(name.clone()))
-    }
-
-    fn principal_named(&self, name: &str) -> Option<&Arc<Principal>> {
-        let mut principals = self.keys.iter().map(|key| &key.principal);
-        principals.find(|it| it.name.as_deref() == Some(name))
-    }
-
-    /// The names of the keys that may use something else than before.
-    fn differing_from(&self, old: &Admission) -> Vec<Arc<str>> {
-        let names = self.keys.iter().filter_map(|key| key.principal.name.as_ref());
-        let policy = |of: &Admission, name: &str| {
-            of.principal_named(name).map(|principal| principal.policy.clone())
-        };
-        names.filter(|name| policy(self, name) != policy(old, name)).cloned().collect()
-    }
 }
 
 impl Front {
@@ -254,6 +172,7 @@ impl Front {
         let old = std::mem::replace(&mut *current, admission.clone());
         drop(current);
         ParkedCalls::cancel(parked);
+        self.watchers.end_before(admission.generation);
         let differ = admission.differing_from(&old);
         Readmitted { admission, differ }
     }
@@ -488,13 +407,14 @@ impl Front {
             Endpoint::Healthz => self.healthz(responder),
             Endpoint::Readyz => self.readyz(&scope, responder),
             Endpoint::Status => self.status(scope, responder),
+            Endpoint::StatusEvents => self.watch(head, &scope, responder),
             Endpoint::Metrics if scope.principal.is_admin => self.metrics(&scope, responder),
             Endpoint::Metrics => {
                 refuse(&Problem::not_admin(), Some(admitted.endpoint), responder);
             }
             Endpoint::Pins => self.pins(head, &scope, responder),
             Endpoint::PinsAccept => self.accept_pins(request, &scope, responder),
-            Endpoint::Console(file) => console::send(file, responder),
+            Endpoint::Console(file) => self.console(file, head, responder),
             Endpoint::Reload => self.reload(&scope, responder),
         }
     }

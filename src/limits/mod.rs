@@ -271,6 +271,11 @@ pub const REFUSAL_LINES_OF_PEER_MAX: usize = 3;
 pub const REFUSAL_LINES_MAX: usize = 50;
 /// See [`REFUSAL_LINES_OF_PEER_MAX`].
 pub const REFUSAL_LINES_WITHIN: Duration = Duration::from_secs(1);
+/// Calls and refusals that one watcher of `/status/events` is told of in [`ACTIVITY_WITHIN`]; more
+/// are counted.
+pub const ACTIVITY_EVENTS_MAX: usize = 200;
+/// See [`ACTIVITY_EVENTS_MAX`].
+pub const ACTIVITY_WITHIN: Duration = Duration::from_secs(1);
 /// Peers whose refused requests are told apart at once.
 pub const REFUSAL_PEERS_MAX: usize = 256;
 /// Series of calls by server, tool and key in the metrics; further ones count as `other`.

@@ -22,7 +22,7 @@ use crate::protocol::modern::Freshness;
 use crate::protocol::raw::Raw;
 use crate::protocol::revision::Revision;
 use crate::protocol::server_name::ServerName;
-use crate::upstream::Status;
+use crate::upstream::{State, Status, advice};
 use crate::wait::Wait;
 
 /// The items that a scope sees.
@@ -415,8 +415,16 @@ impl Pipeline {
                 // Whether a key would see a tool that is not offered, nobody can say.
                 left_out_items
                     .retain(|(kind, _)| *kind != Kind::Tool || scope.sees_all_tools());
+                let status = upstream.status();
+                let target = &upstream.config().target;
+                // What a server that is well has failed at was somebody's call.
+                let failure =
+                    status.last_failure.as_ref().filter(|_| status.state != State::Ready);
+                let advised =
+                    failure.and_then(|it| advice::of(target, it, &status.stderr).to_do);
                 ServerStatus {
                     server: upstream.name().clone(),
+                    advice: advised,
                     description: upstream.config().description.clone(),
                     required: upstream.config().required,
                     offered: offered.get(upstream.name()).copied().unwrap_or_default(),
@@ -440,7 +448,7 @@ impl Pipeline {
                         pinned
                     }),
                     n_unattributed: self.callers.n_unattributed(upstream.name()),
-                    upstream: upstream.status(),
+                    upstream: status,
                 }
             })
             .collect()
@@ -523,6 +531,8 @@ pub struct ServerStatus {
     /// Messages of it that named no call and reached nobody, because they may have been about
     /// anybody's.
     pub n_unattributed: u64,
+    /// What its operator can do about its last failure, if it is not well.
+    pub advice: Option<String>,
     /// How it is.
     pub upstream: Status,
 }

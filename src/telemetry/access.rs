@@ -9,10 +9,12 @@ use std::time::{Instant, SystemTime};
 
 use ::log::Level;
 
+use super::activity::{self, Activity};
 use super::log::{self, Fields};
 use super::outcome::CallOutcome;
 use super::rejected::{self, Reason};
 use super::request::{self, Record};
+use super::window::Window;
 use crate::limits::{
     ACCESS_ERROR_CHARS_MAX, REFUSAL_LINES_MAX, REFUSAL_LINES_OF_PEER_MAX, REFUSAL_LINES_WITHIN,
     REFUSAL_PEERS_MAX,
@@ -59,33 +61,6 @@ pub struct Refusal {
     pub left_out: u64,
 }
 
-/// How many lines of one peer were written in the present window, and how many were not.
-#[derive(Debug)]
-struct Window {
-    since: Instant,
-    n_told: usize,
-    left_out: u64,
-}
-
-impl Window {
-    fn new(now: Instant) -> Window {
-        Window { since: now, n_told: 0, left_out: 0 }
-    }
-
-    /// How many were left out since the last one, if this one is told.
-    fn turn(&mut self, now: Instant, lines_max: usize) -> Option<u64> {
-        if now.saturating_duration_since(self.since) >= REFUSAL_LINES_WITHIN {
-            (self.since, self.n_told) = (now, 0);
-        }
-        if self.n_told >= lines_max {
-            self.left_out += 1;
-            return None;
-        }
-        self.n_told += 1;
-        Some(std::mem::take(&mut self.left_out))
-    }
-}
-
 /// What was turned away last, and how much of it is told.
 #[derive(Debug)]
 struct Refusals {
@@ -111,8 +86,8 @@ impl Refusals {
             }
         }
         let window = self.peers.entry(peer).or_insert_with(|| Window::new(now));
-        let left_out = window.turn(now, REFUSAL_LINES_OF_PEER_MAX)?;
-        let Some(_) = self.all.turn(now, REFUSAL_LINES_MAX) else {
+        let left_out = window.turn(now, REFUSAL_LINES_WITHIN, REFUSAL_LINES_OF_PEER_MAX)?;
+        let Some(_) = self.all.turn(now, REFUSAL_LINES_WITHIN, REFUSAL_LINES_MAX) else {
             window.left_out += left_out + 1;
             return None;
         };
@@ -139,7 +114,10 @@ pub fn recent_refusals() -> Vec<Refusal> {
 /// The engine turns away what never became a request of a handler: it is counted, and told.
 pub fn refused(peer: Option<IpAddr>, reason: Reason, status: u16, message: &str) {
     rejected::count(reason);
-    let Some(left_out) = refusals().turn(peer, Instant::now()) else { return };
+    let turn = refusals().turn(peer, Instant::now());
+    if turn.is_none() && !activity::is_watched() {
+        return;
+    }
     let refusal = Refusal {
         at: SystemTime::now(),
         peer: peer_text(peer),
@@ -149,8 +127,12 @@ pub fn refused(peer: Option<IpAddr>, reason: Reason, status: u16, message: &str)
         status,
         target: String::new(),
         message: redact::excerpt(message, ACCESS_ERROR_CHARS_MAX),
-        left_out,
+        left_out: turn.unwrap_or_default(),
     };
+    if activity::is_watched() {
+        activity::tell(Some(Activity::Refusal(refusal.clone())));
+    }
+    let Some(left_out) = turn else { return };
     let text =
         || format!("- refused {status} ({}) {message} from {}", reason.as_str(), refusal.peer);
     log::event(Level::Info, TARGET, text, |fields| {
@@ -179,7 +161,7 @@ pub(super) fn tell(record: &Record) {
     }
 }
 
-fn refusal(record: &Record, reason: &'static str, left_out: u64) -> Refusal {
+pub(super) fn refusal(record: &Record, reason: &'static str, left_out: u64) -> Refusal {
     Refusal {
         at: SystemTime::now(),
         peer: peer_text(record.peer),
@@ -193,7 +175,7 @@ fn refusal(record: &Record, reason: &'static str, left_out: u64) -> Refusal {
     }
 }
 
-fn id_of(record: &Record) -> &str {
+pub(super) fn id_of(record: &Record) -> &str {
     record.id.as_ref().map_or("", |id| id.as_str())
 }
 

@@ -2,6 +2,7 @@
 //! turned away, and what was tolerated.
 
 pub mod access;
+pub mod activity;
 mod ids;
 pub mod log;
 pub mod metrics;
@@ -16,6 +17,7 @@ mod seldom;
 pub mod timestamp;
 pub mod trace;
 mod trace_context;
+pub mod window;
 
 pub use ids::RequestName;
 pub use seldom::Seldom;

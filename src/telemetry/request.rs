@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::access;
+use super::activity::{self, Activity};
 use super::ids::RequestName;
 use super::metrics;
 use super::outcome::{CallOutcome, Door};
@@ -153,11 +154,13 @@ impl Record {
         self.error.clear();
     }
 
-    fn ask(&mut self, door: Door, method: &str, params: Option<&str>) {
-        self.flush();
+    /// Gives what is to be told of the message before.
+    fn ask(&mut self, door: Door, method: &str, params: Option<&str>) -> Option<Activity> {
+        let before = self.flush();
         let method = Method::parse(method);
         self.asked = Some(Asked { door, method, began: Instant::now(), took: None });
         self.trace.ask(params);
+        before
     }
 
     /// What was asked for is answered, if it is not already.
@@ -183,13 +186,17 @@ impl Record {
         });
     }
 
-    /// A line of the message, or of a request that was turned away before there was one.
-    fn flush(&mut self) {
+    /// A line of the message, or of a request that was turned away before there was one; gives
+    /// what else is to be told of it, once this record's lock is released.
+    fn flush(&mut self) -> Option<Activity> {
         self.answer(CallOutcome::Cancelled);
+        let mut told = None;
         if !self.is_apart && (self.asked.is_some() || self.refused.is_some()) {
             access::tell(self);
+            told = activity::of(self);
         }
         self.clear_message();
+        told
     }
 }
 
@@ -243,10 +250,12 @@ pub fn begin(incoming: Incoming<'_>) -> Served {
 
 impl Drop for Served {
     fn drop(&mut self) {
-        with(|record| {
-            record.flush();
+        let told = with(|record| {
+            let told = record.flush();
             record.is_in_work = false;
+            told
         });
+        activity::tell(told.flatten());
     }
 }
 
@@ -263,7 +272,7 @@ pub fn client(name: &str) {
 /// A message begins: what comes from here on is of it. `params` are its parameters, for their
 /// `_meta.traceparent`.
 pub fn ask(door: Door, method: &str, params: Option<&str>) {
-    with(|record| record.ask(door, method, params));
+    activity::tell(with(|record| record.ask(door, method, params)).flatten());
 }
 
 /// What JSON-RPC calls the message, and the session it came in, for its span.

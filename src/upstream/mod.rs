@@ -38,6 +38,7 @@ use standing::Standing;
 use stderr::StderrRing;
 use waiting_calls::WaitingCallsLimit;
 
+pub mod advice;
 mod attendant;
 mod auto;
 mod backoff;

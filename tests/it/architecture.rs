@@ -183,7 +183,7 @@ const MAY_USE: [(&str, &[&str]); 30] = [
 ];
 
 /// Files that decide on values alone, besides all of `protocol/` and `access/`.
-const PURE_FILES: [&str; 18] = [
+const PURE_FILES: [&str; 19] = [
     "http/framing.rs",
     "http/response.rs",
     "downstream/endpoint.rs",
@@ -196,6 +196,7 @@ const PURE_FILES: [&str; 18] = [
     "catalogue/merge.rs",
     "pipeline/task_owners.rs",
     "state/framed.rs",
+    "upstream/advice.rs",
     "upstream/backoff.rs",
     "upstream/connection.rs",
     "upstream/correlation.rs",
@@ -207,7 +208,7 @@ const PURE_FILES: [&str; 18] = [
 /// Where HTTP status codes may stand, besides `http/`.
 const STATUS_FILES: [&str; 10] = [
     // What a server's refusal means to whoever configured it.
-    "cli/check/advice.rs",
+    "upstream/advice.rs",
     "downstream/reply.rs",
     "downstream/litellm.rs",
     "upstream/streamable_http.rs",

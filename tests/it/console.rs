@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::gateway::{Directory, Gateway};
+use crate::support::gateway::{Directory, Gateway, entry_of};
 use crate::support::http::Request;
 use crate::support::upstream_http::HttpUpstream;
 use crate::support::{wait_for, wait_until};
@@ -30,9 +30,14 @@ fn tool(description: &str) -> String {
 fn the_page_is_open_and_runs_nothing_but_its_own() {
     let (upstream, directory) = (HttpUpstream::start(), Directory::new());
     let gateway = gateway(&upstream, &directory);
-    for (path, content_type) in
-        [("/", "text/html"), ("/console.js", "text/javascript"), ("/console.css", "text/css")]
-    {
+    for (path, content_type) in [
+        ("/", "text/html"),
+        ("/console.js", "text/javascript"),
+        ("/console-base.js", "text/javascript"),
+        ("/console-tools.js", "text/javascript"),
+        ("/console-activity.js", "text/javascript"),
+        ("/console.css", "text/css"),
+    ] {
         let answer = gateway.send(&Request::get(path)).expect(200);
         let header = |name: &str| answer.header(name).unwrap_or_default();
         assert!(header("content-type").starts_with(content_type), "{path}");
@@ -43,6 +48,71 @@ fn the_page_is_open_and_runs_nothing_but_its_own() {
         assert!(!answer.text().contains(" style=\""), "{path}");
     }
     gateway.send(&Request::post("/", &json!({}))).expect_error(405);
+}
+
+/// The files of its own that a page names.
+fn files_of(page: &str) -> Vec<&str> {
+    let after = ["href=\"", "src=\""].into_iter().flat_map(|it| page.split(it).skip(1));
+    let named = after.filter_map(|rest| rest.split('"').next());
+    named.filter(|it| it.ends_with("console.css") || it.ends_with("console.js")).collect()
+}
+
+#[test]
+fn under_a_path_the_page_names_its_files_with_it() {
+    let upstream = HttpUpstream::start();
+    let servers = json!({ "s": { "url": upstream.url(), "transport": "http" } });
+    let plain = Gateway::started(json!({ "mcp_servers": servers }));
+    // A proxy that says nothing may have a path, and it knows it with a slash at its end.
+    assert_eq!(files_of(plain.get("/").text()), ["console.css", "console.js"]);
+    let gateway = Gateway::started(json!({
+        "mcp_servers": servers,
+        "public_url": "https://example.org/trunk",
+        "trusted_proxies": ["127.0.0.1"],
+    }));
+    for path in ["/trunk", "/trunk/", "/"] {
+        let answer = gateway.get(path).expect(200);
+        let files = files_of(answer.text());
+        assert_eq!(files, ["/trunk/console.css", "/trunk/console.js"], "{path}");
+        for file in files {
+            gateway.get(file).expect(200);
+        }
+    }
+    let forwarded = Request::get("/").header("X-Forwarded-Prefix", "/a/b/");
+    let answer = gateway.send(&forwarded).expect(200);
+    assert_eq!(files_of(answer.text()), ["/a/b/console.css", "/a/b/console.js"]);
+}
+
+#[test]
+fn status_says_to_an_admin_what_to_do_about_a_server_that_is_not_well() {
+    let (upstream, absent) = (HttpUpstream::start(), HttpUpstream::absent());
+    let gateway = Gateway::with(json!({
+        "api_keys": [
+            { "name": "admin", "key": ADMIN, "admin": true },
+            { "name": "user", "key": USER },
+        ],
+        "mcp_servers": {
+            "s": { "url": upstream.url(), "transport": "http" },
+            "gone": { "url": absent.url(), "transport": "http" },
+            "child": { "command": "no-such-program-of-tests" },
+        },
+    }))
+    .start();
+    gateway.wait_until_well(&["s"]);
+    let told = |server: &str| {
+        wait_for("it has failed", || {
+            let failure = gateway.status_of(server)["last_failure"].clone();
+            failure.is_object().then_some(failure)
+        })
+    };
+    let advice = told("gone")["advice"].as_str().unwrap().to_owned();
+    assert!(advice.contains(&format!("nothing listens at {}", absent.address())), "{advice}");
+    let advice = told("child")["advice"].as_str().unwrap().to_owned();
+    assert!(advice.contains("give its whole path"), "{advice}");
+    // It names what stands in the configuration, so that it is for an admin.
+    let status = gateway.send(&Request::get("/status").header("x-api-key", USER)).json();
+    let failure = &entry_of(&status["upstreams"], "gone").unwrap()["last_failure"];
+    assert!(failure["message"].is_string() && failure.get("advice").is_none(), "{failure}");
+    assert!(!status.to_string().contains(&absent.address()), "{status}");
 }
 
 #[test]
@@ -101,7 +171,11 @@ fn what_the_activity_shows_is_what_status_gives() {
     slow.send(&Request::post("/mcp/tools/call", &call).header("x-api-key", USER));
     upstream.wait_for_slow(1);
     gateway.send(&Request::get("/status").header("x-api-key", "a-wrong-key-of-tests"));
-    let status = gateway.send(&Request::get("/status").header("x-api-key", ADMIN)).json();
+    let status = wait_for("the refusal is told", || {
+        let asked = Request::get("/status").header("x-api-key", ADMIN);
+        let status = gateway.send(&asked).json();
+        status["refusals"].get(0).is_some().then_some(status)
+    });
     // The names that console.js reads.
     let running = &status["calls"]["oldest"][0];
     assert_eq!(status["calls"]["count"], 1, "{status}");

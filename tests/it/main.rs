@@ -113,3 +113,4 @@ mod upgrade;
 mod upstream_links;
 mod upstreams;
 mod views;
+mod watching;

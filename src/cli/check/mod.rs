@@ -1,6 +1,5 @@
 //! `trunkline check`: the configuration, and every server as the gateway itself sees it.
 
-mod advice;
 mod contact;
 mod shown;
 

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::advice::{self, Advice};
 use super::contact::Finding;
 use crate::protocol::call::Kind;
+use crate::upstream::Failure;
+use crate::upstream::advice::{self, Advice};
 
 /// Lines of a child's standard error that are shown.
 const STDERR_LINES_MAX: usize = 10;
@@ -41,12 +42,12 @@ pub(super) fn line(finding: &Finding, style: Style) -> String {
         }
         return text;
     };
-    let Advice { stage, reached, to_do } = advice::of(finding, failure);
+    let Advice { stage, reached, to_do } = advice(finding, failure);
     let passed: String = reached.iter().map(|it| format!("{} ✓ ", it.as_str())).collect();
     let failed = style.mark("FAILED", 31);
     text.push_str(&format!("{failed}  {passed}{} ✗\n", stage.as_str()));
     text.push_str(&format!("{below}{}\n", shown(&failure.message)));
-    for what in to_do {
+    if let Some(what) = to_do {
         text.push_str(&format!("{below}→ {what}\n"));
     }
     let stderr: Vec<_> = finding.stderr.iter().filter(|line| !line.trim().is_empty()).collect();
@@ -54,6 +55,10 @@ pub(super) fn line(finding: &Finding, style: Style) -> String {
         text.push_str(&format!("{below}stderr: {}\n", shown(said)));
     }
     text
+}
+
+fn advice(finding: &Finding, failure: &Failure) -> Advice {
+    advice::of(&finding.config.target, failure, &finding.stderr)
 }
 
 fn facts(finding: &Finding) -> Vec<String> {
@@ -114,12 +119,12 @@ pub(super) fn in_json(finding: &Finding) -> Value {
         fields.insert(kind.list_key().to_owned(), (*count).into());
     }
     if let Some(failure) = &finding.failure {
-        let Advice { stage, reached, to_do } = advice::of(finding, failure);
+        let Advice { stage, reached, to_do } = advice(finding, failure);
         let reached: Vec<&str> = reached.iter().map(|it| it.as_str()).collect();
         fields.insert("stage".to_owned(), stage.as_str().into());
         fields.insert("reached".to_owned(), reached.into());
         fields.insert("message".to_owned(), failure.message.clone().into());
-        fields.insert("advice".to_owned(), to_do.into());
+        fields.insert("advice".to_owned(), to_do.into_iter().collect());
         fields.insert("stderr".to_owned(), finding.stderr.clone().into());
         if let Some(refusal) = &failure.refusal {
             fields.insert("status".to_owned(), refusal.status.into());

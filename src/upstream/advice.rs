@@ -1,26 +1,36 @@
-//! At which stage first contact failed, why that is likely, and what to do about it. Pure.
+//! At which step contact failed, why that is likely, and what to do about it, for `trunkline check`
+//! and for `/status`. Pure.
 
-use super::contact::Finding;
+use super::Failure;
 use crate::config::{HttpTarget, StdioTarget, Target};
 use crate::error::{HttpRefusal, Stage};
-use crate::upstream::Failure;
 
 /// How far first contact comes, in this order. A child has no network, `http` no TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub enum Step {
+    /// A child says its first word.
     Start,
+    /// Its host has an address.
     Resolve,
+    /// It takes the connection.
     Connect,
+    /// The connection is secured.
     Tls,
+    /// It answers as HTTP should.
     Http,
+    /// It takes the credential.
     Credentials,
+    /// It speaks a revision that the gateway does.
     Era,
+    /// It answers as an MCP server.
     Handshake,
+    /// Its lists can be read.
     Lists,
 }
 
 impl Step {
-    pub(super) fn as_str(self) -> &'static str {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Start => "start",
             Self::Resolve => "resolve",
@@ -37,16 +47,17 @@ impl Step {
 
 /// What is told of a failure besides its own message.
 #[derive(Debug, PartialEq)]
-pub(super) struct Advice {
-    pub(super) stage: Step,
+pub struct Advice {
+    /// Where it failed.
+    pub stage: Step,
     /// The steps before it.
-    pub(super) reached: Vec<Step>,
-    pub(super) to_do: Vec<String>,
+    pub reached: Vec<Step>,
+    /// What to do, in a sentence.
+    pub to_do: Option<String>,
 }
 
-/// What a failure of first contact means.
-pub(super) fn of(finding: &Finding, failure: &Failure) -> Advice {
-    let target = &finding.config.target;
+/// What a failure of contact with this server means; `stderr` are the last lines of a child's.
+pub fn of(target: &Target, failure: &Failure, stderr: &[String]) -> Advice {
     let stage = step(target, failure);
     let order: &[Step] = match target {
         Target::Stdio(_) => &[Step::Start, Step::Era, Step::Handshake, Step::Lists],
@@ -76,9 +87,9 @@ pub(super) fn of(finding: &Finding, failure: &Failure) -> Advice {
     let reached = before.collect();
     let to_do = match target {
         Target::Http(http) => for_http(http, stage, failure),
-        Target::Stdio(stdio) => for_child(stdio, stage, failure, &finding.stderr),
+        Target::Stdio(stdio) => for_child(stdio, stage, failure, stderr),
     };
-    Advice { stage, reached, to_do: to_do.into_iter().collect() }
+    Advice { stage, reached, to_do }
 }
 
 fn is_secure(http: &HttpTarget) -> bool {
