@@ -20,7 +20,7 @@ use crate::downstream::event_stream::Streams;
 use crate::downstream::parked::{Bounds, ParkedCalls};
 use crate::downstream::stdio::LineClient;
 use crate::downstream::{Front, UsedStates};
-use crate::handover::{self, Estate, Inheritance};
+use crate::handover::{self, Estate, Inheritance, NotFollowed};
 use crate::http::Running;
 use crate::limits::{
     CATALOGUE_INBOX_CHANGES_MAX, ENDED_SESSIONS_QUEUE_MAX, LEAVE_TICK, LIST_WAITERS_DIVISOR,
@@ -75,8 +75,8 @@ pub struct Gateway {
     /// 7. What writes, once nobody has anything to be written.
     _writing: Option<thread::Joined>,
     drain: Duration,
-    /// What another process is given that follows this one.
-    estate: Estate,
+    /// What another process is given that follows this one, and whose lock is part of it.
+    estate: (Estate, Option<Arc<StateDir>>),
     stopped: Receiver<StopReason>,
     configure: Sender<Configure>,
 }
@@ -195,8 +195,20 @@ impl Gateway {
     ///
     /// # Errors
     /// Nothing has changed; why not.
-    pub fn be_followed(&self) -> Result<(), String> {
-        handover::start(&self.estate)?;
+    pub fn be_followed(&mut self) -> Result<(), NotFollowed> {
+        handover::start(&self.estate.0, || match self.stopped.try_recv() {
+            Ok(StopReason::Upgrade) => {
+                log::info!("SIGUSR2: another process is being started already");
+                None
+            }
+            Ok(
+                reason @ (StopReason::Signal
+                | StopReason::InputEnded
+                | StopReason::OwnerEnded(_)),
+            ) => Some(reason),
+            Err(_) => None,
+        })?;
+        self.give_up();
         self.leave();
         Ok(())
     }
@@ -207,6 +219,16 @@ impl Gateway {
         move || sessions.is_alive()
     }
 
+    /// Keeps nothing that belongs to the process that follows: when that one ends, its address is
+    /// not held by one that accepts nobody there, and another one can have `state_dir`.
+    fn give_up(&mut self) {
+        (self.estate.0.listener, self.estate.0.admin_listener) = (None, None);
+        self.estate.0.lock = None;
+        if let Some(state_dir) = &self.estate.1 {
+            state_dir.give_lock_up();
+        }
+    }
+
     /// Serves what is here until nothing of it is left, or there is a reason to stop.
     fn leave(&self) {
         self.serving.leave();
@@ -214,7 +236,7 @@ impl Gateway {
             admin.leave();
         }
         self.sessions.end_listening();
-        let deadline = Instant::now() + self.estate.leave;
+        let deadline = Instant::now() + self.estate.0.leave;
         while Instant::now() < deadline {
             self.sessions.close_idle_streams();
             if self.serving.wait_empty(Instant::now() + LEAVE_TICK) {
@@ -234,7 +256,7 @@ impl Gateway {
     /// A second signal cuts every wait short.
     pub fn stop(mut self, reloading: Option<Reloading>) {
         // While it is held, connections that nobody accepts would wait instead of being refused.
-        (self.estate.listener, self.estate.admin_listener) = (None, None);
+        (self.estate.0.listener, self.estate.0.admin_listener) = (None, None);
         let hurry = self.upstreams.hurry();
         let second = SecondSignal::watch(self.stopped.clone(), hurry.clone());
         if let Err(error) = &second {
@@ -396,16 +418,17 @@ fn estate(
     bound: &Bound,
     state: Option<&State>,
     session_key: [u8; 32],
-) -> io::Result<Estate> {
+) -> io::Result<(Estate, Option<Arc<StateDir>>)> {
     let longest = config.upstreams.iter().map(|it| it.timeout_max).max();
-    Ok(Estate {
+    let estate = Estate {
         listener: bound.pass_on()?,
         admin_listener: bound.pass_admin_on()?,
         lock: state.map(|state| state.directory.lock()).transpose()?.flatten(),
         session_key,
         // A connection waits for its last request, and that for its answer.
         leave: config.limits.idle + longest.unwrap_or_default(),
-    })
+    };
+    Ok((estate, state.map(|state| state.directory.clone())))
 }
 
 fn open_state(

@@ -23,6 +23,7 @@ use rustix::net::{
 use crate::http::{Inherited, PassedOn};
 use crate::limits::{FOLLOWED_TIMEOUT, FOLLOWER_END_TIMEOUT, FOLLOWER_START_TIMEOUT};
 use crate::service;
+use crate::thread::StopReason;
 
 /// Set in the environment of a process that follows another one.
 const FOLLOWS: &str = "TRUNKLINE_FOLLOWS";
@@ -37,6 +38,8 @@ const DESCRIPTORS_MAX: usize = 3;
 const MESSAGE_BYTES_MAX: usize = 128;
 /// Between two looks whether a process has ended.
 const END_TICK: Duration = Duration::from_millis(5);
+/// Between two looks whether there is a reason to stop while another process starts.
+const START_TICK: Duration = Duration::from_millis(100);
 /// Bytes that say whose the files of Unix sockets are, and whether there is `admin_listen`.
 const FLAGS: usize = 3;
 /// Bytes of the key of sessions.
@@ -103,14 +106,32 @@ impl Predecessor {
     }
 }
 
-/// Starts the program anew, as this process was started, and waits until it serves. It is the
-/// service then.
+/// Why no other process follows.
+#[derive(Debug)]
+pub enum NotFollowed {
+    /// It does not serve; why not, in words.
+    Failed(String),
+    /// There was a reason to stop before it served.
+    Stopped(StopReason),
+}
+
+impl From<String> for NotFollowed {
+    fn from(why: String) -> NotFollowed {
+        NotFollowed::Failed(why)
+    }
+}
+
+/// Starts the program anew, as this process was started, and waits until it serves, or there is
+/// a reason to `stop`. It is the service then.
 ///
 /// # Errors
-/// It does not serve, in words; nothing of it is left.
-pub fn start(estate: &Estate) -> Result<(), String> {
+/// It does not serve; nothing of it is left.
+pub fn start(
+    estate: &Estate,
+    stop: impl Fn() -> Option<StopReason>,
+) -> Result<(), NotFollowed> {
     let Some(listener) = &estate.listener else {
-        return Err("this engine does not hand its socket over".to_owned());
+        return Err("this engine does not hand its socket over".to_owned().into());
     };
     let (ours, theirs) = rustix::net::socketpair(
         AddressFamily::UNIX,
@@ -122,9 +143,18 @@ pub fn start(estate: &Estate) -> Result<(), String> {
     send_estate(&ours, listener, estate)
         .map_err(|error| format!("nothing can be handed over: {error}"))?;
     let mut child = spawn(theirs).map_err(|error| format!("it cannot be started: {error}"))?;
-    if let Err(why) = await_word(&ours) {
-        return Err(format!("{why}{}", end(&mut child)));
-    }
+    await_word(&ours, &stop).map_err(|wait| match wait {
+        Wait::Ended(why) => NotFollowed::Failed(format!("{why}{}", end(&mut child))),
+        Wait::Over(why) => {
+            ask_to_end(&child);
+            NotFollowed::Failed(format!("{why}{}", end(&mut child)))
+        }
+        Wait::Stopped(reason) => {
+            ask_to_end(&child);
+            end(&mut child);
+            NotFollowed::Stopped(reason)
+        }
+    })?;
     listener.given_up();
     if let Some(admin) = &estate.admin_listener {
         admin.given_up();
@@ -135,6 +165,15 @@ pub fn start(estate: &Estate) -> Result<(), String> {
     // Closing it tells the other that it is the service from here on.
     drop(ours);
     Ok(())
+}
+
+/// As a service manager asks, so that it ends its children.
+fn ask_to_end(child: &Child) {
+    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+    if let Some(pid) = pid {
+        // It may have ended by itself.
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).ok();
+    }
 }
 
 /// Ends what does not serve; how it has ended.
@@ -187,20 +226,34 @@ fn send_estate(channel: &OwnedFd, listener: &PassedOn, estate: &Estate) -> io::R
     Ok(())
 }
 
-fn await_word(channel: &OwnedFd) -> Result<(), String> {
-    match wait_readable(channel.as_fd(), FOLLOWER_START_TIMEOUT) {
-        Ok(true) => (),
-        Ok(false) => {
-            let seconds = FOLLOWER_START_TIMEOUT.as_secs();
-            return Err(format!("it does not serve after {seconds} s"));
+/// How the wait for the word that another process serves ends without it.
+enum Wait {
+    /// It has ended, or is about to.
+    Ended(String),
+    /// It is there still.
+    Over(String),
+    /// This process is to stop.
+    Stopped(StopReason),
+}
+
+fn await_word(channel: &OwnedFd, stop: impl Fn() -> Option<StopReason>) -> Result<(), Wait> {
+    let over = |error: &dyn std::fmt::Display| Wait::Over(error.to_string());
+    let deadline = Instant::now() + FOLLOWER_START_TIMEOUT;
+    while !wait_readable(channel.as_fd(), START_TICK).map_err(|error| over(&error))? {
+        if let Some(reason) = stop() {
+            return Err(Wait::Stopped(reason));
         }
-        Err(error) => return Err(error.to_string()),
+        if Instant::now() >= deadline {
+            let seconds = FOLLOWER_START_TIMEOUT.as_secs();
+            return Err(over(&format_args!("it does not serve after {seconds} s")));
+        }
     }
     let mut word = [0; MESSAGE_BYTES_MAX];
     match rustix::net::recv(channel, &mut word[..], RecvFlags::empty()) {
         Ok((read, _)) if word.get(..read) == Some(SERVING) => Ok(()),
-        Ok(_) => Err("it has ended; see its own lines above".to_owned()),
-        Err(error) => Err(error.to_string()),
+        Ok((0, _)) => Err(Wait::Ended("it has ended; see its own lines above".to_owned())),
+        Ok(_) => Err(over(&"it is not known to this version what it says")),
+        Err(error) => Err(over(&error)),
     }
 }
 

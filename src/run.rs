@@ -6,7 +6,7 @@ use crossbeam_channel::bounded;
 
 use crate::config::Config;
 use crate::gateway::Gateway;
-use crate::handover::Inheritance;
+use crate::handover::{Inheritance, NotFollowed};
 use crate::reload::{self, Source};
 use crate::service;
 use crate::serving::Clients;
@@ -31,7 +31,7 @@ pub fn run(
     let (wish, wishes) = bounded(1);
     let _signals = thread::watch_signals(stop.clone(), Some(wish))?;
     let predecessor = inherited.predecessor.take();
-    let gateway =
+    let mut gateway =
         Gateway::start(config.clone(), Clients::OverHttp, inherited, stop.clone(), stopped)?;
     if let Some(predecessor) = predecessor {
         predecessor.serving();
@@ -43,7 +43,10 @@ pub fn run(
         match gateway.wait() {
             StopReason::Upgrade => match gateway.be_followed() {
                 Ok(()) => break StopReason::Signal,
-                Err(why) => log::error!("no other process follows, this one goes on: {why}"),
+                Err(NotFollowed::Failed(why)) => {
+                    log::error!("no other process follows, this one goes on: {why}");
+                }
+                Err(NotFollowed::Stopped(reason)) => break reason,
             },
             reason @ (StopReason::Signal
             | StopReason::InputEnded

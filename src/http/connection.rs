@@ -134,9 +134,9 @@ impl Serving<'_> {
     /// Idle: until the first byte of a request, the end, or an eviction.
     fn await_bytes(&mut self) -> Result<(), End> {
         let socket = &self.conn.socket;
-        // Asked after it has become idle: whoever begins to drain either sees this connection idle
-        // or is seen here.
-        let received = if self.shared.is_draining() || self.conn.is_evicted() {
+        // Asked after it has become idle: whoever evicts it either sees it idle or is seen here. A
+        // drain looks again and again.
+        let received = if self.conn.is_evicted() {
             self.input.fill_now(socket)
         } else {
             self.input.fill_idle(socket)

@@ -23,7 +23,7 @@ use super::pool::{Pool, Refused, Taken};
 use super::responder::{closing_answer, refusal_body};
 use super::socket::Socket;
 use super::{Budget, Counters, Handler, Listen, Peer, connection};
-use crate::limits::{Limits, THREAD_STACK_BYTES};
+use crate::limits::{DRAIN_LOOK_INTERVAL, DRAINED_IDLE, Limits, THREAD_STACK_BYTES};
 use crate::telemetry::rejected::Reason;
 use crate::telemetry::{Seldom, access};
 use crate::thread::{self, Joined, StopReason};
@@ -48,7 +48,7 @@ pub(crate) struct Shared {
     pub(crate) pool: Pool,
     /// No more is accepted, and answers end their connections.
     leaving: AtomicBool,
-    /// Besides, connections that wait for a request end at once.
+    /// Besides, connections that wait for a request end soon.
     draining: AtomicBool,
     wake_accept: Bell,
     threads_started: AtomicU64,
@@ -376,13 +376,23 @@ impl Running {
         self.shared.pool.wait_empty(deadline)
     }
 
-    /// Stops accepting, closes idle connections, lets requests in work be answered, and waits
-    /// for them until `deadline`. True when none is left.
+    /// Stops accepting, closes connections that nobody has used for a moment, lets requests in
+    /// work and those that arrive in that moment be answered, and waits for them until
+    /// `deadline`. True when none is left.
     pub fn drain(&self, deadline: Instant) -> bool {
         self.shared.draining.store(true, Ordering::SeqCst);
         self.stop_accepting();
-        self.shared.pool.evict_idle();
-        self.shared.pool.wait_empty(deadline)
+        let unused = DRAINED_IDLE.min(self.shared.limits.drain / 2);
+        loop {
+            self.shared.pool.evict_idle(unused);
+            let now = Instant::now();
+            if self.shared.pool.wait_empty(deadline.min(now + DRAIN_LOOK_INTERVAL)) {
+                return true;
+            }
+            if now >= deadline {
+                return false;
+            }
+        }
     }
 
     fn stop_accepting(&self) {

@@ -22,6 +22,11 @@ pub const STACKS_KEPT_BYTES: usize = 1024 * 1024;
 /// A head that is arriving when the process is told to stop has so long for its end. Then it is
 /// answered with 503.
 pub const DRAINED_HEAD_TIMEOUT: Duration = Duration::from_secs(1);
+/// A connection that was used so recently stays open in a drain, so that the request that its client
+/// may be sending is answered, with word that the connection ends.
+pub const DRAINED_IDLE: Duration = Duration::from_millis(500);
+/// Between two looks for connections that a drain may close by now.
+pub const DRAIN_LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// Between two looks at whether that has come, while a head arrives slowly.
 pub const HEAD_LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a thread of the pool waits for a connection before it ends, and gives back its stack.

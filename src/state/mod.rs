@@ -14,6 +14,7 @@ use std::os::unix::fs::{
     DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
 };
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -42,7 +43,7 @@ const TEMPORARY: &str = ".tmp";
 pub struct StateDir {
     path: PathBuf,
     /// Locked; the system lets go of it when the process ends, however it ends.
-    lock: Option<File>,
+    lock: Mutex<Option<File>>,
     /// It is another gateway's: nothing in it is written, removed or set aside.
     is_read_only: bool,
     /// Has every read refused, as a disk may do for a while.
@@ -115,7 +116,17 @@ impl StateDir {
     /// # Errors
     /// The system gives no descriptor.
     pub fn lock(&self) -> io::Result<Option<OwnedFd>> {
-        self.lock.as_ref().map(|lock| lock.try_clone().map(OwnedFd::from)).transpose()
+        self.held().as_ref().map(|lock| lock.try_clone().map(OwnedFd::from)).transpose()
+    }
+
+    /// Another process has the lock from here on. This one still writes what it has to.
+    pub fn give_lock_up(&self) {
+        self.held().take();
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<File>> {
+        // Nothing between two changes can panic.
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A directory that somebody else may have: for reading, and for what is written for that one
@@ -146,7 +157,7 @@ impl StateDir {
     fn of(path: PathBuf, lock: Option<File>) -> StateDir {
         StateDir {
             path,
-            lock,
+            lock: Mutex::new(lock),
             is_read_only: false,
             #[cfg(test)]
             refuses_reads: false.into(),

@@ -204,8 +204,22 @@ fn for_tls(http: &HttpTarget, name: &str, message: &str) -> String {
         return "its certificate has expired: renew it there (or this machine's clock is wrong)"
             .to_owned();
     }
+    if has("not valid yet") {
+        return "its certificate is not valid yet: this machine's clock is likely wrong"
+            .to_owned();
+    }
+    if has("it names no host") || has("X.509 version 1") {
+        return format!(
+            "make it anew there: openssl req -x509 … -addext subjectAltName={}",
+            alternative_name(name)
+        );
+    }
     if has("NotValidForName") || has("not valid for name") {
-        return format!("its certificate is for another name than {name:?}: use that in url");
+        return format!(
+            "its certificate is for another name than {name:?}: write that one in url, or make \
+             it anew with -addext subjectAltName={}",
+            alternative_name(name)
+        );
     }
     if has("in time")
         || has("InvalidMessage")
@@ -215,6 +229,12 @@ fn for_tls(http: &HttpTarget, name: &str, message: &str) -> String {
         return "it does not speak TLS there: http:// instead of https://?".to_owned();
     }
     "the connection could not be secured: is this a port for https?".to_owned()
+}
+
+fn alternative_name(host: &str) -> String {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let kind = if bare.parse::<std::net::IpAddr>().is_ok() { "IP" } else { "DNS" };
+    format!("{kind}:{bare}")
 }
 
 fn credential(http: &HttpTarget, refusal: &HttpRefusal) -> String {
@@ -381,6 +401,9 @@ mod tests {
             (&own, Tls, "…CaUsedAsEndEntity", None, Step::Tls, "not the one in ca_file"),
             (&bare, Tls, "certificate Expired", None, Step::Tls, "expired"),
             (&bare, Tls, "certificate expired: 1", None, Step::Tls, "expired"),
+            (&bare, Tls, "…: certificate not valid yet: 1", None, Step::Tls, "clock"),
+            (&bare, Tls, "…: it names no host, since", None, Step::Tls, "subjectAltName=DNS:h"),
+            (&bare, Tls, "…: it is of X.509 version 1", None, Step::Tls, "make it anew"),
             (&bare, Tls, "…NotValidForName…", None, Step::Tls, "another name than \"h\""),
             (&bare, Handshake, "401", Some(401), Step::Credentials, "wants a credential"),
             (&known, Handshake, "401", Some(401), Step::Credentials, "refuses the credential"),

@@ -231,24 +231,88 @@ fn in_words(error: Error) -> Error {
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "an enum of rustls's, which may grow")]
 fn refused(why: &CertificateError) -> String {
-    let hint = match why {
-        CertificateError::UnknownIssuer => {
+    let (text, hint) = match why {
+        CertificateError::UnknownIssuer => (
+            why.to_string(),
             "nobody whom the gateway trusts has signed it: give the certificate of its authority, \
              or a self-signed one itself, as ca_file"
-        }
-        CertificateError::Other(_) => {
-            "a self-signed one is trusted where it is given as ca_file"
-        }
+                .to_owned(),
+        ),
+        CertificateError::Other(inner) => (inner.to_string(), hint_of_other(&inner.to_string())),
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            "its time is over; is the clock of this machine right?"
+            (why.to_string(), "its time is over; is the clock of this machine right?".to_owned())
         }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            "its time has not come; is the clock of this machine right?"
+            (why.to_string(), "its time has not come; is the clock of this machine right?".to_owned())
         }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+        CertificateError::NotValidForName => (
+            why.to_string(),
             "it is for another name: the host of url must stand in it as a subjectAltName"
+                .to_owned(),
+        ),
+        CertificateError::NotValidForNameContext { expected, presented } => {
+            let wanted = alternative_name(expected);
+            let hint = if presented.is_empty() {
+                format!(
+                    "it names no host, since a common name does not count: it must have a \
+                     subjectAltName ({wanted})"
+                )
+            } else {
+                format!(
+                    "it is for another name: the host of url must stand in it as a \
+                     subjectAltName ({wanted})"
+                )
+            };
+            (why.to_string(), hint)
         }
-        _ => "it is not usable",
+        _ => (why.to_string(), "it is not usable".to_owned()),
     };
-    format!("the server's certificate is refused ({why}): {hint}")
+    format!("the server's certificate is refused ({text}): {hint}")
+}
+
+/// What can be done about what rustls has no word of its own for.
+fn hint_of_other(text: &str) -> String {
+    if text.contains("UnsupportedCertVersion") {
+        return "it is of X.509 version 1, which cannot name its host: it must be of version 3, \
+                with a subjectAltName"
+            .to_owned();
+    }
+    "a self-signed one is trusted where it is given as ca_file".to_owned()
+}
+
+/// As openssl takes it.
+fn alternative_name(host: &ServerName<'_>) -> String {
+    let kind = if matches!(host, ServerName::IpAddress(_)) { "IP" } else { "DNS" };
+    format!("{kind}:{}", host.to_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_what_to_do() {
+        let [host, address] =
+            ["example.org", "192.0.2.1"].map(|it| ServerName::try_from(it).unwrap());
+        let name = |expected: &ServerName<'static>, presented: &[&str]| {
+            CertificateError::NotValidForNameContext {
+                expected: expected.clone(),
+                presented: presented.iter().map(|it| (*it).to_owned()).collect(),
+            }
+        };
+        for (why, part) in [
+            (CertificateError::UnknownIssuer, "as ca_file"),
+            (CertificateError::Expired, "clock"),
+            (CertificateError::NotValidYet, "clock"),
+            (name(&host, &[]), "it must have a subjectAltName (DNS:example.org)"),
+            (name(&address, &["DnsName(\"a\")"]), "for another name: the host of url must"),
+            (name(&address, &["DnsName(\"a\")"]), "(IP:192.0.2.1)"),
+            (CertificateError::Revoked, "not usable"),
+        ] {
+            let told = refused(&why);
+            assert!(told.contains(part), "{told}");
+        }
+        assert!(hint_of_other("UnsupportedCertVersion").contains("version 1"));
+        assert!(hint_of_other("CaUsedAsEndEntity").contains("ca_file"));
+    }
 }

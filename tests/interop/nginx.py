@@ -81,22 +81,29 @@ def next_event(stream) -> tuple[str, str]:
             data += line[5:].strip()
 
 
+def certificate(work: Path) -> None:
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=mcp.example.org",
+         "-addext", "subjectAltName=DNS:mcp.example.org", "-keyout", work / "key.pem", "-out", work / "cert.pem"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+
+
+def gateway_settings(port: int) -> dict:
+    return {
+        "listen": f"127.0.0.1:{port}",
+        "public_url": "https://mcp.example.org/trunk",
+        "trusted_proxies": ["127.0.0.1"],
+        "mcp_servers": {"demo": {"command": "trunkline", "args": ["demo"], "required": True}},
+    }
+
+
 def main(binary: str, seconds: float) -> None:
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=mcp.example.org",
-             "-addext", "subjectAltName=DNS:mcp.example.org", "-keyout", work / "key.pem", "-out", work / "cert.pem"],
-            check=True, capture_output=True,
-        )  # fmt: skip
+        certificate(work)
         port, gateway = free_port(), free_port()
-        config = {
-            "listen": f"127.0.0.1:{gateway}",
-            "public_url": "https://mcp.example.org/trunk",
-            "trusted_proxies": ["127.0.0.1"],
-            "mcp_servers": {"demo": {"command": "trunkline", "args": ["demo"], "required": True}},
-        }
-        (work / "config.json").write_text(json.dumps(config))
+        (work / "config.json").write_text(json.dumps(gateway_settings(gateway)))
         processes = [
             subprocess.Popen([binary, "serve", "--config", work / "config.json"]),
             subprocess.Popen(["nginx", "-p", name, "-e", "stderr", "-c", configuration(work, port, gateway)]),

@@ -238,7 +238,7 @@ def all_setups(results: Results, binary: str | None, folder: pathlib.Path) -> No
                 jobs.append(pool.submit(litellm_dialect.all_answers, results, binary, folder / "litellm"))
                 jobs.append(pool.submit(inspector.all_ways, results, binary, folder / "inspector"))
                 jobs.append(pool.submit(scripts.all_snippets, results, binary))
-                jobs.append(aside.submit(scripts.all_scripts, results, binary, folder))
+                jobs.append(aside.submit(scripts.all_scripts, results, binary, folder, False))
             for job in jobs:
                 job.result()
             others = [pool.submit(client_scenarios, *of_suite(s), lambda it: it not in matrix.TIMED) for s in whole]
@@ -251,6 +251,8 @@ def all_setups(results: Results, binary: str | None, folder: pathlib.Path) -> No
             raise
     for setup in whole:
         client_scenarios(*of_suite(setup), matrix.TIMED.__contains__)
+    if binary:
+        scripts.all_scripts(results, binary, folder, True)
 
 
 def main() -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from readme_snippets import check_all, snippets
 from results import Results
-from servers import CACHE, HERE, NotReady, run
+from servers import CACHE, HERE, NODE, NotReady, run
 
 # What `setup.sh` has unpacked comes before what the machine has.
 ENV = {"PATH": f"{CACHE / 'bin'}:{os.environ.get('PATH', os.defpath)}:/usr/sbin"}
@@ -23,23 +23,29 @@ class Script:
     checks: tuple[str, ...] = ()
     # It is ended after that.
     seconds: float = 120
+    # Whether it loads the machine, or measures, so that nothing else runs meanwhile.
+    alone: bool = False
 
 
+PROXY = ("under-the-path", "events-at-once", "stream-kept", "rest")
 SCRIPTS = {
     "observability": Script(
         [CACHE / "venv-otlp/bin/python", HERE / "observability.py", "BINARY"],
         ("rules-file", "config-file", "metrics", "spans", "scraped", "rules-loaded", "dashboard"),
     ),
     # A silent stream is kept for longer than nginx waits by default, a minute.
-    "nginx": Script(
-        [sys.executable, HERE / "nginx.py", "BINARY"], ("under-the-path", "events-at-once", "stream-kept", "rest"), 240
-    ),
+    "nginx": Script([sys.executable, HERE / "nginx.py", "BINARY"], PROXY, 240),
+    "caddy": Script([sys.executable, HERE / "caddy.py", "BINARY"], (*PROXY, "console")),
     "packages": Script(["bash", HERE / "packages.sh", "FOLDER", "BINARY"], ("npm", "pypi", "deb"), 240),
+    "console": Script([NODE, HERE / "console.mjs", "BINARY", CACHE / "browser"], seconds=300),
+    "upgrade": Script([sys.executable, HERE / "upgrade.py", "BINARY"], seconds=300, alone=True),
 }
 
 
-def all_scripts(results: Results, binary: str, folder: pathlib.Path) -> None:
+def all_scripts(results: Results, binary: str, folder: pathlib.Path, alone: bool) -> None:
     for name, script in SCRIPTS.items():
+        if script.alone != alone:
+            continue
         checks = {check: f"{name} gateway - {check}" for check in script.checks or ("whole",)}
         if any(map(results.wants, checks.values())):
             one_script(results, script, checks, binary, folder / name)

@@ -3,7 +3,7 @@
 #
 #   ./setup.sh FOLDER
 #
-# Wants python3 (>= 3.10) with venv, and any npm: it only installs, Node itself is among the packages. nginx and Prometheus
+# Wants python3 (>= 3.10) with venv, and any npm: it only installs, Node itself is among the packages. nginx, Caddy and Prometheus
 # are the distribution's: fetched and unpacked where apt-get is, which needs no root, else those of the PATH.
 # Does nothing when the folder already has these versions.
 set -euo pipefail
@@ -30,7 +30,7 @@ langchain-mcp-adapters==0.3.2 langchain-core==1.8.3"
 LITELLM=1.108.7               # its proxy: what the REST dialect is held against
 OTLP="opentelemetry-proto==1.45.2 protobuf==7.36.2"  # the official protobufs: what spans are read with
 SCHEMATHESIS=4.32.5           # what /openapi.json is held against; openapi.py wants exactly this one
-DEBIAN="nginx prometheus"     # packages of the distribution, which pins the versions: setup.sh prints them
+DEBIAN="nginx caddy prometheus" # packages of the distribution, which pins the versions: setup.sh prints them
 INSTALL_SECONDS=240           # of one environment, which takes about ten
 LITELLM_INSTALL_SECONDS=900   # of LiteLLM's, which has two hundred packages and takes a minute or two
 
@@ -66,24 +66,26 @@ python_env() { # python_env NAME MODULE PACKAGE...: MODULE is to be had; it may 
 debian_programs() {
   local dir=$folder/debian program path release
   release="$DEBIAN of $(. /etc/os-release && echo "$PRETTY_NAME")"
-  if [ "$(cat "$dir/has" 2>/dev/null)" = "$release" ] && runs nginx -v && runs promtool --version; then
+  if [ "$(cat "$dir/has" 2>/dev/null)" = "$release" ] && have_all; then
     return
   fi
   rm -rf "$dir"
   mkdir -p "$dir/lists/partial" "$dir/cache/archives/partial"
   unpacked "$dir" || echo "setup.sh: apt-get fetches no package here: $DEBIAN are those of the PATH" >&2
   rm -rf "$dir/lists" "$dir/cache" "$dir"/*.deb
-  for program in nginx prometheus promtool; do
+  for program in nginx caddy prometheus promtool; do
     path=$(PATH=$dir/usr/sbin:$dir/usr/bin:$PATH:/usr/sbin command -v $program) || {
       echo "setup.sh: there is no $program: the checks that need it will fail" >&2
       continue
     }
     ln -sfn "$path" "$folder/bin/$program"
   done
-  if runs nginx -v && runs promtool --version; then
+  if have_all; then
     echo "$release" >"$dir/has"
   fi
 }
+
+have_all() { runs nginx -v && runs caddy version && runs prometheus --version && runs promtool --version; }
 
 unpacked() { # unpacked DIR: apt-get has its lists and its cache there, so that it writes nowhere else
   local package apt=(apt-get -qq -o Dir::State::Lists="$1/lists" -o Dir::Cache="$1/cache")

@@ -132,7 +132,7 @@ const MAY_USE: [(&str, &[&str]); 30] = [
         ],
     ),
     ("service", &["limits", "telemetry", "thread"]),
-    ("handover", &["http", "limits", "service", "telemetry"]),
+    ("handover", &["http", "limits", "service", "telemetry", "thread"]),
     (
         "run",
         &[

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -58,9 +59,12 @@ fn orphans_are_reaped_and_signals_are_heard() {
     command.args(unshare).arg(binary()).args(["serve", "--config"]).arg(&path);
     let mut container = Container(command.stderr(Stdio::piped()).spawn().unwrap());
     let stderr = container.0.stderr.take().unwrap();
-    let lines = in_background(move || {
-        let lines = BufReader::new(stderr).lines().map_while(Result::ok);
-        lines.collect::<Vec<_>>().join("\n")
+    let told = Arc::<Mutex<String>>::default();
+    let lines = told.clone();
+    let reading = in_background(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            lines.lock().unwrap().extend([&line, "\n"]);
+        }
     });
     let left = wait_for("the orphan is there", || {
         processes(&orphan).into_iter().find(|id| {
@@ -74,9 +78,13 @@ fn orphans_are_reaped_and_signals_are_heard() {
     let config = path.to_str().unwrap();
     let ours = processes(&format!("{} serve --config {config}", binary()));
     let first = ours.into_iter().find(|id| *id != container.0.id()).expect("process 1");
+    // All else would end with it, its successor too.
+    signal_process(first, Signal::USR2);
+    wait_until("it is told", || told.lock().unwrap().contains("upgraded by replacing it"));
     signal_process(first, Signal::TERM);
     let status = wait_for("it ends", || container.0.try_wait().unwrap());
-    let told = lines.join().unwrap();
+    reading.join().unwrap();
+    let told = told.lock().unwrap();
     assert!(told.contains("stopping"), "{told}");
     assert_eq!(status.code(), Some(0), "{told}");
 }

@@ -12,7 +12,7 @@ use crate::support::http::{Request, try_exchange};
 use crate::support::mcp_sse::SseClient;
 use crate::support::modern::ModernClient;
 use crate::support::upstream_http::HttpUpstream;
-use crate::support::{DEADLINE, wait_until};
+use crate::support::{DEADLINE, in_background, wait_until};
 
 fn config(upstream: &HttpUpstream, drain_ms: u64) -> Value {
     json!({
@@ -88,6 +88,47 @@ fn a_head_that_is_arriving_is_not_cut_off_without_a_word() {
     assert!(silent.is_closed_by_peer(DEADLINE));
     upstream.release_slow();
     slow.answer().expect(200);
+    assert_eq!(gateway.wait_for_end().code, Some(0));
+}
+
+/// Whoever uses a connection while the stop comes has every request answered, the last one with
+/// word that the connection ends.
+#[test]
+fn a_connection_in_use_is_told_before_it_ends() {
+    const CLIENTS: usize = 24;
+    let upstream = HttpUpstream::start();
+    let gateway = Gateway::started(config(&upstream, 20_000));
+    let echo = || Request::post("/mcp/tools/call", &json!({"name": "echo"}));
+    let (used, n_used) = std::sync::mpsc::channel();
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let (mut connection, used) = (gateway.connect(), used.clone());
+            in_background(move || {
+                loop {
+                    let sent = connection.try_send(&echo());
+                    let answer = sent.and_then(|()| connection.try_answer());
+                    let answer = answer.expect("a request is not lost").expect(200);
+                    used.send(()).ok();
+                    if answer.header("connection") == Some("close") {
+                        return;
+                    }
+                    // Mostly the connection is idle. A client that does not come to use it for
+                    // long sees that it has ended.
+                    if connection.is_closed_by_peer(Duration::from_millis(5)) {
+                        return;
+                    }
+                }
+            })
+        })
+        .collect();
+    // All are at it.
+    for _ in 0..4 * CLIENTS {
+        n_used.recv_timeout(DEADLINE).unwrap();
+    }
+    gateway.signal(Signal::TERM);
+    for client in clients {
+        client.join().unwrap();
+    }
     assert_eq!(gateway.wait_for_end().code, Some(0));
 }
 

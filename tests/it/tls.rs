@@ -27,7 +27,9 @@ fn secured(upstream: &HttpUpstream, certificate: &str) -> String {
 fn secured_at(host: &str, upstream: &HttpUpstream, certificate: &str) -> String {
     let chain = CertificateDer::pem_file_iter(fixture(&format!("{certificate}.pem")));
     let chain: Vec<_> = chain.unwrap().map(Result::unwrap).collect();
-    let key = PrivateKeyDer::from_pem_file(fixture(&format!("{certificate}.key"))).unwrap();
+    // The odd ones are of the same key as the usual one.
+    let key = if certificate == "signed" { "signed.key" } else { "self_signed.key" };
+    let key = PrivateKeyDer::from_pem_file(fixture(key)).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -115,6 +117,13 @@ fn a_certificate_that_is_not_trusted_is_refused_in_words_that_help() {
         ("signed", None, "nobody whom the gateway trusts has signed it"),
         ("self_signed", None, "ca_file"),
         ("signed", Some("self_signed.pem"), "give the certificate of its authority"),
+        // That it is the one of the file makes up for neither.
+        ("expired", Some("expired.pem"), "its time is over"),
+        (
+            "without_name",
+            Some("without_name.pem"),
+            "must have a subjectAltName (DNS:localhost)",
+        ),
     ] {
         let url = secured(&upstream, certificate);
         let gateway = Gateway::with(server(&url, ca_file)).start();

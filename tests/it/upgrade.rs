@@ -1,5 +1,8 @@
 //! SIGUSR2: another process follows, and nobody is refused.
 
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -7,7 +10,7 @@ use std::thread::JoinHandle;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::gateway::{Gateway, is_alive, signal_process};
+use crate::support::gateway::{Directory, Gateway, binary, is_alive, signal_process};
 use crate::support::http::{Connection, Request, exchange};
 use crate::support::mcp_sse::SseClient;
 use crate::support::upstream_http::HttpUpstream;
@@ -145,6 +148,141 @@ fn a_configuration_that_is_bad_by_now_changes_nothing() {
     wait_until("it is told", || gateway.stderr().contains("no other process follows"));
     assert_eq!(gateway.call_text("echo", &json!({"message": "m"})), "m");
     assert!(gateway.stderr().contains("exit status: 78"), "{}", gateway.stderr());
+}
+
+/// A program that the gateway takes for a newer version of itself: it stands in the place from
+/// which the gateway was started.
+struct Installed {
+    directory: Directory,
+    child: Child,
+    stderr: PathBuf,
+}
+
+impl Installed {
+    fn start(config: &Value) -> Installed {
+        let directory = Directory::new();
+        let [program, file, stderr] =
+            ["trunkline", "config.json", "stderr"].map(|name| directory.path().join(name));
+        std::fs::copy(binary(), &program).unwrap();
+        std::fs::write(&file, config.to_string()).unwrap();
+        let mut command = Command::new(&program);
+        command.args(["serve", "--config"]).arg(&file).stdin(Stdio::null());
+        let child = command.stderr(std::fs::File::create(&stderr).unwrap()).spawn().unwrap();
+        let installed = Installed { directory, child, stderr };
+        installed.wait_for("listening on ");
+        installed
+    }
+
+    fn told(&self) -> String {
+        std::fs::read_to_string(&self.stderr).unwrap()
+    }
+
+    #[track_caller]
+    fn wait_for(&self, text: &str) -> String {
+        wait_for(text, || {
+            let told = self.told();
+            told.lines().find(|line| line.contains(text)).map(str::to_owned)
+        })
+    }
+
+    fn address(&self) -> String {
+        let line = self.wait_for("listening on ");
+        line.rsplit("http://").next().unwrap().to_owned()
+    }
+
+    /// Another version takes the place of the program, as packages do it.
+    fn replace(&self, script: &str) {
+        let beside = self.directory.path().join("new");
+        std::fs::write(&beside, script).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&beside, mode).unwrap();
+        std::fs::rename(&beside, self.directory.path().join("trunkline")).unwrap();
+    }
+}
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+#[test]
+fn a_new_version_that_does_not_start_changes_nothing() {
+    let upstream = HttpUpstream::start();
+    let mut config = config(&upstream);
+    config["listen"] = json!("127.0.0.1:0");
+    let gateway = Installed::start(&config);
+    let refusals = [
+        ("#!/bin/sh\nexit 3\n", "exit status: 3"),
+        ("\u{7f}ELF no program", "it cannot be started"),
+        // It says something that this version does not know.
+        ("#!/bin/sh\necho hello >&0\nread word\n", "is not known to this version"),
+    ];
+    for (script, why) in refusals {
+        gateway.replace(script);
+        signal_process(gateway.child.id(), Signal::USR2);
+        gateway.wait_for(why);
+        exchange(&gateway.address(), &call("echo")).expect(200);
+    }
+    // And then one that does.
+    let path = gateway.directory.path().join("trunkline");
+    std::fs::remove_file(&path).unwrap();
+    std::fs::copy(binary(), &path).unwrap();
+    signal_process(gateway.child.id(), Signal::USR2);
+    let line = gateway.wait_for("serves from here on");
+    let number = line.split("process ").nth(1).unwrap().split(' ').next().unwrap();
+    let _follower = Follower(number.parse().unwrap());
+    wait_until("the first process ends", || !is_alive(gateway.child.id()));
+    exchange(&gateway.address(), &call("echo")).expect(200);
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_process_that_is_to_follow() {
+    let upstream = HttpUpstream::start();
+    let mut config = config(&upstream);
+    config["listen"] = json!("127.0.0.1:0");
+    let mut gateway = Installed::start(&config);
+    // It never comes to serve, and ends when it is asked to.
+    let pid = gateway.directory.path().join("pid");
+    gateway.replace(&format!(
+        "#!/bin/sh\necho $$ > {0}.new\nmv {0}.new {0}\nexec sleep 600\n",
+        pid.display()
+    ));
+    signal_process(gateway.child.id(), Signal::USR2);
+    let other = wait_for("it is started", || std::fs::read_to_string(&pid).ok());
+    let other: u32 = other.trim().parse().unwrap();
+    signal_process(gateway.child.id(), Signal::USR2);
+    gateway.wait_for("is being started already");
+    exchange(&gateway.address(), &call("echo")).expect(200);
+    signal_process(gateway.child.id(), Signal::TERM);
+    let status = wait_for("it ends", || gateway.child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0), "{}", gateway.told());
+    assert!(!is_alive(other));
+}
+
+/// While the first process has a call in flight, the second is killed: its address and `state_dir`
+/// are free for a third one, and nobody connects to a socket that nobody serves.
+#[test]
+fn a_process_that_is_followed_keeps_nothing_from_a_third_one() {
+    let upstream = HttpUpstream::start();
+    let mut config = config(&upstream);
+    config["state_dir"] = json!("state");
+    let gateway = Gateway::started(config.clone());
+    let mut slow = gateway.connect();
+    slow.send(&call("slow"));
+    upstream.wait_for_slow(1);
+    let follower = upgrade(&gateway);
+    signal_process(follower.0, Signal::KILL);
+    wait_until("the second process ends", || !is_alive(follower.0));
+    assert!(TcpStream::connect(gateway.address()).is_err(), "nobody serves it");
+    config["listen"] = json!(gateway.address());
+    config["state_dir"] = json!(gateway.directory().join("state"));
+    let third = Gateway::started(config);
+    exchange(third.address(), &call("echo")).expect(200);
+    upstream.release_slow();
+    assert!(slow.answer().expect(200).json()["content"].is_array());
+    wait_for_zombie(&gateway);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::net::Shutdown;
 
@@ -423,15 +423,19 @@ impl Pool {
         Ok(())
     }
 
-    /// Tells every idle connection to end, but for those whose head is arriving.
-    pub(crate) fn evict_idle(&self) {
+    /// Tells every connection to end that has waited for a request for so long, but for those
+    /// whose head is arriving.
+    pub(crate) fn evict_idle(&self, at_least: Duration) {
+        let at_least = u64::try_from(at_least.as_micros()).unwrap_or(IN_WORK);
         let mut idle = Vec::new();
         {
             let mut state = self.lock();
+            let now = self.now_us();
             for conn in state.open.values() {
                 let since = conn.idle.load(Ordering::SeqCst);
                 let has_begun_head = conn.has_begun_head.load(Ordering::SeqCst);
-                if since < IN_WORK && !has_begun_head && conn.evict(since) {
+                let is_idle = since < IN_WORK && !has_begun_head;
+                if is_idle && waited_us(since, now) >= at_least && conn.evict(since) {
                     idle.push(Arc::clone(conn));
                 }
             }
@@ -490,6 +494,13 @@ impl Pool {
         let idle = state.open.values().filter(idle).count();
         (state.open.len() - state.evicted, idle, state.threads)
     }
+}
+
+/// How long a connection has waited for a request, of which [`Conn::idle`] is `since`. One that is
+/// new has time to speak, and `since` is the end of that.
+fn waited_us(since: u64, now: u64) -> u64 {
+    let begun = if since > now { since.saturating_sub(SILENT_MAX_US) } else { since };
+    now.saturating_sub(begun)
 }
 
 /// The handles of threads that have ended, to be dropped where nothing is locked.

@@ -100,6 +100,30 @@ fn a_flood_of_connections_without_heads_makes_room_for_the_next() {
 }
 
 #[test]
+fn a_drain_ends_what_was_not_used_for_a_while() {
+    let pool = pool(4, 1);
+    let _theirs: Vec<_> = (0..3).map(|_| take(&pool, Peer::Unix).0).collect();
+    let [new, used, busy] = std::array::from_fn(|_| pool.next().unwrap());
+    for conn in [&used, &busy] {
+        assert_eq!(conn.leave_idle(), Awake::Undisturbed);
+    }
+    pool.enter_idle(&used);
+    let evicted = || [&new, &used, &busy].map(|conn| conn.is_evicted());
+    pool.evict_idle(Duration::from_secs(3600));
+    assert_eq!(evicted(), [false; 3]);
+    pool.evict_idle(Duration::ZERO);
+    assert_eq!(evicted(), [true, true, false]);
+}
+
+#[test]
+fn how_long_a_connection_waits_is_known() {
+    assert_eq!(waited_us(2_000_000, 2_500_000), 500_000);
+    // A new one that came at 2.2 s.
+    assert_eq!(waited_us(2_200_000 + SILENT_MAX_US, 2_500_000), 300_000);
+    assert_eq!(waited_us(100, 50), 50);
+}
+
+#[test]
 fn whoever_has_most_connections_makes_room() {
     let pool = pool(4, 4);
     let peers = [ip("10.0.0.1"), ip("10.0.0.2"), ip("10.0.0.2"), ip("10.0.0.2")];

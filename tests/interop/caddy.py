@@ -1,0 +1,61 @@
+#!/usr/bin/env python3
+"""The gateway behind Caddy over TLS and under a path, with contrib/caddy/Caddyfile as it is but for names and
+ports: caddy.py GATEWAY_BINARY [SECONDS]
+
+The same clients as behind nginx (nginx.py), and the console. Needs caddy and openssl."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from nginx import ROOT, certificate, check, did, free_port, gateway_settings, request
+
+
+def configuration(work: Path, port: int, gateway: int) -> Path:
+    text = (ROOT / "contrib/caddy/Caddyfile").read_text()
+    secured = f"https://mcp.example.org:{port} {{\n\tbind 127.0.0.1\n\ttls {work}/cert.pem {work}/key.pem"
+    for old, new in [
+        ("mcp.example.org {", secured),
+        ("reverse_proxy 127.0.0.1:4000 {", f"reverse_proxy 127.0.0.1:{gateway} {{"),
+    ]:
+        assert old in text, old
+        text = text.replace(old, new)
+    path = work / "Caddyfile"
+    path.write_text("{\n\tadmin off\n\tauto_https disable_redirects\n}\n" + text)
+    return path
+
+
+def main(binary: str, seconds: float) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        certificate(work)
+        port, gateway = free_port(), free_port()
+        (work / "config.json").write_text(json.dumps(gateway_settings(gateway)))
+        caddy = ["caddy", "run", "--adapter", "caddyfile", "--config", configuration(work, port, gateway)]
+        homes = {"HOME": name, "XDG_DATA_HOME": name, "XDG_CONFIG_HOME": name}
+        processes = [
+            subprocess.Popen([binary, "serve", "--config", work / "config.json"]),
+            subprocess.Popen(caddy, env=os.environ | homes, stderr=(work / "caddy.log").open("w")),
+        ]
+        try:
+            check(port, work, seconds)
+            assert request(port, work, "GET", "/trunk").getheader("Location") == "/trunk/"
+            page = request(port, work, "GET", "/trunk/").read().decode()
+            parts = re.findall(r'(?:src|href)="([^"#:]+)"', page)
+            assert parts, page
+            for part in parts:
+                assert not part.startswith("/"), f"{part} is not below the page"
+                assert request(port, work, "GET", f"/trunk/{part}").status == 200, part
+            did("console")
+        finally:
+            for process in processes:
+                process.terminate()
+                process.wait()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], float(sys.argv[2]) if len(sys.argv) > 2 else 5)
