@@ -18,6 +18,7 @@ mod reader;
 mod reload;
 mod reloaded;
 mod remote;
+mod schema;
 mod secret_forms;
 pub mod secrets;
 mod syntax;
@@ -40,6 +41,7 @@ pub use proxies::TrustedProxy;
 pub use public_url::PublicUrl;
 pub use reload::Changes;
 pub use reloaded::Reloaded;
+pub use schema::SCHEMA;
 
 use expand::Outside;
 use place::{Aim, Source};

@@ -41,7 +41,7 @@ pub(super) fn read(file: &Fields<'_>) -> Option<OtlpConfig> {
         Some(with_path(text.value))
     });
     if let Some(fields) = fields.as_ref().filter(|fields| !fields.has("endpoint")) {
-        reader.problem(fields.at(""), "has no \"endpoint\"");
+        reader.problem(fields.at.as_str(), "has no \"endpoint\"");
     }
     let is_off =
         variable("OTEL_SDK_DISABLED").is_some_and(|it| it.eq_ignore_ascii_case("true"));

@@ -56,6 +56,7 @@ impl AdminListener {
                 | Endpoint::Pins
                 | Endpoint::PinsAccept
                 | Endpoint::Console(_)
+                | Endpoint::Document(_)
                 | Endpoint::Reload,
             )
             | None => return Err(Problem::unknown_path()),
@@ -106,6 +107,7 @@ impl Handler for AdminListener {
             | Endpoint::Pins
             | Endpoint::PinsAccept
             | Endpoint::Console(_)
+            | Endpoint::Document(_)
             | Endpoint::Reload => self.front.status(scope, responder),
         }
     }

@@ -97,11 +97,13 @@ impl Front {
         }
         let server = server.ok_or_else(|| Problem::bad_request("\"server\" is missing"))?;
         let everything = Scope { principal: self.operator.clone(), ..scope.clone() };
-        let servers = self.pipeline.servers(&everything);
-        let found = servers.iter().find(|name| name.as_str() == server).cloned();
-        found.ok_or_else(|| Problem::bad_request(format!("there is no server {server:?}")))
+        let found = self.pipeline.server(&everything, server);
+        found.map_err(|error| Problem::from_call(&error))
     }
 }
+
+/// What the body of an acceptance may have.
+const MEMBERS: [&str; 2] = ["server", "item"];
 
 fn body_of(request: &Request) -> Result<(String, Option<String>), Problem> {
     if !request.head.headers.get("content-type").is_some_and(is_json) {
@@ -114,6 +116,11 @@ fn body_of(request: &Request) -> Result<(String, Option<String>), Problem> {
         Some(Value::String(text)) => Ok(Some(text.clone())),
         Some(_) => Err(Problem::bad_request(format!("{key:?} is no string"))),
     };
+    let unknown = body.as_object().into_iter().flatten().map(|(key, _)| key.as_str());
+    let unknown: Vec<&str> = unknown.filter(|key| !MEMBERS.contains(key)).collect();
+    if !unknown.is_empty() {
+        return Err(Problem::unknown_members(&unknown, &MEMBERS));
+    }
     let server =
         text("server")?.ok_or_else(|| Problem::bad_request("\"server\" is missing"))?;
     Ok((server, text("item")?))
@@ -138,14 +145,7 @@ fn change(change: &Changes) -> Value {
 
 fn unusable(error: &Unusable, server: &ServerName) -> Problem {
     match error {
-        Unusable::UnknownTool(near) => {
-            let near = if near.is_empty() {
-                String::new()
-            } else {
-                format!("; close: {}", near.join(", "))
-            };
-            Problem::bad_request(format!("nothing of that name is pinned of {server}{near}"))
-        }
+        Unusable::UnknownTool(near) => Problem::not_pinned(server, near),
         Unusable::Disk(what) => Problem::not_kept(what),
     }
 }

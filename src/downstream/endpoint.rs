@@ -9,6 +9,15 @@ pub enum Dialect {
     Litellm,
 }
 
+/// What the gateway tells programs of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Document {
+    /// JSON Schema of the configuration.
+    ConfigSchema,
+    /// OpenAPI of the REST part.
+    OpenApi,
+}
+
 /// What a path serves. A per-server endpoint carries the server's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Endpoint<'a> {
@@ -38,6 +47,8 @@ pub enum Endpoint<'a> {
     PinsAccept,
     /// A file of the console, whose page stands at `/`.
     Console(&'a str),
+    /// A description for programs.
+    Document(Document),
     /// The configuration is read again.
     Reload,
 }
@@ -65,6 +76,10 @@ impl<'a> Endpoint<'a> {
             [Some("status"), Some("pins"), Some("accept"), None, _] => Endpoint::PinsAccept,
             [Some(file), None, ..] if CONSOLE_FILES.contains(&file) => Endpoint::Console(file),
             [Some("reload"), None, ..] => Endpoint::Reload,
+            [Some("config.schema.json"), None, ..] => {
+                Endpoint::Document(Document::ConfigSchema)
+            }
+            [Some("openapi.json"), None, ..] => Endpoint::Document(Document::OpenApi),
             [Some("mcp"), Some("tools"), Some("list"), None, _] => {
                 Endpoint::RestList(Dialect::Plain)
             }
@@ -96,6 +111,7 @@ impl<'a> Endpoint<'a> {
             | Self::Status
             | Self::Metrics
             | Self::Pins
+            | Self::Document(_)
             | Self::Console(_) => &["GET", "HEAD", "OPTIONS"],
             Self::RestCall(_) | Self::SseMessages(_) | Self::PinsAccept | Self::Reload => {
                 &["POST", "OPTIONS"]
@@ -119,6 +135,7 @@ impl<'a> Endpoint<'a> {
             | Self::Pins
             | Self::PinsAccept
             | Self::Console(_)
+            | Self::Document(_)
             | Self::Reload => None,
         }
     }
@@ -171,6 +188,8 @@ mod tests {
             ("/status/pins/accept", Endpoint::PinsAccept),
             ("/console.js", Endpoint::Console("console.js")),
             ("/reload", Endpoint::Reload),
+            ("/openapi.json", Endpoint::Document(Document::OpenApi)),
+            ("/config.schema.json", Endpoint::Document(Document::ConfigSchema)),
         ] {
             assert_eq!(Endpoint::find(path), Some(expected), "{path}");
             assert_eq!(Endpoint::find(&format!("{path}/")), Some(expected), "{path}/");

@@ -7,6 +7,7 @@ mod admission;
 mod apart;
 mod console;
 mod counted;
+mod documents;
 pub mod endpoint;
 pub mod event_stream;
 mod for_caller;
@@ -415,6 +416,7 @@ impl Front {
             Endpoint::Pins => self.pins(head, &scope, responder),
             Endpoint::PinsAccept => self.accept_pins(request, &scope, responder),
             Endpoint::Console(file) => self.console(file, head, responder),
+            Endpoint::Document(document) => self.document(document, head, responder),
             Endpoint::Reload => self.reload(&scope, responder),
         }
     }

@@ -150,18 +150,34 @@ impl Problem {
         Problem::new(500, "state_unusable", code::INTERNAL_ERROR, what)
     }
 
-    /// The body of a call has members that nothing here reads.
+    /// Nothing of that name is pinned of a server.
+    pub fn not_pinned(server: &ServerName, near: &[String]) -> Problem {
+        let close = if near.is_empty() {
+            String::new()
+        } else {
+            format!("; close: {}", near.join(", "))
+        };
+        let message = format!("nothing of that name is pinned of {server}{close}");
+        Problem::new(404, "not_pinned", code::INVALID_PARAMS, message)
+            .with("server", server.as_str())
+            .with("near", near)
+    }
+
+    /// A body has members that nothing here reads.
     pub fn unknown_members(unknown: &[&str], known: &[&str]) -> Problem {
         let quoted = |keys: &[&str]| {
             let keys = keys.iter().take(UNKNOWN_MEMBERS_TOLD_MAX);
             let keys = keys.map(|key| format!("{:?}", redact::excerpt(key, MEMBER_CHARS_MAX)));
             keys.collect::<Vec<String>>().join(", ")
         };
+        let (unknown, may_have) = (quoted(unknown), quoted(known));
+        let hint = if known.contains(&"arguments") {
+            "; what the tool is given stands in \"arguments\""
+        } else {
+            ""
+        };
         Problem::bad_request(format!(
-            "The body has unknown members: {}. It may have {}; what the tool is given stands \
-             in \"arguments\".",
-            quoted(unknown),
-            quoted(known)
+            "The body has unknown members: {unknown}. It may have {may_have}{hint}."
         ))
     }
 
@@ -206,8 +222,8 @@ impl Problem {
     /// A path that serves nothing.
     pub fn unknown_path() -> Problem {
         let message = "There is nothing at this path. Served are /, /mcp, /mcp/tools/list, \
-                       /mcp/tools/call, /mcp/sse, /sse, /healthz, /readyz, /status, /metrics and \
-                       /reload.";
+                       /mcp/tools/call, /mcp/sse, /sse, /healthz, /readyz, /status, /metrics, \
+                       /reload, /openapi.json and /config.schema.json.";
         Problem::refusal(Reason::UnknownPath, 404, "unknown_path", code::BAD_REQUEST, message)
     }
 

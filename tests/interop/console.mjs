@@ -63,10 +63,17 @@ async function gateway(name, port, config) {
   child.once("exit", () => children.delete(child));
   const base = `http://127.0.0.1:${port}`;
   await until(`${name} answers`, async () => (await fetch(`${base}/healthz`).catch(() => null))?.ok);
-  return { base, config: file, stop: async () => {
-    child.kill("SIGTERM");
-    if (child.exitCode === null) await once(child, "exit");
-  } };
+  return {
+    base,
+    reload: (changed) => {
+      writeFileSync(file, JSON.stringify(changed));
+      child.kill("SIGHUP");
+    },
+    stop: async () => {
+      child.kill("SIGTERM");
+      if (child.exitCode === null) await once(child, "exit");
+    },
+  };
 }
 
 async function until(what, isSo, patience = PATIENCE) {
@@ -109,7 +116,7 @@ async function open(url, options = {}) {
   page.complaints = [];
   page.on("console", (message) => {
     // A refusal and a gateway that is stopped are what is tested.
-    const isExpected = /status of (401|403)|ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE/.test(message.text());
+    const isExpected = /status of (401|403|404)|ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE/.test(message.text());
     if (["error", "warning"].includes(message.type()) && !isExpected) page.complaints.push(message.text());
   });
   page.on("pageerror", (error) => page.complaints.push(String(error)));
@@ -354,6 +361,30 @@ await check("a gateway that stops is told of, and when it is back the page goes 
   await page.locator("#live", { hasText: /^live$/ }).waitFor();
   await rest(ADMIN, "/mcp/tools/call", { name: "demo-echo", arguments: { message: "again" } });
   await see(page, "What happened meanwhile is missing", "#happened");
+});
+
+await check("without the stream it asks every 2 seconds, and says so", async () => {
+  const other = await open(`${main.base}/`);
+  await other.route("**/status/events", (route) => route.fulfill({ status: 404, body: "" }));
+  await giveKey(other, ADMIN);
+  await go(other, "activity");
+  await see(other, "not live, asked for every 2 seconds", "#activity");
+  await fetch(`${main.base}/mcp/tools/list`, { headers: { "X-Api-Key": "a-wrong-key-of-the-tests" } });
+  await see(other, "GET /mcp/tools/list", "#happened");
+  await other.context().close();
+});
+
+await check("a key that a reload takes away is asked for anew", async () => {
+  const other = await open(`${main.base}/`);
+  await giveKey(other, USER);
+  await see(other, "1 of 1 server ready", "header");
+  main.reload({ ...config, api_keys: config.api_keys.filter((it) => it.name !== "user") });
+  await other.locator("#key-dialog[open]").waitFor();
+  await see(other, "does not accept this key", "#key-dialog");
+  // Nothing of what the key was shown is left for the next.
+  await giveKey(other, SLOW);
+  await see(other, "of 3 servers ready", "header");
+  await other.context().close();
 });
 
 await check("neither the policy nor a script has complained", async () => {

@@ -134,7 +134,13 @@ fn an_admin_reviews_pins_and_nobody_else() {
     send(pins(), USER).expect_error(403);
     send(accept(json!({ "server": "s" })), USER).expect_error(403);
     send(Request::get("/status/pins"), ADMIN).expect_error(400);
-    send(Request::get("/status/pins?server=t"), ADMIN).expect_error(400);
+    let unknown = send(Request::get("/status/pins?server=t"), ADMIN).expect_error(404);
+    assert_eq!(unknown["code"], "unknown_server");
+    let unknown =
+        send(accept(json!({ "server": "s", "item": "god" })), ADMIN).expect_error(404);
+    assert_eq!((&unknown["code"], &unknown["server"]), (&json!("not_pinned"), &json!("s")));
+    let told = send(accept(json!({ "server": "s", "items": [] })), ADMIN).expect_error(400);
+    assert!(told["message"].as_str().unwrap().contains("\"items\""), "{told}");
     send(accept(json!({})), ADMIN).expect_error(400);
     send(Request::post_text("/status/pins/accept", "server=s"), ADMIN).expect_error(400);
     assert_eq!(send(pins(), ADMIN).expect(200).json()["changed"], json!([]));

@@ -19,6 +19,7 @@ mod children;
 mod cli;
 mod commands;
 mod config_files;
+mod config_schema;
 mod console;
 mod conversations;
 mod deadlines;
@@ -62,6 +63,7 @@ mod narrowing;
 #[cfg(not(feature = "tiny_http"))]
 mod one_line;
 mod one_server;
+mod openapi;
 mod own_sessions;
 mod owned_names;
 mod pagination;

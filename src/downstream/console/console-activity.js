@@ -1,7 +1,7 @@
 // The console's activity: calls and refusals as they happen, from the stream /status/events, and
 // what /status tells of the rest.
 
-import { ask, at, bytes, count, duration, eventsOf, make, page, refill, Refused } from "./console-base.js";
+import { ask, at, bytes, count, duration, eventsOf, isSelected, make, page, refill, Refused } from "./console-base.js";
 
 const HAPPENED_MAX = 200;
 const CLIENT_SHOWN_MAX = 40;
@@ -37,8 +37,14 @@ export async function follow() {
     } catch (error) {
       if (abort.signal.aborted) return;
       [stream.why, stream.isGone] = [error.message, !(error instanceof Refused)];
-      // Nothing but another key, or another gateway, makes these better.
-      if (error instanceof Refused && [401, 403, 404, 405].includes(error.status)) retry = RETRY_MS_MAX;
+      if (error instanceof Refused && error.status === 401) {
+        // It is opened anew when /status has answered.
+        stream.state = "off";
+        draw();
+        return;
+      }
+      // Nothing but another gateway makes these better.
+      if (error instanceof Refused && [403, 404, 405].includes(error.status)) retry = RETRY_MS_MAX;
     }
     stream.state = "broken";
     draw();
@@ -140,7 +146,7 @@ function draw() {
 }
 
 function drawList() {
-  if (isPaused) return;
+  if (isPaused || isSelected(at("happened"))) return;
   const wanted = at("only-failures").checked ? happened.filter((it) => it.kind !== "call" || it.outcome !== "ok") : happened;
   const list = at("happened");
   if (wanted.length === 0) {
@@ -148,7 +154,10 @@ function drawList() {
     list.replaceChildren(make("li", { class: "quiet" }, none));
     return;
   }
+  // Whoever has scrolled down goes on reading where he is.
+  const below = list.scrollTop > 0 ? list.scrollHeight - list.scrollTop : null;
   list.replaceChildren(...wanted.map((it) => (typeof it === "string" ? make("li", { class: "quiet" }, it) : row(it))));
+  if (below !== null) list.scrollTop = list.scrollHeight - below;
 }
 
 /** Browsers call themselves by long names. */

@@ -32,11 +32,15 @@ export function block(text, attributes = {}) {
   return make("pre", { tabindex: "0", ...attributes }, cut(text));
 }
 
+/** Whether text of an element is selected. */
+export function isSelected(element) {
+  const selection = getSelection();
+  return selection !== null && !selection.isCollapsed && element.contains(selection.anchorNode);
+}
+
 /** Whether somebody works in an element at the moment: it has the focus, or text of it is selected. */
 function isInUse(element) {
-  const selection = getSelection();
-  const isSelected = selection && !selection.isCollapsed && element.contains(selection.anchorNode);
-  return element.contains(document.activeElement) || isSelected;
+  return element.contains(document.activeElement) || isSelected(element);
 }
 
 /** Gives an element other children, unless somebody works in it. */
@@ -57,7 +61,8 @@ export class NoAnswer extends Error {}
 /** A request to the gateway that this script came from, with the key if there is one. */
 export async function ask(path, options = {}) {
   const headers = new Headers(options.headers);
-  if (page.key !== null) headers.set("Authorization", `Bearer ${page.key}`);
+  const { key } = page;
+  if (key !== null) headers.set("Authorization", `Bearer ${key}`);
   const signal = options.signal ?? AbortSignal.timeout(ANSWER_TIMEOUT_MS);
   let response;
   try {
@@ -72,8 +77,9 @@ export async function ask(path, options = {}) {
   try {
     message = (await response.json()).error?.message ?? message;
   } catch { /* It is not JSON; the status says enough. */ }
-  if (response.status === 401) {
-    askForKey(page.key === null ? "" : "The gateway does not accept this key. Check that it is whole, and that it still stands in api_keys.");
+  // Several may be refused at once, and the first says why.
+  if (response.status === 401 && !at("key-dialog").open) {
+    askForKey(key === null ? "" : "The gateway does not accept this key. Check that it is whole, and that it still stands in api_keys.");
   }
   throw new Refused(response.status, message);
 }

@@ -40,7 +40,8 @@ fn the_table_has_every_endpoint_with_its_methods() {
     // No path is served but those: all words of the code's paths stand in the table's.
     let code = source("src/downstream/endpoint.rs");
     let (code, _) = code.split_once("#[cfg(test)]").unwrap();
-    let routes: String = code.lines().filter(|line| line.contains("Some(")).collect();
+    let is_of_path = |line: &&str| line.contains("Some(") || line.contains("\"console");
+    let routes: String = code.lines().filter(is_of_path).collect();
     let words = routes.split('"').skip(1).step_by(2).filter(|word| !["/", ""].contains(word));
     let served: BTreeSet<_> = words.map(str::to_owned).collect();
     let segments = told.keys().flat_map(|path| path.split('/').skip(1));
@@ -161,7 +162,7 @@ fn words(command: &str) -> Vec<String> {
 
 /// The commands of the page of endpoints that begin with `curl` and need no key, in their order.
 fn curl_commands() -> Vec<Vec<String>> {
-    let commands = blocks(&page(ENDPOINTS), "sh").join("\n").replace("\\\n", " ");
+    let commands = blocks(ENDPOINTS, "sh").join("\n").replace("\\\n", " ");
     let curls = commands.lines().filter(|line| line.starts_with("curl "));
     curls.filter(|line| !line.contains('$')).map(words).collect()
 }

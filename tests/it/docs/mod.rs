@@ -1,4 +1,5 @@
-//! The pages in `docs/` against the program: their tables, their links, their commands.
+//! The pages in `docs/` against the program: what their tables say. Their commands, configurations
+//! and links are held by `readme_commands.rs`.
 
 mod configuration;
 mod interfaces;
@@ -6,11 +7,8 @@ mod observability;
 mod security;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
+use crate::support::markdown::{Document, root};
 
 /// A file of the repository.
 #[track_caller]
@@ -66,84 +64,12 @@ fn named(page_name: &str, first_column: &str) -> BTreeSet<String> {
     names
 }
 
-/// The fenced blocks of one language.
-fn blocks(text: &str, language: &str) -> Vec<String> {
-    let opening = format!("```{language}");
-    let mut found = Vec::new();
-    let mut lines = text.lines();
-    while lines.any(|line| line == opening) {
-        let block: Vec<_> = lines.by_ref().take_while(|line| *line != "```").collect();
-        found.push(block.join("\n"));
-    }
-    found
-}
-
-/// The lines that stand in no fenced block.
-fn prose(text: &str) -> impl Iterator<Item = &str> {
-    let mut is_inside = false;
-    text.lines().filter(move |line| {
-        let is_fence = line.starts_with("```");
-        is_inside ^= is_fence;
-        !is_inside && !is_fence
-    })
-}
-
-/// What a heading is called in links, as GitHub makes it.
-fn anchor(heading: &str) -> String {
-    let heading = heading.trim_start_matches('#').trim();
-    let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
-    kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
-}
-
-/// Whether a link of the file at `from` leads to a file, and a heading of it, that is there.
-fn check_link(from: &Path, target: &str) -> Result<(), String> {
-    let (path, heading) = target.split_once('#').unwrap_or((target, ""));
-    let file = match path {
-        "" => from.to_owned(),
-        path => from.parent().unwrap().join(path),
-    };
-    if !file.exists() {
-        return Err(format!("{target}: there is no such file"));
-    }
-    if heading.is_empty() {
-        return Ok(());
-    }
-    let text = std::fs::read_to_string(&file).map_err(|error| format!("{target}: {error}"))?;
-    let mut headings = prose(&text).filter(|line| line.starts_with('#')).map(anchor);
-    if headings.any(|it| it == heading) {
-        Ok(())
-    } else {
-        Err(format!("{target}: there is no such heading"))
-    }
-}
-
-#[test]
-fn every_relative_link_leads_somewhere() {
-    let mut files = vec![root().join("README.md"), root().join(".github/SECURITY.md")];
-    files.extend(pages().iter().map(|name| root().join("docs").join(name)));
-    let mut broken = Vec::new();
-    for file in &files {
-        let text = std::fs::read_to_string(file).unwrap();
-        for line in prose(&text) {
-            let targets = line.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
-            for (target, _) in targets.filter(|(target, _)| !target.contains("://")) {
-                if let Err(what) = check_link(file, target) {
-                    broken.push(format!("{}: {what}", file.display()));
-                }
-            }
-        }
-    }
-    assert!(broken.is_empty(), "{broken:#?}");
-}
-
-#[test]
-fn links_are_held_to_files_and_headings() {
-    let from: PathBuf = root().join("docs/README.md");
-    assert_eq!(check_link(&from, "limits.md#shares"), Ok(()));
-    assert_eq!(check_link(&from, "#glossary"), Ok(()));
-    for wrong in ["nothing.md", "limits.md#nothing", "#nothing"] {
-        assert!(check_link(&from, wrong).is_err(), "{wrong}");
-    }
+/// The fenced blocks of one kind in a page.
+#[track_caller]
+fn blocks(page_name: &str, kind: &str) -> Vec<String> {
+    let document = Document { name: page_name.to_owned(), text: page(page_name) };
+    let blocks = document.blocks().into_iter();
+    blocks.filter(|block| block.kind == kind).map(|block| block.text).collect()
 }
 
 #[test]

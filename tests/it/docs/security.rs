@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::{quoted, root, table};
+use super::{quoted, table};
+use crate::support::markdown::root;
 
 /// The text of all Rust files below a folder.
 fn sources_below(folder: &Path) -> String {
