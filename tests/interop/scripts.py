@@ -37,6 +37,7 @@ SCRIPTS = {
     "nginx": Script([sys.executable, HERE / "nginx.py", "BINARY"], PROXY, 240),
     "caddy": Script([sys.executable, HERE / "caddy.py", "BINARY"], (*PROXY, "console")),
     "packages": Script(["bash", HERE / "packages.sh", "FOLDER", "BINARY"], ("npm", "pypi", "deb"), 240),
+    "openapi": Script([CACHE / "venv-schemathesis/bin/python", HERE / "openapi.py", "BINARY"]),
     "console": Script([NODE, HERE / "console.mjs", "BINARY", CACHE / "browser"], seconds=300),
     "upgrade": Script([sys.executable, HERE / "upgrade.py", "BINARY"], seconds=300, alone=True),
 }
