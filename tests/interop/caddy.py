@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from urllib.parse import urljoin
 
 from nginx import ROOT, certificate, check, did, free_port, gateway_settings, request
 
@@ -48,8 +49,9 @@ def main(binary: str, seconds: float) -> None:
             parts = re.findall(r'(?:src|href)="([^"#:]+)"', page)
             assert parts, page
             for part in parts:
-                assert not part.startswith("/"), f"{part} is not below the page"
-                assert request(port, work, "GET", f"/trunk/{part}").status == 200, part
+                path = urljoin("/trunk/", part)
+                assert path.startswith("/trunk/"), f"{part} is not below the page"
+                assert request(port, work, "GET", path).status == 200, part
             did("console")
         finally:
             for process in processes:
