@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::downstream::line_pump::{read_lines, write_lines};
 use crate::gateway::Gateway;
 use crate::handover::Inheritance;
-use crate::limits::STDIO_LAST_WRITES_TIMEOUT;
+use crate::limits::{STDIO_FIRST_LISTS_TIMEOUT, STDIO_LAST_WRITES_TIMEOUT};
 use crate::reload::{self, Source};
 use crate::serving::Clients;
 use crate::telemetry;
@@ -61,7 +61,10 @@ fn serve(config: Config, source: Option<Source>, log: LogControl) -> io::Result<
     let (wish, wishes) = bounded(1);
     let _signals = thread::watch_signals(stop.clone(), source.is_some().then(|| wish.clone()))?;
     let (alone, clients) = (Inheritance::default(), Clients::OneOfLines);
-    let gateway = Gateway::start(config.clone(), clients, alone, stop.clone(), stopped)?;
+    let mut served = config.clone();
+    // Its host lists right after the start, and often only then.
+    served.first_list = served.first_list.max(STDIO_FIRST_LISTS_TIMEOUT);
+    let gateway = Gateway::start(served, clients, alone, stop.clone(), stopped)?;
     let reloading = source
         .map(|source| reload::start(source, config, gateway.parts(), log, wishes, stop.clone()))
         .transpose()?;

@@ -1,5 +1,6 @@
 //! What stands for something else in strings: `${NAME}`, `${NAME:-default}` for variables of the
-//! environment, `${file:/path}` for what a file holds, and `$$` for a dollar.
+//! environment, `${file:/path}` for what a file holds (its path may name variables), and `$$` for a
+//! dollar.
 
 use std::io::Read;
 use std::path::Path;
@@ -44,9 +45,12 @@ pub(super) fn expand(text: &str, outside: Outside<'_>) -> Result<Expanded, Strin
             rest = after;
         } else if let Some(after) = after.strip_prefix('{') {
             let (inside, after) =
-                after.split_once('}').ok_or("\"${\" has no \"}\" (\"$$\" is a dollar)")?;
+                closed(after).ok_or("\"${\" has no \"}\" (\"$$\" is a dollar)")?;
             let (name, content) = match inside.strip_prefix("file:") {
-                Some(path) => (format!("the file {path}"), file(path, outside.folder)?),
+                Some(path) => {
+                    let path = file_path(path, outside.environment)?;
+                    (format!("the file {path}"), file(&path, outside.folder)?)
+                }
                 None => {
                     let name = inside.split(":-").next().unwrap_or_default();
                     let content = variable(inside, outside.environment)?;
@@ -67,6 +71,38 @@ pub(super) fn expand(text: &str, outside: Outside<'_>) -> Result<Expanded, Strin
     }
     value.push_str(rest);
     Ok(Expanded { value, unusual })
+}
+
+/// What stands before the brace that closes, and what after it. The path of a file may name
+/// variables, in braces of their own.
+fn closed(text: &str) -> Option<(&str, &str)> {
+    let mut from = 0;
+    if text.starts_with("file:") {
+        while let (Some(open), Some(close)) =
+            (text.get(from..)?.find("${"), text.get(from..)?.find('}'))
+            && open < close
+        {
+            from += close + 1;
+        }
+    }
+    let end = from + text.get(from..)?.find('}')?;
+    Some((text.get(..end)?, text.get(end + 1..)?))
+}
+
+/// The path of a file, with the variables in it: service managers name the folder of credentials
+/// by one.
+fn file_path(text: &str, environment: Environment<'_>) -> Result<String, String> {
+    let mut path = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        let (inside, after) =
+            after.split_once('}').ok_or("\"${\" has no \"}\" (\"$$\" is a dollar)")?;
+        path.push_str(before);
+        path.push_str(&variable(inside, environment)?);
+        rest = after;
+    }
+    path.push_str(rest);
+    Ok(path)
 }
 
 /// LiteLLM's way to name a variable would be taken literally: a string that everybody knows.
@@ -189,6 +225,34 @@ mod tests {
         check("${1A}", Err("name"));
         check("${A B}", Err("name"));
         check("${file:/etc/hostname}", Err("only read"));
+    }
+
+    #[test]
+    fn the_path_of_a_file_may_name_variables() {
+        let read = |text: &str| {
+            let folder = std::env::temp_dir();
+            let environment = |name: &str| match name {
+                "HERE" => Some(env!("CARGO_MANIFEST_DIR").to_owned()),
+                _ => None,
+            };
+            let outside = Outside { environment: &environment, folder: Some(&folder) };
+            expand(text, outside).map(|it| it.value)
+        };
+        let makefile =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Makefile"));
+        let makefile = makefile.unwrap().trim_end_matches('\n').to_owned();
+        assert_eq!(read("${file:${HERE}/Makefile}"), Ok(makefile.clone()));
+        assert_eq!(read("${file:${HERE}/${B:-Makefile}}"), Ok(makefile.clone()));
+        assert_eq!(read("a ${file:${HERE}/Makefile} b"), Ok(format!("a {makefile} b")));
+        for (text, part) in [
+            ("${file:${NOWHERE}/x}", "NOWHERE is not set"),
+            ("${file:${HERE/x}", "no"),
+            ("${file:${HERE}/x", "has no"),
+            ("${file:${HERE}/no such file}", "cannot be read"),
+        ] {
+            let told = read(text).unwrap_err();
+            assert!(told.contains(part), "{text}: {told}");
+        }
     }
 
     #[test]

@@ -133,7 +133,10 @@ pub(super) fn unknown_key(name: &str, known: &[&str]) -> String {
         return format!("unknown key; did you mean {same:?}?");
     }
     if let Some(meant) = foreign(name, known) {
-        return format!("unknown key; here it is {meant}");
+        return match meant.strip_prefix("nothing here") {
+            Some(why) => format!("unknown key; it means nothing here{why}"),
+            None => format!("unknown key; here it is {meant}"),
+        };
     }
     match nearest(name, known.iter().copied()) {
         Some(near) => format!("unknown key; did you mean {near:?}?"),

@@ -122,12 +122,13 @@ impl Problem {
 
     /// No key, or a wrong one.
     pub fn unauthorized(key: BadKey) -> Problem {
-        let message = "This needs a key: \"Authorization: Bearer KEY\" or \"x-api-key: KEY\".";
-        // Who asks is not told which of the two it is; the operator is.
-        let word = match key {
-            BadKey::Missing => "missing_key",
-            BadKey::Wrong => "wrong_key",
+        let (word, what) = match key {
+            BadKey::Missing => ("missing_key", "This needs a key"),
+            BadKey::Wrong => {
+                ("wrong_key", "The key that came with this is none of the gateway's")
+            }
         };
+        let message = format!("{what}: \"Authorization: Bearer KEY\" or \"x-api-key: KEY\".");
         rejected::turned_away(Reason::Unauthorized, Some(word), "");
         Problem::new(401, "unauthorized", code::BAD_REQUEST, message)
             .header("WWW-Authenticate", "Bearer")

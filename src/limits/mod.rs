@@ -270,19 +270,20 @@ pub const REQUEST_ID_BYTES_MAX: usize = 64;
 pub const ACCESS_TEXT_CHARS_MAX: usize = 128;
 /// Characters of what an access line tells of a failure.
 pub const ACCESS_ERROR_CHARS_MAX: usize = 256;
-/// Lines of one peer's refused requests in [`REFUSAL_LINES_WITHIN`]; more are counted.
-pub const REFUSAL_LINES_OF_PEER_MAX: usize = 3;
-/// The same of all peers.
+/// Lines of refused requests of one peer and key, for one reason, in [`REFUSAL_LINES_WITHIN`]; more
+/// are counted.
+pub const REFUSAL_LINES_ALIKE_MAX: usize = 3;
+/// The same of all peers, keys and reasons.
 pub const REFUSAL_LINES_MAX: usize = 50;
-/// See [`REFUSAL_LINES_OF_PEER_MAX`].
+/// See [`REFUSAL_LINES_ALIKE_MAX`].
 pub const REFUSAL_LINES_WITHIN: Duration = Duration::from_secs(1);
 /// Calls and refusals that one watcher of `/status/events` is told of in [`ACTIVITY_WITHIN`]; more
 /// are counted.
 pub const ACTIVITY_EVENTS_MAX: usize = 200;
 /// See [`ACTIVITY_EVENTS_MAX`].
 pub const ACTIVITY_WITHIN: Duration = Duration::from_secs(1);
-/// Peers whose refused requests are told apart at once.
-pub const REFUSAL_PEERS_MAX: usize = 256;
+/// Peers, keys and reasons of refused requests that are told apart at once.
+pub const REFUSAL_KINDS_MAX: usize = 256;
 /// Series of calls by server, tool and key in the metrics; further ones count as `other`.
 pub const TOOL_SERIES_MAX: usize = 1000;
 /// Spans that wait for the thread which sends them. Full drops spans and counts them.
@@ -405,6 +406,8 @@ pub const UNKNOWN_NAME_RELIST_INTERVAL: Duration = Duration::from_secs(5);
 pub const LIST_REREAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the first lists of servers that are required are waited for after the start.
 pub const REQUIRED_LISTS_TIMEOUT: Duration = Duration::from_secs(60);
+/// So long at least `trunkline stdio` waits at its start for the first lists of its servers.
+pub const STDIO_FIRST_LISTS_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long after its first answer a child's standard error may still be about the question that
 /// it was asked first.
 pub const ERA_NOISE_TIME: Duration = Duration::from_secs(5);

@@ -1,5 +1,6 @@
 //! The line of a request: as fields of a JSON object, or as people read it. What is turned away has
-//! a line too, a few a second for each peer, and stands among the last ones for `/status`.
+//! a line too, a few a second for each peer, key and reason, and stands among the last ones for
+//! `/status`.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -16,8 +17,8 @@ use super::rejected::{self, Reason};
 use super::request::{self, Record};
 use super::window::Window;
 use crate::limits::{
-    ACCESS_ERROR_CHARS_MAX, REFUSAL_LINES_MAX, REFUSAL_LINES_OF_PEER_MAX, REFUSAL_LINES_WITHIN,
-    REFUSAL_PEERS_MAX,
+    ACCESS_ERROR_CHARS_MAX, REFUSAL_KINDS_MAX, REFUSAL_LINES_ALIKE_MAX, REFUSAL_LINES_MAX,
+    REFUSAL_LINES_WITHIN,
 };
 use crate::telemetry::redact;
 
@@ -57,36 +58,40 @@ pub struct Refusal {
     pub target: String,
     /// What the client was told.
     pub message: String,
-    /// How many more like it there were since the last one of its peer that stands here.
+    /// How many more of its peer, key and reason there were since the last one that stands here.
     pub left_out: u64,
 }
+
+/// What is alike: whose it is, as the configuration names the key (empty without one), and why it
+/// was turned away. One address may be a whole team's.
+type Kind = (Option<IpAddr>, String, &'static str);
 
 /// What was turned away last, and how much of it is told.
 #[derive(Debug)]
 struct Refusals {
-    peers: HashMap<Option<IpAddr>, Window>,
+    kinds: HashMap<Kind, Window>,
     all: Window,
     recent: VecDeque<Refusal>,
 }
 
 static REFUSALS: LazyLock<Mutex<Refusals>> = LazyLock::new(|| {
     let all = Window::new(Instant::now());
-    Mutex::new(Refusals { peers: HashMap::new(), all, recent: VecDeque::new() })
+    Mutex::new(Refusals { kinds: HashMap::new(), all, recent: VecDeque::new() })
 });
 
 impl Refusals {
-    /// How many more of this peer were left out, if one of now is told.
-    fn turn(&mut self, peer: Option<IpAddr>, now: Instant) -> Option<u64> {
-        if self.peers.len() >= REFUSAL_PEERS_MAX && !self.peers.contains_key(&peer) {
+    /// How many more like it were left out, if one of now is told.
+    fn turn(&mut self, kind: Kind, now: Instant) -> Option<u64> {
+        if self.kinds.len() >= REFUSAL_KINDS_MAX && !self.kinds.contains_key(&kind) {
             let is_recent =
                 |it: &Window| now.saturating_duration_since(it.since) < REFUSAL_LINES_WITHIN;
-            self.peers.retain(|_, window| is_recent(window));
-            if self.peers.len() >= REFUSAL_PEERS_MAX {
+            self.kinds.retain(|_, window| is_recent(window));
+            if self.kinds.len() >= REFUSAL_KINDS_MAX {
                 return None;
             }
         }
-        let window = self.peers.entry(peer).or_insert_with(|| Window::new(now));
-        let left_out = window.turn(now, REFUSAL_LINES_WITHIN, REFUSAL_LINES_OF_PEER_MAX)?;
+        let window = self.kinds.entry(kind).or_insert_with(|| Window::new(now));
+        let left_out = window.turn(now, REFUSAL_LINES_WITHIN, REFUSAL_LINES_ALIKE_MAX)?;
         let Some(_) = self.all.turn(now, REFUSAL_LINES_WITHIN, REFUSAL_LINES_MAX) else {
             window.left_out += left_out + 1;
             return None;
@@ -114,7 +119,7 @@ pub fn recent_refusals() -> Vec<Refusal> {
 /// The engine turns away what never became a request of a handler: it is counted, and told.
 pub fn refused(peer: Option<IpAddr>, reason: Reason, status: u16, message: &str) {
     rejected::count(reason);
-    let turn = refusals().turn(peer, Instant::now());
+    let turn = refusals().turn((peer, String::new(), reason.as_str()), Instant::now());
     if turn.is_none() && !activity::is_watched() {
         return;
     }
@@ -150,7 +155,8 @@ pub fn refused(peer: Option<IpAddr>, reason: Reason, status: u16, message: &str)
 pub(super) fn tell(record: &Record) {
     match record.refused {
         Some(reason) => {
-            let turn = refusals().turn(record.peer, Instant::now());
+            let turn =
+                refusals().turn((record.peer, record.key.clone(), reason), Instant::now());
             if let Some(left_out) = turn {
                 write(record, Some(reason), left_out);
                 refusals().keep(refusal(record, reason, left_out));
@@ -251,7 +257,7 @@ fn text(record: &Record, refused: Option<&'static str>, left_out: u64) -> String
         line.push_str(&format!(": {}", record.error));
     }
     if left_out > 0 {
-        line.push_str(&format!(" ({left_out} more of this peer were not logged)"));
+        line.push_str(&format!(" ({left_out} more like it were not logged)"));
     }
     line
 }
@@ -292,27 +298,33 @@ mod tests {
 
     fn none_yet() -> Refusals {
         let all = Window::new(Instant::now());
-        Refusals { peers: HashMap::new(), all, recent: VecDeque::new() }
+        Refusals { kinds: HashMap::new(), all, recent: VecDeque::new() }
     }
 
     #[test]
-    fn a_peer_has_a_few_lines_and_the_rest_is_counted() {
+    fn what_is_alike_has_a_few_lines_and_the_rest_is_counted() {
         let (mut refusals, now) = (none_yet(), Instant::now());
-        let (one, other) = (Some(IpAddr::from([192, 0, 2, 1])), None);
-        let told = (0..100).filter_map(|_| refusals.turn(one, now)).count();
-        assert_eq!(told, REFUSAL_LINES_OF_PEER_MAX);
-        assert_eq!(refusals.turn(other, now), Some(0), "another peer has its own");
-        let left_out = 100 - u64::try_from(REFUSAL_LINES_OF_PEER_MAX).unwrap();
+        let kind = |peer, key: &str, reason| (peer, key.to_owned(), reason);
+        let ours = Some(IpAddr::from([192, 0, 2, 1]));
+        let one = kind(ours, "ci", "rate");
+        let told = (0..100).filter_map(|_| refusals.turn(one.clone(), now)).count();
+        assert_eq!(told, REFUSAL_LINES_ALIKE_MAX);
+        for other in
+            [kind(None, "ci", "rate"), kind(ours, "laptop", "rate"), kind(ours, "ci", "origin")]
+        {
+            assert_eq!(refusals.turn(other.clone(), now), Some(0), "{other:?} has its own");
+        }
+        let left_out = 100 - u64::try_from(REFUSAL_LINES_ALIKE_MAX).unwrap();
         assert_eq!(refusals.turn(one, now + REFUSAL_LINES_WITHIN), Some(left_out));
     }
 
     #[test]
     fn many_peers_have_a_bounded_number_of_lines_and_places() {
         let (mut refusals, now) = (none_yet(), Instant::now());
-        let peer = |n: u32| Some(IpAddr::from(n.to_be_bytes()));
-        let told = (0..10_000).filter_map(|n| refusals.turn(peer(n), now)).count();
+        let of = |n: u32| (Some(IpAddr::from(n.to_be_bytes())), String::new(), "rate");
+        let told = (0..10_000).filter_map(|n| refusals.turn(of(n), now)).count();
         assert_eq!(told, REFUSAL_LINES_MAX);
-        assert!(refusals.peers.len() <= REFUSAL_PEERS_MAX);
-        assert!(refusals.turn(peer(1_000_000), now + REFUSAL_LINES_WITHIN).is_some());
+        assert!(refusals.kinds.len() <= REFUSAL_KINDS_MAX);
+        assert!(refusals.turn(of(1_000_000), now + REFUSAL_LINES_WITHIN).is_some());
     }
 }

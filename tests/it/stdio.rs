@@ -208,6 +208,24 @@ fn the_gateway_and_its_children_end_with_their_host() {
 }
 
 #[test]
+fn a_host_that_lists_at_once_sees_servers_that_take_a_while() {
+    let upstream = HttpUpstream::absent();
+    upstream.hold(Some("initialize"));
+    upstream.come();
+    // Well over what clients over HTTP wait.
+    let started = std::time::Instant::now();
+    let mut config = config(&upstream.url());
+    config["first_list_ms"] = json!(0);
+    let host = Host::of(&config).opened(LATEST);
+    let id = host.begin("tools/list", &json!({}));
+    upstream.wait_until("contact is made", |seen| !seen.last_initialize.is_empty());
+    assert!(started.elapsed() < Duration::from_secs(10), "too slow to try");
+    upstream.hold(None);
+    let listed = host.answer_to(&id);
+    assert!(listed["result"]["tools"].as_array().is_some_and(|it| !it.is_empty()), "{listed}");
+}
+
+#[test]
 fn a_host_that_is_gone_is_waited_for_by_nobody() {
     let upstream = HttpUpstream::start();
     let directory = Directory::new();

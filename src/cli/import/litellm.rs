@@ -58,12 +58,20 @@ pub(super) fn import(draft: &mut Draft, file: &Fields) {
             None => draft.note(&at, "left out: it is no object"),
         }
     }
+    let mut open = Vec::new();
     for (name, at, source, fields) in named {
         let alias = aliases.iter().find(|(_, server)| server == source);
+        if fields.get("allow_all_keys") == Some(&Value::Bool(true)) {
+            open.push(name.clone());
+        }
         add(draft, &at, name, fields, alias.map(|(alias, _)| *alias), &mut groups);
     }
     master_key(draft, settings);
-    for (group, servers) in groups {
+    for (group, mut servers) in groups {
+        // Every key may use these, whatever its groups.
+        let open = open.iter().filter(|name| draft.servers.contains_key(*name));
+        let missing: Vec<_> = open.filter(|name| !servers.contains(name)).cloned().collect();
+        servers.extend(missing);
         group_key(draft, &group, &servers);
     }
     rest(draft, file, settings);
@@ -99,6 +107,13 @@ fn add(
     });
     if let Some(description) = description {
         server.insert("description".to_owned(), description.into());
+    }
+    let more = fields.get("mcp_info").and_then(Value::as_object);
+    if more.is_some_and(|it| it.keys().any(|key| key != "description")) {
+        draft.note(
+            &format!("{at}.mcp_info"),
+            "left out, but for a description: the gateway's own has the server's name",
+        );
     }
     let alias = source.words("alias").into_iter().next().or(alias.map(str::to_owned));
     if let Some(alias) = alias.filter(|alias| *alias != name) {
@@ -157,6 +172,8 @@ fn target(draft: &mut Draft, source: &mut Entry<'_>, server: &mut Fields) -> boo
         forwarded.extend(more.iter().filter_map(plain_text));
     }
     if !forwarded.is_empty() {
+        let what = "is written as \"forward_headers\", which has no effect in this version";
+        draft.note(&format!("{}.extra_headers", source.at), what);
         server.insert("forward_headers".to_owned(), forwarded.into());
     }
     true

@@ -178,11 +178,12 @@ fn litellm() {
     let keys = json!([
         { "name": "master", "key": "${LITELLM_MASTER_KEY}", "admin": true },
         { "name": "dev-group", "key": "${TRUNKLINE_KEY_DEV_GROUP}", "servers": ["github", "local"] },
-        { "name": "ops", "key": "${TRUNKLINE_KEY_OPS}", "servers": ["local"] },
+        { "name": "ops", "key": "${TRUNKLINE_KEY_OPS}", "servers": ["local", "github"] },
     ]);
     assert_eq!(made.keys, keys);
     made.says(&[
         "mcp_servers.github.client_id: left out: signing in",
+        "mcp_servers.github.extra_headers: is written as \"forward_headers\", which has no effect",
         "mcp_servers.openapi: left out: tools are not made",
         "mcp_servers.basic.auth_value: is written out",
         "mcp_servers.own.auth_value: there is none, so clients send their own",
@@ -264,6 +265,18 @@ fn an_alias_takes_no_servers_name() {
     aliased["alias"] = "d".into();
     assert_eq!(made.servers, json!({ "a": url, "b": url, "c": aliased }));
     made.says(&["mcp_servers.a.alias: left out", "mcp_servers.b.alias: left out"]);
+}
+
+#[test]
+fn what_all_keys_may_use_is_every_groups() {
+    let made = imported(
+        "mcp_servers:\n  a: {url: 'http://h/', allow_all_keys: true}\n  \
+         b: {url: 'http://h/', access_groups: [g]}\n  \
+         c: {url: 'http://h/', access_groups: [h], allow_all_keys: true}\n",
+    );
+    let of = |n: usize| (made.keys[n]["name"].clone(), made.keys[n]["servers"].clone());
+    assert_eq!(of(0), (json!("g"), json!(["b", "a", "c"])));
+    assert_eq!(of(1), (json!("h"), json!(["c", "a"])));
 }
 
 #[test]

@@ -42,7 +42,7 @@ pub(super) fn push_value(out: &mut String, value: &str) {
 /// A whole JSON line.
 pub(super) fn json(level: Level, target: &str, message: &str) -> String {
     let time = timestamp::rfc3339(SystemTime::now());
-    let mut out = format!("{{\"ts\":\"{time}\",\"level\":\"{level}\",\"target\":\"");
+    let mut out = format!("{{\"time\":\"{time}\",\"level\":\"{level}\",\"target\":\"");
     push(&mut out, target, TARGET_BYTES_MAX, push_json);
     out.push_str("\",\"msg\":\"");
     push(&mut out, message, MESSAGE_BYTES_MAX, push_json);
