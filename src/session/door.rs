@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::EncodedEvent;
 use crate::protocol::call::PrincipalId;
+use crate::protocol::capabilities::declare_nothing;
 use crate::protocol::jsonrpc::RequestId;
 use crate::protocol::listening::Filter;
 use crate::protocol::server_name::ServerName;
@@ -33,6 +34,18 @@ pub enum Door {
     /// A stateless client's `subscriptions/listen`: what stands for the stream lives as long as
     /// that, and no client knows its id.
     Listen,
+}
+
+impl Door {
+    /// Whether a client that declares this may stand for requests that declare anything. Each
+    /// stateless request declares for itself, and a client that speaks for several, as a gateway
+    /// does, has one stream for all of them.
+    pub(super) fn is_for_any_request(self, capabilities: &str) -> bool {
+        match self {
+            Self::HttpSse | Self::StreamableHttp | Self::Stdio => false,
+            Self::Listen => declare_nothing(capabilities),
+        }
+    }
 }
 
 /// What a `subscriptions/listen` stream is for.

@@ -131,7 +131,9 @@ impl Session {
 
     /// Whether that is how it sees some server's lists, which depends on what its client declares.
     fn sees(&self, view: ViewId) -> bool {
-        self.views().is_some_and(|views| views.contains(&view))
+        let caller = self.caller.get();
+        caller.is_some_and(|it| self.door.is_for_any_request(it.capabilities.get()))
+            || self.views().is_some_and(|views| views.contains(&view))
     }
 
     /// Under what the lists are known that its client may see: on a session that declares the

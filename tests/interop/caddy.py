@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from nginx import ROOT, certificate, check, free_port, gateway_settings, request
+from nginx import ROOT, certificate, check, did, free_port, gateway_settings, request
 
 
 def configuration(work: Path, port: int, gateway: int) -> Path:
@@ -50,7 +50,7 @@ def main(binary: str, seconds: float) -> None:
             for part in parts:
                 assert not part.startswith("/"), f"{part} is not below the page"
                 assert request(port, work, "GET", f"/trunk/{part}").status == 200, part
-            print("behind Caddy over TLS: the same, and the console is whole")
+            did("console")
         finally:
             for process in processes:
                 process.terminate()

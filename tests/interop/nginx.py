@@ -3,7 +3,7 @@
 names and ports: nginx.py GATEWAY_BINARY [SECONDS]
 
 An HTTP+SSE client is sent to the path, has each event at once, and keeps a silent stream for SECONDS (75:
-longer than nginx waits by default). Needs nginx and openssl."""
+longer than nginx waits by default). A line `ok CHECK` each, as far as it comes. Needs nginx and openssl."""
 
 import http.client
 import json
@@ -116,6 +116,10 @@ def main(binary: str, seconds: float) -> None:
                 process.wait()
 
 
+def did(name: str) -> None:
+    print("ok", name, flush=True)
+
+
 def check(port: int, work: Path, seconds: float) -> None:
     deadline = time.monotonic() + 60
     while True:
@@ -133,6 +137,7 @@ def check(port: int, work: Path, seconds: float) -> None:
     took = time.monotonic() - began
     assert event == "endpoint" and endpoint.startswith("/trunk/mcp/sse/messages?session_id="), endpoint
     assert took < AT_ONCE, f"the first event took {took:.1f} s"
+    did("under-the-path")
 
     def call(number: int, method: str, params: dict) -> tuple[dict, float]:
         began = time.monotonic()
@@ -148,13 +153,15 @@ def check(port: int, work: Path, seconds: float) -> None:
     assert request(port, work, "POST", endpoint, done).status == 202
     _, took = call(2, "tools/list", {})
     assert took < AT_ONCE, f"an event took {took:.1f} s"
+    did("events-at-once")
     time.sleep(seconds)
     answer, took = call(3, "tools/call", {"name": "echo", "arguments": {"message": "still here"}})
     assert re.search("still here", json.dumps(answer)), answer
     assert took < AT_ONCE, f"an event after the silence took {took:.1f} s"
+    did("stream-kept")
     listed = json.load(request(port, work, "GET", "/trunk/mcp/tools/list"))
     assert listed["tools"], listed
-    print(f"behind a proxy over TLS: events at once, a stream of {seconds:.0f} s not cut")
+    did("rest")
 
 
 if __name__ == "__main__":

@@ -3,14 +3,13 @@
 
     observability.py TRUNKLINE
 
-`promtool` and `prometheus` are those of $PROMETHEUS_BIN or of the PATH (Debian's package has both), and the package
-`opentelemetry-proto` is to be had by this Python. Loopback only.
+A line `ok CHECK` each, as far as it comes. `promtool` and `prometheus` are those of the PATH (Debian's package has
+both), and the package `opentelemetry-proto` is to be had by this Python. Loopback only.
 """
 
 import base64
 import http.server
 import json
-import os
 import pathlib
 import socket
 import subprocess
@@ -18,17 +17,14 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.parse
 import urllib.request
 
 from google.protobuf import json_format
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+CONTRIB = pathlib.Path(__file__).resolve().parents[2] / "contrib"
 DEADLINE_S = 30
-
-
-def program(name):
-    return str(pathlib.Path(os.environ["PROMETHEUS_BIN"]) / name) if "PROMETHEUS_BIN" in os.environ else name
 
 
 def free_port():
@@ -80,50 +76,88 @@ class Collector(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def main():
+def did(check):
+    print("ok", check, flush=True)
+
+
+def expressions(of):
+    """What the panels of a dashboard ask Prometheus for."""
+    if isinstance(of, list):
+        return [found for it in of for found in expressions(it)]
+    if not isinstance(of, dict):
+        return []
+    own = [of["expr"].replace("$__rate_interval", "1m").replace("$instance", ".*")] if "expr" in of else []
+    return own + [found for it in of.values() for found in expressions(it)]
+
+
+def main(gateway, folder):
     collector = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector)
     threading.Thread(target=collector.serve_forever, daemon=True).start()
     port, admin, prometheus_port = free_port(), free_port(), free_port()
-    folder = pathlib.Path(tempfile.mkdtemp())
     (folder / "config.json").write_text(json.dumps({
         "listen": f"127.0.0.1:{port}",
         "admin_listen": f"127.0.0.1:{admin}",
         "otlp": {"endpoint": f"http://127.0.0.1:{collector.server_port}"},
         "mcp_servers": {"demo": {"command": "trunkline", "args": ["demo"]}},
     }))
-    rules = ROOT / "contrib/prometheus/trunkline.rules.yml"
+    rules = CONTRIB / "prometheus/trunkline.rules.yml"
     (folder / "prometheus.yml").write_text(json.dumps({
         "global": {"scrape_interval": "1s"},
         "rule_files": [str(rules)],
         "scrape_configs": [{"job_name": "trunkline", "static_configs": [{"targets": [f"127.0.0.1:{admin}"]}]}],
     }))
-    subprocess.run([program("promtool"), "check", "rules", rules], check=True)
-    programs = [subprocess.Popen([sys.argv[1], "serve", "--config", folder / "config.json"])]
+    for what, file in (("rules", rules), ("config", CONTRIB / "prometheus/prometheus.yml")):
+        subprocess.run(["promtool", "check", what, file], check=True)
+        did(f"{what}-file")
+    programs = [subprocess.Popen([gateway, "serve", "--config", folder / "config.json"])]
     try:
         base = f"http://127.0.0.1:{port}"
         wait_for("the demo serves", lambda: "echo" in get(f"{base}/mcp/tools/list"))
         get(f"{base}/mcp/tools/call", {"name": "echo", "arguments": {"message": "x"}})
         metrics = get(f"http://127.0.0.1:{admin}/metrics")
-        subprocess.run([program("promtool"), "check", "metrics"], input=metrics, text=True, check=True)
+        subprocess.run(["promtool", "check", "metrics"], input=metrics, text=True, check=True)
+        did("metrics")
+        spans_of_the_call()
+        did("spans")
         programs.append(subprocess.Popen([
-            program("prometheus"), f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
+            "prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
             f"--web.listen-address=127.0.0.1:{prometheus_port}", "--log.level=warn",
         ]))
-        api = f"http://127.0.0.1:{prometheus_port}/api/v1"
-        query = "trunkline_tool_calls_total%7Btool=%22echo%22,outcome=%22ok%22%7D"
-        wait_for("the call is scraped", lambda: json.loads(get(f"{api}/query?query={query}"))["data"]["result"])
-        groups = json.loads(get(f"{api}/rules"))["data"]["groups"]
-        assert sum(len(group["rules"]) for group in groups) >= 10, groups
-        kinds = wait_for("both spans of the call come", lambda: {
-            span.kind for span in SPANS if span.name == "tools/call demo-echo"} >= {2, 3})
-        assert kinds and len({span.trace_id for span in SPANS if span.name == "tools/call demo-echo"}) == 1
+        what_prometheus_has(f"http://127.0.0.1:{prometheus_port}/api/v1")
     finally:
         for it in programs:
             it.terminate()
         codes = [it.wait(timeout=DEADLINE_S) for it in programs]
     assert codes[0] == 0, codes
-    print("metrics and spans are what Prometheus and OTLP's protobufs take")
+
+
+def spans_of_the_call():
+    def spans():
+        return [span for span in SPANS if span.name == "tools/call demo-echo"]
+
+    wait_for("both spans of the call come", lambda: {span.kind for span in spans()} >= {2, 3})
+    assert len({span.trace_id for span in spans()}) == 1, spans()
+
+
+def what_prometheus_has(api):
+    def query(text):
+        answer = json.loads(get(f"{api}/query?{urllib.parse.urlencode({'query': text})}"))
+        assert answer["status"] == "success", answer
+        return answer["data"]["result"]
+
+    call = 'trunkline_tool_calls_total{tool="echo",outcome="ok"}'
+    wait_for("the call is scraped", lambda: query(call))
+    did("scraped")
+    groups = json.loads(get(f"{api}/rules"))["data"]["groups"]
+    assert sum(len(group["rules"]) for group in groups) >= 10, groups
+    did("rules-loaded")
+    asked = expressions(json.loads((CONTRIB / "grafana/trunkline.json").read_text()))
+    assert len(asked) >= 10, asked
+    for it in asked:
+        query(it)
+    did("dashboard")
 
 
 if __name__ == "__main__":
-    main()
+    with tempfile.TemporaryDirectory() as work:
+        main(sys.argv[1], pathlib.Path(work))

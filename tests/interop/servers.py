@@ -157,7 +157,8 @@ def run(command: list[Any], log: pathlib.Path, seconds: float, env: dict[str, st
 
 class Fixture:
     """The fixture over one transport; over stdio it is the gateway that starts it. With an era it
-    knows only that one, 'modern' or 'legacy'."""
+    knows only that one, 'modern' or 'legacy'. Through stdio it is over HTTP, behind `trunkline stdio`,
+    which the gateway starts."""
 
     def __init__(self, transport: str, folder: pathlib.Path, era: str = "", both_ways: bool = False) -> None:
         script = HERE / "fixture/fixture_server.py"
@@ -171,6 +172,7 @@ class Fixture:
             program, *arguments = map(str, command)
             self.config: dict[str, Any] = {"command": program, "args": arguments}
             return
+        through, transport = transport == "through-stdio", "http" if transport == "through-stdio" else transport
         port = free_port()
         command = [PYTHON, script, transport, "--port", port, *options]
         self.servers.append((Server(f"fixture over {transport}", command, folder / f"fixture-{transport}.log"), port))
@@ -184,6 +186,10 @@ class Fixture:
             self.servers.append((Server("relay to the fixture", relay, folder / "relay-upstream.log"), port))
             url = f"http://127.0.0.1:{port}/{path}"
         self.config = {"url": url, "transport": transport}
+        if through:
+            inner = folder / "through-stdio.json"
+            inner.write_text(json.dumps({"mcp_servers": {"fixture": self.config}}))
+            self.config = {"command": "trunkline", "args": ["stdio", "--config", str(inner)]}
 
     def __enter__(self) -> "Fixture":
         with ExitStack() as stack:

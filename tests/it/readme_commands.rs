@@ -1,5 +1,5 @@
 //! The README and `docs/` are run: each command, configuration and program in a fenced block,
-//! and the commands that the text names.
+//! the commands that the text names, and the links.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -440,6 +440,34 @@ fn every_command_that_the_text_names_is_there() {
                 }
             }
             _ => {}
+        }
+    }
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let security = ".github/SECURITY.md";
+    let mut documents = documents();
+    let text = std::fs::read_to_string(root().join(security)).unwrap();
+    documents.push(Document { name: security.to_owned(), text });
+    for document in &documents {
+        for (place, target) in document.links() {
+            if target.starts_with("https://") {
+                continue;
+            }
+            let (file, anchor) = target.split_once('#').unwrap_or((&target, ""));
+            let folder = Path::new(&document.name).parent().unwrap();
+            let path = if file.is_empty() {
+                root().join(&document.name)
+            } else {
+                root().join(folder).join(file)
+            };
+            assert!(path.exists(), "{place}: {target} is not there");
+            if !anchor.is_empty() {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let anchors = Document { name: file.to_owned(), text }.anchors();
+                assert!(anchors.iter().any(|known| known == anchor), "{place}: {target}");
+            }
         }
     }
 }

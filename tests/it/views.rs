@@ -270,6 +270,27 @@ fn a_change_of_a_server_without_sessions_is_told_to_those_who_see_it() {
 }
 
 #[test]
+fn a_stream_that_declares_nothing_is_told_of_what_only_other_requests_see() {
+    let (behind, config) = by_capability(Era::Legacy, Transport::Http, "a");
+    let gateway = Gateway::started(json!({ "mcp_servers": { "s": config } }));
+    gateway.wait_until_well(&["s"]);
+    // A gateway before this one listens so, on behalf of all its clients.
+    let wanted = json!({ "toolsListChanged": true });
+    let mut of_all = ModernClient::to(&gateway).listen(&wanted);
+    let mut of_others =
+        ModernClient::to(&gateway).declaring(json!({ "roots": {} })).listen(&wanted);
+    let client = Duplex::to(&gateway, Door::Streamable);
+    let client = client.declaring(json!({ "sampling": {} })).open();
+    assert_eq!(names(&client), ["needs_sampling"]);
+    let own = client.call("whoami", &json!({}))["content"][0]["text"].clone();
+    behind.script().unwrap().add_tool("needs_sampling_more");
+    behind.script().unwrap().emit_to(own.as_str().unwrap(), TOOLS_CHANGED, &json!({}));
+    client.wait_told(TOOLS_CHANGED);
+    assert_eq!(of_all.next()["method"], TOOLS_CHANGED);
+    assert!(of_others.stream.is_silent_for(Duration::from_millis(300)));
+}
+
+#[test]
 fn lists_that_take_long_are_served_as_all_see_them_and_told_of_later() {
     let (behind, config) = by_capability(Era::Legacy, Transport::Http, "a");
     let gateway = Gateway::started(json!({ "mcp_servers": { "s": config } }));

@@ -160,11 +160,13 @@ fn words(command: &str) -> Vec<String> {
     words
 }
 
-/// The commands of the page of endpoints that begin with `curl` and need no key, in their order.
+/// The commands of the page of endpoints that begin with `curl`, need no key and print what they
+/// get, in their order.
 fn curl_commands() -> Vec<Vec<String>> {
     let commands = blocks(ENDPOINTS, "sh").join("\n").replace("\\\n", " ");
     let curls = commands.lines().filter(|line| line.starts_with("curl "));
-    curls.filter(|line| !line.contains('$')).map(words).collect()
+    let shown = |line: &&str| !line.contains('$') && !line.contains(" -o ");
+    curls.filter(shown).map(words).collect()
 }
 
 /// Runs a command of the page against this address; gives what it prints.

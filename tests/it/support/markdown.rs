@@ -1,4 +1,4 @@
-//! What the documents have in them: fenced blocks, the commands of these, code in the text.
+//! What the documents have in them: fenced blocks, code in the text, links, headings.
 
 use std::path::{Path, PathBuf};
 
@@ -87,6 +87,31 @@ impl Document {
         }
         found
     }
+
+    /// The targets of `[…](target)` outside of blocks, each with its place.
+    pub(crate) fn links(&self) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        for (number, line, _) in self.lines().filter(|(_, _, is_of_block)| !is_of_block) {
+            let targets = line.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
+            let placed = targets
+                .map(|(target, _)| (format!("{}:{number}", self.name), target.to_owned()));
+            found.extend(placed);
+        }
+        found
+    }
+
+    /// The anchors that its headings have.
+    pub(crate) fn anchors(&self) -> Vec<String> {
+        let lines = self.lines().filter(|(_, _, is_of_block)| !is_of_block);
+        let headings = lines.filter(|(_, line, _)| line.starts_with('#'));
+        headings.map(|(_, line, _)| anchor(line.trim_start_matches('#').trim())).collect()
+    }
+}
+
+/// What a heading is called in links, as GitHub makes it.
+fn anchor(heading: &str) -> String {
+    let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
 }
 
 /// The commands of a block in a shell's language, one a logical line: a line that ends in `\`,
@@ -127,12 +152,14 @@ pub(crate) fn commands(script: &str) -> Vec<String> {
 }
 
 #[test]
-fn blocks_and_code_are_found() {
-    let text = "# A `b` c\n- x\n  ```sh\n  one\n\n    two\n  ```\nl `trunkline x`\n";
+fn blocks_code_links_and_anchors_are_found() {
+    let text = "# A `b` c\n- x\n  ```sh\n  one\n\n    two\n  ```\n[l](d.md#e) `trunkline x`\n";
     let document = Document { name: "d".to_owned(), text: text.to_owned() };
     let [block] = &document.blocks()[..] else { panic!() };
     assert_eq!((block.place.as_str(), block.kind.as_str()), ("d:3", "sh"));
     assert_eq!(block.text, "one\n\n  two");
+    assert_eq!(document.anchors(), ["a-b-c"]);
+    assert_eq!(document.links(), [("d:8".to_owned(), "d.md#e".to_owned())]);
     let code: Vec<_> = document.code().into_iter().map(|(_, code)| code).collect();
     assert_eq!(code, ["b", "trunkline x"]);
 }
