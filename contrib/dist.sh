@@ -15,7 +15,10 @@ build() { # build MACHINE [LINKER]
   local variable=CARGO_TARGET_${machine^^}_UNKNOWN_LINUX_GNU_LINKER
   local command=(env RUSTFLAGS="-C target-feature=+crt-static")
   [ -z "$linker" ] || command+=("$variable=$linker" "CC_${machine}_unknown_linux_gnu=$linker")
-  command+=(cargo build --release --locked --target "$target" --target-dir "$target_dir")
+  command+=(cargo rustc --release --locked --bin trunkline --target "$target" --target-dir "$target_dir")
+  # Relative relocations, packed: 165 KB less. The C library in it must know them (glibc 2.36), and the
+  # linker: Rust's own does, which is the usual one for x86_64.
+  [ "$machine" != x86_64 ] || command+=(-- -C 'link-arg=-Wl,-z,pack-relative-relocs')
   if { [ -n "$linker" ] && ! command -v "$linker" >/dev/null; } ||
     [ ! -d "$(rustc --print sysroot)/lib/rustlib/$target/lib" ]; then
     echo "$machine: not built: this toolchain cannot. Where it can:"
@@ -29,6 +32,7 @@ build() { # build MACHINE [LINKER]
   cp --remove-destination "$target_dir/$target/release/trunkline" "$out/trunkline"
   local size
   size=$(stat -c %s "$out/trunkline")
+  [ "$machine" != "$(uname -m)" ] || "$out/trunkline" --version >/dev/null
   echo "$out/trunkline  $size bytes  sha256 $(sha256sum "$out/trunkline" | cut -d' ' -f1)"
   if [ "$size" -gt "$bytes_max" ]; then
     echo "$out/trunkline is larger than $bytes_max bytes" >&2

@@ -305,12 +305,21 @@ impl Front {
         let admission = admitted.admission;
         let charged = admitted.charged.clone();
         let mut scope = Scope { principal, only: None, narrowed: None, admission, charged };
-        if let Some(server) = admitted.endpoint.server() {
-            let server = self.pipeline.server(&scope, server);
-            scope.only = Some(server.map_err(|error| Problem::from_call(&error))?);
-        }
+        let found = |name: &str| {
+            self.pipeline.server(&scope, name).map_err(|error| Problem::from_call(&error))
+        };
+        let in_path = admitted.endpoint.server().map(|path| (path, path.split(',').map(found)));
+        let (only, narrowed) = match in_path {
+            // Several names are the narrowing header's, as a path.
+            Some((path, mut named)) if path.contains(',') => {
+                (None, Some(named.by_ref().collect::<Result<Arc<[_]>, _>>()?))
+            }
+            Some((_, mut named)) => (named.next().transpose()?, None),
+            None => (None, None),
+        };
+        (scope.only, scope.narrowed) = (only, narrowed);
         let seen = scope.clone();
-        scope.narrowed = head.headers.get(headers::SERVERS).map(|_| {
+        let in_header = head.headers.get(headers::SERVERS).map(|_| {
             // A name that no server has narrows to nothing; it is not worth remembering. Nor is
             // one of a server that the key may not see: what is remembered of the two must not
             // differ, in a session's id neither.
@@ -322,6 +331,7 @@ impl Front {
                 .filter(known)
                 .collect()
         });
+        scope.narrowed = in_both(scope.narrowed.as_ref(), in_header);
         Ok(scope)
     }
 
@@ -353,13 +363,7 @@ impl Front {
     /// What a request of an open session can see: what its session can, narrowed further if
     /// the request says so.
     fn scope_in(session: &Session, mut scope: Scope) -> Scope {
-        scope.narrowed = match (&session.owner.narrowed, scope.narrowed) {
-            (None, narrowed) => narrowed,
-            (Some(session), None) => Some(session.clone()),
-            (Some(session), Some(request)) => {
-                Some(session.iter().filter(|name| request.contains(name)).cloned().collect())
-            }
-        };
+        scope.narrowed = in_both(session.owner.narrowed.as_ref(), scope.narrowed);
         scope
     }
 
@@ -491,6 +495,20 @@ fn cors(origin: &str) -> [(&'static str, String); 3] {
         ("Access-Control-Expose-Headers", headers::SESSION_ID.to_owned()),
         ("Vary", "Origin".to_owned()),
     ]
+}
+
+/// What two narrowings leave; None is none.
+fn in_both(
+    one: Option<&Arc<[ServerName]>>,
+    other: Option<Arc<[ServerName]>>,
+) -> Option<Arc<[ServerName]>> {
+    match (one, other) {
+        (None, other) => other,
+        (Some(one), None) => Some(one.clone()),
+        (Some(one), Some(other)) => {
+            Some(one.iter().filter(|name| other.contains(name)).cloned().collect())
+        }
+    }
 }
 
 /// A request that should have a key.

@@ -28,6 +28,8 @@ KEY = "key-of-the-openapi-run"
 SETTINGS = """
 continue-on-failure = true
 request-timeout = 20
+# A stream that does not end is read as far as its first event.
+max-stream-events = 1
 
 [generation]
 deterministic = true

@@ -330,7 +330,7 @@ fn what_the_program_accepts_the_schema_accepts() {
             n_told += 1;
         }
     }
-    assert!(n_told > 0, "{n_told}");
+    assert!(n_told > 5, "{n_told}");
     for path in files_in("fuzz/corpus/config") {
         let Ok(text) = std::fs::read_to_string(&path) else { continue };
         check(&validator, &path.display().to_string(), &text);

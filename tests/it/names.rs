@@ -205,6 +205,35 @@ fn a_header_narrows_requests_and_sessions() {
 }
 
 #[test]
+fn a_path_of_several_names_narrows_as_the_header_does() {
+    let (first, second) = (HttpUpstream::with_tools(&["x"]), HttpUpstream::with_tools(&["x"]));
+    let third = HttpUpstream::with_tools(&["x"]);
+    let gateway = Gateway::started(json!({
+        "api_keys": [{ "name": "all", "key": "0123456789abcdef-all" },
+                     { "name": "k", "key": "0123456789abcdef-k", "servers": ["a", "b"] }],
+        "mcp_servers": { "a": http(&first), "b": http(&second), "c": http(&third) },
+    }));
+    let at = |path: &str, key: &str| McpClient::new(gateway.address()).at(path).with_key(key);
+    let all = "0123456789abcdef-all";
+    for path in ["/mcp/c,a", "/mcp/a,c/", "/a,c/mcp"] {
+        let client = at(path, all).opened();
+        assert_eq!(client.tool_names(), ["a-x", "c-x"], "{path}");
+        let hidden = client.request("tools/call", &json!({"name": "b-x"}));
+        assert_eq!(hidden["error"]["code"], -32602, "{hidden}");
+    }
+    let both = at("/mcp/a,c", all).with_header("x-mcp-servers", "b, c").opened();
+    assert_eq!(both.tool_names(), ["c-x"]);
+    // One that the key may not see is as one that is not there.
+    for name in ["nope", "c", ""] {
+        let refused = at(&format!("/mcp/a,{name}"), "0123456789abcdef-k").initialize();
+        assert_eq!(refused.status(), 404, "{name}");
+        let told = format!("There is no server \\\"{name}\\\"");
+        assert!(refused.text().contains(&told), "{}", refused.text());
+    }
+    assert_eq!(at("/mcp/a,b", "0123456789abcdef-k").opened().tool_names(), ["a-x", "b-x"]);
+}
+
+#[test]
 fn a_server_has_doors_of_its_own_with_its_own_names() {
     let (first, second) = (HttpUpstream::with_tools(&["x"]), HttpUpstream::with_tools(&["y"]));
     let gateway = Gateway::started(json!({

@@ -3,14 +3,15 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use trunkline::downstream::endpoint::Endpoint;
 
 use crate::support::gateway::{Directory, Gateway};
-use crate::support::http::{Request, Response};
+use crate::support::http::{Head, Request, Response};
 use crate::support::upstream_http::HttpUpstream;
-use crate::support::wait_until;
+use crate::support::{DEADLINE, wait_until};
 
 const ADMIN: &str = "admin-key-of-these-tests";
 const USER: &str = "user-key-of-these-tests";
@@ -90,6 +91,17 @@ impl Document {
         }
         let name = reference.and_then(|it| it.rsplit('/').next()).map(str::to_owned);
         Ok(name.unwrap_or_else(|| format!("{method} {path}")))
+    }
+
+    /// The same of an answer that does not end, by its head.
+    fn check_stream(&mut self, path: &str, head: &Head) {
+        let responses = &self.root["paths"][path]["get"]["responses"];
+        let kind = head.header("Content-Type").unwrap_or_default();
+        if responses[head.status().to_string()]["content"][kind].is_object() {
+            self.seen.insert(format!("get {path}"));
+        } else {
+            self.wrong.push(format!("GET {path}: {head:?}"));
+        }
     }
 
     /// Whether there was an answer of every kind.
@@ -237,6 +249,12 @@ fn every_answer_is_in_the_document() {
         let foreign = get(path, USER).header("Origin", "https://evil.example");
         document.check("GET", path, 403, &send(&foreign));
     }
+    let mut watching = gateway.connect();
+    watching.send(&get("/status/events", USER).header("Accept", "text/event-stream"));
+    document
+        .check_stream("/status/events", &watching.try_head(Instant::now() + DEADLINE).unwrap());
+    let no_stream = get("/status/events", USER).header("Accept", "application/json");
+    document.check("GET", "/status/events", 406, &send(&no_stream));
     document.check("GET", "/metrics", 403, &send(&get("/metrics", USER)));
     document.check("POST", "/reload", 403, &send(&call("/reload", USER, &json!({}))));
     for (path, key) in [(CALL, "server"), (LITELLM_CALL, "server_id")] {
@@ -384,14 +402,8 @@ fn the_paths_are_those_of_the_code() {
     let document = gateway.get("/openapi.json").expect(200).json();
     let paths = document["paths"].as_object().unwrap();
     for path in paths_in_the_code() {
-        // The console's own files are two in one pattern.
-        let endpoint = if path == "/console.js/console.css" {
-            Endpoint::Console("console.js")
-        } else {
-            Endpoint::find(&path).unwrap_or_else(|| panic!("{path} serves nothing"))
-        };
-        let is_rest = !endpoint.speaks_mcp() && !matches!(endpoint, Endpoint::Console(_));
-        assert_eq!(paths.contains_key(&path), is_rest, "{path}");
+        let endpoint = Endpoint::find(&path).unwrap_or_else(|| panic!("{path} serves nothing"));
+        assert_eq!(paths.contains_key(&path), !endpoint.speaks_mcp(), "{path}");
     }
     for (path, operations) in paths {
         let endpoint = Endpoint::find(path).unwrap_or_else(|| panic!("{path} serves nothing"));

@@ -51,9 +51,10 @@ impl Series {
 }
 
 struct Table {
-    places: [OnceLock<Series>; PLACES],
+    /// Boxed, because an empty place is not all zeros, and so stands in the binary as it is.
+    places: [OnceLock<Box<Series>>; PLACES],
     n_taken: AtomicUsize,
-    other: OnceLock<Series>,
+    other: OnceLock<Box<Series>>,
 }
 
 static TABLE: Table = Table::new();
@@ -86,7 +87,7 @@ impl Table {
             let mut is_mine = false;
             let series = place.get_or_init(|| {
                 is_mine = true;
-                Series::new(name)
+                Box::new(Series::new(name))
             });
             if !is_mine {
                 self.n_taken.fetch_sub(1, Ordering::Relaxed);
@@ -95,11 +96,11 @@ impl Table {
                 return series;
             }
         }
-        self.other.get_or_init(|| Series::new((OTHER, OTHER, OTHER)))
+        self.other.get_or_init(|| Box::new(Series::new((OTHER, OTHER, OTHER))))
     }
 
     fn taken(&self) -> impl Iterator<Item = &Series> {
-        self.places.iter().chain([&self.other]).filter_map(OnceLock::get)
+        self.places.iter().chain([&self.other]).filter_map(OnceLock::get).map(Box::as_ref)
     }
 }
 
