@@ -184,7 +184,7 @@ fn a_running_gateway_says_how_it_is_and_reads_its_configuration_again() {
     assert!(texts(1, &as_user(&["reload"], None)).1.contains("needs a key"));
     let lives = as_user(&["status"], None);
     assert!(texts(0, &lives).0.contains("lives"));
-    assert!(texts(1, &as_user(&["status"], Some("wrong"))).1.contains("needs a key"));
+    assert!(texts(1, &as_user(&["status"], Some("wrong"))).1.contains("none of the gateway"));
     gateway.stop();
     assert!(shell.ends(1, &["status"]).1.contains(&address));
 }
