@@ -224,7 +224,7 @@ pub enum CallError {
         /// The bound and, where it belongs to one, the server.
         what: String,
     },
-    /// The process is stopping.
+    /// The process is stopping, and nothing was begun.
     ShuttingDown,
     /// The client no longer wants the answer: there is nobody to tell.
     Cancelled,
@@ -269,7 +269,7 @@ impl CallError {
         }
     }
 
-    /// The error of a wait on `server` that ended early.
+    /// The error of a wait on `server` that ended early, before the server was asked.
     pub fn interrupted(reason: Interrupted, server: &ServerName, stage: Stage) -> CallError {
         match reason {
             Interrupted::Cancelled | Interrupted::ClientGone => CallError::Cancelled,
@@ -295,6 +295,11 @@ impl CallError {
 
 /// What has become of a server whose calls a reload cuts off.
 pub const RETIRED: &str = "a reload has changed or removed its configuration";
+/// Why a call is cut off when the process stops.
+pub const STOPPED: &str = "the gateway is stopping";
+/// What is true of a call that is cut off after its request has been sent: to make it again may do
+/// twice what it does.
+pub const MAY_HAVE_RUN: &str = "the request was sent, the tool may have run";
 
 /// A wait as clients are told it: in whole seconds, rounded up, and at least one.
 pub fn whole_seconds(wait: Duration) -> u64 {

@@ -22,6 +22,7 @@ mod config_files;
 mod config_schema;
 mod console;
 mod conversations;
+mod cut_off;
 mod deadlines;
 mod demo_http;
 mod docs;
