@@ -138,6 +138,30 @@ impl fmt::Display for RetryAfter {
     }
 }
 
+/// Why something is withheld whose definition is held against what was pinned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PinCause {
+    /// It is not what it was.
+    Changed,
+    /// Nobody has accepted it yet.
+    NotAccepted,
+    /// What it was is lost.
+    Lost,
+    /// Its server has more than can be pinned.
+    TooMany,
+}
+
+impl fmt::Display for PinCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Changed => "its definition has changed since it was pinned",
+            Self::NotAccepted => "it is new, and not pinned yet",
+            Self::Lost => "what was pinned of this server is lost",
+            Self::TooMany => "its server has more than can be pinned",
+        })
+    }
+}
+
 /// Why a call has no outcome.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CallError {
@@ -181,6 +205,8 @@ pub enum CallError {
         kind: Kind,
         /// What its server calls it.
         name: String,
+        /// Why.
+        cause: PinCause,
     },
     /// The upstream refused, broke off or answered nonsense.
     UpstreamFailed {
@@ -331,13 +357,20 @@ impl fmt::Display for CallError {
                 let seconds = whole_seconds(*retry_after);
                 write!(f, "This key's calls are spent; the next is due in {seconds} s.")
             }
-            Self::Withheld { server, kind, name } => write!(
-                f,
-                "The {} {name:?} of the server {server} is withheld, because its definition has \
-                 changed since it was pinned, it is not pinned yet, or what was pinned is lost. \
-                 To accept it as it is now, run: trunkline pins accept {server} {name:?}",
-                kind.noun()
-            ),
+            Self::Withheld { server, kind, name, cause } => {
+                let noun = kind.noun();
+                write!(
+                    f,
+                    "The {noun} {name:?} of the server {server} is withheld, because {cause}."
+                )?;
+                match cause {
+                    PinCause::Changed | PinCause::NotAccepted | PinCause::Lost => write!(
+                        f,
+                        " To accept it as it is now, run: trunkline pins accept {server} {name:?}"
+                    ),
+                    PinCause::TooMany => Ok(()),
+                }
+            }
             Self::UpstreamFailed { server, stage, message, .. } => {
                 write!(f, "The server {server} failed ({stage}): {message}.")
             }

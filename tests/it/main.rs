@@ -78,6 +78,7 @@ mod quirks;
 mod quotas;
 mod readme_commands;
 mod reasons;
+mod refusal_lines;
 mod refused_upstream;
 mod refusing;
 mod reload;
