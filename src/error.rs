@@ -138,6 +138,30 @@ impl fmt::Display for RetryAfter {
     }
 }
 
+/// Why something is withheld whose definition is held against what was pinned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PinCause {
+    /// It is not what it was.
+    Changed,
+    /// Nobody has accepted it yet.
+    NotAccepted,
+    /// What it was is lost.
+    Lost,
+    /// Its server has more than can be pinned.
+    TooMany,
+}
+
+impl fmt::Display for PinCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Changed => "its definition has changed since it was pinned",
+            Self::NotAccepted => "it is new, and not pinned yet",
+            Self::Lost => "what was pinned of this server is lost",
+            Self::TooMany => "its server has more than can be pinned",
+        })
+    }
+}
+
 /// Why a call has no outcome.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CallError {
@@ -181,6 +205,8 @@ pub enum CallError {
         kind: Kind,
         /// What its server calls it.
         name: String,
+        /// Why.
+        cause: PinCause,
     },
     /// The upstream refused, broke off or answered nonsense.
     UpstreamFailed {
@@ -224,7 +250,7 @@ pub enum CallError {
         /// The bound and, where it belongs to one, the server.
         what: String,
     },
-    /// The process is stopping.
+    /// The process is stopping, and nothing was begun.
     ShuttingDown,
     /// The client no longer wants the answer: there is nobody to tell.
     Cancelled,
@@ -269,7 +295,7 @@ impl CallError {
         }
     }
 
-    /// The error of a wait on `server` that ended early.
+    /// The error of a wait on `server` that ended early, before the server was asked.
     pub fn interrupted(reason: Interrupted, server: &ServerName, stage: Stage) -> CallError {
         match reason {
             Interrupted::Cancelled | Interrupted::ClientGone => CallError::Cancelled,
@@ -295,6 +321,11 @@ impl CallError {
 
 /// What has become of a server whose calls a reload cuts off.
 pub const RETIRED: &str = "a reload has changed or removed its configuration";
+/// Why a call is cut off when the process stops.
+pub const STOPPED: &str = "the gateway is stopping";
+/// What is true of a call that is cut off after its request has been sent: to make it again may do
+/// twice what it does.
+pub const MAY_HAVE_RUN: &str = "the request was sent, the tool may have run";
 
 /// A wait as clients are told it: in whole seconds, rounded up, and at least one.
 pub fn whole_seconds(wait: Duration) -> u64 {
@@ -326,13 +357,20 @@ impl fmt::Display for CallError {
                 let seconds = whole_seconds(*retry_after);
                 write!(f, "This key's calls are spent; the next is due in {seconds} s.")
             }
-            Self::Withheld { server, kind, name } => write!(
-                f,
-                "The {} {name:?} of the server {server} is withheld, because its definition has \
-                 changed since it was pinned, it is not pinned yet, or what was pinned is lost. \
-                 To accept it as it is now, run: trunkline pins accept {server} {name:?}",
-                kind.noun()
-            ),
+            Self::Withheld { server, kind, name, cause } => {
+                let noun = kind.noun();
+                write!(
+                    f,
+                    "The {noun} {name:?} of the server {server} is withheld, because {cause}."
+                )?;
+                match cause {
+                    PinCause::Changed | PinCause::NotAccepted | PinCause::Lost => write!(
+                        f,
+                        " To accept it as it is now, run: trunkline pins accept {server} {name:?}"
+                    ),
+                    PinCause::TooMany => Ok(()),
+                }
+            }
             Self::UpstreamFailed { server, stage, message, .. } => {
                 write!(f, "The server {server} failed ({stage}): {message}.")
             }

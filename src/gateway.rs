@@ -280,6 +280,7 @@ impl Gateway {
             }
         }
         self.upstreams.interrupt();
+        self.sessions.interrupt_calls();
         self.front.parked.stop();
         let patience = || {
             if hurry.load(Ordering::Relaxed) { Duration::ZERO } else { INTERRUPTED_TIMEOUT }

@@ -45,6 +45,11 @@ impl<P: Clone + Eq + Hash> Shares<P> {
         (self.max / (n_principals + 1).max(SHARES_MIN)).max(1)
     }
 
+    /// The same of whom there is; where nobody is told apart, that is all of it.
+    pub fn share_of(&self, who: Option<&P>) -> usize {
+        who.map_or(self.max, |who| self.share(who))
+    }
+
     /// Whether `who` may take `units` more. Up to its share it may if they are there; beyond,
     /// only while a whole share stays free for whoever comes next. Of what is held for long
     /// something stays in any case, 1/[`SHARES_MIN`] of what it would hold: each newcomer finds

@@ -495,8 +495,13 @@ mod tests {
         assert!(std::ptr::eq(list[0].1.get(), item(&after, 0).own_object.get()));
         // Whether it is withheld, and what stands between names, makes it another one.
         let changed = BTreeMap::from([("x".to_owned(), 1)]);
-        servers[1].1.server.pinned =
-            Some(Pinned { pin: Pin::Enforce, n_pinned: 1, changed, others: BTreeMap::new() });
+        servers[1].1.server.pinned = Some(Pinned {
+            pin: Pin::Enforce,
+            n_pinned: 1,
+            changed,
+            others: BTreeMap::new(),
+            causes: BTreeMap::new(),
+        });
         let after = merge_after(&before, &naming, &servers, &|| true).unwrap();
         assert_eq!(after.items(Kind::Tool).len(), 2);
         let names = [ServerName::parse("a").unwrap(), ServerName::parse("b").unwrap()];

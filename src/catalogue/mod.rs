@@ -28,7 +28,7 @@ use std::time::Instant;
 
 use crate::budget::Budget;
 use crate::config::Pin;
-use crate::error::{HttpRefusal, Stage};
+use crate::error::{HttpRefusal, PinCause, Stage};
 use crate::limits::NEAR_NAMES_MAX;
 use crate::protocol::call::Kind;
 use crate::protocol::for_revision::Output;
@@ -139,9 +139,20 @@ pub struct Pinned {
     pub changed: BTreeMap<String, u64>,
     /// The same of whatever else has pins.
     pub others: BTreeMap<Subject, BTreeMap<String, u64>>,
+    /// Of those, what is not known to be another than it was, and why it is not pinned.
+    pub causes: BTreeMap<(Subject, String), PinCause>,
 }
 
 impl Pinned {
+    /// Why something is withheld.
+    pub fn cause(&self, subject: Subject, own: &str) -> PinCause {
+        if self.causes.is_empty() {
+            return PinCause::Changed;
+        }
+        let cause = self.causes.get(&(subject, own.to_owned()));
+        cause.copied().unwrap_or(PinCause::Changed)
+    }
+
     fn changed(&self, subject: Subject) -> Option<&BTreeMap<String, u64>> {
         if subject == Subject::Tool { Some(&self.changed) } else { self.others.get(&subject) }
     }

@@ -19,10 +19,10 @@ pub struct Changes {
     keys_ended: Vec<String>,
     /// Whether clients without a key are no longer admitted.
     ends_anonymous: bool,
-    /// Whether keys, what they may use, or who is admitted at all differ.
-    access: bool,
-    /// Whether anything else differs that takes effect at once.
-    other: bool,
+    /// Keys of the file that differ and say what clients' keys may use, or who is admitted at all.
+    access: Vec<&'static str>,
+    /// Other keys of the file that differ and take effect at once.
+    other: Vec<&'static str>,
     /// Whether names may belong to others, or come in another order.
     names: bool,
     /// Keys of the file that differ and take effect at the next start.
@@ -35,8 +35,8 @@ impl Changes {
         let servers = [&self.added, &self.removed, &self.changed];
         // A key that has ended is a change of access.
         servers.iter().all(|names| names.is_empty())
-            && !self.access
-            && !self.other
+            && self.access.is_empty()
+            && self.other.is_empty()
             && !self.names
     }
 
@@ -68,11 +68,12 @@ impl fmt::Display for Changes {
         if !self.keys_ended.is_empty() {
             parts.push(format!("keys ended: {}", self.keys_ended.join(", ")));
         }
-        if self.access {
-            parts.push("access changed".to_owned());
-        }
-        if self.other {
-            parts.push("other settings changed".to_owned());
+        for (what, keys) in
+            [("access changed", &self.access), ("other settings changed", &self.other)]
+        {
+            if !keys.is_empty() {
+                parts.push(format!("{what}: {}", keys.join(", ")));
+            }
         }
         if parts.is_empty() && self.names {
             parts.push("the order of servers or the owners of names changed".to_owned());
@@ -82,6 +83,11 @@ impl fmt::Display for Changes {
         }
         f.write_str(&parts.join("; "))
     }
+}
+
+/// The keys that are not the same.
+fn differing<const N: usize>(keys: [(&'static str, bool); N]) -> Vec<&'static str> {
+    keys.into_iter().filter(|(_, is_same)| !is_same).map(|(key, _)| key).collect()
 }
 
 impl Config {
@@ -118,17 +124,22 @@ impl Config {
         }
         let mut changes = Changes {
             at_next_start: self.keep_until_start(running),
-            access: self.api_keys != running.api_keys
-                || self.allowed_origins != running.allowed_origins
-                || self.allowed_hosts != running.allowed_hosts
-                || self.allow_anonymous != running.allow_anonymous
-                || self.trusted_proxies != running.trusted_proxies
-                || self.public_url != running.public_url
-                || self.transports != running.transports
-                || self.tolerance != running.tolerance,
-            other: self.naming.prefix != running.naming.prefix
-                || self.naming.separator != running.naming.separator
-                || self.log != running.log,
+            access: differing([
+                ("api_keys", self.api_keys == running.api_keys),
+                ("allowed_origins", self.allowed_origins == running.allowed_origins),
+                ("allowed_hosts", self.allowed_hosts == running.allowed_hosts),
+                ("allow_anonymous", self.allow_anonymous == running.allow_anonymous),
+                ("trusted_proxies", self.trusted_proxies == running.trusted_proxies),
+                ("public_url", self.public_url == running.public_url),
+                ("transports", self.transports == running.transports),
+                ("strict_clients", self.tolerance == running.tolerance),
+            ]),
+            other: differing([
+                ("prefix", self.naming.prefix == running.naming.prefix),
+                ("prefix_separator", self.naming.separator == running.naming.separator),
+                // Its format stays until the next start.
+                ("log", self.log == running.log),
+            ]),
             names: self.naming.owners != running.naming.owners
                 || !self
                     .upstreams
@@ -261,6 +272,18 @@ mod tests {
             assert!(changes.is_nothing());
             assert_eq!(next.listen, running.listen);
         }
+    }
+
+    #[test]
+    fn what_takes_effect_is_named() {
+        let running = config(r#"{"mcp_servers":{}}"#);
+        let text = r#"{"allow_anonymous":true,"trusted_proxies":["unix"],"prefix":"never",
+            "log":{"access":true},"mcp_servers":{}}"#;
+        let told = config(text).follow(&running).unwrap().to_string();
+        assert_eq!(
+            told,
+            "access changed: allow_anonymous, trusted_proxies; other settings changed: prefix, log"
+        );
     }
 
     /// A key that nobody compares would change without anybody noticing.

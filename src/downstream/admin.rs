@@ -258,6 +258,7 @@ pub(super) fn refusal(refusal: &Refusal) -> Value {
         "peer": refusal.peer,
         "key": refusal.key,
         "id": refusal.id,
+        "tool": refusal.tool,
         "reason": refusal.reason,
         "status": refusal.status,
         "request": refusal.target,

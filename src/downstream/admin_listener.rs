@@ -10,7 +10,10 @@ use crate::access::origin::{Foreign, HostCheck, Origins};
 use crate::access::policy::{Principal, Scope};
 use crate::http::{Answer, Handler, Head, Request, Responder};
 use crate::protocol::call::PrincipalId;
+use crate::protocol::headers::REQUEST_ID;
 use crate::telemetry;
+use crate::telemetry::rejected::Reason;
+use crate::telemetry::request::Served;
 
 /// See above.
 #[derive(Debug)]
@@ -59,7 +62,7 @@ impl AdminListener {
                 | Endpoint::Document(_)
                 | Endpoint::Reload,
             )
-            | None => return Err(Problem::unknown_path()),
+            | None => return Err(Problem::unknown_admin_path()),
         };
         if !["GET", "HEAD"].contains(&head.method.as_str()) {
             return Err(Problem::wrong_method(&["GET", "HEAD"]));
@@ -74,12 +77,14 @@ impl AdminListener {
 
 impl Handler for AdminListener {
     fn admit(&self, head: &Head) -> Result<Option<PrincipalId>, Answer> {
-        let _served = self.front.begin(head, 0);
+        let served = self.front.begin(head, 0);
         match self.gate(head) {
             Ok(_) => Ok(None),
             Err(problem) => {
                 telemetry::request::answers(problem.status);
-                Err(problem.to_answer(None))
+                let mut answer = problem.to_answer(None);
+                answer.headers.push((REQUEST_ID, served.name.as_str().to_owned()));
+                Err(answer)
             }
         }
     }
@@ -110,6 +115,10 @@ impl Handler for AdminListener {
             | Endpoint::Document(_)
             | Endpoint::Reload => self.front.status(scope, responder),
         }
+    }
+
+    fn refused(&self, head: &Head, reason: Option<Reason>, told: &str) -> Served {
+        self.front.refused(head, reason, told)
     }
 
     fn refusal(&self, status: u16, reason: &str) -> Vec<u8> {

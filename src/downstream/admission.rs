@@ -1,6 +1,6 @@
 //! Who is admitted, from where and under which path. Swapped whole at a reload.
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use crate::access::authenticate::{self, KnownKey, Presented};
 use crate::access::origin::Origins;
@@ -13,6 +13,12 @@ use crate::protocol::quirks::Tolerance;
 
 /// Whom a proxy serves, and those before it, in the order in which they passed it on.
 const FORWARDED_FOR: &str = "x-forwarded-for";
+/// The path under which a proxy serves the gateway.
+const FORWARDED_PREFIX: &str = "x-forwarded-prefix";
+
+/// What proxies say of whom they serve, and where. Only the first and the last count.
+const FORWARDED: [&str; 4] =
+    [FORWARDED_FOR, "x-forwarded-host", "x-forwarded-proto", FORWARDED_PREFIX];
 
 /// Who is admitted, and where: what a reload may change of the doors.
 #[derive(Debug)]
@@ -38,6 +44,27 @@ impl Admission {
     pub(super) fn peer(&self, head: &Head) -> Peer {
         let named = head.headers.get_all(FORWARDED_FOR);
         self.proxies.client(head.peer.ip(), named).map_or(Peer::Unix, Peer::Ip)
+    }
+
+    /// Says once that a proxy's headers count for nothing, because nobody trusts it: else every
+    /// client would seem to be at the proxy's address, and nobody would know why.
+    pub(super) fn note_forwarded(&self, head: &Head) {
+        static SAID: Once = Once::new();
+        if SAID.is_completed() {
+            return;
+        }
+        let said = FORWARDED.into_iter().find(|name| head.headers.get(name).is_some());
+        let peer = head.peer.ip();
+        if let Some(name) = said.filter(|_| !self.proxies.trusts(peer)) {
+            SAID.call_once(|| {
+                let peer = peer.map_or_else(|| "unix".to_owned(), |ip| ip.to_string());
+                log::warn!(
+                    "{name} of {peer} counts for nothing, since \"trusted_proxies\" does not name \
+                     it: where that is a proxy, its clients all seem to be at its address, and \
+                     \"public_url\" says what they call the gateway. This is said once."
+                );
+            });
+        }
     }
 
     /// Whose key a request has.
@@ -75,7 +102,7 @@ impl Admission {
 
     /// What stands before the gateway's own paths in what this client is told.
     pub(super) fn prefix_for<'a>(&'a self, head: &'a Head) -> &'a str {
-        let said = head.headers.get("x-forwarded-prefix");
+        let said = head.headers.get(FORWARDED_PREFIX);
         self.proxies.prefix(head.peer.ip(), said).unwrap_or(&self.prefix)
     }
 

@@ -9,14 +9,14 @@ use crossbeam_channel::{Receiver, bounded};
 
 use super::for_caller::ForCaller;
 use super::requests::Answer;
-use crate::error::CallError;
+use crate::error::{CallError, MAY_HAVE_RUN, STOPPED, Stage};
 use crate::limits::{INPUT_REQUESTS_MAX, INPUT_RETRY_DELAY};
 use crate::protocol::call::{AnswerTo, CallSink, Caller, Question};
 use crate::protocol::jsonrpc::{RequestId, RpcError, code};
 use crate::protocol::method::notification::ELICITATION_COMPLETE;
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
-use crate::wait::{Wait, Woken};
+use crate::wait::{Interrupted, Wait, Woken};
 
 const ELICITATION: &str = "elicitation/create";
 
@@ -214,8 +214,15 @@ fn answers(
     Ok(responses.to_text())
 }
 
+/// The server has been asked, and has answered that it wants more.
 fn interrupted(wait: &Wait, server: &ServerName) -> Answer {
-    let stage = crate::error::Stage::Answer;
+    let stage = Stage::Answer;
+    if wait.interrupted() == Some(Interrupted::Stopping) {
+        let (server, refusal) = (server.clone(), None);
+        let message = format!("{STOPPED}; {MAY_HAVE_RUN}");
+        let error = CallError::UpstreamFailed { server, stage, message, refusal };
+        return Answer::Error(super::reply::Problem::from_call(&error).to_rpc());
+    }
     match wait.interrupted().map(|reason| CallError::interrupted(reason, server, stage)) {
         Some(CallError::Cancelled) | None => Answer::None,
         Some(error) => Answer::Error(super::reply::Problem::from_call(&error).to_rpc()),

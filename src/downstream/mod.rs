@@ -65,6 +65,7 @@ use crate::session::{
 };
 
 use crate::telemetry;
+use crate::telemetry::rejected::{self, Reason};
 use crate::telemetry::request::{Incoming, Served};
 
 pub use admin_listener::AdminListener;
@@ -218,7 +219,9 @@ impl Front {
 
     /// A request begins: from here on this thread knows what it is called and who sent it.
     fn begin(&self, head: &Head, bytes_in: usize) -> Served {
-        let peer = self.admission().peer(head);
+        let admission = self.admission();
+        admission.note_forwarded(head);
+        let peer = admission.peer(head);
         telemetry::request::begin(Incoming {
             id: head.headers.get(headers::REQUEST_ID),
             traceparent: head.headers.get(headers::TRACEPARENT),
@@ -481,6 +484,16 @@ impl Handler for Front {
             Ok(admitted) => self.dispatch(&admitted, &request, responder),
             Err(problem) => refuse(&problem, self.endpoint(&request.head), responder),
         }
+    }
+
+    fn refused(&self, head: &Head, reason: Option<Reason>, told: &str) -> Served {
+        let served = self.begin(head, 0);
+        let principal = self.admission().principal(head);
+        telemetry::request::principal(principal.and_then(|it| it.name.clone()).as_deref());
+        if let Some(reason) = reason {
+            rejected::turned_away(reason, None, told);
+        }
+        served
     }
 
     fn refusal(&self, status: u16, reason: &str) -> Vec<u8> {

@@ -86,10 +86,12 @@ impl State {
     fn take_place(&mut self, charged: Option<&PrincipalId>) -> Result<Option<Parked>, Full> {
         let evicted = match self.shares.take_of(charged, 1) {
             Ok(()) => return Ok(None),
-            Err(NotTaken::ShareHeld) => return Err(Full::Share),
+            Err(NotTaken::ShareHeld) => {
+                return Err(Full::Share(self.shares.share_of(charged)));
+            }
             // What is beyond its share it could not have of what another one gives up either.
             Err(NotTaken::Full) if charged.is_some_and(|who| self.shares.has_share(who)) => {
-                return Err(Full::Share);
+                return Err(Full::Share(self.shares.share_of(charged)));
             }
             Err(NotTaken::Full) => charged.and_then(|who| {
                 let has_more =
@@ -115,17 +117,19 @@ pub enum Full {
     Calls,
     /// `limits.parked_calls_per_key` is reached.
     CallsPerKey,
-    /// The principal has its share of them.
-    Share,
+    /// The principal has its share of them, which is so many now.
+    Share(usize),
 }
 
 impl Full {
     /// What the client is told.
     pub fn to_error(self) -> RpcError {
         let bound = match self {
-            Self::Calls => "limits.parked_calls",
-            Self::CallsPerKey => "limits.parked_calls_per_key",
-            Self::Share => "your share of limits.parked_calls",
+            Self::Calls => "limits.parked_calls".to_owned(),
+            Self::CallsPerKey => "limits.parked_calls_per_key".to_owned(),
+            Self::Share(share) => {
+                format!("your share of limits.parked_calls, which is {share} now,")
+            }
         };
         let what = format!(
             "The server asks for input, but {bound} is reached; the call was cancelled."
@@ -398,7 +402,7 @@ mod tests {
         };
         let of_hog: Vec<_> = (0..7).map(|_| parked("hog")).collect();
         assert!(of_hog[..6].iter().all(|(is_parked, _)| *is_parked == Ok(true)));
-        assert_eq!(of_hog[6].0, Err(Full::Share));
+        assert!(matches!(of_hog[6].0, Err(Full::Share(_))));
         let of_victim: Vec<_> = (0..2).map(|_| parked("victim")).collect();
         let third = parked("third");
         assert_eq!(third.0, Ok(true));
@@ -470,7 +474,7 @@ mod tests {
         let victims: Vec<_> = (0..2).map(|_| park(&victim)).collect();
         assert!(hogs.iter().chain(&victims).all(|(_, parked)| *parked == Ok(true)));
         let (call, refused) = park(&victim);
-        assert_eq!(refused, Err(Full::Share));
+        assert!(matches!(refused, Err(Full::Share(_))), "{refused:?}");
         call.cancel(Interrupted::Cancelled);
         assert!(hogs.iter().all(|(call, _)| calls.take(call.id(), 0, None).is_some()));
         calls.stop();

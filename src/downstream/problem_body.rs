@@ -4,8 +4,27 @@ use super::endpoint::{Dialect, Endpoint};
 use super::litellm;
 use super::reply::Problem;
 use crate::error::{HttpRefusal, RetryAfter};
+use crate::limits::FOREIGN_CHARS_MAX;
 use crate::protocol::jsonrpc::{RpcError, error_response};
 use crate::protocol::raw::Raw;
+use crate::telemetry::redact;
+
+/// What a foreign `Host` or `Origin` is told, and the key that admits it. Where a proxy has passed
+/// it on, `public_url` is wanted: with `allowed_hosts` alone clients would be told paths that are
+/// not the proxy's.
+pub(super) fn foreign_message(header: &str, sent: Option<&str>, key: &str) -> String {
+    let sent = sent.map(|it| redact::excerpt(it, FOREIGN_CHARS_MAX));
+    let is = sent.map_or_else(|| "is missing".to_owned(), |it| format!("{it:?} is foreign"));
+    let public = if key == "admin_listen" {
+        ""
+    } else {
+        ". Behind a proxy, set \"public_url\" to the address that clients use, with its path"
+    };
+    format!(
+        "The {header} header {is}: it is none of this gateway's; {key:?} in its configuration \
+         admits more{public}."
+    )
+}
 
 impl Problem {
     fn details(&self) -> impl Iterator<Item = (String, serde_json::Value)> {

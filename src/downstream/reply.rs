@@ -4,10 +4,10 @@ use std::io;
 
 use super::endpoint::{Dialect, Endpoint};
 use super::litellm;
-use super::problem_body::refusal_members;
+use super::problem_body::{foreign_message, refusal_members};
 use crate::error::{CallError, HttpRefusal, Side, Stage, whole_seconds};
 use crate::http::{Answer, Responder};
-use crate::limits::{FOREIGN_CHARS_MAX, UPSTREAM_ERROR_CHARS_MAX};
+use crate::limits::UPSTREAM_ERROR_CHARS_MAX;
 use crate::protocol::call::Kind;
 use crate::protocol::headers::{JSON, MIRRORED};
 use crate::protocol::jsonrpc::{RequestId, RpcError, code, error_response};
@@ -136,13 +136,7 @@ impl Problem {
 
     /// A foreign `Host` or `Origin`, as it was sent, and the key that admits it.
     pub fn foreign(header: &str, sent: Option<&str>, key: &str) -> Problem {
-        let sent = sent.map(|it| redact::excerpt(it, FOREIGN_CHARS_MAX));
-        let is =
-            sent.map_or_else(|| "is missing".to_owned(), |it| format!("{it:?} is foreign"));
-        let message = format!(
-            "The {header} header {is}: it is none of this gateway's; {key:?} in its configuration \
-             admits more."
-        );
+        let message = foreign_message(header, sent, key);
         Problem::refusal(Reason::Origin, 403, "foreign_origin", code::BAD_REQUEST, message)
     }
 
@@ -222,9 +216,23 @@ impl Problem {
 
     /// A path that serves nothing.
     pub fn unknown_path() -> Problem {
-        let message = "There is nothing at this path. Served are /, /mcp, /mcp/tools/list, \
-                       /mcp/tools/call, /mcp/sse, /sse, /healthz, /readyz, /status, /metrics, \
-                       /reload, /openapi.json and /config.schema.json.";
+        Problem::nothing_at(
+            "There is nothing at this path. Served are /, /mcp, /mcp/NAME of a server, \
+             /mcp/tools/list, /mcp/tools/call, /mcp-rest/tools/list, /mcp-rest/tools/call, \
+             /mcp/sse, /sse, /healthz, /readyz, /status, /metrics, /reload, /openapi.json and \
+             /config.schema.json.",
+        )
+    }
+
+    /// The same where `admin_listen` is asked.
+    pub fn unknown_admin_path() -> Problem {
+        Problem::nothing_at(
+            "There is nothing at this path of admin_listen. Served there are /healthz, /readyz, \
+             /status and /metrics. Everything else is served at listen.",
+        )
+    }
+
+    fn nothing_at(message: &str) -> Problem {
         Problem::refusal(Reason::UnknownPath, 404, "unknown_path", code::BAD_REQUEST, message)
     }
 
@@ -341,10 +349,13 @@ impl Problem {
     /// What a call failed with.
     pub fn from_call(error: &CallError) -> Problem {
         let problem = Problem::of_failure(error);
-        telemetry::request::failed(
-            error,
-            (error.side() != Side::Upstream).then_some(problem.code),
-        );
+        let word = if matches!(error, CallError::Withheld { .. }) {
+            // It is the gateway that refuses it, whoever is to blame.
+            Some("withheld")
+        } else {
+            (error.side() != Side::Upstream).then_some(problem.code)
+        };
+        telemetry::request::failed(error, word);
         problem
     }
 

@@ -19,6 +19,7 @@ use crate::limits::{ACTIVITY_EVENTS_MAX, ACTIVITY_WITHIN};
 use crate::protocol::headers::{self, EVENT_STREAM};
 use crate::protocol::sse;
 use crate::session::EncodedEvent;
+use crate::telemetry::access::Refusal;
 use crate::telemetry::activity::{self, Activity, DoneCall};
 use crate::telemetry::window::Window;
 
@@ -115,21 +116,36 @@ impl activity::Watcher for Watchers {
                 return None;
             }
             let left_out = it.told.turn(now, ACTIVITY_WITHIN, ACTIVITY_EVENTS_MAX)?;
-            Some((it.stream.clone(), left_out))
+            Some((it.stream.clone(), left_out, matches!(it.sees, Sees::OfKey(_))))
         };
         let to: Vec<_> = self.open().all.iter_mut().filter_map(turn).collect();
         if to.is_empty() {
             return;
         }
-        let said = event_of(activity);
-        for (stream, left_out) in to {
+        let (said, as_its_client_knows) = (event_of(activity), event_of(&known(activity)));
+        for (stream, left_out, of_key) in to {
             if left_out > 0 {
                 let left_out = event("left_out", &json!({ "count": left_out }));
                 stream.send(left_out).ok();
             }
+            let said = if of_key { &as_its_client_knows } else { &said };
             // One that has ended is taken out by its end.
             stream.send(said.clone()).ok();
         }
+    }
+}
+
+/// What a key may hear that is no admin's: whether something is there and hidden from it is for
+/// operators.
+fn known(activity: &Activity) -> Activity {
+    match activity {
+        Activity::Refusal(refusal) => {
+            let reason = refusal.reason_told;
+            let is_unknown = reason.starts_with("unknown_");
+            let tool = if is_unknown { String::new() } else { refusal.tool.clone() };
+            Activity::Refusal(Refusal { reason, tool, ..refusal.clone() })
+        }
+        Activity::Call(_) => activity.clone(),
     }
 }
 

@@ -11,16 +11,19 @@ use rustix::net::Shutdown;
 
 use super::bound::{Bound, TOO_MUCH_BUFFERED};
 use super::chunked::ChunkDecoder;
-use super::framing::{self, BodyFraming, HeadScan, Manner, Parsed, Refusal, over, refuse};
+use super::framing::{
+    self, BodyFraming, HeadScan, Manner, Parsed, Refusal, Rejected, over, refuse,
+};
 use super::input::Input;
 use super::pool::{Awake, Conn};
 use super::responder::{Fate, FateCell, Responder, closing_answer};
 use super::response;
 use super::server::{Shared, TOO_MANY};
-use super::{Answer, Request, rejection};
+use super::{Answer, Head, Request, rejection};
 use crate::budget::{Exhausted, Share};
 use crate::limits::{DRAINED_HEAD_TIMEOUT, HEAD_LOOK_INTERVAL};
-use crate::telemetry::access;
+use crate::protocol::headers::REQUEST_ID;
+use crate::telemetry::{RequestName, access, request};
 
 /// What a principal hears whose requests hold its share of the connections.
 pub(crate) const SHARE_HELD: &str = "your requests in work hold your share of the connections";
@@ -39,6 +42,8 @@ enum End {
     Quiet,
     /// The engine says why, and closes.
     Refused(Refusal),
+    /// The same of a request whose head is known.
+    RefusedRequest(Refusal, Box<Head>),
     /// The handler wants no more of this request than its head.
     Answered(Answer),
 }
@@ -46,6 +51,26 @@ enum End {
 impl From<Refusal> for End {
     fn from(refusal: Refusal) -> End {
         End::Refused(refusal)
+    }
+}
+
+impl From<Rejected> for End {
+    fn from(rejected: Rejected) -> End {
+        let Rejected { refusal, head } = rejected;
+        match head {
+            Some(head) => End::RefusedRequest(refusal, head),
+            None => End::Refused(refusal),
+        }
+    }
+}
+
+impl End {
+    /// What it is of the request that this head begins.
+    fn of(self, head: &Head) -> End {
+        match self {
+            End::Refused(refusal) => End::RefusedRequest(refusal, Box::new(head.clone())),
+            End::Quiet | End::RefusedRequest(..) | End::Answered(_) => self,
+        }
     }
 }
 
@@ -90,6 +115,11 @@ pub(crate) fn serve(shared: &Arc<Shared>, conn: &Arc<Conn>, input: &mut Input) {
                 server.refuse(refusal);
                 break true;
             }
+            Err(End::RefusedRequest(refusal, head)) => {
+                shared.pool.enter_idle(conn);
+                server.refuse_request(refusal, &head);
+                break true;
+            }
             Err(End::Answered(answer)) => {
                 shared.pool.enter_idle(conn);
                 server.send_answer(&answer);
@@ -122,12 +152,13 @@ impl Serving<'_> {
         if self.conn.leave_idle() == Awake::Evicted {
             if !self.shared.is_draining() {
                 // Its place and its thread are another's.
-                return Err(over(Bound::Connections, 503, TOO_MANY).into());
+                let end = End::from(over(Bound::Connections, 503, TOO_MANY));
+                return Err(end.of(&parsed.head));
             }
             // This request is served still, so its thread is not free as was thought.
             Shared::replace_thread(self.shared);
         }
-        let (body, share) = self.read_body(&parsed)?;
+        let (body, share) = self.read_body(&parsed).map_err(|end| end.of(&parsed.head))?;
         Ok((Request { head: parsed.head, body, share }, parsed.manner))
     }
 
@@ -331,19 +362,42 @@ impl Serving<'_> {
         log::error!("a request's handler panicked: {}", text.unwrap_or("(no text)"));
     }
 
+    /// Of a request whose head could not be read nobody knows what it is called: it is given a
+    /// name, so that its answer leads to its line.
     fn refuse(&self, refusal: Refusal) {
         let told = refusal.told(&self.shared.limits);
+        let name = RequestName::random();
         if let Some(reason) = rejection(refusal.status) {
-            access::refused(self.conn.peer.ip(), reason, refusal.status, &told);
+            access::refused(self.conn.peer.ip(), name, reason, refusal.status, &told);
         }
-        let body = self.shared.refusal_body(refusal.status, &told);
-        let mut headers = vec![("Content-Type", "application/json")];
+        self.send_refusal(refusal, &told, name);
+    }
+
+    /// The handler tells of it as of any request that it turns away.
+    fn refuse_request(&self, refusal: Refusal, head: &Head) {
+        let told = refusal.told(&self.shared.limits);
+        let reason = rejection(refusal.status);
+        let handler = &self.shared.handler;
+        let refused = || handler.refused(head, reason, &told);
+        let served = catch_unwind(AssertUnwindSafe(refused));
+        let Ok(served) = served else { return self.refuse(refusal) };
+        request::answers(refusal.status);
+        self.send_refusal(refusal, &told, served.name);
+    }
+
+    fn send_refusal(&self, refusal: Refusal, told: &str, name: RequestName) {
+        let body = self.shared.refusal_body(refusal.status, told);
+        let mut headers =
+            vec![("Content-Type", "application/json"), (REQUEST_ID, name.as_str())];
         if refusal.status == 503 {
             self.shared.refused.fetch_add(1, Ordering::Relaxed);
             headers.push(("Retry-After", "1"));
         }
+        let answer = closing_answer(refusal.status, headers, &body);
         // A client that has gone misses nothing.
-        drop(self.send(&closing_answer(refusal.status, headers, &body)));
+        if self.send(&answer).is_ok() {
+            request::wrote(answer.len());
+        }
     }
 
     fn send_answer(&self, answer: &Answer) {

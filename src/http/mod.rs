@@ -48,7 +48,9 @@ mod tiny_http;
 
 pub use crate::budget::{BUFFERED_BYTES_FULL, Budget, Share, room_for_copy};
 use crate::protocol::call::PrincipalId;
-use crate::telemetry::rejected::Reason;
+use crate::protocol::headers::REQUEST_ID;
+use crate::telemetry::rejected::{self, Reason};
+use crate::telemetry::request::{self, Incoming, Served};
 pub use inherited::{Inherited, PassedOn};
 #[cfg(not(feature = "tiny_http"))]
 pub use responder::{OpenResponse, Responder};
@@ -236,6 +238,26 @@ pub trait Handler: Send + Sync + 'static {
     /// Answers one request through `responder`, on the thread of its connection. A panic is
     /// answered with 500.
     fn handle(&self, request: Request, responder: Responder);
+
+    /// The engine turns a request away whose head is known, and says `told`. Gives what the request
+    /// is called, and holds its place in lines and `/status` until the answer is out. No `reason`:
+    /// it is a bug.
+    fn refused(&self, head: &Head, reason: Option<Reason>, told: &str) -> Served {
+        let served = request::begin(Incoming {
+            id: head.headers.get(REQUEST_ID),
+            traceparent: None,
+            tracestate: None,
+            agent: head.headers.get("user-agent"),
+            method: &head.method,
+            path: &head.path,
+            peer: head.peer.ip(),
+            bytes_in: 0,
+        });
+        if let Some(reason) = reason {
+            rejected::turned_away(reason, None, told);
+        }
+        served
+    }
 
     /// The JSON text for an answer that the engine itself gives (400, 408, 413, 431, 503, ...).
     fn refusal(&self, status: u16, reason: &str) -> Vec<u8>;

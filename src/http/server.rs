@@ -24,8 +24,9 @@ use super::responder::{closing_answer, refusal_body};
 use super::socket::Socket;
 use super::{Budget, Counters, Handler, Listen, Peer, connection};
 use crate::limits::{DRAIN_LOOK_INTERVAL, DRAINED_IDLE, Limits, THREAD_STACK_BYTES};
+use crate::protocol::headers::REQUEST_ID;
 use crate::telemetry::rejected::Reason;
-use crate::telemetry::{Seldom, access};
+use crate::telemetry::{RequestName, Seldom, access};
 use crate::thread::{self, Joined, StopReason};
 use crate::wait::Bell;
 
@@ -282,9 +283,10 @@ impl<'a> Accepting<'a> {
                     if let Some(conn) = self.shared.pool.thread_failed() {
                         self.shared.refused.fetch_add(1, Ordering::Relaxed);
                         let what = "the system refuses a thread";
-                        access::refused(peer.ip(), Reason::Connections, 503, what);
+                        let name = RequestName::random();
+                        access::refused(peer.ip(), name, Reason::Connections, 503, what);
                         // Its descriptor closes with the last who holds it.
-                        let full = self.full(refuse(503, what));
+                        let full = self.full(refuse(503, what), name);
                         drop(conn.socket.send_now(&[IoSlice::new(&full)]));
                         conn.socket.shutdown(Shutdown::Both);
                     }
@@ -304,22 +306,27 @@ impl<'a> Accepting<'a> {
     fn turn_away(&mut self, socket: Socket, peer: Peer, refusal: Refusal) {
         self.shared.refused.fetch_add(1, Ordering::Relaxed);
         let told = refusal.told(&self.shared.limits);
-        access::refused(peer.ip(), Reason::Connections, refusal.status, &told);
-        self.say_farewell(socket, refusal);
+        let name = RequestName::random();
+        access::refused(peer.ip(), name, Reason::Connections, refusal.status, &told);
+        self.say_farewell(socket, refusal, name);
     }
 
     /// What a connection over a bound hears.
-    fn full(&self, refusal: Refusal) -> Vec<u8> {
+    fn full(&self, refusal: Refusal, name: RequestName) -> Vec<u8> {
         let told = refusal.told(&self.shared.limits);
         let body = self.shared.refusal_body(refusal.status, &told);
-        let headers = [("Content-Type", "application/json"), ("Retry-After", "1")];
+        let headers = [
+            ("Content-Type", "application/json"),
+            ("Retry-After", "1"),
+            (REQUEST_ID, name.as_str()),
+        ];
         closing_answer(refusal.status, headers, &body)
     }
 
     /// Says why, and keeps the socket a while: closing it with the client's request unread
     /// would reset the connection and could destroy the answer.
-    fn say_farewell(&mut self, socket: Socket, refusal: Refusal) {
-        drop(socket.send_now(&[IoSlice::new(&self.full(refusal))]));
+    fn say_farewell(&mut self, socket: Socket, refusal: Refusal, name: RequestName) {
+        drop(socket.send_now(&[IoSlice::new(&self.full(refusal, name))]));
         socket.shutdown(Shutdown::Write);
         if self.farewells.len() >= FAREWELLS_MAX {
             self.farewells.pop_front();

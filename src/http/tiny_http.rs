@@ -28,7 +28,7 @@ use crate::limits::{Limits, RESULT_BYTES_COUNTED_FROM, THREAD_STACK_BYTES};
 use crate::protocol::call::PrincipalId;
 use crate::protocol::headers::REQUEST_ID;
 use crate::telemetry::rejected::{self, Reason};
-use crate::telemetry::{RequestName, access, request};
+use crate::telemetry::{RequestName, request};
 use crate::thread::{self, Joined, StopReason};
 use crate::wait::{Bell, ClientWatch};
 
@@ -252,11 +252,12 @@ fn serve_one(shared: &Arc<Shared>, mut incoming: tiny_http::Request) {
                 Some(bound) => bound.told(what, &shared.limits),
                 None => what.to_owned(),
             };
-            if let Some(reason) = super::rejection(status) {
-                access::refused(head.peer.ip(), reason, status, &told);
-            }
+            let served = shared.handler.refused(&head, super::rejection(status), &told);
+            request::answers(status);
             let body = shared.handler.refusal(status, &told);
-            drop(send(incoming, status, &[("Content-Type", "application/json")], body));
+            let headers =
+                [("Content-Type", "application/json"), (REQUEST_ID, served.name.as_str())];
+            drop(send(incoming, status, &headers, body));
         }
     }
 }

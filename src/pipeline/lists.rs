@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::route::sees;
+use super::route::{Route, sees};
 use super::{Clashes, Health, Item, Pipeline, Wish};
 use crate::access::policy::Scope;
 use crate::budget::{BUFFERED_BYTES_FULL, Exhausted};
@@ -291,7 +291,7 @@ impl Pipeline {
         wish: Wish<'_>,
         call: &Call<'_>,
     ) -> Option<(ServerName, bool)> {
-        Some(self.owned(self.route_for_good(scope, wish, call)?.server))
+        Some(self.owned(self.route_for_good(scope, wish, call)?))
     }
 
     /// [`Pipeline::owner`], but it waits where a list may bring soon what is asked for.
@@ -306,10 +306,12 @@ impl Pipeline {
         wait: &Arc<Wait>,
         silence: &mut dyn FnMut(),
     ) -> Result<(ServerName, bool), CallError> {
-        Ok(self.owned(self.find(scope, wish, call, wait, silence)?.server))
+        Ok(self.owned(self.find(scope, wish, call, wait, silence)?))
     }
 
-    fn owned(&self, server: ServerName) -> (ServerName, bool) {
+    /// The call may be made on another thread than its request's, which is told of.
+    fn owned(&self, Route { server, told, .. }: Route) -> (ServerName, bool) {
+        crate::telemetry::request::leads_to(server.as_str(), &told);
         let asks = self.asks_during_calls(&server);
         (server, asks)
     }

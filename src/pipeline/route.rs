@@ -6,14 +6,16 @@ use super::await_lists::still_starting;
 use super::{Pipeline, Wish};
 use crate::access::policy::Scope;
 use crate::catalogue::name::split_server;
+use crate::catalogue::pins::Subject;
 use crate::catalogue::{Catalogue, Health, Item, Resolution, Steps, name};
-use crate::error::CallError;
+use crate::error::{CallError, PinCause};
 use crate::limits::{LOOK_UP_STEPS_MAX, NEAR_NAMES_MAX, UPSTREAM_TEXT_CHARS_MAX};
 use crate::protocol::call::{Call, Kind};
 use crate::protocol::method::Method;
 use crate::protocol::mirror::Mirror;
 use crate::protocol::raw::{RawObject, string};
 use crate::protocol::server_name::ServerName;
+use crate::telemetry;
 use crate::wait::Wait;
 
 /// Where a call goes, and which of its parameters changes on the way.
@@ -280,8 +282,8 @@ impl Pipeline {
         let name = asked.to_owned();
         match resolution {
             Resolution::Found(item) if item.is_withheld => {
-                let (server, name) = (item.server.clone(), item.own.clone());
-                Err(CallError::Withheld { server, kind, name })
+                telemetry::request::leads_to(item.server.as_str(), &item.qualified);
+                Err(not_as_pinned(&catalogue, &item.server, kind, item.own.clone()))
             }
             Resolution::Found(item) => Ok(item),
             Resolution::Ambiguous(candidates) => {
@@ -289,6 +291,7 @@ impl Pipeline {
             }
             Resolution::Unknown(near) => {
                 let server = server.or(scope.only.as_ref());
+                tell_whether_hidden(&catalogue, kind, server, asked);
                 let unreached = unreached(&catalogue, scope, server, asked);
                 Err(unreached.map_or(CallError::Unknown { kind, name, near }, |error| {
                     // It is tried soon, because somebody wants it.
@@ -320,7 +323,8 @@ impl Pipeline {
         if let Ok((server, own, _)) = &found {
             let withheld = self.catalogue_for(wish).withheld(server, own);
             if let Some((kind, name)) = withheld {
-                return Err(CallError::Withheld { server: server.clone(), kind, name });
+                telemetry::request::leads_to(server.as_str(), &format!("{server} {own}"));
+                return Err(not_as_pinned(&self.catalogue_for(wish), server, kind, name));
             }
         }
         found
@@ -365,8 +369,11 @@ impl Pipeline {
             return Ok(found);
         }
         let sees_server = |server: &ServerName| scope.sees_server(server);
-        let (server, own) =
-            catalogue.owner_of_bare(uri, sees, sees_server, steps).ok_or_else(unknown)?;
+        let bare = catalogue.owner_of_bare(uri, sees, sees_server, steps);
+        let (server, own) = bare.ok_or_else(|| {
+            tell_whether_hidden(&catalogue, Kind::Resource, scope.only.as_ref(), uri);
+            unknown()
+        })?;
         Ok((server, own, Claim::Only))
     }
 
@@ -426,13 +433,43 @@ impl Pipeline {
         let catalogue = self.catalogue.current();
         match catalogue.servers.get_key_value(asked) {
             Some((server, _)) if scope.sees_server(server) => Ok(server.clone()),
-            _ => {
+            hidden => {
+                let whose = hidden.map(|(server, _)| (server.as_str(), ""));
+                telemetry::request::leads_nowhere(whose, "");
                 let seen = catalogue.servers.keys().filter(|server| scope.sees_server(server));
                 let near = name::near(asked, seen.map(ServerName::as_str), NEAR_NAMES_MAX);
                 Err(CallError::UnknownServer { name: asked.to_owned(), near })
             }
         }
     }
+}
+
+/// Tells the operator whether what is unknown to whoever asks is there for others. That costs the
+/// same look-up in both cases, and no look at all names, so that it takes nobody who asks longer.
+fn tell_whether_hidden(
+    catalogue: &Catalogue,
+    kind: Kind,
+    server: Option<&ServerName>,
+    asked: &str,
+) {
+    let may_be = |item: &Item| server.is_none_or(|server| item.server == *server);
+    let called = || catalogue.called(kind, asked).iter().find(|item| may_be(item)).cloned();
+    let found = catalogue.find(kind, asked, may_be).or_else(called);
+    let whose = found.as_ref().map(|item| (item.server.as_str(), item.qualified.as_str()));
+    telemetry::request::leads_nowhere(whose, asked);
+}
+
+/// The error of a call for what is not what was pinned; `own` is what its server calls it.
+fn not_as_pinned(
+    catalogue: &Catalogue,
+    server: &ServerName,
+    kind: Kind,
+    own: String,
+) -> CallError {
+    let pinned = catalogue.servers.get(server).and_then(|server| server.pinned.as_ref());
+    let cause = pinned.map(|pinned| pinned.cause(Subject::of(kind), &own));
+    let (server, cause) = (server.clone(), cause.unwrap_or(PinCause::Changed));
+    CallError::Withheld { server, kind, name: own, cause }
 }
 
 /// The failure of a server that has never answered, if what is asked for would be its: then

@@ -1,9 +1,10 @@
 //! What a process that another one follows does with the streams of its sessions: their clients
-//! open them again, and find the other one.
+//! open them again, and find the other one. And how their calls end when the process does.
 
 use std::sync::PoisonError;
 
 use super::{Session, Sessions};
+use crate::wait::Interrupted;
 
 impl Sessions {
     /// Ends the streams of all sessions that have no call in flight: what a call says may go on
@@ -14,6 +15,18 @@ impl Sessions {
         let idle: Vec<_> = view.values().filter(|it| !it.has_calls()).cloned().collect();
         drop(view);
         idle.iter().for_each(|session| session.close_streams());
+    }
+
+    /// Ends every call of every session, because the process stops. Those at a server end with it;
+    /// a call whose client is asked something is at none.
+    pub fn interrupt_calls(&self) {
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        let sessions: Vec<_> = view.values().cloned().collect();
+        drop(view);
+        for session in sessions {
+            let calls = session.calls.lock().unwrap_or_else(PoisonError::into_inner);
+            calls.values().for_each(|wait| wait.interrupt(Interrupted::Stopping));
+        }
     }
 }
 

@@ -236,7 +236,9 @@ impl Manager {
             .map_err(|bound| match bound {
                 Full::Sessions => full("limits.sessions is reached"),
                 Full::SessionsPerKey => full("limits.sessions_per_key is reached"),
-                Full::Share => full("your sessions are your share of limits.sessions"),
+                Full::Share(share) => full(&format!(
+                    "your sessions are your share of limits.sessions, which is {share} now"
+                )),
             })?;
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
         view.insert(id, session.clone());

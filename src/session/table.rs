@@ -35,8 +35,8 @@ pub(super) struct Bounds {
 pub(super) enum Full {
     Sessions,
     SessionsPerKey,
-    /// The principal's share of all sessions.
-    Share,
+    /// The principal's share of all sessions, which is so many now.
+    Share(usize),
 }
 
 struct Entry {
@@ -129,9 +129,10 @@ impl Table {
         if owner.principal.is_some() && held >= self.bounds.sessions_per_key {
             return Err(Full::SessionsPerKey);
         }
-        self.shares.take_of(owner.charged.as_ref(), 1).map_err(|why| match why {
+        let charged = owner.charged.as_ref();
+        self.shares.take_of(charged, 1).map_err(|why| match why {
             NotTaken::Full => Full::Sessions,
-            NotTaken::ShareHeld => Full::Share,
+            NotTaken::ShareHeld => Full::Share(self.shares.share_of(charged)),
         })?;
         *self.per_key.entry(owner.principal.clone()).or_default() += 1;
         let holder = match (&owner.charged, &owner.principal) {

@@ -11,6 +11,7 @@ use std::time::{Instant, SystemTime};
 use ::log::Level;
 
 use super::activity::{self, Activity};
+use super::ids::RequestName;
 use super::log::{self, Fields};
 use super::outcome::CallOutcome;
 use super::rejected::{self, Reason};
@@ -48,10 +49,14 @@ pub struct Refusal {
     pub peer: String,
     /// Whose key it had; empty without one.
     pub key: String,
-    /// What the request is called; empty where it never came to be one.
+    /// What the request is called.
     pub id: String,
+    /// The tool that it asked for, or empty.
+    pub tool: String,
     /// Why.
     pub reason: &'static str,
+    /// The reason that its client was told, which may say less.
+    pub reason_told: &'static str,
     /// The status of the answer.
     pub status: u16,
     /// The HTTP method and path; empty where they were not read.
@@ -116,8 +121,15 @@ pub fn recent_refusals() -> Vec<Refusal> {
     refusals().recent.iter().rev().cloned().collect()
 }
 
-/// The engine turns away what never became a request of a handler: it is counted, and told.
-pub fn refused(peer: Option<IpAddr>, reason: Reason, status: u16, message: &str) {
+/// The engine turns away what never became a request of a handler: it is counted, and told, under
+/// the name that its answer has.
+pub fn refused(
+    peer: Option<IpAddr>,
+    name: RequestName,
+    reason: Reason,
+    status: u16,
+    message: &str,
+) {
     rejected::count(reason);
     let turn = refusals().turn((peer, String::new(), reason.as_str()), Instant::now());
     if turn.is_none() && !activity::is_watched() {
@@ -127,8 +139,10 @@ pub fn refused(peer: Option<IpAddr>, reason: Reason, status: u16, message: &str)
         at: SystemTime::now(),
         peer: peer_text(peer),
         key: String::new(),
-        id: String::new(),
+        id: name.as_str().to_owned(),
+        tool: String::new(),
         reason: reason.as_str(),
+        reason_told: reason.as_str(),
         status,
         target: String::new(),
         message: redact::excerpt(message, ACCESS_ERROR_CHARS_MAX),
@@ -138,10 +152,17 @@ pub fn refused(peer: Option<IpAddr>, reason: Reason, status: u16, message: &str)
         activity::tell(Some(Activity::Refusal(refusal.clone())));
     }
     let Some(left_out) = turn else { return };
-    let text =
-        || format!("- refused {status} ({}) {message} from {}", reason.as_str(), refusal.peer);
+    let text = || {
+        format!(
+            "- refused {status} ({}) {message} from {} id={}",
+            reason.as_str(),
+            refusal.peer,
+            refusal.id
+        )
+    };
     log::event(Level::Info, TARGET, text, |fields| {
         fields.text("event", "refused");
+        fields.text("id", &refusal.id);
         fields.text("peer", &refusal.peer);
         fields.text("reason", refusal.reason);
         fields.number("status", status.into());
@@ -153,7 +174,7 @@ pub fn refused(peer: Option<IpAddr>, reason: Reason, status: u16, message: &str)
 
 /// The line of a message that is answered, or of a request that was turned away.
 pub(super) fn tell(record: &Record) {
-    match record.refused {
+    match record.reason() {
         Some(reason) => {
             let turn =
                 refusals().turn((record.peer, record.key.clone(), reason), Instant::now());
@@ -173,7 +194,9 @@ pub(super) fn refusal(record: &Record, reason: &'static str, left_out: u64) -> R
         peer: peer_text(record.peer),
         key: record.key.clone(),
         id: id_of(record).to_owned(),
+        tool: record.tool.clone(),
         reason,
+        reason_told: record.refused.unwrap_or(reason),
         status: record.status,
         target: format!("{} {}", record.http_method, request::path_of(record)),
         message: record.error.clone(),

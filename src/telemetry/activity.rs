@@ -88,7 +88,7 @@ pub(super) fn of(record: &Record) -> Option<Activity> {
     if !is_watched() {
         return None;
     }
-    if let Some(reason) = record.refused {
+    if let Some(reason) = record.reason() {
         return Some(Activity::Refusal(access::refusal(record, reason, 0)));
     }
     let asked = record.asked?;

@@ -86,6 +86,8 @@ pub(super) struct Record {
     pub(super) outcome: Option<CallOutcome>,
     /// Why it was turned away.
     pub(super) refused: Option<&'static str>,
+    /// What it asks for is there, and not for whoever asks.
+    is_hidden: bool,
     pub(super) error: String,
 }
 
@@ -110,6 +112,7 @@ impl Default for Record {
             server: String::new(),
             outcome: None,
             refused: None,
+            is_hidden: false,
             error: String::new(),
         }
     }
@@ -122,6 +125,11 @@ fn set(text: &mut String, new: &str, chars_max: usize) {
 }
 
 impl Record {
+    /// Why it was turned away, as operators are told.
+    pub(super) fn reason(&self) -> Option<&'static str> {
+        self.refused.map(|told| if self.is_hidden { HIDDEN } else { told })
+    }
+
     pub(super) fn took(&self) -> Duration {
         let of_message = self.asked.and_then(|asked| asked.took);
         of_message.unwrap_or_else(|| self.began.elapsed())
@@ -149,6 +157,7 @@ impl Record {
 
     fn clear_message(&mut self) {
         (self.asked, self.outcome, self.refused) = (None, None, None);
+        self.is_hidden = false;
         self.tool.clear();
         self.server.clear();
         self.error.clear();
@@ -293,6 +302,18 @@ pub fn leads_to(server: &str, tool: &str) {
     });
 }
 
+/// What the message asks for is nothing that whoever asks may know of, whether or not it is there.
+/// The client is told the same in both cases; the operator is told which of them it is. Where it is
+/// there, `whose` is its server and its full name.
+pub fn leads_nowhere(whose: Option<(&str, &str)>, asked: &str) {
+    with(|record| {
+        record.is_hidden = whose.is_some();
+        let (server, tool) = whose.unwrap_or(("", asked));
+        set(&mut record.server, server, ACCESS_TEXT_CHARS_MAX);
+        set(&mut record.tool, tool, ACCESS_TEXT_CHARS_MAX);
+    });
+}
+
 /// What came of a call.
 pub fn came_of(method: Option<Method>, answer: &Result<Outcome, CallError>) -> CallOutcome {
     let outcome = match answer {
@@ -319,11 +340,16 @@ fn is_error(result: &str) -> bool {
         && RawObject::parse(result).is_ok_and(|it| it.get("isError") == Some("true"))
 }
 
+/// Why something is refused that is there, and not for whoever asks. Only operators are told.
+const HIDDEN: &str = "hidden";
+
 /// A call failed, and is about to be put into words. `word` is what it is turned away with, if it is
 /// none of the upstream's failures.
 pub fn failed(error: &CallError, word: Option<&'static str>) {
     with(|record| {
         record.outcome = Some(CallOutcome::of_failure(error));
+        record.is_hidden &=
+            matches!(error, CallError::Unknown { .. } | CallError::UnknownServer { .. });
         record.refused = record.refused.or(word);
         set(&mut record.error, &error.to_string(), ACCESS_ERROR_CHARS_MAX);
         if let Some(server) = error.server() {

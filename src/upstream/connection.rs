@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::error::{CallError, HttpRefusal, RETIRED, Stage};
+use crate::error::{CallError, HttpRefusal, MAY_HAVE_RUN, RETIRED, STOPPED, Stage};
 use crate::protocol::call::{About, Outgoing};
 use crate::protocol::jsonrpc::{self, RequestId, RpcError, code};
 use crate::protocol::legacy::{self, Initialized};
@@ -82,7 +82,7 @@ impl Trouble {
         let message = match reason {
             Interrupted::Deadline => "no answer in time",
             Interrupted::Cancelled | Interrupted::ClientGone => "cancelled",
-            Interrupted::Stopping => "the gateway is stopping",
+            Interrupted::Stopping => STOPPED,
             Interrupted::Retired => RETIRED,
         };
         Trouble { sent, ..Trouble::new(Kind::Interrupted(reason), stage, message) }
@@ -155,8 +155,14 @@ impl Trouble {
                     may_have_run: self.sent && !is_safe_to_repeat,
                 };
             }
-            Kind::Interrupted(Interrupted::Retired) if self.sent && !is_safe_to_repeat => {
-                format!("{}; the request was sent, the tool may have run", self.message)
+            Kind::Interrupted(Interrupted::Retired | Interrupted::Stopping)
+                if self.sent && !is_safe_to_repeat =>
+            {
+                format!("{}; {MAY_HAVE_RUN}", self.message)
+            }
+            // Whoever was told that nothing was begun would be right to ask again.
+            Kind::Interrupted(Interrupted::Stopping) if self.sent => {
+                format!("{}; the request was sent", self.message)
             }
             Kind::Interrupted(Interrupted::Retired) => self.message,
             Kind::Interrupted(reason) => {
@@ -452,10 +458,18 @@ mod tests {
             let trouble = Trouble::interrupted(reason, Stage::Answer, sent);
             trouble.into_error(&server, is_safe).to_string()
         };
-        for reason in [Interrupted::Deadline, Interrupted::Retired] {
+        for reason in [Interrupted::Deadline, Interrupted::Retired, Interrupted::Stopping] {
             assert!(told(reason, true, false).ends_with("the tool may have run."));
             assert!(!told(reason, false, false).contains("may have run"));
             assert!(!told(reason, true, true).contains("may have run"));
+        }
+        let stopped = |sent, is_safe| {
+            let trouble = Trouble::interrupted(Interrupted::Stopping, Stage::Answer, sent);
+            trouble.into_error(&server, is_safe)
+        };
+        for is_safe in [true, false] {
+            assert_eq!(stopped(false, is_safe), CallError::ShuttingDown);
+            assert!(matches!(stopped(true, is_safe), CallError::UpstreamFailed { .. }));
         }
         let quoted = Trouble::nonsense("no message: The message is no JSON: line 1 column 11.");
         let told = quoted.into_error(&server, false).to_string();

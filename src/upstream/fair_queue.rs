@@ -29,6 +29,11 @@ impl<P: Clone + Eq + Hash, T> FairQueue<P, T> {
         Ok(())
     }
 
+    /// How many `who` may have waiting, whatever others have there.
+    pub(super) fn share(&self, who: Option<&P>) -> usize {
+        self.shares.share_of(who)
+    }
+
     /// Takes the next one of whoever's turn it is among those who `may` be served.
     pub(super) fn pop_of(
         &mut self,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::{SessionSharing, UpstreamConfig};
-use crate::error::{CallError, RETIRED};
+use crate::error::{CallError, RETIRED, STOPPED};
 use crate::protocol::call::{
     CallSink, Client, Kind, Notice, Outcome, Outgoing, PrincipalId, Question,
 };
@@ -287,6 +287,13 @@ impl Upstream {
         sink: &mut dyn CallSink,
     ) -> Result<Outcome, CallError> {
         let failed = |mut trouble: connection::Trouble| {
+            let is_cut_off =
+                trouble.kind == connection::Kind::Interrupted(Interrupted::Stopping);
+            if is_cut_off && trouble.sent {
+                let drain = self.core.limits.drain.as_millis();
+                trouble.message =
+                    format!("{STOPPED}, and waits no longer (limits.drain_ms is {drain})");
+            }
             // Whatever it met with while it was cut off.
             if wait.interrupted() == Some(Interrupted::Retired) {
                 let drain = self.core.limits.drain.as_millis();

@@ -189,7 +189,7 @@ impl<T: Default> Slots<T> {
                 return Ok(Slot { slots: self, ticket, value: Some(value) });
             }
             let queued = state.waiting.push(charged, (ticket, wait.clone()));
-            queued.map_err(|why| self.refused(why))?;
+            queued.map_err(|why| self.refused(why, state.waiting.share(charged)))?;
             ticket
         };
         loop {
@@ -214,7 +214,7 @@ impl<T: Default> Slots<T> {
         }
     }
 
-    fn refused(&self, why: NotTaken) -> Trouble {
+    fn refused(&self, why: NotTaken, share: usize) -> Trouble {
         let (max, waiting, server) = (self.max_in_flight, self.max_waiting, &self.server);
         let what = match why {
             NotTaken::Full => format!(
@@ -222,8 +222,8 @@ impl<T: Default> Slots<T> {
                  max_waiting)"
             ),
             NotTaken::ShareHeld => format!(
-                "so many calls to {server} wait as one caller may have waiting there (its share \
-                 of max_waiting, which is {waiting})"
+                "so many calls to {server} wait as one caller may have waiting there: {share} now \
+                 (its share of max_waiting, which is {waiting})"
             ),
         };
         Trouble::new(Kind::Overloaded, Stage::Slot, what)

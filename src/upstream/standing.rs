@@ -151,7 +151,8 @@ impl Standing {
                 }
                 let Subscriptions { by_uri, shares } = &mut *subscriptions;
                 if !by_uri.contains_key(uri) {
-                    shares.take_of(charged, 1).map_err(refused)?;
+                    let taken = shares.take_of(charged, 1);
+                    taken.map_err(|why| refused(why, shares.share_of(charged)))?;
                     let charged = charged.cloned();
                     by_uri.insert(
                         uri.to_owned(),
@@ -198,11 +199,11 @@ impl Turn<'_> {
     }
 }
 
-fn refused(why: NotTaken) -> Trouble {
+fn refused(why: NotTaken, share: usize) -> Trouble {
     let what = match why {
         NotTaken::Full => format!("{UPSTREAM_SUBSCRIPTIONS_MAX} resources are subscribed to"),
         NotTaken::ShareHeld => format!(
-            "so many resources are subscribed to as one caller may be (its share of \
+            "so many resources are subscribed to as one caller may be: {share} now (its share of \
              {UPSTREAM_SUBSCRIPTIONS_MAX})"
         ),
     };

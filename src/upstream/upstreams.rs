@@ -193,8 +193,11 @@ impl Upstreams {
         self.by_name.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Ends every call that still waits or reads; from here on there are no others.
+    /// Ends every call that still waits or reads, those of upstreams too that a reload has ended;
+    /// from here on there are no others.
     pub fn interrupt(&self) {
+        // Nobody waits for those any longer.
+        self.running().retiring = None;
         for upstream in self.all().values() {
             upstream.slots.interrupt(Interrupted::Stopping);
         }
@@ -210,7 +213,6 @@ impl Upstreams {
         let (supervisors, ending) = {
             let mut running = self.running();
             running.reports = None;
-            running.retiring = None;
             (std::mem::take(&mut running.supervisors), running.ending.take())
         };
         drop(supervisors);

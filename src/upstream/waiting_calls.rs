@@ -46,9 +46,9 @@ impl WaitingCallsLimit {
         &'a self,
         charged: Option<&'a PrincipalId>,
     ) -> Result<Place<'a>, Trouble> {
-        let (entered, max) = {
+        let (entered, max, share) = {
             let mut shares = self.lock();
-            (shares.take_of(charged, 1), shares.max())
+            (shares.take_of(charged, 1), shares.max(), shares.share_of(charged))
         };
         let what = match entered {
             Ok(()) => {
@@ -58,8 +58,8 @@ impl WaitingCallsLimit {
                 format!("{max} calls wait for servers, which is what limits.connections allows")
             }
             Err(NotTaken::ShareHeld) => format!(
-                "so many calls wait for servers as one caller may have waiting (its share of \
-                 {max}, which is what limits.connections allows)"
+                "so many calls wait for servers as one caller may have waiting: {share} now (its \
+                 share of {max}, which is what limits.connections allows)"
             ),
         };
         Err(Trouble::new(Kind::Overloaded, Stage::Slot, what))

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::support::gateway::Gateway;
 use crate::support::http::{Connection, Request};
 use crate::support::upstream_http::HttpUpstream;
+use crate::support::wait_until;
 
 fn gateway(upstream: &HttpUpstream, more: &Value) -> Gateway {
     let mut config = json!({ "mcp_servers": { "s": { "url": upstream.url() } } });
@@ -64,4 +65,27 @@ fn a_stranger_s_prefix_is_nothing() {
     let gateway = gateway(&upstream, &json!({}));
     let request = Request::get("/sse").header("X-Forwarded-Prefix", "/evil");
     assert!(endpoint(&gateway, &request).starts_with("/mcp/sse/messages?"));
+    // Whoever operates it learns why, once.
+    gateway.send(&Request::get("/status").header("X-Forwarded-For", "192.0.2.7"));
+    let n_told = || gateway.stderr().matches("counts for nothing").count();
+    wait_until("it is told", || n_told() > 0);
+    assert!(
+        gateway.stderr().contains("x-forwarded-prefix of 127.0.0.1"),
+        "{}",
+        gateway.stderr()
+    );
+    gateway.send(&Request::get("/status").header("X-Forwarded-For", "192.0.2.7"));
+    assert_eq!(n_told(), 1);
+}
+
+#[test]
+fn a_foreign_host_is_told_what_admits_it_behind_a_proxy() {
+    let upstream = HttpUpstream::start();
+    let gateway = gateway(&upstream, &json!({}));
+    let refused = gateway.send(&Request::get("/mcp/tools/list").host("example.org"));
+    let error = refused.expect_error(403);
+    let message = error["message"].as_str().unwrap();
+    for key in ["\"public_url\"", "\"allowed_hosts\""] {
+        assert!(message.contains(key), "{message}");
+    }
 }

@@ -85,7 +85,9 @@ fn one_key_takes_neither_all_places_of_a_server_nor_all_that_wait_for_one() {
     wait_until("six of the hog's calls wait", || n_waiting(&gateway) == 6);
     for _ in 0..20 {
         let answer = gateway.send(&call(HOG, "slow", &json!({}))).expect(503);
-        assert!(answer.text().contains("max_waiting"), "{answer}");
+        let is_told =
+            answer.text().contains("there: 2 now (its share of max_waiting, which is 8)");
+        assert!(is_told, "{answer}");
     }
     check_ratio("places", alone, timed(work));
     wait_until("the hog's calls are over", || {

@@ -389,7 +389,7 @@ fn no_key_takes_all_streams() {
     for request in [&alice.listen_request(), &sse, &listen] {
         let answer = gateway.send(request).expect(503);
         assert_eq!(answer.header("Retry-After"), Some("1"), "{answer}");
-        assert!(answer.text().contains("share of limits.streams"), "{answer}");
+        assert!(answer.text().contains("share of limits.streams, which is "), "{answer}");
     }
     let bob = of("bob");
     let _of_bob = [bob.listen(), bob.listen()];

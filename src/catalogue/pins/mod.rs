@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::Pinned;
 use super::name::near;
 use crate::config::Pin;
+use crate::error::PinCause;
 use crate::limits::SIMILAR_NAMES_MAX;
 use crate::protocol::server_name::ServerName;
 use crate::state::framed::Form;
@@ -98,8 +99,8 @@ impl Pins {
         });
         known.note_texts_of_others(n_text_bytes);
         let mut news = News::default();
-        let mut pinned =
-            Pinned { pin, n_pinned: 0, changed: BTreeMap::new(), others: BTreeMap::new() };
+        let (changed, others) = (BTreeMap::new(), BTreeMap::new());
+        let mut pinned = Pinned { pin, n_pinned: 0, changed, others, causes: BTreeMap::new() };
         for (subject, own, item) in &said.items {
             let seen = known.look(*subject, own, item, pin);
             news.note(*subject, own, seen);
@@ -108,6 +109,15 @@ impl Pins {
                 Seen::NewUnpinned | Seen::Changed | Seen::Anew | Seen::Unpinned => (),
             }
             let entry = known.of(*subject).get(*own);
+            let cause = match entry {
+                None => Some(PinCause::TooMany),
+                Some(entry) if entry.sha256.is_some() => None,
+                Some(_) if known.is_lost => Some(PinCause::Lost),
+                Some(_) => Some(PinCause::NotAccepted),
+            };
+            if let Some(cause) = cause {
+                pinned.causes.insert((*subject, (*own).to_owned()), cause);
+            }
             let since = entry.and_then(|entry| entry.changed.as_ref()).map(|it| it.since);
             let changed = pinned.changed_mut(*subject);
             changed.insert((*own).to_owned(), since.unwrap_or_else(now_seconds));

@@ -5,14 +5,18 @@ use super::subject::Subject;
 use crate::config::Pin;
 use crate::limits::{PINNED_TOOLS_MAX, PINS_BYTES_MAX};
 use crate::protocol::server_name::ServerName;
+use crate::telemetry::redact;
 
 /// Items that one line of the log names.
 const TOLD_TOOLS_MAX: usize = 8;
+/// Characters of each of them.
+const TOLD_NAME_CHARS_MAX: usize = 128;
 
 /// What one look at what a server says has found.
 #[derive(Debug, Default)]
 pub(super) struct News<'a> {
-    n_new: usize,
+    /// What is pinned as it is.
+    new: Vec<(Subject, &'a str)>,
     n_restored: usize,
     n_unpinned: usize,
     /// What is not what it was, and has not been told of.
@@ -28,7 +32,7 @@ impl<'a> News<'a> {
         match seen {
             Seen::Same | Seen::Changed => (),
             Seen::New => {
-                self.n_new += 1;
+                self.new.push((subject, own));
                 self.unknown.push((subject, own));
             }
             Seen::NewUnpinned => {
@@ -43,9 +47,10 @@ impl<'a> News<'a> {
 
     /// One line of each, however many there are: a server may change all its tools every second.
     pub(super) fn tell(&self, server: &ServerName, pin: Pin, is_lost: bool) {
-        let (n_new, n_restored) = (self.n_new, self.n_restored);
+        let (n_new, n_restored) = (self.new.len(), self.n_restored);
         if n_new > 0 {
-            log::info!(target: "pins", "{server}: items pinned as they are now: {n_new}");
+            let named = first_of(&self.new);
+            log::info!(target: "pins", "{server}: items pinned as they are now: {n_new}: {named}");
         }
         if n_restored > 0 {
             log::info!(target: "pins", "{server}: items that are again what they were: {n_restored}");
@@ -75,10 +80,21 @@ fn tell_of(server: &ServerName, what: &str, items: &[(Subject, &str)]) {
     if items.is_empty() {
         return;
     }
+    log::warn!(
+        target: "pins",
+        "{server}: {what}: {}. What it is: trunkline pins diff {server}. To accept them as they are \
+         now: trunkline pins accept {server} [TOOL]",
+        first_of(items)
+    );
+}
+
+/// The first of them by name, and how many more there are.
+fn first_of(items: &[(Subject, &str)]) -> String {
     let name = |(subject, own): &(Subject, &str)| match subject {
-        Subject::Tool => format!("{own:?}"),
+        // A server may call a tool whatever it likes.
+        Subject::Tool => format!("{:?}", redact::excerpt(own, TOLD_NAME_CHARS_MAX)),
         Subject::Prompt | Subject::Resource | Subject::Template | Subject::Instructions => {
-            subject.named(own)
+            redact::excerpt(&subject.named(own), TOLD_NAME_CHARS_MAX)
         }
     };
     let named: Vec<String> = items.iter().take(TOLD_TOOLS_MAX).map(name).collect();
@@ -86,12 +102,7 @@ fn tell_of(server: &ServerName, what: &str, items: &[(Subject, &str)]) {
         0 => String::new(),
         n => format!(" and {n} more"),
     };
-    log::warn!(
-        target: "pins",
-        "{server}: {what}: {}{more}. What it is: trunkline pins diff {server}. To accept them as \
-         they are now: trunkline pins accept {server} [TOOL]",
-        named.join(", ")
-    );
+    format!("{}{more}", named.join(", "))
 }
 
 /// What a name stood for may stand under another one, of which no pin says anything.

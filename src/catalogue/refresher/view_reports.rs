@@ -109,7 +109,9 @@ fn judge_view(
     if let Some(all) = &mut all {
         for (subject, own, _) in &said.items {
             all.changed_mut(*subject).remove(*own);
+            all.causes.remove(&(*subject, (*own).to_owned()));
         }
+        all.causes.extend(judged.causes);
         all.n_pinned = judged.n_pinned;
         all.changed.extend(judged.changed);
         for (subject, changed) in judged.others {
@@ -117,6 +119,7 @@ fn judge_view(
         }
     }
     let (changed, others) = (BTreeMap::new(), BTreeMap::new());
-    let none = Pinned { pin: profile.pin, n_pinned: judged.n_pinned, changed, others };
+    let (pin, n_pinned, causes) = (profile.pin, judged.n_pinned, BTreeMap::new());
+    let none = Pinned { pin, n_pinned, changed, others, causes };
     all.or(Some(none))
 }

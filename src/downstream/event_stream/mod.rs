@@ -43,16 +43,18 @@ impl fmt::Display for Gone {
 pub enum Full {
     /// `limits.streams` are open, or the hub is ending.
     Streams,
-    /// The principal holds its share of them.
-    Share,
+    /// The principal holds its share of them, which is so many now.
+    Share(usize),
 }
 
 impl fmt::Display for Full {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Streams => "limits.streams is reached",
-            Self::Share => "your streams are your share of limits.streams",
-        })
+        match self {
+            Self::Streams => f.write_str("limits.streams is reached"),
+            Self::Share(share) => {
+                write!(f, "your streams are your share of limits.streams, which is {share} now")
+            }
+        }
     }
 }
 
@@ -239,10 +241,13 @@ impl Streams {
     /// # Errors
     /// There is none, or none for that principal.
     pub fn reserve_for(&self, charged: Option<&PrincipalId>) -> Result<Place, Full> {
-        let taken = locked(&self.hub.places).take_of(charged, 1);
+        let (taken, share) = {
+            let mut places = locked(&self.hub.places);
+            (places.take_of(charged, 1), places.share_of(charged))
+        };
         taken.map_err(|why| match why {
             NotTaken::Full => Full::Streams,
-            NotTaken::ShareHeld => Full::Share,
+            NotTaken::ShareHeld => Full::Share(share),
         })?;
         // From here on dropping it gives it back.
         let place = Place { hub: Some(Arc::clone(&self.hub)), charged: charged.cloned() };

@@ -37,6 +37,19 @@ pub(crate) const fn over(bound: Bound, status: u16, reason: &'static str) -> Ref
     Refusal { status, reason, bound: Some(bound) }
 }
 
+/// A refusal of a head, with the head itself where all of it could be read.
+#[derive(Debug)]
+pub(crate) struct Rejected {
+    pub(crate) refusal: Refusal,
+    pub(crate) head: Option<Box<Head>>,
+}
+
+impl From<Refusal> for Rejected {
+    fn from(refusal: Refusal) -> Rejected {
+        Rejected { refusal, head: None }
+    }
+}
+
 /// Empty lines tolerated in front of a request, for clients that end a body with one too many.
 const EMPTY_LINES_MAX: usize = 2;
 /// Fields parsed without an allocation; browsers send about twenty.
@@ -141,7 +154,7 @@ pub(crate) struct Parsed {
 }
 
 /// Reads a whole head, from the method to the empty line.
-pub(crate) fn parse(raw: &[u8], limits: &Limits, peer: Peer) -> Result<Parsed, Refusal> {
+pub(crate) fn parse(raw: &[u8], limits: &Limits, peer: Peer) -> Result<Parsed, Rejected> {
     let mut usual = [httparse::EMPTY_HEADER; FIELDS_USUAL];
     let mut request = httparse::Request::new(&mut usual);
     match request.parse(raw) {
@@ -151,7 +164,7 @@ pub(crate) fn parse(raw: &[u8], limits: &Limits, peer: Peer) -> Result<Parsed, R
             let status = request.parse(raw).map_err(|error| malformed(error, raw))?;
             accept(&request, status, raw.len(), limits, peer)
         }
-        Err(error) => Err(malformed(error, raw)),
+        Err(error) => Err(malformed(error, raw).into()),
         Ok(status) => accept(&request, status, raw.len(), limits, peer),
     }
 }
@@ -186,14 +199,14 @@ fn accept(
     bytes: usize,
     limits: &Limits,
     peer: Peer,
-) -> Result<Parsed, Refusal> {
+) -> Result<Parsed, Rejected> {
     let (httparse::Status::Complete(_), Some(method), Some(target), Some(minor)) =
         (status, request.method, request.path, request.version)
     else {
-        return Err(refuse(400, "a malformed head"));
+        return Err(refuse(400, "a malformed head").into());
     };
     if request.headers.len() > limits.headers {
-        return Err(TOO_MANY_FIELDS);
+        return Err(TOO_MANY_FIELDS.into());
     }
     let http10 = minor == 0;
     let mut headers = Headers::with_capacity(request.headers.len(), bytes);
@@ -205,11 +218,15 @@ fn accept(
         rules.read(field.name, value)?;
         headers.push(field.name, value);
     }
-    let body = rules.body(http10, limits.body_bytes)?;
+    let body = rules.body(http10, limits.body_bytes);
     let (path, query) = split_target(method, target, rules.check_host(http10)?)?;
     let manner = Manner { head_only: method == "HEAD", http10, keep_alive: rules.keep_alive };
     let expects_continue = rules.expects_continue && !http10;
     let head = Head { method: method.to_owned(), path, query, headers, peer };
+    let body = match body {
+        Ok(body) => body,
+        Err(refusal) => return Err(Rejected { refusal, head: Some(Box::new(head)) }),
+    };
     Ok(Parsed { head, body, manner, expects_continue })
 }
 
@@ -221,6 +238,8 @@ struct Rules<'a> {
     host: Option<&'a str>,
     expects_continue: bool,
     keep_alive: bool,
+    /// What no body is read for, though the head can be.
+    refused: Option<Refusal>,
 }
 
 impl<'a> Rules<'a> {
@@ -235,11 +254,10 @@ impl<'a> Rules<'a> {
             },
             6 if name.eq_ignore_ascii_case("expect") => {
                 self.expects_continue = true;
-                if value.eq_ignore_ascii_case("100-continue") {
-                    Ok(())
-                } else {
-                    Err(refuse(417, "only 100-continue may be expected"))
+                if !value.eq_ignore_ascii_case("100-continue") {
+                    self.refused = Some(refuse(417, "only 100-continue may be expected"));
                 }
+                Ok(())
             }
             10 if name.eq_ignore_ascii_case("connection") => {
                 self.read_connection(value);
@@ -257,9 +275,10 @@ impl<'a> Rules<'a> {
             return Err(refuse(400, "a malformed Content-Length"));
         }
         if value.len() > LENGTH_DIGITS_MAX {
-            return Err(BODY_TOO_LONG);
+            self.refused = Some(BODY_TOO_LONG);
         }
-        self.length = value.parse().ok();
+        // What is too long to be a number stands for one all the same: there is a length.
+        self.length = Some(value.parse().unwrap_or(u64::MAX));
         Ok(())
     }
 
@@ -268,7 +287,7 @@ impl<'a> Rules<'a> {
             return Err(refuse(400, "more than one Transfer-Encoding"));
         }
         if !value.eq_ignore_ascii_case("chunked") {
-            return Err(refuse(501, "the only transfer coding is chunked"));
+            self.refused = Some(refuse(501, "the only transfer coding is chunked"));
         }
         self.chunked = true;
         Ok(())
@@ -286,6 +305,9 @@ impl<'a> Rules<'a> {
     }
 
     fn body(&self, http10: bool, bytes_max: usize) -> Result<BodyFraming, Refusal> {
+        if let Some(refused) = self.refused {
+            return Err(refused);
+        }
         match (self.chunked, self.length) {
             (true, Some(_)) => Err(refuse(400, "both Content-Length and Transfer-Encoding")),
             (true, None) if http10 => Err(refuse(400, "Transfer-Encoding in HTTP/1.0")),

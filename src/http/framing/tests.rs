@@ -11,7 +11,8 @@ fn scan(bytes: &[u8]) -> Result<Option<(usize, usize)>, Refusal> {
 fn read(raw: &str) -> Result<Parsed, Refusal> {
     let limits = Limits { headers: 60, body_bytes: 1000, ..Limits::default() };
     let whole = scan(raw.as_bytes())?.expect("a whole head");
-    parse(&raw.as_bytes()[whole.0..whole.1], &limits, Peer::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST)))
+    let peer = Peer::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    parse(&raw.as_bytes()[whole.0..whole.1], &limits, peer).map_err(|rejected| rejected.refusal)
 }
 
 #[track_caller]
@@ -181,7 +182,7 @@ fn more_fields_than_allowed_are_refused() {
 fn values_are_utf8() {
     let raw = b"GET / HTTP/1.1\r\nHost: h\r\nA: \xff\r\n\r\n";
     let refusal = parse(raw, &Limits::default(), Peer::Unix).unwrap_err();
-    assert_eq!(refusal.status, 400);
+    assert_eq!(refusal.refusal.status, 400);
     assert_eq!(fields("A: \u{e9}\r\n").head.headers.get("a"), Some("\u{e9}"));
 }
 
