@@ -211,7 +211,7 @@ function table(caption, heads, rows, none) {
 
 /** Limits that no key of the configuration sets. */
 const FIXED_LIMITS = {
-  list_waiters: "requests that wait for lists (fixed)",
+  list_waiters: "requests that wait for lists (a quarter of connections)",
   views_bytes: "lists that only some clients see (fixed)",
   lists_bytes: "lists that all see (follows from the number of servers)",
 };
