@@ -155,7 +155,8 @@ pub(crate) fn bind(
         Clients::OverHttp => {
             let server = match inherited {
                 Some(inherited) => Server::take(inherited, limits)?,
-                None => Server::bind(&listen(&config.listen, config), limits)?,
+                None => Server::bind(&listen(&config.listen, config), limits)
+                    .map_err(|error| where_else(&error, "\"listen\" or --listen ADDRESS"))?,
             };
             let budget = server.budget();
             let admin = bind_admin(config, inherited_admin)?;
@@ -175,8 +176,20 @@ fn bind_admin(config: &Config, inherited: Option<Inherited>) -> io::Result<Optio
         Arc::new(Limits { connections: ADMIN_CONNECTIONS_MAX, ..config.limits.clone() });
     match inherited.filter(|inherited| inherited.is_at(at)) {
         Some(inherited) => Server::take(inherited, limits).map(Some),
-        None => Server::bind(&listen(at, config), limits).map(Some),
+        None => Server::bind(&listen(at, config), limits)
+            .map(Some)
+            .map_err(|error| where_else(&error, "\"admin_listen\"")),
     }
+}
+
+/// What says that the gateway is to listen elsewhere, where somebody else listens already.
+fn where_else(error: &io::Error, key: &str) -> io::Error {
+    let hint = if error.kind() == io::ErrorKind::AddrInUse {
+        format!("; {key} names another address")
+    } else {
+        String::new()
+    };
+    io::Error::new(error.kind(), format!("{error}{hint}"))
 }
 
 fn serve_admin(

@@ -416,8 +416,8 @@ impl Catalogue {
     pub fn resolve(&self, kind: Kind, asked: &str, sees: impl Fn(&Item) -> bool) -> Resolution {
         self.meant(kind, asked, &sees).unwrap_or_else(|| {
             let visible = self.list(kind).items.iter().filter(|item| sees(item));
-            let names = visible.map(|item| self.name_seen(item, &sees));
-            Resolution::Unknown(name::near(asked, names, NEAR_NAMES_MAX))
+            let names = visible.map(|item| (self.name_seen(item, &sees), item.own.as_str()));
+            Resolution::Unknown(name::near_by_either(asked, names, NEAR_NAMES_MAX))
         })
     }
 

@@ -163,15 +163,30 @@ pub fn near<'a>(
     names: impl Iterator<Item = &'a str>,
     limit: usize,
 ) -> Vec<String> {
+    near_by_either(asked, names.map(|name| (name, name)), limit)
+}
+
+/// The same of items that have two names: the one that is offered, which is given, and the one
+/// that their server knows them by.
+pub fn near_by_either<'a>(
+    asked: &str,
+    names: impl Iterator<Item = (&'a str, &'a str)>,
+    limit: usize,
+) -> Vec<String> {
     // Names beyond this length are no typing mistakes, and comparing them costs.
     let asked: String = asked.chars().take(2 * OFFERED_NAME_CHARS_MAX).collect();
     let asked = asked.to_lowercase();
+    let distance = |name: &str| {
+        let lower = name.to_lowercase();
+        // A letter or two stand in many names.
+        let is_part = |part: &str, whole: &str| part.len() >= 3 && whole.contains(part);
+        let inside = is_part(&asked, &lower) || is_part(&lower, &asked);
+        if inside { Some(1) } else { distance_up_to_two(&asked, &lower) }
+    };
     let mut scored: Vec<(usize, &str)> = names
-        .filter_map(|name| {
-            let lower = name.to_lowercase();
-            let inside = asked.len() >= 3 && (lower.contains(&asked) || asked.contains(&lower));
-            let distance = if inside { 1 } else { distance_up_to_two(&asked, &lower)? };
-            Some((distance, name))
+        .filter_map(|(offered, own)| {
+            let by_own = (own != offered).then(|| distance(own)).flatten();
+            Some((distance(offered).into_iter().chain(by_own).min()?, offered))
         })
         .collect();
     scored.sort_unstable();
@@ -384,5 +399,15 @@ mod tests {
         assert_eq!(near("echo", names.into_iter(), 3), ["echo", "echo_all"]);
         assert_eq!(near("zzz", names.into_iter(), 3), Vec::<String>::new());
         assert_eq!(near("ad", names.into_iter(), 3), ["add"]);
+        let items = [("everything-get-sum", "get-sum"), ("other-b", "b"), ("x-add", "add")];
+        for (asked, expected) in [
+            ("get-summ", "everything-get-sum"),
+            ("get-s", "everything-get-sum"),
+            ("everything-gte-sum", "everything-get-sum"),
+            ("adx", "x-add"),
+        ] {
+            assert_eq!(near_by_either(asked, items.into_iter(), 3), [expected], "{asked}");
+        }
+        assert_eq!(near_by_either("subscribe", items.into_iter(), 3), Vec::<String>::new());
     }
 }

@@ -12,8 +12,8 @@ use serde_json::{Map, Value, json};
 use super::arguments::Output;
 use super::client::{Client, Hears, NoAnswer, narrowed};
 use super::schema::member;
-use super::talk::Call;
-use super::tools::tell_unwell;
+use super::talk::{At, Call};
+use super::tools::{is_of, tell_unwell};
 use super::{complain, elicit, exit, fail, loaded, print, schema, shown, shown_lines, usage};
 use crate::limits::CALL_INPUT_BYTES_MAX;
 use crate::protocol::jsonrpc::{RpcError, code};
@@ -49,6 +49,13 @@ fn made(call: &Call, client: &mut Client, terminal: &mut Terminal) -> Result<u8,
         Ok(listed) => listed,
         Err(error) => return Ok(fail(&format!("call: {}", shown(&error.message)))),
     };
+    if let At::Url(url) = &call.at
+        && listed.unwell.iter().any(|it| is_of(url, it) && it["outcome"] == "failed")
+    {
+        // Nothing is known of the gateway but why it does not answer.
+        tell_unwell("call", &call.at, &listed);
+        return Ok(exit::UNAVAILABLE);
+    }
     let tool = listed.tools.iter().find(|tool| tool["name"] == call.name.as_str());
     let schema = tool.map_or(&Value::Null, |tool| &tool["inputSchema"]);
     let arguments = match arguments(call, schema) {
@@ -71,9 +78,10 @@ fn made(call: &Call, client: &mut Client, terminal: &mut Terminal) -> Result<u8,
         Err(error) => {
             let is_unknown = tool.is_none() && error.code == code::INVALID_PARAMS;
             if is_unknown {
-                tell_unwell("call", &listed);
+                tell_unwell("call", &call.at, &listed);
             }
             complain(&format!("trunkline: call: {}", shown(&error.message)));
+            terminal.tell_unasked(&["elicitation"], &error.message);
             return Ok(if is_unknown { exit::UNAVAILABLE } else { exit::FAILED });
         }
     };
@@ -89,8 +97,11 @@ fn made(call: &Call, client: &mut Client, terminal: &mut Terminal) -> Result<u8,
     };
     if value.get("isError") == Some(&Value::Bool(true)) {
         complain("trunkline: call: the tool reports an error");
+        terminal.tell_unasked(&["elicitation"], &result);
         return Ok(exit::FAILED);
     }
+    // Its result may be that it could not ask.
+    terminal.tell_unasked(&[ELICITATION, "not declared elicitation"], &result);
     Ok(printed)
 }
 
@@ -211,6 +222,7 @@ struct Terminal {
     /// Where answers are typed, if there is a terminal.
     keyboard: Option<BufReader<std::fs::File>>,
     is_terminal: bool,
+    never_ask: bool,
     /// Progress stands on a line that the next one replaces.
     has_open_line: bool,
 }
@@ -220,7 +232,30 @@ impl Terminal {
         let is_terminal = io::stderr().is_terminal();
         let may_ask = is_terminal && !call.never_ask;
         let keyboard = may_ask.then(|| std::fs::File::open("/dev/tty").ok()).flatten();
-        Terminal { keyboard: keyboard.map(BufReader::new), is_terminal, has_open_line: false }
+        Terminal {
+            keyboard: keyboard.map(BufReader::new),
+            is_terminal,
+            never_ask: call.never_ask,
+            has_open_line: false,
+        }
+    }
+
+    /// Says what to do where a tool wanted to ask something, and could not: servers say so in
+    /// words of their own, of which only the protocol's `words` for it are sure.
+    fn tell_unasked(&self, words: &[&str], said: &str) {
+        let said = said.to_lowercase();
+        if self.keyboard.is_some() || !words.iter().any(|word| said.contains(word)) {
+            return;
+        }
+        let why = if self.never_ask {
+            "--no-ask is given"
+        } else {
+            "there is no terminal here: standard error is none"
+        };
+        complain(&format!(
+            "trunkline: call: the tool asks for something, and nobody can be asked: {why}; run it \
+             in a terminal, where the answers are typed"
+        ));
     }
 
     fn end(&mut self) {

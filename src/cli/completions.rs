@@ -117,6 +117,7 @@ fn bash(commands: &[Described]) -> String {
         ));
     }
     let all = names.join(" ");
+    let (paths, others) = before_values(commands);
     let own = words(&options(help::text(None)));
     format!(
         "# Completes trunkline in bash: eval \"$(trunkline completions bash)\"\n\
@@ -124,7 +125,8 @@ fn bash(commands: &[Described]) -> String {
              local current=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}}\n    \
              local command= words= word\n    \
              case $before in\n        \
-                 -c|--config|--save|import) COMPREPLY=($(compgen -f -- \"$current\")); return ;;\n    \
+                 {paths}|import) COMPREPLY=($(compgen -f -- \"$current\")); return ;;\n        \
+                 {others}) COMPREPLY=(); return ;;\n    \
              esac\n    \
              for word in \"${{COMP_WORDS[@]:1:COMP_CWORD-1}}\"; do\n        \
                  case $word in -*) ;; *) command=$word; break ;; esac\n    \
@@ -136,6 +138,25 @@ fn bash(commands: &[Described]) -> String {
          }}\n\
          complete -F _trunkline trunkline\n"
     )
+}
+
+/// Patterns of the options that a path stands behind, and of those that something else does, for
+/// which there are no words.
+fn before_values(commands: &[Described]) -> (String, String) {
+    let own = options(help::text(None));
+    let all = commands.iter().flat_map(|command| &command.options).chain(&own);
+    let [mut paths, mut others] = [const { Vec::new() }; 2];
+    for opt in all.filter(|opt| opt.value.is_some()) {
+        let short = opt.short.map(|short| format!("-{short}"));
+        let words = short.into_iter().chain([format!("--{}", opt.long)]);
+        if opt.is_path() { paths.extend(words) } else { others.extend(words) }
+    }
+    let pattern = |mut words: Vec<String>| {
+        words.sort();
+        words.dedup();
+        words.join("|")
+    };
+    (pattern(paths), pattern(others))
 }
 
 /// What may stand behind a command besides its options.

@@ -187,7 +187,7 @@ Options:
   -h, --help          this text
 
 Exit codes: 0 fine, 1 the tool reports an error or the call failed, 2 wrong arguments, 69 no tool
-of that name.
+of that name, or the gateway at URL does not answer.
 ";
 
 const STDIO: &str = "\

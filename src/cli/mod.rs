@@ -34,7 +34,7 @@ use arguments::Command;
 use shown::{shown, shown_lines};
 use talk::{At, Talk};
 
-use crate::config::{Config, Overrides, Problem};
+use crate::config::{Config, KEY_VARIABLE, Overrides, Problem};
 use crate::reload::Source;
 
 /// What the program ends with.
@@ -132,22 +132,16 @@ fn loaded(at: &At) -> Result<(Config, Option<Source>), u8> {
                 Err(problems) => Err(refused(path, &problems)),
             }
         }
-        At::Url(url) => {
-            let key = std::env::var(KEY_VARIABLE).ok().filter(|key| !key.is_empty());
-            Config::in_front_of(url, key.as_deref()).map(|config| (config, None)).map_err(
-                |problems| {
-                    for problem in problems {
-                        complain(&format!("trunkline: --url {url}: {}", problem.what));
-                    }
-                    exit::USAGE
-                },
-            )
-        }
+        At::Url(url) => Config::in_front_of(url, running::own_key().as_deref())
+            .map(|config| (config, None))
+            .map_err(|problems| {
+                for problem in problems {
+                    complain(&format!("trunkline: --url {url}: {}", problem.what));
+                }
+                exit::USAGE
+            }),
     }
 }
-
-/// Where the key for `--url` is read from.
-const KEY_VARIABLE: &str = "TRUNKLINE_KEY";
 
 /// Says what went wrong at run time.
 fn fail(what: &str) -> u8 {

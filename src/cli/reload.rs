@@ -2,17 +2,18 @@
 
 use serde_json::Value;
 
-use super::running::Running;
+use super::running::{Running, ServedAt};
 use super::schema::member;
 use super::talk::At;
 use super::{complain, exit, fail, print, shown};
 use crate::limits::OPERATOR_RELOAD_TIMEOUT;
 
 pub(super) fn run(at: &At) -> u8 {
-    let gateway = match Running::find(at) {
-        Ok(gateway) => gateway,
+    let gateways = match Running::find(at, ServedAt::MainListener) {
+        Ok(gateways) => gateways,
         Err(code) => return code,
     };
+    let Some(gateway) = gateways.first() else { return exit::CONFIG };
     let said = match gateway.ask("POST", "/reload", OPERATOR_RELOAD_TIMEOUT) {
         Ok(said) => said,
         Err(what) => return fail(&format!("reload: {what}")),
@@ -37,6 +38,11 @@ pub(super) fn run(at: &At) -> u8 {
     }
     match member(&said.body, "changes").as_str() {
         Some(changes) if said.is_fine() => print(&format!("{}\n", shown(changes))),
+        Some(_) | None if said.is_not_there() => fail(&format!(
+            "reload: {} does not serve it: the address of \"listen\" does, and that of \
+             \"admin_listen\" does not",
+            gateway.place()
+        )),
         Some(_) | None => fail(&format!("reload: {}", said.refusal())),
     }
 }

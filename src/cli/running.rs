@@ -1,6 +1,7 @@
 //! One request to a running gateway: the operator's endpoints, by plain HTTP on the address that it
 //! listens on.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::os::unix::net::UnixStream;
@@ -10,14 +11,19 @@ use serde_json::Value;
 
 use super::schema::member;
 use super::talk::At;
-use super::{KEY_VARIABLE, loaded, shown, usage};
-use crate::config::Listen;
+use super::{KEY_VARIABLE, complain, refused, shown, usage};
+use crate::config::{Config, Listen};
 use crate::limits::{OPERATOR_ANSWER_BYTES_MAX, OPERATOR_CONNECT_TIMEOUT};
+
+/// HTTP's status for a path that is not served (RFC 9110, 15.5.5).
+pub(super) const NOT_FOUND: u16 = 404;
 
 /// A gateway's address.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Running {
     target: Target,
+    /// Where its address stands.
+    source: AddressSource,
     /// What the request says whom it is for.
     host: String,
     /// What stands before the path.
@@ -28,6 +34,31 @@ pub(super) struct Running {
 enum Target {
     Tcp(String),
     Unix(std::path::PathBuf),
+}
+
+/// Who said where it is.
+#[derive(Debug, PartialEq, Eq)]
+enum AddressSource {
+    /// The gateway may have been started with another one: by `--listen`, or by a socket unit.
+    File,
+    CommandLine,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Unanswered {
+    /// Nobody is there.
+    Unreached(String),
+    /// What is there gives no answer, or none of a gateway.
+    Other(String),
+}
+
+impl fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreached(what) | Self::Other(what) => f.write_str(what),
+        }
+    }
 }
 
 /// What it said.
@@ -43,6 +74,11 @@ impl Said {
         (200..300).contains(&self.status)
     }
 
+    /// Whether nothing of that name is served there.
+    pub(super) fn is_not_there(&self) -> bool {
+        self.status == NOT_FOUND
+    }
+
     /// What it refused with, in its own words.
     pub(super) fn refusal(&self) -> String {
         let error = member(&self.body, "error");
@@ -54,15 +90,31 @@ impl Said {
 }
 
 impl Running {
-    /// The gateway of a configuration, or at a URL.
-    pub(super) fn find(at: &At) -> Result<Running, u8> {
-        match at {
-            At::Config(_) => {
-                let (config, _) = loaded(at)?;
-                Ok(Running::listening_on(&config.listen))
+    /// The addresses of the gateway of a configuration that serve a request, or of the one at a
+    /// URL. Nothing else of the file need be right: it may have been edited since the gateway read
+    /// it, and its variables may be set for the gateway alone.
+    ///
+    /// # Errors
+    /// The code to end with.
+    pub(super) fn find(at: &At, served: ServedAt) -> Result<Vec<Running>, u8> {
+        let path = match at {
+            At::Url(url) => {
+                return Running::at(url).map(|it| vec![it]).map_err(|what| usage(&what));
             }
-            At::Url(url) => Running::at(url).map_err(|what| usage(&what)),
-        }
+            At::Config(path) => path,
+        };
+        let found = Config::addresses(path).map_err(|problem| refused(path, &[problem]))?;
+        let admin = found.admin_listen.filter(|_| served == ServedAt::BothListeners);
+        let listen = match (found.listen, &admin) {
+            (Ok(listen), _) => Some(listen),
+            (Err(_), Some(_)) => None,
+            (Err(problem), None) => {
+                let code = refused(path, &[problem]);
+                complain("trunkline: --url http://HOST:PORT names the address of the gateway");
+                return Err(code);
+            }
+        };
+        Ok(listen.iter().chain(&admin).map(Running::listening_on).collect())
     }
 
     fn listening_on(listen: &Listen) -> Running {
@@ -79,7 +131,7 @@ impl Running {
                 (Target::Tcp(text.clone()), text)
             }
         };
-        Running { target, host, prefix: String::new() }
+        Running { target, source: AddressSource::File, host, prefix: String::new() }
     }
 
     fn at(url: &str) -> Result<Running, String> {
@@ -98,7 +150,8 @@ impl Running {
             .unwrap_or(path);
         let path = path.trim_end_matches('/');
         let prefix = if path.is_empty() { String::new() } else { format!("/{path}") };
-        Ok(Running { target: Target::Tcp(address), host: host.to_owned(), prefix })
+        let (target, source) = (Target::Tcp(address), AddressSource::CommandLine);
+        Ok(Running { target, source, host: host.to_owned(), prefix })
     }
 
     /// Where it is, for people.
@@ -118,41 +171,84 @@ impl Running {
         method: &str,
         path: &str,
         patience: Duration,
-    ) -> Result<Said, String> {
-        let key = std::env::var(KEY_VARIABLE).ok().filter(|key| !key.is_empty());
-        let key = key.map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
+    ) -> Result<Said, Unanswered> {
+        let key =
+            own_key().map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
         if key.contains(['\r', '\n']) && key.matches("\r\n").count() > 1 {
-            return Err(format!("${KEY_VARIABLE} is no key"));
+            return Err(Unanswered::Other(format!("${KEY_VARIABLE} is no key")));
         }
         let (prefix, host) = (&self.prefix, &self.host);
         // Of this version the answer is not cut into pieces.
         let head = format!(
             "{method} {prefix}{path} HTTP/1.0\r\nHost: {host}\r\n{key}Content-Length: 0\r\n\r\n"
         );
-        let answer = self.exchange(head.as_bytes(), patience);
-        let answer = answer.map_err(|error| format!("{}: {error}", self.place()))?;
-        read(&answer).ok_or_else(|| format!("{}: no gateway answers there", self.place()))
+        let stream = self.connect().map_err(|error| self.unreached(&error))?;
+        let answer = stream.exchange(head.as_bytes(), patience);
+        let answer =
+            answer.map_err(|error| Unanswered::Other(format!("{}: {error}", self.place())))?;
+        let is_none = || format!("{}: no gateway answers there", self.place());
+        read(&answer).ok_or_else(|| Unanswered::Other(is_none()))
     }
 
-    fn exchange(&self, request: &[u8], patience: Duration) -> io::Result<Vec<u8>> {
+    fn unreached(&self, error: &io::Error) -> Unanswered {
+        let place = self.place();
+        Unanswered::Unreached(match self.source {
+            AddressSource::File => format!(
+                "{place}: {error}; that is the address in the configuration: if the gateway \
+                 listens elsewhere, --url http://HOST:PORT names it"
+            ),
+            AddressSource::CommandLine => format!("{place}: {error}"),
+        })
+    }
+
+    fn connect(&self) -> io::Result<Stream> {
         match &self.target {
-            Target::Unix(path) => {
-                let stream = UnixStream::connect(path)?;
-                stream.set_read_timeout(Some(patience))?;
-                answer(stream, request)
-            }
+            Target::Unix(path) => UnixStream::connect(path).map(Stream::Unix),
             Target::Tcp(address) => {
                 let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
                 for address in address.to_socket_addrs()? {
                     match TcpStream::connect_timeout(&address, OPERATOR_CONNECT_TIMEOUT) {
-                        Ok(stream) => {
-                            stream.set_read_timeout(Some(patience))?;
-                            return answer(stream, request);
-                        }
+                        Ok(stream) => return Ok(Stream::Tcp(stream)),
                         Err(error) => last = error,
                     }
                 }
                 Err(last)
+            }
+        }
+    }
+}
+
+/// Which listeners serve a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ServedAt {
+    /// That of `listen` alone.
+    MainListener,
+    /// That of `admin_listen`, too.
+    BothListeners,
+}
+
+/// The key of the environment.
+pub(super) fn own_key() -> Option<String> {
+    std::env::var(KEY_VARIABLE).ok().filter(|key| !key.is_empty())
+}
+
+/// A connection.
+#[derive(Debug)]
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Stream {
+    fn exchange(self, request: &[u8], patience: Duration) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Tcp(stream) => {
+                stream.set_read_timeout(Some(patience))?;
+                answer(stream, request)
+            }
+            Self::Unix(stream) => {
+                stream.set_read_timeout(Some(patience))?;
+                answer(stream, request)
             }
         }
     }

@@ -4,20 +4,21 @@ use serde_json::{Value, json};
 
 use super::arguments::Output;
 use super::client::{Client, Listed, NoAnswer, narrowed};
+use super::running::NOT_FOUND;
 use super::talk::At;
 use super::{complain, exit, fail, loaded, print, shown, usage};
-use crate::config::Config;
+use crate::config::{Config, name_of_gateway};
 use crate::protocol::server_name::ServerName;
 
 /// Characters of a description that stand beside a tool's name.
 const DESCRIPTION_CHARS_MAX: usize = 100;
 
-pub(super) fn run(at: &At, server: Option<&str>, json: Output) -> u8 {
-    let (mut config, _) = match loaded(&at.of_server(server)) {
+pub(super) fn run(at: &At, server_asked: Option<&str>, json: Output) -> u8 {
+    let (mut config, _) = match loaded(&at.of_server(server_asked)) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
-    let server = match (at, server) {
+    let server = match (at, server_asked) {
         (At::Config(_), Some(server)) => match of_config(&config, server) {
             Ok(server) => Some(server),
             Err(code) => return code,
@@ -25,13 +26,21 @@ pub(super) fn run(at: &At, server: Option<&str>, json: Output) -> u8 {
         (At::Config(_) | At::Url(_), _) => None,
     };
     narrowed(&mut config, server.as_ref());
+    let of = at.of_server(server_asked);
     let listed = match Client::open(config, &json!({})).and_then(|mut client| client.tools()) {
         Ok(Ok(listed)) => listed,
         Ok(Err(error)) => return fail(&format!("tools: {}", shown(&error.message))),
         Err(NoAnswer::Interrupted) => return exit::FAILED,
         Err(NoAnswer::Broken(what)) => return fail(&format!("tools: {what}")),
     };
-    tell_unwell("tools", &listed);
+    if let (At::Url(url), Some(name)) = (at, server_asked)
+        && listed.unwell.iter().any(|it| is_of(url, it) && it["upstream_status"] == NOT_FOUND)
+    {
+        let said = listed.unwell.iter().filter_map(|it| it["message"].as_str()).map(shown);
+        let said = said.collect::<Vec<_>>().join("; ");
+        return usage(&format!("tools: there is no server {name:?} at {url}: {said}"));
+    }
+    tell_unwell("tools", &of, &listed);
     let printed = print(&match json {
         Output::Json => format!("{}\n", json!({ "tools": listed.tools })),
         Output::Text => listed.tools.iter().map(line).collect(),
@@ -49,11 +58,19 @@ pub(super) fn of_config(config: &Config, name: &str) -> Result<ServerName, u8> {
     })
 }
 
+/// Whether what is said of a server is about the gateway at this URL itself.
+pub(super) fn is_of(url: &str, unwell: &Value) -> bool {
+    unwell["server"].as_str() == Some(name_of_gateway(url).as_str())
+}
+
 /// Says which servers are not well.
-pub(super) fn tell_unwell(command: &str, listed: &Listed) {
+pub(super) fn tell_unwell(command: &str, at: &At, listed: &Listed) {
     for unwell in &listed.unwell {
         let text = |key: &str| unwell[key].as_str().map(shown);
-        let server = text("server").unwrap_or_default();
+        let server = match at {
+            At::Url(url) if is_of(url, unwell) => shown(url),
+            At::Url(_) | At::Config(_) => text("server").unwrap_or_default(),
+        };
         let outcome = text("outcome").unwrap_or_default();
         let how = match (text("stage"), text("message")) {
             (Some(stage), Some(message)) => format!("{outcome} ({stage}): {message}"),

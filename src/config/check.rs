@@ -103,7 +103,7 @@ pub(super) fn check(
 fn check_listen(reader: &Reader<'_>, raw: &RawConfig, overrides: &Overrides) -> Option<Listen> {
     let listen = match (&overrides.listen, &raw.listen) {
         (Some(listen), _) => Some(listen.clone()),
-        (None, None) => Listen::parse("127.0.0.1:4000"),
+        (None, None) => Some(Listen::DEFAULT),
         (None, Some(text)) => {
             let listen = Listen::parse(&text.value);
             if listen.is_none() {
@@ -265,9 +265,13 @@ fn check_keys(reader: &Reader<'_>, raw: &RawConfig, naming: &Naming) -> Vec<ApiK
             reader.problem(&key.at, format!("is the same key as {first}"));
         }
         let servers = key.servers.as_ref().map(|list| key_servers(reader, list, &raw.servers));
+        if key.servers.as_ref().is_some_and(Vec::is_empty) {
+            let what = "this key may use no server; without \"servers\" it may use all";
+            reader.warn(format!("{}/servers", key.at), what);
+        }
         let tools = check_globs(reader, key.tools.as_deref());
         for (at, glob) in key.tools.iter().flatten() {
-            let unclear = key_globs::unclear(naming, &glob.value);
+            let unclear = key_globs::unclear(naming, &glob.value, servers.as_deref());
             if let Some(what) = unclear {
                 reader.warn(at, format!("{:?} {what}", glob.written));
             }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::check::check_globs;
 use super::file::{RawServer, RawTransport, StringMap};
 use super::reader::{Reader, Text, Wanted};
-use super::{HttpKind, HttpTarget, Pin, Secret, StdioTarget, Target, UpstreamConfig, syntax};
+use super::{
+    HttpKind, HttpTarget, Pin, Role, Secret, StdioTarget, Target, UpstreamConfig, syntax,
+};
 use crate::limits::SERVER_NAME_BYTES_MAX;
 use crate::protocol::server_name::ServerName;
 
@@ -87,6 +89,7 @@ pub(super) fn check(
         required: raw.required,
         session: raw.session,
         pin: raw.pin,
+        role: Role::Server,
     })
 }
 

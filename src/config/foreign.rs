@@ -1,6 +1,8 @@
 //! Pure: what was meant by a key that there is not: a slip, or what the file of another program
 //! (LiteLLM, Claude, VS Code, Cursor, Windsurf, Cline, Gemini, Codex) calls it.
 
+use super::{API_KEY_KEYS, KEYS, LOG_KEYS, OTLP_KEYS, SERVER_KEYS, TRANSPORT_KEYS, limit_keys};
+
 /// A key of other programs, and what says the same here.
 type Meant = (&'static [&'static str], &'static str);
 
@@ -138,10 +140,29 @@ pub(super) fn unknown_key(name: &str, known: &[&str]) -> String {
             None => format!("unknown key; here it is {meant}"),
         };
     }
+    if let Some(homes) = elsewhere(name, known) {
+        return format!("unknown key here; it is a key of {homes}");
+    }
     match nearest(name, known.iter().copied()) {
         Some(near) => format!("unknown key; did you mean {near:?}?"),
         None => "unknown key".to_owned(),
     }
+}
+
+/// Where in the file a key belongs that stands elsewhere.
+fn elsewhere(name: &str, known: &[&str]) -> Option<String> {
+    let homes = [
+        (KEYS, "the file itself, outside of all others"),
+        (SERVER_KEYS, "a server, an element of \"mcp_servers\""),
+        (limit_keys(), "\"limits\""),
+        (API_KEY_KEYS, "an element of \"api_keys\""),
+        (LOG_KEYS, "\"log\""),
+        (TRANSPORT_KEYS, "\"transports\""),
+        (OTLP_KEYS, "\"otlp\""),
+    ];
+    let homes = homes.iter().filter(|(keys, _)| *keys != known && keys.contains(&name));
+    let homes: Vec<&str> = homes.map(|(_, home)| *home).collect();
+    (!homes.is_empty()).then(|| homes.join(", or of "))
 }
 
 fn foreign(name: &str, known: &[&str]) -> Option<&'static str> {
@@ -203,7 +224,6 @@ fn slips(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{API_KEY_KEYS, KEYS, LOG_KEYS, SERVER_KEYS};
 
     #[test]
     fn slips_and_foreign_keys_are_told_what_was_meant() {
@@ -226,6 +246,12 @@ mod tests {
             ("general_settings", KEYS, "\"api_keys\""),
             ("rpm_limit", API_KEY_KEYS, "\"calls_per_minute\""),
             ("levle", LOG_KEYS, "\"level\""),
+            ("max_in_flight", limit_keys(), "a key of a server"),
+            ("timeout_ms", KEYS, "a key of a server"),
+            ("sessions_per_key", SERVER_KEYS, "a key of \"limits\""),
+            ("drain_ms", KEYS, "a key of \"limits\""),
+            ("watch", SERVER_KEYS, "a key of the file itself"),
+            ("admin", KEYS, "an element of \"api_keys\""),
         ] {
             let what = unknown_key(name, known);
             assert!(what.contains(part), "{name}: {what}");

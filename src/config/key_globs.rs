@@ -1,6 +1,7 @@
 //! Globs of keys that may not mean what they look like. Pure.
 
 use super::Naming;
+use super::foreign::nearest;
 use crate::protocol::server_name::ServerName;
 
 /// Servers that one warning names.
@@ -8,13 +9,31 @@ const NAMED_MAX: usize = 3;
 
 /// What is unclear about a glob over tools: it could be read as about two servers, or is about
 /// none. A glob that begins with a wildcard is meant for all.
-pub(super) fn unclear(naming: &Naming, glob: &str) -> Option<String> {
-    let glob = glob.strip_prefix('!').unwrap_or(glob);
+pub(super) fn unclear(
+    naming: &Naming,
+    glob: &str,
+    own: Option<&[ServerName]>,
+) -> Option<String> {
+    let (mark, glob) = match glob.strip_prefix('!') {
+        Some(glob) => ("!", glob),
+        None => ("", glob),
+    };
     let could_be_of = |server: &&ServerName| {
         let beginning = format!("{server}{}", naming.separator);
         may_begin_with(glob, &beginning)
     };
     let all: Vec<&ServerName> = naming.owners.servers().filter(could_be_of).collect();
+    let owner = naming.owners.begun_by_name(glob).map(|(owner, _)| owner);
+    let about: Vec<&ServerName> = owner.map_or_else(|| all.clone(), |owner| vec![owner]);
+    if let Some(own) = own
+        && !about.is_empty()
+        && about.iter().all(|server| !own.contains(server))
+    {
+        return Some(format!(
+            "matches nothing: it is about tools of {}, which \"servers\" of this key does not name",
+            named(&about)
+        ));
+    }
     match naming.owners.begun_by_name(glob) {
         Some((owner, _)) => {
             // Whoever writes a longer NAME means that one.
@@ -31,13 +50,32 @@ pub(super) fn unclear(naming: &Naming, glob: &str) -> Option<String> {
             })
         }
         None if all.is_empty() => Some(format!(
-            "is about no server: globs of keys match NAME{}name",
-            naming.separator
+            "is about no server: globs of keys match NAME{}name{}",
+            naming.separator,
+            proposal(naming, mark, glob, own)
         )),
         None if all.len() > 1 && !glob.starts_with(['*', '?']) => {
             Some(format!("is about several servers: {}", named(&all)))
         }
         None => None,
+    }
+}
+
+/// What may be meant by a glob that is about no server: one whose NAME is nearly right, or one that
+/// has none.
+fn proposal(naming: &Naming, mark: &str, glob: &str, own: Option<&[ServerName]>) -> String {
+    let separator = &naming.separator;
+    let may_be = |server: &&ServerName| own.is_none_or(|own| own.contains(server));
+    let servers: Vec<&ServerName> = naming.owners.servers().filter(may_be).collect();
+    if let Some((name, rest)) = glob.split_once(separator.as_str())
+        && let Some(near) = nearest(name, servers.iter().map(|it| it.as_str()))
+    {
+        return format!("; did you mean \"{mark}{near}{separator}{rest}\"?");
+    }
+    match servers.as_slice() {
+        [] => String::new(),
+        [only] => format!("; did you mean \"{mark}{only}{separator}{glob}\"?"),
+        [first, ..] => format!(", as \"{mark}{first}{separator}{glob}\""),
     }
 }
 
@@ -137,10 +175,37 @@ mod tests {
             ("demo-*", Some("is about tools of demo alone, not about those of demo-admin")),
             ("!demo-a*", Some("is about tools of demo alone, not about those of demo-admin")),
             ("demo*", Some("is about several servers: demo, demo-admin")),
-            ("get_*", Some("is about no server: globs of keys match NAME-name")),
-            ("alias-*", Some("is about no server: globs of keys match NAME-name")),
+            (
+                "get_*",
+                Some("is about no server: globs of keys match NAME-name, as \"demo-get_*\""),
+            ),
+            (
+                "alias-*",
+                Some("is about no server: globs of keys match NAME-name, as \"demo-alias-*\""),
+            ),
+            (
+                "!otehr-x",
+                Some(
+                    "is about no server: globs of keys match NAME-name; did you mean \"!other-x\"?",
+                ),
+            ),
         ] {
-            assert_eq!(unclear(&naming, glob).as_deref(), told, "{glob}");
+            assert_eq!(unclear(&naming, glob, None).as_deref(), told, "{glob}");
+        }
+        let other = [names[2].clone()];
+        for (glob, told) in [
+            ("other-*", None),
+            ("*", None),
+            ("oth*", None),
+            ("demo-x", Some("matches nothing: it is about tools of demo, which")),
+            ("!demo-admin-x", Some("matches nothing: it is about tools of demo-admin, which")),
+            ("de*", Some("matches nothing: it is about tools of demo, demo-admin, which")),
+            ("get_*", Some("did you mean \"other-get_*\"?")),
+        ] {
+            let found = unclear(&naming, glob, Some(&other));
+            assert_eq!(found.is_some(), told.is_some(), "{glob}");
+            let found = found.unwrap_or_default();
+            assert!(found.contains(told.unwrap_or_default()), "{glob}: {found}");
         }
     }
 }

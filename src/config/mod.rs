@@ -1,6 +1,7 @@
 //! The configuration: `file.rs` is what stands in `config.json`, `check.rs` makes of it a
 //! [`Config`] in which every value is usable. Nothing outside sees the raw form.
 
+mod addresses;
 mod base64;
 mod bounds;
 mod check;
@@ -31,6 +32,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use addresses::Addresses;
 pub use bounds::limit_keys;
 pub use check::hash_key;
 pub use expand::Environment;
@@ -41,6 +43,7 @@ pub use proxies::TrustedProxy;
 pub use public_url::PublicUrl;
 pub use reload::Changes;
 pub use reloaded::Reloaded;
+pub use remote::{KEY_VARIABLE, name_of_gateway};
 pub use schema::SCHEMA;
 
 use expand::Outside;
@@ -109,14 +112,10 @@ impl Config {
     /// # Errors
     /// Every problem found, or the one that the file cannot be read.
     pub fn load(path: &Path, overrides: &Overrides) -> Result<Config, Vec<Problem>> {
-        let unreadable = |error: std::io::Error| {
-            let is_missing = error.kind() == std::io::ErrorKind::NotFound;
-            let hint = if is_missing { " (-c FILE names another)" } else { "" };
-            vec![Problem::new("", format!("the configuration cannot be read: {error}{hint}"))]
-        };
-        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        let one = |error| vec![unreadable(error)];
+        let text = std::fs::read_to_string(path).map_err(one)?;
         // Wherever the program runs, and whatever becomes its folder.
-        let path = std::path::absolute(path).map_err(unreadable)?;
+        let path = std::path::absolute(path).map_err(one)?;
         let environment = |name: &str| std::env::var(name).ok();
         let outside = Outside { environment: &environment, folder: path.parent() };
         Config::read(&text, outside, overrides)
@@ -165,6 +164,12 @@ impl Config {
             Some(_) | None => Err(problems),
         }
     }
+}
+
+fn unreadable(error: std::io::Error) -> Problem {
+    let is_missing = error.kind() == std::io::ErrorKind::NotFound;
+    let hint = if is_missing { " (-c FILE names another)" } else { "" };
+    Problem::new("", format!("the configuration cannot be read: {error}{hint}"))
 }
 
 /// A checked configuration.
@@ -229,6 +234,10 @@ pub enum Listen {
 }
 
 impl Listen {
+    /// Where it listens if nothing else is said.
+    pub const DEFAULT: Listen =
+        Listen::Tcp(SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4000));
+
     /// Reads `address:port`, `localhost:port` or `unix:/path`.
     pub fn parse(text: &str) -> Option<Listen> {
         if let Some(path) = text.strip_prefix("unix:") {
@@ -384,6 +393,18 @@ pub struct UpstreamConfig {
     pub session: SessionSharing,
     /// What is done about a tool that changes.
     pub pin: Pin,
+    /// Whether it is one of several, or all that there is.
+    pub role: Role,
+}
+
+/// What a server is to the gateway before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// One of the configuration's: there is what it lists.
+    Server,
+    /// The gateway that `--url` names: it decides which names there are, and its key stands in
+    /// the environment.
+    OtherGateway,
 }
 
 /// What is done when a tool, or whatever else a server says of itself, is no longer what it was when

@@ -1,11 +1,16 @@
 //! The configuration of a gateway that stands in front of one other, for `--url`.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
-use super::{Config, Overrides, Problem};
+use super::{Config, Overrides, Problem, Role};
+use crate::protocol::server_name::ServerName;
 
-/// What the other gateway is called, in what is told of it.
-const NAME: &str = "remote";
+/// Where the key for the other gateway is read from.
+pub const KEY_VARIABLE: &str = "TRUNKLINE_KEY";
+/// What the other gateway is called if its host is no name.
+const NAME: &str = "gateway";
 /// The other gateway has bounds of its own on the time that calls may take; these come after.
 const TIMEOUT_MS: u64 = 30 * 60 * 1000;
 const TIMEOUT_MAX_MS: u64 = 12 * 60 * 60 * 1000;
@@ -26,7 +31,7 @@ impl Config {
         let text = json!({
             "prefix": "never",
             "log": { "level": "warn" },
-            "mcp_servers": { NAME: {
+            "mcp_servers": { name_of_gateway(url): {
                 "url": "${URL}",
                 "headers": headers,
                 "required": true,
@@ -41,8 +46,23 @@ impl Config {
             "KEY" => key.map(str::to_owned),
             _ => None,
         };
-        Config::parse(&text.to_string(), &value, &Overrides::default())
+        let mut config = Config::parse(&text.to_string(), &value, &Overrides::default())?;
+        for upstream in &mut config.upstreams {
+            Arc::make_mut(upstream).role = Role::OtherGateway;
+        }
+        Ok(config)
     }
+}
+
+/// What the gateway at this URL is called, in what is told of it: its host and port.
+pub fn name_of_gateway(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = host.rsplit('@').next().unwrap_or_default();
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    let name: String = host.chars().map(plain).collect();
+    let name = ServerName::parse(name.trim_matches('-'));
+    name.map_or_else(|| NAME.to_owned(), |name| name.as_str().to_owned())
 }
 
 /// The URL with the path of the gateway's usual endpoint, if it has none.
@@ -73,5 +93,17 @@ mod tests {
             assert_eq!(target.headers[0].1.expose(), "Bearer a key that is long enough");
         }
         assert!(Config::in_front_of("nonsense", None).is_err());
+    }
+
+    #[test]
+    fn a_gateway_is_called_by_its_host() {
+        for (url, name) in [
+            ("http://h.example:1/mcp", "h-example-1"),
+            ("https://user:secret@[::1]:4000", "1--4000"),
+            ("http://mcp", "gateway"),
+            ("", "gateway"),
+        ] {
+            assert_eq!(name_of_gateway(url), name, "{url}");
+        }
     }
 }

@@ -15,8 +15,7 @@ use crate::protocol::raw::{self, Raw, RawObject, push_string};
 use crate::protocol::revision::Revision;
 use crate::protocol::server_name::ServerName;
 
-/// The key under which lists name servers that are not well.
-pub const UPSTREAMS_META: &str = "trunkline/upstreams";
+pub use crate::protocol::listed_item::UPSTREAMS_META;
 
 /// The result of a list: a page of it, which may be large and is shared, and what is said besides.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,8 +36,11 @@ impl ListPage {
             others.set("nextCursor", raw::string(next));
         }
         let is_unwell = |it: &&Listing| it.health != Health::Well || it.is_stale;
-        let unwell: Vec<_> =
+        let mut unwell: Vec<_> =
             list.servers.iter().filter(is_unwell).map(server_outcome).collect();
+        let behind = list.unwell_behind.as_deref();
+        let behind = behind.and_then(|text| serde_json::from_str::<Vec<_>>(text).ok());
+        unwell.extend(behind.unwrap_or_default());
         if !unwell.is_empty() {
             others.set("_meta", serde_json::json!({ UPSTREAMS_META: unwell }).to_string());
         }

@@ -512,6 +512,8 @@ pub const LEARNED_SECRETS_MAX: usize = 256;
 pub const LEARNED_SECRETS_BYTES_MAX: usize = 64 * 1024;
 /// Characters of an upstream's text that stand in an error or a log line.
 pub const UPSTREAM_TEXT_CHARS_MAX: usize = 200;
+/// Bytes of what another gateway, that of `--url`, says of servers behind it that are not well.
+pub const UNWELL_BEHIND_BYTES_MAX: usize = 256 * 1024;
 /// Characters of a `WWW-Authenticate` of an upstream's that clients are told.
 pub const UPSTREAM_CHALLENGE_CHARS_MAX: usize = 1000;
 /// Characters of the message of an upstream's own JSON-RPC error that REST is told.

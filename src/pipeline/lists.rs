@@ -38,6 +38,8 @@ pub struct ItemList {
     pub names: Names,
     /// How each server in scope is.
     pub servers: Vec<Listing>,
+    /// What the gateway of `--url` says of servers behind it that are not well: an array's text.
+    pub unwell_behind: Option<String>,
 }
 
 /// How a list is sorted.
@@ -161,6 +163,8 @@ impl Pipeline {
         let names = if scope.only.is_some() { Names::Own } else { Names::Offered };
         // How a server is, is no business of a key that may use none of its tools.
         let offers_any = |name: &ServerName| kind != Kind::Tool || scope.uses_tools_of(name);
+        let mut asked = catalogue.servers.keys().filter(|name| wanted(name));
+        let unwell_behind = asked.find_map(|it| self.upstreams.get(it)?.unwell_behind());
         let servers = catalogue
             .servers
             .iter()
@@ -172,7 +176,7 @@ impl Pipeline {
                 is_stale: server.is_stale(),
             })
             .collect();
-        Ok(ItemList { kind, items, order, names, servers })
+        Ok(ItemList { kind, items, order, names, servers, unwell_behind })
     }
 
     /// The array of a page's items, in memory that all share who are given the same ones: as a

@@ -8,6 +8,7 @@ use crate::access::policy::Scope;
 use crate::catalogue::name::split_server;
 use crate::catalogue::pins::Subject;
 use crate::catalogue::{Catalogue, Health, Item, Resolution, Steps, name};
+use crate::config::Role;
 use crate::error::{CallError, PinCause};
 use crate::limits::{LOOK_UP_STEPS_MAX, NEAR_NAMES_MAX, UPSTREAM_TEXT_CHARS_MAX};
 use crate::protocol::call::{Call, Kind};
@@ -234,7 +235,17 @@ impl Pipeline {
         params: &RawObject<'_>,
     ) -> Result<Route, CallError> {
         let name = text(params, "name")?;
-        let item = self.named(scope, wish, server, kind, &name)?;
+        let item = match self.named(scope, wish, server, kind, &name) {
+            Err(CallError::Unknown { kind, name, near }) => {
+                let judge = self.judge_of_names(scope).ok_or_else(|| CallError::Unknown {
+                    kind,
+                    name: name.clone(),
+                    near,
+                });
+                return Ok(Route::to((judge?, name, Claim::Owned), "name"));
+            }
+            found => found?,
+        };
         if let Err(what) = &item.mirrors
             && !self.asks_during_calls(&item.server)
         {
@@ -252,6 +263,16 @@ impl Pipeline {
             mirrored: mirrored(&item, params),
             claim: Claim::of_item(&self.catalogue.current(), &item, &name),
         })
+    }
+
+    /// The other gateway, where that is all there is behind this one: what it lists may be older
+    /// than what it has, and it knows names that it does not list.
+    fn judge_of_names(&self, scope: &Scope) -> Option<ServerName> {
+        let catalogue = self.catalogue.current();
+        let mut seen = catalogue.servers.iter().filter(|(name, _)| scope.sees_server(name));
+        let (name, server) = seen.next().filter(|_| seen.next().is_none())?;
+        let is_gateway = self.upstream(name).ok()?.config().role == Role::OtherGateway;
+        (is_gateway && server.has_answered).then(|| name.clone())
     }
 
     pub(super) fn named(

@@ -15,7 +15,18 @@ use super::call::Kind;
 use super::listed_schema;
 use super::pieces::Packing;
 use super::raw::{Raw, RawObject, elements, start_of};
-use crate::limits::{LISTED_ITEM_BYTES_MAX, UPSTREAM_TEXT_CHARS_MAX};
+use crate::limits::{LISTED_ITEM_BYTES_MAX, UNWELL_BEHIND_BYTES_MAX, UPSTREAM_TEXT_CHARS_MAX};
+
+/// The key of `_meta` under which the gateway's lists name servers that are not well.
+pub const UPSTREAMS_META: &str = "trunkline/upstreams";
+
+/// What a page of a list, another gateway's, says of servers behind that one that are not well: an
+/// array's text.
+pub fn unwell_behind(page: &RawObject<'_>) -> Option<String> {
+    let meta = RawObject::parse(page.get("_meta")?).ok()?;
+    let unwell = meta.get(UPSTREAMS_META)?;
+    (unwell.len() <= UNWELL_BEHIND_BYTES_MAX).then(|| unwell.to_owned())
+}
 
 /// An item that can be listed.
 #[derive(Debug, PartialEq)]
@@ -400,6 +411,16 @@ mod tests {
             Ok(item) => Ok(item.mended.unwrap_or_else(|| text.to_owned())),
             Err(malformed) => Err(malformed.reason),
         }
+    }
+
+    #[test]
+    fn what_is_said_of_servers_behind_another_gateway_is_found() {
+        let of = |page: &str| unwell_behind(&RawObject::parse(page).unwrap());
+        let page = r#"{"tools":[],"_meta":{"trunkline/upstreams":[1]}}"#;
+        assert_eq!(of(page).as_deref(), Some("[1]"));
+        assert_eq!(of(r#"{"tools":[],"_meta":7}"#), None);
+        let long = "1,".repeat(UNWELL_BEHIND_BYTES_MAX / 2);
+        assert_eq!(of(&format!(r#"{{"_meta":{{"trunkline/upstreams":[{long}1]}}}}"#)), None);
     }
 
     #[test]

@@ -64,10 +64,15 @@ impl Auto {
                 Ok(&self.sse)
             }
             Err(trouble) => {
-                let message = format!(
-                    "as Streamable HTTP: {}; as HTTP+SSE: {}",
-                    refused.message, trouble.message
-                );
+                // Where the path is wrong, both are told the same.
+                let message = if refused.message == trouble.message {
+                    refused.message
+                } else {
+                    format!(
+                        "as Streamable HTTP: {}; as HTTP+SSE: {}",
+                        refused.message, trouble.message
+                    )
+                };
                 Err(Trouble { message, ..trouble })
             }
         }

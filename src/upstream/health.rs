@@ -132,6 +132,8 @@ pub(super) struct Health {
     pub(super) initialized: Option<Arc<Initialized>>,
     pub(super) last_failure: Option<Failure>,
     pub(super) unread: Vec<Unread>,
+    /// What another gateway said last of servers behind it that are not well, an array's text.
+    pub(super) unwell_behind: Option<String>,
     pub(super) latency: Option<Duration>,
     pub(super) opened: u64,
 }
@@ -146,6 +148,7 @@ impl Vitals {
             initialized: None,
             last_failure: None,
             unread: Vec::new(),
+            unwell_behind: None,
             latency: None,
             opened: 0,
         }))

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ureq::http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
-use crate::config::HttpTarget;
+use crate::config::{HttpTarget, KEY_VARIABLE, Role};
 use crate::error::Stage;
 use crate::protocol::call::PrincipalId;
 use crate::protocol::headers::{EVENT_STREAM, JSON, PROTOCOL_VERSION, SESSION_ID};
@@ -24,6 +24,7 @@ use super::hearing::Mouth;
 use super::held::Held;
 use super::link::Core;
 use super::redirect::Endpoint;
+use super::refused_status::{is_of_key, said_in};
 use super::resolve::Names;
 use super::throttle::Throttle;
 use super::tls::Tls;
@@ -92,12 +93,15 @@ impl HttpCore {
 
     /// A refusal whose status and text are told, and what its head says besides.
     pub(super) fn refused(&self, kind: Kind, answer: &Answer, text: &str) -> Trouble {
-        let (status, text) = (answer.status, cut(text));
-        let message = if text.is_empty() {
-            format!("it answered with status {status}")
-        } else {
-            format!("it answered with status {status}: {text}")
-        };
+        let status = answer.status;
+        let mut message = format!("it answered with status {status}");
+        match cut(&said_in(text)).as_str() {
+            "" => (),
+            text => message.push_str(&format!(": {text}")),
+        }
+        if self.core.config.role == Role::OtherGateway && is_of_key(status) {
+            message.push_str(&format!(" (the key for it is read from ${KEY_VARIABLE})"));
+        }
         let refusal = Some(Box::new(answer.refusal()));
         Trouble { sent: true, refusal, ..Trouble::new(kind, Stage::Answer, message) }
     }

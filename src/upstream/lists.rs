@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use crate::config::Role;
 use crate::error::Stage;
 use crate::limits::{LIST_BYTES_MAX, UNDECLARED_LIST_TIMEOUT, UPSTREAM_LIST_PAGES_MAX};
 use crate::protocol::call::{About, Kind, Outcome, Outgoing, PrincipalId};
 use crate::protocol::jsonrpc::{RpcError, code};
 use crate::protocol::legacy::Initialized;
-use crate::protocol::listed_item::{ReadItem, Taken};
+use crate::protocol::listed_item::{ReadItem, Taken, unwell_behind};
 use crate::protocol::modern::Freshness;
 use crate::protocol::raw::{Raw, RawObject, string, try_each_element};
 use crate::protocol::revision::Era;
@@ -28,6 +29,8 @@ struct Items {
     left_out: usize,
     /// What the upstream says of it, if anything.
     freshness: Option<Freshness>,
+    /// What it says of servers behind it that are not well, an array's text.
+    unwell: Option<String>,
 }
 
 /// What came of reading some lists at one time.
@@ -96,7 +99,10 @@ impl Supervisor {
                 self.lists.absent(kind);
                 round.lists.push((kind, Vec::new()));
             }
-            Some(Ok(Items { items, left_out, freshness: said })) => {
+            Some(Ok(Items { items, left_out, freshness: said, unwell })) => {
+                if self.core.config.role == Role::OtherGateway {
+                    self.vitals.lock().unwell_behind = unwell;
+                }
                 let said = said.filter(|_| opened.is_modern());
                 let is_told_of = opened.tells_of(kind);
                 let stale_at = said.and_then(|it| stale_at(it, round.read_at, is_told_of));
@@ -340,33 +346,34 @@ fn items(
     let taken = Taken::default();
     let mut room = Room { taken, n_left: core.limits.upstream_tools, bytes_left, left_out: 0 };
     let mut freshness: Option<Freshness> = None;
-    let mut cursor: Option<String> = None;
+    let (mut cursor, mut unwell): (Option<String>, Option<String>) = (None, None);
     for _ in 0..UPSTREAM_LIST_PAGES_MAX {
         let page = match page(kind, asker, cursor.as_deref(), ask)? {
             Ok(page) => page,
             // Many servers with resources do not know of templates.
             Err(error) if kind == Kind::Template && error.code == code::METHOD_NOT_FOUND => {
-                return Ok(room.items(freshness));
+                return Ok(room.items(freshness, unwell));
             }
             Err(error) => return Err(refused(kind, &error)),
         };
         let begun = Instant::now();
         let goes_on = || !core.nudge.is_stopped() && begun.elapsed() < core.config.timeout;
-        let Page { next, said } = read_page(kind, &page, &mut room, &goes_on)?;
+        let Page { next, said, unwell: told } = read_page(kind, &page, &mut room, &goes_on)?;
         // All pages together are as fresh as the least fresh of them.
         freshness = match (freshness, said) {
             (Some(so_far), Some(said)) => Some(so_far.and(said)),
             (so_far, said) => so_far.or(said),
         };
+        unwell = told.or(unwell);
         // A cursor that stays the same would never end.
         if next.is_none() || next == cursor {
-            return Ok(room.items(freshness));
+            return Ok(room.items(freshness, unwell));
         }
         cursor = next;
     }
     log::warn!(target: "upstream", "{}: its list of {} has more than {UPSTREAM_LIST_PAGES_MAX} pages",
             core.name(), kind.list_key());
-    Ok(room.items(freshness))
+    Ok(room.items(freshness, unwell))
 }
 
 /// What is taken of a list, and how much more of it may be: what is over a bound is counted and
@@ -392,8 +399,8 @@ impl Room<'_> {
         self.taken.take(kind, item);
     }
 
-    fn items(self, freshness: Option<Freshness>) -> Items {
-        Items { items: self.taken.items(), left_out: self.left_out, freshness }
+    fn items(self, freshness: Option<Freshness>, unwell: Option<String>) -> Items {
+        Items { items: self.taken.items(), left_out: self.left_out, freshness, unwell }
     }
 }
 
@@ -484,6 +491,8 @@ struct Page {
     /// The next page's cursor.
     next: Option<String>,
     said: Option<Freshness>,
+    /// What another gateway says of servers behind it, an array's text.
+    unwell: Option<String>,
 }
 
 /// Puts a page's items where there is room for them, as long as `goes_on`.
@@ -512,7 +521,7 @@ fn read_page(
         None | Some("null") => None,
         Some(_) => fields.string("nextCursor").map_err(|_| wrong("has a wrong cursor"))?,
     };
-    Ok(Page { next, said: Freshness::of(&fields) })
+    Ok(Page { next, said: Freshness::of(&fields), unwell: unwell_behind(&fields) })
 }
 
 #[cfg(test)]
@@ -527,7 +536,7 @@ mod tests {
         let bytes_left = &mut bytes_left;
         let mut room = Room { taken: Taken::default(), n_left, bytes_left, left_out: 0 };
         let page = read_page(kind, &page, &mut room, &|| true)?;
-        Ok((page, room.items(None)))
+        Ok((page, room.items(None, None)))
     }
 
     const ENOUGH: (usize, usize) = (10, 1_000_000);
@@ -535,13 +544,16 @@ mod tests {
     #[test]
     fn a_page_gives_its_items_and_its_cursor() {
         let tools = r#"{"tools":[{"name":"a"},{"name":"b"}],"nextCursor":"2"}"#;
-        let (Page { next, said }, room) = read(Kind::Tool, tools, ENOUGH).unwrap();
-        assert_eq!((room.items.len(), next.as_deref(), said), (2, Some("2"), None));
+        let (page, room) = read(Kind::Tool, tools, ENOUGH).unwrap();
+        assert_eq!((room.items.len(), page.next.as_deref(), page.said), (2, Some("2"), None));
         let fresh = r#"{"tools":[],"ttlMs":5,"cacheScope":"public"}"#;
         let said = read(Kind::Tool, fresh, ENOUGH).unwrap().0.said;
         assert_eq!(said, Some(Freshness { ttl_ms: 5, is_private: false }));
         let (page, room) = read(Kind::Template, r#"{"resourceTemplates":[]}"#, ENOUGH).unwrap();
-        assert_eq!((page, room.items.len()), (Page { next: None, said: None }, 0));
+        assert_eq!(
+            (page, room.items.len()),
+            (Page { next: None, said: None, unwell: None }, 0)
+        );
         assert!(read(Kind::Tool, r#"{"tools":{}}"#, ENOUGH).is_err());
         let trouble = read(Kind::Prompt, "{}", ENOUGH).map(|_| ()).unwrap_err();
         assert!(trouble.message.contains("prompts/list"), "{}", trouble.message);

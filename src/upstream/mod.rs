@@ -451,6 +451,11 @@ impl Upstream {
         LogLevel::parse(&self.standing.level()?)
     }
 
+    /// What it, another gateway, says of servers behind it that are not well: an array's text.
+    pub fn unwell_behind(&self) -> Option<String> {
+        self.vitals.lock().unwell_behind.clone()
+    }
+
     /// How it is at present.
     pub fn status(&self) -> Status {
         let (in_flight, waiting) = self.slots.counts();

@@ -1,13 +1,14 @@
 //! What an HTTP status without success means over Streamable HTTP: the session's end, the era, the
 //! transport, or a refusal of this one request.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::limits::UPSTREAM_DRAIN_BYTES_MAX;
 use crate::protocol::headers::is_event_stream;
 use crate::protocol::jsonrpc::{RpcError, code};
 use crate::protocol::modern::is_modern_error;
-use crate::protocol::raw::Raw;
+use crate::protocol::raw::{Raw, RawObject};
 
 use super::connection::{Kind, Refusal, Trouble};
 use super::exchange::Answer;
@@ -20,6 +21,29 @@ use super::renewal::speaks_of_session;
 /// says nothing of what it speaks.
 pub(super) fn is_of_the_moment(status: u16) -> bool {
     matches!(status, 401 | 403 | 407 | 408 | 425 | 429 | 500..)
+}
+
+/// Whether a status is about the key of a request.
+pub(super) fn is_of_key(status: u16) -> bool {
+    matches!(status, 401 | 403)
+}
+
+/// What a body without success says to people: of an object the text of its error, else all.
+pub(super) fn said_in(body: &str) -> Cow<'_, str> {
+    let text = |object: &RawObject<'_>, key: &str| object.string(key).ok().flatten();
+    let Ok(fields) = RawObject::parse(body.trim()) else { return body.into() };
+    let nested = fields.get("error").and_then(|error| RawObject::parse(error).ok());
+    if let Some(message) = nested.and_then(|error| text(&error, "message")) {
+        return message.into();
+    }
+    // A code and what it means (RFC 6749, 5.2), or one of the usual names.
+    let (code, meant) = (text(&fields, "error"), text(&fields, "error_description"));
+    let other = || ["message", "detail"].iter().find_map(|key| text(&fields, key));
+    match (code, meant.or_else(other)) {
+        (Some(code), Some(meant)) => format!("{code}: {meant}").into(),
+        (Some(said), None) | (None, Some(said)) => said.into(),
+        (None, None) => body.into(),
+    }
 }
 
 /// Whether a session is gone for certain (2025-11-25, basic/transports, Session Management).
@@ -128,4 +152,23 @@ pub(super) fn refusal(
         },
     };
     Err(http.refused(kind, answer, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::said_in;
+
+    #[test]
+    fn of_a_body_the_words_for_people_are_told() {
+        for (body, said) in [
+            (r#"{"jsonrpc":"2.0","id":1,"error":{"code":-1,"message":"no key"}}"#, "no key"),
+            (r#"{"error":"invalid_token","error_description":"over"}"#, "invalid_token: over"),
+            (r#"{"detail":"Not Found"}"#, "Not Found"),
+            (r#"{"error":{"message":7}}"#, r#"{"error":{"message":7}}"#),
+            ("no such page", "no such page"),
+            ("", ""),
+        ] {
+            assert_eq!(said_in(body), said, "{body}");
+        }
+    }
 }

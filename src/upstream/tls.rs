@@ -225,8 +225,14 @@ fn in_words(error: Error) -> Error {
     } else {
         None
     };
-    let Some(rustls::Error::InvalidCertificate(why)) = found else { return error };
-    Error::Io(io::Error::new(io::ErrorKind::InvalidData, refused(why)))
+    let text = if let Some(rustls::Error::InvalidCertificate(why)) = found {
+        refused(why)
+    } else if let Some(what @ rustls::Error::InvalidMessage(_)) = found {
+        format!("{what}; it does not speak TLS there: does it speak http, and not https?")
+    } else {
+        return error;
+    };
+    Error::Io(io::Error::new(io::ErrorKind::InvalidData, text))
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "an enum of rustls's, which may grow")]

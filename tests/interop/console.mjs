@@ -256,12 +256,55 @@ await check("calls and refusals of others appear by themselves", async () => {
   await see(page, "demo-add", "#happened");
 });
 
+await check("tables break no word, times are those of the log, and fixed limits are told as such", async () => {
+  for (const width of [1200, 390]) {
+    const other = await open(`${main.base}/`, { viewport: { width, height: 900 }, locale: "en-US", timezoneId: "America/New_York" });
+    await giveKey(other, ADMIN);
+    await see(other, "2 of 3 servers ready", "header");
+    await go(other, "activity");
+    const slow = rest(ADMIN, "/mcp/tools/call", { name: "demo-slow", arguments: { seconds: 6 } });
+    await see(other, "demo-slow", "#activity-now");
+    const broken = await other.evaluate(() => [...document.querySelectorAll("#activity td, #activity th")].flatMap((cell) => {
+      const text = cell.firstChild;
+      if (text?.nodeType !== Node.TEXT_NODE) return [];
+      return [...text.data.matchAll(/[^\s/-]+/g)].filter((word) => {
+        const range = document.createRange();
+        range.setStart(text, word.index);
+        range.setEnd(text, word.index + word[0].length);
+        return new Set([...range.getClientRects()].map((it) => Math.round(it.top))).size > 1;
+      }).map((word) => word[0]);
+    }));
+    assert(broken.length === 0, `words are broken at ${width} px: ${broken.join(", ")}`);
+    await see(other, "lists that only some clients see (fixed)", "#activity-rest");
+    await picture(other, `activity-running-${width}`);
+    await inspect(other, `activity at ${width} px`);
+    await slow;
+    await see(other, "demo-slow", "#happened");
+    const time = other.locator("#happened time").first();
+    const [shown, meant] = [await time.textContent(), await time.getAttribute("datetime")];
+    assert(meant.slice(11, 19) === shown, `${shown} is not ${meant}`);
+    await other.context().close();
+  }
+});
+
 await check("a changed tool is shown as it was beside as it is, and accepted", async () => {
   await rest(ADMIN, "/mcp/tools/call", { name: "fixture-change" });
   await page.locator("#n-pins", { hasText: "1" }).waitFor();
+  // It is asked for at the click, and until it is there the page says so.
+  let answer;
+  const held = new Promise((resolve) => { answer = resolve; });
+  await page.route("**/status/pins?*", async (route) => {
+    await held;
+    await route.continue();
+  });
+  const asked = page.waitForRequest("**/status/pins?*", { timeout: 1500 });
   await go(page, "pins");
+  await asked;
+  await see(page, "Loading…", "#pin-list");
+  answer();
   await see(page, "Tells the weather.", "#pin-list .old");
   await see(page, "id_rsa", "#pin-list .new");
+  await page.unroute("**/status/pins?*");
   const [old, now] = await Promise.all([".old", ".new"].map((it) => page.locator(`#pin-list ${it}`).boundingBox()));
   assert(Math.abs(old.y - now.y) < 2 && now.x > old.x, "old and new are not side by side");
   await picture(page, "pins-light-1280-changed");

@@ -206,7 +206,9 @@ const PURE_FILES: [&str; 19] = [
 ];
 
 /// Where HTTP status codes may stand, besides `http/`.
-const STATUS_FILES: [&str; 10] = [
+const STATUS_FILES: [&str; 11] = [
+    // What a running gateway answers to a command.
+    "cli/running.rs",
     // What a server's refusal means to whoever configured it.
     "upstream/advice.rs",
     "downstream/reply.rs",

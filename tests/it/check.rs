@@ -198,3 +198,31 @@ fn a_configuration_alone_is_checked_without_contact() {
     assert_eq!((&result["ok"], &result["problems"][0]["line"]), (&json!(false), &json!(1)));
     assert_eq!(result["problems"][0]["at"], "/mcp_servers/web/timeout");
 }
+
+#[test]
+fn a_glob_of_a_key_that_matches_no_tool_is_a_warning() {
+    let upstream = HttpUpstream::with_tools(&["get_a", "get_b"]);
+    let folder = Directory::new();
+    let gone = format!("http://127.0.0.1:{}/mcp", free_port());
+    let config = json!({
+        "api_keys": [{ "name": "me", "key": "a-key-of-somebody", "tools":
+            ["web-get_*", "web-gte_*", "!web-get_c", "*-get_a", "gone-x", "*-x"] }],
+        "mcp_servers": {
+            "web": { "url": upstream.url(), "transport": "http" },
+            "gone": { "url": gone, "transport": "http" },
+        },
+    });
+    let output = check(&folder, &config, &[]);
+    let told: Vec<&str> = text(&output.stderr)
+        .lines()
+        .filter(|line| line.contains("none of the tools"))
+        .collect();
+    let [first, second] = told.as_slice() else { panic!("{output:?}") };
+    assert!(first.contains("/api_keys/0/tools/1: \"web-gte_*\" matches none"), "{first}");
+    assert!(second.contains("/api_keys/0/tools/2: \"!web-get_c\" matches none"), "{second}");
+    let output = check(&folder, &config, &["--json"]);
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let warnings = result["warnings"].as_array().unwrap();
+    let all = warnings.iter().filter(|it| it["at"] == "/api_keys/0/tools/1");
+    assert_eq!(all.count(), 1, "{result}");
+}

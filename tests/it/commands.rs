@@ -137,7 +137,7 @@ fn a_running_gateway_is_asked_in_place_of_servers() {
     let (_, err) = shell.ends(2, &["call", "two-echo", "--url", &url]);
     assert!(err.contains("message: is missing"), "{err}");
     let (_, err) = shell.ends(69, &["tools", "--url", "http://127.0.0.1:9"]);
-    assert!(err.contains("remote: failed (connect)"), "{err}");
+    assert!(err.contains("http://127.0.0.1:9: failed (connect)"), "{err}");
     shell.ends(2, &["tools", "--url", "nonsense"]);
 }
 
@@ -184,7 +184,7 @@ fn a_running_gateway_says_how_it_is_and_reads_its_configuration_again() {
     assert!(texts(1, &as_user(&["reload"], None)).1.contains("needs a key"));
     let lives = as_user(&["status"], None);
     assert!(texts(0, &lives).0.contains("lives"));
-    assert!(texts(1, &as_user(&["status"], Some("wrong"))).1.contains("none of the gateway"));
+    assert!(texts(1, &as_user(&["status"], Some("wrong"))).1.contains("none of the gateway's"));
     gateway.stop();
     assert!(shell.ends(1, &["status"]).1.contains(&address));
 }
@@ -218,12 +218,13 @@ fn what_the_program_says_of_itself() {
     let (script, _) = shell.ends(0, &["completions", "bash"]);
     let complete = format!(
         "{script}\nCOMP_WORDS=(trunkline call x --j)\nCOMP_CWORD=3\n_trunkline\n\
-         echo \"${{COMPREPLY[*]}}\"\nCOMP_WORDS=(trunkline sta)\nCOMP_CWORD=1\n_trunkline\n\
+         echo \"${{COMPREPLY[*]}}\"\nCOMP_WORDS=(trunkline tools --url '')\nCOMP_CWORD=3\n_trunkline\n\
+         echo \"url:${{COMPREPLY[*]}}\"\nCOMP_WORDS=(trunkline sta)\nCOMP_CWORD=1\n_trunkline\n\
          echo \"${{COMPREPLY[*]}}\""
     );
     let bash = Command::new("bash").args(["-c", &complete]).output();
     let Ok(bash) = bash else {
         return eprintln!("LEFT OUT: there is no bash to complete words");
     };
-    assert_eq!(String::from_utf8_lossy(&bash.stdout), "--json\nstatus\n");
+    assert_eq!(String::from_utf8_lossy(&bash.stdout), "--json\nurl:\nstatus\n");
 }

@@ -156,3 +156,40 @@ fn what_is_no_error_but_hardly_meant_is_a_warning() {
     }
     assert_eq!(told.len(), 5, "{told:#?}");
 }
+
+#[test]
+fn globs_and_servers_of_a_key_that_give_nothing_are_warnings() {
+    let folder = Directory::new();
+    let text = r#"{"api_keys":[
+        {"name":"a","key":"0123456789abcdef","servers":["github"],"tools":["files-*","get_*"]},
+        {"name":"b","key":"0123456789abcdeg","servers":[]}],
+        "mcp_servers":{"github":{"command":"x"},"files":{"command":"x"}}}"#;
+    let config = load(&folder, text).unwrap();
+    let told: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
+    for part in [
+        "/api_keys/0/tools/0: \"files-*\" matches nothing: it is about tools of files",
+        "/api_keys/0/tools/1: \"get_*\" is about no server: globs of keys match NAME-name; did you \
+         mean \"github-get_*\"?",
+        "/api_keys/1/servers: this key may use no server",
+    ] {
+        assert!(told.iter().any(|line| line.contains(part)), "{part}: {told:#?}");
+    }
+    assert_eq!(told.len(), 3, "{told:#?}");
+}
+
+#[test]
+fn a_key_that_belongs_elsewhere_in_the_file_says_where() {
+    let folder = Directory::new();
+    let text = r#"{"limits":{"max_in_flight":3},"drain_ms":1,
+        "mcp_servers":{"a":{"command":"x","sessions_per_key":1,"watch":true}}}"#;
+    let told: Vec<String> =
+        load(&folder, text).unwrap_err().iter().map(ToString::to_string).collect();
+    for part in [
+        "/limits/max_in_flight: unknown key here; it is a key of a server",
+        "/drain_ms: unknown key here; it is a key of \"limits\"",
+        "/mcp_servers/a/sessions_per_key: unknown key here; it is a key of \"limits\"",
+        "/mcp_servers/a/watch: unknown key here; it is a key of the file itself",
+    ] {
+        assert!(told.iter().any(|line| line.contains(part)), "{part}: {told:#?}");
+    }
+}

@@ -88,6 +88,7 @@ mod restarts;
 #[cfg(not(feature = "tiny_http"))]
 mod resumption;
 mod retrying;
+mod running_gateways;
 mod schemas;
 mod service_manager;
 mod sessions;

@@ -257,27 +257,7 @@ fn every_answer_is_in_the_document() {
     document.check("GET", "/status/events", 406, &send(&no_stream));
     document.check("GET", "/metrics", 403, &send(&get("/metrics", USER)));
     document.check("POST", "/reload", 403, &send(&call("/reload", USER, &json!({}))));
-    for (path, key) in [(CALL, "server"), (LITELLM_CALL, "server_id")] {
-        let named = |name: &str, server: &str| json!({ "name": name, key: server });
-        let mut check = |status, request: &Request| {
-            document.check("POST", path, status, &send(request));
-        };
-        check(400, &Request::post_text(path, "{").header("x-api-key", USER));
-        check(400, &call(path, USER, &json!({ "arguments": {} })));
-        check(404, &call(path, USER, &named("ecko", "alpha")));
-        check(404, &call(path, USER, &named("echo", "gamma")));
-        check(409, &call(path, USER, &json!({ "name": "echo" })));
-        let long = "x".repeat(5000);
-        check(413, &call(path, USER, &json!({ "name": long })));
-        let plain = Request::new("POST", path).header("Content-Type", "text/plain");
-        check(415, &plain.header("x-api-key", USER).body("{}"));
-        check(431, &call(path, USER, &echo).header("x-long", &long));
-        check(502, &call(path, USER, &named("echo", "dead")));
-        check(502, &call(path, USER, &named("echo", "refusing")));
-        let mut late = named("slow", "alpha");
-        late["timeout_ms"] = json!(50);
-        check(504, &call(path, USER, &late));
-    }
+    check_calls(&mut document, &gateway, &echo);
     for path in [CALL, LITELLM_CALL] {
         // The first one, whichever it is, is admitted.
         send(&call(path, ONCE, &json!({ "name": "alpha-echo" })));
@@ -297,6 +277,31 @@ fn every_answer_is_in_the_document() {
     check_slow_bodies(&mut document);
     check_switched_off(&mut document);
     document.done();
+}
+
+/// Calls that fail, in either dialect.
+fn check_calls(document: &mut Document, gateway: &Gateway, echo: &Value) {
+    for (path, key) in [(CALL, "server"), (LITELLM_CALL, "server_id")] {
+        let named = |name: &str, server: &str| json!({ "name": name, key: server });
+        let mut check = |status, request: &Request| {
+            document.check("POST", path, status, &gateway.send(request));
+        };
+        check(400, &Request::post_text(path, "{").header("x-api-key", USER));
+        check(400, &call(path, USER, &json!({ "arguments": {} })));
+        check(404, &call(path, USER, &named("ecko", "alpha")));
+        check(404, &call(path, USER, &named("echo", "gamma")));
+        check(409, &call(path, USER, &json!({ "name": "echo" })));
+        let long = "x".repeat(5000);
+        check(413, &call(path, USER, &json!({ "name": long })));
+        let plain = Request::new("POST", path).header("Content-Type", "text/plain");
+        check(415, &plain.header("x-api-key", USER).body("{}"));
+        check(431, &call(path, USER, echo).header("x-long", &long));
+        check(502, &call(path, USER, &named("echo", "dead")));
+        check(502, &call(path, USER, &named("echo", "refusing")));
+        let mut late = named("slow", "alpha");
+        late["timeout_ms"] = json!(50);
+        check(504, &call(path, USER, &late));
+    }
 }
 
 fn check_pins(document: &mut Document, world: &World, gateway: &Gateway) {

@@ -42,6 +42,8 @@ pub(super) struct Finding {
     pub(super) counts: Vec<(Kind, usize)>,
     /// Of the tools, those that the configuration admits, if it names some.
     pub(super) n_admitted: Option<usize>,
+    /// The server's own names of the tools that the configuration admits.
+    pub(super) tools: Vec<String>,
     /// Globs of the configuration that are about none of the tools.
     pub(super) idle_globs: Vec<String>,
     /// Items that they cannot be given, because they are not what the schema says.
@@ -61,10 +63,12 @@ impl Finding {
 
     /// Holds the globs of the configuration against the tools that there are.
     fn look_at_globs(&mut self, tools: &[ReadItem]) {
-        let Some(globs) = &self.config.tools else { return };
         let names = || tools.iter().flatten().map(|(name, _)| name.as_str());
-        let admits = Globs::new(globs);
-        self.n_admitted = Some(names().filter(|name| admits.admits(name)).count());
+        let admits = Globs::new(self.config.tools.as_deref().unwrap_or_default());
+        let admitted = names().filter(|name| admits.admits(name));
+        self.tools = admitted.map(str::to_owned).collect();
+        let Some(globs) = &self.config.tools else { return };
+        self.n_admitted = Some(self.tools.len());
         let is_idle = |glob: &&String| {
             let own = Globs::new(&[glob.strip_prefix('!').unwrap_or(glob)]);
             !names().any(|name| own.admits(name))
@@ -263,6 +267,7 @@ fn finding(config: Arc<UpstreamConfig>, upstream: &Upstream, n_left_out: usize) 
         latency: status.latency,
         counts: Vec::new(),
         n_admitted: None,
+        tools: Vec::new(),
         idle_globs: Vec::new(),
         n_malformed: 0,
         n_left_out,

@@ -1,6 +1,7 @@
 //! `trunkline check`: the configuration, and every server as the gateway itself sees it.
 
 mod contact;
+mod keys;
 mod shown;
 
 use std::io::IsTerminal;
@@ -15,7 +16,7 @@ use contact::Finding;
 use shown::Style;
 
 pub(super) fn run(path: &Path, contact: Contact, output: Output) -> u8 {
-    let config = match (Config::load(path, &Overrides::default()), output) {
+    let mut config = match (Config::load(path, &Overrides::default()), output) {
         (Ok(config), _) => config,
         (Err(problems), Output::Text) => return refused(path, &problems),
         (Err(problems), Output::Json) => {
@@ -49,6 +50,13 @@ pub(super) fn run(path: &Path, contact: Contact, output: Output) -> u8 {
             }
         }
     };
+    let idle = keys::idle_globs(&config, &findings);
+    if output == Output::Text {
+        for warning in &idle {
+            complain(&format!("warning: {}", warning.in_file(path.display())));
+        }
+    }
+    config.warnings.extend(idle);
     let is_well = findings.iter().all(Finding::is_well);
     let code = if is_well { exit::FINE } else { exit::UNAVAILABLE };
     match output {

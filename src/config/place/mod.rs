@@ -118,6 +118,12 @@ impl<'t> Source<'t> {
         String::from_utf8(bytes).unwrap_or_default()
     }
 
+    /// A value as it is written, if it is there.
+    pub(super) fn value(&self, at: &str) -> Option<&'t str> {
+        let field = self.fields.iter().find(|field| field.at == at)?;
+        self.text.get(field.value.clone())
+    }
+
     /// Where a pointer leads, or else where the closest thing around it stands.
     pub(super) fn find(&self, at: &str, aim: Aim) -> Option<Place> {
         let mut at = at;

@@ -1,7 +1,7 @@
 // The console's activity: calls and refusals as they happen, from the stream /status/events, and
 // what /status tells of the rest.
 
-import { ask, at, bytes, count, duration, eventsOf, isSelected, make, page, refill, Refused } from "./console-base.js";
+import { ask, at, bytes, count, duration, eventsOf, isSelected, make, page, refill, Refused, utc } from "./console-base.js";
 
 const HAPPENED_MAX = 200;
 const CLIENT_SHOWN_MAX = 40;
@@ -180,7 +180,7 @@ function row(it) {
   const message = it.message ? make("p", {}, it.message) : null;
   return make("li", { "data-kind": it.kind },
     make("p", { class: "line" },
-      make("time", {}, new Date(it.at * 1000).toLocaleTimeString()),
+      make("time", { datetime: new Date(it.at * 1000).toISOString() }, utc(it.at * 1000)),
       make("strong", {}, what),
       make("span", { class: `state ${kind}` }, outcome),
       typeof it.ms === "number" ? make("span", { class: "quiet" }, it.ms === 0 ? "under 1 ms" : duration(it.ms)) : null),
@@ -208,6 +208,13 @@ function table(caption, heads, rows, none) {
       make("thead", {}, make("tr", {}, heads.map((head, place) => cell("th", head, rows[0][place])))),
       make("tbody", {}, rows.map((cells) => make("tr", {}, cells.map((value) => cell("td", value, value))))))));
 }
+
+/** Limits that no key of the configuration sets. */
+const FIXED_LIMITS = {
+  list_waiters: "requests that wait for lists (a quarter of connections)",
+  views_bytes: "lists that only some clients see (fixed)",
+  lists_bytes: "lists that all see (follows from the number of servers)",
+};
 
 /** What of the activity the last answer of /status tells. */
 export function showActivity() {
@@ -237,8 +244,10 @@ export function showActivity() {
       ["sessions over Streamable HTTP", sessions.streamable ?? 0],
       ["open streams, with those of this page", status.streams ?? 0],
     ], ""),
-    table("Limits", ["limit", "in use", "at most"], Object.entries(status.limits).map(([name, it]) =>
-      (name.endsWith("_bytes") ? [name, bytes(it.used), bytes(it.max)] : [name, it.used, it.max])), ""),
+    table("Limits", ["key of limits, or what is limited", "in use", "at most"], Object.entries(status.limits).map(([name, it]) => {
+      const [shown, unit] = [FIXED_LIMITS[name] ?? name, name.endsWith("_bytes") ? bytes : (n) => n];
+      return [shown, unit(it.used), unit(it.max)];
+    }), ""),
     table("Turned away since the start", ["reason", "how often"], rejected.map(([reason, n]) => [REASONS[reason] ?? reason, n]), "Nothing was turned away."),
     clashes.length > 0 ? table("Names that clash", ["server", "kind", "own name", "is offered as", "because it belongs to"],
       clashes.map((it) => [it.server, it.kind, it.own, it.offered, it.owner]), "") : null);

@@ -121,6 +121,18 @@ export function duration(ms) {
   return `${Math.floor(seconds / 86400)} days`;
 }
 
+/** A time as the log has it: UTC, 24 hours; the day only where it is another one than today. */
+export function utc(ms) {
+  const text = new Date(ms).toISOString();
+  const [day, time] = [text.slice(0, 10), text.slice(11, 19)];
+  return day === new Date().toISOString().slice(0, 10) ? time : `${day} ${time}`;
+}
+
+/** That something is on its way. */
+export function loading() {
+  return make("p", { class: "empty", "data-loading": "" }, "Loading…");
+}
+
 export function bytes(n) {
   if (n < 10240) return `${n} B`;
   return n < 10485760 ? `${Math.round(n / 1024)} KiB` : `${Math.round(n / 1048576)} MiB`;

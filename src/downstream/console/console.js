@@ -2,7 +2,7 @@
 // Here are its servers and pins, and when it asks for what.
 
 import { follow, forgetActivity, showActivity } from "./console-activity.js";
-import { ask, askForKey, at, block, count, duration, make, page, refill, Refused } from "./console-base.js";
+import { ask, askForKey, at, block, count, duration, loading, make, page, refill, Refused, utc } from "./console-base.js";
 import { areToolsRead, forgetTools, readTools, showTools } from "./console-tools.js";
 
 const REFRESH_MS = 2000;
@@ -12,6 +12,7 @@ let answeredAt = null;
 let isAsking = false;
 let pinsReadAt = -Infinity;
 let nPinsShown = 0;
+let nPinReadings = 0;
 
 function troubled(text) {
   if (at("trouble").textContent === (text ?? "")) return;
@@ -44,7 +45,7 @@ function serverCard(server) {
     if (value !== null && value !== undefined && value !== "") facts.push(make("dt", {}, name), make("dd", {}, String(value)));
   };
   if (server.starting_ms) fact("Starting for", duration(server.starting_ms));
-  if (server.down_since) fact("Down since", new Date(server.down_since * 1000).toLocaleString());
+  if (server.down_since) fact("Down since", `${utc(server.down_since * 1000)} UTC`);
   if (typeof server.next_try_ms === "number") fact("Next try", server.next_try_ms > 0 ? `in ${duration(server.next_try_ms)}` : "now");
   const info = server.server_info;
   fact("It is", info ? [info.title ?? info.name, info.version].filter(Boolean).join(" ") : null);
@@ -116,6 +117,9 @@ async function showPins() {
       : "No server is pinned. To be told when a server changes its tools, give it \"pin\": \"warn\" (or \"enforce\", which withholds what has changed), and set a \"state_dir\"."));
     return;
   }
+  // What was read before stays until it is read again.
+  if (list.querySelector("article") === null) list.replaceChildren(loading());
+  const reading = ++nPinReadings;
   const cards = await Promise.all(servers.map(async (server) => {
     try {
       const body = await (await ask(`status/pins?server=${encodeURIComponent(server.server)}`)).json();
@@ -127,7 +131,17 @@ async function showPins() {
       return make("article", { class: "card" }, make("h3", {}, server.server), make("p", { class: "trouble" }, message));
     }
   }));
-  refill(list, cards);
+  // An answer that is overtaken by a later one, or by another key, is of before.
+  if (reading !== nPinReadings) return;
+  if (list.querySelector("[data-loading]") !== null) list.replaceChildren(...cards);
+  else refill(list, cards);
+}
+
+/** Has the pins read at once, whatever was read before. */
+function openPins() {
+  pinsReadAt = -Infinity;
+  at("pin-told").textContent = "";
+  at("pin-list").replaceChildren(loading());
 }
 
 /** What becomes of what has changed. */
@@ -208,7 +222,7 @@ function showPart() {
 /** That there is no contact: what is shown is of before. */
 function lost(error) {
   at("summary").textContent = "no connection";
-  const shown = answeredAt === null ? "" : ` What is shown is as it was at ${new Date(answeredAt).toLocaleTimeString()}.`;
+  const shown = answeredAt === null ? "" : ` What is shown is as it was at ${utc(answeredAt)} UTC.`;
   troubled(`${error.message} This page asks again every 2 seconds.${shown}`);
   document.body.classList.toggle("lost", true);
 }
@@ -253,12 +267,19 @@ at("forget-key").addEventListener("click", () => {
 });
 at("tool-filter").addEventListener("input", showTools);
 addEventListener("hashchange", () => {
-  pinsReadAt = -Infinity;
-  at("pin-told").textContent = "";
+  openPins();
   show();
   at("main").focus();
 });
+document.querySelector("nav a[href='#pins']").addEventListener("click", () => {
+  // Without this, a second click would show what was read at the first.
+  if (part() !== "pins") return;
+  openPins();
+  show();
+});
 document.addEventListener("visibilitychange", refresh);
+at("server-list").replaceChildren(loading());
+openPins();
 show();
 refresh();
 setInterval(refresh, REFRESH_MS);
@@ -271,7 +292,8 @@ function forgetAll() {
   pinsReadAt = -Infinity;
   forgetTools();
   forgetActivity();
-  for (const id of ["server-list", "pin-list"]) at(id).replaceChildren();
+  nPinReadings++;
+  for (const id of ["server-list", "pin-list"]) at(id).replaceChildren(loading());
   at("n-pins").hidden = true;
   at("pin-told").textContent = "";
 }

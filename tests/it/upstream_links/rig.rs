@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded};
 use trunkline::budget::Budget;
 use trunkline::config::{
-    HttpKind, HttpTarget, Pin, Secret, SessionSharing, Target, UpstreamConfig,
+    HttpKind, HttpTarget, Pin, Role, Secret, SessionSharing, Target, UpstreamConfig,
 };
 use trunkline::error::CallError;
 use trunkline::limits::Limits;
@@ -303,6 +303,7 @@ pub(crate) fn config(target: Target) -> UpstreamConfig {
         required: false,
         session: SessionSharing::Auto,
         pin: Pin::Off,
+        role: Role::Server,
     }
 }
 
