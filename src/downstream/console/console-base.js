@@ -124,7 +124,7 @@ export function duration(ms) {
 /** A time as the log has it: UTC, 24 hours; the day only where it is another one than today. */
 export function utc(ms) {
   const text = new Date(ms).toISOString();
-  const [day, time] = [text.slice(0, 10), text.slice(11, 19)];
+  const [day, time] = [text.slice(0, 10), `${text.slice(11, 19)}Z`];
   return day === new Date().toISOString().slice(0, 10) ? time : `${day} ${time}`;
 }
 

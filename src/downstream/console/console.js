@@ -45,7 +45,7 @@ function serverCard(server) {
     if (value !== null && value !== undefined && value !== "") facts.push(make("dt", {}, name), make("dd", {}, String(value)));
   };
   if (server.starting_ms) fact("Starting for", duration(server.starting_ms));
-  if (server.down_since) fact("Down since", `${utc(server.down_since * 1000)} UTC`);
+  if (server.down_since) fact("Down since", utc(server.down_since * 1000));
   if (typeof server.next_try_ms === "number") fact("Next try", server.next_try_ms > 0 ? `in ${duration(server.next_try_ms)}` : "now");
   const info = server.server_info;
   fact("It is", info ? [info.title ?? info.name, info.version].filter(Boolean).join(" ") : null);
@@ -222,7 +222,7 @@ function showPart() {
 /** That there is no contact: what is shown is of before. */
 function lost(error) {
   at("summary").textContent = "no connection";
-  const shown = answeredAt === null ? "" : ` What is shown is as it was at ${utc(answeredAt)} UTC.`;
+  const shown = answeredAt === null ? "" : ` What is shown is as it was at ${utc(answeredAt)}.`;
   troubled(`${error.message} This page asks again every 2 seconds.${shown}`);
   document.body.classList.toggle("lost", true);
 }
