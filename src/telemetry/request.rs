@@ -88,6 +88,8 @@ pub(super) struct Record {
     pub(super) refused: Option<&'static str>,
     /// What it asks for is there, and not for whoever asks.
     is_hidden: bool,
+    /// What stands for the tool is the client's text, of which no span is made.
+    is_tool_as_asked: bool,
     pub(super) error: String,
 }
 
@@ -113,6 +115,7 @@ impl Default for Record {
             outcome: None,
             refused: None,
             is_hidden: false,
+            is_tool_as_asked: false,
             error: String::new(),
         }
     }
@@ -157,7 +160,7 @@ impl Record {
 
     fn clear_message(&mut self) {
         (self.asked, self.outcome, self.refused) = (None, None, None);
-        self.is_hidden = false;
+        (self.is_hidden, self.is_tool_as_asked) = (false, false);
         self.tool.clear();
         self.server.clear();
         self.error.clear();
@@ -187,7 +190,7 @@ impl Record {
             outcome,
             took,
             server: &self.server,
-            tool: &self.tool,
+            tool: if self.is_tool_as_asked { "" } else { &self.tool },
             key: &self.key,
             client: &self.client,
             peer: self.peer,
@@ -297,6 +300,7 @@ pub fn answered(default: CallOutcome) {
 /// Whose it is what the message asks for, by its offered name.
 pub fn leads_to(server: &str, tool: &str) {
     with(|record| {
+        record.is_tool_as_asked = false;
         set(&mut record.server, server, ACCESS_TEXT_CHARS_MAX);
         set(&mut record.tool, tool, ACCESS_TEXT_CHARS_MAX);
     });
@@ -307,7 +311,7 @@ pub fn leads_to(server: &str, tool: &str) {
 /// there, `whose` is its server and its full name.
 pub fn leads_nowhere(whose: Option<(&str, &str)>, asked: &str) {
     with(|record| {
-        record.is_hidden = whose.is_some();
+        (record.is_hidden, record.is_tool_as_asked) = (whose.is_some(), whose.is_none());
         let (server, tool) = whose.unwrap_or(("", asked));
         set(&mut record.server, server, ACCESS_TEXT_CHARS_MAX);
         set(&mut record.tool, tool, ACCESS_TEXT_CHARS_MAX);

@@ -247,7 +247,11 @@ fn interrupting_ends_what_waits() {
         rig.upstreams.interrupt();
         call.join().unwrap()
     });
-    assert_eq!(outcome, Err(CallError::ShuttingDown));
+    // What was sent may have run, and what comes later is not begun.
+    let Err(CallError::UpstreamFailed { message, .. }) = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert!(message.ends_with("the tool may have run"), "{message}");
     assert_eq!(rig.call(), Err(CallError::ShuttingDown));
 }
 
