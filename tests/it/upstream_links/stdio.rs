@@ -140,7 +140,7 @@ fn a_call_that_hangs_ends_at_its_deadline_and_is_cancelled() {
     let began = Instant::now();
     let outcome = rig.call_with(&wait(200), &mut Sink::default());
     assert!(matches!(outcome, Err(CallError::UpstreamTimeout { .. })), "{outcome:?}");
-    assert!(began.elapsed() < Duration::from_millis(300));
+    assert!(began.elapsed() < Duration::from_secs(2));
     eventually("it is cancelled", || {
         rig.upstream.status().stderr.contains(&"cancelled".into())
     });
