@@ -43,7 +43,8 @@ impl Pipeline {
     /// for the servers that it may belong to: for first contact as long as a call to them may
     /// take, for a list that is read again [`LIST_REREAD_TIMEOUT`] at most. Where a server in its
     /// first contact could still make it another's or ambiguous, it waits for that server so long
-    /// too. `silence` is called when nothing has happened for a while.
+    /// too. What a server has that withholds changes is waited for until its lists of this start
+    /// have been held against its pins. `silence` is called when nothing has happened for a while.
     ///
     /// # Errors
     /// As [`Pipeline::route`], or the wait was ended.
@@ -55,13 +56,77 @@ impl Pipeline {
         wait: &Arc<Wait>,
         silence: &mut dyn FnMut(),
     ) -> Result<Route, CallError> {
-        match self.route(scope, wish, call, Some(wait)) {
+        let found = match self.route(scope, wish, call, Some(wait)) {
             found if is_open(&found) => {
                 let found = self.search(scope, wish, call, found, wait, silence);
                 found.map_err(|error| of_reference(call, error))
             }
             found => found,
+        };
+        match found {
+            Ok(route) if self.is_unverified(&route, call) => {
+                self.verify(scope, &route, (call, wish.timeout), wait, silence)?;
+                self.route(scope, wish, call, Some(wait))
+            }
+            found => found,
         }
+    }
+
+    /// Waits for the lists that are to be held against pins, for as long as a call may take.
+    fn verify(
+        &self,
+        scope: &Scope,
+        route: &Route,
+        (call, timeout): (&Call<'_>, Option<Duration>),
+        wait: &Arc<Wait>,
+        silence: &mut dyn FnMut(),
+    ) -> Result<(), CallError> {
+        let Some(upstream) = self.upstreams.get(&route.server) else { return Ok(()) };
+        let Some(_place) = self.catalogue.waiting().enter(scope.charged.as_ref(), wait) else {
+            return Ok(());
+        };
+        let began = Instant::now();
+        let until = began + allowed(&upstream, timeout).time;
+        let mut heard = began;
+        while self.is_unverified(route, call) && Instant::now() < until {
+            let rest = until.min(heard + self.heartbeat);
+            match wait.until(None, Some(rest.saturating_duration_since(Instant::now()))) {
+                Ok(Woken::Bell | Woken::Ready) => (),
+                Ok(Woken::Tick) => {
+                    if heard.elapsed() >= self.heartbeat {
+                        silence();
+                        heard = Instant::now();
+                    }
+                }
+                Err(Interrupted::Cancelled | Interrupted::ClientGone) => {
+                    return Err(CallError::Cancelled);
+                }
+                Err(Interrupted::Stopping) => return Err(CallError::ShuttingDown),
+                Err(Interrupted::Deadline | Interrupted::Retired) => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether what was found stands in a list of an earlier process, of a server that withholds
+    /// what has changed, and its list of now is still to come.
+    fn is_unverified(&self, route: &Route, call: &Call<'_>) -> bool {
+        let catalogue = self.catalogue.current();
+        let (Some(asked), Some(server)) =
+            (Asked::of(call), catalogue.servers.get(&route.server))
+        else {
+            return false;
+        };
+        let withholds = server.pinned.as_ref().is_some_and(|it| it.pin.withholds());
+        withholds
+            && lists_of(asked.kind).iter().any(|kind| {
+                let is_to_come = match server.health {
+                    Health::Connecting => true,
+                    Health::Well => !server.asked.contains_key(kind),
+                    Health::Failed { .. } => false,
+                };
+                server.stale.contains(kind) && is_to_come
+            })
     }
 
     fn search(
@@ -148,6 +213,9 @@ impl Pipeline {
         call: &Call<'_>,
     ) -> Option<Route> {
         let route = self.route(scope, wish, call, None).ok()?;
+        if self.is_unverified(&route, call) {
+            return None;
+        }
         if route.claim == Claim::Owned {
             return Some(route);
         }
@@ -260,13 +328,8 @@ impl Search<'_> {
 
     /// Whether a list of that server which may bring what is asked for is to be read.
     fn is_reading(&mut self, upstream: &Upstream, server: &Server) -> bool {
-        let kinds: &[Kind] = match self.asked.kind {
-            Kind::Tool => &[Kind::Tool],
-            Kind::Prompt => &[Kind::Prompt],
-            Kind::Resource | Kind::Template => &[Kind::Resource, Kind::Template],
-        };
         let mut is_reading = false;
-        for kind in kinds.iter().copied() {
+        for kind in lists_of(self.asked.kind).iter().copied() {
             let read = server.asked.get(&kind).copied();
             if read >= Some(self.began) {
                 continue;
@@ -294,16 +357,30 @@ impl Search<'_> {
     }
 
     fn allowed(&self, upstream: &Upstream) -> Allowed {
-        let own = upstream.config().timeout;
-        match self.timeout.filter(|timeout| *timeout < own) {
-            Some(time) => Allowed { time, by: "the caller's timeout_ms" },
-            None => Allowed { time: own, by: "its timeout_ms" },
-        }
+        allowed(upstream, self.timeout)
     }
 
     /// When first contact is waited for no more.
     fn patience(&self, upstream: &Upstream) -> Instant {
         self.began + self.allowed(upstream).time
+    }
+}
+
+/// How long a call may take.
+fn allowed(upstream: &Upstream, wished: Option<Duration>) -> Allowed {
+    let own = upstream.config().timeout;
+    match wished.filter(|timeout| *timeout < own) {
+        Some(time) => Allowed { time, by: "the caller's timeout_ms" },
+        None => Allowed { time: own, by: "its timeout_ms" },
+    }
+}
+
+/// The lists that may have something of that kind.
+fn lists_of(kind: Kind) -> &'static [Kind] {
+    match kind {
+        Kind::Tool => &[Kind::Tool],
+        Kind::Prompt => &[Kind::Prompt],
+        Kind::Resource | Kind::Template => &[Kind::Resource, Kind::Template],
     }
 }
 
