@@ -16,9 +16,9 @@ build() { # build MACHINE [LINKER]
   local command=(env RUSTFLAGS="-C target-feature=+crt-static")
   [ -z "$linker" ] || command+=("$variable=$linker" "CC_${machine}_unknown_linux_gnu=$linker")
   command+=(cargo rustc --release --locked --bin trunkline --target "$target" --target-dir "$target_dir")
-  # Relative relocations, packed: 165 KB less. The C library in it must know them (glibc 2.36), and the
-  # linker: Rust's own does, which is the usual one for x86_64.
-  [ "$machine" != x86_64 ] || command+=(-- -C 'link-arg=-Wl,-z,pack-relative-relocs')
+  # Relative relocations, packed: 165 KB less; and functions that are the same once. The C library in it must
+  # know the former (glibc 2.36), and the linker both: Rust's own does, which is the usual one for x86_64.
+  [ "$machine" != x86_64 ] || command+=(-- -C 'link-arg=-Wl,-z,pack-relative-relocs,--icf=all')
   if { [ -n "$linker" ] && ! command -v "$linker" >/dev/null; } ||
     [ ! -d "$(rustc --print sysroot)/lib/rustlib/$target/lib" ]; then
     echo "$machine: not built: this toolchain cannot. Where it can:"

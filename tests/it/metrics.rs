@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::gateway::Gateway;
 use crate::support::http::{Request, exchange};
@@ -159,9 +159,12 @@ fn status_tells_what_is_in_work_and_what_was_refused() {
     });
     let nothing = Request::get("/nothing?key=hidden").header("X-Request-Id", "lost");
     gateway.send(&nothing).expect(404);
-    let status = gateway.get("/status").expect(200).json();
-    let refusals = status["refusals"].as_array().unwrap();
-    let refusal: &Value = refusals.iter().find(|it| it["id"] == "lost").unwrap();
+    // It is told after its answer.
+    let refusal = wait_for("the refusal is told", || {
+        let status = gateway.get("/status").expect(200).json();
+        let refusals = status["refusals"].as_array().unwrap().clone();
+        refusals.into_iter().find(|it| it["id"] == "lost")
+    });
     assert_eq!(refusal["reason"], "unknown_path");
     assert_eq!(
         (&refusal["status"], &refusal["request"]),

@@ -140,11 +140,11 @@ fn an_operator_can_tell_what_is_hidden_from_what_is_not_there() {
         let call = Request::post("/mcp/tools/call", &json!({ "name": name }));
         gateway.send(&call.header("x-api-key", KEY)).expect(404)
     };
-    let unknown = call("nosuch-echo-tool");
+    let unknown = call("nosuch-grind");
     let (line, refusal) = told_of(&gateway, &unknown);
     for told in [&line, &refusal] {
         assert_eq!(told["reason"], "unknown_tool", "{told}");
-        assert_eq!(told["tool"], "nosuch-echo-tool", "{told}");
+        assert_eq!(told["tool"], "nosuch-grind", "{told}");
     }
     let heard = |watching: &mut EventStream| {
         let mut told = watching.next().json();
@@ -163,7 +163,7 @@ fn an_operator_can_tell_what_is_hidden_from_what_is_not_there() {
         let hidden = call(name);
         // Of the other one names are close that the key may use.
         if name == "other-add" {
-            assert_eq!(body(&hidden, name), body(&unknown, "nosuch-echo-tool"));
+            assert_eq!(body(&hidden, name), body(&unknown, "nosuch-grind"));
         }
         let (line, refusal) = told_of(&gateway, &hidden);
         for told in [&line, &refusal] {
