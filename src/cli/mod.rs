@@ -105,14 +105,6 @@ fn version() -> String {
     }
 }
 
-/// Reads and checks a configuration, and says what is wrong with it.
-///
-/// # Errors
-/// The code to end with.
-fn load(path: &Path) -> Result<Config, u8> {
-    Config::load(path, &Overrides::default()).map_err(|problems| refused(path, &problems))
-}
-
 /// Says what is wrong with a configuration.
 fn refused(path: &Path, problems: &[Problem]) -> u8 {
     for problem in problems {

@@ -1,21 +1,22 @@
 //! `trunkline pins`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::arguments::Pins;
-use super::{complain, exit, fail, load, print, shown, usage};
+use super::{complain, exit, fail, print, refused, shown, usage};
 use crate::catalogue::pins::command::{self, Changes, Line, PinState, Texts, Unusable};
 use crate::catalogue::pins::{Difference, Subject};
-use crate::config::{Config, Pin, UpstreamConfig};
+use crate::config::{Config, Pin, PinnedServer};
 use crate::state::StateDir;
 use crate::telemetry::timestamp::rfc3339;
 
 pub(super) fn run(path: &Path, what: &Pins) -> u8 {
-    let config = match load(path) {
-        Ok(config) => config,
-        Err(code) => return code,
+    let (state_dir, servers) = match Config::pinned(path) {
+        Ok(found) => found,
+        Err(problems) => return refused(path, &problems),
     };
+    let config = Kept { state_dir, servers };
     match what {
         Pins::List => list(&config),
         Pins::Diff { server, tool } => match pinned(&config, server) {
@@ -29,11 +30,17 @@ pub(super) fn run(path: &Path, what: &Pins) -> u8 {
     }
 }
 
+/// What of the configuration is needed.
+struct Kept {
+    state_dir: Option<PathBuf>,
+    servers: Vec<PinnedServer>,
+}
+
 /// A server that has pins, and where they are kept.
-fn pinned<'a>(config: &'a Config, server: &str) -> Result<(StateDir, &'a UpstreamConfig), u8> {
-    let found = config.upstreams.iter().find(|upstream| upstream.name.as_str() == server);
+fn pinned<'a>(config: &'a Kept, server: &str) -> Result<(StateDir, &'a PinnedServer), u8> {
+    let found = config.servers.iter().find(|upstream| upstream.name.as_str() == server);
     let Some(upstream) = found else {
-        let names: Vec<&str> = config.upstreams.iter().map(|it| it.name.as_str()).collect();
+        let names: Vec<&str> = config.servers.iter().map(|it| it.name.as_str()).collect();
         let there = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         return Err(usage(&format!("pins: there is no server {server:?}; there is: {there}")));
     };
@@ -44,8 +51,8 @@ fn pinned<'a>(config: &'a Config, server: &str) -> Result<(StateDir, &'a Upstrea
     Ok((StateDir::of_another(state), upstream))
 }
 
-fn list(config: &Config) -> u8 {
-    let servers = config.upstreams.iter().filter(|upstream| upstream.pin != Pin::Off);
+fn list(config: &Kept) -> u8 {
+    let servers = config.servers.iter().filter(|upstream| upstream.pin != Pin::Off);
     let Some(state) = &config.state_dir else {
         return usage("pins: no server has \"pin\"");
     };
@@ -100,7 +107,7 @@ fn told(line: &Line, pin: Pin) -> String {
     text
 }
 
-fn diff(directory: &StateDir, upstream: &UpstreamConfig, tool: Option<&str>) -> u8 {
+fn diff(directory: &StateDir, upstream: &PinnedServer, tool: Option<&str>) -> u8 {
     match command::diff(directory, &upstream.name, tool) {
         Ok(changes) if changes.is_empty() => nothing(),
         Ok(changes) => {
@@ -133,7 +140,7 @@ fn differing(changes: &Changes) -> String {
     text
 }
 
-fn accept(directory: &StateDir, upstream: &UpstreamConfig, tool: Option<&str>) -> u8 {
+fn accept(directory: &StateDir, upstream: &PinnedServer, tool: Option<&str>) -> u8 {
     match command::accept(directory, &upstream.name, tool) {
         Ok(names) if names.is_empty() => nothing(),
         Ok(names) => {
@@ -161,7 +168,7 @@ fn nothing() -> u8 {
     exit::FINE
 }
 
-fn refuse(upstream: &UpstreamConfig, tool: Option<&str>, error: &Unusable) -> u8 {
+fn refuse(upstream: &PinnedServer, tool: Option<&str>, error: &Unusable) -> u8 {
     match error {
         Unusable::UnknownTool(near) => {
             let close = match near.as_slice() {

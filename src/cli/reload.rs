@@ -6,6 +6,7 @@ use super::running::{Running, ServedAt};
 use super::schema::member;
 use super::talk::At;
 use super::{complain, exit, fail, print, shown};
+use crate::config::NOTHING_DIFFERS;
 use crate::limits::OPERATOR_RELOAD_TIMEOUT;
 
 pub(super) fn run(at: &At) -> u8 {
@@ -25,7 +26,8 @@ pub(super) fn run(at: &At) -> u8 {
     for warning in texts(&said.body, "warnings") {
         complain(&format!("trunkline: reload: {warning}"));
     }
-    for key in texts(&said.body, "at_next_start") {
+    let later = texts(&said.body, "at_next_start");
+    for key in &later {
         complain(&format!(
             "trunkline: reload: {key} differs; it takes effect at the next start"
         ));
@@ -37,6 +39,9 @@ pub(super) fn run(at: &At) -> u8 {
         return exit::CONFIG;
     }
     match member(&said.body, "changes").as_str() {
+        Some(NOTHING_DIFFERS) if said.is_fine() && !later.is_empty() => {
+            print("nothing else differs\n")
+        }
         Some(changes) if said.is_fine() => print(&format!("{}\n", shown(changes))),
         Some(_) | None if said.is_not_there() => fail(&format!(
             "reload: {} does not serve it: the address of \"listen\" does, and that of \

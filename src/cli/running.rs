@@ -18,6 +18,9 @@ use crate::limits::{OPERATOR_ANSWER_BYTES_MAX, OPERATOR_CONNECT_TIMEOUT};
 /// HTTP's status for a path that is not served (RFC 9110, 15.5.5).
 pub(super) const NOT_FOUND: u16 = 404;
 
+/// HTTP's status for a request without a key that counts (RFC 9110, 15.5.2).
+const UNAUTHORIZED: u16 = 401;
+
 /// A gateway's address.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Running {
@@ -83,6 +86,9 @@ impl Said {
     pub(super) fn refusal(&self) -> String {
         let error = member(&self.body, "error");
         match error["message"].as_str() {
+            Some(message) if self.status == UNAUTHORIZED => {
+                format!("{} What is sent is ${KEY_VARIABLE}.", shown(message))
+            }
             Some(message) => shown(message),
             None => format!("it answered with the status {}", self.status),
         }

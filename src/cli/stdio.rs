@@ -62,8 +62,11 @@ fn serve(config: Config, source: Option<Source>, log: LogControl) -> io::Result<
     let _signals = thread::watch_signals(stop.clone(), source.is_some().then(|| wish.clone()))?;
     let (alone, clients) = (Inheritance::default(), Clients::OneOfLines);
     let mut served = config.clone();
-    // Its host lists right after the start, and often only then.
-    served.first_list = served.first_list.max(STDIO_FIRST_LISTS_TIMEOUT);
+    // Its host lists right after the start, and often only then. A gateway in front of another
+    // waits for that one as for any server that is required.
+    if source.is_some() {
+        served.first_list = served.first_list.max(STDIO_FIRST_LISTS_TIMEOUT);
+    }
     let gateway = Gateway::start(served, clients, alone, stop.clone(), stopped)?;
     let reloading = source
         .map(|source| reload::start(source, config, gateway.parts(), log, wishes, stop.clone()))

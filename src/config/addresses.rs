@@ -4,6 +4,8 @@
 
 use std::path::Path;
 
+use serde::de::IgnoredAny;
+
 use super::expand::{Outside, expand};
 use super::place::{Aim, Source};
 use super::{Config, Listen, Problem};
@@ -43,8 +45,14 @@ fn addresses(text: &str, outside: Outside<'_>) -> Addresses {
         });
         Some(read)
     };
+    // Of half a file it is not known whether it has one: the default may be another gateway's.
+    let is_whole = || serde_json::from_str::<IgnoredAny>(text).is_ok();
+    let none = || match is_whole() {
+        true => Ok(Listen::DEFAULT),
+        false => Err(Problem::new("", "is no JSON, and no \"listen\" is found in it")),
+    };
     Addresses {
-        listen: of("/listen").unwrap_or(Ok(Listen::DEFAULT)),
+        listen: of("/listen").unwrap_or_else(none),
         admin_listen: of("/admin_listen").and_then(Result::ok),
     }
 }
@@ -76,8 +84,11 @@ mod tests {
         ] {
             assert_eq!(of(text).listen.unwrap().to_string(), "127.0.0.1:5", "{text}");
         }
-        for text in ["", "{}", "{\"mcp_servers\":{\"listen\":\"h:1\"}}", "listen: 1\n"] {
+        for text in ["{}", "{\"mcp_servers\":{\"listen\":\"h:1\"}}"] {
             assert_eq!(of(text).listen.unwrap(), Listen::DEFAULT, "{text}");
+        }
+        for text in ["", "{", "{\"mcp_servers\":{\"listen\":\"h:1\"", "listen: 1\n"] {
+            assert!(of(text).listen.unwrap_err().what.contains("no JSON"), "{text}");
         }
     }
 

@@ -269,7 +269,12 @@ fn check_keys(reader: &Reader<'_>, raw: &RawConfig, naming: &Naming) -> Vec<ApiK
             let what = "this key may use no server; without \"servers\" it may use all";
             reader.warn(format!("{}/servers", key.at), what);
         }
-        let tools = check_globs(reader, key.tools.as_deref());
+        let mut tools = check_globs(reader, key.tools.as_deref());
+        if key.tools.as_ref().is_some_and(Vec::is_empty) {
+            let what = "this key may use no tool; without \"tools\" it may use all";
+            reader.warn(format!("{}/tools", key.at), what);
+            tools = Some(vec![NO_TOOL.to_owned()]);
+        }
         for (at, glob) in key.tools.iter().flatten() {
             let unclear = key_globs::unclear(naming, &glob.value, servers.as_deref());
             if let Some(what) = unclear {
@@ -292,12 +297,29 @@ fn check_keys(reader: &Reader<'_>, raw: &RawConfig, naming: &Naming) -> Vec<ApiK
     keys
 }
 
+/// The globs of a key that may use no tool.
+const NO_TOOL: &str = "!*";
+
+/// What is written instead of a key where the braces of a reference were forgotten: it would be
+/// taken for the key, and everybody can guess it.
+fn forgotten_braces(key: &str) -> Option<String> {
+    if key.starts_with("file:") {
+        return Some(format!("is the key itself as it stands; did you mean \"${{{key}}}\"?"));
+    }
+    let name = key.strip_prefix('$')?;
+    let is_name = !name.is_empty()
+        && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
+    is_name.then(|| format!("is the key itself as it stands; did you mean \"${{{name}}}\"?"))
+}
+
 /// Hashes a key at once, so that nothing keeps it.
 fn hash(reader: &Reader<'_>, at: &str, secret: &RawSecret) -> Option<[u8; 32]> {
     match secret {
         RawSecret::Key(key) => {
             let hash = hash_key(&key.value);
-            if hash.is_none() {
+            if let Some(what) = forgotten_braces(&key.value) {
+                reader.problem(format!("{at}/key"), what);
+            } else if hash.is_none() {
                 let what = "must be printable ASCII characters without spaces at the ends";
                 reader.problem(format!("{at}/key"), what);
             } else if key.value.len() < KEY_BYTES_MIN {

@@ -67,6 +67,14 @@ fn proposal(naming: &Naming, mark: &str, glob: &str, own: Option<&[ServerName]>)
     let separator = &naming.separator;
     let may_be = |server: &&ServerName| own.is_none_or(|own| own.contains(server));
     let servers: Vec<&ServerName> = naming.owners.servers().filter(may_be).collect();
+    // Other gateways have other separators.
+    let other = servers.iter().find_map(|server| {
+        let rest = glob.strip_prefix(server.as_str())?;
+        Some((server, rest.strip_prefix(['_', '-', '.', '/', ':'])?.trim_start_matches('_')))
+    });
+    if let Some((server, rest)) = other.filter(|(_, rest)| !rest.is_empty()) {
+        return format!("; did you mean \"{mark}{server}{separator}{rest}\"?");
+    }
     if let Some((name, rest)) = glob.split_once(separator.as_str())
         && let Some(near) = nearest(name, servers.iter().map(|it| it.as_str()))
     {

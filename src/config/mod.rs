@@ -12,6 +12,7 @@ mod foreign;
 mod json;
 mod key_globs;
 mod otlp;
+mod pinned;
 mod place;
 mod proxies;
 mod public_url;
@@ -38,10 +39,11 @@ pub use check::hash_key;
 pub use expand::Environment;
 pub use file::{API_KEY_KEYS, KEYS, LOG_KEYS, SERVER_KEYS, TRANSPORT_KEYS};
 pub use otlp::{OTLP_KEYS, OtlpConfig};
+pub use pinned::PinnedServer;
 pub use place::Place;
 pub use proxies::TrustedProxy;
 pub use public_url::PublicUrl;
-pub use reload::Changes;
+pub use reload::{Changes, NOTHING_DIFFERS};
 pub use reloaded::Reloaded;
 pub use remote::{KEY_VARIABLE, name_of_gateway};
 pub use schema::SCHEMA;
@@ -422,6 +424,9 @@ pub enum Pin {
 }
 
 impl Pin {
+    /// All of them.
+    pub const ALL: [Pin; 4] = [Pin::Off, Pin::Warn, Pin::Enforce, Pin::Locked];
+
     /// The word of the configuration.
     pub fn as_str(self) -> &'static str {
         match self {

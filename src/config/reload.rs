@@ -4,6 +4,9 @@ use std::collections::HashMap;
 use std::fmt;
 
 use super::{ApiKey, Config, Pin, Problem};
+
+/// What a reload tells that changes nothing.
+pub const NOTHING_DIFFERS: &str = "nothing differs";
 use crate::protocol::server_name::ServerName;
 
 /// What a reload changes.
@@ -79,7 +82,7 @@ impl fmt::Display for Changes {
             parts.push("the order of servers or the owners of names changed".to_owned());
         }
         if parts.is_empty() {
-            return f.write_str("nothing differs");
+            return f.write_str(NOTHING_DIFFERS);
         }
         f.write_str(&parts.join("; "))
     }

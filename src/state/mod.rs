@@ -304,10 +304,21 @@ impl StateDir {
         let mut file =
             options.write(true).create(true).truncate(true).mode(FILE_MODE).open(temporary)?;
         file.write_all(bytes)?;
+        self.give(&file)?;
         // Before it has its name, so that no crash gives the name to an empty file.
         file.sync_all()?;
         std::fs::rename(temporary, self.path.join(name))?;
         File::open(&self.path)?.sync_all()
+    }
+
+    /// Gives a file to whom the directory belongs, where root writes for the gateway of another
+    /// user: that one could not read it.
+    fn give(&self, file: &File) -> io::Result<()> {
+        let (directory, made) = (std::fs::metadata(&self.path)?, file.metadata()?);
+        if made.uid() == 0 && directory.uid() != 0 {
+            std::os::unix::fs::fchown(file, Some(directory.uid()), Some(directory.gid()))?;
+        }
+        Ok(())
     }
 
     /// Removes a file, if it is there.

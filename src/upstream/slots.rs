@@ -218,8 +218,8 @@ impl<T: Default> Slots<T> {
         let (max, waiting, server) = (self.max_in_flight, self.max_waiting, &self.server);
         let what = match why {
             NotTaken::Full => format!(
-                "{max} calls are in flight to {server} and {waiting} wait (max_in_flight, \
-                 max_waiting)"
+                "{server} takes no more calls of this caller now (max_in_flight is {max}, max_waiting \
+                 {waiting}; of each a caller has its share)"
             ),
             NotTaken::ShareHeld => format!(
                 "so many calls to {server} wait as one caller may have waiting there: {share} now \

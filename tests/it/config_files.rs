@@ -162,7 +162,9 @@ fn globs_and_servers_of_a_key_that_give_nothing_are_warnings() {
     let folder = Directory::new();
     let text = r#"{"api_keys":[
         {"name":"a","key":"0123456789abcdef","servers":["github"],"tools":["files-*","get_*"]},
-        {"name":"b","key":"0123456789abcdeg","servers":[]}],
+        {"name":"b","key":"0123456789abcdeg","servers":[]},
+        {"name":"c","key":"0123456789abcdeh","tools":[]},
+        {"name":"d","key":"0123456789abcdei","servers":["github"],"tools":["github_get_*"]}],
         "mcp_servers":{"github":{"command":"x"},"files":{"command":"x"}}}"#;
     let config = load(&folder, text).unwrap();
     let told: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
@@ -171,10 +173,29 @@ fn globs_and_servers_of_a_key_that_give_nothing_are_warnings() {
         "/api_keys/0/tools/1: \"get_*\" is about no server: globs of keys match NAME-name; did you \
          mean \"github-get_*\"?",
         "/api_keys/1/servers: this key may use no server",
+        "/api_keys/2/tools: this key may use no tool",
+        "/api_keys/3/tools/0: \"github_get_*\" is about no server: globs of keys match NAME-name; did \
+         you mean \"github-get_*\"?",
     ] {
         assert!(told.iter().any(|line| line.contains(part)), "{part}: {told:#?}");
     }
-    assert_eq!(told.len(), 3, "{told:#?}");
+    assert_eq!(told.len(), 5, "{told:#?}");
+}
+
+#[test]
+fn a_reference_without_braces_is_no_key() {
+    let folder = Directory::new();
+    let text = r#"{"api_keys":[
+        {"name":"a","key":"file:/etc/trunkline/keys/admin"},{"name":"b","key":"$TRUNKLINE_KEY"}],
+        "mcp_servers":{}}"#;
+    let told: Vec<String> =
+        load(&folder, text).unwrap_err().iter().map(ToString::to_string).collect();
+    for part in [
+        "/api_keys/0/key: is the key itself as it stands; did you mean \"${file:/etc",
+        "/api_keys/1/key: is the key itself as it stands; did you mean \"${TRUNKLINE_KEY}\"?",
+    ] {
+        assert!(told.iter().any(|line| line.contains(part)), "{part}: {told:#?}");
+    }
 }
 
 #[test]

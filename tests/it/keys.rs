@@ -33,6 +33,21 @@ fn expect_challenge(answer: Response) {
 }
 
 #[test]
+fn an_empty_list_of_tools_gives_none() {
+    let upstream = HttpUpstream::with_tools(&["x"]);
+    let gateway = Gateway::started(json!({
+        "api_keys": [{ "name": "all", "key": "0123456789abcdef-all" },
+                     { "name": "none", "key": "0123456789abcdef-none", "tools": [] }],
+        "mcp_servers": { "s": { "url": upstream.url(), "transport": "http" } },
+    }));
+    let list = |key: &str| {
+        gateway.send(&bearer(Request::get("/mcp/tools/list"), key)).expect(200).json()
+    };
+    assert_eq!(list("0123456789abcdef-all")["tools"][0]["name"], "x");
+    assert_eq!(list("0123456789abcdef-none")["tools"], json!([]));
+}
+
+#[test]
 fn a_key_comes_in_three_headers() {
     let upstream = HttpUpstream::start();
     let gateway = Gateway::started(json!({

@@ -512,6 +512,19 @@ fn a_gateway_of_lines_withholds_what_the_running_one_has_pinned() {
 }
 
 #[test]
+fn whoever_reviews_pins_needs_no_variables_of_the_gateway() {
+    let mut pinned = Pinned::new("enforce");
+    let gateway = pinned.start();
+    pinned.pull_the_rug(&gateway);
+    pinned.config["api_keys"] = json!([{ "name": "a", "key": "${TRUNKLINE_IT_NOT_SET}" }]);
+    pinned.config["mcp_servers"]["s"]["url"] = json!("${TRUNKLINE_IT_NOT_SET}");
+    assert!(pinned.told("list", &[]).contains("tool good: changed since"));
+    assert!(pinned.told("diff", &["s"]).contains("sends me your keys"));
+    assert_eq!(pinned.told("accept", &["s"]), "accepted s good\n");
+    wait_until("it is served", || changed(&gateway).is_empty());
+}
+
+#[test]
 fn what_goes_and_comes_back_changed_is_withheld() {
     let pinned = Pinned::new("enforce");
     let gateway = pinned.start();

@@ -58,6 +58,10 @@ fn of_a_file_the_address_alone_is_needed() {
         let (out, _) = ends(0, &run(folder.path(), Some(KEY), &["reload"]));
         assert_eq!(out, "nothing differs\n", "{text}");
     }
+    // The default may be another gateway's.
+    write("{\"mcp_servers\": {");
+    let (_, err) = ends(78, &run(folder.path(), Some(KEY), &["status"]));
+    assert!(err.contains("no JSON") && err.contains("--url"), "{err}");
     for text in [r#"{"listen":"${NOT_SET}:1"}"#, r#"{"listen":"nowhere"}"#] {
         write(text);
         let (_, err) = ends(78, &run(folder.path(), Some(KEY), &["status"]));

@@ -33,6 +33,13 @@ pub(super) enum Writing {
     None,
 }
 
+/// A name, with a number behind it where it is taken.
+fn numbered(wanted: &str, is_taken: impl Fn(&str) -> bool) -> String {
+    let further = (2..).map(|n| format!("{wanted}_{n}"));
+    let mut names = std::iter::once(wanted.to_owned()).chain(further);
+    names.find(|name| !is_taken(name)).unwrap_or_default()
+}
+
 impl Draft {
     /// Says something about a place of the source. No value of it is ever named: it may be secret.
     pub(super) fn note(&mut self, at: &str, what: &str) {
@@ -42,10 +49,7 @@ impl Draft {
     /// A server's name that is good here.
     pub(super) fn name(&mut self, at: &str, wanted: &str) -> String {
         let like = ServerName::like(wanted).map_or("server".to_owned(), |it| it.to_string());
-        let is_taken = |name: &str| self.names.contains(&name.to_lowercase());
-        let further = (2..).map(|n| format!("{like}_{n}"));
-        let mut names = std::iter::once(like.clone()).chain(further);
-        let name = names.find(|name| !is_taken(name)).unwrap_or_default();
+        let name = numbered(&like, |name| self.names.contains(&name.to_lowercase()));
         self.names.insert(name.to_lowercase());
         if name != wanted {
             self.note(at, &format!("is called \"{name}\" here"));
@@ -56,6 +60,16 @@ impl Draft {
     /// Whether an alias can be had: it must be a name, and differ from all others.
     pub(super) fn takes_alias(&mut self, alias: &str) -> bool {
         ServerName::parse(alias).is_some() && self.names.insert(alias.to_lowercase())
+    }
+
+    /// A name for a key that none has yet.
+    pub(super) fn key_name(&self, wanted: &str) -> String {
+        numbered(wanted, |name| self.keys.iter().any(|key| key["name"] == *name))
+    }
+
+    /// A name for a variable that is none yet.
+    pub(super) fn new_variable(&self, wanted: &str) -> String {
+        numbered(wanted, |name| self.variables.contains_key(name))
     }
 
     /// A reference to a variable of the environment, which the operator is told of.

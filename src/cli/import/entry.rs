@@ -53,7 +53,15 @@ impl<'a> Entry<'a> {
     /// A map of texts as `config.json` has them.
     fn map(&mut self, draft: &mut Draft, key: &str) -> Fields {
         let mut strings = Fields::new();
-        let Some(Value::Object(map)) = self.take(key) else { return strings };
+        let map = match self.take(key) {
+            Some(Value::Object(map)) => map,
+            Some(Value::Null) | None => return strings,
+            Some(_) => {
+                let what = "left out: it is no object of names and values";
+                draft.note(&format!("{}.{key}", self.at), what);
+                return strings;
+            }
+        };
         for (name, value) in &map {
             // Null: the host takes it out of its own environment, which is not handed on here.
             let Some(text) = plain_text(value) else { continue };

@@ -11,9 +11,8 @@ use super::entry::{Entry, add_header, plain_text};
 use crate::config::hash_key;
 
 /// Keys of a server that say nothing here.
-const SILENT: [&str; 6] = [
+const SILENT: [&str; 5] = [
     "mcp_info",
-    "server_id",
     "protocol_version",
     "spec_version",
     "allow_all_keys",
@@ -24,7 +23,8 @@ const OAUTH: &str = "signing in by OAuth is not carried over";
 const AWS: &str = "requests are not signed for AWS";
 
 /// Keys that have no counterpart, and what is to be known of that.
-const INSTEAD: [(&str, &str); 16] = [
+const INSTEAD: [(&str, &str); 17] = [
+    ("server_id", "the server's name is its id here"),
     ("client_id", OAUTH),
     ("client_secret", OAUTH),
     ("scopes", OAUTH),
@@ -207,7 +207,7 @@ fn credential(draft: &mut Draft, source: &mut Entry<'_>, server: &mut Fields) {
         draft.note(
             &at,
             &format!(
-                "there is none, so clients send their own, as x-mcp-{{server}}-{}",
+                "there is none: clients' own, as x-mcp-{{server}}-{}, has no effect in this version",
                 name.to_lowercase()
             ),
         );
@@ -298,10 +298,12 @@ fn master_key(draft: &mut Draft, settings: Option<&Fields>) {
 
 /// Whom a group was given to stands in LiteLLM's database: here it is a key.
 fn group_key(draft: &mut Draft, group: &str, servers: &[String]) {
-    let variable = format!("TRUNKLINE_KEY_{}", variable_name(group));
+    let name = draft.key_name(group);
+    let variable = format!("TRUNKLINE_KEY_{}", variable_name(&name));
+    let variable = draft.new_variable(&variable);
     let about = format!("a key for the access group {group}: \"trunkline new-key\" makes one");
     let key = draft.variable(&variable, Some(&about));
-    draft.keys.push(json!({ "name": group, "key": key, "servers": servers }));
+    draft.keys.push(json!({ "name": name, "key": key, "servers": servers }));
 }
 
 /// What the file says besides.

@@ -186,7 +186,7 @@ fn litellm() {
         "mcp_servers.github.extra_headers: is written as \"forward_headers\", which has no effect",
         "mcp_servers.openapi: left out: tools are not made",
         "mcp_servers.basic.auth_value: is written out",
-        "mcp_servers.own.auth_value: there is none, so clients send their own",
+        "mcp_servers.own.auth_value: there is none: clients' own",
         "general_settings: left out: database_url, store_model_in_db",
         "model_list: left out",
         "litellm_settings: left out: drop_params",
@@ -265,6 +265,26 @@ fn an_alias_takes_no_servers_name() {
     aliased["alias"] = "d".into();
     assert_eq!(made.servers, json!({ "a": url, "b": url, "c": aliased }));
     made.says(&["mcp_servers.a.alias: left out", "mcp_servers.b.alias: left out"]);
+}
+
+#[test]
+fn keys_have_names_and_variables_of_their_own() {
+    let made = imported(
+        "general_settings: {master_key: os.environ/M}\nmcp_servers:\n  \
+         a: {url: 'http://h/', access_groups: [a-b, a_b, master], server_id: x, \
+         static_headers: ['X: y']}\n",
+    );
+    let all = made.keys.as_array().unwrap();
+    let of = |at: &str| all.iter().map(|key| key[at].as_str().unwrap()).collect::<Vec<_>>();
+    assert_eq!(of("name"), ["master", "a-b", "a_b", "master_2"]);
+    let mut variables = of("key");
+    variables.sort_unstable();
+    variables.dedup();
+    assert_eq!(variables.len(), 4);
+    made.says(&[
+        "mcp_servers.a.server_id: left out: the server's name",
+        "mcp_servers.a.static_headers: left out: it is no object",
+    ]);
 }
 
 #[test]
