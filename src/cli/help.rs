@@ -170,7 +170,7 @@ Exit code 69 says that a server is not well; which one, and why, stands on stand
 const CALL: &str = "\
 Calls a tool, of a server of a configuration, which is started for it, or of a running gateway.
 The result goes to standard output, progress and log messages to standard error. What the server
-asks is asked on the terminal.
+asks the user is asked on the terminal (elicitation; sampling is not offered).
 
 Usage: trunkline call NAME [JSON] [KEY=VALUE ...] [-] [--config FILE | --url URL]
 
