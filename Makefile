@@ -2,6 +2,9 @@
 
 # Where cargo puts what it builds.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
+# The static binary, as `make dist` calls it.
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+STATIC := $(TARGET)/dist/trunkline-$(VERSION)-x86_64-linux/trunkline
 
 .PHONY: help
 help: ## show this list
@@ -46,11 +49,11 @@ dist: ## the static release binaries, stripped: path, size, SHA-256
 
 .PHONY: deb
 deb: dist ## a Debian package of the static binary
-	contrib/deb/build.sh $(TARGET)/dist/trunkline-*-x86_64-linux/trunkline $(TARGET)/dist
+	contrib/deb/build.sh $(STATIC) $(TARGET)/dist
 
 .PHONY: packages
 packages: deb ## an npm and a PyPI package of it, installed and run
-	contrib/packages.sh $(TARGET)/dist/trunkline-*-x86_64-linux/trunkline $(TARGET)/dist
+	contrib/packages.sh $(STATIC) $(TARGET)/dist
 	tests/interop/packages.sh $(TARGET)/dist
 
 .PHONY: bench

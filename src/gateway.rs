@@ -219,6 +219,13 @@ impl Gateway {
         move || sessions.is_alive()
     }
 
+    /// The addresses that another process has left are this one's: it removes the files of its
+    /// Unix sockets at the end.
+    pub fn takes_over(&self) {
+        let listeners = [&self.estate.0.listener, &self.estate.0.admin_listener];
+        listeners.into_iter().flatten().for_each(|it| it.taken_over());
+    }
+
     /// Keeps nothing that belongs to the process that follows: when that one ends, its address is
     /// not held by one that accepts nobody there, and another one can have `state_dir`.
     fn give_up(&mut self) {

@@ -34,6 +34,7 @@ pub fn run(
     let mut gateway =
         Gateway::start(config.clone(), Clients::OverHttp, inherited, stop.clone(), stopped)?;
     if let Some(predecessor) = predecessor {
+        gateway.takes_over();
         predecessor.serving();
     }
     let _watchdog = service::watchdog(gateway.is_well())?;

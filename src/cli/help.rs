@@ -55,7 +55,7 @@ has that name, 78 bad configuration.
 ";
 
 const SERVE: &str = "\
-Runs the gateway until SIGTERM or SIGINT.
+Runs the gateway until SIGTERM, SIGINT or SIGQUIT.
 
 Usage: trunkline [serve] [-c FILE] [--listen ADDRESS]
        trunkline FILE

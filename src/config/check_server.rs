@@ -223,15 +223,14 @@ fn stdio(reader: &Reader<'_>, raw: &RawServer) -> Option<Target> {
 fn program(reader: &Reader<'_>, at: &str, text: &Text) -> String {
     let mut words = text.value.split_whitespace();
     let first = words.next().unwrap_or_default();
-    let rest: Vec<String> = words.map(|word| format!("{word:?}")).collect();
+    let has_more = words.next().is_some();
     // Folders and programs may have spaces in their names.
     let is_line = !first.contains('/')
         || (!Path::new(&text.value).exists() && Path::new(first).is_file());
-    if is_line && !rest.is_empty() {
-        // What was written may stand for a secret.
+    if is_line && has_more {
+        // What was written may stand for a secret, and so may every word behind the first.
         let what = if text.value == text.written {
-            let rest = rest.join(", ");
-            format!("use args: \"command\": {first:?}, \"args\": [{rest}]")
+            format!("use args: \"command\": {first:?}, and each further word in \"args\"")
         } else {
             "use args: one program stands here, without its arguments".to_owned()
         };

@@ -4,6 +4,7 @@
 use super::Secret;
 use super::json::Json;
 use super::reader::{Fields, Reader};
+use super::secret_forms::percent_decoded;
 use super::syntax;
 
 /// The keys of `otlp`.
@@ -90,12 +91,18 @@ fn headers(reader: &Reader<'_>, fields: Option<&Fields<'_>>) -> Vec<(String, Sec
     if headers.is_empty() {
         let pairs = listed.as_deref().unwrap_or_default().split(',');
         let pairs = pairs.filter_map(|pair| pair.split_once('='));
-        let pairs = pairs.map(|(name, value)| (name.trim(), value.trim()));
-        let usable = |(name, value): &(&str, &str)| {
-            syntax::is_header_name(name) && syntax::is_header_value(value)
+        // Values are percent-encoded (OpenTelemetry, Protocol Exporter, Specifying headers).
+        let pairs = pairs.map(|(name, value)| {
+            let value = value.trim();
+            let decoded = percent_decoded(value).unwrap_or_else(|| value.to_owned());
+            (name.trim(), decoded)
+        });
+        let usable = |(name, value): &(&str, String)| {
+            syntax::is_header_name(name)
+                && !syntax::is_own_header(name)
+                && syntax::is_header_value(value)
         };
-        let secret =
-            |(name, value): (&str, &str)| (name.to_owned(), Secret::new(value.to_owned()));
+        let secret = |(name, value): (&str, String)| (name.to_owned(), Secret::new(value));
         headers.extend(pairs.filter(usable).map(secret));
     }
     headers
@@ -160,7 +167,7 @@ mod tests {
         let environment = [
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://other:4318/"),
             ("OTEL_SERVICE_NAME", "edge-7"),
-            ("OTEL_EXPORTER_OTLP_HEADERS", "a=b, c=d"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "a=b%20e, c=d"),
             ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
             ("OTEL_TRACES_SAMPLER_ARG", "0.25"),
         ];
@@ -171,6 +178,7 @@ mod tests {
         let config = parsed("", &environment).unwrap();
         assert_eq!(config.endpoint, "http://other:4318/v1/traces");
         assert_eq!((config.sampling, config.headers.len()), (250_000, 2));
+        assert_eq!(config.headers[0].1.expose(), "b e");
         let off = [&environment[..], &[("OTEL_SDK_DISABLED", "true")]].concat();
         assert_eq!(parsed("", &off), None);
         let whole = r#", "otlp": { "endpoint": "https://h/api/otlp", "sampling": 1 }"#;

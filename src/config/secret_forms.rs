@@ -100,7 +100,7 @@ fn percent_encoded(text: &str) -> String {
 }
 
 /// Without its percent-encoding; none where it has none, or holds no text.
-fn percent_decoded(text: &str) -> Option<String> {
+pub(super) fn percent_decoded(text: &str) -> Option<String> {
     let (first, rest) = text.split_once('%')?;
     let mut out = first.as_bytes().to_vec();
     for part in rest.split('%') {

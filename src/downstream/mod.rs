@@ -131,7 +131,15 @@ pub struct Front {
 /// What a client hears whose bodies and results fill its share.
 const SHARE_HELD: &str = "your bodies and results fill your share of limits.buffered_bytes";
 /// Headers by which a proxy says that it passes on what somebody else has sent.
-const FORWARDED: [&str; 3] = ["forwarded", "x-forwarded-for", "x-real-ip"];
+const FORWARDED: [&str; 7] = [
+    "forwarded",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-real-ip",
+];
 
 /// A request that may be served.
 #[derive(Debug)]
@@ -315,7 +323,7 @@ impl Front {
         let (only, narrowed) = match in_path {
             // Several names are the narrowing header's, as a path.
             Some((path, mut named)) if path.contains(',') => {
-                (None, Some(named.by_ref().collect::<Result<Arc<[_]>, _>>()?))
+                (None, Some(each_once(named.by_ref().collect::<Result<_, _>>()?)))
             }
             Some((_, mut named)) => (named.next().transpose()?, None),
             None => (None, None),
@@ -328,11 +336,10 @@ impl Front {
             // differ, in a session's id neither.
             let known = |name: &ServerName| seen.sees_server(name) && self.pipeline.knows(name);
             let lists = head.headers.get_all(headers::SERVERS);
-            lists
+            let names = lists
                 .flat_map(|list| list.split(','))
-                .filter_map(|name| ServerName::parse(name.trim()))
-                .filter(known)
-                .collect()
+                .filter_map(|name| ServerName::parse(name.trim()));
+            each_once(names.filter(known).collect())
         });
         scope.narrowed = in_both(scope.narrowed.as_ref(), in_header);
         Ok(scope)
@@ -508,6 +515,13 @@ fn cors(origin: &str) -> [(&'static str, String); 3] {
         ("Access-Control-Expose-Headers", headers::SESSION_ID.to_owned()),
         ("Vary", "Origin".to_owned()),
     ]
+}
+
+/// Names as a narrowing has them: however often one was said.
+fn each_once(mut names: Vec<ServerName>) -> Arc<[ServerName]> {
+    names.sort_unstable();
+    names.dedup();
+    names.into()
 }
 
 /// What two narrowings leave; None is none.

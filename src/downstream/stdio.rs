@@ -75,6 +75,17 @@ struct Requests {
     threads: Vec<Joined>,
 }
 
+/// What a line with requests is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sort {
+    /// A request of a revision without sessions.
+    Stateless,
+    /// `initialize`.
+    Opening,
+    /// Requests in a session.
+    OfSession,
+}
+
 /// How a request is cancelled.
 enum Request {
     /// One of a session: as that does it, once the call is in it.
@@ -161,13 +172,14 @@ impl LineClient {
         }
         match &body {
             Body::One(Message::Request { id, method, params }) => {
-                let is_stateless = is_stateless(params.as_deref());
-                if !is_stateless && Method::parse(method) == Some(Method::Initialize) {
-                    self.lock().opening.get_or_insert_with(|| id.clone());
-                }
+                let sort = match is_stateless(params.as_deref()) {
+                    true => Sort::Stateless,
+                    false if Method::parse(method) == Some(Method::Initialize) => Sort::Opening,
+                    false => Sort::OfSession,
+                };
                 let ids = vec![id.clone()];
                 drop(body);
-                self.start(text, ids, is_stateless);
+                self.start(text, ids, sort);
             }
             Body::One(message) => self.hear(message),
             Body::Batch(messages) => {
@@ -179,7 +191,7 @@ impl LineClient {
                 });
                 let ids = ids.collect();
                 drop(body);
-                self.start(text, ids, false);
+                self.start(text, ids, Sort::OfSession);
             }
         }
     }
@@ -239,10 +251,8 @@ impl LineClient {
     }
 
     /// Has a thread answer a message, or a batch, with requests of those ids.
-    fn start(self: &Arc<Self>, text: String, ids: Vec<RequestId>, is_stateless: bool) {
+    fn start(self: &Arc<Self>, text: String, ids: Vec<RequestId>, sort: Sort) {
         let refuse = |error: &RpcError| {
-            self.lock().opening.take_if(|id| ids.contains(id));
-            self.answered.notify_all();
             for id in &ids {
                 self.put_response(&Response::error(Some(id), error));
             }
@@ -253,9 +263,7 @@ impl LineClient {
             drop(requests);
             let what = "A request with this id is in flight already.";
             let error = RpcError::new(code::INVALID_REQUEST, what);
-            return ids
-                .iter()
-                .for_each(|id| self.put_response(&Response::error(Some(id), &error)));
+            return refuse(&error);
         }
         requests.threads.retain(|thread| !thread.is_finished());
         if requests.by_id.len() + ids.len() > STDIO_REQUESTS_MAX {
@@ -263,13 +271,17 @@ impl LineClient {
             let what = format!("more than {STDIO_REQUESTS_MAX} requests are in flight");
             return refuse(&Problem::overloaded(&what).to_rpc());
         }
-        let (watch, is_cancelled) = match self.enter(&mut requests, &ids, is_stateless) {
+        let (watch, is_cancelled) = match self.enter(&mut requests, &ids, sort) {
             Ok(entered) => entered,
             Err(error) => {
                 drop(requests);
                 return refuse(&Problem::from_call(&error).to_rpc());
             }
         };
+        // Of those that are admitted alone: whoever comes after it waits for its answer.
+        if let (Sort::Opening, [id]) = (sort, ids.as_slice()) {
+            requests.opening.get_or_insert_with(|| id.clone());
+        }
         let number = self.n_threads.fetch_add(1, Ordering::Relaxed) % 10_000;
         let (client, entered) = (self.clone(), ids.clone());
         let serve = move || {
@@ -284,7 +296,9 @@ impl LineClient {
             Ok(thread) => requests.threads.push(thread),
             Err(_) => {
                 ids.iter().for_each(|id| drop(requests.by_id.remove(id)));
+                requests.opening.take_if(|id| ids.contains(id));
                 drop(requests);
+                self.answered.notify_all();
                 refuse(&Problem::overloaded("the system refuses a thread").to_rpc());
             }
         }
@@ -311,10 +325,10 @@ impl LineClient {
         &self,
         requests: &mut Requests,
         ids: &[RequestId],
-        is_stateless: bool,
+        sort: Sort,
     ) -> Result<(Option<ClientWatch>, Arc<AtomicBool>), CallError> {
         let is_cancelled = Arc::new(AtomicBool::new(false));
-        if let (true, [id]) = (is_stateless, ids) {
+        if let (Sort::Stateless, [id]) = (sort, ids) {
             let (here, there) = UnixStream::pair().map_err(|_| CallError::Overloaded {
                 what: "no descriptor is left".to_owned(),
             })?;

@@ -99,6 +99,13 @@ impl PassedOn {
         self.file.is_some()
     }
 
+    /// This process serves it from here on, and removes its file at the end.
+    pub fn taken_over(&self) {
+        if let Some(removed) = &self.file {
+            removed.store(true, Ordering::SeqCst);
+        }
+    }
+
     /// Another process serves it from here on, and removes its file at the end.
     pub fn given_up(&self) {
         if let Some(removed) = &self.file {

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -56,7 +57,12 @@ impl Listener {
                 set_for_connections(&fd)?;
                 None
             }
-            config::Listen::Unix(path) => owns_file.then(|| SocketFile::of(path)),
+            config::Listen::Unix(path) => owns_file.then(|| {
+                let file = SocketFile::of(path);
+                // The other process may go on alone: the file is its until this one serves.
+                file.is_removed.store(false, Ordering::SeqCst);
+                file
+            }),
         };
         Ok(Listener { fd, address, file })
     }

@@ -66,6 +66,9 @@ impl Pipeline {
         match found {
             Ok(route) if self.is_unverified(&route, call) => {
                 self.verify(scope, &route, (call, wish.timeout), wait, silence)?;
+                if self.is_unverified(&route, call) {
+                    return Err(self.unverified(&route, wish.timeout));
+                }
                 self.route(scope, wish, call, Some(wait))
             }
             found => found,
@@ -106,6 +109,15 @@ impl Pipeline {
             }
         }
         Ok(())
+    }
+
+    /// The error of a call whose wait for the list of now was over too soon.
+    fn unverified(&self, route: &Route, timeout: Option<Duration>) -> CallError {
+        let catalogue = self.catalogue.current();
+        let server = catalogue.servers.get(&route.server).cloned().unwrap_or_default();
+        let upstream = self.upstreams.get(&route.server);
+        let allowed = upstream.map(|upstream| allowed(&upstream, timeout));
+        still_starting(&route.server, &server, allowed)
     }
 
     /// Whether what was found stands in a list of an earlier process, of a server that withholds

@@ -300,9 +300,10 @@ impl StateDir {
     }
 
     fn put(&self, temporary: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+        // What an earlier process has left. A new file follows no link that somebody put there.
+        std::fs::remove_file(temporary).ok();
         let mut options = OpenOptions::new();
-        let mut file =
-            options.write(true).create(true).truncate(true).mode(FILE_MODE).open(temporary)?;
+        let mut file = options.write(true).create_new(true).mode(FILE_MODE).open(temporary)?;
         file.write_all(bytes)?;
         self.give(&file)?;
         // Before it has its name, so that no crash gives the name to an empty file.

@@ -3,7 +3,7 @@
 #
 #   ./setup.sh FOLDER
 #
-# Wants python3 (>= 3.10) with venv, and any npm: it only installs, Node itself is among the packages. nginx, Caddy and Prometheus
+# Wants python3 (>= 3.11) with venv, and any npm: it only installs, Node itself is among the packages. nginx, Caddy and Prometheus
 # are the distribution's: fetched and unpacked where apt-get is, which needs no root, else those of the PATH.
 # Does nothing when the folder already has these versions.
 set -euo pipefail
@@ -32,6 +32,7 @@ OTLP="opentelemetry-proto==1.45.2 protobuf==7.36.2"  # the official protobufs: w
 SCHEMATHESIS=4.32.5           # what /openapi.json is held against; openapi.py wants exactly this one
 DEBIAN="nginx caddy prometheus" # packages of the distribution, which pins the versions: setup.sh prints them
 INSTALL_SECONDS=240           # of one environment, which takes about ten
+APT_SECONDS=300               # of its lists, and of its packages
 LITELLM_INSTALL_SECONDS=900   # of LiteLLM's, which has two hundred packages and takes a minute or two
 
 folder=${1:?usage: setup.sh FOLDER}
@@ -40,6 +41,9 @@ case $(uname -m) in
   aarch64 | arm64) arch=arm64 ;;
   *) echo "setup.sh: there is no node package for $(uname -m)" >&2; exit 1 ;;
 esac
+for program in curl flock npm openssl python3; do
+  command -v "$program" >/dev/null || { echo "setup.sh: $program is missing" >&2; exit 1; }
+done
 mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
 
@@ -91,9 +95,9 @@ unpacked() { # unpacked DIR: apt-get has its lists and its cache there, so that 
   local package apt=(apt-get -qq -o Dir::State::Lists="$1/lists" -o Dir::Cache="$1/cache")
   apt+=(-o APT::Sandbox::User="$(id -un)" -o Acquire::Retries=3)
   command -v apt-get dpkg-deb >/dev/null || return
-  "${apt[@]}" update || true # one source of several may be out of reach
+  timeout "$APT_SECONDS" "${apt[@]}" update || true # one source of several may be out of reach
   # shellcheck disable=SC2086 # a word is a package
-  (cd "$1" && "${apt[@]}" download $DEBIAN) || return
+  (cd "$1" && timeout "$APT_SECONDS" "${apt[@]}" download $DEBIAN) || return
   for package in "$1"/*.deb; do
     dpkg-deb --extract "$package" "$1" || return
     dpkg-deb --show --showformat='${Package} ${Version}\n' "$package"
@@ -147,14 +151,15 @@ npm_into() { # npm_into DIR PACKAGE...
   mkdir -p "$dir"
   [ -f "$dir/package.json" ] || echo '{"private":true,"type":"module"}' >"$dir/package.json"
   # No package here needs its install script, so none is run.
-  (cd "$dir" && npm install --no-audit --no-fund --ignore-scripts --loglevel=error --save-exact "$@")
+  (cd "$dir" && timeout "$INSTALL_SECONDS" npm install --no-audit --no-fund --ignore-scripts --loglevel=error --save-exact "$@")
   echo "$*" >"$dir/has"
 }
 
 mkdir -p "$folder/bin"
 # The largest, two hundred packages, beside all the others.
-(seconds=$LITELLM_INSTALL_SECONDS && python_env venv-litellm mcp "litellm[proxy]==$LITELLM") &
+(exec 9>&- && seconds=$LITELLM_INSTALL_SECONDS && python_env venv-litellm mcp "litellm[proxy]==$LITELLM") &
 litellm=$!
+trap 'kill $litellm 2>/dev/null || true' EXIT
 seconds=$INSTALL_SECONDS
 python_env venv mcp "mcp[cli]==$PY_SDK"
 for packages in "${PY_SDKS_BEFORE[@]}"; do

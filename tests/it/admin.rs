@@ -175,7 +175,14 @@ fn without_keys_whoever_is_on_this_machine_is_told_everything() {
     assert!(gateway.get("/status").expect(200).json()["limits"].is_object());
     assert_eq!(gateway.get("/readyz").expect(503).json()["error"]["missing"], json!(["gone"]));
     // Whom a proxy on this machine serves is somewhere else.
-    for header in ["Forwarded", "X-Forwarded-For", "X-Real-IP"] {
+    for header in [
+        "Forwarded",
+        "X-Forwarded-For",
+        "X-Forwarded-Proto",
+        "X-Forwarded-Host",
+        "Via",
+        "X-Real-IP",
+    ] {
         let passed_on = Request::get("/readyz").header(header, "203.0.113.7");
         let answer = gateway.send(&passed_on).expect(503);
         assert!(!answer.text().contains("gone"), "{answer}");

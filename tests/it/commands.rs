@@ -205,7 +205,6 @@ fn a_new_key_goes_with_its_hash() {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a test that is left out must be seen")]
 fn what_the_program_says_of_itself() {
     let shell = Shell::with(&json!({}));
     assert_eq!(shell.ends(0, &["help"]).0, shell.ends(0, &["--help"]).0);
@@ -225,7 +224,7 @@ fn what_the_program_says_of_itself() {
     );
     let bash = Command::new("bash").args(["-c", &complete]).output();
     let Ok(bash) = bash else {
-        return eprintln!("LEFT OUT: there is no bash to complete words");
+        return crate::support::left_out(module_path!(), "there is no bash to complete words");
     };
     assert_eq!(String::from_utf8_lossy(&bash.stdout), "--json\nurl:\nstatus\n");
 }

@@ -259,10 +259,12 @@ fn is_excepted(place: &str, command: &str, used: &mut BTreeSet<&'static str>) ->
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a test that is left out must be seen")]
 fn every_command_in_a_block_runs() {
     if Command::new("curl").arg("--version").output().is_err() {
-        eprintln!("LEFT OUT: there is no curl to run the documents' commands with");
+        crate::support::left_out(
+            module_path!(),
+            "there is no curl to run the documents' commands with",
+        );
         return;
     }
     let (open, keyed) = (Desk::new(None), Desk::new(Some(KEY)));
@@ -401,14 +403,16 @@ fn every_file_of_litellm_is_imported() {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a test that is left out must be seen")]
 fn every_program_is_run_by_the_interoperability_run() {
     let listed = Command::new("python3")
         .args(["tests/interop/readme_snippets.py", "--list"])
         .current_dir(root())
         .output();
     let Ok(listed) = listed else {
-        eprintln!("LEFT OUT: there is no python3 to read the documents' programs with");
+        crate::support::left_out(
+            module_path!(),
+            "there is no python3 to read the documents' programs with",
+        );
         return;
     };
     check_success("readme_snippets.py", "--list", &listed);

@@ -226,6 +226,23 @@ fn a_host_that_lists_at_once_sees_servers_that_take_a_while() {
 }
 
 #[test]
+fn an_initialize_that_is_refused_holds_nobody_up() {
+    let upstream = HttpUpstream::start();
+    let host = Host::of(&config(&upstream.url()));
+    // An id that is in use: that of a stream which stays open.
+    let filter = json!({ "notifications": { "toolsListChanged": true } });
+    let id = host.begin_stateless("subscriptions/listen", &filter);
+    host.wait(|it| it["method"] == "notifications/subscriptions/acknowledged");
+    let mut opening = initialize(0, LATEST, &json!({}));
+    opening["id"] = id.clone();
+    host.send(&opening);
+    assert_eq!(host.answer_to(&id)["error"]["code"], -32600);
+    let host = host.opened(LATEST);
+    let listed = host.request("tools/list", &json!({}));
+    assert!(listed["result"]["tools"].is_array(), "{listed}");
+}
+
+#[test]
 fn a_host_that_is_gone_is_waited_for_by_nobody() {
     let upstream = HttpUpstream::start();
     let directory = Directory::new();

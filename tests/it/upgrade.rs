@@ -1,7 +1,7 @@
 //! SIGUSR2: another process follows, and nobody is refused.
 
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -163,7 +163,7 @@ impl Installed {
         let directory = Directory::new();
         let [program, file, stderr] =
             ["trunkline", "config.json", "stderr"].map(|name| directory.path().join(name));
-        std::fs::copy(binary(), &program).unwrap();
+        copied(binary().as_ref(), &program);
         std::fs::write(&file, config.to_string()).unwrap();
         let mut command = Command::new(&program);
         command.args(["serve", "--config"]).arg(&file).stdin(Stdio::null());
@@ -192,12 +192,19 @@ impl Installed {
 
     /// Another version takes the place of the program, as packages do it.
     fn replace(&self, script: &str) {
-        let beside = self.directory.path().join("new");
-        std::fs::write(&beside, script).unwrap();
+        let [written, beside] = ["script", "new"].map(|name| self.directory.path().join(name));
+        std::fs::write(&written, script).unwrap();
+        copied(&written, &beside);
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(&beside, mode).unwrap();
         std::fs::rename(&beside, self.directory.path().join("trunkline")).unwrap();
     }
+}
+
+/// Copies a program that is run then. This process never has it open for writing: a child that
+/// another test starts at that moment would hold it so, and nobody could run it.
+fn copied(from: &Path, to: &Path) {
+    assert!(Command::new("cp").args([from, to]).status().unwrap().success());
 }
 
 impl Drop for Installed {
@@ -205,6 +212,33 @@ impl Drop for Installed {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+#[test]
+fn a_follower_that_fails_leaves_the_socket_file() {
+    let upstream = HttpUpstream::start();
+    let mut config = config(&upstream);
+    let sockets = Directory::new();
+    let socket = sockets.path().join("t.sock");
+    config["listen"] = json!(format!("unix:{}", socket.display()));
+    let gateway = Installed::start(&config);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    config["admin_listen"] = json!(taken.local_addr().unwrap().to_string());
+    std::fs::write(gateway.directory.path().join("config.json"), config.to_string()).unwrap();
+    signal_process(gateway.child.id(), Signal::USR2);
+    gateway.wait_for("this one goes on");
+    std::os::unix::net::UnixStream::connect(&socket).unwrap();
+    // One that serves removes the file at its end.
+    config.as_object_mut().unwrap().remove("admin_listen");
+    std::fs::write(gateway.directory.path().join("config.json"), config.to_string()).unwrap();
+    signal_process(gateway.child.id(), Signal::USR2);
+    let line = gateway.wait_for("serves from here on");
+    let number = line.split("process ").nth(1).unwrap().split(' ').next().unwrap();
+    let follower = Follower(number.parse().unwrap());
+    wait_until("the first process ends", || !is_alive(gateway.child.id()));
+    std::os::unix::net::UnixStream::connect(&socket).unwrap();
+    signal_process(follower.0, Signal::TERM);
+    wait_until("the file is gone", || !socket.exists());
 }
 
 #[test]
@@ -228,7 +262,7 @@ fn a_new_version_that_does_not_start_changes_nothing() {
     // And then one that does.
     let path = gateway.directory.path().join("trunkline");
     std::fs::remove_file(&path).unwrap();
-    std::fs::copy(binary(), &path).unwrap();
+    copied(binary().as_ref(), &path);
     signal_process(gateway.child.id(), Signal::USR2);
     let line = gateway.wait_for("serves from here on");
     let number = line.split("process ").nth(1).unwrap().split(' ').next().unwrap();

@@ -100,7 +100,7 @@ fn add(draft: &mut Draft, at: &str, name: &str, fields: &Fields) {
 /// Outer nothing: the server cannot be had. Inner nothing: it is found out.
 fn transport(draft: &mut Draft, source: &mut Entry<'_>) -> Option<Option<&'static str>> {
     let written = source.take("type").or_else(|| source.take("transport"));
-    // It had no name of its own once, and meant Streamable HTTP.
+    // This key names Streamable HTTP.
     let is_http = source.has("httpUrl");
     match written.as_ref().map(|it| it.as_str().unwrap_or_default()) {
         None if is_http => Some(Some("http")),

@@ -8,13 +8,12 @@ use super::{Field, Odd, Source};
 /// Deeper than any configuration; serde_json reads no deeper.
 const DEPTH_MAX: usize = 128;
 /// Keys whose strings are no secrets.
-const SHOWN_KEYS: [&str; 31] = [
+const SHOWN_KEYS: [&str; 30] = [
     "admin_listen",
     "alias",
     "allowed_hosts",
     "allowed_origins",
     "ca_file",
-    "command",
     "cwd",
     "description",
     "disabled",

@@ -185,14 +185,16 @@ fn run(command: &[String], address: &str) -> String {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a test that is left out must be seen")]
 fn the_requests_of_the_page_work_with_the_shipped_configuration() {
     let commands = curl_commands();
     let [list, of_one, call, initialize, stateless] = commands.as_slice() else {
         panic!("{commands:#?}")
     };
     if Command::new("curl").arg("--version").output().is_err() {
-        eprintln!("LEFT OUT: there is no curl to run the page's commands with");
+        crate::support::left_out(
+            module_path!(),
+            "there is no curl to run the page's commands with",
+        );
         return;
     }
     let mut config: Value = serde_json::from_str(&source("config.json")).unwrap();

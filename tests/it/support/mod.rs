@@ -1,6 +1,7 @@
 //! What the tests stand on: the gateway as a real process, clients that speak by hand, and
 //! scripted MCP servers on real sockets.
 
+use std::io::Write as _;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,11 @@ pub(crate) mod upstream_sse;
 
 /// After so long a test has failed. Generous: the machine may be busy.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Says that a test checks nothing here, past the capture of the test harness.
+pub(crate) fn left_out(what: &str, why: &str) {
+    writeln!(std::io::stderr().lock(), "!!! SKIPPED: {what}, because {why}.").unwrap();
+}
 
 /// Asks again and again until `look` finds something, or fails after [`DEADLINE`].
 #[track_caller]
