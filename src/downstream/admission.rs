@@ -35,7 +35,7 @@ pub struct Admission {
     pub transports: Transports,
     /// Whether known quirks of clients are tolerated.
     pub tolerance: Tolerance,
-    /// How many came before it. Counted by [`Front::readmit`].
+    /// How many came before it. Counted by [`super::Front::readmit`].
     pub generation: u64,
 }
 
