@@ -32,7 +32,7 @@ pub struct Share {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exhausted;
 
-/// What whoever asked is told where the budget is used up.
+/// The error message for a client whose request finds the budget used up.
 pub const BUFFERED_BYTES_FULL: &str = "bodies and results fill limits.buffered_bytes";
 
 /// A share as a value keeps it ([`Raw::keep`]).

@@ -139,7 +139,8 @@ pub struct Pinned {
     pub changed: BTreeMap<String, u64>,
     /// The same of whatever else has pins.
     pub others: BTreeMap<Subject, BTreeMap<String, u64>>,
-    /// Of those, what is not known to be another than it was, and why it is not pinned.
+    /// Items among `changed` and `others` that have no pin to differ from, and the reason why each
+    /// has none.
     pub causes: BTreeMap<(Subject, String), PinCause>,
 }
 

@@ -30,7 +30,7 @@ pub(super) fn run(path: &Path, what: &Pins) -> u8 {
     }
 }
 
-/// What of the configuration is needed.
+/// The parts of the configuration that the commands about pins read.
 struct Kept {
     state_dir: Option<PathBuf>,
     servers: Vec<PinnedServer>,

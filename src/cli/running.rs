@@ -52,7 +52,7 @@ enum AddressSource {
 pub(super) enum Unanswered {
     /// Nobody is there.
     Unreached(String),
-    /// What is there gives no answer, or none of a gateway.
+    /// A program listens there, and gives no answer, or none that a gateway gives.
     Other(String),
 }
 
@@ -77,7 +77,7 @@ impl Said {
         (200..300).contains(&self.status)
     }
 
-    /// Whether nothing of that name is served there.
+    /// True where the gateway serves nothing at the path that was asked for.
     pub(super) fn is_not_there(&self) -> bool {
         self.status == NOT_FOUND
     }

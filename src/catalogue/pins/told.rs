@@ -15,7 +15,7 @@ const TOLD_NAME_CHARS_MAX: usize = 128;
 /// What one look at what a server says has found.
 #[derive(Debug, Default)]
 pub(super) struct News<'a> {
-    /// What is pinned as it is.
+    /// Items that are pinned now for the first time, in their present form.
     new: Vec<(Subject, &'a str)>,
     n_restored: usize,
     n_unpinned: usize,
