@@ -479,6 +479,8 @@ pub const SCHEMA_LEVELS_MENDED_MAX: usize = 16;
 /// Items of one list that cannot be offered and are named in the log and in `/status`; all are
 /// counted.
 pub const LEFT_OUT_NAMED_MAX: usize = 100;
+/// Subscriptions of which a server is told before its supervisor looks after other things.
+pub const SUBSCRIPTIONS_A_TURN: usize = 16;
 /// Resources of one upstream that are subscribed to at once.
 pub const UPSTREAM_SUBSCRIPTIONS_MAX: usize = 4096;
 /// Bytes of the URI of one of them.

@@ -305,15 +305,16 @@ impl SessionPool {
         };
         let mut state = self.lock();
         for (session, desired) in &desired {
-            state.desired.entry(session.clone()).or_insert_with(|| desired.clone());
+            let successor = || Arc::new(desired.successor());
+            state.desired.entry(session.clone()).or_insert_with(successor);
         }
         for client in subscribed {
-            let Some(desired) = desired.get(&client.session) else { continue };
+            let Some(desired) = state.desired.get(&client.session).cloned() else { continue };
             let has = state.entries.iter().any(|entry| entry.is_of(&client.session));
             if has || state.stopped || !state.take_free(client.charged.as_ref()) {
                 continue;
             }
-            let Ok((pooled, thread)) = self.start(&client, desired.clone()) else {
+            let Ok((pooled, thread)) = self.start(&client, desired) else {
                 state.leave(client.charged.as_ref());
                 return;
             };

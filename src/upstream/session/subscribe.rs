@@ -2,18 +2,20 @@
 //! resource with the first who wants to hear of it, and takes that back with the last.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::config::UpstreamConfig;
 use crate::error::CallError;
 use crate::limits::CONTROL_TIMEOUT;
 use crate::protocol::call::{
     CallSink, Client, Notice, Outcome, Outgoing, PrincipalId, Question,
 };
-use crate::protocol::method::Method;
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::subscriber::Subscriber;
 use crate::wait::Wait;
 
 use super::desired_subscriptions::{DesiredSubscriptions, UriLock};
+use super::subscriptions::Step;
 use crate::upstream::{Upstream, Wire};
 
 /// A subscriber's own side of one subscription: what it remembers of it. Changed in the
@@ -42,7 +44,9 @@ pub trait Subscribing {
 impl Upstream {
     /// Subscribes a session to a resource, if nobody on it has: the client's own one, or the
     /// shared one. Not noted if the upstream refuses, and taken back if the subscriber forgets
-    /// it, or ends, meanwhile. On a client's own session it ends with the client's.
+    /// it, or ends, meanwhile. On a client's own session it ends with the client's. The caller
+    /// tells the server itself, as a call: it takes its place among those, and no other caller
+    /// waits for the supervisor behind it.
     ///
     /// # Errors
     /// As [`Upstream::request`] and [`Subscribing::note`].
@@ -56,14 +60,14 @@ impl Upstream {
         let over = self.over(through, who.charged());
         let turn = over.turn(uri, wait)?;
         who.note()?;
-        let outcome = if turn.is_wanted() {
-            Ok(nothing())
-        } else {
-            over.about(Method::ResourcesSubscribe, uri, wait)
-        };
-        if !matches!(outcome, Ok(Outcome::Complete(_))) {
-            who.forget();
-            return outcome;
+        let mut outcome = Ok(nothing());
+        if !turn.is_wanted() {
+            outcome = over.tell(Step::Subscribe, uri, wait);
+            if !matches!(outcome, Ok(Outcome::Complete(_))) {
+                who.forget();
+                return outcome;
+            }
+            turn.told(Step::Subscribe);
         }
         turn.add(who.subscriber(), over.charged.clone());
         // Looked at last: whoever forgets out of turn from here on finds the subscriber above.
@@ -105,8 +109,8 @@ impl Upstream {
         }
     }
 
-    /// Forgets a subscription over the shared session without a word to the upstream. If it was
-    /// the last, what the upstream goes on to tell reaches nobody.
+    /// Forgets a subscription over the shared session without waiting. If it was the last, the
+    /// supervisor unsubscribes some time soon.
     pub fn forget_subscription(&self, uri: &str, subscriber: Subscriber) {
         self.desired.forget(uri, subscriber);
     }
@@ -178,10 +182,12 @@ impl Over<'_> {
         if turn.is_wanted() {
             return Ok(nothing());
         }
-        self.about(Method::ResourcesUnsubscribe, uri, wait)
+        let outcome = self.tell(Step::Unsubscribe, uri, wait);
+        turn.told(Step::Unsubscribe);
+        outcome
     }
 
-    fn turn<'a>(&'a self, uri: &'a str, wait: &Arc<Wait>) -> Result<UriLock<'a>, CallError> {
+    fn turn(&self, uri: &str, wait: &Arc<Wait>) -> Result<UriLock<'_>, CallError> {
         let tick = self.upstream.context.limits.heartbeat;
         // What is subscribed to over a session of its own is shared with nobody.
         let charged = self.charged.as_ref().filter(|_| self.through.is_none());
@@ -189,17 +195,27 @@ impl Over<'_> {
         turn.map_err(|failure| failure.into_error(self.upstream.name(), true))
     }
 
-    fn about(&self, method: Method, uri: &str, wait: &Arc<Wait>) -> Result<Outcome, CallError> {
-        let outgoing = Outgoing { charged: self.charged.clone(), ..about(method, uri) };
+    fn tell(&self, step: Step, uri: &str, wait: &Arc<Wait>) -> Result<Outcome, CallError> {
+        let outgoing = Outgoing { charged: self.charged.clone(), ..about(step, uri) };
         self.upstream.request(self.through, &outgoing, wait, &mut Aside(self))
     }
 }
 
-/// A request about one resource.
-pub(crate) fn about(method: Method, uri: &str) -> Outgoing<'static> {
+impl Step {
+    /// How long a supervisor waits for the answer. Nobody waits for the end of a subscription.
+    pub(crate) fn patience(self, config: &UpstreamConfig) -> Duration {
+        match self {
+            Step::Subscribe => config.timeout,
+            Step::Unsubscribe => config.timeout.min(CONTROL_TIMEOUT),
+        }
+    }
+}
+
+/// The request of one step.
+pub(crate) fn about(step: Step, uri: &str) -> Outgoing<'static> {
     let mut params = RawObject::default();
     params.set("uri", string(uri));
-    Outgoing::own(method, params)
+    Outgoing::own(step.method(), params)
 }
 
 /// The result of what needs none.
