@@ -26,7 +26,6 @@ pub mod shares;
 pub mod state;
 pub mod telemetry;
 pub mod thread;
-pub mod tidy;
 pub mod turns;
 pub mod upstream;
 pub mod wait;

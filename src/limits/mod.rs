@@ -137,18 +137,8 @@ pub const SESSION_TOKEN_CAPABILITIES_BYTES_MAX: usize = 2048;
 pub const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 /// Resources that one session may be subscribed to.
 pub const SUBSCRIPTIONS_PER_SESSION_MAX: usize = 1024;
-/// From the end of a session to the end of what upstreams keep for it.
+/// From the end of a session to the end of the sessions with servers that are its own.
 pub const ENDED_SESSION_GRACE: Duration = Duration::from_millis(200);
-/// Sessions that have ended and whose traces at upstreams are being removed, in shares of their
-/// principals; more wait in the session table.
-pub const ENDED_SESSIONS_QUEUE_MAX: usize = 1024;
-/// Those together with sessions that may see less than before.
-pub const TIDIED_SESSIONS_MAX: usize = 2 * ENDED_SESSIONS_QUEUE_MAX;
-/// Subscriptions of one principal that are taken back before it is another's turn.
-pub const TIDIED_SUBSCRIPTIONS_A_TURN: usize = 16;
-/// A server that did not answer when a subscription was taken back is not asked again for so long
-/// while there is more to do.
-pub const TIDY_GIVEN_UP_TIME: Duration = Duration::from_secs(10);
 /// How long after a server's first request during a stateless client's call further ones are
 /// waited for, so that they are put to the client together. Each that comes meanwhile lets the
 /// wait begin anew.

@@ -12,6 +12,7 @@ mod log_levels;
 mod route;
 mod send;
 mod server_events;
+mod session_events;
 mod subscriptions;
 mod task_owners;
 mod tasks;
@@ -53,6 +54,7 @@ pub use crate::upstream::Subscribing;
 pub use crate::upstream::{FailureReport, State, Unread};
 pub use lists::{ItemList, Listing, ServerStatus};
 pub use server_events::ToSessions;
+pub use session_events::ToServers;
 
 /// What a call goes through.
 #[derive(Debug)]

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use super::{CallOptions, Pipeline};
 use crate::access::policy::Scope;
 use crate::error::CallError;
-use crate::limits::CONTROL_TIMEOUT;
-use crate::protocol::call::{Call, Client, Outcome, PrincipalId};
+use crate::protocol::call::{Call, Client, Outcome};
 use crate::protocol::method::Method;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::subscriber::Subscriber;
@@ -56,58 +55,11 @@ impl Pipeline {
         }
     }
 
-    /// Takes back what a subscriber has left behind, unless `is_wanted` says that it is wanted
-    /// again; [`CONTROL_TIMEOUT`] at most. It is forgotten here whatever the upstream does.
-    ///
-    /// # Errors
-    /// Whatever kept the upstream from answering.
-    pub fn take_back(
-        &self,
-        server: &ServerName,
-        uri: &str,
-        subscriber: Subscriber,
-        is_wanted: &dyn Fn() -> bool,
-    ) -> Result<Outcome, CallError> {
-        let Ok(wait) = Wait::plain(CONTROL_TIMEOUT) else {
-            self.forget_subscription(server, uri, subscriber);
-            let what = "no descriptor is left".to_owned();
-            return Err(CallError::Overloaded { what });
-        };
-        self.upstream(server)?.unsubscribe(uri, &Gone { subscriber, is_wanted }, None, &wait)
-    }
-
-    /// Forgets what a subscriber that has ended had, without a word to the upstream.
+    /// Forgets a subscription over the shared session without waiting; the server is told of that
+    /// some time soon.
     pub fn forget_subscription(&self, server: &ServerName, uri: &str, subscriber: Subscriber) {
         if let Ok(upstream) = self.upstream(server) {
             upstream.forget_subscription(uri, subscriber);
         }
-    }
-}
-
-/// A subscriber that has left something behind, which is to be taken back unless it came again.
-struct Gone<'a> {
-    subscriber: Subscriber,
-    is_wanted: &'a dyn Fn() -> bool,
-}
-
-impl Subscribing for Gone<'_> {
-    fn subscriber(&self) -> Subscriber {
-        self.subscriber
-    }
-
-    fn charged(&self) -> Option<PrincipalId> {
-        None
-    }
-
-    fn note(&self) -> Result<(), CallError> {
-        Err(CallError::Cancelled)
-    }
-
-    fn is_noted(&self) -> bool {
-        (self.is_wanted)()
-    }
-
-    fn forget(&self) -> bool {
-        !(self.is_wanted)()
     }
 }

@@ -1,123 +1,36 @@
-//! What is left of sessions that have ended: at upstreams, and of their tokens, which must revive
+//! What is left of sessions that have ended: at servers, and of their tokens, which must revive
 //! nothing, after a restart either.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::fmt;
 
+use super::SessionId;
 use super::token::Claims;
-use super::{Session, SessionId};
-use crate::limits::{ENDED_IDS_MAX, ENDED_SESSIONS_QUEUE_MAX};
-use crate::protocol::call::PrincipalId;
+use crate::limits::ENDED_IDS_MAX;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::subscriber::Subscriber;
-use crate::shares::Shares;
 use crate::state::{Id, Writer, Written};
-use crate::turns::Turns;
 
-/// What a session has left behind, or at servers that it may see no more.
+/// What a session wants no more of servers.
 #[derive(Debug)]
-pub struct Ended {
+pub struct Left {
     /// Its id.
     pub session: SessionId,
     /// Who it was to upstreams.
     pub subscriber: Subscriber,
-    /// Servers and their own URIs that it was subscribed to.
+    /// Servers and their own URIs that it was subscribed to over shared sessions.
     pub subscriptions: Vec<(ServerName, String)>,
-    /// Where the session itself has not ended.
-    pub narrowed: Option<Narrowed>,
-    /// Whose it was.
-    pub charged: Option<PrincipalId>,
-    /// Its place among those that are tidied up after, where it has one.
-    pub place: Option<Box<TidyPlace>>,
+    /// The servers that it may see no more; none where the session has ended.
+    pub servers: Option<Vec<ServerName>>,
 }
 
-/// What ended sessions have left behind and nobody has taken yet, in turns of their principals.
-#[derive(Debug)]
-pub(super) struct LeftBehind {
-    left: Turns<PrincipalId, Ended>,
-    /// Those that are being tidied up after, and whose they were: none of them has all places.
-    taken: Arc<Mutex<Shares<PrincipalId>>>,
-}
+/// Hears what becomes of sessions. Called by the session thread, so nothing here may wait.
+pub trait SessionEvents: fmt::Debug + Send + Sync {
+    /// A session has ended, or may see less.
+    fn left(&self, left: Left);
 
-/// A place among those that are being tidied up after; dropping it gives it back.
-#[derive(Debug)]
-pub struct TidyPlace {
-    taken: Arc<Mutex<Shares<PrincipalId>>>,
-    charged: Option<PrincipalId>,
-}
-
-impl Drop for TidyPlace {
-    fn drop(&mut self) {
-        locked(&self.taken).give_back_of(self.charged.as_ref(), 1);
-    }
-}
-
-fn locked(taken: &Mutex<Shares<PrincipalId>>) -> MutexGuard<'_, Shares<PrincipalId>> {
-    // Nothing between two changes can panic, so a poisoned value is whole.
-    taken.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl LeftBehind {
-    pub(super) fn new() -> LeftBehind {
-        let taken = Arc::new(Mutex::new(Shares::new(ENDED_SESSIONS_QUEUE_MAX)));
-        LeftBehind { left: Turns::default(), taken }
-    }
-
-    pub(super) fn push(&mut self, ended: Ended) {
-        self.left.push(ended.charged.clone().as_ref(), ended);
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.left.len()
-    }
-
-    /// Gives all away that find a place, and says whose each was. False where `give` has handed
-    /// one back.
-    pub(super) fn hand_over(
-        &mut self,
-        give: &impl Fn(Ended) -> Result<(), Ended>,
-        mut given: impl FnMut(Option<&PrincipalId>),
-    ) -> bool {
-        loop {
-            let next = {
-                let mut taken = locked(&self.taken);
-                let next = self.left.pop_of(|who| taken.may_take_of(who, 1).is_ok());
-                let taken = next.as_ref().map(|(who, _)| taken.take_of(who.as_ref(), 1));
-                next.filter(|_| taken.is_some_and(|taken| taken.is_ok()))
-            };
-            let Some((charged, mut ended)) = next else { return true };
-            let taken = self.taken.clone();
-            ended.place = Some(Box::new(TidyPlace { taken, charged: charged.clone() }));
-            if let Err(mut ended) = give(ended) {
-                ended.place = None;
-                self.left.put_back(charged.as_ref(), ended);
-                return false;
-            }
-            given(charged.as_ref());
-        }
-    }
-}
-
-/// A session that goes on without servers of which it has heard.
-#[derive(Debug)]
-pub struct Narrowed {
-    pub(super) session: Arc<Session>,
-    pub(super) servers: Vec<ServerName>,
-}
-
-impl Narrowed {
-    /// The servers, but for those that it may see again meanwhile.
-    pub fn servers(&self) -> impl Iterator<Item = &ServerName> {
-        self.servers.iter().filter(|server| !self.session.hears_of(server))
-    }
-}
-
-impl Ended {
-    /// Whether the session goes on and has subscribed again meanwhile.
-    pub fn is_wanted(&self, server: &ServerName, uri: &str) -> bool {
-        let narrowed = self.narrowed.as_ref();
-        narrowed.is_some_and(|narrowed| narrowed.session.is_subscribed(server, uri))
-    }
+    /// The sessions were looked through, as once in a while.
+    fn swept(&self);
 }
 
 /// The ids of sessions of earlier processes that were ended, then or in this one. Those of this
@@ -176,41 +89,10 @@ fn number(claims: &Claims) -> Option<u128> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::cell::RefCell;
-
-    use super::*;
-
-    #[test]
-    fn one_whose_sessions_end_in_floods_leaves_the_others_a_place() {
-        let ended = |name: &str| Ended {
-            session: name.into(),
-            subscriber: Subscriber::fresh(),
-            subscriptions: Vec::new(),
-            narrowed: None,
-            charged: Some(PrincipalId::Key(name.into())),
-            place: None,
-        };
-        let (mut left, tidied) = (LeftBehind::new(), RefCell::new(Vec::new()));
-        (0..2 * ENDED_SESSIONS_QUEUE_MAX).for_each(|_| left.push(ended("hog")));
-        let give = |ended: Ended| {
-            tidied.borrow_mut().push(ended);
-            Ok(())
-        };
-        assert!(left.hand_over(&give, |_| ()));
-        let n_hog = tidied.borrow().len();
-        assert!(n_hog < ENDED_SESSIONS_QUEUE_MAX, "{n_hog}");
-        left.push(ended("victim"));
-        assert!(left.hand_over(&give, |_| ()));
-        assert_eq!(
-            tidied.borrow().last().map(|last| last.session.to_string()),
-            Some("victim".into())
-        );
-        // Each that is done with lets another one in, and none is lost that is handed back.
-        tidied.borrow_mut().truncate(10);
-        assert!(!left.hand_over(&Err, |_| panic!("none was given")));
-        assert!(left.hand_over(&give, |_| ()));
-        assert_eq!(tidied.borrow().len(), n_hog);
-        assert_eq!(left.len(), 2 * ENDED_SESSIONS_QUEUE_MAX - (n_hog - 10) - n_hog);
+impl SessionEvents for std::sync::Mutex<Vec<Left>> {
+    fn left(&self, left: Left) {
+        self.lock().unwrap().push(left);
     }
+
+    fn swept(&self) {}
 }

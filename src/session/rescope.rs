@@ -1,10 +1,9 @@
 //! What sessions may see after a change of who is admitted, or of the servers.
 
-use std::collections::hash_map;
 use std::sync::PoisonError;
 
 use super::table::Table;
-use super::{Ended, Narrowed, Owner, Session, SessionId};
+use super::{Left, Owner, Session, SessionId};
 use crate::protocol::call::{Kind, PrincipalId};
 use crate::protocol::jsonrpc::notification;
 use crate::protocol::server_name::ServerName;
@@ -63,10 +62,10 @@ impl Rescope {
 
 impl Table {
     /// Lets every session hear of what `rescope` says, and tells those whose lists may differ
-    /// now. What they had at servers of which they hear no more is left behind. The sessions of
-    /// which `rescope` says nothing.
-    pub(super) fn rescope(&mut self, rescope: &Rescope) -> Vec<SessionId> {
-        let mut ends = Vec::new();
+    /// now. Gives what they leave at servers of which they hear no more, and the sessions of which
+    /// `rescope` says nothing.
+    pub(super) fn rescope(&mut self, rescope: &Rescope) -> (Vec<Left>, Vec<SessionId>) {
+        let (mut left, mut ends) = (Vec::new(), Vec::new());
         let mut told = Vec::new();
         for (id, session) in self.sessions() {
             let Some(rescoped) = (rescope.sees)(&session.owner) else {
@@ -84,14 +83,8 @@ impl Table {
             self.charge(&session, rescoped.charged);
             if !lost.is_empty() {
                 let subscriptions = session.subscriptions.narrow(|it| session.hears_of(it));
-                self.leave(Ended {
-                    session: id,
-                    subscriber: session.subscriber,
-                    subscriptions,
-                    charged: session.charged(),
-                    narrowed: Some(Narrowed { session, servers: lost }),
-                    place: None,
-                });
+                let (subscriber, servers) = (session.subscriber, Some(lost));
+                left.push(Left { session: id, subscriber, subscriptions, servers });
             }
         }
         let kinds = [Kind::Tool, Kind::Prompt, Kind::Resource];
@@ -99,7 +92,7 @@ impl Table {
         for id in told {
             messages.iter().for_each(|message| self.tell_one(&id, message));
         }
-        ends
+        (left, ends)
     }
 
     /// The place of a session is somebody's from here on, however much that has.
@@ -115,33 +108,6 @@ impl Table {
         };
         debug_assert!(taken.is_ok(), "the place was given back before");
         *session.charged.write().unwrap_or_else(PoisonError::into_inner) = whose;
-    }
-
-    /// Keeps what a session has left at servers until somebody takes it: one entry a session,
-    /// so that there are never more than sessions.
-    fn leave(&mut self, ended: Ended) {
-        match self.narrowed.entry(ended.session.clone()) {
-            hash_map::Entry::Vacant(entry) => drop(entry.insert(ended)),
-            hash_map::Entry::Occupied(mut entry) => entry.get_mut().add(ended),
-        }
-    }
-}
-
-impl Ended {
-    /// What the same session has left before or after.
-    pub(super) fn add(&mut self, other: Ended) {
-        for resource in other.subscriptions {
-            if !self.subscriptions.contains(&resource) {
-                self.subscriptions.push(resource);
-            }
-        }
-        if let (Some(mine), Some(theirs)) = (&mut self.narrowed, other.narrowed) {
-            for server in theirs.servers {
-                if !mine.servers.contains(&server) {
-                    mine.servers.push(server);
-                }
-            }
-        }
     }
 }
 
@@ -229,7 +195,7 @@ mod tests {
         };
         say(&mut table);
         assert_eq!((count(&sink, "own"), count(&sink, "updated")), (2, 3));
-        assert!(table.rescope(&to(&["b"], false)).is_empty());
+        assert!(table.rescope(&to(&["b"], false)).1.is_empty());
         say(&mut table);
         assert_eq!((count(&sink, "own"), count(&sink, "updated")), (3, 4));
         assert!(!table.hears("x", &name("a")));
@@ -255,51 +221,32 @@ mod tests {
         assert_eq!((session.charged(), table.shares.held(&who)), (None, 0));
         assert_eq!(table.shares.taken(), 1);
         table.rescope(&of(Some(&who)));
-        assert!(table.close("x"));
-        table.hand_over(|_| Ok(()));
+        assert!(table.close("x").is_some());
         assert_eq!(table.shares.taken(), 0);
     }
 
     #[test]
-    fn what_was_lost_is_left_behind_once_unless_it_is_wanted_again() {
+    fn what_was_lost_is_left_once_and_what_is_wanted_again_is_left_again() {
         let (mut table, session, _) = table();
-        let (a, s) = (name("a"), "s:".to_owned());
-        session.subscribe(&a, "s:", "s:", Over::Shared).unwrap();
-        session.subscribe(&a, "o:", "o:", Over::Own).unwrap();
-        table.rescope(&to(&["b"], false));
-        table.rescope(&to(&["b"], false));
-        // Nobody takes it for now.
-        assert_eq!(table.hand_over(Err), 1);
-        let left = Mutex::new(Vec::new());
-        let take = |ended| {
-            left.lock().unwrap().push(ended);
-            Ok(())
+        let (a, b, s) = (name("a"), name("b"), "s:".to_owned());
+        let mut rescope = |servers: &[&str]| {
+            let (left, ends) = table.rescope(&to(servers, false));
+            assert!(ends.is_empty());
+            left.into_iter().map(|it| (it.subscriptions, it.servers)).collect::<Vec<_>>()
         };
-        assert_eq!(table.hand_over(take), 0);
-        let left = left.into_inner().unwrap();
-        let [ended] = &left[..] else { panic!("{left:?}") };
-        assert_eq!(ended.subscriptions, [(a.clone(), s.clone())]);
-        let narrowed = ended.narrowed.as_ref().unwrap();
-        assert_eq!(narrowed.servers().collect::<Vec<_>>(), [&a]);
-        assert!(!ended.is_wanted(&a, &s));
-        table.rescope(&to(&["a", "b"], false));
-        session.subscribe(&a, "s:", "s:", Over::Shared).unwrap();
-        assert!(ended.is_wanted(&a, &s) && narrowed.servers().next().is_none());
-    }
-
-    #[test]
-    fn a_session_that_ends_leaves_what_it_had_lost_too() {
-        let (mut table, session, _) = table();
-        session.subscribe(&name("a"), "s:", "s:", Over::Shared).unwrap();
-        session.subscribe(&name("b"), "t:", "t:", Over::Shared).unwrap();
-        table.rescope(&to(&["b"], false));
-        assert!(table.close("x"));
-        let take = |ended: Ended| {
-            assert!(ended.narrowed.is_none());
-            assert_eq!(ended.subscriptions.len(), 2);
-            Ok(())
-        };
-        assert_eq!(table.hand_over(take), 0);
+        for _ in 0..2 {
+            session.subscribe(&a, "s:", "s:", Over::Shared).unwrap();
+            session.subscribe(&a, "o:", "o:", Over::Own).unwrap();
+            let lost = (vec![(a.clone(), s.clone())], Some(vec![a.clone()]));
+            assert_eq!(rescope(&["b"]), [lost]);
+            assert_eq!(rescope(&["b"]), []);
+            assert_eq!(rescope(&["a", "b"]), []);
+        }
+        session.subscribe(&b, "s:", "s:", Over::Shared).unwrap();
+        rescope(&["b"]);
+        // At its end there is only what it has not lost.
+        let left = table.close("x").unwrap();
+        assert_eq!((left.subscriptions, left.servers), (vec![(b, s)], None));
     }
 
     #[test]

@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
-use super::ended::LeftBehind;
 use super::{
-    Audience, EncodedEvent, Ended, EventSink, KeptStreams, Over, Owner, Session, SessionId,
+    Audience, EncodedEvent, EventSink, KeptStreams, Left, Over, Owner, Session, SessionId,
     Shared, Subscriptions, Transport,
 };
 use crate::limits::{ABSENT_SESSION_TIME, SESSION_STREAMS_MAX};
@@ -96,22 +95,15 @@ pub(super) struct Table {
     bounds: Bounds,
     entries: HashMap<SessionId, Entry>,
     per_key: HashMap<Option<Arc<str>>, usize>,
-    /// Whose each session is, and each that has ended and of which something is left.
+    /// Whose each session is.
     pub(super) shares: Shares<PrincipalId>,
-    /// What ended sessions have left behind and nobody has taken yet. Each counts as a session,
-    /// so both together are bounded by `limits.sessions`.
-    left: LeftBehind,
-    /// What open sessions have left at servers that they may see no more, and nobody has taken
-    /// yet: one entry a session.
-    pub(super) narrowed: HashMap<SessionId, Ended>,
 }
 
 impl Table {
     pub(super) fn new(bounds: Bounds) -> Table {
         let (entries, per_key) = (HashMap::new(), HashMap::new());
-        let (left, narrowed) = (LeftBehind::new(), HashMap::new());
         let shares = Shares::long_held(bounds.sessions);
-        Table { bounds, entries, per_key, shares, left, narrowed }
+        Table { bounds, entries, per_key, shares }
     }
 
     /// Adds a session under `id`, which is new.
@@ -196,9 +188,9 @@ impl Table {
         true
     }
 
-    /// Ends a session, and keeps what it leaves behind. False if there is none of that id.
-    pub(super) fn close(&mut self, id: &str) -> bool {
-        let Some(entry) = self.entries.remove(id) else { return false };
+    /// Ends a session; gives what it leaves at servers. None if there is none of that id.
+    pub(super) fn close(&mut self, id: &str) -> Option<Left> {
+        let entry = self.entries.remove(id)?;
         if let Some(held) = self.per_key.get_mut(&entry.session.owner.principal) {
             *held -= 1;
             if *held == 0 {
@@ -209,36 +201,13 @@ impl Table {
         for stream in entry.streams.into_values() {
             stream.close();
         }
-        let mut ended = Ended {
+        self.shares.give_back_of(entry.session.charged().as_ref(), 1);
+        Some(Left {
             session: entry.session.id.clone(),
             subscriber: entry.session.subscriber,
             subscriptions: entry.session.subscriptions.end(),
-            charged: entry.session.charged(),
-            narrowed: None,
-            place: None,
-        };
-        if let Some(narrowed) = self.narrowed.remove(id) {
-            ended.add(narrowed);
-        }
-        self.left.push(ended);
-        true
-    }
-
-    /// Gives away what sessions have left behind, ended ones first, in turns of their principals,
-    /// until somebody cannot take it and `give` hands it back. How many are kept.
-    pub(super) fn hand_over(&mut self, give: impl Fn(Ended) -> Result<(), Ended>) -> usize {
-        let shares = &mut self.shares;
-        if !self.left.hand_over(&give, |charged| shares.give_back_of(charged, 1)) {
-            return self.left.len() + self.narrowed.len();
-        }
-        while let Some(id) = self.narrowed.keys().next().cloned() {
-            let Some(narrowed) = self.narrowed.remove(&id) else { break };
-            if let Err(narrowed) = give(narrowed) {
-                self.narrowed.insert(id, narrowed);
-                break;
-            }
-        }
-        self.left.len() + self.narrowed.len()
+            servers: None,
+        })
     }
 
     /// Every session.
@@ -440,7 +409,7 @@ mod tests {
     /// Ends what should end, as the session thread does; how many that were.
     fn sweep(table: &mut Table, now: Instant) -> usize {
         let over = table.over(now);
-        over.iter().for_each(|id| assert!(table.close(id)));
+        over.iter().for_each(|id| assert!(table.close(id).is_some()));
         over.len()
     }
 
@@ -474,7 +443,7 @@ mod tests {
         open(&mut table, start, "x", "k").unwrap();
         assert_eq!(sweep(&mut table, start + Duration::from_secs(59)), 0);
         assert_eq!(sweep(&mut table, start + Duration::from_secs(60)), 1);
-        assert!(!table.close("x"));
+        assert!(table.close("x").is_none());
     }
 
     #[test]
@@ -502,34 +471,8 @@ mod tests {
         assert_eq!(open(&mut table, now, "3", "k").unwrap_err(), Full::SessionsPerKey);
         open(&mut table, now, "3", "l").unwrap();
         assert_eq!(open(&mut table, now, "4", "m").unwrap_err(), Full::Sessions);
-        assert!(table.close("1"));
-        assert_eq!(table.hand_over(|_| Ok(())), 0);
+        assert!(table.close("1").is_some() && table.close("1").is_none());
         open(&mut table, now, "4", "k").unwrap();
-    }
-
-    #[test]
-    fn what_nobody_takes_is_kept_and_counts_as_a_session() {
-        let now = Instant::now();
-        let mut table = table();
-        for (id, key) in [("1", "k"), ("2", "k"), ("3", "l")] {
-            open(&mut table, now, id, key).unwrap();
-        }
-        assert!(table.close("1") && table.close("2"));
-        assert!(!table.close("2"));
-        assert_eq!(table.hand_over(Err), 2);
-        open(&mut table, now, "4", "m").unwrap_err();
-        let took = Mutex::new(Vec::new());
-        let take_one = |ended: Ended| {
-            let mut took = took.lock().unwrap();
-            if !took.is_empty() {
-                return Err(ended);
-            }
-            took.push(ended.session);
-            Ok(())
-        };
-        assert_eq!(table.hand_over(take_one), 1);
-        assert_eq!(*took.lock().unwrap(), ["1".into()]);
-        open(&mut table, now, "4", "m").unwrap();
     }
 
     #[test]
@@ -538,15 +481,11 @@ mod tests {
         let session = open(&mut table, Instant::now(), "x", "k").unwrap();
         let server = ServerName::parse("a").unwrap();
         session.subscribe(&server, "x:", "x:", Over::Shared).unwrap();
-        assert!(table.close("x"));
+        let left = table.close("x").unwrap();
         assert_eq!(session.subscribe(&server, "y:", "y:", Over::Shared), Err(Refused::Ended));
         assert!(!session.is_subscribed(&server, "x:"));
-        let left = |ended: Ended| {
-            assert_eq!(ended.subscriptions, [(server.clone(), "x:".to_owned())]);
-            assert_eq!(ended.subscriber, session.subscriber);
-            Ok(())
-        };
-        assert_eq!(table.hand_over(left), 0);
+        assert_eq!(left.subscriptions, [(server, "x:".to_owned())]);
+        assert!(left.subscriber == session.subscriber && left.servers.is_none());
     }
 
     #[test]

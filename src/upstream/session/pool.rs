@@ -31,6 +31,8 @@ pub(crate) struct SessionPool {
 /// One client's own session, which may be open.
 pub(crate) struct PooledSession {
     ended: AtomicBool,
+    /// Its client has gone: what was said because of that goes out before it is ended.
+    lingers: AtomicBool,
     pub(crate) context: Arc<SessionContext>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) desired: Arc<DesiredSubscriptions>,
@@ -46,6 +48,10 @@ impl PooledSession {
 
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn lingers(&self) -> bool {
+        self.lingers.load(Ordering::Acquire)
     }
 
     /// Whose share it takes.
@@ -327,8 +333,8 @@ impl SessionPool {
         self.lock().desired.entry(session.clone()).or_default().clone()
     }
 
-    /// Forgets what [`SessionPool::standing`] gave, if that came to nothing.
-    pub(crate) fn tidy(&self, session: &Arc<str>) {
+    /// Forgets what [`SessionPool::desired`] gave, if that came to nothing.
+    pub(crate) fn forget_unused(&self, session: &Arc<str>) {
         let mut state = self.lock();
         let has_session = state.entries.iter().any(|entry| entry.is_of(session));
         let unused = |it: &Arc<DesiredSubscriptions>| it.has_no_subscriptions();
@@ -350,9 +356,10 @@ impl SessionPool {
     ) -> std::io::Result<(Arc<PooledSession>, Joined)> {
         let context = Arc::new(self.context.of_client(client.clone())?);
         let transport = self.transports.transport(context.clone());
-        let (ended, view) =
-            (AtomicBool::new(false), ViewId::of_session(client.capabilities.get()));
-        let pooled = Arc::new(PooledSession { ended, context, transport, desired, view });
+        let view = ViewId::of_session(client.capabilities.get());
+        let (ended, lingers) = (AtomicBool::new(false), AtomicBool::new(false));
+        let pooled = PooledSession { ended, lingers, context, transport, desired, view };
+        let pooled = Arc::new(pooled);
         let attendant = OwnSessionSupervisor::new(self.clone(), pooled.clone());
         let thread = spawn(&self.context.thread_name("own"), move || attendant.run())?;
         Ok((pooled, thread))
@@ -380,10 +387,13 @@ impl SessionPool {
         state.entries.iter().filter(of_wanted).map(|entry| entry.pooled.clone()).collect()
     }
 
-    /// Ends the client's own session, some time soon.
+    /// Ends the client's own session, some time soon. Does not wait.
     pub(crate) fn close(&self, session: &str) {
         let mut state = self.lock();
         while let Some(index) = state.entries.iter().position(|entry| entry.is_of(session)) {
+            if let Some(entry) = state.entries.get(index) {
+                entry.pooled.lingers.store(true, Ordering::Release);
+            }
             state.retire(index);
         }
         state.desired.remove(session);

@@ -84,9 +84,10 @@ impl Reconciling {
     pub(crate) fn run(
         &mut self,
         desired: &DesiredSubscriptions,
+        now: Instant,
         tell: Tell<'_>,
     ) -> Option<String> {
-        if !self.retry.is_waiting(Instant::now()) {
+        if !self.retry.is_waiting(now) {
             self.retry.give_up();
             self.is_silent = false;
             desired.resume();
@@ -233,7 +234,7 @@ mod tests {
         for n in [SUBSCRIPTIONS_A_TURN, n_more] {
             assert_eq!(reconciling.at(&desired, now), Some(now));
             let mut n_told = 0;
-            let told = reconciling.run(&desired, &mut |_, _| {
+            let told = reconciling.run(&desired, now, &mut |_, _| {
                 n_told += 1;
                 ok()
             });
@@ -246,22 +247,21 @@ mod tests {
     fn a_server_that_does_not_answer_is_left_alone_for_a_while_and_told_all_then() {
         let (desired, subscribers) = wanted(&named(&["a:", "b:"]));
         let (mut reconciling, mut told) = (Reconciling::default(), Vec::new());
-        reconciling.run(&desired, &mut |_, _| ok());
+        let now = Instant::now();
+        reconciling.run(&desired, now, &mut |_, _| ok());
         for (uri, who) in ["a:", "b:"].into_iter().zip(&subscribers) {
             desired.forget(uri, *who);
         }
-        reconciling.run(&desired, &mut |step, uri| {
+        reconciling.run(&desired, now, &mut |step, uri| {
             told.push((step, uri.to_owned()));
             silent()
         });
-        let now = Instant::now();
         assert_eq!(told, [(Step::Unsubscribe, "a:".to_owned())]);
         assert!(desired.has_due() && !reconciling.is_due(&desired, now));
         let at = reconciling.at(&desired, now).unwrap();
         assert!(at > now && reconciling.is_due(&desired, at));
-        std::thread::sleep(at.saturating_duration_since(Instant::now()));
         let mut n_told = 0;
-        reconciling.run(&desired, &mut |_, _| {
+        reconciling.run(&desired, at, &mut |_, _| {
             n_told += 1;
             ok()
         });
@@ -282,16 +282,15 @@ mod tests {
             let server = ServerName::parse("s").unwrap();
             Ok(Outcome::Error { server, error: RpcError::new(-32000, "not this one") })
         };
-        assert!(reconciling.run(&desired, &mut { refuse_a }).is_some());
         let now = Instant::now();
+        assert!(reconciling.run(&desired, now, &mut { refuse_a }).is_some());
         assert!(!reconciling.is_due(&desired, now));
         // The other one is told of at once, also while that is waited for.
         desired.forget("b:", subscribers[1]);
         assert!(reconciling.is_due(&desired, now));
-        assert_eq!(reconciling.run(&desired, &mut { refuse_a }), None);
+        assert_eq!(reconciling.run(&desired, now, &mut { refuse_a }), None);
         let at = reconciling.at(&desired, now).unwrap();
-        std::thread::sleep(at.saturating_duration_since(Instant::now()));
-        assert_eq!(reconciling.run(&desired, &mut { refuse_a }), None, "it is known");
+        assert_eq!(reconciling.run(&desired, at, &mut { refuse_a }), None, "it is known");
     }
 
     fn refused(asked: Option<Duration>) -> Taken {

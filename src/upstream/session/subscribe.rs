@@ -139,7 +139,7 @@ struct Over<'a> {
 impl Drop for Over<'_> {
     fn drop(&mut self) {
         if let Some(client) = self.through {
-            self.upstream.pool.tidy(&client.session);
+            self.upstream.pool.forget_unused(&client.session);
         }
     }
 }

@@ -338,7 +338,8 @@ impl Supervisor {
 
     /// Tells the session of subscriptions that it does not know of, and of those that nobody wants.
     fn reconcile(&mut self, opened: &Opened) -> Result<(), Failure> {
-        if !self.reconciling.is_due(&self.desired, Instant::now()) {
+        let now = Instant::now();
+        if !self.reconciling.is_due(&self.desired, now) {
             return Ok(());
         }
         let mut doubt = None;
@@ -350,7 +351,7 @@ impl Supervisor {
             doubt = answer.as_ref().err().filter(|it| is_unclear(it)).cloned();
             answer
         };
-        if let Some(what) = reconciling.run(desired, &mut tell) {
+        if let Some(what) = reconciling.run(desired, now, &mut tell) {
             self.warn_of(Method::ResourcesSubscribe, &what);
         }
         doubt.map_or(Ok(()), |why| self.look(opened, why))

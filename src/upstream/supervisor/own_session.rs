@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::limits::RELIST_INTERVAL;
+use crate::limits::{ENDED_SESSION_GRACE, RELIST_INTERVAL};
 use crate::protocol::view::ViewId;
+use crate::wait::Wait;
 
 use super::lists::{Asker, ReadLists, read_all, view_event};
 use super::view_readings::ViewReading;
@@ -13,7 +14,7 @@ use super::{busy, tell};
 use crate::upstream::backoff::Retry;
 use crate::upstream::failure::{Failure, FailureKind};
 use crate::upstream::http_client::HttpConnection;
-use crate::upstream::session::context::{GatewaySink, Transport};
+use crate::upstream::session::context::{GatewaySink, Transport, pause};
 use crate::upstream::session::pool::{PooledSession, SessionPool};
 use crate::upstream::session::reconcile::Reconciling;
 use crate::upstream::session::renewal::Pace;
@@ -96,6 +97,12 @@ impl OwnSessionSupervisor {
                 self.lost(Instant::now());
             }
             self.rest();
+        }
+        if pooled.lingers()
+            && let Ok(wait) = Wait::plain(ENDED_SESSION_GRACE)
+        {
+            // Nobody interrupts it: it ends at its deadline.
+            pause(&wait, ENDED_SESSION_GRACE).ok();
         }
         pooled.transport.close();
         pooled.end();
@@ -234,7 +241,8 @@ impl OwnSessionSupervisor {
     /// Tells the session of subscriptions that it does not know of, and of those that nobody wants.
     fn reconcile(&mut self) {
         let OwnSessionSupervisor { reconciling, pooled, connection, generation, .. } = self;
-        if !pooled.transport.is_open() || !reconciling.is_due(&pooled.desired, Instant::now()) {
+        let now = Instant::now();
+        if !pooled.transport.is_open() || !reconciling.is_due(&pooled.desired, now) {
             return;
         }
         let context = &pooled.context;
@@ -244,7 +252,7 @@ impl OwnSessionSupervisor {
             let answer = pooled.transport.request_open(connection, &outgoing, &wait, own);
             answer.inspect_err(|it| forget_if_gone(&*pooled.transport, *generation, it))
         };
-        let failed = reconciling.run(&pooled.desired, &mut tell);
+        let failed = reconciling.run(&pooled.desired, now, &mut tell);
         if let Some(what) = failed.filter(|_| !context.mailbox.is_stopped()) {
             log::warn!(target: "upstream", "{}: a client's own session could not be \
                 subscribed again: {}", context.name(), context.secrets.scrub_for_operator(&what));
