@@ -26,7 +26,7 @@ use crate::limits::{
     CATALOGUE_INBOX_CHANGES_MAX, ENDED_SESSIONS_QUEUE_MAX, LEAVE_TICK, LIST_WAITERS_DIVISOR,
     Limits,
 };
-use crate::pipeline::{Owners, Patience, Pipeline, ToSessions, Told};
+use crate::pipeline::{Owners, Pipeline, ToSessions, Told};
 use crate::protocol::call::Kind;
 use crate::protocol::jsonrpc::notification;
 use crate::protocol::revision::Era;
@@ -583,9 +583,8 @@ fn pipeline(
     owners: Owners,
     sessions: Sessions,
 ) -> Pipeline {
-    let patience =
-        Patience { first_list: config.first_list, heartbeat: config.limits.heartbeat };
-    Pipeline::new(shared, upstreams, quotas(config), owners, sessions, told(config), patience)
+    let (quotas, told, first_list) = (quotas(config), told(config), config.first_list);
+    Pipeline::new(shared, upstreams, quotas, owners, sessions, told, first_list)
 }
 
 fn quotas(config: &Config) -> impl Iterator<Item = (Arc<str>, u32)> {

@@ -1,5 +1,6 @@
 //! What is said and asked during a stateless client's call, made messages for that client.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use super::requests::MessageSink;
 use crate::access::policy::Scope;
 use crate::error::CallError;
 use crate::limits::{INPUT_ROUNDS_MAX, QUESTIONS_GATHERED_MAX, QUESTIONS_GATHERED_WITHIN};
-use crate::pipeline::{Pipeline, Wish};
+use crate::pipeline::Wish;
 use crate::protocol::call::{About, Call, CallSink, Caller, Client, Notice, Question};
 use crate::protocol::capabilities::{needed_for, of_client_for_legacy};
 use crate::protocol::for_revision;
@@ -26,23 +27,6 @@ use crate::wait::{Interrupted, Wait};
 /// Longer than any call may take: a request that waits for one ends with it.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
-/// Whose a call is, and whether that server may ask something while it runs. The request waits
-/// where that may be known soon.
-pub(super) fn owner_of(
-    pipeline: &Pipeline,
-    scope: &Scope,
-    wish: Wish<'_>,
-    call: &Call<'_>,
-    stream: &mut ModernStream,
-) -> Result<(ServerName, bool), CallError> {
-    if let Some(owner) = pipeline.owner(scope, wish, call) {
-        return Ok(owner);
-    }
-    let wait = Wait::new(REQUEST_TIMEOUT, REQUEST_TIMEOUT, stream.client())
-        .map_err(|_| CallError::Overloaded { what: "no descriptor is left".to_owned() })?;
-    pipeline.await_owner(scope, wish, call, &wait, &mut || stream.silence())
-}
-
 /// What a stateless request asks for and who asks.
 pub(super) struct Asked<'a> {
     pub(super) scope: &'a Scope,
@@ -56,6 +40,28 @@ pub(super) struct Asked<'a> {
 }
 
 impl Front {
+    /// The wait of a stateless request, which the end of its client's connection ends.
+    pub(super) fn stateless_wait(&self, stream: &ModernStream) -> Result<Arc<Wait>, CallError> {
+        let (time, client) = (REQUEST_TIMEOUT, stream.client());
+        Wait::with_heartbeat(time, time, client, self.heartbeat(stream))
+            .map_err(|_| CallError::Overloaded { what: "no descriptor is left".to_owned() })
+    }
+
+    /// Whose a call is, and whether that server may ask something while it runs. The request waits
+    /// where that may be known soon.
+    pub(super) fn owner_of(
+        &self,
+        scope: &Scope,
+        wish: Wish<'_>,
+        call: &Call<'_>,
+        stream: &ModernStream,
+    ) -> Result<(ServerName, bool), CallError> {
+        if let Some(owner) = self.pipeline.owner(scope, wish, call) {
+            return Ok(owner);
+        }
+        self.pipeline.await_owner(scope, wish, call, &self.stateless_wait(stream)?)
+    }
+
     /// Has the key pay for a call before anything is looked for, unless it goes on with one that
     /// was paid for. Gives which of the retries that such a call entitles to it is, from 1; 0 if
     /// it is none.
@@ -170,12 +176,12 @@ pub(super) struct ForModern<'a> {
     pub(super) asked: &'a Asked<'a>,
     pub(super) wait: &'a Arc<Wait>,
     /// What the call is answered with because its server asked something.
-    pub(super) refused: Option<RpcError>,
-    pub(super) inner: &'a mut dyn MessageSink,
+    pub(super) refused: RefCell<Option<RpcError>>,
+    pub(super) inner: &'a dyn MessageSink,
 }
 
 impl CallSink for ForModern<'_> {
-    fn notice(&mut self, notice: Notice) {
+    fn notice(&self, notice: Notice) {
         let message = match notice {
             Notice::Progress(params) => self.asked.token.as_ref().and_then(|token| {
                 let params = legacy::with_progress_token(params.get(), token).ok()?;
@@ -203,7 +209,7 @@ impl CallSink for ForModern<'_> {
         }
     }
 
-    fn ask(&mut self, question: Question) {
+    fn ask(&self, question: Question) {
         let is_known = needed_for(&question.method).is_some();
         let capabilities = self.asked.caller.capabilities.get();
         let (server, lacking) = (question.server.clone(), question.lacking(capabilities));
@@ -218,14 +224,10 @@ impl CallSink for ForModern<'_> {
                 );
                 RpcError::new(code::INTERNAL_ERROR, what)
             };
-            self.refused =
-                Some(lacking.map_or_else(changed, |name| modern::missing_capability([name])));
+            let error = lacking.map_or_else(changed, |name| modern::missing_capability([name]));
+            self.refused.replace(Some(error));
             self.wait.interrupt(Interrupted::Cancelled);
         }
-    }
-
-    fn silence(&mut self) {
-        self.inner.silence();
     }
 }
 

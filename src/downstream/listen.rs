@@ -9,6 +9,7 @@ use super::event_stream::Place;
 use super::for_modern::{client_of, wish_of};
 use super::modern_stream::{ModernAnswer, ModernStream};
 use super::reply::Problem;
+use super::requests::MessageSink;
 use super::subscription::OfSession;
 use crate::access::policy::Scope;
 use crate::error::CallError;

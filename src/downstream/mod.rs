@@ -15,6 +15,7 @@ mod for_modern;
 mod for_sessions;
 pub mod http_sse;
 mod input;
+mod kept_alive;
 pub mod line_pump;
 pub mod line_queue;
 mod line_sinks;

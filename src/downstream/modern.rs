@@ -1,13 +1,13 @@
 //! Stateless requests (2026-07-28): each is whole in itself, told from those of sessions request
 //! by request, on the same endpoints.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::counted::{room_for_copy, share_of};
 use super::for_modern::{
-    Asked, ForModern, Gathering, REQUEST_TIMEOUT, client_of, owner_of, wish_of,
-    with_list_changes,
+    Asked, ForModern, Gathering, REQUEST_TIMEOUT, client_of, wish_of, with_list_changes,
 };
 use super::for_sessions::adapted;
 use super::modern_head::{check_method, check_name, check_params, compare};
@@ -17,7 +17,7 @@ use super::posted::Posted;
 use super::reply::{self, Problem};
 use super::request_digest::digest;
 use super::request_state::{Sequel, States, give_back, without_added};
-use super::requests::{self, Body};
+use super::requests::{self, Body, MessageSink};
 use super::{Front, observed};
 use crate::access::policy::Scope;
 use crate::error::CallError;
@@ -57,7 +57,7 @@ impl Front {
         };
         match body {
             Body::One(Message::Request { id, method, params }) => {
-                let mut stream = ModernStream::new(responder);
+                let stream = ModernStream::new(responder);
                 let params = params.as_deref();
                 observed::stateless(Door::Modern, &id, &method, params);
                 let envelope = match checked(&mut posted, &method, params) {
@@ -77,7 +77,7 @@ impl Front {
                     return telemetry::request::answered(CallOutcome::Ok);
                 }
                 let request = (Some(posted.head), method.as_str(), params);
-                let answer = self.answer_modern(request, scope, envelope, &mut stream);
+                let answer = self.answer_modern(request, scope, envelope, &stream);
                 observed::answered_stateless(&answer);
                 stream.finish(&id, &answer);
             }
@@ -99,7 +99,7 @@ impl Front {
         (head, name, params): (Option<&Head>, &str, Option<&str>),
         scope: &Scope,
         envelope: Envelope<'_>,
-        stream: &mut ModernStream,
+        stream: &ModernStream,
     ) -> ModernAnswer {
         let client = client_of(scope, &envelope.caller);
         let caller = envelope.caller.clone();
@@ -194,7 +194,7 @@ impl Front {
         scope: &Scope,
         method: &str,
         envelope: Envelope<'_>,
-        stream: &mut ModernStream,
+        stream: &ModernStream,
     ) -> ModernAnswer {
         let Envelope { caller, mut params, progress_token, .. } = envelope;
         let servers = self.pipeline.servers(scope);
@@ -234,7 +234,7 @@ impl Front {
         scope: &Scope,
         method: Method,
         envelope: Envelope<'_>,
-        stream: &mut ModernStream,
+        stream: &ModernStream,
     ) -> ModernAnswer {
         let mut call = envelope.into_call(method);
         if !call.caller.revision.has_tasks() {
@@ -261,7 +261,7 @@ impl Front {
             Ok(free_round) => free_round,
             Err(error) => return failed(&error),
         };
-        let (server, asks) = match owner_of(&self.pipeline, scope, wish, &call, stream) {
+        let (server, asks) = match self.owner_of(scope, wish, &call, stream) {
             Ok(owner) => owner,
             Err(error) => return failed(&error),
         };
@@ -340,17 +340,18 @@ impl Front {
         &self,
         asked: &Asked<'_>,
         states: &States<'_>,
-        stream: &mut ModernStream,
-        make: impl FnOnce(Wish<'_>, &Arc<Wait>, &mut dyn CallSink) -> Result<Outcome, CallError>,
+        stream: &ModernStream,
+        make: impl FnOnce(Wish<'_>, &Arc<Wait>, &dyn CallSink) -> Result<Outcome, CallError>,
     ) -> ModernAnswer {
-        let Ok(wait) = Wait::new(REQUEST_TIMEOUT, REQUEST_TIMEOUT, stream.client()) else {
-            return no_descriptor();
+        let wait = match self.stateless_wait(stream) {
+            Ok(wait) => wait,
+            Err(error) => return failed(&error),
         };
         let client = client_of(asked.scope, &asked.caller);
         let wish = Wish { is_paid: asked.is_paid, ..wish_of(&client, &asked.caller) };
-        let mut sink = ForModern { asked, wait: &wait, refused: None, inner: stream };
-        let outcome = make(wish, &wait, &mut sink);
-        match sink.refused {
+        let sink = ForModern { asked, wait: &wait, refused: RefCell::default(), inner: stream };
+        let outcome = make(wish, &wait, &sink);
+        match sink.refused.into_inner() {
             Some(error) => ModernAnswer::Error(error),
             None => self.conclude(asked, states, outcome),
         }
@@ -392,14 +393,17 @@ impl Front {
         apart: &Arc<Apart>,
         round: u64,
         states: &States<'_>,
-        stream: &mut ModernStream,
+        stream: &ModernStream,
     ) -> ModernAnswer {
-        let Ok(wait) = Wait::new(REQUEST_TIMEOUT, REQUEST_TIMEOUT, stream.client()) else {
-            apart.abandon(Interrupted::Cancelled);
-            return no_descriptor();
+        let wait = match self.stateless_wait(stream) {
+            Ok(wait) => wait,
+            Err(error) => {
+                apart.abandon(Interrupted::Cancelled);
+                return failed(&error);
+            }
         };
         apart.attach(&wait);
-        let mut sink = ForModern { asked, wait: &wait, refused: None, inner: stream };
+        let sink = ForModern { asked, wait: &wait, refused: RefCell::default(), inner: stream };
         let mut gathering: Option<Gathering> = None;
         loop {
             let woken = match apart.next() {
@@ -429,11 +433,7 @@ impl Front {
                 }
                 News::None => {
                     gathering = None;
-                    wait.until(None, Some(self.limits.heartbeat)).inspect(|woken| {
-                        if *woken == crate::wait::Woken::Tick {
-                            sink.silence();
-                        }
-                    })
+                    wait.until(None, None)
                 }
             };
             if let Err(reason) = woken {
@@ -563,10 +563,6 @@ fn invalid(what: &str) -> ModernAnswer {
 fn not_found(method: &str) -> ModernAnswer {
     let what = format!("Method not found: {method}");
     ModernAnswer::Error(RpcError::new(code::METHOD_NOT_FOUND, what))
-}
-
-fn no_descriptor() -> ModernAnswer {
-    failed(&CallError::Overloaded { what: "no descriptor is left".to_owned() })
 }
 
 /// What a call failed with, as an answer.

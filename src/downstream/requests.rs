@@ -1,7 +1,7 @@
 //! What a session-keeping client may ask, whichever transport it came by: messages in, answers
 //! out. The doors bring their own streams.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::for_caller::{ForCaller, about, client_of};
 use super::input::Elicited;
@@ -26,7 +26,7 @@ use crate::protocol::method::{Method, notification};
 use crate::protocol::raw::{self, Raw, RawObject};
 use crate::protocol::revision::Revision;
 use crate::session::{Pending, Refused, Session};
-use crate::wait::{ClientWatch, Wait};
+use crate::wait::{ClientWatch, Heartbeat, KeepAlive, Wait};
 
 /// What a request is answered with.
 #[derive(Debug, Clone, PartialEq)]
@@ -94,9 +94,11 @@ pub fn read_body(body: &[u8], revision: Option<Revision>) -> Result<Body<'_>, Ma
 /// Where messages to the client of a request go while it is served: a door's stream.
 pub(super) trait MessageSink {
     /// One message.
-    fn message(&mut self, text: &str);
-    /// Nothing has come for a while.
-    fn silence(&mut self);
+    fn message(&self, text: &str);
+    /// What keeps the client's connection alive while nothing is said; none where nothing need.
+    fn keep_alive(&self) -> Option<Weak<dyn KeepAlive>> {
+        None
+    }
     /// What reports that the client has gone, where nobody could be given the answer then.
     fn client(&self) -> Option<ClientWatch>;
     /// The call is in its session and can be cancelled from here on.
@@ -104,6 +106,11 @@ pub(super) trait MessageSink {
 }
 
 impl Front {
+    /// How the wait of a call keeps the connection of its client alive.
+    pub(super) fn heartbeat(&self, sink: &dyn MessageSink) -> Option<Heartbeat> {
+        Some(Heartbeat { every: self.limits.heartbeat, client: sink.keep_alive()? })
+    }
+
     /// The result of `initialize`: what is behind the endpoint, for this key. The hang-up of
     /// `client` ends the wait for first lists.
     pub(super) fn initialize_result(
@@ -174,7 +181,7 @@ impl Front {
         session: &Arc<Session>,
         scope: &Scope,
         request: &SessionRequest<'_>,
-        sink: &mut dyn MessageSink,
+        sink: &dyn MessageSink,
     ) -> Answer {
         session.touch();
         let method = Method::parse(request.method);
@@ -266,7 +273,7 @@ impl Front {
                 let mut params = RawObject::default();
                 params.set("level", raw::string(level.as_str()));
                 let method = request.method;
-                let told = self.pipeline.pass(&only, wish, method, params, wait, &mut Deaf);
+                let told = self.pipeline.pass(&only, wish, method, params, wait, &Deaf);
                 if let Some(Err(error)) = told {
                     log::debug!(target: "sessions", "a level could not be set: {error}");
                 }
@@ -283,11 +290,12 @@ impl Front {
         wish: Wish<'_>,
         caller: &Arc<Caller>,
         request: &SessionRequest<'_>,
-        sink: &mut dyn MessageSink,
+        sink: &dyn MessageSink,
     ) -> Answer {
         // A session-keeping client that loses its connection has cancelled nothing
         // (basic/transports, Sending Messages), so the wait has no client to watch.
-        let Ok(wait) = Wait::new(CALL_TIMEOUT_MAX, CALL_TIMEOUT_MAX, None) else {
+        let (time, heartbeat) = (CALL_TIMEOUT_MAX, self.heartbeat(sink));
+        let Ok(wait) = Wait::with_heartbeat(time, time, None, heartbeat) else {
             let error = CallError::Overloaded { what: "no descriptor is left".to_owned() };
             return Answer::Error(Problem::from_call(&error).to_rpc());
         };
@@ -302,7 +310,7 @@ impl Front {
             Some(Method::LoggingSetLevel) => {
                 return self.log_level(session, scope, request, wish, &wait);
             }
-            None => match self.pass(scope, wish, request, &wait, &mut sink) {
+            None => match self.pass(scope, wish, request, &wait, &sink) {
                 Some(outcome) => outcome,
                 None => return not_found(request.method),
             },
@@ -313,7 +321,7 @@ impl Front {
                 | Method::TasksCancel,
             ) if !caller.revision.has_tasks() => return not_found(request.method),
             Some(Method::TasksList) => {
-                match self.list_tasks(scope, wish, request, &wait, &mut sink) {
+                match self.list_tasks(scope, wish, request, &wait, &sink) {
                     Ok(outcome) => outcome,
                     Err(answer) => return answer,
                 }
@@ -327,7 +335,7 @@ impl Front {
                 if matches!(method, Method::ResourcesSubscribe | Method::ResourcesUnsubscribe) {
                     self.subscription(session, wish, scope, &call, &wait)
                 } else {
-                    match self.call_with_input(scope, wish, call, request, &wait, &mut sink) {
+                    match self.call_with_input(scope, wish, call, request, &wait, &sink) {
                         Ok(outcome) => outcome,
                         Err(answer) => return answer,
                     }
@@ -348,7 +356,7 @@ impl Front {
         call: Call<'_>,
         request: &SessionRequest<'_>,
         wait: &Arc<Wait>,
-        sink: &mut ForCaller<'_>,
+        sink: &ForCaller<'_>,
     ) -> Result<Result<Outcome, CallError>, Answer> {
         let (caller, method) = (call.caller.clone(), call.method);
         let key = if method == Method::TasksResult { "taskId" } else { "name" };
@@ -357,9 +365,8 @@ impl Front {
         let mut outcome = self.pipeline.call(scope, wish, call, wait, sink);
         for _ in 0..INPUT_ROUNDS_MAX {
             let Ok(Outcome::InputRequired { server, requests, state }) = outcome else { break };
-            let tick = self.limits.heartbeat;
             let asked = (&server, requests.as_ref());
-            let responses = input::gather(sink, asked, &mut elicited, wait, tick)?;
+            let responses = input::gather(sink, asked, &mut elicited, wait)?;
             let mut call = read_call(&caller, method, request.params).map_err(Answer::Error)?;
             if let Some(responses) = responses {
                 call.params.set("inputResponses", responses);
@@ -393,7 +400,7 @@ impl Front {
         wish: Wish<'_>,
         request: &SessionRequest<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Option<Result<Outcome, CallError>> {
         let params = match request.params.map(RawObject::parse).transpose() {
             Ok(params) => params.unwrap_or_default(),
@@ -409,7 +416,7 @@ impl Front {
         wish: Wish<'_>,
         request: &SessionRequest<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Result<Outcome, CallError>, Answer> {
         if self.pipeline.servers_with(scope, "tasks").is_empty() {
             return Err(not_found(request.method));
@@ -430,7 +437,7 @@ impl Front {
         scope: &Scope,
         wish: Wish<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, CallError> {
         let mut tasks = Vec::new();
         for server in self.pipeline.servers_with(scope, "tasks") {

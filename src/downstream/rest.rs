@@ -25,11 +25,10 @@ use crate::wait::Wait;
 pub(super) struct Deaf;
 
 impl CallSink for Deaf {
-    fn notice(&mut self, _: Notice) {}
-    fn ask(&mut self, question: Question) {
+    fn notice(&self, _: Notice) {}
+    fn ask(&self, question: Question) {
         question.refuse();
     }
-    fn silence(&mut self) {}
     fn has_client(&self) -> bool {
         false
     }
@@ -196,7 +195,7 @@ impl Front {
             .map_err(|_| Problem::overloaded("no descriptor is left"))?;
         let wish = Wish { server: server.as_deref(), timeout: body.timeout, ..Wish::default() };
         self.pipeline
-            .call(scope, wish, call, &wait, &mut Deaf)
+            .call(scope, wish, call, &wait, &Deaf)
             .map_err(|error| Problem::from_call(&error))
     }
 }

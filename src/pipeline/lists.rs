@@ -308,9 +308,8 @@ impl Pipeline {
         wish: Wish<'_>,
         call: &Call<'_>,
         wait: &Arc<Wait>,
-        silence: &mut dyn FnMut(),
     ) -> Result<(ServerName, bool), CallError> {
-        Ok(self.owned(self.find(scope, wish, call, wait, silence)?))
+        Ok(self.owned(self.find(scope, wish, call, wait)?))
     }
 
     /// The call may be made on another thread than its request's, which is told of.

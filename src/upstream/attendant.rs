@@ -190,7 +190,7 @@ impl Attendant {
         let asker = Asker { charged: reading.by(), ..Asker::default() };
         read_all(&member.core, &opened.initialized, asker, &mut |outgoing| {
             let wait = busy(&self.member.core, self.member.core.config.timeout)?;
-            let (lane, own) = (&mut self.lane, &mut Own(&member.core));
+            let (lane, own) = (&mut self.lane, &Own(&member.core));
             let answer = member.link.request_open(lane, outgoing, &wait, own);
             answer.inspect_err(|it| forget_if_gone(&*member.link, opened.generation, it))
         })
@@ -240,12 +240,10 @@ impl Attendant {
         let busy = || busy(&core, core.config.timeout);
         let mut subscribe = |uri: &str, wait: &Arc<Wait>| {
             let outgoing = about(Method::ResourcesSubscribe, uri);
-            let answer = member.link.request_open(lane, &outgoing, wait, &mut Own(&core));
+            let answer = member.link.request_open(lane, &outgoing, wait, &Own(&core));
             answer.inspect_err(|it| forget_if_gone(&*member.link, *generation, it))
         };
-        let tick = core.limits.heartbeat;
-        let failed =
-            resubscribing.run(*generation, &member.standing, tick, &busy, &mut subscribe);
+        let failed = resubscribing.run(*generation, &member.standing, &busy, &mut subscribe);
         if let Some(what) = failed.filter(|_| !core.nudge.is_stopped()) {
             log::warn!(target: "upstream", "{}: a client's own session could not be \
                 subscribed again: {}", core.name(), core.secrets.scrub_for_operator(&what));

@@ -89,7 +89,7 @@ impl Link for Auto {
         lane: &mut Lane,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Trouble> {
         self.find(lane, wait)?.request(lane, outgoing, wait, sink)
     }
@@ -99,7 +99,7 @@ impl Link for Auto {
         lane: &mut Lane,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Trouble> {
         self.found().ok_or_else(no_session)?.request_open(lane, outgoing, wait, sink)
     }

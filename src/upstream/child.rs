@@ -211,11 +211,11 @@ impl Child {
         text: String,
         ears: Ears,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Result<Raw, RpcError>, Trouble> {
         let waiting = self.link.inboxes.enter(id, wait, ears)?;
         self.link.queue(Said::Request(id), charged, text)?;
-        let answer = waiting.answer(wait, self.link.core.limits.heartbeat, sink);
+        let answer = waiting.answer(wait, sink);
         answer.map_err(|trouble| match self.link.take_back(id) {
             true => Trouble { sent: false, ..trouble },
             false => trouble,

@@ -179,7 +179,7 @@ impl Starter<'_> {
     /// What has come of a process since the last look.
     fn look(&self, asking: &mut Asking, negotiation: &Negotiation) -> Seen {
         let link = &asking.child.link;
-        match link.inboxes.look(asking.id, self.wait, &mut Deaf) {
+        match link.inboxes.look(asking.id, self.wait, &Deaf) {
             Some(Ok(answer)) => return read(asking.question, answer),
             Some(Err(trouble)) => {
                 let heard = match trouble.kind {

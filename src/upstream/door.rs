@@ -3,10 +3,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use crate::error::Stage;
-use crate::wait::{Interrupted, Wait, Woken};
+use crate::wait::{Interrupted, Wait};
 
 use super::connection::{Kind, Trouble};
 
@@ -56,9 +55,7 @@ impl<T> Door<T> {
     pub(super) fn open(
         &self,
         wait: &Arc<Wait>,
-        tick: Duration,
-        idle: &mut dyn FnMut(),
-        make: impl FnOnce(u64, &mut dyn FnMut()) -> Result<T, Trouble>,
+        make: impl FnOnce(u64) -> Result<T, Trouble>,
     ) -> Result<(u64, Arc<T>), Trouble> {
         let mut waited_for = None;
         loop {
@@ -66,17 +63,12 @@ impl<T> Door<T> {
                 Turn::Open(generation, session) => return Ok((generation, session)),
                 Turn::Mine { attempt, generation } => {
                     let attempt = Attempt { door: self, attempt, outcome: None };
-                    return attempt.finish(generation, make(generation, idle));
+                    return attempt.finish(generation, make(generation));
                 }
                 Turn::Theirs { attempt } => waited_for = Some(attempt),
             }
-            match wait.until(None, Some(tick)) {
-                Ok(Woken::Tick) => idle(),
-                Ok(Woken::Bell | Woken::Ready) => (),
-                Err(reason) => {
-                    return Err(Trouble::interrupted(reason, Stage::Handshake, false));
-                }
-            }
+            wait.until(None, None)
+                .map_err(|reason| Trouble::interrupted(reason, Stage::Handshake, false))?;
         }
     }
 
@@ -198,12 +190,11 @@ impl<T> Drop for Attempt<'_, T> {
 mod tests {
     use super::*;
     use std::sync::atomic::AtomicUsize;
+    use std::time::Duration;
 
     fn wait() -> Arc<Wait> {
         Wait::plain(Duration::from_secs(5)).unwrap()
     }
-
-    const TICK: Duration = Duration::from_secs(1);
 
     #[test]
     fn one_opens_and_all_others_get_the_same() {
@@ -212,7 +203,7 @@ mod tests {
         let sum: usize = std::thread::scope(|scope| {
             let open = || {
                 let (_, session) = door
-                    .open(&wait(), TICK, &mut || (), |_, _| {
+                    .open(&wait(), |_| {
                         opened.fetch_add(1, Ordering::SeqCst);
                         Ok(7_usize)
                     })
@@ -229,9 +220,9 @@ mod tests {
     fn those_who_waited_share_the_failure_and_later_ones_try_again() {
         let door = Door::<()>::new(Arc::default());
         let refused = Trouble::new(Kind::Broke, Stage::Connect, "refused");
-        let result = door.open(&wait(), TICK, &mut || (), |_, _| Err(refused.clone()));
+        let result = door.open(&wait(), |_| Err(refused.clone()));
         assert_eq!(result.unwrap_err(), refused);
-        let (generation, _) = door.open(&wait(), TICK, &mut || (), |_, _| Ok(())).unwrap();
+        let (generation, _) = door.open(&wait(), |_| Ok(())).unwrap();
         assert_eq!(generation, 2);
         assert!(door.forget(1).is_none());
         assert!(door.forget(2).is_some());
@@ -241,6 +232,6 @@ mod tests {
     fn a_closed_door_opens_no_more() {
         let door = Door::<()>::new(Arc::default());
         assert!(door.close().is_none());
-        assert!(door.open(&wait(), TICK, &mut || (), |_, _| Ok(())).is_err());
+        assert!(door.open(&wait(), |_| Ok(())).is_err());
     }
 }

@@ -68,8 +68,7 @@ impl HttpCore {
         post.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
         let both = format!("{JSON}, {EVENT_STREAM}");
         post.insert(ACCEPT, HeaderValue::try_from(both).map_err(|error| error.to_string())?);
-        let (connect, tick) = (core.config.connect_timeout, core.limits.heartbeat);
-        let factory = AgentFactory::new(target, names, tls, connect, tick)?;
+        let factory = AgentFactory::new(target, names, tls, core.config.connect_timeout)?;
         let control = Arc::new(Control::new(
             core.thread_name("ctl"),
             factory.clone(),
@@ -92,7 +91,7 @@ impl HttpCore {
     }
 
     /// A refusal whose status and text are told, and what its head says besides.
-    pub(super) fn refused(&self, kind: Kind, answer: &Answer, text: &str) -> Trouble {
+    pub(super) fn refused(&self, kind: Kind, answer: &Answer<'_>, text: &str) -> Trouble {
         let status = answer.status;
         let mut message = format!("it answered with status {status}");
         match cut(&said_in(text)).as_str() {
@@ -230,10 +229,9 @@ const EVENT_FRAME_BYTES: usize = 256;
 /// Reads the events of an answer and hands each to `take`, with the keeper of its memory, which
 /// `charged` is charged for.
 pub(super) fn read_events(
-    answer: &mut Answer,
+    answer: &mut Answer<'_>,
     core: &Core,
     charged: Option<&PrincipalId>,
-    idle: &mut dyn FnMut(),
     take: &mut dyn FnMut(Event, Option<Keeper>) -> Next,
 ) -> Result<StreamEnd, Trouble> {
     answer.check_coding()?;
@@ -243,7 +241,7 @@ pub(super) fn read_events(
     let mut buffer = vec![0_u8; crate::limits::UPSTREAM_BUFFER_BYTES];
     let mut throttle = Throttle::default();
     loop {
-        let n = answer.read(&mut buffer, idle)?;
+        let n = answer.read(&mut buffer)?;
         if n == 0 {
             return Ok(StreamEnd::Eof);
         }
@@ -269,7 +267,7 @@ pub(super) fn read_events(
         let of_messages = given.saturating_add(decoder.held_bytes()).saturating_sub(before);
         throttle.idled(n.saturating_sub(of_messages));
         if let Some(time) = throttle.rest() {
-            answer.rest(time, idle)?;
+            answer.rest(time)?;
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::protocol::sse::Event;
 use crate::telemetry::Seldom;
 use crate::telemetry::redact;
 use crate::thread::spawn;
-use crate::wait::{Wait, Woken};
+use crate::wait::Wait;
 
 use super::connection::{self, Kind, Refusal, Trouble, cut, may_replay};
 use super::correlation::Ears;
@@ -64,14 +64,12 @@ impl HttpSse {
         &self,
         lane: &mut Lane,
         wait: &Arc<Wait>,
-        idle: &mut dyn FnMut(),
     ) -> Result<(u64, Arc<Session>), Trouble> {
         if let Some(open) = self.door.current() {
             return Ok(open);
         }
-        let tick = self.http.core.limits.heartbeat;
-        self.door.open(wait, tick, idle, |generation, idle| {
-            let session = self.connect(lane, wait, generation, idle).map_err(|trouble| {
+        self.door.open(wait, |generation| {
+            let session = self.connect(lane, wait, generation).map_err(|trouble| {
                 lane.reset();
                 self.http.core.not_opened(generation, trouble.in_handshake())
             })?;
@@ -85,18 +83,16 @@ impl HttpSse {
         lane: &mut Lane,
         wait: &Arc<Wait>,
         generation: u64,
-        idle: &mut dyn FnMut(),
     ) -> Result<Session, Trouble> {
-        let (wires, stream) = self.open_stream(wait, generation, idle)?;
+        let (wires, stream) = self.open_stream(wait, generation)?;
         let id = self.http.core.next_id();
         let text = connection::initialize(id, self.http.core.capabilities());
         let answer = {
             let waiting = wires.inboxes.enter(id, wait, Ears::Shut)?;
-            let mut sink = Opener { core: &self.http.core, idle };
-            wires.call(lane, &waiting, &text, wait, &mut sink)?
+            wires.call(lane, &waiting, &text, wait, &Opener(&self.http.core))?
         };
         let initialized = Arc::new(connection::read_handshake(answer)?);
-        wires.post(lane, &connection::initialized(), wait, &mut || ())?;
+        wires.post(lane, &connection::initialized(), wait)?;
         Ok(Session { initialized, wires, stream: Mutex::new(Some(stream)) })
     }
 
@@ -105,7 +101,6 @@ impl HttpSse {
         &self,
         wait: &Arc<Wait>,
         generation: u64,
-        idle: &mut dyn FnMut(),
     ) -> Result<(Arc<Wires>, StreamThread), Trouble> {
         let failed = |error: std::io::Error| {
             Trouble::new(Kind::Nonsense, Stage::Connect, error.to_string())
@@ -124,28 +119,8 @@ impl HttpSse {
         let name = self.http.core.thread_name("sse");
         let thread = spawn(&name, move || reader.run()).map_err(failed)?;
         let stream = StreamThread { wait: stream_wait, thread: Some(thread) };
-        let wires = self.endpoint(wait, &told, idle)?;
+        let wires = endpoint(wait, &told)?;
         Ok((wires, stream))
-    }
-
-    fn endpoint(
-        &self,
-        wait: &Arc<Wait>,
-        told: &Receiver<Result<Arc<Wires>, Trouble>>,
-        idle: &mut dyn FnMut(),
-    ) -> Result<Arc<Wires>, Trouble> {
-        loop {
-            if let Ok(told) = told.try_recv() {
-                return told;
-            }
-            match wait.until(None, Some(self.http.core.limits.heartbeat)) {
-                Ok(Woken::Tick) => idle(),
-                Ok(Woken::Bell | Woken::Ready) => (),
-                Err(reason) => {
-                    return Err(Trouble::interrupted(reason, Stage::Handshake, false));
-                }
-            }
-        }
     }
 
     /// Sends a request over a session, once.
@@ -155,7 +130,7 @@ impl HttpSse {
         session: &Session,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Trouble> {
         let id = self.http.core.next_id();
         let text = outgoing.to_message(&RequestId::from(id));
@@ -201,9 +176,23 @@ impl HttpSse {
     }
 }
 
+/// Waits for the endpoint that a stream begins with.
+fn endpoint(
+    wait: &Arc<Wait>,
+    told: &Receiver<Result<Arc<Wires>, Trouble>>,
+) -> Result<Arc<Wires>, Trouble> {
+    loop {
+        if let Ok(told) = told.try_recv() {
+            return told;
+        }
+        wait.until(None, None)
+            .map_err(|reason| Trouble::interrupted(reason, Stage::Handshake, false))?;
+    }
+}
+
 impl Link for HttpSse {
     fn open(&self, lane: &mut Lane, wait: &Arc<Wait>) -> Result<Opened, Trouble> {
-        let (generation, session) = self.session(lane, wait, &mut || ())?;
+        let (generation, session) = self.session(lane, wait)?;
         Ok(Opened { generation, initialized: session.initialized.clone() })
     }
 
@@ -212,11 +201,11 @@ impl Link for HttpSse {
         lane: &mut Lane,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Trouble> {
         let mut replayed = false;
         loop {
-            let (generation, session) = self.session(lane, wait, &mut || sink.silence())?;
+            let (generation, session) = self.session(lane, wait)?;
             let trouble = match self.attempt(lane, &session, outgoing, wait, sink) {
                 Ok(outcome) => return Ok(outcome),
                 Err(trouble) => trouble,
@@ -240,7 +229,7 @@ impl Link for HttpSse {
         lane: &mut Lane,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Trouble> {
         let (_, session) = self.door.current().ok_or_else(no_session)?;
         self.attempt(lane, &session, outgoing, wait, sink)
@@ -293,23 +282,17 @@ impl Wires {
         waiting: &Waiting<'_>,
         text: &str,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Result<Raw, RpcError>, Trouble> {
-        self.post(lane, text, wait, &mut || sink.silence())?;
-        waiting.answer(wait, self.wire.http.core.limits.heartbeat, sink)
+        self.post(lane, text, wait)?;
+        waiting.answer(wait, sink)
     }
 
-    fn post(
-        &self,
-        lane: &mut Lane,
-        text: &str,
-        wait: &Arc<Wait>,
-        idle: &mut dyn FnMut(),
-    ) -> Result<(), Trouble> {
+    fn post(&self, lane: &mut Lane, text: &str, wait: &Arc<Wait>) -> Result<(), Trouble> {
         let Wire { http, endpoint, post } = &*self.wire;
         let ask = Ask { method: &HttpMethod::POST, endpoint, headers: post, body: Some(text) };
-        let mut answer = lane.client(&http.factory).run(wait, ask, idle)?;
-        let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", idle);
+        let mut answer = lane.client(&http.factory).run(wait, ask)?;
+        let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound");
         match answer.status {
             200..300 => body.map(drop),
             404 => Err(http.refused(Kind::SessionGone, &answer, "")),
@@ -359,7 +342,7 @@ impl Reader {
         let ask = Ask { method, endpoint, headers: &http.get, body: None };
         let mut lane = Lane::default();
         let wait = self.wait.clone();
-        let mut answer = match lane.client(&http.factory).run(&wait, ask, &mut || ()) {
+        let mut answer = match lane.client(&http.factory).run(&wait, ask) {
             Ok(answer) => answer,
             Err(trouble) => return trouble,
         };
@@ -367,16 +350,15 @@ impl Reader {
             return trouble;
         }
         let (mut wrong, base) = (None, answer.uri.clone());
-        let ended =
-            read_events(&mut answer, &http.core, None, &mut || (), &mut |event, keeper| {
-                match self.take(&base, event, &keeper) {
-                    Ok(next) => next,
-                    Err(trouble) => {
-                        wrong = Some(trouble);
-                        Next::Done
-                    }
-                }
-            });
+        let ended = read_events(&mut answer, &http.core, None, &mut |event, keeper| match self
+            .take(&base, event, &keeper)
+        {
+            Ok(next) => next,
+            Err(trouble) => {
+                wrong = Some(trouble);
+                Next::Done
+            }
+        });
         match (wrong, ended) {
             (Some(trouble), _) | (None, Err(trouble)) => trouble,
             (None, Ok(_)) => Trouble::new(Kind::Broke, Stage::Read, "its stream ended"),
@@ -474,13 +456,13 @@ impl Reader {
 }
 
 /// Whether an answer to the GET is the stream.
-fn check(http: &HttpCore, answer: &mut Answer) -> Result<(), Trouble> {
+fn check(http: &HttpCore, answer: &mut Answer<'_>) -> Result<(), Trouble> {
     let streams = answer.header("content-type").is_some_and(is_event_stream);
     match answer.status {
         200 if streams => Ok(()),
         200 => Err(Trouble::nonsense("its answer to GET is no stream")),
         _ => {
-            let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", &mut || ());
+            let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound");
             let text = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
             Err(http.refused(Kind::Refused(Refusal::Plain), answer, &text))
         }

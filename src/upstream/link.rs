@@ -61,7 +61,7 @@ pub(super) trait Link: Send + Sync {
         lane: &mut Lane,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Trouble>;
     /// [`Link::request`] for whoever looks after the session: over the one that is open, and
     /// once. What fails is tried again at its pace, and may say nothing of the session.
@@ -70,7 +70,7 @@ pub(super) trait Link: Send + Sync {
         lane: &mut Lane,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Trouble>;
     /// Asks the open session what every server answers, because of `why`; any answer will do.
     ///
@@ -78,7 +78,7 @@ pub(super) trait Link: Send + Sync {
     /// It is gone, or its server hangs.
     fn probe(&self, lane: &mut Lane, wait: &Arc<Wait>, _why: &Trouble) -> Result<(), Trouble> {
         let ping = Outgoing::own(Method::Ping, RawObject::default());
-        let answer = self.request_open(lane, &ping, wait, &mut Deaf);
+        let answer = self.request_open(lane, &ping, wait, &Deaf);
         answer.map(drop).or_else(unless_answered)
     }
     /// Whether what the upstream tells by itself is heard, as far as it can be.
@@ -484,11 +484,10 @@ impl Nudge {
 pub(super) struct Deaf;
 
 impl CallSink for Deaf {
-    fn notice(&mut self, _: Notice) {}
-    fn ask(&mut self, question: Question) {
+    fn notice(&self, _: Notice) {}
+    fn ask(&self, question: Question) {
         question.refuse();
     }
-    fn silence(&mut self) {}
     fn has_client(&self) -> bool {
         false
     }
@@ -498,43 +497,33 @@ impl CallSink for Deaf {
 pub(super) struct Own<'a>(pub(super) &'a Core);
 
 impl CallSink for Own<'_> {
-    fn notice(&mut self, notice: Notice) {
+    fn notice(&self, notice: Notice) {
         if !matches!(notice, Notice::Progress(_)) {
             self.0.notice(notice);
         }
     }
 
-    fn ask(&mut self, question: Question) {
+    fn ask(&self, question: Question) {
         self.0.ask(question);
     }
-
-    fn silence(&mut self) {}
 
     fn has_client(&self) -> bool {
         false
     }
 }
 
-/// The one who opens a session: what is said meanwhile is for no call, and while there is
-/// silence something else is done.
-pub(super) struct Opener<'a> {
-    pub(super) core: &'a Core,
-    pub(super) idle: &'a mut dyn FnMut(),
-}
+/// The one who opens a session: what is said meanwhile is for no call.
+pub(super) struct Opener<'a>(pub(super) &'a Core);
 
 impl CallSink for Opener<'_> {
-    fn notice(&mut self, notice: Notice) {
-        Own(self.core).notice(notice);
+    fn notice(&self, notice: Notice) {
+        Own(self.0).notice(notice);
     }
 
     // Nothing but `ping` may be asked before the handshake is over (2025-11-25,
     // basic/lifecycle, Initialization).
-    fn ask(&mut self, question: Question) {
+    fn ask(&self, question: Question) {
         question.refuse();
-    }
-
-    fn silence(&mut self) {
-        (self.idle)();
     }
 
     fn has_client(&self) -> bool {

@@ -126,7 +126,7 @@ impl Listener {
         let ask = Ask { method, endpoint, headers: &headers, body: None };
         let mut lane = Lane::default();
         let wait = self.wait.clone();
-        let answer = lane.client(&http.factory).run(&wait, ask, &mut || ());
+        let answer = lane.client(&http.factory).run(&wait, ask);
         self.unanswered = None;
         let mut answer = match answer {
             Ok(answer) => answer,
@@ -154,7 +154,7 @@ impl Listener {
             }
         }
         let core = &http.core;
-        let read = read_events(&mut answer, core, None, &mut || (), &mut |event, keeper| {
+        let read = read_events(&mut answer, core, None, &mut |event, keeper| {
             self.take(event, &keeper)
         });
         match read {

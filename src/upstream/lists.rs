@@ -216,8 +216,7 @@ impl Supervisor {
         let wait = self.busy()?;
         let _bound = wait.within(within);
         let began = Instant::now();
-        let answer =
-            self.link.request_open(&mut self.lane, outgoing, &wait, &mut Own(&self.core));
+        let answer = self.link.request_open(&mut self.lane, outgoing, &wait, &Own(&self.core));
         if let Ok(Outcome::Complete(_)) = &answer {
             let mut vitals = self.vitals.lock();
             vitals.latency = Some(began.elapsed());

@@ -284,7 +284,7 @@ impl Upstream {
         through: Option<&Client>,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, CallError> {
         let failed = |mut trouble: connection::Trouble| {
             let is_cut_off =
@@ -308,12 +308,9 @@ impl Upstream {
         let passage = self.pass(over)?;
         let charged = outgoing.charged.as_ref();
         let place = self.waiting_calls.enter(charged).map_err(failed)?;
-        let tick = self.core.limits.heartbeat;
-        let slot = self.slots.take(charged, wait, tick, &mut || sink.silence());
-        let slot = slot.map_err(failed)?;
+        let slot = self.slots.take(charged, wait).map_err(failed)?;
         passage.look_again()?;
-        let seat = through
-            .map(|client| self.members.enter(client, wait, tick, &mut || sink.silence()));
+        let seat = through.map(|client| self.members.enter(client, wait));
         let mut seat = seat.transpose().map_err(failed)?;
         let link = seat.as_ref().map_or(&*self.link, |seat| seat.link());
         let (mut lane, in_flight) = slot.apart();
@@ -325,9 +322,9 @@ impl Upstream {
         // Of a call that outlives its client's requests, no thread of the pool waits.
         let parks = seat.as_ref().filter(|_| through.is_some_and(|client| client.is_exclusive));
         let parks = parks.map(|seat| (seat, &place));
-        let mut lending =
+        let lending =
             Lending { in_flight: &in_flight, parks, wait, passage: &passage, inner: sink };
-        let mut outcome = link.request(&mut lane, outgoing, wait, &mut lending);
+        let mut outcome = link.request(&mut lane, outgoing, wait, &lending);
 
         if let (Some(seat), Err(trouble)) = (&mut seat, &outcome)
             && matches!(trouble.kind, connection::Kind::Interrupted(_))
@@ -367,7 +364,7 @@ impl Upstream {
         &self,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Option<Outcome> {
         let (session, capabilities) = (Arc::from(EVERYBODY), Raw::from_valid("{}".to_owned()));
         let client = Client { session, is_exclusive: false, capabilities, charged: None };
@@ -411,7 +408,7 @@ impl Upstream {
         let mut params = RawObject::default();
         params.set("level", string(level.as_str()));
         let setting = Outgoing::own(Method::LoggingSetLevel, params);
-        if let Err(trouble) = link.request(lane, &setting, wait, &mut Own(&self.core)) {
+        if let Err(trouble) = link.request(lane, &setting, wait, &Own(&self.core)) {
             log::debug!(target: "upstream", "{}: a level could not be set: {}",
                 self.name(), self.core.scrubbed(trouble).message);
         }
@@ -500,25 +497,21 @@ struct Lending<'a> {
     parks: Option<(&'a members::Seat<'a>, &'a waiting_calls::Place<'a>)>,
     wait: &'a Arc<Wait>,
     passage: &'a Passage<'a>,
-    inner: &'a mut dyn CallSink,
+    inner: &'a dyn CallSink,
 }
 
 impl CallSink for Lending<'_> {
-    fn notice(&mut self, notice: Notice) {
+    fn notice(&self, notice: Notice) {
         self.passage.heard();
         self.inner.notice(notice);
     }
 
-    fn ask(&mut self, question: Question) {
+    fn ask(&self, question: Question) {
         self.passage.heard();
         self.in_flight.lend();
         let Some((seat, place)) = self.parks else { return self.inner.ask(question) };
         place.give_up();
         self.inner.ask(seat.parked(question, self.wait));
-    }
-
-    fn silence(&mut self) {
-        self.inner.silence();
     }
 
     fn has_client(&self) -> bool {

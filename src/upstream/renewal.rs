@@ -106,7 +106,7 @@ impl StreamableHttp {
         let renewed = if is_certain(&refused) {
             // A call that hears the same opens it together with this.
             drop(self.door.forget(generation));
-            self.session(lane, wait, &mut || ()).map(drop)
+            self.session(lane, wait).map(drop)
         } else {
             self.renew(lane, generation, wait)
         };
@@ -131,7 +131,7 @@ impl StreamableHttp {
         if self.is_replaced(old) {
             return Ok(());
         }
-        let session = self.handshake(lane, wait, &mut || ()).map_err(Trouble::in_handshake)?;
+        let session = self.handshake(lane, wait).map_err(Trouble::in_handshake)?;
         let generation = self.door.next_generation();
         let is_refused = self.refused_over(lane, generation, &session, wait);
         if let Some(refused) = is_refused.unwrap_or_else(Some) {
@@ -172,7 +172,7 @@ impl StreamableHttp {
         // A list that cannot be had says nothing of the session.
         let outgoing = Outgoing::own(Method::Ping, RawObject::default());
         let over = Over { generation, session, again: false };
-        match self.send(lane, over, &outgoing, wait, &mut Deaf) {
+        match self.send(lane, over, &outgoing, wait, &Deaf) {
             Ok(Outcome::Error { error, .. }) => Ok(doubt_of(&error)),
             Ok(Outcome::Complete(_) | Outcome::InputRequired { .. }) => {
                 session.has_worked.store(true, Ordering::Relaxed);

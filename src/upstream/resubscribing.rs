@@ -100,7 +100,6 @@ impl Resubscribing {
         &mut self,
         generation: u64,
         standing: &Standing,
-        tick: Duration,
         busy: &dyn Fn() -> Result<Arc<Wait>, Trouble>,
         subscribe: Subscribe<'_>,
     ) -> Option<String> {
@@ -118,7 +117,7 @@ impl Resubscribing {
             // Not for long: the one whose turn it is may be waiting for this thread, or be
             // telling another session.
             let bound = wait.within(CONTROL_TIMEOUT);
-            let turn = standing.turn(&uri, None, &wait, tick);
+            let turn = standing.turn(&uri, None, &wait);
             drop(bound);
             let Ok(turn) = turn else {
                 is_complete = false;

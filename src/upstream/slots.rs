@@ -7,13 +7,12 @@
 
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use crate::error::Stage;
 use crate::protocol::call::PrincipalId;
 use crate::protocol::server_name::ServerName;
 use crate::shares::{NotTaken, Shares};
-use crate::wait::{Interrupted, Wait, Woken};
+use crate::wait::{Interrupted, Wait};
 
 use super::connection::{Kind, Trouble};
 use super::fair_queue::FairQueue;
@@ -169,13 +168,11 @@ impl<T: Default> Slots<T> {
     }
 
     /// Takes a slot for a call, and for whoever is charged for it; waits for one if all are held,
-    /// or what is left is kept for others. `idle` is called every `tick` meanwhile.
+    /// or what is left is kept for others.
     pub(super) fn take(
         &self,
         charged: Option<&PrincipalId>,
         wait: &Arc<Wait>,
-        tick: Duration,
-        idle: &mut dyn FnMut(),
     ) -> Result<Slot<'_, T>, Trouble> {
         let ticket = {
             let mut state = self.lock();
@@ -193,7 +190,7 @@ impl<T: Default> Slots<T> {
             ticket
         };
         loop {
-            let woken = wait.until(None, Some(tick));
+            let woken = wait.until(None, None);
             if let Some(value) = self.collect(ticket) {
                 // If the wait has ended, dropping the slot passes it on.
                 let slot = Slot { slots: self, ticket, value: Some(value) };
@@ -202,14 +199,10 @@ impl<T: Default> Slots<T> {
                     Err(reason) => Err(Trouble::interrupted(reason, Stage::Slot, false)),
                 };
             }
-            match woken {
-                Ok(Woken::Tick) => idle(),
-                Ok(Woken::Ready | Woken::Bell) => (),
-                Err(reason) => {
-                    // A slot that was handed over meanwhile goes to the next in the queue.
-                    drop(self.give_up(charged, ticket));
-                    return Err(Trouble::interrupted(reason, Stage::Slot, false));
-                }
+            if let Err(reason) = woken {
+                // A slot that was handed over meanwhile goes to the next in the queue.
+                drop(self.give_up(charged, ticket));
+                return Err(Trouble::interrupted(reason, Stage::Slot, false));
             }
         }
     }
@@ -337,8 +330,7 @@ impl<T: Default> Drop for Slot<'_, T> {
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicBool, Ordering};
-
-    const TICK: Duration = Duration::from_secs(1);
+    use std::time::Duration;
 
     fn slots(max_in_flight: usize, max_waiting: usize) -> Slots<Vec<u32>> {
         Slots::new(ServerName::parse("s").unwrap(), max_in_flight, max_waiting)
@@ -372,7 +364,7 @@ mod tests {
         slots: &'a Slots<Vec<u32>>,
         wait: &Arc<Wait>,
     ) -> Result<Slot<'a, Vec<u32>>, Trouble> {
-        slots.take(None, wait, TICK, &mut || ())
+        slots.take(None, wait)
     }
 
     #[test]
@@ -498,7 +490,7 @@ mod tests {
     fn one_that_floods_keeps_nobody_out_and_is_served_in_turn() {
         let slots = slots(8, 16);
         let (hog, victim) = (key("hog"), key("victim"));
-        let of = |who| slots.take(Some(who), &wait(5000), TICK, &mut || ());
+        let of = |who| slots.take(Some(who), &wait(5000));
         let mut held: Vec<_> = (0..6).map(|_| of(&hog).unwrap()).collect();
         let served = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
@@ -542,7 +534,7 @@ mod tests {
         let slots = slots(32, 0);
         let all_of = |who: &str| {
             let who = key(who);
-            let one = || slots.take(Some(&who), &wait(20), TICK, &mut || ()).ok();
+            let one = || slots.take(Some(&who), &wait(20)).ok();
             std::iter::from_fn(one).collect::<Vec<_>>()
         };
         let held = ["hog", "victim", "third"].map(all_of);
@@ -553,7 +545,7 @@ mod tests {
     fn a_place_that_is_lent_takes_nothing_of_its_principal_s_share() {
         let slots = slots(4, 0);
         let who = key("one");
-        let of = || slots.take(Some(&who), &wait(20), TICK, &mut || ());
+        let of = || slots.take(Some(&who), &wait(20));
         let held: Vec<_> = (0..3).map(|_| of().unwrap().apart().1).collect();
         assert!(of().is_err());
         held.iter().for_each(Hold::lend);

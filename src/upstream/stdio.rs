@@ -15,7 +15,7 @@ use crate::protocol::legacy::Initialized;
 use crate::protocol::method::Method;
 use crate::protocol::raw::RawObject;
 use crate::protocol::revision::Era;
-use crate::wait::{Interrupted, Wait, Woken};
+use crate::wait::{Interrupted, Wait};
 
 use super::breaker::Opening;
 use super::child::Child;
@@ -115,7 +115,7 @@ impl Stdio {
 
     /// The running child; waits for one that is being started. While there is none, a call fails
     /// at once, or has one started if that is what happens on demand.
-    fn child(&self, wait: &Arc<Wait>, idle: &mut dyn FnMut()) -> Result<Arc<Child>, Trouble> {
+    fn child(&self, wait: &Arc<Wait>) -> Result<Arc<Child>, Trouble> {
         let mut has_waited = false;
         loop {
             let wanted = {
@@ -154,24 +154,19 @@ impl Stdio {
                 self.core.nudge.wanted();
             }
             has_waited = true;
-            match wait.until(None, Some(self.core.limits.heartbeat)) {
-                Ok(Woken::Tick) => idle(),
-                Ok(Woken::Bell | Woken::Ready) => (),
-                Err(reason) => {
-                    let mut state = self.lock();
-                    state.waiting.retain(|other| !Arc::ptr_eq(other, wait));
-                    let starting = match &state.phase {
-                        Phase::Starting { since } => Some(since.elapsed()),
-                        Phase::Unused
-                        | Phase::Up { .. }
-                        | Phase::Down { .. }
-                        | Phase::Stopped => None,
-                    };
-                    let late = Trouble::interrupted(reason, Stage::Spawn, false);
-                    return Err(Trouble { starting, ..late });
-                }
-            }
+            wait.until(None, None).map_err(|reason| self.not_started(wait, reason))?;
         }
+    }
+
+    /// Leaves those who wait for a child, since the call's wait has ended.
+    fn not_started(&self, wait: &Arc<Wait>, reason: Interrupted) -> Trouble {
+        let mut state = self.lock();
+        state.waiting.retain(|other| !Arc::ptr_eq(other, wait));
+        let starting = match &state.phase {
+            Phase::Starting { since } => Some(since.elapsed()),
+            Phase::Unused | Phase::Up { .. } | Phase::Down { .. } | Phase::Stopped => None,
+        };
+        Trouble { starting, ..Trouble::interrupted(reason, Stage::Spawn, false) }
     }
 
     /// Starts a child and makes contact with it.
@@ -264,7 +259,7 @@ impl Stdio {
         id: u64,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Trouble> {
         let charged = outgoing.charged.as_ref();
         if !child.link.is_modern() {
@@ -350,7 +345,7 @@ impl Link for Stdio {
         _: &mut Lane,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Trouble> {
         let is_served_otherwise = if self.is_mirrored() {
             self.refuses_sessions()
@@ -362,7 +357,7 @@ impl Link for Stdio {
         }
         let mut replayed = false;
         loop {
-            let child = self.child(wait, &mut || sink.silence())?;
+            let child = self.child(wait)?;
             let id = self.core.next_id();
             let trouble = match self.call(&child, id, outgoing, wait, sink) {
                 Ok(outcome) => return Ok(outcome),
@@ -387,7 +382,7 @@ impl Link for Stdio {
         _: &mut Lane,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Trouble> {
         let child = match &self.lock().phase {
             Phase::Up { child, .. } => child.clone(),
@@ -412,11 +407,11 @@ impl Link for Stdio {
             Some(child) => {
                 let id = self.core.next_id();
                 let discover = connection::discover(id);
-                child.call(id, None, discover, Ears::Shut, wait, &mut Deaf).map(drop)
+                child.call(id, None, discover, Ears::Shut, wait, &Deaf).map(drop)
             }
             None => {
                 let ping = Outgoing::own(Method::Ping, RawObject::default());
-                self.request_open(lane, &ping, wait, &mut Deaf).map(drop)
+                self.request_open(lane, &ping, wait, &Deaf).map(drop)
             }
         };
         answer.or_else(unless_answered)

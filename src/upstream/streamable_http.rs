@@ -95,14 +95,12 @@ impl StreamableHttp {
         &self,
         lane: &mut Lane,
         wait: &Arc<Wait>,
-        idle: &mut dyn FnMut(),
     ) -> Result<(u64, Arc<Session>), Trouble> {
         if let Some(open) = self.door.current() {
             return Ok(open);
         }
-        let tick = self.http.core.limits.heartbeat;
-        self.door.open(wait, tick, idle, |generation, idle| {
-            let session = self.handshake(lane, wait, idle).map_err(|trouble| {
+        self.door.open(wait, |generation| {
+            let session = self.handshake(lane, wait).map_err(|trouble| {
                 lane.reset();
                 self.http.core.not_opened(generation, trouble.in_handshake())
             })?;
@@ -121,7 +119,6 @@ impl StreamableHttp {
         &self,
         lane: &mut Lane,
         wait: &Arc<Wait>,
-        idle: &mut dyn FnMut(),
     ) -> Result<Session, Trouble> {
         let id = self.http.core.next_id();
         let post = Post {
@@ -132,8 +129,8 @@ impl StreamableHttp {
             phase: Phase::Opening,
             again: false,
         };
-        let mut sink = Opener { core: &self.http.core, idle };
-        let ear = Ear::new(&mut sink, wait, None, self.http.core.limits.heartbeat);
+        let sink = Opener(&self.http.core);
+        let ear = Ear::new(&sink, wait, None);
         let posted = self.post(lane, post, &ear);
         let hints =
             matches!(&posted, Err(Trouble { kind: Kind::Refused(Refusal::MaybeHttpSse), .. }));
@@ -180,7 +177,7 @@ impl StreamableHttp {
         let http = &self.http;
         let (method, endpoint) = (&HttpMethod::POST, &*http.endpoint);
         let ask = Ask { method, endpoint, headers, body: Some(body) };
-        let mut answer = lane.client(&http.factory).run(wait, ask, &mut || ())?;
+        let mut answer = lane.client(&http.factory).run(wait, ask)?;
         if is_success(answer.status) {
             // There should be no body, and some servers leave a stream open here.
             lane.keep(answer.into_rest());
@@ -212,9 +209,7 @@ impl StreamableHttp {
             headers: &post.wire.post,
             body: Some(post.body),
         };
-        let mut idle = || ear.pause();
-        let client = lane.client(&http.factory);
-        let answer = client.run_heeding_bell(ear.wait, ask, &mut idle)?;
+        let answer = lane.client(&http.factory).run_heeding_bell(ear.wait, ask, ear)?;
         let session_id = answer.headers.get(SESSION_ID).cloned();
         // It is as good as a key there.
         let known =
@@ -242,12 +237,12 @@ impl StreamableHttp {
         Ok(Posted { session_id, outcome })
     }
 
-    fn read_answer(
+    fn read_answer<'a>(
         &self,
         lane: &mut Lane,
-        mut answer: Answer,
+        mut answer: Answer<'a>,
         post: Post<'_>,
-        ear: &Ear<'_>,
+        ear: &'a Ear<'_>,
     ) -> Result<Result<Raw, RpcError>, Trouble> {
         let http = &self.http;
         let content_type = answer.header("content-type").unwrap_or_default();
@@ -262,7 +257,7 @@ impl StreamableHttp {
             let max = http.core.limits.upstream_result_bytes;
             let bound = "limits.upstream_result_bytes";
             let mut held = Held::new(&http.core.buffered, ear.charged);
-            let body = answer.read_whole(max, bound, &mut held, &mut || ear.pause())?;
+            let body = answer.read_whole(max, bound, &mut held)?;
             return self.find_answer(body, held.take(), post, ear);
         }
         if answer.status == 202 {
@@ -321,12 +316,12 @@ impl StreamableHttp {
     }
 
     /// Reads a stream until our answer has come; takes it up again where the server lets it.
-    fn read_stream(
-        &self,
+    fn read_stream<'a>(
+        &'a self,
         lane: &mut Lane,
-        mut answer: Answer,
-        post: Post<'_>,
-        ear: &Ear<'_>,
+        mut answer: Answer<'a>,
+        post: Post<'a>,
+        ear: &'a Ear<'_>,
     ) -> Result<Result<Raw, RpcError>, Trouble> {
         let mut stream = PostStream { link: self, post, ear };
         let mut seen = Seen::default();
@@ -357,7 +352,7 @@ impl StreamableHttp {
         over: Over<'_>,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Trouble> {
         let outcome = self.send(lane, over, outgoing, wait, sink);
         match &outcome {
@@ -376,7 +371,7 @@ impl StreamableHttp {
         over: Over<'_>,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Trouble> {
         let Over { generation, session, again } = over;
         let id = self.http.core.next_id();
@@ -389,8 +384,7 @@ impl StreamableHttp {
             again,
         };
         let waiting = session.inboxes.enter(id, wait, Ears::of(sink))?;
-        let tick = self.http.core.limits.heartbeat;
-        let ear = Ear::new(sink, wait, Some(&waiting), tick);
+        let ear = Ear::new(sink, wait, Some(&waiting));
         let ear = ear.charged(outgoing.charged.as_ref());
         let posted = self.post(lane, post, &ear);
         let trouble = match posted {
@@ -438,7 +432,7 @@ impl StreamableHttp {
         let Ok(wait) = Wait::plain(CONTROL_TIMEOUT) else { return };
         let (method, endpoint) = (&HttpMethod::DELETE, &*self.http.endpoint);
         let ask = Ask { method, endpoint, headers: &session.get, body: None };
-        if let Err(trouble) = self.http.factory.client().run(&wait, ask, &mut || ()) {
+        if let Err(trouble) = self.http.factory.client().run(&wait, ask) {
             log::debug!(target: "upstream", "{}: a session could not be ended: {}",
                 self.http.core.name(), self.http.core.scrubbed(trouble).message);
         }
@@ -447,7 +441,7 @@ impl StreamableHttp {
 
 impl Link for StreamableHttp {
     fn open(&self, lane: &mut Lane, wait: &Arc<Wait>) -> Result<Opened, Trouble> {
-        let (generation, session) = self.session(lane, wait, &mut || ())?;
+        let (generation, session) = self.session(lane, wait)?;
         Ok(Opened { generation, initialized: session.initialized.clone() })
     }
 
@@ -456,11 +450,11 @@ impl Link for StreamableHttp {
         lane: &mut Lane,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Trouble> {
         let mut replayed = false;
         loop {
-            let (generation, session) = self.session(lane, wait, &mut || sink.silence())?;
+            let (generation, session) = self.session(lane, wait)?;
             let over = Over { generation, session: &session, again: replayed };
             let trouble = match self.attempt(lane, over, outgoing, wait, sink) {
                 Ok(outcome) => {
@@ -502,7 +496,7 @@ impl Link for StreamableHttp {
         lane: &mut Lane,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Trouble> {
         let (generation, session) = self.door.current().ok_or_else(no_session)?;
         let over = Over { generation, session: &session, again: false };

@@ -312,7 +312,7 @@ impl Supervisor {
         params.set("level", string(&level));
         let outgoing = Outgoing::own(Method::LoggingSetLevel, params);
         let answer = self.busy().and_then(|wait| {
-            self.link.request_open(&mut self.lane, &outgoing, &wait, &mut Own(&self.core))
+            self.link.request_open(&mut self.lane, &outgoing, &wait, &Own(&self.core))
         });
         let doubt = answer.as_ref().err().filter(|it| is_unclear(it)).cloned();
         if let Some(what) = self.level.told(generation, &level, Taken::of(answer)) {
@@ -331,13 +331,11 @@ impl Supervisor {
         let busy = || busy(core, core.config.timeout);
         let mut subscribe = |uri: &str, wait: &Arc<Wait>| {
             let outgoing = about(Method::ResourcesSubscribe, uri);
-            let answer = link.request_open(lane, &outgoing, wait, &mut Own(core));
+            let answer = link.request_open(lane, &outgoing, wait, &Own(core));
             doubt = answer.as_ref().err().filter(|it| is_unclear(it)).cloned();
             answer
         };
-        let tick = core.limits.heartbeat;
-        let failed =
-            resubscribing.run(opened.generation, standing, tick, &busy, &mut subscribe);
+        let failed = resubscribing.run(opened.generation, standing, &busy, &mut subscribe);
         if let Some(what) = failed {
             self.warn_of(Method::ResourcesSubscribe, &what);
         }

@@ -31,7 +31,7 @@ impl Link for Unusable {
         _: &mut Lane,
         _: &Outgoing<'_>,
         _: &Arc<Wait>,
-        _: &mut dyn CallSink,
+        _: &dyn CallSink,
     ) -> Result<Outcome, Trouble> {
         Err(self.trouble())
     }
@@ -41,7 +41,7 @@ impl Link for Unusable {
         _: &mut Lane,
         _: &Outgoing<'_>,
         _: &Arc<Wait>,
-        _: &mut dyn CallSink,
+        _: &dyn CallSink,
     ) -> Result<Outcome, Trouble> {
         Err(self.trouble())
     }

@@ -49,6 +49,7 @@ mod http_tiny;
 mod import;
 mod initialize;
 mod isolation;
+mod keep_alive;
 mod keys;
 mod late_names;
 mod links;

@@ -74,12 +74,11 @@ impl EitherEra {
         &self,
         lane: &mut Lane,
         wait: &Arc<Wait>,
-        idle: &mut dyn FnMut(),
         is_legacy: fn(&Trouble, &Wait) -> bool,
     ) -> Result<Option<Initialized>, Trouble> {
         let discovered = {
             let _bound = wait.within(probe_time(wait));
-            self.modern.discover(lane, wait, idle)
+            self.modern.discover(lane, wait)
         };
         match discovered {
             Ok(initialized) => Ok(Some(initialized)),
@@ -93,21 +92,15 @@ impl EitherEra {
     }
 
     /// The link of the upstream's era; found out if it is not known, and open then.
-    fn find(
-        &self,
-        lane: &mut Lane,
-        wait: &Arc<Wait>,
-        idle: &mut dyn FnMut(),
-    ) -> Result<&dyn Link, Trouble> {
+    fn find(&self, lane: &mut Lane, wait: &Arc<Wait>) -> Result<&dyn Link, Trouble> {
         if let Some(era) = self.found.get() {
             return self.known(era, lane, wait);
         }
-        let tick = self.core.limits.heartbeat;
-        let asked = self.asking.open(wait, tick, idle, |_, idle| match self.found.get() {
+        let asked = self.asking.open(wait, |_| match self.found.get() {
             // Found between two looks.
             Some(_) => Ok(Asked::ByAnother),
             None => {
-                let asked = self.ask(lane, wait, idle, is_legacy_sign)?;
+                let asked = self.ask(lane, wait, is_legacy_sign)?;
                 Ok(asked.map_or(Asked::Legacy, Asked::Modern))
             }
         });
@@ -178,17 +171,11 @@ impl EitherEra {
     /// The upstream refused as one of the other era does. Asks again which it speaks; false if
     /// that is the same as before, and `trouble` is just a refusal. Only an answer changes what
     /// was found: silence and a connection that breaks say nothing of an era.
-    fn reconsider(
-        &self,
-        era: Era,
-        lane: &mut Lane,
-        wait: &Arc<Wait>,
-        idle: &mut dyn FnMut(),
-    ) -> Result<bool, Trouble> {
+    fn reconsider(&self, era: Era, lane: &mut Lane, wait: &Arc<Wait>) -> Result<bool, Trouble> {
         if self.found.get() != Some(era) {
             return Ok(true);
         }
-        let asked = self.ask(lane, wait, idle, is_answer_of_legacy)?;
+        let asked = self.ask(lane, wait, is_answer_of_legacy)?;
         if asked.is_some() == (era == Era::Modern) {
             return Ok(false);
         }
@@ -240,13 +227,13 @@ impl Link for EitherEra {
             return self.mirrored(self.legacy.open(lane, wait));
         }
         let era = self.found.get();
-        let opened = self.find(lane, wait, &mut || ()).and_then(|link| link.open(lane, wait));
+        let opened = self.find(lane, wait).and_then(|link| link.open(lane, wait));
         match (opened, era) {
             (Err(trouble), Some(era)) if is_doubtful(era, &trouble) => {
-                if !self.reconsider(era, lane, wait, &mut || ())? {
+                if !self.reconsider(era, lane, wait)? {
                     return Err(trouble);
                 }
-                self.find(lane, wait, &mut || ())?.open(lane, wait)
+                self.find(lane, wait)?.open(lane, wait)
             }
             (opened, _) => opened,
         }
@@ -257,7 +244,7 @@ impl Link for EitherEra {
         lane: &mut Lane,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Trouble> {
         if self.is_mirrored() && self.found.is_modern() {
             if self.found.refuses_sessions() {
@@ -266,18 +253,18 @@ impl Link for EitherEra {
             return self.mirrored(self.legacy.request(lane, outgoing, wait, sink));
         }
         let mut era = self.found.get();
-        let link = self.find(lane, wait, &mut || sink.silence());
+        let link = self.find(lane, wait);
         let outcome = link.and_then(|link| {
             era = Some(if link.is_stateless() { Era::Modern } else { Era::Legacy });
             link.request(lane, outgoing, wait, sink)
         });
         match (outcome, era) {
             (Err(trouble), Some(era)) if is_doubtful(era, &trouble) => {
-                if !self.reconsider(era, lane, wait, &mut || sink.silence())? {
+                if !self.reconsider(era, lane, wait)? {
                     return Err(trouble);
                 }
                 // What was refused has not reached the tool.
-                let link = self.find(lane, wait, &mut || sink.silence())?;
+                let link = self.find(lane, wait)?;
                 link.request(lane, outgoing, wait, sink)
             }
             (outcome, _) => outcome,
@@ -289,7 +276,7 @@ impl Link for EitherEra {
         lane: &mut Lane,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Trouble> {
         if self.is_mirrored() && self.found.is_modern() {
             return self.mirrored(self.legacy.request_open(lane, outgoing, wait, sink));
@@ -305,9 +292,7 @@ impl Link for EitherEra {
         match self.found.get().ok_or_else(no_session)? {
             Era::Legacy if !is_doubtful(Era::Legacy, why) => self.legacy.probe(lane, wait, why),
             // Contact with the other era is made at once, if that is what it speaks now.
-            era @ (Era::Legacy | Era::Modern) => {
-                self.reconsider(era, lane, wait, &mut || ()).map(drop)
-            }
+            era @ (Era::Legacy | Era::Modern) => self.reconsider(era, lane, wait).map(drop),
         }
     }
 

@@ -75,15 +75,14 @@ impl ModernHttp {
         &self,
         lane: &mut Lane,
         wait: &Arc<Wait>,
-        idle: &mut dyn FnMut(),
     ) -> Result<Initialized, Trouble> {
         let id = self.http.core.next_id();
         let mut headers = self.post.clone();
         let method = HeaderValue::from_static(Method::ServerDiscover.as_str());
         headers.insert(header_name(METHOD), method);
         let post = Post { id, body: &connection::discover(id), headers: &headers };
-        let mut sink = Opener { core: &self.http.core, idle };
-        let ear = Ear::new(&mut sink, wait, None, self.http.core.limits.heartbeat);
+        let sink = Opener(&self.http.core);
+        let ear = Ear::new(&sink, wait, None);
         let answer = match self.post(lane, &post, &ear) {
             Ok(answer) => answer,
             Err(trouble) => {
@@ -110,11 +109,10 @@ impl ModernHttp {
         if let Some((generation, contact)) = self.door.current() {
             return Ok(Opened { generation, initialized: contact.initialized.clone() });
         }
-        let tick = self.http.core.limits.heartbeat;
-        let opened = self.door.open(wait, tick, &mut || (), |generation, idle| {
+        let opened = self.door.open(wait, |generation| {
             let initialized = match known {
                 Some(known) => known,
-                None => self.discover(lane, wait, idle).map_err(Trouble::in_handshake)?,
+                None => self.discover(lane, wait).map_err(Trouble::in_handshake)?,
             };
             self.http.core.subscriptions.begin(&initialized);
             self.listening.begin(generation);
@@ -158,13 +156,13 @@ impl ModernHttp {
         outgoing: &Outgoing<'_>,
         headers: &HeaderMap,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Trouble> {
         let core = &self.http.core;
         let id = core.next_id();
         let body = outgoing.to_modern_message(&RequestId::from(id));
         let post = Post { id, body: &body, headers };
-        let ear = Ear::new(sink, wait, None, core.limits.heartbeat);
+        let ear = Ear::new(sink, wait, None);
         let ear = ear.charged(outgoing.charged.as_ref());
         let answer = self.post(lane, &post, &ear);
         answer.and_then(|answer| outcome(core, answer)).inspect_err(|trouble| {
@@ -189,11 +187,10 @@ impl ModernHttp {
         let http = &self.http;
         let (method, endpoint) = (&HttpMethod::POST, &*http.endpoint);
         let ask = Ask { method, endpoint, headers: post.headers, body: Some(post.body) };
-        let mut idle = || ear.pause();
-        let mut answer = lane.client(&http.factory).run(ear.wait, ask, &mut idle)?;
+        let mut answer = lane.client(&http.factory).run(ear.wait, ask)?;
         let content_type = answer.header("content-type").unwrap_or_default();
         if !(200..300).contains(&answer.status) {
-            let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", &mut idle);
+            let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound");
             let text = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
             return match answer_to(&text, post.id) {
                 // What its head says would be lost. It is an answer, and no sign of another era.
@@ -212,7 +209,7 @@ impl ModernHttp {
             let max = http.core.limits.upstream_result_bytes;
             let bound = "limits.upstream_result_bytes";
             let mut held = Held::new(&http.core.buffered, ear.charged);
-            let body = answer.read_whole(max, bound, &mut held, &mut idle)?;
+            let body = answer.read_whole(max, bound, &mut held)?;
             return self.find_answer(body, &held.take(), post.id, ear);
         }
         let what = format!("its answer is neither JSON nor a stream: {content_type:?}");
@@ -242,19 +239,15 @@ impl ModernHttp {
     fn read_stream(
         &self,
         lane: &mut Lane,
-        mut answer: Answer,
+        mut answer: Answer<'_>,
         id: u64,
         ear: &Ear<'_>,
     ) -> Result<Response, Trouble> {
         let core = &self.http.core;
         let mut found = None;
-        let ended = read_events(
-            &mut answer,
-            core,
-            ear.charged,
-            &mut || ear.pause(),
-            &mut |event, keeper| self.take_event(event, &keeper, id, ear, &mut found),
-        );
+        let ended = read_events(&mut answer, core, ear.charged, &mut |event, keeper| {
+            self.take_event(event, &keeper, id, ear, &mut found)
+        });
         match (found, ended) {
             (Some(found), _) => {
                 // Its end is on the way; the slot's next user reads it.
@@ -364,7 +357,7 @@ pub(super) fn answer_to(text: &str, id: u64) -> Option<Response> {
 
 /// What an answer without success or sense means: a sign that the server is of the other era,
 /// or a failure.
-pub(super) fn refusal(http: &HttpCore, answer: &Answer, text: &str) -> Trouble {
+pub(super) fn refusal(http: &HttpCore, answer: &Answer<'_>, text: &str) -> Trouble {
     let refused = http.refused(Kind::Refused(Refusal::Plain), answer, text);
     let is_other_era = matches!(answer.status, 400 | 404 | 405 | 406 | 415);
     let kind = if is_other_era { Kind::Refused(Refusal::OtherEra) } else { refused.kind };
@@ -389,7 +382,7 @@ impl Link for ModernHttp {
         lane: &mut Lane,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Trouble> {
         let core = &self.http.core;
         let renew = || self.listening.renew();
@@ -415,7 +408,7 @@ impl Link for ModernHttp {
         lane: &mut Lane,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Trouble> {
         let core = &self.http.core;
         let renew = || self.listening.renew();
