@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::wait::KeepAlive;
 
 /// An answer that can be kept alive.
-pub(super) trait Beating: Send {
+pub(crate) trait Beating: Send {
     /// When something was last sent to the client; none where nothing was.
     fn sent_at(&self) -> Option<Instant>;
 
@@ -17,21 +17,21 @@ pub(super) trait Beating: Send {
 
 /// An answer that can be used from where it is shared. Whoever uses it takes it out meanwhile, so
 /// that no lock is held while it is written to; who comes then finds nothing, and need not wait.
-pub(super) struct KeptAlive<T>(Mutex<Option<T>>);
+pub(crate) struct KeptAlive<T>(Mutex<Option<T>>);
 
 impl<T> KeptAlive<T> {
     /// `answer` as what can be shared.
-    pub(super) fn new(answer: T) -> KeptAlive<T> {
+    pub(crate) fn new(answer: T) -> KeptAlive<T> {
         KeptAlive(Mutex::new(Some(answer)))
     }
 
     /// The answer, for good: there is none any more.
-    pub(super) fn take(&self) -> Option<T> {
+    pub(crate) fn take(&self) -> Option<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Uses the answer, if it is there.
-    pub(super) fn with<R>(&self, using: impl FnOnce(&mut T) -> R) -> Option<R> {
+    pub(crate) fn with<R>(&self, using: impl FnOnce(&mut T) -> R) -> Option<R> {
         let mut answer = self.take()?;
         let out = using(&mut answer);
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);

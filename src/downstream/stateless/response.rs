@@ -1,0 +1,191 @@
+//! The answer to a stateless request. To a POST it is plain JSON, or an event stream once something
+//! comes before the result; it cannot be resumed, and its end by the client cancels the request
+//! (2026-07-28, basic/transports/streamable-http, Receiving Messages). On a transport of lines it
+//! is a line, and so is whatever comes before it (basic/transports/stdio).
+
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use crate::downstream::event_stream::{OnEnd, Place};
+use crate::downstream::kept_alive::{Beating, KeptAlive};
+use crate::downstream::legacy::dispatch::MessageSink;
+use crate::downstream::legacy::response::Response;
+use crate::downstream::list_pages::ListPage;
+use crate::downstream::reply::{self, Problem, STREAM_HEADERS};
+use crate::downstream::stdio::line_sinks::LineAnswer;
+use crate::http::{OpenResponse, Responder};
+use crate::protocol::headers::JSON;
+use crate::protocol::jsonrpc::{RequestId, RpcError, error_response};
+use crate::protocol::modern::error_for;
+use crate::protocol::raw::Raw;
+use crate::protocol::sse;
+use crate::session::{EncodedEvent, EventSink};
+use crate::wait::{ClientWatch, KeepAlive};
+
+/// What a stateless request is answered with.
+#[derive(Debug)]
+pub(crate) enum StatelessAnswer {
+    /// A result.
+    Result(Raw),
+    /// The result of a list.
+    List(ListPage),
+    /// An error.
+    Error(RpcError),
+    /// An error with a status and headers of its own, where the answer has not begun.
+    Refused(Problem),
+    /// Nothing: the client has gone.
+    None,
+}
+
+/// An answer that may have begun.
+pub(crate) enum StatelessResponse {
+    /// Back to a POST, which may have begun.
+    Posted(Arc<KeptAlive<Posted>>),
+    /// Among the lines of its client.
+    Lines(LineAnswer),
+}
+
+/// The answer to a POST.
+pub(crate) struct Posted {
+    responder: Option<Responder>,
+    open: Option<OpenResponse>,
+    /// When something was last written to its client.
+    sent_at: Option<Instant>,
+}
+
+impl Posted {
+    fn write(&mut self, pieces: &[&[u8]]) {
+        self.sent_at = Some(Instant::now());
+        if let Some(responder) = self.responder.take() {
+            self.open = responder.open(reply::OK, &STREAM_HEADERS).ok();
+        }
+        if self.open.as_mut().is_some_and(|open| open.write(pieces).is_err()) {
+            // The client has gone, which the call's wait notices too.
+            self.open = None;
+        }
+    }
+
+    fn event(&mut self, before: &str, data: &str, after: &str) {
+        let event = sse::message("", [before, data, after]);
+        self.write(&event.each_ref().map(|piece| piece.as_bytes()));
+    }
+
+    fn finish(mut self, status: u16, response: &Response) {
+        if let Some(responder) = self.responder.take() {
+            let (headers, own_bytes) = ([("Content-Type", JSON)], response.own_bytes());
+            let body = response.pieces().map(str::as_bytes);
+            // A client that is gone needs no answer.
+            responder.respond_counted(status, &headers, &body, own_bytes).ok();
+            return;
+        }
+        let [before, data, after] = response.pieces();
+        self.event(before, data, after);
+        if let Some(open) = self.open.take() {
+            open.finish().ok();
+        }
+    }
+}
+
+impl Beating for Posted {
+    fn sent_at(&self) -> Option<Instant> {
+        self.sent_at
+    }
+
+    fn beat(&mut self) {
+        self.write(&[sse::HEARTBEAT]);
+    }
+}
+
+impl StatelessResponse {
+    /// An answer that has not begun.
+    pub(crate) fn new(responder: Responder) -> StatelessResponse {
+        let posted = Posted { responder: Some(responder), open: None, sent_at: None };
+        StatelessResponse::Posted(Arc::new(KeptAlive::new(posted)))
+    }
+
+    /// An answer among the lines of its client.
+    pub(crate) fn on_lines(answer: LineAnswer) -> StatelessResponse {
+        StatelessResponse::Lines(answer)
+    }
+
+    /// Makes a long-lived stream of it, in that place; `on_end` is called once it has ended. None
+    /// if the answer has begun, or its client has gone.
+    pub(crate) fn into_sink(
+        self,
+        door: &'static str,
+        place: Place,
+        on_end: OnEnd,
+    ) -> Option<Arc<dyn EventSink>> {
+        match self {
+            StatelessResponse::Posted(posted) => {
+                let responder = posted.take()?.responder?;
+                let stream = responder.into_stream(reply::OK, &STREAM_HEADERS, b"").ok()?;
+                Some(Arc::new(place.open(door, stream, on_end).ok()?))
+            }
+            StatelessResponse::Lines(answer) => answer.into_sink(place, on_end),
+        }
+    }
+
+    /// Gives the answer.
+    pub(crate) fn finish(self, id: &RequestId, answer: &StatelessAnswer) {
+        let mut posted = match &self {
+            StatelessResponse::Posted(posted) => posted.take(),
+            StatelessResponse::Lines(_) => None,
+        };
+        let (status, response) = match answer {
+            StatelessAnswer::Result(result) => (reply::OK, Response::with_result(id, result)),
+            StatelessAnswer::List(page) => (reply::OK, Response::with_page(id, page)),
+            StatelessAnswer::Error(error) => {
+                (reply::modern_status(error.code), Response::error(Some(id), error))
+            }
+            StatelessAnswer::Refused(problem) => {
+                let error = error_for(problem.to_rpc());
+                if let Some(responder) = posted.as_mut().and_then(|it| it.responder.take()) {
+                    // A client that is gone needs no answer.
+                    problem.send(responder, &error_response(Some(id), &error)).ok();
+                    return;
+                }
+                (problem.status, Response::error(Some(id), &error))
+            }
+            // Dropped unfinished, the connection ends; on lines nothing more is said.
+            StatelessAnswer::None => return,
+        };
+        match (&self, posted) {
+            (StatelessResponse::Lines(answer), _) => answer.give(response.to_event()),
+            (StatelessResponse::Posted(_), Some(posted)) => posted.finish(status, &response),
+            (StatelessResponse::Posted(_), None) => (),
+        }
+    }
+}
+
+impl MessageSink for StatelessResponse {
+    fn message(&self, text: &str) {
+        match self {
+            StatelessResponse::Posted(posted) => {
+                posted.with(|posted| posted.event("", text, ""));
+            }
+            StatelessResponse::Lines(answer) => answer.give(EncodedEvent::of(text)),
+        }
+    }
+
+    fn keep_alive(&self) -> Option<Weak<dyn KeepAlive>> {
+        match self {
+            StatelessResponse::Posted(posted) => {
+                let posted: Arc<dyn KeepAlive> = posted.clone();
+                Some(Arc::downgrade(&posted))
+            }
+            // Lines need nothing to keep them alive.
+            StatelessResponse::Lines(_) => None,
+        }
+    }
+
+    fn client(&self) -> Option<ClientWatch> {
+        match self {
+            StatelessResponse::Posted(posted) => posted.with(|posted| {
+                let responder = posted.responder.as_ref().map(Responder::client);
+                responder.or_else(|| posted.open.as_ref().map(OpenResponse::client))
+            })?,
+            StatelessResponse::Lines(answer) => Some(answer.client()),
+        }
+    }
+}
