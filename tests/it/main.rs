@@ -1,5 +1,5 @@
 //! The one integration binary: the gateway as a real process, between clients that speak by
-//! hand and scripted servers; and the rules that the sources must obey.
+//! hand and scripted servers.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -9,7 +9,6 @@
 
 mod access_log;
 mod admin;
-mod architecture;
 mod behind_proxies;
 #[cfg(not(feature = "tiny_http"))]
 mod bounds_named;
@@ -96,7 +95,6 @@ mod sessions;
 mod shared_pages;
 mod slow_children;
 mod socket_mode;
-mod source;
 mod stale;
 mod start_order;
 mod stdio;
