@@ -1,5 +1,5 @@
 //! The pages in `docs/` against the program: what their tables say. Their commands, configurations
-//! and links are held by `readme_commands.rs`.
+//! and links are held by `commands.rs`.
 
 mod configuration;
 mod interfaces;

@@ -1,0 +1,6 @@
+//! The engine as its clients meet it.
+
+pub(crate) mod hostile_clients;
+pub(crate) mod socket_mode;
+#[cfg(feature = "tiny_http")]
+pub(crate) mod tiny_smoke;

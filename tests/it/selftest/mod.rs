@@ -1,0 +1,5 @@
+//! The support code proved against itself.
+
+pub(crate) mod sessions;
+pub(crate) mod stateless;
+pub(crate) mod support;
