@@ -1,11 +1,12 @@
-//! The one integration binary: the gateway as a real process, between clients that speak by
-//! hand and scripted servers.
+//! The gateway as a real process, between clients that speak by hand and scripted servers.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::wildcard_enum_match_arm,
     reason = "a test fails where it is surprised"
 )]
+
+use test_support as support;
 
 mod access;
 mod catalogue;
@@ -15,13 +16,10 @@ mod docs;
 mod downstream;
 mod gateway;
 mod http;
-#[path = "../library/mod.rs"]
-mod library;
 mod pipeline;
 mod protocol;
 mod selftest;
 mod session;
 mod state;
-mod support;
 mod telemetry;
 mod upstream;

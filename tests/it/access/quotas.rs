@@ -470,7 +470,7 @@ fn one_call_pays_for_so_many_rounds_and_no_more() {
         assert!(n_free < 100, "{}", answered.text);
     }
     check_refused(Door::Stateless, &Called::of_stateless(answered));
-    assert_eq!(n_free, trunkline::limits::INPUT_ROUNDS_MAX + 1);
+    assert_eq!(n_free, crate::support::figures::INPUT_ROUNDS_MAX + 1);
 }
 
 #[test]

@@ -162,7 +162,6 @@ fn a_changed_tool_is_withheld_until_it_is_accepted() {
     assert_eq!(warnings, 2, "each change is told of once: {told}");
 }
 
-#[cfg(not(feature = "tiny_http"))]
 #[test]
 fn clients_hear_of_what_is_accepted() {
     let pinned = Pinned::new("enforce");

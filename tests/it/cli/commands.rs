@@ -156,7 +156,10 @@ fn a_running_gateway_says_how_it_is_and_reads_its_configuration_again() {
     let shell = Shell::with(&of_file);
     for arguments in [&["status"][..], &["status", "--url", &url]] {
         let (out, _) = shell.ends(0, arguments);
-        assert!(out.starts_with(&format!("trunkline {}", env!("CARGO_PKG_VERSION"))), "{out}");
+        assert!(
+            out.starts_with(&format!("trunkline {}", crate::support::program::version())),
+            "{out}"
+        );
         assert!(out.contains("  one  ready  http 2025-11-25"), "{out}");
     }
     let (out, _) = shell.ends(0, &["status", "--json"]);

@@ -29,7 +29,7 @@ fn version_and_help_are_results() {
     let version = run(&["--version"], "");
     assert_eq!(code(&version), Some(0));
     let text = String::from_utf8(version.stdout).unwrap();
-    assert!(text.contains(env!("CARGO_PKG_VERSION")), "{text:?}");
+    assert!(text.contains(crate::support::program::version()), "{text:?}");
     let help = run(&["--help"], "");
     assert_eq!(code(&help), Some(0));
     let text = String::from_utf8(help.stdout).unwrap();

@@ -3,18 +3,22 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 use serde_json::{Value, json};
-use trunkline::protocol::revision::Revision;
-use trunkline::thread;
+
+use crate::support::gateway::binary;
+use crate::support::in_background;
+use crate::support::mcp::LATEST;
+use crate::support::program::version;
 
 /// How long anything may take before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn program(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_trunkline"));
+    let mut command = Command::new(binary());
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -55,7 +59,7 @@ fn version_and_help_go_to_standard_output() {
     for word in ["--version", "-V"] {
         let output = run(&[word], "");
         assert!(output.status.success());
-        let expected = format!("trunkline {}\n", env!("CARGO_PKG_VERSION"));
+        let expected = format!("trunkline {}\n", version());
         assert_eq!(text(&output.stdout), expected);
     }
     for (arguments, part) in [
@@ -148,22 +152,12 @@ fn a_key_is_hashed_without_its_line_end() {
     }
 }
 
-#[test]
-fn the_shipped_configuration_is_valid() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config.json");
-    let overrides = trunkline::config::Overrides::default();
-    let config = trunkline::config::Config::load(path.as_ref(), &overrides).unwrap();
-    assert_eq!(config.listen.to_string(), "127.0.0.1:4000");
-    assert_eq!(config.upstreams.len(), 1);
-    assert!(config.warnings.is_empty());
-}
-
 /// The demo server as a child.
 struct Demo {
     child: Child,
     input: ChildStdin,
     output: Receiver<Value>,
-    _reader: thread::Joined,
+    _reader: JoinHandle<()>,
 }
 
 impl Demo {
@@ -172,13 +166,13 @@ impl Demo {
         let input = child.stdin.take().expect("a pipe");
         let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
         let (lines, output) = bounded(10_000);
-        let reader = thread::spawn("test-reader", move || {
+        let reader = in_background(move || {
             for line in stdout.lines().map_while(Result::ok) {
                 let value = serde_json::from_str(&line).expect("a line is one JSON value");
                 lines.send(value).ok();
             }
         });
-        Demo { child, input, output, _reader: reader.expect("a thread starts") }
+        Demo { child, input, output, _reader: reader }
     }
 
     fn say(&mut self, line: &str) {
@@ -225,7 +219,7 @@ fn slow(id: &str, seconds: u32, steps: u32) -> String {
 #[test]
 fn the_demo_serves_a_client_from_handshake_to_end() {
     let mut demo = Demo::start();
-    let revision = Revision::LATEST_LEGACY.as_str();
+    let revision = LATEST;
     let hello = json!({
         "protocolVersion": revision, "capabilities": {},
         "clientInfo": { "name": "test", "version": "1" },

@@ -95,7 +95,7 @@ fn the_only_server_in_scope_is_shown_as_it_wants_to_be() {
         let client = Duplex::to(&gateway, Door::Streamable).at(path).speaking(revision).open();
         client.initialized()["serverInfo"].clone()
     };
-    let (all, version) = (at("/mcp", "2025-11-25"), env!("CARGO_PKG_VERSION"));
+    let (all, version) = (at("/mcp", "2025-11-25"), crate::support::program::version());
     assert_eq!(all, json!({ "name": "trunkline", "version": version }));
     assert_eq!(at("/mcp/s", "2025-03-26"), all);
     let mut titled = all.clone();

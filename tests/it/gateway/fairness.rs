@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::support::figures::{EVENT_LOGS_BYTES_MAX, RESUMABLE_STREAMS_MAX};
 use crate::support::gateway::Gateway;
 use crate::support::http::{Connection, Request, exchange};
 use crate::support::mcp::{McpClient, initialize_message};
 use crate::support::modern::ModernClient;
 use crate::support::upstream_http::HttpUpstream;
 use crate::support::{DEADLINE, wait_for, wait_within};
-use trunkline::limits::{EVENT_LOGS_BYTES_MAX, RESUMABLE_STREAMS_MAX};
 
 /// Calls of the victim, alone and beside the hog.
 const CALLS: usize = 15;

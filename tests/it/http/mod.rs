@@ -2,5 +2,3 @@
 
 pub(crate) mod hostile_clients;
 pub(crate) mod socket_mode;
-#[cfg(feature = "tiny_http")]
-pub(crate) mod tiny_smoke;

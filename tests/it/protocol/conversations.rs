@@ -20,7 +20,7 @@ use crate::support::mcp::{BOTH, McpClient};
 use crate::support::upstream_http::HttpUpstream;
 
 fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fixtures")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
 }
 
 /// Where `seen` differs from `wanted`; nothing if it does not.

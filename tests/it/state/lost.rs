@@ -48,7 +48,6 @@ fn a_parked_call_that_is_lost_runs_again_only_where_that_does_no_harm() {
     }
 }
 
-#[cfg(not(feature = "tiny_http"))]
 #[test]
 fn a_listener_s_stream_begins_anew_and_a_call_s_does_not() {
     use crate::support::http::exchange;

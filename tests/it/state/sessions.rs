@@ -11,7 +11,6 @@ fn ping(client: &McpClient) -> u16 {
     client.post(&json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}).to_string()).status()
 }
 
-#[cfg(not(feature = "tiny_http"))]
 #[test]
 fn after_a_kill_the_client_simply_goes_on() {
     use crate::support::listener::free_port;

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use trunkline::config::{Config, Overrides, Problem, Target, hash_key};
 
 use crate::support::gateway::Directory;
+use crate::support::program::root;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -213,4 +214,14 @@ fn a_key_that_belongs_elsewhere_in_the_file_says_where() {
     ] {
         assert!(told.iter().any(|line| line.contains(part)), "{part}: {told:#?}");
     }
+}
+
+#[test]
+fn the_shipped_configuration_is_valid() {
+    let path = root().join("config.json");
+    let overrides = Overrides::default();
+    let config = Config::load(&path, &overrides).unwrap();
+    assert_eq!(config.listen.to_string(), "127.0.0.1:4000");
+    assert_eq!(config.upstreams.len(), 1);
+    assert!(config.warnings.is_empty());
 }

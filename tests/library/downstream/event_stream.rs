@@ -12,7 +12,7 @@ use trunkline::downstream::event_stream::{Full, Gone, StreamHandle, Streams};
 use trunkline::limits::Limits;
 use trunkline::thread::Joined;
 
-use crate::library::http::engine::{Client, Event, PATIENCE, TestServer, eventually};
+use crate::http::engine::{Client, Event, PATIENCE, TestServer, eventually};
 use crate::support::gateway::Gateway;
 use crate::support::mcp_sse::SseClient;
 use crate::support::script::TEXT_URI;

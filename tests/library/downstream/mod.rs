@@ -1,4 +1,4 @@
-//! The hub of long-lived responses.
+//! The hub of long-lived responses, and the doors that there are.
 
-#[cfg(not(feature = "tiny_http"))]
 pub(crate) mod event_stream;
+pub(crate) mod openapi;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use trunkline::limits::Limits;
 
-use crate::library::http::engine::TestServer;
+use crate::http::engine::TestServer;
 
 fn post(fields: &str, behind: &str) -> String {
     format!("POST /echo HTTP/1.1\r\nHost: h\r\n{fields}\r\n{behind}")

@@ -4,7 +4,7 @@ use std::net::Shutdown;
 
 use trunkline::limits::Limits;
 
-use crate::library::http::engine::TestServer;
+use crate::http::engine::TestServer;
 
 /// What the engine does with an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use trunkline::config::{Secret, StdioTarget, Target, UpstreamConfig};
 use trunkline::protocol::call::{About, Outcome, Outgoing};
 use trunkline::protocol::raw::RawObject;
 
-use crate::library::upstream::rig::*;
+use crate::upstream::rig::*;
 
 pub(crate) const MODERN: &str = "2026-07-28";
 pub(crate) const LEGACY: &str = "2025-11-25";

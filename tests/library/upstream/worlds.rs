@@ -15,7 +15,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use trunkline::config::{HttpKind, Secret, StdioTarget, Target, UpstreamConfig};
 use trunkline::limits::Limits;
 
-use crate::library::upstream::rig::*;
+use crate::upstream::rig::*;
 
 pub(crate) const QUESTION: &str =
     r#"{"jsonrpc":"2.0","id":"q1","method":"elicitation/create","params":{"message":"?"}}"#;

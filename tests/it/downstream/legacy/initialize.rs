@@ -71,7 +71,7 @@ fn names(initialized: &Value) -> Vec<String> {
 #[track_caller]
 fn expect_ours(initialized: &Value) {
     assert_eq!(initialized["serverInfo"]["name"], "trunkline", "{initialized}");
-    assert_eq!(initialized["serverInfo"]["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(initialized["serverInfo"]["version"], crate::support::program::version());
 }
 
 #[test]

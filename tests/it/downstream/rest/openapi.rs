@@ -2,11 +2,9 @@
 //! answers of every kind that it tells of. `tests/interop/openapi.py` has others try it out.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use trunkline::downstream::endpoint::Endpoint;
 
 use crate::support::gateway::{Directory, Gateway};
 use crate::support::http::{Head, Request, Response};
@@ -380,57 +378,13 @@ fn check_switched_off(document: &mut Document) {
     document.check("GET", LITELLM_LIST, 504, &list);
 }
 
-/// The paths that `Endpoint::find` knows, as its source has them.
-fn paths_in_the_code() -> BTreeSet<String> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/downstream/endpoint.rs");
-    let source = std::fs::read_to_string(source).unwrap();
-    let (_, find) = source.split_once("Some(match parts {").unwrap();
-    let (find, _) = find.split_once("_ => return None").unwrap();
-    let mut paths = BTreeSet::new();
-    let mut patterns = find.split("=>").collect::<Vec<_>>();
-    patterns.pop();
-    for pattern in patterns {
-        let (_, pattern) = pattern.rsplit_once("[Some(").unwrap();
-        let parts: Vec<&str> = pattern.split('"').skip(1).step_by(2).collect();
-        // A server's name stands in the paths of MCP alone.
-        if !parts.is_empty() && !pattern.starts_with("server") {
-            paths.insert(format!("/{}", parts.join("/")));
-        }
-    }
-    assert!(paths.len() > 10, "{paths:?}");
-    paths
-}
-
-#[test]
-fn the_paths_are_those_of_the_code() {
-    let gateway = Gateway::with(json!({ "mcp_servers": {} })).start();
-    let document = gateway.get("/openapi.json").expect(200).json();
-    let paths = document["paths"].as_object().unwrap();
-    for path in paths_in_the_code() {
-        let endpoint = Endpoint::find(&path).unwrap_or_else(|| panic!("{path} serves nothing"));
-        assert_eq!(paths.contains_key(&path), !endpoint.speaks_mcp(), "{path}");
-    }
-    for (path, operations) in paths {
-        let endpoint = Endpoint::find(path).unwrap_or_else(|| panic!("{path} serves nothing"));
-        // HEAD is a GET without its body, and OPTIONS is the same on all.
-        let served = endpoint.methods().iter().filter(|it| !["HEAD", "OPTIONS"].contains(it));
-        let served: BTreeSet<String> = served.map(|it| it.to_ascii_lowercase()).collect();
-        let told: BTreeSet<String> = operations.as_object().unwrap().keys().cloned().collect();
-        assert_eq!(told, served, "{path}");
-        for (method, operation) in operations.as_object().unwrap() {
-            let is_open = operation["security"] == json!([]);
-            assert_eq!(is_open, endpoint.is_open(), "{method} {path}");
-        }
-    }
-}
-
 #[test]
 fn the_document_is_served_as_it_is_of_this_gateway() {
     let open = Gateway::with(json!({ "mcp_servers": {} })).start();
     let answer = open.get("/openapi.json").expect(200);
     assert_eq!(answer.header("Content-Type"), Some("application/json"));
     let document = answer.json();
-    assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(document["info"]["version"], crate::support::program::version());
     assert_eq!(document["security"], json!([]), "no key is asked for");
     let head = open.send(&Request::new("HEAD", "/openapi.json")).expect(200);
     assert_eq!(head.header("Content-Length"), answer.header("Content-Length"));

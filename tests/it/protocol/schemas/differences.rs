@@ -450,7 +450,7 @@ fn sources(folder: &std::path::Path) -> String {
 
 #[test]
 fn each_row_of_the_table_is_held_by_tests_that_there_are() {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = crate::support::program::root();
     let table = root.join("src/protocol/revision_differences.rs");
     let table = std::fs::read_to_string(table).unwrap();
     let tests = sources(&root.join("tests")) + &sources(&root.join("src"));

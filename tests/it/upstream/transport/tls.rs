@@ -16,7 +16,7 @@ use crate::support::upstream_http::HttpUpstream;
 use crate::support::{in_background, wait_for};
 
 fn fixture(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/fixtures/tls").join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/tls").join(name)
 }
 
 /// Puts TLS with this certificate before a server; gives the URL.

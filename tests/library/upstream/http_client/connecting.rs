@@ -8,9 +8,9 @@ use trunkline::config::{HttpKind, Secret, Target, UpstreamConfig};
 use trunkline::error::{CallError, Stage};
 use trunkline::limits::Limits;
 
-use crate::library::upstream::rig::*;
 use crate::support::in_background;
-use crate::upstream::call::deadlines::relay::Unanswered;
+use crate::support::relay::Unanswered;
+use crate::upstream::rig::*;
 
 const PATIENT: Duration = Duration::from_secs(8);
 const SHORT: Duration = Duration::from_millis(400);
@@ -84,7 +84,7 @@ fn a_call_ends_at_its_deadline_while_it_connects() {
         let rig = Rig::start(config, Limits::default());
         let began = Instant::now();
         let error = rig.call_with(&wait(400), &mut Sink::default()).unwrap_err();
-        crate::upstream::call::deadlines::in_time(stage.as_str(), began);
+        crate::support::in_time(stage.as_str(), began, Duration::from_millis(400));
         assert!(matches!(error, CallError::UpstreamTimeout { .. }), "{error:?}");
         assert_eq!(rig.upstream.status().in_flight, 0);
     }

@@ -9,8 +9,8 @@ use trunkline::error::CallError;
 use trunkline::limits::Limits;
 use trunkline::protocol::call::Outcome;
 
-use crate::library::upstream::rig::*;
-use crate::library::upstream::stateless_rig::{error, legacy, modern};
+use crate::upstream::rig::*;
+use crate::upstream::stateless_rig::{error, legacy, modern};
 
 /// Sends to this place whatever comes elsewhere.
 fn to(status: u16, location: &str) -> Reply {

@@ -9,8 +9,8 @@ use trunkline::config::HttpKind;
 use trunkline::limits::Limits;
 use trunkline::protocol::call::Client;
 
-use crate::library::upstream::rig::*;
-use crate::library::upstream::stateless_rig::*;
+use crate::upstream::rig::*;
+use crate::upstream::stateless_rig::*;
 
 /// A script's answer to `server/discover`, by its name.
 type Probe = (&'static str, fn(&Seen) -> Reply);

@@ -5,8 +5,8 @@ use trunkline::config::{Secret, StdioTarget, Target};
 use trunkline::limits::Limits;
 use trunkline::protocol::call::Notice;
 
-use crate::library::upstream::rig::*;
-use crate::library::upstream::stateless_rig::modern_calls;
+use crate::upstream::rig::*;
+use crate::upstream::stateless_rig::modern_calls;
 
 /// None of them is understood, so that none may be handed on.
 const FORGED: [&str; 12] = [

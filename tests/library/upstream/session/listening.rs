@@ -11,9 +11,9 @@ use trunkline::limits::Limits;
 use trunkline::protocol::call::{Notice, Outcome};
 use trunkline::protocol::raw::RawObject;
 
-use crate::library::upstream::rig::*;
-use crate::library::upstream::session::subscriptions::{One, one};
-use crate::library::upstream::stateless_rig::*;
+use crate::upstream::rig::*;
+use crate::upstream::session::subscriptions::{One, one};
+use crate::upstream::stateless_rig::*;
 
 /// What the server saw of streams: the resources of one that began, and the end of one.
 #[derive(Debug, Clone, PartialEq)]

@@ -9,7 +9,7 @@ use trunkline::config::HttpKind;
 use trunkline::limits::Limits;
 use trunkline::protocol::call::Outcome;
 
-use crate::library::upstream::rig::*;
+use crate::upstream::rig::*;
 
 /// What a server says to a session that it does not know; `ID` is the request's own id.
 const REFUSALS: [(u16, &str); 18] = [

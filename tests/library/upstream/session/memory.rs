@@ -7,10 +7,10 @@ use trunkline::config::{HttpKind, UpstreamConfig};
 use trunkline::error::CallError;
 use trunkline::limits::Limits;
 
-use crate::library::upstream::rig::*;
-use crate::library::upstream::transport::stdio::script;
 use crate::support::gateway::Gateway;
 use crate::support::upstream_http::{Answers, HttpUpstream};
+use crate::upstream::rig::*;
+use crate::upstream::transport::stdio::script;
 
 /// More than half of what there is.
 const RESULT_BYTES: usize = 600_000;

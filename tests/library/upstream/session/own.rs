@@ -9,8 +9,8 @@ use trunkline::error::CallError;
 use trunkline::limits::Limits;
 use trunkline::protocol::call::{Client, PrincipalId, Question};
 
-use crate::library::upstream::rig::*;
-use crate::library::upstream::worlds::*;
+use crate::upstream::rig::*;
+use crate::upstream::worlds::*;
 
 /// What a session was opened with.
 fn opened_with(result: &str) -> &str {

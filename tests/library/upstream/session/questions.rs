@@ -9,9 +9,9 @@ use trunkline::limits::Limits;
 use trunkline::protocol::call::{CallSink, Notice, Question};
 use trunkline::protocol::jsonrpc::RpcError;
 
-use crate::library::upstream::rig::*;
-use crate::library::upstream::session::subscriptions::one;
-use crate::library::upstream::worlds::*;
+use crate::upstream::rig::*;
+use crate::upstream::session::subscriptions::one;
+use crate::upstream::worlds::*;
 
 #[test]
 fn a_question_reaches_the_caller_and_its_answer_the_upstream() {

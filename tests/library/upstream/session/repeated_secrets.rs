@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
-use crate::library::upstream::rig::*;
 use crate::support::gateway::Gateway;
+use crate::upstream::rig::*;
 
 /// What the server below puts into all that it says; the second is in its JSON escaped.
 const TOKEN: &str = "hush-token";

@@ -3,7 +3,7 @@
 use trunkline::config::{HttpKind, Secret, StdioTarget, Target, UpstreamConfig};
 use trunkline::limits::Limits;
 
-use crate::library::upstream::rig::*;
+use crate::upstream::rig::*;
 
 fn secret(text: &str) -> Secret {
     Secret::new(text.to_owned())

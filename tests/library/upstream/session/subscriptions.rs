@@ -9,8 +9,8 @@ use trunkline::protocol::call::{Outcome, PrincipalId};
 use trunkline::protocol::subscriber::Subscriber;
 use trunkline::upstream::Subscribing;
 
-use crate::library::upstream::rig::*;
-use crate::library::upstream::supervisor::lists_and_level::{Full, full};
+use crate::upstream::rig::*;
+use crate::upstream::supervisor::lists_and_level::{Full, full};
 
 /// One who subscribes to one resource.
 pub(crate) struct One {

@@ -9,7 +9,7 @@ use trunkline::limits::{Limits, RELIST_INTERVAL};
 use trunkline::protocol::call::Kind;
 use trunkline::upstream::Event;
 
-use crate::library::upstream::rig::*;
+use crate::upstream::rig::*;
 
 const CHANGED: &str = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
 

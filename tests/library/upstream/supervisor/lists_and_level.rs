@@ -9,7 +9,7 @@ use trunkline::limits::Limits;
 use trunkline::protocol::call::{Kind, Notice};
 use trunkline::protocol::raw::RawObject;
 
-use crate::library::upstream::rig::*;
+use crate::upstream::rig::*;
 
 const EVERYTHING: &str = r#"{"protocolVersion":"2025-11-25","capabilities":{"tools":{},"prompts":{},"resources":{"subscribe":true},"logging":{}},"serverInfo":{"name":"t","version":"1"}}"#;
 

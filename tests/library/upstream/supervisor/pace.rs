@@ -10,11 +10,11 @@ use trunkline::config::HttpKind;
 use trunkline::limits::{BACKOFF_MIN, Limits, STREAM_LASTED};
 use trunkline::upstream::State;
 
-use crate::library::upstream::rig::*;
-use crate::library::upstream::session::subscriptions::one;
-use crate::library::upstream::stateless_rig::modern;
-use crate::library::upstream::supervisor::lists_and_level::full;
-use crate::upstream::supervisor::retrying::tries_max;
+use crate::support::figures::tries_max;
+use crate::upstream::rig::*;
+use crate::upstream::session::subscriptions::one;
+use crate::upstream::stateless_rig::modern;
+use crate::upstream::supervisor::lists_and_level::full;
 
 const INITIALIZED_WITH_RESOURCES: &str = r#"{"protocolVersion":"2025-11-25","capabilities":{"tools":{},"resources":{"subscribe":true}},"serverInfo":{"name":"t","version":"1"}}"#;
 

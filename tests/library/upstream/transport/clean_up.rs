@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use trunkline::config::HttpKind;
 use trunkline::limits::Limits;
 
-use crate::library::upstream::rig::*;
+use crate::upstream::rig::*;
 
 #[test]
 fn a_session_that_is_ended_slowly_holds_nobody_up() {

@@ -1,6 +1,6 @@
 //! Streamable HTTP: events on a call's stream that are no messages.
 
-use crate::library::upstream::rig::*;
+use crate::upstream::rig::*;
 
 #[test]
 fn events_of_other_names_and_unreadable_ones_do_not_fail_the_call() {

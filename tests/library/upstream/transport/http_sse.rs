@@ -9,7 +9,7 @@ use trunkline::error::CallError;
 use trunkline::limits::Limits;
 use trunkline::protocol::call::Notice;
 
-use crate::library::upstream::rig::*;
+use crate::upstream::rig::*;
 
 /// The stream of the session that is open, once there is one.
 type Shared = Arc<(Mutex<Option<TcpStream>>, Condvar)>;

@@ -11,8 +11,8 @@ use trunkline::protocol::call::{About, Outcome, Outgoing};
 use trunkline::protocol::raw::RawObject;
 use trunkline::wait::Wait;
 
-use crate::library::upstream::rig::*;
-use crate::library::upstream::transport::stdio::{OK, script};
+use crate::upstream::rig::*;
+use crate::upstream::transport::stdio::{OK, script};
 
 /// A call whose message has at least so many bytes.
 fn call_of(rig: &Rig, bytes: usize, wait: &Arc<Wait>) -> Result<Outcome, CallError> {

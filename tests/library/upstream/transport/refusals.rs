@@ -2,7 +2,7 @@
 
 use trunkline::protocol::call::Outcome;
 
-use crate::library::upstream::rig::*;
+use crate::upstream::rig::*;
 
 /// A server that answers every call with this error under the call's own id.
 fn refusing(status: u16, code: i64, message: &'static str) -> Server {

@@ -4,8 +4,8 @@ use trunkline::config::HttpKind;
 use trunkline::error::{CallError, HttpRefusal, RetryAfter};
 use trunkline::limits::Limits;
 
-use crate::library::upstream::rig::*;
-use crate::library::upstream::stateless_rig::modern;
+use crate::upstream::rig::*;
+use crate::upstream::stateless_rig::modern;
 
 const BOTH_ERAS: [fn(&Seen) -> Reply; 2] = [well, modern];
 

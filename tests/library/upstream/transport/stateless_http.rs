@@ -15,8 +15,8 @@ use trunkline::protocol::raw::RawObject;
 use trunkline::upstream::Event;
 use trunkline::wait::Interrupted;
 
-use crate::library::upstream::rig::*;
-use crate::library::upstream::stateless_rig::*;
+use crate::upstream::rig::*;
+use crate::upstream::stateless_rig::*;
 
 #[test]
 fn what_a_request_is_about_stands_in_its_headers() {

@@ -8,7 +8,7 @@ use trunkline::limits::Limits;
 use trunkline::protocol::call::Notice;
 use trunkline::upstream::State;
 
-use crate::library::upstream::rig::*;
+use crate::upstream::rig::*;
 
 /// A server in the shell: `$call` says what happens at `tools/call`; `$id` is the request's id.
 pub(crate) fn script(before: &str, call: &str) -> UpstreamConfig {

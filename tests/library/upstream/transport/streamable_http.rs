@@ -14,7 +14,7 @@ use trunkline::protocol::call::Outcome;
 use trunkline::upstream::State;
 use trunkline::wait::{Interrupted, Wait};
 
-use crate::library::upstream::rig::*;
+use crate::upstream::rig::*;
 
 fn streamable(server: &Server) -> trunkline::config::UpstreamConfig {
     http(server.address, HttpKind::StreamableHttp)

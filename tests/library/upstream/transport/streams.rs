@@ -10,7 +10,7 @@ use trunkline::error::CallError;
 use trunkline::limits::Limits;
 use trunkline::protocol::call::Notice;
 
-use crate::library::upstream::rig::*;
+use crate::upstream::rig::*;
 
 fn progress(seen: &Seen, step: u32) -> String {
     format!(

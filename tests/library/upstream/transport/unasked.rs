@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::library::upstream::rig::*;
+use crate::upstream::rig::*;
 
 #[test]
 fn a_server_without_the_stream_is_left_alone() {

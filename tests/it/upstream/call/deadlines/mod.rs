@@ -7,28 +7,20 @@ use serde_json::{Value, json};
 use crate::support::gateway::{Directory, Gateway, scripted_child};
 use crate::support::http::{Connection, Request, Response};
 use crate::support::mcp::{McpClient, request_message};
+use crate::support::relay::{Fault, Relay, Unanswered};
 use crate::support::upstream_http::HttpUpstream;
 use crate::support::upstream_modern::ModernUpstream;
 use crate::support::upstream_sse::SseUpstream;
 use crate::support::{wait_for, wait_until, wait_within};
-
-use relay::{Fault, Relay, Unanswered};
-
-pub(crate) mod relay;
 
 const CALL: &str = "/mcp/tools/call";
 const TIMEOUT: Duration = Duration::from_millis(400);
 /// What a busy machine may add. Without the deadline it would be several seconds, or for ever.
 const SLACK: Duration = Duration::from_secs(1);
 
-/// Fails unless what took so long ended at its deadline; tells how late it was.
 #[track_caller]
-#[expect(clippy::print_stdout, reason = "the figures are shown when they are asked for")]
-pub(crate) fn in_time(what: &str, began: Instant) {
-    let took = began.elapsed();
-    let late = took.saturating_sub(TIMEOUT);
-    println!("{what}: {took:?}, late by {late:?}");
-    assert!(took < TIMEOUT + SLACK, "{what}: {took:?}");
+fn in_time(what: &str, began: Instant) {
+    crate::support::in_time(what, began, TIMEOUT);
 }
 
 fn config(url: &str, transport: &str) -> Value {

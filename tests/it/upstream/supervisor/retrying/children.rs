@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-use super::{PATIENCE, WINDOW, starts_max, tries_max};
+use super::{PATIENCE, WINDOW};
+use crate::support::figures::{starts_max, tries_max};
 use crate::support::gateway::{Directory, Gateway, entry_of};
 use crate::support::wait_within;
 

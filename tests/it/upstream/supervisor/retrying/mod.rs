@@ -24,12 +24,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
+use crate::support::figures::{starts_max, tries_max};
 use crate::support::gateway::Gateway;
 use crate::support::mcp::McpClient;
 use crate::support::{wait_until, wait_within};
 use cells::{Cell, Cells, Path, Speech};
 use faults::{Asked, FAULTS, Fault};
-use trunkline::limits::{BACKOFF_MAX, BACKOFF_MIN, CHILD_BACKOFF_MAX, CHILD_BACKOFF_MIN};
 
 /// For so long is counted.
 const WINDOW: Duration = Duration::from_secs(12);
@@ -37,27 +37,6 @@ const WINDOW: Duration = Duration::from_secs(12);
 const PATIENCE: Duration = Duration::from_secs(60);
 const SPEECHES: [Speech; 3] = [Speech::Sessions, Speech::HttpSse, Speech::Modern];
 const LISTS: [Path; 4] = [Path::Tools, Path::Prompts, Path::Resources, Path::Templates];
-
-/// Tries of one thing that may come in so long, if each wait is as short as the jitter makes it.
-pub(crate) fn tries_max(time: Duration) -> usize {
-    tries_between(BACKOFF_MIN, BACKOFF_MAX, time)
-}
-
-/// The same of starts of a child.
-fn starts_max(time: Duration) -> usize {
-    tries_between(CHILD_BACKOFF_MIN, CHILD_BACKOFF_MAX, time)
-}
-
-/// Tries in so long with waits that grow between these bounds.
-fn tries_between(min: Duration, max: Duration, time: Duration) -> usize {
-    let (mut at, mut wait, mut n) = (Duration::ZERO, min, 0);
-    while at <= time {
-        n += 1;
-        at += wait * 3 / 4;
-        wait = (wait * 2).min(max);
-    }
-    n
-}
 
 #[test]
 fn a_dozen_tries_reach_a_server_in_the_first_minute() {
