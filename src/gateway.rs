@@ -17,7 +17,7 @@ use crate::catalogue::refresher::{Configure, Refresher};
 use crate::catalogue::store::Store;
 use crate::config::{Changes, Config, Reloaded, UpstreamConfig};
 use crate::downstream::event_stream::Streams;
-use crate::downstream::parked::{Bounds, ParkedCalls};
+use crate::downstream::stateless::parked_calls::{Bounds, ParkedCalls};
 use crate::downstream::stdio::LineClient;
 use crate::downstream::{Front, UsedStates};
 use crate::handover::{self, Estate, Inheritance, NotFollowed};

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use super::schema::member;
 use crate::config::{Config, Prefix};
-use crate::downstream::line_queue::Next;
-use crate::downstream::listed::UPSTREAMS_META;
+use crate::downstream::list_pages::UPSTREAMS_META;
 use crate::downstream::stdio::LineClient;
+use crate::downstream::stdio::line_queue::Next;
 use crate::gateway::Gateway;
 use crate::handover::Inheritance;
 use crate::protocol::jsonrpc::{self, Message, RequestId, RpcError, code};

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::{At, exit, fail, loaded};
 use crate::config::Config;
-use crate::downstream::line_pump::{read_lines, write_lines};
+use crate::downstream::stdio::line_pump::{read_lines, write_lines};
 use crate::gateway::Gateway;
 use crate::handover::Inheritance;
 use crate::limits::{STDIO_FIRST_LISTS_TIMEOUT, STDIO_LAST_WRITES_TIMEOUT};

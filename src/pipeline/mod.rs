@@ -11,10 +11,10 @@ mod lists;
 mod log_levels;
 mod route;
 mod send;
+mod server_events;
 mod subscriptions;
 mod task_owners;
 mod tasks;
-mod unasked;
 mod views;
 
 use std::collections::HashMap;
@@ -52,7 +52,7 @@ pub use crate::catalogue::{Clash, Clashes, Health, Item, Pinned};
 pub use crate::upstream::Subscribing;
 pub use crate::upstream::{Failure, State, Unread};
 pub use lists::{ItemList, Listing, ServerStatus};
-pub use unasked::ToSessions;
+pub use server_events::ToSessions;
 
 /// What a call goes through.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
-use super::questions::Tie;
+use super::questions::table::Tie;
 use super::{
     Audience, Bearer, Door, EventSink, Opened, Owner, Pending, Rescope, Session, SessionId,
 };

@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounde
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::ended::EndedIds;
-use super::questions::{self, Open, Questions, Tie};
+use super::questions::table::{self, Open, Questions, Tie};
 use super::table::{Bounds, Full, Table};
 use super::token::{Claims, Signer};
 use super::{
@@ -308,7 +308,7 @@ impl Manager {
         }
         let (held, tie) = of_call.unzip();
         let Question { server, id: upstream_id, method, reply, .. } = question;
-        let expires = questions::expiry(Instant::now(), self.parked);
+        let expires = table::expiry(Instant::now(), self.parked);
         let pending = Pending { server: server.clone(), method, reply, held };
         let open = Open::new(expires, server, upstream_id, pending);
         let open = match tie {

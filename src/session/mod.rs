@@ -2,10 +2,8 @@
 //! changes them, by messages; what every request needs is read in a view that this thread
 //! publishes. It holds senders, not sockets.
 
-mod asked;
 mod audience;
 mod command;
-mod door;
 mod encoded_event;
 mod ended;
 pub(crate) mod event_log;
@@ -19,6 +17,7 @@ mod resumable;
 mod subscriptions;
 mod table;
 pub(crate) mod token;
+mod transport;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -44,18 +43,18 @@ use crate::wait::{Interrupted, Wait};
 
 use command::{Command, Reply};
 
-pub use asked::{CallQuestions, Pending};
 pub use audience::{Audience, LogWish, Shared};
-pub use door::{Bearer, Counts, Door, EventSink, Listening, Owner, Refused, SessionId};
 pub use encoded_event::EncodedEvent;
 pub use ended::{Ended, Narrowed, TidyPlace};
 pub use event_log::{Bounds as EventLogBounds, EventId, Origin};
 pub use event_logs::EventLogs;
 pub use kept_streams::KeptStreams;
 pub use manager::{SessionsConfig, start, withdrawal};
+pub use questions::{CallQuestions, Pending};
 pub use rescope::{Rescope, Rescoped, Sees};
 pub use resumable::{Delivery, Resumable};
 pub use subscriptions::Over;
+pub use transport::{Bearer, Counts, Door, EventSink, Listening, Owner, Refused, SessionId};
 
 use subscriptions::Subscriptions;
 

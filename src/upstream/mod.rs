@@ -27,83 +27,35 @@ use crate::protocol::view::{LastUse, Untold, ViewId};
 use crate::telemetry::metrics::servers::OfServer;
 use crate::wait::{Interrupted, Wait};
 
-use breaker::Over;
-use exchange::Lane;
-use gate::Passage;
-use health::Vitals;
-use link::{Core, Link, Own};
-use members::Members;
-use slots::Slots;
-use standing::Standing;
-use stderr::StderrRing;
-use waiting_calls::WaitingCallsLimit;
+use call::breaker_guard::Passage;
+use call::circuit_breaker::Over;
+use call::concurrency::Slots;
+use call::waiting_calls::WaitingCallsLimit;
+use http_client::Lane;
+use session::context::{Core, Link, Own};
+use session::desired_subscriptions::Standing;
+use session::pool::Members;
+use status::Vitals;
+use transport::stdio::stderr::StderrRing;
 
 pub mod advice;
-mod attendant;
-mod auto;
 mod backoff;
-mod breaker;
-mod child;
-mod child_start;
-mod connection;
-mod control;
-mod correlation;
-mod door;
-mod era_noise;
-mod exchange;
-mod fair_queue;
-mod gate;
-mod health;
-mod hearing;
-mod held;
-mod http;
-mod http_sse;
-mod inbox;
-mod link;
-mod links;
-mod list_times;
-mod listening;
-mod lists;
-mod members;
+mod call;
+mod failure;
+mod http_client;
 mod message;
-mod modern;
-mod negotiate;
-mod outbox;
-mod pipes;
-mod post;
-mod post_stream;
-mod readings;
-mod redirect;
-mod reference;
-mod refused_status;
-mod renewal;
-mod resolve;
-mod restarts;
-mod resubscribing;
-mod room;
-mod slots;
-mod standing;
-mod stderr;
-mod stdio;
-mod streamable_http;
-mod subscribing;
+mod registry;
+mod session;
+mod status;
 mod supervisor;
-mod throttle;
-mod tls;
 mod transport;
-mod unusable;
-mod upstreams;
-mod view_readings;
-mod views;
-mod waiting_calls;
-mod watch;
 
-pub use health::{Failure, State, Status, Unread};
-pub use post::Collector;
-pub use subscribing::Subscribing;
-pub use upstreams::Upstreams;
-pub use view_readings::ViewReading;
-pub use views::Viewer;
+pub use http_client::collector::Collector;
+pub use registry::Upstreams;
+pub use session::subscribe::Subscribing;
+pub use status::{Failure, State, Status, Unread};
+pub use supervisor::view_readings::ViewReading;
+pub use supervisor::views::Viewer;
 
 /// What a supervisor tells.
 #[derive(Debug)]
@@ -286,9 +238,8 @@ impl Upstream {
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
     ) -> Result<Outcome, CallError> {
-        let failed = |mut trouble: connection::Trouble| {
-            let is_cut_off =
-                trouble.kind == connection::Kind::Interrupted(Interrupted::Stopping);
+        let failed = |mut trouble: failure::Trouble| {
+            let is_cut_off = trouble.kind == failure::Kind::Interrupted(Interrupted::Stopping);
             if is_cut_off && trouble.sent {
                 let drain = self.core.limits.drain.as_millis();
                 trouble.message =
@@ -299,7 +250,7 @@ impl Upstream {
                 let drain = self.core.limits.drain.as_millis();
                 trouble.message =
                     format!("{RETIRED}, and limits.drain_ms ({drain} ms) was over");
-                trouble.kind = connection::Kind::Interrupted(Interrupted::Retired);
+                trouble.kind = failure::Kind::Interrupted(Interrupted::Retired);
             }
             self.core.scrubbed(trouble).into_error(self.name(), outgoing.is_safe_to_repeat)
         };
@@ -330,7 +281,7 @@ impl Upstream {
         let mut outcome = link.request(&mut lane, outgoing, wait, &mut lending);
 
         if let (Some(seat), Err(trouble)) = (&mut seat, &outcome)
-            && matches!(trouble.kind, connection::Kind::Interrupted(_))
+            && matches!(trouble.kind, failure::Kind::Interrupted(_))
             && trouble.sent
         {
             seat.spoil();
@@ -349,13 +300,12 @@ impl Upstream {
         passage.report(&outcome, began);
         in_flight.leave(lane);
         if let Ok(Outcome::Complete(result)) = &outcome {
-            held::charge(result, outgoing.charged.as_ref()).map_err(failed)?;
+            transport::message_bytes::charge(result, outgoing.charged.as_ref())
+                .map_err(failed)?;
         }
         outcome.map_err(|trouble| match (&trouble.kind, wait.interrupted()) {
             // Not the gateway ends, but the client's session.
-            (connection::Kind::Interrupted(Interrupted::Stopping), None) => {
-                CallError::Cancelled
-            }
+            (failure::Kind::Interrupted(Interrupted::Stopping), None) => CallError::Cancelled,
             _ => failed(trouble),
         })
     }
@@ -396,7 +346,7 @@ impl Upstream {
     ) {
         let logs = self.vitals.lock().initialized.as_ref().is_some_and(|initialized| {
             initialized.revision.asks_during_calls()
-                && connection::declares(initialized, "logging")
+                && failure::declares(initialized, "logging")
         });
         if !logs {
             return;
@@ -494,10 +444,10 @@ impl Upstream {
 /// Lets others in while a call's client is asked something: that may take minutes, and what
 /// bounds it is not what bounds calls.
 struct Lending<'a> {
-    in_flight: &'a slots::Hold<'a, Lane>,
+    in_flight: &'a call::concurrency::Hold<'a, Lane>,
     /// The call's place in its own session and among those that wait, where no thread of the pool makes
     /// the call.
-    parks: Option<(&'a members::Seat<'a>, &'a waiting_calls::Place<'a>)>,
+    parks: Option<(&'a session::pool::Seat<'a>, &'a call::waiting_calls::Place<'a>)>,
     wait: &'a Arc<Wait>,
     passage: &'a Passage<'a>,
     inner: &'a mut dyn CallSink,
