@@ -3,10 +3,10 @@
 use super::Front;
 use super::problem_body::add_refusal;
 use super::stateless::failed;
-use super::stateless::response::ModernAnswer;
+use super::stateless::response::StatelessAnswer;
 use crate::access::policy::Scope;
 use crate::error::CallError;
-use crate::pipeline::{Health, Item, ItemList, Listing, Wish};
+use crate::pipeline::{CallOptions, Health, Item, ItemList, Listing};
 use crate::protocol::call::Kind;
 use crate::protocol::cursor::{self, Place};
 use crate::protocol::jsonrpc::{RpcError, code};
@@ -74,12 +74,12 @@ impl Front {
     pub(super) fn list_page(
         &self,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         (revision, kind): (Revision, Kind),
         params: Option<&str>,
         shows: impl Fn(&Item) -> bool,
     ) -> Result<ListPage, NotListed> {
-        let mut list = self.pipeline.list(scope, wish, kind).map_err(NotListed::Call)?;
+        let mut list = self.pipeline.list(scope, options, kind).map_err(NotListed::Call)?;
         list.items.retain(|item| shows(item));
         let view = view_of(scope, kind);
         let from = match cursor_of(params).map_err(NotListed::Asked)? {
@@ -109,18 +109,18 @@ impl Front {
     pub(super) fn list_modern(
         &self,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         (revision, kind): (Revision, Kind),
         params: Option<&str>,
-    ) -> ModernAnswer {
+    ) -> StatelessAnswer {
         let listed = (revision, kind);
-        match self.list_page(scope, wish, listed, params, |item| item.mirrors.is_ok()) {
+        match self.list_page(scope, options, listed, params, |item| item.mirrors.is_ok()) {
             Ok(mut page) => {
-                let freshness = self.pipeline.freshness(scope, wish, kind);
+                let freshness = self.pipeline.freshness(scope, options, kind);
                 page.others = modern::write_result(&page.others, Some(freshness));
-                ModernAnswer::List(page)
+                StatelessAnswer::List(page)
             }
-            Err(NotListed::Asked(error)) => ModernAnswer::Error(error),
+            Err(NotListed::Asked(error)) => StatelessAnswer::Error(error),
             Err(NotListed::Call(error)) => failed(&error),
         }
     }

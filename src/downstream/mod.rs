@@ -35,8 +35,8 @@ use crate::protocol::headers;
 use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
 use crate::session::{
-    Bearer, Door, EncodedEvent, EventLogs, EventSink, Owner, Rescope, Rescoped, Session,
-    Sessions,
+    Bearer, EncodedEvent, EventLogs, EventSink, Owner, Rescope, Rescoped, Session, Sessions,
+    Transport,
 };
 
 use crate::telemetry;
@@ -127,7 +127,7 @@ struct Admitted<'a> {
 
 /// The words of a transport that is switched off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Transport {
+enum TransportSwitch {
     Rest,
     Sse,
     StreamableHttp,
@@ -326,14 +326,14 @@ impl Front {
             principal: scope.principal.name.clone(),
             only: scope.only.clone(),
             narrowed: scope.narrowed.clone(),
-            hears: self.pipeline.servers(scope).into(),
+            visible_servers: self.pipeline.servers(scope).into(),
             admission: scope.admission,
             charged: scope.charged.clone(),
         }
     }
 
     /// The session of that id, if it is this principal's and was opened at this endpoint.
-    fn session(&self, id: &str, scope: &Scope, door: Door) -> Option<Arc<Session>> {
+    fn session(&self, id: &str, scope: &Scope, door: Transport) -> Option<Arc<Session>> {
         let bearer = Bearer {
             principal: scope.principal.name.clone(),
             admission: scope.admission,
@@ -356,12 +356,12 @@ impl Front {
     ///
     /// # Errors
     /// The answer that says what serves instead.
-    fn switched_on(&self, transport: Transport) -> Result<(), Problem> {
+    fn switched_on(&self, transport: TransportSwitch) -> Result<(), Problem> {
         let on = self.admission().transports;
         let (serves, name) = match transport {
-            Transport::Rest => (on.rest, "rest"),
-            Transport::Sse => (on.sse, "sse"),
-            Transport::StreamableHttp => (on.streamable_http, "streamable_http"),
+            TransportSwitch::Rest => (on.rest, "rest"),
+            TransportSwitch::Sse => (on.sse, "sse"),
+            TransportSwitch::StreamableHttp => (on.streamable_http, "streamable_http"),
         };
         if serves {
             return Ok(());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Front;
 use super::legacy::dispatch::{Answer, MessageSink, SessionRequest};
-use super::stateless::response::ModernAnswer;
+use super::stateless::response::StatelessAnswer;
 use crate::access::policy::Scope;
 use crate::protocol::jsonrpc::RequestId;
 use crate::protocol::method::Method;
@@ -22,9 +22,9 @@ impl Front {
         sink: &mut dyn MessageSink,
     ) -> Answer {
         let door = match session.door {
-            session::Door::HttpSse => Door::Sse,
-            session::Door::StreamableHttp | session::Door::Listen => Door::Streamable,
-            session::Door::Stdio => Door::Stdio,
+            session::Transport::HttpSse => Door::Sse,
+            session::Transport::StreamableHttp | session::Transport::Listen => Door::Streamable,
+            session::Transport::Stdio => Door::Stdio,
         };
         request::ask(door, asked.method, asked.params);
         request::in_session(asked.id.as_json(), Some(&session.id));
@@ -59,10 +59,10 @@ pub(super) fn answered(answer: &Answer) {
 }
 
 /// The same of a stateless one.
-pub(super) fn answered_stateless(answer: &ModernAnswer) {
+pub(super) fn answered_stateless(answer: &StatelessAnswer) {
     request::answered(match answer {
-        ModernAnswer::Result(_) | ModernAnswer::List(_) => CallOutcome::Ok,
-        ModernAnswer::Error(_) | ModernAnswer::Refused(_) => CallOutcome::ClientError,
-        ModernAnswer::None => CallOutcome::Cancelled,
+        StatelessAnswer::Result(_) | StatelessAnswer::List(_) => CallOutcome::Ok,
+        StatelessAnswer::Error(_) | StatelessAnswer::Refused(_) => CallOutcome::ClientError,
+        StatelessAnswer::None => CallOutcome::Cancelled,
     });
 }

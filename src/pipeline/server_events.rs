@@ -16,7 +16,7 @@ use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::session::{Audience, LogWish, Sessions, Shared};
 use crate::telemetry::Seldom;
-use crate::upstream::{Unasked, Upstream, Upstreams, Wire};
+use crate::upstream::{ServerEvents, Upstream, Upstreams, Wire};
 
 /// Hands on what upstreams say unasked.
 #[derive(Debug)]
@@ -103,7 +103,7 @@ pub(super) fn shared(server: &ServerName, upstream: Option<&Upstream>) -> Shared
     Shared { server: server.clone(), sharing }
 }
 
-impl Unasked for ToSessions {
+impl ServerEvents for ToSessions {
     fn notice(
         &self,
         server: &ServerName,

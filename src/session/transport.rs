@@ -24,7 +24,7 @@ pub trait EventSink: Send + Sync {
 
 /// Which transport a session was opened over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
+pub enum Transport {
     /// HTTP+SSE: the session lives as long as its stream.
     HttpSse,
     /// Streamable HTTP: the session lives until it is ended or idle.
@@ -36,7 +36,7 @@ pub enum Door {
     Listen,
 }
 
-impl Door {
+impl Transport {
     /// Whether a client that declares this may stand for requests that declare anything. Each
     /// stateless request declares for itself, and a client that speaks for several, as a gateway
     /// does, has one stream for all of them.
@@ -68,7 +68,7 @@ pub struct Owner {
     /// The servers of the narrowing header.
     pub narrowed: Option<Arc<[ServerName]>>,
     /// The servers whose changes it hears of at first.
-    pub hears: Arc<[ServerName]>,
+    pub visible_servers: Arc<[ServerName]>,
     /// Which admission, counted from 0, that is of: a later one may say otherwise.
     pub admission: u64,
     /// Whose share of what is bounded it takes; none where nobody else can come.

@@ -19,11 +19,11 @@ use super::transport::refused_status::is_of_the_moment;
 
 /// Why one attempt to use an upstream failed.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Trouble {
-    pub(crate) kind: Kind,
+pub(crate) struct Failure {
+    pub(crate) kind: FailureKind,
     pub(crate) stage: Stage,
     /// For people; ends without a full stop. May quote the upstream, and with that a secret:
-    /// see `Core::scrubbed`.
+    /// see `SessionContext::scrubbed`.
     pub(crate) message: String,
     /// Whether a byte of the request has left.
     pub(crate) sent: bool,
@@ -35,7 +35,7 @@ pub(crate) struct Trouble {
 
 /// What a failure means for what comes next.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Kind {
+pub(crate) enum FailureKind {
     /// The wait ended first.
     Interrupted(Interrupted),
     /// The upstream does not know the session any more; it has not looked at the request.
@@ -64,33 +64,33 @@ pub(crate) enum Refusal {
     Plain,
 }
 
-impl Trouble {
-    pub(crate) fn new(kind: Kind, stage: Stage, message: impl Into<String>) -> Trouble {
+impl Failure {
+    pub(crate) fn new(kind: FailureKind, stage: Stage, message: impl Into<String>) -> Failure {
         let mut message = message.into();
         // What others say may end with one.
         if message.ends_with('.') && !message.ends_with("..") {
             message.pop();
         }
-        Trouble { kind, stage, message, sent: false, starting: None, refusal: None }
+        Failure { kind, stage, message, sent: false, starting: None, refusal: None }
     }
 
-    pub(crate) fn nonsense(message: impl Into<String>) -> Trouble {
-        Trouble { sent: true, ..Trouble::new(Kind::Nonsense, Stage::Parse, message) }
+    pub(crate) fn nonsense(message: impl Into<String>) -> Failure {
+        Failure { sent: true, ..Failure::new(FailureKind::Nonsense, Stage::Parse, message) }
     }
 
-    pub(crate) fn interrupted(reason: Interrupted, stage: Stage, sent: bool) -> Trouble {
+    pub(crate) fn interrupted(reason: Interrupted, stage: Stage, sent: bool) -> Failure {
         let message = match reason {
             Interrupted::Deadline => "no answer in time",
             Interrupted::Cancelled | Interrupted::ClientGone => "cancelled",
             Interrupted::Stopping => STOPPED,
             Interrupted::Retired => RETIRED,
         };
-        Trouble { sent, ..Trouble::new(Kind::Interrupted(reason), stage, message) }
+        Failure { sent, ..Failure::new(FailureKind::Interrupted(reason), stage, message) }
     }
 
     /// What it is when it happens while a session is opened: how far the opening came is told,
     /// and nothing of the call itself was sent.
-    pub(crate) fn in_handshake(self) -> Trouble {
+    pub(crate) fn in_handshake(self) -> Failure {
         let stage = match self.stage {
             Stage::Resolve | Stage::Spawn | Stage::Connect | Stage::Tls => self.stage,
             Stage::Handshake
@@ -101,7 +101,7 @@ impl Trouble {
             | Stage::Parse
             | Stage::List => Stage::Handshake,
         };
-        Trouble { stage, sent: false, ..self }
+        Failure { stage, sent: false, ..self }
     }
 
     /// See [`HttpRefusal::asked_pause`].
@@ -120,33 +120,33 @@ impl Trouble {
     /// Whether a server that was asked for a session refused it as one that has none.
     pub(crate) fn refuses_sessions(&self) -> bool {
         match self.kind {
-            Kind::Refused(Refusal::OtherEra | Refusal::MaybeHttpSse) => {
+            FailureKind::Refused(Refusal::OtherEra | Refusal::MaybeHttpSse) => {
                 !self.is_of_the_moment()
             }
-            Kind::Refused(Refusal::Plain | Refusal::Stateless)
-            | Kind::Interrupted(_)
-            | Kind::SessionGone
-            | Kind::Broke
-            | Kind::Nonsense
-            | Kind::Overloaded => false,
+            FailureKind::Refused(Refusal::Plain | Refusal::Stateless)
+            | FailureKind::Interrupted(_)
+            | FailureKind::SessionGone
+            | FailureKind::Broke
+            | FailureKind::Nonsense
+            | FailureKind::Overloaded => false,
         }
     }
 
     /// Whether the request went nowhere, because the upstream keeps no session for a client.
     pub(crate) fn is_stateless(&self) -> bool {
-        self.kind == Kind::Refused(Refusal::Stateless)
+        self.kind == FailureKind::Refused(Refusal::Stateless)
     }
 
     /// Whether it is the end of a call that has waited for a session, and not for an answer.
     pub(crate) fn is_late_start(&self) -> bool {
-        let is_late = self.kind == Kind::Interrupted(Interrupted::Deadline);
+        let is_late = self.kind == FailureKind::Interrupted(Interrupted::Deadline);
         is_late && !self.sent && self.stage != Stage::Slot
     }
 
     /// What the caller of `method` is told.
     pub(crate) fn into_error(self, server: &ServerName, is_safe_to_repeat: bool) -> CallError {
         let message = match self.kind {
-            Kind::Interrupted(Interrupted::Deadline) => {
+            FailureKind::Interrupted(Interrupted::Deadline) => {
                 return CallError::UpstreamTimeout {
                     server: server.clone(),
                     stage: self.stage,
@@ -155,26 +155,29 @@ impl Trouble {
                     may_have_run: self.sent && !is_safe_to_repeat,
                 };
             }
-            Kind::Interrupted(Interrupted::Retired | Interrupted::Stopping)
+            FailureKind::Interrupted(Interrupted::Retired | Interrupted::Stopping)
                 if self.sent && !is_safe_to_repeat =>
             {
                 format!("{}; {MAY_HAVE_RUN}", self.message)
             }
             // Whoever was told that nothing was begun would be right to ask again.
-            Kind::Interrupted(Interrupted::Stopping) if self.sent => {
+            FailureKind::Interrupted(Interrupted::Stopping) if self.sent => {
                 format!("{}; the request was sent", self.message)
             }
-            Kind::Interrupted(Interrupted::Retired) => self.message,
-            Kind::Interrupted(reason) => {
+            FailureKind::Interrupted(Interrupted::Retired) => self.message,
+            FailureKind::Interrupted(reason) => {
                 return CallError::interrupted(reason, server, self.stage);
             }
-            Kind::Overloaded => return CallError::Overloaded { what: self.message },
-            Kind::Broke if self.sent && !is_safe_to_repeat => format!(
+            FailureKind::Overloaded => return CallError::Overloaded { what: self.message },
+            FailureKind::Broke if self.sent && !is_safe_to_repeat => format!(
                 "the connection broke off after the request was sent; the tool may have run \
                  ({})",
                 self.message
             ),
-            Kind::SessionGone | Kind::Broke | Kind::Refused(_) | Kind::Nonsense => self.message,
+            FailureKind::SessionGone
+            | FailureKind::Broke
+            | FailureKind::Refused(_)
+            | FailureKind::Nonsense => self.message,
         };
         let (server, stage, refusal) = (server.clone(), self.stage, self.refusal);
         CallError::UpstreamFailed { server, stage, message, refusal }
@@ -182,17 +185,20 @@ impl Trouble {
 }
 
 /// What was meant as an answer, and is none.
-pub(crate) fn malformed(what: &str) -> Trouble {
-    Trouble::nonsense(format!("its answer is no message: {}", cut(what)))
+pub(crate) fn malformed(what: &str) -> Failure {
+    Failure::nonsense(format!("its answer is no message: {}", cut(what)))
 }
 
 /// Whether a request that failed may be sent a second time: only if it never reached the tool,
 /// or does no more when it is done twice.
-pub(crate) fn may_replay(trouble: &Trouble, is_safe_to_repeat: bool) -> bool {
-    match trouble.kind {
-        Kind::SessionGone => true,
-        Kind::Broke => !trouble.sent || is_safe_to_repeat,
-        Kind::Interrupted(_) | Kind::Refused(_) | Kind::Nonsense | Kind::Overloaded => false,
+pub(crate) fn may_replay(failure: &Failure, is_safe_to_repeat: bool) -> bool {
+    match failure.kind {
+        FailureKind::SessionGone => true,
+        FailureKind::Broke => !failure.sent || is_safe_to_repeat,
+        FailureKind::Interrupted(_)
+        | FailureKind::Refused(_)
+        | FailureKind::Nonsense
+        | FailureKind::Overloaded => false,
     }
 }
 
@@ -227,17 +233,17 @@ pub(crate) fn superseded(id: u64) -> String {
 }
 
 /// Reads the answer to `initialize`.
-pub(crate) fn read_handshake(outcome: Result<Raw, RpcError>) -> Result<Initialized, Trouble> {
+pub(crate) fn read_handshake(outcome: Result<Raw, RpcError>) -> Result<Initialized, Failure> {
     match outcome {
         Ok(result) => legacy::read_initialize_result(result.get()).map_err(|what| {
-            Trouble::nonsense(format!("its answer to initialize is not acceptable: {what}"))
+            Failure::nonsense(format!("its answer to initialize is not acceptable: {what}"))
         }),
         Err(error) => {
             let what =
                 format!("it refused initialize: {} ({})", cut(&error.message), error.code);
             let is_other_era = knows_no_initialize(&error);
             let refusal = if is_other_era { Refusal::OtherEra } else { Refusal::Plain };
-            Err(Trouble::new(Kind::Refused(refusal), Stage::Handshake, what))
+            Err(Failure::new(FailureKind::Refused(refusal), Stage::Handshake, what))
         }
     }
 }
@@ -272,9 +278,10 @@ const ASSUMED: &str = r#"{"tools":{},"prompts":{},"resources":{},"completions":{
 
 /// Reads the answer to `server/discover`. Whatever only a modern server says means that it is
 /// one (2026-07-28, basic/versioning, Backward Compatibility).
-pub(crate) fn read_discovery(outcome: Result<Raw, RpcError>) -> Result<Initialized, Trouble> {
-    let other_era =
-        |what: String| Trouble::new(Kind::Refused(Refusal::OtherEra), Stage::Handshake, what);
+pub(crate) fn read_discovery(outcome: Result<Raw, RpcError>) -> Result<Initialized, Failure> {
+    let other_era = |what: String| {
+        Failure::new(FailureKind::Refused(Refusal::OtherEra), Stage::Handshake, what)
+    };
     let error = match outcome {
         Ok(result) => {
             let read = modern::read_discover_result(result.get());
@@ -302,7 +309,11 @@ pub(crate) fn read_discovery(outcome: Result<Raw, RpcError>) -> Result<Initializ
             return Err(other_era(what));
         }
         if !lists(Revision::LATEST_MODERN) {
-            return Err(Trouble::new(Kind::Refused(Refusal::Plain), Stage::Handshake, what));
+            return Err(Failure::new(
+                FailureKind::Refused(Refusal::Plain),
+                Stage::Handshake,
+                what,
+            ));
         }
     }
     Ok(Initialized {
@@ -347,45 +358,46 @@ mod tests {
     use super::*;
     use crate::error::RetryAfter;
 
-    fn trouble(kind: Kind, sent: bool) -> Trouble {
-        Trouble { sent, ..Trouble::new(kind, Stage::Read, "reset") }
+    fn failure(kind: FailureKind, sent: bool) -> Failure {
+        Failure { sent, ..Failure::new(kind, Stage::Read, "reset") }
     }
 
     #[test]
     fn only_what_never_reached_the_tool_is_replayed() {
         let call = false;
-        assert!(may_replay(&trouble(Kind::SessionGone, true), call));
-        assert!(may_replay(&trouble(Kind::Broke, false), call));
-        assert!(!may_replay(&trouble(Kind::Broke, true), call));
-        assert!(may_replay(&trouble(Kind::Broke, true), true));
-        assert!(!may_replay(&trouble(Kind::Nonsense, true), true));
-        let late = Kind::Interrupted(Interrupted::Deadline);
-        assert!(!may_replay(&trouble(late, true), true));
+        assert!(may_replay(&failure(FailureKind::SessionGone, true), call));
+        assert!(may_replay(&failure(FailureKind::Broke, false), call));
+        assert!(!may_replay(&failure(FailureKind::Broke, true), call));
+        assert!(may_replay(&failure(FailureKind::Broke, true), true));
+        assert!(!may_replay(&failure(FailureKind::Nonsense, true), true));
+        let late = FailureKind::Interrupted(Interrupted::Deadline);
+        assert!(!may_replay(&failure(late, true), true));
     }
 
     #[test]
     fn a_call_that_broke_off_midway_says_that_the_tool_may_have_run() {
         let server = ServerName::parse("s").unwrap();
-        let error = trouble(Kind::Broke, true).into_error(&server, false);
+        let error = failure(FailureKind::Broke, true).into_error(&server, false);
         assert!(error.to_string().contains("the tool may have run"), "{error}");
-        let error = trouble(Kind::Broke, false).into_error(&server, false);
+        let error = failure(FailureKind::Broke, false).into_error(&server, false);
         assert!(!error.to_string().contains("may have run"), "{error}");
     }
 
     #[test]
     fn a_failure_while_connecting_keeps_its_stage_in_a_handshake() {
-        let refused = Trouble::new(Kind::Broke, Stage::Connect, "refused").in_handshake();
+        let refused =
+            Failure::new(FailureKind::Broke, Stage::Connect, "refused").in_handshake();
         assert_eq!(refused.stage, Stage::Connect);
-        assert_eq!(trouble(Kind::Broke, true).in_handshake().stage, Stage::Handshake);
-        assert!(!trouble(Kind::Broke, true).in_handshake().sent);
+        assert_eq!(failure(FailureKind::Broke, true).in_handshake().stage, Stage::Handshake);
+        assert!(!failure(FailureKind::Broke, true).in_handshake().sent);
     }
 
     #[test]
     fn a_refused_handshake_says_why() {
         let error = RpcError::new(-32602, "Unsupported protocol version");
-        let trouble = read_handshake(Err(error)).unwrap_err();
-        assert!(trouble.message.contains("Unsupported protocol version"));
-        assert!(!trouble.refuses_sessions(), "it may be about this client");
+        let failure = read_handshake(Err(error)).unwrap_err();
+        assert!(failure.message.contains("Unsupported protocol version"));
+        assert!(!failure.refuses_sessions(), "it may be about this client");
         let unknown = RpcError::new(code::METHOD_NOT_FOUND, "no such method");
         assert!(read_handshake(Err(unknown)).unwrap_err().refuses_sessions());
         let raw = Raw::from_valid(r#"{"protocolVersion":"1999-01-01"}"#.to_owned());
@@ -396,8 +408,8 @@ mod tests {
     fn only_refusals_that_stay_so_say_that_there_are_no_sessions() {
         let refused = |refusal, status, retry_after| {
             let head = HttpRefusal { status, www_authenticate: None, retry_after };
-            let trouble = trouble(Kind::Refused(refusal), true);
-            Trouble { refusal: Some(Box::new(head)), ..trouble }.refuses_sessions()
+            let failure = failure(FailureKind::Refused(refusal), true);
+            Failure { refusal: Some(Box::new(head)), ..failure }.refuses_sessions()
         };
         assert!(refused(Refusal::MaybeHttpSse, 405, None));
         assert!(refused(Refusal::OtherEra, 400, None));
@@ -439,10 +451,10 @@ mod tests {
             refused(code::BAD_REQUEST, "[]"),
         ] {
             let kind = revision(legacy).unwrap_err().kind;
-            assert_eq!(kind, Kind::Refused(Refusal::OtherEra));
+            assert_eq!(kind, FailureKind::Refused(Refusal::OtherEra));
         }
         let neither = revision(refused(unsupported, "[\"2099-01-01\"]")).unwrap_err();
-        assert_eq!(neither.kind, Kind::Refused(Refusal::Plain));
+        assert_eq!(neither.kind, FailureKind::Refused(Refusal::Plain));
     }
 
     #[test]
@@ -455,8 +467,8 @@ mod tests {
     fn only_what_was_sent_may_have_run_and_a_sentence_ends_once() {
         let server = ServerName::parse("s").unwrap();
         let told = |reason, sent, is_safe| {
-            let trouble = Trouble::interrupted(reason, Stage::Answer, sent);
-            trouble.into_error(&server, is_safe).to_string()
+            let failure = Failure::interrupted(reason, Stage::Answer, sent);
+            failure.into_error(&server, is_safe).to_string()
         };
         for reason in [Interrupted::Deadline, Interrupted::Retired, Interrupted::Stopping] {
             assert!(told(reason, true, false).ends_with("the tool may have run."));
@@ -464,14 +476,14 @@ mod tests {
             assert!(!told(reason, true, true).contains("may have run"));
         }
         let stopped = |sent, is_safe| {
-            let trouble = Trouble::interrupted(Interrupted::Stopping, Stage::Answer, sent);
-            trouble.into_error(&server, is_safe)
+            let failure = Failure::interrupted(Interrupted::Stopping, Stage::Answer, sent);
+            failure.into_error(&server, is_safe)
         };
         for is_safe in [true, false] {
             assert_eq!(stopped(false, is_safe), CallError::ShuttingDown);
             assert!(matches!(stopped(true, is_safe), CallError::UpstreamFailed { .. }));
         }
-        let quoted = Trouble::nonsense("no message: The message is no JSON: line 1 column 11.");
+        let quoted = Failure::nonsense("no message: The message is no JSON: line 1 column 11.");
         let told = quoted.into_error(&server, false).to_string();
         assert!(told.ends_with("column 11."), "{told}");
     }

@@ -18,21 +18,21 @@ use crate::thread::{Joined, spawn};
 use crate::wait::Interrupted;
 
 use super::backoff::Retry;
-use super::call::concurrency::Slots;
+use super::call::concurrency::ConcurrencyLimit;
 use super::call::waiting_calls::WaitingCallsLimit;
-use super::http_client::Lane;
-use super::http_client::dns::Names;
+use super::http_client::HttpConnection;
+use super::http_client::dns::DnsCache;
 use super::http_client::tls::Tls;
-use super::session::context::Core;
-use super::session::pool::Members;
+use super::session::context::SessionContext;
+use super::session::pool::SessionPool;
 use super::session::resubscribe::{LogLevelTold, Resubscribing};
-use super::status::Vitals;
+use super::status::SharedHealth;
 use super::supervisor::Supervisor;
 use super::supervisor::list_times::Lists;
 use super::supervisor::lists::UndeclaredTools;
-use super::transport::Links;
+use super::transport::Transports;
 use super::transport::stdio::stderr::StderrRing;
-use super::{Report, Unasked, Upstream};
+use super::{Report, ServerEvents, Upstream};
 
 /// How often an upstream that is to end looks whether anybody still uses it.
 const RETIRING_TICK: Duration = Duration::from_millis(20);
@@ -89,17 +89,17 @@ impl Upstreams {
         limits: Arc<Limits>,
         buffered: Budget,
         reports: Sender<Report>,
-        unasked: Arc<dyn Unasked>,
+        server_events: Arc<dyn ServerEvents>,
         eras: BTreeMap<ServerName, Era>,
     ) -> io::Result<Upstreams> {
         let shared = Shared {
-            names: Names::start()?,
+            names: DnsCache::start()?,
             tls: Tls::Public(Arc::default()),
             waiting_calls: Arc::new(WaitingCallsLimit::new(limits.connections)),
             limits,
             buffered,
             hurry: Arc::default(),
-            unasked,
+            server_events,
             eras,
         };
         let (retiring, retired) = bounded(RETIRING_UPSTREAMS_MAX);
@@ -135,7 +135,7 @@ impl Upstreams {
         let mut started = Vec::new();
         for config in configs {
             let old = before.get(&config.name);
-            let upstream = match old.filter(|it| Arc::ptr_eq(&it.core.config, config)) {
+            let upstream = match old.filter(|it| Arc::ptr_eq(&it.context.config, config)) {
                 Some(same) => same.clone(),
                 None => {
                     let index = self.started.fetch_add(1, Ordering::Relaxed);
@@ -151,11 +151,11 @@ impl Upstreams {
         let mut supervisors = Vec::new();
         for (upstream, _) in &started {
             let supervisor = supervisor(upstream, reports.clone());
-            let thread = spawn(&upstream.core.thread_name("sup"), move || supervisor.run());
+            let thread = spawn(&upstream.context.thread_name("sup"), move || supervisor.run());
             match thread {
                 Ok(thread) => supervisors.push((upstream.name().clone(), thread)),
                 Err(error) => {
-                    started.iter().for_each(|(upstream, _)| upstream.core.nudge.stop());
+                    started.iter().for_each(|(upstream, _)| upstream.context.mailbox.stop());
                     return Err(error);
                 }
             }
@@ -163,7 +163,7 @@ impl Upstreams {
         let adopt = || {
             for (upstream, old) in &started {
                 if let Some(old) = old {
-                    upstream.members.adopt(&old.members);
+                    upstream.pool.adopt(&old.pool);
                 }
             }
         };
@@ -199,7 +199,7 @@ impl Upstreams {
         // Nobody waits for those any longer.
         self.running().retiring = None;
         for upstream in self.all().values() {
-            upstream.slots.interrupt(Interrupted::Stopping);
+            upstream.concurrency.interrupt(Interrupted::Stopping);
         }
     }
 
@@ -217,7 +217,7 @@ impl Upstreams {
         };
         drop(supervisors);
         drop(ending);
-        all.values().for_each(|upstream| upstream.members.join());
+        all.values().for_each(|upstream| upstream.pool.join());
     }
 
     fn running(&self) -> MutexGuard<'_, Running> {
@@ -247,7 +247,7 @@ impl Running {
         if let Some(Retiring { upstream, supervisor, .. }) = refused {
             log::warn!(target: "upstream", "{}: too many servers end at once: its calls are cut off",
                 upstream.name());
-            upstream.slots.interrupt(Interrupted::Retired);
+            upstream.concurrency.interrupt(Interrupted::Retired);
             upstream.end();
             // It ends by itself; to wait for it could hold up all others.
             supervisor.detach();
@@ -287,27 +287,27 @@ fn end_all(retired: &Receiver<Retiring>) {
         let reason = if has_patience { Interrupted::Retired } else { Interrupted::Stopping };
         // Told together, so that they end together.
         for Retiring { upstream, .. } in &over {
-            upstream.slots.interrupt(reason);
+            upstream.concurrency.interrupt(reason);
             upstream.end();
         }
         for Retiring { upstream, supervisor, .. } in over {
             drop(supervisor);
-            upstream.members.join();
+            upstream.pool.join();
         }
     }
 }
 
 fn supervisor(upstream: &Upstream, reports: Sender<Report>) -> Supervisor {
     Supervisor {
-        core: upstream.core.clone(),
-        link: upstream.link.clone(),
-        vitals: upstream.vitals.clone(),
-        slots: upstream.slots.clone(),
+        context: upstream.context.clone(),
+        transport: upstream.transport.clone(),
+        health: upstream.health.clone(),
+        concurrency: upstream.concurrency.clone(),
         reports,
-        lane: Lane::default(),
+        connection: HttpConnection::default(),
         generation: None,
         logged: 0,
-        standing: upstream.standing.clone(),
+        desired: upstream.desired.clone(),
         level: LogLevelTold::default(),
         resubscribing: Resubscribing::default(),
         lists: Lists::default(),
@@ -320,13 +320,13 @@ fn supervisor(upstream: &Upstream, reports: Sender<Report>) -> Supervisor {
 
 /// What all upstreams share.
 struct Shared {
-    names: Arc<Names>,
+    names: Arc<DnsCache>,
     tls: Tls,
     waiting_calls: Arc<WaitingCallsLimit>,
     limits: Arc<Limits>,
     buffered: Budget,
     hurry: Arc<AtomicBool>,
-    unasked: Arc<dyn Unasked>,
+    server_events: Arc<dyn ServerEvents>,
     /// Of the upstreams that were known before the start.
     eras: BTreeMap<ServerName, Era>,
 }
@@ -342,33 +342,44 @@ impl Shared {
         reports: Sender<Report>,
     ) -> io::Result<Upstream> {
         let (limits, buffered) = (self.limits.clone(), self.buffered.clone());
-        let (hurry, unasked) = (self.hurry.clone(), self.unasked.clone());
-        let standing = old.map(|old| old.standing.clone()).unwrap_or_default();
-        let core =
-            Core::new(config, limits, buffered, index, hurry, unasked, standing.clone())?;
-        core.views.begin(reports);
-        let core = Arc::new(core);
+        let (hurry, server_events) = (self.hurry.clone(), self.server_events.clone());
+        let desired = old.map(|old| old.desired.clone()).unwrap_or_default();
+        let context = SessionContext::new(
+            config,
+            limits,
+            buffered,
+            index,
+            hurry,
+            server_events,
+            desired.clone(),
+        )?;
+        context.views.begin(reports);
+        let context = Arc::new(context);
         let stderr = Arc::new(StderrRing::new(self.limits.child_stderr_lines));
         let era = match old {
-            Some(old) if old.config().target.is_same_server(&core.config.target) => old.era(),
+            Some(old) if old.config().target.is_same_server(&context.config.target) => {
+                old.era()
+            }
             Some(_) => None,
-            None => self.eras.get(core.name()).copied(),
+            None => self.eras.get(context.name()).copied(),
         };
-        let links = Links::new(&core, &stderr, self.names.clone(), &self.tls, era);
-        let link = links.link(core.clone());
-        let vitals = Arc::new(Vitals::new(link.opening()));
-        let (max_in_flight, max_waiting) = (core.config.max_in_flight, core.config.max_waiting);
-        let slots = Arc::new(Slots::new(core.name().clone(), max_in_flight, max_waiting));
-        let counted = metrics::servers::of(core.name());
+        let transports = Transports::new(&context, &stderr, self.names.clone(), &self.tls, era);
+        let transport = transports.transport(context.clone());
+        let health = Arc::new(SharedHealth::new(transport.opening()));
+        let (max_in_flight, max_waiting) =
+            (context.config.max_in_flight, context.config.max_waiting);
+        let concurrency =
+            Arc::new(ConcurrencyLimit::new(context.name().clone(), max_in_flight, max_waiting));
+        let counted = metrics::servers::of(context.name());
         Ok(Upstream {
             counted,
-            members: Arc::new(Members::new(core.clone(), links)),
-            standing,
-            core,
-            link,
-            slots,
+            pool: Arc::new(SessionPool::new(context.clone(), transports)),
+            desired,
+            context,
+            transport,
+            concurrency,
             waiting_calls: self.waiting_calls.clone(),
-            vitals,
+            health,
             stderr,
         })
     }

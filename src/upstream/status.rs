@@ -17,7 +17,7 @@ use super::failure::cut;
 
 /// A failure as `/status` tells it. The message never holds a secret.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Failure {
+pub struct FailureReport {
     /// How far the attempt came.
     pub stage: Stage,
     /// What was seen.
@@ -34,7 +34,7 @@ pub struct Unread {
     /// Which one.
     pub kind: Kind,
     /// Why not, the last time.
-    pub failure: Failure,
+    pub failure: FailureReport,
     /// When it is tried again.
     pub next_try: Instant,
 }
@@ -84,7 +84,7 @@ pub struct Status {
     /// Its name and version, an object's text.
     pub server_info: Option<Raw>,
     /// The last failure, although it may be well by now.
-    pub last_failure: Option<Failure>,
+    pub last_failure: Option<FailureReport>,
     /// Its lists that cannot be read, although it may be well.
     pub unread: Vec<Unread>,
     /// Of the last answer.
@@ -130,7 +130,7 @@ impl Dropped {
 pub(super) struct Health {
     pub(super) breaker: Breaker,
     pub(super) initialized: Option<Arc<Initialized>>,
-    pub(super) last_failure: Option<Failure>,
+    pub(super) last_failure: Option<FailureReport>,
     pub(super) unread: Vec<Unread>,
     /// What another gateway said last of servers behind it that are not well, an array's text.
     pub(super) unwell_behind: Option<String>,
@@ -139,11 +139,11 @@ pub(super) struct Health {
 }
 
 /// [`Health`] where the calls and the supervisor both reach it.
-pub(super) struct Vitals(Mutex<Health>);
+pub(super) struct SharedHealth(Mutex<Health>);
 
-impl Vitals {
-    pub(super) fn new(opening: Opening) -> Vitals {
-        Vitals(Mutex::new(Health {
+impl SharedHealth {
+    pub(super) fn new(opening: Opening) -> SharedHealth {
+        SharedHealth(Mutex::new(Health {
             breaker: Breaker::new(opening),
             initialized: None,
             last_failure: None,

@@ -33,7 +33,7 @@ pub(crate) fn about(session: &Session) -> About<'_> {
 
 /// Turns what an upstream says during a call into messages for its caller. With it the call
 /// ends: its caller is told of questions that need no answer any more.
-pub(crate) struct ForCaller<'a> {
+pub(crate) struct LegacyCallSink<'a> {
     sessions: &'a Sessions,
     session: &'a Session,
     questions: CallQuestions<'a>,
@@ -42,16 +42,16 @@ pub(crate) struct ForCaller<'a> {
     inner: &'a mut dyn MessageSink,
 }
 
-impl<'a> ForCaller<'a> {
+impl<'a> LegacyCallSink<'a> {
     /// For the caller behind `inner`, whose call waits on `wait`.
     pub(crate) fn new(
         sessions: &'a Sessions,
         session: &'a Session,
         wait: &'a Arc<Wait>,
         inner: &'a mut dyn MessageSink,
-    ) -> ForCaller<'a> {
+    ) -> LegacyCallSink<'a> {
         let questions = sessions.questions(&session.id, wait);
-        ForCaller { sessions, session, questions, token: None, inner }
+        LegacyCallSink { sessions, session, questions, token: None, inner }
     }
 
     /// The client wants progress under this token, a JSON text, if under any.
@@ -70,7 +70,7 @@ impl<'a> ForCaller<'a> {
     }
 }
 
-impl CallSink for ForCaller<'_> {
+impl CallSink for LegacyCallSink<'_> {
     fn notice(&mut self, notice: Notice) {
         let message = match notice {
             Notice::Progress(params) => self.token.as_ref().and_then(|token| {
@@ -116,7 +116,7 @@ impl CallSink for ForCaller<'_> {
     }
 }
 
-impl Drop for ForCaller<'_> {
+impl Drop for LegacyCallSink<'_> {
     fn drop(&mut self) {
         let closed = self.questions.close();
         // Whatever panicked may have been the way to the client.

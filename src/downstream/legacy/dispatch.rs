@@ -3,21 +3,21 @@
 
 use std::sync::Arc;
 
-use super::call_sink::{ForCaller, about, client_of};
+use super::call_sink::{LegacyCallSink, about, client_of};
 use super::input_required;
 use super::input_required::Elicited;
 use crate::access::policy::Scope;
 use crate::downstream::Front;
 use crate::downstream::list_pages::{ListPage, NotListed, cursor_of};
 use crate::downstream::reply::Problem;
-use crate::downstream::rest::Deaf;
+use crate::downstream::rest::NoSink;
 use crate::downstream::stateless::request_state::ADDED;
 use crate::error::CallError;
 use crate::limits::{
     BATCH_MESSAGES_MAX, CALL_TIMEOUT_MAX, INPUT_ROUNDS_MAX, JSON_DEPTH_MAX,
     UPSTREAM_TEXT_CHARS_MAX,
 };
-use crate::pipeline::Wish;
+use crate::pipeline::CallOptions;
 use crate::protocol::call::{Call, CallSink, Caller, Kind, Outcome};
 use crate::protocol::capabilities::without_tasks;
 use crate::protocol::jsonrpc::{Malformed, Message, RequestId, RpcError, code};
@@ -187,10 +187,11 @@ impl Front {
         };
         let client = client_of(session, &caller);
         let (about, views) = (about(session), session.views());
-        let wish = Wish { client: Some(&client), about, views, ..Wish::default() };
+        let options =
+            CallOptions { client: Some(&client), about, views, ..CallOptions::default() };
         let list = |kind| {
             let client = sink.client();
-            self.answer_list(scope, wish, (caller.revision, kind), request.params, client)
+            self.answer_list(scope, options, (caller.revision, kind), request.params, client)
         };
         match method {
             Some(Method::ToolsList) => list(Kind::Tool),
@@ -218,20 +219,20 @@ impl Front {
                 | Method::TasksCancel
                 | Method::Ping,
             )
-            | None => self.answer_by_upstream(session, scope, wish, &caller, request, sink),
+            | None => self.answer_by_upstream(session, scope, options, &caller, request, sink),
         }
     }
 
     fn answer_list(
         &self,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         kind: (Revision, Kind),
         params: Option<&str>,
         client: Option<ClientWatch>,
     ) -> Answer {
         self.pipeline.await_first_lists(scope, None, client);
-        match self.list_page(scope, wish, kind, params, |_| true) {
+        match self.list_page(scope, options, kind, params, |_| true) {
             Ok(page) => Answer::List(page),
             Err(NotListed::Asked(error)) => Answer::Error(error),
             Err(NotListed::Call(error)) => answer_of(Err(error)),
@@ -245,7 +246,7 @@ impl Front {
         session: &Session,
         scope: &Scope,
         request: &SessionRequest<'_>,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         wait: &Arc<Wait>,
     ) -> Answer {
         let fields = request.params.and_then(|params| RawObject::parse(params).ok());
@@ -267,7 +268,14 @@ impl Front {
                 let mut params = RawObject::default();
                 params.set("level", raw::string(level.as_str()));
                 let method = request.method;
-                let told = self.pipeline.pass(&only, wish, method, params, wait, &mut Deaf);
+                let told = self.pipeline.forward_unknown(
+                    &only,
+                    options,
+                    method,
+                    params,
+                    wait,
+                    &mut NoSink,
+                );
                 if let Some(Err(error)) = told {
                     log::debug!(target: "sessions", "a level could not be set: {error}");
                 }
@@ -281,7 +289,7 @@ impl Front {
         &self,
         session: &Arc<Session>,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         caller: &Arc<Caller>,
         request: &SessionRequest<'_>,
         sink: &mut dyn MessageSink,
@@ -297,13 +305,13 @@ impl Front {
             Err(refused) => return refused_entry(refused),
         };
         sink.entered(&wait);
-        let mut sink = ForCaller::new(&self.sessions, session, &wait, sink);
+        let mut sink = LegacyCallSink::new(&self.sessions, session, &wait, sink);
         let method = Method::parse(request.method);
         let outcome = match method {
             Some(Method::LoggingSetLevel) => {
-                return self.log_level(session, scope, request, wish, &wait);
+                return self.log_level(session, scope, request, options, &wait);
             }
-            None => match self.pass(scope, wish, request, &wait, &mut sink) {
+            None => match self.forward_unknown(scope, options, request, &wait, &mut sink) {
                 Some(outcome) => outcome,
                 None => return not_found(request.method),
             },
@@ -314,7 +322,7 @@ impl Front {
                 | Method::TasksCancel,
             ) if !caller.revision.has_tasks() => return not_found(request.method),
             Some(Method::TasksList) => {
-                match self.list_tasks(scope, wish, request, &wait, &mut sink) {
+                match self.list_tasks(scope, options, request, &wait, &mut sink) {
                     Ok(outcome) => outcome,
                     Err(answer) => return answer,
                 }
@@ -326,9 +334,10 @@ impl Front {
                 };
                 sink.wants_progress(call.progress_token.as_deref());
                 if matches!(method, Method::ResourcesSubscribe | Method::ResourcesUnsubscribe) {
-                    self.subscription(session, wish, scope, &call, &wait)
+                    self.subscription(session, options, scope, &call, &wait)
                 } else {
-                    match self.call_with_input(scope, wish, call, request, &wait, &mut sink) {
+                    match self.call_with_input(scope, options, call, request, &wait, &mut sink)
+                    {
                         Ok(outcome) => outcome,
                         Err(answer) => return answer,
                     }
@@ -345,17 +354,17 @@ impl Front {
     fn call_with_input(
         &self,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         call: Call<'_>,
         request: &SessionRequest<'_>,
         wait: &Arc<Wait>,
-        sink: &mut ForCaller<'_>,
+        sink: &mut LegacyCallSink<'_>,
     ) -> Result<Result<Outcome, CallError>, Answer> {
         let (caller, method) = (call.caller.clone(), call.method);
         let key = if method == Method::TasksResult { "taskId" } else { "name" };
         let name = call.params.string(key).ok().flatten();
         let mut elicited = Elicited::of(&caller, self.parked.boot());
-        let mut outcome = self.pipeline.call(scope, wish, call, wait, sink);
+        let mut outcome = self.pipeline.call(scope, options, call, wait, sink);
         for _ in 0..INPUT_ROUNDS_MAX {
             let Ok(Outcome::InputRequired { server, requests, state }) = outcome else { break };
             let tick = self.limits.heartbeat;
@@ -368,8 +377,8 @@ impl Front {
             if let Some(state) = state {
                 call.params.set("requestState", raw::string(&state));
             }
-            let wish = Wish { is_paid: true, ..wish };
-            outcome = self.pipeline.call(scope, wish, call, wait, sink);
+            let options = CallOptions { is_paid: true, ..options };
+            outcome = self.pipeline.call(scope, options, call, wait, sink);
         }
         if let Ok(Outcome::InputRequired { server, .. }) = &outcome {
             let what = format!(
@@ -381,17 +390,17 @@ impl Front {
         if let Ok(outcome) = &mut outcome {
             elicited.end(sink);
             let asked = (caller.revision, method, name.as_deref());
-            if let Err(full) = self.for_session(scope, wish, asked, outcome) {
+            if let Err(full) = self.for_session(scope, options, asked, outcome) {
                 return Ok(Err(full));
             }
         }
         Ok(outcome)
     }
 
-    fn pass(
+    fn forward_unknown(
         &self,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         request: &SessionRequest<'_>,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
@@ -400,14 +409,14 @@ impl Front {
             Ok(params) => params.unwrap_or_default(),
             Err(error) => return Some(Err(CallError::Invalid(error.to_string()))),
         };
-        self.pipeline.pass(scope, wish, request.method, params, wait, sink)
+        self.pipeline.forward_unknown(scope, options, request.method, params, wait, sink)
     }
 
     /// Answers `tasks/list`, where any server in scope has tasks.
     fn list_tasks(
         &self,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         request: &SessionRequest<'_>,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
@@ -417,7 +426,7 @@ impl Front {
         }
         match cursor_of(request.params).map_err(Answer::Error)? {
             // The list is given whole, so no cursor was ever given.
-            None => Ok(self.tasks(scope, wish, wait, sink)),
+            None => Ok(self.tasks(scope, options, wait, sink)),
             Some(_) => {
                 let what = "The cursor is none of this list.";
                 Err(Answer::error(code::INVALID_PARAMS, what))
@@ -429,14 +438,14 @@ impl Front {
     fn tasks(
         &self,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
     ) -> Result<Outcome, CallError> {
         let mut tasks = Vec::new();
         for server in self.pipeline.servers_with(scope, "tasks") {
             let only = Scope { only: Some(server), ..scope.clone() };
-            tasks.extend(self.pipeline.tasks(&only, wish, wait, sink)?);
+            tasks.extend(self.pipeline.tasks(&only, options, wait, sink)?);
         }
         let text = format!("{{\"tasks\":[{}]}}", tasks.join(","));
         Ok(Outcome::Complete(Raw::from_valid(text)))

@@ -10,7 +10,7 @@ use crate::downstream::event_stream::Place;
 use crate::downstream::posted_message::Posted;
 use crate::downstream::reply::{self, Problem, STREAM_HEADERS};
 use crate::downstream::rest::query_value;
-use crate::downstream::{Front, Transport, request_telemetry};
+use crate::downstream::{Front, TransportSwitch, request_telemetry};
 use crate::http::{Head, Request, Responder};
 use crate::protocol::headers::{self, EVENT_STREAM};
 use crate::protocol::jsonrpc::{self, Message, error_response};
@@ -24,12 +24,13 @@ use crate::wait::ClientWatch;
 impl Front {
     /// Opens the stream; its first event says where messages go.
     pub(crate) fn open_sse(&self, head: &Head, scope: &Scope, responder: Responder) {
-        let session = self.switched_on(Transport::Sse).and_then(|()| {
+        let session = self.switched_on(TransportSwitch::Sse).and_then(|()| {
             if !headers::accepts(accept_of(head).as_deref(), EVENT_STREAM) {
                 return Err(Problem::not_acceptable(EVENT_STREAM));
             }
             let place = self.place(scope)?;
-            let session = self.sessions.open(session::Door::HttpSse, self.owner(scope), None);
+            let session =
+                self.sessions.open(session::Transport::HttpSse, self.owner(scope), None);
             session.map(|session| (session, place)).map_err(|error| Problem::from_call(&error))
         });
         let (session, place) = match session {
@@ -119,7 +120,7 @@ impl Front {
     }
 
     fn sse_session(&self, head: &Head, scope: &Scope) -> Result<Arc<Session>, Problem> {
-        self.switched_on(Transport::Sse)?;
+        self.switched_on(TransportSwitch::Sse)?;
         if !head.headers.get("content-type").is_some_and(headers::is_json) {
             return Err(Problem::not_json());
         }
@@ -128,7 +129,8 @@ impl Front {
             .ok_or_else(|| {
             Problem::bad_transport("\"session_id\" is missing in the query.")
         })?;
-        self.session(&id, scope, session::Door::HttpSse).ok_or_else(Problem::unknown_session)
+        self.session(&id, scope, session::Transport::HttpSse)
+            .ok_or_else(Problem::unknown_session)
     }
 
     fn serve_sse(&self, session: &Arc<Session>, scope: &Scope, message: &Message<'_>) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
 
-use super::call_sink::ForCaller;
+use super::call_sink::LegacyCallSink;
 use super::dispatch::Answer;
 use crate::error::{CallError, MAY_HAVE_RUN, STOPPED, Stage};
 use crate::limits::{INPUT_REQUESTS_MAX, INPUT_RETRY_DELAY};
@@ -82,7 +82,7 @@ impl Elicited {
     }
 
     /// Those that were opened and are not wanted any more have come to their end.
-    fn keep(&mut self, sink: &mut ForCaller<'_>, wanted: &[String]) {
+    fn keep(&mut self, sink: &mut LegacyCallSink<'_>, wanted: &[String]) {
         let is_over = |it: &Elicitation| !wanted.contains(&it.url);
         for over in self.open.iter().filter(|it| it.is_accepted && is_over(it)) {
             let params = format!("{{\"elicitationId\":{}}}", string(&over.id));
@@ -92,7 +92,7 @@ impl Elicited {
     }
 
     /// The call is answered.
-    pub(crate) fn end(&mut self, sink: &mut ForCaller<'_>) {
+    pub(crate) fn end(&mut self, sink: &mut LegacyCallSink<'_>) {
         self.keep(sink, &[]);
     }
 }
@@ -102,7 +102,7 @@ impl Elicited {
 /// # Errors
 /// What the call is answered with: it was cancelled, or the client would not or cannot say.
 pub(crate) fn gather(
-    sink: &mut ForCaller<'_>,
+    sink: &mut LegacyCallSink<'_>,
     (server, requests): (&ServerName, Option<&Raw>),
     elicited: &mut Elicited,
     wait: &Arc<Wait>,
@@ -172,7 +172,7 @@ struct Asking<'a> {
 
 /// Waits for what the client says; gives the text of `inputResponses`.
 fn answers(
-    sink: &mut ForCaller<'_>,
+    sink: &mut LegacyCallSink<'_>,
     server: &ServerName,
     pending: Vec<Asking<'_>>,
     elicited: &mut Elicited,

@@ -4,7 +4,7 @@ use crate::access::policy::Scope;
 use crate::downstream::Front;
 use crate::downstream::counted_bytes::room_for_copy;
 use crate::error::CallError;
-use crate::pipeline::Wish;
+use crate::pipeline::CallOptions;
 use crate::protocol::call::Outcome;
 use crate::protocol::for_revision::{self, Output};
 use crate::protocol::legacy;
@@ -22,7 +22,7 @@ impl Front {
     pub(crate) fn for_session(
         &self,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         (client, method, name): (Revision, Method, Option<&str>),
         outcome: &mut Outcome,
     ) -> Result<(), CallError> {
@@ -31,10 +31,11 @@ impl Front {
                 let _room = room_for_copy(result)?;
                 let output = || {
                     if method == Method::TasksResult {
-                        let output = name.map(|id| self.pipeline.task_output(scope, wish, id));
+                        let output =
+                            name.map(|id| self.pipeline.task_output(scope, options, id));
                         return output.unwrap_or(Output::Object);
                     }
-                    let tool = name.and_then(|name| self.pipeline.tool(scope, wish, name));
+                    let tool = name.and_then(|name| self.pipeline.tool(scope, options, name));
                     tool.map_or(Output::Object, |tool| tool.output)
                 };
                 if let Some(changed) = adapted(client, method, output, result) {

@@ -9,7 +9,7 @@ use crate::access::policy::Scope;
 use crate::downstream::event_stream::Place;
 use crate::downstream::posted_message::Posted;
 use crate::downstream::reply::{self, Problem, STREAM_HEADERS};
-use crate::downstream::{Front, Transport, request_telemetry};
+use crate::downstream::{Front, TransportSwitch, request_telemetry};
 use crate::http::{Head, Request, Responder};
 use crate::protocol::headers::{self, EVENT_STREAM, JSON};
 use crate::protocol::jsonrpc::{self, Malformed, Message, RequestId, error_response};
@@ -38,8 +38,8 @@ impl Front {
         if session_id.is_none() {
             return self.post_without_session(posted, &scope, responder);
         }
-        let session =
-            session_id.and_then(|id| self.session(id, &scope, session::Door::StreamableHttp));
+        let session = session_id
+            .and_then(|id| self.session(id, &scope, session::Transport::StreamableHttp));
         let revision = session.as_ref().and_then(|s| s.caller()).map(|c| c.revision);
         let bytes = std::mem::take(&mut posted.body);
         let body = match dispatch::read_body(&bytes, revision) {
@@ -74,7 +74,7 @@ impl Front {
     }
 
     fn may_post(&self, head: &Head) -> Result<(), Problem> {
-        self.switched_on(Transport::StreamableHttp)?;
+        self.switched_on(TransportSwitch::StreamableHttp)?;
         if !head.headers.get("content-type").is_some_and(headers::is_json) {
             return Err(Problem::not_json());
         }
@@ -135,7 +135,7 @@ impl Front {
             telemetry::request::client(client);
         }
         let owner = self.owner(scope);
-        match self.sessions.open(session::Door::StreamableHttp, owner, Some(read.caller)) {
+        match self.sessions.open(session::Transport::StreamableHttp, owner, Some(read.caller)) {
             Ok(session) => {
                 self.pipeline.log_level_unsaid(scope, session.can_be_asked());
                 let client = Some(responder.client());
@@ -212,12 +212,12 @@ impl Front {
             }
             return self.open_sse(head, &scope, responder);
         };
-        let session = self.switched_on(Transport::StreamableHttp).and_then(|()| {
+        let session = self.switched_on(TransportSwitch::StreamableHttp).and_then(|()| {
             let accept = accept_of(head);
             if !headers::accepts(accept.as_deref(), EVENT_STREAM) {
                 return Err(Problem::not_acceptable(EVENT_STREAM));
             }
-            let session = self.session(id, &scope, session::Door::StreamableHttp);
+            let session = self.session(id, &scope, session::Transport::StreamableHttp);
             let session = session.ok_or_else(Problem::unknown_session)?;
             let revision = session.caller().map_or(Revision::ASSUMED, |c| c.revision);
             let mut posted = Posted::head(head, self.tolerance());
@@ -295,11 +295,11 @@ impl Front {
 
     /// A DELETE: the client ends its session.
     pub(crate) fn delete(&self, head: &Head, scope: &Scope, responder: Responder) {
-        let ended = self.switched_on(Transport::StreamableHttp).and_then(|()| {
+        let ended = self.switched_on(TransportSwitch::StreamableHttp).and_then(|()| {
             let id = head.headers.get(headers::SESSION_ID).ok_or_else(|| {
                 Problem::bad_transport("Bad Request: the Mcp-Session-Id header is missing.")
             })?;
-            let ended = match self.session(id, scope, session::Door::StreamableHttp) {
+            let ended = match self.session(id, scope, session::Transport::StreamableHttp) {
                 Some(session) => self.sessions.close(&session.id).map(|()| true),
                 None => {
                     let principal = scope.principal.name.as_deref();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::access::policy::Scope;
 use crate::downstream::Front;
 use crate::error::CallError;
-use crate::pipeline::{Subscribing, Wish};
+use crate::pipeline::{CallOptions, Subscribing};
 use crate::protocol::call::{Call, Outcome, PrincipalId};
 use crate::protocol::method::Method;
 use crate::protocol::raw::Raw;
@@ -64,12 +64,12 @@ impl Front {
     pub(crate) fn subscription(
         &self,
         session: &Session,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         scope: &Scope,
         call: &Call<'_>,
         wait: &Arc<Wait>,
     ) -> Result<Outcome, CallError> {
-        let (server, own) = self.pipeline.owner_of_uri(scope, wish, call, wait)?;
+        let (server, own) = self.pipeline.owner_of_uri(scope, options, call, wait)?;
         let asked = call.params.string("uri").ok().flatten().unwrap_or_default();
         let mut has_own = self.pipeline.has_own_session(&server, session.can_be_asked());
         loop {
@@ -79,7 +79,7 @@ impl Front {
                 // What is not there need not be taken back.
                 return Ok(Outcome::Complete(Raw::from_valid("{}".to_owned())));
             }
-            let through = if has_own { wish.client } else { None };
+            let through = if has_own { options.client } else { None };
             let outcome =
                 self.pipeline.subscription(&server, &own, call.method, &who, through, wait);
             let had_own = has_own;

@@ -22,7 +22,7 @@ use crate::config::Reloaded;
 use crate::error::CallError;
 use crate::http::{Head, Responder};
 use crate::limits::{OWN_NAME_CHARS_MAX, RELOAD_ANSWER_TIMEOUT};
-use crate::pipeline::{Clash, Failure, Pinned, ServerStatus, State, Unread};
+use crate::pipeline::{Clash, FailureReport, Pinned, ServerStatus, State, Unread};
 use crate::protocol::call::Kind;
 use crate::protocol::quirks::Quirk;
 use crate::protocol::server_name::ServerName;
@@ -96,10 +96,10 @@ impl Front {
         if !scope.principal.is_admin {
             return refuse(responder, &Problem::not_admin());
         }
-        let (told, hears) = bounded(1);
+        let (told, visible_servers) = bounded(1);
         let wished = self.reload.get().map(|it| it.send_timeout(told, RELOAD_ANSWER_TIMEOUT));
         let wished = matches!(wished, Some(Ok(())));
-        match wished.then(|| hears.recv_timeout(RELOAD_ANSWER_TIMEOUT)) {
+        match wished.then(|| visible_servers.recv_timeout(RELOAD_ANSWER_TIMEOUT)) {
             Some(Ok(Reloaded::Taken { changes, warnings, at_next_start })) => {
                 let taken = json!({
                     "changes": changes,
@@ -356,7 +356,7 @@ fn clash(clash: &Clash) -> Value {
     })
 }
 
-fn failure(failure: &Failure) -> Value {
+fn failure(failure: &FailureReport) -> Value {
     let mut told = json!({
         "stage": failure.stage.as_str(),
         "message": failure.message,

@@ -9,12 +9,12 @@ use std::time::Duration;
 use super::endpoint::Dialect;
 use super::list_pages::server_outcome;
 use super::reply::{self, Problem};
-use super::{Front, Transport};
+use super::{Front, TransportSwitch};
 use crate::access::policy::Scope;
 use crate::error::CallError;
 use crate::http::{Head, Request, Responder};
 use crate::limits::{CALL_TIMEOUT_MAX, JSON_DEPTH_MAX};
-use crate::pipeline::{ItemList, Names, Wish};
+use crate::pipeline::{CallOptions, ItemList, Names};
 use crate::protocol::call::{Call, CallSink, Caller, Kind, Notice, Outcome, Question};
 use crate::protocol::headers;
 use crate::protocol::method::Method;
@@ -24,9 +24,9 @@ use crate::telemetry::request;
 use crate::wait::Wait;
 
 /// Hears nothing of what comes before a result: REST has no place for it.
-pub(super) struct Deaf;
+pub(super) struct NoSink;
 
-impl CallSink for Deaf {
+impl CallSink for NoSink {
     fn notice(&mut self, _: Notice) {}
     fn ask(&mut self, question: Question) {
         question.refuse();
@@ -87,12 +87,12 @@ impl Front {
             Dialect::Plain => query_value(query, "server"),
             Dialect::Litellm => litellm::server_asked_for(query),
         };
-        let list = self.switched_on(Transport::Rest).and_then(|()| {
+        let list = self.switched_on(TransportSwitch::Rest).and_then(|()| {
             let server = self.server_asked_for(scope, asked, dialect)?;
             let client = Some(responder.client());
             self.pipeline.await_first_lists(scope, server.as_deref(), client);
-            let wish = Wish { server: server.as_deref(), ..Wish::default() };
-            self.list_body(scope, wish, dialect)
+            let options = CallOptions { server: server.as_deref(), ..CallOptions::default() };
+            self.list_body(scope, options, dialect)
         });
         request::answered(list.as_ref().map_or_else(Problem::outcome, |_| CallOutcome::Ok));
         // A client that is gone needs no answer.
@@ -109,16 +109,16 @@ impl Front {
     fn list_body(
         &self,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         dialect: Dialect,
     ) -> Result<ListBody, Problem> {
         let failed = |error: CallError| Problem::from_call(&error);
-        let mut list = self.pipeline.list(scope, wish, Kind::Tool).map_err(failed)?;
+        let mut list = self.pipeline.list(scope, options, Kind::Tool).map_err(failed)?;
         let end = match dialect {
             Dialect::Plain => list_end(&list),
             Dialect::Litellm => {
                 list.names = Names::WithServer;
-                litellm::list_end(&list, wish.server.is_some())?
+                litellm::list_end(&list, options.server.is_some())?
             }
         };
         let pages = list.pages(self.limits.page_items);
@@ -178,7 +178,7 @@ impl Front {
         dialect: Dialect,
         responder: &Responder,
     ) -> Result<Outcome, Problem> {
-        self.switched_on(Transport::Rest)?;
+        self.switched_on(TransportSwitch::Rest)?;
         let declared = request.head.headers.get("content-type");
         if !declared.is_some_and(headers::is_json) {
             return Err(Problem::not_json());
@@ -196,9 +196,13 @@ impl Front {
         let client = Some(responder.client());
         let wait = Wait::new(CALL_TIMEOUT_MAX, CALL_TIMEOUT_MAX, client)
             .map_err(|_| Problem::overloaded("no descriptor is left"))?;
-        let wish = Wish { server: server.as_deref(), timeout: body.timeout, ..Wish::default() };
+        let options = CallOptions {
+            server: server.as_deref(),
+            timeout: body.timeout,
+            ..CallOptions::default()
+        };
         self.pipeline
-            .call(scope, wish, call, &wait, &mut Deaf)
+            .call(scope, options, call, &wait, &mut NoSink)
             .map_err(|error| Problem::from_call(&error))
     }
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::request_state::Sequel;
-use super::response::ModernStream;
+use super::response::StatelessResponse;
 use crate::access::policy::Scope;
 use crate::downstream::Front;
 use crate::downstream::legacy::dispatch::MessageSink;
 use crate::error::CallError;
 use crate::limits::{INPUT_ROUNDS_MAX, QUESTIONS_GATHERED_MAX, QUESTIONS_GATHERED_WITHIN};
-use crate::pipeline::{Pipeline, Wish};
+use crate::pipeline::{CallOptions, Pipeline};
 use crate::protocol::call::{About, Call, CallSink, Caller, Client, Notice, Question};
 use crate::protocol::capabilities::{needed_for, of_client_for_legacy};
 use crate::protocol::for_revision;
@@ -31,20 +31,20 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 pub(crate) fn owner_of(
     pipeline: &Pipeline,
     scope: &Scope,
-    wish: Wish<'_>,
+    options: CallOptions<'_>,
     call: &Call<'_>,
-    stream: &mut ModernStream,
+    stream: &mut StatelessResponse,
 ) -> Result<(ServerName, bool), CallError> {
-    if let Some(owner) = pipeline.owner(scope, wish, call) {
+    if let Some(owner) = pipeline.owner(scope, options, call) {
         return Ok(owner);
     }
     let wait = Wait::new(REQUEST_TIMEOUT, REQUEST_TIMEOUT, stream.client())
         .map_err(|_| CallError::Overloaded { what: "no descriptor is left".to_owned() })?;
-    pipeline.await_owner(scope, wish, call, &wait, &mut || stream.silence())
+    pipeline.await_owner(scope, options, call, &wait, &mut || stream.silence())
 }
 
 /// What a stateless request asks for and who asks.
-pub(crate) struct Asked<'a> {
+pub(crate) struct StatelessRequest<'a> {
     pub(crate) scope: &'a Scope,
     pub(crate) method: Method,
     pub(crate) caller: Arc<Caller>,
@@ -65,7 +65,7 @@ impl Front {
     pub(crate) fn pay(
         &self,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         call: &Call<'_>,
         sequel: Option<&Sequel>,
     ) -> Result<usize, CallError> {
@@ -77,7 +77,7 @@ impl Front {
             Some(Sequel::Parked { .. }) | None => 0,
         };
         if free_round == 0 {
-            self.pipeline.pay(scope, wish, call)?;
+            self.pipeline.pay(scope, options, call)?;
         }
         Ok(free_round)
     }
@@ -122,8 +122,8 @@ pub(crate) fn client_of(scope: &Scope, caller: &Caller) -> Client {
 }
 
 /// What it adds to a request.
-pub(crate) fn wish_of<'a>(client: &'a Client, caller: &'a Caller) -> Wish<'a> {
-    Wish { client: Some(client), about: about(caller), ..Wish::default() }
+pub(crate) fn options_of<'a>(client: &'a Client, caller: &'a Caller) -> CallOptions<'a> {
+    CallOptions { client: Some(client), about: about(caller), ..CallOptions::default() }
 }
 
 /// How long further questions are waited for.
@@ -166,15 +166,15 @@ pub(crate) fn with_list_changes(capabilities: &str) -> String {
 }
 
 /// Turns what an upstream says during a call into messages for its caller.
-pub(crate) struct ForModern<'a> {
-    pub(crate) asked: &'a Asked<'a>,
+pub(crate) struct StatelessCallSink<'a> {
+    pub(crate) asked: &'a StatelessRequest<'a>,
     pub(crate) wait: &'a Arc<Wait>,
     /// What the call is answered with because its server asked something.
     pub(crate) refused: Option<RpcError>,
     pub(crate) inner: &'a mut dyn MessageSink,
 }
 
-impl CallSink for ForModern<'_> {
+impl CallSink for StatelessCallSink<'_> {
     fn notice(&mut self, notice: Notice) {
         let message = match notice {
             Notice::Progress(params) => self.asked.token.as_ref().and_then(|token| {

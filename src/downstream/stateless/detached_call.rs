@@ -16,7 +16,7 @@ use crate::wait::{Held, Interrupted, Wait};
 
 /// A call that runs apart.
 #[derive(Debug)]
-pub struct Apart {
+pub struct DetachedCall {
     id: u64,
     life: Duration,
     /// Of the call, not of the requests that wait for it.
@@ -32,7 +32,7 @@ struct Inner {
     n_notice_bytes: usize,
     /// Whether a request waits for the call, or soon will.
     is_awaited: bool,
-    open: Vec<Asked>,
+    open: Vec<KeyedQuestion>,
     last_key: u64,
     /// Lets the call's timeout stand still while something is asked.
     held: Option<Held>,
@@ -91,7 +91,7 @@ fn bytes_of(notice: &Notice) -> usize {
 
 /// One request of the server, under the key that the client sees.
 #[derive(Debug)]
-struct Asked {
+struct KeyedQuestion {
     key: String,
     question: Question,
 }
@@ -109,7 +109,7 @@ pub enum News {
     None,
 }
 
-impl Apart {
+impl DetachedCall {
     /// The id under which it can be parked.
     pub fn id(&self) -> u64 {
         self.id
@@ -117,9 +117,9 @@ impl Apart {
 
     /// A call that somebody is about to wait for. `life` is how long its client may take to
     /// answer.
-    pub(crate) fn new(id: u64, life: Duration, wait: Arc<Wait>) -> Apart {
+    pub(crate) fn new(id: u64, life: Duration, wait: Arc<Wait>) -> DetachedCall {
         let inner = Mutex::new(Inner { is_awaited: true, ..Inner::default() });
-        Apart { id, life, wait, inner }
+        DetachedCall { id, life, wait, inner }
     }
 
     /// The wait of the call.
@@ -229,8 +229,8 @@ impl Apart {
             let held = if inner.open.is_empty() { inner.held.take() } else { None };
             (answered, held)
         };
-        let answered: Vec<Asked> = answered;
-        for Asked { key, question } in answered {
+        let answered: Vec<KeyedQuestion> = answered;
+        for KeyedQuestion { key, question } in answered {
             let text = responses.get(&key).unwrap_or("null").to_owned();
             question.reply.send(Ok(Raw::from_valid(text)));
         }
@@ -286,7 +286,7 @@ impl Apart {
             if !inner.is_awaited {
                 inner.clear_notices();
             }
-            Apart::ring(&inner);
+            DetachedCall::ring(&inner);
             (std::mem::take(&mut inner.open), inner.held.take(), unwanted)
         };
         drop(dropped);
@@ -306,7 +306,7 @@ impl Apart {
                 (gone, held)
             } else {
                 inner.push_notice(notice);
-                Apart::ring(&inner);
+                DetachedCall::ring(&inner);
                 (Vec::new(), None)
             }
         };
@@ -322,9 +322,9 @@ impl Apart {
             } else {
                 inner.last_key += 1;
                 let key = format!("input-{}", inner.last_key);
-                inner.open.push(Asked { key, question });
+                inner.open.push(KeyedQuestion { key, question });
                 let before = inner.held.replace(held);
-                Apart::ring(&inner);
+                DetachedCall::ring(&inner);
                 (None, before)
             }
         };
@@ -336,7 +336,7 @@ impl Apart {
 const QUESTIONS_PER_CALL_MAX: usize = 32;
 
 /// What the call's own thread hears.
-pub(crate) struct Hearing<'a>(pub(crate) &'a Apart);
+pub(crate) struct Hearing<'a>(pub(crate) &'a DetachedCall);
 
 impl CallSink for Hearing<'_> {
     fn notice(&mut self, notice: Notice) {
@@ -359,8 +359,8 @@ pub(crate) mod tests {
 
     const LONG: Duration = Duration::from_secs(5);
 
-    fn apart() -> Apart {
-        Apart::new(1, LONG, Wait::plain(LONG).unwrap())
+    fn detached() -> DetachedCall {
+        DetachedCall::new(1, LONG, Wait::plain(LONG).unwrap())
     }
 
     fn log(text: &str) -> Notice {
@@ -384,7 +384,7 @@ pub(crate) mod tests {
 
     #[test]
     fn of_what_is_said_while_nobody_waits_the_latest_progress_stays() {
-        let call = apart();
+        let call = detached();
         call.hear(log("before"));
         call.hear(progress(1));
         call.detach();
@@ -399,7 +399,7 @@ pub(crate) mod tests {
 
     #[test]
     fn notices_that_wait_are_bounded_in_bytes() {
-        let call = apart();
+        let call = detached();
         let text = "x".repeat(CALL_NOTICES_BYTES_MAX / 4);
         for _ in 0..8 {
             call.hear(log(&text));
@@ -411,7 +411,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_question_that_is_withdrawn_lets_the_time_run_again() {
-        let call = apart();
+        let call = detached();
         call.wait.set_timeout(Duration::from_millis(10), LONG);
         call.asked(question(1));
         assert!(call.wait.left() > Duration::from_secs(1));

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::call_sink::{client_of, wish_of};
-use super::response::{ModernAnswer, ModernStream};
+use super::call_sink::{client_of, options_of};
+use super::response::{StatelessAnswer, StatelessResponse};
 use crate::access::policy::Scope;
 use crate::downstream::Front;
 use crate::downstream::event_stream::Place;
@@ -22,7 +22,7 @@ use crate::protocol::listening::Filter;
 use crate::protocol::method::Method;
 use crate::protocol::modern::Envelope;
 use crate::protocol::raw::{RawObject, string};
-use crate::session::{Door, Listening, Over, Session};
+use crate::session::{Listening, Over, Session, Transport};
 use crate::wait::Wait;
 
 impl Front {
@@ -32,11 +32,11 @@ impl Front {
         scope: &Scope,
         id: &RequestId,
         envelope: &Envelope<'_>,
-        stream: ModernStream,
+        stream: StatelessResponse,
     ) {
         let place = match self.place(scope) {
             Ok(place) => place,
-            Err(problem) => return stream.finish(id, &ModernAnswer::Refused(problem)),
+            Err(problem) => return stream.finish(id, &StatelessAnswer::Refused(problem)),
         };
         match self.subscribe_listener(scope, id, envelope, &stream) {
             Ok(session) => self.open_listener(&session, place, stream),
@@ -50,18 +50,18 @@ impl Front {
         scope: &Scope,
         id: &RequestId,
         envelope: &Envelope<'_>,
-        stream: &ModernStream,
-    ) -> Result<Arc<Session>, ModernAnswer> {
-        let failed = |error: &CallError| ModernAnswer::Refused(Problem::from_call(error));
+        stream: &StatelessResponse,
+    ) -> Result<Arc<Session>, StatelessAnswer> {
+        let failed = |error: &CallError| StatelessAnswer::Refused(Problem::from_call(error));
         if self.is_stopping() {
             return Err(failed(&CallError::ShuttingDown));
         }
-        let wanted = Filter::read(&envelope.params).map_err(ModernAnswer::Error)?;
+        let wanted = Filter::read(&envelope.params).map_err(StatelessAnswer::Error)?;
         if wanted.uris.len() > SUBSCRIPTIONS_PER_SESSION_MAX {
             let what = format!(
                 "\"resourceSubscriptions\" has more than {SUBSCRIPTIONS_PER_SESSION_MAX} URIs."
             );
-            return Err(ModernAnswer::Error(RpcError::new(code::INVALID_PARAMS, what)));
+            return Err(StatelessAnswer::Error(RpcError::new(code::INVALID_PARAMS, what)));
         }
         let capabilities = self.pipeline.capabilities(scope, envelope.caller.revision);
         // What the gateway lists changes with the servers behind it, whatever these tell.
@@ -73,7 +73,7 @@ impl Front {
         };
         let owner = self.owner(scope);
         let caller = (*envelope.caller).clone();
-        let session = self.sessions.open(Door::Listen, owner, Some(caller));
+        let session = self.sessions.open(Transport::Listen, owner, Some(caller));
         let session = session.map_err(|error| failed(&error))?;
         // Before anything is subscribed, so that no update is missed; nothing is sent before
         // the stream is attached.
@@ -122,14 +122,14 @@ impl Front {
         let method = Method::ResourcesSubscribe;
         let call = Call { caller, method, params, meta: None, progress_token: None };
         let client = client_of(scope, &call.caller);
-        let wish = wish_of(&client, &call.caller);
-        let (server, own) = self.pipeline.owner_of_uri(scope, wish, &call, wait)?;
+        let options = options_of(&client, &call.caller);
+        let (server, own) = self.pipeline.owner_of_uri(scope, options, &call, wait)?;
         let over = Over::Shared;
         let who = OfSession { session, server: &server, own: &own, asked: uri, over };
         self.pipeline.subscription(&server, &own, method, &who, None, wait)
     }
 
-    fn open_listener(&self, session: &Arc<Session>, place: Place, stream: ModernStream) {
+    fn open_listener(&self, session: &Arc<Session>, place: Place, stream: StatelessResponse) {
         let number = session.next_stream();
         let (sessions, session_id) = (self.sessions.clone(), session.id.clone());
         let on_end = Box::new(move || sessions.close_soon(&session_id));

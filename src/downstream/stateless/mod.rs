@@ -21,7 +21,7 @@ use super::{Front, request_telemetry};
 use crate::access::policy::Scope;
 use crate::error::CallError;
 use crate::http::{Head, Responder};
-use crate::pipeline::Wish;
+use crate::pipeline::CallOptions;
 use crate::protocol::call::{Call, CallSink, Kind, Outcome};
 use crate::protocol::capabilities::{can_be_asked, lacking};
 use crate::protocol::for_revision::Output;
@@ -38,14 +38,14 @@ use crate::telemetry::outcome::{CallOutcome, Door};
 use crate::telemetry::request::Carried;
 use crate::wait::{Interrupted, Wait};
 use call_sink::{
-    Asked, ForModern, Gathering, REQUEST_TIMEOUT, client_of, owner_of, wish_of,
-    with_list_changes,
+    Gathering, REQUEST_TIMEOUT, StatelessCallSink, StatelessRequest, client_of, options_of,
+    owner_of, with_list_changes,
 };
 use headers::{check_method, check_name, check_params, compare};
-use parked_calls::{Apart, News};
+use parked_calls::{DetachedCall, News};
 use request_state::digest::digest;
 use request_state::{Sequel, States, give_back, without_added};
-use response::{ModernAnswer, ModernStream};
+use response::{StatelessAnswer, StatelessResponse};
 
 impl Front {
     /// A POST of a stateless client.
@@ -65,13 +65,13 @@ impl Front {
         };
         match body {
             Body::One(Message::Request { id, method, params }) => {
-                let mut stream = ModernStream::new(responder);
+                let mut stream = StatelessResponse::new(responder);
                 let params = params.as_deref();
                 request_telemetry::stateless(Door::Modern, &id, &method, params);
                 let envelope = match checked(&mut posted, &method, params) {
                     Ok(envelope) => envelope,
                     Err(error) => {
-                        let answer = ModernAnswer::Error(error);
+                        let answer = StatelessAnswer::Error(error);
                         request_telemetry::answered_stateless(&answer);
                         return stream.finish(&id, &answer);
                     }
@@ -107,12 +107,12 @@ impl Front {
         (head, name, params): (Option<&Head>, &str, Option<&str>),
         scope: &Scope,
         envelope: Envelope<'_>,
-        stream: &mut ModernStream,
-    ) -> ModernAnswer {
+        stream: &mut StatelessResponse,
+    ) -> StatelessAnswer {
         let client = client_of(scope, &envelope.caller);
         let caller = envelope.caller.clone();
-        let wish = wish_of(&client, &caller);
-        let list = |kind| self.list_modern(scope, wish, (caller.revision, kind), params);
+        let options = options_of(&client, &caller);
+        let list = |kind| self.list_modern(scope, options, (caller.revision, kind), params);
         let Some(method) = Method::parse(name) else {
             return self.pass_modern(scope, name, envelope, stream);
         };
@@ -120,7 +120,7 @@ impl Front {
             self.pipeline.await_first_lists(scope, None, stream.client());
         }
         match method {
-            Method::ServerDiscover => self.discover(scope, wish, envelope.caller.revision),
+            Method::ServerDiscover => self.discover(scope, options, envelope.caller.revision),
             Method::ToolsList => list(Kind::Tool),
             Method::PromptsList => list(Kind::Prompt),
             Method::ResourcesList => list(Kind::Resource),
@@ -128,7 +128,7 @@ impl Front {
             Method::ToolsCall | Method::PromptsGet | Method::ResourcesRead => {
                 let named = head.map(|head| check_name(head, method, &envelope.params));
                 if let Some(Err(error)) = named {
-                    return ModernAnswer::Error(error);
+                    return StatelessAnswer::Error(error);
                 }
                 self.call_modern(head, scope, method, envelope, stream)
             }
@@ -149,7 +149,7 @@ impl Front {
                     supported.join(", "),
                     Revision::LATEST_MODERN
                 );
-                ModernAnswer::Error(RpcError::new(code::METHOD_NOT_FOUND, what))
+                StatelessAnswer::Error(RpcError::new(code::METHOD_NOT_FOUND, what))
             }
             // Of revisions with sessions.
             Method::Ping
@@ -165,32 +165,37 @@ impl Front {
         }
     }
 
-    fn discover(&self, scope: &Scope, wish: Wish<'_>, revision: Revision) -> ModernAnswer {
+    fn discover(
+        &self,
+        scope: &Scope,
+        options: CallOptions<'_>,
+        revision: Revision,
+    ) -> StatelessAnswer {
         let capabilities = self.pipeline.capabilities(scope, revision);
         let instructions = self.pipeline.instructions(scope);
         let capabilities = with_list_changes(&capabilities);
         let text = modern::discover_result(&capabilities, instructions.as_deref());
         let freshness = Kind::ALL
-            .map(|kind| self.pipeline.freshness(scope, wish, kind))
+            .map(|kind| self.pipeline.freshness(scope, options, kind))
             .into_iter()
             .reduce(Freshness::and);
         let behind = self.pipeline.only_server_info(scope);
         let info = legacy::implementation(revision, behind.as_ref());
         let text = modern::write_result_of(info, &text, freshness);
-        ModernAnswer::Result(Raw::from_valid(text))
+        StatelessAnswer::Result(Raw::from_valid(text))
     }
 
     fn check_mirrored(
         &self,
         head: Option<&Head>,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         method: Method,
         params: &RawObject<'_>,
     ) -> Result<(), RpcError> {
         let Some(head) = head.filter(|_| method == Method::ToolsCall) else { return Ok(()) };
         let Ok(Some(name)) = params.string("name") else { return Ok(()) };
-        match self.pipeline.tool(scope, wish, &name).as_deref().map(|item| &item.mirrors) {
+        match self.pipeline.tool(scope, options, &name).as_deref().map(|item| &item.mirrors) {
             Some(Ok(mirrors)) => check_params(head, mirrors, params),
             Some(Err(_)) | None => Ok(()),
         }
@@ -202,15 +207,15 @@ impl Front {
         scope: &Scope,
         method: &str,
         envelope: Envelope<'_>,
-        stream: &mut ModernStream,
-    ) -> ModernAnswer {
+        stream: &mut StatelessResponse,
+    ) -> StatelessAnswer {
         let Envelope { caller, mut params, progress_token, .. } = envelope;
         let servers = self.pipeline.servers(scope);
         let [server] = servers.as_slice() else { return not_found(method) };
         let states = self.states(scope, method, &params);
         let sequel = match sequel(&states, &params) {
             Ok(sequel) => sequel,
-            Err(error) => return ModernAnswer::Error(error),
+            Err(error) => return StatelessAnswer::Error(error),
         };
         let mut free_round = 0;
         match sequel {
@@ -226,10 +231,12 @@ impl Front {
         // The method of the call is of no account where its answer is passed on.
         let method_of = Method::Ping;
         let (token, is_paid) = (progress_token, free_round > 0);
-        let asked = Asked { scope, method: method_of, caller, token, free_round, is_paid };
+        let asked =
+            StatelessRequest { scope, method: method_of, caller, token, free_round, is_paid };
         let mut outcome = None;
-        let answer = self.inline(&asked, &states, stream, |wish, wait, sink| {
-            let passed = self.pipeline.pass(scope, wish, method, params, wait, sink);
+        let answer = self.inline(&asked, &states, stream, |options, wait, sink| {
+            let passed =
+                self.pipeline.forward_unknown(scope, options, method, params, wait, sink);
             outcome = Some(passed.is_some());
             passed.unwrap_or(Err(CallError::Internal))
         });
@@ -242,14 +249,14 @@ impl Front {
         scope: &Scope,
         method: Method,
         envelope: Envelope<'_>,
-        stream: &mut ModernStream,
-    ) -> ModernAnswer {
+        stream: &mut StatelessResponse,
+    ) -> StatelessAnswer {
         let mut call = envelope.into_call(method);
         if !call.caller.revision.has_tasks() {
             // It would mean something to a server of the revision that has them.
             call.params.remove("task");
         }
-        let mut asked = Asked {
+        let mut asked = StatelessRequest {
             scope,
             method,
             caller: call.caller.clone(),
@@ -260,21 +267,21 @@ impl Front {
         let states = self.states(scope, method.as_str(), &call.params);
         let sequel = match sequel(&states, &call.params) {
             Ok(sequel) => sequel,
-            Err(error) => return ModernAnswer::Error(error),
+            Err(error) => return StatelessAnswer::Error(error),
         };
         let client = client_of(scope, &asked.caller);
         let caller = asked.caller.clone();
-        let wish = wish_of(&client, &caller);
-        asked.free_round = match self.pay(scope, wish, &call, sequel.as_ref()) {
+        let options = options_of(&client, &caller);
+        asked.free_round = match self.pay(scope, options, &call, sequel.as_ref()) {
             Ok(free_round) => free_round,
             Err(error) => return failed(&error),
         };
-        let (server, asks) = match owner_of(&self.pipeline, scope, wish, &call, stream) {
+        let (server, asks) = match owner_of(&self.pipeline, scope, options, &call, stream) {
             Ok(owner) => owner,
             Err(error) => return failed(&error),
         };
-        if let Err(error) = self.check_mirrored(head, scope, wish, method, &call.params) {
-            return ModernAnswer::Error(error);
+        if let Err(error) = self.check_mirrored(head, scope, options, method, &call.params) {
+            return StatelessAnswer::Error(error);
         }
         match sequel {
             Some(Sequel::Parked { boot, id, round }) if boot == self.parked.boot() => {
@@ -284,16 +291,16 @@ impl Front {
                     return invalid("\"inputResponses\" must be an object.");
                 };
                 let principal = scope.principal.name.as_ref();
-                let Some(apart) = self.parked.take(id, round, principal) else {
+                let Some(detached) = self.parked.take(id, round, principal) else {
                     return invalid_state();
                 };
-                apart.answer(&responses);
-                return self.follow(&asked, &apart, round + 1, &states, stream);
+                detached.answer(&responses);
+                return self.follow(&asked, &detached, round + 1, &states, stream);
             }
-            Some(Sequel::Parked { .. }) if !self.may_begin_anew(scope, wish, &call) => {
+            Some(Sequel::Parked { .. }) if !self.may_begin_anew(scope, options, &call) => {
                 let what = "The call was lost when the gateway was restarted; the tool may have \
                             run.";
-                return ModernAnswer::Error(RpcError::new(code::INTERNAL_ERROR, what));
+                return StatelessAnswer::Error(RpcError::new(code::INTERNAL_ERROR, what));
             }
             Some(Sequel::Server { server: whose, state, .. }) if whose == server.as_str() => {
                 give_back(&mut call.params, state);
@@ -309,12 +316,12 @@ impl Front {
         if asks && can_be_asked(asked.caller.capabilities.get()) {
             let started = self.pipeline.check(&server);
             return match started.and_then(|()| self.start_apart(&asked, &call)) {
-                Ok(apart) => self.follow(&asked, &apart, 0, &states, stream),
+                Ok(detached) => self.follow(&asked, &detached, 0, &states, stream),
                 Err(error) => failed(&error),
             };
         }
-        self.inline(&asked, &states, stream, |wish, wait, sink| {
-            self.pipeline.call(scope, wish, call, wait, sink)
+        self.inline(&asked, &states, stream, |options, wait, sink| {
+            self.pipeline.call(scope, options, call, wait, sink)
         })
     }
 
@@ -334,38 +341,47 @@ impl Front {
 
     /// Whether a call that was lost may be made a second time: only if that does no more than
     /// making it once.
-    fn may_begin_anew(&self, scope: &Scope, wish: Wish<'_>, call: &Call<'_>) -> bool {
+    fn may_begin_anew(&self, scope: &Scope, options: CallOptions<'_>, call: &Call<'_>) -> bool {
         if call.method.is_safe_to_repeat() {
             return true;
         }
         let name = call.params.string("name").ok().flatten();
-        let item = name.and_then(|name| self.pipeline.tool(scope, wish, &name));
+        let item = name.and_then(|name| self.pipeline.tool(scope, options, &name));
         item.is_some_and(|item| item.is_safe_to_repeat())
     }
 
     /// Makes a call on this thread; the end of the client's connection cancels it.
     fn inline(
         &self,
-        asked: &Asked<'_>,
+        asked: &StatelessRequest<'_>,
         states: &States<'_>,
-        stream: &mut ModernStream,
-        make: impl FnOnce(Wish<'_>, &Arc<Wait>, &mut dyn CallSink) -> Result<Outcome, CallError>,
-    ) -> ModernAnswer {
+        stream: &mut StatelessResponse,
+        make: impl FnOnce(
+            CallOptions<'_>,
+            &Arc<Wait>,
+            &mut dyn CallSink,
+        ) -> Result<Outcome, CallError>,
+    ) -> StatelessAnswer {
         let Ok(wait) = Wait::new(REQUEST_TIMEOUT, REQUEST_TIMEOUT, stream.client()) else {
             return no_descriptor();
         };
         let client = client_of(asked.scope, &asked.caller);
-        let wish = Wish { is_paid: asked.is_paid, ..wish_of(&client, &asked.caller) };
-        let mut sink = ForModern { asked, wait: &wait, refused: None, inner: stream };
-        let outcome = make(wish, &wait, &mut sink);
+        let options =
+            CallOptions { is_paid: asked.is_paid, ..options_of(&client, &asked.caller) };
+        let mut sink = StatelessCallSink { asked, wait: &wait, refused: None, inner: stream };
+        let outcome = make(options, &wait, &mut sink);
         match sink.refused {
-            Some(error) => ModernAnswer::Error(error),
+            Some(error) => StatelessAnswer::Error(error),
             None => self.conclude(asked, states, outcome),
         }
     }
 
     /// Starts a call on a thread of its own.
-    fn start_apart(&self, asked: &Asked<'_>, call: &Call<'_>) -> Result<Arc<Apart>, CallError> {
+    fn start_apart(
+        &self,
+        asked: &StatelessRequest<'_>,
+        call: &Call<'_>,
+    ) -> Result<Arc<DetachedCall>, CallError> {
         let wait = Wait::plain(REQUEST_TIMEOUT)
             .map_err(|_| CallError::Overloaded { what: "no descriptor is left".to_owned() })?;
         let (pipeline, scope) = (self.pipeline.clone(), asked.scope.clone());
@@ -388,29 +404,29 @@ impl Front {
                 meta: meta.as_deref().and_then(|meta| RawObject::parse(meta).ok()),
                 progress_token: token,
             };
-            let wish = Wish { is_paid, ..wish_of(&client, &caller) };
-            pipeline.call(&scope, wish, call, wait, sink)
+            let options = CallOptions { is_paid, ..options_of(&client, &caller) };
+            pipeline.call(&scope, options, call, wait, sink)
         })
     }
 
     /// Waits for a call that runs apart, until it is over or asks something.
     fn follow(
         &self,
-        asked: &Asked<'_>,
-        apart: &Arc<Apart>,
+        asked: &StatelessRequest<'_>,
+        detached: &Arc<DetachedCall>,
         round: u64,
         states: &States<'_>,
-        stream: &mut ModernStream,
-    ) -> ModernAnswer {
+        stream: &mut StatelessResponse,
+    ) -> StatelessAnswer {
         let Ok(wait) = Wait::new(REQUEST_TIMEOUT, REQUEST_TIMEOUT, stream.client()) else {
-            apart.abandon(Interrupted::Cancelled);
+            detached.abandon(Interrupted::Cancelled);
             return no_descriptor();
         };
-        apart.attach(&wait);
-        let mut sink = ForModern { asked, wait: &wait, refused: None, inner: stream };
+        detached.attach(&wait);
+        let mut sink = StatelessCallSink { asked, wait: &wait, refused: None, inner: stream };
         let mut gathering: Option<Gathering> = None;
         loop {
-            let woken = match apart.next() {
+            let woken = match detached.next() {
                 News::Notice(notice) => {
                     sink.notice(notice);
                     // The bell of a further one would hide that the client has gone.
@@ -418,16 +434,16 @@ impl Front {
                     look().and_then(|_| look())
                 }
                 News::Done(outcome) => {
-                    apart.detach();
+                    detached.detach();
                     telemetry::request::came_of(Some(asked.method), &outcome);
                     return self.conclude(asked, states, outcome);
                 }
                 // What is asked at once is asked together.
                 News::Asked => {
-                    let n_asked = apart.n_asked();
+                    let n_asked = detached.n_asked();
                     let left = gathering.get_or_insert_with(Gathering::new).left(n_asked);
                     if left.is_zero() {
-                        match self.ask(asked, apart, round, states) {
+                        match self.ask(asked, detached, round, states) {
                             Some(answer) => return answer,
                             // What was asked was withdrawn, or the call has just ended.
                             None => continue,
@@ -445,8 +461,8 @@ impl Front {
                 }
             };
             if let Err(reason) = woken {
-                apart.abandon(reason);
-                return ModernAnswer::None;
+                detached.abandon(reason);
+                return StatelessAnswer::None;
             }
         }
     }
@@ -454,38 +470,38 @@ impl Front {
     /// Gives the client what a call asks, and parks the call. None if it asks nothing any more.
     fn ask(
         &self,
-        asked: &Asked<'_>,
-        apart: &Arc<Apart>,
+        asked: &StatelessRequest<'_>,
+        detached: &Arc<DetachedCall>,
         round: u64,
         states: &States<'_>,
-    ) -> Option<ModernAnswer> {
-        let missing = apart.missing(asked.caller.capabilities.get());
+    ) -> Option<StatelessAnswer> {
+        let missing = detached.missing(asked.caller.capabilities.get());
         if !missing.is_empty() {
-            apart.abandon(Interrupted::Cancelled);
-            return Some(ModernAnswer::Error(modern::missing_capability(missing)));
+            detached.abandon(Interrupted::Cancelled);
+            return Some(StatelessAnswer::Error(modern::missing_capability(missing)));
         }
-        let requests = apart.requests(asked.caller.revision)?;
+        let requests = detached.requests(asked.caller.revision)?;
         let Scope { principal, charged, .. } = asked.scope;
-        match self.parked.park(apart, principal.name.as_ref(), charged.as_ref(), round) {
+        match self.parked.park(detached, principal.name.as_ref(), charged.as_ref(), round) {
             Ok(true) => (),
             Ok(false) => return None,
             Err(full) => {
-                apart.abandon(Interrupted::Cancelled);
-                return Some(ModernAnswer::Error(full.to_error()));
+                detached.abandon(Interrupted::Cancelled);
+                return Some(StatelessAnswer::Error(full.to_error()));
             }
         }
-        let sequel = Sequel::Parked { boot: self.parked.boot(), id: apart.id(), round };
+        let sequel = Sequel::Parked { boot: self.parked.boot(), id: detached.id(), round };
         let state = states.seal(sequel, self.parked.life());
         let text = modern::input_required(Some(&requests), Some(&state));
-        Some(ModernAnswer::Result(Raw::from_valid(text)))
+        Some(StatelessAnswer::Result(Raw::from_valid(text)))
     }
 
     fn conclude(
         &self,
-        asked: &Asked<'_>,
+        asked: &StatelessRequest<'_>,
         states: &States<'_>,
         outcome: Result<Outcome, CallError>,
-    ) -> ModernAnswer {
+    ) -> StatelessAnswer {
         match outcome {
             Ok(Outcome::Complete(result)) => {
                 // Of what can be asked for by a call only this may be cached
@@ -499,14 +515,16 @@ impl Front {
                 };
                 let result = adapted(client, method, || Output::Any, &result).unwrap_or(result);
                 let text = modern::write_result(result.get(), freshness);
-                ModernAnswer::Result(result.rewritten(text))
+                StatelessAnswer::Result(result.rewritten(text))
             }
-            Ok(Outcome::Error { error, .. }) => ModernAnswer::Error(modern::error_for(error)),
+            Ok(Outcome::Error { error, .. }) => {
+                StatelessAnswer::Error(modern::error_for(error))
+            }
             Ok(Outcome::InputRequired { server, requests, state }) => {
                 let capabilities = asked.caller.capabilities.get();
                 let missing = missing(requests.as_ref(), capabilities);
                 if !missing.is_empty() {
-                    return ModernAnswer::Error(modern::missing_capability(missing));
+                    return StatelessAnswer::Error(modern::missing_capability(missing));
                 }
                 // One that gave no state must get none (basic/patterns/mrtr, Client
                 // Requirements).
@@ -518,9 +536,9 @@ impl Front {
                 });
                 let requests = requests.as_ref().map(Raw::get);
                 let text = modern::input_required(requests, state.as_deref());
-                ModernAnswer::Result(Raw::from_valid(text))
+                StatelessAnswer::Result(Raw::from_valid(text))
             }
-            Err(CallError::Cancelled) => ModernAnswer::None,
+            Err(CallError::Cancelled) => StatelessAnswer::None,
             Err(error) => failed(&error),
         }
     }
@@ -560,34 +578,37 @@ fn sequel(states: &States<'_>, params: &RawObject<'_>) -> Result<Option<Sequel>,
 const INVALID_STATE: &str = "\"requestState\" is not valid for this request: it was changed, has \
                              been used, has expired, or was made for another one.";
 
-fn invalid_state() -> ModernAnswer {
+fn invalid_state() -> StatelessAnswer {
     invalid(INVALID_STATE)
 }
 
-fn invalid(what: &str) -> ModernAnswer {
-    ModernAnswer::Error(RpcError::new(code::INVALID_PARAMS, what))
+fn invalid(what: &str) -> StatelessAnswer {
+    StatelessAnswer::Error(RpcError::new(code::INVALID_PARAMS, what))
 }
 
-fn not_found(method: &str) -> ModernAnswer {
+fn not_found(method: &str) -> StatelessAnswer {
     let what = format!("Method not found: {method}");
-    ModernAnswer::Error(RpcError::new(code::METHOD_NOT_FOUND, what))
+    StatelessAnswer::Error(RpcError::new(code::METHOD_NOT_FOUND, what))
 }
 
-fn no_descriptor() -> ModernAnswer {
+fn no_descriptor() -> StatelessAnswer {
     failed(&CallError::Overloaded { what: "no descriptor is left".to_owned() })
 }
 
 /// What a call failed with, as an answer.
-pub(super) fn failed(error: &CallError) -> ModernAnswer {
+pub(super) fn failed(error: &CallError) -> StatelessAnswer {
     let problem = Problem::from_call(error);
     if matches!(error, CallError::RateLimited { .. }) {
-        return ModernAnswer::Refused(problem);
+        return StatelessAnswer::Refused(problem);
     }
     if problem.headers.is_empty() {
-        return ModernAnswer::Error(modern::error_for(problem.to_rpc()));
+        return StatelessAnswer::Error(modern::error_for(problem.to_rpc()));
     }
     // What it says in its head goes along.
-    ModernAnswer::Refused(Problem { status: reply::modern_status(problem.rpc_code), ..problem })
+    StatelessAnswer::Refused(Problem {
+        status: reply::modern_status(problem.rpc_code),
+        ..problem
+    })
 }
 
 /// Capabilities that requests of a server need and a client has not declared.

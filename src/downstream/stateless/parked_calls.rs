@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::detached_call::Hearing;
-pub use super::detached_call::{Apart, News};
+pub use super::detached_call::{DetachedCall, News};
 use crate::error::CallError;
 use crate::protocol::call::{CallSink, Outcome, PrincipalId};
 use crate::protocol::jsonrpc::{RpcError, code};
@@ -46,13 +46,13 @@ pub struct ParkedCalls {
 struct State {
     parked: HashMap<u64, Parked>,
     shares: Shares<PrincipalId>,
-    running: Vec<(Weak<Apart>, Joined)>,
+    running: Vec<(Weak<DetachedCall>, Joined)>,
     stopped: bool,
 }
 
 #[derive(Debug)]
 struct Parked {
-    call: Arc<Apart>,
+    call: Arc<DetachedCall>,
     principal: Option<Arc<str>>,
     charged: Option<PrincipalId>,
     round: u64,
@@ -175,9 +175,9 @@ impl ParkedCalls {
         make: impl FnOnce(&Arc<Wait>, &mut dyn CallSink) -> Result<Outcome, CallError>
         + Send
         + 'static,
-    ) -> Result<Arc<Apart>, CallError> {
+    ) -> Result<Arc<DetachedCall>, CallError> {
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
-        let call = Arc::new(Apart::new(id, self.bounds.life, wait));
+        let call = Arc::new(DetachedCall::new(id, self.bounds.life, wait));
         let mut state = self.lock();
         if state.stopped {
             return Err(CallError::ShuttingDown);
@@ -201,7 +201,7 @@ impl ParkedCalls {
     /// A bound is reached.
     pub fn park(
         &self,
-        call: &Arc<Apart>,
+        call: &Arc<DetachedCall>,
         principal: Option<&Arc<str>>,
         charged: Option<&PrincipalId>,
         round: u64,
@@ -249,7 +249,7 @@ impl ParkedCalls {
         id: u64,
         round: u64,
         principal: Option<&Arc<str>>,
-    ) -> Option<Arc<Apart>> {
+    ) -> Option<Arc<DetachedCall>> {
         let mut state = self.lock();
         let parked = state.parked.get(&id)?;
         let fits = parked.round == round
@@ -267,7 +267,7 @@ impl ParkedCalls {
 
     /// Takes the parked calls of keys that have ended, which nobody may take up any more; for
     /// [`ParkedCalls::cancel`], where no lock is held.
-    pub(crate) fn take_all_of(&self, principals: &[Arc<str>]) -> Vec<Arc<Apart>> {
+    pub(crate) fn take_all_of(&self, principals: &[Arc<str>]) -> Vec<Arc<DetachedCall>> {
         let theirs = |parked: &Parked| {
             parked.principal.as_ref().is_some_and(|it| principals.contains(it))
         };
@@ -276,7 +276,7 @@ impl ParkedCalls {
     }
 
     /// Ends calls that were taken for that.
-    pub(crate) fn cancel(calls: Vec<Arc<Apart>>) {
+    pub(crate) fn cancel(calls: Vec<Arc<DetachedCall>>) {
         calls.iter().for_each(|call| call.cancel(Interrupted::Cancelled));
     }
 
@@ -301,7 +301,7 @@ fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
 
 /// Ends a call in whatever way its thread ends.
 struct Finish {
-    call: Arc<Apart>,
+    call: Arc<DetachedCall>,
     state: Arc<Mutex<State>>,
     outcome: Option<Result<Outcome, CallError>>,
 }
@@ -315,7 +315,7 @@ impl Drop for Finish {
 
 /// What a call that ended while it was parked came to is kept for its retry, and no longer than
 /// the retry is waited for: nothing else may happen here that would take it away.
-fn stay_while_parked(state: &Mutex<State>, call: &Apart) {
+fn stay_while_parked(state: &Mutex<State>, call: &DetachedCall) {
     loop {
         let left = {
             let mut state = locked(state);

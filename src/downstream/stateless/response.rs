@@ -22,7 +22,7 @@ use crate::wait::ClientWatch;
 
 /// What a stateless request is answered with.
 #[derive(Debug)]
-pub(crate) enum ModernAnswer {
+pub(crate) enum StatelessAnswer {
     /// A result.
     Result(Raw),
     /// The result of a list.
@@ -36,7 +36,7 @@ pub(crate) enum ModernAnswer {
 }
 
 /// An answer that may have begun.
-pub(crate) struct ModernStream(Way);
+pub(crate) struct StatelessResponse(Way);
 
 /// The way that an answer takes.
 #[expect(clippy::large_enum_variant, reason = "nearly all are the large one; no box for each")]
@@ -47,15 +47,15 @@ enum Way {
     Lines(LineAnswer),
 }
 
-impl ModernStream {
+impl StatelessResponse {
     /// An answer that has not begun.
-    pub(crate) fn new(responder: Responder) -> ModernStream {
-        ModernStream(Way::Posted { responder: Some(responder), open: None })
+    pub(crate) fn new(responder: Responder) -> StatelessResponse {
+        StatelessResponse(Way::Posted { responder: Some(responder), open: None })
     }
 
     /// An answer among the lines of its client.
-    pub(crate) fn on_lines(answer: LineAnswer) -> ModernStream {
-        ModernStream(Way::Lines(answer))
+    pub(crate) fn on_lines(answer: LineAnswer) -> StatelessResponse {
+        StatelessResponse(Way::Lines(answer))
     }
 
     /// What reports that the client has gone.
@@ -103,14 +103,14 @@ impl ModernStream {
     }
 
     /// Gives the answer.
-    pub(crate) fn finish(mut self, id: &RequestId, answer: &ModernAnswer) {
+    pub(crate) fn finish(mut self, id: &RequestId, answer: &StatelessAnswer) {
         let (status, response) = match answer {
-            ModernAnswer::Result(result) => (reply::OK, Response::with_result(id, result)),
-            ModernAnswer::List(page) => (reply::OK, Response::with_page(id, page)),
-            ModernAnswer::Error(error) => {
+            StatelessAnswer::Result(result) => (reply::OK, Response::with_result(id, result)),
+            StatelessAnswer::List(page) => (reply::OK, Response::with_page(id, page)),
+            StatelessAnswer::Error(error) => {
                 (reply::modern_status(error.code), Response::error(Some(id), error))
             }
-            ModernAnswer::Refused(problem) => {
+            StatelessAnswer::Refused(problem) => {
                 let error = error_for(problem.to_rpc());
                 if let Some(responder) = self.take_responder() {
                     // A client that is gone needs no answer.
@@ -120,7 +120,7 @@ impl ModernStream {
                 (problem.status, Response::error(Some(id), &error))
             }
             // Dropped unfinished, the connection ends; on lines nothing more is said.
-            ModernAnswer::None => return,
+            StatelessAnswer::None => return,
         };
         if let Some(responder) = self.take_responder() {
             let (headers, own_bytes) = ([("Content-Type", JSON)], response.own_bytes());
@@ -150,7 +150,7 @@ impl ModernStream {
     }
 }
 
-impl MessageSink for ModernStream {
+impl MessageSink for StatelessResponse {
     fn message(&mut self, text: &str) {
         match &self.0 {
             Way::Posted { .. } => self.event("", text, ""),
@@ -163,6 +163,6 @@ impl MessageSink for ModernStream {
     }
 
     fn client(&self) -> Option<ClientWatch> {
-        ModernStream::client(self)
+        StatelessResponse::client(self)
     }
 }

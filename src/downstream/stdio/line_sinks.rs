@@ -40,11 +40,11 @@ impl MessageSink for LineSink<'_> {
 }
 
 /// Where messages go that belong to no request.
-pub(crate) struct Unasked {
+pub(crate) struct UnsolicitedSink {
     pub(crate) out: Arc<LineQueue>,
 }
 
-impl EventSink for Unasked {
+impl EventSink for UnsolicitedSink {
     fn send(&self, event: EncodedEvent) -> bool {
         // One for which there is no room is lost, and not the client.
         self.out.offer(event);

@@ -19,7 +19,7 @@ use std::time::Instant;
 use super::legacy::dispatch::{self, Answer, Body, SessionRequest};
 use super::legacy::response::Response;
 use super::reply::Problem;
-use super::stateless::response::{ModernAnswer, ModernStream};
+use super::stateless::response::{StatelessAnswer, StatelessResponse};
 use super::{Front, request_telemetry};
 use crate::access::policy::Scope;
 use crate::error::CallError;
@@ -31,14 +31,14 @@ use crate::protocol::modern;
 use crate::protocol::quirks::{self, Tolerance};
 use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::revision::{Era, Revision};
-use crate::session::{Door, EncodedEvent, Session};
+use crate::session::{EncodedEvent, Session, Transport};
 use crate::telemetry;
 use crate::telemetry::outcome::CallOutcome;
 use crate::telemetry::request::{Incoming, Served};
 use crate::thread::{self, Joined};
 use crate::wait::ClientWatch;
 use line_queue::LineQueue;
-use line_sinks::{LineAnswer, LineSink, Subscribed, Unasked};
+use line_sinks::{LineAnswer, LineSink, Subscribed, UnsolicitedSink};
 
 /// Bytes of a response that waits for the others of its batch.
 const BATCHED_BYTES_MAX: usize = 64 * 1024;
@@ -350,10 +350,10 @@ impl LineClient {
         let Ok(Message::Request { id, method, params }) = Message::parse(text) else { return };
         let (params, scope) = (params.as_deref(), self.scope());
         let answer = LineAnswer { client: self.clone(), id: id.clone(), watch };
-        let mut stream = ModernStream::on_lines(answer);
+        let mut stream = StatelessResponse::on_lines(answer);
         request_telemetry::stateless(telemetry::outcome::Door::Stdio, &id, &method, params);
         let answer = match modern::read_envelope(params) {
-            Err(error) => ModernAnswer::Error(error),
+            Err(error) => StatelessAnswer::Error(error),
             Ok(envelope) if Method::parse(&method) == Some(Method::SubscriptionsListen) => {
                 self.front.listen(&scope, &id, &envelope, stream);
                 return telemetry::request::answered(CallOutcome::Ok);
@@ -473,14 +473,15 @@ impl LineClient {
         };
         let revision = read.caller.revision;
         let front = &self.front;
-        let session = front.sessions.open(Door::Stdio, front.owner(scope), Some(read.caller));
+        let session =
+            front.sessions.open(Transport::Stdio, front.owner(scope), Some(read.caller));
         let session = match session {
             Ok(session) => session,
             Err(error) => return Answer::Error(Problem::from_call(&error).to_rpc()),
         };
         front.pipeline.log_level_unsaid(scope, session.can_be_asked());
         let result = front.initialize_result(scope, revision, None);
-        let sink = Arc::new(Unasked { out: self.out.clone() });
+        let sink = Arc::new(UnsolicitedSink { out: self.out.clone() });
         let attached = front.sessions.attach(&session.id, session.next_stream(), sink);
         if !matches!(attached, Ok(true)) || self.session.set(session.clone()).is_err() {
             front.sessions.close_soon(&session.id);

@@ -33,7 +33,7 @@ impl Pending {
     }
 }
 
-struct Asked {
+struct OpenQuestion {
     /// What the client sees.
     id: RequestId,
     is_of_call: bool,
@@ -47,7 +47,7 @@ pub struct CallQuestions<'a> {
     session: &'a SessionId,
     wait: &'a Arc<Wait>,
     /// Those that may be open, so no more than a session may have.
-    asked: Vec<Asked>,
+    asked: Vec<OpenQuestion>,
 }
 
 impl std::fmt::Debug for CallQuestions<'_> {
@@ -82,7 +82,7 @@ impl<'a> CallQuestions<'a> {
             return None;
         };
         let id = RequestId::from(number?);
-        self.asked.push(Asked { id: id.clone(), is_of_call, tie });
+        self.asked.push(OpenQuestion { id: id.clone(), is_of_call, tie });
         Some(id)
     }
 
@@ -120,7 +120,7 @@ mod tests {
     use crate::protocol::call::{AnswerTo, Caller};
     use crate::protocol::raw::Raw;
     use crate::protocol::server_name::ServerName;
-    use crate::session::{Door, Owner, SessionsConfig, start};
+    use crate::session::{Owner, SessionsConfig, Transport, start};
     use crossbeam_channel::{Receiver, bounded};
     use std::time::Duration;
 
@@ -139,17 +139,17 @@ mod tests {
         };
         let (sessions, joined) = start(config, bounded(1).0).unwrap();
         joined.detach();
-        let hears = [].into();
+        let visible_servers = [].into();
         let owner = Owner {
             principal: None,
             only: None,
             narrowed: None,
-            hears,
+            visible_servers,
             admission: 0,
             charged: None,
         };
         let session =
-            sessions.open(Door::StreamableHttp, owner, Some(Caller::plain())).unwrap();
+            sessions.open(Transport::StreamableHttp, owner, Some(Caller::plain())).unwrap();
         (sessions, session.id.clone())
     }
 

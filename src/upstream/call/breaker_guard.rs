@@ -8,12 +8,12 @@ use crate::error::CallError;
 use crate::protocol::call::Outcome;
 use crate::telemetry::timestamp::rfc3339;
 
-use super::circuit_breaker::{Admission, Down, Over, Patience, Sign};
+use super::circuit_breaker::{Admission, DeadlineOwner, Down, FailureClass, Over};
 use crate::upstream::Upstream;
-use crate::upstream::failure::{Kind, Trouble};
+use crate::upstream::failure::{Failure, FailureKind};
 
 /// A call that was let through.
-pub(crate) struct Passage<'a> {
+pub(crate) struct BreakerGuard<'a> {
     upstream: &'a Upstream,
     over: Over,
     is_probe: bool,
@@ -21,20 +21,20 @@ pub(crate) struct Passage<'a> {
     is_heard: Cell<bool>,
 }
 
-impl Drop for Passage<'_> {
+impl Drop for BreakerGuard<'_> {
     fn drop(&mut self) {
         if self.is_probe {
-            self.upstream.vitals.lock().breaker.probe_left();
+            self.upstream.health.lock().breaker.probe_left();
         }
     }
 }
 
 impl Upstream {
     /// Lets a call through, or refuses it because the upstream is down.
-    pub(crate) fn pass(&self, over: Over) -> Result<Passage<'_>, CallError> {
+    pub(crate) fn admit(&self, over: Over) -> Result<BreakerGuard<'_>, CallError> {
         let now = Instant::now();
         let (is_probe, is_hastened) = {
-            let breaker = &mut self.vitals.lock().breaker;
+            let breaker = &mut self.health.lock().breaker;
             match breaker.admit(now, over) {
                 Admission::Passed => (false, false),
                 Admission::Probe => {
@@ -47,7 +47,7 @@ impl Upstream {
         if is_hastened {
             self.hasten();
         }
-        Ok(Passage { upstream: self, over, is_probe, is_heard: Cell::new(false) })
+        Ok(BreakerGuard { upstream: self, over, is_probe, is_heard: Cell::new(false) })
     }
 
     /// Whether a call made now would be let through, for whoever does something costly before.
@@ -57,7 +57,7 @@ impl Upstream {
     pub fn check(&self) -> Result<(), CallError> {
         let now = Instant::now();
         let down = {
-            let breaker = &self.vitals.lock().breaker;
+            let breaker = &self.health.lock().breaker;
             breaker.down(now, Over::Own).filter(|_| !breaker.is_probe_due(now))
         };
         down.map_or(Ok(()), |down| Err(self.is_down(down)))
@@ -68,7 +68,7 @@ impl Upstream {
     pub fn knock(&self) -> Option<CallError> {
         let now = Instant::now();
         let (down, is_hastened) = {
-            let breaker = &mut self.vitals.lock().breaker;
+            let breaker = &mut self.health.lock().breaker;
             let down = breaker.down(now, Over::Shared);
             (down, breaker.knock(now))
         };
@@ -79,8 +79,8 @@ impl Upstream {
     }
 
     fn hasten(&self) {
-        self.link.hasten();
-        self.core.nudge.wanted();
+        self.transport.hasten();
+        self.context.mailbox.wanted();
     }
 
     fn is_down(&self, down: Down) -> CallError {
@@ -94,10 +94,10 @@ impl Upstream {
     }
 }
 
-impl Passage<'_> {
+impl BreakerGuard<'_> {
     /// After the call has waited for its turn: the upstream may have gone down meanwhile.
     pub(crate) fn look_again(&self) -> Result<(), CallError> {
-        let down = self.upstream.vitals.lock().breaker.down(Instant::now(), self.over);
+        let down = self.upstream.health.lock().breaker.down(Instant::now(), self.over);
         match down {
             Some(down) if !self.is_probe => Err(self.upstream.is_down(down)),
             Some(_) | None => Ok(()),
@@ -112,53 +112,53 @@ impl Passage<'_> {
     }
 
     fn went_well(&self, took: Option<Duration>) {
-        let Upstream { core, vitals, .. } = self.upstream;
+        let Upstream { context, health, .. } = self.upstream;
         let is_waited_for = {
-            let mut health = vitals.lock();
+            let mut health = health.lock();
             health.latency = took.or(health.latency);
             health.breaker.call_went_well(Instant::now())
         };
         if is_waited_for {
-            core.nudge.wanted();
+            context.mailbox.wanted();
         }
     }
 
     /// Tells what came of the call since `began`.
-    pub(crate) fn report(&self, outcome: &Result<Outcome, Trouble>, began: Instant) {
-        let Upstream { core, vitals, .. } = self.upstream;
+    pub(crate) fn report(&self, outcome: &Result<Outcome, Failure>, began: Instant) {
+        let Upstream { context, health, .. } = self.upstream;
         let now = Instant::now();
         let took = now.saturating_duration_since(began);
-        let Err(trouble) = outcome else { return self.went_well(Some(took)) };
+        let Err(failure) = outcome else { return self.went_well(Some(took)) };
         // What was waited for before the call is not the upstream's time.
-        let is_full = took >= core.config.timeout.mul_f32(0.9) && !self.is_heard.get();
-        let patience = if is_full { Patience::Full } else { Patience::Short };
-        match Sign::of(trouble, patience) {
-            Sign::Nothing => (),
-            Sign::Answered => vitals.lock().breaker.answered(now),
-            Sign::Failed
-                if trouble.kind == Kind::Broke
-                    && vitals.lock().breaker.leaves_to_supervisor(self.over) =>
+        let is_full = took >= context.config.timeout.mul_f32(0.9) && !self.is_heard.get();
+        let patience = if is_full { DeadlineOwner::Full } else { DeadlineOwner::Short };
+        match FailureClass::of(failure, patience) {
+            FailureClass::Nothing => (),
+            FailureClass::Answered => health.lock().breaker.answered(now),
+            FailureClass::Failed
+                if failure.kind == FailureKind::Broke
+                    && health.lock().breaker.leaves_to_supervisor(self.over) =>
             {
-                let failure = core.failure(trouble);
-                if vitals.lock().breaker.broke_off(now, failure) {
-                    core.nudge.stale();
+                let failure = context.report(failure);
+                if health.lock().breaker.broke_off(now, failure) {
+                    context.mailbox.stale();
                 }
             }
-            Sign::Failed => {
-                let failure = core.failure(trouble);
+            FailureClass::Failed => {
+                let failure = context.report(failure);
                 let what = (failure.stage, failure.message.clone());
                 let (opens, has_contact) = {
-                    let breaker = &mut vitals.lock().breaker;
+                    let breaker = &mut health.lock().breaker;
                     let opens = breaker.failed(now, took, failure);
                     (opens, breaker.has_contact())
                 };
-                if opens && let Some(more) = core.told.turn() {
+                if opens && let Some(more) = context.told.turn() {
                     log::warn!(target: "upstream", "{} is down: its calls are refused until it \
-                        answers again ({}: {}){more}", core.name(), what.0, what.1);
+                        answers again ({}: {}){more}", context.name(), what.0, what.1);
                 }
                 if opens && has_contact {
                     // The supervisor finds out whether it is the server or a tool of it.
-                    core.nudge.stale();
+                    context.mailbox.stale();
                 }
             }
         }

@@ -11,8 +11,8 @@ use crate::error::Stage;
 use crate::limits::{BREAKER_FAILURES_MAX, PROBE_BY_CALL_INTERVAL, PROBE_PAUSE_FACTOR};
 use crate::wait::Interrupted;
 
-use crate::upstream::failure::{Kind, Refusal, Trouble};
-use crate::upstream::status::{Failure, State};
+use crate::upstream::failure::{Failure, FailureKind, Refusal};
+use crate::upstream::status::{FailureReport, State};
 
 /// See above.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(crate) struct Breaker {
     /// Attempts that failed in a row.
     failures: u32,
     /// The first of what failed since the upstream was well, and the last.
-    failed: Option<(Failure, Failure)>,
+    failed: Option<(FailureReport, FailureReport)>,
     /// Attempts of the supervisor without contact in a row, whatever they failed of.
     attempts: u32,
     /// Not sooner than then may a call see whether the upstream is back.
@@ -68,7 +68,7 @@ enum Contact {
 
 /// What an attempt without success says of the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sign {
+pub(crate) enum FailureClass {
     /// Somebody is there, but that it does what it should is not known.
     Answered,
     /// Another attempt would fail in the same way.
@@ -78,7 +78,7 @@ pub(crate) enum Sign {
 
 /// Whether a deadline that ended an attempt was the upstream's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Patience {
+pub(crate) enum DeadlineOwner {
     /// It had all the time that the configuration gives, and said nothing.
     Full,
     /// The caller wanted to wait for less, or it was heard of meanwhile.
@@ -88,8 +88,8 @@ pub(crate) enum Patience {
 /// An upstream that calls are not let through to.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Down {
-    pub(crate) first: Failure,
-    pub(crate) last: Failure,
+    pub(crate) first: FailureReport,
+    pub(crate) last: FailureReport,
     /// Zero while it is being tried.
     pub(crate) next_try: Duration,
 }
@@ -104,33 +104,33 @@ pub(crate) enum Admission {
     Refused(Box<Down>),
 }
 
-impl Sign {
+impl FailureClass {
     /// What a failure says. Not what belongs to one request alone: a refusal, or a time that
     /// only its caller set.
-    pub(crate) fn of(trouble: &Trouble, patience: Patience) -> Sign {
-        match trouble.kind {
-            Kind::Broke => Sign::Failed,
-            Kind::Interrupted(Interrupted::Deadline)
-                if patience == Patience::Full
-                    && trouble.stage != Stage::Slot
-                    && trouble.starting.is_none() =>
+    pub(crate) fn of(failure: &Failure, patience: DeadlineOwner) -> FailureClass {
+        match failure.kind {
+            FailureKind::Broke => FailureClass::Failed,
+            FailureKind::Interrupted(Interrupted::Deadline)
+                if patience == DeadlineOwner::Full
+                    && failure.stage != Stage::Slot
+                    && failure.starting.is_none() =>
             {
-                Sign::Failed
+                FailureClass::Failed
             }
-            Kind::SessionGone
-            | Kind::Refused(Refusal::Plain | Refusal::OtherEra | Refusal::MaybeHttpSse) => {
-                Sign::Answered
-            }
-            Kind::Interrupted(
+            FailureKind::SessionGone
+            | FailureKind::Refused(
+                Refusal::Plain | Refusal::OtherEra | Refusal::MaybeHttpSse,
+            ) => FailureClass::Answered,
+            FailureKind::Interrupted(
                 Interrupted::Deadline
                 | Interrupted::Cancelled
                 | Interrupted::ClientGone
                 | Interrupted::Stopping
                 | Interrupted::Retired,
             )
-            | Kind::Refused(Refusal::Stateless)
-            | Kind::Nonsense
-            | Kind::Overloaded => Sign::Nothing,
+            | FailureKind::Refused(Refusal::Stateless)
+            | FailureKind::Nonsense
+            | FailureKind::Overloaded => FailureClass::Nothing,
         }
     }
 }
@@ -265,7 +265,7 @@ impl Breaker {
         now: Instant,
         next_try: Instant,
         took: Option<Duration>,
-        failure: Failure,
+        failure: FailureReport,
     ) {
         self.contact = Contact::Waiting { next_try };
         let halfway = now + next_try.saturating_duration_since(now) / 2;
@@ -321,7 +321,7 @@ impl Breaker {
 
     /// A call broke off, and [`Breaker::leaves_to_supervisor`]. True if so many did in a row that
     /// that should see whether the upstream is well; what it finds opens the breaker, or closes it.
-    pub(crate) fn broke_off(&mut self, now: Instant, failure: Failure) -> bool {
+    pub(crate) fn broke_off(&mut self, now: Instant, failure: FailureReport) -> bool {
         self.failures = (self.failures + 1).min(BREAKER_FAILURES_MAX - 1);
         self.note(failure);
         let is_asked = self.suspected.is_some_and(|asked| now < asked + PROBE_BY_CALL_INTERVAL);
@@ -340,7 +340,12 @@ impl Breaker {
     }
 
     /// An attempt that took so long has failed. True if calls are refused from now on.
-    pub(crate) fn failed(&mut self, now: Instant, took: Duration, failure: Failure) -> bool {
+    pub(crate) fn failed(
+        &mut self,
+        now: Instant,
+        took: Duration,
+        failure: FailureReport,
+    ) -> bool {
         let was_open = self.is_open(now, Over::Own);
         self.failures = self.failures.saturating_add(1);
         self.probe_at = Some(probe_after(now, took));
@@ -348,7 +353,7 @@ impl Breaker {
         !was_open && self.is_open(now, Over::Own)
     }
 
-    fn note(&mut self, failure: Failure) {
+    fn note(&mut self, failure: FailureReport) {
         match &mut self.failed {
             Some((_, last)) => *last = failure,
             None => self.failed = Some((failure.clone(), failure)),
@@ -369,8 +374,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn failure(message: &str) -> Failure {
-        Failure {
+    fn failure(message: &str) -> FailureReport {
+        FailureReport {
             stage: Stage::Connect,
             message: message.to_owned(),
             at: SystemTime::UNIX_EPOCH,
@@ -578,17 +583,18 @@ mod tests {
 
     #[test]
     fn only_what_the_upstream_does_to_everybody_counts() {
-        let of = |kind, stage, patience| Sign::of(&Trouble::new(kind, stage, "x"), patience);
-        let late = Kind::Interrupted(Interrupted::Deadline);
-        let (full, short) = (Patience::Full, Patience::Short);
-        assert_eq!(of(Kind::Broke, Stage::Connect, short), Sign::Failed);
-        assert_eq!(of(late.clone(), Stage::Answer, full), Sign::Failed);
-        assert_eq!(of(late.clone(), Stage::Answer, short), Sign::Nothing);
-        assert_eq!(of(late, Stage::Slot, full), Sign::Nothing);
-        let gone = Kind::Interrupted(Interrupted::Cancelled);
-        assert_eq!(of(gone, Stage::Answer, full), Sign::Nothing);
-        let refused = Kind::Refused(Refusal::Plain);
-        assert_eq!(of(refused, Stage::Answer, full), Sign::Answered);
-        assert_eq!(of(Kind::Overloaded, Stage::Slot, full), Sign::Nothing);
+        let of =
+            |kind, stage, patience| FailureClass::of(&Failure::new(kind, stage, "x"), patience);
+        let late = FailureKind::Interrupted(Interrupted::Deadline);
+        let (full, short) = (DeadlineOwner::Full, DeadlineOwner::Short);
+        assert_eq!(of(FailureKind::Broke, Stage::Connect, short), FailureClass::Failed);
+        assert_eq!(of(late.clone(), Stage::Answer, full), FailureClass::Failed);
+        assert_eq!(of(late.clone(), Stage::Answer, short), FailureClass::Nothing);
+        assert_eq!(of(late, Stage::Slot, full), FailureClass::Nothing);
+        let gone = FailureKind::Interrupted(Interrupted::Cancelled);
+        assert_eq!(of(gone, Stage::Answer, full), FailureClass::Nothing);
+        let refused = FailureKind::Refused(Refusal::Plain);
+        assert_eq!(of(refused, Stage::Answer, full), FailureClass::Answered);
+        assert_eq!(of(FailureKind::Overloaded, Stage::Slot, full), FailureClass::Nothing);
     }
 }

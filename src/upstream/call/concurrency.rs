@@ -16,10 +16,10 @@ use crate::shares::{NotTaken, Shares};
 use crate::wait::{Interrupted, Wait, Woken};
 
 use super::fair_queue::FairQueue;
-use crate::upstream::failure::{Kind, Trouble};
+use crate::upstream::failure::{Failure, FailureKind};
 
 /// The slots of one upstream, each of which owns a `T`.
-pub(crate) struct Slots<T> {
+pub(crate) struct ConcurrencyLimit<T> {
     server: ServerName,
     max_in_flight: usize,
     max_waiting: usize,
@@ -39,7 +39,7 @@ struct State<T> {
     lent: Vec<(u64, Arc<Wait>)>,
     /// Who waits for one.
     waiting: FairQueue<PrincipalId, (u64, Arc<Wait>)>,
-    /// Slots handed to waiters that have not looked yet.
+    /// ConcurrencyLimit handed to waiters that have not looked yet.
     handed: Vec<(u64, T)>,
     tickets: u64,
     /// Why nobody gets a slot any more.
@@ -54,16 +54,16 @@ struct Holder {
 }
 
 /// A slot that is held; dropping it gives it back.
-pub(crate) struct Slot<'a, T: Default> {
-    slots: &'a Slots<T>,
+pub(crate) struct Permit<'a, T: Default> {
+    concurrency: &'a ConcurrencyLimit<T>,
     ticket: u64,
     value: Option<T>,
 }
 
 /// The place of a slot whose value is in use elsewhere. Lending it lets another call in, with a
 /// value of its own.
-pub(crate) struct Hold<'a, T: Default> {
-    slots: &'a Slots<T>,
+pub(crate) struct HeldPermit<'a, T: Default> {
+    concurrency: &'a ConcurrencyLimit<T>,
     ticket: u64,
     kept: Cell<Kept>,
 }
@@ -76,13 +76,13 @@ enum Kept {
     Left,
 }
 
-impl<T: Default> Hold<'_, T> {
+impl<T: Default> HeldPermit<'_, T> {
     /// Lends the place to the next call; the value it came with is not given back any more.
     pub(crate) fn lend(&self) {
         if self.kept.get() == Kept::Held {
             self.kept.set(Kept::Lent);
-            self.slots.lend(self.ticket);
-            self.slots.give_back(self.ticket, T::default());
+            self.concurrency.lend(self.ticket);
+            self.concurrency.give_back(self.ticket, T::default());
         }
     }
 
@@ -90,29 +90,29 @@ impl<T: Default> Hold<'_, T> {
     pub(crate) fn leave(self, value: T) {
         if self.kept.get() == Kept::Held {
             self.kept.set(Kept::Left);
-            self.slots.give_back(self.ticket, value);
+            self.concurrency.give_back(self.ticket, value);
         }
     }
 }
 
-impl<T: Default> Drop for Hold<'_, T> {
+impl<T: Default> Drop for HeldPermit<'_, T> {
     fn drop(&mut self) {
         match self.kept.get() {
-            Kept::Held => self.slots.give_back(self.ticket, T::default()),
+            Kept::Held => self.concurrency.give_back(self.ticket, T::default()),
             Kept::Lent => {
-                self.slots.lock().lent.retain(|(ticket, _)| *ticket != self.ticket);
+                self.concurrency.lock().lent.retain(|(ticket, _)| *ticket != self.ticket);
             }
             Kept::Left => (),
         }
     }
 }
 
-impl<T: Default> Slots<T> {
+impl<T: Default> ConcurrencyLimit<T> {
     pub(crate) fn new(
         server: ServerName,
         max_in_flight: usize,
         max_waiting: usize,
-    ) -> Slots<T> {
+    ) -> ConcurrencyLimit<T> {
         let state = State {
             free: Vec::new(),
             unused: 0,
@@ -124,7 +124,7 @@ impl<T: Default> Slots<T> {
             tickets: 0,
             stopped: None,
         };
-        Slots {
+        ConcurrencyLimit {
             server,
             max_in_flight: max_in_flight.max(1),
             max_waiting,
@@ -136,7 +136,7 @@ impl<T: Default> Slots<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Slots held, and calls that wait for one.
+    /// ConcurrencyLimit held, and calls that wait for one.
     pub(crate) fn counts(&self) -> (usize, usize) {
         let state = self.lock();
         (state.held.len(), state.waiting.len())
@@ -176,17 +176,17 @@ impl<T: Default> Slots<T> {
         wait: &Arc<Wait>,
         tick: Duration,
         idle: &mut dyn FnMut(),
-    ) -> Result<Slot<'_, T>, Trouble> {
+    ) -> Result<Permit<'_, T>, Failure> {
         let ticket = {
             let mut state = self.lock();
             if let Some(reason) = state.stopped {
                 wait.interrupt(reason);
-                return Err(Trouble::interrupted(reason, Stage::Slot, false));
+                return Err(Failure::interrupted(reason, Stage::Slot, false));
             }
             state.tickets += 1;
             let ticket = state.tickets;
             if let Some(value) = state.enter(charged, ticket, wait) {
-                return Ok(Slot { slots: self, ticket, value: Some(value) });
+                return Ok(Permit { concurrency: self, ticket, value: Some(value) });
             }
             let queued = state.waiting.push(charged, (ticket, wait.clone()));
             queued.map_err(|why| self.refused(why, state.waiting.share(charged)))?;
@@ -196,10 +196,10 @@ impl<T: Default> Slots<T> {
             let woken = wait.until(None, Some(tick));
             if let Some(value) = self.collect(ticket) {
                 // If the wait has ended, dropping the slot passes it on.
-                let slot = Slot { slots: self, ticket, value: Some(value) };
+                let permit = Permit { concurrency: self, ticket, value: Some(value) };
                 return match woken {
-                    Ok(_) => Ok(slot),
-                    Err(reason) => Err(Trouble::interrupted(reason, Stage::Slot, false)),
+                    Ok(_) => Ok(permit),
+                    Err(reason) => Err(Failure::interrupted(reason, Stage::Slot, false)),
                 };
             }
             match woken {
@@ -208,13 +208,13 @@ impl<T: Default> Slots<T> {
                 Err(reason) => {
                     // A slot that was handed over meanwhile goes to the next in the queue.
                     drop(self.give_up(charged, ticket));
-                    return Err(Trouble::interrupted(reason, Stage::Slot, false));
+                    return Err(Failure::interrupted(reason, Stage::Slot, false));
                 }
             }
         }
     }
 
-    fn refused(&self, why: NotTaken, share: usize) -> Trouble {
+    fn refused(&self, why: NotTaken, share: usize) -> Failure {
         let (max, waiting, server) = (self.max_in_flight, self.max_waiting, &self.server);
         let what = match why {
             NotTaken::Full => format!(
@@ -226,7 +226,7 @@ impl<T: Default> Slots<T> {
                  (its share of max_waiting, which is {waiting})"
             ),
         };
-        Trouble::new(Kind::Overloaded, Stage::Slot, what)
+        Failure::new(FailureKind::Overloaded, Stage::Slot, what)
     }
 
     fn collect(&self, ticket: u64) -> Option<T> {
@@ -236,10 +236,10 @@ impl<T: Default> Slots<T> {
     }
 
     /// Leaves the queue; gives the slot that was handed over in the meantime.
-    fn give_up(&self, charged: Option<&PrincipalId>, ticket: u64) -> Option<Slot<'_, T>> {
+    fn give_up(&self, charged: Option<&PrincipalId>, ticket: u64) -> Option<Permit<'_, T>> {
         self.lock().waiting.remove(charged, |(t, _)| *t == ticket);
         let value = self.collect(ticket)?;
-        Some(Slot { slots: self, ticket, value: Some(value) })
+        Some(Permit { concurrency: self, ticket, value: Some(value) })
     }
 
     /// Notes that whoever holds a slot goes on without it.
@@ -311,11 +311,18 @@ impl<T: Default> State<T> {
     }
 }
 
-impl<'a, T: Default> Slot<'a, T> {
+impl<'a, T: Default> Permit<'a, T> {
     /// The value and its place, apart.
-    pub(crate) fn apart(mut self) -> (T, Hold<'a, T>) {
+    pub(crate) fn apart(mut self) -> (T, HeldPermit<'a, T>) {
         let value = self.value.take().unwrap_or_default();
-        (value, Hold { slots: self.slots, ticket: self.ticket, kept: Cell::new(Kept::Held) })
+        (
+            value,
+            HeldPermit {
+                concurrency: self.concurrency,
+                ticket: self.ticket,
+                kept: Cell::new(Kept::Held),
+            },
+        )
     }
 
     /// What the slot owns.
@@ -325,10 +332,10 @@ impl<'a, T: Default> Slot<'a, T> {
     }
 }
 
-impl<T: Default> Drop for Slot<'_, T> {
+impl<T: Default> Drop for Permit<'_, T> {
     fn drop(&mut self) {
         if let Some(value) = self.value.take() {
-            self.slots.give_back(self.ticket, value);
+            self.concurrency.give_back(self.ticket, value);
         }
     }
 }
@@ -340,8 +347,8 @@ mod tests {
 
     const TICK: Duration = Duration::from_secs(1);
 
-    fn slots(max_in_flight: usize, max_waiting: usize) -> Slots<Vec<u32>> {
-        Slots::new(ServerName::parse("s").unwrap(), max_in_flight, max_waiting)
+    fn concurrency(max_in_flight: usize, max_waiting: usize) -> ConcurrencyLimit<Vec<u32>> {
+        ConcurrencyLimit::new(ServerName::parse("s").unwrap(), max_in_flight, max_waiting)
     }
 
     fn wait(timeout_ms: u64) -> Arc<Wait> {
@@ -350,94 +357,95 @@ mod tests {
 
     #[test]
     fn what_nobody_has_used_between_two_sweeps_is_let_go() {
-        let slots = slots(4, 4);
-        let n_free = || slots.lock().free.len();
+        let concurrency = concurrency(4, 4);
+        let n_free = || concurrency.lock().free.len();
         let hold = |n: usize| {
-            let held: Vec<_> = (0..n).map(|_| take(&slots, &wait(1000)).unwrap()).collect();
+            let held: Vec<_> =
+                (0..n).map(|_| take(&concurrency, &wait(1000)).unwrap()).collect();
             drop(held);
         };
         hold(3);
-        slots.sweep();
+        concurrency.sweep();
         assert_eq!(n_free(), 3, "they were used since the last time");
         hold(1);
-        slots.sweep();
+        concurrency.sweep();
         assert_eq!(n_free(), 1);
-        slots.sweep();
+        concurrency.sweep();
         assert_eq!(n_free(), 0);
         hold(2);
         assert_eq!(n_free(), 2);
     }
 
     fn take<'a>(
-        slots: &'a Slots<Vec<u32>>,
+        concurrency: &'a ConcurrencyLimit<Vec<u32>>,
         wait: &Arc<Wait>,
-    ) -> Result<Slot<'a, Vec<u32>>, Trouble> {
-        slots.take(None, wait, TICK, &mut || ())
+    ) -> Result<Permit<'a, Vec<u32>>, Failure> {
+        concurrency.take(None, wait, TICK, &mut || ())
     }
 
     #[test]
     fn a_place_that_is_given_up_lets_another_in_and_is_ended_at_a_stop() {
-        let slots = slots(1, 0);
+        let concurrency = concurrency(1, 0);
         let waiting = wait(5000);
-        let (value, hold) = take(&slots, &waiting).unwrap().apart();
-        assert!(take(&slots, &wait(10)).is_err());
+        let (value, hold) = take(&concurrency, &waiting).unwrap().apart();
+        assert!(take(&concurrency, &wait(10)).is_err());
         hold.lend();
-        drop(take(&slots, &wait(10)).unwrap());
+        drop(take(&concurrency, &wait(10)).unwrap());
         hold.leave(value);
-        assert_eq!(slots.counts(), (0, 0));
-        let (_, hold) = take(&slots, &waiting).unwrap().apart();
+        assert_eq!(concurrency.counts(), (0, 0));
+        let (_, hold) = take(&concurrency, &waiting).unwrap().apart();
         hold.lend();
-        slots.interrupt(Interrupted::Stopping);
+        concurrency.interrupt(Interrupted::Stopping);
         assert_eq!(waiting.interrupted(), Some(Interrupted::Stopping));
         drop(hold);
     }
 
     #[test]
     fn the_slot_used_last_is_used_first() {
-        let slots = slots(3, 0);
+        let concurrency = concurrency(3, 0);
         let (mut one, mut two) =
-            (take(&slots, &wait(100)).unwrap(), take(&slots, &wait(100)).unwrap());
+            (take(&concurrency, &wait(100)).unwrap(), take(&concurrency, &wait(100)).unwrap());
         one.get().push(1);
         two.get().push(2);
         drop(one);
         drop(two);
-        assert_eq!(take(&slots, &wait(100)).unwrap().get(), &vec![2]);
+        assert_eq!(take(&concurrency, &wait(100)).unwrap().get(), &vec![2]);
     }
 
     #[test]
     fn more_than_may_wait_are_refused_and_the_bound_is_named() {
-        let slots = slots(1, 0);
-        let held = take(&slots, &wait(100)).unwrap();
-        let trouble = take(&slots, &wait(100)).err().unwrap();
-        assert_eq!(trouble.kind, Kind::Overloaded);
-        assert!(trouble.message.contains("max_waiting"), "{}", trouble.message);
+        let concurrency = concurrency(1, 0);
+        let held = take(&concurrency, &wait(100)).unwrap();
+        let failure = take(&concurrency, &wait(100)).err().unwrap();
+        assert_eq!(failure.kind, FailureKind::Overloaded);
+        assert!(failure.message.contains("max_waiting"), "{}", failure.message);
         drop(held);
-        assert!(take(&slots, &wait(100)).is_ok());
+        assert!(take(&concurrency, &wait(100)).is_ok());
     }
 
     #[test]
     fn a_wait_that_ends_leaves_the_queue() {
-        let slots = slots(1, 1);
-        let held = take(&slots, &wait(100)).unwrap();
-        let trouble = take(&slots, &wait(20)).err().unwrap();
-        assert_eq!(trouble.kind, Kind::Interrupted(Interrupted::Deadline));
-        assert_eq!(slots.counts(), (1, 0));
+        let concurrency = concurrency(1, 1);
+        let held = take(&concurrency, &wait(100)).unwrap();
+        let failure = take(&concurrency, &wait(20)).err().unwrap();
+        assert_eq!(failure.kind, FailureKind::Interrupted(Interrupted::Deadline));
+        assert_eq!(concurrency.counts(), (1, 0));
         drop(held);
-        assert_eq!(slots.counts(), (0, 0));
+        assert_eq!(concurrency.counts(), (0, 0));
     }
 
     #[test]
     fn a_slot_handed_to_one_who_has_gone_is_passed_on() {
-        let slots = slots(1, 2);
-        let held = take(&slots, &wait(1000)).unwrap();
+        let concurrency = concurrency(1, 2);
+        let held = take(&concurrency, &wait(1000)).unwrap();
         let gone = wait(1000);
         std::thread::scope(|scope| {
-            let first = scope.spawn(|| take(&slots, &gone).map(drop));
-            while slots.counts().1 < 1 {
+            let first = scope.spawn(|| take(&concurrency, &gone).map(drop));
+            while concurrency.counts().1 < 1 {
                 std::thread::yield_now();
             }
-            let second = scope.spawn(|| take(&slots, &wait(5000)).map(drop));
-            while slots.counts().1 < 2 {
+            let second = scope.spawn(|| take(&concurrency, &wait(5000)).map(drop));
+            while concurrency.counts().1 < 2 {
                 std::thread::yield_now();
             }
             // Whichever of the two the first one sees first, the second gets the slot.
@@ -446,21 +454,21 @@ mod tests {
             first.join().unwrap().ok();
             assert_eq!(second.join().unwrap(), Ok(()));
         });
-        assert_eq!(slots.counts(), (0, 0));
+        assert_eq!(concurrency.counts(), (0, 0));
     }
 
     #[test]
     fn no_slot_is_lost_whatever_the_waits_do() {
-        let slots = slots(3, 16);
+        let concurrency = concurrency(3, 16);
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             for seed in 0..8_u64 {
-                let (slots, over) = (&slots, &over);
+                let (concurrency, over) = (&concurrency, &over);
                 scope.spawn(move || {
                     let mut n = seed;
                     while !over.load(Ordering::Relaxed) {
                         n = n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                        let taken = take(slots, &wait(n >> 62));
+                        let taken = take(concurrency, &wait(n >> 62));
                         if n >> 40 & 3 == 0 {
                             std::thread::yield_now();
                         }
@@ -471,21 +479,21 @@ mod tests {
             std::thread::sleep(Duration::from_millis(300));
             over.store(true, Ordering::Relaxed);
         });
-        assert_eq!(slots.counts(), (0, 0));
-        let all: Vec<_> = (0..3).map(|_| take(&slots, &wait(100)).unwrap()).collect();
-        assert_eq!(slots.counts(), (3, 0));
+        assert_eq!(concurrency.counts(), (0, 0));
+        let all: Vec<_> = (0..3).map(|_| take(&concurrency, &wait(100)).unwrap()).collect();
+        assert_eq!(concurrency.counts(), (3, 0));
         drop(all);
     }
 
     #[test]
     fn an_interruption_ends_all_and_nobody_gets_a_slot_afterwards() {
-        let slots = slots(1, 1);
+        let concurrency = concurrency(1, 1);
         let holder = wait(1000);
-        let held = take(&slots, &holder).unwrap();
-        slots.interrupt(Interrupted::Stopping);
+        let held = take(&concurrency, &holder).unwrap();
+        concurrency.interrupt(Interrupted::Stopping);
         assert_eq!(holder.interrupted(), Some(Interrupted::Stopping));
         drop(held);
-        assert!(take(&slots, &wait(100)).is_err());
+        assert!(take(&concurrency, &wait(100)).is_err());
     }
 
     fn key(name: &str) -> PrincipalId {
@@ -496,34 +504,34 @@ mod tests {
     /// turn it was.
     #[test]
     fn one_that_floods_keeps_nobody_out_and_is_served_in_turn() {
-        let slots = slots(8, 16);
+        let concurrency = concurrency(8, 16);
         let (hog, victim) = (key("hog"), key("victim"));
-        let of = |who| slots.take(Some(who), &wait(5000), TICK, &mut || ());
+        let of = |who| concurrency.take(Some(who), &wait(5000), TICK, &mut || ());
         let mut held: Vec<_> = (0..6).map(|_| of(&hog).unwrap()).collect();
         let served = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
             // So many calls wait one after the other.
             let queue = |who, name: &'static str, n: usize| {
                 for _ in 0..n {
-                    let (before, of, served) = (slots.counts().1, &of, &served);
+                    let (before, of, served) = (concurrency.counts().1, &of, &served);
                     scope.spawn(move || {
-                        let slot = of(who).unwrap();
+                        let permit = of(who).unwrap();
                         served.lock().unwrap().push(name);
-                        drop(slot);
+                        drop(permit);
                     });
-                    while slots.counts().1 == before {
+                    while concurrency.counts().1 == before {
                         std::thread::yield_now();
                     }
                 }
             };
             queue(&hog, "hog", 12);
             let refused = of(&hog).err().unwrap();
-            assert_eq!(refused.kind, Kind::Overloaded);
+            assert_eq!(refused.kind, FailureKind::Overloaded);
             assert!(refused.message.contains("max_waiting"), "{}", refused.message);
             // A share of the slots is free, and one of the places in the queue.
             held.extend((0..2).map(|_| of(&victim).unwrap()));
             queue(&victim, "victim", 4);
-            assert_eq!(of(&victim).err().unwrap().kind, Kind::Overloaded, "it is full");
+            assert_eq!(of(&victim).err().unwrap().kind, FailureKind::Overloaded, "it is full");
             // What comes free is for those who hold no more than their share.
             held.truncate(6);
             while served.lock().unwrap().len() < 4 {
@@ -534,15 +542,15 @@ mod tests {
         let served = served.into_inner().unwrap();
         assert!(served.len() == 16, "{served:?}");
         assert_eq!(served[..4], ["victim"; 4]);
-        assert_eq!(slots.counts(), (0, 0));
+        assert_eq!(concurrency.counts(), (0, 0));
     }
 
     #[test]
     fn a_third_finds_a_slot_where_two_hold_all_they_get() {
-        let slots = slots(32, 0);
+        let concurrency = concurrency(32, 0);
         let all_of = |who: &str| {
             let who = key(who);
-            let one = || slots.take(Some(&who), &wait(20), TICK, &mut || ()).ok();
+            let one = || concurrency.take(Some(&who), &wait(20), TICK, &mut || ()).ok();
             std::iter::from_fn(one).collect::<Vec<_>>()
         };
         let held = ["hog", "victim", "third"].map(all_of);
@@ -551,14 +559,14 @@ mod tests {
 
     #[test]
     fn a_place_that_is_lent_takes_nothing_of_its_principal_s_share() {
-        let slots = slots(4, 0);
+        let concurrency = concurrency(4, 0);
         let who = key("one");
-        let of = || slots.take(Some(&who), &wait(20), TICK, &mut || ());
+        let of = || concurrency.take(Some(&who), &wait(20), TICK, &mut || ());
         let held: Vec<_> = (0..3).map(|_| of().unwrap().apart().1).collect();
         assert!(of().is_err());
-        held.iter().for_each(Hold::lend);
+        held.iter().for_each(HeldPermit::lend);
         drop((0..3).map(|_| of().unwrap()).collect::<Vec<_>>());
         drop(held);
-        assert_eq!(slots.counts(), (0, 0));
+        assert_eq!(concurrency.counts(), (0, 0));
     }
 }

@@ -8,7 +8,7 @@ use crate::limits::POOL_RESERVE_DIVISOR;
 use crate::protocol::call::PrincipalId;
 use crate::shares::{NotTaken, Shares};
 
-use crate::upstream::failure::{Kind, Trouble};
+use crate::upstream::failure::{Failure, FailureKind};
 
 /// What those calls share: a part of the pool is never held by them, so that lists, health and
 /// new sessions are always served.
@@ -45,7 +45,7 @@ impl WaitingCallsLimit {
     pub(crate) fn enter<'a>(
         &'a self,
         charged: Option<&'a PrincipalId>,
-    ) -> Result<Place<'a>, Trouble> {
+    ) -> Result<Place<'a>, Failure> {
         let (entered, max, share) = {
             let mut shares = self.lock();
             (shares.take_of(charged, 1), shares.max(), shares.share_of(charged))
@@ -62,7 +62,7 @@ impl WaitingCallsLimit {
                  share of {max}, which is what limits.connections allows)"
             ),
         };
-        Err(Trouble::new(Kind::Overloaded, Stage::Slot, what))
+        Err(Failure::new(FailureKind::Overloaded, Stage::Slot, what))
     }
 }
 

@@ -20,7 +20,7 @@ use crate::error::Stage;
 use crate::limits::UPSTREAM_BUFFER_BYTES;
 use crate::wait::Woken;
 
-use super::in_flight::{Watch, paused};
+use super::in_flight::{InFlight, paused};
 use super::tls::Tls;
 
 /// Output held back until the answer is waited for; more is written at once.
@@ -35,21 +35,21 @@ const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Makes the connections of one Agent.
-pub(crate) struct Dial {
-    pub(crate) watch: Arc<Watch>,
+pub(crate) struct SocketConnector {
+    pub(crate) watch: Arc<InFlight>,
     pub(crate) tls: Tls,
     pub(crate) connect_timeout: Duration,
     /// Whether connections go through a proxy.
     pub(crate) proxied: bool,
 }
 
-impl std::fmt::Debug for Dial {
+impl std::fmt::Debug for SocketConnector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Dial")
+        f.write_str("SocketConnector")
     }
 }
 
-impl Connector for Dial {
+impl Connector for SocketConnector {
     type Out = Box<dyn Transport>;
 
     fn connect(
@@ -84,7 +84,7 @@ impl Connector for Dial {
     }
 }
 
-impl Dial {
+impl SocketConnector {
     fn open(&self, details: &ConnectionDetails<'_>) -> Result<Socket, Error> {
         let mut left = details.addrs.len();
         let mut failed = None;
@@ -158,7 +158,7 @@ impl Dial {
 /// A connected socket; non-blocking, and polled through the watch.
 struct Socket {
     stream: TcpStream,
-    watch: Arc<Watch>,
+    watch: Arc<InFlight>,
     buffers: LazyBuffers,
     held: Vec<u8>,
     /// A peer may answer and close before it has read everything: its answer is read first.
@@ -277,7 +277,7 @@ enum Output {
 /// it goes to the watch, and the next run of the same request takes it from there.
 struct Resumable {
     inner: Option<Box<dyn Transport>>,
-    watch: Arc<Watch>,
+    watch: Arc<InFlight>,
     output: Output,
     paused: bool,
     none: LazyBuffers,
@@ -290,7 +290,7 @@ impl std::fmt::Debug for Resumable {
 }
 
 impl Resumable {
-    fn new(inner: Box<dyn Transport>, watch: Arc<Watch>, output: Output) -> Resumable {
+    fn new(inner: Box<dyn Transport>, watch: Arc<InFlight>, output: Output) -> Resumable {
         let none = LazyBuffers::new(1, 1);
         Resumable { inner: Some(inner), watch, output, paused: false, none }
     }
@@ -362,7 +362,8 @@ mod tests {
         stream.set_nonblocking(true).unwrap();
         let (mut peer, _) = listener.accept().unwrap();
         peer.write_all(&[b'x'; 64 * 1024]).unwrap();
-        let (watch, wait) = (Arc::new(Watch::default()), Wait::plain(Duration::from_secs(5)));
+        let (watch, wait) =
+            (Arc::new(InFlight::default()), Wait::plain(Duration::from_secs(5)));
         let wait = wait.unwrap();
         watch.begin(&wait, None);
         let mut socket = Socket {

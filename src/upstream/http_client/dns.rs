@@ -18,14 +18,14 @@ use crate::limits::{RESOLVER_QUEUE_NAMES_MAX, RESOLVER_THREADS_MAX, RESOLVER_TTL
 use crate::thread::{Joined, spawn};
 use crate::wait::Wait;
 
-use super::in_flight::{Watch, paused};
+use super::in_flight::{InFlight, paused};
 
 /// A name that was resolved so many times `RESOLVER_TTL` ago is waited for again; before that
 /// the old addresses serve while new ones are fetched.
 const STALE_TTLS: u32 = 10;
 
 /// The names known, and the way to the thread that resolves.
-pub(crate) struct Names {
+pub(crate) struct DnsCache {
     known: Mutex<HashMap<String, Entry>>,
     queue: Option<Sender<String>>,
     /// For further threads.
@@ -47,15 +47,15 @@ struct Entry {
     waiting: Vec<Arc<Wait>>,
 }
 
-impl Names {
+impl DnsCache {
     /// Starts the first thread `resolve`.
-    pub(crate) fn start() -> std::io::Result<Arc<Names>> {
-        Names::with(system_lookup)
+    pub(crate) fn start() -> std::io::Result<Arc<DnsCache>> {
+        DnsCache::with(system_lookup)
     }
 
-    fn with(lookup: Lookup) -> std::io::Result<Arc<Names>> {
+    fn with(lookup: Lookup) -> std::io::Result<Arc<DnsCache>> {
         let (queue, asked) = bounded(RESOLVER_QUEUE_NAMES_MAX);
-        let this = Arc::new(Names {
+        let this = Arc::new(DnsCache {
             known: Mutex::new(HashMap::new()),
             queue: Some(queue),
             asked,
@@ -68,7 +68,7 @@ impl Names {
     }
 
     /// Starts one more thread, unless there is one for every name that waits, or no more may be.
-    fn add_thread(self: &Arc<Names>) -> std::io::Result<()> {
+    fn add_thread(self: &Arc<DnsCache>) -> std::io::Result<()> {
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         let idle = threads.len().saturating_sub(self.busy.load(Ordering::Acquire));
         let is_enough = !threads.is_empty() && self.asked.len() <= idle;
@@ -86,7 +86,11 @@ impl Names {
     }
 
     /// The addresses of `host`; empty when it has none.
-    fn find(self: &Arc<Names>, host: &str, watch: &Watch) -> Result<Vec<IpAddr>, ureq::Error> {
+    fn find(
+        self: &Arc<DnsCache>,
+        host: &str,
+        watch: &InFlight,
+    ) -> Result<Vec<IpAddr>, ureq::Error> {
         let mut asked = false;
         loop {
             {
@@ -132,7 +136,7 @@ impl Names {
     }
 }
 
-impl Drop for Names {
+impl Drop for DnsCache {
     fn drop(&mut self) {
         self.queue = None;
         let threads = self.threads.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -143,7 +147,7 @@ impl Drop for Names {
     }
 }
 
-fn run(names: &Weak<Names>, asked: &Receiver<String>, lookup: Lookup, busy: &AtomicUsize) {
+fn run(names: &Weak<DnsCache>, asked: &Receiver<String>, lookup: Lookup, busy: &AtomicUsize) {
     while let Ok(host) = asked.recv() {
         busy.fetch_add(1, Ordering::AcqRel);
         let addresses = lookup(&host);
@@ -168,8 +172,8 @@ fn system_lookup(host: &str) -> Vec<IpAddr> {
 /// What one Agent resolves with: the shared names, and the wait of the call that it serves.
 #[derive(Clone)]
 pub(crate) struct AgentResolver {
-    pub(crate) names: Arc<Names>,
-    pub(crate) watch: Arc<Watch>,
+    pub(crate) names: Arc<DnsCache>,
+    pub(crate) watch: Arc<InFlight>,
 }
 
 impl std::fmt::Debug for AgentResolver {
@@ -223,15 +227,15 @@ mod tests {
 
     #[test]
     fn a_name_that_hangs_costs_its_caller_the_deadline_and_no_other_name_anything() {
-        let names = Names::with(lookup).unwrap();
+        let names = DnsCache::with(lookup).unwrap();
         let began = Instant::now();
         for host in ["hangs", "hangs-too", "hangs"] {
-            let (watch, wait) = (Watch::default(), Wait::plain(Duration::from_millis(50)));
+            let (watch, wait) = (InFlight::default(), Wait::plain(Duration::from_millis(50)));
             watch.begin(&wait.unwrap(), None);
             assert!(names.find(host, &watch).is_err());
             assert_eq!(watch.interrupted(), Some(Interrupted::Deadline));
         }
-        let watch = Watch::default();
+        let watch = InFlight::default();
         watch.begin(&Wait::plain(Duration::from_secs(4)).unwrap(), None);
         let localhost: IpAddr = Ipv4Addr::LOCALHOST.into();
         assert_eq!(names.find("well", &watch).unwrap(), [localhost]);

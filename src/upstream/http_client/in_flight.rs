@@ -1,6 +1,6 @@
 //! The call that an Agent serves at present.
 //!
-//! A slot's [`Watch`] holds the [`Wait`] of its call, and is set before ureq is entered. What
+//! A slot's [`InFlight`] holds the [`Wait`] of its call, and is set before ureq is entered. What
 //! ended a wait is remembered there, because ureq can only carry an I/O error.
 
 use std::io::{self, ErrorKind};
@@ -17,7 +17,7 @@ use crate::wait::{Interrupted, Wait, Woken};
 
 /// The call that an Agent serves at present, and how far it has come.
 #[derive(Default)]
-pub(crate) struct Watch(Mutex<Watched>);
+pub(crate) struct InFlight(Mutex<Watched>);
 
 #[derive(Default)]
 struct Watched {
@@ -36,8 +36,8 @@ struct Watched {
     parked: Option<Box<dyn Transport>>,
 }
 
-/// A connection is being made. See [`Watch::connecting`].
-pub(crate) struct Connecting<'a>(&'a Watch);
+/// A connection is being made. See [`InFlight::connecting`].
+pub(crate) struct Connecting<'a>(&'a InFlight);
 
 impl Drop for Connecting<'_> {
     fn drop(&mut self) {
@@ -51,7 +51,7 @@ pub(crate) fn paused() -> Error {
     Error::Io(io::Error::other("paused"))
 }
 
-impl Watch {
+impl InFlight {
     fn lock(&self) -> MutexGuard<'_, Watched> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,5 +1,5 @@
 //! One HTTP exchange with an upstream: a request, the head of its answer, and the answer's body
-//! piece by piece; every failure as a [`Trouble`] that says how far it came.
+//! piece by piece; every failure as a [`Failure`] that says how far it came.
 
 pub(super) mod collector;
 pub(super) mod connector;
@@ -28,11 +28,11 @@ use crate::telemetry;
 use crate::telemetry::redact::excerpt;
 use crate::wait::{Wait, Woken};
 
-use super::failure::{Kind, Trouble, cut};
+use super::failure::{Failure, FailureKind, cut};
 use super::transport::message_bytes::Held;
-use connector::Dial;
-use dns::{AgentResolver, Names};
-use in_flight::Watch;
+use connector::SocketConnector;
+use dns::{AgentResolver, DnsCache};
+use in_flight::InFlight;
 use redirect::{Endpoint, Turn};
 use tls::Tls;
 
@@ -41,7 +41,7 @@ use tls::Tls;
 pub(super) struct AgentFactory {
     config: ureq::config::Config,
     tls: Tls,
-    names: Arc<Names>,
+    names: Arc<DnsCache>,
     connect_timeout: Duration,
     tick: Duration,
 }
@@ -51,7 +51,7 @@ impl AgentFactory {
     /// The proxy's URL or the file of certificates is not usable; the text says why.
     pub(super) fn new(
         target: &HttpTarget,
-        names: Arc<Names>,
+        names: Arc<DnsCache>,
         tls: &Tls,
         connect_timeout: Duration,
         tick: Duration,
@@ -80,9 +80,9 @@ impl AgentFactory {
         Ok(AgentFactory { config: config.build(), tls, names, connect_timeout, tick })
     }
 
-    pub(super) fn client(&self) -> Client {
-        let watch = Arc::new(Watch::default());
-        let dial = Dial {
+    pub(super) fn client(&self) -> HttpClient {
+        let watch = Arc::new(InFlight::default());
+        let dial = SocketConnector {
             watch: watch.clone(),
             tls: self.tls.clone(),
             connect_timeout: self.connect_timeout,
@@ -90,46 +90,46 @@ impl AgentFactory {
         };
         let resolver = AgentResolver { names: self.names.clone(), watch: watch.clone() };
         let agent = Agent::with_parts(self.config.clone(), dial, resolver);
-        Client { agent, watch, tick: self.tick }
+        HttpClient { agent, watch, tick: self.tick }
     }
 }
 
 /// One Agent and the watch of the call that it serves.
-pub(super) struct Client {
+pub(super) struct HttpClient {
     agent: Agent,
-    watch: Arc<Watch>,
+    watch: Arc<InFlight>,
     tick: Duration,
 }
 
 /// A request as ureq wants it; all of it is made once per session but the body.
 #[derive(Clone, Copy)]
-pub(super) struct Ask<'a> {
+pub(super) struct HttpRequest<'a> {
     pub(super) method: &'a Method,
     pub(super) endpoint: &'a Endpoint,
     pub(super) headers: &'a HeaderMap,
     pub(super) body: Option<&'a str>,
 }
 
-impl Client {
+impl HttpClient {
     /// Sends a request and waits for the head of its answer. `idle` is called whenever nothing
     /// has come for a while. Redirects that may be followed are.
     pub(super) fn run(
         &self,
         wait: &Arc<Wait>,
-        ask: Ask<'_>,
+        ask: HttpRequest<'_>,
         idle: &mut dyn FnMut(),
-    ) -> Result<Answer, Trouble> {
+    ) -> Result<HttpResponse, Failure> {
         self.exchange(&|| self.watch.begin(wait, Some(self.tick)), ask, idle)
     }
 
-    /// [`Client::run`], but `idle` is called when the bell of `wait` rings, too; also while the
+    /// [`HttpClient::run`], but `idle` is called when the bell of `wait` rings, too; also while the
     /// answer is read.
     pub(super) fn run_heeding_bell(
         &self,
         wait: &Arc<Wait>,
-        ask: Ask<'_>,
+        ask: HttpRequest<'_>,
         idle: &mut dyn FnMut(),
-    ) -> Result<Answer, Trouble> {
+    ) -> Result<HttpResponse, Failure> {
         let begin = || {
             self.watch.begin(wait, Some(self.tick));
             self.watch.heed_bell();
@@ -141,9 +141,9 @@ impl Client {
     fn exchange(
         &self,
         begin: &dyn Fn(),
-        ask: Ask<'_>,
+        ask: HttpRequest<'_>,
         idle: &mut dyn FnMut(),
-    ) -> Result<Answer, Trouble> {
+    ) -> Result<HttpResponse, Failure> {
         let mut way = ask.endpoint.way();
         loop {
             begin();
@@ -153,18 +153,23 @@ impl Client {
                 // Its connection can be used again then; what it says does not matter.
                 Turn::Again => {
                     let rest = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", idle);
-                    if let Err(trouble) = rest
-                        && matches!(trouble.kind, Kind::Interrupted(_))
+                    if let Err(failure) = rest
+                        && matches!(failure.kind, FailureKind::Interrupted(_))
                     {
                         // What was redirected was not done.
-                        return Err(Trouble { sent: false, ..trouble });
+                        return Err(Failure { sent: false, ..failure });
                     }
                 }
             }
         }
     }
 
-    fn send(&self, ask: Ask<'_>, uri: &Uri, idle: &mut dyn FnMut()) -> Result<Answer, Trouble> {
+    fn send(
+        &self,
+        ask: HttpRequest<'_>,
+        uri: &Uri,
+        idle: &mut dyn FnMut(),
+    ) -> Result<HttpResponse, Failure> {
         loop {
             let answered = match ask.body {
                 Some(body) => self.agent.run(request(ask, uri, body)),
@@ -176,7 +181,7 @@ impl Client {
                     let (parts, body) = response.into_parts();
                     let length = body.content_length();
                     let reader = body.into_reader();
-                    return Ok(Answer {
+                    return Ok(HttpResponse {
                         status: parts.status.as_u16(),
                         headers: parts.headers,
                         uri: uri.clone(),
@@ -186,13 +191,13 @@ impl Client {
                     });
                 }
                 Err(_) if self.watch.take_tick() => idle(),
-                Err(error) => return Err(trouble(&self.watch, &error)),
+                Err(error) => return Err(failure(&self.watch, &error)),
             }
         }
     }
 }
 
-fn request<B>(ask: Ask<'_>, uri: &Uri, body: B) -> Request<B> {
+fn request<B>(ask: HttpRequest<'_>, uri: &Uri, body: B) -> Request<B> {
     let mut request = Request::new(body);
     request.method_mut().clone_from(ask.method);
     request.uri_mut().clone_from(uri);
@@ -209,17 +214,17 @@ fn request<B>(ask: Ask<'_>, uri: &Uri, body: B) -> Request<B> {
 }
 
 /// An answer whose body is still to be read.
-pub(super) struct Answer {
+pub(super) struct HttpResponse {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     /// Where it comes from.
     pub(super) uri: Uri,
     length: Option<u64>,
     reader: BodyReader<'static>,
-    watch: Arc<Watch>,
+    watch: Arc<InFlight>,
 }
 
-impl Answer {
+impl HttpResponse {
     /// A header's value, if it is text.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
@@ -238,11 +243,11 @@ impl Answer {
 
     /// # Errors
     /// Its body is not what it says, but a coding of that.
-    pub(super) fn check_coding(&self) -> Result<(), Trouble> {
+    pub(super) fn check_coding(&self) -> Result<(), Failure> {
         let Some(coding) = self.coding() else { return Ok(()) };
         let what =
             format!("its answer is coded ({coding}), but was asked for without a coding");
-        Err(Trouble::nonsense(cut(&what)))
+        Err(Failure::nonsense(cut(&what)))
     }
 
     /// What its head says to whoever asked, if it is a refusal.
@@ -262,19 +267,19 @@ impl Answer {
         &mut self,
         buffer: &mut [u8],
         idle: &mut dyn FnMut(),
-    ) -> Result<usize, Trouble> {
+    ) -> Result<usize, Failure> {
         loop {
             match self.reader.read(buffer) {
                 Ok(n) => return Ok(n),
                 Err(error) if error.kind() == ErrorKind::Interrupted => (),
                 Err(_) if self.watch.take_tick() => idle(),
-                Err(error) => return Err(trouble(&self.watch, &Error::from(error))),
+                Err(error) => return Err(failure(&self.watch, &Error::from(error))),
             }
         }
     }
 
     /// Reads nothing for a while.
-    pub(super) fn rest(&self, time: Duration, idle: &mut dyn FnMut()) -> Result<(), Trouble> {
+    pub(super) fn rest(&self, time: Duration, idle: &mut dyn FnMut()) -> Result<(), Failure> {
         let until = Instant::now() + time;
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -284,7 +289,7 @@ impl Answer {
             match self.watch.sleep(Some(left)) {
                 Ok(Woken::Bell) => idle(),
                 Ok(Woken::Tick | Woken::Ready) => (),
-                Err(error) => return Err(trouble(&self.watch, &error)),
+                Err(error) => return Err(failure(&self.watch, &error)),
             }
         }
     }
@@ -296,7 +301,7 @@ impl Answer {
         bytes_max: usize,
         bound: &str,
         idle: &mut dyn FnMut(),
-    ) -> Result<Vec<u8>, Trouble> {
+    ) -> Result<Vec<u8>, Failure> {
         let body = self.read_all(bytes_max, bound, &mut Held::uncounted(), idle)?;
         Ok(if self.coding().is_some() { Vec::new() } else { body })
     }
@@ -311,7 +316,7 @@ impl Answer {
         bound: &str,
         held: &mut Held<'_>,
         idle: &mut dyn FnMut(),
-    ) -> Result<Vec<u8>, Trouble> {
+    ) -> Result<Vec<u8>, Failure> {
         self.check_coding()?;
         self.read_all(bytes_max, bound, held, idle)
     }
@@ -322,10 +327,10 @@ impl Answer {
         bound: &str,
         held: &mut Held<'_>,
         idle: &mut dyn FnMut(),
-    ) -> Result<Vec<u8>, Trouble> {
+    ) -> Result<Vec<u8>, Failure> {
         let too_large = || {
             let what = format!("its answer is larger than {bound} ({bytes_max} bytes)");
-            Trouble { stage: Stage::Read, ..Trouble::nonsense(what) }
+            Failure { stage: Stage::Read, ..Failure::nonsense(what) }
         };
         let max = u64::try_from(bytes_max).unwrap_or(u64::MAX);
         if self.length.is_some_and(|length| length > max) {
@@ -347,12 +352,12 @@ impl Answer {
                     held.grow_to(room)?;
                 }
                 Err(_) if self.watch.take_tick() => idle(),
-                Err(error) => return Err(trouble(&self.watch, &Error::from(error))),
+                Err(error) => return Err(failure(&self.watch, &Error::from(error))),
             }
         }
     }
 
-    /// Room for the body at once where its length is declared, so that a large one is not moved
+    /// PoolCapacity for the body at once where its length is declared, so that a large one is not moved
     /// while it grows. The declared length is within the bound, or there is no answer.
     fn expected_bytes(&self, bytes_max: usize) -> usize {
         let length = self.length.and_then(|length| usize::try_from(length).ok());
@@ -367,15 +372,15 @@ impl Answer {
 
 /// What a slot owns: one connection, and the end of its last answer that nobody waited for.
 #[derive(Default)]
-pub(super) struct Lane {
-    client: Option<Client>,
+pub(super) struct HttpConnection {
+    client: Option<HttpClient>,
     rest: Option<BodyReader<'static>>,
 }
 
-impl Lane {
+impl HttpConnection {
     /// The lane's client, made on first use. What was left of its last answer is read if it
     /// has arrived or is about to, else that connection is given up.
-    pub(super) fn client(&mut self, factory: &AgentFactory) -> &Client {
+    pub(super) fn client(&mut self, factory: &AgentFactory) -> &HttpClient {
         let client = self.client.get_or_insert_with(|| factory.client());
         if let Some(rest) = self.rest.take() {
             drain(&client.watch, rest);
@@ -390,12 +395,12 @@ impl Lane {
 
     /// Gives the connection up: what is on it is not known.
     pub(super) fn reset(&mut self) {
-        *self = Lane::default();
+        *self = HttpConnection::default();
     }
 }
 
 /// Reads what is left of an answer, which lets ureq use its connection again.
-fn drain(watch: &Watch, mut rest: BodyReader<'static>) {
+fn drain(watch: &InFlight, mut rest: BodyReader<'static>) {
     watch.begin_impatient();
     let mut buffer = [0_u8; 1024];
     let mut left = UPSTREAM_DRAIN_BYTES_MAX;
@@ -416,36 +421,42 @@ fn drain(watch: &Watch, mut rest: BodyReader<'static>) {
 }
 
 /// What a ureq error means. Its own texts are not used where they could hold a URL.
-fn trouble(watch: &Watch, error: &Error) -> Trouble {
+fn failure(watch: &InFlight, error: &Error) -> Failure {
     let (stage, sent) = (watch.stage(), watch.was_sent());
     if let Some(reason) = watch.interrupted() {
-        return Trouble::interrupted(reason, stage, sent);
+        return Failure::interrupted(reason, stage, sent);
     }
     #[expect(clippy::wildcard_enum_match_arm, reason = "the enum is not ours and grows")]
     let (kind, stage, message) = match error {
         Error::Io(error) if stage == Stage::Tls && error.kind() != ErrorKind::TimedOut => {
-            (Kind::Broke, stage, error.to_string())
+            (FailureKind::Broke, stage, error.to_string())
         }
-        Error::Io(error) => (Kind::Broke, stage, io_text(error)),
+        Error::Io(error) => (FailureKind::Broke, stage, io_text(error)),
         Error::HostNotFound => {
-            (Kind::Broke, Stage::Resolve, "the host has no address".to_owned())
+            (FailureKind::Broke, Stage::Resolve, "the host has no address".to_owned())
         }
-        Error::Tls(what) => (Kind::Broke, Stage::Tls, (*what).to_owned()),
-        Error::Rustls(error) => (Kind::Broke, Stage::Tls, error.to_string()),
+        Error::Tls(what) => (FailureKind::Broke, Stage::Tls, (*what).to_owned()),
+        Error::Rustls(error) => (FailureKind::Broke, Stage::Tls, error.to_string()),
         Error::TlsRequired => {
-            (Kind::Broke, Stage::Tls, "the connection is not secured".to_owned())
+            (FailureKind::Broke, Stage::Tls, "the connection is not secured".to_owned())
         }
         Error::ConnectProxyFailed(what) => {
-            (Kind::Broke, Stage::Connect, format!("the proxy failed: {what}"))
+            (FailureKind::Broke, Stage::Connect, format!("the proxy failed: {what}"))
         }
-        Error::ConnectionFailed => (Kind::Broke, stage, "no connection".to_owned()),
-        Error::Protocol(error) => (Kind::Nonsense, stage, format!("no proper HTTP: {error}")),
+        Error::ConnectionFailed => (FailureKind::Broke, stage, "no connection".to_owned()),
+        Error::Protocol(error) => {
+            (FailureKind::Nonsense, stage, format!("no proper HTTP: {error}"))
+        }
         Error::LargeResponseHeader(_, _) => {
-            (Kind::Nonsense, stage, "the head of its answer is too large".to_owned())
+            (FailureKind::Nonsense, stage, "the head of its answer is too large".to_owned())
         }
-        _ => (Kind::Nonsense, stage, "the request or its answer is no proper HTTP".to_owned()),
+        _ => (
+            FailureKind::Nonsense,
+            stage,
+            "the request or its answer is no proper HTTP".to_owned(),
+        ),
     };
-    Trouble { sent, ..Trouble::new(kind, stage, message) }
+    Failure { sent, ..Failure::new(kind, stage, message) }
 }
 
 fn io_text(error: &std::io::Error) -> String {

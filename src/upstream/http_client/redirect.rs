@@ -15,7 +15,7 @@ use crate::telemetry::Seldom;
 use crate::telemetry::redact::{self, Secrets};
 
 use super::reference::{is_same_origin, resolve};
-use crate::upstream::failure::{Kind, Refusal, Trouble, cut};
+use crate::upstream::failure::{Failure, FailureKind, Refusal, cut};
 
 /// Where a URL was redirected to, for all requests to it.
 pub(crate) struct Redirected {
@@ -104,7 +104,7 @@ impl Way<'_> {
 
     /// # Errors
     /// It is redirected to where it must not go.
-    pub(crate) fn take(&mut self, status: u16, headers: &HeaderMap) -> Result<Turn, Trouble> {
+    pub(crate) fn take(&mut self, status: u16, headers: &HeaderMap) -> Result<Turn, Failure> {
         let is_redirect = (300..400).contains(&status) && status != 304;
         let location = headers.get(LOCATION).filter(|_| is_redirect);
         if self.is_remembered && (is_redirect || status == 404) {
@@ -146,9 +146,12 @@ impl Way<'_> {
     }
 }
 
-fn refused(status: u16, to: &str, why: &str) -> Trouble {
+fn refused(status: u16, to: &str, why: &str) -> Failure {
     let what = format!("it redirects (status {status}) to {}, {why}", named(to));
-    Trouble { sent: true, ..Trouble::new(Kind::Refused(Refusal::Plain), Stage::Answer, what) }
+    Failure {
+        sent: true,
+        ..Failure::new(FailureKind::Refused(Refusal::Plain), Stage::Answer, what)
+    }
 }
 
 /// A target as people are told it: without what may be a secret.
@@ -168,7 +171,7 @@ mod tests {
         Endpoint::new(uri.parse().unwrap(), Arc::new(redirected))
     }
 
-    fn take(way: &mut Way<'_>, status: u16, location: &str) -> Result<Turn, Trouble> {
+    fn take(way: &mut Way<'_>, status: u16, location: &str) -> Result<Turn, Failure> {
         let mut headers = HeaderMap::new();
         if !location.is_empty() {
             headers.insert(LOCATION, location.parse().unwrap());
@@ -224,9 +227,9 @@ mod tests {
             (307, "/mcp", "a loop"),
             (307, "http://h:x/", "http://h:x/"),
         ] {
-            let trouble = take(&mut endpoint.way(), status, location).unwrap_err();
-            assert!(trouble.message.contains(told), "{status} {location}: {}", trouble.message);
-            assert!(!trouble.message.contains("state=s"), "{}", trouble.message);
+            let failure = take(&mut endpoint.way(), status, location).unwrap_err();
+            assert!(failure.message.contains(told), "{status} {location}: {}", failure.message);
+            assert!(!failure.message.contains("state=s"), "{}", failure.message);
         }
         for (status, location) in [(307, ""), (304, "/mcp/"), (200, "/mcp/"), (201, "/x")] {
             assert_eq!(take(&mut endpoint.way(), status, location), Ok(Turn::Arrived));

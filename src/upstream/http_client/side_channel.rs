@@ -17,9 +17,9 @@ use crate::thread::{Joined, spawn};
 use crate::wait::{Interrupted, Wait};
 
 use super::redirect::Endpoint;
-use super::{AgentFactory, Ask, Lane};
+use super::{AgentFactory, HttpConnection, HttpRequest};
 use crate::upstream::call::fair_queue::FairQueue;
-use crate::upstream::failure::Trouble;
+use crate::upstream::failure::Failure;
 
 /// One message on its way.
 pub(crate) struct Message {
@@ -165,7 +165,7 @@ impl Control {
 }
 
 fn run(factory: &AgentFactory, secrets: &Secrets, queue: &Queue) {
-    let mut lane = Lane::default();
+    let mut connection = HttpConnection::default();
     while let Some(Next { message, is_notification }) = queue.next() {
         if let Ok(wait) = Wait::plain(CONTROL_TIMEOUT) {
             {
@@ -175,10 +175,10 @@ fn run(factory: &AgentFactory, secrets: &Secrets, queue: &Queue) {
                 }
                 state.waits.push(wait.clone());
             }
-            if let Err(trouble) = deliver(&mut lane, factory, &message, &wait) {
-                lane.reset();
+            if let Err(failure) = deliver(&mut connection, factory, &message, &wait) {
+                connection.reset();
                 log::debug!(target: "upstream", "a control message failed: {}",
-                    secrets.scrub_for_operator(&trouble.message));
+                    secrets.scrub_for_operator(&failure.message));
             }
             queue.lock().waits.retain(|other| !Arc::ptr_eq(other, &wait));
         }
@@ -189,18 +189,18 @@ fn run(factory: &AgentFactory, secrets: &Secrets, queue: &Queue) {
 }
 
 fn deliver(
-    lane: &mut Lane,
+    connection: &mut HttpConnection,
     factory: &AgentFactory,
     message: &Message,
     wait: &Arc<Wait>,
-) -> Result<(), Trouble> {
-    let ask = Ask {
+) -> Result<(), Failure> {
+    let ask = HttpRequest {
         method: &message.method,
         endpoint: &message.endpoint,
         headers: &message.headers,
         body: message.body.as_deref(),
     };
-    let mut answer = lane.client(factory).run(wait, ask, &mut || ())?;
+    let mut answer = connection.client(factory).run(wait, ask, &mut || ())?;
     // Read so that the connection can be used again; what it says does not matter.
     answer.read_to_end(crate::limits::UPSTREAM_DRAIN_BYTES_MAX, "a bound", &mut || ())?;
     Ok(())

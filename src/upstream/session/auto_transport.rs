@@ -8,10 +8,10 @@ use std::time::Instant;
 use crate::protocol::call::{CallSink, Outcome, Outgoing, PrincipalId};
 use crate::wait::Wait;
 
-use super::context::{Link, Opened, no_session};
-use crate::upstream::failure::Trouble;
-use crate::upstream::http_client::Lane;
-use crate::upstream::transport::http::HttpCore;
+use super::context::{Opened, Transport, no_session};
+use crate::upstream::failure::Failure;
+use crate::upstream::http_client::HttpConnection;
+use crate::upstream::transport::http::HttpContext;
 use crate::upstream::transport::http_sse::HttpSse;
 use crate::upstream::transport::streamable_http::StreamableHttp;
 
@@ -29,12 +29,12 @@ pub(crate) struct Auto {
 
 impl Auto {
     /// `found` is the same for all sessions to an upstream, and begins with zero.
-    pub(crate) fn new(http: Arc<HttpCore>, found: Arc<AtomicU8>) -> Auto {
+    pub(crate) fn new(http: Arc<HttpContext>, found: Arc<AtomicU8>) -> Auto {
         let streamable = StreamableHttp::new(http.clone());
         Auto { streamable, sse: HttpSse::new(http), found }
     }
 
-    fn found(&self) -> Option<&dyn Link> {
+    fn found(&self) -> Option<&dyn Transport> {
         match self.found.load(Ordering::Acquire) {
             STREAMABLE_HTTP => Some(&self.streamable),
             HTTP_SSE => Some(&self.sse),
@@ -46,66 +46,79 @@ impl Auto {
     }
 
     /// The transport that the upstream speaks; its session is open afterwards.
-    fn find(&self, lane: &mut Lane, wait: &Arc<Wait>) -> Result<&dyn Link, Trouble> {
+    fn find(
+        &self,
+        connection: &mut HttpConnection,
+        wait: &Arc<Wait>,
+    ) -> Result<&dyn Transport, Failure> {
         if let Some(found) = self.found() {
             return Ok(found);
         }
-        let refused = match self.streamable.open(lane, wait) {
+        let refused = match self.streamable.open(connection, wait) {
             Ok(_) => {
                 self.found.store(STREAMABLE_HTTP, Ordering::Release);
                 return Ok(&self.streamable);
             }
-            Err(trouble) if self.streamable.hints_at_http_sse() => trouble,
-            Err(trouble) => return Err(trouble),
+            Err(failure) if self.streamable.hints_at_http_sse() => failure,
+            Err(failure) => return Err(failure),
         };
-        match self.sse.open(lane, wait) {
+        match self.sse.open(connection, wait) {
             Ok(_) => {
                 self.found.store(HTTP_SSE, Ordering::Release);
                 Ok(&self.sse)
             }
-            Err(trouble) => {
+            Err(failure) => {
                 // Where the path is wrong, both are told the same.
-                let message = if refused.message == trouble.message {
+                let message = if refused.message == failure.message {
                     refused.message
                 } else {
                     format!(
                         "as Streamable HTTP: {}; as HTTP+SSE: {}",
-                        refused.message, trouble.message
+                        refused.message, failure.message
                     )
                 };
-                Err(Trouble { message, ..trouble })
+                Err(Failure { message, ..failure })
             }
         }
     }
 }
 
-impl Link for Auto {
-    fn open(&self, lane: &mut Lane, wait: &Arc<Wait>) -> Result<Opened, Trouble> {
-        self.find(lane, wait)?.open(lane, wait)
+impl Transport for Auto {
+    fn open(
+        &self,
+        connection: &mut HttpConnection,
+        wait: &Arc<Wait>,
+    ) -> Result<Opened, Failure> {
+        self.find(connection, wait)?.open(connection, wait)
     }
 
     fn request(
         &self,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
-    ) -> Result<Outcome, Trouble> {
-        self.find(lane, wait)?.request(lane, outgoing, wait, sink)
+    ) -> Result<Outcome, Failure> {
+        self.find(connection, wait)?.request(connection, outgoing, wait, sink)
     }
 
     fn request_open(
         &self,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
-    ) -> Result<Outcome, Trouble> {
-        self.found().ok_or_else(no_session)?.request_open(lane, outgoing, wait, sink)
+    ) -> Result<Outcome, Failure> {
+        self.found().ok_or_else(no_session)?.request_open(connection, outgoing, wait, sink)
     }
 
-    fn probe(&self, lane: &mut Lane, wait: &Arc<Wait>, why: &Trouble) -> Result<(), Trouble> {
-        self.found().ok_or_else(no_session)?.probe(lane, wait, why)
+    fn probe(
+        &self,
+        connection: &mut HttpConnection,
+        wait: &Arc<Wait>,
+        why: &Failure,
+    ) -> Result<(), Failure> {
+        self.found().ok_or_else(no_session)?.probe(connection, wait, why)
     }
 
     fn forget(&self, generation: u64) {
@@ -119,7 +132,7 @@ impl Link for Auto {
         self.sse.leave();
     }
 
-    fn backing_off(&self, _: &Trouble, _: Instant) {
+    fn backing_off(&self, _: &Failure, _: Instant) {
         // It may speak another transport when it is back.
         self.found.store(UNKNOWN, Ordering::Release);
     }

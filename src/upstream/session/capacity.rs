@@ -16,33 +16,33 @@ use crate::shares::Shares;
 use crate::thread::Joined;
 use crate::wait::{Interrupted, Wait};
 
-use super::context::Core;
-use super::desired_subscriptions::Standing;
-use super::pool::Member;
+use super::context::SessionContext;
+use super::desired_subscriptions::DesiredSubscriptions;
+use super::pool::PooledSession;
 use crate::upstream::call::fair_queue::FairQueue;
 
 /// The clients' own sessions to one upstream.
-pub(crate) struct Room {
+pub(crate) struct PoolCapacity {
     pub(crate) entries: Vec<Entry>,
     /// What clients' own sessions are subscribed to, by client session: that outlives a session
     /// which had to make room, and ends with its client's.
-    pub(crate) standing: HashMap<Arc<str>, Arc<Standing>>,
+    pub(crate) desired: HashMap<Arc<str>, Arc<DesiredSubscriptions>>,
     /// Whose share of `max_sessions` the entries take. The shared session is nobody's.
     shares: Shares<PrincipalId>,
     max_sessions: usize,
     /// Sessions that are being ended, and their threads.
-    pub(crate) ending: Vec<(Arc<Member>, Joined)>,
+    pub(crate) ending: Vec<(Arc<PooledSession>, Joined)>,
     /// Calls that wait for room; no more than `max_waiting`.
     pub(crate) waiting: FairQueue<PrincipalId, Arc<Wait>>,
     pub(crate) stopped: bool,
 }
 
 pub(crate) struct Entry {
-    pub(crate) member: Arc<Member>,
+    pub(crate) pooled: Arc<PooledSession>,
     pub(crate) in_flight: usize,
     pub(crate) used_at: Instant,
     /// Something may go on there that nobody waits for any more.
-    pub(crate) is_spoilt: bool,
+    pub(crate) is_tainted: bool,
     /// Its thread is about to read what its client sees, and has a place for that among the calls.
     pub(crate) is_reserved: bool,
     /// Since when its only call waits for its client to come back with answers.
@@ -50,7 +50,7 @@ pub(crate) struct Entry {
     thread: Joined,
 }
 
-impl Core {
+impl SessionContext {
     /// Whose share of what is bounded this session takes; the shared one's is nobody's.
     pub(crate) fn charged(&self) -> Option<&PrincipalId> {
         self.client.as_ref()?.charged.as_ref()
@@ -59,23 +59,23 @@ impl Core {
 
 impl Entry {
     pub(crate) fn is_of(&self, session: &str) -> bool {
-        self.member.core.client.as_ref().is_some_and(|client| &*client.session == session)
+        self.pooled.context.client.as_ref().is_some_and(|client| &*client.session == session)
     }
 
     pub(crate) fn is_subscribed(&self) -> bool {
-        !self.member.standing.has_no_subscriptions()
+        !self.pooled.desired.has_no_subscriptions()
     }
 
     fn charged(&self) -> Option<&PrincipalId> {
-        self.member.charged()
+        self.pooled.charged()
     }
 }
 
-impl Room {
-    pub(crate) fn new(max_sessions: usize, max_waiting: usize) -> Room {
-        Room {
+impl PoolCapacity {
+    pub(crate) fn new(max_sessions: usize, max_waiting: usize) -> PoolCapacity {
+        PoolCapacity {
             entries: Vec::new(),
-            standing: HashMap::new(),
+            desired: HashMap::new(),
             shares: Shares::new(max_sessions.saturating_sub(1)),
             max_sessions,
             ending: Vec::new(),
@@ -84,18 +84,18 @@ impl Room {
         }
     }
 
-    pub(crate) fn entry(&mut self, member: &Arc<Member>) -> Option<&mut Entry> {
-        self.entries.iter_mut().find(|entry| Arc::ptr_eq(&entry.member, member))
+    pub(crate) fn entry(&mut self, pooled: &Arc<PooledSession>) -> Option<&mut Entry> {
+        self.entries.iter_mut().find(|entry| Arc::ptr_eq(&entry.pooled, pooled))
     }
 
-    /// Puts a session among the others, in the place that [`Room::take_free`] or [`Room::make`]
+    /// Puts a session among the others, in the place that [`PoolCapacity::take_free`] or [`PoolCapacity::make`]
     /// has taken for it.
-    pub(crate) fn add(&mut self, member: Arc<Member>, thread: Joined, in_flight: usize) {
+    pub(crate) fn add(&mut self, pooled: Arc<PooledSession>, thread: Joined, in_flight: usize) {
         self.entries.push(Entry {
-            member,
+            pooled,
             in_flight,
             used_at: Instant::now(),
-            is_spoilt: false,
+            is_tainted: false,
             is_reserved: false,
             parked: None,
             thread,
@@ -116,14 +116,14 @@ impl Room {
     /// The same, but its place stays taken. Gives whose it was.
     fn retire_in_place(&mut self, index: usize) -> Option<PrincipalId> {
         let entry = self.entries.swap_remove(index);
-        if let Some(client) = &entry.member.core.client
-            && entry.member.standing.has_no_subscriptions()
+        if let Some(client) = &entry.pooled.context.client
+            && entry.pooled.desired.has_no_subscriptions()
         {
-            self.standing.remove(&client.session);
+            self.desired.remove(&client.session);
         }
-        entry.member.core.nudge.stop();
+        entry.pooled.context.mailbox.stop();
         let who = entry.charged().cloned();
-        self.ending.push((entry.member, entry.thread));
+        self.ending.push((entry.pooled, entry.thread));
         who
     }
 
@@ -182,14 +182,14 @@ impl Room {
     /// those of one principal do not keep the others waiting.
     fn has_many_ending(&mut self, who: Option<&PrincipalId>) -> bool {
         self.ending.retain(|(_, thread)| !thread.is_finished());
-        let n_ending = self.ending.iter().filter(|(member, _)| !member.has_ended()).count();
+        let n_ending = self.ending.iter().filter(|(pooled, _)| !pooled.has_ended()).count();
         self.n_ending_of(who) >= self.max_sessions
             || n_ending >= self.max_sessions.saturating_mul(2)
     }
 
     fn n_ending_of(&self, who: Option<&PrincipalId>) -> usize {
-        let ending = self.ending.iter().filter(|(member, _)| !member.has_ended());
-        ending.filter(|(member, _)| member.charged() == who).count()
+        let ending = self.ending.iter().filter(|(pooled, _)| !pooled.has_ended());
+        ending.filter(|(pooled, _)| pooled.charged() == who).count()
     }
 
     /// What `who` may have of the others' sessions: of those who hold more than it does; and of
@@ -199,7 +199,7 @@ impl Room {
         if whose == who || self.n_of(whose) > self.n_of(who) {
             return true;
         }
-        let is_spared = entry.used_at.elapsed() < SESSION_SPARED && !entry.is_spoilt;
+        let is_spared = entry.used_at.elapsed() < SESSION_SPARED && !entry.is_tainted;
         entry.in_flight == 0 && !is_spared && self.leaves_share(who)
     }
 
@@ -223,7 +223,7 @@ impl Room {
             .filter(|(_, entry)| entry.in_flight == 0 && self.may_have(who, entry));
         let rank = |entry: &Entry| {
             let n_held = Reverse(self.n_of(entry.charged()));
-            (!entry.is_spoilt, n_held, entry.is_subscribed(), entry.used_at)
+            (!entry.is_tainted, n_held, entry.is_subscribed(), entry.used_at)
         };
         idle.min_by_key(|(_, entry)| rank(entry)).map(|(index, _)| index)
     }

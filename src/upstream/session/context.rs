@@ -20,14 +20,14 @@ use crate::telemetry::Seldom;
 use crate::telemetry::redact::Secrets;
 use crate::wait::{Interrupted, Wait};
 
-use super::desired_subscriptions::Standing;
+use super::desired_subscriptions::DesiredSubscriptions;
 use super::listen_filter::{Subscriptions, offered};
-use crate::upstream::Unasked;
+use crate::upstream::ServerEvents;
 use crate::upstream::call::circuit_breaker::Opening;
-use crate::upstream::failure::{self, Trouble};
-use crate::upstream::http_client::Lane;
+use crate::upstream::failure::{Failure, FailureKind};
+use crate::upstream::http_client::HttpConnection;
 use crate::upstream::http_client::redirect::Redirected;
-use crate::upstream::status::{Dropped, Failure};
+use crate::upstream::status::{Dropped, FailureReport};
 use crate::upstream::supervisor::views::Views;
 use crate::upstream::supervisor::wanted_lists::Readings;
 
@@ -51,34 +51,43 @@ impl Opened {
 }
 
 /// One way to reach an upstream.
-pub(crate) trait Link: Send + Sync {
+pub(crate) trait Transport: Send + Sync {
     /// For the supervisor: the open session, opened if there is none. For a session that opens
     /// on demand, somebody must have asked for it before.
-    fn open(&self, lane: &mut Lane, wait: &Arc<Wait>) -> Result<Opened, Trouble>;
+    fn open(
+        &self,
+        connection: &mut HttpConnection,
+        wait: &Arc<Wait>,
+    ) -> Result<Opened, Failure>;
     /// Sends a request over the open session and waits for its answer.
     fn request(
         &self,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
-    ) -> Result<Outcome, Trouble>;
-    /// [`Link::request`] for whoever looks after the session: over the one that is open, and
+    ) -> Result<Outcome, Failure>;
+    /// [`Transport::request`] for whoever looks after the session: over the one that is open, and
     /// once. What fails is tried again at its pace, and may say nothing of the session.
     fn request_open(
         &self,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
-    ) -> Result<Outcome, Trouble>;
+    ) -> Result<Outcome, Failure>;
     /// Asks the open session what every server answers, because of `why`; any answer will do.
     ///
     /// # Errors
     /// It is gone, or its server hangs.
-    fn probe(&self, lane: &mut Lane, wait: &Arc<Wait>, _why: &Trouble) -> Result<(), Trouble> {
+    fn probe(
+        &self,
+        connection: &mut HttpConnection,
+        wait: &Arc<Wait>,
+        _why: &Failure,
+    ) -> Result<(), Failure> {
         let ping = Outgoing::own(Method::Ping, RawObject::default());
-        let answer = self.request_open(lane, &ping, wait, &mut Deaf);
+        let answer = self.request_open(connection, &ping, wait, &mut NoSink);
         answer.map(drop).or_else(unless_answered)
     }
     /// Whether what the upstream tells by itself is heard, as far as it can be.
@@ -90,7 +99,7 @@ pub(crate) trait Link: Send + Sync {
     /// Lets go of whatever session is open.
     fn leave(&self) {}
     /// The supervisor will try again then.
-    fn backing_off(&self, trouble: &Trouble, next_try: Instant);
+    fn backing_off(&self, failure: &Failure, next_try: Instant);
     /// The supervisor tries again now: calls may wait for it.
     fn hasten(&self) {}
     /// Who opens a session that is missing.
@@ -98,7 +107,7 @@ pub(crate) trait Link: Send + Sync {
         Opening::ByCalls
     }
     /// Whether the process behind the link has ended, for links that have one: why.
-    fn died(&self) -> Option<Trouble> {
+    fn died(&self) -> Option<Failure> {
         None
     }
     /// Queues a client's notification, if a session is open.
@@ -124,7 +133,7 @@ pub(crate) trait Link: Send + Sync {
 }
 
 /// What the parts of one session to an upstream share.
-pub(crate) struct Core {
+pub(crate) struct SessionContext {
     pub(crate) config: Arc<UpstreamConfig>,
     /// What it was given and must not be told again, although it may say it.
     pub(crate) secrets: Arc<Secrets>,
@@ -137,7 +146,7 @@ pub(crate) struct Core {
     pub(crate) buffered: Budget,
     /// Its place among the upstreams, for the names of its threads.
     pub(crate) index: usize,
-    pub(crate) nudge: Arc<Nudge>,
+    pub(crate) mailbox: Arc<Mailbox>,
     /// Set when the process must end at once: children get no grace any more.
     pub(crate) hurry: Arc<AtomicBool>,
     /// The generation given last, over all transports.
@@ -148,30 +157,30 @@ pub(crate) struct Core {
     /// What a modern upstream is listened to for.
     pub(crate) subscriptions: Arc<Subscriptions>,
     /// Of the shared session, whose supervisor reads the lists.
-    lists: Arc<Nudge>,
+    lists: Arc<Mailbox>,
     /// The lists that only some clients see.
     pub(crate) views: Arc<Views>,
-    pub(crate) unasked: Arc<dyn Unasked>,
+    pub(crate) server_events: Arc<dyn ServerEvents>,
     /// Lines about how it is, which its callers can make it be.
     pub(crate) told: Arc<Seldom>,
     ids: AtomicU64,
 }
 
-impl Core {
+impl SessionContext {
     pub(crate) fn new(
         config: Arc<UpstreamConfig>,
         limits: Arc<Limits>,
         buffered: Budget,
         index: usize,
         hurry: Arc<AtomicBool>,
-        unasked: Arc<dyn Unasked>,
-        standing: Arc<Standing>,
-    ) -> std::io::Result<Core> {
-        let (nudge, views) = (Arc::new(Nudge::new()?), Arc::new(Views::new(limits.views)));
+        server_events: Arc<dyn ServerEvents>,
+        desired: Arc<DesiredSubscriptions>,
+    ) -> std::io::Result<SessionContext> {
+        let (mailbox, views) = (Arc::new(Mailbox::new()?), Arc::new(Views::new(limits.views)));
         let secrets = Secrets::new(&config.secrets()).with_guesses(&config.guessed_secrets());
         let secrets = Arc::new(secrets);
         let redirected = Redirected::new(config.name.clone(), secrets.clone());
-        Ok(Core {
+        Ok(SessionContext {
             config,
             secrets,
             redirected: Arc::new(redirected),
@@ -179,22 +188,22 @@ impl Core {
             limits,
             buffered,
             index,
-            nudge: nudge.clone(),
+            mailbox: mailbox.clone(),
             hurry,
             generations: Arc::default(),
             client: None,
-            subscriptions: Arc::new(Subscriptions::new(standing)),
-            lists: nudge,
+            subscriptions: Arc::new(Subscriptions::new(desired)),
+            lists: mailbox,
             views,
-            unasked,
+            server_events,
             told: Arc::default(),
             ids: AtomicU64::new(1),
         })
     }
 
     /// That of a client's own session to the same upstream.
-    pub(crate) fn of_client(&self, client: Client) -> std::io::Result<Core> {
-        Ok(Core {
+    pub(crate) fn of_client(&self, client: Client) -> std::io::Result<SessionContext> {
+        Ok(SessionContext {
             config: self.config.clone(),
             secrets: self.secrets.clone(),
             redirected: self.redirected.clone(),
@@ -202,14 +211,14 @@ impl Core {
             limits: self.limits.clone(),
             buffered: self.buffered.clone(),
             index: self.index,
-            nudge: Arc::new(Nudge::new()?),
+            mailbox: Arc::new(Mailbox::new()?),
             hurry: self.hurry.clone(),
             generations: Arc::default(),
             client: Some(client),
             subscriptions: self.subscriptions.clone(),
             lists: self.lists.clone(),
             views: self.views.clone(),
-            unasked: self.unasked.clone(),
+            server_events: self.server_events.clone(),
             told: self.told.clone(),
             ids: AtomicU64::new(1),
         })
@@ -224,16 +233,16 @@ impl Core {
     /// those see who have such a session.
     pub(crate) fn list_changed(&self, kind: Kind) {
         if self.client.is_some() {
-            self.nudge.list_changed(kind);
+            self.mailbox.list_changed(kind);
         }
         self.lists.list_changed(kind);
     }
 
-    /// A trouble as it may leave this folder.
-    pub(crate) fn scrubbed(&self, trouble: Trouble) -> Trouble {
-        let message = self.secrets.scrub_cut(&trouble.message).into_owned();
-        let refusal = trouble.refusal.map(|it| self.scrubbed_refusal(*it));
-        Trouble { message, refusal, ..trouble }
+    /// A failure as it may leave this folder.
+    pub(crate) fn scrubbed(&self, failure: Failure) -> Failure {
+        let message = self.secrets.scrub_cut(&failure.message).into_owned();
+        let refusal = failure.refusal.map(|it| self.scrubbed_refusal(*it));
+        Failure { message, refusal, ..failure }
     }
 
     fn scrubbed_refusal(&self, refusal: HttpRefusal) -> Box<HttpRefusal> {
@@ -242,18 +251,18 @@ impl Core {
         Box::new(HttpRefusal { www_authenticate, ..refusal })
     }
 
-    /// A trouble as it is remembered.
-    pub(crate) fn failure(&self, trouble: &Trouble) -> Failure {
-        let message = self.secrets.scrub_cut(&trouble.message).into_owned();
-        let refusal = trouble.refusal.as_deref().cloned();
+    /// A failure as it is remembered.
+    pub(crate) fn report(&self, failure: &Failure) -> FailureReport {
+        let message = self.secrets.scrub_cut(&failure.message).into_owned();
+        let refusal = failure.refusal.as_deref().cloned();
         let refusal = refusal.map(|it| self.scrubbed_refusal(it));
-        Failure { stage: trouble.stage, message, at: SystemTime::now(), refusal }
+        FailureReport { stage: failure.stage, message, at: SystemTime::now(), refusal }
     }
 
     /// A failure as `/status` tells it.
-    pub(crate) fn for_operator(&self, failure: &Failure) -> Failure {
+    pub(crate) fn for_operator(&self, failure: &FailureReport) -> FailureReport {
         let message = self.secrets.scrub_for_operator(&failure.message).into_owned();
-        Failure { message, ..failure.clone() }
+        FailureReport { message, ..failure.clone() }
     }
 
     pub(crate) fn name(&self) -> &ServerName {
@@ -277,11 +286,11 @@ impl Core {
 
     /// Tells the supervisor that the session of this generation could not be opened: of that
     /// one, because a later one may be open by now.
-    pub(crate) fn not_opened(&self, generation: u64, trouble: Trouble) -> Trouble {
-        if !matches!(trouble.kind, failure::Kind::Interrupted(_)) {
-            self.nudge.lost(generation, trouble.clone());
+    pub(crate) fn not_opened(&self, generation: u64, failure: Failure) -> Failure {
+        if !matches!(failure.kind, FailureKind::Interrupted(_)) {
+            self.mailbox.lost(generation, failure.clone());
         }
-        trouble
+        failure
     }
 
     pub(crate) fn thread_name(&self, part: &str) -> String {
@@ -290,10 +299,10 @@ impl Core {
 
     /// # Errors
     /// The result is no object, as every result is (2025-11-25, schema, Result).
-    pub(crate) fn outcome(&self, answer: Result<Raw, RpcError>) -> Result<Outcome, Trouble> {
+    pub(crate) fn outcome(&self, answer: Result<Raw, RpcError>) -> Result<Outcome, Failure> {
         match answer {
             Ok(result) if result.get().starts_with('{') => Ok(Outcome::Complete(result)),
-            Ok(_) => Err(Trouble::nonsense("its result is no object")),
+            Ok(_) => Err(Failure::nonsense("its result is no object")),
             Err(error) => Ok(self.refused(error)),
         }
     }
@@ -325,17 +334,17 @@ impl Core {
 }
 
 /// How the supervisor is told; each kind of news once, however often it came.
-pub(crate) struct Nudge {
+pub(crate) struct Mailbox {
     /// What the supervisor waits on while there is nothing to do.
     pub(crate) idle: Arc<Wait>,
     /// Of the lists that the supervisor reads.
     pub(crate) readings: Readings,
-    state: Mutex<News>,
+    state: Mutex<Pending>,
 }
 
 /// What the supervisor should look at.
 #[derive(Debug, Default)]
-pub(crate) struct News {
+pub(crate) struct Pending {
     /// Kinds of lists that have changed.
     pub(crate) list_changed: Vec<Kind>,
     /// Kinds of lists in which somebody looked for something in vain.
@@ -347,40 +356,38 @@ pub(crate) struct News {
     /// A call's thread opened a session of this generation.
     pub(crate) opened: Option<u64>,
     /// The session up to this generation is no more, and why.
-    pub(crate) lost: Option<(u64, Trouble)>,
+    pub(crate) lost: Option<(u64, Failure)>,
     /// The session of this generation may be no more, and why.
-    pub(crate) doubted: Option<(u64, Trouble)>,
+    pub(crate) doubted: Option<(u64, Failure)>,
     busy: Option<Arc<Wait>>,
     stopped: bool,
 }
 
 /// What a request failed of, unless that was an answer of the upstream, be it a refusal.
-pub(crate) fn unless_answered(trouble: Trouble) -> Result<(), Trouble> {
-    match trouble.kind {
-        failure::Kind::Refused(_) | failure::Kind::Nonsense | failure::Kind::Overloaded => {
-            Ok(())
-        }
-        failure::Kind::Interrupted(_) | failure::Kind::SessionGone | failure::Kind::Broke => {
-            Err(trouble)
+pub(crate) fn unless_answered(failure: Failure) -> Result<(), Failure> {
+    match failure.kind {
+        FailureKind::Refused(_) | FailureKind::Nonsense | FailureKind::Overloaded => Ok(()),
+        FailureKind::Interrupted(_) | FailureKind::SessionGone | FailureKind::Broke => {
+            Err(failure)
         }
     }
 }
 
 /// The session that was to be used has ended meanwhile.
-pub(crate) fn no_session() -> Trouble {
-    Trouble::new(failure::Kind::Broke, Stage::Send, "its session has ended")
+pub(crate) fn no_session() -> Failure {
+    Failure::new(FailureKind::Broke, Stage::Send, "its session has ended")
 }
 
 /// Longer than any process lives; far enough from what an `Instant` can hold.
 pub(crate) const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-impl Nudge {
-    pub(crate) fn new() -> std::io::Result<Nudge> {
+impl Mailbox {
+    pub(crate) fn new() -> std::io::Result<Mailbox> {
         let readings = Readings::default();
-        Ok(Nudge { idle: Wait::plain(NEVER)?, readings, state: Mutex::default() })
+        Ok(Mailbox { idle: Wait::plain(NEVER)?, readings, state: Mutex::default() })
     }
 
-    fn lock(&self) -> MutexGuard<'_, News> {
+    fn lock(&self) -> MutexGuard<'_, Pending> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -419,27 +426,27 @@ impl Nudge {
         self.idle.bell().ring();
     }
 
-    /// News of a session that came before another whose loss is known says nothing.
-    pub(crate) fn lost(&self, generation: u64, trouble: Trouble) {
+    /// Pending of a session that came before another whose loss is known says nothing.
+    pub(crate) fn lost(&self, generation: u64, failure: Failure) {
         {
             let mut state = self.lock();
             if state.lost.as_ref().is_none_or(|(known, _)| *known <= generation) {
-                state.lost = Some((generation, trouble));
+                state.lost = Some((generation, failure));
             }
         }
         self.idle.bell().ring();
     }
 
     /// A stream of this session was refused as one that is gone refuses.
-    pub(crate) fn doubted(&self, generation: u64, trouble: Trouble) {
-        self.lock().doubted = Some((generation, trouble));
+    pub(crate) fn doubted(&self, generation: u64, failure: Failure) {
+        self.lock().doubted = Some((generation, failure));
         self.idle.bell().ring();
     }
 
     /// What has come since the last look.
-    pub(crate) fn take(&self) -> News {
+    pub(crate) fn take(&self) -> Pending {
         let mut state = self.lock();
-        News {
+        Pending {
             list_changed: std::mem::take(&mut state.list_changed),
             list_wanted: std::mem::take(&mut state.list_wanted),
             stale: std::mem::take(&mut state.stale),
@@ -481,9 +488,9 @@ impl Nudge {
 }
 
 /// A caller that wants only the answer.
-pub(crate) struct Deaf;
+pub(crate) struct NoSink;
 
-impl CallSink for Deaf {
+impl CallSink for NoSink {
     fn notice(&mut self, _: Notice) {}
     fn ask(&mut self, question: Question) {
         question.refuse();
@@ -495,9 +502,9 @@ impl CallSink for Deaf {
 }
 
 /// The gateway as a caller on a session: what is said besides the answer is for no call.
-pub(crate) struct Own<'a>(pub(crate) &'a Core);
+pub(crate) struct GatewaySink<'a>(pub(crate) &'a SessionContext);
 
-impl CallSink for Own<'_> {
+impl CallSink for GatewaySink<'_> {
     fn notice(&mut self, notice: Notice) {
         if !matches!(notice, Notice::Progress(_)) {
             self.0.notice(notice);
@@ -518,13 +525,13 @@ impl CallSink for Own<'_> {
 /// The one who opens a session: what is said meanwhile is for no call, and while there is
 /// silence something else is done.
 pub(crate) struct Opener<'a> {
-    pub(crate) core: &'a Core,
+    pub(crate) context: &'a SessionContext,
     pub(crate) idle: &'a mut dyn FnMut(),
 }
 
 impl CallSink for Opener<'_> {
     fn notice(&mut self, notice: Notice) {
-        Own(self.core).notice(notice);
+        GatewaySink(self.context).notice(notice);
     }
 
     // Nothing but `ping` may be asked before the handshake is over (2025-11-25,
@@ -561,20 +568,19 @@ pub(crate) fn pause(wait: &Wait, time: Duration) -> Result<(), Interrupted> {
 mod tests {
     use super::*;
     use crate::error::Stage;
-    use crate::upstream::failure::Kind;
 
     #[test]
     fn late_news_of_an_older_session_does_not_hide_the_newer_one() {
-        let nudge = Nudge::new().unwrap();
-        let trouble = |what: &str| Trouble::new(Kind::Broke, Stage::Read, what);
-        nudge.opened(3);
-        nudge.opened(2);
-        nudge.lost(3, trouble("newer"));
-        nudge.lost(2, trouble("older"));
-        let news = nudge.take();
+        let mailbox = Mailbox::new().unwrap();
+        let failure = |what: &str| Failure::new(FailureKind::Broke, Stage::Read, what);
+        mailbox.opened(3);
+        mailbox.opened(2);
+        mailbox.lost(3, failure("newer"));
+        mailbox.lost(2, failure("older"));
+        let news = mailbox.take();
         assert_eq!(news.opened, Some(3));
-        assert_eq!(news.lost, Some((3, trouble("newer"))));
-        nudge.lost(1, trouble("first"));
-        assert_eq!(nudge.take().lost, Some((1, trouble("first"))));
+        assert_eq!(news.lost, Some((3, failure("newer"))));
+        mailbox.lost(1, failure("first"));
+        assert_eq!(mailbox.take().lost, Some((1, failure("first"))));
     }
 }

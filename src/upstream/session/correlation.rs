@@ -7,7 +7,7 @@ use crate::protocol::call::{CallSink, Notice, Question};
 use crate::protocol::jsonrpc::{RequestId, RpcError};
 use crate::protocol::raw::Raw;
 
-use crate::upstream::failure::Trouble;
+use crate::upstream::failure::Failure;
 
 /// What a waiting call finds in its inbox.
 #[derive(Debug)]
@@ -15,12 +15,12 @@ pub(crate) enum Arrival {
     Notice(Notice),
     Ask(Question),
     Answer(Result<Raw, RpcError>),
-    Lost(Trouble),
+    Lost(Failure),
 }
 
 /// Whether a call hears more than what bears its own id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ears {
+pub(crate) enum Interest {
     /// It has a client behind it.
     Open,
     /// Only log messages: of a modern server, of which it wants them.
@@ -29,10 +29,10 @@ pub(crate) enum Ears {
     Shut,
 }
 
-impl Ears {
+impl Interest {
     /// On a session of the handshake era.
-    pub(crate) fn of(sink: &dyn CallSink) -> Ears {
-        if sink.has_client() { Ears::Open } else { Ears::Shut }
+    pub(crate) fn of(sink: &dyn CallSink) -> Interest {
+        if sink.has_client() { Interest::Open } else { Interest::Shut }
     }
 }
 
@@ -40,14 +40,14 @@ impl Ears {
 #[derive(Debug)]
 pub(crate) struct Table<W> {
     calls: HashMap<u64, Inbox<W>>,
-    lost: Option<Trouble>,
+    lost: Option<Failure>,
 }
 
 /// One call's place in the table.
 #[derive(Debug)]
 pub(crate) struct Inbox<W> {
     waker: W,
-    ears: Ears,
+    interest: Interest,
     arrivals: VecDeque<Arrival>,
     /// The questions that were put to it, as many as an inbox holds.
     asked: VecDeque<RequestId>,
@@ -56,7 +56,7 @@ pub(crate) struct Inbox<W> {
 impl<W> Inbox<W> {
     /// Whether log messages of the call may still come, because its answer has not.
     pub(crate) fn still_wants_logs(&self) -> bool {
-        self.ears == Ears::Log
+        self.interest == Interest::Log
     }
 }
 
@@ -79,13 +79,18 @@ impl<W: Clone> Table<W> {
     ///
     /// # Errors
     /// The link is dead already.
-    pub(crate) fn enter(&mut self, id: u64, waker: W, ears: Ears) -> Result<(), Trouble> {
+    pub(crate) fn enter(
+        &mut self,
+        id: u64,
+        waker: W,
+        interest: Interest,
+    ) -> Result<(), Failure> {
         if let Some(lost) = &self.lost {
             // Whatever was lost before, nothing of this call was sent.
-            return Err(Trouble { sent: false, ..lost.clone() });
+            return Err(Failure { sent: false, ..lost.clone() });
         }
         let (arrivals, asked) = (VecDeque::new(), VecDeque::new());
-        self.calls.insert(id, Inbox { waker, ears, arrivals, asked });
+        self.calls.insert(id, Inbox { waker, interest, arrivals, asked });
         Ok(())
     }
 
@@ -100,7 +105,7 @@ impl<W: Clone> Table<W> {
     pub(crate) fn whose(&self, arrival: &Arrival) -> Option<u64> {
         // A call whose answer has come hears no more.
         let hears = |inbox: &Inbox<W>| {
-            inbox.ears == Ears::Open
+            inbox.interest == Interest::Open
                 && !matches!(inbox.arrivals.back(), Some(Arrival::Answer(_) | Arrival::Lost(_)))
         };
         let open = || self.calls.iter().filter(|(_, inbox)| hears(inbox));
@@ -114,7 +119,7 @@ impl<W: Clone> Table<W> {
 
     /// The one call that wants log messages, if there is no other.
     pub(crate) fn only_logged(&self) -> Option<u64> {
-        let mut logged = self.calls.iter().filter(|(_, inbox)| inbox.ears == Ears::Log);
+        let mut logged = self.calls.iter().filter(|(_, inbox)| inbox.interest == Interest::Log);
         let only = logged.next().map(|(id, _)| *id);
         only.filter(|_| logged.next().is_none())
     }
@@ -149,7 +154,7 @@ impl<W: Clone> Table<W> {
         }
         if matches!(arrival, Arrival::Answer(_) | Arrival::Lost(_)) {
             // Nothing can be said to this call any more.
-            inbox.ears = Ears::Shut;
+            inbox.interest = Interest::Shut;
         }
         inbox.arrivals.push_back(arrival);
         Delivered { waker: Some(inbox.waker.clone()), left_over }
@@ -166,16 +171,16 @@ impl<W: Clone> Table<W> {
     }
 
     /// The link is dead: everybody who waits is told, and nobody may begin to.
-    pub(crate) fn lose(&mut self, trouble: &Trouble) -> Vec<W> {
-        self.lost.get_or_insert_with(|| trouble.clone());
-        self.fail_all(trouble)
+    pub(crate) fn lose(&mut self, failure: &Failure) -> Vec<W> {
+        self.lost.get_or_insert_with(|| failure.clone());
+        self.fail_all(failure)
     }
 
     /// Everybody who waits now is told; the link goes on.
-    pub(crate) fn fail_all(&mut self, trouble: &Trouble) -> Vec<W> {
+    pub(crate) fn fail_all(&mut self, failure: &Failure) -> Vec<W> {
         let mut wakers = Vec::with_capacity(self.calls.len());
         for inbox in self.calls.values_mut() {
-            inbox.arrivals.push_back(Arrival::Lost(trouble.clone()));
+            inbox.arrivals.push_back(Arrival::Lost(failure.clone()));
             wakers.push(inbox.waker.clone());
         }
         wakers
@@ -187,7 +192,7 @@ mod tests {
     use super::*;
     use crate::error::Stage;
     use crate::protocol::server_name::ServerName;
-    use crate::upstream::failure::Kind as Failing;
+    use crate::upstream::failure::FailureKind;
 
     fn is_answer(arrival: Option<Arrival>) -> bool {
         matches!(arrival, Some(Arrival::Answer(Ok(_))))
@@ -196,7 +201,7 @@ mod tests {
     #[test]
     fn late_answers_and_strangers_are_passed_over() {
         let mut table = Table::default();
-        table.enter(1, "one", Ears::Open).unwrap();
+        table.enter(1, "one", Interest::Open).unwrap();
         assert_eq!(table.deliver(2, Arrival::Answer(Ok(raw()))).waker, None);
         assert_eq!(table.deliver(1, Arrival::Answer(Ok(raw()))).waker, Some("one"));
         assert!(is_answer(table.take(1)));
@@ -207,7 +212,7 @@ mod tests {
     #[test]
     fn of_several_answers_only_the_first_is_kept() {
         let mut table = Table::default();
-        table.enter(1, "one", Ears::Open).unwrap();
+        table.enter(1, "one", Interest::Open).unwrap();
         assert!(table.deliver(1, Arrival::Answer(Ok(raw()))).left_over.is_none());
         for _ in 0..3 {
             let again = table.deliver(1, Arrival::Answer(Ok(raw())));
@@ -223,7 +228,7 @@ mod tests {
     #[test]
     fn a_full_inbox_lets_its_oldest_notice_go_and_keeps_the_answer() {
         let mut table = Table::default();
-        table.enter(1, (), Ears::Open).unwrap();
+        table.enter(1, (), Interest::Open).unwrap();
         for n in 0..=CALL_INBOX_MESSAGES_MAX {
             table.deliver(1, progress(n));
         }
@@ -253,7 +258,7 @@ mod tests {
     #[test]
     fn an_inbox_full_of_questions_takes_an_answer_but_no_further_question() {
         let mut table = Table::default();
-        table.enter(1, (), Ears::Open).unwrap();
+        table.enter(1, (), Interest::Open).unwrap();
         for n in 0..CALL_INBOX_MESSAGES_MAX {
             assert!(table.deliver(1, question(n.try_into().unwrap())).left_over.is_none());
         }
@@ -266,10 +271,10 @@ mod tests {
     fn what_names_no_call_is_for_the_newest_that_listens() {
         let mut table = Table::default();
         assert_eq!(table.whose(&question(1)), None);
-        table.enter(1, (), Ears::Open).unwrap();
+        table.enter(1, (), Interest::Open).unwrap();
         table.deliver(1, question(7));
-        table.enter(2, (), Ears::Open).unwrap();
-        table.enter(3, (), Ears::Shut).unwrap();
+        table.enter(2, (), Interest::Open).unwrap();
+        table.enter(3, (), Interest::Shut).unwrap();
         assert_eq!(table.whose(&question(8)), Some(2));
         let withdrawn = |id: u64| {
             Arrival::Notice(Notice::Withdrawn { server: server(), id: RequestId::from(id) })
@@ -283,15 +288,15 @@ mod tests {
     #[test]
     fn a_dead_link_fails_all_at_once_and_takes_nobody_on() {
         let mut table = Table::default();
-        table.enter(1, "one", Ears::Open).unwrap();
-        table.enter(2, "two", Ears::Open).unwrap();
-        let trouble = Trouble::new(Failing::Broke, Stage::Read, "gone");
-        let mut woken = table.lose(&Trouble { sent: true, ..trouble.clone() });
+        table.enter(1, "one", Interest::Open).unwrap();
+        table.enter(2, "two", Interest::Open).unwrap();
+        let failure = Failure::new(FailureKind::Broke, Stage::Read, "gone");
+        let mut woken = table.lose(&Failure { sent: true, ..failure.clone() });
         woken.sort_unstable();
         assert_eq!(woken, ["one", "two"]);
         assert!(matches!(table.take(2), Some(Arrival::Lost(lost)) if lost.sent));
-        let refused = table.enter(3, "three", Ears::Open);
-        assert_eq!(refused, Err(trouble), "it cannot have been sent");
+        let refused = table.enter(3, "three", Interest::Open);
+        assert_eq!(refused, Err(failure), "it cannot have been sent");
     }
 
     fn raw() -> Raw {

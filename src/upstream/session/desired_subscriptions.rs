@@ -13,11 +13,11 @@ use crate::protocol::subscriber::Subscriber;
 use crate::shares::{NotTaken, Shares};
 use crate::wait::{Wait, Woken};
 
-use crate::upstream::failure::{Kind, Trouble};
+use crate::upstream::failure::{Failure, FailureKind};
 
 /// See above.
 #[derive(Default)]
-pub(crate) struct Standing {
+pub(crate) struct DesiredSubscriptions {
     level: Mutex<Option<String>>,
     subscriptions: Mutex<Subscriptions>,
 }
@@ -50,8 +50,8 @@ struct Subscription {
 
 /// The right to tell the upstream about one resource; without it, a subscription and the end of
 /// another one could overtake each other. Dropping it lets the next one in.
-pub(crate) struct Turn<'a> {
-    standing: &'a Standing,
+pub(crate) struct UriLock<'a> {
+    desired: &'a DesiredSubscriptions,
     uri: &'a str,
 }
 
@@ -91,7 +91,7 @@ impl Subscription {
     }
 }
 
-impl Standing {
+impl DesiredSubscriptions {
     pub(crate) fn set_level(&self, level: &str) {
         let mut known = self.level.lock().unwrap_or_else(PoisonError::into_inner);
         *known = Some(level.to_owned());
@@ -140,14 +140,14 @@ impl Standing {
         charged: Option<&PrincipalId>,
         wait: &Arc<Wait>,
         tick: Duration,
-    ) -> Result<Turn<'a>, Trouble> {
+    ) -> Result<UriLock<'a>, Failure> {
         loop {
             {
                 let mut subscriptions = self.lock();
                 if uri.len() > SUBSCRIPTION_URI_BYTES_MAX {
                     let what =
                         format!("the URI is longer than {SUBSCRIPTION_URI_BYTES_MAX} bytes");
-                    return Err(Trouble::new(Kind::Overloaded, Stage::Slot, what));
+                    return Err(Failure::new(FailureKind::Overloaded, Stage::Slot, what));
                 }
                 let Subscriptions { by_uri, shares } = &mut *subscriptions;
                 if !by_uri.contains_key(uri) {
@@ -162,7 +162,7 @@ impl Standing {
                 let Some(subscription) = by_uri.get_mut(uri) else { continue };
                 if !subscription.busy {
                     subscription.busy = true;
-                    return Ok(Turn { standing: self, uri });
+                    return Ok(UriLock { desired: self, uri });
                 }
                 if !subscription.waiting.iter().any(|other| Arc::ptr_eq(other, wait)) {
                     subscription.waiting.push(wait.clone());
@@ -174,32 +174,32 @@ impl Standing {
                     if let Some(subscription) = self.lock().by_uri.get_mut(uri) {
                         subscription.waiting.retain(|other| !Arc::ptr_eq(other, wait));
                     }
-                    return Err(Trouble::interrupted(reason, Stage::Slot, false));
+                    return Err(Failure::interrupted(reason, Stage::Slot, false));
                 }
             }
         }
     }
 }
 
-impl Turn<'_> {
+impl UriLock<'_> {
     /// Whether anybody wants to hear of the resource.
     pub(crate) fn is_wanted(&self) -> bool {
-        self.standing.lock().by_uri.get(self.uri).is_some_and(|it| !it.subscribers.is_empty())
+        self.desired.lock().by_uri.get(self.uri).is_some_and(|it| !it.subscribers.is_empty())
     }
 
     /// This one does. Once is enough.
     pub(crate) fn add(&self, subscriber: Subscriber, charged: Option<PrincipalId>) {
-        self.standing.lock().add_subscriber(self.uri, subscriber, charged);
+        self.desired.lock().add_subscriber(self.uri, subscriber, charged);
     }
 
     /// This one does not, however often that is said.
     pub(crate) fn remove(&self, subscriber: Subscriber) {
         // It stays while the turn lasts.
-        self.standing.lock().remove_subscriber(self.uri, subscriber);
+        self.desired.lock().remove_subscriber(self.uri, subscriber);
     }
 }
 
-fn refused(why: NotTaken, share: usize) -> Trouble {
+fn refused(why: NotTaken, share: usize) -> Failure {
     let what = match why {
         NotTaken::Full => format!("{UPSTREAM_SUBSCRIPTIONS_MAX} resources are subscribed to"),
         NotTaken::ShareHeld => format!(
@@ -207,13 +207,13 @@ fn refused(why: NotTaken, share: usize) -> Trouble {
              {UPSTREAM_SUBSCRIPTIONS_MAX})"
         ),
     };
-    Trouble::new(Kind::Overloaded, Stage::Slot, what)
+    Failure::new(FailureKind::Overloaded, Stage::Slot, what)
 }
 
-impl Drop for Turn<'_> {
+impl Drop for UriLock<'_> {
     fn drop(&mut self) {
         let waiting = {
-            let mut subscriptions = self.standing.lock();
+            let mut subscriptions = self.desired.lock();
             let Some(subscription) = subscriptions.by_uri.get_mut(self.uri) else { return };
             subscription.busy = false;
             let waiting = std::mem::take(&mut subscription.waiting);
@@ -239,60 +239,60 @@ mod tests {
 
     #[test]
     fn what_nobody_wants_is_forgotten() {
-        let (standing, one) = (Standing::default(), Subscriber::fresh());
-        drop(standing.turn("a:", None, &wait(5000), TICK).unwrap());
-        assert!(standing.lock().by_uri.is_empty());
-        standing.turn("a:", None, &wait(5000), TICK).unwrap().add(one, None);
-        assert_eq!(standing.uris(), ["a:"]);
-        standing.turn("a:", None, &wait(5000), TICK).unwrap().remove(one);
-        assert!(standing.lock().by_uri.is_empty());
-        standing.turn("a:", None, &wait(5000), TICK).unwrap().add(one, None);
-        standing.forget("a:", one);
-        assert!(standing.lock().by_uri.is_empty());
+        let (desired, one) = (DesiredSubscriptions::default(), Subscriber::fresh());
+        drop(desired.turn("a:", None, &wait(5000), TICK).unwrap());
+        assert!(desired.lock().by_uri.is_empty());
+        desired.turn("a:", None, &wait(5000), TICK).unwrap().add(one, None);
+        assert_eq!(desired.uris(), ["a:"]);
+        desired.turn("a:", None, &wait(5000), TICK).unwrap().remove(one);
+        assert!(desired.lock().by_uri.is_empty());
+        desired.turn("a:", None, &wait(5000), TICK).unwrap().add(one, None);
+        desired.forget("a:", one);
+        assert!(desired.lock().by_uri.is_empty());
     }
 
     #[test]
     fn a_new_session_hears_of_what_is_being_subscribed_to() {
-        let standing = Standing::default();
-        let turn = standing.turn("a:", None, &wait(5000), TICK).unwrap();
-        assert_eq!(standing.uris_or_coming(), ["a:"]);
-        assert!(standing.uris().is_empty(), "it may be refused, or be on its way out");
+        let desired = DesiredSubscriptions::default();
+        let turn = desired.turn("a:", None, &wait(5000), TICK).unwrap();
+        assert_eq!(desired.uris_or_coming(), ["a:"]);
+        assert!(desired.uris().is_empty(), "it may be refused, or be on its way out");
         turn.add(Subscriber::fresh(), None);
         drop(turn);
-        assert_eq!(standing.uris_or_coming(), ["a:"]);
-        let turn = standing.turn("b:", None, &wait(5000), TICK).unwrap();
+        assert_eq!(desired.uris_or_coming(), ["a:"]);
+        let turn = desired.turn("b:", None, &wait(5000), TICK).unwrap();
         drop(turn);
-        assert_eq!(standing.uris_or_coming(), ["a:"]);
+        assert_eq!(desired.uris_or_coming(), ["a:"]);
     }
 
     #[test]
     fn one_that_goes_twice_takes_nobody_along() {
-        let standing = Standing::default();
+        let desired = DesiredSubscriptions::default();
         let (goes, stays) = (Subscriber::fresh(), Subscriber::fresh());
-        let turn = standing.turn("a:", None, &wait(5000), TICK).unwrap();
+        let turn = desired.turn("a:", None, &wait(5000), TICK).unwrap();
         turn.add(goes, None);
         turn.add(stays, None);
         turn.remove(goes);
         turn.remove(goes);
-        standing.forget("a:", goes);
+        desired.forget("a:", goes);
         assert!(turn.is_wanted());
-        standing.forget("a:", stays);
+        desired.forget("a:", stays);
         assert!(!turn.is_wanted());
-        assert_eq!(standing.lock().by_uri.len(), 1, "while it is somebody's turn");
+        assert_eq!(desired.lock().by_uri.len(), 1, "while it is somebody's turn");
         drop(turn);
-        assert!(standing.lock().by_uri.is_empty());
+        assert!(desired.lock().by_uri.is_empty());
     }
 
     #[test]
     fn one_at_a_time_has_the_turn() {
-        let standing = Standing::default();
-        let first = standing.turn("a:", None, &wait(5000), TICK).unwrap();
-        let late = standing.turn("a:", None, &wait(20), TICK).map(drop).unwrap_err();
-        assert_eq!(late.kind, Kind::Interrupted(Interrupted::Deadline));
-        drop(standing.turn("b:", None, &wait(5000), TICK).unwrap());
+        let desired = DesiredSubscriptions::default();
+        let first = desired.turn("a:", None, &wait(5000), TICK).unwrap();
+        let late = desired.turn("a:", None, &wait(20), TICK).map(drop).unwrap_err();
+        assert_eq!(late.kind, FailureKind::Interrupted(Interrupted::Deadline));
+        drop(desired.turn("b:", None, &wait(5000), TICK).unwrap());
         std::thread::scope(|scope| {
             let next = scope
-                .spawn(|| standing.turn("a:", None, &wait(5000), TICK).unwrap().is_wanted());
+                .spawn(|| desired.turn("a:", None, &wait(5000), TICK).unwrap().is_wanted());
             first.add(Subscriber::fresh(), None);
             drop(first);
             assert!(next.join().unwrap());
@@ -301,15 +301,15 @@ mod tests {
 
     #[test]
     fn one_that_subscribes_to_everything_leaves_the_others_their_share() {
-        let standing = Standing::default();
+        let desired = DesiredSubscriptions::default();
         let of = |name: &str| Some(PrincipalId::Key(name.into()));
         let (hog, victim) = (of("hog"), of("victim"));
         let one = Subscriber::fresh();
         let subscribe = |who: &Option<PrincipalId>, n: usize| {
             let uri = format!("{}:{n}", if *who == hog { "hog" } else { "victim" });
-            let turn = standing.turn(&uri, who.as_ref(), &wait(5000), TICK)?;
+            let turn = desired.turn(&uri, who.as_ref(), &wait(5000), TICK)?;
             turn.add(one, who.clone());
-            Ok::<_, Trouble>(())
+            Ok::<_, Failure>(())
         };
         let n_hog = (0..).take_while(|n| subscribe(&hog, *n).is_ok()).count();
         let n_victim = (0..).take_while(|n| subscribe(&victim, *n).is_ok()).count();
@@ -318,7 +318,7 @@ mod tests {
         // A part of its own share it leaves to whoever comes then.
         assert!((share * 3 / 4..share).contains(&n_victim), "{n_victim}");
         for n in 0..n_victim {
-            standing.forget(&format!("victim:{n}"), one);
+            desired.forget(&format!("victim:{n}"), one);
         }
         assert!(subscribe(&hog, n_hog).is_err());
         subscribe(&victim, 0).unwrap();
@@ -326,28 +326,28 @@ mod tests {
 
     #[test]
     fn a_resource_takes_the_share_of_one_who_wants_to_hear_of_it() {
-        let standing = Standing::default();
+        let desired = DesiredSubscriptions::default();
         let of = |name: &str| Some(PrincipalId::Key(name.into()));
         let (a, b) = (of("a"), of("b"));
         let (first, second) = (Subscriber::fresh(), Subscriber::fresh());
         let held =
-            |who: &Option<PrincipalId>| standing.lock().shares.held(who.as_ref().unwrap());
-        let turn = standing.turn("x:", a.as_ref(), &wait(5000), TICK).unwrap();
+            |who: &Option<PrincipalId>| desired.lock().shares.held(who.as_ref().unwrap());
+        let turn = desired.turn("x:", a.as_ref(), &wait(5000), TICK).unwrap();
         turn.add(first, a.clone());
         turn.add(second, b.clone());
         assert_eq!((held(&a), held(&b)), (1, 0));
         turn.remove(first);
         assert_eq!((held(&a), held(&b)), (0, 1));
         drop(turn);
-        standing.forget("x:", second);
-        assert_eq!((held(&a), held(&b), standing.lock().shares.taken()), (0, 0, 0));
+        desired.forget("x:", second);
+        assert_eq!((held(&a), held(&b), desired.lock().shares.taken()), (0, 0, 0));
     }
 
     #[test]
     fn a_bound_is_named() {
-        let standing = Standing::default();
+        let desired = DesiredSubscriptions::default();
         let long = "x".repeat(SUBSCRIPTION_URI_BYTES_MAX + 1);
-        let refused = standing.turn(&long, None, &wait(5000), TICK).map(drop).unwrap_err();
+        let refused = desired.turn(&long, None, &wait(5000), TICK).map(drop).unwrap_err();
         assert!(refused.message.contains("bytes"));
     }
 }

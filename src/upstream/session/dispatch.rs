@@ -10,13 +10,13 @@ use crate::protocol::from_server::may_be_asked;
 use crate::protocol::jsonrpc::{self, RpcError, code};
 use crate::protocol::method::{Method, notification};
 
-use super::context::Core;
+use super::context::SessionContext;
 use super::correlation::Arrival;
-use super::pending::Inboxes;
+use super::pending::PendingRequests;
 use crate::upstream::message::Incoming;
 use crate::upstream::{EVERYBODY, Wire};
 
-impl Core {
+impl SessionContext {
     /// A notification that belongs to no call, on a stream that brings no answers.
     pub(crate) fn notice(&self, notice: Notice) {
         self.notice_on(self.client.as_ref(), notice, Wire::Apart);
@@ -32,12 +32,17 @@ impl Core {
         {
             return self.unattributed();
         }
-        self.unasked.notice(self.name(), client.map(|client| &client.session), notice, wire);
+        self.server_events.notice(
+            self.name(),
+            client.map(|client| &client.session),
+            notice,
+            wire,
+        );
     }
 
     /// A message names no call, and nobody can be said to be meant.
     pub(crate) fn unattributed(&self) {
-        self.unasked.unattributed(self.name());
+        self.server_events.unattributed(self.name());
     }
 
     /// Whether this session is one client's alone.
@@ -56,12 +61,12 @@ impl Core {
 
     /// The same, on that client's own session.
     pub(crate) fn ask_on(&self, client: &Client, question: Question) {
-        self.unasked.ask(self.name(), &client.session, question);
+        self.server_events.ask(self.name(), &client.session, question);
     }
 }
 
 /// The way back to an upstream.
-pub(crate) trait Mouth: Send + Sync + 'static {
+pub(crate) trait MessageSender: Send + Sync + 'static {
     /// Queues a message that wants no answer; never waits.
     fn say(&self, text: String);
 }
@@ -78,14 +83,18 @@ pub(crate) enum Sorted {
 }
 
 /// Answers what is for the gateway, and tells the supervisor of changes.
-pub(crate) fn sort<M: Mouth>(core: &Core, incoming: Incoming, mouth: &Arc<M>) -> Sorted {
+pub(crate) fn sort<M: MessageSender>(
+    context: &SessionContext,
+    incoming: Incoming,
+    mouth: &Arc<M>,
+) -> Sorted {
     match incoming {
-        Incoming::ListChanged(kind) => core.list_changed(kind),
+        Incoming::ListChanged(kind) => context.list_changed(kind),
         Incoming::Ask { id, method, .. } if method == Method::Ping.as_str() => {
             mouth.say(jsonrpc::response(&id, "{}"));
         }
         Incoming::Ask { id, method, .. } if !may_be_asked(&method) => {
-            core.dropped.count(core.name(), &method);
+            context.dropped.count(context.name(), &method);
             let error = RpcError::new(code::METHOD_NOT_FOUND, "No client serves this.");
             mouth.say(jsonrpc::error_response(Some(&id), &error));
         }
@@ -104,23 +113,23 @@ pub(crate) fn sort<M: Mouth>(core: &Core, incoming: Incoming, mouth: &Arc<M>) ->
                     Err(error) => jsonrpc::error_response(Some(&to), &error),
                 });
             });
-            let server = core.name().clone();
+            let server = context.name().clone();
             let is_of_call = false;
             return Sorted::Ask(Question { server, id, is_of_call, method, params, reply });
         }
-        Incoming::Misread { method } => core.dropped.count(core.name(), &method),
+        Incoming::Misread { method } => context.dropped.count(context.name(), &method),
         // It is of a revision that keeps no sessions.
         Incoming::Notice(Notice::Other { method, .. })
             if method == notification::SUBSCRIPTIONS_ACKNOWLEDGED =>
         {
-            core.dropped.count(core.name(), &method);
+            context.dropped.count(context.name(), &method);
         }
         Incoming::Withdrawn(id) => {
-            return Sorted::Notice(Notice::Withdrawn { server: core.name().clone(), id });
+            return Sorted::Notice(Notice::Withdrawn { server: context.name().clone(), id });
         }
         // Stateless clients are subscribed by streams of their own, not by their calls' sessions.
-        Incoming::Notice(notice @ Notice::ResourceUpdated(_)) if core.is_exclusive() => {
-            core.notice(notice);
+        Incoming::Notice(notice @ Notice::ResourceUpdated(_)) if context.is_exclusive() => {
+            context.notice(notice);
         }
         Incoming::Notice(notice) => return Sorted::Notice(notice),
         Incoming::Answer { .. }
@@ -134,23 +143,27 @@ pub(crate) fn sort<M: Mouth>(core: &Core, incoming: Incoming, mouth: &Arc<M>) ->
 }
 
 /// Takes a message on a stream that belongs to no call.
-pub(crate) fn hear_unasked<M: Mouth>(core: &Core, incoming: Incoming, mouth: &Arc<M>) {
-    match sort(core, incoming, mouth) {
-        Sorted::Notice(notice) => core.notice(notice),
-        Sorted::Ask(question) => core.ask(question),
+pub(crate) fn hear_unasked<M: MessageSender>(
+    context: &SessionContext,
+    incoming: Incoming,
+    mouth: &Arc<M>,
+) {
+    match sort(context, incoming, mouth) {
+        Sorted::Notice(notice) => context.notice(notice),
+        Sorted::Ask(question) => context.ask(question),
         Sorted::Rest(_) | Sorted::Done => (),
     }
 }
 
 /// Takes a message on a wire that all calls of a session share; gives back what makes no sense
 /// there.
-pub(crate) fn hear_shared<M: Mouth>(
-    core: &Core,
-    inboxes: &Inboxes,
+pub(crate) fn hear_shared<M: MessageSender>(
+    context: &SessionContext,
+    pending: &PendingRequests,
     incoming: Incoming,
     mouth: &Arc<M>,
 ) -> Option<Incoming> {
-    match sort(core, inboxes.take_in(incoming)?, mouth) {
+    match sort(context, pending.take_in(incoming)?, mouth) {
         Sorted::Done => None,
         Sorted::Notice(notice) => {
             // A client's own session has mostly one call in flight, and then this is about it. On
@@ -160,22 +173,22 @@ pub(crate) fn hear_shared<M: Mouth>(
                 Notice::Progress(_)
                 | Notice::Log(_)
                 | Notice::Withdrawn { .. }
-                | Notice::Other { .. } => core.is_of_one_client(),
+                | Notice::Other { .. } => context.is_of_one_client(),
             };
             let left = if about_a_call {
-                inboxes.give(Arrival::Notice(notice))
+                pending.give(Arrival::Notice(notice))
             } else {
                 Some(Arrival::Notice(notice))
             };
-            tell(core, left);
+            tell(context, left);
             None
         }
-        Sorted::Ask(question) if !core.is_of_one_client() => {
+        Sorted::Ask(question) if !context.is_of_one_client() => {
             question.refuse();
             None
         }
         Sorted::Ask(question) => {
-            tell(core, inboxes.give(Arrival::Ask(question)));
+            tell(context, pending.give(Arrival::Ask(question)));
             None
         }
         Sorted::Rest(incoming) => Some(incoming),
@@ -183,12 +196,12 @@ pub(crate) fn hear_shared<M: Mouth>(
 }
 
 /// What no call took.
-fn tell(core: &Core, left: Option<Arrival>) {
+fn tell(context: &SessionContext, left: Option<Arrival>) {
     match left {
         Some(Arrival::Notice(notice)) => {
-            core.notice_on(core.client.as_ref(), notice, Wire::OfAnswers);
+            context.notice_on(context.client.as_ref(), notice, Wire::OfAnswers);
         }
-        Some(Arrival::Ask(question)) => core.ask(question),
+        Some(Arrival::Ask(question)) => context.ask(question),
         Some(Arrival::Answer(_) | Arrival::Lost(_)) | None => (),
     }
 }

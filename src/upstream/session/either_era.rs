@@ -11,48 +11,48 @@ use crate::protocol::legacy::Initialized;
 use crate::protocol::revision::Era;
 use crate::wait::Wait;
 
-use super::context::{Core, Link, Opened, no_session};
+use super::context::{Opened, SessionContext, Transport, no_session};
 use super::era::{Found, is_answer_of_legacy, is_legacy_sign, probe_time};
-use super::single_flight::Door;
-use crate::upstream::failure::{Kind, Refusal, Trouble};
-use crate::upstream::http_client::Lane;
-use crate::upstream::transport::http::HttpCore;
-use crate::upstream::transport::stateless_http::ModernHttp;
+use super::single_flight::SingleFlight;
+use crate::upstream::failure::{Failure, FailureKind, Refusal};
+use crate::upstream::http_client::HttpConnection;
+use crate::upstream::transport::http::HttpContext;
+use crate::upstream::transport::stateless_http::StatelessHttp;
 
 /// Both eras, and which one it is.
 pub(crate) struct EitherEra {
-    core: Arc<Core>,
-    modern: ModernHttp,
-    legacy: Arc<dyn Link>,
+    context: Arc<SessionContext>,
+    modern: StatelessHttp,
+    legacy: Arc<dyn Transport>,
     /// Shared by all sessions to the upstream.
     found: Arc<Found>,
     /// Those who find no era here wait for the one who asks.
-    asking: Door<Asked>,
+    asking: SingleFlight<EraFound>,
 }
 
 impl EitherEra {
     pub(crate) fn new(
-        http: Arc<HttpCore>,
-        legacy: Arc<dyn Link>,
+        http: Arc<HttpContext>,
+        legacy: Arc<dyn Transport>,
         found: Arc<Found>,
     ) -> EitherEra {
-        let (core, asking) = (http.core.clone(), Door::new(Arc::default()));
-        if core.client.is_some() {
+        let (context, asking) = (http.context.clone(), SingleFlight::new(Arc::default()));
+        if context.client.is_some() {
             found.enter_own(&legacy);
         }
-        EitherEra { core, modern: ModernHttp::new(http), legacy, found, asking }
+        EitherEra { context, modern: StatelessHttp::new(http), legacy, found, asking }
     }
 
     /// Whether this is the session of a client that keeps sessions itself: it is served in its own
     /// era wherever the upstream knows that.
     fn is_mirrored(&self) -> bool {
-        self.core.client.as_ref().is_some_and(|client| !client.is_exclusive)
+        self.context.client.as_ref().is_some_and(|client| !client.is_exclusive)
     }
 
     /// What came of using sessions with a server that is modern, perhaps among others.
-    fn mirrored<T>(&self, outcome: Result<T, Trouble>) -> Result<T, Trouble> {
+    fn mirrored<T>(&self, outcome: Result<T, Failure>) -> Result<T, Failure> {
         match outcome {
-            Err(trouble) if self.found.is_modern() && trouble.refuses_sessions() => {
+            Err(failure) if self.found.is_modern() && failure.refuses_sessions() => {
                 self.found.has_refused_a_session();
                 self.legacy.leave();
                 Err(stateless())
@@ -61,10 +61,10 @@ impl EitherEra {
         }
     }
 
-    fn of(&self, era: Era) -> Result<&dyn Link, Trouble> {
+    fn of(&self, era: Era) -> Result<&dyn Transport, Failure> {
         match era {
             Era::Legacy => Ok(&*self.legacy),
-            Era::Modern if self.core.client.is_some() => Err(stateless()),
+            Era::Modern if self.context.client.is_some() => Err(stateless()),
             Era::Modern => Ok(&self.modern),
         }
     }
@@ -72,60 +72,62 @@ impl EitherEra {
     /// Asks the server what it is; none if it fails as a legacy one does, by what that is here.
     fn ask(
         &self,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         wait: &Arc<Wait>,
         idle: &mut dyn FnMut(),
-        is_legacy: fn(&Trouble, &Wait) -> bool,
-    ) -> Result<Option<Initialized>, Trouble> {
+        is_legacy: fn(&Failure, &Wait) -> bool,
+    ) -> Result<Option<Initialized>, Failure> {
         let discovered = {
             let _bound = wait.within(probe_time(wait));
-            self.modern.discover(lane, wait, idle)
+            self.modern.discover(connection, wait, idle)
         };
         match discovered {
             Ok(initialized) => Ok(Some(initialized)),
-            Err(trouble) if is_legacy(&trouble, wait) => {
+            Err(failure) if is_legacy(&failure, wait) => {
                 log::debug!(target: "upstream", "{}: it is a server with sessions: {}",
-                    self.core.name(), self.core.scrubbed(trouble).message);
+                    self.context.name(), self.context.scrubbed(failure).message);
                 Ok(None)
             }
-            Err(trouble) => Err(trouble.in_handshake()),
+            Err(failure) => Err(failure.in_handshake()),
         }
     }
 
     /// The link of the upstream's era; found out if it is not known, and open then.
     fn find(
         &self,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         wait: &Arc<Wait>,
         idle: &mut dyn FnMut(),
-    ) -> Result<&dyn Link, Trouble> {
+    ) -> Result<&dyn Transport, Failure> {
         if let Some(era) = self.found.get() {
-            return self.known(era, lane, wait);
+            return self.known(era, connection, wait);
         }
-        let tick = self.core.limits.heartbeat;
+        let tick = self.context.limits.heartbeat;
         let asked = self.asking.open(wait, tick, idle, |_, idle| match self.found.get() {
             // Found between two looks.
-            Some(_) => Ok(Asked::ByAnother),
+            Some(_) => Ok(EraFound::ByAnother),
             None => {
-                let asked = self.ask(lane, wait, idle, is_legacy_sign)?;
-                Ok(asked.map_or(Asked::Legacy, Asked::Modern))
+                let asked = self.ask(connection, wait, idle, is_legacy_sign)?;
+                Ok(asked.map_or(EraFound::Legacy, EraFound::Modern))
             }
         });
         let (asking, asked) = match asked {
             Ok(asked) => asked,
-            Err(trouble) => {
-                if !matches!(trouble.kind, Kind::Interrupted(_)) {
-                    self.core.nudge.lost(self.core.generation(), trouble.clone());
+            Err(failure) => {
+                if !matches!(failure.kind, FailureKind::Interrupted(_)) {
+                    self.context.mailbox.lost(self.context.generation(), failure.clone());
                 }
-                return Err(trouble);
+                return Err(failure);
             }
         };
         let found = match &*asked {
-            Asked::ByAnother => {
+            EraFound::ByAnother => {
                 self.found.get().map_or_else(|| Err(gone()), |era| self.of(era))
             }
-            Asked::Legacy => self.settle(Era::Legacy, None, lane, wait),
-            Asked::Modern(it) => self.settle(Era::Modern, Some(it.clone()), lane, wait),
+            EraFound::Legacy => self.settle(Era::Legacy, None, connection, wait),
+            EraFound::Modern(it) => {
+                self.settle(Era::Modern, Some(it.clone()), connection, wait)
+            }
         };
         // Only those who waited meanwhile share the answer.
         drop(self.asking.forget(asking));
@@ -133,17 +135,22 @@ impl EitherEra {
     }
 
     /// The link of an era that was found before, perhaps on another session.
-    fn known(&self, era: Era, lane: &mut Lane, wait: &Arc<Wait>) -> Result<&dyn Link, Trouble> {
-        let link = self.of(era)?;
+    fn known(
+        &self,
+        era: Era,
+        connection: &mut HttpConnection,
+        wait: &Arc<Wait>,
+    ) -> Result<&dyn Transport, Failure> {
+        let transport = self.of(era)?;
         match era {
             // First contact shows what changed with the era.
             Era::Modern if !self.modern.is_open() => {
                 self.legacy.leave();
-                self.modern.enter(lane, wait, None)?;
+                self.modern.enter(connection, wait, None)?;
             }
             Era::Modern | Era::Legacy => (),
         }
-        Ok(link)
+        Ok(transport)
     }
 
     /// Takes the upstream for one of that era once contact is made.
@@ -151,22 +158,22 @@ impl EitherEra {
         &self,
         era: Era,
         known: Option<Initialized>,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         wait: &Arc<Wait>,
-    ) -> Result<&dyn Link, Trouble> {
+    ) -> Result<&dyn Transport, Failure> {
         let opened = match era {
-            Era::Legacy => Some(self.legacy.open(lane, wait)?),
-            Era::Modern if self.core.client.is_some() => None,
+            Era::Legacy => Some(self.legacy.open(connection, wait)?),
+            Era::Modern if self.context.client.is_some() => None,
             Era::Modern => {
                 // Its discovery is contact; whoever is told of it below looks at the era.
                 self.found.set(era);
-                Some(self.modern.enter(lane, wait, known)?)
+                Some(self.modern.enter(connection, wait, known)?)
             }
         };
         self.found.set(era);
         if let Some(opened) = opened {
             // Whoever looked before has not seen it.
-            self.core.nudge.opened(opened.generation);
+            self.context.mailbox.opened(opened.generation);
         }
         match era {
             Era::Legacy => self.modern.leave(),
@@ -176,77 +183,83 @@ impl EitherEra {
     }
 
     /// The upstream refused as one of the other era does. Asks again which it speaks; false if
-    /// that is the same as before, and `trouble` is just a refusal. Only an answer changes what
+    /// that is the same as before, and `failure` is just a refusal. Only an answer changes what
     /// was found: silence and a connection that breaks say nothing of an era.
     fn reconsider(
         &self,
         era: Era,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         wait: &Arc<Wait>,
         idle: &mut dyn FnMut(),
-    ) -> Result<bool, Trouble> {
+    ) -> Result<bool, Failure> {
         if self.found.get() != Some(era) {
             return Ok(true);
         }
-        let asked = self.ask(lane, wait, idle, is_answer_of_legacy)?;
+        let asked = self.ask(connection, wait, idle, is_answer_of_legacy)?;
         if asked.is_some() == (era == Era::Modern) {
             return Ok(false);
         }
-        match self.settle(era.other(), asked, lane, wait) {
+        match self.settle(era.other(), asked, connection, wait) {
             Ok(_) => Ok(true),
             // The call goes on over the shared link.
-            Err(trouble) if trouble.is_stateless() => Ok(true),
-            Err(trouble) => Err(trouble),
+            Err(failure) if failure.is_stateless() => Ok(true),
+            Err(failure) => Err(failure),
         }
     }
 }
 
 /// What came of asking the server which era it speaks.
-enum Asked {
+enum EraFound {
     ByAnother,
     Legacy,
     Modern(Initialized),
 }
 
 /// The era was found and forgotten while somebody waited for it.
-fn gone() -> Trouble {
-    Trouble::new(Kind::Broke, Stage::Handshake, "what it speaks is not known any more")
+fn gone() -> Failure {
+    Failure::new(FailureKind::Broke, Stage::Handshake, "what it speaks is not known any more")
 }
 
 /// Whether the era may not be what it was taken for.
-fn is_doubtful(era: Era, trouble: &Trouble) -> bool {
-    match (era, &trouble.kind) {
-        (_, Kind::Refused(Refusal::OtherEra)) => true,
+fn is_doubtful(era: Era, failure: &Failure) -> bool {
+    match (era, &failure.kind) {
+        (_, FailureKind::Refused(Refusal::OtherEra)) => true,
         // A modern server refuses `initialize` in one way or another.
-        (Era::Legacy, Kind::Refused(Refusal::Plain | Refusal::MaybeHttpSse)) => {
-            trouble.stage == Stage::Handshake
+        (Era::Legacy, FailureKind::Refused(Refusal::Plain | Refusal::MaybeHttpSse)) => {
+            failure.stage == Stage::Handshake
         }
         (_, _) => false,
     }
 }
 
 /// What a call over a client's own session is told: it goes over the shared link.
-pub(crate) fn stateless() -> Trouble {
+pub(crate) fn stateless() -> Failure {
     let what = "the server keeps no sessions";
-    Trouble::new(Kind::Refused(Refusal::Stateless), Stage::Handshake, what)
+    Failure::new(FailureKind::Refused(Refusal::Stateless), Stage::Handshake, what)
 }
 
-impl Link for EitherEra {
-    fn open(&self, lane: &mut Lane, wait: &Arc<Wait>) -> Result<Opened, Trouble> {
+impl Transport for EitherEra {
+    fn open(
+        &self,
+        connection: &mut HttpConnection,
+        wait: &Arc<Wait>,
+    ) -> Result<Opened, Failure> {
         if self.is_mirrored() && self.found.is_modern() {
             if self.found.refuses_sessions() {
                 return Err(stateless());
             }
-            return self.mirrored(self.legacy.open(lane, wait));
+            return self.mirrored(self.legacy.open(connection, wait));
         }
         let era = self.found.get();
-        let opened = self.find(lane, wait, &mut || ()).and_then(|link| link.open(lane, wait));
+        let opened = self
+            .find(connection, wait, &mut || ())
+            .and_then(|transport| transport.open(connection, wait));
         match (opened, era) {
-            (Err(trouble), Some(era)) if is_doubtful(era, &trouble) => {
-                if !self.reconsider(era, lane, wait, &mut || ())? {
-                    return Err(trouble);
+            (Err(failure), Some(era)) if is_doubtful(era, &failure) => {
+                if !self.reconsider(era, connection, wait, &mut || ())? {
+                    return Err(failure);
                 }
-                self.find(lane, wait, &mut || ())?.open(lane, wait)
+                self.find(connection, wait, &mut || ())?.open(connection, wait)
             }
             (opened, _) => opened,
         }
@@ -254,31 +267,31 @@ impl Link for EitherEra {
 
     fn request(
         &self,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
-    ) -> Result<Outcome, Trouble> {
+    ) -> Result<Outcome, Failure> {
         if self.is_mirrored() && self.found.is_modern() {
             if self.found.refuses_sessions() {
                 return Err(stateless());
             }
-            return self.mirrored(self.legacy.request(lane, outgoing, wait, sink));
+            return self.mirrored(self.legacy.request(connection, outgoing, wait, sink));
         }
         let mut era = self.found.get();
-        let link = self.find(lane, wait, &mut || sink.silence());
-        let outcome = link.and_then(|link| {
-            era = Some(if link.is_stateless() { Era::Modern } else { Era::Legacy });
-            link.request(lane, outgoing, wait, sink)
+        let transport = self.find(connection, wait, &mut || sink.silence());
+        let outcome = transport.and_then(|transport| {
+            era = Some(if transport.is_stateless() { Era::Modern } else { Era::Legacy });
+            transport.request(connection, outgoing, wait, sink)
         });
         match (outcome, era) {
-            (Err(trouble), Some(era)) if is_doubtful(era, &trouble) => {
-                if !self.reconsider(era, lane, wait, &mut || sink.silence())? {
-                    return Err(trouble);
+            (Err(failure), Some(era)) if is_doubtful(era, &failure) => {
+                if !self.reconsider(era, connection, wait, &mut || sink.silence())? {
+                    return Err(failure);
                 }
                 // What was refused has not reached the tool.
-                let link = self.find(lane, wait, &mut || sink.silence())?;
-                link.request(lane, outgoing, wait, sink)
+                let transport = self.find(connection, wait, &mut || sink.silence())?;
+                transport.request(connection, outgoing, wait, sink)
             }
             (outcome, _) => outcome,
         }
@@ -286,27 +299,34 @@ impl Link for EitherEra {
 
     fn request_open(
         &self,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
-    ) -> Result<Outcome, Trouble> {
+    ) -> Result<Outcome, Failure> {
         if self.is_mirrored() && self.found.is_modern() {
-            return self.mirrored(self.legacy.request_open(lane, outgoing, wait, sink));
+            return self.mirrored(self.legacy.request_open(connection, outgoing, wait, sink));
         }
         let era = self.found.get().ok_or_else(no_session)?;
-        self.of(era)?.request_open(lane, outgoing, wait, sink)
+        self.of(era)?.request_open(connection, outgoing, wait, sink)
     }
 
-    fn probe(&self, lane: &mut Lane, wait: &Arc<Wait>, why: &Trouble) -> Result<(), Trouble> {
+    fn probe(
+        &self,
+        connection: &mut HttpConnection,
+        wait: &Arc<Wait>,
+        why: &Failure,
+    ) -> Result<(), Failure> {
         if self.is_mirrored() && self.found.is_modern() {
-            return self.mirrored(self.legacy.probe(lane, wait, why));
+            return self.mirrored(self.legacy.probe(connection, wait, why));
         }
         match self.found.get().ok_or_else(no_session)? {
-            Era::Legacy if !is_doubtful(Era::Legacy, why) => self.legacy.probe(lane, wait, why),
+            Era::Legacy if !is_doubtful(Era::Legacy, why) => {
+                self.legacy.probe(connection, wait, why)
+            }
             // Contact with the other era is made at once, if that is what it speaks now.
             era @ (Era::Legacy | Era::Modern) => {
-                self.reconsider(era, lane, wait, &mut || ()).map(drop)
+                self.reconsider(era, connection, wait, &mut || ()).map(drop)
             }
         }
     }
@@ -322,13 +342,13 @@ impl Link for EitherEra {
         self.legacy.leave();
     }
 
-    fn backing_off(&self, trouble: &Trouble, next_try: Instant) {
+    fn backing_off(&self, failure: &Failure, next_try: Instant) {
         // Whether it is gone, the supervisor says.
-        if self.core.client.is_none() {
+        if self.context.client.is_none() {
             self.found.forget_unless_in_use();
         }
-        self.core.redirected.forget();
-        self.legacy.backing_off(trouble, next_try);
+        self.context.redirected.forget();
+        self.legacy.backing_off(failure, next_try);
     }
 
     fn tell(&self, whose: &PrincipalId, text: String) {

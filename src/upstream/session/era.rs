@@ -9,9 +9,9 @@ use crate::limits::ERA_PROBE_TIMEOUT;
 use crate::protocol::revision::Era;
 use crate::wait::{Interrupted, Wait};
 
-use super::context::Link;
+use super::context::Transport;
 use super::negotiate::Known;
-use crate::upstream::failure::{Kind, Trouble};
+use crate::upstream::failure::{Failure, FailureKind};
 
 const UNKNOWN: u8 = 0;
 const LEGACY: u8 = 1;
@@ -27,7 +27,7 @@ pub(crate) struct Found {
     assumed: Mutex<Known>,
     /// Clients' own sessions to an upstream over HTTP, which may be open: as many as
     /// `max_sessions` lets there be.
-    own: Mutex<Vec<Weak<dyn Link>>>,
+    own: Mutex<Vec<Weak<dyn Transport>>>,
 }
 
 impl Found {
@@ -78,20 +78,20 @@ impl Found {
     }
 
     /// A client may have a session of its own over this link.
-    pub(crate) fn enter_own(&self, link: &Arc<dyn Link>) {
+    pub(crate) fn enter_own(&self, transport: &Arc<dyn Transport>) {
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        own.retain(|link| link.strong_count() > 0);
-        own.push(Arc::downgrade(link));
+        own.retain(|transport| transport.strong_count() > 0);
+        own.push(Arc::downgrade(transport));
     }
 
     /// The shared session has failed: the upstream may be another one when it is back. Not where
     /// a client's own session is open: then it is there, and what it speaks is known.
     pub(crate) fn forget_unless_in_use(&self) {
-        let own: Vec<Arc<dyn Link>> = {
+        let own: Vec<Arc<dyn Transport>> = {
             let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
             own.iter().filter_map(Weak::upgrade).collect()
         };
-        if !own.iter().any(|link| link.is_open()) {
+        if !own.iter().any(|transport| transport.is_open()) {
             self.forget();
         }
     }
@@ -110,32 +110,37 @@ pub(crate) fn probe_time(wait: &Wait) -> Duration {
 
 /// Whether `server/discover` was answered as a legacy server answers it, by one whose era was
 /// found before. What is only so at the moment says nothing of an era, nor does what is no answer.
-pub(crate) fn is_answer_of_legacy(trouble: &Trouble, wait: &Wait) -> bool {
-    match trouble.kind {
-        Kind::Broke | Kind::Interrupted(_) => false,
-        Kind::SessionGone | Kind::Refused(_) | Kind::Nonsense | Kind::Overloaded => {
-            is_legacy_sign(trouble, wait) && !trouble.is_of_the_moment()
+pub(crate) fn is_answer_of_legacy(failure: &Failure, wait: &Wait) -> bool {
+    match failure.kind {
+        FailureKind::Broke | FailureKind::Interrupted(_) => false,
+        FailureKind::SessionGone
+        | FailureKind::Refused(_)
+        | FailureKind::Nonsense
+        | FailureKind::Overloaded => {
+            is_legacy_sign(failure, wait) && !failure.is_of_the_moment()
         }
     }
 }
 
 /// Whether `server/discover` failed as it does at a legacy server: by any answer that is none,
 /// by silence, or because it was too much for it. `wait` is the one that was waited with.
-pub(crate) fn is_legacy_sign(trouble: &Trouble, wait: &Wait) -> bool {
+pub(crate) fn is_legacy_sign(failure: &Failure, wait: &Wait) -> bool {
     use crate::upstream::failure::Refusal;
-    match &trouble.kind {
-        Kind::Refused(Refusal::OtherEra) | Kind::SessionGone | Kind::Nonsense => true,
-        Kind::Broke => trouble.sent,
-        Kind::Interrupted(Interrupted::Deadline) => {
+    match &failure.kind {
+        FailureKind::Refused(Refusal::OtherEra)
+        | FailureKind::SessionGone
+        | FailureKind::Nonsense => true,
+        FailureKind::Broke => failure.sent,
+        FailureKind::Interrupted(Interrupted::Deadline) => {
             wait.interrupted().is_none() && !wait.left().is_zero()
         }
-        Kind::Refused(Refusal::MaybeHttpSse | Refusal::Stateless | Refusal::Plain)
-        | Kind::Interrupted(
+        FailureKind::Refused(Refusal::MaybeHttpSse | Refusal::Stateless | Refusal::Plain)
+        | FailureKind::Interrupted(
             Interrupted::Cancelled
             | Interrupted::ClientGone
             | Interrupted::Stopping
             | Interrupted::Retired,
         )
-        | Kind::Overloaded => false,
+        | FailureKind::Overloaded => false,
     }
 }

@@ -19,13 +19,13 @@ use crate::protocol::modern::key;
 use crate::protocol::raw::{Raw, RawObject};
 use crate::wait::{Wait, Woken};
 
-use super::desired_subscriptions::Standing;
-use crate::upstream::failure::Trouble;
+use super::desired_subscriptions::DesiredSubscriptions;
+use crate::upstream::failure::Failure;
 
 /// See above.
 #[derive(Default)]
 pub(crate) struct Subscriptions {
-    standing: Arc<Standing>,
+    desired: Arc<DesiredSubscriptions>,
     state: Mutex<State>,
 }
 
@@ -68,8 +68,8 @@ impl State {
 }
 
 impl Subscriptions {
-    pub(crate) fn new(standing: Arc<Standing>) -> Subscriptions {
-        Subscriptions { standing, state: Mutex::default() }
+    pub(crate) fn new(desired: Arc<DesiredSubscriptions>) -> Subscriptions {
+        Subscriptions { desired, state: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -80,9 +80,9 @@ impl Subscriptions {
     pub(crate) fn begin(&self, initialized: &Initialized) {
         let (lists, serves_resources) = offered(initialized);
         // Whoever begins asks for what is wanted, so for these.
-        let standing = self.standing.uris();
+        let desired = self.desired.uris();
         let mut state = self.lock();
-        state.asked = standing.into_iter().collect();
+        state.asked = desired.into_iter().collect();
         state.version += 1;
         (state.lists, state.serves_resources) = (lists, serves_resources);
         (state.agreed, state.refused, state.is_unserved) = (None, None, false);
@@ -91,10 +91,10 @@ impl Subscriptions {
 
     /// What is wanted now, and which version that is; none where there is nothing to listen to.
     pub(crate) fn wanted(&self) -> (u64, Option<Filter>) {
-        let standing: BTreeSet<String> = self.standing.uris().into_iter().collect();
+        let desired: BTreeSet<String> = self.desired.uris().into_iter().collect();
         let mut state = self.lock();
-        state.coming.retain(|uri| !standing.contains(uri));
-        let mut uris = standing;
+        state.coming.retain(|uri| !desired.contains(uri));
+        let mut uris = desired;
         uris.extend(state.coming.iter().cloned());
         if !state.serves_resources {
             uris.clear();
@@ -138,7 +138,7 @@ impl Subscriptions {
         uri: &str,
         wait: &Arc<Wait>,
         renew: &dyn Fn(),
-    ) -> Result<Option<RpcError>, Trouble> {
+    ) -> Result<Option<RpcError>, Failure> {
         let (version, is_new) = {
             let mut state = self.lock();
             if !state.serves_resources {
@@ -173,7 +173,7 @@ impl Subscriptions {
         version: u64,
         uri: &str,
         wait: &Arc<Wait>,
-    ) -> Result<Option<bool>, Trouble> {
+    ) -> Result<Option<bool>, Failure> {
         let _bound = wait.within(CONTROL_TIMEOUT.min(wait.left() / 2));
         loop {
             {
@@ -190,7 +190,7 @@ impl Subscriptions {
                 Err(reason) => {
                     self.lock().waiting.retain(|other| !Arc::ptr_eq(other, wait));
                     return match wait.interrupted() {
-                        Some(_) => Err(Trouble::interrupted(reason, Stage::Answer, true)),
+                        Some(_) => Err(Failure::interrupted(reason, Stage::Answer, true)),
                         None => Ok(None),
                     };
                 }
@@ -198,7 +198,7 @@ impl Subscriptions {
         }
     }
 
-    /// Wants to hear of a resource no longer. Whoever wants it is no longer in [`Standing`].
+    /// Wants to hear of a resource no longer. Whoever wants it is no longer in [`DesiredSubscriptions`].
     pub(crate) fn remove(&self, uri: &str, renew: &dyn Fn()) {
         {
             let mut state = self.lock();
@@ -220,7 +220,7 @@ impl Subscriptions {
 
     /// Whether the upstream has a request, or there is nothing to ask it for.
     pub(crate) fn is_served(&self) -> bool {
-        let wants_resources = !self.standing.has_no_subscriptions();
+        let wants_resources = !self.desired.has_no_subscriptions();
         let state = self.lock();
         let is_wanted = state.lists != Filter::default()
             || (state.serves_resources && (wants_resources || !state.coming.is_empty()));

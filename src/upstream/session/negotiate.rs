@@ -21,26 +21,26 @@ use crate::protocol::revision::Era;
 
 /// What a child is asked first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Question {
+pub(crate) enum EraProbe {
     /// `server/discover`
     Discover,
     /// `initialize`
     Initialize,
 }
 
-impl Question {
+impl EraProbe {
     /// What one of that era agrees to.
-    pub(crate) fn of(era: Era) -> Question {
+    pub(crate) fn of(era: Era) -> EraProbe {
         match era {
-            Era::Modern => Question::Discover,
-            Era::Legacy => Question::Initialize,
+            Era::Modern => EraProbe::Discover,
+            Era::Legacy => EraProbe::Initialize,
         }
     }
 
-    fn other(self) -> Question {
+    fn other(self) -> EraProbe {
         match self {
-            Question::Discover => Question::Initialize,
-            Question::Initialize => Question::Discover,
+            EraProbe::Discover => EraProbe::Initialize,
+            EraProbe::Initialize => EraProbe::Discover,
         }
     }
 }
@@ -73,9 +73,9 @@ pub(crate) enum Step {
     /// It is the one.
     Take,
     /// The same process is asked.
-    Ask(Question),
+    Ask(EraProbe),
     /// A fresh process is asked; the one that was heard is ended, unless it is silent.
-    Start(Question),
+    Start(EraProbe),
     /// The other process may still answer.
     Wait,
     /// None is left.
@@ -88,7 +88,7 @@ pub(crate) struct Known {
     /// What it was found to be.
     pub(crate) era: Option<Era>,
     /// What the next start asks.
-    first: Question,
+    first: EraProbe,
     /// The last start ended after it had read a question: a crash is more likely by now than
     /// dislike of the question, and one process a start is enough.
     is_suspect: bool,
@@ -102,14 +102,14 @@ impl Default for Known {
 
 impl Known {
     pub(crate) fn new(era: Option<Era>) -> Known {
-        let first = era.map_or(Question::Discover, Question::of);
+        let first = era.map_or(EraProbe::Discover, EraProbe::of);
         Known { era, first, is_suspect: false }
     }
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Asked {
-    question: Question,
+struct ProbedProcess {
+    question: EraProbe,
     has_declined: bool,
     is_over: bool,
 }
@@ -120,8 +120,8 @@ pub(crate) struct Negotiation {
     known: Known,
     /// Only the first question counts.
     is_single: bool,
-    first: Asked,
-    second: Option<Asked>,
+    first: ProbedProcess,
+    second: Option<ProbedProcess>,
     /// The era that was assumed has turned out to be doubtful.
     is_doubtful: bool,
     /// A process ended after it had read a question.
@@ -130,7 +130,8 @@ pub(crate) struct Negotiation {
 
 impl Negotiation {
     pub(crate) fn new(known: Known) -> Negotiation {
-        let first = Asked { question: known.first, has_declined: false, is_over: false };
+        let first =
+            ProbedProcess { question: known.first, has_declined: false, is_over: false };
         Negotiation {
             known,
             is_single: false,
@@ -142,13 +143,13 @@ impl Negotiation {
     }
 
     /// A start that asks this and nothing else.
-    pub(crate) fn only(question: Question) -> Negotiation {
+    pub(crate) fn only(question: EraProbe) -> Negotiation {
         let known = Known { era: None, first: question, is_suspect: false };
         Negotiation { is_single: true, ..Negotiation::new(known) }
     }
 
     /// What the first process is asked.
-    pub(crate) fn first(&self) -> Question {
+    pub(crate) fn first(&self) -> EraProbe {
         self.first.question
     }
 
@@ -157,7 +158,7 @@ impl Negotiation {
         self.known.era.is_some() || self.is_single
     }
 
-    fn asked(&mut self, process: Process) -> Option<&mut Asked> {
+    fn asked(&mut self, process: Process) -> Option<&mut ProbedProcess> {
         match process {
             Process::First => Some(&mut self.first),
             Process::Second => self.second.as_mut(),
@@ -175,26 +176,26 @@ impl Negotiation {
         }
         match (heard, question) {
             (Heard::Agrees, _) => Step::Take,
-            (Heard::Declines, Question::Discover) if !self.is_single => {
+            (Heard::Declines, EraProbe::Discover) if !self.is_single => {
                 if let Some(asked) = self.asked(process) {
-                    let question = Question::Initialize;
-                    *asked = Asked { question, has_declined: true, is_over: false };
+                    let question = EraProbe::Initialize;
+                    *asked = ProbedProcess { question, has_declined: true, is_over: false };
                 }
-                Step::Ask(Question::Initialize)
+                Step::Ask(EraProbe::Initialize)
             }
-            (Heard::Declines | Heard::Ends { .. }, Question::Initialize) if has_declined => {
-                self.start(Question::Initialize)
+            (Heard::Declines | Heard::Ends { .. }, EraProbe::Initialize) if has_declined => {
+                self.start(EraProbe::Initialize)
             }
-            (Heard::Declines, Question::Discover | Question::Initialize) => {
+            (Heard::Declines, EraProbe::Discover | EraProbe::Initialize) => {
                 self.start(question.other())
             }
             (Heard::Silent, _) if has_declined => Step::Wait,
             (Heard::Silent, _) => self.start(question.other()),
             (Heard::Ends { has_read }, _) => {
                 self.has_ended_reading |= has_read;
-                let may_dislike = question == Question::Discover && era != Some(Era::Modern);
+                let may_dislike = question == EraProbe::Discover && era != Some(Era::Modern);
                 if has_read && may_dislike && !self.known.is_suspect {
-                    self.start(Question::Initialize)
+                    self.start(EraProbe::Initialize)
                 } else {
                     self.rest()
                 }
@@ -204,17 +205,17 @@ impl Negotiation {
     }
 
     /// A fresh process, unless there has been one.
-    fn start(&mut self, question: Question) -> Step {
+    fn start(&mut self, question: EraProbe) -> Step {
         if self.second.is_some() || self.is_single {
             return self.rest();
         }
-        self.second = Some(Asked { question, has_declined: false, is_over: false });
+        self.second = Some(ProbedProcess { question, has_declined: false, is_over: false });
         Step::Start(question)
     }
 
     /// Whether anything is left to wait for.
     fn rest(&self) -> Step {
-        let is_asked = |asked: &Asked| !asked.is_over;
+        let is_asked = |asked: &ProbedProcess| !asked.is_over;
         if is_asked(&self.first) || self.second.as_ref().is_some_and(is_asked) {
             Step::Wait
         } else {
@@ -236,15 +237,15 @@ impl Negotiation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use EraProbe::{Discover, Initialize};
     use Heard::{Agrees, Declines, Fails, Silent};
     use Process::{First, Second};
-    use Question::{Discover, Initialize};
     use Step::{Ask, GiveUp, Start, Take, Wait};
 
     const CRASHES: Heard = Heard::Ends { has_read: false };
     const CHOKES: Heard = Heard::Ends { has_read: true };
 
-    fn check(era: Option<Era>, first: Question, seen: &[(Process, Heard, Step)]) -> Known {
+    fn check(era: Option<Era>, first: EraProbe, seen: &[(Process, Heard, Step)]) -> Known {
         let mut negotiation = Negotiation::new(Known::new(era));
         assert_eq!(negotiation.first(), first);
         for (n, (process, heard, step)) in seen.iter().enumerate() {

@@ -12,13 +12,13 @@ use crate::protocol::jsonrpc::RpcError;
 use crate::protocol::raw::Raw;
 use crate::wait::{Wait, Woken};
 
-use super::correlation::{Arrival, Delivered, Ears, Inbox, Table};
-use crate::upstream::failure::{Trouble, malformed};
+use super::correlation::{Arrival, Delivered, Inbox, Interest, Table};
+use crate::upstream::failure::{Failure, malformed};
 use crate::upstream::message::Incoming;
 
 /// The waiting calls of one link.
 #[derive(Default)]
-pub(crate) struct Inboxes {
+pub(crate) struct PendingRequests {
     table: Mutex<Table<Arc<Wait>>>,
     /// Until then a log message may be of a call that was cancelled.
     stray_logs_until: Mutex<Option<Instant>>,
@@ -27,11 +27,11 @@ pub(crate) struct Inboxes {
 
 /// A call that waits; dropping it leaves the table.
 pub(crate) struct Waiting<'a> {
-    inboxes: &'a Inboxes,
+    pending: &'a PendingRequests,
     id: u64,
 }
 
-impl Inboxes {
+impl PendingRequests {
     fn lock(&self) -> MutexGuard<'_, Table<Arc<Wait>>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -42,13 +42,13 @@ impl Inboxes {
         &self,
         id: u64,
         wait: &Arc<Wait>,
-        ears: Ears,
-    ) -> Result<Waiting<'_>, Trouble> {
-        self.register(id, wait, ears)?;
-        Ok(Waiting { inboxes: self, id })
+        interest: Interest,
+    ) -> Result<Waiting<'_>, Failure> {
+        self.register(id, wait, interest)?;
+        Ok(Waiting { pending: self, id })
     }
 
-    /// [`Inboxes::enter`] for whoever leaves the table by [`Inboxes::leave`].
+    /// [`PendingRequests::enter`] for whoever leaves the table by [`PendingRequests::leave`].
     ///
     /// # Errors
     /// The link is dead.
@@ -56,9 +56,9 @@ impl Inboxes {
         &self,
         id: u64,
         wait: &Arc<Wait>,
-        ears: Ears,
-    ) -> Result<(), Trouble> {
-        self.lock().enter(id, wait.clone(), ears)
+        interest: Interest,
+    ) -> Result<(), Failure> {
+        self.lock().enter(id, wait.clone(), interest)
     }
 
     /// What comes for that call from here on is for nobody.
@@ -79,13 +79,13 @@ impl Inboxes {
         id: u64,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
-    ) -> Option<Result<Result<Raw, RpcError>, Trouble>> {
+    ) -> Option<Result<Result<Raw, RpcError>, Failure>> {
         loop {
             let arrival = self.lock().take(id)?;
             match arrival {
                 Arrival::Answer(outcome) => return Some(Ok(outcome)),
-                Arrival::Lost(trouble) => {
-                    return Some(Err(Trouble { sent: true, ..trouble }));
+                Arrival::Lost(failure) => {
+                    return Some(Err(Failure { sent: true, ..failure }));
                 }
                 Arrival::Notice(notice) => {
                     if matches!(notice, Notice::Progress(_)) {
@@ -164,12 +164,12 @@ impl Inboxes {
     }
 
     /// One call's answer cannot be had; all that wait, if it is not known whose.
-    pub(crate) fn fail(&self, id: Option<u64>, trouble: &Trouble) {
+    pub(crate) fn fail(&self, id: Option<u64>, failure: &Failure) {
         let Some(id) = id else {
-            let waiters = self.lock().fail_all(trouble);
+            let waiters = self.lock().fail_all(failure);
             return waiters.iter().for_each(|wait| wait.bell().ring());
         };
-        self.deliver(id, Arrival::Lost(trouble.clone()));
+        self.deliver(id, Arrival::Lost(failure.clone()));
     }
 
     /// Whether the link is dead.
@@ -178,8 +178,8 @@ impl Inboxes {
     }
 
     /// The link is dead.
-    pub(crate) fn lose(&self, trouble: &Trouble) {
-        let waiters = self.lock().lose(trouble);
+    pub(crate) fn lose(&self, failure: &Failure) {
+        let waiters = self.lock().lose(failure);
         waiters.iter().for_each(|wait| wait.bell().ring());
     }
 }
@@ -199,8 +199,8 @@ impl Waiting<'_> {
         &self,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
-    ) -> Option<Result<Result<Raw, RpcError>, Trouble>> {
-        self.inboxes.look(self.id, wait, sink)
+    ) -> Option<Result<Result<Raw, RpcError>, Failure>> {
+        self.pending.look(self.id, wait, sink)
     }
 
     /// Waits for the answer, hands everything before it to `sink`, and lets it know of silence.
@@ -209,7 +209,7 @@ impl Waiting<'_> {
         wait: &Arc<Wait>,
         tick: Duration,
         sink: &mut dyn CallSink,
-    ) -> Result<Result<Raw, RpcError>, Trouble> {
+    ) -> Result<Result<Raw, RpcError>, Failure> {
         loop {
             if let Some(answer) = self.look(wait, sink) {
                 return answer;
@@ -217,7 +217,7 @@ impl Waiting<'_> {
             match wait.until(None, Some(tick)) {
                 Ok(Woken::Tick) => sink.silence(),
                 Ok(Woken::Bell | Woken::Ready) => (),
-                Err(reason) => return Err(Trouble::interrupted(reason, Stage::Answer, true)),
+                Err(reason) => return Err(Failure::interrupted(reason, Stage::Answer, true)),
             }
         }
     }
@@ -225,6 +225,6 @@ impl Waiting<'_> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.inboxes.leave(self.id);
+        self.pending.leave(self.id);
     }
 }

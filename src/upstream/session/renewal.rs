@@ -13,10 +13,10 @@ use crate::protocol::method::Method;
 use crate::protocol::raw::RawObject;
 use crate::wait::Wait;
 
-use super::context::{Deaf, no_session, unless_answered};
+use super::context::{NoSink, no_session, unless_answered};
 use crate::upstream::backoff::Retry;
-use crate::upstream::failure::{Kind, Refusal, Trouble, cut};
-use crate::upstream::http_client::Lane;
+use crate::upstream::failure::{Failure, FailureKind, Refusal, cut};
+use crate::upstream::http_client::HttpConnection;
 use crate::upstream::transport::refused_status::is_certain;
 use crate::upstream::transport::streamable_http::{Over, Session, StreamableHttp};
 
@@ -59,20 +59,20 @@ pub(crate) fn speaks_of_session(text: &str) -> bool {
 
 /// An error that a request was answered with, as a reason to look at its session; none if it
 /// does not speak of that.
-pub(crate) fn doubt_of(error: &RpcError) -> Option<Trouble> {
+pub(crate) fn doubt_of(error: &RpcError) -> Option<Failure> {
     if !speaks_of_session(&error.message) {
         return None;
     }
     let what = format!("it refused a request: {} ({})", cut(&error.message), error.code);
-    let kind = Kind::Refused(Refusal::Plain);
-    Some(Trouble { sent: true, ..Trouble::new(kind, Stage::Answer, what) })
+    let kind = FailureKind::Refused(Refusal::Plain);
+    Some(Failure { sent: true, ..Failure::new(kind, Stage::Answer, what) })
 }
 
 impl StreamableHttp {
     /// Tells whoever looks after a session that it was refused, unless it has never worked.
-    pub(crate) fn doubt(&self, over: Over<'_>, why: Trouble) {
+    pub(crate) fn doubt(&self, over: Over<'_>, why: Failure) {
         if over.session.has_worked.load(Ordering::Relaxed) {
-            self.http.core.nudge.doubted(over.generation, why);
+            self.http.context.mailbox.doubted(over.generation, why);
         }
     }
 
@@ -93,9 +93,13 @@ impl StreamableHttp {
     /// # Errors
     /// The server hangs or cannot be reached, or the session is gone for certain and no other is
     /// to be had.
-    pub(crate) fn look(&self, lane: &mut Lane, wait: &Arc<Wait>) -> Result<(), Trouble> {
-        let (generation, session) = self.door.current().ok_or_else(no_session)?;
-        let Some(refused) = self.refused_over(lane, generation, &session, wait)? else {
+    pub(crate) fn look(
+        &self,
+        connection: &mut HttpConnection,
+        wait: &Arc<Wait>,
+    ) -> Result<(), Failure> {
+        let (generation, session) = self.single_flight.current().ok_or_else(no_session)?;
+        let Some(refused) = self.refused_over(connection, generation, &session, wait)? else {
             return Ok(());
         };
         let now = Instant::now();
@@ -105,21 +109,21 @@ impl StreamableHttp {
         self.renewals.tried(now, refused.asked_pause());
         let renewed = if is_certain(&refused) {
             // A call that hears the same opens it together with this.
-            drop(self.door.forget(generation));
-            self.session(lane, wait, &mut || ()).map(drop)
+            drop(self.single_flight.forget(generation));
+            self.session(connection, wait, &mut || ()).map(drop)
         } else {
-            self.renew(lane, generation, wait)
+            self.renew(connection, generation, wait)
         };
-        let Err(trouble) = renewed else { return Ok(()) };
+        let Err(failure) = renewed else { return Ok(()) };
         log::debug!(target: "upstream", "{}: a session that is refused could not be replaced: {}",
-            self.http.core.name(), self.http.core.scrubbed(trouble.clone()).message);
+            self.http.context.name(), self.http.context.scrubbed(failure.clone()).message);
         match refused.kind {
-            Kind::SessionGone => Err(refused),
-            Kind::Interrupted(_)
-            | Kind::Broke
-            | Kind::Refused(_)
-            | Kind::Nonsense
-            | Kind::Overloaded => unless_answered(trouble),
+            FailureKind::SessionGone => Err(refused),
+            FailureKind::Interrupted(_)
+            | FailureKind::Broke
+            | FailureKind::Refused(_)
+            | FailureKind::Nonsense
+            | FailureKind::Overloaded => unless_answered(failure),
         }
     }
 
@@ -127,19 +131,25 @@ impl StreamableHttp {
     ///
     /// # Errors
     /// There is none to be had, or it is refused like the old one, which stays.
-    fn renew(&self, lane: &mut Lane, old: u64, wait: &Arc<Wait>) -> Result<(), Trouble> {
+    fn renew(
+        &self,
+        connection: &mut HttpConnection,
+        old: u64,
+        wait: &Arc<Wait>,
+    ) -> Result<(), Failure> {
         if self.is_replaced(old) {
             return Ok(());
         }
-        let session = self.handshake(lane, wait, &mut || ()).map_err(Trouble::in_handshake)?;
-        let generation = self.door.next_generation();
-        let is_refused = self.refused_over(lane, generation, &session, wait);
+        let session =
+            self.handshake(connection, wait, &mut || ()).map_err(Failure::in_handshake)?;
+        let generation = self.single_flight.next_generation();
+        let is_refused = self.refused_over(connection, generation, &session, wait);
         if let Some(refused) = is_refused.unwrap_or_else(Some) {
             self.end(&session);
             return Err(refused);
         }
         self.listen(&session, generation, wait);
-        match self.door.replace(old, generation, session) {
+        match self.single_flight.replace(old, generation, session) {
             // Its stream ends here, where no lock is held.
             Ok(old) => drop(old),
             // Another one was opened meanwhile.
@@ -148,13 +158,13 @@ impl StreamableHttp {
                 return Ok(());
             }
         }
-        self.http.core.nudge.opened(generation);
+        self.http.context.mailbox.opened(generation);
         Ok(())
     }
 
     /// Whether another session than the one of this generation is open, or is to be opened.
     pub(crate) fn is_replaced(&self, generation: u64) -> bool {
-        self.door.current().is_none_or(|(open, _)| open != generation)
+        self.single_flight.current().is_none_or(|(open, _)| open != generation)
     }
 
     /// Asks what a server with sessions answers in each of them; gives the refusal, if it is one
@@ -164,24 +174,29 @@ impl StreamableHttp {
     /// There was no answer.
     fn refused_over(
         &self,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         generation: u64,
         session: &Session,
         wait: &Arc<Wait>,
-    ) -> Result<Option<Trouble>, Trouble> {
+    ) -> Result<Option<Failure>, Failure> {
         // A list that cannot be had says nothing of the session.
         let outgoing = Outgoing::own(Method::Ping, RawObject::default());
         let over = Over { generation, session, again: false };
-        match self.send(lane, over, &outgoing, wait, &mut Deaf) {
+        match self.send(connection, over, &outgoing, wait, &mut NoSink) {
             Ok(Outcome::Error { error, .. }) => Ok(doubt_of(&error)),
             Ok(Outcome::Complete(_) | Outcome::InputRequired { .. }) => {
                 session.has_worked.store(true, Ordering::Relaxed);
                 Ok(None)
             }
-            Err(trouble) if matches!(trouble.kind, Kind::SessionGone | Kind::Refused(_)) => {
-                Ok(Some(trouble))
+            Err(failure)
+                if matches!(
+                    failure.kind,
+                    FailureKind::SessionGone | FailureKind::Refused(_)
+                ) =>
+            {
+                Ok(Some(failure))
             }
-            Err(trouble) => unless_answered(trouble).map(|()| None),
+            Err(failure) => unless_answered(failure).map(|()| None),
         }
     }
 }

@@ -10,9 +10,9 @@ use crate::protocol::call::Outcome;
 use crate::protocol::jsonrpc::code;
 use crate::wait::Wait;
 
-use super::desired_subscriptions::Standing;
+use super::desired_subscriptions::DesiredSubscriptions;
 use crate::upstream::backoff::Retry;
-use crate::upstream::failure::{Trouble, cut};
+use crate::upstream::failure::{Failure, cut};
 
 /// What came of one request of the gateway's own.
 pub(crate) enum Taken {
@@ -29,7 +29,7 @@ pub(crate) enum Taken {
 }
 
 impl Taken {
-    pub(crate) fn of(answer: Result<Outcome, Trouble>) -> Taken {
+    pub(crate) fn of(answer: Result<Outcome, Failure>) -> Taken {
         match answer {
             Ok(Outcome::Complete(_)) => Taken::Settled,
             Ok(Outcome::Error { error, .. }) if error.code == code::METHOD_NOT_FOUND => {
@@ -45,16 +45,16 @@ impl Taken {
                 is_answered: true,
                 asked: None,
             },
-            Err(trouble) => {
-                let asked = trouble.asked_pause();
-                Taken::Failed { what: trouble.message, is_answered: false, asked }
+            Err(failure) => {
+                let asked = failure.asked_pause();
+                Taken::Failed { what: failure.message, is_answered: false, asked }
             }
         }
     }
 }
 
 /// Subscribes the session to one resource.
-type Subscribe<'a> = &'a mut dyn FnMut(&str, &Arc<Wait>) -> Result<Outcome, Trouble>;
+type Subscribe<'a> = &'a mut dyn FnMut(&str, &Arc<Wait>) -> Result<Outcome, Failure>;
 
 /// How far that is.
 #[derive(Default)]
@@ -99,15 +99,15 @@ impl Resubscribing {
     pub(crate) fn run(
         &mut self,
         generation: u64,
-        standing: &Standing,
+        desired: &DesiredSubscriptions,
         tick: Duration,
-        busy: &dyn Fn() -> Result<Arc<Wait>, Trouble>,
+        busy: &dyn Fn() -> Result<Arc<Wait>, Failure>,
         subscribe: Subscribe<'_>,
     ) -> Option<String> {
         self.begin(generation);
         let (mut failed, mut pause) = (None, None);
         let mut is_complete = true;
-        for uri in standing.uris_or_coming() {
+        for uri in desired.uris_or_coming() {
             if self.told.contains(&uri) {
                 continue;
             }
@@ -118,7 +118,7 @@ impl Resubscribing {
             // Not for long: the one whose turn it is may be waiting for this thread, or be
             // telling another session.
             let bound = wait.within(CONTROL_TIMEOUT);
-            let turn = standing.turn(&uri, None, &wait, tick);
+            let turn = desired.turn(&uri, None, &wait, tick);
             drop(bound);
             let Ok(turn) = turn else {
                 is_complete = false;

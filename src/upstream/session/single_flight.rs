@@ -8,10 +8,10 @@ use std::time::Duration;
 use crate::error::Stage;
 use crate::wait::{Interrupted, Wait, Woken};
 
-use crate::upstream::failure::{Kind, Trouble};
+use crate::upstream::failure::{Failure, FailureKind};
 
 /// A session that may be open, and whoever wants it.
-pub(crate) struct Door<T> {
+pub(crate) struct SingleFlight<T> {
     /// Counted over all doors of an upstream, so that a later session always has a higher one.
     generations: Arc<AtomicU64>,
     inner: Mutex<Inner<T>>,
@@ -23,7 +23,7 @@ struct Inner<T> {
     opening: bool,
     attempts: u64,
     /// The last attempt that failed, and why.
-    failed: Option<(u64, Trouble)>,
+    failed: Option<(u64, Failure)>,
     waiting: Vec<Arc<Wait>>,
     closed: bool,
 }
@@ -34,8 +34,8 @@ enum Turn<T> {
     Theirs { attempt: u64 },
 }
 
-impl<T> Door<T> {
-    pub(crate) fn new(generations: Arc<AtomicU64>) -> Door<T> {
+impl<T> SingleFlight<T> {
+    pub(crate) fn new(generations: Arc<AtomicU64>) -> SingleFlight<T> {
         let inner = Inner {
             open: None,
             opening: false,
@@ -44,7 +44,7 @@ impl<T> Door<T> {
             waiting: Vec::new(),
             closed: false,
         };
-        Door { generations, inner: Mutex::new(inner) }
+        SingleFlight { generations, inner: Mutex::new(inner) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner<T>> {
@@ -58,14 +58,14 @@ impl<T> Door<T> {
         wait: &Arc<Wait>,
         tick: Duration,
         idle: &mut dyn FnMut(),
-        make: impl FnOnce(u64, &mut dyn FnMut()) -> Result<T, Trouble>,
-    ) -> Result<(u64, Arc<T>), Trouble> {
+        make: impl FnOnce(u64, &mut dyn FnMut()) -> Result<T, Failure>,
+    ) -> Result<(u64, Arc<T>), Failure> {
         let mut waited_for = None;
         loop {
             match self.turn(wait, waited_for)? {
                 Turn::Open(generation, session) => return Ok((generation, session)),
                 Turn::Mine { attempt, generation } => {
-                    let attempt = Attempt { door: self, attempt, outcome: None };
+                    let attempt = Attempt { single_flight: self, attempt, outcome: None };
                     return attempt.finish(generation, make(generation, idle));
                 }
                 Turn::Theirs { attempt } => waited_for = Some(attempt),
@@ -74,17 +74,17 @@ impl<T> Door<T> {
                 Ok(Woken::Tick) => idle(),
                 Ok(Woken::Bell | Woken::Ready) => (),
                 Err(reason) => {
-                    return Err(Trouble::interrupted(reason, Stage::Handshake, false));
+                    return Err(Failure::interrupted(reason, Stage::Handshake, false));
                 }
             }
         }
     }
 
-    fn turn(&self, wait: &Arc<Wait>, waited_for: Option<u64>) -> Result<Turn<T>, Trouble> {
+    fn turn(&self, wait: &Arc<Wait>, waited_for: Option<u64>) -> Result<Turn<T>, Failure> {
         let mut inner = self.lock();
         if inner.closed {
             let reason = Interrupted::Stopping;
-            return Err(Trouble::interrupted(reason, Stage::Handshake, false));
+            return Err(Failure::interrupted(reason, Stage::Handshake, false));
         }
         if let Some((generation, session)) = &inner.open {
             return Ok(Turn::Open(*generation, session.clone()));
@@ -95,12 +95,12 @@ impl<T> Door<T> {
             }
             return Ok(Turn::Theirs { attempt: inner.attempts });
         }
-        if let Some((attempt, trouble)) = &inner.failed
+        if let Some((attempt, failure)) = &inner.failed
             && waited_for == Some(*attempt)
             // If only the one who opened was interrupted, the next one tries.
-            && !matches!(trouble.kind, Kind::Interrupted(_))
+            && !matches!(failure.kind, FailureKind::Interrupted(_))
         {
-            return Err(trouble.clone());
+            return Err(failure.clone());
         }
         inner.opening = true;
         inner.attempts += 1;
@@ -159,17 +159,17 @@ impl<T> Door<T> {
 
 /// An attempt to open; whatever way it ends, those who wait are woken.
 struct Attempt<'a, T> {
-    door: &'a Door<T>,
+    single_flight: &'a SingleFlight<T>,
     attempt: u64,
-    outcome: Option<Result<(u64, Arc<T>), Trouble>>,
+    outcome: Option<Result<(u64, Arc<T>), Failure>>,
 }
 
 impl<T> Attempt<'_, T> {
     fn finish(
         mut self,
         generation: u64,
-        made: Result<T, Trouble>,
-    ) -> Result<(u64, Arc<T>), Trouble> {
+        made: Result<T, Failure>,
+    ) -> Result<(u64, Arc<T>), Failure> {
         let outcome = made.map(|session| (generation, Arc::new(session)));
         self.outcome = Some(outcome.clone());
         outcome
@@ -179,12 +179,12 @@ impl<T> Attempt<'_, T> {
 impl<T> Drop for Attempt<'_, T> {
     fn drop(&mut self) {
         let waiting = {
-            let mut inner = self.door.lock();
+            let mut inner = self.single_flight.lock();
             inner.opening = false;
             match self.outcome.take() {
                 Some(Ok(open)) if !inner.closed => inner.open = Some(open),
                 Some(Ok(_)) => (),
-                Some(Err(trouble)) => inner.failed = Some((self.attempt, trouble)),
+                Some(Err(failure)) => inner.failed = Some((self.attempt, failure)),
                 // The opener panicked; the next one tries.
                 None => inner.failed = None,
             }
@@ -207,11 +207,11 @@ mod tests {
 
     #[test]
     fn one_opens_and_all_others_get_the_same() {
-        let door = Door::new(Arc::default());
+        let single_flight = SingleFlight::new(Arc::default());
         let opened = AtomicUsize::new(0);
         let sum: usize = std::thread::scope(|scope| {
             let open = || {
-                let (_, session) = door
+                let (_, session) = single_flight
                     .open(&wait(), TICK, &mut || (), |_, _| {
                         opened.fetch_add(1, Ordering::SeqCst);
                         Ok(7_usize)
@@ -227,20 +227,21 @@ mod tests {
 
     #[test]
     fn those_who_waited_share_the_failure_and_later_ones_try_again() {
-        let door = Door::<()>::new(Arc::default());
-        let refused = Trouble::new(Kind::Broke, Stage::Connect, "refused");
-        let result = door.open(&wait(), TICK, &mut || (), |_, _| Err(refused.clone()));
+        let single_flight = SingleFlight::<()>::new(Arc::default());
+        let refused = Failure::new(FailureKind::Broke, Stage::Connect, "refused");
+        let result = single_flight.open(&wait(), TICK, &mut || (), |_, _| Err(refused.clone()));
         assert_eq!(result.unwrap_err(), refused);
-        let (generation, _) = door.open(&wait(), TICK, &mut || (), |_, _| Ok(())).unwrap();
+        let (generation, _) =
+            single_flight.open(&wait(), TICK, &mut || (), |_, _| Ok(())).unwrap();
         assert_eq!(generation, 2);
-        assert!(door.forget(1).is_none());
-        assert!(door.forget(2).is_some());
+        assert!(single_flight.forget(1).is_none());
+        assert!(single_flight.forget(2).is_some());
     }
 
     #[test]
     fn a_closed_door_opens_no_more() {
-        let door = Door::<()>::new(Arc::default());
-        assert!(door.close().is_none());
-        assert!(door.open(&wait(), TICK, &mut || (), |_, _| Ok(())).is_err());
+        let single_flight = SingleFlight::<()>::new(Arc::default());
+        assert!(single_flight.close().is_none());
+        assert!(single_flight.open(&wait(), TICK, &mut || (), |_, _| Ok(())).is_err());
     }
 }

@@ -10,26 +10,26 @@ use crate::protocol::method::Method;
 use crate::protocol::modern::{self, Read};
 use crate::protocol::raw::Raw;
 
-use super::context::Core;
-use crate::upstream::failure::{Kind, Refusal, Trouble, cut};
+use super::context::SessionContext;
+use crate::upstream::failure::{Failure, FailureKind, Refusal, cut};
 use crate::upstream::transport::message_bytes::exhausted;
 
 /// What the gateway answers in a modern server's place: requests that only sessions have. What
 /// is subscribed to has `renew` ask the server for what is wanted then.
 pub(crate) fn answered_here(
-    core: &Core,
+    context: &SessionContext,
     outgoing: &Outgoing<'_>,
     wait: &Arc<Wait>,
     renew: &dyn Fn(),
-) -> Result<Option<Outcome>, Trouble> {
+) -> Result<Option<Outcome>, Failure> {
     let Some(method) = Method::parse(outgoing.method) else { return Ok(None) };
     let uri = || outgoing.params.string("uri").ok().flatten().unwrap_or_default();
     let refused = match method {
         // A request says from which level on it wants log messages.
         Method::Ping | Method::LoggingSetLevel => None,
-        Method::ResourcesSubscribe => core.subscriptions.add(&uri(), wait, renew)?,
+        Method::ResourcesSubscribe => context.subscriptions.add(&uri(), wait, renew)?,
         Method::ResourcesUnsubscribe => {
-            core.subscriptions.remove(&uri(), renew);
+            context.subscriptions.remove(&uri(), renew);
             None
         }
         Method::Initialize | Method::TasksResult | Method::TasksList => {
@@ -52,17 +52,20 @@ pub(crate) fn answered_here(
     };
     Ok(Some(match refused {
         None => Outcome::Complete(Raw::from_valid("{}".to_owned())),
-        Some(error) => core.refused(error),
+        Some(error) => context.refused(error),
     }))
 }
 
 /// What came of a request to a modern server.
-pub(crate) fn outcome(core: &Core, answer: Result<Raw, RpcError>) -> Result<Outcome, Trouble> {
-    let server = core.name().clone();
+pub(crate) fn outcome(
+    context: &SessionContext,
+    answer: Result<Raw, RpcError>,
+) -> Result<Outcome, Failure> {
+    let server = context.name().clone();
     match answer {
         // What stands there instead is not to be quoted.
         Ok(result) if !result.get().starts_with('{') => {
-            Err(Trouble::nonsense("its result is no object"))
+            Err(Failure::nonsense("its result is no object"))
         }
         Ok(result) => match room_for_copy(&result)
             .map_err(|_| exhausted())
@@ -73,7 +76,7 @@ pub(crate) fn outcome(core: &Core, answer: Result<Raw, RpcError>) -> Result<Outc
                 Ok(Outcome::InputRequired { server, requests, state })
             }
             Err(what) => {
-                Err(Trouble::nonsense(format!("its answer is no result: {}", cut(&what))))
+                Err(Failure::nonsense(format!("its answer is no result: {}", cut(&what))))
             }
         },
         Err(error) if error.code == code::UNSUPPORTED_PROTOCOL_VERSION => {
@@ -83,15 +86,15 @@ pub(crate) fn outcome(core: &Core, answer: Result<Raw, RpcError>) -> Result<Outc
             if error.code == code::HEADER_MISMATCH {
                 // The tool may want other parameters mirrored than it did when it was listed
                 // (basic/transports/streamable-http, Client Behavior).
-                core.list_changed(ListKind::Tool);
+                context.list_changed(ListKind::Tool);
             }
-            Ok(core.refused(error))
+            Ok(context.refused(error))
         }
     }
 }
 
 /// The upstream refused as one of the other era does.
-pub(crate) fn other_era(what: impl Into<String>) -> Trouble {
-    let kind = Kind::Refused(Refusal::OtherEra);
-    Trouble { sent: true, ..Trouble::new(kind, crate::error::Stage::Answer, what) }
+pub(crate) fn other_era(what: impl Into<String>) -> Failure {
+    let kind = FailureKind::Refused(Refusal::OtherEra);
+    Failure { sent: true, ..Failure::new(kind, crate::error::Stage::Answer, what) }
 }

@@ -5,7 +5,7 @@ use crate::protocol::call::Notice;
 use crate::protocol::jsonrpc::code;
 use crate::protocol::method::notification;
 
-use super::context::Core;
+use super::context::SessionContext;
 use super::listen_filter::{acknowledged, without_id};
 use crate::upstream::failure::superseded;
 use crate::upstream::message::Incoming;
@@ -20,21 +20,21 @@ pub(crate) enum Heard {
 }
 
 /// Tells the supervisor of changes, and passes over what must not be sent.
-pub(crate) fn hear(core: &Core, incoming: Incoming) -> Heard {
+pub(crate) fn hear(context: &SessionContext, incoming: Incoming) -> Heard {
     match incoming {
-        Incoming::ListChanged(kind) => core.list_changed(kind),
+        Incoming::ListChanged(kind) => context.list_changed(kind),
         Incoming::Notice(Notice::ResourceUpdated(params)) => {
-            core.notice(Notice::ResourceUpdated(without_id(params)));
+            context.notice(Notice::ResourceUpdated(without_id(params)));
         }
         // On any stream but the one that a subscription opened it acknowledges nothing.
         Incoming::Notice(Notice::Other { method, .. })
             if method == notification::SUBSCRIPTIONS_ACKNOWLEDGED =>
         {
-            core.dropped.count(core.name(), &method);
+            context.dropped.count(context.name(), &method);
         }
         Incoming::Notice(notice) => return Heard::Notice(notice),
         Incoming::Ask { method, .. } | Incoming::Misread { method } => {
-            core.dropped.count(core.name(), &method);
+            context.dropped.count(context.name(), &method);
         }
         // What would be withdrawn was never asked.
         Incoming::Withdrawn(_)
@@ -48,8 +48,8 @@ pub(crate) fn hear(core: &Core, incoming: Incoming) -> Heard {
 
 /// Takes a message on the wire that all calls to a child share; gives back what makes no sense
 /// there.
-pub(crate) fn hear_child(link: &ChildLink, incoming: Incoming) -> Option<Incoming> {
-    let (core, inboxes) = (&link.core, &link.inboxes);
+pub(crate) fn hear_child(transport: &ChildLink, incoming: Incoming) -> Option<Incoming> {
+    let (context, pending) = (&transport.context, &transport.pending);
     let answered = match &incoming {
         Incoming::Answer { id: Some(id), outcome } => {
             let refusal = outcome.as_ref().err();
@@ -68,36 +68,36 @@ pub(crate) fn hear_child(link: &ChildLink, incoming: Incoming) -> Option<Incomin
         | Incoming::Nonsense(_) => None,
     };
     if let Some((id, refusal, is_unknown)) = answered
-        && let Some(version) = core.subscriptions.version_of(id)
+        && let Some(version) = context.subscriptions.version_of(id)
     {
         // At its end it may refuse because of that.
-        if let Some(what) = refusal.filter(|_| !link.is_ending()) {
+        if let Some(what) = refusal.filter(|_| !transport.is_ending()) {
             log::warn!(target: "upstream", "{}: it refused to be listened to: {}",
-                core.name(), core.secrets.scrub_for_operator(&what));
-            core.subscriptions.refused(version);
+                context.name(), context.secrets.scrub_for_operator(&what));
+            context.subscriptions.refused(version);
             if is_unknown {
-                core.subscriptions.unserved();
+                context.subscriptions.unserved();
             }
         }
         // The supervisor asks again by and by.
-        core.subscriptions.leave(id);
-        core.nudge.idle.bell().ring();
+        context.subscriptions.leave(id);
+        context.mailbox.idle.bell().ring();
         return None;
     }
-    match inboxes.take_in(incoming)? {
+    match pending.take_in(incoming)? {
         Incoming::Notice(Notice::Other { method, params })
             if method == notification::SUBSCRIPTIONS_ACKNOWLEDGED =>
         {
             if let Some((id, filter)) = acknowledged(params.as_ref())
-                && let Some(version) = core.subscriptions.version_of(id)
+                && let Some(version) = context.subscriptions.version_of(id)
             {
-                for old in core.subscriptions.older(id) {
-                    link.say(superseded(old)).ok();
+                for old in context.subscriptions.older(id) {
+                    transport.say(superseded(old)).ok();
                 }
-                core.subscriptions.agreed(version, filter);
+                context.subscriptions.agreed(version, filter);
             }
         }
-        Incoming::Notice(Notice::Log(params)) => inboxes.give_log(params),
+        Incoming::Notice(Notice::Log(params)) => pending.give_log(params),
         left @ (Incoming::Answer { .. }
         | Incoming::Malformed { .. }
         | Incoming::Nonsense(_)) => return Some(left),
@@ -107,9 +107,9 @@ pub(crate) fn hear_child(link: &ChildLink, incoming: Incoming) -> Option<Incomin
         | Incoming::Withdrawn(_)
         | Incoming::Misread { .. }
         | Incoming::Ask { .. }) => {
-            if let Heard::Notice(_) = hear(core, other) {
-                core.unattributed();
-                log::debug!(target: "upstream", "{}: a notification names no call", core.name());
+            if let Heard::Notice(_) = hear(context, other) {
+                context.unattributed();
+                log::debug!(target: "upstream", "{}: a notification names no call", context.name());
             }
         }
     }

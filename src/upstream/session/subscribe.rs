@@ -13,7 +13,7 @@ use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::subscriber::Subscriber;
 use crate::wait::Wait;
 
-use super::desired_subscriptions::{Standing, Turn};
+use super::desired_subscriptions::{DesiredSubscriptions, UriLock};
 use crate::upstream::{Upstream, Wire};
 
 /// A subscriber's own side of one subscription: what it remembers of it. Changed in the
@@ -93,7 +93,7 @@ impl Upstream {
             Ok(turn) => turn,
             Err(error) => {
                 if who.forget() {
-                    over.standing.forget(uri, who.subscriber());
+                    over.desired.forget(uri, who.subscriber());
                 }
                 return Err(error);
             }
@@ -108,7 +108,7 @@ impl Upstream {
     /// Forgets a subscription over the shared session without a word to the upstream. If it was
     /// the last, what the upstream goes on to tell reaches nobody.
     pub fn forget_subscription(&self, uri: &str, subscriber: Subscriber) {
-        self.standing.forget(uri, subscriber);
+        self.desired.forget(uri, subscriber);
     }
 
     fn over<'a>(
@@ -117,11 +117,9 @@ impl Upstream {
         charged: Option<PrincipalId>,
     ) -> Over<'a> {
         let through = through.filter(|client| self.has_own(client));
-        let standing = through.map_or_else(
-            || self.standing.clone(),
-            |client| self.members.standing(&client.session),
-        );
-        Over { upstream: self, through, charged, standing }
+        let desired = through
+            .map_or_else(|| self.desired.clone(), |client| self.pool.desired(&client.session));
+        Over { upstream: self, through, charged, desired }
     }
 }
 
@@ -131,13 +129,13 @@ struct Over<'a> {
     /// The client whose own it is; none for the shared one.
     through: Option<&'a Client>,
     charged: Option<PrincipalId>,
-    standing: Arc<Standing>,
+    desired: Arc<DesiredSubscriptions>,
 }
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {
         if let Some(client) = self.through {
-            self.upstream.members.tidy(&client.session);
+            self.upstream.pool.tidy(&client.session);
         }
     }
 }
@@ -149,13 +147,13 @@ impl CallSink for Aside<'_> {
     fn notice(&mut self, notice: Notice) {
         let Over { upstream, through, .. } = self.0;
         if !matches!(notice, Notice::Progress(_)) {
-            upstream.core.notice_on(*through, notice, Wire::Apart);
+            upstream.context.notice_on(*through, notice, Wire::Apart);
         }
     }
 
     fn ask(&mut self, question: Question) {
         if let Some(client) = self.0.through {
-            self.0.upstream.core.ask_on(client, question);
+            self.0.upstream.context.ask_on(client, question);
         }
     }
 
@@ -171,7 +169,7 @@ impl Over<'_> {
     /// subscription may have been cancelled after it was sent.
     fn leave(
         &self,
-        turn: &Turn<'_>,
+        turn: &UriLock<'_>,
         uri: &str,
         subscriber: Subscriber,
         wait: &Arc<Wait>,
@@ -183,12 +181,12 @@ impl Over<'_> {
         self.about(Method::ResourcesUnsubscribe, uri, wait)
     }
 
-    fn turn<'a>(&'a self, uri: &'a str, wait: &Arc<Wait>) -> Result<Turn<'a>, CallError> {
-        let tick = self.upstream.core.limits.heartbeat;
+    fn turn<'a>(&'a self, uri: &'a str, wait: &Arc<Wait>) -> Result<UriLock<'a>, CallError> {
+        let tick = self.upstream.context.limits.heartbeat;
         // What is subscribed to over a session of its own is shared with nobody.
         let charged = self.charged.as_ref().filter(|_| self.through.is_none());
-        let turn = self.standing.turn(uri, charged, wait, tick);
-        turn.map_err(|trouble| trouble.into_error(self.upstream.name(), true))
+        let turn = self.desired.turn(uri, charged, wait, tick);
+        turn.map_err(|failure| failure.into_error(self.upstream.name(), true))
     }
 
     fn about(&self, method: Method, uri: &str, wait: &Arc<Wait>) -> Result<Outcome, CallError> {

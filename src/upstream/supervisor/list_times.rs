@@ -9,7 +9,7 @@ use crate::protocol::call::Kind;
 use crate::protocol::modern::Freshness;
 
 use crate::upstream::backoff::Retry;
-use crate::upstream::status::{Failure, Unread};
+use crate::upstream::status::{FailureReport, Unread};
 
 /// What is known of the lists, and when they are to be read again, apart from the refresh.
 #[derive(Default)]
@@ -26,7 +26,7 @@ pub(crate) struct List {
     /// It could not be had the last time.
     pub(crate) retry: Retry,
     /// Why not.
-    pub(crate) failure: Option<Failure>,
+    pub(crate) failure: Option<FailureReport>,
     /// It could be read the last time.
     readable: bool,
     /// What was left out of it then.
@@ -127,7 +127,7 @@ impl Lists {
     }
 
     /// Why a list cannot be had, if so.
-    pub(crate) fn failure(&self, kind: Kind) -> Option<Failure> {
+    pub(crate) fn failure(&self, kind: Kind) -> Option<FailureReport> {
         self.0.get(&kind)?.failure.clone()
     }
 

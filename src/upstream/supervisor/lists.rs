@@ -19,9 +19,9 @@ use super::Supervisor;
 use super::list_times::stale_at;
 use super::view_readings::ViewReading;
 use crate::upstream::Event;
-use crate::upstream::failure::{self, Refusal, Trouble, cut, declares};
-use crate::upstream::session::context::{Core, Opened, Own};
-use crate::upstream::status::Failure;
+use crate::upstream::failure::{Failure, FailureKind, Refusal, cut, declares};
+use crate::upstream::session::context::{GatewaySink, Opened, SessionContext};
+use crate::upstream::status::FailureReport;
 
 /// One list as it was read.
 struct Items {
@@ -40,14 +40,14 @@ struct Round {
     freshness: Vec<(Kind, Freshness)>,
     /// Those that the upstream gave.
     n_read: usize,
-    failed: Vec<(Kind, Trouble)>,
+    failed: Vec<(Kind, Failure)>,
 }
 
 /// What is known of the tools of an upstream that does not declare that it has any.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum UndeclaredTools {
     #[default]
-    Unasked,
+    ServerEvents,
     /// The session of this generation was asked for them and has none.
     None(u64),
     /// It has some, and is taken for one that declares them from then on.
@@ -62,10 +62,10 @@ impl Supervisor {
     ///
     /// # Errors
     /// The session is gone, or answers nothing else either.
-    pub(crate) fn list(&mut self, opened: &Opened, kinds: &[Kind]) -> Result<(), Trouble> {
+    pub(crate) fn list(&mut self, opened: &Opened, kinds: &[Kind]) -> Result<(), Failure> {
         self.lists.begin(kinds);
         let mut round = Round {
-            read_at: self.core.nudge.readings.begin(kinds),
+            read_at: self.context.mailbox.readings.begin(kinds),
             lists: Vec::with_capacity(kinds.len()),
             freshness: Vec::new(),
             n_read: 0,
@@ -81,12 +81,12 @@ impl Supervisor {
         doubt.map_or(Ok(()), |why| self.look(opened, why))
     }
 
-    fn read(&mut self, opened: &Opened, kind: Kind, round: &mut Round) -> Result<(), Trouble> {
+    fn read(&mut self, opened: &Opened, kind: Kind, round: &mut Round) -> Result<(), Failure> {
         let began = Instant::now();
         let items = if declares(&opened.initialized, kind.capability())
             || (kind == Kind::Tool && self.undeclared == UndeclaredTools::Some)
         {
-            let timeout = self.core.config.timeout;
+            let timeout = self.context.config.timeout;
             Some(self.items(kind, timeout).map_err(in_list))
         } else if kind == Kind::Tool {
             self.undeclared_tools(opened)?.map(Ok)
@@ -100,8 +100,8 @@ impl Supervisor {
                 round.lists.push((kind, Vec::new()));
             }
             Some(Ok(Items { items, left_out, freshness: said, unwell })) => {
-                if self.core.config.role == Role::OtherGateway {
-                    self.vitals.lock().unwell_behind = unwell;
+                if self.context.config.role == Role::OtherGateway {
+                    self.health.lock().unwell_behind = unwell;
                 }
                 let said = said.filter(|_| opened.is_modern());
                 let is_told_of = opened.tells_of(kind);
@@ -111,22 +111,22 @@ impl Supervisor {
                     log::warn!(target: "upstream",
                         "{}: {left_out} {} are left out \
                         (limits.upstream_tools, or more than {} bytes)",
-                        self.core.name(), kind.list_key(), list_bytes_max(&self.core));
+                        self.context.name(), kind.list_key(), list_bytes_max(&self.context));
                 }
                 self.lists.read(kind, left_out, stale_at);
                 round.lists.push((kind, items));
                 round.n_read += 1;
             }
-            Some(Err(trouble)) if self.core.nudge.is_stopped() => return Err(trouble),
-            Some(Err(trouble)) => {
+            Some(Err(failure)) if self.context.mailbox.is_stopped() => return Err(failure),
+            Some(Err(failure)) => {
                 let took = now.saturating_duration_since(began);
-                self.lists.failed(kind, now, took, trouble.asked_pause());
-                self.core.nudge.readings.put_off(kind, self.lists.of(kind).retry.at());
-                if !self.link.is_open() {
-                    return Err(trouble);
+                self.lists.failed(kind, now, took, failure.asked_pause());
+                self.context.mailbox.readings.put_off(kind, self.lists.of(kind).retry.at());
+                if !self.transport.is_open() {
+                    return Err(failure);
                 }
-                self.remember_list(kind, &trouble);
-                round.failed.push((kind, trouble));
+                self.remember_list(kind, &failure);
+                round.failed.push((kind, failure));
             }
         }
         Ok(())
@@ -137,7 +137,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// The session is gone.
-    fn undeclared_tools(&mut self, opened: &Opened) -> Result<Option<Items>, Trouble> {
+    fn undeclared_tools(&mut self, opened: &Opened) -> Result<Option<Items>, Failure> {
         let asked = UndeclaredTools::None(opened.generation);
         if self.undeclared == UndeclaredTools::NeverAsk || self.undeclared == asked {
             return Ok(None);
@@ -147,19 +147,19 @@ impl Supervisor {
             Ok(items) if items.items.is_empty() => Ok(None),
             Ok(items) => {
                 self.undeclared = UndeclaredTools::Some;
-                self.core.views.found_undeclared_tools();
+                self.context.views.found_undeclared_tools();
                 self.introduce(opened);
                 Ok(Some(items))
             }
-            Err(trouble) => {
+            Err(failure) => {
                 let was_too_much = matches!(
-                    trouble.kind,
-                    failure::Kind::Broke | failure::Kind::Interrupted(Interrupted::Deadline)
+                    failure.kind,
+                    FailureKind::Broke | FailureKind::Interrupted(Interrupted::Deadline)
                 );
-                if was_too_much && before == UndeclaredTools::Unasked {
+                if was_too_much && before == UndeclaredTools::ServerEvents {
                     self.undeclared = UndeclaredTools::NeverAsk;
                 }
-                if self.link.is_open() { Ok(None) } else { Err(trouble) }
+                if self.transport.is_open() { Ok(None) } else { Err(failure) }
             }
         }
     }
@@ -167,9 +167,9 @@ impl Supervisor {
     /// Tells of what was read, and that tools could not be read, if so.
     fn tell_lists(&mut self, round: Round) {
         let Round { read_at, lists, freshness, n_read: _, failed: unread } = round;
-        self.vitals.lock().unread = self.lists.unread();
+        self.health.lock().unread = self.lists.unread();
         let failed = self.lists.failure(Kind::Tool);
-        let server = self.core.name().clone();
+        let server = self.context.name().clone();
         // An upstream whose tools are not known has not listed anything yet.
         let is_listed = failed.is_none() || self.lists.is_any_readable();
         if is_listed {
@@ -186,23 +186,23 @@ impl Supervisor {
     }
 
     /// Remembers that a list could not be had, and logs it once.
-    fn remember_list(&mut self, kind: Kind, trouble: &Trouble) {
-        let failure = self.core.failure(trouble);
-        self.vitals.lock().last_failure = Some(failure.clone());
+    fn remember_list(&mut self, kind: Kind, failure: &Failure) {
+        let failure = self.context.report(failure);
+        self.health.lock().last_failure = Some(failure.clone());
         let list = self.lists.of(kind);
-        let same = |last: &Failure| last.message == failure.message;
+        let same = |last: &FailureReport| last.message == failure.message;
         let is_news = !list.failure.as_ref().is_some_and(same);
         list.failure = Some(failure.clone());
-        if is_news && let Some(more) = self.core.told.turn() {
+        if is_news && let Some(more) = self.context.told.turn() {
             log::warn!(target: "upstream", "{}: its {} cannot be read ({}): {}{more}",
-                self.core.name(), kind.list_key(), failure.stage, failure.message);
+                self.context.name(), kind.list_key(), failure.stage, failure.message);
         }
     }
 
-    fn items(&mut self, kind: Kind, within: Duration) -> Result<Items, Trouble> {
-        let core = self.core.clone();
-        let mut bytes_left = list_bytes_max(&core);
-        items(&core, kind, Asker::default(), &mut bytes_left, &mut |outgoing| {
+    fn items(&mut self, kind: Kind, within: Duration) -> Result<Items, Failure> {
+        let context = self.context.clone();
+        let mut bytes_left = list_bytes_max(&context);
+        items(&context, kind, Asker::default(), &mut bytes_left, &mut |outgoing| {
             self.ask_list(outgoing, within)
         })
     }
@@ -211,16 +211,20 @@ impl Supervisor {
         &mut self,
         outgoing: &Outgoing<'_>,
         within: Duration,
-    ) -> Result<Outcome, Trouble> {
+    ) -> Result<Outcome, Failure> {
         let wait = self.busy()?;
         let _bound = wait.within(within);
         let began = Instant::now();
-        let answer =
-            self.link.request_open(&mut self.lane, outgoing, &wait, &mut Own(&self.core));
+        let answer = self.transport.request_open(
+            &mut self.connection,
+            outgoing,
+            &wait,
+            &mut GatewaySink(&self.context),
+        );
         if let Ok(Outcome::Complete(_)) = &answer {
-            let mut vitals = self.vitals.lock();
-            vitals.latency = Some(began.elapsed());
-            vitals.breaker.well();
+            let mut health = self.health.lock();
+            health.latency = Some(began.elapsed());
+            health.breaker.well();
         }
         answer
     }
@@ -233,19 +237,19 @@ impl Supervisor {
         capabilities: &str,
         reading: ViewReading,
     ) {
-        let core = self.core.clone();
+        let context = self.context.clone();
         let about = About { capabilities, ..About::default() };
-        let (asker, timeout) = (Asker { about, charged: reading.by() }, core.config.timeout);
-        let read = read_all(&core, &opened.initialized, asker, &mut |outgoing| {
+        let (asker, timeout) = (Asker { about, charged: reading.by() }, context.config.timeout);
+        let read = read_all(&context, &opened.initialized, asker, &mut |outgoing| {
             self.ask_list(outgoing, timeout)
         });
-        let event = view_event(&core, id, read, reading);
+        let event = view_event(&context, id, read, reading);
         self.tell(event);
     }
 }
 
 /// Sends a request for a page and gives its answer.
-type Ask<'a> = dyn FnMut(&Outgoing<'_>) -> Result<Outcome, Trouble> + 'a;
+type Ask<'a> = dyn FnMut(&Outgoing<'_>) -> Result<Outcome, Failure> + 'a;
 
 /// For whom lists are read: what is said of it, and who is charged for the answers while they are
 /// read.
@@ -256,8 +260,8 @@ pub(crate) struct Asker<'a> {
 }
 
 /// Bytes of all items of one list, or of the lists of one view.
-fn list_bytes_max(core: &Core) -> usize {
-    core.limits.upstream_result_bytes.min(LIST_BYTES_MAX)
+fn list_bytes_max(context: &SessionContext) -> usize {
+    context.limits.upstream_result_bytes.min(LIST_BYTES_MAX)
 }
 
 /// Lists that were read one after the other.
@@ -273,21 +277,21 @@ pub(crate) struct ReadLists {
 /// # Errors
 /// None could be had, or the session is of no use.
 pub(crate) fn read_all(
-    core: &Core,
+    context: &SessionContext,
     initialized: &Initialized,
     asker: Asker<'_>,
     ask: &mut Ask<'_>,
-) -> Result<ReadLists, Trouble> {
-    let (read_at, mut bytes_left) = (Instant::now(), list_bytes_max(core));
+) -> Result<ReadLists, Failure> {
+    let (read_at, mut bytes_left) = (Instant::now(), list_bytes_max(context));
     let mut read = ReadLists { lists: Vec::new(), freshness: Vec::new(), read_at, left_out: 0 };
     let mut failed = None;
     for kind in Kind::ALL {
-        let is_found = kind == Kind::Tool && core.views.has_undeclared_tools();
+        let is_found = kind == Kind::Tool && context.views.has_undeclared_tools();
         if !is_found && !declares(initialized, kind.capability()) {
             read.lists.push((kind, Vec::new()));
             continue;
         }
-        match items(core, kind, asker, &mut bytes_left, ask).map_err(in_list) {
+        match items(context, kind, asker, &mut bytes_left, ask).map_err(in_list) {
             Ok(items) => {
                 let said =
                     items.freshness.filter(|_| initialized.revision.era() == Era::Modern);
@@ -295,39 +299,39 @@ pub(crate) fn read_all(
                 read.left_out += items.left_out;
                 read.lists.push((kind, items.items));
             }
-            Err(trouble) if is_bearable(&trouble) => failed = Some(trouble),
-            Err(trouble) => return Err(trouble),
+            Err(failure) if is_bearable(&failure) => failed = Some(failure),
+            Err(failure) => return Err(failure),
         }
     }
     match failed {
-        Some(trouble) if read.freshness.is_empty() => Err(trouble),
+        Some(failure) if read.freshness.is_empty() => Err(failure),
         Some(_) | None => Ok(read),
     }
 }
 
 /// What is told of a view that was to be read.
 pub(crate) fn view_event(
-    core: &Core,
+    context: &SessionContext,
     id: ViewId,
-    read: Result<ReadLists, Trouble>,
+    read: Result<ReadLists, Failure>,
     reading: ViewReading,
 ) -> Event {
     match read {
         Ok(ReadLists { lists, freshness, read_at, left_out }) => {
-            let (used, untold) = core.views.was_read(id);
+            let (used, untold) = context.views.was_read(id);
             Event::View { id, used, lists, freshness, read_at, left_out, untold, reading }
         }
         // Whoever wants it asks for it on the shared session.
-        Err(trouble) if trouble.is_stateless() => {
-            core.views.forget(id);
+        Err(failure) if failure.is_stateless() => {
+            context.views.forget(id);
             Event::NoView { id }
         }
-        Err(trouble) => {
-            core.views.failed(id, trouble.asked_pause());
-            if let Some(more) = core.told.turn() {
+        Err(failure) => {
+            context.views.failed(id, failure.asked_pause());
+            if let Some(more) = context.told.turn() {
                 log::info!(target: "upstream",
                     "{}: lists that only some clients see could not be read ({}): {}{more}",
-                    core.name(), trouble.stage, core.scrubbed(trouble.clone()).message);
+                    context.name(), failure.stage, context.scrubbed(failure.clone()).message);
             }
             Event::ViewFailed
         }
@@ -336,14 +340,15 @@ pub(crate) fn view_event(
 
 /// Reads one list, all pages, as far as `bytes_left` go, of which it takes what it reads.
 fn items(
-    core: &Core,
+    context: &SessionContext,
     kind: Kind,
     asker: Asker<'_>,
     bytes_left: &mut usize,
     ask: &mut Ask<'_>,
-) -> Result<Items, Trouble> {
+) -> Result<Items, Failure> {
     let taken = Taken::default();
-    let mut room = Room { taken, n_left: core.limits.upstream_tools, bytes_left, left_out: 0 };
+    let mut room =
+        PoolCapacity { taken, n_left: context.limits.upstream_tools, bytes_left, left_out: 0 };
     let mut freshness: Option<Freshness> = None;
     let (mut cursor, mut unwell): (Option<String>, Option<String>) = (None, None);
     for _ in 0..UPSTREAM_LIST_PAGES_MAX {
@@ -356,7 +361,8 @@ fn items(
             Err(error) => return Err(refused(kind, &error)),
         };
         let begun = Instant::now();
-        let goes_on = || !core.nudge.is_stopped() && begun.elapsed() < core.config.timeout;
+        let goes_on =
+            || !context.mailbox.is_stopped() && begun.elapsed() < context.config.timeout;
         let Page { next, said, unwell: told } = read_page(kind, &page, &mut room, &goes_on)?;
         // All pages together are as fresh as the least fresh of them.
         freshness = match (freshness, said) {
@@ -371,20 +377,20 @@ fn items(
         cursor = next;
     }
     log::warn!(target: "upstream", "{}: its list of {} has more than {UPSTREAM_LIST_PAGES_MAX} pages",
-            core.name(), kind.list_key());
+            context.name(), kind.list_key());
     Ok(room.items(freshness, unwell))
 }
 
 /// What is taken of a list, and how much more of it may be: what is over a bound is counted and
 /// costs no memory.
-struct Room<'a> {
+struct PoolCapacity<'a> {
     taken: Taken,
     n_left: usize,
     bytes_left: &'a mut usize,
     left_out: usize,
 }
 
-impl Room<'_> {
+impl PoolCapacity<'_> {
     /// Items are read here, on a thread of their server's own: whoever merges the lists of all
     /// servers waits for none.
     fn take(&mut self, kind: Kind, item: &str) {
@@ -408,7 +414,7 @@ fn page(
     asker: Asker<'_>,
     cursor: Option<&str>,
     ask: &mut Ask<'_>,
-) -> Result<Result<Raw, RpcError>, Trouble> {
+) -> Result<Result<Raw, RpcError>, Failure> {
     let mut params = RawObject::default();
     if let Some(cursor) = cursor {
         params.set("cursor", string(cursor));
@@ -425,52 +431,52 @@ fn page(
 
 /// Only some methods' results may want input (2026-07-28, basic/patterns/mrtr, Supported
 /// Requests).
-fn wants_input() -> Trouble {
-    Trouble::nonsense("it wants input for what takes none")
+fn wants_input() -> Failure {
+    Failure::nonsense("it wants input for what takes none")
 }
 
-fn refused(kind: Kind, error: &RpcError) -> Trouble {
+fn refused(kind: Kind, error: &RpcError) -> Failure {
     let method = kind.list_method().as_str();
     let what = format!("it refused {method}: {} ({})", cut(&error.message), error.code);
-    Trouble::new(failure::Kind::Refused(Refusal::Plain), Stage::List, what)
+    Failure::new(FailureKind::Refused(Refusal::Plain), Stage::List, what)
 }
 
 /// Whether it may only be this list that cannot be had.
-fn is_bearable(trouble: &Trouble) -> bool {
-    match trouble.kind {
-        failure::Kind::Refused(_)
-        | failure::Kind::Overloaded
-        | failure::Kind::Nonsense
-        | failure::Kind::Interrupted(Interrupted::Deadline) => true,
-        failure::Kind::Interrupted(
+fn is_bearable(failure: &Failure) -> bool {
+    match failure.kind {
+        FailureKind::Refused(_)
+        | FailureKind::Overloaded
+        | FailureKind::Nonsense
+        | FailureKind::Interrupted(Interrupted::Deadline) => true,
+        FailureKind::Interrupted(
             Interrupted::Cancelled
             | Interrupted::ClientGone
             | Interrupted::Stopping
             | Interrupted::Retired,
         )
-        | failure::Kind::SessionGone
-        | failure::Kind::Broke => false,
+        | FailureKind::SessionGone
+        | FailureKind::Broke => false,
     }
 }
 
 /// Whether the session itself may be gone, or the upstream hang: a refusal, or an answer that
 /// makes no sense, is an answer.
-pub(crate) fn is_unclear(trouble: &Trouble) -> bool {
-    match trouble.kind {
-        failure::Kind::Refused(Refusal::OtherEra)
-        | failure::Kind::Interrupted(_)
-        | failure::Kind::SessionGone
-        | failure::Kind::Broke => true,
-        failure::Kind::Refused(Refusal::MaybeHttpSse | Refusal::Stateless | Refusal::Plain)
-        | failure::Kind::Nonsense
-        | failure::Kind::Overloaded => false,
+pub(crate) fn is_unclear(failure: &Failure) -> bool {
+    match failure.kind {
+        FailureKind::Refused(Refusal::OtherEra)
+        | FailureKind::Interrupted(_)
+        | FailureKind::SessionGone
+        | FailureKind::Broke => true,
+        FailureKind::Refused(Refusal::MaybeHttpSse | Refusal::Stateless | Refusal::Plain)
+        | FailureKind::Nonsense
+        | FailureKind::Overloaded => false,
     }
 }
 
-fn in_list(trouble: Trouble) -> Trouble {
-    let stage = match trouble.stage {
+fn in_list(failure: Failure) -> Failure {
+    let stage = match failure.stage {
         Stage::Resolve | Stage::Spawn | Stage::Connect | Stage::Tls | Stage::Handshake => {
-            trouble.stage
+            failure.stage
         }
         Stage::Slot
         | Stage::Send
@@ -479,7 +485,7 @@ fn in_list(trouble: Trouble) -> Trouble {
         | Stage::Parse
         | Stage::List => Stage::List,
     };
-    Trouble { stage, ..trouble }
+    Failure { stage, ..failure }
 }
 
 /// What a page of a list says beside its items.
@@ -496,11 +502,11 @@ struct Page {
 fn read_page(
     kind: Kind,
     page: &Raw,
-    room: &mut Room<'_>,
+    room: &mut PoolCapacity<'_>,
     goes_on: &dyn Fn() -> bool,
-) -> Result<Page, Trouble> {
+) -> Result<Page, Failure> {
     let (method, key) = (kind.list_method().as_str(), kind.list_key());
-    let wrong = |what: &str| Trouble::nonsense(format!("its answer to {method} {what}"));
+    let wrong = |what: &str| Failure::nonsense(format!("its answer to {method} {what}"));
     let fields = RawObject::parse(page.get()).map_err(|_| wrong("is no object"))?;
     let items = fields.get(key).ok_or_else(|| wrong(&format!("has no {key:?}")))?;
     try_each_element(items, &mut |item| {
@@ -527,11 +533,12 @@ mod tests {
     use crate::limits::LISTED_ITEM_BYTES_MAX;
 
     /// What comes of a page where there is so much room, and how many of its items are over.
-    fn read(kind: Kind, text: &str, room: (usize, usize)) -> Result<(Page, Items), Trouble> {
+    fn read(kind: Kind, text: &str, room: (usize, usize)) -> Result<(Page, Items), Failure> {
         let page = Raw::from_valid(text.to_owned());
         let (n_left, mut bytes_left) = room;
         let bytes_left = &mut bytes_left;
-        let mut room = Room { taken: Taken::default(), n_left, bytes_left, left_out: 0 };
+        let mut room =
+            PoolCapacity { taken: Taken::default(), n_left, bytes_left, left_out: 0 };
         let page = read_page(kind, &page, &mut room, &|| true)?;
         Ok((page, room.items(None, None)))
     }
@@ -552,8 +559,8 @@ mod tests {
             (Page { next: None, said: None, unwell: None }, 0)
         );
         assert!(read(Kind::Tool, r#"{"tools":{}}"#, ENOUGH).is_err());
-        let trouble = read(Kind::Prompt, "{}", ENOUGH).map(|_| ()).unwrap_err();
-        assert!(trouble.message.contains("prompts/list"), "{}", trouble.message);
+        let failure = read(Kind::Prompt, "{}", ENOUGH).map(|_| ()).unwrap_err();
+        assert!(failure.message.contains("prompts/list"), "{}", failure.message);
     }
 
     #[test]
@@ -561,9 +568,9 @@ mod tests {
         let page = Raw::from_valid(format!(r#"{{"tools":[{}{{}}]}}"#, "{},".repeat(1000)));
         let bytes_left = &mut 9999;
         let taken = Taken::default();
-        let mut room = Room { taken, n_left: 9999, bytes_left, left_out: 0 };
-        let trouble = read_page(Kind::Tool, &page, &mut room, &|| false).map(drop).unwrap_err();
-        assert!(trouble.message.contains("takes too long"), "{}", trouble.message);
+        let mut room = PoolCapacity { taken, n_left: 9999, bytes_left, left_out: 0 };
+        let failure = read_page(Kind::Tool, &page, &mut room, &|| false).map(drop).unwrap_err();
+        assert!(failure.message.contains("takes too long"), "{}", failure.message);
         assert_eq!(room.taken.items().len(), 1);
     }
 
@@ -586,10 +593,10 @@ mod tests {
 
     #[test]
     fn only_what_is_no_answer_casts_doubt_on_the_session() {
-        let of = |kind| is_unclear(&Trouble::new(kind, Stage::Answer, "x"));
+        let of = |kind| is_unclear(&Failure::new(kind, Stage::Answer, "x"));
         let late = crate::wait::Interrupted::Deadline;
-        assert!(of(failure::Kind::Interrupted(late)) && of(failure::Kind::SessionGone));
-        assert!(of(failure::Kind::Refused(Refusal::OtherEra)));
-        assert!(!of(failure::Kind::Nonsense) && !of(failure::Kind::Refused(Refusal::Plain)));
+        assert!(of(FailureKind::Interrupted(late)) && of(FailureKind::SessionGone));
+        assert!(of(FailureKind::Refused(Refusal::OtherEra)));
+        assert!(!of(FailureKind::Nonsense) && !of(FailureKind::Refused(Refusal::Plain)));
     }
 }

@@ -21,35 +21,35 @@ use crate::protocol::raw::{RawObject, string};
 use crate::wait::Wait;
 
 use super::backoff::Retry;
-use super::call::circuit_breaker::{Opening, Over, Patience, Sign};
-use super::call::concurrency::Slots;
-use super::failure::{Kind, Trouble, declares, with_tools};
-use super::http_client::Lane;
-use super::session::context::{Core, Link, Opened, Own};
-use super::session::desired_subscriptions::Standing;
+use super::call::circuit_breaker::{DeadlineOwner, FailureClass, Opening, Over};
+use super::call::concurrency::ConcurrencyLimit;
+use super::failure::{Failure, FailureKind, declares, with_tools};
+use super::http_client::HttpConnection;
+use super::session::context::{GatewaySink, Opened, SessionContext, Transport};
+use super::session::desired_subscriptions::DesiredSubscriptions;
 use super::session::resubscribe::{LogLevelTold, Resubscribing, Taken};
 use super::session::subscribe::about;
-use super::status::Vitals;
-use super::{Event, Failure, Report};
+use super::status::SharedHealth;
+use super::{Event, FailureReport, Report};
 use list_times::Lists;
 use lists::{UndeclaredTools, is_unclear};
 use restarts::{Lived, Reopenings, Restarts};
 
 /// What the supervisor's thread owns.
 pub(super) struct Supervisor {
-    pub(super) core: Arc<Core>,
-    pub(super) link: Arc<dyn Link>,
-    pub(super) vitals: Arc<Vitals>,
+    pub(super) context: Arc<SessionContext>,
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) health: Arc<SharedHealth>,
     pub(super) reports: Sender<Report>,
-    pub(super) lane: Lane,
+    pub(super) connection: HttpConnection,
     /// Of the calls; what they keep and no longer use is let go here.
-    pub(super) slots: Arc<Slots<Lane>>,
+    pub(super) concurrency: Arc<ConcurrencyLimit<HttpConnection>>,
     /// Of the session seen last.
     pub(super) generation: Option<u64>,
     /// The session whose failure was logged last: one that fails again and again in the same
     /// way is logged once.
     pub(super) logged: u64,
-    pub(super) standing: Arc<Standing>,
+    pub(super) desired: Arc<DesiredSubscriptions>,
     pub(super) level: LogLevelTold,
     pub(super) resubscribing: Resubscribing,
     pub(super) lists: Lists,
@@ -65,9 +65,9 @@ pub(super) struct Supervisor {
 /// Why the supervisor no longer looks after a session.
 enum Left {
     /// Others saw that it failed.
-    Lost(Trouble),
+    Lost(Failure),
     /// An attempt of its own failed, after so long.
-    Failed(Trouble, Duration),
+    Failed(Failure, Duration),
     Stopped,
 }
 
@@ -75,27 +75,27 @@ impl Supervisor {
     /// Runs until the upstream is stopped; ends its session then.
     pub(super) fn run(mut self) {
         let (mut reopenings, mut restarts) = (Reopenings::default(), Restarts::default());
-        while !self.core.nudge.is_stopped() {
+        while !self.context.mailbox.is_stopped() {
             let began = Instant::now();
-            self.vitals.lock().breaker.tries(began);
+            self.health.lock().breaker.tries(began);
             let mut made_contact = None;
             let left = match self.contact() {
                 Ok(opened) => {
                     made_contact = Some(Instant::now());
                     self.attend(opened)
                 }
-                Err(trouble) => Left::Failed(trouble, began.elapsed()),
+                Err(failure) => Left::Failed(failure, began.elapsed()),
             };
-            if self.core.nudge.is_stopped() {
+            if self.context.mailbox.is_stopped() {
                 // What fails now fails because of that.
                 break;
             }
-            let (trouble, took) = match left {
+            let (failure, took) = match left {
                 Left::Stopped => break,
-                Left::Lost(trouble) => (trouble, None),
-                Left::Failed(trouble, took) => (trouble, Some(took)),
+                Left::Lost(failure) => (failure, None),
+                Left::Failed(failure, took) => (failure, Some(took)),
             };
-            let has_served = self.vitals.lock().breaker.take_served();
+            let has_served = self.health.lock().breaker.take_served();
             let well_for = made_contact.map(|at| at.elapsed());
             let lived = match well_for {
                 Some(time) if has_served => Lived::Served(time),
@@ -104,32 +104,32 @@ impl Supervisor {
             };
             // One that did what it should is back at once: whoever can make it end must not close
             // the others out by that.
-            let delay = match self.link.opening() {
+            let delay = match self.transport.opening() {
                 // A call may be answered before the lists are read.
                 Opening::BySupervisor if has_served => {
                     restarts.next(Lived::Served(well_for.unwrap_or_default()))
                 }
                 Opening::BySupervisor => restarts.next(lived),
-                Opening::ByCalls => reopenings.next(lived, trouble.asked_pause()),
+                Opening::ByCalls => reopenings.next(lived, failure.asked_pause()),
             };
-            self.failed(&trouble, took, delay);
+            self.failed(&failure, took, delay);
             if !self.back_off(delay) {
                 break;
             }
         }
-        self.link.close();
+        self.transport.close();
     }
 
     /// Opens the session if nobody has, and reads the lists.
-    fn contact(&mut self) -> Result<Opened, Trouble> {
+    fn contact(&mut self) -> Result<Opened, Failure> {
         let wait = self.busy_for(self.start_patience())?;
-        let opened = self.link.open(&mut self.lane, &wait).inspect_err(|_| {
+        let opened = self.transport.open(&mut self.connection, &wait).inspect_err(|_| {
             self.lists.hasten();
         })?;
         let is_new = self.generation != Some(opened.generation);
-        self.vitals.lock().opened += u64::from(is_new);
+        self.health.lock().opened += u64::from(is_new);
         self.generation = Some(opened.generation);
-        if self.standing.uris_or_coming().is_empty() {
+        if self.desired.uris_or_coming().is_empty() {
             // Who subscribes from here on tells this session, or a later one.
             self.resubscribing.settle(opened.generation);
         }
@@ -148,53 +148,53 @@ impl Supervisor {
 
     /// Tells what the upstream says of itself.
     pub(super) fn introduce(&self, opened: &Opened) {
-        let mut initialized = self.core.introduction(&opened.initialized);
+        let mut initialized = self.context.introduction(&opened.initialized);
         if self.undeclared == UndeclaredTools::Some {
             initialized = with_tools(&initialized);
         }
-        self.vitals.lock().initialized = Some(Arc::new(initialized.clone()));
-        self.tell(Event::Ready { server: self.core.name().clone(), initialized });
+        self.health.lock().initialized = Some(Arc::new(initialized.clone()));
+        self.tell(Event::Ready { server: self.context.name().clone(), initialized });
     }
 
     fn made_contact(&self, opened: &Opened) {
         let was_lost = {
-            let breaker = &mut self.vitals.lock().breaker;
+            let breaker = &mut self.health.lock().breaker;
             let was_lost = !breaker.has_contact();
             breaker.made_contact();
             was_lost
         };
-        if was_lost && let Some(more) = self.core.told.turn() {
+        if was_lost && let Some(more) = self.context.told.turn() {
             let revision = opened.initialized.revision;
-            let transport = self.link.transport();
-            log::info!(target: "upstream", "{} is ready: {transport}, {revision}{more}", self.core.name());
+            let transport = self.transport.transport();
+            log::info!(target: "upstream", "{} is ready: {transport}, {revision}{more}", self.context.name());
         }
     }
 
     /// Why calls are refused at present, if they are.
-    pub(super) fn why_down(&self) -> Option<Trouble> {
-        let down = self.vitals.lock().breaker.down(Instant::now(), Over::Own)?;
-        Some(Trouble::new(Kind::Broke, down.last.stage, down.last.message))
+    pub(super) fn why_down(&self) -> Option<Failure> {
+        let down = self.health.lock().breaker.down(Instant::now(), Over::Own)?;
+        Some(Failure::new(FailureKind::Broke, down.last.stage, down.last.message))
     }
 
     /// Sees whether the session is well although `why` casts doubt on it, but not again and again.
     ///
     /// # Errors
     /// It is not, because of `why`.
-    pub(super) fn look(&mut self, opened: &Opened, why: Trouble) -> Result<(), Trouble> {
-        let has_contact = self.vitals.lock().breaker.has_contact();
+    pub(super) fn look(&mut self, opened: &Opened, why: Failure) -> Result<(), Failure> {
+        let has_contact = self.health.lock().breaker.has_contact();
         if has_contact && self.probing.is_waiting(Instant::now()) {
             return Ok(());
         }
         let wait = self.busy()?;
-        let Err(trouble) = self.link.probe(&mut self.lane, &wait, &why) else {
+        let Err(failure) = self.transport.probe(&mut self.connection, &wait, &why) else {
             self.probing.failed(Instant::now(), why.asked_pause());
-            self.vitals.lock().breaker.well();
+            self.health.lock().breaker.well();
             return Ok(());
         };
-        self.lane.reset();
+        self.connection.reset();
         self.probing.give_up();
-        if trouble.kind == Kind::SessionGone {
-            self.link.forget(opened.generation);
+        if failure.kind == FailureKind::SessionGone {
+            self.transport.forget(opened.generation);
         }
         Err(why)
     }
@@ -204,34 +204,34 @@ impl Supervisor {
         let mut refresh_at = Instant::now() + REFRESH_INTERVAL;
         let mut sweep_at = Instant::now() + SLOTS_SWEEP_INTERVAL;
         loop {
-            let news = self.core.nudge.take();
+            let news = self.context.mailbox.take();
             self.lists.note_changed(&news.list_changed);
             self.lists.note_wanted(&news.list_wanted);
-            if self.core.nudge.is_stopped() {
+            if self.context.mailbox.is_stopped() {
                 return Left::Stopped;
             }
-            if let Some(trouble) = self.link.died() {
-                self.link.forget(opened.generation);
-                return Left::Lost(trouble);
+            if let Some(failure) = self.transport.died() {
+                self.transport.forget(opened.generation);
+                return Left::Lost(failure);
             }
-            if let Some((generation, trouble)) = news.lost
+            if let Some((generation, failure)) = news.lost
                 && generation >= opened.generation
                 // One that a call has opened since is looked at below.
                 && news.opened.is_none_or(|newer| newer <= generation)
             {
-                self.link.forget(generation);
-                return Left::Lost(trouble);
+                self.transport.forget(generation);
+                return Left::Lost(failure);
             }
             let doubt = news.doubted.filter(|(generation, _)| *generation == opened.generation);
             let reopened = news.opened.is_some_and(|generation| generation > opened.generation);
             let now = Instant::now();
             if now >= sweep_at {
-                self.slots.sweep();
+                self.concurrency.sweep();
                 sweep_at = now + SLOTS_SWEEP_INTERVAL;
             }
             let is_refresh = reopened || news.stale || now >= refresh_at;
             if is_refresh || !news.list_changed.is_empty() {
-                self.core.views.requests_changed(&news.list_changed, now);
+                self.context.views.requests_changed(&news.list_changed, now);
             }
             let due = self.lists.due(now);
             let step = if reopened {
@@ -240,20 +240,21 @@ impl Supervisor {
                 self.remember_refusal(&why);
                 self.look(&opened, why)
             } else if is_refresh {
-                self.link.refresh();
+                self.transport.refresh();
                 self.list(&opened, &self.lists.not_waiting(now))
             } else if !due.is_empty() {
                 self.list(&opened, &due)
-            } else if let Some(taken) = self.core.views.take_of_requests(now, &self.core.nudge)
+            } else if let Some(taken) =
+                self.context.views.take_of_requests(now, &self.context.mailbox)
             {
                 let (id, capabilities, reading) = taken;
                 self.read_view(&opened, id, &capabilities, reading);
                 continue;
-            } else if let Err(trouble) = self.tell_again(&opened) {
-                Err(trouble)
+            } else if let Err(failure) = self.tell_again(&opened) {
+                Err(failure)
             } else {
                 self.listen_again(now);
-                let views = self.core.views.next_due_of_requests(now);
+                let views = self.context.views.next_due_of_requests(now);
                 // One that is due already waits for another reading's end, which rings.
                 let views = views.map(|at| if at <= now { now + RELIST_INTERVAL } else { at });
                 let retries = [self.level.at(), self.resubscribing.at(), self.listening.at()];
@@ -266,8 +267,8 @@ impl Supervisor {
             if is_refresh {
                 refresh_at = Instant::now() + REFRESH_INTERVAL;
             }
-            if let Err(trouble) = step {
-                return Left::Failed(trouble, now.elapsed());
+            if let Err(failure) = step {
+                return Left::Failed(failure, now.elapsed());
             }
         }
     }
@@ -276,38 +277,38 @@ impl Supervisor {
     fn rest(&self, until: Instant) {
         let left = until.saturating_duration_since(Instant::now());
         // An interruption is a stop, which the caller looks for.
-        self.core.nudge.idle.until(None, Some(left)).ok();
+        self.context.mailbox.idle.until(None, Some(left)).ok();
     }
 
     /// How long contact may take: a child's first answer, and the first handshake with any
     /// other upstream, have a bound of their own.
     fn start_patience(&self) -> Duration {
         let is_start =
-            self.link.opening() == Opening::BySupervisor || self.generation.is_none();
-        let config = &self.core.config;
+            self.transport.opening() == Opening::BySupervisor || self.generation.is_none();
+        let config = &self.context.config;
         if is_start { config.start_timeout } else { config.timeout }
     }
 
-    pub(super) fn busy(&self) -> Result<Arc<Wait>, Trouble> {
-        self.busy_for(self.core.config.timeout)
+    pub(super) fn busy(&self) -> Result<Arc<Wait>, Failure> {
+        self.busy_for(self.context.config.timeout)
     }
 
-    fn busy_for(&self, patience: Duration) -> Result<Arc<Wait>, Trouble> {
-        busy(&self.core, patience)
+    fn busy_for(&self, patience: Duration) -> Result<Arc<Wait>, Failure> {
+        busy(&self.context, patience)
     }
 
     /// Tells a session what it has not taken yet of what holds for all of them.
     ///
     /// # Errors
     /// The session is gone, or answers nothing else either.
-    fn tell_again(&mut self, opened: &Opened) -> Result<(), Trouble> {
+    fn tell_again(&mut self, opened: &Opened) -> Result<(), Failure> {
         self.tell_level(opened)?;
         self.subscribe_again(opened)
     }
 
     /// Tells the session the level of its log messages, if it has not taken it.
-    fn tell_level(&mut self, opened: &Opened) -> Result<(), Trouble> {
-        let Some(level) = self.standing.level() else { return Ok(()) };
+    fn tell_level(&mut self, opened: &Opened) -> Result<(), Failure> {
+        let Some(level) = self.desired.level() else { return Ok(()) };
         let generation = opened.generation;
         if !declares(&opened.initialized, "logging") {
             self.level.give_up();
@@ -320,7 +321,12 @@ impl Supervisor {
         params.set("level", string(&level));
         let outgoing = Outgoing::own(Method::LoggingSetLevel, params);
         let answer = self.busy().and_then(|wait| {
-            self.link.request_open(&mut self.lane, &outgoing, &wait, &mut Own(&self.core))
+            self.transport.request_open(
+                &mut self.connection,
+                &outgoing,
+                &wait,
+                &mut GatewaySink(&self.context),
+            )
         });
         let doubt = answer.as_ref().err().filter(|it| is_unclear(it)).cloned();
         if let Some(what) = self.level.told(generation, &level, Taken::of(answer)) {
@@ -330,22 +336,22 @@ impl Supervisor {
     }
 
     /// Tells a session that was opened anew of all subscriptions that it has not taken.
-    fn subscribe_again(&mut self, opened: &Opened) -> Result<(), Trouble> {
+    fn subscribe_again(&mut self, opened: &Opened) -> Result<(), Failure> {
         if !self.resubscribing.is_due(opened.generation, Instant::now()) {
             return Ok(());
         }
         let mut doubt = None;
-        let Supervisor { resubscribing, standing, core, link, lane, .. } = self;
-        let busy = || busy(core, core.config.timeout);
+        let Supervisor { resubscribing, desired, context, transport, connection, .. } = self;
+        let busy = || busy(context, context.config.timeout);
         let mut subscribe = |uri: &str, wait: &Arc<Wait>| {
             let outgoing = about(Method::ResourcesSubscribe, uri);
-            let answer = link.request_open(lane, &outgoing, wait, &mut Own(core));
+            let answer =
+                transport.request_open(connection, &outgoing, wait, &mut GatewaySink(context));
             doubt = answer.as_ref().err().filter(|it| is_unclear(it)).cloned();
             answer
         };
-        let tick = core.limits.heartbeat;
-        let failed =
-            resubscribing.run(opened.generation, standing, tick, &busy, &mut subscribe);
+        let tick = context.limits.heartbeat;
+        let failed = resubscribing.run(opened.generation, desired, tick, &busy, &mut subscribe);
         if let Some(what) = failed {
             self.warn_of(Method::ResourcesSubscribe, &what);
         }
@@ -354,7 +360,7 @@ impl Supervisor {
 
     /// Has the link listen again where that has ended by itself.
     fn listen_again(&mut self, now: Instant) {
-        if self.link.is_listening() {
+        if self.transport.is_listening() {
             return self.listening.give_up();
         }
         match self.listening.at() {
@@ -366,7 +372,7 @@ impl Supervisor {
             Some(at) if at <= now => {
                 self.listening.give_up();
                 self.listened_at = Some(now);
-                self.link.refresh();
+                self.transport.refresh();
             }
             Some(_) => (),
         }
@@ -374,32 +380,33 @@ impl Supervisor {
 
     fn warn_of(&self, method: Method, what: &str) {
         // A session that the gateway itself ends has nothing to tell.
-        if self.core.nudge.is_stopped() {
+        if self.context.mailbox.is_stopped() {
             return;
         }
-        let what = self.core.secrets.scrub_for_operator(what);
+        let what = self.context.secrets.scrub_for_operator(what);
         log::warn!(target: "upstream", "{}: {} failed: {what}",
-            self.core.name(), method.as_str());
+            self.context.name(), method.as_str());
     }
 
     /// Remembers and tells a failure.
-    pub(super) fn note(&self, trouble: &Trouble) {
-        let failure = self.remember(trouble);
-        self.tell(Event::Failed { server: self.core.name().clone(), failure });
+    pub(super) fn note(&self, failure: &Failure) {
+        let failure = self.remember(failure);
+        self.tell(Event::Failed { server: self.context.name().clone(), failure });
     }
 
     /// Remembers and logs a failure.
-    pub(super) fn remember(&self, trouble: &Trouble) -> Failure {
-        let failure = self.core.failure(trouble);
-        let server = self.core.name();
-        let last = self.vitals.lock().last_failure.replace(failure.clone());
-        let same =
-            |last: Failure| last.stage == failure.stage && last.message == failure.message;
+    pub(super) fn remember(&self, failure: &Failure) -> FailureReport {
+        let failure = self.context.report(failure);
+        let server = self.context.name();
+        let last = self.health.lock().last_failure.replace(failure.clone());
+        let same = |last: FailureReport| {
+            last.stage == failure.stage && last.message == failure.message
+        };
         let is_news =
             !last.is_some_and(same) || self.generation.is_some_and(|it| self.logged < it);
         if is_news
-            && !self.core.nudge.is_stopped()
-            && let Some(more) = self.core.told.turn()
+            && !self.context.mailbox.is_stopped()
+            && let Some(more) = self.context.told.turn()
         {
             log::warn!(target: "upstream", "{server} failed ({}): {}{more}", failure.stage, failure.message);
         }
@@ -407,32 +414,32 @@ impl Supervisor {
     }
 
     /// Remembers and logs that a session was refused, unless that is known from a list.
-    fn remember_refusal(&self, why: &Trouble) {
-        let message = self.core.failure(why).message;
-        let is_known = |last: &Failure| last.message == message;
-        let is_known = self.vitals.lock().last_failure.as_ref().is_some_and(is_known);
+    fn remember_refusal(&self, why: &Failure) {
+        let message = self.context.report(why).message;
+        let is_known = |last: &FailureReport| last.message == message;
+        let is_known = self.health.lock().last_failure.as_ref().is_some_and(is_known);
         if !is_known {
             self.remember(why);
         }
     }
 
     /// `took`: how long an attempt of its own took, if that is what failed.
-    fn failed(&mut self, trouble: &Trouble, took: Option<Duration>, delay: Duration) {
-        self.lane.reset();
+    fn failed(&mut self, failure: &Failure, took: Option<Duration>, delay: Duration) {
+        self.connection.reset();
         let now = Instant::now();
         let next_try = now + delay;
-        self.link.backing_off(trouble, next_try);
+        self.transport.backing_off(failure, next_try);
         {
-            let failure = self.core.failure(trouble);
-            let breaker = &mut self.vitals.lock().breaker;
+            let report = self.context.report(failure);
+            let breaker = &mut self.health.lock().breaker;
             if let Some(took) = took
-                && Sign::of(trouble, Patience::Full) == Sign::Failed
+                && FailureClass::of(failure, DeadlineOwner::Full) == FailureClass::Failed
             {
-                breaker.failed(now, took, failure.clone());
+                breaker.failed(now, took, report.clone());
             }
-            breaker.waits(now, next_try, took, failure);
+            breaker.waits(now, next_try, took, report);
         }
-        self.note(trouble);
+        self.note(failure);
         self.logged = self.generation.unwrap_or_default();
     }
 
@@ -443,10 +450,10 @@ impl Supervisor {
         let mut seen = self.generation;
         let mut is_first_look = true;
         loop {
-            if self.core.nudge.is_stopped() {
+            if self.context.mailbox.is_stopped() {
                 return false;
             }
-            let news = self.core.nudge.take();
+            let news = self.context.mailbox.take();
             // What the attempt that failed has opened itself is no news.
             let is_opened = !is_first_look && news.opened > seen;
             seen = seen.max(news.opened);
@@ -459,13 +466,13 @@ impl Supervisor {
     }
 
     pub(super) fn tell(&self, event: Event) {
-        tell(&self.core, &self.reports, event);
+        tell(&self.context, &self.reports, event);
     }
 }
 
 /// Whoever listens may be busy for a while, or gone; a stop ends the wait.
-pub(super) fn tell(core: &Core, reports: &Sender<Report>, event: Event) {
-    let mut report = Report { config: core.config.clone(), event };
+pub(super) fn tell(context: &SessionContext, reports: &Sender<Report>, event: Event) {
+    let mut report = Report { config: context.config.clone(), event };
     loop {
         let patience = Duration::from_millis(100);
         match reports.send_timeout(report, patience) {
@@ -473,14 +480,14 @@ pub(super) fn tell(core: &Core, reports: &Sender<Report>, event: Event) {
             Err(crossbeam_channel::SendTimeoutError::Timeout(again)) => report = again,
             Err(crossbeam_channel::SendTimeoutError::Disconnected(_)) => return,
         }
-        if core.nudge.is_stopped() {
+        if context.mailbox.is_stopped() {
             return;
         }
     }
 }
 
 /// A wait for what the one who looks after this session does itself.
-pub(super) fn busy(core: &Core, patience: Duration) -> Result<Arc<Wait>, Trouble> {
-    let busy = core.nudge.busy(patience);
-    busy.map_err(|error| Trouble::new(Kind::Nonsense, Stage::Connect, error.to_string()))
+pub(super) fn busy(context: &SessionContext, patience: Duration) -> Result<Arc<Wait>, Failure> {
+    let busy = context.mailbox.busy(patience);
+    busy.map_err(|error| Failure::new(FailureKind::Nonsense, Stage::Connect, error.to_string()))
 }

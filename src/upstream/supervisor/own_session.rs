@@ -13,19 +13,19 @@ use super::lists::{Asker, ReadLists, read_all, view_event};
 use super::view_readings::ViewReading;
 use super::{busy, tell};
 use crate::upstream::backoff::Retry;
-use crate::upstream::failure::{Kind, Trouble};
-use crate::upstream::http_client::Lane;
-use crate::upstream::session::context::{Link, Own};
-use crate::upstream::session::pool::{Member, Members};
+use crate::upstream::failure::{Failure, FailureKind};
+use crate::upstream::http_client::HttpConnection;
+use crate::upstream::session::context::{GatewaySink, Transport};
+use crate::upstream::session::pool::{PooledSession, SessionPool};
 use crate::upstream::session::renewal::Pace;
 use crate::upstream::session::resubscribe::Resubscribing;
 use crate::upstream::session::subscribe::about;
 
 /// What that thread owns.
-pub(crate) struct Attendant {
-    members: Arc<Members>,
-    member: Arc<Member>,
-    lane: Lane,
+pub(crate) struct OwnSessionSupervisor {
+    pool: Arc<SessionPool>,
+    pooled: Arc<PooledSession>,
+    connection: HttpConnection,
     /// Of the session opened last.
     generation: u64,
     resubscribing: Resubscribing,
@@ -42,14 +42,17 @@ pub(crate) struct Attendant {
     noted: Option<(u64, String)>,
 }
 
-impl Attendant {
-    pub(crate) fn new(members: Arc<Members>, member: Arc<Member>) -> Attendant {
-        let view = member.view;
-        Attendant {
-            members,
-            member,
+impl OwnSessionSupervisor {
+    pub(crate) fn new(
+        pool: Arc<SessionPool>,
+        pooled: Arc<PooledSession>,
+    ) -> OwnSessionSupervisor {
+        let view = pooled.view;
+        OwnSessionSupervisor {
+            pool,
+            pooled,
             view,
-            lane: Lane::default(),
+            connection: HttpConnection::default(),
             generation: 0,
             resubscribing: Resubscribing::default(),
             reopening: Retry::default(),
@@ -61,10 +64,10 @@ impl Attendant {
 
     /// Until the session is ended.
     pub(crate) fn run(mut self) {
-        let member = self.member.clone();
-        let nudge = &member.core.nudge;
-        while !nudge.is_stopped() {
-            let news = nudge.take();
+        let pooled = self.pooled.clone();
+        let mailbox = &pooled.context.mailbox;
+        while !mailbox.is_stopped() {
+            let news = mailbox.take();
             if let Some(opened) = news.opened {
                 self.opened(opened);
             }
@@ -72,13 +75,13 @@ impl Attendant {
                 // Whoever waits is told of a failure there.
                 self.open().ok();
             }
-            if let Some((lost, trouble)) = news.lost {
-                self.note(&trouble);
-                member.link.forget(lost);
+            if let Some((lost, failure)) = news.lost {
+                self.note(&failure);
+                pooled.transport.forget(lost);
             }
-            if let Some(trouble) = member.link.died() {
-                self.note(&trouble);
-                member.link.forget(self.generation);
+            if let Some(failure) = pooled.transport.died() {
+                self.note(&failure);
+                pooled.transport.forget(self.generation);
             }
             if let Some((doubted, why)) = news.doubted {
                 self.look(doubted, &why);
@@ -86,7 +89,7 @@ impl Attendant {
             self.reopen();
             self.subscribe_again();
             if !news.list_changed.is_empty() {
-                member.core.views.changed(self.view, &news.list_changed, Instant::now());
+                pooled.context.views.changed(self.view, &news.list_changed, Instant::now());
             }
             self.read_view(self.view);
             // What was asked meanwhile may have shown that the session is lost.
@@ -95,31 +98,31 @@ impl Attendant {
             }
             self.rest();
         }
-        member.link.close();
-        member.end();
-        self.members.wake();
+        pooled.transport.close();
+        pooled.end();
+        self.pool.wake();
     }
 
     /// Waits for news, or for what is to be done next.
     fn rest(&self) {
-        let idle = self.members.look_again(&self.member);
-        let subscribe_at = self.resubscribing.at().filter(|_| self.member.link.is_open());
+        let idle = self.pool.look_again(&self.pooled);
+        let subscribe_at = self.resubscribing.at().filter(|_| self.pooled.transport.is_open());
         let now = Instant::now();
-        let view = self.member.core.views.due(self.view, now);
+        let view = self.pooled.context.views.due(self.view, now);
         // One that is due already is read by another one's thread, or cannot be read now.
         let view = view.map(|at| at.max(now + RELIST_INTERVAL));
         let next = self.reopening.at().into_iter().chain(subscribe_at).chain(view);
         let until = next.min().map_or(idle, |at| at.min(idle));
         let left = until.saturating_duration_since(Instant::now());
         // An interruption is the end, which is looked for by the caller.
-        self.member.core.nudge.idle.until(None, Some(left)).ok();
+        self.pooled.context.mailbox.idle.until(None, Some(left)).ok();
     }
 
     fn opened(&mut self, generation: u64) {
         if self.generation < generation {
             self.generation = generation;
             self.opened_at = Some(Instant::now());
-            if self.member.standing.uris_or_coming().is_empty() {
+            if self.pooled.desired.uris_or_coming().is_empty() {
                 // Whoever subscribes from here on tells this session, or a later one.
                 self.resubscribing.settle(generation);
             }
@@ -127,79 +130,82 @@ impl Attendant {
     }
 
     /// Sees whether the session is well although it was refused, but not again and again.
-    fn look(&mut self, generation: u64, why: &Trouble) {
+    fn look(&mut self, generation: u64, why: &Failure) {
         let now = Instant::now();
         if !self.probing.is_due(now) {
             return;
         }
         self.note(why);
-        let member = self.member.clone();
-        let looked = busy(&member.core, member.core.config.timeout)
-            .and_then(|wait| member.link.probe(&mut self.lane, &wait, why));
+        let pooled = self.pooled.clone();
+        let looked = busy(&pooled.context, pooled.context.config.timeout)
+            .and_then(|wait| pooled.transport.probe(&mut self.connection, &wait, why));
         let asked = looked.as_ref().err().unwrap_or(why).asked_pause();
         self.probing.tried(Instant::now(), asked);
-        if let Err(trouble) = looked {
-            self.lane.reset();
-            if trouble.kind == Kind::SessionGone {
-                member.link.forget(generation);
+        if let Err(failure) = looked {
+            self.connection.reset();
+            if failure.kind == FailureKind::SessionGone {
+                pooled.transport.forget(generation);
             }
         }
     }
 
     /// Opens the session.
-    fn open(&mut self) -> Result<(), Trouble> {
-        let opened = busy(&self.member.core, self.member.core.config.start_timeout)
-            .and_then(|wait| self.member.link.open(&mut self.lane, &wait));
+    fn open(&mut self) -> Result<(), Failure> {
+        let opened = busy(&self.pooled.context, self.pooled.context.config.start_timeout)
+            .and_then(|wait| self.pooled.transport.open(&mut self.connection, &wait));
         match opened {
             Ok(opened) => {
                 self.opened(opened.generation);
                 Ok(())
             }
-            Err(trouble) => {
-                self.note(&trouble);
-                self.lane.reset();
-                self.member.link.backing_off(&trouble, Instant::now());
-                Err(trouble)
+            Err(failure) => {
+                self.note(&failure);
+                self.connection.reset();
+                self.pooled.transport.backing_off(&failure, Instant::now());
+                Err(failure)
             }
         }
     }
 
     /// Reads the lists of this session, if somebody wants them, and tells of them.
     fn read_view(&mut self, id: ViewId) {
-        let member = self.member.clone();
-        let (core, now) = (&member.core, Instant::now());
-        let is_due = core.views.due(id, now).is_some_and(|at| at <= now);
-        let members = self.members.clone();
-        let Some(_place) = members.place_for_view(&member, is_due) else { return };
-        let Some(reading) = core.views.take(id, now, &core.nudge) else { return };
+        let pooled = self.pooled.clone();
+        let (context, now) = (&pooled.context, Instant::now());
+        let is_due = context.views.due(id, now).is_some_and(|at| at <= now);
+        let pool = self.pool.clone();
+        let Some(_place) = pool.place_for_view(&pooled, is_due) else { return };
+        let Some(reading) = context.views.take(id, now, &context.mailbox) else { return };
         let read = self.read_lists(&reading);
-        let event = view_event(core, id, read, reading);
-        if let Some(reports) = core.views.reports() {
-            tell(core, &reports, event);
+        let event = view_event(context, id, read, reading);
+        if let Some(reports) = context.views.reports() {
+            tell(context, &reports, event);
         }
     }
 
-    fn read_lists(&mut self, reading: &ViewReading) -> Result<ReadLists, Trouble> {
-        let member = self.member.clone();
-        let wait = busy(&self.member.core, self.member.core.config.timeout)?;
-        let opened = member.link.open(&mut self.lane, &wait).inspect_err(|trouble| {
-            self.lane.reset();
-            member.link.backing_off(trouble, Instant::now());
-        })?;
+    fn read_lists(&mut self, reading: &ViewReading) -> Result<ReadLists, Failure> {
+        let pooled = self.pooled.clone();
+        let wait = busy(&self.pooled.context, self.pooled.context.config.timeout)?;
+        let opened =
+            pooled.transport.open(&mut self.connection, &wait).inspect_err(|failure| {
+                self.connection.reset();
+                pooled.transport.backing_off(failure, Instant::now());
+            })?;
         self.opened(opened.generation);
         let asker = Asker { charged: reading.by(), ..Asker::default() };
-        read_all(&member.core, &opened.initialized, asker, &mut |outgoing| {
-            let wait = busy(&self.member.core, self.member.core.config.timeout)?;
-            let (lane, own) = (&mut self.lane, &mut Own(&member.core));
-            let answer = member.link.request_open(lane, outgoing, &wait, own);
-            answer.inspect_err(|it| forget_if_gone(&*member.link, opened.generation, it))
+        read_all(&pooled.context, &opened.initialized, asker, &mut |outgoing| {
+            let wait = busy(&self.pooled.context, self.pooled.context.config.timeout)?;
+            let (connection, own) = (&mut self.connection, &mut GatewaySink(&pooled.context));
+            let answer = pooled.transport.request_open(connection, outgoing, &wait, own);
+            answer.inspect_err(|it| forget_if_gone(&*pooled.transport, opened.generation, it))
         })
     }
 
     /// Whether the session is not open and should be.
     fn is_missing(&self) -> bool {
-        let link = &self.member.link;
-        !link.is_open() && !link.refuses_sessions() && !self.member.standing.uris().is_empty()
+        let transport = &self.pooled.transport;
+        !transport.is_open()
+            && !transport.refuses_sessions()
+            && !self.pooled.desired.uris().is_empty()
     }
 
     /// A session that should be open is not: another one is opened after a while.
@@ -222,46 +228,51 @@ impl Attendant {
         }
         self.reopening.give_up();
         let opened = self.open();
-        if !self.member.link.is_open() {
-            let asked = opened.err().and_then(|trouble| trouble.asked_pause());
+        if !self.pooled.transport.is_open() {
+            let asked = opened.err().and_then(|failure| failure.asked_pause());
             self.reopening.failed(Instant::now(), asked);
         }
     }
 
     /// Tells a session that was opened anew of all subscriptions.
     fn subscribe_again(&mut self) {
-        if !self.member.link.is_open()
+        if !self.pooled.transport.is_open()
             || !self.resubscribing.is_due(self.generation, Instant::now())
         {
             return;
         }
-        let Attendant { resubscribing, member, lane, generation, .. } = self;
-        let core = member.core.clone();
-        let busy = || busy(&core, core.config.timeout);
+        let OwnSessionSupervisor { resubscribing, pooled, connection, generation, .. } = self;
+        let context = pooled.context.clone();
+        let busy = || busy(&context, context.config.timeout);
         let mut subscribe = |uri: &str, wait: &Arc<Wait>| {
             let outgoing = about(Method::ResourcesSubscribe, uri);
-            let answer = member.link.request_open(lane, &outgoing, wait, &mut Own(&core));
-            answer.inspect_err(|it| forget_if_gone(&*member.link, *generation, it))
+            let answer = pooled.transport.request_open(
+                connection,
+                &outgoing,
+                wait,
+                &mut GatewaySink(&context),
+            );
+            answer.inspect_err(|it| forget_if_gone(&*pooled.transport, *generation, it))
         };
-        let tick = core.limits.heartbeat;
+        let tick = context.limits.heartbeat;
         let failed =
-            resubscribing.run(*generation, &member.standing, tick, &busy, &mut subscribe);
-        if let Some(what) = failed.filter(|_| !core.nudge.is_stopped()) {
+            resubscribing.run(*generation, &pooled.desired, tick, &busy, &mut subscribe);
+        if let Some(what) = failed.filter(|_| !context.mailbox.is_stopped()) {
             log::warn!(target: "upstream", "{}: a client's own session could not be \
-                subscribed again: {}", core.name(), core.secrets.scrub_for_operator(&what));
+                subscribed again: {}", context.name(), context.secrets.scrub_for_operator(&what));
         }
     }
 
-    fn note(&mut self, trouble: &Trouble) {
-        let core = &self.member.core;
-        let message = core.scrubbed(trouble.clone()).message;
+    fn note(&mut self, failure: &Failure) {
+        let context = &self.pooled.context;
+        let message = context.scrubbed(failure.clone()).message;
         let what = format!(
             "{}: a client's own session failed ({}): {message}",
-            core.name(),
-            trouble.stage
+            context.name(),
+            failure.stage
         );
         let noted = Some((self.generation, what));
-        if self.noted != noted && !core.nudge.is_stopped() {
+        if self.noted != noted && !context.mailbox.is_stopped() {
             self.noted = noted;
             if let Some((_, what)) = &self.noted {
                 log::info!(target: "upstream", "{what}");
@@ -271,8 +282,8 @@ impl Attendant {
 }
 
 /// Lets go of a session that its server does not know any more: whoever needs one opens another.
-fn forget_if_gone(link: &dyn Link, generation: u64, trouble: &Trouble) {
-    if trouble.kind == Kind::SessionGone {
-        link.forget(generation);
+fn forget_if_gone(transport: &dyn Transport, generation: u64, failure: &Failure) {
+    if failure.kind == FailureKind::SessionGone {
+        transport.forget(generation);
     }
 }

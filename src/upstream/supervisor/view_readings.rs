@@ -9,7 +9,7 @@ use crate::limits::VIEW_READINGS_MAX;
 use crate::protocol::call::PrincipalId;
 use crate::shares::Shares;
 
-use crate::upstream::session::context::Nudge;
+use crate::upstream::session::context::Mailbox;
 
 /// The readings of one server's views, over all sessions with it.
 #[derive(Clone)]
@@ -18,7 +18,7 @@ pub(crate) struct ViewReadings(Arc<Mutex<State>>);
 struct State {
     taken: Shares<PrincipalId>,
     /// They look again when a reading is over.
-    waiting: Vec<Arc<Nudge>>,
+    waiting: Vec<Arc<Mailbox>>,
 }
 
 impl Default for ViewReadings {
@@ -39,12 +39,12 @@ impl ViewReadings {
     pub(crate) fn begin(
         &self,
         by: Option<&PrincipalId>,
-        nudge: &Arc<Nudge>,
+        mailbox: &Arc<Mailbox>,
     ) -> Option<ViewReading> {
         let mut state = self.lock();
         if state.taken.take_of(by, 1).is_err() {
-            if !state.waiting.iter().any(|other| Arc::ptr_eq(other, nudge)) {
-                state.waiting.push(nudge.clone());
+            if !state.waiting.iter().any(|other| Arc::ptr_eq(other, mailbox)) {
+                state.waiting.push(mailbox.clone());
             }
             return None;
         }
@@ -79,7 +79,7 @@ impl Drop for ViewReading {
             state.taken.give_back_of(self.by.as_ref(), 1);
             std::mem::take(&mut state.waiting)
         };
-        waiting.iter().for_each(|nudge| nudge.idle.bell().ring());
+        waiting.iter().for_each(|mailbox| mailbox.idle.bell().ring());
     }
 }
 
@@ -89,17 +89,17 @@ mod tests {
 
     #[test]
     fn one_principal_leaves_a_reading_to_the_others_and_whoever_waits_is_rung() {
-        let (readings, nudge) = (ViewReadings::default(), Arc::new(Nudge::new().unwrap()));
+        let (readings, mailbox) = (ViewReadings::default(), Arc::new(Mailbox::new().unwrap()));
         let [hog, victim] = ["hog", "victim"].map(|name| PrincipalId::Key(name.into()));
         let mut begun: Vec<ViewReading> =
-            std::iter::from_fn(|| readings.begin(Some(&hog), &nudge)).collect();
+            std::iter::from_fn(|| readings.begin(Some(&hog), &mailbox)).collect();
         assert_eq!(begun.len(), VIEW_READINGS_MAX - 1);
         assert_eq!(readings.lock().waiting.len(), 1);
-        assert!(readings.begin(Some(&hog), &nudge).is_none());
+        assert!(readings.begin(Some(&hog), &mailbox).is_none());
         assert_eq!(readings.lock().waiting.len(), 1, "it waits once");
-        assert!(readings.begin(Some(&victim), &nudge).is_some());
+        assert!(readings.begin(Some(&victim), &mailbox).is_some());
         begun.pop();
         assert!(readings.lock().waiting.is_empty());
-        assert!(readings.begin(Some(&hog), &nudge).is_some());
+        assert!(readings.begin(Some(&hog), &mailbox).is_some());
     }
 }

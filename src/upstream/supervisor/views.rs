@@ -17,7 +17,7 @@ use crate::protocol::view::{LastUse, Untold, ViewId};
 
 use super::view_readings::{ViewReading, ViewReadings};
 use crate::upstream::backoff::{Backoff, Range};
-use crate::upstream::session::context::Nudge;
+use crate::upstream::session::context::Mailbox;
 use crate::upstream::{Event, Report, Upstream};
 
 /// Who looks at lists, as far as they may depend on it.
@@ -134,9 +134,9 @@ impl Entry {
         &mut self,
         now: Instant,
         readings: &ViewReadings,
-        nudge: &Arc<Nudge>,
+        mailbox: &Arc<Mailbox>,
     ) -> Option<ViewReading> {
-        let reading = readings.begin(self.by.as_ref(), nudge)?;
+        let reading = readings.begin(self.by.as_ref(), mailbox)?;
         (self.is_wanted, self.reading) = (false, Some(now));
         Some(reading)
     }
@@ -263,11 +263,11 @@ impl Views {
         &self,
         id: ViewId,
         now: Instant,
-        nudge: &Arc<Nudge>,
+        mailbox: &Arc<Mailbox>,
     ) -> Option<ViewReading> {
         let mut state = self.lock();
         let entry = state.entries.get_mut(&id).filter(|entry| entry.is_due(now))?;
-        entry.take(now, &self.readings, nudge)
+        entry.take(now, &self.readings, mailbox)
     }
 
     /// A view that the caller is to read now, and what its requests declare: of those that are
@@ -275,7 +275,7 @@ impl Views {
     pub(crate) fn take_of_requests(
         &self,
         now: Instant,
-        nudge: &Arc<Nudge>,
+        mailbox: &Arc<Mailbox>,
     ) -> Option<(ViewId, Arc<str>, ViewReading)> {
         let mut state = self.lock();
         let of_requests = state
@@ -285,7 +285,7 @@ impl Views {
         let mut due: Vec<(&ViewId, &mut Entry)> = of_requests.collect();
         due.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.used.at()));
         due.into_iter().find_map(|(id, entry)| {
-            let reading = entry.take(now, &self.readings, nudge)?;
+            let reading = entry.take(now, &self.readings, mailbox)?;
             Some((*id, entry.capabilities.clone()?, reading))
         })
     }
@@ -343,13 +343,13 @@ impl Upstream {
             return Some(viewer.of_session);
         }
         let is_declared = !declare_nothing(viewer.about.capabilities);
-        (self.link.is_stateless() && is_declared).then_some(viewer.of_request)
+        (self.transport.is_stateless() && is_declared).then_some(viewer.of_request)
     }
 
     /// Has the lists read that a client sees. Gives whether they may come soon.
     pub fn want_view(&self, viewer: &Viewer<'_>) -> bool {
         let Some(id) = self.view_of(viewer) else { return false };
-        let (views, client) = (&self.core.views, viewer.client);
+        let (views, client) = (&self.context.views, viewer.client);
         let is_of_request = id == viewer.of_request;
         let declared = is_of_request.then_some(viewer.about.capabilities);
         // A key has as many sessions as it likes.
@@ -358,7 +358,7 @@ impl Upstream {
         let (want, gone) = views.want(id, declared, &by, Instant::now());
         if let (Some(id), Some(reports)) = (gone, views.reports()) {
             // Where that is not heard, it goes when nobody has used it for long.
-            let config = self.core.config.clone();
+            let config = self.context.config.clone();
             reports.try_send(Report { config, event: Event::NoView { id } }).ok();
         }
         match want {
@@ -367,14 +367,14 @@ impl Upstream {
             Want::Read => (),
         }
         if is_of_request {
-            self.core.nudge.idle.bell().ring();
+            self.context.mailbox.idle.bell().ring();
             return true;
         }
-        match self.members.want_view(client, id) {
+        match self.pool.want_view(client, id) {
             Ok(()) => true,
-            Err(trouble) => {
+            Err(failure) => {
                 log::debug!(target: "upstream", "{}: what a client sees cannot be read: {}",
-                    self.name(), self.core.scrubbed(trouble).message);
+                    self.name(), self.context.scrubbed(failure).message);
                 views.failed(id, None);
                 views.missed(id);
                 false
@@ -385,7 +385,7 @@ impl Upstream {
     /// Somebody was given lists without those that were wanted: is told of them when they come.
     pub fn missed_view(&self, viewer: &Viewer<'_>) {
         if let Some(id) = self.view_of(viewer) {
-            self.core.views.missed(id);
+            self.context.views.missed(id);
         }
     }
 }
@@ -403,12 +403,12 @@ mod tests {
 
     /// Whether a view is to be read now by whoever asks.
     fn takes(views: &Views, id: ViewId, now: Instant) -> bool {
-        views.take(id, now, &Arc::new(Nudge::new().unwrap())).is_some()
+        views.take(id, now, &Arc::new(Mailbox::new().unwrap())).is_some()
     }
 
     fn takes_of_requests(views: &Views, now: Instant) -> Option<(ViewId, Arc<str>)> {
-        let nudge = Arc::new(Nudge::new().unwrap());
-        views.take_of_requests(now, &nudge).map(|(id, capabilities, _)| (id, capabilities))
+        let mailbox = Arc::new(Mailbox::new().unwrap());
+        views.take_of_requests(now, &mailbox).map(|(id, capabilities, _)| (id, capabilities))
     }
 
     fn id(n: u32) -> ViewId {
@@ -516,7 +516,7 @@ mod tests {
     #[test]
     fn so_many_are_read_at_once_and_each_principal_s_turn_comes() {
         let (views, now) = (Views::new(64), Instant::now());
-        let nudge = Arc::new(Nudge::new().unwrap());
+        let mailbox = Arc::new(Mailbox::new().unwrap());
         let key = |name: &str| PrincipalId::Key(name.into());
         for n in 0..8 {
             views.want(
@@ -529,7 +529,7 @@ mod tests {
         views.want(id(9), Some("9"), &key("victim"), now);
         let mut readings: Vec<ViewReading> = Vec::new();
         let mut taken: Vec<ViewId> = Vec::new();
-        while let Some((id, _, reading)) = views.take_of_requests(now, &nudge) {
+        while let Some((id, _, reading)) = views.take_of_requests(now, &mailbox) {
             taken.push(id);
             readings.push(reading);
         }

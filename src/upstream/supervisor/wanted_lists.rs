@@ -103,12 +103,12 @@ impl Upstream {
     /// just now: once for all who ask. `published`: when the reading began that is known.
     /// Gives when the reading begins at the earliest that can bring the name.
     pub fn want_list(&self, kind: Kind, published: Option<Instant>) -> Option<Instant> {
-        let nudge = &self.core.nudge;
-        match nudge.readings.want(kind, published, Instant::now()) {
+        let mailbox = &self.context.mailbox;
+        match mailbox.readings.want(kind, published, Instant::now()) {
             Want::Nothing => None,
             Want::Coming(since) => Some(since),
             Want::Begin(since) => {
-                nudge.list_wanted(kind);
+                mailbox.list_wanted(kind);
                 Some(since)
             }
         }
@@ -116,7 +116,7 @@ impl Upstream {
 
     /// Such a reading has brought the name: the next one is not in vain either.
     pub fn list_brought(&self, kind: Kind) {
-        self.core.nudge.readings.brought(kind);
+        self.context.mailbox.readings.brought(kind);
     }
 }
 

@@ -14,24 +14,24 @@ use crate::protocol::sse::Event;
 use crate::thread::spawn;
 use crate::wait::Wait;
 
-use super::http::{HttpCore, Next, StreamThread, Wire, read_events};
+use super::http::{HttpContext, Next, StreamThread, Wire, read_events};
 use super::refused_status::{Verdict, verdict};
 use super::streamable_http::LAST_EVENT_ID;
 use crate::upstream::backoff::SharedRetry;
-use crate::upstream::failure::{Kind, Refusal, Trouble};
-use crate::upstream::http_client::{Ask, Lane};
+use crate::upstream::failure::{Failure, FailureKind, Refusal};
+use crate::upstream::http_client::{HttpConnection, HttpRequest};
 use crate::upstream::message::{self, Incoming};
 use crate::upstream::session::context::{NEVER, pause};
 use crate::upstream::session::dispatch::{hear_shared, hear_unasked};
-use crate::upstream::session::pending::Inboxes;
+use crate::upstream::session::pending::PendingRequests;
 
 /// What the thread needs; nothing of it keeps the session alive.
 pub(crate) struct Sources {
-    pub(crate) http: Arc<HttpCore>,
+    pub(crate) http: Arc<HttpContext>,
     pub(crate) get: HeaderMap,
     pub(crate) wire: Arc<Wire>,
     /// The session's calls in flight.
-    pub(crate) inboxes: Arc<Inboxes>,
+    pub(crate) pending: Arc<PendingRequests>,
     pub(crate) generation: u64,
     pub(crate) has_session_id: bool,
     /// Of the streams of all sessions of this link, one after the other.
@@ -51,8 +51,8 @@ enum Heard {
 /// its first call, the one of `opener`, may make the server ask on this stream.
 pub(crate) fn start(sources: Sources, opener: &Wait) -> Option<StreamThread> {
     let wait = Wait::plain(NEVER).ok()?;
-    let name = sources.http.core.thread_name("sse");
-    let is_own = sources.http.core.client.is_some();
+    let name = sources.http.context.thread_name("sse");
+    let is_own = sources.http.context.client.is_some();
     let mine = wait.clone();
     let (answered, first) = bounded(0);
     let run = move || Listener::new(sources, mine, answered).run();
@@ -100,7 +100,7 @@ impl Listener {
             }
             (self.given_at, self.asked) = (None, None);
             let heard = self.listen();
-            if let Err(Trouble { kind: Kind::Interrupted(_), .. }) = &heard {
+            if let Err(Failure { kind: FailureKind::Interrupted(_), .. }) = &heard {
                 return;
             }
             let is_over = !matches!(heard, Ok(Heard::Ended));
@@ -116,21 +116,21 @@ impl Listener {
         }
     }
 
-    fn listen(&mut self) -> Result<Heard, Trouble> {
+    fn listen(&mut self) -> Result<Heard, Failure> {
         let http = self.sources.http.clone();
         let mut headers = self.sources.get.clone();
         if let Some(id) = &self.last_id {
             headers.insert(HeaderName::from_static(LAST_EVENT_ID), id.clone());
         }
         let (method, endpoint) = (&Method::GET, &*http.endpoint);
-        let ask = Ask { method, endpoint, headers: &headers, body: None };
-        let mut lane = Lane::default();
+        let ask = HttpRequest { method, endpoint, headers: &headers, body: None };
+        let mut connection = HttpConnection::default();
         let wait = self.wait.clone();
-        let answer = lane.client(&http.factory).run(&wait, ask, &mut || ());
+        let answer = connection.client(&http.factory).run(&wait, ask, &mut || ());
         self.unanswered = None;
         let mut answer = match answer {
             Ok(answer) => answer,
-            Err(trouble) => return self.failed(trouble),
+            Err(failure) => return self.failed(failure),
         };
         match verdict(&answer, self.sources.has_session_id && self.was_open) {
             Verdict::Stream => (self.was_open, self.given_at) = (true, Some(Instant::now())),
@@ -142,41 +142,42 @@ impl Listener {
             // If only the stream is refused, it is asked for again by and by.
             Verdict::Doubtful => {
                 let what = "the stream is not given any more";
-                let why = http.refused(Kind::Refused(Refusal::Plain), &answer, what);
-                http.core.nudge.doubted(self.sources.generation, why);
+                let why = http.refused(FailureKind::Refused(Refusal::Plain), &answer, what);
+                http.context.mailbox.doubted(self.sources.generation, why);
                 return Ok(Heard::Ended);
             }
             Verdict::SessionGone => {
                 let what = "the session has ended";
-                let trouble = Trouble::new(Kind::SessionGone, Stage::Read, what);
-                http.core.nudge.lost(self.sources.generation, trouble);
+                let failure = Failure::new(FailureKind::SessionGone, Stage::Read, what);
+                http.context.mailbox.lost(self.sources.generation, failure);
                 return Ok(Heard::Nothing);
             }
         }
-        let core = &http.core;
-        let read = read_events(&mut answer, core, None, &mut || (), &mut |event, keeper| {
+        let context = &http.context;
+        let read = read_events(&mut answer, context, None, &mut || (), &mut |event, keeper| {
             self.take(event, &keeper)
         });
         match read {
             Ok(_) => Ok(Heard::Ended),
-            Err(trouble) => self.failed(trouble),
+            Err(failure) => self.failed(failure),
         }
     }
 
-    fn failed(&self, trouble: Trouble) -> Result<Heard, Trouble> {
-        match trouble.kind {
-            Kind::Interrupted(_) => Err(trouble),
+    fn failed(&self, failure: Failure) -> Result<Heard, Failure> {
+        match failure.kind {
+            FailureKind::Interrupted(_) => Err(failure),
             // Nobody is there any more, which concerns more than this stream.
-            Kind::Broke if !trouble.sent => {
+            FailureKind::Broke if !failure.sent => {
                 let http = &self.sources.http;
-                http.core.nudge.lost(self.sources.generation, trouble.clone());
-                Err(trouble)
+                http.context.mailbox.lost(self.sources.generation, failure.clone());
+                Err(failure)
             }
             // It redirects to where nothing is asked for.
-            Kind::Refused(_) => Ok(Heard::Nothing),
-            Kind::Broke | Kind::SessionGone | Kind::Nonsense | Kind::Overloaded => {
-                Ok(Heard::Ended)
-            }
+            FailureKind::Refused(_) => Ok(Heard::Nothing),
+            FailureKind::Broke
+            | FailureKind::SessionGone
+            | FailureKind::Nonsense
+            | FailureKind::Overloaded => Ok(Heard::Ended),
         }
     }
 
@@ -196,13 +197,13 @@ impl Listener {
         }
         let http = &self.sources.http;
         let wire = &self.sources.wire;
-        let (text, go_on) = (Arc::new(event.data), || !http.core.nudge.is_stopped());
+        let (text, go_on) = (Arc::new(event.data), || !http.context.mailbox.is_stopped());
         let read = message::read_kept(&text, keeper, &go_on, |incoming| match incoming {
             // Some servers send all progress here.
-            Incoming::Progress { .. } => drop(self.sources.inboxes.take_in(incoming)),
+            Incoming::Progress { .. } => drop(self.sources.pending.take_in(incoming)),
             // Where a session carries one call at a time, what names no call is about that one.
-            _ if http.core.is_exclusive() => {
-                drop(hear_shared(&http.core, &self.sources.inboxes, incoming, wire));
+            _ if http.context.is_exclusive() => {
+                drop(hear_shared(&http.context, &self.sources.pending, incoming, wire));
             }
             Incoming::Answer { .. }
             | Incoming::Malformed { .. }
@@ -211,7 +212,7 @@ impl Listener {
             | Incoming::Withdrawn(_)
             | Incoming::Notice(_)
             | Incoming::Misread { .. }
-            | Incoming::Ask { .. } => hear_unasked(&http.core, incoming, wire),
+            | Incoming::Ask { .. } => hear_unasked(&http.context, incoming, wire),
         });
         if read.is_ok() { Next::More } else { Next::Done }
     }

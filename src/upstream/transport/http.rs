@@ -20,18 +20,18 @@ use crate::wait::{Interrupted, Wait};
 use super::message_bytes::Held;
 use super::refused_status::{is_of_key, said_in};
 use super::throttle::Throttle;
-use crate::upstream::failure::{Kind, Trouble, cancelled, cut};
-use crate::upstream::http_client::dns::Names;
+use crate::upstream::failure::{Failure, FailureKind, cancelled, cut};
+use crate::upstream::http_client::dns::DnsCache;
 use crate::upstream::http_client::redirect::Endpoint;
 use crate::upstream::http_client::side_channel::{Control, Message};
 use crate::upstream::http_client::tls::Tls;
-use crate::upstream::http_client::{AgentFactory, Answer};
-use crate::upstream::session::context::Core;
-use crate::upstream::session::dispatch::Mouth;
+use crate::upstream::http_client::{AgentFactory, HttpResponse};
+use crate::upstream::session::context::SessionContext;
+use crate::upstream::session::dispatch::MessageSender;
 
 /// One session to an HTTP upstream as both transports see it.
-pub(crate) struct HttpCore {
-    pub(crate) core: Arc<Core>,
+pub(crate) struct HttpContext {
+    pub(crate) context: Arc<SessionContext>,
     pub(crate) endpoint: Arc<Endpoint>,
     /// The configured ones and those of a POST.
     pub(crate) post: HeaderMap,
@@ -42,15 +42,15 @@ pub(crate) struct HttpCore {
     control: Arc<Control>,
 }
 
-impl HttpCore {
+impl HttpContext {
     /// # Errors
     /// The configuration is not usable after all; the text says why.
     pub(crate) fn new(
-        core: Arc<Core>,
+        context: Arc<SessionContext>,
         target: &HttpTarget,
-        names: Arc<Names>,
+        names: Arc<DnsCache>,
         tls: &Tls,
-    ) -> Result<HttpCore, String> {
+    ) -> Result<HttpContext, String> {
         // The error could hold the URL, and the URL a secret.
         let uri: Uri = target.url.parse().map_err(|_| "its URL is not usable".to_owned())?;
         let mut get = HeaderMap::new();
@@ -68,21 +68,21 @@ impl HttpCore {
         post.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
         let both = format!("{JSON}, {EVENT_STREAM}");
         post.insert(ACCEPT, HeaderValue::try_from(both).map_err(|error| error.to_string())?);
-        let (connect, tick) = (core.config.connect_timeout, core.limits.heartbeat);
+        let (connect, tick) = (context.config.connect_timeout, context.limits.heartbeat);
         let factory = AgentFactory::new(target, names, tls, connect, tick)?;
         let control = Arc::new(Control::new(
-            core.thread_name("ctl"),
+            context.thread_name("ctl"),
             factory.clone(),
-            core.secrets.clone(),
+            context.secrets.clone(),
         ));
-        let endpoint = Arc::new(Endpoint::new(uri, core.redirected.clone()));
-        Ok(HttpCore { core, endpoint, post, get, factory, control })
+        let endpoint = Arc::new(Endpoint::new(uri, context.redirected.clone()));
+        Ok(HttpContext { context, endpoint, post, get, factory, control })
     }
 
     /// The same upstream for another session.
-    pub(crate) fn for_session(&self, core: Arc<Core>) -> HttpCore {
-        HttpCore {
-            core,
+    pub(crate) fn for_session(&self, context: Arc<SessionContext>) -> HttpContext {
+        HttpContext {
+            context,
             endpoint: self.endpoint.clone(),
             post: self.post.clone(),
             get: self.get.clone(),
@@ -92,30 +92,35 @@ impl HttpCore {
     }
 
     /// A refusal whose status and text are told, and what its head says besides.
-    pub(crate) fn refused(&self, kind: Kind, answer: &Answer, text: &str) -> Trouble {
+    pub(crate) fn refused(
+        &self,
+        kind: FailureKind,
+        answer: &HttpResponse,
+        text: &str,
+    ) -> Failure {
         let status = answer.status;
         let mut message = format!("it answered with status {status}");
         match cut(&said_in(text)).as_str() {
             "" => (),
             text => message.push_str(&format!(": {text}")),
         }
-        if self.core.config.role == Role::OtherGateway && is_of_key(status) {
+        if self.context.config.role == Role::OtherGateway && is_of_key(status) {
             message.push_str(&format!(" (the key for it is read from ${KEY_VARIABLE})"));
         }
         let refusal = Some(Box::new(answer.refusal()));
-        Trouble { sent: true, refusal, ..Trouble::new(kind, Stage::Answer, message) }
+        Failure { sent: true, refusal, ..Failure::new(kind, Stage::Answer, message) }
     }
 
     /// Ends a session some time soon: nobody waits for that.
     pub(crate) fn end_session(&self, headers: &HeaderMap) {
         let (endpoint, headers) = (self.endpoint.clone(), Arc::new(headers.clone()));
         let message = Message { method: Method::DELETE, endpoint, headers, body: None };
-        self.control.send(self.core.charged(), message);
+        self.control.send(self.context.charged(), message);
     }
 
     /// The end of this session: with the shared one, nothing is said on the side any more.
     pub(crate) fn close_control(&self) {
-        if self.core.client.is_none() {
+        if self.context.client.is_none() {
             self.control.close();
         }
     }
@@ -124,7 +129,7 @@ impl HttpCore {
 /// The way on which a session's side messages go: cancellations, and answers to the upstream's
 /// own requests.
 pub(crate) struct Wire {
-    pub(crate) http: Arc<HttpCore>,
+    pub(crate) http: Arc<HttpContext>,
     pub(crate) endpoint: Arc<Endpoint>,
     /// What every POST of the session carries.
     pub(crate) post: Arc<HeaderMap>,
@@ -147,13 +152,13 @@ impl Wire {
     }
 }
 
-impl Mouth for Wire {
+impl MessageSender for Wire {
     fn say(&self, text: String) {
-        self.http.control.send(self.http.core.charged(), self.message(text));
+        self.http.control.send(self.http.context.charged(), self.message(text));
     }
 }
 
-/// [`HttpCore::post`] or [`HttpCore::get`] with what every later request of a session carries.
+/// [`HttpContext::post`] or [`HttpContext::get`] with what every later request of a session carries.
 pub(crate) fn session_headers(
     base: &HeaderMap,
     initialized: &Initialized,
@@ -230,15 +235,15 @@ const EVENT_FRAME_BYTES: usize = 256;
 /// Reads the events of an answer and hands each to `take`, with the keeper of its memory, which
 /// `charged` is charged for.
 pub(crate) fn read_events(
-    answer: &mut Answer,
-    core: &Core,
+    answer: &mut HttpResponse,
+    context: &SessionContext,
     charged: Option<&PrincipalId>,
     idle: &mut dyn FnMut(),
     take: &mut dyn FnMut(Event, Option<Keeper>) -> Next,
-) -> Result<StreamEnd, Trouble> {
+) -> Result<StreamEnd, Failure> {
     answer.check_coding()?;
-    let event_bytes_max = core.limits.upstream_event_bytes;
-    let mut held = Held::new(&core.buffered, charged);
+    let event_bytes_max = context.limits.upstream_event_bytes;
+    let mut held = Held::new(&context.buffered, charged);
     let mut decoder = Decoder::new(event_bytes_max);
     let mut buffer = vec![0_u8; crate::limits::UPSTREAM_BUFFER_BYTES];
     let mut throttle = Throttle::default();
@@ -274,12 +279,12 @@ pub(crate) fn read_events(
     }
 }
 
-fn decode_trouble(error: DecodeError, event_bytes_max: usize) -> Trouble {
+fn decode_trouble(error: DecodeError, event_bytes_max: usize) -> Failure {
     let what = match error {
         DecodeError::TooLarge => format!(
             "an event is larger than limits.upstream_event_bytes ({event_bytes_max} bytes)"
         ),
         DecodeError::NotUtf8 => "an event is not UTF-8".to_owned(),
     };
-    Trouble { stage: Stage::Read, ..Trouble::nonsense(what) }
+    Failure { stage: Stage::Read, ..Failure::nonsense(what) }
 }

@@ -21,82 +21,83 @@ use crate::telemetry::redact;
 use crate::thread::spawn;
 use crate::wait::{Wait, Woken};
 
-use super::http::{HttpCore, Next, StreamThread, Wire, read_events};
-use crate::upstream::failure::{self, Kind, Refusal, Trouble, cut, may_replay};
+use super::http::{HttpContext, Next, StreamThread, Wire, read_events};
+use crate::upstream::failure::{self, Failure, FailureKind, Refusal, cut, may_replay};
 use crate::upstream::http_client::redirect::{Endpoint, Redirected};
 use crate::upstream::http_client::reference::{is_same_origin, resolve};
-use crate::upstream::http_client::{Answer, Ask, Lane};
+use crate::upstream::http_client::{HttpConnection, HttpRequest, HttpResponse};
 use crate::upstream::message::{self, Incoming, Stopped};
-use crate::upstream::session::context::{Link, NEVER, Opened, Opener, no_session};
-use crate::upstream::session::correlation::Ears;
+use crate::upstream::session::context::{NEVER, Opened, Opener, Transport, no_session};
+use crate::upstream::session::correlation::Interest;
 use crate::upstream::session::dispatch::hear_shared;
-use crate::upstream::session::pending::{Inboxes, Waiting};
-use crate::upstream::session::single_flight::Door;
+use crate::upstream::session::pending::{PendingRequests, Waiting};
+use crate::upstream::session::single_flight::SingleFlight;
 
 /// The transport of one upstream.
 pub(crate) struct HttpSse {
-    http: Arc<HttpCore>,
-    door: Door<Session>,
+    http: Arc<HttpContext>,
+    single_flight: SingleFlight<Session>,
 }
 
 /// An open stream and what belongs to it.
 struct Session {
     initialized: Arc<Initialized>,
-    wires: Arc<Wires>,
+    wires: Arc<SseChannel>,
     /// Reads the stream; ends with the session.
     stream: Mutex<Option<StreamThread>>,
 }
 
 /// What the calls share with the thread that reads.
-struct Wires {
+struct SseChannel {
     wire: Arc<Wire>,
-    inboxes: Inboxes,
+    pending: PendingRequests,
     generation: u64,
 }
 
 impl HttpSse {
-    pub(crate) fn new(http: Arc<HttpCore>) -> HttpSse {
-        let door = Door::new(http.core.generations.clone());
-        HttpSse { http, door }
+    pub(crate) fn new(http: Arc<HttpContext>) -> HttpSse {
+        let single_flight = SingleFlight::new(http.context.generations.clone());
+        HttpSse { http, single_flight }
     }
 
     fn session(
         &self,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         wait: &Arc<Wait>,
         idle: &mut dyn FnMut(),
-    ) -> Result<(u64, Arc<Session>), Trouble> {
-        if let Some(open) = self.door.current() {
+    ) -> Result<(u64, Arc<Session>), Failure> {
+        if let Some(open) = self.single_flight.current() {
             return Ok(open);
         }
-        let tick = self.http.core.limits.heartbeat;
-        self.door.open(wait, tick, idle, |generation, idle| {
-            let session = self.connect(lane, wait, generation, idle).map_err(|trouble| {
-                lane.reset();
-                self.http.core.not_opened(generation, trouble.in_handshake())
-            })?;
-            self.http.core.nudge.opened(generation);
+        let tick = self.http.context.limits.heartbeat;
+        self.single_flight.open(wait, tick, idle, |generation, idle| {
+            let session =
+                self.connect(connection, wait, generation, idle).map_err(|failure| {
+                    connection.reset();
+                    self.http.context.not_opened(generation, failure.in_handshake())
+                })?;
+            self.http.context.mailbox.opened(generation);
             Ok(session)
         })
     }
 
     fn connect(
         &self,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         wait: &Arc<Wait>,
         generation: u64,
         idle: &mut dyn FnMut(),
-    ) -> Result<Session, Trouble> {
+    ) -> Result<Session, Failure> {
         let (wires, stream) = self.open_stream(wait, generation, idle)?;
-        let id = self.http.core.next_id();
-        let text = failure::initialize(id, self.http.core.capabilities());
+        let id = self.http.context.next_id();
+        let text = failure::initialize(id, self.http.context.capabilities());
         let answer = {
-            let waiting = wires.inboxes.enter(id, wait, Ears::Shut)?;
-            let mut sink = Opener { core: &self.http.core, idle };
-            wires.call(lane, &waiting, &text, wait, &mut sink)?
+            let waiting = wires.pending.enter(id, wait, Interest::Shut)?;
+            let mut sink = Opener { context: &self.http.context, idle };
+            wires.call(connection, &waiting, &text, wait, &mut sink)?
         };
         let initialized = Arc::new(failure::read_handshake(answer)?);
-        wires.post(lane, &failure::initialized(), wait, &mut || ())?;
+        wires.post(connection, &failure::initialized(), wait, &mut || ())?;
         Ok(Session { initialized, wires, stream: Mutex::new(Some(stream)) })
     }
 
@@ -106,9 +107,9 @@ impl HttpSse {
         wait: &Arc<Wait>,
         generation: u64,
         idle: &mut dyn FnMut(),
-    ) -> Result<(Arc<Wires>, StreamThread), Trouble> {
+    ) -> Result<(Arc<SseChannel>, StreamThread), Failure> {
         let failed = |error: std::io::Error| {
-            Trouble::new(Kind::Nonsense, Stage::Connect, error.to_string())
+            Failure::new(FailureKind::Nonsense, Stage::Connect, error.to_string())
         };
         let (tell, told) = bounded(1);
         let stream_wait = Wait::plain(NEVER).map_err(failed)?;
@@ -121,7 +122,7 @@ impl HttpSse {
             wires: None,
             nonsense: Seldom::default(),
         };
-        let name = self.http.core.thread_name("sse");
+        let name = self.http.context.thread_name("sse");
         let thread = spawn(&name, move || reader.run()).map_err(failed)?;
         let stream = StreamThread { wait: stream_wait, thread: Some(thread) };
         let wires = self.endpoint(wait, &told, idle)?;
@@ -131,18 +132,18 @@ impl HttpSse {
     fn endpoint(
         &self,
         wait: &Arc<Wait>,
-        told: &Receiver<Result<Arc<Wires>, Trouble>>,
+        told: &Receiver<Result<Arc<SseChannel>, Failure>>,
         idle: &mut dyn FnMut(),
-    ) -> Result<Arc<Wires>, Trouble> {
+    ) -> Result<Arc<SseChannel>, Failure> {
         loop {
             if let Ok(told) = told.try_recv() {
                 return told;
             }
-            match wait.until(None, Some(self.http.core.limits.heartbeat)) {
+            match wait.until(None, Some(self.http.context.limits.heartbeat)) {
                 Ok(Woken::Tick) => idle(),
                 Ok(Woken::Bell | Woken::Ready) => (),
                 Err(reason) => {
-                    return Err(Trouble::interrupted(reason, Stage::Handshake, false));
+                    return Err(Failure::interrupted(reason, Stage::Handshake, false));
                 }
             }
         }
@@ -151,85 +152,90 @@ impl HttpSse {
     /// Sends a request over a session, once.
     fn attempt(
         &self,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         session: &Session,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
-    ) -> Result<Outcome, Trouble> {
-        let id = self.http.core.next_id();
+    ) -> Result<Outcome, Failure> {
+        let id = self.http.context.next_id();
         let text = outgoing.to_message(&RequestId::from(id));
         let wires = &session.wires;
         let answer = wires
-            .inboxes
-            .enter(id, wait, Ears::of(sink))
-            .and_then(|waiting| wires.call(lane, &waiting, &text, wait, sink));
-        let trouble = match answer {
-            Ok(answer) => return self.http.core.outcome(answer),
-            Err(trouble) => trouble,
+            .pending
+            .enter(id, wait, Interest::of(sink))
+            .and_then(|waiting| wires.call(connection, &waiting, &text, wait, sink));
+        let failure = match answer {
+            Ok(answer) => return self.http.context.outcome(answer),
+            Err(failure) => failure,
         };
-        lane.reset();
-        self.after(&trouble, session, id, outgoing.charged.as_ref());
-        Err(trouble)
+        connection.reset();
+        self.after(&failure, session, id, outgoing.charged.as_ref());
+        Err(failure)
     }
 
     /// What a failed request means for the session and for the upstream.
     fn after(
         &self,
-        trouble: &Trouble,
+        failure: &Failure,
         session: &Session,
         id: u64,
         charged: Option<&PrincipalId>,
     ) {
         let generation = session.wires.generation;
-        match &trouble.kind {
+        match &failure.kind {
             // The stream may be well where a POST broke off.
-            Kind::Broke if !trouble.sent || session.wires.inboxes.is_lost() => {
-                drop(self.door.forget(generation));
-                self.http.core.nudge.lost(generation, trouble.clone());
+            FailureKind::Broke if !failure.sent || session.wires.pending.is_lost() => {
+                drop(self.single_flight.forget(generation));
+                self.http.context.mailbox.lost(generation, failure.clone());
             }
-            Kind::Interrupted(reason) if trouble.sent => {
+            FailureKind::Interrupted(reason) if failure.sent => {
                 session.wires.wire.cancel(id, *reason, charged);
             }
-            Kind::SessionGone
-            | Kind::Broke
-            | Kind::Interrupted(_)
-            | Kind::Refused(_)
-            | Kind::Nonsense
-            | Kind::Overloaded => (),
+            FailureKind::SessionGone
+            | FailureKind::Broke
+            | FailureKind::Interrupted(_)
+            | FailureKind::Refused(_)
+            | FailureKind::Nonsense
+            | FailureKind::Overloaded => (),
         }
     }
 }
 
-impl Link for HttpSse {
-    fn open(&self, lane: &mut Lane, wait: &Arc<Wait>) -> Result<Opened, Trouble> {
-        let (generation, session) = self.session(lane, wait, &mut || ())?;
+impl Transport for HttpSse {
+    fn open(
+        &self,
+        connection: &mut HttpConnection,
+        wait: &Arc<Wait>,
+    ) -> Result<Opened, Failure> {
+        let (generation, session) = self.session(connection, wait, &mut || ())?;
         Ok(Opened { generation, initialized: session.initialized.clone() })
     }
 
     fn request(
         &self,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
-    ) -> Result<Outcome, Trouble> {
+    ) -> Result<Outcome, Failure> {
         let mut replayed = false;
         loop {
-            let (generation, session) = self.session(lane, wait, &mut || sink.silence())?;
-            let trouble = match self.attempt(lane, &session, outgoing, wait, sink) {
+            let (generation, session) =
+                self.session(connection, wait, &mut || sink.silence())?;
+            let failure = match self.attempt(connection, &session, outgoing, wait, sink) {
                 Ok(outcome) => return Ok(outcome),
-                Err(trouble) => trouble,
+                Err(failure) => failure,
             };
-            if trouble.kind == Kind::SessionGone {
-                drop(self.door.forget(generation));
+            if failure.kind == FailureKind::SessionGone {
+                drop(self.single_flight.forget(generation));
             }
-            if replayed || !may_replay(&trouble, outgoing.is_safe_to_repeat) {
-                if trouble.kind == Kind::SessionGone {
+            if replayed || !may_replay(&failure, outgoing.is_safe_to_repeat) {
+                if failure.kind == FailureKind::SessionGone {
                     // Whoever looks after the session opens another.
-                    self.http.core.nudge.lost(generation, trouble.clone());
+                    self.http.context.mailbox.lost(generation, failure.clone());
                 }
-                return Err(trouble);
+                return Err(failure);
             }
             replayed = true;
         }
@@ -237,42 +243,42 @@ impl Link for HttpSse {
 
     fn request_open(
         &self,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
-    ) -> Result<Outcome, Trouble> {
-        let (_, session) = self.door.current().ok_or_else(no_session)?;
-        self.attempt(lane, &session, outgoing, wait, sink)
+    ) -> Result<Outcome, Failure> {
+        let (_, session) = self.single_flight.current().ok_or_else(no_session)?;
+        self.attempt(connection, &session, outgoing, wait, sink)
     }
 
     fn forget(&self, generation: u64) {
-        drop(self.door.forget(generation));
+        drop(self.single_flight.forget(generation));
     }
 
     fn leave(&self) {
-        if let Some((generation, _)) = self.door.current() {
-            drop(self.door.forget(generation));
+        if let Some((generation, _)) = self.single_flight.current() {
+            drop(self.single_flight.forget(generation));
         }
     }
 
-    fn backing_off(&self, _: &Trouble, _: Instant) {
+    fn backing_off(&self, _: &Failure, _: Instant) {
         // It may be another one when it is back.
-        self.http.core.redirected.forget();
+        self.http.context.redirected.forget();
     }
 
     fn tell(&self, whose: &PrincipalId, text: String) {
-        if let Some((_, session)) = self.door.current() {
+        if let Some((_, session)) = self.single_flight.current() {
             session.wires.wire.notify(whose, text);
         }
     }
 
     fn is_open(&self) -> bool {
-        self.door.current().is_some()
+        self.single_flight.current().is_some()
     }
 
     fn close(&self) {
-        if let Some(session) = self.door.close() {
+        if let Some(session) = self.single_flight.close() {
             let stream = session.stream.lock().unwrap_or_else(PoisonError::into_inner).take();
             // The end of the stream is the end of the session.
             drop(stream);
@@ -285,38 +291,47 @@ impl Link for HttpSse {
     }
 }
 
-impl Wires {
+impl SseChannel {
     /// POSTs a request and waits for its answer on the stream.
     fn call(
         &self,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         waiting: &Waiting<'_>,
         text: &str,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
-    ) -> Result<Result<Raw, RpcError>, Trouble> {
-        self.post(lane, text, wait, &mut || sink.silence())?;
-        waiting.answer(wait, self.wire.http.core.limits.heartbeat, sink)
+    ) -> Result<Result<Raw, RpcError>, Failure> {
+        self.post(connection, text, wait, &mut || sink.silence())?;
+        waiting.answer(wait, self.wire.http.context.limits.heartbeat, sink)
     }
 
     fn post(
         &self,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         text: &str,
         wait: &Arc<Wait>,
         idle: &mut dyn FnMut(),
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), Failure> {
         let Wire { http, endpoint, post } = &*self.wire;
-        let ask = Ask { method: &HttpMethod::POST, endpoint, headers: post, body: Some(text) };
-        let mut answer = lane.client(&http.factory).run(wait, ask, idle)?;
+        let ask = HttpRequest {
+            method: &HttpMethod::POST,
+            endpoint,
+            headers: post,
+            body: Some(text),
+        };
+        let mut answer = connection.client(&http.factory).run(wait, ask, idle)?;
         let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", idle);
         match answer.status {
             200..300 => body.map(drop),
-            404 => Err(http.refused(Kind::SessionGone, &answer, "")),
+            404 => Err(http.refused(FailureKind::SessionGone, &answer, "")),
             status => {
                 let text = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
                 let gone = status == 400 && text.to_ascii_lowercase().contains("session");
-                let kind = if gone { Kind::SessionGone } else { Kind::Refused(Refusal::Plain) };
+                let kind = if gone {
+                    FailureKind::SessionGone
+                } else {
+                    FailureKind::Refused(Refusal::Plain)
+                };
                 Err(http.refused(kind, &answer, &text))
             }
         }
@@ -325,77 +340,77 @@ impl Wires {
 
 /// What the thread of the stream owns.
 struct Reader {
-    http: Arc<HttpCore>,
+    http: Arc<HttpContext>,
     wait: Arc<Wait>,
     /// Rung when there is something to tell.
     opener: Arc<Wait>,
-    tell: Sender<Result<Arc<Wires>, Trouble>>,
+    tell: Sender<Result<Arc<SseChannel>, Failure>>,
     generation: u64,
-    wires: Option<Arc<Wires>>,
+    wires: Option<Arc<SseChannel>>,
     /// Lines about what is no message.
     nonsense: Seldom,
 }
 
 impl Reader {
     fn run(mut self) {
-        let trouble = self.read();
-        let Some(wires) = &self.wires else { return self.told(Err(trouble)) };
-        wires.inboxes.lose(&trouble);
-        if !matches!(trouble.kind, Kind::Interrupted(_)) {
-            self.http.core.nudge.lost(self.generation, trouble);
+        let failure = self.read();
+        let Some(wires) = &self.wires else { return self.told(Err(failure)) };
+        wires.pending.lose(&failure);
+        if !matches!(failure.kind, FailureKind::Interrupted(_)) {
+            self.http.context.mailbox.lost(self.generation, failure);
         }
     }
 
-    fn told(&self, news: Result<Arc<Wires>, Trouble>) {
+    fn told(&self, news: Result<Arc<SseChannel>, Failure>) {
         // Nobody listens any more if the opener's wait has ended.
         self.tell.try_send(news).ok();
         self.opener.bell().ring();
     }
 
     /// Reads the stream to its end; why it ended.
-    fn read(&mut self) -> Trouble {
+    fn read(&mut self) -> Failure {
         let http = self.http.clone();
         let (method, endpoint) = (&HttpMethod::GET, &*http.endpoint);
-        let ask = Ask { method, endpoint, headers: &http.get, body: None };
-        let mut lane = Lane::default();
+        let ask = HttpRequest { method, endpoint, headers: &http.get, body: None };
+        let mut connection = HttpConnection::default();
         let wait = self.wait.clone();
-        let mut answer = match lane.client(&http.factory).run(&wait, ask, &mut || ()) {
+        let mut answer = match connection.client(&http.factory).run(&wait, ask, &mut || ()) {
             Ok(answer) => answer,
-            Err(trouble) => return trouble,
+            Err(failure) => return failure,
         };
-        if let Err(trouble) = check(&http, &mut answer) {
-            return trouble;
+        if let Err(failure) = check(&http, &mut answer) {
+            return failure;
         }
         let (mut wrong, base) = (None, answer.uri.clone());
         let ended =
-            read_events(&mut answer, &http.core, None, &mut || (), &mut |event, keeper| {
+            read_events(&mut answer, &http.context, None, &mut || (), &mut |event, keeper| {
                 match self.take(&base, event, &keeper) {
                     Ok(next) => next,
-                    Err(trouble) => {
-                        wrong = Some(trouble);
+                    Err(failure) => {
+                        wrong = Some(failure);
                         Next::Done
                     }
                 }
             });
         match (wrong, ended) {
-            (Some(trouble), _) | (None, Err(trouble)) => trouble,
-            (None, Ok(_)) => Trouble::new(Kind::Broke, Stage::Read, "its stream ended"),
+            (Some(failure), _) | (None, Err(failure)) => failure,
+            (None, Ok(_)) => Failure::new(FailureKind::Broke, Stage::Read, "its stream ended"),
         }
     }
 
     /// Where the messages of the session go. Another origin is refused: the configured headers
     /// must not go elsewhere (as the official clients do).
-    fn endpoint(&self, base: &Uri, reference: &str) -> Result<Endpoint, Trouble> {
+    fn endpoint(&self, base: &Uri, reference: &str) -> Result<Endpoint, Failure> {
         // It names the session, and is as good as a key there.
-        let core = &self.http.core;
-        secrets::in_reference(reference).into_iter().for_each(|it| core.secrets.learn(it));
+        let context = &self.http.context;
+        secrets::in_reference(reference).into_iter().for_each(|it| context.secrets.learn(it));
         let uri = resolve(base, reference).filter(|uri| is_same_origin(uri, base));
         let uri = uri.ok_or_else(|| {
             let told = cut(&redact::url(reference));
-            Trouble::nonsense(format!("its endpoint is no URL of the same origin: {told}"))
+            Failure::nonsense(format!("its endpoint is no URL of the same origin: {told}"))
         })?;
         // It is the session's own, and so is where it redirects to.
-        let redirected = Redirected::new(core.name().clone(), core.secrets.clone());
+        let redirected = Redirected::new(context.name().clone(), context.secrets.clone());
         Ok(Endpoint::new(uri, Arc::new(redirected)))
     }
 
@@ -405,7 +420,7 @@ impl Reader {
         base: &Uri,
         event: Event,
         keeper: &Option<Keeper>,
-    ) -> Result<Next, Trouble> {
+    ) -> Result<Next, Failure> {
         // What has no data is no event (HTML, section 9.2.6).
         if event.data.is_empty() {
             return Ok(Next::More);
@@ -417,9 +432,9 @@ impl Reader {
             }
             let endpoint = self.endpoint(base, &event.data)?;
             let (http, post) = (self.http.clone(), Arc::new(self.http.post.clone()));
-            let wires = Arc::new(Wires {
+            let wires = Arc::new(SseChannel {
                 wire: Arc::new(Wire { http, endpoint: Arc::new(endpoint), post }),
-                inboxes: Inboxes::default(),
+                pending: PendingRequests::default(),
                 generation: self.generation,
             });
             self.wires = Some(wires.clone());
@@ -430,10 +445,10 @@ impl Reader {
         if !matches!(event.name.as_str(), "" | "message") {
             return Ok(Next::More);
         }
-        let max = self.http.core.limits.upstream_result_bytes;
+        let max = self.http.context.limits.upstream_result_bytes;
         let text = Arc::new(event.data);
-        let answered = wires.inboxes.n_answered();
-        let go_on = || !self.http.core.nudge.is_stopped();
+        let answered = wires.pending.n_answered();
+        let go_on = || !self.http.context.mailbox.is_stopped();
         let read = message::read_kept(&text, keeper, &go_on, |incoming| {
             if let Incoming::Answer { id: Some(id), outcome: Ok(result) } = &incoming
                 && result.get().len() > max
@@ -441,15 +456,15 @@ impl Reader {
                 let what = format!(
                     "its answer is larger than limits.upstream_result_bytes ({max} bytes)"
                 );
-                let trouble = Trouble { stage: Stage::Read, ..Trouble::nonsense(what) };
-                return wires.inboxes.fail(Some(*id), &trouble);
+                let failure = Failure { stage: Stage::Read, ..Failure::nonsense(what) };
+                return wires.pending.fail(Some(*id), &failure);
             }
-            let core = &self.http.core;
-            match hear_shared(core, &wires.inboxes, incoming, &wires.wire) {
+            let context = &self.http.context;
+            match hear_shared(context, &wires.pending, incoming, &wires.wire) {
                 Some(Incoming::Nonsense(what)) => {
                     if let Some(more) = self.nonsense.turn() {
                         log::warn!(target: "upstream", "{}: an event is no message: {what}{more}",
-                            core.name());
+                            context.name());
                     }
                 }
                 Some(
@@ -468,21 +483,21 @@ impl Reader {
         if let Err(Stopped) = read {
             return Ok(Next::Done);
         }
-        let is_answer = wires.inboxes.n_answered() != answered;
+        let is_answer = wires.pending.n_answered() != answered;
         Ok(if is_answer { Next::Answered } else { Next::More })
     }
 }
 
 /// Whether an answer to the GET is the stream.
-fn check(http: &HttpCore, answer: &mut Answer) -> Result<(), Trouble> {
+fn check(http: &HttpContext, answer: &mut HttpResponse) -> Result<(), Failure> {
     let streams = answer.header("content-type").is_some_and(is_event_stream);
     match answer.status {
         200 if streams => Ok(()),
-        200 => Err(Trouble::nonsense("its answer to GET is no stream")),
+        200 => Err(Failure::nonsense("its answer to GET is no stream")),
         _ => {
             let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", &mut || ());
             let text = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
-            Err(http.refused(Kind::Refused(Refusal::Plain), answer, &text))
+            Err(http.refused(FailureKind::Refused(Refusal::Plain), answer, &text))
         }
     }
 }

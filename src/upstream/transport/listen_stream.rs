@@ -19,12 +19,12 @@ use crate::protocol::sse::Event;
 use crate::thread::spawn;
 use crate::wait::Wait;
 
-use super::http::{HttpCore, Next, StreamThread, read_events};
+use super::http::{HttpContext, Next, StreamThread, read_events};
 use super::stateless_http::{answer_to, refusal};
 use super::superseded_stream::Superseded;
 use crate::upstream::backoff::{Range, SharedRetry};
-use crate::upstream::failure::{Kind, Refusal, Trouble, cut};
-use crate::upstream::http_client::{Ask, Lane};
+use crate::upstream::failure::{Failure, FailureKind, Refusal, cut};
+use crate::upstream::http_client::{HttpConnection, HttpRequest};
 use crate::upstream::message::{self, Incoming};
 use crate::upstream::session::context::{NEVER, pause};
 use crate::upstream::session::listen_filter::{acknowledged, listen};
@@ -32,7 +32,7 @@ use crate::upstream::session::stateless_dispatch::{Heard, hear};
 
 /// The streams of one upstream.
 pub(crate) struct Listening {
-    http: Arc<HttpCore>,
+    http: Arc<HttpContext>,
     /// What a `subscriptions/listen` request carries.
     headers: HeaderMap,
     state: Mutex<State>,
@@ -65,7 +65,7 @@ enum Left {
 }
 
 impl Listening {
-    pub(crate) fn new(http: Arc<HttpCore>, headers: HeaderMap) -> Arc<Listening> {
+    pub(crate) fn new(http: Arc<HttpContext>, headers: HeaderMap) -> Arc<Listening> {
         let retry = SharedRetry::new(Range::STREAM);
         Arc::new(Listening { http, headers, state: Mutex::default(), retry })
     }
@@ -97,7 +97,7 @@ impl Listening {
 
     /// Something else is wanted.
     pub(crate) fn renew(self: &Arc<Self>) {
-        let (_, filter) = self.http.core.subscriptions.wanted();
+        let (_, filter) = self.http.context.subscriptions.wanted();
         let mut old = Vec::new();
         let mut state = self.lock();
         if filter.is_none() {
@@ -130,7 +130,7 @@ impl Listening {
             given_at: None,
             asked: None,
         };
-        let name = self.http.core.thread_name("sse");
+        let name = self.http.context.thread_name("sse");
         let thread = spawn(&name, move || listener.run()).ok()?;
         Some(StreamThread { wait, thread: Some(thread) })
     }
@@ -158,7 +158,7 @@ impl Listening {
             }
         }
         drop(old);
-        if self.http.core.subscriptions.has_changed(version) {
+        if self.http.context.subscriptions.has_changed(version) {
             self.renew();
         }
     }
@@ -177,7 +177,7 @@ impl Listening {
     }
 
     fn tell(&self, incoming: Incoming) {
-        match hear(&self.http.core, incoming) {
+        match hear(&self.http.context, incoming) {
             Heard::Notice(_) | Heard::Nothing => (),
         }
     }
@@ -198,7 +198,7 @@ impl Listening {
 /// What the thread owns; nothing of it keeps the link alive.
 struct Listener {
     listening: Weak<Listening>,
-    http: Arc<HttpCore>,
+    http: Arc<HttpContext>,
     headers: HeaderMap,
     retry: SharedRetry,
     wait: Arc<Wait>,
@@ -219,13 +219,13 @@ impl Listener {
             {
                 break;
             }
-            let (version, filter) = self.http.core.subscriptions.wanted();
+            let (version, filter) = self.http.context.subscriptions.wanted();
             let Some(filter) = filter else { break };
             (self.given_at, self.asked) = (None, None);
             let left = self.listen(version, &filter);
             match left {
                 Ok(Left::Unserved) => break,
-                Err(Trouble { kind: Kind::Interrupted(_), .. }) => break,
+                Err(Failure { kind: FailureKind::Interrupted(_), .. }) => break,
                 Ok(Left::Ended) | Err(_) => {
                     let lasted = self.given_at.map(|at| at.elapsed()).unwrap_or_default();
                     self.retry.failed(Instant::now(), lasted, self.asked);
@@ -244,19 +244,19 @@ impl Listener {
         self.listening.upgrade().is_some_and(|listening| listening.is_current(self.number))
     }
 
-    fn listen(&mut self, version: u64, filter: &Filter) -> Result<Left, Trouble> {
-        let core = self.http.core.clone();
-        let id = core.next_id();
+    fn listen(&mut self, version: u64, filter: &Filter) -> Result<Left, Failure> {
+        let context = self.http.context.clone();
+        let id = context.next_id();
         let body = listen(id, filter);
         let endpoint = &*self.http.endpoint;
         let (method, headers, body) = (&HttpMethod::POST, &self.headers, Some(body.as_str()));
-        let mut lane = Lane::default();
-        let client = lane.client(&self.http.factory);
-        let ask = Ask { method, endpoint, headers, body };
+        let mut connection = HttpConnection::default();
+        let client = connection.client(&self.http.factory);
+        let ask = HttpRequest { method, endpoint, headers, body };
         let asked = client.run(&self.wait, ask, &mut || ());
         let mut answer = match asked {
             Ok(answer) => answer,
-            Err(trouble) => return self.failed(trouble),
+            Err(failure) => return self.failed(failure),
         };
         let content_type = answer.header("content-type").unwrap_or_default();
         if answer.status != 200 || !is_event_stream(content_type) {
@@ -271,49 +271,51 @@ impl Listener {
         }
         self.given_at = Some(Instant::now());
         let mut left = Left::Ended;
-        let read = read_events(&mut answer, &core, None, &mut || (), &mut |event, _| {
+        let read = read_events(&mut answer, &context, None, &mut || (), &mut |event, _| {
             self.take(event, id, version, &mut left)
         });
         match read {
             Ok(_) => Ok(left),
-            Err(trouble) => self.failed(trouble),
+            Err(failure) => self.failed(failure),
         }
     }
 
     fn refused(&mut self, version: u64, error: &RpcError) -> Left {
         // However long the server took to say so, there was no such stream.
         self.given_at = None;
-        let core = &self.http.core;
-        core.subscriptions.refused(version);
-        let what = core.secrets.scrub_for_operator(&cut(&error.message)).into_owned();
+        let context = &self.http.context;
+        context.subscriptions.refused(version);
+        let what = context.secrets.scrub_for_operator(&cut(&error.message)).into_owned();
         // At the end of the gateway it may refuse because of that.
-        if !core.nudge.is_stopped() {
+        if !context.mailbox.is_stopped() {
             log::warn!(target: "upstream", "{}: {} failed: {what} ({})",
-                core.name(), Method::SubscriptionsListen.as_str(), error.code);
+                context.name(), Method::SubscriptionsListen.as_str(), error.code);
         }
         if error.code == code::METHOD_NOT_FOUND { Left::Unserved } else { Left::Ended }
     }
 
-    fn failed(&self, trouble: Trouble) -> Result<Left, Trouble> {
-        let nudge = &self.http.core.nudge;
-        match &trouble.kind {
-            Kind::Interrupted(_) => return Err(trouble),
+    fn failed(&self, failure: Failure) -> Result<Left, Failure> {
+        let mailbox = &self.http.context.mailbox;
+        match &failure.kind {
+            FailureKind::Interrupted(_) => return Err(failure),
             // Nobody is there any more, which concerns more than this stream.
-            Kind::Broke if !trouble.sent => (),
+            FailureKind::Broke if !failure.sent => (),
             // Somebody else may be there.
-            Kind::Refused(Refusal::OtherEra) => {
-                nudge.doubted(self.generation, trouble);
+            FailureKind::Refused(Refusal::OtherEra) => {
+                mailbox.doubted(self.generation, failure);
                 return Ok(Left::Ended);
             }
-            Kind::Broke
-            | Kind::SessionGone
-            | Kind::Refused(Refusal::MaybeHttpSse | Refusal::Stateless | Refusal::Plain)
-            | Kind::Nonsense
-            | Kind::Overloaded => return Ok(Left::Ended),
+            FailureKind::Broke
+            | FailureKind::SessionGone
+            | FailureKind::Refused(
+                Refusal::MaybeHttpSse | Refusal::Stateless | Refusal::Plain,
+            )
+            | FailureKind::Nonsense
+            | FailureKind::Overloaded => return Ok(Left::Ended),
         }
-        let lost = Trouble { stage: Stage::Connect, ..trouble.clone() };
-        nudge.lost(self.generation, lost);
-        Err(trouble)
+        let lost = Failure { stage: Stage::Connect, ..failure.clone() };
+        mailbox.lost(self.generation, lost);
+        Err(failure)
     }
 
     fn take(&mut self, event: Event, id: u64, version: u64, left: &mut Left) -> Next {
@@ -323,7 +325,7 @@ impl Listener {
             return next;
         }
         let (text, http) = (Arc::new(event.data), self.http.clone());
-        let go_on = || !http.core.nudge.is_stopped();
+        let go_on = || !http.context.mailbox.is_stopped();
         let read = message::read(&text, &go_on, |incoming| match incoming {
             Incoming::Notice(Notice::Other { method, params })
                 if method == notification::SUBSCRIPTIONS_ACKNOWLEDGED =>
@@ -357,10 +359,10 @@ impl Listener {
     }
 
     fn agreed(&mut self, version: u64, filter: Filter) {
-        let core = &self.http.core;
-        core.subscriptions.agreed(version, filter);
+        let context = &self.http.context;
+        context.subscriptions.agreed(version, filter);
         if std::mem::replace(&mut self.had_one, true) {
-            core.nudge.stale();
+            context.mailbox.stale();
         }
         if let Some(listening) = self.listening.upgrade() {
             listening.settled(self.number, version);

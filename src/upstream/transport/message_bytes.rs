@@ -9,7 +9,7 @@ use crate::limits::RESULT_BYTES_COUNTED_FROM;
 use crate::protocol::call::PrincipalId;
 use crate::protocol::raw::{Keeper, Raw};
 
-use crate::upstream::failure::{Kind, Trouble};
+use crate::upstream::failure::{Failure, FailureKind};
 
 /// What one message takes of the budget; nothing while it is small.
 pub(crate) struct Held<'a> {
@@ -30,7 +30,7 @@ impl<'a> Held<'a> {
     }
 
     /// The message is going to have so many bytes.
-    pub(crate) fn grow_to(&mut self, bytes: usize) -> Result<(), Trouble> {
+    pub(crate) fn grow_to(&mut self, bytes: usize) -> Result<(), Failure> {
         let Some(budget) = self.budget.filter(|_| bytes > RESULT_BYTES_COUNTED_FROM) else {
             return Ok(());
         };
@@ -48,7 +48,7 @@ impl<'a> Held<'a> {
 
 /// Whoever asked for a result is charged for its memory, if nobody is yet: what comes on a stream
 /// that calls share is known to be somebody's only when it is whole.
-pub(crate) fn charge(result: &Raw, principal: Option<&PrincipalId>) -> Result<(), Trouble> {
+pub(crate) fn charge(result: &Raw, principal: Option<&PrincipalId>) -> Result<(), Failure> {
     let share = result.keeper().and_then(|keeper| keeper.downcast_ref::<Kept>());
     let Some(share) = share else { return Ok(()) };
     let mut share = share.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,6 +56,9 @@ pub(crate) fn charge(result: &Raw, principal: Option<&PrincipalId>) -> Result<()
 }
 
 /// The budget is used up.
-pub(crate) fn exhausted() -> Trouble {
-    Trouble { sent: true, ..Trouble::new(Kind::Overloaded, Stage::Read, BUFFERED_BYTES_FULL) }
+pub(crate) fn exhausted() -> Failure {
+    Failure {
+        sent: true,
+        ..Failure::new(FailureKind::Overloaded, Stage::Read, BUFFERED_BYTES_FULL)
+    }
 }

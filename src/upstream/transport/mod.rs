@@ -20,13 +20,13 @@ use std::sync::atomic::AtomicU8;
 use crate::config::{HttpKind, StdioTarget, Target};
 use crate::protocol::revision::Era;
 
-use super::http_client::dns::Names;
+use super::http_client::dns::DnsCache;
 use super::http_client::tls::Tls;
 use super::session::auto_transport::Auto;
-use super::session::context::{Core, Link};
+use super::session::context::{SessionContext, Transport};
 use super::session::either_era::EitherEra;
 use super::session::era::Found;
-use http::HttpCore;
+use http::HttpContext;
 use http_sse::HttpSse;
 use stdio::Stdio;
 use stdio::stderr::StderrRing;
@@ -34,51 +34,52 @@ use streamable_http::StreamableHttp;
 use unusable::Unusable;
 
 /// One upstream as it was configured.
-pub(super) enum Links {
+pub(super) enum Transports {
     Stdio { target: StdioTarget, stderr: Arc<StderrRing>, era: Arc<Found> },
-    Http { http: Box<HttpCore>, kind: HttpKind, transport: Arc<AtomicU8>, era: Arc<Found> },
+    Http { http: Box<HttpContext>, kind: HttpKind, transport: Arc<AtomicU8>, era: Arc<Found> },
     Unusable(String),
 }
 
-impl Links {
+impl Transports {
     /// `era`: which one a child was of when it was last spoken with; it is asked for that first.
     pub(super) fn new(
-        core: &Arc<Core>,
+        context: &Arc<SessionContext>,
         stderr: &Arc<StderrRing>,
-        names: Arc<Names>,
+        names: Arc<DnsCache>,
         tls: &Tls,
         era: Option<Era>,
-    ) -> Links {
-        match &core.config.target {
-            Target::Stdio(target) => Links::Stdio {
+    ) -> Transports {
+        match &context.config.target {
+            Target::Stdio(target) => Transports::Stdio {
                 target: target.clone(),
                 stderr: stderr.clone(),
                 era: Arc::new(Found::assuming(era)),
             },
-            Target::Http(target) => match HttpCore::new(core.clone(), target, names, tls) {
-                Ok(http) => Links::Http {
+            Target::Http(target) => match HttpContext::new(context.clone(), target, names, tls)
+            {
+                Ok(http) => Transports::Http {
                     http: Box::new(http),
                     kind: target.kind,
                     transport: Arc::default(),
                     era: Arc::default(),
                 },
-                Err(what) => Links::Unusable(what),
+                Err(what) => Transports::Unusable(what),
             },
         }
     }
 
     /// The link of one session.
-    pub(super) fn link(&self, core: Arc<Core>) -> Arc<dyn Link> {
+    pub(super) fn transport(&self, context: Arc<SessionContext>) -> Arc<dyn Transport> {
         let (http, kind, transport, era) = match self {
             Self::Stdio { target, stderr, era } => {
                 let (target, stderr, era) = (target.clone(), stderr.clone(), era.clone());
-                return Arc::new(Stdio::new(core, target, stderr, era));
+                return Arc::new(Stdio::new(context, target, stderr, era));
             }
             Self::Unusable(what) => return Arc::new(Unusable(what.clone())),
             Self::Http { http, kind, transport, era } => (http, kind, transport, era),
         };
-        let http = Arc::new(http.for_session(core));
-        let legacy: Arc<dyn Link> = match kind {
+        let http = Arc::new(http.for_session(context));
+        let legacy: Arc<dyn Transport> = match kind {
             // No modern server speaks it.
             HttpKind::HttpSse => return Arc::new(HttpSse::new(http)),
             HttpKind::StreamableHttp => Arc::new(StreamableHttp::new(http.clone())),

@@ -18,8 +18,8 @@ use super::http::{Next, StreamEnd, Wire, read_events};
 use super::refused_status::{Verdict, verdict};
 use super::streamable_http::{LAST_EVENT_ID, StreamableHttp};
 use crate::upstream::backoff::{Backoff, Range};
-use crate::upstream::failure::{Kind, Refusal, Trouble, cut, malformed};
-use crate::upstream::http_client::{Answer, Ask, Lane};
+use crate::upstream::failure::{Failure, FailureKind, Refusal, cut, malformed};
+use crate::upstream::http_client::{HttpConnection, HttpRequest, HttpResponse};
 use crate::upstream::message::{self, Incoming, Stopped};
 use crate::upstream::session::pending::Waiting;
 
@@ -98,9 +98,9 @@ impl<'a> Ear<'a> {
     }
 
     /// Why what was being read for the call is not read to its end.
-    pub(crate) fn stopped(&self) -> Trouble {
+    pub(crate) fn stopped(&self) -> Failure {
         let reason = self.wait.interrupted().unwrap_or(Interrupted::Deadline);
-        Trouble::interrupted(reason, Stage::Read, true)
+        Failure::interrupted(reason, Stage::Read, true)
     }
 
     /// What has come on another stream.
@@ -127,14 +127,14 @@ impl<'a> Ear<'a> {
 
 /// The stream that answers one POST.
 pub(crate) struct PostStream<'a, 'b> {
-    pub(crate) link: &'a StreamableHttp,
+    pub(crate) transport: &'a StreamableHttp,
     pub(crate) post: Post<'a>,
     pub(crate) ear: &'a Ear<'b>,
 }
 
 /// What has come on it.
 pub(crate) struct Seen {
-    pub(crate) found: Option<Result<Result<Raw, RpcError>, Trouble>>,
+    pub(crate) found: Option<Result<Result<Raw, RpcError>, Failure>>,
     pub(crate) last_id: Option<HeaderValue>,
     pub(crate) backoff: Backoff,
 }
@@ -149,12 +149,12 @@ impl Default for Seen {
 impl PostStream<'_, '_> {
     pub(crate) fn read(
         &mut self,
-        answer: &mut Answer,
+        answer: &mut HttpResponse,
         seen: &mut Seen,
-    ) -> Result<StreamEnd, Trouble> {
-        let core = &self.link.http.core;
+    ) -> Result<StreamEnd, Failure> {
+        let context = &self.transport.http.context;
         let mut idle = || self.ear.pause();
-        read_events(answer, core, self.ear.charged, &mut idle, &mut |event, keeper| {
+        read_events(answer, context, self.ear.charged, &mut idle, &mut |event, keeper| {
             self.take(event, &keeper, seen)
         })
     }
@@ -171,17 +171,17 @@ impl PostStream<'_, '_> {
             return Next::More;
         }
         seen.backoff.reset();
-        let max = self.link.http.core.limits.upstream_result_bytes;
+        let max = self.transport.http.context.limits.upstream_result_bytes;
         if event.data.len() > max {
             let what =
                 format!("its answer is larger than limits.upstream_result_bytes ({max} bytes)");
-            seen.found = Some(Err(Trouble { stage: Stage::Read, ..Trouble::nonsense(what) }));
+            seen.found = Some(Err(Failure { stage: Stage::Read, ..Failure::nonsense(what) }));
             return Next::Done;
         }
         let text = Arc::new(event.data);
         let go_on = || self.ear.wait.check().is_ok();
         let read = message::read_kept(&text, keeper, &go_on, |incoming| {
-            match self.link.overhear(incoming, self.post.wire, self.ear) {
+            match self.transport.overhear(incoming, self.post.wire, self.ear) {
                 Some(Incoming::Progress { id, params }) if id == self.post.id => {
                     self.ear.notice(Notice::Progress(params));
                 }
@@ -198,7 +198,7 @@ impl PostStream<'_, '_> {
                 ) => (),
                 Some(Incoming::Nonsense(what)) => {
                     log::debug!(target: "upstream", "{}: an event is no message: {}",
-                        self.link.http.core.name(), cut(&what));
+                        self.transport.http.context.name(), cut(&what));
                 }
                 Some(incoming) => seen.found = Some(Err(not_ours(&incoming))),
                 None => (),
@@ -212,76 +212,80 @@ impl PostStream<'_, '_> {
 
     /// Asks for the rest of a stream that the server closed before the answer (2025-11-25,
     /// basic/transports, Resumability and Redelivery), until it gives that, has none, or the
-    /// call's time is over. Fails with `trouble`, which broke the stream, unless it is the time.
+    /// call's time is over. Fails with `failure`, which broke the stream, unless it is the time.
     pub(crate) fn resume(
         &mut self,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         last_id: &HeaderValue,
         mut lasted: Duration,
         seen: &mut Seen,
-        trouble: Trouble,
-    ) -> Result<Answer, Trouble> {
+        failure: Failure,
+    ) -> Result<HttpResponse, Failure> {
         let mut asked = None;
         loop {
             seen.backoff.lasted(lasted);
             let delay = seen.backoff.next_asked(asked);
             self.ear
                 .rest(delay)
-                .map_err(|reason| Trouble::interrupted(reason, Stage::Read, true))?;
-            lane.reset();
-            let failed = match self.ask_again(lane, last_id.clone()) {
+                .map_err(|reason| Failure::interrupted(reason, Stage::Read, true))?;
+            connection.reset();
+            let failed = match self.ask_again(connection, last_id.clone()) {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
             match failed.kind {
-                Kind::Interrupted(_) => return Err(Trouble { sent: true, ..failed }),
+                FailureKind::Interrupted(_) => return Err(Failure { sent: true, ..failed }),
                 // It was reached, and may do better later.
-                Kind::Broke if failed.sent => {
+                FailureKind::Broke if failed.sent => {
                     (lasted, asked) = (Duration::ZERO, failed.asked_pause());
                 }
-                Kind::SessionGone
-                | Kind::Broke
-                | Kind::Refused(_)
-                | Kind::Nonsense
-                | Kind::Overloaded => return Err(trouble),
+                FailureKind::SessionGone
+                | FailureKind::Broke
+                | FailureKind::Refused(_)
+                | FailureKind::Nonsense
+                | FailureKind::Overloaded => return Err(failure),
             }
         }
     }
 
-    fn ask_again(&mut self, lane: &mut Lane, last_id: HeaderValue) -> Result<Answer, Trouble> {
-        let http = &self.link.http;
+    fn ask_again(
+        &mut self,
+        connection: &mut HttpConnection,
+        last_id: HeaderValue,
+    ) -> Result<HttpResponse, Failure> {
+        let http = &self.transport.http;
         let mut headers = self.post.get.clone();
         headers.insert(HeaderName::from_static(LAST_EVENT_ID), last_id);
         let (method, endpoint) = (&HttpMethod::GET, &*http.endpoint);
-        let ask = Ask { method, endpoint, headers: &headers, body: None };
-        let client = lane.client(&http.factory);
+        let ask = HttpRequest { method, endpoint, headers: &headers, body: None };
+        let client = connection.client(&http.factory);
         let answer = client.run_heeding_bell(self.ear.wait, ask, &mut || self.ear.pause())?;
         match verdict(&answer, Phase::WithId == self.post.phase) {
             Verdict::Stream => Ok(answer),
             Verdict::Later => {
                 let refusal = Some(Box::new(answer.refusal()));
-                Err(Trouble { refusal, ..broke_off("the stream is not given at present") })
+                Err(Failure { refusal, ..broke_off("the stream is not given at present") })
             }
             Verdict::NoStream | Verdict::Doubtful | Verdict::SessionGone => {
-                let kind = Kind::Refused(Refusal::Plain);
-                Err(Trouble::new(kind, Stage::Read, "the stream is not given"))
+                let kind = FailureKind::Refused(Refusal::Plain);
+                Err(Failure::new(kind, Stage::Read, "the stream is not given"))
             }
         }
     }
 }
 
-pub(crate) fn broke_off(what: &str) -> Trouble {
-    Trouble { sent: true, ..Trouble::new(Kind::Broke, Stage::Read, what) }
+pub(crate) fn broke_off(what: &str) -> Failure {
+    Failure { sent: true, ..Failure::new(FailureKind::Broke, Stage::Read, what) }
 }
 
-pub(crate) fn not_ours(incoming: &Incoming) -> Trouble {
+pub(crate) fn not_ours(incoming: &Incoming) -> Failure {
     match incoming {
         Incoming::Answer { outcome: Err(error), .. } => {
             let what =
                 format!("it refused the request: {} ({})", cut(&error.message), error.code);
-            Trouble {
+            Failure {
                 sent: true,
-                ..Trouble::new(Kind::Refused(Refusal::Plain), Stage::Answer, what)
+                ..Failure::new(FailureKind::Refused(Refusal::Plain), Stage::Answer, what)
             }
         }
         Incoming::Malformed { what, .. } | Incoming::Nonsense(what) => malformed(what),
@@ -291,6 +295,6 @@ pub(crate) fn not_ours(incoming: &Incoming) -> Trouble {
         | Incoming::Withdrawn(_)
         | Incoming::Notice(_)
         | Incoming::Misread { .. }
-        | Incoming::Ask { .. } => Trouble::nonsense("its answer is for another request"),
+        | Incoming::Ask { .. } => Failure::nonsense("its answer is for another request"),
     }
 }

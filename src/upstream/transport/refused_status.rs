@@ -10,10 +10,10 @@ use crate::protocol::jsonrpc::{RpcError, code};
 use crate::protocol::modern::is_modern_error;
 use crate::protocol::raw::{Raw, RawObject};
 
-use super::http::HttpCore;
+use super::http::HttpContext;
 use super::post_stream::{Phase, Post};
-use crate::upstream::failure::{Kind, Refusal, Trouble};
-use crate::upstream::http_client::Answer;
+use crate::upstream::failure::{Failure, FailureKind, Refusal};
+use crate::upstream::http_client::HttpResponse;
 use crate::upstream::message::{self, Incoming};
 use crate::upstream::session::renewal::speaks_of_session;
 
@@ -47,9 +47,9 @@ pub(crate) fn said_in(body: &str) -> Cow<'_, str> {
 }
 
 /// Whether a session is gone for certain (2025-11-25, basic/transports, Session Management).
-pub(crate) fn is_certain(trouble: &Trouble) -> bool {
-    trouble.kind == Kind::SessionGone
-        && trouble.refusal.as_ref().is_some_and(|refusal| refusal.status == 404)
+pub(crate) fn is_certain(failure: &Failure) -> bool {
+    failure.kind == FailureKind::SessionGone
+        && failure.refusal.as_ref().is_some_and(|refusal| refusal.status == 404)
 }
 
 /// What an answer to a GET means.
@@ -67,7 +67,7 @@ pub(crate) enum Verdict {
 }
 
 /// `was_open`: the session has an id, and the server has given a stream on it before.
-pub(crate) fn verdict(answer: &Answer, was_open: bool) -> Verdict {
+pub(crate) fn verdict(answer: &HttpResponse, was_open: bool) -> Verdict {
     match answer.status {
         200 if answer.header("content-type").is_some_and(is_event_stream) => Verdict::Stream,
         404 if was_open => Verdict::SessionGone,
@@ -82,7 +82,7 @@ pub(crate) fn is_success(status: u16) -> bool {
 }
 
 /// The beginning of a body that is told in an error.
-pub(crate) fn error_text(answer: &mut Answer) -> String {
+pub(crate) fn error_text(answer: &mut HttpResponse) -> String {
     let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", &mut || ());
     String::from_utf8_lossy(&body.unwrap_or_default()).into_owned()
 }
@@ -102,11 +102,11 @@ fn is_other_era(phase: Phase, error: &RpcError) -> bool {
 
 /// What an answer without success means: an error response of the server's, or a failure.
 pub(crate) fn refusal(
-    http: &HttpCore,
-    answer: &Answer,
+    http: &HttpContext,
+    answer: &HttpResponse,
     text: &str,
     post: Post<'_>,
-) -> Result<Result<Raw, RpcError>, Trouble> {
+) -> Result<Result<Raw, RpcError>, Failure> {
     let mut error = None;
     // It is small, and read to its end.
     let read = message::read(&Arc::new(text.to_owned()), &|| true, |incoming| {
@@ -138,17 +138,17 @@ pub(crate) fn refusal(
     };
     let is_modern = error.as_ref().is_some_and(|error| is_other_era(post.phase, error));
     let kind = match (answer.status, post.phase) {
-        _ if session_gone => Kind::SessionGone,
-        _ if is_modern => Kind::Refused(Refusal::OtherEra),
-        (400 | 404 | 405, Phase::Opening) => Kind::Refused(Refusal::MaybeHttpSse),
+        _ if session_gone => FailureKind::SessionGone,
+        _ if is_modern => FailureKind::Refused(Refusal::OtherEra),
+        (400 | 404 | 405, Phase::Opening) => FailureKind::Refused(Refusal::MaybeHttpSse),
         _ => match error {
             // What its head says would be lost.
             Some(error) if answer.refusal().says_more() => {
-                let kind = Kind::Refused(Refusal::Plain);
+                let kind = FailureKind::Refused(Refusal::Plain);
                 return Err(http.refused(kind, answer, &error.message));
             }
             Some(error) => return Ok(Err(error)),
-            None => Kind::Refused(Refusal::Plain),
+            None => FailureKind::Refused(Refusal::Plain),
         },
     };
     Err(http.refused(kind, answer, text))

@@ -22,24 +22,24 @@ use crate::protocol::revision::Revision;
 use crate::protocol::sse::Event;
 use crate::wait::Wait;
 
-use super::http::{HttpCore, Next, StreamEnd, header_name, read_events};
+use super::http::{HttpContext, Next, StreamEnd, header_name, read_events};
 use super::listen_stream::Listening;
 use super::message_bytes::Held;
 use super::post_stream::{Ear, broke_off, not_ours};
-use crate::upstream::failure::{self, Kind, Refusal, Trouble, cut, may_replay};
-use crate::upstream::http_client::{Answer, Ask, Lane};
+use crate::upstream::failure::{self, Failure, FailureKind, Refusal, cut, may_replay};
+use crate::upstream::http_client::{HttpConnection, HttpRequest, HttpResponse};
 use crate::upstream::message::{self, Incoming, Stopped};
-use crate::upstream::session::context::{Link, Opened, Opener};
-use crate::upstream::session::single_flight::Door;
+use crate::upstream::session::context::{Opened, Opener, Transport};
+use crate::upstream::session::single_flight::SingleFlight;
 use crate::upstream::session::stateless::{answered_here, outcome};
 use crate::upstream::session::stateless_dispatch::{Heard, hear};
 
 /// The transport of one upstream.
-pub(crate) struct ModernHttp {
-    http: Arc<HttpCore>,
+pub(crate) struct StatelessHttp {
+    http: Arc<HttpContext>,
     /// The configured headers, and those of every POST.
     post: HeaderMap,
-    door: Door<Contact>,
+    single_flight: SingleFlight<Contact>,
     listening: Arc<Listening>,
 }
 
@@ -57,44 +57,47 @@ struct Post<'a> {
 
 type Response = Result<Raw, RpcError>;
 
-impl ModernHttp {
-    pub(crate) fn new(http: Arc<HttpCore>) -> ModernHttp {
+impl StatelessHttp {
+    pub(crate) fn new(http: Arc<HttpContext>) -> StatelessHttp {
         let mut post = http.post.clone();
         let version = HeaderValue::from_static(Revision::LATEST_MODERN.as_str());
         post.insert(header_name(PROTOCOL_VERSION), version);
-        let door = Door::new(http.core.generations.clone());
+        let single_flight = SingleFlight::new(http.context.generations.clone());
         let mut headers = post.clone();
         let method = HeaderValue::from_static(Method::SubscriptionsListen.as_str());
         headers.insert(header_name(METHOD), method);
         let listening = Listening::new(http.clone(), headers);
-        ModernHttp { http, post, door, listening }
+        StatelessHttp { http, post, single_flight, listening }
     }
 
     /// Asks the server what it is.
     pub(crate) fn discover(
         &self,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         wait: &Arc<Wait>,
         idle: &mut dyn FnMut(),
-    ) -> Result<Initialized, Trouble> {
-        let id = self.http.core.next_id();
+    ) -> Result<Initialized, Failure> {
+        let id = self.http.context.next_id();
         let mut headers = self.post.clone();
         let method = HeaderValue::from_static(Method::ServerDiscover.as_str());
         headers.insert(header_name(METHOD), method);
         let post = Post { id, body: &failure::discover(id), headers: &headers };
-        let mut sink = Opener { core: &self.http.core, idle };
-        let ear = Ear::new(&mut sink, wait, None, self.http.core.limits.heartbeat);
-        let answer = match self.post(lane, &post, &ear) {
+        let mut sink = Opener { context: &self.http.context, idle };
+        let ear = Ear::new(&mut sink, wait, None, self.http.context.limits.heartbeat);
+        let answer = match self.post(connection, &post, &ear) {
             Ok(answer) => answer,
-            Err(trouble) => {
-                lane.reset();
+            Err(failure) => {
+                connection.reset();
                 let is_answer = matches!(
-                    trouble.kind,
-                    Kind::Refused(Refusal::Plain | Refusal::MaybeHttpSse)
+                    failure.kind,
+                    FailureKind::Refused(Refusal::Plain | Refusal::MaybeHttpSse)
                 );
-                let kind =
-                    if is_answer { Kind::Refused(Refusal::OtherEra) } else { trouble.kind };
-                return Err(Trouble { kind, ..trouble });
+                let kind = if is_answer {
+                    FailureKind::Refused(Refusal::OtherEra)
+                } else {
+                    failure.kind
+                };
+                return Err(Failure { kind, ..failure });
             }
         };
         failure::read_discovery(answer)
@@ -103,22 +106,22 @@ impl ModernHttp {
     /// Makes contact, with what is known of the server already, or asks for it.
     pub(crate) fn enter(
         &self,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         wait: &Arc<Wait>,
         known: Option<Initialized>,
-    ) -> Result<Opened, Trouble> {
-        if let Some((generation, contact)) = self.door.current() {
+    ) -> Result<Opened, Failure> {
+        if let Some((generation, contact)) = self.single_flight.current() {
             return Ok(Opened { generation, initialized: contact.initialized.clone() });
         }
-        let tick = self.http.core.limits.heartbeat;
-        let opened = self.door.open(wait, tick, &mut || (), |generation, idle| {
+        let tick = self.http.context.limits.heartbeat;
+        let opened = self.single_flight.open(wait, tick, &mut || (), |generation, idle| {
             let initialized = match known {
                 Some(known) => known,
-                None => self.discover(lane, wait, idle).map_err(Trouble::in_handshake)?,
+                None => self.discover(connection, wait, idle).map_err(Failure::in_handshake)?,
             };
-            self.http.core.subscriptions.begin(&initialized);
+            self.http.context.subscriptions.begin(&initialized);
             self.listening.begin(generation);
-            self.http.core.nudge.opened(generation);
+            self.http.context.mailbox.opened(generation);
             Ok(Contact { initialized: Arc::new(initialized) })
         });
         let (generation, contact) = opened?;
@@ -127,9 +130,13 @@ impl ModernHttp {
 
     /// What every POST carries, and what this one is about (basic/transports/streamable-http,
     /// Request Metadata).
-    fn headers(&self, outgoing: &Outgoing<'_>) -> Result<HeaderMap, Trouble> {
+    fn headers(&self, outgoing: &Outgoing<'_>) -> Result<HeaderMap, Failure> {
         let unusable = |what: &str| {
-            Trouble::new(Kind::Nonsense, Stage::Send, format!("{what} fits into no header"))
+            Failure::new(
+                FailureKind::Nonsense,
+                Stage::Send,
+                format!("{what} fits into no header"),
+            )
         };
         let value = |text: &str| HeaderValue::from_str(&encode_value(text));
         let mut headers = self.post.clone();
@@ -154,43 +161,44 @@ impl ModernHttp {
     /// Sends a request once.
     fn attempt(
         &self,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         outgoing: &Outgoing<'_>,
         headers: &HeaderMap,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
-    ) -> Result<Outcome, Trouble> {
-        let core = &self.http.core;
-        let id = core.next_id();
+    ) -> Result<Outcome, Failure> {
+        let context = &self.http.context;
+        let id = context.next_id();
         let body = outgoing.to_modern_message(&RequestId::from(id));
         let post = Post { id, body: &body, headers };
-        let ear = Ear::new(sink, wait, None, core.limits.heartbeat);
+        let ear = Ear::new(sink, wait, None, context.limits.heartbeat);
         let ear = ear.charged(outgoing.charged.as_ref());
-        let answer = self.post(lane, &post, &ear);
-        answer.and_then(|answer| outcome(core, answer)).inspect_err(|trouble| {
-            if !matches!(trouble.kind, Kind::Refused(_)) {
+        let answer = self.post(connection, &post, &ear);
+        answer.and_then(|answer| outcome(context, answer)).inspect_err(|failure| {
+            if !matches!(failure.kind, FailureKind::Refused(_)) {
                 // Also what tells the server that nobody wants the answer any more.
-                lane.reset();
+                connection.reset();
             }
-            if trouble.kind == Kind::Broke && !trouble.sent {
-                let generation = core.generation();
+            if failure.kind == FailureKind::Broke && !failure.sent {
+                let generation = context.generation();
                 self.forget(generation);
-                core.nudge.lost(generation, trouble.clone());
+                context.mailbox.lost(generation, failure.clone());
             }
         })
     }
 
     fn post(
         &self,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         post: &Post<'_>,
         ear: &Ear<'_>,
-    ) -> Result<Response, Trouble> {
+    ) -> Result<Response, Failure> {
         let http = &self.http;
         let (method, endpoint) = (&HttpMethod::POST, &*http.endpoint);
-        let ask = Ask { method, endpoint, headers: post.headers, body: Some(post.body) };
+        let ask =
+            HttpRequest { method, endpoint, headers: post.headers, body: Some(post.body) };
         let mut idle = || ear.pause();
-        let mut answer = lane.client(&http.factory).run(ear.wait, ask, &mut idle)?;
+        let mut answer = connection.client(&http.factory).run(ear.wait, ask, &mut idle)?;
         let content_type = answer.header("content-type").unwrap_or_default();
         if !(200..300).contains(&answer.status) {
             let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", &mut idle);
@@ -198,7 +206,7 @@ impl ModernHttp {
             return match answer_to(&text, post.id) {
                 // What its head says would be lost. It is an answer, and no sign of another era.
                 Some(Err(error)) if answer.refusal().says_more() => {
-                    let kind = Kind::Refused(Refusal::Plain);
+                    let kind = FailureKind::Refused(Refusal::Plain);
                     Err(http.refused(kind, &answer, &error.message))
                 }
                 Some(Err(error)) => Ok(Err(error)),
@@ -206,17 +214,17 @@ impl ModernHttp {
             };
         }
         if is_event_stream(content_type) {
-            return self.read_stream(lane, answer, post.id, ear);
+            return self.read_stream(connection, answer, post.id, ear);
         }
         if is_json(content_type) {
-            let max = http.core.limits.upstream_result_bytes;
+            let max = http.context.limits.upstream_result_bytes;
             let bound = "limits.upstream_result_bytes";
-            let mut held = Held::new(&http.core.buffered, ear.charged);
+            let mut held = Held::new(&http.context.buffered, ear.charged);
             let body = answer.read_whole(max, bound, &mut held, &mut idle)?;
             return self.find_answer(body, &held.take(), post.id, ear);
         }
         let what = format!("its answer is neither JSON nor a stream: {content_type:?}");
-        Err(Trouble::nonsense(cut(&what)))
+        Err(Failure::nonsense(cut(&what)))
     }
 
     /// Finds our answer in a JSON body.
@@ -226,31 +234,31 @@ impl ModernHttp {
         keeper: &Option<Keeper>,
         id: u64,
         ear: &Ear<'_>,
-    ) -> Result<Response, Trouble> {
+    ) -> Result<Response, Failure> {
         let text = String::from_utf8(body)
-            .map_err(|_| Trouble::nonsense("its answer is not UTF-8"))?;
+            .map_err(|_| Failure::nonsense("its answer is not UTF-8"))?;
         let mut found = None;
         let go_on = || ear.wait.check().is_ok();
         let read = message::read_kept(&Arc::new(text), keeper, &go_on, |incoming| {
             take(&self.http, incoming, id, ear, &mut found);
         });
         read.map_err(|Stopped| ear.stopped())?;
-        found.unwrap_or_else(|| Err(Trouble::nonsense("its answer holds no response")))
+        found.unwrap_or_else(|| Err(Failure::nonsense("its answer holds no response")))
     }
 
     /// Reads a stream until our answer has come.
     fn read_stream(
         &self,
-        lane: &mut Lane,
-        mut answer: Answer,
+        connection: &mut HttpConnection,
+        mut answer: HttpResponse,
         id: u64,
         ear: &Ear<'_>,
-    ) -> Result<Response, Trouble> {
-        let core = &self.http.core;
+    ) -> Result<Response, Failure> {
+        let context = &self.http.context;
         let mut found = None;
         let ended = read_events(
             &mut answer,
-            core,
+            context,
             ear.charged,
             &mut || ear.pause(),
             &mut |event, keeper| self.take_event(event, &keeper, id, ear, &mut found),
@@ -258,13 +266,13 @@ impl ModernHttp {
         match (found, ended) {
             (Some(found), _) => {
                 // Its end is on the way; the slot's next user reads it.
-                lane.keep(answer.into_rest());
+                connection.keep(answer.into_rest());
                 found
             }
             (None, Ok(StreamEnd::Eof | StreamEnd::Done)) => {
                 Err(broke_off("the stream ended without an answer"))
             }
-            (None, Err(trouble)) => Err(trouble),
+            (None, Err(failure)) => Err(failure),
         }
     }
 
@@ -274,17 +282,17 @@ impl ModernHttp {
         keeper: &Option<Keeper>,
         id: u64,
         ear: &Ear<'_>,
-        found: &mut Option<Result<Response, Trouble>>,
+        found: &mut Option<Result<Response, Failure>>,
     ) -> Next {
         // Events of other names are none of MCP's, whatever they hold.
         if event.data.is_empty() || !matches!(event.name.as_str(), "" | "message") {
             return Next::More;
         }
-        let max = self.http.core.limits.upstream_result_bytes;
+        let max = self.http.context.limits.upstream_result_bytes;
         if event.data.len() > max {
             let what =
                 format!("its answer is larger than limits.upstream_result_bytes ({max} bytes)");
-            *found = Some(Err(Trouble { stage: Stage::Read, ..Trouble::nonsense(what) }));
+            *found = Some(Err(Failure { stage: Stage::Read, ..Failure::nonsense(what) }));
             return Next::Done;
         }
         let go_on = || ear.wait.check().is_ok();
@@ -292,7 +300,7 @@ impl ModernHttp {
         let read = message::read_kept(&text, keeper, &go_on, |incoming| match incoming {
             Incoming::Nonsense(what) => {
                 log::debug!(target: "upstream", "{}: an event is no message: {}",
-                    self.http.core.name(), cut(&what));
+                    self.http.context.name(), cut(&what));
             }
             incoming @ (Incoming::Answer { .. }
             | Incoming::Malformed { .. }
@@ -312,11 +320,11 @@ impl ModernHttp {
 
 /// Takes one message of the answer to the request of that id.
 fn take(
-    http: &HttpCore,
+    http: &HttpContext,
     incoming: Incoming,
     id: u64,
     ear: &Ear<'_>,
-    found: &mut Option<Result<Response, Trouble>>,
+    found: &mut Option<Result<Response, Failure>>,
 ) {
     match incoming {
         Incoming::Progress { id: to, params } => {
@@ -336,7 +344,7 @@ fn take(
         | Incoming::Misread { .. }
         | Incoming::Ask { .. }) => {
             // Whatever comes on a request's own stream is about that request.
-            match hear(&http.core, incoming) {
+            match hear(&http.context, incoming) {
                 Heard::Notice(notice) => ear.notice(notice),
                 Heard::Nothing => (),
             }
@@ -364,11 +372,12 @@ pub(crate) fn answer_to(text: &str, id: u64) -> Option<Response> {
 
 /// What an answer without success or sense means: a sign that the server is of the other era,
 /// or a failure.
-pub(crate) fn refusal(http: &HttpCore, answer: &Answer, text: &str) -> Trouble {
-    let refused = http.refused(Kind::Refused(Refusal::Plain), answer, text);
+pub(crate) fn refusal(http: &HttpContext, answer: &HttpResponse, text: &str) -> Failure {
+    let refused = http.refused(FailureKind::Refused(Refusal::Plain), answer, text);
     let is_other_era = matches!(answer.status, 400 | 404 | 405 | 406 | 415);
-    let kind = if is_other_era { Kind::Refused(Refusal::OtherEra) } else { refused.kind };
-    Trouble { kind, ..refused }
+    let kind =
+        if is_other_era { FailureKind::Refused(Refusal::OtherEra) } else { refused.kind };
+    Failure { kind, ..refused }
 }
 
 /// Whether an error says that a session is missing, which no modern server would.
@@ -379,32 +388,36 @@ fn speaks_of_session(error: &RpcError) -> bool {
         && ["session", "initialize", "protocol version"].iter().any(|it| message.contains(it))
 }
 
-impl Link for ModernHttp {
-    fn open(&self, lane: &mut Lane, wait: &Arc<Wait>) -> Result<Opened, Trouble> {
-        self.enter(lane, wait, None)
+impl Transport for StatelessHttp {
+    fn open(
+        &self,
+        connection: &mut HttpConnection,
+        wait: &Arc<Wait>,
+    ) -> Result<Opened, Failure> {
+        self.enter(connection, wait, None)
     }
 
     fn request(
         &self,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
-    ) -> Result<Outcome, Trouble> {
-        let core = &self.http.core;
+    ) -> Result<Outcome, Failure> {
+        let context = &self.http.context;
         let renew = || self.listening.renew();
-        if let Some(outcome) = answered_here(core, outgoing, wait, &renew)? {
+        if let Some(outcome) = answered_here(context, outgoing, wait, &renew)? {
             return Ok(outcome);
         }
         let headers = self.headers(outgoing)?;
         let mut replayed = false;
         loop {
-            let trouble = match self.attempt(lane, outgoing, &headers, wait, sink) {
+            let failure = match self.attempt(connection, outgoing, &headers, wait, sink) {
                 Ok(outcome) => return Ok(outcome),
-                Err(trouble) => trouble,
+                Err(failure) => failure,
             };
-            if replayed || !may_replay(&trouble, outgoing.is_safe_to_repeat) {
-                return Err(trouble);
+            if replayed || !may_replay(&failure, outgoing.is_safe_to_repeat) {
+                return Err(failure);
             }
             replayed = true;
         }
@@ -412,39 +425,39 @@ impl Link for ModernHttp {
 
     fn request_open(
         &self,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
-    ) -> Result<Outcome, Trouble> {
-        let core = &self.http.core;
+    ) -> Result<Outcome, Failure> {
+        let context = &self.http.context;
         let renew = || self.listening.renew();
-        if let Some(outcome) = answered_here(core, outgoing, wait, &renew)? {
+        if let Some(outcome) = answered_here(context, outgoing, wait, &renew)? {
             return Ok(outcome);
         }
         let headers = self.headers(outgoing)?;
-        self.attempt(lane, outgoing, &headers, wait, sink)
+        self.attempt(connection, outgoing, &headers, wait, sink)
     }
 
     fn forget(&self, generation: u64) {
-        if self.door.forget(generation).is_some() {
+        if self.single_flight.forget(generation).is_some() {
             self.listening.end();
         }
     }
 
     fn leave(&self) {
-        if let Some((generation, _)) = self.door.current() {
+        if let Some((generation, _)) = self.single_flight.current() {
             self.forget(generation);
         }
     }
 
-    fn backing_off(&self, _: &Trouble, _: Instant) {}
+    fn backing_off(&self, _: &Failure, _: Instant) {}
 
     // No notification of a client's is left in this revision, and to cancel is to close.
     fn tell(&self, _: &PrincipalId, _: String) {}
 
     fn is_open(&self) -> bool {
-        self.door.current().is_some()
+        self.single_flight.current().is_some()
     }
 
     fn is_stateless(&self) -> bool {
@@ -452,7 +465,7 @@ impl Link for ModernHttp {
     }
 
     fn close(&self) {
-        drop(self.door.close());
+        drop(self.single_flight.close());
         self.listening.end();
         self.http.close_control();
     }

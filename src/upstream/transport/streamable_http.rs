@@ -17,28 +17,28 @@ use crate::protocol::raw::{Keeper, Raw};
 use crate::wait::Wait;
 
 use super::get_stream;
-use super::http::{HttpCore, StreamThread, Wire, session_headers, with_session};
+use super::http::{HttpContext, StreamThread, Wire, session_headers, with_session};
 use super::message_bytes::Held;
 use super::post_stream::{Ear, Phase, Post, PostStream, Seen, broke_off, not_ours};
 use super::refused_status::{error_text, is_certain, is_success, refusal};
 use crate::upstream::backoff::{Range, SharedRetry};
-use crate::upstream::failure::{self, Kind, Refusal, Trouble, cut, may_replay};
-use crate::upstream::http_client::{Answer, Ask, Lane};
+use crate::upstream::failure::{self, Failure, FailureKind, Refusal, cut, may_replay};
+use crate::upstream::http_client::{HttpConnection, HttpRequest, HttpResponse};
 use crate::upstream::message::{self, Incoming, Stopped};
-use crate::upstream::session::context::{Link, Opened, Opener, no_session};
-use crate::upstream::session::correlation::Ears;
+use crate::upstream::session::context::{Opened, Opener, Transport, no_session};
+use crate::upstream::session::correlation::Interest;
 use crate::upstream::session::dispatch::{Sorted, sort};
-use crate::upstream::session::pending::Inboxes;
+use crate::upstream::session::pending::PendingRequests;
 use crate::upstream::session::renewal::Pace;
-use crate::upstream::session::single_flight::Door;
+use crate::upstream::session::single_flight::SingleFlight;
 
 /// Takes a broken stream up behind the event of this id.
 pub(crate) const LAST_EVENT_ID: &str = "last-event-id";
 
 /// The transport of one upstream.
 pub(crate) struct StreamableHttp {
-    pub(crate) http: Arc<HttpCore>,
-    pub(crate) door: Door<Session>,
+    pub(crate) http: Arc<HttpContext>,
+    pub(crate) single_flight: SingleFlight<Session>,
     /// The last `initialize` was refused in a way that hints at HTTP+SSE.
     hints_at_http_sse: AtomicBool,
     /// When a stream that has ended is asked for again.
@@ -58,7 +58,7 @@ pub(crate) struct Session {
     /// It has answered a request.
     pub(crate) has_worked: AtomicBool,
     /// For what comes on the session's own stream but belongs to a call.
-    inboxes: Arc<Inboxes>,
+    pending: Arc<PendingRequests>,
     /// The stream of what the server says unasked; it ends with the session.
     stream: Mutex<Option<StreamThread>>,
 }
@@ -79,11 +79,11 @@ struct Posted {
 }
 
 impl StreamableHttp {
-    pub(crate) fn new(http: Arc<HttpCore>) -> StreamableHttp {
-        let door = Door::new(http.core.generations.clone());
+    pub(crate) fn new(http: Arc<HttpContext>) -> StreamableHttp {
+        let single_flight = SingleFlight::new(http.context.generations.clone());
         let streams = SharedRetry::new(Range::STREAM);
         let (hints_at_http_sse, renewals) = (AtomicBool::new(false), Pace::default());
-        StreamableHttp { http, door, hints_at_http_sse, streams, renewals }
+        StreamableHttp { http, single_flight, hints_at_http_sse, streams, renewals }
     }
 
     /// Whether the server refused `initialize` as one that speaks HTTP+SSE does.
@@ -93,21 +93,21 @@ impl StreamableHttp {
 
     pub(crate) fn session(
         &self,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         wait: &Arc<Wait>,
         idle: &mut dyn FnMut(),
-    ) -> Result<(u64, Arc<Session>), Trouble> {
-        if let Some(open) = self.door.current() {
+    ) -> Result<(u64, Arc<Session>), Failure> {
+        if let Some(open) = self.single_flight.current() {
             return Ok(open);
         }
-        let tick = self.http.core.limits.heartbeat;
-        self.door.open(wait, tick, idle, |generation, idle| {
-            let session = self.handshake(lane, wait, idle).map_err(|trouble| {
-                lane.reset();
-                self.http.core.not_opened(generation, trouble.in_handshake())
+        let tick = self.http.context.limits.heartbeat;
+        self.single_flight.open(wait, tick, idle, |generation, idle| {
+            let session = self.handshake(connection, wait, idle).map_err(|failure| {
+                connection.reset();
+                self.http.context.not_opened(generation, failure.in_handshake())
             })?;
             self.listen(&session, generation, wait);
-            self.http.core.nudge.opened(generation);
+            self.http.context.mailbox.opened(generation);
             Ok(session)
         })
     }
@@ -119,24 +119,26 @@ impl StreamableHttp {
 
     pub(crate) fn handshake(
         &self,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         wait: &Arc<Wait>,
         idle: &mut dyn FnMut(),
-    ) -> Result<Session, Trouble> {
-        let id = self.http.core.next_id();
+    ) -> Result<Session, Failure> {
+        let id = self.http.context.next_id();
         let post = Post {
             id,
-            body: &failure::initialize(id, self.http.core.capabilities()),
+            body: &failure::initialize(id, self.http.context.capabilities()),
             wire: &self.wire(self.http.post.clone()),
             get: &self.http.get,
             phase: Phase::Opening,
             again: false,
         };
-        let mut sink = Opener { core: &self.http.core, idle };
-        let ear = Ear::new(&mut sink, wait, None, self.http.core.limits.heartbeat);
-        let posted = self.post(lane, post, &ear);
-        let hints =
-            matches!(&posted, Err(Trouble { kind: Kind::Refused(Refusal::MaybeHttpSse), .. }));
+        let mut sink = Opener { context: &self.http.context, idle };
+        let ear = Ear::new(&mut sink, wait, None, self.http.context.limits.heartbeat);
+        let posted = self.post(connection, post, &ear);
+        let hints = matches!(
+            &posted,
+            Err(Failure { kind: FailureKind::Refused(Refusal::MaybeHttpSse), .. })
+        );
         self.hints_at_http_sse.store(hints, Ordering::Relaxed);
         let posted = posted?;
         let initialized = failure::read_handshake(posted.outcome).inspect_err(|_| {
@@ -151,13 +153,13 @@ impl StreamableHttp {
             initialized: Arc::new(initialized),
             has_id: posted.session_id.is_some(),
             has_worked: AtomicBool::new(false),
-            inboxes: Arc::default(),
+            pending: Arc::default(),
             stream: Mutex::new(None),
         };
-        let told = self.notify(lane, &session.wire.post, wait, &failure::initialized());
-        if let Err(trouble) = told {
+        let told = self.notify(connection, &session.wire.post, wait, &failure::initialized());
+        if let Err(failure) = told {
             self.end(&session);
-            return Err(trouble);
+            return Err(failure);
         }
         Ok(session)
     }
@@ -172,22 +174,22 @@ impl StreamableHttp {
     /// POSTs a message that wants no response.
     fn notify(
         &self,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         headers: &HeaderMap,
         wait: &Arc<Wait>,
         body: &str,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), Failure> {
         let http = &self.http;
         let (method, endpoint) = (&HttpMethod::POST, &*http.endpoint);
-        let ask = Ask { method, endpoint, headers, body: Some(body) };
-        let mut answer = lane.client(&http.factory).run(wait, ask, &mut || ())?;
+        let ask = HttpRequest { method, endpoint, headers, body: Some(body) };
+        let mut answer = connection.client(&http.factory).run(wait, ask, &mut || ())?;
         if is_success(answer.status) {
             // There should be no body, and some servers leave a stream open here.
-            lane.keep(answer.into_rest());
+            connection.keep(answer.into_rest());
             return Ok(());
         }
         let text = error_text(&mut answer);
-        Err(http.refused(Kind::Refused(Refusal::Plain), &answer, &text))
+        Err(http.refused(FailureKind::Refused(Refusal::Plain), &answer, &text))
     }
 
     pub(crate) fn listen(&self, session: &Session, generation: u64, opener: &Wait) {
@@ -195,7 +197,7 @@ impl StreamableHttp {
             http: self.http.clone(),
             get: session.get.clone(),
             wire: session.wire.clone(),
-            inboxes: session.inboxes.clone(),
+            pending: session.pending.clone(),
             generation,
             has_session_id: session.has_id,
             retry: self.streams.clone(),
@@ -204,22 +206,27 @@ impl StreamableHttp {
         *session.stream.lock().unwrap_or_else(PoisonError::into_inner) = stream;
     }
 
-    fn post(&self, lane: &mut Lane, post: Post<'_>, ear: &Ear<'_>) -> Result<Posted, Trouble> {
+    fn post(
+        &self,
+        connection: &mut HttpConnection,
+        post: Post<'_>,
+        ear: &Ear<'_>,
+    ) -> Result<Posted, Failure> {
         let http = &self.http;
-        let ask = Ask {
+        let ask = HttpRequest {
             method: &HttpMethod::POST,
             endpoint: &http.endpoint,
             headers: &post.wire.post,
             body: Some(post.body),
         };
         let mut idle = || ear.pause();
-        let client = lane.client(&http.factory);
+        let client = connection.client(&http.factory);
         let answer = client.run_heeding_bell(ear.wait, ask, &mut idle)?;
         let session_id = answer.headers.get(SESSION_ID).cloned();
         // It is as good as a key there.
         let known =
             session_id.as_ref().and_then(|id| id.to_str().ok()).and_then(secrets::session_id);
-        known.into_iter().for_each(|id| http.core.secrets.learn(id));
+        known.into_iter().for_each(|id| http.context.secrets.learn(id));
         // What is said while the session is opened belongs to it already.
         let opening = match &session_id {
             Some(id) if post.phase == Phase::Opening => {
@@ -231,7 +238,7 @@ impl StreamableHttp {
             Some((wire, get)) => Post { wire, get, ..post },
             None => post,
         };
-        let outcome = self.read_answer(lane, answer, post, ear).inspect_err(|_| {
+        let outcome = self.read_answer(connection, answer, post, ear).inspect_err(|_| {
             // The server keeps a session that nobody is going to use.
             if let Some((_, get)) = &opening {
                 http.end_session(get);
@@ -244,11 +251,11 @@ impl StreamableHttp {
 
     fn read_answer(
         &self,
-        lane: &mut Lane,
-        mut answer: Answer,
+        connection: &mut HttpConnection,
+        mut answer: HttpResponse,
         post: Post<'_>,
         ear: &Ear<'_>,
-    ) -> Result<Result<Raw, RpcError>, Trouble> {
+    ) -> Result<Result<Raw, RpcError>, Failure> {
         let http = &self.http;
         let content_type = answer.header("content-type").unwrap_or_default();
         if !is_success(answer.status) {
@@ -256,20 +263,20 @@ impl StreamableHttp {
             return refusal(http, &answer, &text, post);
         }
         if is_event_stream(content_type) {
-            return self.read_stream(lane, answer, post, ear);
+            return self.read_stream(connection, answer, post, ear);
         }
         if is_json(content_type) {
-            let max = http.core.limits.upstream_result_bytes;
+            let max = http.context.limits.upstream_result_bytes;
             let bound = "limits.upstream_result_bytes";
-            let mut held = Held::new(&http.core.buffered, ear.charged);
+            let mut held = Held::new(&http.context.buffered, ear.charged);
             let body = answer.read_whole(max, bound, &mut held, &mut || ear.pause())?;
             return self.find_answer(body, held.take(), post, ear);
         }
         if answer.status == 202 {
-            return Err(Trouble::nonsense("it accepted the request but gave no answer"));
+            return Err(Failure::nonsense("it accepted the request but gave no answer"));
         }
         let what = format!("its answer is neither JSON nor a stream: {content_type:?}");
-        Err(Trouble::nonsense(cut(&what)))
+        Err(Failure::nonsense(cut(&what)))
     }
 
     /// Finds our answer in a JSON body.
@@ -279,9 +286,9 @@ impl StreamableHttp {
         keeper: Option<Keeper>,
         post: Post<'_>,
         ear: &Ear<'_>,
-    ) -> Result<Result<Raw, RpcError>, Trouble> {
+    ) -> Result<Result<Raw, RpcError>, Failure> {
         let text = String::from_utf8(body)
-            .map_err(|_| Trouble::nonsense("its answer is not UTF-8"))?;
+            .map_err(|_| Failure::nonsense("its answer is not UTF-8"))?;
         let text = Arc::new(text);
         let mut found = None;
         let go_on = || ear.wait.check().is_ok();
@@ -297,7 +304,7 @@ impl StreamableHttp {
             }
         });
         read.map_err(|Stopped| ear.stopped())?;
-        found.unwrap_or_else(|| Err(Trouble::nonsense("its answer holds no response")))
+        found.unwrap_or_else(|| Err(Failure::nonsense("its answer holds no response")))
     }
 
     /// Deals with what is no answer; gives back what is, or makes no sense.
@@ -307,11 +314,11 @@ impl StreamableHttp {
         wire: &Arc<Wire>,
         ear: &Ear<'_>,
     ) -> Option<Incoming> {
-        match sort(&self.http.core, incoming, wire) {
+        match sort(&self.http.context, incoming, wire) {
             Sorted::Done => (),
             // It concerns whoever is subscribed, whatever call it was said in.
             Sorted::Notice(notice @ Notice::ResourceUpdated(_)) => {
-                self.http.core.notice(notice);
+                self.http.context.notice(notice);
             }
             Sorted::Notice(notice) => ear.notice(notice),
             Sorted::Ask(question) => ear.ask(Question { is_of_call: true, ..question }),
@@ -323,46 +330,46 @@ impl StreamableHttp {
     /// Reads a stream until our answer has come; takes it up again where the server lets it.
     fn read_stream(
         &self,
-        lane: &mut Lane,
-        mut answer: Answer,
+        connection: &mut HttpConnection,
+        mut answer: HttpResponse,
         post: Post<'_>,
         ear: &Ear<'_>,
-    ) -> Result<Result<Raw, RpcError>, Trouble> {
-        let mut stream = PostStream { link: self, post, ear };
+    ) -> Result<Result<Raw, RpcError>, Failure> {
+        let mut stream = PostStream { transport: self, post, ear };
         let mut seen = Seen::default();
         loop {
             let began = Instant::now();
             let ended = stream.read(&mut answer, &mut seen);
             if let Some(found) = seen.found.take() {
                 // Its end is on the way; the slot's next user reads it.
-                lane.keep(answer.into_rest());
+                connection.keep(answer.into_rest());
                 return found;
             }
-            let trouble = match ended {
+            let failure = match ended {
                 Ok(_) => broke_off("the stream ended without an answer"),
-                Err(trouble) => trouble,
+                Err(failure) => failure,
             };
-            let Some(last) = seen.last_id.clone() else { return Err(trouble) };
-            if trouble.kind != Kind::Broke {
-                return Err(trouble);
+            let Some(last) = seen.last_id.clone() else { return Err(failure) };
+            if failure.kind != FailureKind::Broke {
+                return Err(failure);
             }
-            answer = stream.resume(lane, &last, began.elapsed(), &mut seen, trouble)?;
+            answer = stream.resume(connection, &last, began.elapsed(), &mut seen, failure)?;
         }
     }
 
     /// Sends a request over a session, once. What comes of it may cast doubt on the session.
     fn attempt(
         &self,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         over: Over<'_>,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
-    ) -> Result<Outcome, Trouble> {
-        let outcome = self.send(lane, over, outgoing, wait, sink);
+    ) -> Result<Outcome, Failure> {
+        let outcome = self.send(connection, over, outgoing, wait, sink);
         match &outcome {
             Ok(outcome) => self.answered(over, outcome),
-            Err(why) if why.kind == Kind::Refused(Refusal::Plain) => {
+            Err(why) if why.kind == FailureKind::Refused(Refusal::Plain) => {
                 self.doubt(over, why.clone());
             }
             Err(_) => (),
@@ -372,14 +379,14 @@ impl StreamableHttp {
 
     pub(crate) fn send(
         &self,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         over: Over<'_>,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
-    ) -> Result<Outcome, Trouble> {
+    ) -> Result<Outcome, Failure> {
         let Over { generation, session, again } = over;
-        let id = self.http.core.next_id();
+        let id = self.http.context.next_id();
         let post = Post {
             id,
             body: &outgoing.to_message(&RequestId::from(id)),
@@ -388,44 +395,44 @@ impl StreamableHttp {
             phase: if session.has_id { Phase::WithId } else { Phase::WithoutId },
             again,
         };
-        let waiting = session.inboxes.enter(id, wait, Ears::of(sink))?;
-        let tick = self.http.core.limits.heartbeat;
+        let waiting = session.pending.enter(id, wait, Interest::of(sink))?;
+        let tick = self.http.context.limits.heartbeat;
         let ear = Ear::new(sink, wait, Some(&waiting), tick);
         let ear = ear.charged(outgoing.charged.as_ref());
-        let posted = self.post(lane, post, &ear);
-        let trouble = match posted {
-            Ok(posted) => return self.http.core.outcome(posted.outcome),
-            Err(trouble) => trouble,
+        let posted = self.post(connection, post, &ear);
+        let failure = match posted {
+            Ok(posted) => return self.http.context.outcome(posted.outcome),
+            Err(failure) => failure,
         };
-        if !matches!(trouble.kind, Kind::SessionGone | Kind::Refused(_)) {
-            lane.reset();
+        if !matches!(failure.kind, FailureKind::SessionGone | FailureKind::Refused(_)) {
+            connection.reset();
         }
-        self.after(&trouble, generation, session, (id, outgoing.charged.as_ref()));
-        Err(trouble)
+        self.after(&failure, generation, session, (id, outgoing.charged.as_ref()));
+        Err(failure)
     }
 
     /// What a failed request means for the session and for the upstream.
     fn after(
         &self,
-        trouble: &Trouble,
+        failure: &Failure,
         generation: u64,
         session: &Session,
         (id, charged): (u64, Option<&PrincipalId>),
     ) {
-        match &trouble.kind {
-            Kind::Broke if !trouble.sent => {
-                drop(self.door.forget(generation));
-                self.http.core.nudge.lost(generation, trouble.clone());
+        match &failure.kind {
+            FailureKind::Broke if !failure.sent => {
+                drop(self.single_flight.forget(generation));
+                self.http.context.mailbox.lost(generation, failure.clone());
             }
-            Kind::Interrupted(reason) if trouble.sent => {
+            FailureKind::Interrupted(reason) if failure.sent => {
                 session.wire.cancel(id, *reason, charged);
             }
-            Kind::SessionGone
-            | Kind::Broke
-            | Kind::Interrupted(_)
-            | Kind::Refused(_)
-            | Kind::Nonsense
-            | Kind::Overloaded => (),
+            FailureKind::SessionGone
+            | FailureKind::Broke
+            | FailureKind::Interrupted(_)
+            | FailureKind::Refused(_)
+            | FailureKind::Nonsense
+            | FailureKind::Overloaded => (),
         }
     }
 
@@ -437,61 +444,67 @@ impl StreamableHttp {
         }
         let Ok(wait) = Wait::plain(CONTROL_TIMEOUT) else { return };
         let (method, endpoint) = (&HttpMethod::DELETE, &*self.http.endpoint);
-        let ask = Ask { method, endpoint, headers: &session.get, body: None };
-        if let Err(trouble) = self.http.factory.client().run(&wait, ask, &mut || ()) {
+        let ask = HttpRequest { method, endpoint, headers: &session.get, body: None };
+        if let Err(failure) = self.http.factory.client().run(&wait, ask, &mut || ()) {
             log::debug!(target: "upstream", "{}: a session could not be ended: {}",
-                self.http.core.name(), self.http.core.scrubbed(trouble).message);
+                self.http.context.name(), self.http.context.scrubbed(failure).message);
         }
     }
 }
 
-impl Link for StreamableHttp {
-    fn open(&self, lane: &mut Lane, wait: &Arc<Wait>) -> Result<Opened, Trouble> {
-        let (generation, session) = self.session(lane, wait, &mut || ())?;
+impl Transport for StreamableHttp {
+    fn open(
+        &self,
+        connection: &mut HttpConnection,
+        wait: &Arc<Wait>,
+    ) -> Result<Opened, Failure> {
+        let (generation, session) = self.session(connection, wait, &mut || ())?;
         Ok(Opened { generation, initialized: session.initialized.clone() })
     }
 
     fn request(
         &self,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
-    ) -> Result<Outcome, Trouble> {
+    ) -> Result<Outcome, Failure> {
         let mut replayed = false;
         loop {
-            let (generation, session) = self.session(lane, wait, &mut || sink.silence())?;
+            let (generation, session) =
+                self.session(connection, wait, &mut || sink.silence())?;
             let over = Over { generation, session: &session, again: replayed };
-            let trouble = match self.attempt(lane, over, outgoing, wait, sink) {
+            let failure = match self.attempt(connection, over, outgoing, wait, sink) {
                 Ok(outcome) => {
                     if replayed {
                         self.renewals.helped();
                     }
                     return Ok(outcome);
                 }
-                Err(trouble) => trouble,
+                Err(failure) => failure,
             };
-            if trouble.kind == Kind::SessionGone {
+            if failure.kind == FailureKind::SessionGone {
                 let now = Instant::now();
                 if replayed {
-                    self.renewals.tried(now, trouble.asked_pause());
-                } else if !is_certain(&trouble)
+                    self.renewals.tried(now, failure.asked_pause());
+                } else if !is_certain(&failure)
                     && !self.renewals.is_due(now)
                     && !self.is_replaced(generation)
                 {
                     // Another session has not helped a moment ago.
-                    let trouble = Trouble { kind: Kind::Refused(Refusal::Plain), ..trouble };
-                    self.doubt(over, trouble.clone());
-                    return Err(trouble);
+                    let failure =
+                        Failure { kind: FailureKind::Refused(Refusal::Plain), ..failure };
+                    self.doubt(over, failure.clone());
+                    return Err(failure);
                 }
-                drop(self.door.forget(generation));
+                drop(self.single_flight.forget(generation));
             }
-            if replayed || !may_replay(&trouble, outgoing.is_safe_to_repeat) {
-                if trouble.kind == Kind::SessionGone {
+            if replayed || !may_replay(&failure, outgoing.is_safe_to_repeat) {
+                if failure.kind == FailureKind::SessionGone {
                     // Whoever looks after the session opens another.
-                    self.http.core.nudge.lost(generation, trouble.clone());
+                    self.http.context.mailbox.lost(generation, failure.clone());
                 }
-                return Err(trouble);
+                return Err(failure);
             }
             replayed = true;
         }
@@ -499,44 +512,49 @@ impl Link for StreamableHttp {
 
     fn request_open(
         &self,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
-    ) -> Result<Outcome, Trouble> {
-        let (generation, session) = self.door.current().ok_or_else(no_session)?;
+    ) -> Result<Outcome, Failure> {
+        let (generation, session) = self.single_flight.current().ok_or_else(no_session)?;
         let over = Over { generation, session: &session, again: false };
-        self.attempt(lane, over, outgoing, wait, sink)
+        self.attempt(connection, over, outgoing, wait, sink)
     }
 
-    fn probe(&self, lane: &mut Lane, wait: &Arc<Wait>, _: &Trouble) -> Result<(), Trouble> {
-        self.look(lane, wait)
+    fn probe(
+        &self,
+        connection: &mut HttpConnection,
+        wait: &Arc<Wait>,
+        _: &Failure,
+    ) -> Result<(), Failure> {
+        self.look(connection, wait)
     }
 
     fn forget(&self, generation: u64) {
-        drop(self.door.forget(generation));
+        drop(self.single_flight.forget(generation));
     }
 
     fn leave(&self) {
-        if let Some((generation, _)) = self.door.current() {
-            drop(self.door.forget(generation));
+        if let Some((generation, _)) = self.single_flight.current() {
+            drop(self.single_flight.forget(generation));
         }
     }
 
-    fn backing_off(&self, _: &Trouble, _: Instant) {}
+    fn backing_off(&self, _: &Failure, _: Instant) {}
 
     fn tell(&self, whose: &PrincipalId, text: String) {
-        if let Some((_, session)) = self.door.current() {
+        if let Some((_, session)) = self.single_flight.current() {
             session.wire.notify(whose, text);
         }
     }
 
     fn is_open(&self) -> bool {
-        self.door.current().is_some()
+        self.single_flight.current().is_some()
     }
 
     fn close(&self) {
-        let session = self.door.close();
+        let session = self.single_flight.close();
         if let Some(session) = &session {
             let stream = session.stream.lock().unwrap_or_else(PoisonError::into_inner).take();
             drop(stream);

@@ -8,47 +8,47 @@ use crate::error::Stage;
 use crate::protocol::call::{CallSink, Outcome, Outgoing, PrincipalId};
 use crate::wait::Wait;
 
-use crate::upstream::failure::{Kind, Refusal, Trouble};
-use crate::upstream::http_client::Lane;
-use crate::upstream::session::context::{Link, Opened};
+use crate::upstream::failure::{Failure, FailureKind, Refusal};
+use crate::upstream::http_client::HttpConnection;
+use crate::upstream::session::context::{Opened, Transport};
 
 /// The text says what is wrong.
 pub(crate) struct Unusable(pub(crate) String);
 
 impl Unusable {
-    fn trouble(&self) -> Trouble {
-        Trouble::new(Kind::Refused(Refusal::Plain), Stage::Connect, self.0.clone())
+    fn failure(&self) -> Failure {
+        Failure::new(FailureKind::Refused(Refusal::Plain), Stage::Connect, self.0.clone())
     }
 }
 
-impl Link for Unusable {
-    fn open(&self, _: &mut Lane, _: &Arc<Wait>) -> Result<Opened, Trouble> {
-        Err(self.trouble())
+impl Transport for Unusable {
+    fn open(&self, _: &mut HttpConnection, _: &Arc<Wait>) -> Result<Opened, Failure> {
+        Err(self.failure())
     }
 
     fn request(
         &self,
-        _: &mut Lane,
+        _: &mut HttpConnection,
         _: &Outgoing<'_>,
         _: &Arc<Wait>,
         _: &mut dyn CallSink,
-    ) -> Result<Outcome, Trouble> {
-        Err(self.trouble())
+    ) -> Result<Outcome, Failure> {
+        Err(self.failure())
     }
 
     fn request_open(
         &self,
-        _: &mut Lane,
+        _: &mut HttpConnection,
         _: &Outgoing<'_>,
         _: &Arc<Wait>,
         _: &mut dyn CallSink,
-    ) -> Result<Outcome, Trouble> {
-        Err(self.trouble())
+    ) -> Result<Outcome, Failure> {
+        Err(self.failure())
     }
 
     fn forget(&self, _: u64) {}
 
-    fn backing_off(&self, _: &Trouble, _: Instant) {}
+    fn backing_off(&self, _: &Failure, _: Instant) {}
 
     fn tell(&self, _: &PrincipalId, _: String) {}
 

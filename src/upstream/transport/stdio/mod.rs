@@ -25,14 +25,16 @@ use crate::protocol::revision::Era;
 use crate::wait::{Interrupted, Wait, Woken};
 
 use crate::upstream::call::circuit_breaker::Opening;
-use crate::upstream::failure::{self, Kind, Trouble, may_replay};
-use crate::upstream::http_client::Lane;
-use crate::upstream::session::context::{Core, Deaf, Link, Opened, unless_answered};
-use crate::upstream::session::correlation::Ears;
+use crate::upstream::failure::{self, Failure, FailureKind, may_replay};
+use crate::upstream::http_client::HttpConnection;
+use crate::upstream::session::context::{
+    NoSink, Opened, SessionContext, Transport, unless_answered,
+};
+use crate::upstream::session::correlation::Interest;
 use crate::upstream::session::either_era::stateless;
 use crate::upstream::session::era::Found;
 use crate::upstream::session::listen_filter::listen;
-use crate::upstream::session::negotiate::{Known, Negotiation, Question};
+use crate::upstream::session::negotiate::{EraProbe, Known, Negotiation};
 use crate::upstream::session::stateless::{answered_here, outcome};
 use crate::upstream::supervisor::restarts::{Lived, Restarts};
 use process::Child;
@@ -44,7 +46,7 @@ const HANDSHAKE_ANSWERS: usize = 2;
 
 /// The transport of one upstream.
 pub(crate) struct Stdio {
-    core: Arc<Core>,
+    context: Arc<SessionContext>,
     target: StdioTarget,
     stderr: Arc<StderrRing>,
     /// Shared by all children of the upstream.
@@ -75,7 +77,7 @@ enum Phase {
         initialized: Arc<Initialized>,
     },
     Down {
-        trouble: Trouble,
+        failure: Failure,
         next_try: Instant,
     },
     Stopped,
@@ -83,15 +85,15 @@ enum Phase {
 
 impl Stdio {
     pub(crate) fn new(
-        core: Arc<Core>,
+        context: Arc<SessionContext>,
         target: StdioTarget,
         stderr: Arc<StderrRing>,
         era: Arc<Found>,
     ) -> Stdio {
-        let phase = empty(&core);
+        let phase = empty(&context);
         let restarts = Restarts::on_demand();
         let state = State { phase, generation: 0, waiting: Vec::new(), restarts };
-        Stdio { core, target, stderr, era, state: Mutex::new(state) }
+        Stdio { context, target, stderr, era, state: Mutex::new(state) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -122,29 +124,29 @@ impl Stdio {
 
     /// The running child; waits for one that is being started. While there is none, a call fails
     /// at once, or has one started if that is what happens on demand.
-    fn child(&self, wait: &Arc<Wait>, idle: &mut dyn FnMut()) -> Result<Arc<Child>, Trouble> {
+    fn child(&self, wait: &Arc<Wait>, idle: &mut dyn FnMut()) -> Result<Arc<Child>, Failure> {
         let mut has_waited = false;
         loop {
             let wanted = {
                 let mut state = self.lock();
-                let on_demand = self.core.client.is_some();
+                let on_demand = self.context.client.is_some();
                 let wanted = match &state.phase {
                     // Whoever looks after it is about to see it.
                     Phase::Up { child, .. } if child.death().is_some() => false,
                     Phase::Up { child, .. } => return Ok(child.clone()),
                     Phase::Unused => true,
-                    Phase::Down { trouble, next_try } => {
+                    Phase::Down { failure, next_try } => {
                         let is_due = *next_try <= Instant::now();
                         // One attempt is enough for a call.
                         if !is_due || on_demand && has_waited {
-                            return Err(down(trouble));
+                            return Err(down(failure));
                         }
                         // Else the supervisor is about to try.
                         on_demand
                     }
                     Phase::Stopped => {
                         let reason = Interrupted::Stopping;
-                        return Err(Trouble::interrupted(reason, Stage::Spawn, false));
+                        return Err(Failure::interrupted(reason, Stage::Spawn, false));
                     }
                     Phase::Starting { .. } => false,
                 };
@@ -158,10 +160,10 @@ impl Stdio {
                 wanted
             };
             if wanted {
-                self.core.nudge.wanted();
+                self.context.mailbox.wanted();
             }
             has_waited = true;
-            match wait.until(None, Some(self.core.limits.heartbeat)) {
+            match wait.until(None, Some(self.context.limits.heartbeat)) {
                 Ok(Woken::Tick) => idle(),
                 Ok(Woken::Bell | Woken::Ready) => (),
                 Err(reason) => {
@@ -174,95 +176,99 @@ impl Stdio {
                         | Phase::Down { .. }
                         | Phase::Stopped => None,
                     };
-                    let late = Trouble::interrupted(reason, Stage::Spawn, false);
-                    return Err(Trouble { starting, ..late });
+                    let late = Failure::interrupted(reason, Stage::Spawn, false);
+                    return Err(Failure { starting, ..late });
                 }
             }
         }
     }
 
     /// Starts a child and makes contact with it.
-    fn start(&self, wait: &Arc<Wait>) -> Result<Started, Trouble> {
-        let starter =
-            Starter { core: &self.core, target: &self.target, stderr: &self.stderr, wait };
+    fn start(&self, wait: &Arc<Wait>) -> Result<Started, Failure> {
+        let starter = Starter {
+            context: &self.context,
+            target: &self.target,
+            stderr: &self.stderr,
+            wait,
+        };
         if self.is_mirrored() && self.era.is_modern() {
             return self.start_mirrored(&starter);
         }
         let mut negotiation = Negotiation::new(self.era.assumed());
         let started = match starter.run(&mut negotiation) {
             Ok(started) => started,
-            Err(trouble) => {
-                if !matches!(trouble.kind, Kind::Interrupted(Interrupted::Stopping)) {
+            Err(failure) => {
+                if !matches!(failure.kind, FailureKind::Interrupted(Interrupted::Stopping)) {
                     self.era.assume(negotiation.failed());
                 }
                 self.stderr.ended(Duration::ZERO);
-                return Err(trouble.in_handshake());
+                return Err(failure.in_handshake());
             }
         };
         let era = started.initialized.revision.era();
         self.era.set(era);
         self.era.assume(Known::new(Some(era)));
-        if era == Era::Modern && self.core.client.is_some() {
+        if era == Era::Modern && self.context.client.is_some() {
             started.child.end();
             started.left.iter().for_each(|child| child.end());
             return Err(stateless());
         }
         match started.question {
-            Question::Discover => {
-                started.child.link.speak_modern();
-                self.core.subscriptions.begin(&started.initialized);
+            EraProbe::Discover => {
+                started.child.transport.speak_modern();
+                self.context.subscriptions.begin(&started.initialized);
                 self.listen(&started.child);
             }
-            Question::Initialize => self.tell_initialized(&started)?,
+            EraProbe::Initialize => self.tell_initialized(&started)?,
         }
         Ok(started)
     }
 
-    fn tell_initialized(&self, started: &Started) -> Result<(), Trouble> {
-        started.child.say(failure::initialized()).map_err(|trouble| {
+    fn tell_initialized(&self, started: &Started) -> Result<(), Failure> {
+        started.child.say(failure::initialized()).map_err(|failure| {
             started.child.end();
             started.left.iter().for_each(|child| child.end());
-            trouble.in_handshake()
+            failure.in_handshake()
         })
     }
 
     /// Whether this is the child of a client that keeps sessions itself: it is served in its own
     /// era wherever the upstream knows that.
     fn is_mirrored(&self) -> bool {
-        self.core.client.as_ref().is_some_and(|client| !client.is_exclusive)
+        self.context.client.as_ref().is_some_and(|client| !client.is_exclusive)
     }
 
     /// Starts a child of a modern upstream and initializes it, if it knows that too.
-    fn start_mirrored(&self, starter: &Starter<'_>) -> Result<Started, Trouble> {
+    fn start_mirrored(&self, starter: &Starter<'_>) -> Result<Started, Failure> {
         if self.era.refuses_sessions() {
             return Err(stateless());
         }
-        match starter.run(&mut Negotiation::only(Question::Initialize)) {
+        match starter.run(&mut Negotiation::only(EraProbe::Initialize)) {
             Ok(started) => {
                 self.tell_initialized(&started)?;
                 Ok(started)
             }
-            Err(trouble) if trouble.refuses_sessions() => {
+            Err(failure) if failure.refuses_sessions() => {
                 self.era.has_refused_a_session();
                 Err(stateless())
             }
-            Err(trouble) => Err(trouble.in_handshake()),
+            Err(failure) => Err(failure.in_handshake()),
         }
     }
 
     /// What comes after a child that was up for so long: nothing where the supervisor says when
     /// the next one is started, else the next call starts it, in time.
     fn after(&self, child: &Child, up_for: Duration, restarts: &mut Restarts) -> Phase {
-        let Some(trouble) = child.death().filter(|_| self.core.client.is_some()) else {
-            return empty(&self.core);
+        let Some(failure) = child.death().filter(|_| self.context.client.is_some()) else {
+            return empty(&self.context);
         };
-        let has_served = child.link.inboxes.n_answered() > HANDSHAKE_ANSWERS;
+        let has_served = child.transport.pending.n_answered() > HANDSHAKE_ANSWERS;
         let lived = if has_served { Lived::Served(up_for) } else { Lived::Idle(up_for) };
         let delay = restarts.next(lived);
         if delay.is_zero() {
-            return empty(&self.core);
+            return empty(&self.context);
         }
-        Phase::Down { trouble, next_try: Instant::now() + delay }
+        Phase::Down { failure, next_try: Instant::now() + delay }
     }
 
     fn call(
@@ -272,28 +278,29 @@ impl Stdio {
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
-    ) -> Result<Outcome, Trouble> {
+    ) -> Result<Outcome, Failure> {
         let charged = outgoing.charged.as_ref();
-        if !child.link.is_modern() {
+        if !child.transport.is_modern() {
             let text = outgoing.to_message(&RequestId::from(id));
-            let answer = child.call(id, charged, text, Ears::of(sink), wait, sink)?;
-            return self.core.outcome(answer);
+            let answer = child.call(id, charged, text, Interest::of(sink), wait, sink)?;
+            return self.context.outcome(answer);
         }
         let renew = || self.listen(child);
-        if let Some(outcome) = answered_here(&self.core, outgoing, wait, &renew)? {
+        if let Some(outcome) = answered_here(&self.context, outgoing, wait, &renew)? {
             return Ok(outcome);
         }
         let text = outgoing.to_modern_message(&RequestId::from(id));
-        let ears = if outgoing.about.log_level.is_some() { Ears::Log } else { Ears::Shut };
-        outcome(&self.core, child.call(id, charged, text, ears, wait, sink)?)
+        let interest =
+            if outgoing.about.log_level.is_some() { Interest::Log } else { Interest::Shut };
+        outcome(&self.context, child.call(id, charged, text, interest, wait, sink)?)
     }
 
     /// Asks a modern child for what is wanted of it; what it was asked for before is taken back
     /// once it has agreed to that.
     fn listen(&self, child: &Child) {
-        let subscriptions = &self.core.subscriptions;
+        let subscriptions = &self.context.subscriptions;
         let (version, filter) = subscriptions.wanted();
-        let id = self.core.next_id();
+        let id = self.context.next_id();
         let Some(filter) = filter else {
             for old in subscriptions.older(id) {
                 child.say(failure::superseded(old)).ok();
@@ -309,11 +316,11 @@ impl Stdio {
 }
 
 /// What a call hears while there is no child.
-fn down(trouble: &Trouble) -> Trouble {
-    if trouble.is_stateless() {
-        return trouble.clone();
+fn down(failure: &Failure) -> Failure {
+    if failure.is_stateless() {
+        return failure.clone();
     }
-    Trouble::new(Kind::Broke, trouble.stage, trouble.message.clone())
+    Failure::new(FailureKind::Broke, failure.stage, failure.message.clone())
 }
 
 fn starting() -> Phase {
@@ -321,23 +328,23 @@ fn starting() -> Phase {
 }
 
 /// Where there is no child and none is being started.
-fn empty(core: &Core) -> Phase {
-    if core.client.is_some() { Phase::Unused } else { starting() }
+fn empty(context: &SessionContext) -> Phase {
+    if context.client.is_some() { Phase::Unused } else { starting() }
 }
 
-impl Link for Stdio {
-    fn open(&self, _: &mut Lane, wait: &Arc<Wait>) -> Result<Opened, Trouble> {
+impl Transport for Stdio {
+    fn open(&self, _: &mut HttpConnection, wait: &Arc<Wait>) -> Result<Opened, Failure> {
         let generation = {
             let mut state = self.lock();
             if let Phase::Up { generation, initialized, .. } = &state.phase {
                 let initialized = initialized.clone();
                 return Ok(Opened { generation: *generation, initialized });
             }
-            if let Phase::Down { trouble, next_try } = &state.phase
-                && self.core.client.is_some()
+            if let Phase::Down { failure, next_try } = &state.phase
+                && self.context.client.is_some()
                 && *next_try > Instant::now()
             {
-                return Err(down(trouble));
+                return Err(down(failure));
             }
             state.generation += 1;
             state.generation
@@ -354,15 +361,15 @@ impl Link for Stdio {
 
     fn request(
         &self,
-        _: &mut Lane,
+        _: &mut HttpConnection,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
-    ) -> Result<Outcome, Trouble> {
+    ) -> Result<Outcome, Failure> {
         let is_served_otherwise = if self.is_mirrored() {
             self.refuses_sessions()
         } else {
-            self.is_stateless() && self.core.client.is_some()
+            self.is_stateless() && self.context.client.is_some()
         };
         if is_served_otherwise {
             return Err(stateless());
@@ -370,20 +377,21 @@ impl Link for Stdio {
         let mut replayed = false;
         loop {
             let child = self.child(wait, &mut || sink.silence())?;
-            let id = self.core.next_id();
-            let trouble = match self.call(&child, id, outgoing, wait, sink) {
+            let id = self.context.next_id();
+            let failure = match self.call(&child, id, outgoing, wait, sink) {
                 Ok(outcome) => return Ok(outcome),
-                Err(trouble) => trouble,
+                Err(failure) => failure,
             };
-            if let Trouble { kind: Kind::Interrupted(reason), sent: true, .. } = &trouble {
+            if let Failure { kind: FailureKind::Interrupted(reason), sent: true, .. } = &failure
+            {
                 // A full queue means that the child reads nothing; then this would not help
                 // either.
                 child.say(failure::cancelled(id, *reason)).ok();
             }
             // What a shared child was told is left to those who asked.
-            let is_safe = outgoing.is_safe_to_repeat && self.core.client.is_some();
-            if replayed || !may_replay(&trouble, is_safe) {
-                return Err(trouble);
+            let is_safe = outgoing.is_safe_to_repeat && self.context.client.is_some();
+            if replayed || !may_replay(&failure, is_safe) {
+                return Err(failure);
             }
             replayed = true;
         }
@@ -391,23 +399,28 @@ impl Link for Stdio {
 
     fn request_open(
         &self,
-        _: &mut Lane,
+        _: &mut HttpConnection,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
-    ) -> Result<Outcome, Trouble> {
+    ) -> Result<Outcome, Failure> {
         let child = match &self.lock().phase {
             Phase::Up { child, .. } => child.clone(),
             Phase::Unused | Phase::Starting { .. } | Phase::Down { .. } | Phase::Stopped => {
-                return Err(Trouble::new(Kind::Broke, Stage::Send, "there is no child"));
+                return Err(Failure::new(FailureKind::Broke, Stage::Send, "there is no child"));
             }
         };
-        self.call(&child, self.core.next_id(), outgoing, wait, sink)
+        self.call(&child, self.context.next_id(), outgoing, wait, sink)
     }
 
-    fn probe(&self, lane: &mut Lane, wait: &Arc<Wait>, _: &Trouble) -> Result<(), Trouble> {
+    fn probe(
+        &self,
+        connection: &mut HttpConnection,
+        wait: &Arc<Wait>,
+        _: &Failure,
+    ) -> Result<(), Failure> {
         let child = match &self.lock().phase {
-            Phase::Up { child, .. } if child.link.is_modern() => Some(child.clone()),
+            Phase::Up { child, .. } if child.transport.is_modern() => Some(child.clone()),
             Phase::Up { .. }
             | Phase::Unused
             | Phase::Starting { .. }
@@ -417,13 +430,13 @@ impl Link for Stdio {
         let answer = match child {
             // It has no ping.
             Some(child) => {
-                let id = self.core.next_id();
+                let id = self.context.next_id();
                 let discover = failure::discover(id);
-                child.call(id, None, discover, Ears::Shut, wait, &mut Deaf).map(drop)
+                child.call(id, None, discover, Interest::Shut, wait, &mut NoSink).map(drop)
             }
             None => {
                 let ping = Outgoing::own(Method::Ping, RawObject::default());
-                self.request_open(lane, &ping, wait, &mut Deaf).map(drop)
+                self.request_open(connection, &ping, wait, &mut NoSink).map(drop)
             }
         };
         answer.or_else(unless_answered)
@@ -431,8 +444,8 @@ impl Link for Stdio {
 
     fn is_listening(&self) -> bool {
         let is_modern = matches!(&self.lock().phase,
-            Phase::Up { child, .. } if child.link.is_modern());
-        !is_modern || self.core.client.is_some() || self.core.subscriptions.is_served()
+            Phase::Up { child, .. } if child.transport.is_modern());
+        !is_modern || self.context.client.is_some() || self.context.subscriptions.is_served()
     }
 
     fn forget(&self, generation: u64) {
@@ -455,9 +468,9 @@ impl Link for Stdio {
         }
     }
 
-    fn backing_off(&self, trouble: &Trouble, next_try: Instant) {
+    fn backing_off(&self, failure: &Failure, next_try: Instant) {
         let mut next_try = next_try;
-        if self.core.client.is_some() && !trouble.is_stateless() {
+        if self.context.client.is_some() && !failure.is_stateless() {
             let mut state = self.lock();
             let now = Instant::now();
             if matches!(state.phase, Phase::Down { next_try, .. } if next_try > now) {
@@ -466,7 +479,7 @@ impl Link for Stdio {
             next_try = next_try.max(now + state.restarts.next(Lived::Never));
         }
         // A child whose lists failed is started anew.
-        if let Some(child) = self.enter(Phase::Down { trouble: trouble.clone(), next_try }) {
+        if let Some(child) = self.enter(Phase::Down { failure: failure.clone(), next_try }) {
             child.end();
         }
     }
@@ -478,10 +491,10 @@ impl Link for Stdio {
     }
 
     fn opening(&self) -> Opening {
-        if self.core.client.is_some() { Opening::ByCalls } else { Opening::BySupervisor }
+        if self.context.client.is_some() { Opening::ByCalls } else { Opening::BySupervisor }
     }
 
-    fn died(&self) -> Option<Trouble> {
+    fn died(&self) -> Option<Failure> {
         match &self.lock().phase {
             Phase::Up { child, .. } => child.death(),
             Phase::Unused | Phase::Starting { .. } | Phase::Down { .. } | Phase::Stopped => {
@@ -493,7 +506,7 @@ impl Link for Stdio {
     fn tell(&self, whose: &PrincipalId, text: String) {
         let child = match &self.lock().phase {
             // A modern server is told nothing but what is cancelled.
-            Phase::Up { child, .. } if !child.link.is_modern() => child.clone(),
+            Phase::Up { child, .. } if !child.transport.is_modern() => child.clone(),
             Phase::Up { .. }
             | Phase::Unused
             | Phase::Starting { .. }
@@ -510,14 +523,14 @@ impl Link for Stdio {
 
     fn refresh(&self) {
         let child = match &self.lock().phase {
-            Phase::Up { child, .. } if child.link.is_modern() => child.clone(),
+            Phase::Up { child, .. } if child.transport.is_modern() => child.clone(),
             Phase::Up { .. }
             | Phase::Unused
             | Phase::Starting { .. }
             | Phase::Down { .. }
             | Phase::Stopped => return,
         };
-        if !self.core.subscriptions.is_asked() {
+        if !self.context.subscriptions.is_asked() {
             self.listen(&child);
         }
     }

@@ -23,9 +23,9 @@ use crate::wait::{Wait, Woken};
 use super::era_noise::EraNoise;
 use super::process::ChildLink;
 use super::stderr::StderrRing;
-use crate::upstream::failure::{Trouble, cut, malformed};
+use crate::upstream::failure::{Failure, cut, malformed};
 use crate::upstream::message::{self, Incoming, id_of_oversized, id_of_unreadable};
-use crate::upstream::session::context::{Core, pause};
+use crate::upstream::session::context::{SessionContext, pause};
 use crate::upstream::session::dispatch::hear_shared;
 use crate::upstream::session::stateless_dispatch::hear_child;
 use crate::upstream::transport::message_bytes::{Held, exhausted};
@@ -35,14 +35,14 @@ use crate::upstream::transport::throttle::Throttle;
 const LINE_END_BYTES: usize = 256;
 
 /// Writes the messages of the outbox until the child has ended or is ended.
-pub(crate) fn write(link: &ChildLink, mut stdin: ChildStdin) {
+pub(crate) fn write(transport: &ChildLink, mut stdin: ChildStdin) {
     if ioctl_fionbio(&stdin, true).is_err() {
-        return link.lose("its input could not be set up");
+        return transport.lose("its input could not be set up");
     }
-    let wait = link.writer.clone();
+    let wait = transport.writer.clone();
     loop {
-        let Some(line) = link.next_line() else {
-            let pidfd = link.pidfd().map(|fd| (fd.as_fd(), PollFlags::IN));
+        let Some(line) = transport.next_line() else {
+            let pidfd = transport.pidfd().map(|fd| (fd.as_fd(), PollFlags::IN));
             match wait.until(pidfd, None) {
                 Ok(Woken::Ready) => break,
                 Ok(Woken::Bell | Woken::Tick) => continue,
@@ -53,7 +53,7 @@ pub(crate) fn write(link: &ChildLink, mut stdin: ChildStdin) {
             Ok(true) => (),
             Ok(false) => return,
             Err(_) => {
-                link.lose_soon("it closed its input");
+                transport.lose_soon("it closed its input");
                 return;
             }
         }
@@ -61,14 +61,14 @@ pub(crate) fn write(link: &ChildLink, mut stdin: ChildStdin) {
     // It has ended, but what it wrote before may still be in the pipe.
     let patience = Wait::plain(CHILD_EXIT_SEEN);
     while let Ok(patience) = &patience
-        && !link.at_end.load(Ordering::Acquire)
+        && !transport.at_end.load(Ordering::Acquire)
         && !patience.left().is_zero()
     {
         if wait.until(None, Some(patience.left())).is_err() {
             return;
         }
     }
-    link.lose("it ended");
+    transport.lose("it ended");
 }
 
 /// False when the wait was interrupted.
@@ -91,19 +91,19 @@ fn write_line(stdin: &mut ChildStdin, line: &[u8], wait: &Wait) -> std::io::Resu
 }
 
 /// Reads the child's messages until its output ends.
-pub(crate) fn read(link: &Arc<ChildLink>, stdout: ChildStdout, wait: &Wait) {
-    let bytes_max = link.core.limits.upstream_event_bytes;
+pub(crate) fn read(transport: &Arc<ChildLink>, stdout: ChildStdout, wait: &Wait) {
+    let bytes_max = transport.context.limits.upstream_event_bytes;
     let mut lines = Lines::new(bytes_max);
-    let mut held = Held::new(&link.core.buffered, None);
+    let mut held = Held::new(&transport.context.buffered, None);
     let (mut throttle, talk) = (Throttle::default(), Talk::default());
     let ended = read_pieces(stdout, wait, &mut throttle, &mut |piece, throttle| {
         if held.grow_to(lines.line.len().saturating_add(piece.len())).is_err() {
             lines.give_up();
         }
         lines.feed(piece, &mut |line| {
-            let (bytes, answered) = (line.bytes(), link.inboxes.n_answered());
-            take_line(link, line, &held.take(), &talk);
-            if link.inboxes.n_answered() == answered {
+            let (bytes, answered) = (line.bytes(), transport.pending.n_answered());
+            take_line(transport, line, &held.take(), &talk);
+            if transport.pending.n_answered() == answered {
                 throttle.heard(bytes);
             }
         });
@@ -115,10 +115,10 @@ pub(crate) fn read(link: &Arc<ChildLink>, stdout: ChildStdout, wait: &Wait) {
     });
     match ended {
         Ended::Closed => {
-            link.note_end();
-            link.lose_soon("it closed its output");
+            transport.note_end();
+            transport.lose_soon("it closed its output");
         }
-        Ended::GaveUp => link.lose_because(format!(
+        Ended::GaveUp => transport.lose_because(format!(
             "a line of its output has no end (limits.upstream_event_bytes, {bytes_max} bytes)"
         )),
         Ended::Interrupted => (),
@@ -133,16 +133,16 @@ struct Talk {
 }
 
 /// The text of a line; of one that cannot be used, the call that it may be for is told.
-fn text_of(link: &ChildLink, line: Line, talk: &Talk) -> Option<Arc<String>> {
-    let name = link.core.name();
+fn text_of(transport: &ChildLink, line: Line, talk: &Talk) -> Option<Arc<String>> {
+    let name = transport.context.name();
     let (head, tail, bytes_max) = match line {
         Line::Whole(bytes) => match String::from_utf8(bytes) {
             Ok(text) => return Some(Arc::new(text)),
             Err(error) => {
-                link.note_nonsense();
+                transport.note_nonsense();
                 let text = String::from_utf8_lossy(error.as_bytes());
                 if let Some(id) = id_of_unreadable(&text) {
-                    link.inboxes.fail(Some(id), &malformed("it is not UTF-8"));
+                    transport.pending.fail(Some(id), &malformed("it is not UTF-8"));
                 } else if let Some(more) = talk.nonsense.turn() {
                     log::warn!(target: "upstream", "{name}: a line is not UTF-8{more}");
                 }
@@ -151,30 +151,30 @@ fn text_of(link: &ChildLink, line: Line, talk: &Talk) -> Option<Arc<String>> {
         },
         Line::TooLong { head, tail, bytes_max } => (head, tail, bytes_max),
     };
-    let trouble = match bytes_max {
+    let failure = match bytes_max {
         Some(max) => {
             let what =
                 format!("a line is longer than limits.upstream_event_bytes ({max} bytes)");
-            Trouble { stage: Stage::Read, ..Trouble::nonsense(what) }
+            Failure { stage: Stage::Read, ..Failure::nonsense(what) }
         }
         None => exhausted(),
     };
     if let Some(more) = talk.too_long.turn() {
-        log::warn!(target: "upstream", "{name}: {}{more}", trouble.message);
+        log::warn!(target: "upstream", "{name}: {}{more}", failure.message);
     }
     let (head, tail) = (String::from_utf8_lossy(&head), String::from_utf8_lossy(&tail));
-    link.inboxes.fail(id_of_oversized(&head, &tail), &trouble);
+    transport.pending.fail(id_of_oversized(&head, &tail), &failure);
     None
 }
 
-fn take_line(link: &Arc<ChildLink>, line: Line, keeper: &Option<Keeper>, talk: &Talk) {
-    let name = link.core.name();
-    let Some(text) = text_of(link, line, talk) else { return };
+fn take_line(transport: &Arc<ChildLink>, line: Line, keeper: &Option<Keeper>, talk: &Talk) {
+    let name = transport.context.name();
+    let Some(text) = text_of(transport, line, talk) else { return };
     if text.trim().is_empty() {
         return;
     }
-    let max = link.core.limits.upstream_result_bytes;
-    let go_on = || !link.core.nudge.is_stopped();
+    let max = transport.context.limits.upstream_result_bytes;
+    let go_on = || !transport.context.mailbox.is_stopped();
     // Where it does not go on, nobody waits for it any more.
     let _stopped = message::read_kept(&text, keeper, &go_on, |incoming| {
         if let Incoming::Answer { id: Some(id), outcome: Ok(result) } = &incoming
@@ -182,25 +182,25 @@ fn take_line(link: &Arc<ChildLink>, line: Line, keeper: &Option<Keeper>, talk: &
         {
             let what =
                 format!("its answer is larger than limits.upstream_result_bytes ({max} bytes)");
-            let trouble = Trouble { stage: Stage::Read, ..Trouble::nonsense(what) };
-            return link.inboxes.fail(Some(*id), &trouble);
+            let failure = Failure { stage: Stage::Read, ..Failure::nonsense(what) };
+            return transport.pending.fail(Some(*id), &failure);
         }
-        let left = if link.is_modern() {
-            hear_child(link, incoming)
+        let left = if transport.is_modern() {
+            hear_child(transport, incoming)
         } else {
-            hear_shared(&link.core, &link.inboxes, incoming, link)
+            hear_shared(&transport.context, &transport.pending, incoming, transport)
         };
         match left {
             Some(
                 Incoming::Nonsense(_) | Incoming::Answer { .. } | Incoming::Malformed { .. },
             ) => {
-                link.note_nonsense();
+                transport.note_nonsense();
                 if let Some(more) = talk.nonsense.turn() {
                     // From its first answer on it may be part of a result.
-                    let text = if link.has_answered() {
+                    let text = if transport.has_answered() {
                         format!("a line of {} bytes", text.len())
                     } else {
-                        cut(&link.core.secrets.scrub_for_operator(&text))
+                        cut(&transport.context.secrets.scrub_for_operator(&text))
                     };
                     log::warn!(target: "upstream", "{name}: on its output is no message: {text}{more}");
                 }
@@ -220,7 +220,7 @@ fn take_line(link: &Arc<ChildLink>, line: Line, keeper: &Option<Keeper>, talk: &
 
 /// Keeps and logs the lines of the child's standard error.
 pub(crate) fn keep_errors(
-    core: &Core,
+    context: &SessionContext,
     mut stderr: ChildStderr,
     wait: &Wait,
     ring: &StderrRing,
@@ -239,7 +239,7 @@ pub(crate) fn keep_errors(
             };
             let text = format!("{}{end}", String::from_utf8_lossy(&bytes).trim_end());
             // Many a child tells all of its environment when it fails.
-            let text = core.secrets.scrub_for_operator(&text);
+            let text = context.secrets.scrub_for_operator(&text);
             if noise.is_noise(&text, Instant::now()) {
                 return;
             }
@@ -247,7 +247,7 @@ pub(crate) fn keep_errors(
             if ring.is_repeated(&text) && began.elapsed() < CHILD_BACKOFF_RESET_AFTER {
                 n_repeated += 1;
             } else if let Some(more) = talk.turn() {
-                log::info!(target: "upstream", "{}: {text}{more}", core.name());
+                log::info!(target: "upstream", "{}: {text}{more}", context.name());
             }
             ring.push(text.into_owned());
         });
@@ -264,7 +264,7 @@ pub(crate) fn keep_errors(
     }
     if n_repeated > 0 {
         log::debug!(target: "upstream", "{}: {n_repeated} lines were written at the last start \
-            too, and are not logged again", core.name());
+            too, and are not logged again", context.name());
     }
 }
 

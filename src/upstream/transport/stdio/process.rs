@@ -28,11 +28,11 @@ use super::era_noise::EraNoise;
 use super::outbox::{Outbox, Said};
 use super::pipes;
 use super::stderr::StderrRing;
-use crate::upstream::failure::{Kind, Trouble};
-use crate::upstream::session::context::{Core, NEVER};
-use crate::upstream::session::correlation::Ears;
-use crate::upstream::session::dispatch::Mouth;
-use crate::upstream::session::pending::Inboxes;
+use crate::upstream::failure::{Failure, FailureKind};
+use crate::upstream::session::context::{NEVER, SessionContext};
+use crate::upstream::session::correlation::Interest;
+use crate::upstream::session::dispatch::MessageSender;
+use crate::upstream::session::pending::PendingRequests;
 use crate::upstream::transport::http::StreamThread;
 
 /// What every child gets from our own environment; the rest is configured.
@@ -67,7 +67,7 @@ fn not_started(target: &StdioTarget, error: &std::io::Error) -> String {
 
 /// A child that was started.
 pub(crate) struct Child {
-    pub(crate) link: Arc<ChildLink>,
+    pub(crate) transport: Arc<ChildLink>,
     process: Mutex<Option<Running>>,
 }
 
@@ -82,8 +82,8 @@ struct Running {
 
 /// What the child's threads and the calls share.
 pub(crate) struct ChildLink {
-    pub(crate) core: Arc<Core>,
-    pub(crate) inboxes: Inboxes,
+    pub(crate) context: Arc<SessionContext>,
+    pub(crate) pending: PendingRequests,
     outbox: Mutex<Outbox>,
     /// What the writing thread waits on.
     pub(crate) writer: Arc<Wait>,
@@ -98,7 +98,7 @@ pub(crate) struct ChildLink {
     has_answered: AtomicBool,
     /// Lines of its output that were no messages.
     nonsense: AtomicUsize,
-    lost: Mutex<Option<Trouble>>,
+    lost: Mutex<Option<Failure>>,
     pid: Pid,
     /// Readable once the child has ended; old kernels have none.
     pidfd: Option<OwnedFd>,
@@ -107,12 +107,12 @@ pub(crate) struct ChildLink {
 impl Child {
     /// Starts the child and the threads of its pipes.
     pub(crate) fn start(
-        core: &Arc<Core>,
+        context: &Arc<SessionContext>,
         target: &StdioTarget,
         stderr: &Arc<StderrRing>,
-    ) -> Result<Arc<Child>, Trouble> {
+    ) -> Result<Arc<Child>, Failure> {
         let failed = |error: std::io::Error| {
-            Trouble::new(Kind::Broke, Stage::Spawn, not_started(target, &error))
+            Failure::new(FailureKind::Broke, Stage::Spawn, not_started(target, &error))
         };
         let writer = Wait::plain(NEVER).map_err(failed)?;
         let mut process = command(target).and_then(|mut it| it.spawn()).map_err(failed)?;
@@ -125,9 +125,9 @@ impl Child {
         let pid = Pid::from_child(&process);
         let unread = stdin.as_fd().try_clone_to_owned().ok();
         let noise = Arc::<EraNoise>::default();
-        let link = Arc::new(ChildLink {
-            core: core.clone(),
-            inboxes: Inboxes::default(),
+        let transport = Arc::new(ChildLink {
+            context: context.clone(),
+            pending: PendingRequests::default(),
             outbox: Mutex::default(),
             writer: writer.clone(),
             at_end: AtomicBool::new(false),
@@ -147,23 +147,24 @@ impl Child {
             readers: Vec::with_capacity(2),
         };
         let started = (|| {
-            let mine = link.clone();
-            let thread = spawn(&core.thread_name("out"), move || pipes::write(&mine, stdin))?;
+            let mine = transport.clone();
+            let thread =
+                spawn(&context.thread_name("out"), move || pipes::write(&mine, stdin))?;
             running.writer.thread = Some(thread);
-            let (mine, wait) = (link.clone(), Wait::plain(NEVER)?);
+            let (mine, wait) = (transport.clone(), Wait::plain(NEVER)?);
             let reader = wait.clone();
             let thread =
-                spawn(&core.thread_name("in"), move || pipes::read(&mine, stdout, &reader))?;
+                spawn(&context.thread_name("in"), move || pipes::read(&mine, stdout, &reader))?;
             running.readers.push(StreamThread { wait, thread: Some(thread) });
             let (ring, wait) = (stderr.clone(), Wait::plain(NEVER)?);
-            let (reader, mine) = (wait.clone(), core.clone());
-            let thread = spawn(&core.thread_name("err"), move || {
+            let (reader, mine) = (wait.clone(), context.clone());
+            let thread = spawn(&context.thread_name("err"), move || {
                 pipes::keep_errors(&mine, errors, &reader, &ring, &noise);
             })?;
             running.readers.push(StreamThread { wait, thread: Some(thread) });
             Ok(())
         })();
-        let child = Arc::new(Child { link, process: Mutex::new(Some(running)) });
+        let child = Arc::new(Child { transport, process: Mutex::new(Some(running)) });
         started.map_err(|error| {
             child.end();
             failed(error)
@@ -176,17 +177,17 @@ impl Child {
         &self,
         id: u64,
         text: String,
-        ears: Ears,
+        interest: Interest,
         wait: &Arc<Wait>,
-    ) -> Result<(), Trouble> {
-        self.link.inboxes.register(id, wait, ears)?;
-        self.link.queue(Said::Request(id), None, text)
+    ) -> Result<(), Failure> {
+        self.transport.pending.register(id, wait, interest)?;
+        self.transport.queue(Said::Request(id), None, text)
     }
 
     /// Whether the child, or what runs in its place, has read all that was written to it. Taken
     /// for read where the system does not say.
     pub(crate) fn has_read(&self) -> bool {
-        let is_written = self.link.outbox().is_written();
+        let is_written = self.transport.outbox().is_written();
         let process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
         let unread = process.as_ref().and_then(|running| running.unread.as_ref());
         is_written
@@ -199,8 +200,8 @@ impl Child {
         if let Some(running) = process.as_mut() {
             running.unread = None;
         }
-        self.link.has_answered.store(true, Ordering::Release);
-        self.link.noise.made_contact(Instant::now());
+        self.transport.has_answered.store(true, Ordering::Release);
+        self.transport.noise.made_contact(Instant::now());
     }
 
     /// Sends a request, for which that one is charged, and waits for its answer.
@@ -209,32 +210,32 @@ impl Child {
         id: u64,
         charged: Option<&PrincipalId>,
         text: String,
-        ears: Ears,
+        interest: Interest,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
-    ) -> Result<Result<Raw, RpcError>, Trouble> {
-        let waiting = self.link.inboxes.enter(id, wait, ears)?;
-        self.link.queue(Said::Request(id), charged, text)?;
-        let answer = waiting.answer(wait, self.link.core.limits.heartbeat, sink);
-        answer.map_err(|trouble| match self.link.take_back(id) {
-            true => Trouble { sent: false, ..trouble },
-            false => trouble,
+    ) -> Result<Result<Raw, RpcError>, Failure> {
+        let waiting = self.transport.pending.enter(id, wait, interest)?;
+        self.transport.queue(Said::Request(id), charged, text)?;
+        let answer = waiting.answer(wait, self.transport.context.limits.heartbeat, sink);
+        answer.map_err(|failure| match self.transport.take_back(id) {
+            true => Failure { sent: false, ..failure },
+            false => failure,
         })
     }
 
     /// Sends a message that wants no answer.
-    pub(crate) fn say(&self, text: String) -> Result<(), Trouble> {
-        self.link.say(text)
+    pub(crate) fn say(&self, text: String) -> Result<(), Failure> {
+        self.transport.say(text)
     }
 
     /// Sends a client's notification, if its principal has not too many waiting.
-    pub(crate) fn notify(&self, whose: &PrincipalId, text: String) -> Result<(), Trouble> {
-        self.link.queue(Said::Notification, Some(whose), text)
+    pub(crate) fn notify(&self, whose: &PrincipalId, text: String) -> Result<(), Failure> {
+        self.transport.queue(Said::Notification, Some(whose), text)
     }
 
     /// Why the child cannot be used any more, if so.
-    pub(crate) fn death(&self) -> Option<Trouble> {
-        self.link.lost().clone()
+    pub(crate) fn death(&self) -> Option<Failure> {
+        self.transport.lost().clone()
     }
 
     /// Ends the child and everything it started, and waits for that; at most twice
@@ -242,21 +243,21 @@ impl Child {
     pub(crate) fn end(&self) {
         let running = self.process.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Running { mut process, unread, writer, readers }) = running else { return };
-        self.link.is_ending.store(true, Ordering::Release);
+        self.transport.is_ending.store(true, Ordering::Release);
         // With its thread, the child's standard input is closed: the polite way to say it.
         drop(unread);
         drop(writer);
-        let link = &self.link;
-        if !link.wait_for_exit(CHILD_GRACE) {
-            kill_process_group(link.pid, Signal::TERM).ok();
-            link.wait_for_exit(CHILD_GRACE);
+        let transport = &self.transport;
+        if !transport.wait_for_exit(CHILD_GRACE) {
+            kill_process_group(transport.pid, Signal::TERM).ok();
+            transport.wait_for_exit(CHILD_GRACE);
         }
         // Before it is reaped, so that its number cannot belong to anybody else by then. Also
         // for a child that has ended, because what it started may not have.
-        kill_process_group(link.pid, Signal::KILL).ok();
+        kill_process_group(transport.pid, Signal::KILL).ok();
         process.wait().ok();
         drop(readers);
-        link.lose("it was ended");
+        transport.lose("it was ended");
     }
 }
 
@@ -271,13 +272,13 @@ impl ChildLink {
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lost(&self) -> MutexGuard<'_, Option<Trouble>> {
+    fn lost(&self) -> MutexGuard<'_, Option<Failure>> {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts a message that wants no answer into the queue of those to be written.
-    pub(crate) fn say(&self, text: String) -> Result<(), Trouble> {
-        self.queue(Said::Message, self.core.charged(), text)
+    pub(crate) fn say(&self, text: String) -> Result<(), Failure> {
+        self.queue(Said::Message, self.context.charged(), text)
     }
 
     fn queue(
@@ -285,7 +286,7 @@ impl ChildLink {
         said: Said,
         charged: Option<&PrincipalId>,
         text: String,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), Failure> {
         let mut line = match on_one_line(&text) {
             std::borrow::Cow::Borrowed(_) => text,
             std::borrow::Cow::Owned(line) => line,
@@ -297,9 +298,9 @@ impl ChildLink {
                 let (lines, bytes) = outbox.counts();
                 let what = format!(
                     "{lines} messages of {bytes} bytes wait to be written to {}",
-                    self.core.name()
+                    self.context.name()
                 );
-                return Err(Trouble::new(Kind::Overloaded, Stage::Send, what));
+                return Err(Failure::new(FailureKind::Overloaded, Stage::Send, what));
             }
         }
         self.writer.bell().ring();
@@ -341,7 +342,7 @@ impl ChildLink {
             if self.exit().is_some() {
                 return true;
             }
-            let hurry = self.core.hurry.load(Ordering::Relaxed);
+            let hurry = self.context.hurry.load(Ordering::Relaxed);
             if hurry || wait.until(fd, Some(LOOK_INTERVAL)).is_err() {
                 return self.exit().is_some();
             }
@@ -355,13 +356,13 @@ impl ChildLink {
 
     /// [`ChildLink::lose`] for a reason that holds however the child ends.
     pub(crate) fn lose_because(&self, message: String) {
-        let trouble = {
+        let failure = {
             let mut lost = self.lost();
-            let new = || Trouble::new(Kind::Broke, Stage::Read, message);
+            let new = || Failure::new(FailureKind::Broke, Stage::Read, message);
             lost.get_or_insert_with(new).clone()
         };
-        self.inboxes.lose(&trouble);
-        self.core.nudge.idle.bell().ring();
+        self.pending.lose(&failure);
+        self.context.mailbox.idle.bell().ring();
     }
 
     /// [`ChildLink::lose`], after the child has had a moment to end, so that its exit is told.
@@ -381,7 +382,7 @@ impl ChildLink {
 
     /// Whether what it says and does from here on is because the gateway ends it.
     pub(crate) fn is_ending(&self) -> bool {
-        self.is_ending.load(Ordering::Acquire) || self.core.nudge.is_stopped()
+        self.is_ending.load(Ordering::Acquire) || self.context.mailbox.is_stopped()
     }
 
     /// Whether contact was made.
@@ -403,7 +404,7 @@ impl ChildLink {
     }
 }
 
-impl Mouth for ChildLink {
+impl MessageSender for ChildLink {
     fn say(&self, text: String) {
         // A full queue means that the child does not read; it will not miss this.
         ChildLink::say(self, text).ok();

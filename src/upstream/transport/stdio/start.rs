@@ -17,15 +17,15 @@ use crate::wait::{Interrupted, Wait};
 
 use super::process::Child;
 use super::stderr::StderrRing;
-use crate::upstream::failure::{self, Kind, Refusal, Trouble};
-use crate::upstream::session::context::{Core, Deaf};
-use crate::upstream::session::correlation::Ears;
-use crate::upstream::session::negotiate::{Heard, Negotiation, Process, Question, Step};
+use crate::upstream::failure::{self, Failure, FailureKind, Refusal};
+use crate::upstream::session::context::{NoSink, SessionContext};
+use crate::upstream::session::correlation::Interest;
+use crate::upstream::session::negotiate::{EraProbe, Heard, Negotiation, Process, Step};
 
 /// A child that has answered.
 pub(crate) struct Started {
     pub(crate) child: Arc<Child>,
-    pub(crate) question: Question,
+    pub(crate) question: EraProbe,
     pub(crate) initialized: Initialized,
     /// Other processes of the same start, to be ended.
     pub(crate) left: Vec<Arc<Child>>,
@@ -33,7 +33,7 @@ pub(crate) struct Started {
 
 /// What a start needs.
 pub(crate) struct Starter<'a> {
-    pub(crate) core: &'a Arc<Core>,
+    pub(crate) context: &'a Arc<SessionContext>,
     pub(crate) target: &'a StdioTarget,
     pub(crate) stderr: &'a Arc<StderrRing>,
     pub(crate) wait: &'a Arc<Wait>,
@@ -42,7 +42,7 @@ pub(crate) struct Starter<'a> {
 /// A process that was asked.
 struct Asking {
     child: Arc<Child>,
-    question: Question,
+    question: EraProbe,
     id: u64,
     /// Since when it is known to have read the question.
     read_at: Option<Instant>,
@@ -53,7 +53,7 @@ struct Asking {
 enum Seen {
     Nothing,
     Agreed(Initialized),
-    Other(Heard, Trouble),
+    Other(Heard, Failure),
 }
 
 impl Starter<'_> {
@@ -61,7 +61,7 @@ impl Starter<'_> {
     ///
     /// # Errors
     /// What the last process has failed of; none of them runs any more.
-    pub(crate) fn run(&self, negotiation: &mut Negotiation) -> Result<Started, Trouble> {
+    pub(crate) fn run(&self, negotiation: &mut Negotiation) -> Result<Started, Failure> {
         let mut asked = [Some(self.start(negotiation.first())?), None];
         let result = self.wait_for_one(&mut asked, negotiation);
         let left: Vec<Arc<Child>> =
@@ -72,9 +72,9 @@ impl Starter<'_> {
                 let Asking { child, question, .. } = taken;
                 Ok(Started { child, question, initialized, left })
             }
-            Err(trouble) => {
+            Err(failure) => {
                 left.iter().for_each(|child| child.end());
-                Err(trouble)
+                Err(failure)
             }
         }
     }
@@ -83,28 +83,28 @@ impl Starter<'_> {
         &self,
         asked: &mut [Option<Asking>; 2],
         negotiation: &mut Negotiation,
-    ) -> Result<(Asking, Initialized), Trouble> {
+    ) -> Result<(Asking, Initialized), Failure> {
         loop {
-            for (process, slot) in [(Process::First, 0), (Process::Second, 1)] {
-                let Some(asking) = asked.get_mut(slot).and_then(Option::as_mut) else {
+            for (process, permit) in [(Process::First, 0), (Process::Second, 1)] {
+                let Some(asking) = asked.get_mut(permit).and_then(Option::as_mut) else {
                     continue;
                 };
-                let (heard, trouble) = match self.look(asking, negotiation) {
+                let (heard, failure) = match self.look(asking, negotiation) {
                     Seen::Nothing => continue,
                     Seen::Agreed(initialized) => {
                         if negotiation.next(process, Heard::Agrees) == Step::Take
-                            && let Some(taken) = asked.get_mut(slot).and_then(Option::take)
+                            && let Some(taken) = asked.get_mut(permit).and_then(Option::take)
                         {
                             return Ok((taken, initialized));
                         }
                         continue;
                     }
-                    Seen::Other(heard, trouble) => (heard, trouble),
+                    Seen::Other(heard, failure) => (heard, failure),
                 };
                 let step = negotiation.next(process, heard);
                 log::debug!(target: "upstream", "{}: {process:?} child: {heard:?}, {step:?}: {}",
-                    self.core.name(), self.core.scrubbed(trouble.clone()).message);
-                self.act(asked, slot, heard, step, trouble, negotiation)?;
+                    self.context.name(), self.context.scrubbed(failure.clone()).message);
+                self.act(asked, permit, heard, step, failure, negotiation)?;
             }
             let until = self.wait.until(None, Some(CHILD_START_LOOK_INTERVAL));
             until.map_err(|reason| self.interrupted(reason))?;
@@ -115,17 +115,17 @@ impl Starter<'_> {
     fn act(
         &self,
         asked: &mut [Option<Asking>; 2],
-        slot: usize,
+        permit: usize,
         heard: Heard,
         step: Step,
-        trouble: Trouble,
+        failure: Failure,
         negotiation: &mut Negotiation,
-    ) -> Result<(), Trouble> {
-        let place = asked.get_mut(slot);
+    ) -> Result<(), Failure> {
+        let place = asked.get_mut(permit);
         match step {
             Step::Ask(question) => {
                 let Some(asking) = place.and_then(Option::as_mut) else { return Ok(()) };
-                asking.child.link.inboxes.leave(asking.id);
+                asking.child.transport.pending.leave(asking.id);
                 (asking.question, asking.read_at, asking.was_silent) = (question, None, false);
                 // One that cannot be asked has ended, which is seen next.
                 if let Ok(id) = self.ask(&asking.child, question) {
@@ -147,68 +147,68 @@ impl Starter<'_> {
                     *second = Some(fresh);
                     Ok(())
                 }
-                (Err(trouble), _) => match negotiation.next(Process::Second, Heard::Fails) {
-                    Step::GiveUp => Err(trouble),
+                (Err(failure), _) => match negotiation.next(Process::Second, Heard::Fails) {
+                    Step::GiveUp => Err(failure),
                     Step::Take | Step::Ask(_) | Step::Start(_) | Step::Wait => Ok(()),
                 },
             },
-            Step::GiveUp => Err(trouble),
+            Step::GiveUp => Err(failure),
             Step::Take | Step::Ask(_) | Step::Wait => Ok(()),
         }
     }
 
-    fn start(&self, question: Question) -> Result<Asking, Trouble> {
-        let child = Child::start(self.core, self.target, self.stderr)?;
+    fn start(&self, question: EraProbe) -> Result<Asking, Failure> {
+        let child = Child::start(self.context, self.target, self.stderr)?;
         let id = self.ask(&child, question)?;
         Ok(Asking { child, question, id, read_at: None, was_silent: false })
     }
 
-    fn ask(&self, child: &Child, question: Question) -> Result<u64, Trouble> {
-        let id = self.core.next_id();
+    fn ask(&self, child: &Child, question: EraProbe) -> Result<u64, Failure> {
+        let id = self.context.next_id();
         let text = match question {
-            Question::Discover => {
-                child.link.noise.expect();
+            EraProbe::Discover => {
+                child.transport.noise.expect();
                 failure::discover(id)
             }
-            Question::Initialize => failure::initialize(id, self.core.capabilities()),
+            EraProbe::Initialize => failure::initialize(id, self.context.capabilities()),
         };
-        child.ask(id, text, Ears::Shut, self.wait)?;
+        child.ask(id, text, Interest::Shut, self.wait)?;
         Ok(id)
     }
 
     /// What has come of a process since the last look.
     fn look(&self, asking: &mut Asking, negotiation: &Negotiation) -> Seen {
-        let link = &asking.child.link;
-        match link.inboxes.look(asking.id, self.wait, &mut Deaf) {
+        let transport = &asking.child.transport;
+        match transport.pending.look(asking.id, self.wait, &mut NoSink) {
             Some(Ok(answer)) => return read(asking.question, answer),
-            Some(Err(trouble)) => {
-                let heard = match trouble.kind {
+            Some(Err(failure)) => {
+                let heard = match failure.kind {
                     // It is there, and its answer to the question is malformed.
-                    Kind::Nonsense if trouble.stage == Stage::Parse => Heard::Declines,
+                    FailureKind::Nonsense if failure.stage == Stage::Parse => Heard::Declines,
                     // A line that is too long: if it is not the answer, that one may still come,
                     // and a second question must not follow before.
-                    Kind::Nonsense => Heard::Fails,
-                    Kind::Broke => Heard::Ends { has_read: asking.child.has_read() },
-                    Kind::Interrupted(_)
-                    | Kind::SessionGone
-                    | Kind::Refused(_)
-                    | Kind::Overloaded => Heard::Fails,
+                    FailureKind::Nonsense => Heard::Fails,
+                    FailureKind::Broke => Heard::Ends { has_read: asking.child.has_read() },
+                    FailureKind::Interrupted(_)
+                    | FailureKind::SessionGone
+                    | FailureKind::Refused(_)
+                    | FailureKind::Overloaded => Heard::Fails,
                 };
-                return Seen::Other(heard, trouble);
+                return Seen::Other(heard, failure);
             }
             None => {
-                if let Some(trouble) = asking.child.death() {
+                if let Some(failure) = asking.child.death() {
                     let has_read = asking.child.has_read();
-                    return Seen::Other(Heard::Ends { has_read }, trouble);
+                    return Seen::Other(Heard::Ends { has_read }, failure);
                 }
             }
         }
-        if link.nonsense_lines() > CHILD_START_NONSENSE_LINES_MAX {
+        if transport.nonsense_lines() > CHILD_START_NONSENSE_LINES_MAX {
             let what = format!(
                 "it writes to its standard output what is no message, {} lines by now",
-                link.nonsense_lines()
+                transport.nonsense_lines()
             );
-            return Seen::Other(Heard::Fails, Trouble::nonsense(what));
+            return Seen::Other(Heard::Fails, Failure::nonsense(what));
         }
         let now = Instant::now();
         if !asking.child.has_read() {
@@ -222,7 +222,7 @@ impl Starter<'_> {
         asking.was_silent = true;
         Seen::Other(
             Heard::Silent,
-            Trouble::interrupted(Interrupted::Deadline, Stage::Answer, true),
+            Failure::interrupted(Interrupted::Deadline, Stage::Answer, true),
         )
     }
 
@@ -231,34 +231,34 @@ impl Starter<'_> {
     fn patience(&self, negotiation: &Negotiation) -> Duration {
         let patience =
             if negotiation.is_known() { ERA_RECHECK_TIMEOUT } else { ERA_PROBE_TIMEOUT };
-        patience.min(self.core.config.start_timeout / 2)
+        patience.min(self.context.config.start_timeout / 2)
     }
 
-    fn interrupted(&self, reason: Interrupted) -> Trouble {
-        let mut trouble = Trouble::interrupted(reason, Stage::Answer, true);
+    fn interrupted(&self, reason: Interrupted) -> Failure {
+        let mut failure = Failure::interrupted(reason, Stage::Answer, true);
         if reason == Interrupted::Deadline {
-            let time = self.core.config.start_timeout.as_millis();
-            trouble.message =
+            let time = self.context.config.start_timeout.as_millis();
+            failure.message =
                 format!("it has given no answer within start_timeout_ms ({time} ms)");
         }
-        trouble
+        failure
     }
 }
 
-fn read(question: Question, answer: Result<Raw, RpcError>) -> Seen {
+fn read(question: EraProbe, answer: Result<Raw, RpcError>) -> Seen {
     let read = match question {
-        Question::Discover => failure::read_discovery(answer),
-        Question::Initialize => failure::read_handshake(answer),
+        EraProbe::Discover => failure::read_discovery(answer),
+        EraProbe::Initialize => failure::read_handshake(answer),
     };
-    let trouble = match read {
+    let failure = match read {
         Ok(initialized) => return Seen::Agreed(initialized),
-        Err(trouble) => trouble,
+        Err(failure) => failure,
     };
     let is_of_the_other_era = match question {
-        Question::Discover => trouble.kind == Kind::Refused(Refusal::OtherEra),
+        EraProbe::Discover => failure.kind == FailureKind::Refused(Refusal::OtherEra),
         // A modern server refuses `initialize` in one way or another.
-        Question::Initialize => matches!(trouble.kind, Kind::Refused(_)),
+        EraProbe::Initialize => matches!(failure.kind, FailureKind::Refused(_)),
     };
     let heard = if is_of_the_other_era { Heard::Declines } else { Heard::Fails };
-    Seen::Other(heard, trouble)
+    Seen::Other(heard, failure)
 }
