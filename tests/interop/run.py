@@ -3,8 +3,10 @@
 
     run.py GATEWAY_BINARY [--only TEXT] [--keep]
     run.py --direct [--only TEXT] [--keep]
+    run.py --install
 
     --direct     nothing in between: proves the fixture and the scripts, where nothing may fail
+    --install    no check: installs what the others need, which they do too
     --only TEXT  only the checks whose line contains TEXT, for instance 'http-two driver ts2-sse'
     --keep       keep the logs (they are kept anyway when something failed)
 
@@ -268,11 +270,12 @@ def main() -> int:
     p = argparse.ArgumentParser(description=about, epilog=usage, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("gateway", nargs="?", help="the gateway's binary")
     p.add_argument("--direct", action="store_true")
+    p.add_argument("--install", action="store_true")
     p.add_argument("--only", default="", metavar="TEXT")
     p.add_argument("--keep", action="store_true")
     a = p.parse_args()
-    if bool(a.gateway) == a.direct:
-        p.error("give either the gateway's binary or --direct")
+    if sum(map(bool, (a.gateway, a.direct, a.install))) != 1:
+        p.error("give either the gateway's binary, --direct or --install")
     binary = os.path.abspath(a.gateway) if a.gateway else None
     # For clients that start it themselves.
     os.environ["RIG_GATEWAY"] = binary or ""
@@ -281,6 +284,8 @@ def main() -> int:
         signal.signal(number, lambda *_: sys.exit("told to end"))
 
     subprocess.run([HERE / "setup.sh", CACHE], check=True, stdin=subprocess.DEVNULL)
+    if a.install:
+        return 0
     began = time.monotonic()
     lists = [] if a.direct else ["expected_failures.txt", "cannot_hold.txt"]
     results = Results(a.only, [entry for name in lists for entry in read_expected(HERE / name)])
