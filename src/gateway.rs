@@ -17,7 +17,7 @@ use crate::catalogue::refresher::{Configure, Refresher};
 use crate::catalogue::store::Store;
 use crate::config::{Changes, Config, Reloaded, UpstreamConfig};
 use crate::downstream::event_stream::Streams;
-use crate::downstream::parked::{Bounds, ParkedCalls};
+use crate::downstream::stateless::parked_calls::{Bounds, ParkedCalls};
 use crate::downstream::stdio::LineClient;
 use crate::downstream::{Front, UsedStates};
 use crate::handover::{self, Estate, Inheritance, NotFollowed};
@@ -26,7 +26,7 @@ use crate::limits::{
     CATALOGUE_INBOX_CHANGES_MAX, ENDED_SESSIONS_QUEUE_MAX, LEAVE_TICK, LIST_WAITERS_DIVISOR,
     Limits,
 };
-use crate::pipeline::{Owners, Patience, Pipeline, ToSessions, Told};
+use crate::pipeline::{AccessLog, Owners, Patience, Pipeline, ToSessions};
 use crate::protocol::call::Kind;
 use crate::protocol::jsonrpc::notification;
 use crate::protocol::revision::Era;
@@ -593,7 +593,7 @@ fn quotas(config: &Config) -> impl Iterator<Item = (Arc<str>, u32)> {
     keys.filter_map(|key| Some((Arc::from(key.name.as_str()), key.calls_per_minute?)))
 }
 
-fn told(config: &Config) -> Told {
+fn told(config: &Config) -> AccessLog {
     telemetry::access::tell_calls(config.log.access);
-    Told { bodies: config.log.bodies }
+    AccessLog { bodies: config.log.bodies }
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::lines;
-use crate::downstream::modern_head::{check_method, check_name, check_params, compare};
+use crate::downstream::stateless::headers::{check_method, check_name, check_params, compare};
 use crate::http::{Head, Headers, Peer};
 use crate::protocol::headers::{
     EVENT_STREAM, JSON, METHOD, NAME, PARAM_PREFIX, PROTOCOL_VERSION, accepts, decode_value,

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use crate::downstream::request_digest::digest;
-use crate::downstream::request_state::{Sequel, States};
+use crate::downstream::stateless::request_state::digest::digest;
+use crate::downstream::stateless::request_state::{Sequel, States};
 use crate::protocol::cursor::{self, Place};
 use crate::protocol::raw::RawObject;
 use crate::protocol::revision::Revision;

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use super::schema::member;
 use crate::config::{Config, Prefix};
-use crate::downstream::line_queue::Next;
-use crate::downstream::listed::UPSTREAMS_META;
+use crate::downstream::list_pages::UPSTREAMS_META;
 use crate::downstream::stdio::LineClient;
+use crate::downstream::stdio::line_queue::Next;
 use crate::gateway::Gateway;
 use crate::handover::Inheritance;
 use crate::protocol::jsonrpc::{self, Message, RequestId, RpcError, code};
@@ -146,7 +146,7 @@ impl Client {
         &mut self,
         method: Method,
         params: &Value,
-        hears: &mut dyn Hears,
+        visible_servers: &mut dyn Hears,
     ) -> Result<Answered, NoAnswer> {
         self.last_id += 1;
         let id = RequestId::from(self.last_id);
@@ -154,7 +154,7 @@ impl Client {
         loop {
             match self.lines.out().next(Some(Instant::now() + TICK)) {
                 Next::Event(event) => {
-                    if let Some(answered) = self.hear(&event, &id, hears) {
+                    if let Some(answered) = self.hear(&event, &id, visible_servers) {
                         return Ok(answered);
                     }
                 }
@@ -183,7 +183,7 @@ impl Client {
         &self,
         event: &EncodedEvent,
         awaited: &RequestId,
-        hears: &mut dyn Hears,
+        visible_servers: &mut dyn Hears,
     ) -> Option<Answered> {
         let mut pieces = Vec::new();
         event.add_lines_to(&mut pieces);
@@ -198,14 +198,14 @@ impl Client {
             }
             Message::Response { .. } => (),
             Message::Notification { method, params } => match method.as_str() {
-                notification::PROGRESS => hears.progress(&value(params)),
-                notification::MESSAGE => hears.log(&value(params)),
+                notification::PROGRESS => visible_servers.progress(&value(params)),
+                notification::MESSAGE => visible_servers.log(&value(params)),
                 _ => (),
             },
             Message::Request { id, method, params } => {
                 let answer = match Method::parse(&method) {
                     Some(Method::Ping) => Ok(json!({})),
-                    Some(_) | None => hears.ask(&method, &value(params)),
+                    Some(_) | None => visible_servers.ask(&method, &value(params)),
                 };
                 self.send(&match answer {
                     Ok(result) => jsonrpc::response(&id, &result.to_string()),

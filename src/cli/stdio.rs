@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::{At, exit, fail, loaded};
 use crate::config::Config;
-use crate::downstream::line_pump::{read_lines, write_lines};
+use crate::downstream::stdio::line_pump::{read_lines, write_lines};
 use crate::gateway::Gateway;
 use crate::handover::Inheritance;
 use crate::limits::{STDIO_FIRST_LISTS_TIMEOUT, STDIO_LAST_WRITES_TIMEOUT};
@@ -58,8 +58,9 @@ pub(super) fn run(at: &At) -> ExitCode {
 /// Serves until the end of its host: of its input, or of whoever reads its output.
 fn serve(config: Config, source: Option<Source>, log: LogControl) -> io::Result<StopReason> {
     let (stop, stopped) = bounded(STOP_REASONS_MAX);
-    let (wish, wishes) = bounded(1);
-    let _signals = thread::watch_signals(stop.clone(), source.is_some().then(|| wish.clone()))?;
+    let (options, wishes) = bounded(1);
+    let _signals =
+        thread::watch_signals(stop.clone(), source.is_some().then(|| options.clone()))?;
     let (alone, clients) = (Inheritance::default(), Clients::OneOfLines);
     let mut served = config.clone();
     // Its host lists right after the start, and often only then. A gateway in front of another

@@ -1,29 +1,14 @@
 //! The configuration: `file.rs` is what stands in `config.json`, `check.rs` makes of it a
 //! [`Config`] in which every value is usable. Nothing outside sees the raw form.
 
-mod addresses;
 mod base64;
-mod bounds;
 mod check;
-mod check_server;
-mod expand;
+mod diff;
 mod file;
-mod foreign;
-mod json;
-mod key_globs;
-mod otlp;
-mod pinned;
-mod place;
-mod proxies;
-mod public_url;
-mod reader;
-mod reload;
-mod reloaded;
+mod reload_result;
 mod remote;
 mod schema;
-mod secret_forms;
 pub mod secrets;
-mod syntax;
 #[cfg(test)]
 mod tests;
 
@@ -33,23 +18,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use addresses::Addresses;
-pub use bounds::limit_keys;
+pub use check::bounds::limit_keys;
 pub use check::hash_key;
-pub use expand::Environment;
+pub use check::otlp::{OTLP_KEYS, OtlpConfig};
+pub use check::proxies::TrustedProxy;
+pub use check::public_url::PublicUrl;
+pub use diff::{Changes, NOTHING_DIFFERS};
+pub use file::addresses::Addresses;
+pub use file::expand::Environment;
+pub use file::pinned::PinnedServer;
+pub use file::place::Place;
 pub use file::{API_KEY_KEYS, KEYS, LOG_KEYS, SERVER_KEYS, TRANSPORT_KEYS};
-pub use otlp::{OTLP_KEYS, OtlpConfig};
-pub use pinned::PinnedServer;
-pub use place::Place;
-pub use proxies::TrustedProxy;
-pub use public_url::PublicUrl;
-pub use reload::{Changes, NOTHING_DIFFERS};
-pub use reloaded::Reloaded;
+pub use reload_result::Reloaded;
 pub use remote::{KEY_VARIABLE, name_of_gateway};
 pub use schema::SCHEMA;
 
-use expand::Outside;
-use place::{Aim, Source};
+use file::expand::Outside;
+use file::place::{Aim, Source};
 
 use crate::limits::Limits;
 use crate::protocol::owners::Owners;
@@ -141,11 +126,11 @@ impl Config {
         outside: Outside<'_>,
         overrides: &Overrides,
     ) -> Result<Config, Vec<Problem>> {
-        if let Some(what) = foreign::other_format(text) {
+        if let Some(what) = file::foreign::other_format(text) {
             return Err(vec![Problem::new("", what)]);
         }
         let source = Source::new(text);
-        let reader = reader::Reader::new(outside);
+        let reader = file::reader::Reader::new(outside);
         let mut problems = file::foreign_syntax(&source);
         let config = file::read(&reader, &source, text)
             .and_then(|raw| check::check(&reader, raw, overrides));
@@ -247,7 +232,7 @@ impl Listen {
             return usable.then(|| Listen::Unix(PathBuf::from(path)));
         }
         if let Some(port) = text.strip_prefix("localhost:") {
-            let port = syntax::port(port)?;
+            let port = check::syntax::port(port)?;
             return Some(Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], port))));
         }
         text.parse().ok().map(Listen::Tcp)

@@ -1,45 +1,20 @@
 //! Faces MCP clients: bytes in → call → outcome → bytes out. One file a door; what they share
 //! is here: who asks, for what, and whether it may.
 
-pub mod admin;
-mod admin_listener;
 mod admission;
-mod apart;
-mod console;
-mod counted;
-mod documents;
+mod counted_bytes;
 pub mod endpoint;
 pub mod event_stream;
-mod for_caller;
-mod for_modern;
-mod for_sessions;
-pub mod http_sse;
-mod input;
-pub mod line_pump;
-pub mod line_queue;
-mod line_sinks;
-pub mod listed;
-mod listen;
-mod litellm;
-mod metrics;
-mod modern;
-pub(crate) mod modern_head;
-mod modern_stream;
-mod observed;
-pub mod parked;
-mod post_stream;
-mod posted;
+pub mod legacy;
+pub mod list_pages;
+pub mod operator;
+mod posted_message;
 mod problem_body;
 pub mod reply;
-pub(crate) mod request_digest;
-pub(crate) mod request_state;
-pub mod requests;
+mod request_telemetry;
 pub mod rest;
+pub mod stateless;
 pub mod stdio;
-pub mod streamable_http;
-mod subscription;
-mod used_states;
-mod watchers;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
@@ -60,22 +35,22 @@ use crate::protocol::headers;
 use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
 use crate::session::{
-    Bearer, Door, EncodedEvent, EventLogs, EventSink, Owner, Rescope, Rescoped, Session,
-    Sessions,
+    Bearer, EncodedEvent, EventLogs, EventSink, Owner, Rescope, Rescoped, Session, Sessions,
+    Transport,
 };
 
 use crate::telemetry;
 use crate::telemetry::rejected::{self, Reason};
 use crate::telemetry::request::{Incoming, Served};
 
-pub use admin_listener::AdminListener;
 pub use admission::Admission;
 use endpoint::Endpoint;
 use event_stream::{Place, StreamHandle, Streams};
-use parked::ParkedCalls;
+pub use operator::listener::AdminListener;
+pub use operator::status_events::Watchers;
 use reply::{BadKey, Problem};
-pub use used_states::UsedStates;
-pub use watchers::Watchers;
+use stateless::parked_calls::ParkedCalls;
+pub use stateless::request_state::used::UsedStates;
 
 /// What a reload has changed of who is admitted, before sessions know of it.
 #[derive(Debug)]
@@ -152,7 +127,7 @@ struct Admitted<'a> {
 
 /// The words of a transport that is switched off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Transport {
+enum TransportSwitch {
     Rest,
     Sse,
     StreamableHttp,
@@ -276,7 +251,7 @@ impl Front {
             }
             Ok(()) => (),
         }
-        if let Some(field) = posted::repeated(head, admission.tolerance) {
+        if let Some(field) = posted_message::repeated(head, admission.tolerance) {
             return Err(Problem::repeated(field));
         }
         // A browser's preflight carries no key; it asks only what may be asked.
@@ -351,14 +326,14 @@ impl Front {
             principal: scope.principal.name.clone(),
             only: scope.only.clone(),
             narrowed: scope.narrowed.clone(),
-            hears: self.pipeline.servers(scope).into(),
+            visible_servers: self.pipeline.servers(scope).into(),
             admission: scope.admission,
             charged: scope.charged.clone(),
         }
     }
 
     /// The session of that id, if it is this principal's and was opened at this endpoint.
-    fn session(&self, id: &str, scope: &Scope, door: Door) -> Option<Arc<Session>> {
+    fn session(&self, id: &str, scope: &Scope, door: Transport) -> Option<Arc<Session>> {
         let bearer = Bearer {
             principal: scope.principal.name.clone(),
             admission: scope.admission,
@@ -381,12 +356,12 @@ impl Front {
     ///
     /// # Errors
     /// The answer that says what serves instead.
-    fn switched_on(&self, transport: Transport) -> Result<(), Problem> {
+    fn switched_on(&self, transport: TransportSwitch) -> Result<(), Problem> {
         let on = self.admission().transports;
         let (serves, name) = match transport {
-            Transport::Rest => (on.rest, "rest"),
-            Transport::Sse => (on.sse, "sse"),
-            Transport::StreamableHttp => (on.streamable_http, "streamable_http"),
+            TransportSwitch::Rest => (on.rest, "rest"),
+            TransportSwitch::Sse => (on.sse, "sse"),
+            TransportSwitch::StreamableHttp => (on.streamable_http, "streamable_http"),
         };
         if serves {
             return Ok(());
@@ -407,7 +382,7 @@ impl Front {
     fn dispatch(&self, admitted: &Admitted<'_>, request: &Request, responder: Responder) {
         let head = &request.head;
         if head.method == "OPTIONS" {
-            return admin::options(admitted.endpoint, head, responder);
+            return operator::options(admitted.endpoint, head, responder);
         }
         let scope = match self.scope(head, admitted) {
             Ok(scope) => scope,

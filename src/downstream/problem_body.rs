@@ -1,8 +1,8 @@
 //! What a refusal or failure looks like to the clients of each door: its body. Pure.
 
 use super::endpoint::{Dialect, Endpoint};
-use super::litellm;
 use super::reply::Problem;
+use super::rest::litellm;
 use crate::error::{HttpRefusal, RetryAfter};
 use crate::limits::FOREIGN_CHARS_MAX;
 use crate::protocol::jsonrpc::{RpcError, error_response};

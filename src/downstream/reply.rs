@@ -3,8 +3,8 @@
 use std::io;
 
 use super::endpoint::{Dialect, Endpoint};
-use super::litellm;
 use super::problem_body::{foreign_message, refusal_members};
+use super::rest::litellm;
 use crate::error::{CallError, HttpRefusal, Side, Stage, whole_seconds};
 use crate::http::{Answer, Responder};
 use crate::limits::UPSTREAM_ERROR_CHARS_MAX;

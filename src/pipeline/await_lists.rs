@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::route::{Asked, Claim, Route};
-use super::{Pipeline, Wish};
+use super::route::{Claim, Route, Wanted};
+use super::{CallOptions, Pipeline};
 use crate::access::policy::Scope;
 use crate::catalogue::{Catalogue, Health, Server};
 use crate::error::{Allowed, CallError, Stage};
@@ -21,7 +21,7 @@ struct Search<'a> {
     scope: &'a Scope,
     /// The only server that may have it, where the request says so.
     server: Option<ServerName>,
-    asked: Asked,
+    asked: Wanted,
     began: Instant,
     /// A shorter time than the upstreams' own.
     timeout: Option<Duration>,
@@ -51,25 +51,25 @@ impl Pipeline {
     pub(super) fn find(
         &self,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         call: &Call<'_>,
         wait: &Arc<Wait>,
         silence: &mut dyn FnMut(),
     ) -> Result<Route, CallError> {
-        let found = match self.route(scope, wish, call, Some(wait)) {
+        let found = match self.route(scope, options, call, Some(wait)) {
             found if is_open(&found) => {
-                let found = self.search(scope, wish, call, found, wait, silence);
+                let found = self.search(scope, options, call, found, wait, silence);
                 found.map_err(|error| of_reference(call, error))
             }
             found => found,
         };
         match found {
             Ok(route) if self.is_unverified(&route, call) => {
-                self.verify(scope, &route, (call, wish.timeout), wait, silence)?;
+                self.verify(scope, &route, (call, options.timeout), wait, silence)?;
                 if self.is_unverified(&route, call) {
-                    return Err(self.unverified(&route, wish.timeout));
+                    return Err(self.unverified(&route, options.timeout));
                 }
-                self.route(scope, wish, call, Some(wait))
+                self.route(scope, options, call, Some(wait))
             }
             found => found,
         }
@@ -125,7 +125,7 @@ impl Pipeline {
     fn is_unverified(&self, route: &Route, call: &Call<'_>) -> bool {
         let catalogue = self.catalogue.current();
         let (Some(asked), Some(server)) =
-            (Asked::of(call), catalogue.servers.get(&route.server))
+            (Wanted::of(call), catalogue.servers.get(&route.server))
         else {
             return false;
         };
@@ -144,13 +144,13 @@ impl Pipeline {
     fn search(
         &self,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         call: &Call<'_>,
         mut found: Result<Route, CallError>,
         wait: &Arc<Wait>,
         silence: &mut dyn FnMut(),
     ) -> Result<Route, CallError> {
-        let Some(mut search) = self.search_of(scope, wish, call)? else { return found };
+        let Some(mut search) = self.search_of(scope, options, call)? else { return found };
         // Most of what is found is nobody else's, and takes no place.
         if let Ok(route) = &found
             && !self.has_rivals(&search, route)
@@ -166,7 +166,7 @@ impl Pipeline {
         loop {
             let (now, catalogue) = (Instant::now(), self.catalogue.current());
             if !before.as_ref().is_some_and(|before| Arc::ptr_eq(before, &catalogue)) {
-                found = self.route(scope, wish, call, Some(wait));
+                found = self.route(scope, options, call, Some(wait));
                 if !is_open(&found) {
                     self.note_found(&search, &found);
                     return found;
@@ -205,15 +205,15 @@ impl Pipeline {
     fn search_of<'a>(
         &self,
         scope: &'a Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         call: &Call<'_>,
     ) -> Result<Option<Search<'a>>, CallError> {
-        let Some(asked) = Asked::of(call) else { return Ok(None) };
-        let server = match wish.server {
+        let Some(asked) = Wanted::of(call) else { return Ok(None) };
+        let server = match options.server {
             Some(server) => Some(self.server(scope, server)?),
             None => scope.only.clone(),
         };
-        let (began, timeout, awaited) = (Instant::now(), wish.timeout, Vec::new());
+        let (began, timeout, awaited) = (Instant::now(), options.timeout, Vec::new());
         Ok(Some(Search { scope, server, asked, began, timeout, awaited }))
     }
 
@@ -221,17 +221,17 @@ impl Pipeline {
     pub(super) fn route_for_good(
         &self,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         call: &Call<'_>,
     ) -> Option<Route> {
-        let route = self.route(scope, wish, call, None).ok()?;
+        let route = self.route(scope, options, call, None).ok()?;
         if self.is_unverified(&route, call) {
             return None;
         }
         if route.claim == Claim::Owned {
             return Some(route);
         }
-        let search = self.search_of(scope, wish, call).ok()?;
+        let search = self.search_of(scope, options, call).ok()?;
         let has_rivals = search.is_some_and(|search| self.has_rivals(&search, &route));
         (!has_rivals).then_some(route)
     }

@@ -1,6 +1,6 @@
 //! Links in results: a URI that a server gives comes back to that server.
 
-use super::{Pipeline, Wish};
+use super::{CallOptions, Pipeline};
 use crate::access::policy::Scope;
 use crate::budget::{BUFFERED_BYTES_FULL, room_for_copy};
 use crate::catalogue::Steps;
@@ -24,7 +24,7 @@ impl Pipeline {
     pub(super) fn led_back(
         &self,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         server: &ServerName,
         method: Method,
         names: (&str, &str),
@@ -33,13 +33,13 @@ impl Pipeline {
         let Ok(_room) = room_for_copy(result) else {
             return Err(CallError::Overloaded { what: BUFFERED_BYTES_FULL.to_owned() });
         };
-        Ok(self.led_back_text(scope, wish, server, method, names, result))
+        Ok(self.led_back_text(scope, options, server, method, names, result))
     }
 
     fn led_back_text(
         &self,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         server: &ServerName,
         method: Method,
         (asked, own): (&str, &str),
@@ -59,7 +59,7 @@ impl Pipeline {
                     let leads = links::is_data(uri)
                         || if is_looked_up {
                             steps.part(LOOK_UP_STEPS_MAX, |steps| {
-                                self.leads_to(scope, wish, server, uri, steps)
+                                self.leads_to(scope, options, server, uri, steps)
                             })
                         } else {
                             links::is_of_the_web(uri)
@@ -108,12 +108,12 @@ impl Pipeline {
     fn leads_to(
         &self,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         server: &ServerName,
         uri: &str,
         steps: &mut Steps,
     ) -> bool {
-        match self.owner_by_uri(scope, wish, uri, steps) {
+        match self.owner_by_uri(scope, options, uri, steps) {
             Ok((owner, own, _)) if !steps.is_cut() => owner == *server && own == uri,
             Ok(_) | Err(_) => links::is_of_the_web(uri),
         }

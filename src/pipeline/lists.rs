@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::route::{Route, sees};
-use super::{Clashes, Health, Item, Pipeline, Wish};
+use super::{CallOptions, Clashes, Health, Item, Pipeline};
 use crate::access::policy::Scope;
 use crate::budget::{BUFFERED_BYTES_FULL, Exhausted};
 use crate::catalogue::name::split_server;
@@ -126,18 +126,18 @@ impl Pipeline {
     pub fn list(
         &self,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         kind: Kind,
     ) -> Result<ItemList, CallError> {
-        let server = match wish.server {
+        let server = match options.server {
             Some(server) => Some(self.server(scope, server)?),
             None => None,
         };
         let wanted = |name: &ServerName| {
             server.as_ref().is_none_or(|server| server == name) && scope.sees_server(name)
         };
-        self.await_views(scope, wish, server.as_ref(), None);
-        let catalogue = self.catalogue_for(wish);
+        self.await_views(scope, options, server.as_ref(), None);
+        let catalogue = self.catalogue_for(options);
         let n_servers = catalogue.servers.keys().filter(|name| wanted(name)).count();
         let (order, all) = if n_servers == 1 {
             (Order::OfServer, catalogue.in_order(kind))
@@ -245,8 +245,8 @@ impl Pipeline {
 
     /// How long a list of that kind is fresh, and who may share it, as the servers say that have
     /// such a list. What a key sees is that key's alone.
-    pub fn freshness(&self, scope: &Scope, wish: Wish<'_>, kind: Kind) -> Freshness {
-        let catalogue = self.catalogue_for(wish);
+    pub fn freshness(&self, scope: &Scope, options: CallOptions<'_>, kind: Kind) -> Freshness {
+        let catalogue = self.catalogue_for(options);
         let capability = match kind {
             Kind::Tool => "tools",
             Kind::Prompt => "prompts",
@@ -264,8 +264,13 @@ impl Pipeline {
     }
 
     /// The tool that a call of that name means, if there is one.
-    pub fn tool(&self, scope: &Scope, wish: Wish<'_>, asked: &str) -> Option<Arc<Item>> {
-        let catalogue = self.catalogue_for(wish);
+    pub fn tool(
+        &self,
+        scope: &Scope,
+        options: CallOptions<'_>,
+        asked: &str,
+    ) -> Option<Arc<Item>> {
+        let catalogue = self.catalogue_for(options);
         let sees = |item: &Item| sees(scope, item);
         let found = match &scope.only {
             Some(server) => {
@@ -279,10 +284,10 @@ impl Pipeline {
     }
 
     /// What the result of a task is announced as.
-    pub fn task_output(&self, scope: &Scope, wish: Wish<'_>, id: &str) -> Output {
+    pub fn task_output(&self, scope: &Scope, options: CallOptions<'_>, id: &str) -> Output {
         let asker = split_server(id).and_then(|(server, own)| {
             let server = self.server(scope, server).ok()?;
-            Some((self.asker(scope, wish, &server).ok()?, own))
+            Some((self.asker(scope, options, &server).ok()?, own))
         });
         asker.map_or(Output::Object, |(asker, own)| asker.task_output(own.into_owned()))
     }
@@ -292,10 +297,10 @@ impl Pipeline {
     pub fn owner(
         &self,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         call: &Call<'_>,
     ) -> Option<(ServerName, bool)> {
-        Some(self.owned(self.route_for_good(scope, wish, call)?))
+        Some(self.owned(self.route_for_good(scope, options, call)?))
     }
 
     /// [`Pipeline::owner`], but it waits where a list may bring soon what is asked for.
@@ -305,12 +310,12 @@ impl Pipeline {
     pub fn await_owner(
         &self,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         call: &Call<'_>,
         wait: &Arc<Wait>,
         silence: &mut dyn FnMut(),
     ) -> Result<(ServerName, bool), CallError> {
-        Ok(self.owned(self.find(scope, wish, call, wait, silence)?))
+        Ok(self.owned(self.find(scope, options, call, wait, silence)?))
     }
 
     /// The call may be made on another thread than its request's, which is told of.

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::{Pipeline, unasked};
+use super::{Pipeline, server_events};
 use crate::access::policy::Scope;
 use crate::limits::LOG_LEVEL_LOOK_INTERVAL;
 use crate::protocol::log_level::LogLevel;
@@ -97,7 +97,7 @@ impl Pipeline {
             return;
         }
         let known = upstream.log_level();
-        let shared = unasked::shared(upstream.name(), Some(upstream));
+        let shared = server_events::shared(upstream.name(), Some(upstream));
         let lowest = self.sessions.lowest_log_level(&shared);
         // What a server does that was told nothing is not known any more once it was told.
         let wanted = lowest.or_else(|| known.map(|_| LogLevel::USUAL));

@@ -11,10 +11,10 @@ mod lists;
 mod log_levels;
 mod route;
 mod send;
+mod server_events;
 mod subscriptions;
 mod task_owners;
 mod tasks;
-mod unasked;
 mod views;
 
 use std::collections::HashMap;
@@ -50,9 +50,9 @@ pub use crate::catalogue::pins::{Review, Subject};
 pub use crate::catalogue::{Clash, Clashes, Health, Item, Pinned};
 /// What a door tells of one subscription.
 pub use crate::upstream::Subscribing;
-pub use crate::upstream::{Failure, State, Unread};
+pub use crate::upstream::{FailureReport, State, Unread};
 pub use lists::{ItemList, Listing, ServerStatus};
-pub use unasked::ToSessions;
+pub use server_events::ToSessions;
 
 /// What a call goes through.
 #[derive(Debug)]
@@ -92,12 +92,12 @@ pub struct Patience {
 struct Settings {
     /// Calls per minute by key name.
     quotas: HashMap<Arc<str>, Mutex<Bucket>>,
-    told: Told,
+    told: AccessLog,
 }
 
 /// What is logged of calls.
 #[derive(Debug, Clone, Copy)]
-pub struct Told {
+pub struct AccessLog {
     /// The beginning of arguments and results; the log takes secrets out.
     pub bodies: bool,
 }
@@ -107,7 +107,7 @@ const LOGGED_BODY_CHARS: usize = 512;
 
 /// What a door adds to a call.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Wish<'a> {
+pub struct CallOptions<'a> {
     /// The server that the tool must belong to.
     pub server: Option<&'a str>,
     /// A shorter time than the upstream's own.
@@ -133,7 +133,7 @@ impl Pipeline {
         quotas: impl IntoIterator<Item = (Arc<str>, u32)>,
         owners: Owners,
         sessions: Sessions,
-        told: Told,
+        told: AccessLog,
         patience: Patience,
     ) -> Pipeline {
         let settings = RwLock::new(Arc::new(Settings { quotas: HashMap::new(), told }));
@@ -158,7 +158,11 @@ impl Pipeline {
 
     /// From here on these are the calls per minute by key name, and what is logged. What a key
     /// has spent stays spent unless its number changes.
-    pub fn configure(&self, quotas: impl IntoIterator<Item = (Arc<str>, u32)>, told: Told) {
+    pub fn configure(
+        &self,
+        quotas: impl IntoIterator<Item = (Arc<str>, u32)>,
+        told: AccessLog,
+    ) {
         let now = Instant::now();
         let before = self.settings();
         let bucket = |(name, per_minute): (Arc<str>, u32)| {
@@ -174,12 +178,12 @@ impl Pipeline {
 
     /// What is offered to whoever asks: every list and every name that is looked up for a client
     /// comes from here.
-    fn catalogue_for(&self, wish: Wish<'_>) -> Arc<Catalogue> {
-        let Some(client) = wish.client else { return self.catalogue.current() };
-        let ids = || wish.views.unwrap_or_else(|| Viewer::ids_of(client, wish.about));
+    fn catalogue_for(&self, options: CallOptions<'_>) -> Arc<Catalogue> {
+        let Some(client) = options.client else { return self.catalogue.current() };
+        let ids = || options.views.unwrap_or_else(|| Viewer::ids_of(client, options.about));
         let is_served = |server: &ServerName| {
             let upstream = self.upstreams.get(server)?;
-            upstream.view_of(&Viewer::new(client, wish.about, Some(ids())))
+            upstream.view_of(&Viewer::new(client, options.about, Some(ids())))
         };
         self.catalogue.seen_by(ids, &is_served)
     }
@@ -211,8 +215,13 @@ impl Pipeline {
     ///
     /// # Errors
     /// None is left.
-    pub fn pay(&self, scope: &Scope, wish: Wish<'_>, call: &Call<'_>) -> Result<(), CallError> {
-        if !costs_a_call(call.method) || wish.is_paid {
+    pub fn pay(
+        &self,
+        scope: &Scope,
+        options: CallOptions<'_>,
+        call: &Call<'_>,
+    ) -> Result<(), CallError> {
+        if !costs_a_call(call.method) || options.is_paid {
             return Ok(());
         }
         self.settings().spend(scope).inspect_err(|_| {
@@ -240,24 +249,24 @@ impl Pipeline {
     pub fn call(
         &self,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         call: Call<'_>,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
     ) -> Result<Outcome, CallError> {
         let started = Instant::now();
         let method = call.method;
-        self.pay(scope, wish, &call)?;
-        let route = self.find(scope, wish, &call, wait, &mut || sink.silence())?;
-        let waited = wish.timeout.map_or(Duration::ZERO, |_| started.elapsed());
-        let wish = Wish { waited, ..wish };
+        self.pay(scope, options, &call)?;
+        let route = self.find(scope, options, &call, wait, &mut || sink.silence())?;
+        let waited = options.timeout.map_or(Duration::ZERO, |_| started.elapsed());
+        let options = CallOptions { waited, ..options };
         telemetry::request::leads_to(route.server.as_str(), &route.told);
         let told = self.settings().told;
         if method == Method::ToolsCall && told.bodies {
             let arguments = cut(call.params.get("arguments").unwrap_or("{}"));
             telemetry::access::body(&route.told, Body::Arguments, &arguments);
         }
-        let asker = self.asker(scope, wish, &route.server)?;
+        let asker = self.asker(scope, options, &route.server)?;
         let (has_task, begins_task) = (tasks::concerns(&call), tasks::begins(&call));
         let asked = call.params.get(route.key).map(str::to_owned);
         let own = route.value.clone();
@@ -271,7 +280,7 @@ impl Pipeline {
             params,
             meta,
             wants_progress: call.progress_token.is_some(),
-            about: wish.about,
+            about: options.about,
             charged: scope.charged.clone(),
             mirrored: route.mirrored,
         };
@@ -287,14 +296,14 @@ impl Pipeline {
             && (has_task || is_task)
         {
             if begins_task || is_task {
-                let catalogue = self.catalogue_for(wish);
+                let catalogue = self.catalogue_for(options);
                 asker.has_begun(result, catalogue.output_of(&route.server, &own));
             }
             answer = Ok(Outcome::Complete(tasks::owned(&route.server, result)));
         }
         if let (Ok(Outcome::Complete(result)), Some(asked)) = (&mut answer, &asked) {
             let names = (asked.as_str(), own.as_str());
-            match self.led_back(scope, wish, &route.server, method, names, result) {
+            match self.led_back(scope, options, &route.server, method, names, result) {
                 Ok(Some(led_back)) => *result = led_back,
                 Ok(None) => (),
                 Err(full) => answer = Err(full),
@@ -316,10 +325,10 @@ impl Pipeline {
     /// Passes a request on whose method nobody here knows, where exactly one server is in scope.
     /// None where that is not so, and for a key that may use only some tools: what such a method
     /// does is as unknown here as which tool it is like.
-    pub fn pass(
+    pub fn forward_unknown(
         &self,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         method: &str,
         params: RawObject<'_>,
         wait: &Arc<Wait>,
@@ -332,7 +341,7 @@ impl Pipeline {
             return None;
         }
         if is_unknown
-            && !wish.is_paid
+            && !options.is_paid
             && let Err(error) = self.settings().spend(scope)
         {
             return Some(Err(error));
@@ -347,11 +356,11 @@ impl Pipeline {
             params,
             meta: None,
             wants_progress: false,
-            about: wish.about,
+            about: options.about,
             charged: scope.charged.clone(),
             mirrored: Vec::new(),
         };
-        let answer = self.asker(scope, wish, server);
+        let answer = self.asker(scope, options, server);
         let answer = answer.and_then(|it| it.send(&outgoing, wait, sink));
         let outcome = telemetry::request::came_of(None, &answer);
         asking.answered((server.as_str(), method, ""), outcome);
@@ -365,17 +374,18 @@ impl Pipeline {
     pub fn tasks(
         &self,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
     ) -> Result<Vec<String>, CallError> {
         let Some(server) = &scope.only else { return Ok(Vec::new()) };
-        let asker = self.asker(scope, wish, server)?;
+        let asker = self.asker(scope, options, server)?;
         let mut tasks = Vec::new();
         let mut params = RawObject::default();
         for _ in 0..UPSTREAM_LIST_PAGES_MAX {
             let method = Method::TasksList.as_str();
-            let outcome = self.pass(scope, wish, method, params.clone(), wait, sink);
+            let outcome =
+                self.forward_unknown(scope, options, method, params.clone(), wait, sink);
             let Some(Outcome::Complete(page)) = outcome.transpose()? else { break };
             tasks.extend(tasks::owned_list(server, &page, |id| asker.owns(id)));
             let next = RawObject::parse(page.get()).ok();

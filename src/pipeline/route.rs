@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::await_lists::still_starting;
-use super::{Pipeline, Wish};
+use super::{CallOptions, Pipeline};
 use crate::access::policy::Scope;
 use crate::catalogue::name::split_server;
 use crate::catalogue::pins::Subject;
@@ -69,18 +69,18 @@ impl Route {
 
 /// What a call asks for, as far as lists may have it.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct Wanted {
     /// A tool, a prompt, or a resource for what has a URI.
     pub(super) kind: Kind,
     /// As the client wrote it.
     pub(super) name: String,
 }
 
-impl Asked {
+impl Wanted {
     /// None where it asks for nothing that is listed, or wrongly.
-    pub(super) fn of(call: &Call<'_>) -> Option<Asked> {
+    pub(super) fn of(call: &Call<'_>) -> Option<Wanted> {
         let named = |kind, params: &RawObject<'_>, key| {
-            Some(Asked { kind, name: text(params, key).ok()? })
+            Some(Wanted { kind, name: text(params, key).ok()? })
         };
         match call.method {
             Method::ToolsCall => named(Kind::Tool, &call.params, "name"),
@@ -113,7 +113,7 @@ impl Asked {
     }
 }
 
-impl Asked {
+impl Wanted {
     /// Whose the name is, if it is one server's.
     pub(super) fn owner<'a>(&self, catalogue: &'a Catalogue) -> Option<&'a ServerName> {
         match self.kind {
@@ -147,20 +147,20 @@ impl Pipeline {
     pub(super) fn route(
         &self,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         call: &Call<'_>,
         wait: Option<&Arc<Wait>>,
     ) -> Result<Route, CallError> {
-        match self.route_as_known(scope, wish, call) {
+        match self.route_as_known(scope, options, call) {
             Err(CallError::Unknown { .. })
                 if self.await_views(
                     scope,
-                    wish,
-                    self.only(scope, wish, call).as_ref(),
+                    options,
+                    self.only(scope, options, call).as_ref(),
                     wait,
                 ) =>
             {
-                self.route_as_known(scope, wish, call)
+                self.route_as_known(scope, options, call)
             }
             found => found,
         }
@@ -168,14 +168,19 @@ impl Pipeline {
 
     /// The only server that may have what a call asks for: its door's, the one that it says, or
     /// whose name that is.
-    fn only(&self, scope: &Scope, wish: Wish<'_>, call: &Call<'_>) -> Option<ServerName> {
+    fn only(
+        &self,
+        scope: &Scope,
+        options: CallOptions<'_>,
+        call: &Call<'_>,
+    ) -> Option<ServerName> {
         if scope.only.is_some() {
             return scope.only.clone();
         }
-        if let Some(server) = wish.server {
+        if let Some(server) = options.server {
             return self.server(scope, server).ok();
         }
-        let asked = Asked::of(call)?;
+        let asked = Wanted::of(call)?;
         let catalogue = self.catalogue.current();
         asked.owner(&catalogue).filter(|owner| scope.sees_server(owner)).cloned()
     }
@@ -183,10 +188,10 @@ impl Pipeline {
     fn route_as_known(
         &self,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         call: &Call<'_>,
     ) -> Result<Route, CallError> {
-        let server = match wish.server {
+        let server = match options.server {
             Some(server) => Some(self.server(scope, server)?),
             None => None,
         };
@@ -195,21 +200,23 @@ impl Pipeline {
             return Err(wrong("arguments", "must be an object"));
         }
         match call.method {
-            Method::ToolsCall => self.by_name(scope, wish, server.as_ref(), Kind::Tool, params),
+            Method::ToolsCall => {
+                self.by_name(scope, options, server.as_ref(), Kind::Tool, params)
+            }
             Method::PromptsGet => {
-                self.by_name(scope, wish, server.as_ref(), Kind::Prompt, params)
+                self.by_name(scope, options, server.as_ref(), Kind::Prompt, params)
             }
             Method::ResourcesRead
             | Method::ResourcesSubscribe
             | Method::ResourcesUnsubscribe => {
-                Ok(Route::to(self.by_uri(scope, wish, &text(params, "uri")?)?, "uri"))
+                Ok(Route::to(self.by_uri(scope, options, &text(params, "uri")?)?, "uri"))
             }
-            Method::CompletionComplete => self.by_reference(scope, wish, params),
+            Method::CompletionComplete => self.by_reference(scope, options, params),
             Method::TasksGet
             | Method::TasksResult
             | Method::TasksCancel
             | Method::TasksUpdate => {
-                let (server, own) = self.by_task(scope, wish, &text(params, "taskId")?)?;
+                let (server, own) = self.by_task(scope, options, &text(params, "taskId")?)?;
                 Ok(Route::to((server, own, Claim::Owned), "taskId"))
             }
             // These are answered here and routed nowhere.
@@ -229,13 +236,13 @@ impl Pipeline {
     fn by_name(
         &self,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         server: Option<&ServerName>,
         kind: Kind,
         params: &RawObject<'_>,
     ) -> Result<Route, CallError> {
         let name = text(params, "name")?;
-        let item = match self.named(scope, wish, server, kind, &name) {
+        let item = match self.named(scope, options, server, kind, &name) {
             Err(CallError::Unknown { kind, name, near }) => {
                 let judge = self.judge_of_names(scope).ok_or_else(|| CallError::Unknown {
                     kind,
@@ -278,12 +285,12 @@ impl Pipeline {
     pub(super) fn named(
         &self,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         server: Option<&ServerName>,
         kind: Kind,
         asked: &str,
     ) -> Result<Arc<Item>, CallError> {
-        let catalogue = self.catalogue_for(wish);
+        let catalogue = self.catalogue_for(options);
         let sees = |item: &Item| sees(scope, item);
         let resolution = match scope.only.as_ref().or(server) {
             Some(server) => {
@@ -329,11 +336,11 @@ impl Pipeline {
     fn by_uri(
         &self,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         uri: &str,
     ) -> Result<(ServerName, String, Claim), CallError> {
         let mut steps = Steps::new(LOOK_UP_STEPS_MAX);
-        let found = self.owner_by_uri(scope, wish, uri, &mut steps);
+        let found = self.owner_by_uri(scope, options, uri, &mut steps);
         if steps.is_cut()
             && let Some(further) = self.cut_look_ups.turn()
         {
@@ -342,10 +349,10 @@ impl Pipeline {
                 templates: some server has so many that it takes too long{further}");
         }
         if let Ok((server, own, _)) = &found {
-            let withheld = self.catalogue_for(wish).withheld(server, own);
+            let withheld = self.catalogue_for(options).withheld(server, own);
             if let Some((kind, name)) = withheld {
                 telemetry::request::leads_to(server.as_str(), &format!("{server} {own}"));
-                return Err(not_as_pinned(&self.catalogue_for(wish), server, kind, name));
+                return Err(not_as_pinned(&self.catalogue_for(options), server, kind, name));
             }
         }
         found
@@ -355,11 +362,11 @@ impl Pipeline {
     pub(super) fn owner_by_uri(
         &self,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         uri: &str,
         steps: &mut Steps,
     ) -> Result<(ServerName, String, Claim), CallError> {
-        let catalogue = self.catalogue_for(wish);
+        let catalogue = self.catalogue_for(options);
         let unknown = || CallError::Unknown {
             kind: Kind::Resource,
             name: uri.to_owned(),
@@ -402,7 +409,7 @@ impl Pipeline {
     fn by_reference(
         &self,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         params: &RawObject<'_>,
     ) -> Result<Route, CallError> {
         let reference = params.get("ref").ok_or_else(|| wrong("ref", "is missing"))?;
@@ -411,13 +418,13 @@ impl Pipeline {
         let (server, key, own, claim) = match text(&fields, "type")?.as_str() {
             "ref/prompt" => {
                 let name = text(&fields, "name")?;
-                let item = self.named(scope, wish, None, Kind::Prompt, &name)?;
+                let item = self.named(scope, options, None, Kind::Prompt, &name)?;
                 let claim = Claim::of_item(&self.catalogue.current(), &item, &name);
                 (item.server.clone(), "name", item.own.clone(), claim)
             }
             "ref/resource" => {
                 let uri = text(&fields, "uri")?;
-                let (server, own, claim) = self.by_uri(scope, wish, &uri)?;
+                let (server, own, claim) = self.by_uri(scope, options, &uri)?;
                 (server, "uri", own, claim)
             }
             _ => return Err(wrong("ref.type", "must be ref/prompt or ref/resource")),
@@ -433,14 +440,14 @@ impl Pipeline {
     fn by_task(
         &self,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         id: &str,
     ) -> Result<(ServerName, String), CallError> {
         let unknown = || CallError::Invalid(format!("There is no task {id:?}."));
         let (server, own) = split_server(id).ok_or_else(unknown)?;
         let server = self.server(scope, server).map_err(|_| unknown())?;
         let own = own.into_owned();
-        if !self.asker(scope, wish, &server)?.owns(own.clone()) {
+        if !self.asker(scope, options, &server)?.owns(own.clone()) {
             return Err(unknown());
         }
         Ok((server, own))

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::callers::{Callers, End};
 use super::task_owners::{TaskKey, TaskOwners, Way};
-use super::{Pipeline, Wish, tasks};
+use super::{CallOptions, Pipeline, tasks};
 use crate::access::policy::Scope;
 use crate::error::{Allowed, CallError};
 use crate::protocol::call::{
@@ -30,7 +30,7 @@ pub(super) struct Asker<'a> {
     principal: Option<PrincipalId>,
     /// The client whose own session the request goes through; the shared one without.
     through: Option<&'a Client>,
-    wish: Wish<'a>,
+    options: CallOptions<'a>,
     callers: &'a Callers,
 }
 
@@ -42,24 +42,24 @@ impl Pipeline {
     pub(super) fn asker<'a>(
         &'a self,
         scope: &Scope,
-        wish: Wish<'a>,
+        options: CallOptions<'a>,
         server: &ServerName,
     ) -> Result<Asker<'a>, CallError> {
         let upstream = self.upstream(server)?;
         let key = scope.principal.name.as_ref();
-        let principal = match wish.client {
+        let principal = match options.client {
             Some(client) => Some(PrincipalId::new(key, &client.session)),
             None => key.cloned().map(PrincipalId::Key),
         };
         // Log messages name no call, so that one which wants its own, and is whole in itself, goes
         // over a session that carries no other.
-        let through = wish.client.filter(|client| {
-            let wants_log = client.is_exclusive && wish.about.log_level.is_some();
+        let through = options.client.filter(|client| {
+            let wants_log = client.is_exclusive && options.about.log_level.is_some();
             let is_own = can_be_asked(client.capabilities.get()) || wants_log;
             upstream.config().session.is_own(is_own)
         });
         let (owners, callers) = (&*self.tasks, &*self.callers);
-        Ok(Asker { upstream, owners, principal, through, wish, callers })
+        Ok(Asker { upstream, owners, principal, through, options, callers })
     }
 }
 
@@ -100,7 +100,7 @@ impl Asker<'_> {
     /// Whether a log message is said because others want it: on a shared session whose level was
     /// set, the caller wants what is of its own level, or of the usual one.
     fn is_too_quiet(&self, level: Option<LogLevel>) -> bool {
-        let wanted = self.wish.about.log_level.unwrap_or(LogLevel::USUAL);
+        let wanted = self.options.about.log_level.unwrap_or(LogLevel::USUAL);
         self.through.is_none()
             && self.upstream.log_level().is_some()
             && level.is_some_and(|level| level < wanted)
@@ -130,8 +130,9 @@ impl Asker<'_> {
         sink: &mut dyn CallSink,
     ) -> Result<Outcome, CallError> {
         let config = self.upstream.config();
-        let wanted = self.wish.timeout.filter(|wanted| *wanted < config.timeout);
-        let timeout = wanted.map_or(config.timeout, |it| it.saturating_sub(self.wish.waited));
+        let wanted = self.options.timeout.filter(|wanted| *wanted < config.timeout);
+        let timeout =
+            wanted.map_or(config.timeout, |it| it.saturating_sub(self.options.waited));
         wait.set_call_timeout(timeout, config.timeout_max);
         let begins = outgoing.params.get("task").is_some();
         let mut sink = OfServer { asker: self, begins, inner: sink };
@@ -150,7 +151,7 @@ impl Asker<'_> {
             && error.code == code::INTERNAL_ERROR
             && outgoing.is_safe_to_repeat
             && self.through.is_none()
-            && self.wish.client.is_some_and(|client| !client.is_exclusive)
+            && self.options.client.is_some_and(|client| !client.is_exclusive)
             && let Some(said) = self.upstream.ask_in_session(outgoing, wait, &mut sink)
         {
             outcome = Ok(said);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Pipeline, Wish};
+use super::{CallOptions, Pipeline};
 use crate::access::policy::Scope;
 use crate::error::CallError;
 use crate::limits::CONTROL_TIMEOUT;
@@ -22,12 +22,12 @@ impl Pipeline {
     pub fn owner_of_uri(
         &self,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         call: &Call<'_>,
         wait: &Arc<Wait>,
     ) -> Result<(ServerName, String), CallError> {
-        self.pay(scope, wish, call)?;
-        let route = self.find(scope, wish, call, wait, &mut || ())?;
+        self.pay(scope, options, call)?;
+        let route = self.find(scope, options, call, wait, &mut || ())?;
         let own = serde_json::from_str(&route.value).unwrap_or_default();
         Ok((route.server, own))
     }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Pipeline, Wish};
+use super::{CallOptions, Pipeline};
 use crate::access::policy::Scope;
 use crate::catalogue::Health;
 use crate::limits::VIEW_TIMEOUT;
@@ -19,12 +19,12 @@ impl Pipeline {
     pub(super) fn await_views(
         &self,
         scope: &Scope,
-        wish: Wish<'_>,
+        options: CallOptions<'_>,
         server: Option<&ServerName>,
         wait: Option<&Arc<Wait>>,
     ) -> bool {
-        let Some(client) = wish.client else { return false };
-        let viewer = Viewer::new(client, wish.about, wish.views);
+        let Some(client) = options.client else { return false };
+        let viewer = Viewer::new(client, options.about, options.views);
         let is_meant = |name: &ServerName| {
             scope.sees_server(name) && server.is_none_or(|server| server == name)
         };

@@ -61,7 +61,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::super::table::{Bounds, Table};
-    use super::super::{Door, EncodedEvent, EventSink, Owner};
+    use super::super::{EncodedEvent, EventSink, Owner, Transport};
     use super::*;
     use crate::limits::ABSENT_SESSION_TIME;
     use crate::protocol::call::Caller;
@@ -91,11 +91,11 @@ mod tests {
                 principal: None,
                 only: None,
                 narrowed: None,
-                hears: [server.clone()].into(),
+                visible_servers: [server.clone()].into(),
                 admission: 0,
                 charged: None,
             };
-            let (door, caller) = (Door::StreamableHttp, Some(Caller::plain()));
+            let (door, caller) = (Transport::StreamableHttp, Some(Caller::plain()));
             table.open(begun, id.into(), door, owner, caller).unwrap();
         }
         let sink = Arc::new(Sink::default());

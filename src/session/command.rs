@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
-use super::questions::Tie;
+use super::questions::table::Tie;
 use super::{
-    Audience, Bearer, Door, EventSink, Opened, Owner, Pending, Rescope, Session, SessionId,
+    Audience, Bearer, EventSink, Opened, Owner, Pending, Rescope, Session, SessionId, Transport,
 };
 use crate::protocol::call::{Caller, Question};
 use crate::protocol::jsonrpc::RequestId;
@@ -18,7 +18,7 @@ use crate::wait::Wait;
 /// What the session thread is told. A variant that has an answer carries the place for it.
 pub(super) enum Command {
     Open {
-        door: Door,
+        door: Transport,
         owner: Owner,
         caller: Option<Caller>,
         reply: Reply<Opened>,

@@ -8,12 +8,12 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounde
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::ended::EndedIds;
-use super::questions::{self, Open, Questions, Tie};
+use super::questions::table::{self, Open, Questions, Tie};
 use super::table::{Bounds, Full, Table};
 use super::token::{Claims, Signer};
 use super::{
-    Bearer, Command, Door, Ended, Opened, Owner, Pending, Rescope, Session, SessionId,
-    Sessions, View,
+    Bearer, Command, Ended, Opened, Owner, Pending, Rescope, Session, SessionId, Sessions,
+    Transport, View,
 };
 use crate::error::CallError;
 use crate::limits::{SESSION_INBOX_COMMANDS_MAX, SESSION_SWEEP_INTERVAL, SESSION_TOKEN_LIFE};
@@ -188,17 +188,21 @@ impl Manager {
         }
     }
 
-    fn open(&mut self, door: Door, owner: Owner, caller: Option<Caller>) -> Opened {
+    fn open(&mut self, door: Transport, owner: Owner, caller: Option<Caller>) -> Opened {
         let random = random_bytes::<16>(&self.random).map_err(|_| CallError::Internal)?;
         let id: SessionId = match (door, &caller) {
-            (Door::StreamableHttp, Some(caller)) => {
+            (Transport::StreamableHttp, Some(caller)) => {
                 let claims = self.claims(hex(&random), &owner, caller);
                 self.signer.sign(&claims).into()
             }
             // A session that cannot outlive its stream has an id that carries nothing.
-            (Door::HttpSse | Door::StreamableHttp | Door::Stdio | Door::Listen, _) => {
-                hex(&random).into()
-            }
+            (
+                Transport::HttpSse
+                | Transport::StreamableHttp
+                | Transport::Stdio
+                | Transport::Listen,
+                _,
+            ) => hex(&random).into(),
         };
         self.add(id, door, owner, caller)
     }
@@ -219,7 +223,7 @@ impl Manager {
     fn add(
         &mut self,
         id: SessionId,
-        door: Door,
+        door: Transport,
         owner: Owner,
         caller: Option<Caller>,
     ) -> Opened {
@@ -261,7 +265,7 @@ impl Manager {
         let Bearer { principal, admission, charged } = bearer;
         let claims = self.revivable(&id, principal.as_deref())?;
         let caller = claims.caller()?;
-        let hears = |server: &ServerName| {
+        let visible_servers = |server: &ServerName| {
             claims.only.as_ref().is_none_or(|only| only == server)
                 && claims.narrowed.as_ref().is_none_or(|list| list.contains(server))
         };
@@ -269,11 +273,11 @@ impl Manager {
             principal: claims.principal.as_deref().map(Into::into),
             only: claims.only.clone(),
             narrowed: claims.narrowed.clone().map(Into::into),
-            hears: may_hear.into_iter().filter(hears).collect(),
+            visible_servers: may_hear.into_iter().filter(visible_servers).collect(),
             admission,
             charged,
         };
-        self.add(id, Door::StreamableHttp, owner, Some(caller)).ok()
+        self.add(id, Transport::StreamableHttp, owner, Some(caller)).ok()
     }
 
     /// What an id of an earlier process carries, unless its session has ended.
@@ -308,7 +312,7 @@ impl Manager {
         }
         let (held, tie) = of_call.unzip();
         let Question { server, id: upstream_id, method, reply, .. } = question;
-        let expires = questions::expiry(Instant::now(), self.parked);
+        let expires = table::expiry(Instant::now(), self.parked);
         let pending = Pending { server: server.clone(), method, reply, held };
         let open = Open::new(expires, server, upstream_id, pending);
         let open = match tie {
@@ -430,7 +434,7 @@ mod tests {
             principal,
             only: None,
             narrowed: None,
-            hears: [].into(),
+            visible_servers: [].into(),
             admission: 0,
             charged: None,
         }
@@ -438,7 +442,7 @@ mod tests {
 
     fn open(sessions: &Sessions) -> SessionId {
         let caller = Some(Caller::plain());
-        sessions.open(Door::StreamableHttp, owner(), caller).unwrap().id.clone()
+        sessions.open(Transport::StreamableHttp, owner(), caller).unwrap().id.clone()
     }
 
     fn bearer(principal: &str) -> Bearer {
@@ -446,7 +450,7 @@ mod tests {
     }
 
     fn finds(sessions: &Sessions, id: &str, principal: &str) -> bool {
-        sessions.find(id, bearer(principal), Door::StreamableHttp, Vec::new).is_some()
+        sessions.find(id, bearer(principal), Transport::StreamableHttp, Vec::new).is_some()
     }
 
     #[test]
@@ -455,7 +459,7 @@ mod tests {
         let id = open(&sessions);
         assert!(finds(&sessions, &id, "laptop"));
         assert!(!finds(&sessions, &id, "other"));
-        assert!(sessions.find(&id, bearer("laptop"), Door::HttpSse, Vec::new).is_none());
+        assert!(sessions.find(&id, bearer("laptop"), Transport::HttpSse, Vec::new).is_none());
         sessions.close(&id).unwrap();
         assert!(!finds(&sessions, &id, "laptop"));
     }
@@ -480,13 +484,13 @@ mod tests {
         let sessions = started([5; 32]);
         let sees = Box::new(|_: &Owner| None);
         sessions.rescope(Rescope { admission: 1, sees }).unwrap();
-        for door in [Door::StreamableHttp, Door::HttpSse, Door::Listen] {
+        for door in [Transport::StreamableHttp, Transport::HttpSse, Transport::Listen] {
             let opened = sessions.open(door, owner(), Some(Caller::plain()));
             assert!(matches!(opened, Err(CallError::Overloaded { .. })), "{opened:?}");
         }
         assert!(!finds(&sessions, &id, "laptop"));
         let owner = Owner { admission: 1, ..owner() };
-        sessions.open(Door::StreamableHttp, owner, Some(Caller::plain())).unwrap();
+        sessions.open(Transport::StreamableHttp, owner, Some(Caller::plain())).unwrap();
     }
 
     #[test]

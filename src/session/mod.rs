@@ -2,10 +2,8 @@
 //! changes them, by messages; what every request needs is read in a view that this thread
 //! publishes. It holds senders, not sockets.
 
-mod asked;
 mod audience;
 mod command;
-mod door;
 mod encoded_event;
 mod ended;
 pub(crate) mod event_log;
@@ -19,6 +17,7 @@ mod resumable;
 mod subscriptions;
 mod table;
 pub(crate) mod token;
+mod transport;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -44,18 +43,20 @@ use crate::wait::{Interrupted, Wait};
 
 use command::{Command, Reply};
 
-pub use asked::{CallQuestions, Pending};
 pub use audience::{Audience, LogWish, Shared};
-pub use door::{Bearer, Counts, Door, EventSink, Listening, Owner, Refused, SessionId};
 pub use encoded_event::EncodedEvent;
 pub use ended::{Ended, Narrowed, TidyPlace};
 pub use event_log::{Bounds as EventLogBounds, EventId, Origin};
 pub use event_logs::EventLogs;
 pub use kept_streams::KeptStreams;
 pub use manager::{SessionsConfig, start, withdrawal};
+pub use questions::{CallQuestions, Pending};
 pub use rescope::{Rescope, Rescoped, Sees};
 pub use resumable::{Delivery, Resumable};
 pub use subscriptions::Over;
+pub use transport::{
+    Bearer, Counts, EventSink, Listening, Owner, Refused, SessionId, Transport,
+};
 
 use subscriptions::Subscriptions;
 
@@ -65,7 +66,7 @@ pub struct Session {
     /// Its id.
     pub id: SessionId,
     /// How it was opened.
-    pub door: Door,
+    pub door: Transport,
     /// Whose it is.
     pub owner: Owner,
     /// Who it is to upstreams, where it subscribes to resources.
@@ -73,7 +74,7 @@ pub struct Session {
     /// Its streams over Streamable HTTP, for clients that resume them.
     pub kept: KeptStreams,
     /// The servers whose changes it hears of.
-    hears: RwLock<Arc<[ServerName]>>,
+    visible_servers: RwLock<Arc<[ServerName]>>,
     charged: RwLock<Option<PrincipalId>>,
     caller: OnceLock<Arc<Caller>>,
     /// What a stateless client listens to.
@@ -141,11 +142,11 @@ impl Session {
     pub fn views(&self) -> Option<[ViewId; 2]> {
         let caller = self.caller.get()?;
         let views = self.views.get_or_init(|| match self.door {
-            Door::HttpSse | Door::StreamableHttp | Door::Stdio => [
+            Transport::HttpSse | Transport::StreamableHttp | Transport::Stdio => [
                 ViewId::of_session(caller.capabilities.get()),
                 ViewId::of_request(self.stateless_capabilities()),
             ],
-            Door::Listen => [
+            Transport::Listen => [
                 ViewId::of_session(&of_client_for_legacy(caller.capabilities.get())),
                 ViewId::of_request(caller.capabilities.get()),
             ],
@@ -157,24 +158,24 @@ impl Session {
     /// it hears nothing of what is said on the shared one.
     fn has_own(&self, sharing: SessionSharing) -> bool {
         match self.door {
-            Door::HttpSse | Door::StreamableHttp | Door::Stdio => {
+            Transport::HttpSse | Transport::StreamableHttp | Transport::Stdio => {
                 sharing.is_own(self.can_be_asked())
             }
             // It stands for subscriptions alone, which are the shared session's.
-            Door::Listen => false,
+            Transport::Listen => false,
         }
     }
 
     fn hears_of(&self, server: &ServerName) -> bool {
-        self.hears.read().unwrap_or_else(PoisonError::into_inner).contains(server)
+        self.visible_servers.read().unwrap_or_else(PoisonError::into_inner).contains(server)
     }
 
     fn hears(&self) -> Arc<[ServerName]> {
-        self.hears.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.visible_servers.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn hear(&self, servers: Arc<[ServerName]>) {
-        *self.hears.write().unwrap_or_else(PoisonError::into_inner) = servers;
+        *self.visible_servers.write().unwrap_or_else(PoisonError::into_inner) = servers;
     }
 
     /// Whose it is, for what outlives one request.
@@ -340,7 +341,7 @@ impl Sessions {
     ///
     /// # Errors
     /// A bound on sessions is reached, or the session thread does not answer in time.
-    pub fn open(&self, door: Door, owner: Owner, caller: Option<Caller>) -> Opened {
+    pub fn open(&self, door: Transport, owner: Owner, caller: Option<Caller>) -> Opened {
         self.ask(|reply| Command::Open { door, owner, caller, reply })?
     }
 
@@ -350,14 +351,14 @@ impl Sessions {
         &self,
         id: &str,
         bearer: Bearer,
-        door: Door,
+        door: Transport,
         may_hear: impl FnOnce() -> Vec<ServerName>,
     ) -> Option<Arc<Session>> {
         let known = self.view.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
         let session = match known {
             Some(session) => session,
             // Only tokens have a dot, so that a random text costs the thread nothing.
-            None if door == Door::StreamableHttp && id.contains('.') => {
+            None if door == Transport::StreamableHttp && id.contains('.') => {
                 let id = SessionId::from(id);
                 let (bearer, may_hear) = (bearer.clone(), may_hear());
                 self.ask(|reply| Command::Revive { id, bearer, may_hear, reply }).ok()??
@@ -513,13 +514,13 @@ impl Sessions {
     pub fn lowest_log_level(&self, shared: &Shared) -> Option<LogLevel> {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         let sharing = view.values().filter(|session| match session.door {
-            Door::HttpSse | Door::StreamableHttp | Door::Stdio => {
+            Transport::HttpSse | Transport::StreamableHttp | Transport::Stdio => {
                 session.caller.get().is_some()
                     && session.hears_of(&shared.server)
                     && !session.has_own(shared.sharing)
             }
             // Nobody is told of log messages there.
-            Door::Listen => false,
+            Transport::Listen => false,
         });
         let wanted: Vec<Option<LogLevel>> = sharing.map(|it| it.log_level()).collect();
         let has_said = wanted.iter().any(Option::is_some);
@@ -562,10 +563,10 @@ impl Sessions {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         let count = |door| view.values().filter(|session| session.door == door).count();
         Counts {
-            http_sse: count(Door::HttpSse),
-            streamable_http: count(Door::StreamableHttp),
-            stdio: count(Door::Stdio),
-            listening: count(Door::Listen),
+            http_sse: count(Transport::HttpSse),
+            streamable_http: count(Transport::StreamableHttp),
+            stdio: count(Transport::Stdio),
+            listening: count(Transport::Listen),
         }
     }
 

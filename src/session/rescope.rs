@@ -56,8 +56,8 @@ impl Rescope {
             return None;
         }
         let Rescoped { servers, charged, differs: _ } = (self.sees)(&owner)?;
-        let hears = servers.into();
-        Some(Owner { hears, admission: self.admission, charged, ..owner })
+        let visible_servers = servers.into();
+        Some(Owner { visible_servers, admission: self.admission, charged, ..owner })
     }
 }
 
@@ -151,7 +151,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::super::table::Bounds;
-    use super::super::{Audience, Door, EncodedEvent, EventSink, Over, Refused};
+    use super::super::{Audience, EncodedEvent, EventSink, Over, Refused, Transport};
     use super::*;
     use crate::protocol::call::Caller;
     use crate::protocol::raw::Raw;
@@ -175,12 +175,12 @@ mod tests {
     }
 
     fn owner(admission: u64) -> Owner {
-        let hears = [name("a"), name("b")].into();
+        let visible_servers = [name("a"), name("b")].into();
         Owner {
             principal: Some("k".into()),
             only: None,
             narrowed: None,
-            hears,
+            visible_servers,
             admission,
             charged: None,
         }
@@ -190,7 +190,7 @@ mod tests {
     fn table() -> (Table, Arc<Session>, Arc<Sink>) {
         let idle = Duration::from_secs(60);
         let mut table = Table::new(Bounds { sessions: 3, sessions_per_key: 3, idle });
-        let (door, caller) = (Door::StreamableHttp, Some(Caller::plain()));
+        let (door, caller) = (Transport::StreamableHttp, Some(Caller::plain()));
         let session = table.open(Instant::now(), "x".into(), door, owner(0), caller).unwrap();
         let sink = Arc::new(Sink::default());
         assert!(table.attach("x", 1, sink.clone()));
@@ -326,10 +326,16 @@ mod tests {
                 (!ends).then_some(rescoped)
             }),
         };
-        let hears = |ends: bool, admission: u64| {
-            rescope(ends).late(owner(admission)).map(|owner| owner.hears.len())
+        let visible_servers = |ends: bool, admission: u64| {
+            rescope(ends).late(owner(admission)).map(|owner| owner.visible_servers.len())
         };
-        assert_eq!([0, 1, 2, 3].map(|at| hears(false, at)), [None, Some(1), Some(2), Some(2)]);
-        assert_eq!([0, 1, 2, 3].map(|at| hears(true, at)), [None, None, Some(2), Some(2)]);
+        assert_eq!(
+            [0, 1, 2, 3].map(|at| visible_servers(false, at)),
+            [None, Some(1), Some(2), Some(2)]
+        );
+        assert_eq!(
+            [0, 1, 2, 3].map(|at| visible_servers(true, at)),
+            [None, None, Some(2), Some(2)]
+        );
     }
 }

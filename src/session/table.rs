@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::ended::LeftBehind;
 use super::{
-    Audience, Door, EncodedEvent, Ended, EventSink, KeptStreams, Over, Owner, Session,
-    SessionId, Shared, Subscriptions,
+    Audience, EncodedEvent, Ended, EventSink, KeptStreams, Over, Owner, Session, SessionId,
+    Shared, Subscriptions, Transport,
 };
 use crate::limits::{ABSENT_SESSION_TIME, SESSION_STREAMS_MAX};
 use crate::protocol::call::{Caller, PrincipalId};
@@ -58,10 +58,10 @@ impl Entry {
     /// Sends a message that belongs to no call. Who listens without a session hears only what
     /// it listens to, marked as its subscription's (2026-07-28, basic/patterns/subscriptions).
     fn tell(&mut self, message: &str, event: &EncodedEvent) -> bool {
-        if self.session.door != Door::Listen {
+        if self.session.door != Transport::Listen {
             let caller = self.session.caller();
-            let hears = |caller: Arc<Caller>| hears_text(caller.revision, message);
-            return caller.is_none_or(hears) && self.send(event);
+            let visible_servers = |caller: Arc<Caller>| hears_text(caller.revision, message);
+            return caller.is_none_or(visible_servers) && self.send(event);
         }
         let Some(listening) = self.session.listening.get() else { return false };
         let Ok(Message::Notification { method, params }) = Message::parse(message) else {
@@ -119,11 +119,11 @@ impl Table {
         &mut self,
         now: Instant,
         id: SessionId,
-        door: Door,
+        door: Transport,
         owner: Owner,
         caller: Option<Caller>,
     ) -> Result<Arc<Session>, Full> {
-        let hears = owner.hears.clone();
+        let visible_servers = owner.visible_servers.clone();
         let held = self.per_key.get(&owner.principal).copied().unwrap_or_default();
         // Without keys nobody can be told apart, so the bound on all sessions is the only one.
         if owner.principal.is_some() && held >= self.bounds.sessions_per_key {
@@ -142,7 +142,7 @@ impl Table {
         let session = Arc::new(Session {
             id: id.clone(),
             door,
-            hears: RwLock::new(hears),
+            visible_servers: RwLock::new(visible_servers),
             charged: RwLock::new(owner.charged.clone()),
             owner,
             subscriber: Subscriber::fresh(),
@@ -173,8 +173,10 @@ impl Table {
     /// Gives a session the stream of that number; streams that have ended are forgotten.
     pub(super) fn attach(&mut self, id: &str, number: u64, stream: Arc<dyn EventSink>) -> bool {
         let Some(entry) = self.entries.get_mut(id) else { return false };
-        if matches!(entry.session.door, Door::HttpSse | Door::Stdio | Door::Listen)
-            && entry.session.stream.set(stream.clone()).is_err()
+        if matches!(
+            entry.session.door,
+            Transport::HttpSse | Transport::Stdio | Transport::Listen
+        ) && entry.session.stream.set(stream.clone()).is_err()
         {
             return false;
         }
@@ -256,11 +258,11 @@ impl Table {
     /// basic/transports, Multiple Connections): its newest.
     pub(super) fn tell(&mut self, to: &Audience, message: &str, now: Instant) {
         let event = EncodedEvent::from(sse::event("", message));
-        let hears = |session: &Session, server: &ServerName| {
+        let visible_servers = |session: &Session, server: &ServerName| {
             session.hears_of(server) && session.caller().is_some()
         };
         let shares = |session: &Session, shared: &Shared| {
-            hears(session, &shared.server) && !session.has_own(shared.sharing)
+            visible_servers(session, &shared.server) && !session.has_own(shared.sharing)
         };
         match to {
             Audience::One(id, server) => {
@@ -271,13 +273,15 @@ impl Table {
                 }
             }
             Audience::Hearing(server) => {
-                for entry in self.entries.values_mut().filter(|it| hears(&it.session, server)) {
+                for entry in
+                    self.entries.values_mut().filter(|it| visible_servers(&it.session, server))
+                {
                     entry.tell(message, &event);
                 }
             }
             Audience::Seeing(server, view) => {
                 for entry in self.entries.values_mut() {
-                    if hears(&entry.session, server) && entry.session.sees(*view) {
+                    if visible_servers(&entry.session, server) && entry.session.sees(*view) {
                         entry.tell(message, &event);
                     }
                 }
@@ -390,10 +394,10 @@ impl Table {
             let streamless = entry.streams.is_empty() && !entry.session.kept.any_open();
             let unused = now.saturating_duration_since(entry.session.last_used()) >= idle;
             let ended = match entry.session.door {
-                Door::HttpSse | Door::Stdio | Door::Listen => {
+                Transport::HttpSse | Transport::Stdio | Transport::Listen => {
                     entry.session.stream.get().is_some() && streamless
                 }
-                Door::StreamableHttp => false,
+                Transport::StreamableHttp => false,
             };
             if ended || (unused && streamless && !entry.session.has_calls()) {
                 over.push(id.clone());
@@ -441,9 +445,16 @@ mod tests {
     }
 
     fn owner(principal: Option<&str>) -> Owner {
-        let hears = [ServerName::parse("a").unwrap()].into();
+        let visible_servers = [ServerName::parse("a").unwrap()].into();
         let principal = principal.map(Into::into);
-        Owner { principal, only: None, narrowed: None, hears, admission: 0, charged: None }
+        Owner {
+            principal,
+            only: None,
+            narrowed: None,
+            visible_servers,
+            admission: 0,
+            charged: None,
+        }
     }
 
     fn open(
@@ -453,7 +464,7 @@ mod tests {
         key: &str,
     ) -> Result<Arc<Session>, Full> {
         let caller = Some(Caller::plain());
-        table.open(now, id.into(), Door::StreamableHttp, owner(Some(key)), caller)
+        table.open(now, id.into(), Transport::StreamableHttp, owner(Some(key)), caller)
     }
 
     #[test]
@@ -585,7 +596,7 @@ mod tests {
     fn an_http_sse_session_ends_with_its_stream() {
         let now = Instant::now();
         let mut table = table();
-        table.open(now, "x".into(), Door::HttpSse, owner(None), None).unwrap();
+        table.open(now, "x".into(), Transport::HttpSse, owner(None), None).unwrap();
         assert_eq!(sweep(&mut table, now), 0);
         let sink = Arc::new(Sink::default());
         assert!(table.attach("x", 1, sink.clone()));

@@ -48,7 +48,7 @@ pub struct Incoming<'a> {
 
 /// One message of a request: what is asked for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Asked {
+pub(super) struct RequestedMethod {
     pub(super) door: Door,
     /// None of a method that the gateway does not know.
     pub(super) method: Option<Method>,
@@ -56,7 +56,7 @@ pub(super) struct Asked {
     pub(super) took: Option<Duration>,
 }
 
-impl Asked {
+impl RequestedMethod {
     pub(super) fn method_text(&self) -> &'static str {
         self.method.map_or("other", Method::as_str)
     }
@@ -80,7 +80,7 @@ pub(super) struct Record {
     pub(super) bytes_out: usize,
     /// 0 where nothing was answered.
     pub(super) status: u16,
-    pub(super) asked: Option<Asked>,
+    pub(super) asked: Option<RequestedMethod>,
     pub(super) tool: String,
     pub(super) server: String,
     pub(super) outcome: Option<CallOutcome>,
@@ -170,7 +170,7 @@ impl Record {
     fn ask(&mut self, door: Door, method: &str, params: Option<&str>) -> Option<Activity> {
         let before = self.flush();
         let method = Method::parse(method);
-        self.asked = Some(Asked { door, method, began: Instant::now(), took: None });
+        self.asked = Some(RequestedMethod { door, method, began: Instant::now(), took: None });
         self.trace.ask(params);
         before
     }
@@ -415,7 +415,7 @@ pub fn write_headers(mut set: impl FnMut(&'static str, &str)) {
 pub struct Carried {
     id: Option<RequestName>,
     key: String,
-    asked: Option<Asked>,
+    asked: Option<RequestedMethod>,
     trace: Trace,
 }
 
@@ -440,7 +440,7 @@ impl Carried {
             (record.key, record.trace) = (self.key, self.trace);
             // The request itself counts it.
             record.asked =
-                self.asked.map(|asked| Asked { took: Some(Duration::ZERO), ..asked });
+                self.asked.map(|asked| RequestedMethod { took: Some(Duration::ZERO), ..asked });
             (record.is_in_work, record.is_apart) = (true, true);
         });
         entered.ok().map(|()| Served { name })

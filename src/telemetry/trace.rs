@@ -11,7 +11,7 @@ use crossbeam_channel::Sender;
 use super::ids::random;
 use super::names;
 use super::outcome::CallOutcome;
-use super::request::{self, Asked};
+use super::request::{self, RequestedMethod};
 use super::trace_context::{TraceContext, to_hex};
 use crate::limits::ACCESS_TEXT_CHARS_MAX;
 use crate::protocol::method::Method;
@@ -197,7 +197,7 @@ impl Trace {
 /// What a span tells of a message that is answered.
 #[derive(Debug)]
 pub(super) struct Answered<'a> {
-    pub(super) asked: Asked,
+    pub(super) asked: RequestedMethod,
     pub(super) outcome: CallOutcome,
     pub(super) took: Duration,
     pub(super) server: &'a str,

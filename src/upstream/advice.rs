@@ -1,7 +1,7 @@
 //! At which step contact failed, why that is likely, and what to do about it, for `trunkline check`
 //! and for `/status`. Pure.
 
-use super::Failure;
+use super::FailureReport;
 use crate::config::{HttpTarget, StdioTarget, Target};
 use crate::error::{HttpRefusal, Stage};
 
@@ -57,7 +57,7 @@ pub struct Advice {
 }
 
 /// What a failure of contact with this server means; `stderr` are the last lines of a child's.
-pub fn of(target: &Target, failure: &Failure, stderr: &[String]) -> Advice {
+pub fn of(target: &Target, failure: &FailureReport, stderr: &[String]) -> Advice {
     let stage = step(target, failure);
     let order: &[Step] = match target {
         Target::Stdio(_) => &[Step::Start, Step::Era, Step::Handshake, Step::Lists],
@@ -96,7 +96,7 @@ fn is_secure(http: &HttpTarget) -> bool {
     http.url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"))
 }
 
-fn step(target: &Target, failure: &Failure) -> Step {
+fn step(target: &Target, failure: &FailureReport) -> Step {
     let is_http = matches!(target, Target::Http(_));
     match failure.stage {
         Stage::Resolve => Step::Resolve,
@@ -136,7 +136,7 @@ fn is_of_http(message: &str) -> bool {
         .any(|words| message.contains(words))
 }
 
-fn for_http(http: &HttpTarget, stage: Step, failure: &Failure) -> Option<String> {
+fn for_http(http: &HttpTarget, stage: Step, failure: &FailureReport) -> Option<String> {
     let message = failure.message.as_str();
     let host = host(&http.url);
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
@@ -260,7 +260,7 @@ fn credential(http: &HttpTarget, refusal: &HttpRefusal) -> String {
     format!("{what}{oauth}")
 }
 
-fn for_answer(http: &HttpTarget, failure: &Failure) -> Option<String> {
+fn for_answer(http: &HttpTarget, failure: &FailureReport) -> Option<String> {
     let message = failure.message.as_str();
     let lower = message.to_ascii_lowercase();
     let path = "most servers have /mcp, older ones /sse (\"transport\": \"sse\")";
@@ -303,7 +303,7 @@ fn for_answer(http: &HttpTarget, failure: &Failure) -> Option<String> {
 fn for_child(
     stdio: &StdioTarget,
     stage: Step,
-    failure: &Failure,
+    failure: &FailureReport,
     stderr: &[String],
 ) -> Option<String> {
     let message = failure.message.as_str();
@@ -378,11 +378,16 @@ mod tests {
         config.upstreams[0].target.clone()
     }
 
-    fn failure(stage: Stage, message: &str, status: Option<u16>) -> Failure {
+    fn failure(stage: Stage, message: &str, status: Option<u16>) -> FailureReport {
         let refusal =
             |status| HttpRefusal { status, www_authenticate: None, retry_after: None };
         let refusal = status.map(|status| Box::new(refusal(status)));
-        Failure { stage, message: message.to_owned(), at: SystemTime::UNIX_EPOCH, refusal }
+        FailureReport {
+            stage,
+            message: message.to_owned(),
+            at: SystemTime::UNIX_EPOCH,
+            refusal,
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! upstream (connecting, reading its lists, restarting its child) is done by its supervisor's
 //! thread, which tells of it by [`Event`]s.
 
+use crate::upstream::failure::FailureKind;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,83 +28,35 @@ use crate::protocol::view::{LastUse, Untold, ViewId};
 use crate::telemetry::metrics::servers::OfServer;
 use crate::wait::{Interrupted, Wait};
 
-use breaker::Over;
-use exchange::Lane;
-use gate::Passage;
-use health::Vitals;
-use link::{Core, Link, Own};
-use members::Members;
-use slots::Slots;
-use standing::Standing;
-use stderr::StderrRing;
-use waiting_calls::WaitingCallsLimit;
+use call::breaker_guard::BreakerGuard;
+use call::circuit_breaker::Over;
+use call::concurrency::ConcurrencyLimit;
+use call::waiting_calls::WaitingCallsLimit;
+use http_client::HttpConnection;
+use session::context::{GatewaySink, SessionContext, Transport};
+use session::desired_subscriptions::DesiredSubscriptions;
+use session::pool::SessionPool;
+use status::SharedHealth;
+use transport::stdio::stderr::StderrRing;
 
 pub mod advice;
-mod attendant;
-mod auto;
 mod backoff;
-mod breaker;
-mod child;
-mod child_start;
-mod connection;
-mod control;
-mod correlation;
-mod door;
-mod era_noise;
-mod exchange;
-mod fair_queue;
-mod gate;
-mod health;
-mod hearing;
-mod held;
-mod http;
-mod http_sse;
-mod inbox;
-mod link;
-mod links;
-mod list_times;
-mod listening;
-mod lists;
-mod members;
+mod call;
+mod failure;
+mod http_client;
 mod message;
-mod modern;
-mod negotiate;
-mod outbox;
-mod pipes;
-mod post;
-mod post_stream;
-mod readings;
-mod redirect;
-mod reference;
-mod refused_status;
-mod renewal;
-mod resolve;
-mod restarts;
-mod resubscribing;
-mod room;
-mod slots;
-mod standing;
-mod stderr;
-mod stdio;
-mod streamable_http;
-mod subscribing;
+mod registry;
+mod session;
+mod status;
 mod supervisor;
-mod throttle;
-mod tls;
 mod transport;
-mod unusable;
-mod upstreams;
-mod view_readings;
-mod views;
-mod waiting_calls;
-mod watch;
 
-pub use health::{Failure, State, Status, Unread};
-pub use post::Collector;
-pub use subscribing::Subscribing;
-pub use upstreams::Upstreams;
-pub use view_readings::ViewReading;
-pub use views::Viewer;
+pub use http_client::collector::Collector;
+pub use registry::Upstreams;
+pub use session::subscribe::Subscribing;
+pub use status::{FailureReport, State, Status, Unread};
+pub use supervisor::view_readings::ViewReading;
+pub use supervisor::views::Viewer;
 
 /// What a supervisor tells.
 #[derive(Debug)]
@@ -174,12 +127,12 @@ pub enum Event {
         /// Which one.
         server: ServerName,
         /// Why.
-        failure: Failure,
+        failure: FailureReport,
     },
 }
 
 /// Who hears what upstreams say outside of calls. Nothing here may wait.
-pub trait Unasked: Send + Sync {
+pub trait ServerEvents: Send + Sync {
     /// A notification, on the session of `client` or on the shared one.
     fn notice(
         &self,
@@ -208,15 +161,15 @@ const EVERYBODY: &str = "shared:";
 
 /// One upstream: what a call's thread enters through.
 pub struct Upstream {
-    core: Arc<Core>,
+    context: Arc<SessionContext>,
     /// Of the shared session.
-    link: Arc<dyn Link>,
-    members: Arc<Members>,
-    standing: Arc<Standing>,
-    slots: Arc<Slots<Lane>>,
+    transport: Arc<dyn Transport>,
+    pool: Arc<SessionPool>,
+    desired: Arc<DesiredSubscriptions>,
+    concurrency: Arc<ConcurrencyLimit<HttpConnection>>,
     /// Shared by all upstreams.
     waiting_calls: Arc<WaitingCallsLimit>,
-    vitals: Arc<Vitals>,
+    health: Arc<SharedHealth>,
     stderr: Arc<StderrRing>,
     counted: Arc<OfServer>,
 }
@@ -230,7 +183,7 @@ impl fmt::Debug for Upstream {
 impl Upstream {
     /// Its key in the configuration.
     pub fn name(&self) -> &ServerName {
-        self.core.name()
+        self.context.name()
     }
 
     /// What was asked of it, in numbers.
@@ -240,34 +193,34 @@ impl Upstream {
 
     /// Lets its sessions and children end; nothing is opened afterwards.
     fn end(&self) {
-        self.core.nudge.stop();
-        self.core.views.end();
-        self.members.stop();
+        self.context.mailbox.stop();
+        self.context.views.end();
+        self.pool.stop();
     }
 
     /// Which era it speaks, once it has answered.
     fn era(&self) -> Option<Era> {
-        self.vitals.lock().initialized.as_ref().map(|initialized| initialized.revision.era())
+        self.health.lock().initialized.as_ref().map(|initialized| initialized.revision.era())
     }
 
     /// How it was configured.
     pub fn config(&self) -> &UpstreamConfig {
-        &self.core.config
+        &self.context.config
     }
 
     /// Whether a client may have a session of its own here.
     fn has_own(&self, client: &Client) -> bool {
         let is_served_otherwise = if client.is_exclusive {
-            self.link.is_stateless()
+            self.transport.is_stateless()
         } else {
-            self.link.refuses_sessions()
+            self.transport.refuses_sessions()
         };
         self.config().session != SessionSharing::Shared && !is_served_otherwise
     }
 
     /// Whether the upstream is known to keep no sessions.
     pub fn refuses_sessions(&self) -> bool {
-        self.link.refuses_sessions()
+        self.transport.refuses_sessions()
     }
 
     /// Sends a request and waits for its answer on the caller's thread, holding one of the
@@ -286,77 +239,76 @@ impl Upstream {
         wait: &Arc<Wait>,
         sink: &mut dyn CallSink,
     ) -> Result<Outcome, CallError> {
-        let failed = |mut trouble: connection::Trouble| {
-            let is_cut_off =
-                trouble.kind == connection::Kind::Interrupted(Interrupted::Stopping);
-            if is_cut_off && trouble.sent {
-                let drain = self.core.limits.drain.as_millis();
-                trouble.message =
+        let failed = |mut failure: failure::Failure| {
+            let is_cut_off = failure.kind == FailureKind::Interrupted(Interrupted::Stopping);
+            if is_cut_off && failure.sent {
+                let drain = self.context.limits.drain.as_millis();
+                failure.message =
                     format!("{STOPPED}, and waits no longer (limits.drain_ms is {drain})");
             }
             // Whatever it met with while it was cut off.
             if wait.interrupted() == Some(Interrupted::Retired) {
-                let drain = self.core.limits.drain.as_millis();
-                trouble.message =
+                let drain = self.context.limits.drain.as_millis();
+                failure.message =
                     format!("{RETIRED}, and limits.drain_ms ({drain} ms) was over");
-                trouble.kind = connection::Kind::Interrupted(Interrupted::Retired);
+                failure.kind = FailureKind::Interrupted(Interrupted::Retired);
             }
-            self.core.scrubbed(trouble).into_error(self.name(), outgoing.is_safe_to_repeat)
+            self.context.scrubbed(failure).into_error(self.name(), outgoing.is_safe_to_repeat)
         };
         let through = through.filter(|client| self.has_own(client));
         let over = if through.is_some() { Over::Own } else { Over::Shared };
-        let passage = self.pass(over)?;
+        let guard = self.admit(over)?;
         let charged = outgoing.charged.as_ref();
         let place = self.waiting_calls.enter(charged).map_err(failed)?;
-        let tick = self.core.limits.heartbeat;
-        let slot = self.slots.take(charged, wait, tick, &mut || sink.silence());
-        let slot = slot.map_err(failed)?;
-        passage.look_again()?;
-        let seat = through
-            .map(|client| self.members.enter(client, wait, tick, &mut || sink.silence()));
-        let mut seat = seat.transpose().map_err(failed)?;
-        let link = seat.as_ref().map_or(&*self.link, |seat| seat.link());
-        let (mut lane, in_flight) = slot.apart();
+        let tick = self.context.limits.heartbeat;
+        let permit = self.concurrency.take(charged, wait, tick, &mut || sink.silence());
+        let permit = permit.map_err(failed)?;
+        guard.look_again()?;
+        let lease =
+            through.map(|client| self.pool.enter(client, wait, tick, &mut || sink.silence()));
+        let mut lease = lease.transpose().map_err(failed)?;
+        let transport = lease.as_ref().map_or(&*self.transport, |lease| lease.transport());
+        let (mut connection, in_flight) = permit.apart();
         if let Some(level) = outgoing.about.log_level.filter(|_| !outgoing.about.is_level_told)
         {
-            self.set_level_of_call(link, seat.is_some(), &mut lane, level, wait);
+            self.set_level_of_call(transport, lease.is_some(), &mut connection, level, wait);
         }
         let began = Instant::now();
         // Of a call that outlives its client's requests, no thread of the pool waits.
-        let parks = seat.as_ref().filter(|_| through.is_some_and(|client| client.is_exclusive));
-        let parks = parks.map(|seat| (seat, &place));
+        let parks =
+            lease.as_ref().filter(|_| through.is_some_and(|client| client.is_exclusive));
+        let parks = parks.map(|lease| (lease, &place));
         let mut lending =
-            Lending { in_flight: &in_flight, parks, wait, passage: &passage, inner: sink };
-        let mut outcome = link.request(&mut lane, outgoing, wait, &mut lending);
+            Lending { in_flight: &in_flight, parks, wait, guard: &guard, inner: sink };
+        let mut outcome = transport.request(&mut connection, outgoing, wait, &mut lending);
 
-        if let (Some(seat), Err(trouble)) = (&mut seat, &outcome)
-            && matches!(trouble.kind, connection::Kind::Interrupted(_))
-            && trouble.sent
+        if let (Some(lease), Err(failure)) = (&mut lease, &outcome)
+            && matches!(failure.kind, FailureKind::Interrupted(_))
+            && failure.sent
         {
-            seat.spoil();
+            lease.taint();
         }
-        drop(seat);
-        if matches!(&outcome, Err(trouble) if trouble.is_stateless()) {
-            outcome = self.link.request(&mut lane, outgoing, wait, sink);
+        drop(lease);
+        if matches!(&outcome, Err(failure) if failure.is_stateless()) {
+            outcome = self.transport.request(&mut connection, outgoing, wait, sink);
         }
         // Before it is told: that first contact is slow says nothing of the upstream.
-        if let Err(trouble) = &mut outcome
-            && trouble.is_late_start()
+        if let Err(failure) = &mut outcome
+            && failure.is_late_start()
         {
-            let starting = self.vitals.lock().breaker.starting(Instant::now());
-            trouble.starting = trouble.starting.or(starting);
+            let starting = self.health.lock().breaker.starting(Instant::now());
+            failure.starting = failure.starting.or(starting);
         }
-        passage.report(&outcome, began);
-        in_flight.leave(lane);
+        guard.report(&outcome, began);
+        in_flight.leave(connection);
         if let Ok(Outcome::Complete(result)) = &outcome {
-            held::charge(result, outgoing.charged.as_ref()).map_err(failed)?;
+            transport::message_bytes::charge(result, outgoing.charged.as_ref())
+                .map_err(failed)?;
         }
-        outcome.map_err(|trouble| match (&trouble.kind, wait.interrupted()) {
+        outcome.map_err(|failure| match (&failure.kind, wait.interrupted()) {
             // Not the gateway ends, but the client's session.
-            (connection::Kind::Interrupted(Interrupted::Stopping), None) => {
-                CallError::Cancelled
-            }
-            _ => failed(trouble),
+            (FailureKind::Interrupted(Interrupted::Stopping), None) => CallError::Cancelled,
+            _ => failed(failure),
         })
     }
 
@@ -372,7 +324,7 @@ impl Upstream {
         let (session, capabilities) = (Arc::from(EVERYBODY), Raw::from_valid("{}".to_owned()));
         let client = Client { session, is_exclusive: false, capabilities, charged: None };
         // Without a session of that kind it would be the same request over the same link.
-        if !self.link.is_stateless() || !self.has_own(&client) {
+        if !self.transport.is_stateless() || !self.has_own(&client) {
             return None;
         }
         self.request(Some(&client), outgoing, wait, sink).ok()
@@ -388,32 +340,34 @@ impl Upstream {
     /// come too then, and are left out where nobody wants them.
     fn set_level_of_call(
         &self,
-        link: &dyn Link,
+        transport: &dyn Transport,
         is_own: bool,
-        lane: &mut Lane,
+        connection: &mut HttpConnection,
         level: LogLevel,
         wait: &Arc<Wait>,
     ) {
-        let logs = self.vitals.lock().initialized.as_ref().is_some_and(|initialized| {
+        let logs = self.health.lock().initialized.as_ref().is_some_and(|initialized| {
             initialized.revision.asks_during_calls()
-                && connection::declares(initialized, "logging")
+                && failure::declares(initialized, "logging")
         });
         if !logs {
             return;
         }
         if !is_own {
-            let known = self.standing.level().and_then(|known| LogLevel::parse(&known));
+            let known = self.desired.level().and_then(|known| LogLevel::parse(&known));
             if known.is_some_and(|known| known <= level) {
                 return;
             }
-            self.standing.set_level(level.as_str());
+            self.desired.set_level(level.as_str());
         }
         let mut params = RawObject::default();
         params.set("level", string(level.as_str()));
         let setting = Outgoing::own(Method::LoggingSetLevel, params);
-        if let Err(trouble) = link.request(lane, &setting, wait, &mut Own(&self.core)) {
+        if let Err(failure) =
+            transport.request(connection, &setting, wait, &mut GatewaySink(&self.context))
+        {
             log::debug!(target: "upstream", "{}: a level could not be set: {}",
-                self.name(), self.core.scrubbed(trouble).message);
+                self.name(), self.context.scrubbed(failure).message);
         }
     }
 
@@ -426,66 +380,66 @@ impl Upstream {
         method: &str,
         params: Option<&str>,
     ) -> bool {
-        self.members.tell(whose, session, &jsonrpc::notification(method, params))
+        self.pool.tell(whose, session, &jsonrpc::notification(method, params))
     }
 
     /// The same over the shared session, if that is open.
     pub fn notify_shared(&self, whose: &PrincipalId, method: &str, params: Option<&str>) {
-        self.link.tell(whose, jsonrpc::notification(method, params));
+        self.transport.tell(whose, jsonrpc::notification(method, params));
     }
 
     /// Ends a client's own session, some time soon.
     pub fn close_client(&self, session: &str) {
-        self.members.close(session);
+        self.pool.close(session);
     }
 
     /// Sets the level of the shared session's log messages, some time soon, and again whenever
     /// that session is opened anew. The last one set counts.
     pub fn set_log_level(&self, level: &str) {
-        self.standing.set_level(level);
-        self.core.nudge.idle.bell().ring();
+        self.desired.set_level(level);
+        self.context.mailbox.idle.bell().ring();
     }
 
     /// The level of the shared session's log messages, if it was ever set.
     pub fn log_level(&self) -> Option<LogLevel> {
-        LogLevel::parse(&self.standing.level()?)
+        LogLevel::parse(&self.desired.level()?)
     }
 
     /// What it, another gateway, says of servers behind it that are not well: an array's text.
     pub fn unwell_behind(&self) -> Option<String> {
-        self.vitals.lock().unwell_behind.clone()
+        self.health.lock().unwell_behind.clone()
     }
 
     /// How it is at present.
     pub fn status(&self) -> Status {
-        let (in_flight, waiting) = self.slots.counts();
-        let sessions = self.members.count_open() + usize::from(self.link.is_open());
+        let (in_flight, waiting) = self.concurrency.counts();
+        let sessions = self.pool.count_open() + usize::from(self.transport.is_open());
         let now = Instant::now();
-        let vitals = self.vitals.lock();
-        let initialized = vitals.initialized.as_ref();
-        let for_operator = |failure: &Failure| self.core.for_operator(failure);
-        let unread = vitals
+        let health = self.health.lock();
+        let initialized = health.initialized.as_ref();
+        let for_operator = |failure: &FailureReport| self.context.for_operator(failure);
+        let unread = health
             .unread
             .iter()
             .map(|list| Unread { failure: for_operator(&list.failure), ..list.clone() });
         Status {
-            state: vitals.breaker.state(now),
-            starting: vitals.breaker.starting(now),
-            failures: vitals.breaker.failures(),
-            down_since: vitals.breaker.down(now, Over::Shared).map(|down| down.first.at),
-            transport: self.link.transport(),
-            redirected_to: self.core.redirected.told(),
+            state: health.breaker.state(now),
+            starting: health.breaker.starting(now),
+            failures: health.breaker.failures(),
+            down_since: health.breaker.down(now, Over::Shared).map(|down| down.first.at),
+            transport: self.transport.transport(),
+            redirected_to: self.context.redirected.told(),
             revision: initialized.map(|it| it.revision),
             capabilities: initialized.map(|it| it.capabilities.clone()),
             server_info: initialized.and_then(|it| it.server_info.clone()),
-            last_failure: vitals.last_failure.as_ref().map(for_operator),
+            last_failure: health.last_failure.as_ref().map(for_operator),
             unread: unread.collect(),
-            latency: vitals.latency,
+            latency: health.latency,
             in_flight,
             waiting,
             sessions,
-            restarts: vitals.opened.saturating_sub(1),
-            dropped_messages: self.core.dropped.so_far(),
+            restarts: health.opened.saturating_sub(1),
+            dropped_messages: self.context.dropped.so_far(),
             stderr: self.stderr.lines(),
         }
     }
@@ -494,27 +448,27 @@ impl Upstream {
 /// Lets others in while a call's client is asked something: that may take minutes, and what
 /// bounds it is not what bounds calls.
 struct Lending<'a> {
-    in_flight: &'a slots::Hold<'a, Lane>,
+    in_flight: &'a call::concurrency::HeldPermit<'a, HttpConnection>,
     /// The call's place in its own session and among those that wait, where no thread of the pool makes
     /// the call.
-    parks: Option<(&'a members::Seat<'a>, &'a waiting_calls::Place<'a>)>,
+    parks: Option<(&'a session::pool::Lease<'a>, &'a call::waiting_calls::Place<'a>)>,
     wait: &'a Arc<Wait>,
-    passage: &'a Passage<'a>,
+    guard: &'a BreakerGuard<'a>,
     inner: &'a mut dyn CallSink,
 }
 
 impl CallSink for Lending<'_> {
     fn notice(&mut self, notice: Notice) {
-        self.passage.heard();
+        self.guard.heard();
         self.inner.notice(notice);
     }
 
     fn ask(&mut self, question: Question) {
-        self.passage.heard();
+        self.guard.heard();
         self.in_flight.lend();
-        let Some((seat, place)) = self.parks else { return self.inner.ask(question) };
+        let Some((lease, place)) = self.parks else { return self.inner.ask(question) };
         place.give_up();
-        self.inner.ask(seat.parked(question, self.wait));
+        self.inner.ask(lease.parked(question, self.wait));
     }
 
     fn silence(&mut self) {

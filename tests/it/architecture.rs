@@ -190,7 +190,7 @@ const PURE_FILES: [&str; 19] = [
     "session/table.rs",
     "session/event_log.rs",
     "session/subscribers.rs",
-    "session/questions.rs",
+    "session/questions/table.rs",
     "catalogue/name.rs",
     "catalogue/pins/definition.rs",
     "catalogue/merge.rs",
@@ -198,11 +198,11 @@ const PURE_FILES: [&str; 19] = [
     "state/framed.rs",
     "upstream/advice.rs",
     "upstream/backoff.rs",
-    "upstream/connection.rs",
-    "upstream/correlation.rs",
+    "upstream/failure.rs",
+    "upstream/session/correlation.rs",
     "upstream/message.rs",
-    "upstream/modern/superseded.rs",
-    "upstream/reference.rs",
+    "upstream/transport/superseded_stream.rs",
+    "upstream/http_client/reference.rs",
 ];
 
 /// Where HTTP status codes may stand, besides `http/`.
@@ -212,13 +212,13 @@ const STATUS_FILES: [&str; 11] = [
     // What a server's refusal means to whoever configured it.
     "upstream/advice.rs",
     "downstream/reply.rs",
-    "downstream/litellm.rs",
-    "upstream/streamable_http.rs",
-    "upstream/post.rs",
-    "upstream/refused_status.rs",
-    "upstream/http_sse.rs",
-    "upstream/redirect.rs",
-    "upstream/modern/http.rs",
+    "downstream/rest/litellm.rs",
+    "upstream/transport/streamable_http.rs",
+    "upstream/http_client/collector.rs",
+    "upstream/transport/refused_status.rs",
+    "upstream/transport/http_sse.rs",
+    "upstream/http_client/redirect.rs",
+    "upstream/transport/stateless_http.rs",
     "demo/http.rs",
 ];
 

@@ -28,7 +28,7 @@ use crate::protocol::listed_item::ReadItem;
 use crate::protocol::raw::string;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
-use crate::upstream::{Event, Failure, Report};
+use crate::upstream::{Event, FailureReport, Report};
 
 /// Who hears that a list of a server has changed.
 pub type Tell = Box<dyn Fn(&ServerName, Kind) + Send>;
@@ -310,7 +310,7 @@ impl Refresher {
             // They were taken before.
             Event::View { .. } | Event::ViewFailed | Event::NoView { .. } => Vec::new(),
             Event::Failed { server: _, failure } => {
-                let Failure { stage, message, refusal, .. } = failure;
+                let FailureReport { stage, message, refusal, .. } = failure;
                 listed.server.health = Health::Failed { stage, message, refusal };
                 Vec::new()
             }

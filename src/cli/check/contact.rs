@@ -17,7 +17,7 @@ use crate::protocol::listed_item::ReadItem;
 use crate::protocol::revision::Revision;
 use crate::protocol::server_name::ServerName;
 use crate::thread::watch_signals;
-use crate::upstream::{Event, Failure, Report, Unasked, Upstream, Upstreams, Wire};
+use crate::upstream::{Event, FailureReport, Report, ServerEvents, Upstream, Upstreams, Wire};
 
 /// Between two pictures of the spinner.
 const SPIN_INTERVAL: Duration = Duration::from_millis(120);
@@ -51,7 +51,7 @@ pub(super) struct Finding {
     /// Items over the bounds.
     pub(super) n_left_out: usize,
     /// What did not go well.
-    pub(super) failure: Option<Failure>,
+    pub(super) failure: Option<FailureReport>,
     /// The last lines of a child's standard error.
     pub(super) stderr: Vec<String>,
 }
@@ -80,7 +80,7 @@ impl Finding {
 /// A server without a client has nobody whom it could tell or ask anything.
 struct Nobody;
 
-impl Unasked for Nobody {
+impl ServerEvents for Nobody {
     fn notice(&self, _: &ServerName, _: Option<&Arc<str>>, _: Notice, _: Wire) {}
 
     fn unattributed(&self, _: &ServerName) {}

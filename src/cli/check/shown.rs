@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::contact::Finding;
 use crate::protocol::call::Kind;
-use crate::upstream::Failure;
+use crate::upstream::FailureReport;
 use crate::upstream::advice::{self, Advice};
 
 /// Lines of a child's standard error that are shown.
@@ -57,7 +57,7 @@ pub(super) fn line(finding: &Finding, style: Style) -> String {
     text
 }
 
-fn advice(finding: &Finding, failure: &Failure) -> Advice {
+fn advice(finding: &Finding, failure: &FailureReport) -> Advice {
     advice::of(&finding.config.target, failure, &finding.stderr)
 }
 

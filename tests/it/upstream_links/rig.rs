@@ -20,7 +20,7 @@ use trunkline::protocol::call::{
 use trunkline::protocol::listed_item::ReadItem;
 use trunkline::protocol::raw::{Raw, RawObject};
 use trunkline::protocol::server_name::ServerName;
-use trunkline::upstream::{Event, Report, Unasked, Upstream, Upstreams, Wire};
+use trunkline::upstream::{Event, Report, ServerEvents, Upstream, Upstreams, Wire};
 use trunkline::wait::Wait;
 
 /// Nothing here takes longer unless it is broken.
@@ -377,7 +377,7 @@ impl Rig {
 
     /// The next failure.
     #[track_caller]
-    pub(crate) fn failure(&self) -> trunkline::upstream::Failure {
+    pub(crate) fn failure(&self) -> trunkline::upstream::FailureReport {
         let until = Instant::now() + PATIENCE;
         loop {
             match self.reports.recv_deadline(until).expect("a failure").event {
@@ -476,7 +476,7 @@ pub(crate) struct Heard {
     pub(crate) questions: Mutex<Vec<(Arc<str>, Question)>>,
 }
 
-impl Unasked for Heard {
+impl ServerEvents for Heard {
     fn notice(&self, _: &ServerName, client: Option<&Arc<str>>, notice: Notice, _: Wire) {
         self.notices.lock().unwrap().push((client.cloned(), notice));
     }

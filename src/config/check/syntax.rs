@@ -1,0 +1,185 @@
+//! Pure: what a URL, a header, an origin, a glob and a hash must look like.
+
+/// A port that can be listened on or connected to.
+pub(crate) fn port(text: &str) -> Option<u16> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten()
+}
+
+/// Checks that `text` is a URL of one of `schemes` with a host.
+///
+/// # Errors
+/// What is wrong, in words that hold no part of the URL: it may carry a secret.
+pub(crate) fn url(text: &str, schemes: &[&str], userinfo: Userinfo) -> Result<(), String> {
+    let wanted = || format!("must be a URL that begins with {}", schemes.join(" or "));
+    let (scheme, rest) = text.split_once("://").ok_or_else(wanted)?;
+    let scheme = format!("{}://", scheme.to_ascii_lowercase());
+    if !schemes.contains(&scheme.as_str()) {
+        return Err(wanted());
+    }
+    let odd = |c: char| !c.is_ascii_graphic() || "\"<>\\^`{|}".contains(c);
+    if text.chars().any(odd) {
+        return Err("has a character that a URL must not have".to_owned());
+    }
+    if text.contains('#') {
+        return Err("must not have a fragment (\"#…\")".to_owned());
+    }
+    let authority = rest.split(['/', '?']).next().unwrap_or("");
+    let host = match (authority.rsplit_once('@'), userinfo) {
+        (Some(_), Userinfo::Refused) => {
+            return Err("must not have a user or password; use headers".to_owned());
+        }
+        (Some((_, host)), Userinfo::Admitted) => host,
+        (None, Userinfo::Refused | Userinfo::Admitted) => authority,
+    };
+    if is_host_and_port(host) { Ok(()) } else { Err("has no valid host and port".to_owned()) }
+}
+
+/// Whether a URL may hold a user and a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Userinfo {
+    Admitted,
+    Refused,
+}
+
+/// `host`, `host:port`, `[v6]` or `[v6]:port`.
+pub(crate) fn is_host_and_port(text: &str) -> bool {
+    let (host, rest) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, rest)) => (host.parse::<std::net::Ipv6Addr>().is_ok(), rest),
+        None => {
+            let end = text.find(':').unwrap_or(text.len());
+            let (host, rest) = text.split_at(end);
+            let ok = |b: u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&b);
+            (!host.is_empty() && host.bytes().all(ok), rest)
+        }
+    };
+    host && (rest.is_empty()
+        || rest.strip_prefix(':').is_some_and(|digits| port(digits).is_some_and(|n| n > 0)))
+}
+
+/// `scheme://host`, with a port if there is one, and nothing after it.
+pub(crate) fn is_origin(text: &str) -> bool {
+    let ok = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
+    text.split_once("://").is_some_and(|(scheme, host)| {
+        !scheme.is_empty() && scheme.bytes().all(ok) && is_host_and_port(host)
+    })
+}
+
+/// A header's name (RFC 9110, 5.1).
+pub(crate) fn is_header_name(text: &str) -> bool {
+    let ok = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    !text.is_empty() && text.bytes().all(ok)
+}
+
+/// A header's value (RFC 9110, 5.5), without its obsolete bytes beyond ASCII.
+pub(crate) fn is_header_value(text: &str) -> bool {
+    text.trim() == text && text.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b))
+}
+
+/// Headers that say how a message is framed or what the transport means: the gateway's own.
+pub(crate) fn is_own_header(name: &str) -> bool {
+    const OWN: [&str; 12] = [
+        "accept",
+        "connection",
+        "content-length",
+        "content-type",
+        "keep-alive",
+        "last-event-id",
+        "mcp-protocol-version",
+        "mcp-session-id",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    OWN.iter().any(|own| own.eq_ignore_ascii_case(name))
+}
+
+/// What stands in offered names: an alias, a separator.
+pub(crate) fn is_name_part(text: &str) -> bool {
+    let ok = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    !text.is_empty() && text.chars().all(ok)
+}
+
+/// A glob that can match something.
+pub(crate) fn is_glob(text: &str) -> bool {
+    let pattern = text.strip_prefix('!').unwrap_or(text);
+    !pattern.is_empty() && !pattern.chars().any(char::is_control)
+}
+
+/// 64 hexadecimal digits.
+pub(crate) fn sha256(text: &str) -> Option<[u8; 32]> {
+    let digits: Vec<u8> = text
+        .chars()
+        .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+        .collect::<Option<_>>()?;
+    let (pairs, []) = digits.as_chunks::<2>() else { return None };
+    let bytes: Vec<u8> = pairs.iter().map(|[high, low]| high * 16 + low).collect();
+    bytes.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_has_a_scheme_and_a_host() {
+        let check = |text| url(text, &["http://", "https://"], Userinfo::Refused);
+        for good in [
+            "http://localhost:8001/mcp",
+            "HTTPS://example.org",
+            "http://[::1]:80/?key=a%20b",
+            "http://a_b.internal/x",
+        ] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            "example.org",
+            "ftp://a/",
+            "http://",
+            "http:///x",
+            "http://:80/",
+            "http://a:b/",
+            "http://a:0/",
+            "http://a:65536/",
+            "http://[::1/",
+            "http://a b/",
+            "http://é/",
+            "http://u:p@a/",
+            "http://a/#f",
+            "http://a/\r\nX: y",
+        ] {
+            assert!(check(bad).is_err(), "{bad}");
+        }
+        assert_eq!(url("http://u:p@proxy:3128", &["http://"], Userinfo::Admitted), Ok(()));
+    }
+
+    #[test]
+    fn an_origin_has_no_path() {
+        for good in ["https://a.example", "http://localhost:3000", "vscode-webview://abc"] {
+            assert!(is_origin(good), "{good}");
+        }
+        for bad in ["*", "a.example", "https://a.example/", "https://", "null"] {
+            assert!(!is_origin(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_header_cannot_end_its_line() {
+        assert!(is_header_name("X-Api-Key") && is_header_value("Bearer a b"));
+        assert!(!is_header_name("X Y") && !is_header_name("") && !is_header_name("X:"));
+        assert!(!is_header_value("a\r\nb") && !is_header_value(" a") && !is_header_value("é"));
+    }
+
+    #[test]
+    fn a_hash_has_64_digits() {
+        let mut bytes = [0; 32];
+        bytes[0] = 0xaf;
+        bytes[31] = 1;
+        assert_eq!(sha256(&format!("AF{}01", "0".repeat(60))), Some(bytes));
+        for bad in [String::new(), "0".repeat(63), "0".repeat(66), "g".repeat(64)] {
+            assert_eq!(sha256(&bad), None);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! What an upstream says and asks during a call, as messages for the client whose call it is.
+
+use std::sync::Arc;
+
+use super::dispatch::MessageSink;
+use crate::protocol::call::{About, CallSink, Caller, Client, Notice, Question};
+use crate::protocol::for_revision;
+use crate::protocol::jsonrpc;
+use crate::protocol::legacy;
+use crate::protocol::log_level::LogLevel;
+use crate::protocol::method::notification;
+use crate::protocol::raw::Raw;
+use crate::session::{self, CallQuestions, Session, Sessions};
+use crate::wait::Wait;
+
+/// The client of a session, to upstreams.
+pub(crate) fn client_of(session: &Session, caller: &Caller) -> Client {
+    Client {
+        session: session.id.clone(),
+        is_exclusive: false,
+        capabilities: caller.capabilities.clone(),
+        charged: session.charged(),
+    }
+}
+
+/// What a session's call says of its caller to servers without sessions.
+pub(crate) fn about(session: &Session) -> About<'_> {
+    // Servers with sessions send what they like until they are told; others send nothing unless
+    // each request asks for it.
+    let log_level = Some(session.log_level().unwrap_or(LogLevel::USUAL));
+    About { capabilities: session.stateless_capabilities(), log_level, is_level_told: true }
+}
+
+/// Turns what an upstream says during a call into messages for its caller. With it the call
+/// ends: its caller is told of questions that need no answer any more.
+pub(crate) struct LegacyCallSink<'a> {
+    sessions: &'a Sessions,
+    session: &'a Session,
+    questions: CallQuestions<'a>,
+    /// The token under which the client wants progress.
+    token: Option<String>,
+    inner: &'a mut dyn MessageSink,
+}
+
+impl<'a> LegacyCallSink<'a> {
+    /// For the caller behind `inner`, whose call waits on `wait`.
+    pub(crate) fn new(
+        sessions: &'a Sessions,
+        session: &'a Session,
+        wait: &'a Arc<Wait>,
+        inner: &'a mut dyn MessageSink,
+    ) -> LegacyCallSink<'a> {
+        let questions = sessions.questions(&session.id, wait);
+        LegacyCallSink { sessions, session, questions, token: None, inner }
+    }
+
+    /// The client wants progress under this token, a JSON text, if under any.
+    pub(crate) fn wants_progress(&mut self, token: Option<&str>) {
+        self.token = token.map(str::to_owned);
+    }
+
+    /// Tells the client something that no upstream has said.
+    pub(crate) fn tell(&mut self, method: &str, params: &str) {
+        self.inner.message(&jsonrpc::notification(method, Some(params)));
+    }
+
+    /// The upstream has answered the call.
+    pub(crate) fn answered(&mut self) {
+        self.questions.leave_others();
+    }
+}
+
+impl CallSink for LegacyCallSink<'_> {
+    fn notice(&mut self, notice: Notice) {
+        let message = match notice {
+            Notice::Progress(params) => self.token.as_ref().and_then(|token| {
+                let params = legacy::with_progress_token(params.get(), token).ok()?;
+                Some(jsonrpc::notification(notification::PROGRESS, Some(&params)))
+            }),
+            Notice::Log(params) => {
+                let wanted = self.session.wants_log(LogLevel::of_message(params.get()));
+                let message = jsonrpc::notification(notification::MESSAGE, Some(params.get()));
+                wanted.then_some(message)
+            }
+            // Whoever is subscribed hears of it, and nobody by a call.
+            Notice::ResourceUpdated(_) => None,
+            Notice::Withdrawn { server, id } => {
+                let id = self.sessions.withdraw(&self.session.id, server, id);
+                id.map(|id| session::withdrawal(&id))
+            }
+            Notice::Other { method, params } => {
+                let caller = self.session.caller();
+                caller
+                    .is_some_and(|caller| for_revision::hears(caller.revision, &method))
+                    .then(|| jsonrpc::notification(&method, params.as_ref().map(Raw::get)))
+            }
+        };
+        if let Some(message) = message {
+            self.inner.message(&message);
+        }
+    }
+
+    fn ask(&mut self, question: Question) {
+        let caller = self.session.caller().unwrap_or_else(|| Arc::new(Caller::plain()));
+        let capabilities = caller.capabilities.get();
+        let Some(question) = question.if_served(caller.revision, capabilities) else { return };
+        let (method, params) = (question.method.clone(), question.params.clone());
+        if let Some(id) = self.questions.ask(question) {
+            let params = params.as_ref().map(Raw::get);
+            self.inner.message(&jsonrpc::request(&id, &method, params));
+        }
+    }
+
+    fn silence(&mut self) {
+        self.inner.silence();
+    }
+}
+
+impl Drop for LegacyCallSink<'_> {
+    fn drop(&mut self) {
+        let closed = self.questions.close();
+        // Whatever panicked may have been the way to the client.
+        if std::thread::panicking() {
+            return;
+        }
+        // Every revision with sessions has this notification, in both directions.
+        for id in closed {
+            self.inner.message(&session::withdrawal(&id));
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! The answer to a POST over Streamable HTTP: plain JSON, or an event stream that can be resumed.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::dispatch::{Answer, MessageSink};
+use crate::downstream::list_pages::ListPage;
+use crate::downstream::reply::{self, Problem, STREAM_HEADERS};
+use crate::http::{OpenResponse, Responder};
+use crate::limits::{RESULT_BYTES_COUNTED_FROM, STREAM_RETRY};
+use crate::protocol::jsonrpc::{RequestId, RpcError, around_result, code, error_response};
+use crate::protocol::raw::Raw;
+use crate::protocol::sse;
+use crate::session::{Delivery, EncodedEvent, EventLogs, Origin, Resumable, Session};
+use crate::wait::ClientWatch;
+
+/// One response in pieces. It holds its result, or the items of a list, and no copy of it, so that
+/// it still counts against `limits.buffered_bytes` until it is written.
+pub(crate) struct Response {
+    before: String,
+    result: Option<Raw>,
+    after: Cow<'static, str>,
+}
+
+impl Response {
+    /// The response to a request; none where it is not answered.
+    pub(crate) fn to(id: &RequestId, answer: &Answer) -> Option<Response> {
+        match answer {
+            Answer::Result(result) => Some(Response::with_result(id, result)),
+            Answer::List(page) => Some(Response::with_page(id, page)),
+            Answer::Error(error) => Some(Response::error(Some(id), error)),
+            Answer::Refused(problem) => Some(Response::error(Some(id), &problem.to_rpc())),
+            Answer::None | Answer::Gone => None,
+        }
+    }
+
+    pub(crate) fn with_result(id: &RequestId, result: &Raw) -> Response {
+        let (before, after) = around_result(id);
+        Response { before, result: Some(result.clone()), after: after.into() }
+    }
+
+    pub(crate) fn with_page(id: &RequestId, page: &ListPage) -> Response {
+        let (before, after) = around_result(id);
+        let (begin, end) = page.around();
+        let after = (end + after).into();
+        Response { before: before + &begin, result: Some(page.items.clone()), after }
+    }
+
+    pub(crate) fn error(id: Option<&RequestId>, error: &RpcError) -> Response {
+        Response { before: error_response(id, error), result: None, after: "".into() }
+    }
+
+    /// The event that carries it.
+    pub(crate) fn to_event(&self) -> EncodedEvent {
+        match &self.result {
+            Some(result) => EncodedEvent::message(&self.before, result, &self.after),
+            None => EncodedEvent::of(&self.before),
+        }
+    }
+
+    pub(crate) fn pieces(&self) -> [&str; 3] {
+        [&self.before, self.result.as_ref().map_or("", Raw::get), &self.after]
+    }
+
+    /// Bytes of it that are not counted where they came from.
+    pub(crate) fn own_bytes(&self) -> usize {
+        let result = self.result.as_ref().filter(|result| result.keeper().is_none());
+        let result = result.map_or(0, |result| result.get().len());
+        self.before.len() + result + self.after.len()
+    }
+}
+
+/// The responses to a batch that wait for the others. They are small together, but for the last.
+#[derive(Default)]
+pub(crate) struct Responses {
+    list: Vec<(Option<RequestId>, Response)>,
+    bytes: usize,
+}
+
+impl Responses {
+    fn add(&mut self, id: Option<&RequestId>, response: Response) {
+        self.bytes += response.pieces().iter().map(|piece| piece.len()).sum::<usize>();
+        self.list.push((id.cloned(), response));
+    }
+
+    /// Whether they are too large to wait for one more.
+    fn are_large(&self) -> bool {
+        self.bytes > RESULT_BYTES_COUNTED_FROM
+    }
+}
+
+/// The answer to a POST: plain JSON, or an event stream once something comes before the result.
+pub(crate) struct PostStream<'a> {
+    session: &'a Session,
+    logs: &'a EventLogs,
+    responder: Option<Responder>,
+    open: Option<OpenResponse>,
+    /// The stream, if its events are kept.
+    kept: Option<Arc<Resumable>>,
+    /// Some of a batch's answers are on the stream.
+    has_answered: bool,
+}
+
+impl<'a> PostStream<'a> {
+    /// An answer that has not begun.
+    pub(crate) fn new(
+        session: &'a Session,
+        logs: &'a EventLogs,
+        responder: Responder,
+    ) -> PostStream<'a> {
+        PostStream {
+            session,
+            logs,
+            responder: Some(responder),
+            open: None,
+            kept: None,
+            has_answered: false,
+        }
+    }
+
+    /// Makes the answer a stream that can be resumed, if it is none yet.
+    fn begin(&mut self) {
+        let Some(responder) = self.responder.take() else { return };
+        let Ok(open) = responder.open(reply::OK, &STREAM_HEADERS) else { return };
+        self.open = Some(open);
+        self.kept = self.session.kept.begin(Origin::Post, self.logs);
+        if let Some(priming) = self.kept.as_ref().and_then(|kept| priming(self.session, kept)) {
+            self.write(&[priming.as_bytes()]);
+        }
+    }
+
+    fn write(&mut self, pieces: &[&[u8]]) {
+        if self.open.as_mut().is_some_and(|open| open.write(pieces).is_err()) {
+            // The client has lost its connection, which cancels nothing: the call goes on.
+            self.open = None;
+            if let Some(kept) = &self.kept {
+                kept.lost();
+            }
+        }
+    }
+
+    /// Ends this connection: the stream goes on where its client has resumed it.
+    fn leave(&mut self) {
+        if let Some(open) = self.open.take() {
+            open.finish().ok();
+        }
+    }
+
+    fn push(&mut self, event: &EncodedEvent, stand_in: Option<&dyn Fn() -> String>) {
+        self.begin();
+        let delivery = self.kept.as_ref().map(|kept| kept.push(event, stand_in));
+        let id = match delivery {
+            Some(Delivery::Elsewhere) => return self.leave(),
+            Some(Delivery::Own(id)) => id,
+            None => String::new(),
+        };
+        let mut pieces = vec![id.as_bytes()];
+        event.add_to(&mut pieces);
+        self.write(&pieces);
+    }
+
+    /// Gives the answer to one request.
+    pub(crate) fn finish(mut self, id: &RequestId, answer: &Answer) {
+        if *answer == Answer::Gone {
+            if let Some(responder) = self.responder.take() {
+                Problem::unknown_session().send_rpc(responder, Some(id)).ok();
+            }
+            return;
+        }
+        if let Answer::Refused(problem) = answer
+            && let Some(responder) = self.responder.take()
+        {
+            // Stock clients that keep sessions take any other status for the end of all (the 1.x
+            // line of the official Python SDK ends its whole connection).
+            let problem = Problem { status: reply::OK, ..problem.clone() };
+            problem.send_rpc(responder, Some(id)).ok();
+            return;
+        }
+        let Some(response) = Response::to(id, answer) else { return self.end_unanswered() };
+        match self.responder.take() {
+            Some(responder) => {
+                let body = response.pieces().map(str::as_bytes);
+                reply::send_counted_json(responder, &body, response.own_bytes()).ok();
+            }
+            None => {
+                let event = response.to_event();
+                self.push(&event, Some(&|| not_kept(id)));
+                self.end();
+            }
+        }
+    }
+
+    /// One more message of a batch is about to be answered: what waits for it is written first
+    /// where it is large, so that a batch of large answers holds one of them at a time.
+    pub(crate) fn before_next(&mut self, waiting: &mut Responses) {
+        if waiting.are_large() {
+            self.push_all(waiting);
+        }
+    }
+
+    /// Gives one of a batch's answers, if there is one: now where the stream has begun, else with
+    /// the others. (2025-03-26, basic/transports, Sending Messages to the Server: "These responses
+    /// MAY be batched.")
+    pub(crate) fn answer_in_turn(
+        &mut self,
+        waiting: &mut Responses,
+        id: Option<&RequestId>,
+        response: Option<Response>,
+    ) {
+        response.into_iter().for_each(|response| waiting.add(id, response));
+        if self.responder.is_none() {
+            self.push_all(waiting);
+        }
+    }
+
+    fn push_all(&mut self, waiting: &mut Responses) {
+        for (id, response) in std::mem::take(waiting).list {
+            let told = id.as_ref().map(|id| move || not_kept(id));
+            let stand_in: Option<&dyn Fn() -> String> = match &told {
+                Some(told) => Some(told),
+                None => None,
+            };
+            self.push(&response.to_event(), stand_in);
+            self.has_answered = true;
+        }
+    }
+
+    /// Gives those of a batch's answers that were not given yet.
+    pub(crate) fn finish_batch(mut self, mut waiting: Responses) {
+        match self.responder.take() {
+            Some(responder) if waiting.list.is_empty() => {
+                responder.respond(reply::ACCEPTED, &[], &[]).ok();
+            }
+            Some(responder) => {
+                let responses = || waiting.list.iter().map(|(_, response)| response);
+                let mut body: Vec<&[u8]> = Vec::with_capacity(4 * waiting.list.len() + 1);
+                for response in responses() {
+                    body.push(if body.is_empty() { b"[" } else { b"," });
+                    body.extend(response.pieces().map(str::as_bytes));
+                }
+                body.push(b"]");
+                let own_bytes = responses().map(Response::own_bytes).sum();
+                reply::send_counted_json(responder, &body, own_bytes).ok();
+            }
+            None => {
+                self.push_all(&mut waiting);
+                if self.has_answered { self.end() } else { self.end_unanswered() }
+            }
+        }
+    }
+
+    /// Ends the stream, which holds its response.
+    fn end(mut self) {
+        if let Some(kept) = &self.kept
+            && !kept.complete()
+        {
+            self.session.kept.forget(kept);
+        }
+        self.leave();
+    }
+
+    /// Ends a stream that holds no response: whoever resumed it would wait in vain, again and
+    /// again. One that holds nothing at all says that there is no answer.
+    fn end_unanswered(mut self) {
+        if let Some(responder) = self.responder.take() {
+            self.open = responder.open(reply::OK, &STREAM_HEADERS).ok();
+        }
+        if let Some(kept) = &self.kept {
+            kept.complete();
+            self.session.kept.forget(kept);
+        }
+        self.leave();
+    }
+}
+
+impl MessageSink for PostStream<'_> {
+    fn message(&mut self, text: &str) {
+        self.push(&EncodedEvent::of(text), None);
+    }
+
+    fn silence(&mut self) {
+        self.begin();
+        if self.kept.as_ref().is_none_or(|kept| kept.is_own()) {
+            self.write(&[sse::HEARTBEAT]);
+        } else {
+            self.leave();
+        }
+    }
+
+    /// A stream that has begun can be resumed; of one that has not the client knows nothing.
+    fn client(&self) -> Option<ClientWatch> {
+        self.responder.as_ref().map(Responder::client)
+    }
+}
+
+/// The event that a stream of this session begins with, if it begins with any.
+pub(crate) fn priming(session: &Session, stream: &Resumable) -> Option<String> {
+    let revision = session.caller()?.revision;
+    revision.primes_streams().then(|| stream.priming(STREAM_RETRY))
+}
+
+/// What a client is told that resumes a stream whose result was too large to be kept, so that
+/// it does not wait for ever.
+fn not_kept(id: &RequestId) -> String {
+    let what = "The connection broke while the result was sent, and the result, larger than \
+                limits.event_log_bytes, was not kept.";
+    let error = RpcError::new(code::INTERNAL_ERROR, what);
+    sse::event("", &error_response(Some(id), &error))
+}

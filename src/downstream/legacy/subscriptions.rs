@@ -1,0 +1,94 @@
+//! A session subscribes to resources.
+
+use std::sync::Arc;
+
+use crate::access::policy::Scope;
+use crate::downstream::Front;
+use crate::error::CallError;
+use crate::pipeline::{CallOptions, Subscribing};
+use crate::protocol::call::{Call, Outcome, PrincipalId};
+use crate::protocol::method::Method;
+use crate::protocol::raw::Raw;
+use crate::protocol::server_name::ServerName;
+use crate::protocol::subscriber::Subscriber;
+use crate::session::{Over, Refused, Session};
+use crate::wait::Wait;
+
+/// One subscription of a session, under the URI that its client wrote.
+pub(crate) struct OfSession<'a> {
+    pub(crate) session: &'a Session,
+    pub(crate) server: &'a ServerName,
+    pub(crate) own: &'a str,
+    pub(crate) asked: &'a str,
+    pub(crate) over: Over,
+}
+
+impl Subscribing for OfSession<'_> {
+    fn subscriber(&self) -> Subscriber {
+        self.session.subscriber
+    }
+
+    fn charged(&self) -> Option<PrincipalId> {
+        self.session.charged()
+    }
+
+    fn note(&self) -> Result<(), CallError> {
+        self.session.subscribe(self.server, self.own, self.asked, self.over).map_err(
+            |refused| {
+                match refused {
+                    // As every call of a session that has ended.
+                    Refused::Ended => CallError::Cancelled,
+                    Refused::NotHeard => CallError::Overloaded {
+                        what: "what this session may see is changing".to_owned(),
+                    },
+                    Refused::TooMany | Refused::IdInUse => CallError::Overloaded {
+                        what: "too many subscriptions in this session".to_owned(),
+                    },
+                }
+            },
+        )
+    }
+
+    fn is_noted(&self) -> bool {
+        self.session.is_subscribed(self.server, self.own)
+    }
+
+    fn forget(&self) -> bool {
+        self.session.unsubscribe(self.server, self.own)
+    }
+}
+
+impl Front {
+    /// Answers `resources/subscribe` and `resources/unsubscribe`. A client that has a session of
+    /// its own with the server subscribes over that one.
+    pub(crate) fn subscription(
+        &self,
+        session: &Session,
+        options: CallOptions<'_>,
+        scope: &Scope,
+        call: &Call<'_>,
+        wait: &Arc<Wait>,
+    ) -> Result<Outcome, CallError> {
+        let (server, own) = self.pipeline.owner_of_uri(scope, options, call, wait)?;
+        let asked = call.params.string("uri").ok().flatten().unwrap_or_default();
+        let mut has_own = self.pipeline.has_own_session(&server, session.can_be_asked());
+        loop {
+            let over = if has_own { Over::Own } else { Over::Shared };
+            let who = OfSession { session, server: &server, own: &own, asked: &asked, over };
+            if call.method == Method::ResourcesUnsubscribe && !who.is_noted() {
+                // What is not there need not be taken back.
+                return Ok(Outcome::Complete(Raw::from_valid("{}".to_owned())));
+            }
+            let through = if has_own { options.client } else { None };
+            let outcome =
+                self.pipeline.subscription(&server, &own, call.method, &who, through, wait);
+            let had_own = has_own;
+            has_own = self.pipeline.has_own_session(&server, session.can_be_asked());
+            if !had_own || has_own || call.method == Method::ResourcesUnsubscribe {
+                return outcome;
+            }
+            // The server has just been found to keep no sessions.
+            who.forget();
+        }
+    }
+}

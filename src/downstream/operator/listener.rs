@@ -1,0 +1,127 @@
+//! `admin_listen`: `/metrics` and `/status` on a listener of their own, for whoever operates the
+//! gateway. On this machine it asks for no key; from elsewhere for one of an admin.
+
+use std::sync::Arc;
+
+use crate::access::origin::{Foreign, HostCheck, Origins};
+use crate::access::policy::{Principal, Scope};
+use crate::downstream::endpoint::Endpoint;
+use crate::downstream::reply::Problem;
+use crate::downstream::{Front, refuse};
+use crate::http::{Answer, Handler, Head, Request, Responder};
+use crate::protocol::call::PrincipalId;
+use crate::protocol::headers::REQUEST_ID;
+use crate::telemetry;
+use crate::telemetry::rejected::Reason;
+use crate::telemetry::request::Served;
+
+/// See above.
+#[derive(Debug)]
+pub struct AdminListener {
+    front: Arc<Front>,
+    /// Only this machine can reach it.
+    is_local: bool,
+    /// No page of a browser may ask, under whatever name it knows this machine.
+    origins: Origins,
+}
+
+impl AdminListener {
+    /// Of the gateway with these doors.
+    pub fn new(front: Arc<Front>, is_local: bool) -> AdminListener {
+        let check_host = if is_local { HostCheck::Names } else { HostCheck::Off };
+        let origins = Origins { check_host, hosts: Vec::new(), origins: Vec::new() };
+        AdminListener { front, is_local, origins }
+    }
+
+    fn gate<'a>(&self, head: &'a Head) -> Result<(Endpoint<'a>, Arc<Principal>), Problem> {
+        let (host, origin) = (head.headers.get("host"), head.headers.get("origin"));
+        // Over a Unix socket there is no name to be checked.
+        if head.peer.ip().is_some() {
+            self.origins.check(host, origin).map_err(|foreign| match foreign {
+                Foreign::Host => Problem::foreign("Host", host, "admin_listen"),
+                Foreign::Origin => Problem::foreign("Origin", origin, "admin_listen"),
+            })?;
+        }
+        let endpoint = match Endpoint::find(&head.path) {
+            Some(
+                endpoint @ (Endpoint::Metrics
+                | Endpoint::Status
+                | Endpoint::Healthz
+                | Endpoint::Readyz),
+            ) => endpoint,
+            Some(
+                Endpoint::RestList(_)
+                | Endpoint::RestCall(_)
+                | Endpoint::Mcp(_)
+                | Endpoint::Sse(_)
+                | Endpoint::SseMessages(_)
+                | Endpoint::StatusEvents
+                | Endpoint::Pins
+                | Endpoint::PinsAccept
+                | Endpoint::Console(_)
+                | Endpoint::Document(_)
+                | Endpoint::Reload,
+            )
+            | None => return Err(Problem::unknown_admin_path()),
+        };
+        if !["GET", "HEAD"].contains(&head.method.as_str()) {
+            return Err(Problem::wrong_method(&["GET", "HEAD"]));
+        }
+        if self.is_local || endpoint.is_open() {
+            return Ok((endpoint, self.front.operator.clone()));
+        }
+        let principal = self.front.admin(head)?;
+        Ok((endpoint, principal))
+    }
+}
+
+impl Handler for AdminListener {
+    fn admit(&self, head: &Head) -> Result<Option<PrincipalId>, Answer> {
+        let served = self.front.begin(head, 0);
+        match self.gate(head) {
+            Ok(_) => Ok(None),
+            Err(problem) => {
+                telemetry::request::answers(problem.status);
+                let mut answer = problem.to_answer(None);
+                answer.headers.push((REQUEST_ID, served.name.as_str().to_owned()));
+                Err(answer)
+            }
+        }
+    }
+
+    fn handle(&self, request: Request, responder: Responder) {
+        let served = self.front.begin(&request.head, request.body.len());
+        let responder = responder.named(served.name);
+        let (endpoint, principal) = match self.gate(&request.head) {
+            Ok(admitted) => admitted,
+            Err(problem) => return refuse(&problem, None, responder),
+        };
+        let (only, narrowed, charged) = (None, None, None);
+        let scope = Scope { principal, only, narrowed, admission: 0, charged };
+        match endpoint {
+            Endpoint::Metrics => self.front.metrics(&scope, responder),
+            Endpoint::Healthz => self.front.healthz(responder),
+            Endpoint::Readyz => self.front.readyz(&scope, responder),
+            Endpoint::Status
+            | Endpoint::RestList(_)
+            | Endpoint::RestCall(_)
+            | Endpoint::Mcp(_)
+            | Endpoint::Sse(_)
+            | Endpoint::SseMessages(_)
+            | Endpoint::StatusEvents
+            | Endpoint::Pins
+            | Endpoint::PinsAccept
+            | Endpoint::Console(_)
+            | Endpoint::Document(_)
+            | Endpoint::Reload => self.front.status(scope, responder),
+        }
+    }
+
+    fn refused(&self, head: &Head, reason: Option<Reason>, told: &str) -> Served {
+        self.front.refused(head, reason, told)
+    }
+
+    fn refusal(&self, status: u16, reason: &str) -> Vec<u8> {
+        self.front.refusal(status, reason)
+    }
+}

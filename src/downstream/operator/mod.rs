@@ -1,0 +1,415 @@
+//! What operators ask: /healthz, /readyz, /status; and what a browser asks first.
+
+pub(super) mod console;
+pub(super) mod documents;
+pub(super) mod listener;
+pub(super) mod metrics;
+pub(super) mod status_events;
+
+use std::collections::HashMap;
+use std::sync::Weak;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::bounded;
+use serde_json::{Value, json};
+
+use super::Front;
+use super::endpoint::Endpoint;
+use super::problem_body::add_refusal;
+use super::reply::{self, Problem};
+use crate::access::policy::Scope;
+use crate::config::Reloaded;
+use crate::error::CallError;
+use crate::http::{Head, Responder};
+use crate::limits::{OWN_NAME_CHARS_MAX, RELOAD_ANSWER_TIMEOUT};
+use crate::pipeline::{Clash, FailureReport, Pinned, ServerStatus, State, Unread};
+use crate::protocol::call::Kind;
+use crate::protocol::quirks::Quirk;
+use crate::protocol::server_name::ServerName;
+use crate::telemetry::access::{self, Refusal};
+use crate::telemetry::rejected::Reason;
+use crate::telemetry::request::{self, InWork};
+use crate::telemetry::{otlp, quirks};
+
+/// Requests in work that `/status` tells of.
+const REQUESTS_TOLD_MAX: usize = 256;
+
+/// Answers OPTIONS: the methods, and for a page of an admitted origin what it may send.
+pub(super) fn options(endpoint: Endpoint<'_>, head: &Head, responder: Responder) {
+    let methods = endpoint.methods().join(", ");
+    let mut headers = vec![("Allow", methods.as_str())];
+    if head.headers.get("origin").is_some() {
+        headers.push(("Access-Control-Allow-Methods", &methods));
+        let wanted = head.headers.get("access-control-request-headers").unwrap_or("*");
+        headers.push(("Access-Control-Allow-Headers", wanted));
+        headers.push(("Access-Control-Max-Age", "600"));
+    }
+    responder.respond(reply::NO_CONTENT, &headers, &[]).ok();
+}
+
+impl Front {
+    pub(super) fn healthz(&self, responder: Responder) {
+        if self.sessions.is_alive() {
+            send(responder, &json!({ "status": "ok" }));
+        } else {
+            let error = CallError::Overloaded { what: "the session thread is silent".into() };
+            refuse(responder, &Problem::from_call(&error));
+        }
+    }
+
+    pub(super) fn readyz(&self, scope: &Scope, responder: Responder) {
+        let mut missing = self.pipeline.missing();
+        let n_missing = missing.len();
+        let is_known = scope.principal.is_admin || admitted_by_key(scope);
+        if !scope.principal.is_admin {
+            // That the gateway is not ready is for all, and how many it waits for is for whoever
+            // watches it without a key; of which servers there are, a key learns what it may know.
+            missing.retain(|server| is_known && scope.sees_server(server));
+        }
+        if self.is_stopping() {
+            refuse(responder, &Problem::from_call(&CallError::ShuttingDown));
+        } else if n_missing > 0 && !is_known {
+            refuse(responder, &Problem::not_ready_without_names(n_missing));
+        } else if n_missing > 0 {
+            let names: Vec<&str> = missing.iter().map(ServerName::as_str).collect();
+            refuse(responder, &Problem::not_ready(&names));
+        } else {
+            send(responder, &json!({ "status": "ready" }));
+        }
+    }
+
+    /// To an admin everything, whatever its key may use; to everybody else how that is which
+    /// its key may use, and nothing that others bring about.
+    pub(super) fn status(&self, scope: Scope, responder: Responder) {
+        let status = if scope.principal.is_admin {
+            self.whole_status(&Scope { principal: self.operator.clone(), ..scope })
+        } else {
+            let of = |status: &ServerStatus| server_as_seen(server(status));
+            let upstreams: Vec<Value> = self.pipeline.status(&scope).iter().map(of).collect();
+            self.own_status(upstreams)
+        };
+        send(responder, &status);
+    }
+
+    /// Has the configuration read again, for an admin, and tells what came of it.
+    pub(super) fn reload(&self, scope: &Scope, responder: Responder) {
+        if !scope.principal.is_admin {
+            return refuse(responder, &Problem::not_admin());
+        }
+        let (told, visible_servers) = bounded(1);
+        let wished = self.reload.get().map(|it| it.send_timeout(told, RELOAD_ANSWER_TIMEOUT));
+        let wished = matches!(wished, Some(Ok(())));
+        match wished.then(|| visible_servers.recv_timeout(RELOAD_ANSWER_TIMEOUT)) {
+            Some(Ok(Reloaded::Taken { changes, warnings, at_next_start })) => {
+                let taken = json!({
+                    "changes": changes,
+                    "warnings": warnings,
+                    "at_next_start": at_next_start,
+                });
+                send(responder, &taken);
+            }
+            Some(Ok(Reloaded::Refused(problems))) => {
+                refuse(responder, &Problem::bad_configuration(problems));
+            }
+            Some(Ok(Reloaded::InPart(why))) => {
+                refuse(responder, &Problem::reloaded_in_part(&why));
+            }
+            Some(Err(_)) | None => {
+                let what = "a reload is under way, or the gateway ends".to_owned();
+                refuse(responder, &Problem::from_call(&CallError::Overloaded { what }));
+            }
+        }
+    }
+
+    /// What `/status` tells everybody.
+    fn own_status(&self, upstreams: Vec<Value>) -> Value {
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_ms": ms(self.started.elapsed()),
+            "stopping": self.is_stopping(),
+            "upstreams": upstreams,
+        })
+    }
+
+    fn whole_status(&self, scope: &Scope) -> Value {
+        let upstreams = self.pipeline.status(scope).iter().map(server).collect();
+        let sessions = self.sessions.counts();
+        let clashes = self.pipeline.clashes();
+        let mut status = self.own_status(upstreams);
+        let further = json!({
+            "clashes": clashes.told.iter().map(clash).collect::<Vec<Value>>(),
+            "clashes_further": clashes.n_further,
+            "sessions": {
+                "sse": sessions.http_sse,
+                "streamable": sessions.streamable_http,
+            },
+            "streams": self.streams.count(),
+            "rejected": rejected_by_reason(),
+            "quirks": quirks_tolerated(),
+            "limits": limits(self.limits_in_use(
+                sessions.http_sse + sessions.streamable_http + sessions.listening
+            )),
+            "calls": calls_in_work(),
+            "refusals": refusals(),
+            "spans": otlp::counts().into_iter().collect::<HashMap<_, _>>(),
+        });
+        if let (Some(status), Value::Object(further)) = (status.as_object_mut(), further) {
+            status.extend(further);
+        }
+        status
+    }
+
+    /// Each bound on what is held at once: how much of it is in use, and its maximum.
+    pub(super) fn limits_in_use(&self, sessions: usize) -> [(&'static str, (usize, usize)); 8] {
+        let limits = &self.limits;
+        let engine = self.engine.get().and_then(Weak::upgrade);
+        let engine = engine.map(|engine| engine.counters()).unwrap_or_default();
+        let list_waiters = self.pipeline.list_waiters();
+        let [views, lists] = self.pipeline.list_bytes();
+        [
+            ("connections", (engine.open, limits.connections)),
+            ("buffered_bytes", (engine.buffered_bytes, limits.buffered_bytes)),
+            ("sessions", (sessions, limits.sessions)),
+            ("streams", (self.streams.count(), limits.streams)),
+            ("parked_calls", (self.parked.count(), limits.parked_calls)),
+            ("list_waiters", list_waiters),
+            ("views_bytes", views),
+            ("lists_bytes", lists),
+        ]
+    }
+}
+
+/// Whether a key says what may be told. Without one, whoever is not an admin may be anybody.
+fn admitted_by_key(scope: &Scope) -> bool {
+    scope.principal.name.is_some()
+}
+
+/// What of a server is told to whoever may use it: what it is and how it is at present. What its
+/// child writes, what it lists and does not offer, and numbers that others bring about are not.
+const TOLD_TO_ALL: [&str; 17] = [
+    "server",
+    "description",
+    "required",
+    "state",
+    "next_try_ms",
+    "starting_ms",
+    "down_since",
+    "transport",
+    "era",
+    "revision",
+    "server_info",
+    "tools",
+    "prompts",
+    "resources",
+    "resource_templates",
+    "stale",
+    "last_failure",
+];
+
+fn server_as_seen(mut status: Value) -> Value {
+    let Some(fields) = status.as_object_mut() else { return status };
+    // Of a server that is well it tells what others have met with.
+    if fields.get("state").is_some_and(|state| state == "ready") {
+        fields.remove("last_failure");
+    }
+    // What to do is for whoever may do it, and names what stands in the configuration.
+    if let Some(Value::Object(failure)) = fields.get_mut("last_failure") {
+        failure.remove("advice");
+    }
+    let changed = fields.get_mut("pins").and_then(|pins| pins.get_mut("changed"));
+    let changed = changed.map(Value::take);
+    fields.retain(|key, _| TOLD_TO_ALL.contains(&key.as_str()));
+    if let Some(changed) = changed {
+        fields.insert("pins".to_owned(), json!({ "changed": changed }));
+    }
+    status
+}
+
+/// Bounds by name.
+fn limits(of: [(&'static str, (usize, usize)); 8]) -> Value {
+    let told = |(name, (used, max)): (&str, (usize, usize))| {
+        (name.to_owned(), json!({ "used": used, "max": max }))
+    };
+    Value::Object(of.into_iter().map(told).collect())
+}
+
+/// Requests in work, the oldest first, and how many there are in all.
+fn calls_in_work() -> Value {
+    let (calls, n) = request::in_work(REQUESTS_TOLD_MAX);
+    let told = |call: InWork| {
+        json!({
+            "id": call.id,
+            "peer": call.peer,
+            "key": call.key,
+            "client": call.client,
+            "door": call.door,
+            "method": call.method,
+            "tool": call.tool,
+            "server": call.server,
+            "ms": ms(call.elapsed),
+        })
+    };
+    json!({ "count": n, "oldest": calls.into_iter().map(told).collect::<Vec<Value>>() })
+}
+
+/// What was turned away last, the newest first.
+fn refusals() -> Value {
+    access::recent_refusals().iter().map(refusal).collect()
+}
+
+/// What was turned away.
+pub(super) fn refusal(refusal: &Refusal) -> Value {
+    json!({
+        "at": seconds(refusal.at),
+        "peer": refusal.peer,
+        "key": refusal.key,
+        "id": refusal.id,
+        "tool": refusal.tool,
+        "reason": refusal.reason,
+        "status": refusal.status,
+        "request": refusal.target,
+        "message": refusal.message,
+        "left_out": refusal.left_out,
+    })
+}
+
+/// What was turned away since the start, every reason with its number.
+fn rejected_by_reason() -> Value {
+    let counts = Reason::ALL.into_iter();
+    counts.map(|reason| (reason.as_str().to_owned(), Value::from(reason.count()))).collect()
+}
+
+/// Which known quirks of clients were tolerated since the start, and how often.
+fn quirks_tolerated() -> Value {
+    let quirks = Quirk::ALL.into_iter();
+    quirks.map(|it| (it.as_str().to_owned(), Value::from(quirks::count(it)))).collect()
+}
+
+fn server(status: &ServerStatus) -> Value {
+    let upstream = &status.upstream;
+    let (state, next_try_ms) = match upstream.state {
+        State::Starting { .. } => ("starting", None),
+        State::Ready => ("ready", None),
+        State::BackingOff { next_try } => ("backing_off", Some(ms(next_try))),
+        State::Down { next_try } => ("down", Some(ms(next_try))),
+    };
+    let era = upstream.revision.map(|revision| revision.era().as_str());
+    let mut failure = upstream.last_failure.as_ref().map(failure);
+    if let (Some(told), Some(advice)) = (&mut failure, &status.advice) {
+        told["advice"] = advice.as_str().into();
+    }
+    let info: Option<Value> =
+        upstream.server_info.as_ref().and_then(|info| serde_json::from_str(info.get()).ok());
+    json!({
+        "server": status.server.as_str(),
+        "description": status.description,
+        "required": status.required,
+        "state": state,
+        "next_try_ms": next_try_ms,
+        "starting_ms": upstream.starting.map(ms),
+        "down_since": upstream.down_since.map(seconds),
+        "failures_in_a_row": upstream.failures,
+        "transport": upstream.transport,
+        "redirected_to": upstream.redirected_to,
+        "era": era,
+        "revision": upstream.revision.map(|revision| revision.as_str()),
+        "server_info": info,
+        "tools": status.offered(Kind::Tool),
+        "prompts": status.offered(Kind::Prompt),
+        "resources": status.offered(Kind::Resource),
+        "resource_templates": status.offered(Kind::Template),
+        "left_out": status.left_out,
+        "left_out_items": left_out_items(status),
+        "views": status.n_views,
+        "stale": status.is_stale,
+        "pins": status.pinned.as_ref().map(pins),
+        "unread_lists": unread(&upstream.unread),
+        "last_failure": failure,
+        "latency_ms": upstream.latency.map(|latency| latency.as_secs_f64() * 1000.0),
+        "in_flight": upstream.in_flight,
+        "waiting": upstream.waiting,
+        "restarts": upstream.restarts,
+        "dropped_messages": upstream.dropped_messages,
+        "unattributed_messages": status.n_unattributed,
+        "stderr": upstream.stderr,
+    })
+}
+
+fn left_out_items(status: &ServerStatus) -> Value {
+    let items = status.left_out_items.iter();
+    let each = items.map(|(kind, item)| {
+        json!({ "kind": kind.as_str(), "name": item.name, "reason": item.reason })
+    });
+    each.collect()
+}
+
+/// A name that is refused to a server. URIs may be of any length.
+fn clash(clash: &Clash) -> Value {
+    let cut = |text: &str| text.chars().take(OWN_NAME_CHARS_MAX).collect::<String>();
+    json!({
+        "server": clash.server.as_str(),
+        "kind": clash.kind.as_str(),
+        "own": cut(&clash.own),
+        "name": cut(&clash.name),
+        "owner": clash.owner.as_str(),
+        "offered": cut(&clash.offered),
+    })
+}
+
+fn failure(failure: &FailureReport) -> Value {
+    let mut told = json!({
+        "stage": failure.stage.as_str(),
+        "message": failure.message,
+        "at": seconds(failure.at),
+        "seconds_ago": SystemTime::now()
+            .duration_since(failure.at)
+            .map_or(0, |since| since.as_secs()),
+    });
+    add_refusal(&mut told, failure.refusal.as_deref());
+    told
+}
+
+/// The lists that cannot be read, by their name in the protocol.
+fn unread(lists: &[Unread]) -> Value {
+    let now = Instant::now();
+    let of = |list: &Unread| {
+        let next_try = list.next_try.saturating_duration_since(now);
+        let told = json!({
+            "last_failure": failure(&list.failure),
+            "next_try_ms": ms(next_try),
+        });
+        (list.kind.list_key().to_owned(), told)
+    };
+    Value::Object(lists.iter().map(of).collect())
+}
+
+/// Since 1970.
+pub(super) fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn pins(pinned: &Pinned) -> Value {
+    let changed: Vec<Value> = pinned
+        .changed
+        .iter()
+        .map(|(tool, since)| json!({ "tool": tool, "since": since }))
+        .chain(pinned.others.iter().flat_map(|(subject, changed)| {
+            changed.iter().map(|(own, since)| json!({ subject.as_str(): own, "since": since }))
+        }))
+        .collect();
+    json!({ "pin": pinned.pin.as_str(), "pinned": pinned.n_pinned, "changed": changed })
+}
+
+pub(super) fn ms(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn send(responder: Responder, body: &Value) {
+    // A client that is gone needs no answer.
+    reply::send_json(responder, &[body.to_string().as_bytes(), b"\n"]).ok();
+}
+
+pub(super) fn refuse(responder: Responder, problem: &Problem) {
+    let body = problem.body_for(None);
+    problem.send(responder, &body).ok();
+}

@@ -1,0 +1,210 @@
+//! `/status/events`: calls and refusals as they happen, as a stream of events. To an admin all of
+//! them; to everybody else those of its own key.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::{ms, refusal, refuse, seconds};
+use crate::access::policy::{Principal, Scope};
+use crate::downstream::Front;
+use crate::downstream::event_stream::StreamHandle;
+use crate::downstream::legacy::streamable_http::accept_of;
+use crate::downstream::reply::{self, Problem, STREAM_HEADERS};
+use crate::error::CallError;
+use crate::http::{Head, Responder};
+use crate::limits::{ACTIVITY_EVENTS_MAX, ACTIVITY_WITHIN};
+use crate::protocol::headers::{self, EVENT_STREAM};
+use crate::protocol::sse;
+use crate::session::EncodedEvent;
+use crate::telemetry::access::Refusal;
+use crate::telemetry::activity::{self, Activity, DoneCall};
+use crate::telemetry::window::Window;
+
+/// What a watcher may be told of.
+#[derive(Debug)]
+enum Sees {
+    Everything,
+    OfKey(Arc<str>),
+}
+
+impl Sees {
+    /// None of whoever can be told apart from others by nothing but its address.
+    fn of(principal: &Principal) -> Option<Sees> {
+        if principal.is_admin {
+            return Some(Sees::Everything);
+        }
+        principal.name.clone().map(Sees::OfKey)
+    }
+
+    fn is_of(&self, activity: &Activity) -> bool {
+        match self {
+            Sees::Everything => true,
+            Sees::OfKey(name) => activity.key() == &**name,
+        }
+    }
+}
+
+/// One open stream.
+#[derive(Debug)]
+struct Watching {
+    number: u64,
+    sees: Sees,
+    told: Window,
+    stream: StreamHandle,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    all: Vec<Watching>,
+    /// What was admitted before this is admitted no more.
+    admission: u64,
+}
+
+/// Those who watch. Bounded by `limits.streams`.
+#[derive(Debug, Default)]
+pub struct Watchers {
+    open: Mutex<Open>,
+    last: AtomicU64,
+}
+
+impl Watchers {
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From here on it watches, and is told `hello` before all else; not if a reload came between.
+    fn add(self: &Arc<Self>, watching: Watching, hello: EncodedEvent, admission: u64) -> bool {
+        let mut open = self.open();
+        // One that has ended already is not taken out again.
+        if admission < open.admission || watching.stream.send(hello).is_err() {
+            return false;
+        }
+        open.all.push(watching);
+        let this: Weak<Self> = Arc::downgrade(self);
+        activity::watch(Some(this));
+        true
+    }
+
+    fn remove(&self, number: u64) {
+        let mut open = self.open();
+        open.all.retain(|it| it.number != number);
+        if open.all.is_empty() {
+            activity::watch(None);
+        }
+    }
+
+    /// All streams end after what is queued; whoever may watch under the admission of this
+    /// number or a later one opens another.
+    pub fn end_before(&self, admission: u64) {
+        let mut open = self.open();
+        open.admission = admission;
+        let ended = std::mem::take(&mut open.all);
+        activity::watch(None);
+        drop(open);
+        ended.iter().for_each(|it| it.stream.close());
+    }
+}
+
+impl activity::Watcher for Watchers {
+    fn told(&self, activity: &Activity) {
+        let now = Instant::now();
+        let turn = |it: &mut Watching| {
+            if !it.sees.is_of(activity) {
+                return None;
+            }
+            let left_out = it.told.turn(now, ACTIVITY_WITHIN, ACTIVITY_EVENTS_MAX)?;
+            Some((it.stream.clone(), left_out, matches!(it.sees, Sees::OfKey(_))))
+        };
+        let to: Vec<_> = self.open().all.iter_mut().filter_map(turn).collect();
+        if to.is_empty() {
+            return;
+        }
+        let (said, as_its_client_knows) = (event_of(activity), event_of(&known(activity)));
+        for (stream, left_out, of_key) in to {
+            if left_out > 0 {
+                let left_out = event("left_out", &json!({ "count": left_out }));
+                stream.send(left_out).ok();
+            }
+            let said = if of_key { &as_its_client_knows } else { &said };
+            // One that has ended is taken out by its end.
+            stream.send(said.clone()).ok();
+        }
+    }
+}
+
+/// What a key may hear that is no admin's: whether something is there and hidden from it is for
+/// operators.
+fn known(activity: &Activity) -> Activity {
+    match activity {
+        Activity::Refusal(refusal) => {
+            let reason = refusal.reason_told;
+            let is_unknown = reason.starts_with("unknown_");
+            let tool = if is_unknown { String::new() } else { refusal.tool.clone() };
+            Activity::Refusal(Refusal { reason, tool, ..refusal.clone() })
+        }
+        Activity::Call(_) => activity.clone(),
+    }
+}
+
+fn event(name: &str, data: &Value) -> EncodedEvent {
+    EncodedEvent::from(sse::event(name, &data.to_string()))
+}
+
+fn event_of(activity: &Activity) -> EncodedEvent {
+    match activity {
+        Activity::Call(done) => event("call", &call(done)),
+        Activity::Refusal(refused) => event("refused", &refusal(refused)),
+    }
+}
+
+fn call(done: &DoneCall) -> Value {
+    json!({
+        "at": seconds(done.at),
+        "id": done.id,
+        "peer": done.peer,
+        "key": done.key,
+        "client": done.client,
+        "door": done.door,
+        "method": done.method,
+        "tool": done.tool,
+        "server": done.server,
+        "outcome": done.outcome,
+        "status": done.status,
+        "ms": ms(done.took),
+        "message": done.message,
+    })
+}
+
+impl Front {
+    /// Opens the stream. Its first event, `open`, says whether everything is told on it.
+    pub(crate) fn watch(&self, head: &Head, scope: &Scope, responder: Responder) {
+        let Some(sees) = Sees::of(&scope.principal) else {
+            return refuse(responder, &Problem::not_admin());
+        };
+        if self.is_stopping() {
+            return refuse(responder, &Problem::from_call(&CallError::ShuttingDown));
+        }
+        if !headers::accepts(accept_of(head).as_deref(), EVENT_STREAM) {
+            return refuse(responder, &Problem::not_acceptable(EVENT_STREAM));
+        }
+        let place = match self.place(scope) {
+            Ok(place) => place,
+            Err(problem) => return refuse(responder, &problem),
+        };
+        let Ok(stream) = responder.into_stream(reply::OK, &STREAM_HEADERS, b"") else { return };
+        let number = self.watchers.last.fetch_add(1, Ordering::Relaxed);
+        let watchers = self.watchers.clone();
+        let on_end = Box::new(move || watchers.remove(number));
+        let Ok(stream) = place.open("/status/events", stream, on_end) else { return };
+        let everything = matches!(sees, Sees::Everything);
+        let hello = event("open", &json!({ "everything": everything }));
+        let told = Window::new(Instant::now());
+        let watching = Watching { number, sees, told, stream: stream.clone() };
+        if !self.watchers.add(watching, hello, scope.admission) {
+            stream.close();
+        }
+    }
+}

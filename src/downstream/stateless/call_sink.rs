@@ -1,0 +1,260 @@
+//! What is said and asked during a stateless client's call, made messages for that client.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::request_state::Sequel;
+use super::response::StatelessResponse;
+use crate::access::policy::Scope;
+use crate::downstream::Front;
+use crate::downstream::legacy::dispatch::MessageSink;
+use crate::error::CallError;
+use crate::limits::{INPUT_ROUNDS_MAX, QUESTIONS_GATHERED_MAX, QUESTIONS_GATHERED_WITHIN};
+use crate::pipeline::{CallOptions, Pipeline};
+use crate::protocol::call::{About, Call, CallSink, Caller, Client, Notice, Question};
+use crate::protocol::capabilities::{needed_for, of_client_for_legacy};
+use crate::protocol::for_revision;
+use crate::protocol::jsonrpc::{self, RpcError, code};
+use crate::protocol::legacy;
+use crate::protocol::log_level::LogLevel;
+use crate::protocol::method::{Method, notification};
+use crate::protocol::modern;
+use crate::protocol::raw::{Raw, RawObject};
+use crate::protocol::server_name::ServerName;
+use crate::wait::{Interrupted, Wait};
+
+/// Longer than any call may take: a request that waits for one ends with it.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+
+/// Whose a call is, and whether that server may ask something while it runs. The request waits
+/// where that may be known soon.
+pub(crate) fn owner_of(
+    pipeline: &Pipeline,
+    scope: &Scope,
+    options: CallOptions<'_>,
+    call: &Call<'_>,
+    stream: &mut StatelessResponse,
+) -> Result<(ServerName, bool), CallError> {
+    if let Some(owner) = pipeline.owner(scope, options, call) {
+        return Ok(owner);
+    }
+    let wait = Wait::new(REQUEST_TIMEOUT, REQUEST_TIMEOUT, stream.client())
+        .map_err(|_| CallError::Overloaded { what: "no descriptor is left".to_owned() })?;
+    pipeline.await_owner(scope, options, call, &wait, &mut || stream.silence())
+}
+
+/// What a stateless request asks for and who asks.
+pub(crate) struct StatelessRequest<'a> {
+    pub(crate) scope: &'a Scope,
+    pub(crate) method: Method,
+    pub(crate) caller: Arc<Caller>,
+    pub(crate) token: Option<String>,
+    /// Which of the retries that a paid call entitles to it is, from 1; 0 if it is none.
+    pub(crate) free_round: usize,
+    /// Whether it has been counted, or goes on with a call that has.
+    pub(crate) is_paid: bool,
+}
+
+impl Front {
+    /// Has the key pay for a call before anything is looked for, unless it goes on with one that
+    /// was paid for. Gives which of the retries that such a call entitles to it is, from 1; 0 if
+    /// it is none.
+    ///
+    /// # Errors
+    /// The key's calls for this minute are spent.
+    pub(crate) fn pay(
+        &self,
+        scope: &Scope,
+        options: CallOptions<'_>,
+        call: &Call<'_>,
+        sequel: Option<&Sequel>,
+    ) -> Result<usize, CallError> {
+        let free_round = match sequel {
+            Some(Sequel::Parked { boot, .. }) if *boot == self.parked.boot() => return Ok(0),
+            Some(Sequel::Server { serial, round, .. }) => {
+                self.free_round(scope, *serial, *round)
+            }
+            Some(Sequel::Parked { .. }) | None => 0,
+        };
+        if free_round == 0 {
+            self.pipeline.pay(scope, options, call)?;
+        }
+        Ok(free_round)
+    }
+
+    /// Which of the retries that a paid call entitles to this one is, from 1; 0 if it must be
+    /// paid for itself, because its state has come back before or they are used up.
+    pub(crate) fn free_round(&self, scope: &Scope, serial: u64, round: usize) -> usize {
+        let is_free = !self.pipeline.is_metered(scope)
+            || (round < INPUT_ROUNDS_MAX
+                && self.used_states.is_first_use(
+                    serial,
+                    scope.charged.as_ref(),
+                    Instant::now(),
+                    self.parked.life(),
+                ));
+        if is_free { round.saturating_add(1) } else { 0 }
+    }
+}
+
+/// What a call says of its caller to servers without sessions, and what log messages it wants.
+fn about(caller: &Caller) -> About<'_> {
+    About {
+        capabilities: caller.capabilities.get(),
+        log_level: caller.log_level,
+        is_level_told: false,
+    }
+}
+
+/// Whose upstream sessions a call may use: those of its principal.
+pub(crate) fn client_of(scope: &Scope, caller: &Caller) -> Client {
+    let session = match &scope.principal.name {
+        Some(name) => format!("key:{name}"),
+        None => "anybody:".to_owned(),
+    };
+    let capabilities = of_client_for_legacy(caller.capabilities.get());
+    Client {
+        session: session.into(),
+        is_exclusive: true,
+        capabilities: Raw::from_valid(capabilities),
+        charged: scope.charged.clone(),
+    }
+}
+
+/// What it adds to a request.
+pub(crate) fn options_of<'a>(client: &'a Client, caller: &'a Caller) -> CallOptions<'a> {
+    CallOptions { client: Some(client), about: about(caller), ..CallOptions::default() }
+}
+
+/// How long further questions are waited for.
+pub(crate) struct Gathering {
+    n_asked: u64,
+    until: Instant,
+    latest: Instant,
+}
+
+impl Gathering {
+    /// It begins now.
+    pub(crate) fn new() -> Gathering {
+        let now = Instant::now();
+        Gathering { n_asked: 0, until: now, latest: now + QUESTIONS_GATHERED_MAX }
+    }
+
+    /// What is left of it, now that there have been so many questions.
+    pub(crate) fn left(&mut self, n_asked: u64) -> Duration {
+        let now = Instant::now();
+        if n_asked > self.n_asked {
+            self.n_asked = n_asked;
+            self.until = (now + QUESTIONS_GATHERED_WITHIN).min(self.latest);
+        }
+        self.until.saturating_duration_since(now)
+    }
+}
+
+/// Capabilities that say of every list that its changes are told of: what the gateway lists
+/// changes with the servers behind it, whatever these say of themselves.
+pub(crate) fn with_list_changes(capabilities: &str) -> String {
+    let Ok(mut all) = RawObject::parse(capabilities) else { return capabilities.to_owned() };
+    for name in ["tools", "prompts", "resources"] {
+        let Some(own) = all.get(name) else { continue };
+        let mut own = RawObject::parse(own).unwrap_or_default();
+        own.set("listChanged", "true");
+        let text = own.to_text();
+        all.set(name, text);
+    }
+    all.to_text()
+}
+
+/// Turns what an upstream says during a call into messages for its caller.
+pub(crate) struct StatelessCallSink<'a> {
+    pub(crate) asked: &'a StatelessRequest<'a>,
+    pub(crate) wait: &'a Arc<Wait>,
+    /// What the call is answered with because its server asked something.
+    pub(crate) refused: Option<RpcError>,
+    pub(crate) inner: &'a mut dyn MessageSink,
+}
+
+impl CallSink for StatelessCallSink<'_> {
+    fn notice(&mut self, notice: Notice) {
+        let message = match notice {
+            Notice::Progress(params) => self.asked.token.as_ref().and_then(|token| {
+                let params = legacy::with_progress_token(params.get(), token).ok()?;
+                Some(jsonrpc::notification(notification::PROGRESS, Some(&params)))
+            }),
+            Notice::Log(params) => {
+                let level = LogLevel::of_message(params.get());
+                // Only if the request asks for them (server/utilities/logging).
+                let wanted = self
+                    .asked
+                    .caller
+                    .log_level
+                    .is_some_and(|wanted| level.is_none_or(|level| level >= wanted));
+                wanted.then(|| jsonrpc::notification(notification::MESSAGE, Some(params.get())))
+            }
+            // These belong to subscriptions, and what is withdrawn was never asked here.
+            Notice::ResourceUpdated(_) | Notice::Withdrawn { .. } => None,
+            Notice::Other { method, params } => {
+                for_revision::hears(self.asked.caller.revision, &method)
+                    .then(|| jsonrpc::notification(&method, params.as_ref().map(Raw::get)))
+            }
+        };
+        if let Some(message) = message {
+            self.inner.message(&message);
+        }
+    }
+
+    fn ask(&mut self, question: Question) {
+        let is_known = needed_for(&question.method).is_some();
+        let capabilities = self.asked.caller.capabilities.get();
+        let (server, lacking) = (question.server.clone(), question.lacking(capabilities));
+        // Answers the server, too. A request that nobody knows cannot be given on either.
+        drop(question.if_served(self.asked.caller.revision, capabilities));
+        if is_known {
+            // It would have been asked, had its server been known to ask like this.
+            let changed = || {
+                let what = format!(
+                    "The server {server} has changed to an earlier revision; the call was \
+                     cancelled and may be repeated."
+                );
+                RpcError::new(code::INTERNAL_ERROR, what)
+            };
+            self.refused =
+                Some(lacking.map_or_else(changed, |name| modern::missing_capability([name])));
+            self.wait.interrupt(Interrupted::Cancelled);
+        }
+    }
+
+    fn silence(&mut self) {
+        self.inner.silence();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_further_question_is_waited_for_anew_up_to_a_bound() {
+        let mut gathering = Gathering::new();
+        let mut last = gathering.left(1);
+        assert!(last > Duration::ZERO && last <= QUESTIONS_GATHERED_WITHIN);
+        std::thread::sleep(QUESTIONS_GATHERED_WITHIN / 2);
+        // The bell alone prolongs nothing, a question does.
+        assert!(gathering.left(1) <= QUESTIONS_GATHERED_WITHIN / 2);
+        assert!(gathering.left(2) > QUESTIONS_GATHERED_WITHIN / 2);
+        for n_asked in 3..60 {
+            std::thread::sleep(Duration::from_millis(5));
+            last = gathering.left(n_asked);
+        }
+        assert_eq!(last, Duration::ZERO);
+    }
+
+    #[test]
+    fn changes_of_every_list_are_told_of() {
+        let own = r#"{"tools":{},"resources":{"listChanged":false,"subscribe":true},"x":{}}"#;
+        assert_eq!(
+            with_list_changes(own),
+            r#"{"tools":{"listChanged":true},"resources":{"listChanged":true,"subscribe":true},"x":{}}"#
+        );
+    }
+}

@@ -1,0 +1,624 @@
+//! Stateless requests (2026-07-28): each is whole in itself, told from those of sessions request
+//! by request, on the same endpoints.
+
+pub(super) mod call_sink;
+pub(super) mod detached_call;
+pub(crate) mod headers;
+pub(super) mod listen;
+pub mod parked_calls;
+pub(crate) mod request_state;
+pub(super) mod response;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::counted_bytes::{room_for_copy, share_of};
+use super::legacy::dispatch::{self, Body};
+use super::legacy::outcome::adapted;
+use super::posted_message::Posted;
+use super::reply::{self, Problem};
+use super::{Front, request_telemetry};
+use crate::access::policy::Scope;
+use crate::error::CallError;
+use crate::http::{Head, Responder};
+use crate::pipeline::CallOptions;
+use crate::protocol::call::{Call, CallSink, Kind, Outcome};
+use crate::protocol::capabilities::{can_be_asked, lacking};
+use crate::protocol::for_revision::Output;
+use crate::protocol::headers::PROTOCOL_VERSION;
+use crate::protocol::jsonrpc::{Message, RequestId, RpcError, code};
+use crate::protocol::legacy;
+use crate::protocol::method::Method;
+use crate::protocol::modern::{self, Envelope, Freshness};
+use crate::protocol::quirks;
+use crate::protocol::raw::{Raw, RawObject};
+use crate::protocol::revision::Revision;
+use crate::telemetry;
+use crate::telemetry::outcome::{CallOutcome, Door};
+use crate::telemetry::request::Carried;
+use crate::wait::{Interrupted, Wait};
+use call_sink::{
+    Gathering, REQUEST_TIMEOUT, StatelessCallSink, StatelessRequest, client_of, options_of,
+    owner_of, with_list_changes,
+};
+use headers::{check_method, check_name, check_params, compare};
+use parked_calls::{DetachedCall, News};
+use request_state::digest::digest;
+use request_state::{Sequel, States, give_back, without_added};
+use response::{StatelessAnswer, StatelessResponse};
+
+impl Front {
+    /// A POST of a stateless client.
+    pub(super) fn post_modern(
+        &self,
+        mut posted: Posted<'_>,
+        scope: &Scope,
+        responder: Responder,
+    ) {
+        let refuse = |error: RpcError, id: Option<&RequestId>, responder| {
+            Problem::malformed(&error).send_rpc(responder, id).ok();
+        };
+        let bytes = std::mem::take(&mut posted.body);
+        let body = match dispatch::read_body(&bytes, None) {
+            Ok(body) => body,
+            Err(malformed) => return refuse(malformed.error, malformed.id.as_ref(), responder),
+        };
+        match body {
+            Body::One(Message::Request { id, method, params }) => {
+                let mut stream = StatelessResponse::new(responder);
+                let params = params.as_deref();
+                request_telemetry::stateless(Door::Modern, &id, &method, params);
+                let envelope = match checked(&mut posted, &method, params) {
+                    Ok(envelope) => envelope,
+                    Err(error) => {
+                        let answer = StatelessAnswer::Error(error);
+                        request_telemetry::answered_stateless(&answer);
+                        return stream.finish(&id, &answer);
+                    }
+                };
+                if let Some(client) = &envelope.caller.client {
+                    telemetry::request::client(client);
+                }
+                posted.count(None, params);
+                if Method::parse(&method) == Some(Method::SubscriptionsListen) {
+                    self.listen(scope, &id, &envelope, stream);
+                    return telemetry::request::answered(CallOutcome::Ok);
+                }
+                let request = (Some(posted.head), method.as_str(), params);
+                let answer = self.answer_modern(request, scope, envelope, &mut stream);
+                request_telemetry::answered_stateless(&answer);
+                stream.finish(&id, &answer);
+            }
+            // Closing the connection is what cancels; some clients say so besides.
+            Body::One(Message::Notification { .. }) => {
+                responder.respond(reply::ACCEPTED, &[], &[]).ok();
+            }
+            Body::One(Message::Response { .. }) | Body::Batch(_) => {
+                let what = "This revision takes one request or notification a POST.";
+                refuse(RpcError::new(code::INVALID_REQUEST, what), None, responder);
+            }
+        }
+    }
+
+    /// Answers a stateless request; with the head of its POST, which must say the same, if it
+    /// came by one.
+    pub(super) fn answer_modern(
+        &self,
+        (head, name, params): (Option<&Head>, &str, Option<&str>),
+        scope: &Scope,
+        envelope: Envelope<'_>,
+        stream: &mut StatelessResponse,
+    ) -> StatelessAnswer {
+        let client = client_of(scope, &envelope.caller);
+        let caller = envelope.caller.clone();
+        let options = options_of(&client, &caller);
+        let list = |kind| self.list_modern(scope, options, (caller.revision, kind), params);
+        let Some(method) = Method::parse(name) else {
+            return self.pass_modern(scope, name, envelope, stream);
+        };
+        if method.tells_of_all() {
+            self.pipeline.await_first_lists(scope, None, stream.client());
+        }
+        match method {
+            Method::ServerDiscover => self.discover(scope, options, envelope.caller.revision),
+            Method::ToolsList => list(Kind::Tool),
+            Method::PromptsList => list(Kind::Prompt),
+            Method::ResourcesList => list(Kind::Resource),
+            Method::ResourcesTemplatesList => list(Kind::Template),
+            Method::ToolsCall | Method::PromptsGet | Method::ResourcesRead => {
+                let named = head.map(|head| check_name(head, method, &envelope.params));
+                if let Some(Err(error)) = named {
+                    return StatelessAnswer::Error(error);
+                }
+                self.call_modern(head, scope, method, envelope, stream)
+            }
+            Method::CompletionComplete => {
+                self.call_modern(head, scope, method, envelope, stream)
+            }
+            Method::TasksGet | Method::TasksCancel | Method::TasksUpdate
+                if self.pipeline.has_tasks_extension(scope) =>
+            {
+                self.call_modern(head, scope, method, envelope, stream)
+            }
+            Method::Initialize => {
+                let supported: Vec<&str> =
+                    Revision::ALL.into_iter().map(Revision::as_str).collect();
+                let what = format!(
+                    "initialize is not a method of this revision. Supported: {}; those before \
+                     {} are asked for by initialize without this metadata.",
+                    supported.join(", "),
+                    Revision::LATEST_MODERN
+                );
+                StatelessAnswer::Error(RpcError::new(code::METHOD_NOT_FOUND, what))
+            }
+            // Of revisions with sessions.
+            Method::Ping
+            | Method::ResourcesSubscribe
+            | Method::ResourcesUnsubscribe
+            | Method::LoggingSetLevel
+            | Method::TasksGet
+            | Method::TasksResult
+            | Method::TasksList
+            | Method::TasksCancel
+            | Method::TasksUpdate
+            | Method::SubscriptionsListen => not_found(name),
+        }
+    }
+
+    fn discover(
+        &self,
+        scope: &Scope,
+        options: CallOptions<'_>,
+        revision: Revision,
+    ) -> StatelessAnswer {
+        let capabilities = self.pipeline.capabilities(scope, revision);
+        let instructions = self.pipeline.instructions(scope);
+        let capabilities = with_list_changes(&capabilities);
+        let text = modern::discover_result(&capabilities, instructions.as_deref());
+        let freshness = Kind::ALL
+            .map(|kind| self.pipeline.freshness(scope, options, kind))
+            .into_iter()
+            .reduce(Freshness::and);
+        let behind = self.pipeline.only_server_info(scope);
+        let info = legacy::implementation(revision, behind.as_ref());
+        let text = modern::write_result_of(info, &text, freshness);
+        StatelessAnswer::Result(Raw::from_valid(text))
+    }
+
+    fn check_mirrored(
+        &self,
+        head: Option<&Head>,
+        scope: &Scope,
+        options: CallOptions<'_>,
+        method: Method,
+        params: &RawObject<'_>,
+    ) -> Result<(), RpcError> {
+        let Some(head) = head.filter(|_| method == Method::ToolsCall) else { return Ok(()) };
+        let Ok(Some(name)) = params.string("name") else { return Ok(()) };
+        match self.pipeline.tool(scope, options, &name).as_deref().map(|item| &item.mirrors) {
+            Some(Ok(mirrors)) => check_params(head, mirrors, params),
+            Some(Err(_)) | None => Ok(()),
+        }
+    }
+
+    /// A method that nobody here knows.
+    fn pass_modern(
+        &self,
+        scope: &Scope,
+        method: &str,
+        envelope: Envelope<'_>,
+        stream: &mut StatelessResponse,
+    ) -> StatelessAnswer {
+        let Envelope { caller, mut params, progress_token, .. } = envelope;
+        let servers = self.pipeline.servers(scope);
+        let [server] = servers.as_slice() else { return not_found(method) };
+        let states = self.states(scope, method, &params);
+        let sequel = match sequel(&states, &params) {
+            Ok(sequel) => sequel,
+            Err(error) => return StatelessAnswer::Error(error),
+        };
+        let mut free_round = 0;
+        match sequel {
+            Some(Sequel::Server { server: whose, state, serial, round })
+                if whose == server.as_str() =>
+            {
+                give_back(&mut params, state);
+                free_round = self.free_round(scope, serial, round);
+            }
+            Some(_) => return invalid_state(),
+            None => (),
+        }
+        // The method of the call is of no account where its answer is passed on.
+        let method_of = Method::Ping;
+        let (token, is_paid) = (progress_token, free_round > 0);
+        let asked =
+            StatelessRequest { scope, method: method_of, caller, token, free_round, is_paid };
+        let mut outcome = None;
+        let answer = self.inline(&asked, &states, stream, |options, wait, sink| {
+            let passed =
+                self.pipeline.forward_unknown(scope, options, method, params, wait, sink);
+            outcome = Some(passed.is_some());
+            passed.unwrap_or(Err(CallError::Internal))
+        });
+        if outcome == Some(true) { answer } else { not_found(method) }
+    }
+
+    fn call_modern(
+        &self,
+        head: Option<&Head>,
+        scope: &Scope,
+        method: Method,
+        envelope: Envelope<'_>,
+        stream: &mut StatelessResponse,
+    ) -> StatelessAnswer {
+        let mut call = envelope.into_call(method);
+        if !call.caller.revision.has_tasks() {
+            // It would mean something to a server of the revision that has them.
+            call.params.remove("task");
+        }
+        let mut asked = StatelessRequest {
+            scope,
+            method,
+            caller: call.caller.clone(),
+            token: call.progress_token.clone(),
+            free_round: 0,
+            is_paid: true,
+        };
+        let states = self.states(scope, method.as_str(), &call.params);
+        let sequel = match sequel(&states, &call.params) {
+            Ok(sequel) => sequel,
+            Err(error) => return StatelessAnswer::Error(error),
+        };
+        let client = client_of(scope, &asked.caller);
+        let caller = asked.caller.clone();
+        let options = options_of(&client, &caller);
+        asked.free_round = match self.pay(scope, options, &call, sequel.as_ref()) {
+            Ok(free_round) => free_round,
+            Err(error) => return failed(&error),
+        };
+        let (server, asks) = match owner_of(&self.pipeline, scope, options, &call, stream) {
+            Ok(owner) => owner,
+            Err(error) => return failed(&error),
+        };
+        if let Err(error) = self.check_mirrored(head, scope, options, method, &call.params) {
+            return StatelessAnswer::Error(error);
+        }
+        match sequel {
+            Some(Sequel::Parked { boot, id, round }) if boot == self.parked.boot() => {
+                // Before the call is taken: a retry that cannot be read must not cost it.
+                let responses = call.params.get("inputResponses").unwrap_or("{}");
+                let Ok(responses) = RawObject::parse(responses) else {
+                    return invalid("\"inputResponses\" must be an object.");
+                };
+                let principal = scope.principal.name.as_ref();
+                let Some(detached) = self.parked.take(id, round, principal) else {
+                    return invalid_state();
+                };
+                detached.answer(&responses);
+                return self.follow(&asked, &detached, round + 1, &states, stream);
+            }
+            Some(Sequel::Parked { .. }) if !self.may_begin_anew(scope, options, &call) => {
+                let what = "The call was lost when the gateway was restarted; the tool may have \
+                            run.";
+                return StatelessAnswer::Error(RpcError::new(code::INTERNAL_ERROR, what));
+            }
+            Some(Sequel::Server { server: whose, state, .. }) if whose == server.as_str() => {
+                give_back(&mut call.params, state);
+            }
+            Some(Sequel::Server { .. }) => return invalid_state(),
+            // It begins anew, so what answered the lost one answers nothing.
+            Some(Sequel::Parked { .. }) => without_added(&mut call.params),
+            None => (),
+        }
+        if asks {
+            without_added(&mut call.params);
+        }
+        if asks && can_be_asked(asked.caller.capabilities.get()) {
+            let started = self.pipeline.check(&server);
+            return match started.and_then(|()| self.start_apart(&asked, &call)) {
+                Ok(detached) => self.follow(&asked, &detached, 0, &states, stream),
+                Err(error) => failed(&error),
+            };
+        }
+        self.inline(&asked, &states, stream, |options, wait, sink| {
+            self.pipeline.call(scope, options, call, wait, sink)
+        })
+    }
+
+    /// What makes and reads states for this request of this principal.
+    fn states<'a>(
+        &'a self,
+        scope: &'a Scope,
+        method: &str,
+        params: &RawObject<'_>,
+    ) -> States<'a> {
+        States {
+            sealer: &self.states,
+            principal: scope.principal.name.as_deref(),
+            digest: digest(method, params),
+        }
+    }
+
+    /// Whether a call that was lost may be made a second time: only if that does no more than
+    /// making it once.
+    fn may_begin_anew(&self, scope: &Scope, options: CallOptions<'_>, call: &Call<'_>) -> bool {
+        if call.method.is_safe_to_repeat() {
+            return true;
+        }
+        let name = call.params.string("name").ok().flatten();
+        let item = name.and_then(|name| self.pipeline.tool(scope, options, &name));
+        item.is_some_and(|item| item.is_safe_to_repeat())
+    }
+
+    /// Makes a call on this thread; the end of the client's connection cancels it.
+    fn inline(
+        &self,
+        asked: &StatelessRequest<'_>,
+        states: &States<'_>,
+        stream: &mut StatelessResponse,
+        make: impl FnOnce(
+            CallOptions<'_>,
+            &Arc<Wait>,
+            &mut dyn CallSink,
+        ) -> Result<Outcome, CallError>,
+    ) -> StatelessAnswer {
+        let Ok(wait) = Wait::new(REQUEST_TIMEOUT, REQUEST_TIMEOUT, stream.client()) else {
+            return no_descriptor();
+        };
+        let client = client_of(asked.scope, &asked.caller);
+        let options =
+            CallOptions { is_paid: asked.is_paid, ..options_of(&client, &asked.caller) };
+        let mut sink = StatelessCallSink { asked, wait: &wait, refused: None, inner: stream };
+        let outcome = make(options, &wait, &mut sink);
+        match sink.refused {
+            Some(error) => StatelessAnswer::Error(error),
+            None => self.conclude(asked, states, outcome),
+        }
+    }
+
+    /// Starts a call on a thread of its own.
+    fn start_apart(
+        &self,
+        asked: &StatelessRequest<'_>,
+        call: &Call<'_>,
+    ) -> Result<Arc<DetachedCall>, CallError> {
+        let wait = Wait::plain(REQUEST_TIMEOUT)
+            .map_err(|_| CallError::Overloaded { what: "no descriptor is left".to_owned() })?;
+        let (pipeline, scope) = (self.pipeline.clone(), asked.scope.clone());
+        let (caller, method, client) =
+            (asked.caller.clone(), asked.method, client_of(asked.scope, &asked.caller));
+        let params = call.params.to_text();
+        let meta = call.meta.as_ref().map(RawObject::to_text);
+        let (token, is_paid) = (asked.token.clone(), asked.is_paid);
+        let carried = telemetry::request::carried();
+        // They outlive their request, and count for as long.
+        let share = share_of(&self.buffered, [&params].into_iter().chain(&meta))?;
+        self.parked.start(wait, move |wait, sink| {
+            let _counted = share;
+            let _served = carried.and_then(Carried::enter);
+            let call = Call {
+                caller: caller.clone(),
+                method,
+                // They were read once, so they read again.
+                params: RawObject::parse(&params).unwrap_or_default(),
+                meta: meta.as_deref().and_then(|meta| RawObject::parse(meta).ok()),
+                progress_token: token,
+            };
+            let options = CallOptions { is_paid, ..options_of(&client, &caller) };
+            pipeline.call(&scope, options, call, wait, sink)
+        })
+    }
+
+    /// Waits for a call that runs apart, until it is over or asks something.
+    fn follow(
+        &self,
+        asked: &StatelessRequest<'_>,
+        detached: &Arc<DetachedCall>,
+        round: u64,
+        states: &States<'_>,
+        stream: &mut StatelessResponse,
+    ) -> StatelessAnswer {
+        let Ok(wait) = Wait::new(REQUEST_TIMEOUT, REQUEST_TIMEOUT, stream.client()) else {
+            detached.abandon(Interrupted::Cancelled);
+            return no_descriptor();
+        };
+        detached.attach(&wait);
+        let mut sink = StatelessCallSink { asked, wait: &wait, refused: None, inner: stream };
+        let mut gathering: Option<Gathering> = None;
+        loop {
+            let woken = match detached.next() {
+                News::Notice(notice) => {
+                    sink.notice(notice);
+                    // The bell of a further one would hide that the client has gone.
+                    let look = || wait.until(None, Some(Duration::ZERO));
+                    look().and_then(|_| look())
+                }
+                News::Done(outcome) => {
+                    detached.detach();
+                    telemetry::request::came_of(Some(asked.method), &outcome);
+                    return self.conclude(asked, states, outcome);
+                }
+                // What is asked at once is asked together.
+                News::Asked => {
+                    let n_asked = detached.n_asked();
+                    let left = gathering.get_or_insert_with(Gathering::new).left(n_asked);
+                    if left.is_zero() {
+                        match self.ask(asked, detached, round, states) {
+                            Some(answer) => return answer,
+                            // What was asked was withdrawn, or the call has just ended.
+                            None => continue,
+                        }
+                    }
+                    wait.until(None, Some(left))
+                }
+                News::None => {
+                    gathering = None;
+                    wait.until(None, Some(self.limits.heartbeat)).inspect(|woken| {
+                        if *woken == crate::wait::Woken::Tick {
+                            sink.silence();
+                        }
+                    })
+                }
+            };
+            if let Err(reason) = woken {
+                detached.abandon(reason);
+                return StatelessAnswer::None;
+            }
+        }
+    }
+
+    /// Gives the client what a call asks, and parks the call. None if it asks nothing any more.
+    fn ask(
+        &self,
+        asked: &StatelessRequest<'_>,
+        detached: &Arc<DetachedCall>,
+        round: u64,
+        states: &States<'_>,
+    ) -> Option<StatelessAnswer> {
+        let missing = detached.missing(asked.caller.capabilities.get());
+        if !missing.is_empty() {
+            detached.abandon(Interrupted::Cancelled);
+            return Some(StatelessAnswer::Error(modern::missing_capability(missing)));
+        }
+        let requests = detached.requests(asked.caller.revision)?;
+        let Scope { principal, charged, .. } = asked.scope;
+        match self.parked.park(detached, principal.name.as_ref(), charged.as_ref(), round) {
+            Ok(true) => (),
+            Ok(false) => return None,
+            Err(full) => {
+                detached.abandon(Interrupted::Cancelled);
+                return Some(StatelessAnswer::Error(full.to_error()));
+            }
+        }
+        let sequel = Sequel::Parked { boot: self.parked.boot(), id: detached.id(), round };
+        let state = states.seal(sequel, self.parked.life());
+        let text = modern::input_required(Some(&requests), Some(&state));
+        Some(StatelessAnswer::Result(Raw::from_valid(text)))
+    }
+
+    fn conclude(
+        &self,
+        asked: &StatelessRequest<'_>,
+        states: &States<'_>,
+        outcome: Result<Outcome, CallError>,
+    ) -> StatelessAnswer {
+        match outcome {
+            Ok(Outcome::Complete(result)) => {
+                // Of what can be asked for by a call only this may be cached
+                // (server/utilities/caching, Cacheable Results).
+                let is_read = asked.method == Method::ResourcesRead;
+                let freshness = is_read.then_some(Freshness::UNKNOWN);
+                let (client, method) = (asked.caller.revision, asked.method);
+                let _room = match room_for_copy(&result) {
+                    Ok(room) => room,
+                    Err(full) => return self.conclude(asked, states, Err(full)),
+                };
+                let result = adapted(client, method, || Output::Any, &result).unwrap_or(result);
+                let text = modern::write_result(result.get(), freshness);
+                StatelessAnswer::Result(result.rewritten(text))
+            }
+            Ok(Outcome::Error { error, .. }) => {
+                StatelessAnswer::Error(modern::error_for(error))
+            }
+            Ok(Outcome::InputRequired { server, requests, state }) => {
+                let capabilities = asked.caller.capabilities.get();
+                let missing = missing(requests.as_ref(), capabilities);
+                if !missing.is_empty() {
+                    return StatelessAnswer::Error(modern::missing_capability(missing));
+                }
+                // One that gave no state must get none (basic/patterns/mrtr, Client
+                // Requirements).
+                let state = state.map(|state| {
+                    let server = server.as_str().to_owned();
+                    let (serial, round) = (self.used_states.serial(), asked.free_round);
+                    let sequel = Sequel::Server { server, state: Some(state), serial, round };
+                    states.seal(sequel, self.parked.life())
+                });
+                let requests = requests.as_ref().map(Raw::get);
+                let text = modern::input_required(requests, state.as_deref());
+                StatelessAnswer::Result(Raw::from_valid(text))
+            }
+            Err(CallError::Cancelled) => StatelessAnswer::None,
+            Err(error) => failed(&error),
+        }
+    }
+}
+
+/// The envelope of a request whose headers say what its body says; of its revision, as far as
+/// that is not a known quirk.
+fn checked<'a>(
+    posted: &mut Posted<'_>,
+    method: &str,
+    params: Option<&'a str>,
+) -> Result<Envelope<'a>, RpcError> {
+    if let Some(declared) = modern::declared_version(params) {
+        let quirk =
+            posted.version.and_then(|said| quirks::of_stateless_header(said, &declared));
+        if !quirk.is_some_and(|quirk| posted.tolerates(quirk)) {
+            compare(posted.version, PROTOCOL_VERSION, &declared)?;
+        }
+    }
+    let envelope = modern::read_envelope(params)?;
+    check_method(posted.head, method)?;
+    Ok(envelope)
+}
+
+/// What a request goes on with, if it is a retry.
+fn sequel(states: &States<'_>, params: &RawObject<'_>) -> Result<Option<Sequel>, RpcError> {
+    let wrong = |what: &str| RpcError::new(code::INVALID_PARAMS, what);
+    let state = params
+        .string("requestState")
+        .map_err(|_| wrong("\"requestState\" must be a string."))?;
+    match state {
+        None => Ok(None),
+        Some(state) => states.open(&state).map(Some).ok_or_else(|| wrong(INVALID_STATE)),
+    }
+}
+
+const INVALID_STATE: &str = "\"requestState\" is not valid for this request: it was changed, has \
+                             been used, has expired, or was made for another one.";
+
+fn invalid_state() -> StatelessAnswer {
+    invalid(INVALID_STATE)
+}
+
+fn invalid(what: &str) -> StatelessAnswer {
+    StatelessAnswer::Error(RpcError::new(code::INVALID_PARAMS, what))
+}
+
+fn not_found(method: &str) -> StatelessAnswer {
+    let what = format!("Method not found: {method}");
+    StatelessAnswer::Error(RpcError::new(code::METHOD_NOT_FOUND, what))
+}
+
+fn no_descriptor() -> StatelessAnswer {
+    failed(&CallError::Overloaded { what: "no descriptor is left".to_owned() })
+}
+
+/// What a call failed with, as an answer.
+pub(super) fn failed(error: &CallError) -> StatelessAnswer {
+    let problem = Problem::from_call(error);
+    if matches!(error, CallError::RateLimited { .. }) {
+        return StatelessAnswer::Refused(problem);
+    }
+    if problem.headers.is_empty() {
+        return StatelessAnswer::Error(modern::error_for(problem.to_rpc()));
+    }
+    // What it says in its head goes along.
+    StatelessAnswer::Refused(Problem {
+        status: reply::modern_status(problem.rpc_code),
+        ..problem
+    })
+}
+
+/// Capabilities that requests of a server need and a client has not declared.
+fn missing(requests: Option<&Raw>, capabilities: &str) -> Vec<&'static str> {
+    let requests = requests.and_then(|requests| RawObject::parse(requests.get()).ok());
+    let requests = requests.unwrap_or_default();
+    let lacking = |request: &str| {
+        let fields = RawObject::parse(request).ok()?;
+        let method = fields.string("method").ok()??;
+        lacking(capabilities, &method, fields.get("params"))
+    };
+    requests.iter().filter_map(|(_, request)| lacking(request)).collect()
+}

@@ -1,0 +1,482 @@
+//! Calls of stateless clients to servers that ask while a call runs. Such a call outlives the
+//! request that began it: the client is given what the server asks as `input_required`, and its
+//! retry brings the answers (2026-07-28, basic/patterns/mrtr).
+//!
+//! A thread of its own makes the call, since the connection's thread must answer meanwhile.
+//! While no request of the client waits for it, the call is *parked*: bounded in number and time.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use super::detached_call::Hearing;
+pub use super::detached_call::{DetachedCall, News};
+use crate::error::CallError;
+use crate::protocol::call::{CallSink, Outcome, PrincipalId};
+use crate::protocol::jsonrpc::{RpcError, code};
+use crate::shares::{NotTaken, Shares};
+use crate::thread::{Joined, spawn};
+use crate::wait::{Interrupted, Wait};
+
+/// The bounds of parked calls.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// In all.
+    pub calls: usize,
+    /// Of one key.
+    pub calls_per_key: usize,
+    /// How long one waits for its client.
+    pub life: Duration,
+}
+
+/// Every call that runs apart from its client's requests.
+#[derive(Debug)]
+pub struct ParkedCalls {
+    bounds: Bounds,
+    /// Tells the calls of this process from those of others.
+    boot: u64,
+    last_id: AtomicU64,
+    /// Shared with the threads of the calls, which take back what was parked of them. Locked
+    /// before a call's own.
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    parked: HashMap<u64, Parked>,
+    shares: Shares<PrincipalId>,
+    running: Vec<(Weak<DetachedCall>, Joined)>,
+    stopped: bool,
+}
+
+#[derive(Debug)]
+struct Parked {
+    call: Arc<DetachedCall>,
+    principal: Option<Arc<str>>,
+    charged: Option<PrincipalId>,
+    round: u64,
+    expires: Instant,
+}
+
+impl State {
+    fn new(calls_max: usize) -> State {
+        State {
+            parked: HashMap::new(),
+            shares: Shares::new(calls_max),
+            running: Vec::new(),
+            stopped: false,
+        }
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Parked> {
+        let parked = self.parked.remove(&id)?;
+        self.shares.give_back_of(parked.charged.as_ref(), 1);
+        Some(parked)
+    }
+
+    fn remove_all(&mut self, which: impl Fn(&Parked) -> bool) -> Vec<Parked> {
+        let ids = self.parked.iter().filter(|(_, parked)| which(parked)).map(|(id, _)| *id);
+        let ids: Vec<u64> = ids.collect();
+        ids.into_iter().filter_map(|id| self.remove(id)).collect()
+    }
+
+    /// Takes the place of one call. Of whoever has more than this principal would have then, the
+    /// call that has been parked for longest makes room, and is given.
+    fn take_place(&mut self, charged: Option<&PrincipalId>) -> Result<Option<Parked>, Full> {
+        let evicted = match self.shares.take_of(charged, 1) {
+            Ok(()) => return Ok(None),
+            Err(NotTaken::ShareHeld) => {
+                return Err(Full::Share(self.shares.share_of(charged)));
+            }
+            // What is beyond its share it could not have of what another one gives up either.
+            Err(NotTaken::Full) if charged.is_some_and(|who| self.shares.has_share(who)) => {
+                return Err(Full::Share(self.shares.share_of(charged)));
+            }
+            Err(NotTaken::Full) => charged.and_then(|who| {
+                let has_more =
+                    |other: &PrincipalId| self.shares.held(other) > self.shares.held(who) + 1;
+                let other = self.shares.in_the_way_of(who, 1).filter(has_more)?;
+                let of_other = self.parked.iter();
+                let of_other = of_other.filter(|(_, it)| it.charged.as_ref() == Some(&other));
+                let (oldest, _) = of_other.min_by_key(|(_, parked)| parked.expires)?;
+                let oldest = *oldest;
+                self.remove(oldest)
+            }),
+        };
+        let evicted = evicted.ok_or(Full::Calls)?;
+        self.shares.take_of(charged, 1).map_err(|_| Full::Calls)?;
+        Ok(Some(evicted))
+    }
+}
+
+/// Why a call could not be parked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// `limits.parked_calls` is reached.
+    Calls,
+    /// `limits.parked_calls_per_key` is reached.
+    CallsPerKey,
+    /// The principal has its share of them, which is so many now.
+    Share(usize),
+}
+
+impl Full {
+    /// What the client is told.
+    pub fn to_error(self) -> RpcError {
+        let bound = match self {
+            Self::Calls => "limits.parked_calls".to_owned(),
+            Self::CallsPerKey => "limits.parked_calls_per_key".to_owned(),
+            Self::Share(share) => {
+                format!("your share of limits.parked_calls, which is {share} now,")
+            }
+        };
+        let what = format!(
+            "The server asks for input, but {bound} is reached; the call was cancelled."
+        );
+        RpcError::new(code::INTERNAL_ERROR, what)
+    }
+}
+
+impl ParkedCalls {
+    /// None yet. `boot` is random.
+    pub fn new(bounds: Bounds, boot: u64) -> ParkedCalls {
+        let state = Arc::new(Mutex::new(State::new(bounds.calls)));
+        ParkedCalls { bounds, boot, last_id: AtomicU64::new(0), state }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        locked(&self.state)
+    }
+
+    /// What tells this process from others.
+    pub fn boot(&self) -> u64 {
+        self.boot
+    }
+
+    /// How long a parked call waits for its client.
+    pub fn life(&self) -> Duration {
+        self.bounds.life
+    }
+
+    /// How many calls are parked.
+    pub fn count(&self) -> usize {
+        let now = Instant::now();
+        self.lock().parked.values().filter(|parked| now < parked.expires).count()
+    }
+
+    /// Starts a call on a thread of its own. `make` makes it.
+    ///
+    /// # Errors
+    /// The process has no thread left, or is stopping.
+    pub fn start(
+        &self,
+        wait: Arc<Wait>,
+        make: impl FnOnce(&Arc<Wait>, &mut dyn CallSink) -> Result<Outcome, CallError>
+        + Send
+        + 'static,
+    ) -> Result<Arc<DetachedCall>, CallError> {
+        let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let call = Arc::new(DetachedCall::new(id, self.bounds.life, wait));
+        let mut state = self.lock();
+        if state.stopped {
+            return Err(CallError::ShuttingDown);
+        }
+        state.running.retain(|(_, thread)| !thread.is_finished());
+        let (mine, shared) = (call.clone(), self.state.clone());
+        let thread = spawn(&format!("call-{:06}", id % 1_000_000), move || {
+            // Done in any case: whoever waits for it must hear of a panic too.
+            let mut finish = Finish { call: mine, state: shared, outcome: None };
+            finish.outcome = Some(make(finish.call.wait(), &mut Hearing(&finish.call)));
+        })
+        .map_err(|_| CallError::Overloaded { what: "no thread is left".to_owned() })?;
+        state.running.push((Arc::downgrade(&call), thread));
+        Ok(call)
+    }
+
+    /// Parks a call, for a retry that names its id and round; nobody waits for it from then on.
+    /// False if it is over already, and whoever waits for it should hear so.
+    ///
+    /// # Errors
+    /// A bound is reached.
+    pub fn park(
+        &self,
+        call: &Arc<DetachedCall>,
+        principal: Option<&Arc<str>>,
+        charged: Option<&PrincipalId>,
+        round: u64,
+    ) -> Result<bool, Full> {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let gone = state.remove_all(|parked| now >= parked.expires);
+        let of_key =
+            state.parked.values().filter(|it| it.principal.as_ref() == principal).count();
+        let place = if call.is_over() {
+            Ok(None)
+        // Without keys nobody can be told apart, so the bound on all is the only one.
+        } else if principal.is_some() && of_key >= self.bounds.calls_per_key {
+            Err(Full::CallsPerKey)
+        } else {
+            state.take_place(charged).map(Some)
+        };
+        if let Ok(Some(_)) = &place {
+            // Not later than its server's request does.
+            let expires = call.wait().deadline().min(now + self.bounds.life);
+            let (principal, charged) = (principal.cloned(), charged.cloned());
+            let parked = Parked { call: call.clone(), principal, charged, round, expires };
+            state.parked.insert(call.id(), parked);
+            call.detach();
+        }
+        // Where no lock is held: what they are still asked is answered by that.
+        drop(state);
+        for parked in gone {
+            parked.call.cancel(Interrupted::Deadline);
+        }
+        let is_parked = place.as_ref().is_ok_and(Option::is_some);
+        let evicted = place?.flatten();
+        if let Some(evicted) = evicted {
+            log::warn!(target: "sessions", "a parked call was cancelled to make room for one \
+                of somebody who has fewer (limits.parked_calls is {})", self.bounds.calls);
+            evicted.call.cancel(Interrupted::Cancelled);
+        }
+        Ok(is_parked)
+    }
+
+    /// Takes a parked call for a retry. None if there is none of that id and round, as it was
+    /// taken or has expired.
+    pub fn take(
+        &self,
+        id: u64,
+        round: u64,
+        principal: Option<&Arc<str>>,
+    ) -> Option<Arc<DetachedCall>> {
+        let mut state = self.lock();
+        let parked = state.parked.get(&id)?;
+        let fits = parked.round == round
+            && parked.principal.as_ref() == principal
+            && Instant::now() < parked.expires;
+        if !fits {
+            return None;
+        }
+        let call = state.remove(id)?.call;
+        call.expect();
+        // Its thread may stay for nothing but this.
+        call.wait().bell().ring();
+        Some(call)
+    }
+
+    /// Takes the parked calls of keys that have ended, which nobody may take up any more; for
+    /// [`ParkedCalls::cancel`], where no lock is held.
+    pub(crate) fn take_all_of(&self, principals: &[Arc<str>]) -> Vec<Arc<DetachedCall>> {
+        let theirs = |parked: &Parked| {
+            parked.principal.as_ref().is_some_and(|it| principals.contains(it))
+        };
+        let gone = self.lock().remove_all(theirs);
+        gone.into_iter().map(|parked| parked.call).collect()
+    }
+
+    /// Ends calls that were taken for that.
+    pub(crate) fn cancel(calls: Vec<Arc<DetachedCall>>) {
+        calls.iter().for_each(|call| call.cancel(Interrupted::Cancelled));
+    }
+
+    /// Ends every call, and waits for their threads. None is started any more.
+    pub fn stop(&self) {
+        let (running, parked) = {
+            let mut state = self.lock();
+            state.stopped = true;
+            (std::mem::take(&mut state.running), std::mem::take(&mut state.parked))
+        };
+        for call in running.iter().filter_map(|(call, _)| call.upgrade()) {
+            call.cancel(Interrupted::Stopping);
+        }
+        drop(parked);
+        drop(running);
+    }
+}
+
+fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends a call in whatever way its thread ends.
+struct Finish {
+    call: Arc<DetachedCall>,
+    state: Arc<Mutex<State>>,
+    outcome: Option<Result<Outcome, CallError>>,
+}
+
+impl Drop for Finish {
+    fn drop(&mut self) {
+        self.call.finish(self.outcome.take().unwrap_or(Err(CallError::Internal)));
+        stay_while_parked(&self.state, &self.call);
+    }
+}
+
+/// What a call that ended while it was parked came to is kept for its retry, and no longer than
+/// the retry is waited for: nothing else may happen here that would take it away.
+fn stay_while_parked(state: &Mutex<State>, call: &DetachedCall) {
+    loop {
+        let left = {
+            let mut state = locked(state);
+            let Some(parked) = state.parked.get(&call.id()) else { return };
+            let left = parked.expires.saturating_duration_since(Instant::now());
+            if left.is_zero() || call.wait().interrupted().is_some() {
+                state.remove(call.id());
+                None
+            } else {
+                Some(left)
+            }
+        };
+        let Some(left) = left else { return call.cancel(Interrupted::Deadline) };
+        // The call's own time no longer counts. However this ends, the loop looks again.
+        call.wait().set_timeout(left, left);
+        call.wait().until(None, Some(left)).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::downstream::stateless::detached_call::tests::question;
+    use crate::protocol::raw::Raw;
+
+    const LONG: Duration = Duration::from_secs(5);
+
+    fn calls(life: Duration) -> ParkedCalls {
+        ParkedCalls::new(Bounds { calls: 8, calls_per_key: 8, life }, 1)
+    }
+
+    fn eventually(what: &str, check: impl Fn() -> bool) {
+        let until = Instant::now() + LONG;
+        while !check() {
+            assert!(Instant::now() < until, "{what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn a_parked_call_that_expires_leaves_nothing_behind() {
+        let calls = calls(Duration::from_millis(50));
+        let (finish, finished) = crossbeam_channel::bounded::<()>(1);
+        let result = Raw::from_valid("{}".to_owned());
+        let call = calls
+            .start(Wait::plain(LONG).unwrap(), move |_, _| {
+                finished.recv().ok();
+                Ok(Outcome::Complete(result))
+            })
+            .unwrap();
+        assert_eq!(calls.park(&call, None, None, 0), Ok(true));
+        finish.send(()).unwrap();
+        eventually("it is taken back", || calls.lock().parked.is_empty());
+        eventually("the result is dropped", || call.is_given_up());
+    }
+
+    #[test]
+    fn a_call_that_is_cancelled_while_it_is_parked_is_taken_back() {
+        let calls = calls(LONG);
+        let call = calls
+            .start(Wait::plain(LONG).unwrap(), |wait, sink| {
+                sink.ask(question(1));
+                while wait.until(None, None).is_ok() {}
+                Err(CallError::Cancelled)
+            })
+            .unwrap();
+        eventually("it asks", || call.n_asked() == 1);
+        assert_eq!(calls.park(&call, None, None, 0), Ok(true));
+        call.cancel(Interrupted::Deadline);
+        eventually("it is taken back", || calls.lock().parked.is_empty());
+    }
+
+    #[test]
+    fn a_parked_call_makes_room_for_one_of_whoever_has_fewer() {
+        let calls = calls(LONG);
+        let parked = |name: &str| {
+            let waiting = |wait: &Arc<Wait>, _: &mut dyn CallSink| {
+                while wait.until(None, None).is_ok() {}
+                Err(CallError::Cancelled)
+            };
+            let call = calls.start(Wait::plain(LONG).unwrap(), waiting).unwrap();
+            let (key, charged) = (name.into(), PrincipalId::Key(name.into()));
+            (calls.park(&call, Some(&key), Some(&charged), 0), call)
+        };
+        let of_hog: Vec<_> = (0..7).map(|_| parked("hog")).collect();
+        assert!(of_hog[..6].iter().all(|(is_parked, _)| *is_parked == Ok(true)));
+        assert!(matches!(of_hog[6].0, Err(Full::Share(_))));
+        let of_victim: Vec<_> = (0..2).map(|_| parked("victim")).collect();
+        let third = parked("third");
+        assert_eq!(third.0, Ok(true));
+        eventually("the hog's first is over", || of_hog[0].1.is_over());
+        for (is_parked, call) in of_victim.iter().chain(&of_hog[1..6]).chain([&third]) {
+            assert_eq!(*is_parked, Ok(true));
+            assert!(!call.is_over());
+        }
+        calls.stop();
+    }
+
+    #[test]
+    fn the_calls_of_a_key_that_has_ended_end() {
+        let calls = calls(LONG);
+        let [ended, other]: [Arc<str>; 2] = ["ended", "other"].map(Into::into);
+        let parked = [&ended, &other].map(|key| {
+            let wait = Wait::plain(LONG).unwrap();
+            let waiting = |wait: &Arc<Wait>, _: &mut dyn CallSink| {
+                while wait.until(None, None).is_ok() {}
+                Err(CallError::Cancelled)
+            };
+            let call = calls.start(wait, waiting).unwrap();
+            assert_eq!(calls.park(&call, Some(key), None, 0), Ok(true));
+            call
+        });
+        ParkedCalls::cancel(calls.take_all_of(std::slice::from_ref(&ended)));
+        assert!(calls.take(parked[0].id(), 0, Some(&ended)).is_none());
+        eventually("it is over", || parked[0].is_over());
+        assert!(calls.take(parked[1].id(), 0, Some(&other)).is_some());
+        assert!(!parked[1].is_over());
+        calls.stop();
+    }
+
+    #[test]
+    fn what_a_call_came_to_while_it_was_parked_is_there_for_its_retry() {
+        let calls = calls(LONG);
+        let (finish, finished) = crossbeam_channel::bounded::<()>(1);
+        let call = calls
+            .start(Wait::plain(LONG).unwrap(), move |_, _| {
+                finished.recv().ok();
+                Ok(Outcome::Complete(Raw::from_valid("{}".to_owned())))
+            })
+            .unwrap();
+        assert_eq!(calls.park(&call, None, None, 3), Ok(true));
+        finish.send(()).unwrap();
+        eventually("it is over", || call.is_over());
+        let taken = calls.take(call.id(), 3, None).unwrap();
+        assert!(matches!(taken.next(), News::Done(Ok(Outcome::Complete(_)))));
+        // Its thread has no reason to stay.
+        let begun = Instant::now();
+        calls.stop();
+        assert!(begun.elapsed() < Duration::from_secs(2));
+    }
+
+    #[test]
+    fn whoever_holds_its_share_ends_nobody_s_call_for_one_more() {
+        let calls = calls(LONG);
+        let [hog, victim] = ["hog", "victim"].map(|key| PrincipalId::Key(key.into()));
+        let park = |who: &PrincipalId| {
+            let waiting = |wait: &Arc<Wait>, _: &mut dyn CallSink| {
+                while wait.until(None, None).is_ok() {}
+                Err(CallError::Cancelled)
+            };
+            let call = calls.start(Wait::plain(LONG).unwrap(), waiting).unwrap();
+            let parked = calls.park(&call, None, Some(who), 0);
+            (call, parked)
+        };
+        let hogs: Vec<_> = (0..6).map(|_| park(&hog)).collect();
+        let victims: Vec<_> = (0..2).map(|_| park(&victim)).collect();
+        assert!(hogs.iter().chain(&victims).all(|(_, parked)| *parked == Ok(true)));
+        let (call, refused) = park(&victim);
+        assert!(matches!(refused, Err(Full::Share(_))), "{refused:?}");
+        call.cancel(Interrupted::Cancelled);
+        assert!(hogs.iter().all(|(call, _)| calls.take(call.id(), 0, None).is_some()));
+        calls.stop();
+    }
+}

@@ -1,0 +1,158 @@
+//! What upstreams say and ask outside of calls, on its way to the sessions that should hear it.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Instant;
+
+use super::callers::{Callers, Whose};
+use super::task_owners::{TaskKey, TaskOwners};
+use super::{Owners, tasks};
+use crate::config::SessionSharing;
+use crate::protocol::call::{Notice, Question};
+use crate::protocol::jsonrpc::notification;
+use crate::protocol::log_level::LogLevel;
+use crate::protocol::method::notification as names;
+use crate::protocol::raw::Raw;
+use crate::protocol::server_name::ServerName;
+use crate::session::{Audience, LogWish, Sessions, Shared};
+use crate::telemetry::Seldom;
+use crate::upstream::{ServerEvents, Upstream, Upstreams, Wire};
+
+/// Hands on what upstreams say unasked.
+#[derive(Debug)]
+pub struct ToSessions {
+    sessions: Sessions,
+    tasks: Arc<TaskOwners>,
+    callers: Arc<Callers>,
+    /// Known once they are started, which takes this. There are no sessions before.
+    upstreams: OnceLock<Weak<Upstreams>>,
+    /// Lines about what nobody could be told.
+    untold: Seldom,
+}
+
+impl ToSessions {
+    /// To these sessions, what is about a task only to whose it is, and what is said on a shared
+    /// session only to the one of those who share it whom it can be about.
+    pub fn new(sessions: Sessions, owners: Owners) -> ToSessions {
+        let Owners { tasks, callers } = owners;
+        let untold = Seldom::default();
+        ToSessions { sessions, tasks, callers, upstreams: OnceLock::new(), untold }
+    }
+
+    /// The upstreams that speak through this, for how they are configured and what is found out
+    /// about them.
+    pub fn know(&self, upstreams: &Arc<Upstreams>) {
+        self.upstreams.get_or_init(|| Arc::downgrade(upstreams));
+    }
+
+    fn upstream(&self, server: &ServerName) -> Option<Arc<Upstream>> {
+        self.upstreams.get().and_then(Weak::upgrade)?.get(server)
+    }
+
+    /// Who hears a notification, on the session of `client` or on the shared one; nobody, if it
+    /// is about a task of somebody else. A client's own session may be told of a task before
+    /// the call that begins it is answered; on the shared one it could be anybody's.
+    fn audience(
+        &self,
+        server: &ServerName,
+        client: Option<&Arc<str>>,
+        level: Option<LogLevel>,
+        task: Option<String>,
+        wire: Wire,
+    ) -> Option<Audience> {
+        let now = Instant::now();
+        let key = task.map(|id| TaskKey { server: server.clone(), id });
+        if let Some(client) = client {
+            if let Some(key) = key {
+                let principal = self.sessions.principal_id(client)?;
+                if self.tasks.is_of_others(now, &principal, &key) {
+                    return None;
+                }
+            }
+            return Some(Audience::One(client.clone(), server.clone()));
+        }
+        let upstream = self.upstream(server);
+        let shared = shared(server, upstream.as_deref());
+        let is_set = upstream.is_some_and(|upstream| upstream.log_level().is_some());
+        let log = LogWish { level, unsaid: is_set.then_some(LogLevel::USUAL) };
+        if let Some(key) = key {
+            let principal = self.tasks.of_shared(now, &key)?;
+            return Some(Audience::Of(shared, log, principal));
+        }
+        match self.callers.whose(now, server, wire) {
+            Whose::Of(principal) => Some(Audience::Of(shared, log, principal)),
+            Whose::OfNoCall(caller) => {
+                let unattributed = self.callers.unattributed(server);
+                Some(Audience::Only { shared, log, caller, unattributed })
+            }
+            Whose::Unknown => {
+                self.unattributed(server);
+                None
+            }
+        }
+    }
+}
+
+/// The session with a server that clients share, and which clients those are.
+pub(super) fn shared(server: &ServerName, upstream: Option<&Upstream>) -> Shared {
+    let sharing = upstream.map_or(SessionSharing::Auto, |upstream| {
+        // With a server without sessions nobody has one of its own.
+        let refuses = upstream.refuses_sessions();
+        if refuses { SessionSharing::Shared } else { upstream.config().session }
+    });
+    Shared { server: server.clone(), sharing }
+}
+
+impl ServerEvents for ToSessions {
+    fn notice(
+        &self,
+        server: &ServerName,
+        client: Option<&Arc<str>>,
+        notice: Notice,
+        wire: Wire,
+    ) {
+        let sessions = &self.sessions;
+        let task = tasks::told_of(&notice);
+        let (level, message) = match tasks::owned_notice(server, notice) {
+            Notice::Log(params) => {
+                let level = LogLevel::of_message(params.get());
+                if client.is_some_and(|client| !sessions.wants_log(client, level)) {
+                    return;
+                }
+                (level, notification(names::MESSAGE, Some(params.get())))
+            }
+            Notice::ResourceUpdated(params) => {
+                let updated = sessions.updated(server.clone(), client.cloned(), params);
+                return told(&self.untold, server, updated.is_ok());
+            }
+            Notice::Withdrawn { server, id } => {
+                if let Some(client) = client {
+                    sessions.withdraw_unasked(client, server, id);
+                }
+                return;
+            }
+            Notice::Other { method, params } => {
+                (None, notification(&method, params.as_ref().map(Raw::get)))
+            }
+            // Of a call that has ended.
+            Notice::Progress(_) => return,
+        };
+        if let Some(to) = self.audience(server, client, level, task, wire) {
+            told(&self.untold, server, sessions.notify(to, message).is_ok());
+        }
+    }
+
+    fn unattributed(&self, server: &ServerName) {
+        self.callers.unattributed(server).fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn ask(&self, _: &ServerName, client: &Arc<str>, question: Question) {
+        self.sessions.ask_unasked(client, tasks::owned_question(question));
+    }
+}
+
+fn told(untold: &Seldom, server: &ServerName, is_told: bool) {
+    if !is_told && let Some(more) = untold.turn() {
+        log::warn!(target: "sessions", "a message of {server} could not be told{more}");
+    }
+}
