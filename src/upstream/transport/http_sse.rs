@@ -19,10 +19,11 @@ use crate::protocol::sse::Event;
 use crate::telemetry::Seldom;
 use crate::telemetry::redact;
 use crate::thread::spawn;
+use crate::upstream::handshake;
 use crate::wait::Wait;
 
 use super::http::{HttpContext, Next, StreamThread, Wire, read_events};
-use crate::upstream::failure::{self, Failure, FailureKind, Refusal, cut, may_replay};
+use crate::upstream::failure::{Failure, FailureKind, Refusal, cut, may_replay};
 use crate::upstream::http_client::redirect::{Endpoint, Redirected};
 use crate::upstream::http_client::reference::{is_same_origin, resolve};
 use crate::upstream::http_client::{HttpConnection, HttpRequest, HttpResponse};
@@ -86,13 +87,13 @@ impl HttpSse {
     ) -> Result<Session, Failure> {
         let (wires, stream) = self.open_stream(wait, generation)?;
         let id = self.http.context.next_id();
-        let text = failure::initialize(id, self.http.context.capabilities());
+        let text = handshake::initialize(id, self.http.context.capabilities());
         let answer = {
             let waiting = wires.pending.enter(id, wait, Interest::Shut)?;
             wires.call(connection, &waiting, &text, wait, &Opener(&self.http.context))?
         };
-        let initialized = Arc::new(failure::read_handshake(answer)?);
-        wires.post(connection, &failure::initialized(), wait)?;
+        let initialized = Arc::new(handshake::read_handshake(answer)?);
+        wires.post(connection, &handshake::initialized(), wait)?;
         Ok(Session { initialized, wires, stream: Mutex::new(Some(stream)) })
     }
 
