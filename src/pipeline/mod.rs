@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use crate::access::policy::Scope;
 use crate::access::quota::Bucket;
 use crate::catalogue::{self, Catalogue};
+use crate::config::LogConfig;
 use crate::error::CallError;
 use crate::limits::{LIST_BYTES_MAX, UPSTREAM_LIST_PAGES_MAX, VIEWS_BYTES_MAX};
 use crate::protocol::call::{
@@ -89,6 +90,14 @@ struct Settings {
 pub struct AccessLog {
     /// The beginning of arguments and results; the log takes secrets out.
     pub bodies: bool,
+}
+
+impl AccessLog {
+    /// Calls have lines as the configuration says, from here on.
+    pub fn of(log: LogConfig) -> AccessLog {
+        telemetry::access::tell_calls(log.access);
+        AccessLog { bodies: log.bodies }
+    }
 }
 
 /// How much of a body is logged, in characters.
