@@ -3,14 +3,13 @@
 //! when the session is opened anew, or another configuration takes its place.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use crate::error::Stage;
 use crate::limits::{SUBSCRIPTION_URI_BYTES_MAX, UPSTREAM_SUBSCRIPTIONS_MAX};
 use crate::protocol::call::PrincipalId;
 use crate::protocol::subscriber::Subscriber;
 use crate::shares::NotTaken;
-use crate::wait::{Wait, Woken};
+use crate::wait::Wait;
 
 use super::subscriptions::{Step, Subscriptions};
 use crate::upstream::failure::{Failure, FailureKind};
@@ -134,7 +133,6 @@ impl DesiredSubscriptions {
         uri: &str,
         charged: Option<&PrincipalId>,
         wait: &Arc<Wait>,
-        tick: Duration,
     ) -> Result<UriLock<'_>, Failure> {
         if uri.len() > SUBSCRIPTION_URI_BYTES_MAX {
             let what = format!("the URI is longer than {SUBSCRIPTION_URI_BYTES_MAX} bytes");
@@ -154,12 +152,9 @@ impl DesiredSubscriptions {
                     state.waiting.push((uri.to_owned(), wait.clone()));
                 }
             }
-            match wait.until(None, Some(tick)) {
-                Ok(Woken::Tick | Woken::Bell | Woken::Ready) => (),
-                Err(reason) => {
-                    self.lock().waiting.retain(|it| !is_mine(it));
-                    return Err(Failure::interrupted(reason, Stage::Slot, false));
-                }
+            if let Err(reason) = wait.until(None, None) {
+                self.lock().waiting.retain(|it| !is_mine(it));
+                return Err(Failure::interrupted(reason, Stage::Slot, false));
             }
         }
     }
@@ -254,9 +249,8 @@ impl Drop for UriLock<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wait::Interrupted;
-
-    const TICK: Duration = Duration::from_secs(1);
+    use crate::wait::{Interrupted, Woken};
+    use std::time::Duration;
 
     fn wait(timeout_ms: u64) -> Arc<Wait> {
         Wait::plain(Duration::from_millis(timeout_ms)).unwrap()
@@ -265,13 +259,13 @@ mod tests {
     #[test]
     fn one_at_a_time_has_the_turn() {
         let desired = DesiredSubscriptions::default();
-        let first = desired.turn("a:", None, &wait(5000), TICK).unwrap();
-        let late = desired.turn("a:", None, &wait(20), TICK).map(drop).unwrap_err();
+        let first = desired.turn("a:", None, &wait(5000)).unwrap();
+        let late = desired.turn("a:", None, &wait(20)).map(drop).unwrap_err();
         assert_eq!(late.kind, FailureKind::Interrupted(Interrupted::Deadline));
-        drop(desired.turn("b:", None, &wait(5000), TICK).unwrap());
+        drop(desired.turn("b:", None, &wait(5000)).unwrap());
         std::thread::scope(|scope| {
-            let next = scope
-                .spawn(|| desired.turn("a:", None, &wait(5000), TICK).unwrap().is_wanted());
+            let next =
+                scope.spawn(|| desired.turn("a:", None, &wait(5000)).unwrap().is_wanted());
             first.add(Subscriber::fresh(), None);
             drop(first);
             assert!(next.join().unwrap());
@@ -283,13 +277,13 @@ mod tests {
         let (desired, one) = (DesiredSubscriptions::default(), Subscriber::fresh());
         let supervisor = wait(5000);
         desired.opened(&supervisor);
-        let turn = desired.turn("a:", None, &wait(5000), TICK).unwrap();
+        let turn = desired.turn("a:", None, &wait(5000)).unwrap();
         turn.told(Step::Subscribe);
         turn.add(one, None);
         drop(turn);
         assert!(!desired.has_due() && !desired.has_no_subscriptions());
         desired.forget("a:", one);
-        assert_eq!(supervisor.until(None, Some(TICK)), Ok(Woken::Bell));
+        assert_eq!(supervisor.until(None, None), Ok(Woken::Bell));
         let (turn, step) = desired.next().unwrap();
         assert_eq!((turn.uri(), step), ("a:", Step::Unsubscribe));
         turn.told(step);
@@ -302,14 +296,14 @@ mod tests {
         let (old, one, supervisor) =
             (DesiredSubscriptions::default(), Subscriber::fresh(), wait(5000));
         old.opened(&supervisor);
-        let turn = old.turn("a:", None, &wait(5000), TICK).unwrap();
+        let turn = old.turn("a:", None, &wait(5000)).unwrap();
         turn.told(Step::Subscribe);
         turn.add(one, None);
         drop(turn);
         let new = old.successor();
         assert_eq!(new.uris(), ["a:"]);
         assert!(!old.has_steps() && !new.has_steps());
-        let late = old.turn("b:", None, &wait(5000), TICK).unwrap();
+        let late = old.turn("b:", None, &wait(5000)).unwrap();
         new.opened(&supervisor);
         late.told(Step::Subscribe);
         late.add(one, None);
@@ -329,7 +323,7 @@ mod tests {
     fn a_bound_is_named() {
         let desired = DesiredSubscriptions::default();
         let long = "x".repeat(SUBSCRIPTION_URI_BYTES_MAX + 1);
-        let refused = desired.turn(&long, None, &wait(5000), TICK).map(drop).unwrap_err();
+        let refused = desired.turn(&long, None, &wait(5000)).map(drop).unwrap_err();
         assert!(refused.message.contains("bytes"));
     }
 }

@@ -202,7 +202,7 @@ mod tests {
         let wait = Wait::plain(Duration::from_secs(5)).unwrap();
         let subscribe = |uri: &String| {
             let who = Subscriber::fresh();
-            let turn = desired.turn(uri, None, &wait, Duration::from_secs(1)).unwrap();
+            let turn = desired.turn(uri, None, &wait).unwrap();
             turn.add(who, None);
             turn.told(Step::Subscribe);
             who

@@ -18,12 +18,13 @@ use crate::limits::{REFRESH_INTERVAL, RELIST_INTERVAL, SLOTS_SWEEP_INTERVAL};
 use crate::protocol::call::Outgoing;
 use crate::protocol::method::Method;
 use crate::protocol::raw::{RawObject, string};
+use crate::upstream::handshake::{declares, with_tools};
 use crate::wait::Wait;
 
 use super::backoff::Retry;
 use super::call::circuit_breaker::{DeadlineOwner, FailureClass, Opening, Over};
 use super::call::concurrency::ConcurrencyLimit;
-use super::failure::{Failure, FailureKind, declares, with_tools};
+use super::failure::{Failure, FailureKind};
 use super::http_client::HttpConnection;
 use super::session::context::{GatewaySink, Opened, SessionContext, Transport};
 use super::session::desired_subscriptions::DesiredSubscriptions;
@@ -326,7 +327,7 @@ impl Supervisor {
                 &mut self.connection,
                 &outgoing,
                 &wait,
-                &mut GatewaySink(&self.context),
+                &GatewaySink(&self.context),
             )
         });
         let doubt = answer.as_ref().err().filter(|it| is_unclear(it)).cloned();
@@ -346,7 +347,7 @@ impl Supervisor {
         let Supervisor { reconciling, desired, context, transport, connection, .. } = self;
         let mut tell = |step: Step, uri: &str| {
             let wait = busy(context, step.patience(&context.config))?;
-            let (outgoing, own) = (about(step, uri), &mut GatewaySink(context));
+            let (outgoing, own) = (about(step, uri), &GatewaySink(context));
             let answer = transport.request_open(connection, &outgoing, &wait, own);
             doubt = answer.as_ref().err().filter(|it| is_unclear(it)).cloned();
             answer

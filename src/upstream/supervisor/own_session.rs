@@ -198,7 +198,7 @@ impl OwnSessionSupervisor {
         let asker = Asker { charged: reading.by(), ..Asker::default() };
         read_all(&pooled.context, &opened.initialized, asker, &mut |outgoing| {
             let wait = busy(&self.pooled.context, self.pooled.context.config.timeout)?;
-            let (connection, own) = (&mut self.connection, &mut GatewaySink(&pooled.context));
+            let (connection, own) = (&mut self.connection, &GatewaySink(&pooled.context));
             let answer = pooled.transport.request_open(connection, outgoing, &wait, own);
             answer.inspect_err(|it| forget_if_gone(&*pooled.transport, opened.generation, it))
         })
@@ -248,7 +248,7 @@ impl OwnSessionSupervisor {
         let context = &pooled.context;
         let mut tell = |step: Step, uri: &str| {
             let wait = busy(context, step.patience(&context.config))?;
-            let (outgoing, own) = (about(step, uri), &mut GatewaySink(context));
+            let (outgoing, own) = (about(step, uri), &GatewaySink(context));
             let answer = pooled.transport.request_open(connection, &outgoing, &wait, own);
             answer.inspect_err(|it| forget_if_gone(&*pooled.transport, *generation, it))
         };
