@@ -16,6 +16,7 @@ use crate::upstream::failure::{Failure, FailureKind};
 
 /// What is wanted over the session of one upstream. The upstream that takes its place shares the
 /// set ([`DesiredSubscriptions::successor`]).
+#[derive(Default)]
 pub(crate) struct DesiredSubscriptions {
     /// Its place among those that share the set.
     ordinal: u64,
@@ -54,12 +55,6 @@ pub(crate) struct UriLock<'a> {
     uri: String,
     /// The session that is told.
     session: u64,
-}
-
-impl Default for DesiredSubscriptions {
-    fn default() -> Self {
-        DesiredSubscriptions { ordinal: 0, shared: Arc::default() }
-    }
 }
 
 impl DesiredSubscriptions {
