@@ -58,10 +58,12 @@ pub use transport::{
     Bearer, Counts, EventSink, Listening, Owner, Refused, SessionId, Transport,
 };
 
+use questions::OpenQuestions;
 use subscriptions::Subscriptions;
 
-/// One session, as the view shows it. Only its time of last use, its calls in flight, its
-/// subscriptions and its resumable streams are changed by others than the session thread.
+/// One session, as the view shows it. Only its time of last use, its calls in flight, its open
+/// questions, its subscriptions and its resumable streams are changed by others than the session
+/// thread.
 pub struct Session {
     /// Its id.
     pub id: SessionId,
@@ -97,6 +99,8 @@ pub struct Session {
     log_level: AtomicU8,
     subscriptions: Subscriptions,
     calls: Mutex<HashMap<RequestId, Arc<Wait>>>,
+    /// What servers have asked its client and wait for.
+    questions: OpenQuestions,
 }
 
 impl std::fmt::Debug for Session {
@@ -288,6 +292,7 @@ impl Session {
     }
 
     fn end(&self) {
+        self.questions.end();
         let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         self.ended.store(true, Ordering::Release);
         for wait in calls.values() {
@@ -332,6 +337,8 @@ type View = Arc<RwLock<HashMap<SessionId, Arc<Session>>>>;
 pub struct Sessions {
     inbox: Sender<Command>,
     view: View,
+    /// A question to a client stays open for so long.
+    parked: Duration,
 }
 
 type Opened = Result<Arc<Session>, CallError>;
@@ -460,11 +467,11 @@ impl Sessions {
 
     /// The questions to the client of a session in one call, none yet. `wait` is that call's.
     pub fn questions<'a>(
-        &'a self,
-        id: &'a SessionId,
+        &self,
+        session: &'a Session,
         wait: &'a Arc<Wait>,
     ) -> CallQuestions<'a> {
-        CallQuestions::new(self, id, wait)
+        CallQuestions::new(session, wait, self.parked)
     }
 
     /// Asks the client of a session something that belongs to no call, on its newest stream.
@@ -474,25 +481,7 @@ impl Sessions {
         self.tell_unasked(Command::AskUnasked { id: id.clone(), question }).ok();
     }
 
-    /// Closes a question for the client's answer: where the answer goes.
-    pub fn answered(&self, id: &SessionId, question: &RequestId) -> Option<Pending> {
-        let (id, question) = (id.clone(), question.as_u64()?);
-        self.ask(|reply| Command::Answered { id, question, reply }).ok()?
-    }
-
-    /// Closes a question that its server no longer asks; gives the id that the client sees.
-    pub fn withdraw(
-        &self,
-        id: &SessionId,
-        server: ServerName,
-        upstream_id: RequestId,
-    ) -> Option<RequestId> {
-        let id = id.clone();
-        let withdraw = |reply| Command::Withdraw { id, server, upstream_id, reply };
-        Some(RequestId::from(self.ask(withdraw).ok()??))
-    }
-
-    /// Like [`Sessions::withdraw`], and tells the client on its newest stream. Never waits.
+    /// Like [`Session::withdraw`], and tells the client on its newest stream. Never waits.
     pub fn withdraw_unasked(&self, id: &SessionId, server: ServerName, upstream_id: RequestId) {
         self.tell(Command::WithdrawUnasked { id: id.clone(), server, upstream_id }).ok();
     }

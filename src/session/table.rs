@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
 use super::ended::LeftBehind;
+use super::questions::OpenQuestions;
 use super::{
     Audience, EncodedEvent, Ended, EventSink, KeptStreams, Over, Owner, Session, SessionId,
     Shared, Subscriptions, Transport,
@@ -160,6 +161,7 @@ impl Table {
             log_level: AtomicU8::new(0),
             subscriptions: Subscriptions::new(),
             calls: Mutex::default(),
+            questions: OpenQuestions::new(),
         });
         self.entries.insert(id, Entry { session: session.clone(), streams: BTreeMap::new() });
         Ok(session)
@@ -373,24 +375,20 @@ impl Table {
         self.entries.get(id).is_some_and(|entry| entry.session.hears_of(server))
     }
 
-    /// Who a session's client is; one that can be asked nothing before it has said so.
-    pub(super) fn caller(&self, id: &str) -> Arc<Caller> {
-        let caller = self.entries.get(id).and_then(|entry| entry.session.caller());
-        caller.unwrap_or_else(|| Arc::new(Caller::plain()))
+    /// The session of that id.
+    pub(super) fn session(&self, id: &str) -> Option<&Arc<Session>> {
+        self.entries.get(id).map(|entry| &entry.session)
     }
 
-    /// Whether there is a session of that id.
-    pub(super) fn has(&self, id: &str) -> bool {
-        self.entries.contains_key(id)
-    }
-
-    /// The sessions that should end: idle ones, and those whose stream, with which they live, has ended.
+    /// The sessions that should end: idle ones, and those whose stream, with which they live, has
+    /// ended. Closes the questions of the others that have waited for too long.
     pub(super) fn over(&mut self, now: Instant) -> Vec<SessionId> {
         let idle = self.bounds.idle;
         let mut over = Vec::new();
         for (id, entry) in &mut self.entries {
             entry.streams.retain(|_, stream| stream.is_open());
             entry.session.kept.sweep(now);
+            entry.session.questions.sweep(now);
             let streamless = entry.streams.is_empty() && !entry.session.kept.any_open();
             let unused = now.saturating_duration_since(entry.session.last_used()) >= idle;
             let ended = match entry.session.door {

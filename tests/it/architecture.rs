@@ -190,7 +190,7 @@ const PURE_FILES: [&str; 19] = [
     "session/table.rs",
     "session/event_log.rs",
     "session/subscribers.rs",
-    "session/questions/table.rs",
+    "session/questions/open.rs",
     "catalogue/name.rs",
     "catalogue/pins/definition.rs",
     "catalogue/merge.rs",

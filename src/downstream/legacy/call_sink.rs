@@ -50,7 +50,7 @@ impl<'a> LegacyCallSink<'a> {
         wait: &'a Arc<Wait>,
         inner: &'a mut dyn MessageSink,
     ) -> LegacyCallSink<'a> {
-        let questions = sessions.questions(&session.id, wait);
+        let questions = sessions.questions(session, wait);
         LegacyCallSink { sessions, session, questions, token: None, inner }
     }
 
@@ -85,8 +85,13 @@ impl CallSink for LegacyCallSink<'_> {
             // Whoever is subscribed hears of it, and nobody by a call.
             Notice::ResourceUpdated(_) => None,
             Notice::Withdrawn { server, id } => {
-                let id = self.sessions.withdraw(&self.session.id, server, id);
-                id.map(|id| session::withdrawal(&id))
+                let withdrawn = self.session.withdraw(&server, &id);
+                if withdrawn.is_none() {
+                    // Outside of calls questions go through the session thread: it may be yet to
+                    // ask this one.
+                    self.sessions.withdraw_unasked(&self.session.id, server, id);
+                }
+                withdrawn.map(|id| session::withdrawal(&id))
             }
             Notice::Other { method, params } => {
                 let caller = self.session.caller();

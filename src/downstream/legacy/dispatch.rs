@@ -134,7 +134,7 @@ impl Front {
             }
             Message::Response { id: Some(id), outcome } => {
                 // An answer to nothing that is asked is passed over.
-                if let Some(pending) = self.sessions.answered(&session.id, id) {
+                if let Some(pending) = session.answered(id) {
                     if let Err(error) = outcome {
                         tell_of_refusal(session, &pending, error);
                     }
