@@ -442,18 +442,6 @@ pub enum SessionSharing {
     PerClient,
 }
 
-impl SessionSharing {
-    /// Whether a client has a session of its own. `can_be_asked`: it declares sampling,
-    /// elicitation or roots.
-    pub fn is_own(self, can_be_asked: bool) -> bool {
-        match self {
-            Self::Auto => can_be_asked,
-            Self::Shared => false,
-            Self::PerClient => true,
-        }
-    }
-}
-
 /// How a server is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {

@@ -12,6 +12,7 @@ mod log_levels;
 mod route;
 mod send;
 mod server_events;
+pub mod session_route;
 mod subscriptions;
 mod task_owners;
 mod tasks;
@@ -42,6 +43,7 @@ use callers::Callers;
 use first_lists::FirstLists;
 use log_levels::LogLevels;
 use task_owners::TaskOwners;
+use views::view_of;
 
 /// What lists and `/status` tell of a server, for the doors.
 pub use crate::catalogue::pages::Names;
@@ -183,7 +185,7 @@ impl Pipeline {
         let ids = || options.views.unwrap_or_else(|| Viewer::ids_of(client, options.about));
         let is_served = |server: &ServerName| {
             let upstream = self.upstreams.get(server)?;
-            upstream.view_of(&Viewer::new(client, options.about, Some(ids())))
+            view_of(&upstream, &Viewer::new(client, options.about, Some(ids())))
         };
         self.catalogue.seen_by(ids, &is_served)
     }
@@ -420,11 +422,6 @@ impl Pipeline {
                 upstream.notify_shared(&whose, method, params);
             }
         }
-    }
-
-    /// Whether a client's requests to that server go over a session of the client's own.
-    pub fn has_own_session(&self, server: &ServerName, can_be_asked: bool) -> bool {
-        self.upstreams.get(server).is_some_and(|it| it.has_own_session(can_be_asked))
     }
 
     /// Ends what upstreams keep for a client whose session has ended.

@@ -347,6 +347,8 @@ pub struct Client {
     pub is_exclusive: bool,
     /// What it declared, and what is declared upstream for it: an object's text.
     pub capabilities: Raw,
+    /// True if it declares sampling, elicitation or roots: what servers ask clients for.
+    pub can_be_asked: bool,
     /// Whose share of what is bounded its upstream sessions take, as [`Outgoing::charged`].
     pub charged: Option<PrincipalId>,
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use super::SessionId;
-use crate::config::SessionSharing;
 use crate::protocol::call::PrincipalId;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::server_name::ServerName;
@@ -16,7 +15,18 @@ pub struct Shared {
     /// Which server.
     pub server: ServerName,
     /// Which clients those are.
-    pub sharing: SessionSharing,
+    pub by: SharedBy,
+}
+
+/// Which of the clients that keep sessions share the one with a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SharedBy {
+    /// All of them.
+    EveryClient,
+    /// Those that declare neither sampling nor elicitation nor roots.
+    ClientsThatCannotBeAsked,
+    /// None: each has its own.
+    NoClient,
 }
 
 /// Who wants a log message.
@@ -100,9 +110,10 @@ mod tests {
         }
         let sink = Arc::new(Sink::default());
         assert!(table.attach("here", 1, sink.clone()));
-        let (sharing, unattributed) = (SessionSharing::Auto, Arc::new(AtomicU64::new(0)));
+        let (by, unattributed) =
+            (SharedBy::ClientsThatCannotBeAsked, Arc::new(AtomicU64::new(0)));
         let to = Audience::Only {
-            shared: Shared { server, sharing },
+            shared: Shared { server, by },
             log: LogWish { level: None, unsaid: None },
             caller: None,
             unattributed: unattributed.clone(),

@@ -26,7 +26,6 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, SendTimeoutError, Sender, TrySendError, bounded};
 
-use crate::config::SessionSharing;
 use crate::error::CallError;
 use crate::limits::{
     ENDED_ID_WRITE_TIMEOUT, SESSION_CALLS_MAX, SESSION_INBOX_UNASKED_MAX, SESSION_REPLY_TIMEOUT,
@@ -37,13 +36,14 @@ use crate::protocol::jsonrpc::RequestId;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
+use crate::protocol::session_route::SessionKind;
 use crate::protocol::subscriber::Subscriber;
 use crate::protocol::view::ViewId;
 use crate::wait::{Interrupted, Wait};
 
 use command::{Command, Reply};
 
-pub use audience::{Audience, LogWish, Shared};
+pub use audience::{Audience, LogWish, Shared, SharedBy};
 pub use encoded_event::EncodedEvent;
 pub use ended::{Ended, Narrowed, TidyPlace};
 pub use event_log::{Bounds as EventLogBounds, EventId, Origin};
@@ -53,7 +53,6 @@ pub use manager::{SessionsConfig, start, withdrawal};
 pub use questions::{CallQuestions, Pending};
 pub use rescope::{Rescope, Rescoped, Sees};
 pub use resumable::{Delivery, Resumable};
-pub use subscriptions::Over;
 pub use transport::{
     Bearer, Counts, EventSink, Listening, Owner, Refused, SessionId, Transport,
 };
@@ -158,15 +157,14 @@ impl Session {
         Some(*views)
     }
 
-    /// Whether its client has a session of its own with a server that shares sessions so; then
-    /// it hears nothing of what is said on the shared one.
-    fn has_own(&self, sharing: SessionSharing) -> bool {
-        match self.door {
-            Transport::HttpSse | Transport::StreamableHttp | Transport::Stdio => {
-                sharing.is_own(self.can_be_asked())
-            }
+    /// True if its client is one of those who share the session with a server: it hears nothing
+    /// of what is said there otherwise.
+    fn shares(&self, by: SharedBy) -> bool {
+        match (self.door, by) {
             // It stands for subscriptions alone, which are the shared session's.
-            Transport::Listen => false,
+            (Transport::Listen, _) | (_, SharedBy::EveryClient) => true,
+            (_, SharedBy::ClientsThatCannotBeAsked) => !self.can_be_asked(),
+            (_, SharedBy::NoClient) => false,
         }
     }
 
@@ -238,7 +236,7 @@ impl Session {
         server: &ServerName,
         own: &str,
         asked: &str,
-        over: Over,
+        over: SessionKind,
     ) -> Result<(), Refused> {
         let resource = (server.clone(), own.to_owned());
         self.subscriptions.add(resource, asked, over, |server| self.hears_of(server))
@@ -506,7 +504,7 @@ impl Sessions {
             Transport::HttpSse | Transport::StreamableHttp | Transport::Stdio => {
                 session.caller.get().is_some()
                     && session.hears_of(&shared.server)
-                    && !session.has_own(shared.sharing)
+                    && session.shares(shared.by)
             }
             // Nobody is told of log messages there.
             Transport::Listen => false,

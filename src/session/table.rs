@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use super::ended::LeftBehind;
 use super::questions::OpenQuestions;
 use super::{
-    Audience, EncodedEvent, Ended, EventSink, KeptStreams, Over, Owner, Session, SessionId,
-    Shared, Subscriptions, Transport,
+    Audience, EncodedEvent, Ended, EventSink, KeptStreams, Owner, Session, SessionId, Shared,
+    Subscriptions, Transport,
 };
 use crate::limits::{ABSENT_SESSION_TIME, SESSION_STREAMS_MAX};
 use crate::protocol::call::{Caller, PrincipalId};
@@ -19,6 +19,7 @@ use crate::protocol::listening::{acknowledged, subscription_ended, with_subscrip
 use crate::protocol::method::notification::RESOURCES_UPDATED;
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
+use crate::protocol::session_route::SessionKind;
 use crate::protocol::sse;
 use crate::protocol::subscriber::Subscriber;
 use crate::shares::{NotTaken, Shares};
@@ -264,7 +265,7 @@ impl Table {
             session.hears_of(server) && session.caller().is_some()
         };
         let shares = |session: &Session, shared: &Shared| {
-            visible_servers(session, &shared.server) && !session.has_own(shared.sharing)
+            visible_servers(session, &shared.server) && session.shares(shared.by)
         };
         match to {
             Audience::One(id, server) => {
@@ -330,7 +331,7 @@ impl Table {
         let Ok(fields) = RawObject::parse(params.get()) else { return };
         let Ok(Some(uri)) = fields.string("uri") else { return };
         let key = (server.clone(), uri);
-        let over = if own.is_some() { Over::Own } else { Over::Shared };
+        let over = if own.is_some() { SessionKind::Own } else { SessionKind::Shared };
         // What is the same for many is written once, and shared.
         let mut events: HashMap<String, (String, EncodedEvent)> = HashMap::new();
         let entries = self.entries.iter_mut();
@@ -535,9 +536,12 @@ mod tests {
         let mut table = table();
         let session = open(&mut table, Instant::now(), "x", "k").unwrap();
         let server = ServerName::parse("a").unwrap();
-        session.subscribe(&server, "x:", "x:", Over::Shared).unwrap();
+        session.subscribe(&server, "x:", "x:", SessionKind::Shared).unwrap();
         assert!(table.close("x"));
-        assert_eq!(session.subscribe(&server, "y:", "y:", Over::Shared), Err(Refused::Ended));
+        assert_eq!(
+            session.subscribe(&server, "y:", "y:", SessionKind::Shared),
+            Err(Refused::Ended)
+        );
         assert!(!session.is_subscribed(&server, "x:"));
         let left = |ended: Ended| {
             assert_eq!(ended.subscriptions, [(server.clone(), "x:".to_owned())]);

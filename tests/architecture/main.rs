@@ -45,7 +45,6 @@ const MAY_USE: [(&str, &[&str]); 30] = [
     (
         "session",
         &[
-            "config",
             "error",
             "limits",
             "protocol",
@@ -191,7 +190,7 @@ const MAY_USE: [(&str, &[&str]); 30] = [
 ];
 
 /// Files that decide on values alone, besides all of `protocol/` and `access/`.
-const PURE_FILES: [&str; 19] = [
+const PURE_FILES: [&str; 20] = [
     "http/framing.rs",
     "http/response.rs",
     "downstream/endpoint.rs",
@@ -202,6 +201,7 @@ const PURE_FILES: [&str; 19] = [
     "catalogue/name.rs",
     "catalogue/pins/definition.rs",
     "catalogue/merge.rs",
+    "pipeline/session_route.rs",
     "pipeline/task_owners.rs",
     "state/framed.rs",
     "upstream/advice.rs",

@@ -19,6 +19,7 @@ pub(crate) fn client_of(session: &Session, caller: &Caller) -> Client {
         session: session.id.clone(),
         is_exclusive: false,
         capabilities: caller.capabilities.clone(),
+        can_be_asked: session.can_be_asked(),
         charged: session.charged(),
     }
 }

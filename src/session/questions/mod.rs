@@ -207,6 +207,9 @@ mod tests {
         });
         questions.ask(question(true, holds_up)).unwrap();
         sessions.withdraw_unasked(&session.id, server(), RequestId::from(7));
+        while session.questions.has(1) {
+            std::thread::yield_now();
+        }
         let (next, of_next) = heard(true);
         let next = questions.ask(next).unwrap();
         assert_eq!(questions.close().last(), Some(&next));
