@@ -144,7 +144,7 @@ impl Asker<'_> {
         &self,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, CallError> {
         let config = self.upstream.config();
         let wanted = self.options.timeout.filter(|wanted| *wanted < config.timeout);
@@ -152,12 +152,12 @@ impl Asker<'_> {
             wanted.map_or(config.timeout, |it| it.saturating_sub(self.options.waited));
         wait.set_call_timeout(timeout, config.timeout_max);
         let begins = outgoing.params.get("task").is_some();
-        let mut sink = OfServer { asker: self, begins, inner: sink };
+        let sink = OfServer { asker: self, begins, inner: sink };
         let mut in_flight = self.route.is_shared().then(|| {
             let (now, server) = (Instant::now(), self.upstream.name());
             self.callers.enter(now, server, self.principal.clone())
         });
-        let mut outcome = self.upstream.request(self.route, outgoing, wait, &mut sink);
+        let mut outcome = self.upstream.request(self.route, outgoing, wait, &sink);
         if let (Some(in_flight), Ok(_)) = (&mut in_flight, &outcome) {
             in_flight.end = End::Answered;
         }
@@ -166,7 +166,7 @@ impl Asker<'_> {
             && error.code == code::INTERNAL_ERROR
             && outgoing.is_safe_to_repeat
             && self.may_ask_in_session()
-            && let Some(said) = self.upstream.ask_in_session(outgoing, wait, &mut sink)
+            && let Some(said) = self.upstream.ask_in_session(outgoing, wait, &sink)
         {
             outcome = Ok(said);
         }
@@ -190,11 +190,11 @@ struct OfServer<'a> {
     asker: &'a Asker<'a>,
     /// The call asks for a task.
     begins: bool,
-    inner: &'a mut dyn CallSink,
+    inner: &'a dyn CallSink,
 }
 
 impl CallSink for OfServer<'_> {
-    fn notice(&mut self, notice: Notice) {
+    fn notice(&self, notice: Notice) {
         if let Some(id) = tasks::told_of(&notice)
             && !self.asker.may_hear(id, self.begins)
         {
@@ -208,12 +208,8 @@ impl CallSink for OfServer<'_> {
         self.inner.notice(tasks::owned_notice(self.asker.upstream.name(), notice));
     }
 
-    fn ask(&mut self, question: Question) {
+    fn ask(&self, question: Question) {
         self.inner.ask(tasks::owned_question(question));
-    }
-
-    fn silence(&mut self) {
-        self.inner.silence();
     }
 
     fn has_client(&self) -> bool {

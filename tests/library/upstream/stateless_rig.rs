@@ -96,7 +96,7 @@ impl Rig {
     pub(crate) fn ask(&self, method: &str, params: &str) -> Outcome {
         let outgoing = outgoing(method, params);
         self.upstream
-            .request(SessionRoute::Shared, &outgoing, &wait(5000), &mut Sink::default())
+            .request(SessionRoute::Shared, &outgoing, &wait(5000), &Sink::default())
             .unwrap()
     }
 }
