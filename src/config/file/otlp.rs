@@ -1,11 +1,10 @@
 //! `otlp`: where spans go. What the file does not say, the standard variables of OpenTelemetry may
 //! (opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables).
 
-use super::syntax;
-use crate::config::Secret;
-use crate::config::file::json::Json;
-use crate::config::file::reader::{Fields, Reader};
+use super::json::Json;
+use super::reader::{Fields, Reader};
 use crate::config::secrets::forms::percent_decoded;
+use crate::config::{Secret, syntax};
 
 /// The keys of `otlp`.
 pub const OTLP_KEYS: &[&str] = &["endpoint", "headers", "sampling"];
