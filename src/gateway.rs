@@ -15,7 +15,7 @@ use crate::catalogue;
 use crate::catalogue::pins::{Pins, Review};
 use crate::catalogue::refresher::{Configure, Refresher};
 use crate::catalogue::store::Store;
-use crate::config::{Changes, Config, Reloaded, UpstreamConfig};
+use crate::config::Config;
 use crate::downstream::event_stream::Streams;
 use crate::downstream::stateless::parked_calls::{Bounds, ParkedCalls};
 use crate::downstream::stdio::LineClient;
@@ -26,27 +26,24 @@ use crate::limits::{
     CATALOGUE_INBOX_CHANGES_MAX, ENDED_SESSIONS_QUEUE_MAX, LEAVE_TICK, LIST_WAITERS_DIVISOR,
     Limits,
 };
-use crate::pipeline::{AccessLog, Owners, Patience, Pipeline, ToSessions};
+use crate::pipeline::{AccessLog, Owners, Pipeline, ToSessions};
 use crate::protocol::call::Kind;
 use crate::protocol::jsonrpc::notification;
 use crate::protocol::revision::Era;
 use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
-use crate::reload::Reloading;
+use crate::reload::{Parts, Reloading};
 use crate::serving::{Bound, Clients, Serving, admission, bind};
 use crate::session::{
     self, Audience, Ended, EventLogBounds, EventLogs, Sessions, SessionsConfig,
 };
 use crate::state::{self, StateDir, Writer};
-use crate::telemetry;
 use crate::telemetry::otlp::{self, Exporting};
 use crate::thread::{self, StopReason};
 use crate::tidy;
 use crate::upstream::{Collector, Report, Upstreams};
 
-/// How long the catalogue's thread may take to take a configuration over.
-const CONFIGURE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a drain looks whether it must end at once.
 const DRAIN_TICK: Duration = Duration::from_millis(50);
 /// How long what was interrupted at the end of the drain may take to answer.
@@ -306,63 +303,6 @@ impl Gateway {
     }
 }
 
-/// What a reload changes.
-#[derive(Debug)]
-pub struct Parts {
-    front: Arc<Front>,
-    upstreams: Arc<Upstreams>,
-    configure: Sender<Configure>,
-}
-
-impl Parts {
-    /// What clients wish to have read again, each with where it is told what came of it.
-    pub fn wishes(&self) -> Receiver<Sender<Reloaded>> {
-        let (wish, wishes) = bounded(1);
-        self.front.reload.get_or_init(|| wish);
-        wishes
-    }
-
-    /// Goes over from one configuration to the one that follows it. Nothing waits for an
-    /// upstream.
-    ///
-    /// # Errors
-    /// The system refuses a thread or a descriptor, or the program ends meanwhile; the text says
-    /// which. A part of it may have been taken over before that.
-    pub fn configure(
-        &self,
-        old: &Config,
-        new: &Config,
-        changes: Changes,
-    ) -> Result<(), String> {
-        // What is narrowed is so before there is more to see.
-        let readmitted = self.front.readmit(admission(new), |key| changes.ends(key));
-        let pipeline = &self.front.pipeline;
-        pipeline.configure(quotas(new), told(new));
-        // Before the next snapshot shows them, so that whatever that shows can be called.
-        self.upstreams.configure(&new.upstreams).map_err(|error| error.to_string())?;
-        let (done, shown) = bounded(1);
-        let wanted =
-            Configure { naming: new.naming.clone(), upstreams: new.upstreams.clone(), done };
-        self.configure
-            .send_timeout(wanted, CONFIGURE_TIMEOUT)
-            .map_err(|_| "the catalogue's thread takes no more")?;
-        shown
-            .recv_timeout(CONFIGURE_TIMEOUT)
-            .map_err(|_| "the catalogue's thread gives no answer")?;
-        for server in &old.upstreams {
-            let is_there = |it: &&Arc<UpstreamConfig>| {
-                it.name == server.name && it.target.is_same_server(&server.target)
-            };
-            if !new.upstreams.iter().any(|it| is_there(&it)) {
-                pipeline.forget_tasks(&server.name);
-            }
-        }
-        self.front
-            .rescope(readmitted, move |key| changes.ends(key))
-            .map_err(|error| error.to_string())
-    }
-}
-
 /// Listens for a second signal while the gateway stops.
 struct SecondSignal {
     /// Dropped first, which ends the thread.
@@ -583,17 +523,6 @@ fn pipeline(
     owners: Owners,
     sessions: Sessions,
 ) -> Pipeline {
-    let patience =
-        Patience { first_list: config.first_list, heartbeat: config.limits.heartbeat };
-    Pipeline::new(shared, upstreams, quotas(config), owners, sessions, told(config), patience)
-}
-
-fn quotas(config: &Config) -> impl Iterator<Item = (Arc<str>, u32)> {
-    let keys = config.api_keys.iter();
-    keys.filter_map(|key| Some((Arc::from(key.name.as_str()), key.calls_per_minute?)))
-}
-
-fn told(config: &Config) -> AccessLog {
-    telemetry::access::tell_calls(config.log.access);
-    AccessLog { bodies: config.log.bodies }
+    let told = AccessLog::of(config.log);
+    Pipeline::new(shared, upstreams, config.quotas(), owners, sessions, told, config.first_list)
 }

@@ -6,18 +6,25 @@ use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::config::{Changes, Config, Overrides, Problem, Reloaded};
-use crate::gateway::Parts;
+use crate::catalogue::refresher::Configure;
+use crate::config::{Changes, Config, Overrides, Problem, Reloaded, UpstreamConfig};
+use crate::downstream::Front;
 use crate::limits::{RELOAD_RETRY_INTERVAL, RELOAD_STOP_TIMEOUT, WATCH_INTERVAL};
+use crate::pipeline::AccessLog;
 use crate::service;
+use crate::serving::admission;
 use crate::telemetry::log::LogControl;
 use crate::telemetry::metrics::reloads;
 use crate::thread::{self, Joined, StopReason};
+use crate::upstream::Upstreams;
 
+/// How long the catalogue's thread may take to take a configuration over.
+const CONFIGURE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the thread sleeps that is only to hear of SIGHUP.
 const UNWATCHED_INTERVAL: Duration = Duration::from_secs(3600);
 
@@ -62,6 +69,65 @@ pub struct Reload {
     unsettled: Option<Stamp>,
     /// The last one was taken over in part only.
     is_partial: bool,
+}
+
+/// The parts of the gateway that a reload changes.
+#[derive(Debug)]
+pub struct Parts {
+    /// Keys, origins and quotas; the sessions.
+    pub(crate) front: Arc<Front>,
+    pub(crate) upstreams: Arc<Upstreams>,
+    /// To the catalogue's thread.
+    pub(crate) configure: Sender<Configure>,
+}
+
+impl Parts {
+    /// What clients wish to have read again, each with where it is told what came of it.
+    pub fn wishes(&self) -> Receiver<Sender<Reloaded>> {
+        let (wish, wishes) = bounded(1);
+        self.front.reload.get_or_init(|| wish);
+        wishes
+    }
+
+    /// Goes over from one configuration to the one that follows it. Nothing waits for an
+    /// upstream.
+    ///
+    /// # Errors
+    /// The system refuses a thread or a descriptor, or the program ends meanwhile; the text says
+    /// which. A part of it may have been taken over before that.
+    pub fn configure(
+        &self,
+        old: &Config,
+        new: &Config,
+        changes: Changes,
+    ) -> Result<(), String> {
+        // What is narrowed is so before there is more to see.
+        let readmitted = self.front.readmit(admission(new), |key| changes.ends(key));
+        let pipeline = &self.front.pipeline;
+        pipeline.configure(new.quotas(), AccessLog::of(new.log));
+        // Before the next snapshot shows them, so that whatever that shows can be called.
+        self.upstreams.configure(&new.upstreams).map_err(|error| error.to_string())?;
+        let (done, shown) = bounded(1);
+        let wanted =
+            Configure { naming: new.naming.clone(), upstreams: new.upstreams.clone(), done };
+        self.configure
+            .send_timeout(wanted, CONFIGURE_TIMEOUT)
+            .map_err(|_| "the catalogue's thread takes no more")?;
+        shown
+            .recv_timeout(CONFIGURE_TIMEOUT)
+            .map_err(|_| "the catalogue's thread gives no answer")?;
+        for server in &old.upstreams {
+            let is_there = |it: &&Arc<UpstreamConfig>| {
+                it.name == server.name && it.target.is_same_server(&server.target)
+            };
+            if !new.upstreams.iter().any(|it| is_there(&it)) {
+                pipeline.forget_tasks(&server.name);
+            }
+        }
+        self.front
+            .rescope(readmitted, move |key| changes.ends(key))
+            .map_err(|error| error.to_string())
+    }
 }
 
 /// The reloading thread. Dropping it ends it; a reload that is under way is finished.

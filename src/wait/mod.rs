@@ -1,0 +1,473 @@
+//! What a call's thread watches while it waits: a descriptor, its own client, a cancellation
+//! and its deadline, all in one `poll`.
+//!
+//! Everything that a call waits for is a descriptor. An answer that another thread reads, and a
+//! slot that comes free, ring the call's [`Bell`]. However long the call waits, and for whatever,
+//! the wait itself keeps the client's connection alive meanwhile ([`Heartbeat`]).
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+use heartbeat::Beats;
+pub use heartbeat::{Heartbeat, KeepAlive};
+
+mod heartbeat;
+
+/// An eventfd that wakes one waiting thread.
+#[derive(Debug)]
+pub struct Bell(OwnedFd);
+
+impl Bell {
+    /// # Errors
+    /// The process has no descriptor left.
+    pub fn new() -> io::Result<Bell> {
+        Ok(Bell(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
+    }
+
+    /// Wakes whoever polls this bell, now or at the next poll.
+    pub fn ring(&self) {
+        // The counter can only be full when the bell rings already.
+        rustix::io::write(&self.0, &1_u64.to_ne_bytes()).ok();
+    }
+
+    /// Silences the bell.
+    pub fn clear(&self) {
+        // Nothing to read means that it was silent.
+        rustix::io::read(&self.0, &mut [0_u8; 8]).ok();
+    }
+}
+
+impl AsFd for Bell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Why a wait ended before what was waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interrupted {
+    /// The client said that it no longer wants the answer.
+    Cancelled,
+    /// The client's connection is gone, and for this client that is a cancellation.
+    ClientGone,
+    /// The call's time is over.
+    Deadline,
+    /// The process stops and the time for draining is over.
+    Stopping,
+    /// A reload has ended the server that was called, and the time for draining is over.
+    Retired,
+}
+
+/// What a wait ended with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Woken {
+    /// The watched descriptor is ready.
+    Ready,
+    /// The bell rang: look at what it may have rung for.
+    Bell,
+    /// `tick` has passed.
+    Tick,
+}
+
+/// A client's connection as far as a wait is concerned: a descriptor that reports the hang-up.
+pub type ClientWatch = Arc<dyn AsFd + Send + Sync>;
+
+/// Lets a wait's timeout run on, and start anew, when it is dropped. See [`Wait::hold`].
+#[derive(Debug)]
+pub struct Held(Arc<Wait>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut deadline = locked(&self.0.deadline);
+        deadline.held = deadline.held.saturating_sub(1);
+        drop(deadline);
+        self.0.progressed();
+    }
+}
+
+/// Lets a wait go on as long as it may when it is dropped. See [`Wait::within`].
+#[derive(Debug)]
+pub struct Within<'a>(&'a Wait);
+
+impl Drop for Within<'_> {
+    fn drop(&mut self) {
+        locked(&self.0.deadline).part = None;
+    }
+}
+
+/// Which of a wait's times was over first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RanOut {
+    /// The time since its beginning or its last progress.
+    Timeout,
+    /// The time that it may take at the latest.
+    Latest,
+    /// The time that its client had to answer.
+    Patience,
+}
+
+/// How long a call may take.
+#[derive(Debug, Clone, Copy)]
+struct Deadline {
+    at: Instant,
+    latest: Instant,
+    timeout: Duration,
+    /// When the part of the call that is bounded by itself is over.
+    part: Option<Instant>,
+    /// How many reasons there are for the timeout to stand still.
+    held: usize,
+    /// How long the client may take to answer, while it is asked.
+    patience: Duration,
+    /// What ended the wait, and how long it was.
+    ran_out: Option<(RanOut, Duration)>,
+}
+
+/// One call's wait. Shared between the call's thread and whoever may cancel it.
+pub struct Wait {
+    began: Instant,
+    bell: Bell,
+    client: Option<ClientWatch>,
+    beats: Option<Beats>,
+    interrupted: Mutex<Option<Interrupted>>,
+    raised: AtomicBool,
+    deadline: Mutex<Deadline>,
+}
+
+impl std::fmt::Debug for Wait {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wait").field("interrupted", &self.interrupted).finish_non_exhaustive()
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // The values behind these locks are plain copies: a panic cannot leave one half-changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Wait {
+    /// A wait that ends `timeout` from now, or `timeout` after the last [`Wait::progressed`],
+    /// and `latest` from now at the latest. With `client`, its hang-up ends the wait too.
+    ///
+    /// # Errors
+    /// The process has no descriptor left.
+    pub fn new(
+        timeout: Duration,
+        latest: Duration,
+        client: Option<ClientWatch>,
+    ) -> io::Result<Arc<Wait>> {
+        Wait::with_heartbeat(timeout, latest, client, None)
+    }
+
+    /// [`Wait::new`] for a call whose client's connection is kept alive meanwhile.
+    ///
+    /// # Errors
+    /// The process has no descriptor left.
+    pub fn with_heartbeat(
+        timeout: Duration,
+        latest: Duration,
+        client: Option<ClientWatch>,
+        heartbeat: Option<Heartbeat>,
+    ) -> io::Result<Arc<Wait>> {
+        let now = Instant::now();
+        let latest = now + latest.max(timeout);
+        Ok(Arc::new(Wait {
+            began: now,
+            bell: Bell::new()?,
+            client,
+            beats: heartbeat.map(|heartbeat| Beats::new(heartbeat, now)),
+            interrupted: Mutex::new(None),
+            raised: AtomicBool::new(false),
+            deadline: Mutex::new(Deadline {
+                at: now + timeout,
+                latest,
+                timeout,
+                part: None,
+                held: 0,
+                patience: Duration::ZERO,
+                ran_out: None,
+            }),
+        }))
+    }
+
+    /// A wait that nobody can cancel, for the gateway's own requests.
+    ///
+    /// # Errors
+    /// The process has no descriptor left.
+    pub fn plain(timeout: Duration) -> io::Result<Arc<Wait>> {
+        Wait::new(timeout, timeout, None)
+    }
+
+    /// Gives the wait an upstream's own times, from now on.
+    pub fn set_timeout(&self, timeout: Duration, latest: Duration) {
+        let now = Instant::now();
+        let mut deadline = locked(&self.deadline);
+        deadline.latest = now + latest;
+        deadline.timeout = timeout;
+        deadline.at = (now + timeout).min(deadline.latest);
+    }
+
+    /// Gives a call its upstream's own times: `timeout` from now on, but `latest` from the
+    /// beginning of the wait, however often the upstream is asked for this one call.
+    pub fn set_call_timeout(&self, timeout: Duration, latest: Duration) {
+        let mut deadline = locked(&self.deadline);
+        deadline.latest = self.began + latest;
+        deadline.timeout = timeout;
+        deadline.at = (Instant::now() + timeout).min(deadline.latest);
+    }
+
+    /// The call made progress: its timeout starts anew.
+    pub fn progressed(&self) {
+        let mut deadline = locked(&self.deadline);
+        if deadline.held == 0 {
+            deadline.at = (Instant::now() + deadline.timeout).min(deadline.latest);
+        }
+    }
+
+    /// Lets the timeout stand still while the client thinks, for `patience` at most: its time
+    /// does not run against the call's.
+    pub fn hold(self: &Arc<Wait>, patience: Duration) -> Held {
+        let mut deadline = locked(&self.deadline);
+        deadline.held += 1;
+        deadline.patience = patience;
+        deadline.at = (Instant::now() + patience).min(deadline.latest);
+        drop(deadline);
+        Held(self.clone())
+    }
+
+    /// Bounds a part of the call, until what is given back is dropped: when `patience` is over,
+    /// [`Wait::until`] fails with [`Interrupted::Deadline`], but the wait itself is not ended.
+    pub fn within(&self, patience: Duration) -> Within<'_> {
+        locked(&self.deadline).part = Some(Instant::now() + patience);
+        Within(self)
+    }
+
+    /// When the wait ends, as things stand.
+    pub fn deadline(&self) -> Instant {
+        locked(&self.deadline).at
+    }
+
+    /// Time left until the deadline; zero when it has passed.
+    pub fn left(&self) -> Duration {
+        self.deadline().saturating_duration_since(Instant::now())
+    }
+
+    /// Ends the wait for `reason`. The first reason stands.
+    pub fn interrupt(&self, reason: Interrupted) {
+        locked(&self.interrupted).get_or_insert(reason);
+        self.raised.store(true, Ordering::Release);
+        self.bell.ring();
+    }
+
+    /// Why the wait was ended, if it was.
+    pub fn interrupted(&self) -> Option<Interrupted> {
+        if self.raised.load(Ordering::Acquire) { *locked(&self.interrupted) } else { None }
+    }
+
+    /// What wakes this wait: for another thread that brings an answer or a slot.
+    pub fn bell(&self) -> &Bell {
+        &self.bell
+    }
+
+    /// Waits until `fd` is ready for `flags`, the bell rings, or `tick` has passed. Beats that are
+    /// due meanwhile are run, and end nothing.
+    ///
+    /// # Errors
+    /// The wait was interrupted, its client has gone or its deadline has passed.
+    pub fn until(
+        &self,
+        fd: Option<(BorrowedFd<'_>, PollFlags)>,
+        tick: Option<Duration>,
+    ) -> Result<Woken, Interrupted> {
+        let tick_at = tick.map(|tick| Instant::now() + tick);
+        loop {
+            let now = Instant::now();
+            let end = self.check_at(now)?;
+            let beat_at = self.beats.as_ref().and_then(Beats::next);
+            if beat_at.is_some_and(|at| now >= at) {
+                self.beats.iter().for_each(Beats::run);
+                continue;
+            }
+            let wake_at = tick_at.into_iter().chain(beat_at).fold(end, Instant::min);
+            match self.poll_once(fd, wake_at.saturating_duration_since(now)) {
+                Some(woken) => return woken,
+                None if tick_at.is_some_and(|at| Instant::now() >= at) => {
+                    return Ok(Woken::Tick);
+                }
+                None => (),
+            }
+        }
+    }
+
+    /// Whether the wait goes on, without waiting for anything: for whoever is kept busy. Gives
+    /// when it will be over, as things stand.
+    ///
+    /// # Errors
+    /// The wait was interrupted or its deadline has passed.
+    pub fn check(&self) -> Result<Instant, Interrupted> {
+        self.check_at(Instant::now())
+    }
+
+    fn check_at(&self, now: Instant) -> Result<Instant, Interrupted> {
+        if let Some(reason) = self.interrupted() {
+            return Err(reason);
+        }
+        let Deadline { at: deadline, part, .. } = *locked(&self.deadline);
+        if now >= deadline {
+            self.note_what_ran_out();
+            self.interrupt(Interrupted::Deadline);
+            return Err(Interrupted::Deadline);
+        }
+        if part.is_some_and(|part| now >= part) {
+            return Err(Interrupted::Deadline);
+        }
+        Ok(part.map_or(deadline, |part| part.min(deadline)))
+    }
+
+    fn note_what_ran_out(&self) {
+        let mut deadline = locked(&self.deadline);
+        let Deadline { at, latest, timeout, held, patience, .. } = *deadline;
+        let ran_out = if at >= latest {
+            (RanOut::Latest, latest.saturating_duration_since(self.began))
+        } else if held > 0 {
+            (RanOut::Patience, patience)
+        } else {
+            (RanOut::Timeout, timeout)
+        };
+        deadline.ran_out.get_or_insert(ran_out);
+    }
+
+    /// What was over, and how long it was, when the wait ended at its deadline.
+    pub fn ran_out(&self) -> Option<(RanOut, Duration)> {
+        locked(&self.deadline).ran_out
+    }
+
+    /// One `poll`; `None` when it ended without a reason to look at.
+    fn poll_once(
+        &self,
+        fd: Option<(BorrowedFd<'_>, PollFlags)>,
+        left: Duration,
+    ) -> Option<Result<Woken, Interrupted>> {
+        let own = self.bell.as_fd();
+        let (fd, flags) = fd.unwrap_or((own, PollFlags::empty()));
+        let client = self.client.as_ref().map(|client| client.as_fd());
+        let (client, hang_up) =
+            client.map_or((own, PollFlags::empty()), |client| (client, PollFlags::RDHUP));
+        let mut fds = [
+            PollFd::from_borrowed_fd(own, PollFlags::IN),
+            // What is not watched is the bell once more, asked for nothing.
+            PollFd::from_borrowed_fd(fd, flags),
+            PollFd::from_borrowed_fd(client, hang_up),
+        ];
+        let timeout = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        if !matches!(poll(&mut fds, Some(&timeout)), Ok(ready) if ready > 0) {
+            return None;
+        }
+        let [rung, ready, gone] = fds.map(|fd| !fd.revents().is_empty());
+        if rung {
+            self.bell.clear();
+            return match self.interrupted() {
+                Some(reason) => Some(Err(reason)),
+                None => Some(Ok(Woken::Bell)),
+            };
+        }
+        if ready {
+            return Some(Ok(Woken::Ready));
+        }
+        if gone {
+            self.interrupt(Interrupted::ClientGone);
+            return Some(Err(Interrupted::ClientGone));
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_ends_the_wait() {
+        let wait = Wait::plain(Duration::from_millis(20)).unwrap();
+        assert_eq!(wait.until(None, None), Err(Interrupted::Deadline));
+        assert_eq!(wait.interrupted(), Some(Interrupted::Deadline));
+    }
+
+    #[test]
+    fn a_bell_rung_before_the_wait_is_heard_once() {
+        let wait = Wait::plain(Duration::from_millis(50)).unwrap();
+        wait.bell().ring();
+        assert_eq!(wait.until(None, None), Ok(Woken::Bell));
+        assert_eq!(wait.until(None, Some(Duration::from_millis(1))), Ok(Woken::Tick));
+    }
+
+    #[test]
+    fn the_first_reason_stands() {
+        let wait = Wait::plain(Duration::from_secs(5)).unwrap();
+        wait.interrupt(Interrupted::Cancelled);
+        wait.interrupt(Interrupted::Stopping);
+        assert_eq!(wait.until(None, None), Err(Interrupted::Cancelled));
+    }
+
+    #[test]
+    fn a_client_that_hangs_up_ends_the_wait() {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let wait =
+            Wait::new(Duration::from_secs(5), Duration::from_secs(5), Some(Arc::new(ours)))
+                .unwrap();
+        drop(theirs);
+        assert_eq!(wait.until(None, None), Err(Interrupted::ClientGone));
+    }
+
+    #[test]
+    fn a_held_timeout_stands_still_and_starts_anew() {
+        let (short, long) = (Duration::from_millis(30), Duration::from_secs(5));
+        let wait = Wait::new(short, long, None).unwrap();
+        let held = wait.hold(long);
+        assert!(wait.left() > Duration::from_secs(4));
+        wait.progressed();
+        assert!(wait.left() > Duration::from_secs(4));
+        drop(held);
+        assert!(wait.left() <= short);
+    }
+
+    #[test]
+    fn a_call_that_is_made_again_has_no_more_time_at_the_latest() {
+        let (short, long) = (Duration::from_millis(200), Duration::from_secs(5));
+        let wait = Wait::plain(long).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        wait.set_call_timeout(long, short);
+        assert!(wait.left() <= Duration::from_millis(180), "{:?}", wait.left());
+    }
+
+    #[test]
+    fn a_part_that_is_over_does_not_end_the_wait() {
+        let wait = Wait::plain(Duration::from_secs(5)).unwrap();
+        let part = wait.within(Duration::from_millis(10));
+        assert_eq!(wait.until(None, None), Err(Interrupted::Deadline));
+        drop(part);
+        assert_eq!(wait.interrupted(), None);
+        assert_eq!(wait.until(None, Some(Duration::from_millis(1))), Ok(Woken::Tick));
+    }
+
+    #[test]
+    fn progress_moves_the_deadline_but_not_past_the_latest() {
+        let wait =
+            Wait::new(Duration::from_millis(50), Duration::from_millis(60), None).unwrap();
+        let first = wait.deadline();
+        std::thread::sleep(Duration::from_millis(5));
+        wait.progressed();
+        assert!(wait.deadline() > first);
+        let latest = wait.deadline();
+        std::thread::sleep(Duration::from_millis(10));
+        wait.progressed();
+        assert!(wait.deadline() <= latest + Duration::from_millis(6));
+    }
+}
