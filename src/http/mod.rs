@@ -270,11 +270,11 @@ pub enum Listen {
     Tcp(SocketAddr),
     /// A socket file.
     Unix {
-        /// Where it is.
+        /// The file's path.
         path: PathBuf,
-        /// Its permissions, whatever the umask.
+        /// The file's permissions, whatever the umask.
         mode: u32,
-        /// Its group, by name or number; that of the process where there is none.
+        /// The file's group, by name or number; without one, the group of the process.
         group: Option<String>,
     },
 }
@@ -305,7 +305,7 @@ fn rejection(status: u16) -> Option<Reason> {
 pub struct Counters {
     /// Connections that count against the bound.
     pub open: usize,
-    /// Those of them that wait for a request.
+    /// Open connections that wait for a request.
     pub idle: usize,
     /// Threads of the pool.
     pub threads: usize,

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// The way in which the client finds the body's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BodyEnd {
-    /// `Content-Length`.
+    /// The client reads `Content-Length` bytes.
     Length(usize),
     /// `Transfer-Encoding: chunked`.
     Chunks,

@@ -323,8 +323,9 @@ impl Pool {
         Some(conn)
     }
 
-    /// An evicted connection got a request in the same moment and keeps its thread, so the
-    /// connection in its place may need another. True when one must be started.
+    /// Notes that an evicted connection got a request in the same moment and keeps its thread, so
+    /// that the connection in its place may need another. Returns true when a thread must be
+    /// started.
     pub(crate) fn replace(&self) -> bool {
         let mut state = self.lock();
         let threads_max = self.connections_max + self.connections_max / POOL_RESERVE_DIVISOR;
@@ -426,8 +427,8 @@ impl Pool {
         Ok(())
     }
 
-    /// Evicts every connection that has waited for a request for `at_least` so long, but not one
-    /// whose head is arriving.
+    /// Evicts every connection that has waited at least so long for a request, unless a head is
+    /// arriving on it.
     pub(crate) fn evict_idle(&self, at_least: Duration) {
         let at_least = u64::try_from(at_least.as_micros()).unwrap_or(IN_WORK);
         let mut idle = Vec::new();
