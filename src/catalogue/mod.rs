@@ -84,8 +84,8 @@ pub struct Item {
     pub output: Output,
     /// The server's description and alias.
     pub label: Arc<ServerLabel>,
-    /// The same for those who see no other server, where that differs: URIs, and names that are
-    /// not prefixed, that need not say whose they are, and so tell of no other server.
+    /// The item for clients that see no other server, where it differs: its URIs, and names
+    /// without a prefix, need not name the server, and so tell of no other server.
     pub alone: Option<Arc<Item>>,
 }
 

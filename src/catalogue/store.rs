@@ -26,7 +26,7 @@ use crate::state::framed::{Form, hex};
 use crate::state::{self, StateDir, Writer};
 
 const FORM: Form = Form { name: "catalogue", version: 1 };
-/// Before the server's name in the file's; no name of a server has a dot.
+/// The beginning of a file's name, before the server's; no name of a server has a dot.
 const PREFIX: &str = state::LISTS;
 
 /// The stored files, used by the catalogue's thread.
@@ -46,7 +46,7 @@ struct Stored {
     /// The parts of that body besides lists: the server's introduction, and the number of items
     /// that are left out. None where the body was not made of present values.
     said: Option<(Arc<Initialized>, usize)>,
-    /// Said once.
+    /// True once it is logged that the body is too large.
     is_too_large: bool,
 }
 
