@@ -6,6 +6,9 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 STATIC := $(TARGET)/dist/trunkline-$(VERSION)-x86_64-linux/trunkline
 
+# How many tests run at once.
+TEST_THREADS ?= $(shell expr 6 \* $$(getconf _NPROCESSORS_ONLN))
+
 .PHONY: help
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,17 +26,23 @@ check: fmt lint test doc deny ## everything CI runs before interop, in CI's orde
 
 .PHONY: fmt
 fmt: ## is the code formatted?
-	cargo fmt --check
+	cargo fmt --all --check
 
 .PHONY: lint
-lint: ## clippy without a warning, and the optional engine compiles
+lint: ## clippy without a warning
 	cargo clippy --locked --all-targets -- -D warnings
-	cargo check --locked --features tiny_http
+
+.PHONY: quick
+quick: ## unit tests and the rules of the architecture, for after each edit
+	cargo test --locked -p trunkline -p trunkline-architecture --lib --test architecture
 
 .PHONY: test
+# Tests wait more than they work, so that more of them run at once than there are cores. The feature comes first: what
+# it builds is not what the other tests start.
+test: export RUST_TEST_THREADS ?= $(TEST_THREADS)
 test: ## all tests that need only the Rust toolchain
+	cargo test --locked -p trunkline --features tiny_http --test tiny_http
 	cargo test --locked
-	cargo test --locked --features tiny_http --test it -- tiny
 
 .PHONY: doc
 doc: ## the documentation, its links checked

@@ -18,12 +18,13 @@ use crate::limits::{REFRESH_INTERVAL, RELIST_INTERVAL, SLOTS_SWEEP_INTERVAL};
 use crate::protocol::call::Outgoing;
 use crate::protocol::method::Method;
 use crate::protocol::raw::{RawObject, string};
+use crate::upstream::handshake::{declares, with_tools};
 use crate::wait::Wait;
 
 use super::backoff::Retry;
 use super::call::circuit_breaker::{DeadlineOwner, FailureClass, Opening, Over};
 use super::call::concurrency::ConcurrencyLimit;
-use super::failure::{Failure, FailureKind, declares, with_tools};
+use super::failure::{Failure, FailureKind};
 use super::http_client::HttpConnection;
 use super::session::context::{GatewaySink, Opened, SessionContext, Transport};
 use super::session::desired_subscriptions::DesiredSubscriptions;

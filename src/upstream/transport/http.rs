@@ -15,12 +15,13 @@ use crate::protocol::legacy::Initialized;
 use crate::protocol::raw::Keeper;
 use crate::protocol::sse::{DecodeError, Decoder, Event};
 use crate::thread::Joined;
+use crate::upstream::message::cancelled;
 use crate::wait::{Interrupted, Wait};
 
 use super::message_bytes::Held;
 use super::refused_status::{is_of_key, said_in};
 use super::throttle::Throttle;
-use crate::upstream::failure::{Failure, FailureKind, cancelled, cut};
+use crate::upstream::failure::{Failure, FailureKind, cut};
 use crate::upstream::http_client::dns::DnsCache;
 use crate::upstream::http_client::redirect::Endpoint;
 use crate::upstream::http_client::side_channel::{Control, Message};

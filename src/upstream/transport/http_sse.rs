@@ -19,10 +19,11 @@ use crate::protocol::sse::Event;
 use crate::telemetry::Seldom;
 use crate::telemetry::redact;
 use crate::thread::spawn;
+use crate::upstream::handshake;
 use crate::wait::{Wait, Woken};
 
 use super::http::{HttpContext, Next, StreamThread, Wire, read_events};
-use crate::upstream::failure::{self, Failure, FailureKind, Refusal, cut, may_replay};
+use crate::upstream::failure::{Failure, FailureKind, Refusal, cut, may_replay};
 use crate::upstream::http_client::redirect::{Endpoint, Redirected};
 use crate::upstream::http_client::reference::{is_same_origin, resolve};
 use crate::upstream::http_client::{HttpConnection, HttpRequest, HttpResponse};
@@ -90,14 +91,14 @@ impl HttpSse {
     ) -> Result<Session, Failure> {
         let (wires, stream) = self.open_stream(wait, generation, idle)?;
         let id = self.http.context.next_id();
-        let text = failure::initialize(id, self.http.context.capabilities());
+        let text = handshake::initialize(id, self.http.context.capabilities());
         let answer = {
             let waiting = wires.pending.enter(id, wait, Interest::Shut)?;
             let mut sink = Opener { context: &self.http.context, idle };
             wires.call(connection, &waiting, &text, wait, &mut sink)?
         };
-        let initialized = Arc::new(failure::read_handshake(answer)?);
-        wires.post(connection, &failure::initialized(), wait, &mut || ())?;
+        let initialized = Arc::new(handshake::read_handshake(answer)?);
+        wires.post(connection, &handshake::initialized(), wait, &mut || ())?;
         Ok(Session { initialized, wires, stream: Mutex::new(Some(stream)) })
     }
 

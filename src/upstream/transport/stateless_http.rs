@@ -20,13 +20,14 @@ use crate::protocol::modern::is_modern_error;
 use crate::protocol::raw::{Keeper, Raw};
 use crate::protocol::revision::Revision;
 use crate::protocol::sse::Event;
+use crate::upstream::handshake;
 use crate::wait::Wait;
 
 use super::http::{HttpContext, Next, StreamEnd, header_name, read_events};
 use super::listen_stream::Listening;
 use super::message_bytes::Held;
 use super::post_stream::{Ear, broke_off, not_ours};
-use crate::upstream::failure::{self, Failure, FailureKind, Refusal, cut, may_replay};
+use crate::upstream::failure::{Failure, FailureKind, Refusal, cut, may_replay};
 use crate::upstream::http_client::{HttpConnection, HttpRequest, HttpResponse};
 use crate::upstream::message::{self, Incoming, Stopped};
 use crate::upstream::session::context::{Opened, Opener, Transport};
@@ -81,7 +82,7 @@ impl StatelessHttp {
         let mut headers = self.post.clone();
         let method = HeaderValue::from_static(Method::ServerDiscover.as_str());
         headers.insert(header_name(METHOD), method);
-        let post = Post { id, body: &failure::discover(id), headers: &headers };
+        let post = Post { id, body: &handshake::discover(id), headers: &headers };
         let mut sink = Opener { context: &self.http.context, idle };
         let ear = Ear::new(&mut sink, wait, None, self.http.context.limits.heartbeat);
         let answer = match self.post(connection, &post, &ear) {
@@ -100,7 +101,7 @@ impl StatelessHttp {
                 return Err(Failure { kind, ..failure });
             }
         };
-        failure::read_discovery(answer)
+        handshake::read_discovery(answer)
     }
 
     /// Makes contact, with what is known of the server already, or asks for it.

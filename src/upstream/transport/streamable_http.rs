@@ -14,6 +14,7 @@ use crate::protocol::headers::{SESSION_ID, is_event_stream, is_json};
 use crate::protocol::jsonrpc::{RequestId, RpcError};
 use crate::protocol::legacy::Initialized;
 use crate::protocol::raw::{Keeper, Raw};
+use crate::upstream::handshake;
 use crate::wait::Wait;
 
 use super::get_stream;
@@ -22,7 +23,7 @@ use super::message_bytes::Held;
 use super::post_stream::{Ear, Phase, Post, PostStream, Seen, broke_off, not_ours};
 use super::refused_status::{error_text, is_certain, is_success, refusal};
 use crate::upstream::backoff::{Range, SharedRetry};
-use crate::upstream::failure::{self, Failure, FailureKind, Refusal, cut, may_replay};
+use crate::upstream::failure::{Failure, FailureKind, Refusal, cut, may_replay};
 use crate::upstream::http_client::{HttpConnection, HttpRequest, HttpResponse};
 use crate::upstream::message::{self, Incoming, Stopped};
 use crate::upstream::session::context::{Opened, Opener, Transport, no_session};
@@ -126,7 +127,7 @@ impl StreamableHttp {
         let id = self.http.context.next_id();
         let post = Post {
             id,
-            body: &failure::initialize(id, self.http.context.capabilities()),
+            body: &handshake::initialize(id, self.http.context.capabilities()),
             wire: &self.wire(self.http.post.clone()),
             get: &self.http.get,
             phase: Phase::Opening,
@@ -141,7 +142,7 @@ impl StreamableHttp {
         );
         self.hints_at_http_sse.store(hints, Ordering::Relaxed);
         let posted = posted?;
-        let initialized = failure::read_handshake(posted.outcome).inspect_err(|_| {
+        let initialized = handshake::read_handshake(posted.outcome).inspect_err(|_| {
             // The server keeps a session that nobody is going to use.
             if let Some(id) = &posted.session_id {
                 self.http.end_session(&with_session(&self.http.get, id));
@@ -156,7 +157,7 @@ impl StreamableHttp {
             pending: Arc::default(),
             stream: Mutex::new(None),
         };
-        let told = self.notify(connection, &session.wire.post, wait, &failure::initialized());
+        let told = self.notify(connection, &session.wire.post, wait, &handshake::initialized());
         if let Err(failure) = told {
             self.end(&session);
             return Err(failure);

@@ -5,9 +5,9 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::{blocks, page, quoted, source, table};
 use crate::support::gateway::{Gateway, binary};
 use crate::support::http::Request;
+use crate::support::pages::{blocks, page, quoted, source, table};
 
 const ENDPOINTS: &str = "endpoints.md";
 

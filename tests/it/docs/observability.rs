@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::{named, page, quoted, source, table};
 use crate::support::gateway::Gateway;
 use crate::support::http::Request;
+use crate::support::pages::{named, page, quoted, source, table};
 
 const PAGE: &str = "observability.md";
 

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::{quoted, table};
-use crate::support::markdown::root;
+use crate::support::pages::{quoted, table};
+use crate::support::program::root;
 
 /// The text of all Rust files below a folder.
 fn sources_below(folder: &Path) -> String {

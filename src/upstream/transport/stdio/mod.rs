@@ -22,10 +22,12 @@ use crate::protocol::legacy::Initialized;
 use crate::protocol::method::Method;
 use crate::protocol::raw::RawObject;
 use crate::protocol::revision::Era;
+use crate::upstream::handshake;
+use crate::upstream::message;
 use crate::wait::{Interrupted, Wait, Woken};
 
 use crate::upstream::call::circuit_breaker::Opening;
-use crate::upstream::failure::{self, Failure, FailureKind, may_replay};
+use crate::upstream::failure::{Failure, FailureKind, may_replay};
 use crate::upstream::http_client::HttpConnection;
 use crate::upstream::session::context::{
     NoSink, Opened, SessionContext, Transport, unless_answered,
@@ -225,7 +227,7 @@ impl Stdio {
     }
 
     fn tell_initialized(&self, started: &Started) -> Result<(), Failure> {
-        started.child.say(failure::initialized()).map_err(|failure| {
+        started.child.say(handshake::initialized()).map_err(|failure| {
             started.child.end();
             started.left.iter().for_each(|child| child.end());
             failure.in_handshake()
@@ -303,7 +305,7 @@ impl Stdio {
         let id = self.context.next_id();
         let Some(filter) = filter else {
             for old in subscriptions.older(id) {
-                child.say(failure::superseded(old)).ok();
+                child.say(message::superseded(old)).ok();
             }
             return;
         };
@@ -386,7 +388,7 @@ impl Transport for Stdio {
             {
                 // A full queue means that the child reads nothing; then this would not help
                 // either.
-                child.say(failure::cancelled(id, *reason)).ok();
+                child.say(message::cancelled(id, *reason)).ok();
             }
             // What a shared child was told is left to those who asked.
             let is_safe = outgoing.is_safe_to_repeat && self.context.client.is_some();
@@ -431,7 +433,7 @@ impl Transport for Stdio {
             // It has no ping.
             Some(child) => {
                 let id = self.context.next_id();
-                let discover = failure::discover(id);
+                let discover = handshake::discover(id);
                 child.call(id, None, discover, Interest::Shut, wait, &mut NoSink).map(drop)
             }
             None => {

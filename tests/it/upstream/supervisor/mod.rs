@@ -1,0 +1,4 @@
+//! How often a server is tried again.
+
+pub(crate) mod refusing;
+pub(crate) mod retrying;

@@ -1,0 +1,4 @@
+//! Connections to servers.
+
+pub(crate) mod connecting;
+pub(crate) mod redirects;
