@@ -174,7 +174,7 @@ impl Asker<'_> {
 /// about others' tasks.
 struct OfServer<'a> {
     asker: &'a Asker<'a>,
-    /// The call asks for a task.
+    /// True if the call asks for a task.
     begins: bool,
     inner: &'a mut dyn CallSink,
 }
