@@ -1,4 +1,4 @@
-//! Pure: from words to a [`Command`].
+//! Pure: parses command-line words to a [`Command`].
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use super::completions::Shell;
 use super::talk::{self, Talk};
 use crate::config::Listen;
 
-/// What is to be done.
+/// A command of the program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Command {
     Help(Option<Name>),
@@ -27,7 +27,7 @@ pub(super) enum Command {
     Man,
 }
 
-/// Whether `check` goes to the servers.
+/// The servers that `check` contacts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Contact {
     #[default]
@@ -35,7 +35,7 @@ pub(super) enum Contact {
     None,
 }
 
-/// How a result is written.
+/// The form of a result.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Output {
     /// For people.
@@ -45,7 +45,7 @@ pub(super) enum Output {
     Json,
 }
 
-/// What is to be done about pins.
+/// An action on pins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Pins {
     List,
@@ -75,7 +75,7 @@ pub(super) enum Name {
 
 /// Words after `pins`: `accept SERVER TOOL`, `diff SERVER TOOL`.
 const PINS_WORDS_MAX: usize = 3;
-/// The configuration's file where no word names one; [`CONFIG_VARIABLE`] names another.
+/// The configuration's file if no word names one; [`CONFIG_VARIABLE`] names another.
 const CONFIG_DEFAULT: &str = "config.json";
 const CONFIG_VARIABLE: &str = "TRUNKLINE_CONFIG";
 
@@ -83,7 +83,7 @@ impl Name {
     /// The command of that name.
     ///
     /// # Errors
-    /// There is none, which is said.
+    /// There is none; the text says so.
     pub(super) fn parse(word: &str) -> Result<Name, String> {
         match word {
             "serve" => Ok(Name::Serve),
@@ -107,7 +107,7 @@ impl Name {
 }
 
 impl Name {
-    /// Whether the command is read here and reads a configuration.
+    /// True if this file parses the command, and the command reads a configuration.
     fn is_configured(self) -> bool {
         match self {
             Self::Serve | Self::Pins | Self::Check => true,
@@ -124,7 +124,7 @@ impl Name {
         }
     }
 
-    /// Whether its arguments are read in `talk.rs`.
+    /// True if `talk.rs` parses its arguments.
     fn is_read_there(self) -> bool {
         match self {
             Self::Serve
@@ -146,22 +146,22 @@ impl Name {
     }
 }
 
-/// The file of the configuration where the arguments name none.
+/// The configuration's file if the arguments name none.
 pub(super) fn config_default() -> PathBuf {
     let named = std::env::var_os(CONFIG_VARIABLE).filter(|name| !name.is_empty());
     named.map_or_else(|| PathBuf::from(CONFIG_DEFAULT), PathBuf::from)
 }
 
-/// Whether a word in a command's place is the file of a configuration.
+/// True if a word in a command's place is the file of a configuration.
 fn is_file(word: &str) -> bool {
     word.contains(['/', '.'])
 }
 
 impl Command {
-    /// Reads the arguments. `config`: the file of the configuration where they name none.
+    /// Parses the arguments. `config_default` gives the configuration's file if they name none.
     ///
     /// # Errors
-    /// What is wrong with them, as a sentence without its full stop.
+    /// The fault, as a sentence without its full stop.
     pub(super) fn parse(
         arguments: impl IntoIterator<Item = OsString>,
         config_default: impl FnOnce() -> PathBuf,
@@ -170,7 +170,7 @@ impl Command {
         let mut name = None;
         let mut given = Given::default();
         while let Some(word) = words.next().map_err(sentence)? {
-            // `serve` is the default, so its options come without it too.
+            // `serve` is the default command, so its options come without it too.
             let serves = matches!(name, None | Some(Name::Serve));
             match word {
                 Short('h') | Long("help") => return Ok(Command::Help(name)),
@@ -233,17 +233,17 @@ impl Command {
     }
 }
 
-/// What stands behind a command's name.
+/// The words behind a command's name.
 #[derive(Default)]
 struct Given {
     config: Option<PathBuf>,
     listen: Option<Listen>,
     http: Option<SocketAddr>,
-    /// What `pins` is followed by.
+    /// The words behind `pins`.
     pins: Vec<String>,
     contact: Contact,
     output: Output,
-    /// What is imported.
+    /// The file to import.
     import: Option<OsString>,
 }
 
@@ -298,7 +298,7 @@ impl Pins {
     }
 }
 
-/// Reads an address on which the demo can be served.
+/// Parses an address for the demo server.
 fn demo_address(text: &str) -> Option<SocketAddr> {
     match Listen::of_words(text)? {
         Listen::Tcp(address) => Some(address),

@@ -12,19 +12,19 @@ use crate::telemetry;
 use crate::thread::StopReason;
 
 pub(super) fn run(path: &Path, listen: Option<Listen>) -> ExitCode {
-    // Before there are threads: it takes variables out of the environment.
+    // This runs before there are threads: it removes variables from the environment.
     let inherited = match Inheritance::take() {
         Ok(inherited) => inherited,
         Err(error) => return ExitCode::from(fail(&format!("cannot start: {error}"))),
     };
-    // What others can reach is the socket that is there, whatever the file says.
+    // Clients reach the socket that exists, whatever the file says.
     let address = inherited.listener.as_ref().map(|listener| listener.address().clone());
     let mut source = Source::new(path.to_owned(), Overrides { listen: address.or(listen) });
     let config = match source.load() {
         Ok(config) => config,
         Err(problems) => return ExitCode::from(refused(path, &problems)),
     };
-    // Dropped last, so that the last line before the end is written.
+    // The log is dropped last, so that the last line before the end is written.
     let log = match telemetry::log::start(config.log) {
         Ok(log) => log,
         Err(error) => return ExitCode::from(fail(&format!("cannot start the log: {error}"))),

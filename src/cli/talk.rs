@@ -7,17 +7,17 @@ use lexopt::prelude::{Long, Short, Value};
 use super::arguments::{Command, Name, Output, sentence};
 use super::completions::Shell;
 
-/// What they talk to.
+/// The target of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum At {
-    /// The servers, or the gateway, of this file.
+    /// The servers, or the gateway, of this configuration.
     Config(PathBuf),
     /// A running gateway, or any MCP server over HTTP.
     Url(String),
 }
 
 impl At {
-    /// The same for one server: another gateway has an endpoint of its own for it.
+    /// The target for one server: another gateway has an endpoint of its own for it.
     pub(super) fn of_server(&self, server: Option<&str>) -> At {
         match (self, server) {
             (At::Url(url), Some(server)) => {
@@ -31,7 +31,7 @@ impl At {
     }
 }
 
-/// What is to be done there.
+/// A command that talks to the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Talk {
     Stdio { at: At },
@@ -49,16 +49,15 @@ pub(super) struct Call {
     /// Objects, `key=value`, or `-`.
     pub(super) arguments: Vec<String>,
     pub(super) output: Output,
-    /// Where images and other files go.
+    /// The folder for images and other files.
     pub(super) save: Option<PathBuf>,
-    /// Whoever runs the command is asked nothing.
+    /// True if the user is asked no questions.
     pub(super) never_ask: bool,
 }
 
-/// Reads what follows the command's name.
-///
-/// # Errors
-/// What is wrong with it, as a sentence without its full stop.
+/// Parses the words behind the command's name.
+/// || # Errors
+/// The fault, as a sentence without its full stop.
 pub(super) fn parse(
     name: Name,
     mut words: lexopt::Parser,
@@ -111,7 +110,7 @@ pub(super) fn parse(
         }
         Name::Status => Talk::Status { at, output },
         Name::Reload => Talk::Reload { at },
-        // The others talk to nobody, and do not come here.
+        // The other commands talk to no gateway, and do not come here.
         Name::Stdio
         | Name::Serve
         | Name::Demo
@@ -126,7 +125,7 @@ pub(super) fn parse(
     }))
 }
 
-/// The commands that need no gateway.
+/// Commands that need no gateway.
 fn of_itself(
     name: Name,
     output: Output,
@@ -164,7 +163,7 @@ fn has_json(name: Name) -> bool {
     matches!(name, Name::Tools | Name::Call | Name::Status | Name::NewKey)
 }
 
-/// How many words may follow.
+/// The number of words that may follow.
 fn values_max(name: Name) -> usize {
     match name {
         Name::Call => usize::MAX,

@@ -172,8 +172,8 @@ pub struct Config {
     pub otlp: Option<OtlpConfig>,
     /// Keys that clients may use; if empty, none is required.
     pub api_keys: Vec<ApiKey>,
-    /// `Origin` values (scheme, host, port) and host names admitted besides the loopback ones
-    /// and the address listened on; none where the configuration has none.
+    /// `Origin` values (scheme, host, port) and host names that are admitted besides the loopback
+    /// ones and the address listened on; empty where the configuration has none.
     pub allowed_origins: Vec<String>,
     /// Host names, see [`Config::allowed_origins`]; beyond loopback, `Host` is checked if this is
     /// set or clients without a key are admitted.

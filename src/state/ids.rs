@@ -121,7 +121,7 @@ impl StateDir {
 pub(super) struct IdFile {
     /// The number of lines, at least.
     n_lines: usize,
-    /// What was written last may have no end.
+    /// True if the last line may have no end.
     is_torn: bool,
 }
 

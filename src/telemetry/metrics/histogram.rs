@@ -24,7 +24,7 @@ pub struct Histogram {
 pub struct Counted {
     /// The number of all times.
     pub count: u64,
-    /// Their sum, in seconds.
+    /// For each bound in seconds, the number of times within it.
     pub sum: f64,
     /// For each bound in seconds, how many were within it.
     pub within: Vec<(f64, u64)>,
