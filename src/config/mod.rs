@@ -295,7 +295,7 @@ pub struct ApiKey {
     /// The servers that it may use; without a list, those of which it may use a tool.
     pub servers: Option<Vec<ServerName>>,
     /// Globs over one server's own names behind its NAME and the separator, else over
-    /// `{server}{separator}{name}`; `!` excludes. All where there is no list.
+    /// `{server}{separator}{name}`; `!` excludes. Without a list, all tools.
     pub tools: Option<Vec<String>>,
     /// The number of calls that it may make in a minute.
     pub calls_per_minute: Option<u32>,
@@ -390,8 +390,8 @@ pub struct UpstreamConfig {
 pub enum Role {
     /// A server of the configuration: it has the items that it lists.
     Server,
-    /// The gateway that `--url` names: it decides which names there are, and its key stands in
-    /// the environment.
+    /// The gateway that `--url` names: it decides which names exist, and its key comes from the
+    /// environment.
     OtherGateway,
 }
 

@@ -37,7 +37,7 @@ pub enum Answer {
 /// One client's server.
 #[derive(Debug, Clone, Default)]
 pub struct Demo {
-    /// Settled by `initialize`. Clients that leave it out are served as well.
+    /// The revision that `initialize` settles. Clients that leave it out are served as well.
     revision: Option<Revision>,
 }
 

@@ -74,8 +74,8 @@ fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Line> {
     }
 }
 
-/// Owns the output, so that a client which reads slowly delays only those who have to say
-/// something. Ends when nobody can say anything any more, or the output breaks.
+/// Owns the output, so that a client which reads slowly delays only the senders of lines. Ends
+/// when there are no senders any more, or the output breaks.
 fn write_lines(lines: &Receiver<String>, mut output: impl Write) {
     for mut line in lines {
         line.push('\n');
