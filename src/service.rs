@@ -1,5 +1,5 @@
-//! What the service manager is told (sd_notify(3)): that the gateway serves, reads its
-//! configuration again, stops, and is alive. Where there is no manager, nothing is told.
+//! Messages to the service manager (sd_notify(3)): that the gateway serves, reads its
+//! configuration again, stops, and is alive. Without a manager, none are sent.
 
 use std::io;
 use std::time::Duration;

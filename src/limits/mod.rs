@@ -28,7 +28,8 @@ pub const DRAINED_HEAD_TIMEOUT: Duration = Duration::from_secs(1);
 pub const DRAINED_IDLE: Duration = Duration::from_millis(500);
 /// The time between two looks for connections that a drain may close by now.
 pub const DRAIN_LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// The time between two looks at whether a drain has begun, while a head arrives slowly.
+/// The time between two looks at whether the process was told to stop, while a head arrives
+/// slowly.
 pub const HEAD_LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// The time for which a pool's thread waits for a connection before it ends, and gives back its
 /// stack.

@@ -19,7 +19,7 @@ use crate::telemetry::request::Served;
 #[derive(Debug)]
 pub struct AdminListener {
     front: Arc<Front>,
-    /// Only this machine can reach it.
+    /// True if only this machine can reach it.
     is_local: bool,
     /// The origins: no page of a browser may send requests, under any name of this machine.
     origins: Origins,

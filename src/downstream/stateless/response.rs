@@ -1,7 +1,8 @@
-//! The answer to a stateless request. To a POST it is plain JSON, or an event stream once something
-//! comes before the result; it cannot be resumed, and its end by the client cancels the request
-//! (2026-07-28, basic/transports/streamable-http, Receiving Messages). On a transport of lines it
-//! is a line, and so is whatever comes before it (basic/transports/stdio).
+//! The answer to a stateless request. To a POST it is plain JSON, or an event stream once a
+//! message comes before the result; the stream cannot be resumed, and its end by the client
+//! cancels the request (2026-07-28, basic/transports/streamable-http, Receiving Messages). On a
+//! transport of lines the answer is a line, and so is each message before it
+//! (basic/transports/stdio).
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use crate::protocol::sse;
 use crate::session::{EncodedEvent, EventSink};
 use crate::wait::ClientWatch;
 
-/// What a stateless request is answered with.
+/// The answer to a stateless request.
 #[derive(Debug)]
 pub(crate) enum StatelessAnswer {
     /// A result.
@@ -29,21 +30,21 @@ pub(crate) enum StatelessAnswer {
     List(ListPage),
     /// An error.
     Error(RpcError),
-    /// An error with a status and headers of its own, where the answer has not begun.
+    /// An error with its own status and headers, where the answer has not begun.
     Refused(Problem),
-    /// Nothing: the client has gone.
+    /// No answer: the client has gone.
     None,
 }
 
 /// An answer that may have begun.
 pub(crate) struct StatelessResponse(Way);
 
-/// The way that an answer takes.
+/// The way of an answer.
 #[expect(clippy::large_enum_variant, reason = "nearly all are the large one; no box for each")]
 enum Way {
-    /// Back to a POST, which may have begun.
+    /// The response to a POST, which may have begun.
     Posted { responder: Option<Responder>, open: Option<OpenResponse> },
-    /// Among the lines of its client.
+    /// A line to the client.
     Lines(LineAnswer),
 }
 
@@ -58,7 +59,7 @@ impl StatelessResponse {
         StatelessResponse(Way::Lines(answer))
     }
 
-    /// What reports that the client has gone.
+    /// A watch that reports that the client has gone.
     pub(crate) fn client(&self) -> Option<ClientWatch> {
         match &self.0 {
             Way::Posted { responder, open } => {
@@ -69,8 +70,8 @@ impl StatelessResponse {
         }
     }
 
-    /// Makes a long-lived stream of it, in that place; `on_end` is called once it has ended. None
-    /// if the answer has begun, or its client has gone.
+    /// Turns the answer into a long-lived stream in that place; `on_end` is called once it has
+    /// ended. None if the answer has begun, or its client has gone.
     pub(crate) fn into_sink(
         self,
         door: &'static str,
@@ -102,7 +103,7 @@ impl StatelessResponse {
         self.write(&event.each_ref().map(|piece| piece.as_bytes()));
     }
 
-    /// Gives the answer.
+    /// Sends the answer.
     pub(crate) fn finish(mut self, id: &RequestId, answer: &StatelessAnswer) {
         let (status, response) = match answer {
             StatelessAnswer::Result(result) => (reply::OK, Response::with_result(id, result)),
@@ -113,19 +114,19 @@ impl StatelessResponse {
             StatelessAnswer::Refused(problem) => {
                 let error = error_for(problem.to_rpc());
                 if let Some(responder) = self.take_responder() {
-                    // A client that is gone needs no answer.
+                    // If the client has gone, the answer is not missed.
                     problem.send(responder, &error_response(Some(id), &error)).ok();
                     return;
                 }
                 (problem.status, Response::error(Some(id), &error))
             }
-            // Dropped unfinished, the connection ends; on lines nothing more is said.
+            // Dropped unfinished, the connection ends; on lines nothing more is sent.
             StatelessAnswer::None => return,
         };
         if let Some(responder) = self.take_responder() {
             let (headers, own_bytes) = ([("Content-Type", JSON)], response.own_bytes());
             let body = response.pieces().map(str::as_bytes);
-            // A client that is gone needs no answer.
+            // If the client has gone, the answer is not missed.
             responder.respond_counted(status, &headers, &body, own_bytes).ok();
             return;
         }
@@ -141,7 +142,7 @@ impl StatelessResponse {
         }
     }
 
-    /// The right to answer a POST, if that has not begun.
+    /// The right to answer a POST, if the answer has not begun.
     fn take_responder(&mut self) -> Option<Responder> {
         match &mut self.0 {
             Way::Posted { responder, .. } => responder.take(),
