@@ -147,7 +147,7 @@ pub enum PinCause {
     NotAccepted,
     /// The pin was lost.
     Lost,
-    /// Its server has more than can be pinned.
+    /// The server has more items than can be pinned.
     TooMany,
 }
 

@@ -56,7 +56,7 @@ impl<P: Clone + Eq + Hash> Shares<P> {
     /// finds some, and leaves some in its turn.
     ///
     /// # Errors
-    /// It may not.
+    /// The principal may not take them.
     pub fn may_take(&self, who: &P, units: usize) -> Result<(), NotTaken> {
         let taken = self.taken.saturating_add(units);
         if taken > self.max {
@@ -72,7 +72,7 @@ impl<P: Clone + Eq + Hash> Shares<P> {
     /// Takes `units` for `who`, to be given back by [`Shares::give_back`].
     ///
     /// # Errors
-    /// It may not have them; none are taken.
+    /// The principal may not have them; none are taken.
     pub fn take(&mut self, who: &P, units: usize) -> Result<(), NotTaken> {
         self.may_take(who, units)?;
         self.take_for_now(who, units)
@@ -81,7 +81,7 @@ impl<P: Clone + Eq + Hash> Shares<P> {
     /// Takes `units` for no principal.
     ///
     /// # Errors
-    /// They are not free; none are taken.
+    /// The units are not free; none are taken.
     pub fn take_for_nobody(&mut self, units: usize) -> Result<(), NotTaken> {
         self.may_take_of(None, units)?;
         self.taken += units;
@@ -92,7 +92,7 @@ impl<P: Clone + Eq + Hash> Shares<P> {
     /// none.
     ///
     /// # Errors
-    /// They may not be taken.
+    /// The units may not be taken.
     pub fn may_take_of(&self, who: Option<&P>, units: usize) -> Result<(), NotTaken> {
         match who {
             Some(who) => self.may_take(who, units),
@@ -104,7 +104,7 @@ impl<P: Clone + Eq + Hash> Shares<P> {
     /// Takes `units` for `who` as [`Shares::take`], or for no principal where `who` is none.
     ///
     /// # Errors
-    /// They may not be taken; none are.
+    /// The units may not be taken; none are.
     pub fn take_of(&mut self, who: Option<&P>, units: usize) -> Result<(), NotTaken> {
         match who {
             Some(who) => self.take(who, units),
@@ -168,7 +168,7 @@ impl<P: Clone + Eq + Hash> Shares<P> {
     /// others.
     ///
     /// # Errors
-    /// They are not free; none are taken.
+    /// The units are not free; none are taken.
     pub fn take_for_now(&mut self, who: &P, units: usize) -> Result<(), NotTaken> {
         self.take_for_nobody(units)?;
         if units > 0 {

@@ -24,7 +24,7 @@ use crate::protocol::server_name::ServerName;
 /// The configuration of a server, as the merge uses it.
 #[derive(Debug, Clone)]
 pub struct Profile {
-    /// Its NAME.
+    /// The server's NAME.
     pub name: ServerName,
     /// The server's description and alias.
     pub label: Arc<ServerLabel>,

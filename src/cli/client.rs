@@ -40,7 +40,8 @@ pub(super) trait Hears {
     /// Takes a server's log message.
     fn log(&mut self, params: &Value);
     /// Takes a server's question; returns the user's answer.
-    /// || # Errors
+    ///
+    /// # Errors
     /// The question cannot be asked here.
     fn ask(&mut self, method: &str, params: &Value) -> Result<Value, RpcError>;
 }
@@ -102,9 +103,9 @@ pub(super) fn narrowed(config: &mut Config, server: Option<&ServerName>) {
 
 impl Client {
     /// Starts a gateway and opens a session with it, as a client with these capabilities.
-    /// || # Errors
+    ///
+    /// # Errors
     /// The gateway cannot be started.
-    /// It cannot be started.
     pub(super) fn open(config: Config, capabilities: &Value) -> Result<Client, NoAnswer> {
         let log = log::start(config.log)?;
         log.control().set_secrets(&config.secrets());

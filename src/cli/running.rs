@@ -43,8 +43,7 @@ enum Target {
 #[derive(Debug, PartialEq, Eq)]
 enum AddressSource {
     /// The file: the gateway may have been started with another address, by `--listen`, or by a
-    /// socket
-    /// unit.
+    /// socket unit.
     File,
     CommandLine,
 }

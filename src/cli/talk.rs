@@ -56,7 +56,8 @@ pub(super) struct Call {
 }
 
 /// Parses the words behind the command's name.
-/// || # Errors
+///
+/// # Errors
 /// The fault, as a sentence without its full stop.
 pub(super) fn parse(
     name: Name,

@@ -34,7 +34,7 @@ pub enum Answer {
     Cancel(RequestId),
 }
 
-/// One client's server.
+/// The demo server of one client.
 #[derive(Debug, Clone, Default)]
 pub struct Demo {
     /// The revision that `initialize` settles. Clients that leave it out are served as well.

@@ -164,7 +164,8 @@ impl Front {
 
     /// Gives sessions the present servers, as far as their keys may see them, and ends those of
     /// keys for which `ends` is true.
-    /// || # Errors
+    ///
+    /// # Errors
     /// The session thread takes no more commands; sessions are as they were.
     pub fn rescope(
         &self,

@@ -216,8 +216,7 @@ impl Serving<'_> {
     }
 
     /// The end of a connection without a whole head: a client whose connection was evicted is
-    /// told the
-    /// reason.
+    /// told the reason.
     fn no_more_of_a_head(&self) -> End {
         if !self.conn.is_evicted() {
             End::Quiet

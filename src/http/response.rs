@@ -16,11 +16,11 @@ pub(crate) enum BodyEnd {
 /// The state of the connection after the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Connection {
-    /// It stays open, as HTTP/1.1 assumes.
+    /// The connection stays open, as HTTP/1.1 assumes.
     Keep,
-    /// It stays open, and the answer says so, as HTTP/1.0 demands.
+    /// The connection stays open, and the answer says so, as HTTP/1.0 demands.
     KeepSaid,
-    /// It is closed.
+    /// The connection is closed.
     Close,
 }
 

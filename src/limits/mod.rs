@@ -39,7 +39,7 @@ pub const THREAD_STACK_BYTES: usize =
     if cfg!(debug_assertions) { 1024 * 1024 } else { 128 * 1024 };
 /// Levels of nesting in one JSON text. A deeper one is refused before it is parsed.
 pub const JSON_DEPTH_MAX: usize = 128;
-/// Bytes of a JSON text that are read before it is asked if somebody still waits for it. A text
+/// Bytes of a JSON text that are read before it is asked if the text is still needed. A text
 /// of no more bytes is read without asking.
 pub const JSON_PIECE_BYTES: usize = 256 * 1024;
 /// Bytes of a client's capabilities, and of its `clientInfo`, in `initialize`. A session keeps

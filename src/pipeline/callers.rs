@@ -28,7 +28,7 @@ pub(super) enum Whose {
 /// The end of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// Its server has answered.
+    /// The server has answered.
     Answered,
     /// The server may still work on the call.
     Unanswered,

@@ -530,7 +530,7 @@ pub struct ServerStatus {
     pub required: bool,
     /// The numbers of offered items, in the order of [`Kind::ALL`].
     offered: [usize; 4],
-    /// Items listed but not offered.
+    /// The number of listed items that are not offered.
     pub left_out: usize,
     /// Items that are not offered, as far as they can be named and the scope could see them.
     pub left_out_items: Vec<(Kind, Malformed)>,

@@ -242,9 +242,9 @@ impl Pipeline {
     ///
     /// 1. Check the key's calls for this minute.
     /// 2. Find the server: one look-up in the catalogue, among the items that the scope sees. For
-    /// an unknown item the call waits where a list may bring it soon.
+    ///    an unknown item the call waits where a list may bring it soon.
     /// 3. Send: within the upstream's times, with its own name for the item, and nothing else
-    /// changed.
+    ///    changed.
     ///
     /// # Errors
     /// Any failure that kept the upstream from answering.

@@ -25,7 +25,7 @@ pub(super) struct Route {
     pub(super) server: ServerName,
     /// The parameter.
     pub(super) key: &'static str,
-    /// Its new value's JSON text.
+    /// The parameter's new value, a JSON text.
     pub(super) value: String,
     /// The name in logs.
     pub(super) told: String,

@@ -35,8 +35,8 @@ impl Pipeline {
     /// Subscribes a session to a resource, or unsubscribes it: over the client's own session with
     /// the server, or over the shared one.
     ///
+    /// # Errors
     /// Any failure that kept the upstream from answering, or the subscriber from subscribing.
-    /// Whatever kept the upstream from answering, or the subscriber from subscribing.
     pub fn subscription(
         &self,
         server: &ServerName,

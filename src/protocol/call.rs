@@ -66,7 +66,7 @@ pub enum Outcome {
     Error {
         /// The server that answered.
         server: ServerName,
-        /// Its error object.
+        /// The error object.
         error: RpcError,
     },
     /// The upstream needs answers of the client first; the same call is then made again with them
@@ -74,7 +74,7 @@ pub enum Outcome {
     InputRequired {
         /// The server that needs them.
         server: ServerName,
-        /// Requests by key, an object's text; none where a retry is all that is wanted.
+        /// Requests by key, an object's text; none where the server needs only a retry.
         requests: Option<Raw>,
         /// The state that the retry must carry.
         state: Option<String>,
@@ -166,10 +166,10 @@ impl Kind {
     }
 }
 
-/// A notification that an upstream sends, during a call or unasked.
+/// A notification that an upstream sends, during a call or outside of one.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Notice {
-    /// How far this call has come: the parameters of `notifications/progress`, whose token is
+    /// The call's progress: the parameters of `notifications/progress`, whose token is
     /// the gateway's own.
     Progress(Raw),
     /// The parameters of `notifications/message`.
@@ -208,7 +208,7 @@ pub struct Question {
     pub method: String,
     /// The request's parameters, an object's text.
     pub params: Option<Raw>,
-    /// Where the client's answer goes.
+    /// The place for the client's answer.
     pub reply: AnswerTo,
 }
 
@@ -386,7 +386,7 @@ pub struct Outgoing<'a> {
     pub meta: Option<RawObject<'a>>,
     /// True if the caller wants progress.
     pub wants_progress: bool,
-    /// What a request that is whole in itself tells of its caller.
+    /// The caller, as a stateless request tells of it.
     pub about: About<'a>,
     /// The principal in whose share the request counts; none for the gateway's own requests, and
     /// where no other principal can come.

@@ -346,7 +346,8 @@ fn told_tools(client: Revision, tools: &str) -> Option<String> {
 
 /// A message for sampling, as one or several messages of the client's revision; none if it needs
 /// no change.
-/// || # Errors
+///
+/// # Errors
 /// The message holds content that the revision does not have.
 fn sampling_message(
     client: Revision,

@@ -34,8 +34,7 @@ pub mod code {
     /// A header does not agree with the body (2026-07-28, basic/index, Error Codes).
     pub const HEADER_MISMATCH: i64 = -32020;
     /// The client has not declared a capability that the request needs (2026-07-28, basic/index,
-    /// Error
-    /// Codes).
+    /// Error Codes).
     pub const MISSING_CLIENT_CAPABILITY: i64 = -32021;
     /// The revision is not served (2026-07-28, basic/index, Error Codes).
     pub const UNSUPPORTED_PROTOCOL_VERSION: i64 = -32022;
@@ -162,7 +161,8 @@ impl Malformed {
 
 impl<'a> Message<'a> {
     /// Reads one message (not a batch).
-    /// || # Errors
+    ///
+    /// # Errors
     /// The error to answer with, which says what is wrong with the text.
     pub fn parse(text: &'a str) -> Result<Message<'a>, Malformed> {
         Message::of(RawObject::parse(text).map_err(|error| {
@@ -177,7 +177,8 @@ impl<'a> Message<'a> {
     }
 
     /// Reads one message whose members are already split.
-    /// || # Errors
+    ///
+    /// # Errors
     /// The error to answer with, which says what is wrong with the message.
     pub fn of(mut fields: RawObject<'a>) -> Result<Message<'a>, Malformed> {
         let invalid = |id, what: &str| Malformed::new(id, code::INVALID_REQUEST, what);
@@ -232,7 +233,8 @@ impl<'a> Message<'a> {
 
 /// The messages of a batch, each still text. The text behind the first element that cannot be a
 /// message, or behind `most` messages, is not read.
-/// || # Errors
+///
+/// # Errors
 /// The text is no batch, or one of more messages, or no client waits for the answer any more.
 pub fn batch<'a>(text: &'a str, most: usize, go_on: GoOn<'_>) -> Result<Vec<&'a str>, NotRead> {
     let mut messages = Vec::new();

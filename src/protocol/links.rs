@@ -8,7 +8,7 @@
 //! Only the links are exchanged: every other byte stays as it is. A search for bytes decides if
 //! there are any, so that other results are not parsed. An escape such as `\u0072esource` hides a
 //! link from that search; no serializer escapes letters, and the link then stays as its server
-//! wrote it, which harms nobody else.
+//! wrote it, which harms no other server.
 
 use std::ops::Range;
 
@@ -37,7 +37,7 @@ pub fn is_of_the_web(uri: &str) -> bool {
     begins(uri, "https://") || begins(uri, "http://")
 }
 
-/// True if a URI holds the data itself (RFC 2397), so that nobody is asked for it.
+/// True if a URI holds the data itself (RFC 2397), so that no server is asked for it.
 pub fn is_data(uri: &str) -> bool {
     begins(uri, "data:")
 }

@@ -1,7 +1,6 @@
 //! Items of a server's lists as the schemas of all revisions want them. Pure.
 //!
 //! Towards clients the gateway is the server, and the official SDKs refuse a whole list for one
-//! item that does not satisfy their schema. So an optional member that is null, or that only
 //! item that does not satisfy their schema. So an optional member that is null, or a describing
 //! one of a wrong type, is dropped; an item that cannot be made valid without guessing is left
 //! out. Valid text stays the very same.

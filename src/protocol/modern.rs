@@ -243,7 +243,7 @@ pub enum Read {
     Complete(Raw),
     /// The server needs input of the client first (basic/patterns/mrtr).
     InputRequired {
-        /// Requests by key, an object's text; none where a retry is all that is wanted.
+        /// Requests by key, an object's text; none where the server needs only a retry.
         requests: Option<Raw>,
         /// The state that the retry must carry.
         state: Option<String>,

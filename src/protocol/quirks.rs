@@ -16,10 +16,11 @@
 //! | `null_id` | a notification with `id: null` | the same | it is a notification |
 //! | `null_in_response` | `error: null` beside a result, `result: null` beside an error, or an optional member of a result that is null (`content` of an elicitation that was declined, `stopReason`, a root's `name`) | the same | it is not there |
 //!
-//! Ambiguous messages stay refused: a header with two values, a revision that nobody
-//! knows, a stateless request without the header, a key that stands twice (also with a null).
-//! Nulls that have a meaning (below `arguments`, in parameters and results of methods that are not
-//! known, but for `_meta`) are left alone, and so is `null` for what a request must have (`name`, `uri`, `level`).
+//! Ambiguous messages stay refused: a header with two values, a revision that nobody knows, a
+//! stateless request without the header, a key that stands twice (also with a null). Nulls that
+//! have a meaning (below `arguments`, in parameters and results of methods that are not known,
+//! but for `_meta`) are left alone, and so is `null` for what a request must have (`name`, `uri`,
+//! `level`).
 
 use super::method::{Method, notification};
 use super::modern::key;

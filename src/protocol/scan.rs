@@ -1,5 +1,5 @@
-//! A reader of large JSON texts in pieces: between two pieces it asks `GoOn` if somebody still
-//! waits, so that a deadline holds during the reading. It accepts the same JSON as `serde_json`,
+//! A reader of large JSON texts in pieces: between two pieces it asks `GoOn` if the text is still
+//! needed, so that a deadline holds during the reading. It accepts the same JSON as `serde_json`,
 //! which reads all smaller texts.
 
 use std::borrow::Cow;
@@ -13,7 +13,7 @@ pub type GoOn<'a> = &'a dyn Fn() -> bool;
 /// The reason why a text was not read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotRead {
-    /// Nobody waits for the text any more.
+    /// The text is not needed any more.
     Stopped,
     /// The text is nested deeper than [`JSON_DEPTH_MAX`] levels.
     TooDeep,
@@ -24,7 +24,7 @@ pub enum NotRead {
 /// Reads one level of an object of any size, as [`RawObject::parse`] does.
 ///
 /// # Errors
-/// The text is no acceptable object, or nobody waits for it any more.
+/// The text is no acceptable object, or it is not needed any more.
 pub fn object<'a>(text: &'a str, go_on: GoOn<'_>) -> Result<RawObject<'a>, NotRead> {
     let mut scan = Scan::new(text, go_on);
     let mut fields = FieldList::default();
@@ -55,7 +55,7 @@ pub fn object<'a>(text: &'a str, go_on: GoOn<'_>) -> Result<RawObject<'a>, NotRe
 /// None is nested deeper than [`JSON_DEPTH_MAX`] levels.
 ///
 /// # Errors
-/// The text is no array, an element was refused, or nobody waits for it any more.
+/// The text is no array, an element was refused, or it is not needed any more.
 pub fn each_element<'a>(
     text: &'a str,
     go_on: GoOn<'_>,

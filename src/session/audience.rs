@@ -25,8 +25,7 @@ pub struct LogWish {
     /// The message's level; none for a message that is no log message.
     pub level: Option<LogLevel>,
     /// The level that is assumed for sessions whose client has set none; without it they take
-    /// every
-    /// message.
+    /// every message.
     pub unsaid: Option<LogLevel>,
 }
 

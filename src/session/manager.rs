@@ -160,8 +160,7 @@ impl Manager {
             }
             Command::Ask { id, question, wait, tie, reply } => {
                 // The wait is held longer than the question lives, so that the question's end is
-                // told before the
-                // call's.
+                // told before the call's.
                 let held = wait.hold(self.parked + 3 * SESSION_SWEEP_INTERVAL);
                 reply.send(self.ask(&id, question, Some((held, tie))));
             }

@@ -227,7 +227,8 @@ impl Session {
 
     /// Notes a subscription; a second one to the same resource changes nothing. Subscriptions
     /// over a shared session are among the session's remains when it ends.
-    /// || # Errors
+    ///
+    /// # Errors
     /// There are too many, the session has ended, or it may not see the server.
     pub fn subscribe(
         &self,
@@ -533,6 +534,7 @@ impl Sessions {
 
     /// Gives every session the servers that `rescope` gives for its owner, and ends sessions for
     /// which it gives none. It holds also for sessions that open later with an older admission.
+    ///
     /// # Errors
     /// The inbox stays full.
     pub fn rescope(&self, rescope: Rescope) -> Result<(), CallError> {

@@ -87,11 +87,11 @@ impl Resumable {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing between two changes can panic, so a poisoned value is whole.
+        // Between two changes there is no panic, so a poisoned value is whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Its id.
+    /// The stream's id.
     pub fn id(&self) -> StreamId {
         self.id
     }
@@ -150,8 +150,7 @@ impl Resumable {
     }
 
     /// The event with its place in this log; none where it is too large, or other logs have taken
-    /// the
-    /// room.
+    /// the room.
     fn kept(&self, state: &State, event: &EncodedEvent) -> Option<EncodedEvent> {
         let fits = state.log.fits(event.len());
         fits.then(|| self.logs.keep(&state.holder, event)).flatten()
@@ -264,7 +263,8 @@ impl Drop for Resumable {
 }
 
 /// A random number for a new stream.
-/// || # Errors
+///
+/// # Errors
 /// The system gives no randomness.
 pub(super) fn random_number() -> io::Result<u64> {
     use ring::rand::{SecureRandom, SystemRandom};

@@ -1,6 +1,5 @@
 //! Session ids that carry their session's properties as a sealed token, which only the gateway
-//! can
-//! read. Pure.
+//! can read. Pure.
 
 use serde::{Deserialize, Serialize};
 
@@ -34,8 +33,7 @@ pub(crate) struct Claims {
 
 impl Claims {
     /// The caller of the session, as far as a token carries it; none where the capabilities were
-    /// too
-    /// large.
+    /// too large.
     pub(crate) fn caller(&self) -> Option<Caller> {
         let capabilities = self.capabilities.clone()?;
         RawObject::parse(&capabilities).ok()?;

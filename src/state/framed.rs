@@ -12,15 +12,15 @@ use ring::digest::{SHA256, digest};
 /// The reason why a file cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unusable {
-    /// It does not begin as a file of this program does.
+    /// The file does not begin as a file of this program does.
     Foreign,
-    /// It is another kind of file of this program, or of another version.
+    /// The file is another kind of file of this program, or of another version.
     Other(String),
-    /// Its body is not the one that was written.
+    /// The body is not the one that was written.
     Corrupt,
-    /// It has more bytes than such a file may have.
+    /// The file has more bytes than such a file may have.
     TooLarge(u64),
-    /// It is a folder, a link or something else.
+    /// The file is a folder, a link or something else.
     NoFile,
 }
 
@@ -43,7 +43,7 @@ const PROGRAM: &str = "trunkline";
 /// The kind of a file: its name and the version of its form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Form {
-    /// One word.
+    /// The name of the kind, one word.
     pub name: &'static str,
     /// The version, which grows with each change that an older program could not read.
     pub version: u32,

@@ -102,7 +102,7 @@ fn meant<'a>(
 /// All pins of a server.
 ///
 /// # Errors
-/// Its file cannot be read.
+/// The server's file of pins cannot be read.
 pub fn list(directory: &StateDir, server: &ServerName) -> Result<Vec<Line>, Unusable> {
     let known = read(directory, server)?;
     let line = |(subject, own, entry): (Subject, &str, &Entry)| Line {
@@ -122,7 +122,7 @@ pub fn list(directory: &StateDir, server: &ServerName) -> Result<Vec<Line>, Unus
 /// The changes of a server: of one item, or of all.
 ///
 /// # Errors
-/// There is no such item, or its file cannot be read.
+/// There is no such item, or the server's file of pins cannot be read.
 pub fn diff(
     directory: &StateDir,
     server: &ServerName,

@@ -160,7 +160,7 @@ impl Pins {
                 }
                 // The file has gone, or was set aside.
                 Ok(None) => (),
-                // Somebody has accepted items in it: the file stays until it can be read.
+                // The file holds accepted items: the file stays until it can be read.
                 Err(error) => {
                     if self.unread.insert(name.clone()) {
                         log::warn!(target: "pins", "{name} cannot be read now: {error}");

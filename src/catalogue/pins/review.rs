@@ -21,7 +21,7 @@ impl Review {
     /// The changes of a server.
     ///
     /// # Errors
-    /// Its file cannot be read.
+    /// The server's file of pins cannot be read.
     pub fn changes(&self, server: &ServerName) -> Result<Vec<Changes>, Unusable> {
         self.0.as_ref().map_or(Ok(Vec::new()), |it| command::diff(it, server, None))
     }

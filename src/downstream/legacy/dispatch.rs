@@ -58,7 +58,7 @@ impl Answer {
 pub enum Body<'a> {
     /// One message.
     One(Message<'a>),
-    /// Several, each with what may be wrong with it.
+    /// Several messages, some of which may be malformed.
     Batch(Vec<Result<Message<'a>, Malformed>>),
 }
 
@@ -516,11 +516,11 @@ fn nothing() -> Answer {
 /// A request inside a session.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionRequest<'a> {
-    /// The client's id for it.
+    /// The client's id for the request.
     pub id: &'a RequestId,
-    /// Its method.
+    /// The request's method.
     pub method: &'a str,
-    /// Its parameters.
+    /// The request's parameters.
     pub params: Option<&'a str>,
 }
 

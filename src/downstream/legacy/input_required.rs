@@ -98,7 +98,8 @@ impl Elicited {
 }
 
 /// Asks the client for all input that a server needs; returns the text of `inputResponses`.
-/// || # Errors
+///
+/// # Errors
 /// The answer to the call: it was cancelled, or the client refuses or cannot answer.
 pub(crate) fn gather(
     sink: &mut LegacyCallSink<'_>,

@@ -399,7 +399,8 @@ enum Listening {
 }
 
 /// The stream of a GET.
-/// || # Errors
+///
+/// # Errors
 /// The id is invalid, or no event is kept of the call's stream that it names.
 fn listening(session: &Session, head: &Head, logs: &EventLogs) -> Result<Listening, Problem> {
     let last = head.headers.get(headers::LAST_EVENT_ID).map(str::trim);

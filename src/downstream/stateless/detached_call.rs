@@ -36,7 +36,7 @@ struct Inner {
     last_key: u64,
     /// Keeps the call's timeout still while questions are open.
     held: Option<Held>,
-    /// The request that waits at present.
+    /// The wait of the request that waits at present.
     listener: Option<Arc<Wait>>,
     done: Option<Result<Outcome, CallError>>,
 }
@@ -105,7 +105,7 @@ pub enum News {
     Asked,
     /// The call is over.
     Done(Result<Outcome, CallError>),
-    /// Nothing yet.
+    /// No event yet.
     None,
 }
 

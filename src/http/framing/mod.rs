@@ -138,8 +138,7 @@ pub(crate) struct Manner {
     /// The request was HEAD: the answer has no body.
     pub(crate) head_only: bool,
     /// The client speaks HTTP/1.0: the answer has no chunks, and announces a connection that
-    /// stays
-    /// open.
+    /// stays open.
     pub(crate) http10: bool,
     /// The client wants to send another request.
     pub(crate) keep_alive: bool,

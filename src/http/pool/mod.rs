@@ -22,8 +22,8 @@ use crate::thread::Joined;
 /// A connection may be closed to make room for another if its first head, or the rest of a head
 /// that it has begun, has not come after so many microseconds.
 const SILENT_MAX_US: u64 = 1_000_000;
-/// The same in microseconds where no other connection is idle: most clients have sent their head
-/// by then.
+/// The same time where no other connection is idle, in microseconds: most clients have sent
+/// their head by then.
 const HEAD_USUAL_US: u64 = 100_000;
 
 /// [`Conn::idle`] of a connection whose thread is at work.
