@@ -9,10 +9,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::arguments::Output;
 use super::client::{Client, Hears, NoAnswer, narrowed};
+use super::command::{At, Call, Output};
 use super::schema::member;
-use super::talk::{At, Call};
 use super::tools::{is_of, tell_unwell};
 use super::{complain, elicit, exit, fail, loaded, print, schema, shown, shown_lines, usage};
 use crate::limits::CALL_INPUT_BYTES_MAX;

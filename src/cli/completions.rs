@@ -1,26 +1,8 @@
-//! `trunkline completions` and `trunkline man`: the help's text for shells and for `man`. Pure.
+//! Pure: `trunkline completions` and `trunkline man`, which say what the help says, for shells
+//! and for `man`.
 
-use super::arguments::Name;
+use super::command::{Name, Shell};
 use super::help;
-
-/// A shell that completes words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shell {
-    Bash,
-    Zsh,
-    Fish,
-}
-
-impl Shell {
-    pub(super) fn parse(word: &str) -> Option<Shell> {
-        match word {
-            "bash" => Some(Shell::Bash),
-            "zsh" => Some(Shell::Zsh),
-            "fish" => Some(Shell::Fish),
-            _ => None,
-        }
-    }
-}
 
 /// A command as its help describes it.
 #[derive(Debug)]

@@ -6,6 +6,7 @@ mod arguments;
 mod call;
 mod check;
 mod client;
+mod command;
 mod completions;
 mod demo;
 mod elicit;
@@ -30,12 +31,13 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use arguments::Command;
+use command::{At, Command, Talk};
 use shown::{shown, shown_lines};
-use talk::{At, Talk};
 
 use crate::config::{Config, KEY_VARIABLE, Overrides, Problem};
 use crate::reload::Source;
+use crate::telemetry::log::{self as journal, LogControl};
+use crate::thread::StopReason;
 
 /// The exit codes of the program.
 mod exit {
@@ -53,7 +55,7 @@ mod exit {
 
 /// Runs the command that the arguments (without the program's name) ask for.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let code = match Command::parse(arguments, arguments::config_default) {
+    let code = match arguments::command(arguments, arguments::config_default) {
         Ok(Command::Help(topic)) => print(help::text(topic)),
         Ok(Command::Version) => print(&version()),
         Ok(Command::Serve { config, listen }) => {
@@ -132,6 +134,37 @@ fn loaded(at: &At) -> Result<(Config, Option<Source>), u8> {
                 }
                 exit::USAGE
             }),
+    }
+}
+
+/// Starts the log, writes what the operator should know, and runs `serve` until there is a reason
+/// to stop. `warning` writes one of the configuration's warnings.
+fn serve_with_log(
+    config: Config,
+    warning: impl Fn(&Problem) -> String,
+    serve: impl FnOnce(Config, LogControl) -> io::Result<StopReason>,
+) -> ExitCode {
+    // The log is dropped last, so that the last line before the end is written.
+    let log = match journal::start(config.log) {
+        Ok(log) => log,
+        Err(error) => return ExitCode::from(fail(&format!("cannot start the log: {error}"))),
+    };
+    log.control().set_secrets(&config.secrets());
+    for problem in &config.warnings {
+        log::warn!("{}", warning(problem));
+    }
+    match serve(config, log.control()) {
+        Ok(StopReason::Signal | StopReason::InputEnded | StopReason::Upgrade) => {
+            ExitCode::SUCCESS
+        }
+        Ok(StopReason::OwnerEnded(name)) => {
+            log::error!("ended because the thread {name} had ended");
+            ExitCode::from(exit::FAILED)
+        }
+        Err(error) => {
+            log::error!("cannot start: {error}");
+            ExitCode::from(exit::FAILED)
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::json;
 
-use super::arguments::Output;
+use super::command::Output;
 use super::{fail, print};
 use crate::config::hash_key;
 

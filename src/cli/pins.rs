@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::arguments::Pins;
+use super::command::Pins;
 use super::{complain, exit, fail, print, refused, shown, usage};
 use crate::catalogue::pins::command::{self, Changes, Line, PinState, Texts, Unusable};
 use crate::catalogue::pins::{Difference, Subject};

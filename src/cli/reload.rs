@@ -3,9 +3,9 @@
 
 use serde_json::Value;
 
+use super::command::At;
 use super::running::{Running, ServedAt};
 use super::schema::member;
-use super::talk::At;
 use super::{complain, exit, fail, print, shown};
 use crate::config::NOTHING_DIFFERS;
 use crate::limits::OPERATOR_RELOAD_TIMEOUT;

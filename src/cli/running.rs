@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::command::At;
 use super::schema::member;
-use super::talk::At;
 use super::{KEY_VARIABLE, complain, refused, shown, usage};
 use crate::config::{Config, Listen};
 use crate::limits::{OPERATOR_ANSWER_BYTES_MAX, OPERATOR_CONNECT_TIMEOUT};

@@ -4,10 +4,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use super::arguments::Output;
+use super::command::{At, Output};
 use super::running::{Running, Said, ServedAt, Unanswered, own_key};
 use super::schema::member;
-use super::talk::At;
 use super::{KEY_VARIABLE, complain, fail, print, shown};
 use crate::limits::OPERATOR_ANSWER_TIMEOUT;
 use crate::telemetry::timestamp::rfc3339;

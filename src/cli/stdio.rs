@@ -8,15 +8,14 @@ use crossbeam_channel::{Sender, bounded};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-use super::{At, exit, fail, loaded};
-use crate::config::Config;
+use super::{At, loaded, serve_with_log};
+use crate::config::{Config, Problem};
 use crate::downstream::stdio::line_pump::{read_lines, write_lines};
 use crate::gateway::Gateway;
 use crate::handover::Inheritance;
 use crate::limits::{STDIO_FIRST_LISTS_TIMEOUT, STDIO_LAST_WRITES_TIMEOUT};
 use crate::reload::{self, Source};
 use crate::serving::Clients;
-use crate::telemetry;
 use crate::telemetry::log::LogControl;
 use crate::thread::{self, Joined, StopReason};
 
@@ -28,31 +27,11 @@ pub(super) fn run(at: &At) -> ExitCode {
         Ok(loaded) => loaded,
         Err(code) => return ExitCode::from(code),
     };
-    // The log is dropped last, so that the last line before the end is written.
-    let log = match telemetry::log::start(config.log) {
-        Ok(log) => log,
-        Err(error) => return ExitCode::from(fail(&format!("cannot start the log: {error}"))),
+    let warning = |warning: &Problem| match at {
+        At::Config(path) => warning.in_file(path.display()),
+        At::Url(_) => warning.to_string(),
     };
-    log.control().set_secrets(&config.secrets());
-    for warning in &config.warnings {
-        match at {
-            At::Config(path) => log::warn!("{}", warning.in_file(path.display())),
-            At::Url(_) => log::warn!("{warning}"),
-        }
-    }
-    match serve(config, source, log.control()) {
-        Ok(StopReason::Signal | StopReason::InputEnded | StopReason::Upgrade) => {
-            ExitCode::SUCCESS
-        }
-        Ok(StopReason::OwnerEnded(name)) => {
-            log::error!("ended because the thread {name} had ended");
-            ExitCode::from(exit::FAILED)
-        }
-        Err(error) => {
-            log::error!("cannot start: {error}");
-            ExitCode::from(exit::FAILED)
-        }
-    }
+    serve_with_log(config, warning, |config, log| serve(config, source, log))
 }
 
 /// Serves until its host is gone: until the end of its input, or of its output's reader.

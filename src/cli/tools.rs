@@ -2,10 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::arguments::Output;
 use super::client::{Client, Listed, NoAnswer, narrowed};
+use super::command::{At, Output};
 use super::running::NOT_FOUND;
-use super::talk::At;
 use super::{complain, exit, fail, loaded, print, shown, usage};
 use crate::config::{Config, name_of_gateway};
 use crate::protocol::server_name::ServerName;

@@ -9,6 +9,7 @@ mod reload_result;
 mod remote;
 mod schema;
 pub mod secrets;
+mod syntax;
 #[cfg(test)]
 mod tests;
 
@@ -18,14 +19,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use check::bounds::limit_keys;
 pub use check::hash_key;
-pub use check::otlp::{OTLP_KEYS, OtlpConfig};
 pub use check::proxies::TrustedProxy;
 pub use check::public_url::PublicUrl;
 pub use diff::{Changes, NOTHING_DIFFERS};
 pub use file::addresses::Addresses;
 pub use file::expand::Environment;
+pub use file::limit_keys::limit_keys;
+pub use file::otlp::{OTLP_KEYS, OtlpConfig};
 pub use file::pinned::PinnedServer;
 pub use file::place::Place;
 pub use file::{API_KEY_KEYS, KEYS, LOG_KEYS, SERVER_KEYS, TRANSPORT_KEYS};
@@ -119,6 +120,12 @@ impl Config {
         overrides: &Overrides,
     ) -> Result<Config, Vec<Problem>> {
         Config::read(text, Outside { environment, folder: None }, overrides)
+    }
+
+    /// Calls per minute by the name of the key that has such a bound.
+    pub fn quotas(&self) -> impl Iterator<Item = (Arc<str>, u32)> {
+        let keys = self.api_keys.iter();
+        keys.filter_map(|key| Some((Arc::from(key.name.as_str()), key.calls_per_minute?)))
     }
 
     fn read(
@@ -233,7 +240,7 @@ impl Listen {
             return usable.then(|| Listen::Unix(PathBuf::from(path)));
         }
         if let Some(port) = text.strip_prefix("localhost:") {
-            let port = check::syntax::port(port)?;
+            let port = syntax::port(port)?;
             return Some(Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], port))));
         }
         text.parse().ok().map(Listen::Tcp)

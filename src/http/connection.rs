@@ -16,17 +16,16 @@ use super::framing::{
 };
 use super::input::Input;
 use super::pool::{Awake, Conn};
-use super::responder::{Fate, FateCell, Responder, closing_answer};
+use super::responder::{Fate, FateCell, Responder, closing_answer, refusal_body};
 use super::response;
-use super::server::{Shared, TOO_MANY};
+use super::shared::{SHARE_HELD, Shared, TOO_MANY};
 use super::{Answer, Head, Request, rejection};
 use crate::budget::{Exhausted, Share};
-use crate::limits::{DRAINED_HEAD_TIMEOUT, HEAD_LOOK_INTERVAL};
+use crate::limits::{DRAINED_HEAD_TIMEOUT, HEAD_LOOK_INTERVAL, THREAD_STACK_BYTES};
 use crate::protocol::headers::REQUEST_ID;
 use crate::telemetry::{RequestName, access, request};
+use crate::thread;
 
-/// The text for a principal whose requests hold its share of the connections.
-pub(crate) const SHARE_HELD: &str = "your requests in work hold your share of the connections";
 /// The text for a client whose request comes after the server has begun to end.
 const STOPPING: &str = "the server is shutting down";
 /// The time in which a client can read an answer that ends its connection.
@@ -92,8 +91,42 @@ fn or_late(bound: Bound, late: &'static str) -> impl Fn(io::Error) -> End {
     }
 }
 
+/// Starts one more thread of the pool; it serves connections until the pool wants it no more.
+///
+/// # Errors
+/// The system refuses a thread.
+pub(crate) fn start_thread(shared: &Arc<Shared>) -> io::Result<()> {
+    let number = shared.threads_started.fetch_add(1, Ordering::Relaxed) % 10_000;
+    let for_thread = Arc::clone(shared);
+    let joined =
+        thread::spawn_sized(&format!("http-{number:03}"), THREAD_STACK_BYTES, move || {
+            let mut input = Input::new();
+            while let Some(conn) = for_thread.pool.next() {
+                // The handler's panics are caught nearer; this `catch_unwind` keeps the count of
+                // threads true.
+                let served =
+                    catch_unwind(AssertUnwindSafe(|| serve(&for_thread, &conn, &mut input)));
+                if served.is_err() {
+                    log::error!("serving a connection panicked");
+                }
+                for_thread.pool.finished(&conn);
+            }
+        })?;
+    shared.pool.keep(joined);
+    Ok(())
+}
+
+/// Starts a thread for a connection that took the place of an evicted one which keeps its
+/// thread.
+fn replace_thread(shared: &Arc<Shared>) {
+    if shared.pool.replace() && start_thread(shared).is_err() {
+        // The connection is served by the next thread that comes free, or cut.
+        drop(shared.pool.thread_failed());
+    }
+}
+
 /// Serves a connection to its end, or until it leaves the pool as a stream.
-pub(crate) fn serve(shared: &Arc<Shared>, conn: &Arc<Conn>, input: &mut Input) {
+fn serve(shared: &Arc<Shared>, conn: &Arc<Conn>, input: &mut Input) {
     input.reset();
     if conn.socket.set_idle_timeout(shared.limits.idle).is_err() {
         return;
@@ -158,7 +191,7 @@ impl Serving<'_> {
                 return Err(end.of(&parsed.head));
             }
             // This request is still served, so its thread is not free, as the pool has assumed.
-            Shared::replace_thread(self.shared);
+            replace_thread(self.shared);
         }
         let (body, share) = self.read_body(&parsed).map_err(|end| end.of(&parsed.head))?;
         Ok((Request { head: parsed.head, body, share }, parsed.manner))
@@ -391,7 +424,7 @@ impl Serving<'_> {
     }
 
     fn send_refusal(&self, refusal: Refusal, told: &str, name: RequestName) {
-        let body = self.shared.refusal_body(refusal.status, told);
+        let body = refusal_body(self.shared, refusal.status, told);
         let mut headers =
             vec![("Content-Type", "application/json"), (REQUEST_ID, name.as_str())];
         if refusal.status == 503 {

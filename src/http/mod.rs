@@ -43,6 +43,8 @@ mod pool;
 mod responder;
 #[cfg(not(feature = "tiny_http"))]
 mod server;
+#[cfg(not(feature = "tiny_http"))]
+mod shared;
 #[cfg(feature = "tiny_http")]
 mod tiny_http;
 

@@ -10,11 +10,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::net::Shutdown;
 
 use super::bound::{Bound, TOO_MUCH_BUFFERED};
-use super::connection::SHARE_HELD;
 use super::framing::Manner;
 use super::pool::Conn;
 use super::response::{self, BodyEnd, Connection};
-use super::server::Shared;
+use super::shared::{SHARE_HELD, Shared};
 use super::socket::Socket;
 use super::stream::Stream;
 use crate::limits::RESULT_BYTES_COUNTED_FROM;
@@ -191,7 +190,7 @@ impl Responder {
         self.shared.refused.fetch_add(1, Ordering::Relaxed);
         let what = Bound::BufferedBytes.told(TOO_MUCH_BUFFERED, &self.shared.limits);
         rejected::turned_away(Reason::Overloaded, None, &what);
-        let body = self.shared.refusal_body(503, &what);
+        let body = refusal_body(&self.shared, 503, &what);
         let headers = [("Content-Type", "application/json"), ("Retry-After", "1")];
         self.answer(503, &headers, &[&body], connection)
     }
@@ -339,7 +338,7 @@ impl Responder {
 impl Drop for Responder {
     fn drop(&mut self) {
         if self.fate.get() == Fate::Pending {
-            let body = self.shared.refusal_body(500, "the request was left unanswered");
+            let body = refusal_body(&self.shared, 500, "the request was left unanswered");
             let headers = [("Content-Type", "application/json")];
             // If the client has gone, the answer is not missed.
             drop(self.answer(500, &headers, &[&body], Connection::Close));
@@ -466,6 +465,7 @@ pub(crate) fn closing_answer<'a>(
 }
 
 /// [`super::Handler::refusal`]; a panic in it must not end a thread that is about to answer.
-pub(crate) fn refusal_body(handler: &dyn super::Handler, status: u16, reason: &str) -> Vec<u8> {
-    catch_unwind(AssertUnwindSafe(|| handler.refusal(status, reason))).unwrap_or_default()
+pub(crate) fn refusal_body(shared: &Shared, status: u16, reason: &str) -> Vec<u8> {
+    catch_unwind(AssertUnwindSafe(|| shared.handler.refusal(status, reason)))
+        .unwrap_or_default()
 }

@@ -1,10 +1,8 @@
 //! Accepts connections, hands them to the pool, and ends them in order.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::AsFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,15 +13,16 @@ use rustix::io::Errno;
 use rustix::net::Shutdown;
 
 use super::bound::Bound;
+use super::connection::start_thread;
 use super::framing::{Refusal, over, refuse};
 use super::inherited::{Inherited, PassedOn};
-use super::input::Input;
 use super::listener::{Listener, raise_descriptor_limit};
 use super::pool::{Pool, Refused, Taken};
 use super::responder::{closing_answer, refusal_body};
+use super::shared::{Shared, TOO_MANY};
 use super::socket::Socket;
-use super::{Budget, Counters, Handler, Listen, Peer, connection};
-use crate::limits::{DRAIN_LOOK_INTERVAL, DRAINED_IDLE, Limits, THREAD_STACK_BYTES};
+use super::{Budget, Counters, Handler, Listen, Peer};
+use crate::limits::{DRAIN_LOOK_INTERVAL, DRAINED_IDLE, Limits};
 use crate::protocol::headers::REQUEST_ID;
 use crate::telemetry::rejected::Reason;
 use crate::telemetry::{RequestName, Seldom, access};
@@ -36,82 +35,8 @@ const ACCEPT_REST: Duration = Duration::from_millis(20);
 const FAREWELL: Duration = Duration::from_millis(500);
 /// Refused clients that have this time at once.
 const FAREWELLS_MAX: usize = 64;
-/// The text for a connection over a bound of connections, or one that was evicted.
-pub(crate) const TOO_MANY: &str = "too many connections";
 /// The time for which threads are waited for once their connections are cut.
 const CUT_GRACE: Duration = Duration::from_secs(2);
-
-/// The values that the threads of one server share.
-pub(crate) struct Shared {
-    pub(crate) limits: Arc<Limits>,
-    pub(crate) handler: Arc<dyn Handler>,
-    pub(crate) budget: Budget,
-    pub(crate) pool: Pool,
-    /// True once no connection is accepted any more, and answers end their connections.
-    leaving: AtomicBool,
-    /// True if, besides, connections that wait for a request end soon.
-    draining: AtomicBool,
-    wake_accept: Bell,
-    threads_started: AtomicU64,
-    accepted: AtomicU64,
-    pub(crate) refused: AtomicU64,
-    pub(crate) requests: AtomicU64,
-    pub(crate) panics: AtomicU64,
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("draining", &self.draining).finish_non_exhaustive()
-    }
-}
-
-impl Shared {
-    /// True if answers end their connections.
-    pub(crate) fn is_leaving(&self) -> bool {
-        self.leaving.load(Ordering::SeqCst)
-    }
-
-    /// True if connections that wait for a request end.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::SeqCst)
-    }
-
-    /// The body of an answer that the engine gives itself.
-    pub(crate) fn refusal_body(&self, status: u16, reason: &str) -> Vec<u8> {
-        refusal_body(self.handler.as_ref(), status, reason)
-    }
-
-    /// Starts a thread for a connection that took the place of an evicted one which keeps its
-    /// thread.
-    pub(crate) fn replace_thread(shared: &Arc<Shared>) {
-        if shared.pool.replace() && start_thread(shared).is_err() {
-            // The connection is served by the next thread that comes free, or cut.
-            drop(shared.pool.thread_failed());
-        }
-    }
-}
-
-fn start_thread(shared: &Arc<Shared>) -> io::Result<()> {
-    let number = shared.threads_started.fetch_add(1, Ordering::Relaxed) % 10_000;
-    let for_thread = Arc::clone(shared);
-    let joined =
-        thread::spawn_sized(&format!("http-{number:03}"), THREAD_STACK_BYTES, move || {
-            let mut input = Input::new();
-            while let Some(conn) = for_thread.pool.next() {
-                // The handler's panics are caught nearer; this `catch_unwind` keeps the count of
-                // threads true.
-                let served = catch_unwind(AssertUnwindSafe(|| {
-                    connection::serve(&for_thread, &conn, &mut input)
-                }));
-                if served.is_err() {
-                    log::error!("serving a connection panicked");
-                }
-                for_thread.pool.finished(&conn);
-            }
-        })?;
-    shared.pool.keep(joined);
-    Ok(())
-}
 
 /// A bound address that is not served yet.
 #[derive(Debug)]
@@ -316,7 +241,7 @@ impl<'a> Accepting<'a> {
     /// The answer to a connection over a bound.
     fn full(&self, refusal: Refusal, name: RequestName) -> Vec<u8> {
         let told = refusal.told(&self.shared.limits);
-        let body = self.shared.refusal_body(refusal.status, &told);
+        let body = refusal_body(self.shared, refusal.status, &told);
         let headers = [
             ("Content-Type", "application/json"),
             ("Retry-After", "1"),

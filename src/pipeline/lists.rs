@@ -314,9 +314,8 @@ impl Pipeline {
         options: CallOptions<'_>,
         call: &Call<'_>,
         wait: &Arc<Wait>,
-        silence: &mut dyn FnMut(),
     ) -> Result<(ServerName, bool), CallError> {
-        Ok(self.owned(self.find(scope, options, call, wait, silence)?))
+        Ok(self.owned(self.find(scope, options, call, wait)?))
     }
 
     /// Notes the server in the request's log record: the call may be made on another thread.

@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use crate::access::policy::Scope;
 use crate::access::quota::Bucket;
 use crate::catalogue::{self, Catalogue};
+use crate::config::LogConfig;
 use crate::error::CallError;
 use crate::limits::{LIST_BYTES_MAX, UPSTREAM_LIST_PAGES_MAX, VIEWS_BYTES_MAX};
 use crate::protocol::call::{
@@ -67,8 +68,6 @@ pub struct Pipeline {
     /// Limits the log lines about URIs that were not looked up among all templates.
     cut_look_ups: Seldom,
     log_levels: LogLevels,
-    /// The silence after which a waiting client is shown that its request is not lost.
-    heartbeat: Duration,
 }
 
 /// The owners of tasks, and the principals that call: they decide who is told of servers'
@@ -77,15 +76,6 @@ pub struct Pipeline {
 pub struct Owners {
     tasks: Arc<TaskOwners>,
     callers: Arc<Callers>,
-}
-
-/// Times of a request before an upstream has it.
-#[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// The time after the start for which the first lists are awaited.
-    pub first_list: Duration,
-    /// The silence after which a waiting client is shown that its request is not lost.
-    pub heartbeat: Duration,
 }
 
 /// Settings that a reload may change.
@@ -101,6 +91,14 @@ struct Settings {
 pub struct AccessLog {
     /// True if the beginning of arguments and results is logged; the log takes secrets out.
     pub bodies: bool,
+}
+
+impl AccessLog {
+    /// Calls have lines as the configuration says, from here on.
+    pub fn of(log: LogConfig) -> AccessLog {
+        telemetry::access::tell_calls(log.access);
+        AccessLog { bodies: log.bodies }
+    }
 }
 
 /// The characters of a body that are logged.
@@ -128,7 +126,8 @@ pub struct CallOptions<'a> {
 }
 
 impl Pipeline {
-    /// A pipeline over these parts, with the calls per minute of each key by name.
+    /// A pipeline over these parts. `quotas` are calls per minute by key name; `first_list` is how
+    /// long after the start the first lists are waited for.
     pub fn new(
         catalogue: catalogue::Shared,
         upstreams: Arc<Upstreams>,
@@ -136,10 +135,9 @@ impl Pipeline {
         owners: Owners,
         sessions: Sessions,
         told: AccessLog,
-        patience: Patience,
+        first_list: Duration,
     ) -> Pipeline {
         let settings = RwLock::new(Arc::new(Settings { quotas: HashMap::new(), told }));
-        let Patience { first_list, heartbeat } = patience;
         let first_lists = FirstLists::new(first_list);
         let cut_look_ups = Seldom::default();
         let pipeline = Pipeline {
@@ -152,7 +150,6 @@ impl Pipeline {
             first_lists,
             cut_look_ups,
             log_levels: LogLevels::default(),
-            heartbeat,
         };
         pipeline.configure(quotas, told);
         pipeline
@@ -254,12 +251,12 @@ impl Pipeline {
         options: CallOptions<'_>,
         call: Call<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, CallError> {
         let started = Instant::now();
         let method = call.method;
         self.pay(scope, options, &call)?;
-        let route = self.find(scope, options, &call, wait, &mut || sink.silence())?;
+        let route = self.find(scope, options, &call, wait)?;
         let waited = options.timeout.map_or(Duration::ZERO, |_| started.elapsed());
         let options = CallOptions { waited, ..options };
         telemetry::request::leads_to(route.server.as_str(), &route.told);
@@ -334,7 +331,7 @@ impl Pipeline {
         method: &str,
         params: RawObject<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Option<Result<Outcome, CallError>> {
         let servers = self.servers(scope);
         let [server] = servers.as_slice() else { return None };
@@ -378,7 +375,7 @@ impl Pipeline {
         scope: &Scope,
         options: CallOptions<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Vec<String>, CallError> {
         let Some(server) = &scope.only else { return Ok(Vec::new()) };
         let asker = self.asker(scope, options, server)?;

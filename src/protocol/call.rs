@@ -357,14 +357,13 @@ pub struct Client {
     pub charged: Option<PrincipalId>,
 }
 
-/// The receiver of all that a server sends while a call runs, on the call's thread.
+/// The receiver of all that a server sends while a call runs, on the call's thread. The call's
+/// wait keeps the client's connection alive, so the sink is not told of silence.
 pub trait CallSink {
     /// A message for the caller of this call.
-    fn notice(&mut self, notice: Notice);
+    fn notice(&self, notice: Notice);
     /// The upstream asks the client of this call something. The call goes on meanwhile.
-    fn ask(&mut self, question: Question);
-    /// Is called when no message has come for a while, to keep the client's connection alive.
-    fn silence(&mut self);
+    fn ask(&self, question: Question);
     /// True if a client waits for messages during the call. Where none does, the call is given
     /// only the messages that name it.
     fn has_client(&self) -> bool {

@@ -154,7 +154,21 @@ const MAY_USE: [(&str, &[&str]); 30] = [
             "thread",
         ],
     ),
-    ("reload", &["config", "gateway", "limits", "service", "telemetry", "thread"]),
+    (
+        "reload",
+        &[
+            "catalogue",
+            "config",
+            "downstream",
+            "limits",
+            "pipeline",
+            "service",
+            "serving",
+            "telemetry",
+            "thread",
+            "upstream",
+        ],
+    ),
     (
         "tidy",
         &["error", "limits", "pipeline", "protocol", "session", "telemetry", "thread", "turns"],

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::arguments::{Contact, Output};
+use super::command::{Contact, Output};
 use super::{complain, exit, fail, print, refused};
 use crate::config::{Config, Overrides, Problem};
 use contact::Finding;

@@ -2,11 +2,9 @@
 
 pub(super) mod bounds;
 pub(super) mod key_globs;
-pub(super) mod otlp;
 pub(super) mod proxies;
 pub(super) mod public_url;
 pub(super) mod server;
-pub(super) mod syntax;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -16,7 +14,9 @@ use std::time::Duration;
 use super::file::foreign::nearest;
 use super::file::reader::{Reader, Text};
 use super::file::{Placed, RawConfig, RawSecret, RawServer};
-use super::{ApiKey, Config, Listen, Naming, Overrides, PublicUrl, TrustedProxy, base64};
+use super::{
+    ApiKey, Config, Listen, Naming, Overrides, PublicUrl, TrustedProxy, base64, syntax,
+};
 use crate::protocol::quirks::Tolerance;
 use crate::protocol::server_name::ServerName;
 

@@ -1,6 +1,6 @@
 //! Pure: the address by which clients and browsers reach the gateway, split into host and path.
 
-use super::syntax;
+use crate::config::syntax;
 
 /// `scheme://host[:port][/path]`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,11 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::check_globs;
-use super::syntax;
 use crate::config::file::reader::{Reader, Text, Wanted};
 use crate::config::file::{RawServer, RawTransport, StringMap};
 use crate::config::{
-    HttpKind, HttpTarget, Pin, Role, Secret, StdioTarget, Target, UpstreamConfig,
+    HttpKind, HttpTarget, Pin, Role, Secret, StdioTarget, Target, UpstreamConfig, syntax,
 };
 use crate::limits::SERVER_NAME_BYTES_MAX;
 use crate::protocol::server_name::ServerName;

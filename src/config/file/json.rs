@@ -90,6 +90,11 @@ impl<'de> Visitor<'de> for AnyValue {
     }
 }
 
+/// A pointer one level further down (RFC 6901).
+pub(crate) fn pointer(at: &str, key: &str) -> String {
+    format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::Json;

@@ -5,17 +5,17 @@ pub(super) mod addresses;
 pub(super) mod expand;
 pub(super) mod foreign;
 pub(super) mod json;
+pub(super) mod limit_keys;
+pub(super) mod otlp;
 pub(super) mod pinned;
 pub(super) mod place;
 pub(super) mod reader;
 
-use super::check::{bounds, otlp};
-use super::{
-    HttpKind, LogConfig, LogFormat, OtlpConfig, Pin, Prefix, Problem, SessionSharing,
-    Transports,
-};
+use super::{HttpKind, LogConfig, LogFormat, Pin, Prefix, Problem, SessionSharing, Transports};
 use crate::limits::Limits;
-use json::Json;
+use json::{Json, pointer};
+use limit_keys::{DAY_MS, limit_keys};
+use otlp::OtlpConfig;
 use place::Source;
 use reader::{Fields, Reader, Text};
 
@@ -236,10 +236,10 @@ pub(super) fn read(reader: &Reader<'_>, source: &Source<'_>, text: &str) -> Opti
         servers: read_servers(&file),
         servers_at: file.at(servers_key(&file)),
         limits: file
-            .object("limits", bounds::limit_keys())
-            .map_or_else(Limits::default, |limits| bounds::read(&limits)),
+            .object("limits", limit_keys())
+            .map_or_else(Limits::default, |limits| limit_keys::read(&limits)),
         state_dir: file.text("state_dir"),
-        first_list_ms: file.number("first_list_ms", &(0..=bounds::DAY_MS)).unwrap_or(2000),
+        first_list_ms: file.number("first_list_ms", &(0..=DAY_MS)).unwrap_or(2000),
         session_key: file.text("session_key"),
         watch: file.flag("watch", false),
         log: read_log(&file),
@@ -341,7 +341,7 @@ fn read_servers(file: &Fields<'_>) -> Vec<RawServer> {
     let at = file.at(key);
     let entries = reader.entries(&at, json).unwrap_or_default();
     let read = |(name, json): &(String, Json)| {
-        let at = super::file::reader::pointer(&at, name);
+        let at = pointer(&at, name);
         let fields = reader.fields(&at, json, SERVER_KEYS)?;
         Some(read_server(&fields, name))
     };
@@ -381,7 +381,7 @@ fn read_server(fields: &Fields<'_>, name: &str) -> RawServer {
         ("shared", SessionSharing::Shared),
         ("per_client", SessionSharing::PerClient),
     ];
-    let day = 1..=bounds::DAY_MS;
+    let day = 1..=DAY_MS;
     RawServer {
         at: fields.at.clone(),
         name: name.to_owned(),
@@ -430,18 +430,18 @@ mod tests {
         let outside = Outside { environment: &environment, folder: None };
         let reader = Reader::new(outside);
         let server = with_wrong_values(SERVER_KEYS);
-        let limits = with_wrong_values(bounds::limit_keys());
+        let limits = with_wrong_values(limit_keys());
         let log = Json::Object(vec![("log".to_owned(), with_wrong_values(LOG_KEYS))]);
         if let Some(fields) = reader.fields("", &server, SERVER_KEYS) {
             drop(read_server(&fields, "s"));
         }
-        if let Some(fields) = reader.fields("", &limits, bounds::limit_keys()) {
-            assert_eq!(bounds::read(&fields), Limits::default());
+        if let Some(fields) = reader.fields("", &limits, limit_keys()) {
+            assert_eq!(limit_keys::read(&fields), Limits::default());
         }
         if let Some(fields) = reader.fields("", &log, KEYS) {
             read_log(&fields);
         }
-        let n_keys = SERVER_KEYS.len() + bounds::limit_keys().len() + LOG_KEYS.len();
+        let n_keys = SERVER_KEYS.len() + limit_keys().len() + LOG_KEYS.len();
         let (problems, _) = reader.into_noted();
         let wrong = problems.iter().filter(|(problem, _)| problem.what.contains("not null"));
         // `type` is missing, because its fault is that it equals `transport`.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use super::expand::{Outside, expand};
 use super::foreign::{nearest, unknown_key};
-use super::json::Json;
+use super::json::{Json, pointer};
 use super::place::Aim;
 use crate::config::Problem;
 
@@ -284,9 +284,4 @@ impl<'r> Fields<'r> {
     ) -> Option<Fields<'r>> {
         self.reader.fields(&self.at(key), self.get(key)?, known)
     }
-}
-
-/// A pointer one level further down (RFC 6901).
-pub(crate) fn pointer(at: &str, key: &str) -> String {
-    format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"))
 }

@@ -47,7 +47,7 @@ impl Upstream {
         through: Option<&Client>,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, CallError> {
         let failed = |mut failure: Failure| {
             let is_cut_off = failure.kind == FailureKind::Interrupted(Interrupted::Stopping);
@@ -70,12 +70,9 @@ impl Upstream {
         let guard = self.admit(over)?;
         let charged = outgoing.charged.as_ref();
         let place = self.waiting_calls.enter(charged).map_err(failed)?;
-        let tick = self.context.limits.heartbeat;
-        let permit = self.concurrency.take(charged, wait, tick, &mut || sink.silence());
-        let permit = permit.map_err(failed)?;
+        let permit = self.concurrency.take(charged, wait).map_err(failed)?;
         guard.look_again()?;
-        let lease =
-            through.map(|client| self.pool.enter(client, wait, tick, &mut || sink.silence()));
+        let lease = through.map(|client| self.pool.enter(client, wait));
         let mut lease = lease.transpose().map_err(failed)?;
         let transport = lease.as_ref().map_or(&*self.transport, |lease| lease.transport());
         let (mut connection, in_flight) = permit.apart();
@@ -88,9 +85,9 @@ impl Upstream {
         let parks =
             lease.as_ref().filter(|_| through.is_some_and(|client| client.is_exclusive));
         let parks = parks.map(|lease| (lease, &place));
-        let mut lending =
+        let lending =
             Lending { in_flight: &in_flight, parks, wait, guard: &guard, inner: sink };
-        let mut outcome = transport.request(&mut connection, outgoing, wait, &mut lending);
+        let mut outcome = transport.request(&mut connection, outgoing, wait, &lending);
 
         if let (Some(lease), Err(failure)) = (&mut lease, &outcome)
             && matches!(failure.kind, FailureKind::Interrupted(_))
@@ -128,7 +125,7 @@ impl Upstream {
         &self,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Option<Outcome> {
         let (session, capabilities) = (Arc::from(EVERYBODY), Raw::from_valid("{}".to_owned()));
         let client = Client { session, is_exclusive: false, capabilities, charged: None };
@@ -167,7 +164,7 @@ impl Upstream {
         params.set("level", string(level.as_str()));
         let setting = Outgoing::own(Method::LoggingSetLevel, params);
         if let Err(failure) =
-            transport.request(connection, &setting, wait, &mut GatewaySink(&self.context))
+            transport.request(connection, &setting, wait, &GatewaySink(&self.context))
         {
             log::debug!(target: "upstream", "{}: a level could not be set: {}",
                 self.name(), self.context.scrubbed(failure).message);
@@ -184,25 +181,21 @@ struct Lending<'a> {
     parks: Option<(&'a Lease<'a>, &'a Place<'a>)>,
     wait: &'a Arc<Wait>,
     guard: &'a BreakerGuard<'a>,
-    inner: &'a mut dyn CallSink,
+    inner: &'a dyn CallSink,
 }
 
 impl CallSink for Lending<'_> {
-    fn notice(&mut self, notice: Notice) {
+    fn notice(&self, notice: Notice) {
         self.guard.heard();
         self.inner.notice(notice);
     }
 
-    fn ask(&mut self, question: Question) {
+    fn ask(&self, question: Question) {
         self.guard.heard();
         self.in_flight.lend();
         let Some((lease, place)) = self.parks else { return self.inner.ask(question) };
         place.give_up();
         self.inner.ask(lease.parked(question, self.wait));
-    }
-
-    fn silence(&mut self) {
-        self.inner.silence();
     }
 
     fn has_client(&self) -> bool {

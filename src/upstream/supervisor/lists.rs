@@ -220,7 +220,7 @@ impl Supervisor {
             &mut self.connection,
             outgoing,
             &wait,
-            &mut GatewaySink(&self.context),
+            &GatewaySink(&self.context),
         );
         if let Ok(Outcome::Complete(_)) = &answer {
             let mut health = self.health.lock();

@@ -326,7 +326,7 @@ impl Supervisor {
                 &mut self.connection,
                 &outgoing,
                 &wait,
-                &mut GatewaySink(&self.context),
+                &GatewaySink(&self.context),
             )
         });
         let doubt = answer.as_ref().err().filter(|it| is_unclear(it)).cloned();
@@ -347,12 +347,11 @@ impl Supervisor {
         let mut subscribe = |uri: &str, wait: &Arc<Wait>| {
             let outgoing = about(Method::ResourcesSubscribe, uri);
             let answer =
-                transport.request_open(connection, &outgoing, wait, &mut GatewaySink(context));
+                transport.request_open(connection, &outgoing, wait, &GatewaySink(context));
             doubt = answer.as_ref().err().filter(|it| is_unclear(it)).cloned();
             answer
         };
-        let tick = context.limits.heartbeat;
-        let failed = resubscribing.run(opened.generation, desired, tick, &busy, &mut subscribe);
+        let failed = resubscribing.run(opened.generation, desired, &busy, &mut subscribe);
         if let Some(what) = failed {
             self.warn_of(Method::ResourcesSubscribe, &what);
         }

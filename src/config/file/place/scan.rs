@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{Field, Odd, Source};
-use crate::config::file::reader::pointer;
+use crate::config::file::json::pointer;
 
 /// Levels, more than any configuration has; serde_json reads no deeper.
 const DEPTH_MAX: usize = 128;

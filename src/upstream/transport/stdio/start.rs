@@ -180,7 +180,7 @@ impl Starter<'_> {
     /// What has come of a process since the last look.
     fn look(&self, asking: &mut Asking, negotiation: &Negotiation) -> Seen {
         let transport = &asking.child.transport;
-        match transport.pending.look(asking.id, self.wait, &mut NoSink) {
+        match transport.pending.look(asking.id, self.wait, &NoSink) {
             Some(Ok(answer)) => return read(asking.question, answer),
             Some(Err(failure)) => {
                 let heard = match failure.kind {

@@ -1,11 +1,10 @@
 //! `otlp`: the destination of spans. The standard variables of OpenTelemetry give values that the
 //! file does not (opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables).
 
-use super::syntax;
-use crate::config::Secret;
-use crate::config::file::json::Json;
-use crate::config::file::reader::{Fields, Reader};
+use super::json::Json;
+use super::reader::{Fields, Reader};
 use crate::config::secrets::forms::percent_decoded;
+use crate::config::{Secret, syntax};
 
 /// The keys of `otlp`.
 pub const OTLP_KEYS: &[&str] = &["endpoint", "headers", "sampling"];
