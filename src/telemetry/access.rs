@@ -1,5 +1,5 @@
-//! The line of a request: as fields of a JSON object, or as people read it. What is turned away has
-//! a line too, a few a second for each peer, key and reason, and stands among the last ones for
+//! The log line of a request, as fields of a JSON object or as text. A refused request has a line
+//! too, a few a second for each peer, key and reason, and is kept among the last ones for
 //! `/status`.
 
 use std::collections::{HashMap, VecDeque};
@@ -24,54 +24,54 @@ use crate::limits::{
 use crate::telemetry::redact;
 
 const TARGET: &str = "access";
-/// Refused requests that `/status` tells of.
+/// The most refused requests that `/status` shows.
 const RECENT_REFUSALS_MAX: usize = 64;
 
-/// Whether a call has a line.
+/// True if calls have log lines.
 static CALLS: AtomicBool = AtomicBool::new(false);
 
-/// From here on calls have lines, or none.
+/// Sets if calls have log lines from here on.
 pub fn tell_calls(wanted: bool) {
     CALLS.store(wanted, Ordering::Relaxed);
 }
 
-/// Who is at the other end, as lines tell it.
+/// The peer's address in log lines.
 pub(super) fn peer_text(peer: Option<IpAddr>) -> String {
     peer.map_or_else(|| "unix".to_owned(), |ip| ip.to_string())
 }
 
-/// What was turned away, for `/status`.
+/// A refused request or connection, for `/status`.
 #[derive(Debug, Clone)]
 pub struct Refusal {
-    /// When.
+    /// The time of the refusal.
     pub at: SystemTime,
-    /// Who sent it.
+    /// The address of the peer.
     pub peer: String,
-    /// Whose key it had; empty without one.
+    /// The name of the request's key; empty without one.
     pub key: String,
-    /// What the request is called.
+    /// The request's id.
     pub id: String,
-    /// The tool that it asked for, or empty.
+    /// The requested tool, or empty.
     pub tool: String,
-    /// Why.
+    /// The reason.
     pub reason: &'static str,
-    /// The reason that its client was told, which may say less.
+    /// The reason that the client was given, which may say less.
     pub reason_told: &'static str,
     /// The status of the answer.
     pub status: u16,
     /// The HTTP method and path; empty where they were not read.
     pub target: String,
-    /// What the client was told.
+    /// The text that the client was given.
     pub message: String,
-    /// How many more of its peer, key and reason there were since the last one that stands here.
+    /// The number of refusals alike (peer, key and reason) since the last one that was kept.
     pub left_out: u64,
 }
 
-/// What is alike: whose it is, as the configuration names the key (empty without one), and why it
-/// was turned away. One address may be a whole team's.
+/// Refusals alike: the peer's address, the key's name (empty without one), and the reason. One
+/// address may be a whole team's.
 type Kind = (Option<IpAddr>, String, &'static str);
 
-/// What was turned away last, and how much of it is told.
+/// The last refusals, and the bounds on their lines.
 #[derive(Debug)]
 struct Refusals {
     kinds: HashMap<Kind, Window>,
@@ -85,7 +85,7 @@ static REFUSALS: LazyLock<Mutex<Refusals>> = LazyLock::new(|| {
 });
 
 impl Refusals {
-    /// How many more like it were left out, if one of now is told.
+    /// The number of refusals alike that were left out, if this one is logged.
     fn turn(&mut self, kind: Kind, now: Instant) -> Option<u64> {
         if self.kinds.len() >= REFUSAL_KINDS_MAX && !self.kinds.contains_key(&kind) {
             let is_recent =
@@ -116,13 +116,13 @@ fn refusals() -> std::sync::MutexGuard<'static, Refusals> {
     REFUSALS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What was turned away last, the newest first.
+/// The last refusals, the newest first.
 pub fn recent_refusals() -> Vec<Refusal> {
     refusals().recent.iter().rev().cloned().collect()
 }
 
-/// The engine turns away what never became a request of a handler: it is counted, and told, under
-/// the name that its answer has.
+/// Notes a refusal by the engine that never became a request of a handler: counts and logs it,
+/// under the id that the answer has.
 pub fn refused(
     peer: Option<IpAddr>,
     name: RequestName,
@@ -172,7 +172,7 @@ pub fn refused(
     refusals().keep(refusal);
 }
 
-/// The line of a message that is answered, or of a request that was turned away.
+/// Writes the line of an answered message, or of a refused request.
 pub(super) fn tell(record: &Record) {
     match record.reason() {
         Some(reason) => {
@@ -285,16 +285,16 @@ fn text(record: &Record, refused: Option<&'static str>, left_out: u64) -> String
     line
 }
 
-/// What of a call is logged where bodies are.
+/// The body of a call that is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Body {
-    /// What the tool is called with.
+    /// The arguments of the tool.
     Arguments,
-    /// What it gave.
+    /// The tool's result.
     Result,
 }
 
-/// A line with the beginning of a body, and of which request it is.
+/// Logs a line with the beginning of a body, and the id of its request.
 pub fn body(tool: &str, of: Body, body: &str) {
     let (id, key) = request::named()
         .map_or_else(Default::default, |(id, key)| (id.as_str().to_owned(), key));

@@ -1,5 +1,5 @@
-//! Calls and refusals as they happen, for whoever watches. While nobody does, a request costs one
-//! look at a flag.
+//! Calls and refusals as they happen, for a watcher. Without a watcher a request costs one read
+//! of a flag.
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,48 +9,48 @@ use std::time::{Duration, SystemTime};
 use super::access::{self, Refusal};
 use super::request::Record;
 
-/// What has happened.
+/// An event for the watcher.
 #[derive(Debug, Clone)]
 pub enum Activity {
     /// A message was answered.
     Call(DoneCall),
-    /// Something was turned away.
+    /// A request was refused.
     Refusal(Refusal),
 }
 
 /// A message that was answered.
 #[derive(Debug, Clone)]
 pub struct DoneCall {
-    /// When.
+    /// The time of the answer.
     pub at: SystemTime,
-    /// What its request is called.
+    /// The request's id.
     pub id: String,
-    /// Who sent it.
+    /// The address of the peer.
     pub peer: String,
-    /// Whose key it had; empty without one.
+    /// The name of the request's key; empty without one.
     pub key: String,
-    /// The client, as it calls itself.
+    /// The name that the client gives itself.
     pub client: String,
-    /// How it came in.
+    /// The door by which the request came in.
     pub door: &'static str,
-    /// What it asked for.
+    /// The method's name.
     pub method: &'static str,
     /// The tool's offered name, or empty.
     pub tool: String,
     /// The server's name, or empty.
     pub server: String,
-    /// What came of it.
+    /// The outcome's word.
     pub outcome: &'static str,
     /// The status of the answer; 0 where there was none.
     pub status: u16,
-    /// How long it took.
+    /// The time that the call took.
     pub took: Duration,
-    /// What went wrong, or empty.
+    /// The failure, or empty.
     pub message: String,
 }
 
 impl Activity {
-    /// Whose key it was; empty where there was none that is known.
+    /// The key's name; empty without a known key.
     pub fn key(&self) -> &str {
         match self {
             Activity::Call(call) => &call.key,
@@ -59,9 +59,9 @@ impl Activity {
     }
 }
 
-/// Is told of all that happens.
+/// Receives all activities.
 pub trait Watcher: Debug + Send + Sync {
-    /// Never waits.
+    /// Takes an activity, without a wait.
     fn told(&self, activity: &Activity);
 }
 
@@ -72,7 +72,7 @@ fn watcher() -> MutexGuard<'static, Option<Weak<dyn Watcher>>> {
     WATCHER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// From here on this one is told, or nobody.
+/// Sets the watcher, or none.
 pub fn watch(by: Option<Weak<dyn Watcher>>) {
     let mut watcher = watcher();
     IS_WATCHED.store(by.is_some(), Ordering::Relaxed);
@@ -83,7 +83,7 @@ pub(super) fn is_watched() -> bool {
     IS_WATCHED.load(Ordering::Relaxed)
 }
 
-/// What is told of a request of which a message is answered, or that was turned away.
+/// The activity of an answered message or a refused request.
 pub(super) fn of(record: &Record) -> Option<Activity> {
     if !is_watched() {
         return None;
@@ -109,7 +109,8 @@ pub(super) fn of(record: &Record) -> Option<Activity> {
     }))
 }
 
-/// Tells it. The lock of this thread's record is not held, since whoever is told may log.
+/// Gives the activity to the watcher. This thread's record is not locked, since the watcher may
+/// log.
 pub(super) fn tell(activity: Option<Activity>) {
     let Some(activity) = activity else { return };
     let told = watcher().as_ref().and_then(Weak::upgrade);

@@ -1,10 +1,10 @@
-//! The request that this thread serves, as lines, metrics, spans and `/status` tell of it.
+//! The record of the request that this thread serves, for lines, metrics, spans and `/status`.
 //!
 //! One thread serves one HTTP request at a time, from its head to its answer, and makes its call
-//! itself; so what is known of the request is kept with the thread, as OpenTelemetry keeps its
-//! context, and no layer in between has to carry it. The record is the thread's for good: a request
-//! fills it again and allocates nothing. Its lock is the thread's own, but for `/status`, which looks
-//! at what is in work.
+//! itself; so the record is kept with the thread, as OpenTelemetry keeps its context, and no
+//! layer in between has to carry it. The record stays with the thread: a request fills it again
+//! and allocates nothing. Only the thread takes its lock, and `/status`, which reads the records
+//! of requests in work.
 
 use std::cell::OnceCell;
 use std::net::IpAddr;
@@ -25,7 +25,7 @@ use crate::protocol::method::Method;
 use crate::protocol::raw::RawObject;
 use crate::telemetry::redact;
 
-/// What the head of an HTTP request says to telemetry.
+/// The head of an HTTP request, as far as telemetry uses it.
 #[derive(Debug, Clone, Copy)]
 pub struct Incoming<'a> {
     /// `X-Request-Id`.
@@ -36,21 +36,21 @@ pub struct Incoming<'a> {
     pub tracestate: Option<&'a str>,
     /// `User-Agent`.
     pub agent: Option<&'a str>,
-    /// HTTP's method.
+    /// The HTTP method.
     pub method: &'a str,
-    /// Without the query.
+    /// The path without the query.
     pub path: &'a str,
-    /// Who sent it; none over a Unix socket.
+    /// The address of the peer; none over a Unix socket.
     pub peer: Option<IpAddr>,
-    /// Bytes of its body.
+    /// Bytes of the body.
     pub bytes_in: usize,
 }
 
-/// One message of a request: what is asked for.
+/// One message of a request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RequestedMethod {
     pub(super) door: Door,
-    /// None of a method that the gateway does not know.
+    /// The method; none if the gateway does not know it.
     pub(super) method: Option<Method>,
     began: Instant,
     pub(super) took: Option<Duration>,
@@ -62,11 +62,11 @@ impl RequestedMethod {
     }
 }
 
-/// What is known of a request so far.
+/// The known facts about a request.
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) is_in_work: bool,
-    /// A call that outlives its request is told of by the request.
+    /// True for a call that outlives its request; its own request is logged instead.
     is_apart: bool,
     pub(super) id: Option<RequestName>,
     pub(super) trace: Trace,
@@ -78,17 +78,17 @@ pub(super) struct Record {
     pub(super) client: String,
     pub(super) bytes_in: usize,
     pub(super) bytes_out: usize,
-    /// 0 where nothing was answered.
+    /// The status of the answer; 0 before there is one.
     pub(super) status: u16,
     pub(super) asked: Option<RequestedMethod>,
     pub(super) tool: String,
     pub(super) server: String,
     pub(super) outcome: Option<CallOutcome>,
-    /// Why it was turned away.
+    /// The reason of a refusal.
     pub(super) refused: Option<&'static str>,
-    /// What it asks for is there, and not for whoever asks.
+    /// True if the requested item exists, but is hidden from the client.
     is_hidden: bool,
-    /// What stands for the tool is the client's text, of which no span is made.
+    /// True if `tool` is the client's own text, which is not put into a span.
     is_tool_as_asked: bool,
     pub(super) error: String,
 }
@@ -128,7 +128,7 @@ fn set(text: &mut String, new: &str, chars_max: usize) {
 }
 
 impl Record {
-    /// Why it was turned away, as operators are told.
+    /// The reason of a refusal, for operators.
     pub(super) fn reason(&self) -> Option<&'static str> {
         self.refused.map(|told| if self.is_hidden { HIDDEN } else { told })
     }
@@ -138,7 +138,7 @@ impl Record {
         of_message.unwrap_or_else(|| self.began.elapsed())
     }
 
-    /// How long it has been in work.
+    /// The time since the request began.
     pub(super) fn elapsed(&self) -> Duration {
         self.began.elapsed()
     }
@@ -166,7 +166,7 @@ impl Record {
         self.error.clear();
     }
 
-    /// Gives what is to be told of the message before.
+    /// Notes the next message; returns the activity of the message before.
     fn ask(&mut self, door: Door, method: &str, params: Option<&str>) -> Option<Activity> {
         let before = self.flush();
         let method = Method::parse(method);
@@ -175,7 +175,7 @@ impl Record {
         before
     }
 
-    /// What was asked for is answered, if it is not already.
+    /// Notes the answer of the message, if it is not noted already.
     fn answer(&mut self, default: CallOutcome) {
         let Some(asked) = self.asked.as_mut().filter(|asked| asked.took.is_none()) else {
             return;
@@ -198,8 +198,8 @@ impl Record {
         });
     }
 
-    /// A line of the message, or of a request that was turned away before there was one; gives
-    /// what else is to be told of it, once this record's lock is released.
+    /// Writes the line of the message, or of a request that was refused before there was one;
+    /// returns the activity to give to the watcher once this record's lock is released.
     fn flush(&mut self) -> Option<Activity> {
         self.answer(CallOutcome::Cancelled);
         let mut told = None;
@@ -234,10 +234,10 @@ fn registered() -> Shared {
     record
 }
 
-/// Calls `change` with this thread's record, if it serves a request. It must not log: a line asks
-/// for the record itself.
+/// Calls `change` with this thread's record, if it serves a request. `change` must not log: a log
+/// line uses the record itself.
 pub(super) fn with<T>(change: impl FnOnce(&mut Record) -> T) -> Option<T> {
-    // A thread that ends has none any more.
+    // A thread that ends has no record any more.
     let changed = CURRENT.try_with(|current| {
         let mut record = lock(current.get()?);
         record.is_in_work.then(|| change(&mut record))
@@ -245,15 +245,15 @@ pub(super) fn with<T>(change: impl FnOnce(&mut Record) -> T) -> Option<T> {
     changed.ok().flatten()
 }
 
-/// A request in work; its end is told when this is dropped.
+/// A request in work; dropping this notes its end.
 #[derive(Debug)]
 #[must_use = "the request ends when this is dropped"]
 pub struct Served {
-    /// What it is called.
+    /// The request's id.
     pub name: RequestName,
 }
 
-/// A request begins on this thread.
+/// Notes the begin of a request on this thread.
 pub fn begin(incoming: Incoming<'_>) -> Served {
     let begun =
         CURRENT.try_with(|current| lock(current.get_or_init(registered)).begin(incoming));
@@ -271,33 +271,33 @@ impl Drop for Served {
     }
 }
 
-/// Whose key it has.
+/// Notes the name of the request's key.
 pub fn principal(name: Option<&str>) {
     with(|record| set(&mut record.key, name.unwrap_or_default(), ACCESS_TEXT_CHARS_MAX));
 }
 
-/// The client, by the name that it gives itself.
+/// Notes the client's name, as it gives it itself.
 pub fn client(name: &str) {
     with(|record| set(&mut record.client, name, ACCESS_TEXT_CHARS_MAX));
 }
 
-/// A message begins: what comes from here on is of it. `params` are its parameters, for their
+/// Notes the begin of a message: later notes belong to it. `params` are its parameters, for their
 /// `_meta.traceparent`.
 pub fn ask(door: Door, method: &str, params: Option<&str>) {
     activity::tell(with(|record| record.ask(door, method, params)).flatten());
 }
 
-/// What JSON-RPC calls the message, and the session it came in, for its span.
+/// Notes the message's JSON-RPC id, and its session, for the span.
 pub fn in_session(rpc_id: &str, session: Option<&str>) {
     with(|record| record.trace.in_session(rpc_id, session));
 }
 
-/// The message is answered; `default` is what came of it where nobody has said more.
+/// Notes the answer of the message; `default` is its outcome if none was noted.
 pub fn answered(default: CallOutcome) {
     with(|record| record.answer(default));
 }
 
-/// Whose it is what the message asks for, by its offered name.
+/// Notes the server of the requested item, and the item's offered name.
 pub fn leads_to(server: &str, tool: &str) {
     with(|record| {
         record.is_tool_as_asked = false;
@@ -306,9 +306,9 @@ pub fn leads_to(server: &str, tool: &str) {
     });
 }
 
-/// What the message asks for is nothing that whoever asks may know of, whether or not it is there.
-/// The client is told the same in both cases; the operator is told which of them it is. Where it is
-/// there, `whose` is its server and its full name.
+/// Notes that the client may not see the requested item, or that there is none. The client is
+/// told the same in both cases; the operator is told which it is. Where the item exists, `whose`
+/// is its server and its full name.
 pub fn leads_nowhere(whose: Option<(&str, &str)>, asked: &str) {
     with(|record| {
         (record.is_hidden, record.is_tool_as_asked) = (whose.is_some(), whose.is_none());
@@ -318,7 +318,7 @@ pub fn leads_nowhere(whose: Option<(&str, &str)>, asked: &str) {
     });
 }
 
-/// What came of a call.
+/// The outcome of a call.
 pub fn came_of(method: Option<Method>, answer: &Result<Outcome, CallError>) -> CallOutcome {
     let outcome = match answer {
         Ok(Outcome::Complete(result)) if method == Some(Method::ToolsCall) => {
@@ -337,18 +337,19 @@ pub fn came_of(method: Option<Method>, answer: &Result<Outcome, CallError>) -> C
     outcome
 }
 
-/// Whether the result of a tool says that it is an error.
+/// True if the result of a tool is marked as an error.
 fn is_error(result: &str) -> bool {
-    // A look at the text mostly tells.
+    // A search of the text mostly decides.
     result.contains("\"isError\"")
         && RawObject::parse(result).is_ok_and(|it| it.get("isError") == Some("true"))
 }
 
-/// Why something is refused that is there, and not for whoever asks. Only operators are told.
+/// The reason of a refusal of an item that exists, but is hidden from the client. Only operators
+/// see it.
 const HIDDEN: &str = "hidden";
 
-/// A call failed, and is about to be put into words. `word` is what it is turned away with, if it is
-/// none of the upstream's failures.
+/// Notes a failed call before its error is put into words. `word` is the reason of the refusal,
+/// if the failure is not the upstream's.
 pub fn failed(error: &CallError, word: Option<&'static str>) {
     with(|record| {
         record.outcome = Some(CallOutcome::of_failure(error));
@@ -362,8 +363,7 @@ pub fn failed(error: &CallError, word: Option<&'static str>) {
     });
 }
 
-/// The request is turned away for this reason, of which `word` tells more, and is told so in
-/// these words.
+/// Notes a refusal for this reason, with `word` where that says more, and with the client's text.
 pub(super) fn turned_away(reason: Reason, word: Option<&'static str>, message: &str) {
     with(|record| {
         record.refused = Some(word.unwrap_or(reason.as_str()));
@@ -384,23 +384,23 @@ pub(super) fn turned_away(reason: Reason, word: Option<&'static str>, message: &
     });
 }
 
-/// The head of an answer is about to be written.
+/// Notes the status of an answer whose head is about to be written.
 pub fn answers(status: u16) {
     with(|record| record.status = status);
 }
 
-/// So many bytes of the answer are written.
+/// Notes that bytes of the answer were written.
 pub fn wrote(bytes: usize) {
     with(|record| record.bytes_out += bytes);
 }
 
-/// What this thread's request is called, and whose key it has.
+/// The id of this thread's request, and the name of its key.
 pub(super) fn named() -> Option<(RequestName, String)> {
     with(|record| record.id.map(|id| (id, record.key.clone()))).flatten()
 }
 
-/// Calls `set` with the name and value of each header by which a request to an upstream says what
-/// it is part of.
+/// Calls `set` with the name and value of each header that tells an upstream the request's id and
+/// trace.
 pub fn write_headers(mut set: impl FnMut(&'static str, &str)) {
     with(|record| {
         if let Some(id) = &record.id {
@@ -410,7 +410,8 @@ pub fn write_headers(mut set: impl FnMut(&'static str, &str)) {
     });
 }
 
-/// What of a request goes with a call that outlives it, to the thread of that.
+/// The part of a request's record that goes with a call that outlives the request, to the call's
+/// thread.
 #[derive(Debug)]
 pub struct Carried {
     id: Option<RequestName>,
@@ -419,7 +420,7 @@ pub struct Carried {
     trace: Trace,
 }
 
-/// See [`Carried`].
+/// The part of this thread's record for another thread, see [`Carried`].
 pub fn carried() -> Option<Carried> {
     with(|record| Carried {
         id: record.id,
@@ -430,7 +431,7 @@ pub fn carried() -> Option<Carried> {
 }
 
 impl Carried {
-    /// This thread goes on with it.
+    /// Sets this thread's record.
     pub fn enter(self) -> Option<Served> {
         let name = self.id?;
         let entered = CURRENT.try_with(|current| {
@@ -438,7 +439,7 @@ impl Carried {
             record.clear_message();
             record.id = Some(name);
             (record.key, record.trace) = (self.key, self.trace);
-            // The request itself counts it.
+            // The request itself counts the message.
             record.asked =
                 self.asked.map(|asked| RequestedMethod { took: Some(Duration::ZERO), ..asked });
             (record.is_in_work, record.is_apart) = (true, true);
@@ -450,27 +451,27 @@ impl Carried {
 /// A request in work, for `/status`.
 #[derive(Debug, Clone)]
 pub struct InWork {
-    /// What it is called.
+    /// The request's id.
     pub id: String,
-    /// Who sent it.
+    /// The address of the peer.
     pub peer: String,
-    /// Whose key it has; empty without one.
+    /// The name of the request's key; empty without one.
     pub key: String,
-    /// The client, as it calls itself.
+    /// The name that the client gives itself.
     pub client: String,
-    /// How it came in.
+    /// The door by which the request came in.
     pub door: &'static str,
-    /// What it asks for.
+    /// The method's name.
     pub method: &'static str,
     /// The tool's offered name, or empty.
     pub tool: String,
     /// The server's name, or empty.
     pub server: String,
-    /// For how long.
+    /// The time for which the request has been in work.
     pub elapsed: Duration,
 }
 
-/// The requests in work, the oldest first, and how many there are if that is more than `max`.
+/// The requests in work, the oldest first, at most `max`, and the number of all of them.
 pub fn in_work(max: usize) -> (Vec<InWork>, usize) {
     let all: Vec<Shared> = {
         let all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
@@ -500,7 +501,7 @@ pub fn in_work(max: usize) -> (Vec<InWork>, usize) {
     (calls, n)
 }
 
-/// The path as a line tells it.
+/// The path in a log line.
 pub(super) fn path_of(record: &Record) -> String {
     redact::url(&record.path)
 }
