@@ -90,13 +90,6 @@ pub fn count(reason: Reason) {
     }
 }
 
-/// Counts one more, of the request that this thread serves: its line and `/status` tell why, by
-/// `word` where that says more, and in the words that the client is given.
-pub fn turned_away(reason: Reason, word: Option<&'static str>, message: &str) {
-    count(reason);
-    super::request::turned_away(reason, word, message);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
