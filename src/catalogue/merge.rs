@@ -1,4 +1,4 @@
-//! Many lists → one. Pure.
+//! Pure: many lists → one.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

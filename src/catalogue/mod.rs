@@ -11,6 +11,7 @@ pub mod pages;
 pub mod pins;
 pub mod refresher;
 mod seen;
+mod steps;
 pub mod store;
 pub mod template;
 pub mod template_set;
@@ -54,7 +55,7 @@ pub use held::HeldBytes;
 /// Who sees what of it.
 pub use seen::Sight;
 /// What a look-up may cost.
-pub use template_set::Steps;
+pub use steps::Steps;
 /// What people are told of views.
 pub use views::ViewsTold;
 

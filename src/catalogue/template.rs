@@ -1,8 +1,8 @@
-//! Whether a URI may come from a template (RFC 6570), to find whose it is. Pure.
+//! Pure: whether a URI may come from a template (RFC 6570), to find whose it is.
 
 use std::borrow::Cow;
 
-use super::template_set::Steps;
+use super::steps::Steps;
 
 /// In a pattern, `{name}`: some text without a `/`.
 const SEGMENT: char = '{';

@@ -1,4 +1,4 @@
-//! Which URIs of a server cannot be used, because what covers them is withheld. Pure.
+//! Pure: which URIs of a server cannot be used, because what covers them is withheld.
 
 use std::sync::Arc;
 

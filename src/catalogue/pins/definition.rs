@@ -1,4 +1,4 @@
-//! What of an item is pinned: all that its server says of it. Pure.
+//! Pure: what of an item is pinned: all that its server says of it.
 
 use ring::digest::{SHA256, digest};
 

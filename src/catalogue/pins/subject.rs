@@ -1,4 +1,4 @@
-//! What of a server has a pin. Pure.
+//! Pure: what of a server has a pin.
 
 use crate::protocol::call::Kind;
 

@@ -16,7 +16,7 @@ use super::clashes::{self, ToldClashes};
 use super::differing::News;
 use super::merge::{self, Listed, Profile, ServerLabel};
 use super::pins::{Pins, Said, Subject};
-use super::store::Store;
+use super::store::{Reading, Store};
 use super::views::{Shown, Views};
 use super::{Catalogue, Health, Item, Pinned, Server, Shared};
 use crate::access::glob::Globs;
@@ -79,15 +79,6 @@ impl Known {
         };
         Known { config: config.clone(), profile, listed }
     }
-}
-
-/// What a list that was read is, beside the one that was known.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Reading {
-    /// None was known.
-    First,
-    Same,
-    Other,
 }
 
 /// What the next snapshot is made of.
