@@ -1,6 +1,6 @@
-//! Arguments of a tool held against its schema, so that what is wrong is told with the property's
-//! name before anything is called. Pure. Only what is surely wrong is told: keywords that are not
-//! known here are the server's to judge.
+//! Pure: arguments of a tool held against its schema, so that what is wrong is told with the
+//! property's name before anything is called. Only what is surely wrong is told: keywords that
+//! are not known here are the server's to judge.
 
 use serde_json::{Map, Value};
 

@@ -1,4 +1,4 @@
-//! What others have written, as it may stand on a terminal. Pure.
+//! Pure: what others have written, as it may stand on a terminal.
 
 /// Characters that are not seen, or that turn the direction of a line, are written as escapes: a
 /// server must not choose what is shown.

@@ -1,4 +1,4 @@
-//! What differs between the configuration that runs and one that was read anew. Pure.
+//! Pure: what differs between the configuration that runs and one that was read anew.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! The configuration: `file.rs` is what stands in `config.json`, `check.rs` makes of it a
+//! The configuration: `file/` is what stands in `config.json`, `check/` makes of it a
 //! [`Config`] in which every value is usable. Nothing outside sees the raw form.
 
 mod base64;

@@ -1,4 +1,4 @@
-//! The sessions and their rules: bounds, idle time, who hears what. Pure: time is an argument.
+//! Pure: the sessions and their rules: bounds, idle time, who hears what. Time is an argument.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};

@@ -1,5 +1,5 @@
-//! Session ids that say by themselves what they stand for, to nobody but the gateway: a sealed
-//! token. Pure.
+//! Pure: session ids that say by themselves what they stand for, to nobody but the gateway: a
+//! sealed token.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! Globs of keys, held against the tools that there are. Pure.
+//! Pure: globs of keys, held against the tools that there are.
 
 use super::contact::Finding;
 use crate::access::glob::ToolGlobs;

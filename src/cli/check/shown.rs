@@ -1,4 +1,4 @@
-//! How a finding is written, for people and for programs. Pure.
+//! Pure: how a finding is written, for people and for programs.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The configuration that an import makes, and what is said of it: what was left out, and which
-//! variables are to be set. Pure.
+//! Pure: the configuration that an import makes, and what is said of it: what was left out, and
+//! which variables are to be set.
 
 use std::collections::{BTreeMap, HashSet};
 

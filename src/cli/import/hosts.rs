@@ -1,5 +1,5 @@
-//! `mcpServers` of Claude Desktop, Claude Code, Cursor, Windsurf and their kin, and `servers` of
-//! VS Code → servers of `config.json`. Pure.
+//! Pure: `mcpServers` of Claude Desktop, Claude Code, Cursor, Windsurf and their kin, and
+//! `servers` of VS Code → servers of `config.json`.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! JSON as hosts write it: with comments and trailing commas, which are made spaces. Pure.
+//! Pure: JSON as hosts write it: with comments and trailing commas, which are made spaces.
 
 /// The same text as plain JSON. Places stay where they are, so that an error names the right one.
 pub(super) fn plain(text: &str) -> String {

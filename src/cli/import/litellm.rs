@@ -1,4 +1,4 @@
-//! LiteLLM's YAML → `config.json`: `mcp_servers`, and of the rest what concerns them. Pure.
+//! Pure: LiteLLM's YAML → `config.json`: `mcp_servers`, and of the rest what concerns them.
 
 use std::collections::BTreeMap;
 

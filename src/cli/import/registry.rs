@@ -1,4 +1,4 @@
-//! A `server.json` of the MCP registry → a server of `config.json`. Pure.
+//! Pure: a `server.json` of the MCP registry → a server of `config.json`.
 
 use serde_json::Value;
 

@@ -1,5 +1,5 @@
-//! YAML → JSON's values, as PyYAML reads them, which is what LiteLLM uses: YAML 1.1's words for
-//! true and false, and merge keys. Pure.
+//! Pure: YAML → JSON's values, as PyYAML reads them, which is what LiteLLM uses: YAML 1.1's words
+//! for true and false, and merge keys.
 
 use std::collections::HashMap;
 

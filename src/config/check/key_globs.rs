@@ -1,4 +1,4 @@
-//! Globs of keys that may not mean what they look like. Pure.
+//! Pure: globs of keys that may not mean what they look like.
 
 use crate::config::Naming;
 use crate::config::file::foreign::nearest;

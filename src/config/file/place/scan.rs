@@ -1,4 +1,4 @@
-//! Reads a text as far as it is like JSON. Pure.
+//! Pure: reads a text as far as it is like JSON.
 
 use std::ops::Range;
 
