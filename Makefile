@@ -29,9 +29,8 @@ fmt: ## is the code formatted?
 	cargo fmt --all --check
 
 .PHONY: lint
-lint: ## clippy without a warning, and the optional engine compiles
+lint: ## clippy without a warning
 	cargo clippy --locked --all-targets -- -D warnings
-	cargo check --locked --features tiny_http
 
 .PHONY: quick
 quick: ## unit tests and the rules of the architecture, for after each edit

@@ -26,7 +26,7 @@ use crate::limits::{
     CATALOGUE_INBOX_CHANGES_MAX, ENDED_SESSIONS_QUEUE_MAX, LEAVE_TICK, LIST_WAITERS_DIVISOR,
     Limits,
 };
-use crate::pipeline::{AccessLog, Owners, Patience, Pipeline, ToSessions};
+use crate::pipeline::{AccessLog, Owners, Pipeline, ToSessions};
 use crate::protocol::call::Kind;
 use crate::protocol::jsonrpc::notification;
 use crate::protocol::revision::Era;
@@ -523,8 +523,6 @@ fn pipeline(
     owners: Owners,
     sessions: Sessions,
 ) -> Pipeline {
-    let patience =
-        Patience { first_list: config.first_list, heartbeat: config.limits.heartbeat };
     let told = AccessLog::of(config.log);
-    Pipeline::new(shared, upstreams, config.quotas(), owners, sessions, told, patience)
+    Pipeline::new(shared, upstreams, config.quotas(), owners, sessions, told, config.first_list)
 }

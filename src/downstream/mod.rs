@@ -5,6 +5,7 @@ mod admission;
 mod counted_bytes;
 pub mod endpoint;
 pub mod event_stream;
+mod kept_alive;
 pub mod legacy;
 pub mod list_pages;
 pub mod operator;

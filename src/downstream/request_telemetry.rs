@@ -19,7 +19,7 @@ impl Front {
         session: &Arc<Session>,
         scope: &Scope,
         asked: &SessionRequest<'_>,
-        sink: &mut dyn MessageSink,
+        sink: &dyn MessageSink,
     ) -> Answer {
         let door = match session.door {
             session::Transport::HttpSse => Door::Sse,

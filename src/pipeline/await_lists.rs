@@ -38,13 +38,38 @@ struct Pending {
     starting: Option<CallError>,
 }
 
+/// What ended one look at how things stand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum News {
+    /// The catalogue rang.
+    Rang,
+    /// It has not for as long as it was waited for.
+    TimeIsUp,
+    /// The request may wait no longer.
+    WaitIsOver,
+}
+
+/// Waits until the catalogue rings, or until `until`.
+///
+/// # Errors
+/// Nobody wants an answer any more, or the process stops.
+fn await_news(wait: &Wait, until: Instant) -> Result<News, CallError> {
+    match wait.until(None, Some(until.saturating_duration_since(Instant::now()))) {
+        Ok(Woken::Bell | Woken::Ready) => Ok(News::Rang),
+        Ok(Woken::Tick) => Ok(News::TimeIsUp),
+        Err(Interrupted::Cancelled | Interrupted::ClientGone) => Err(CallError::Cancelled),
+        Err(Interrupted::Stopping) => Err(CallError::ShuttingDown),
+        Err(Interrupted::Deadline | Interrupted::Retired) => Ok(News::WaitIsOver),
+    }
+}
+
 impl Pipeline {
     /// [`Pipeline::route`] for a request that can wait. Where what it asks for is unknown, it waits
     /// for the servers that it may belong to: for first contact as long as a call to them may
     /// take, for a list that is read again [`LIST_REREAD_TIMEOUT`] at most. Where a server in its
     /// first contact could still make it another's or ambiguous, it waits for that server so long
     /// too. What a server has that withholds changes is waited for until its lists of this start
-    /// have been held against its pins. `silence` is called when nothing has happened for a while.
+    /// have been held against its pins.
     ///
     /// # Errors
     /// As [`Pipeline::route`], or the wait was ended.
@@ -54,18 +79,17 @@ impl Pipeline {
         options: CallOptions<'_>,
         call: &Call<'_>,
         wait: &Arc<Wait>,
-        silence: &mut dyn FnMut(),
     ) -> Result<Route, CallError> {
         let found = match self.route(scope, options, call, Some(wait)) {
             found if is_open(&found) => {
-                let found = self.search(scope, options, call, found, wait, silence);
+                let found = self.search(scope, options, call, found, wait);
                 found.map_err(|error| of_reference(call, error))
             }
             found => found,
         };
         match found {
             Ok(route) if self.is_unverified(&route, call) => {
-                self.verify(scope, &route, (call, options.timeout), wait, silence)?;
+                self.verify(scope, &route, (call, options.timeout), wait)?;
                 if self.is_unverified(&route, call) {
                     return Err(self.unverified(&route, options.timeout));
                 }
@@ -82,30 +106,15 @@ impl Pipeline {
         route: &Route,
         (call, timeout): (&Call<'_>, Option<Duration>),
         wait: &Arc<Wait>,
-        silence: &mut dyn FnMut(),
     ) -> Result<(), CallError> {
         let Some(upstream) = self.upstreams.get(&route.server) else { return Ok(()) };
         let Some(_place) = self.catalogue.waiting().enter(scope.charged.as_ref(), wait) else {
             return Ok(());
         };
-        let began = Instant::now();
-        let until = began + allowed(&upstream, timeout).time;
-        let mut heard = began;
+        let until = Instant::now() + allowed(&upstream, timeout).time;
         while self.is_unverified(route, call) && Instant::now() < until {
-            let rest = until.min(heard + self.heartbeat);
-            match wait.until(None, Some(rest.saturating_duration_since(Instant::now()))) {
-                Ok(Woken::Bell | Woken::Ready) => (),
-                Ok(Woken::Tick) => {
-                    if heard.elapsed() >= self.heartbeat {
-                        silence();
-                        heard = Instant::now();
-                    }
-                }
-                Err(Interrupted::Cancelled | Interrupted::ClientGone) => {
-                    return Err(CallError::Cancelled);
-                }
-                Err(Interrupted::Stopping) => return Err(CallError::ShuttingDown),
-                Err(Interrupted::Deadline | Interrupted::Retired) => break,
+            if await_news(wait, until)? == News::WaitIsOver {
+                break;
             }
         }
         Ok(())
@@ -148,7 +157,6 @@ impl Pipeline {
         call: &Call<'_>,
         mut found: Result<Route, CallError>,
         wait: &Arc<Wait>,
-        silence: &mut dyn FnMut(),
     ) -> Result<Route, CallError> {
         let Some(mut search) = self.search_of(scope, options, call)? else { return found };
         // Most of what is found is nobody else's, and takes no place.
@@ -162,7 +170,6 @@ impl Pipeline {
         };
         // None: what is known may be of after the look that failed, and before the place.
         let mut before: Option<Arc<Catalogue>> = None;
-        let mut heard = search.began;
         loop {
             let (now, catalogue) = (Instant::now(), self.catalogue.current());
             if !before.as_ref().is_some_and(|before| Arc::ptr_eq(before, &catalogue)) {
@@ -182,21 +189,11 @@ impl Pipeline {
                 return found.map_err(|error| pending.starting.unwrap_or(error));
             };
             before = Some(catalogue);
-            let until = until.min(heard + self.heartbeat);
-            match wait.until(None, Some(until.saturating_duration_since(now))) {
+            match await_news(wait, until)? {
                 // What only some see may have come too.
-                Ok(Woken::Bell | Woken::Ready) => before = None,
-                Ok(Woken::Tick) => {
-                    if heard.elapsed() >= self.heartbeat {
-                        silence();
-                        heard = Instant::now();
-                    }
-                }
-                Err(Interrupted::Cancelled | Interrupted::ClientGone) => {
-                    return Err(CallError::Cancelled);
-                }
-                Err(Interrupted::Stopping) => return Err(CallError::ShuttingDown),
-                Err(Interrupted::Deadline | Interrupted::Retired) => return found,
+                News::Rang => before = None,
+                News::TimeIsUp => (),
+                News::WaitIsOver => return found,
             }
         }
     }

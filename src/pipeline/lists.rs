@@ -313,9 +313,8 @@ impl Pipeline {
         options: CallOptions<'_>,
         call: &Call<'_>,
         wait: &Arc<Wait>,
-        silence: &mut dyn FnMut(),
     ) -> Result<(ServerName, bool), CallError> {
-        Ok(self.owned(self.find(scope, options, call, wait, silence)?))
+        Ok(self.owned(self.find(scope, options, call, wait)?))
     }
 
     /// The call may be made on another thread than its request's, which is told of.

@@ -68,8 +68,6 @@ pub struct Pipeline {
     /// Lines of URIs that were not looked for among all templates.
     cut_look_ups: Seldom,
     log_levels: LogLevels,
-    /// After so long a silence a waiting client is shown that its request is not lost.
-    heartbeat: Duration,
 }
 
 /// Whose it is what upstreams speak of.
@@ -77,15 +75,6 @@ pub struct Pipeline {
 pub struct Owners {
     tasks: Arc<TaskOwners>,
     callers: Arc<Callers>,
-}
-
-/// What a request has to do with times before any upstream has it.
-#[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// How long after the start the first lists are waited for.
-    pub first_list: Duration,
-    /// After so long a silence a waiting client is shown that its request is not lost.
-    pub heartbeat: Duration,
 }
 
 /// What a reload may change.
@@ -135,7 +124,8 @@ pub struct CallOptions<'a> {
 }
 
 impl Pipeline {
-    /// A pipeline over these parts. `quotas` are calls per minute by key name.
+    /// A pipeline over these parts. `quotas` are calls per minute by key name; `first_list` is how
+    /// long after the start the first lists are waited for.
     pub fn new(
         catalogue: catalogue::Shared,
         upstreams: Arc<Upstreams>,
@@ -143,10 +133,9 @@ impl Pipeline {
         owners: Owners,
         sessions: Sessions,
         told: AccessLog,
-        patience: Patience,
+        first_list: Duration,
     ) -> Pipeline {
         let settings = RwLock::new(Arc::new(Settings { quotas: HashMap::new(), told }));
-        let Patience { first_list, heartbeat } = patience;
         let first_lists = FirstLists::new(first_list);
         let cut_look_ups = Seldom::default();
         let pipeline = Pipeline {
@@ -159,7 +148,6 @@ impl Pipeline {
             first_lists,
             cut_look_ups,
             log_levels: LogLevels::default(),
-            heartbeat,
         };
         pipeline.configure(quotas, told);
         pipeline
@@ -261,12 +249,12 @@ impl Pipeline {
         options: CallOptions<'_>,
         call: Call<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, CallError> {
         let started = Instant::now();
         let method = call.method;
         self.pay(scope, options, &call)?;
-        let route = self.find(scope, options, &call, wait, &mut || sink.silence())?;
+        let route = self.find(scope, options, &call, wait)?;
         let waited = options.timeout.map_or(Duration::ZERO, |_| started.elapsed());
         let options = CallOptions { waited, ..options };
         telemetry::request::leads_to(route.server.as_str(), &route.told);
@@ -341,7 +329,7 @@ impl Pipeline {
         method: &str,
         params: RawObject<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Option<Result<Outcome, CallError>> {
         let servers = self.servers(scope);
         let [server] = servers.as_slice() else { return None };
@@ -385,7 +373,7 @@ impl Pipeline {
         scope: &Scope,
         options: CallOptions<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Vec<String>, CallError> {
         let Some(server) = &scope.only else { return Ok(Vec::new()) };
         let asker = self.asker(scope, options, server)?;

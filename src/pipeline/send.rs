@@ -127,7 +127,7 @@ impl Asker<'_> {
         &self,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, CallError> {
         let config = self.upstream.config();
         let wanted = self.options.timeout.filter(|wanted| *wanted < config.timeout);
@@ -135,14 +135,14 @@ impl Asker<'_> {
             wanted.map_or(config.timeout, |it| it.saturating_sub(self.options.waited));
         wait.set_call_timeout(timeout, config.timeout_max);
         let begins = outgoing.params.get("task").is_some();
-        let mut sink = OfServer { asker: self, begins, inner: sink };
+        let sink = OfServer { asker: self, begins, inner: sink };
         // Where nobody has a session of its own, every call is one of the shared session.
         let is_shared = self.through.is_none() || self.upstream.refuses_sessions();
         let mut in_flight = is_shared.then(|| {
             let (now, server) = (Instant::now(), self.upstream.name());
             self.callers.enter(now, server, self.principal.clone())
         });
-        let mut outcome = self.upstream.request(self.through, outgoing, wait, &mut sink);
+        let mut outcome = self.upstream.request(self.through, outgoing, wait, &sink);
         if let (Some(in_flight), Ok(_)) = (&mut in_flight, &outcome) {
             in_flight.end = End::Answered;
         }
@@ -152,7 +152,7 @@ impl Asker<'_> {
             && outgoing.is_safe_to_repeat
             && self.through.is_none()
             && self.options.client.is_some_and(|client| !client.is_exclusive)
-            && let Some(said) = self.upstream.ask_in_session(outgoing, wait, &mut sink)
+            && let Some(said) = self.upstream.ask_in_session(outgoing, wait, &sink)
         {
             outcome = Ok(said);
         }
@@ -176,11 +176,11 @@ struct OfServer<'a> {
     asker: &'a Asker<'a>,
     /// The call asks for a task.
     begins: bool,
-    inner: &'a mut dyn CallSink,
+    inner: &'a dyn CallSink,
 }
 
 impl CallSink for OfServer<'_> {
-    fn notice(&mut self, notice: Notice) {
+    fn notice(&self, notice: Notice) {
         if let Some(id) = tasks::told_of(&notice)
             && !self.asker.may_hear(id, self.begins)
         {
@@ -194,12 +194,8 @@ impl CallSink for OfServer<'_> {
         self.inner.notice(tasks::owned_notice(self.asker.upstream.name(), notice));
     }
 
-    fn ask(&mut self, question: Question) {
+    fn ask(&self, question: Question) {
         self.inner.ask(tasks::owned_question(question));
-    }
-
-    fn silence(&mut self) {
-        self.inner.silence();
     }
 
     fn has_client(&self) -> bool {

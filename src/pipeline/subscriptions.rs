@@ -27,7 +27,7 @@ impl Pipeline {
         wait: &Arc<Wait>,
     ) -> Result<(ServerName, String), CallError> {
         self.pay(scope, options, call)?;
-        let route = self.find(scope, options, call, wait, &mut || ())?;
+        let route = self.find(scope, options, call, wait)?;
         let own = serde_json::from_str(&route.value).unwrap_or_default();
         Ok((route.server, own))
     }

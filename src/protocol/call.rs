@@ -351,14 +351,13 @@ pub struct Client {
     pub charged: Option<PrincipalId>,
 }
 
-/// What a call's thread hears while the call runs.
+/// What a call's thread hears while the call runs. The call's wait keeps its client's connection
+/// alive meanwhile, so nothing here is told of silence.
 pub trait CallSink {
     /// A message for the caller of this call.
-    fn notice(&mut self, notice: Notice);
+    fn notice(&self, notice: Notice);
     /// The upstream asks the client of this call something. The call goes on meanwhile.
-    fn ask(&mut self, question: Question);
-    /// Nothing has come for a while: a chance to keep the client's connection alive.
-    fn silence(&mut self);
+    fn ask(&self, question: Question);
     /// Whether a client waits for what is said during the call. Where none does, the call is
     /// given only what names it.
     fn has_client(&self) -> bool {

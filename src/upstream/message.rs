@@ -9,6 +9,7 @@ use crate::protocol::jsonrpc::{self, Message, RequestId, RpcError};
 use crate::protocol::method::notification;
 use crate::protocol::raw::{Keeper, Raw, RawObject, is_deeper_than};
 use crate::protocol::scan::{self, GoOn, NotRead};
+use crate::wait::Interrupted;
 
 /// One message as far as the gateway cares.
 #[derive(Debug, PartialEq)]
@@ -234,6 +235,25 @@ pub(super) fn id_of_oversized(head: &str, tail: &str) -> Option<u64> {
     let before_result = head.get(..result_at).unwrap_or_default();
     after(before_result, before_result.find("\"id\""))
         .or_else(|| after(tail, tail.rfind("\"id\"")))
+}
+
+/// The text that tells an upstream that nobody wants the answer to `id` any more.
+pub(crate) fn cancelled(id: u64, reason: Interrupted) -> String {
+    let reason = match reason {
+        Interrupted::Cancelled => "the client cancelled the request",
+        Interrupted::ClientGone => "the client has gone",
+        Interrupted::Deadline => "the time for the call is over",
+        Interrupted::Stopping => "the gateway is stopping",
+        Interrupted::Retired => "the configuration of this server has changed",
+    };
+    let params = format!("{{\"requestId\":{id},\"reason\":\"{reason}\"}}");
+    jsonrpc::notification(notification::CANCELLED, Some(&params))
+}
+
+/// The text that ends a `subscriptions/listen` request in whose place another one is.
+pub(crate) fn superseded(id: u64) -> String {
+    let params = format!("{{\"requestId\":{id},\"reason\":\"another one is in its place\"}}");
+    jsonrpc::notification(notification::CANCELLED, Some(&params))
 }
 
 #[cfg(test)]

@@ -4,16 +4,13 @@ ports: caddy.py GATEWAY_BINARY [SECONDS]
 
 The same clients as behind nginx (nginx.py), and the console. Needs caddy and openssl."""
 
-import json
-import os
 import re
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
+from typing import Any
 from urllib.parse import urljoin
 
-from nginx import ROOT, certificate, check, did, free_port, gateway_settings, request
+from nginx import ROOT, check, did, gateway_behind, request
 
 
 def configuration(work: Path, port: int, gateway: int) -> Path:
@@ -30,33 +27,22 @@ def configuration(work: Path, port: int, gateway: int) -> Path:
     return path
 
 
+def caddy(work: Path, port: int, gateway: int) -> list[Any]:
+    return ["caddy", "run", "--adapter", "caddyfile", "--config", configuration(work, port, gateway)]
+
+
 def main(binary: str, seconds: float) -> None:
-    with tempfile.TemporaryDirectory() as name:
-        work = Path(name)
-        certificate(work)
-        port, gateway = free_port(), free_port()
-        (work / "config.json").write_text(json.dumps(gateway_settings(gateway)))
-        caddy = ["caddy", "run", "--adapter", "caddyfile", "--config", configuration(work, port, gateway)]
-        homes = {"HOME": name, "XDG_DATA_HOME": name, "XDG_CONFIG_HOME": name}
-        processes = [
-            subprocess.Popen([binary, "serve", "--config", work / "config.json"]),
-            subprocess.Popen(caddy, env=os.environ | homes, stderr=(work / "caddy.log").open("w")),
-        ]
-        try:
-            check(port, work, seconds)
-            assert request(port, work, "GET", "/trunk").getheader("Location") == "/trunk/"
-            page = request(port, work, "GET", "/trunk/").read().decode()
-            parts = re.findall(r'(?:src|href)="([^"#:]+)"', page)
-            assert parts, page
-            for part in parts:
-                path = urljoin("/trunk/", part)
-                assert path.startswith("/trunk/"), f"{part} is not below the page"
-                assert request(port, work, "GET", path).status == 200, part
-            did("console")
-        finally:
-            for process in processes:
-                process.terminate()
-                process.wait()
+    with gateway_behind(binary, caddy) as (port, work):
+        check(port, work, seconds)
+        assert request(port, work, "GET", "/trunk").getheader("Location") == "/trunk/"
+        page = request(port, work, "GET", "/trunk/").read().decode()
+        parts = re.findall(r'(?:src|href)="([^"#:]+)"', page)
+        assert parts, page
+        for part in parts:
+            path = urljoin("/trunk/", part)
+            assert path.startswith("/trunk/"), f"{part} is not below the page"
+            assert request(port, work, "GET", path).status == 200, part
+        did("console")
 
 
 if __name__ == "__main__":

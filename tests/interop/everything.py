@@ -4,6 +4,7 @@ the gateway what it lists directly, and beside another server the same under pre
 import json
 import pathlib
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import matrix
@@ -12,6 +13,8 @@ from servers import HERE, LOOPBACK, MODULES, NODE, NotReady, Server, free_port, 
 
 SCRIPT = MODULES / "@modelcontextprotocol/server-everything/dist/index.js"
 CLIENT_SECONDS = 60
+# Each waits for two seconds until the server has registered its tools, and for little else.
+CLIENTS_AT_ONCE = 4
 KINDS = ("tools", "prompts", "resources", "templates")
 SETUPS = ("everything-http", "everything-stdio", "everything-http-two", "everything-stdio-two")
 
@@ -53,11 +56,11 @@ def through_gateway(
     serve = [binary, "serve", "--config", config, "--listen", f"127.0.0.1:{own}"]
     with Server("gateway", serve, folder / f"{setup}.log") as gateway:
         gateway.wait_for("ready", lambda: get_status(f"http://127.0.0.1:{own}/readyz") == 200)
-        for driver in matrix.DRIVERS:
-            name = f"{setup} driver {driver} lists"
-            if results.wants(name):
-                found = listed(driver, f"http://127.0.0.1:{own}/mcp", folder, f"{setup}-{driver}")
-                results.add(name, difference(direct[driver.split("-")[0]], found, prefix))
+        wanted = [d for d in matrix.DRIVERS if results.wants(f"{setup} driver {d} lists")]
+        with ThreadPoolExecutor(CLIENTS_AT_ONCE) as pool:
+            found = pool.map(lambda d: listed(d, f"http://127.0.0.1:{own}/mcp", folder, f"{setup}-{d}"), wanted)
+            for driver, lists in zip(wanted, found):
+                results.add(f"{setup} driver {driver} lists", difference(direct[driver.split("-")[0]], lists, prefix))
 
 
 def listed(driver: str, url: str, folder: pathlib.Path, log: str) -> Any:

@@ -146,8 +146,6 @@ CLIENT_SCENARIOS = {
         "json-schema-2020-12-preservation",
     ],
 }
-# Measure how long a client waits, so nothing else runs meanwhile.
-TIMED = {"sse-retry"}
 # With a client of the revision's era, and with one of the other era: what reaches the suite's server is the same.
 CLIENT_KINDS = ["client", "bridged"]
 

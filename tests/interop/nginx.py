@@ -5,8 +5,10 @@ names and ports: nginx.py GATEWAY_BINARY [SECONDS]
 An HTTP+SSE client is sent to the path, has each event at once, and keeps a silent stream for SECONDS (75:
 longer than nginx waits by default). A line `ok CHECK` each, as far as it comes. Needs nginx and openssl."""
 
+import contextlib
 import http.client
 import json
+import os
 import re
 import socket
 import ssl
@@ -15,15 +17,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any, Callable, Iterator
+
+from servers import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 AT_ONCE = 1.0
-
-
-def free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return bound.getsockname()[1]
 
 
 def configuration(work: Path, port: int, gateway: int) -> Path:
@@ -98,22 +97,36 @@ def gateway_settings(port: int) -> dict:
     }
 
 
-def main(binary: str, seconds: float) -> None:
+@contextlib.contextmanager
+def gateway_behind(binary: str, proxy: Callable[[Path, int, int], list[Any]]) -> Iterator[tuple[int, Path]]:
+    """Runs the gateway, and the command that `proxy` makes of a folder, of the proxy's port and of the gateway's.
+    Gives the folder, which has the proxy's certificate, and the proxy's port."""
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         certificate(work)
         port, gateway = free_port(), free_port()
         (work / "config.json").write_text(json.dumps(gateway_settings(gateway)))
+        # What the proxy keeps in the user's folder is none of ours.
+        homes = {"HOME": name, "XDG_DATA_HOME": name, "XDG_CONFIG_HOME": name}
         processes = [
             subprocess.Popen([binary, "serve", "--config", work / "config.json"]),
-            subprocess.Popen(["nginx", "-p", name, "-e", "stderr", "-c", configuration(work, port, gateway)]),
+            subprocess.Popen(proxy(work, port, gateway), env=os.environ | homes),
         ]
         try:
-            check(port, work, seconds)
+            yield port, work
         finally:
             for process in processes:
                 process.terminate()
                 process.wait()
+
+
+def nginx(work: Path, port: int, gateway: int) -> list[Any]:
+    return ["nginx", "-p", work, "-e", "stderr", "-c", configuration(work, port, gateway)]
+
+
+def main(binary: str, seconds: float) -> None:
+    with gateway_behind(binary, nginx) as (port, work):
+        check(port, work, seconds)
 
 
 def did(name: str) -> None:

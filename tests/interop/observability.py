@@ -11,7 +11,6 @@ import base64
 import http.server
 import json
 import pathlib
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,14 +22,10 @@ import urllib.request
 from google.protobuf import json_format
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from servers import free_port
+
 CONTRIB = pathlib.Path(__file__).resolve().parents[2] / "contrib"
 DEADLINE_S = 30
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def get(url, body=None):

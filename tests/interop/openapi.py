@@ -10,13 +10,14 @@ the same requests in every run.
 
 import json
 import pathlib
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
+
+from servers import free_port
 
 # Another version makes other requests.
 VERSION = "4.32.5"
@@ -52,12 +53,6 @@ AUTHORIZED = f"""
 [auth.openapi]
 bearer = {{ bearer = "{KEY}" }}
 """
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_until_ready(base, gateway):

@@ -3,8 +3,9 @@
 import collections
 import pathlib
 import threading
+import time
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 
 class Expected(NamedTuple):
@@ -37,6 +38,8 @@ class Results:
         self.met: set[Expected] = set()
         self.count: collections.Counter[str] = collections.Counter()
         self.surprises: list[str] = []
+        # How long each part took.
+        self.seconds: dict[str, float] = {}
         self.lock = threading.Lock()
 
     def wants(self, name: str) -> bool:
@@ -67,6 +70,18 @@ class Results:
         self.count["failed"] += 1
         self.surprises.append(surprise)
         print(f"FAIL  {surprise}", flush=True)
+
+    def timed(self, part: str, run: Callable[[], None]) -> None:
+        """Runs a part, and keeps how long that took."""
+        began = time.monotonic()
+        run()
+        with self.lock:
+            self.seconds[part] = time.monotonic() - began
+
+    def longest(self) -> str:
+        """The parts that took longest."""
+        parts = sorted(self.seconds.items(), key=lambda part: -part[1])[:12]
+        return ", ".join(f"{name} {seconds:.0f} s" for name, seconds in parts)
 
     def close(self) -> bool:
         for e in self.expected if self.complete else []:

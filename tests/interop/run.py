@@ -3,8 +3,10 @@
 
     run.py GATEWAY_BINARY [--only TEXT] [--keep]
     run.py --direct [--only TEXT] [--keep]
+    run.py --install
 
     --direct     nothing in between: proves the fixture and the scripts, where nothing may fail
+    --install    no check: installs what the others need, which they do too
     --only TEXT  only the checks whose line contains TEXT, for instance 'http-two driver ts2-sse'
     --keep       keep the logs (they are kept anyway when something failed)
 
@@ -26,6 +28,7 @@ import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Callable
 
 import everything
@@ -46,8 +49,16 @@ SUITE_TIMEOUT_MS = 30000
 # A driver takes three seconds, and a minute where many children start on a busy machine; one that hangs is ended.
 DRIVER_SECONDS = 180
 
-# How many set-ups, or parts like one, run at once: most of their time is waiting, and each has servers of its own.
-AT_ONCE = 2
+# How many parts run at once: a set-up, or something as independent, with servers of its own. About half of a part's time
+# is waiting, and nginx's is all of it, so that this keeps two cores busy.
+AT_ONCE = 5
+# The parts that take longest begin first.
+LONGEST = [
+    "nginx", "http-two", "http", "stdio-two", "stdio", "stdio-legacy-two", "stdio-legacy", "everything", "console",
+    "http-two client", "http-two bridged", "http client", "http bridged",
+]  # fmt: skip
+# It loads the machine, so that nothing else runs meanwhile.
+ALONE = "upgrade"
 
 
 def server_scenarios(results: Results, setup: Setup, target: Gateway | Direct, folder: pathlib.Path) -> None:
@@ -114,18 +125,15 @@ def whole_revision(
             results.fail(f"{name} {scenario}: the suite ran it, but run.py does not know it")
 
 
-def client_scenarios(
-    results: Results, setup: Setup, binary: str | None, folder: pathlib.Path, is_meant: Callable[[str], bool]
-) -> None:
-    folder.mkdir(exist_ok=True)
+def client_scenarios(results: Results, binary: str | None, setup: Setup, kind: str, folder: pathlib.Path) -> None:
+    folder.mkdir()
     script = HERE / "client" / ("through_gateway.py" if binary else "drive.py")
     arguments = ["client", "--command", f"{PYTHON} {script}"]
-    for kind in matrix.CLIENT_KINDS if binary else ["client"]:
-        for revision, scenarios in matrix.CLIENT_SCENARIOS.items():
-            for scenario in filter(is_meant, scenarios):
-                env = {"RIG_GATEWAY": binary or "", "RIG_FOLDER": str(folder / f"gateway-{kind}-{revision}-{scenario}")}
-                env |= {"RIG_BESIDE": "1" if setup.beside else "", "RIG_BRIDGED": "1" if kind == "bridged" else ""}
-                suite(results, f"{setup.name} {kind} {revision} {scenario}", arguments, folder, LOOPBACK | env)
+    for revision, scenarios in matrix.CLIENT_SCENARIOS.items():
+        for scenario in scenarios:
+            env = {"RIG_GATEWAY": binary or "", "RIG_FOLDER": str(folder / f"gateway-{revision}-{scenario}")}
+            env |= {"RIG_BESIDE": "1" if setup.beside else "", "RIG_BRIDGED": "1" if kind == "bridged" else ""}
+            suite(results, f"{setup.name} {kind} {revision} {scenario}", arguments, folder, LOOPBACK | env)
 
 
 def suite(
@@ -192,7 +200,7 @@ def drivers(results: Results, setup: Setup, target: Gateway | Direct, folder: pa
                 results.fail(f"{setup.name} driver {driver} {check}: run but not known")
 
 
-def one_setup(results: Results, setup: Setup, binary: str | None, folder: pathlib.Path) -> None:
+def one_setup(results: Results, binary: str | None, setup: Setup, folder: pathlib.Path) -> None:
     if not any(results.wants(name) for name in matrix.names_at(setup)):
         return
     folder.mkdir()
@@ -219,40 +227,42 @@ def through_target(results: Results, setup: Setup, target: Gateway | Direct, fol
         results.add(f"{setup.name} gateway - stop", None if stopped == 0 else f"exit code after SIGTERM: {stopped}")
 
 
-def all_setups(results: Results, binary: str | None, folder: pathlib.Path) -> None:
+def all_parts(results: Results, binary: str | None, folder: pathlib.Path) -> dict[str, Callable[[], None]]:
+    """What is independent of each other, by name."""
     setups = matrix.SETUPS if binary else matrix.DIRECT
-    whole = [setup for setup in setups if setup.whole]
+    kinds = matrix.CLIENT_KINDS if binary else ["client"]
+    of_setup, of_clients = partial(one_setup, results, binary), partial(client_scenarios, results, binary)
+    parts = {s.name: partial(of_setup, s, folder / s.name) for s in setups}
+    for s in filter(lambda s: s.whole, setups):
+        parts |= {f"{s.name} {kind}": partial(of_clients, s, kind, folder / f"{s.name}-{kind}") for kind in kinds}
+    if binary:
+        parts |= scripts.all_scripts(results, binary, folder)
+        parts |= {
+            "everything": partial(everything.everything, results, binary, folder / "everything"),
+            "slow-start": partial(slow_start.all_servers, results, binary, folder / "slow-start"),
+            "standalone": partial(standalone.all_sdks, results, binary, folder),
+            "odd-lists": partial(odd_lists.stock_clients, results, binary, folder),
+            "litellm": partial(litellm_dialect.all_answers, results, binary, folder / "litellm"),
+            "inspector": partial(inspector.all_ways, results, binary, folder / "inspector"),
+            "snippets": partial(scripts.all_snippets, results, binary),
+        }
+    return parts
 
-    def of_suite(setup: Setup) -> tuple[Results, Setup, str | None, pathlib.Path]:
-        return results, setup, binary, folder / setup.name
 
-    # What waits for a clock, and does little else, takes no place of those.
-    with ThreadPoolExecutor(AT_ONCE) as pool, ThreadPoolExecutor(1) as aside:
+def run_parts(results: Results, parts: dict[str, Callable[[], None]]) -> None:
+    """Runs the parts at once, those that take longest first, and then the one that wants the machine for itself."""
+    order = [name for name in LONGEST if name in parts]
+    order += [name for name in parts if name not in (*order, ALONE)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         try:
-            jobs = [pool.submit(one_setup, results, s, binary, folder / s.name) for s in setups]
-            if binary:
-                jobs.append(pool.submit(everything.everything, results, binary, folder / "everything"))
-                jobs.append(pool.submit(slow_start.all_servers, results, binary, folder / "slow-start"))
-                jobs.append(pool.submit(standalone.all_sdks, results, binary, folder))
-                jobs.append(pool.submit(odd_lists.stock_clients, results, binary, folder))
-                jobs.append(pool.submit(litellm_dialect.all_answers, results, binary, folder / "litellm"))
-                jobs.append(pool.submit(inspector.all_ways, results, binary, folder / "inspector"))
-                jobs.append(pool.submit(scripts.all_snippets, results, binary))
-                jobs.append(aside.submit(scripts.all_scripts, results, binary, folder, False))
-            for job in jobs:
-                job.result()
-            others = [pool.submit(client_scenarios, *of_suite(s), lambda it: it not in matrix.TIMED) for s in whole]
-            for job in others:
+            for job in [pool.submit(results.timed, name, parts[name]) for name in order]:
                 job.result()
         except BaseException:
-            for it in (pool, aside):
-                it.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
             end_all()
             raise
-    for setup in whole:
-        client_scenarios(*of_suite(setup), matrix.TIMED.__contains__)
-    if binary:
-        scripts.all_scripts(results, binary, folder, True)
+    if ALONE in parts:
+        results.timed(ALONE, parts[ALONE])
 
 
 def main() -> int:
@@ -260,11 +270,12 @@ def main() -> int:
     p = argparse.ArgumentParser(description=about, epilog=usage, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("gateway", nargs="?", help="the gateway's binary")
     p.add_argument("--direct", action="store_true")
+    p.add_argument("--install", action="store_true")
     p.add_argument("--only", default="", metavar="TEXT")
     p.add_argument("--keep", action="store_true")
     a = p.parse_args()
-    if bool(a.gateway) == a.direct:
-        p.error("give either the gateway's binary or --direct")
+    if sum(map(bool, (a.gateway, a.direct, a.install))) != 1:
+        p.error("give either the gateway's binary, --direct or --install")
     binary = os.path.abspath(a.gateway) if a.gateway else None
     # For clients that start it themselves.
     os.environ["RIG_GATEWAY"] = binary or ""
@@ -273,12 +284,14 @@ def main() -> int:
         signal.signal(number, lambda *_: sys.exit("told to end"))
 
     subprocess.run([HERE / "setup.sh", CACHE], check=True, stdin=subprocess.DEVNULL)
+    if a.install:
+        return 0
     began = time.monotonic()
     lists = [] if a.direct else ["expected_failures.txt", "cannot_hold.txt"]
     results = Results(a.only, [entry for name in lists for entry in read_expected(HERE / name)])
     folder = pathlib.Path(tempfile.mkdtemp(prefix="trunkline-interop-"))
     try:
-        all_setups(results, binary, folder)
+        run_parts(results, all_parts(results, binary, folder))
     except BaseException:
         a.keep = True
         raise
@@ -287,7 +300,7 @@ def main() -> int:
             print(f"\nlogs: {folder}")
         else:
             shutil.rmtree(folder)
-    print(f"\nin {time.monotonic() - began:.0f} s")
+    print(f"\nin {time.monotonic() - began:.0f} s; longest: {results.longest()}")
     return 0 if results.close() else 1
 
 

@@ -5,7 +5,8 @@ import pathlib
 import re
 import sys
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Callable
 
 from readme_snippets import check_all, snippets
 from results import Results
@@ -23,8 +24,6 @@ class Script:
     checks: tuple[str, ...] = ()
     # It is ended after that.
     seconds: float = 120
-    # Whether it loads the machine, or measures, so that nothing else runs meanwhile.
-    alone: bool = False
 
 
 PROXY = ("under-the-path", "events-at-once", "stream-kept", "rest")
@@ -39,17 +38,13 @@ SCRIPTS = {
     "packages": Script(["bash", HERE / "packages.sh", "FOLDER", "BINARY"], ("npm", "pypi", "deb"), 240),
     "openapi": Script([CACHE / "venv-schemathesis/bin/python", HERE / "openapi.py", "BINARY"]),
     "console": Script([NODE, HERE / "console.mjs", "BINARY", CACHE / "browser"], seconds=300),
-    "upgrade": Script([sys.executable, HERE / "upgrade.py", "BINARY"], seconds=300, alone=True),
+    "upgrade": Script([sys.executable, HERE / "upgrade.py", "BINARY"], seconds=300),
 }
 
 
-def all_scripts(results: Results, binary: str, folder: pathlib.Path, alone: bool) -> None:
-    for name, script in SCRIPTS.items():
-        if script.alone != alone:
-            continue
-        checks = {check: f"{name} gateway - {check}" for check in script.checks or ("whole",)}
-        if any(map(results.wants, checks.values())):
-            one_script(results, script, checks, binary, folder / name)
+def all_scripts(results: Results, binary: str, folder: pathlib.Path) -> dict[str, Callable[[], None]]:
+    """What runs each of them, by its name."""
+    return {name: partial(one_script, results, name, binary, folder / name) for name in SCRIPTS}
 
 
 def all_snippets(results: Results, binary: str) -> None:
@@ -66,9 +61,11 @@ def all_snippets(results: Results, binary: str) -> None:
         results.add("snippets gateway - start", str(e))
 
 
-def one_script(
-    results: Results, script: Script, checks: dict[str, str], binary: str, folder: pathlib.Path
-) -> None:
+def one_script(results: Results, name: str, binary: str, folder: pathlib.Path) -> None:
+    script = SCRIPTS[name]
+    checks = {check: f"{name} gateway - {check}" for check in script.checks or ("whole",)}
+    if not any(map(results.wants, checks.values())):
+        return
     folder.mkdir()
     log = folder / "output.txt"
     given = {"BINARY": binary, "FOLDER": folder}

@@ -35,6 +35,8 @@ STOP_SECONDS = 15
 
 # Everything here is on this machine, whatever proxy the user has.
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
+# Node keeps there what it has compiled: the suite alone is started more than a hundred times.
+os.environ["NODE_COMPILE_CACHE"] = str(CACHE / "node-compiled")
 
 
 def free_port() -> int:
@@ -142,6 +144,9 @@ class Server:
         self.wait_for(f"listening on port {port}", ready)
         return self
 
+    def wait_path(self, path: pathlib.Path) -> None:
+        self.wait_for(f"listening at {path}", path.exists)
+
 
 def run(command: list[Any], log: pathlib.Path, seconds: float, env: dict[str, str] | None = None) -> int | None:
     """Runs a command to its end and gives its exit code, or None if it took too long. Whatever
@@ -163,12 +168,16 @@ class Fixture:
     def __init__(self, transport: str, folder: pathlib.Path, era: str = "", both_ways: bool = False) -> None:
         script = HERE / "fixture/fixture_server.py"
         options = ["--both-ways"] if both_ways else []
-        self.servers: list[tuple[Server, int]] = []
+        self.servers: list[tuple[Server, int | pathlib.Path]] = []
         if transport == "stdio":
             (folder / "seen").touch()
-            command = [PYTHON, script, "stdio", *options, "--seen", folder / "seen"]
+            forks = folder / "forks"
+            command = [PYTHON, script, "stdio", *options, "--seen", folder / "seen", "--fork-at", forks]
+            self.servers.append((Server("fixture over stdio", command, folder / "fixture-stdio.log"), forks))
+            # Neither needs a package, and without them each starts in a few milliseconds.
+            command = [PYTHON, "-I", "-S", HERE / "fixture/stdio_child.py", forks]
             if era:
-                command = [PYTHON, HERE / "fixture/one_era.py", era, *command]
+                command = [PYTHON, "-I", "-S", HERE / "fixture/one_era.py", era, *command]
             program, *arguments = map(str, command)
             self.config: dict[str, Any] = {"command": program, "args": arguments}
             return
@@ -193,9 +202,9 @@ class Fixture:
 
     def __enter__(self) -> "Fixture":
         with ExitStack() as stack:
-            for server, port in self.servers:
+            for server, place in self.servers:
                 stack.enter_context(server)
-                server.wait_port(port)
+                server.wait_path(place) if isinstance(place, pathlib.Path) else server.wait_port(place)
             self.stack = stack.pop_all()
         return self
 

@@ -31,9 +31,8 @@ LITELLM=1.108.7               # its proxy: what the REST dialect is held against
 OTLP="opentelemetry-proto==1.45.2 protobuf==7.36.2"  # the official protobufs: what spans are read with
 SCHEMATHESIS=4.32.5           # what /openapi.json is held against; openapi.py wants exactly this one
 DEBIAN="nginx caddy prometheus" # packages of the distribution, which pins the versions: setup.sh prints them
-INSTALL_SECONDS=240           # of one environment, which takes about ten
+INSTALL_SECONDS=900           # of one environment, which takes about ten; LiteLLM's has two hundred packages and takes a minute or two
 APT_SECONDS=300               # of its lists, and of its packages
-LITELLM_INSTALL_SECONDS=900   # of LiteLLM's, which has two hundred packages and takes a minute or two
 
 folder=${1:?usage: setup.sh FOLDER}
 case $(uname -m) in
@@ -52,15 +51,16 @@ exec 9>"$folder/lock"
 flock 9
 
 # An environment of Python packages: made anew unless FOLDER/NAME has exactly these.
-python_env() { # python_env NAME MODULE PACKAGE...: MODULE is to be had; it may take $seconds
+python_env() { # python_env NAME MODULE PACKAGE...: MODULE is to be had
   local dir=$folder/$1 module=$2
   shift 2
   if [ "$(cat "$dir/has" 2>/dev/null)" = "$*" ] && "$dir/bin/python" -c "import $module" 2>/dev/null; then
     return
   fi
   # --clear: a folder from another Python, or one half made, is not repaired but made anew.
-  python3 -m venv --clear "$dir"
-  timeout "$seconds" "$dir/bin/python" -m pip install -q --disable-pip-version-check --no-cache-dir "$@"
+  python3 -m venv --clear --without-pip "$dir"
+  timeout "$INSTALL_SECONDS" "$folder/venv-pip/bin/python" -m pip --python "$dir/bin/python" \
+    install -q --disable-pip-version-check --no-cache-dir "$@"
   "$dir/bin/python" -c "import $module"
   echo "$*" >"$dir/has"
 }
@@ -155,31 +155,43 @@ npm_into() { # npm_into DIR PACKAGE...
   echo "$*" >"$dir/has"
 }
 
-mkdir -p "$folder/bin"
-# The largest, two hundred packages, beside all the others.
-(exec 9>&- && seconds=$LITELLM_INSTALL_SECONDS && python_env venv-litellm mcp "litellm[proxy]==$LITELLM") &
-litellm=$!
-trap 'kill $litellm 2>/dev/null || true' EXIT
-seconds=$INSTALL_SECONDS
-python_env venv mcp "mcp[cli]==$PY_SDK"
-for packages in "${PY_SDKS_BEFORE[@]}"; do
-  version=${packages#mcp==}
+python_envs() {
+  local packages version
+  python_env venv mcp "mcp[cli]==$PY_SDK"
+  for packages in "${PY_SDKS_BEFORE[@]}"; do
+    version=${packages#mcp==}
+    # shellcheck disable=SC2086 # a word is a package
+    python_env "venv-${version%% *}" mcp $packages
+  done
   # shellcheck disable=SC2086 # a word is a package
-  python_env "venv-${version%% *}" mcp $packages
+  python_env venv-langchain mcp $LANGCHAIN
+  # shellcheck disable=SC2086 # a word is a package
+  python_env venv-otlp opentelemetry.proto $OTLP
+  python_env venv-schemathesis schemathesis "schemathesis==$SCHEMATHESIS"
+}
+
+npm_packages() {
+  npm_into "$folder/node" "node-linux-$arch@$NODE"
+  ln -sfn "../node/node_modules/node-linux-$arch/bin/node" "$folder/bin/node"
+  "$folder/bin/node" -e 0
+  npm_into "$folder/npm" "@modelcontextprotocol/conformance@$CONFORMANCE" \
+    "@modelcontextprotocol/client@$TS_SDK" "@modelcontextprotocol/server@$TS_SDK" \
+    "@modelcontextprotocol/server-everything@$SERVER_EVERYTHING"
+  npm_into "$folder/inspector" "@modelcontextprotocol/inspector@$INSPECTOR"
+  npm_into "$folder/browser" "playwright-core@$PLAYWRIGHT" "axe-core@$AXE" "@sparticuz/chromium@$CHROMIUM"
+  unpacked_chromium "$folder/browser"
+}
+
+mkdir -p "$folder/bin"
+# The pip of all environments, which is faster than one in each.
+"$folder/venv-pip/bin/python" -m pip --version >/dev/null 2>&1 || python3 -m venv --clear "$folder/venv-pip"
+# At once, as most of their time is waiting for the network. LiteLLM's environment is as large as all others.
+jobs=()
+trap 'kill "${jobs[@]}" 2>/dev/null || true' EXIT
+for job in python_envs npm_packages debian_programs; do
+  (exec 9>&- && "$job") &
+  jobs+=($!)
 done
-# shellcheck disable=SC2086 # a word is a package
-python_env venv-langchain mcp $LANGCHAIN
-# shellcheck disable=SC2086 # a word is a package
-python_env venv-otlp opentelemetry.proto $OTLP
-python_env venv-schemathesis schemathesis "schemathesis==$SCHEMATHESIS"
-debian_programs
-npm_into "$folder/node" "node-linux-$arch@$NODE"
-ln -sfn "../node/node_modules/node-linux-$arch/bin/node" "$folder/bin/node"
-"$folder/bin/node" -e 0
-npm_into "$folder/npm" "@modelcontextprotocol/conformance@$CONFORMANCE" \
-  "@modelcontextprotocol/client@$TS_SDK" "@modelcontextprotocol/server@$TS_SDK" \
-  "@modelcontextprotocol/server-everything@$SERVER_EVERYTHING"
-npm_into "$folder/inspector" "@modelcontextprotocol/inspector@$INSPECTOR"
-npm_into "$folder/browser" "playwright-core@$PLAYWRIGHT" "axe-core@$AXE" "@sparticuz/chromium@$CHROMIUM"
-unpacked_chromium "$folder/browser"
-wait "$litellm"
+(exec 9>&- && python_env venv-litellm mcp "litellm[proxy]==$LITELLM") &
+jobs+=($!)
+for job in "${jobs[@]}"; do wait "$job"; done

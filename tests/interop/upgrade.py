@@ -27,6 +27,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from servers import free_port
+
 DEADLINE = 30.0
 # Of each kind; half of the load is theirs, the other half that of new connections.
 KEPT_CLIENTS = SESSIONS = 20
@@ -420,12 +422,6 @@ async def restart(part: Part, seconds: float):
 
     await part.run(Address(host, port), gateway, seconds, change)
     listener.close()
-
-
-def free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return bound.getsockname()[1]
 
 
 async def main() -> int:

@@ -1,5 +1,6 @@
 //! What an upstream says and asks during a call, as messages for the client whose call it is.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::dispatch::MessageSink;
@@ -36,10 +37,10 @@ pub(crate) fn about(session: &Session) -> About<'_> {
 pub(crate) struct LegacyCallSink<'a> {
     sessions: &'a Sessions,
     session: &'a Session,
-    questions: CallQuestions<'a>,
+    questions: RefCell<CallQuestions<'a>>,
     /// The token under which the client wants progress.
     token: Option<String>,
-    inner: &'a mut dyn MessageSink,
+    inner: &'a dyn MessageSink,
 }
 
 impl<'a> LegacyCallSink<'a> {
@@ -48,9 +49,9 @@ impl<'a> LegacyCallSink<'a> {
         sessions: &'a Sessions,
         session: &'a Session,
         wait: &'a Arc<Wait>,
-        inner: &'a mut dyn MessageSink,
+        inner: &'a dyn MessageSink,
     ) -> LegacyCallSink<'a> {
-        let questions = sessions.questions(&session.id, wait);
+        let questions = RefCell::new(sessions.questions(&session.id, wait));
         LegacyCallSink { sessions, session, questions, token: None, inner }
     }
 
@@ -60,18 +61,18 @@ impl<'a> LegacyCallSink<'a> {
     }
 
     /// Tells the client something that no upstream has said.
-    pub(crate) fn tell(&mut self, method: &str, params: &str) {
+    pub(crate) fn tell(&self, method: &str, params: &str) {
         self.inner.message(&jsonrpc::notification(method, Some(params)));
     }
 
     /// The upstream has answered the call.
-    pub(crate) fn answered(&mut self) {
-        self.questions.leave_others();
+    pub(crate) fn answered(&self) {
+        self.questions.borrow_mut().leave_others();
     }
 }
 
 impl CallSink for LegacyCallSink<'_> {
-    fn notice(&mut self, notice: Notice) {
+    fn notice(&self, notice: Notice) {
         let message = match notice {
             Notice::Progress(params) => self.token.as_ref().and_then(|token| {
                 let params = legacy::with_progress_token(params.get(), token).ok()?;
@@ -100,25 +101,22 @@ impl CallSink for LegacyCallSink<'_> {
         }
     }
 
-    fn ask(&mut self, question: Question) {
+    fn ask(&self, question: Question) {
         let caller = self.session.caller().unwrap_or_else(|| Arc::new(Caller::plain()));
         let capabilities = caller.capabilities.get();
         let Some(question) = question.if_served(caller.revision, capabilities) else { return };
         let (method, params) = (question.method.clone(), question.params.clone());
-        if let Some(id) = self.questions.ask(question) {
+        let id = self.questions.borrow_mut().ask(question);
+        if let Some(id) = id {
             let params = params.as_ref().map(Raw::get);
             self.inner.message(&jsonrpc::request(&id, &method, params));
         }
-    }
-
-    fn silence(&mut self) {
-        self.inner.silence();
     }
 }
 
 impl Drop for LegacyCallSink<'_> {
     fn drop(&mut self) {
-        let closed = self.questions.close();
+        let closed = self.questions.get_mut().close();
         // Whatever panicked may have been the way to the client.
         if std::thread::panicking() {
             return;

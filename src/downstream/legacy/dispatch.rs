@@ -1,7 +1,7 @@
 //! What a session-keeping client may ask, whichever transport it came by: messages in, answers
 //! out. The doors bring their own streams.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::call_sink::{LegacyCallSink, about, client_of};
 use super::input_required;
@@ -27,7 +27,7 @@ use crate::protocol::method::{Method, notification};
 use crate::protocol::raw::{self, Raw, RawObject};
 use crate::protocol::revision::Revision;
 use crate::session::{Pending, Refused, Session};
-use crate::wait::{ClientWatch, Wait};
+use crate::wait::{ClientWatch, Heartbeat, KeepAlive, Wait};
 
 /// What a request is answered with.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,9 +95,11 @@ pub fn read_body(body: &[u8], revision: Option<Revision>) -> Result<Body<'_>, Ma
 /// Where messages to the client of a request go while it is served: a door's stream.
 pub(crate) trait MessageSink {
     /// One message.
-    fn message(&mut self, text: &str);
-    /// Nothing has come for a while.
-    fn silence(&mut self);
+    fn message(&self, text: &str);
+    /// What keeps the client's connection alive while nothing is said; none where nothing need.
+    fn keep_alive(&self) -> Option<Weak<dyn KeepAlive>> {
+        None
+    }
     /// What reports that the client has gone, where nobody could be given the answer then.
     fn client(&self) -> Option<ClientWatch>;
     /// The call is in its session and can be cancelled from here on.
@@ -105,6 +107,11 @@ pub(crate) trait MessageSink {
 }
 
 impl Front {
+    /// How the wait of a call keeps the connection of its client alive.
+    pub(crate) fn heartbeat(&self, sink: &dyn MessageSink) -> Option<Heartbeat> {
+        Some(Heartbeat { every: self.limits.heartbeat, client: sink.keep_alive()? })
+    }
+
     /// The result of `initialize`: what is behind the endpoint, for this key. The hang-up of
     /// `client` ends the wait for first lists.
     pub(crate) fn initialize_result(
@@ -175,7 +182,7 @@ impl Front {
         session: &Arc<Session>,
         scope: &Scope,
         request: &SessionRequest<'_>,
-        sink: &mut dyn MessageSink,
+        sink: &dyn MessageSink,
     ) -> Answer {
         session.touch();
         let method = Method::parse(request.method);
@@ -268,14 +275,9 @@ impl Front {
                 let mut params = RawObject::default();
                 params.set("level", raw::string(level.as_str()));
                 let method = request.method;
-                let told = self.pipeline.forward_unknown(
-                    &only,
-                    options,
-                    method,
-                    params,
-                    wait,
-                    &mut NoSink,
-                );
+                let told = self
+                    .pipeline
+                    .forward_unknown(&only, options, method, params, wait, &NoSink);
                 if let Some(Err(error)) = told {
                     log::debug!(target: "sessions", "a level could not be set: {error}");
                 }
@@ -292,11 +294,12 @@ impl Front {
         options: CallOptions<'_>,
         caller: &Arc<Caller>,
         request: &SessionRequest<'_>,
-        sink: &mut dyn MessageSink,
+        sink: &dyn MessageSink,
     ) -> Answer {
         // A session-keeping client that loses its connection has cancelled nothing
         // (basic/transports, Sending Messages), so the wait has no client to watch.
-        let Ok(wait) = Wait::new(CALL_TIMEOUT_MAX, CALL_TIMEOUT_MAX, None) else {
+        let (time, heartbeat) = (CALL_TIMEOUT_MAX, self.heartbeat(sink));
+        let Ok(wait) = Wait::with_heartbeat(time, time, None, heartbeat) else {
             let error = CallError::Overloaded { what: "no descriptor is left".to_owned() };
             return Answer::Error(Problem::from_call(&error).to_rpc());
         };
@@ -311,7 +314,7 @@ impl Front {
             Some(Method::LoggingSetLevel) => {
                 return self.log_level(session, scope, request, options, &wait);
             }
-            None => match self.forward_unknown(scope, options, request, &wait, &mut sink) {
+            None => match self.forward_unknown(scope, options, request, &wait, &sink) {
                 Some(outcome) => outcome,
                 None => return not_found(request.method),
             },
@@ -322,7 +325,7 @@ impl Front {
                 | Method::TasksCancel,
             ) if !caller.revision.has_tasks() => return not_found(request.method),
             Some(Method::TasksList) => {
-                match self.list_tasks(scope, options, request, &wait, &mut sink) {
+                match self.list_tasks(scope, options, request, &wait, &sink) {
                     Ok(outcome) => outcome,
                     Err(answer) => return answer,
                 }
@@ -336,8 +339,7 @@ impl Front {
                 if matches!(method, Method::ResourcesSubscribe | Method::ResourcesUnsubscribe) {
                     self.subscription(session, options, scope, &call, &wait)
                 } else {
-                    match self.call_with_input(scope, options, call, request, &wait, &mut sink)
-                    {
+                    match self.call_with_input(scope, options, call, request, &wait, &sink) {
                         Ok(outcome) => outcome,
                         Err(answer) => return answer,
                     }
@@ -358,7 +360,7 @@ impl Front {
         call: Call<'_>,
         request: &SessionRequest<'_>,
         wait: &Arc<Wait>,
-        sink: &mut LegacyCallSink<'_>,
+        sink: &LegacyCallSink<'_>,
     ) -> Result<Result<Outcome, CallError>, Answer> {
         let (caller, method) = (call.caller.clone(), call.method);
         let key = if method == Method::TasksResult { "taskId" } else { "name" };
@@ -367,9 +369,8 @@ impl Front {
         let mut outcome = self.pipeline.call(scope, options, call, wait, sink);
         for _ in 0..INPUT_ROUNDS_MAX {
             let Ok(Outcome::InputRequired { server, requests, state }) = outcome else { break };
-            let tick = self.limits.heartbeat;
             let asked = (&server, requests.as_ref());
-            let responses = input_required::gather(sink, asked, &mut elicited, wait, tick)?;
+            let responses = input_required::gather(sink, asked, &mut elicited, wait)?;
             let mut call = read_call(&caller, method, request.params).map_err(Answer::Error)?;
             if let Some(responses) = responses {
                 call.params.set("inputResponses", responses);
@@ -403,7 +404,7 @@ impl Front {
         options: CallOptions<'_>,
         request: &SessionRequest<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Option<Result<Outcome, CallError>> {
         let params = match request.params.map(RawObject::parse).transpose() {
             Ok(params) => params.unwrap_or_default(),
@@ -419,7 +420,7 @@ impl Front {
         options: CallOptions<'_>,
         request: &SessionRequest<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Result<Outcome, CallError>, Answer> {
         if self.pipeline.servers_with(scope, "tasks").is_empty() {
             return Err(not_found(request.method));
@@ -440,7 +441,7 @@ impl Front {
         scope: &Scope,
         options: CallOptions<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, CallError> {
         let mut tasks = Vec::new();
         for server in self.pipeline.servers_with(scope, "tasks") {

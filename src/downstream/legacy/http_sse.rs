@@ -145,8 +145,8 @@ impl Front {
             answer
         } else {
             let request = SessionRequest { id, method, params };
-            let mut sink = SseSink { session };
-            self.answer(session, scope, &request, &mut sink)
+            let sink = SseSink { session };
+            self.answer(session, scope, &request, &sink)
         };
         // The POST was answered before its message was served, so all goes on the stream.
         if let Some(response) = Response::to(id, &answer) {
@@ -191,12 +191,9 @@ struct SseSink<'a> {
 }
 
 impl MessageSink for SseSink<'_> {
-    fn message(&mut self, text: &str) {
+    fn message(&self, text: &str) {
         send(self.session, text);
     }
-
-    /// The stream has heartbeats of its own.
-    fn silence(&mut self) {}
 
     /// The POST was answered before its message was served.
     fn client(&self) -> Option<ClientWatch> {

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
 
@@ -16,7 +15,7 @@ use crate::protocol::jsonrpc::{RequestId, RpcError, code};
 use crate::protocol::method::notification::ELICITATION_COMPLETE;
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
-use crate::wait::{Interrupted, Wait, Woken};
+use crate::wait::{Interrupted, Wait};
 
 const ELICITATION: &str = "elicitation/create";
 
@@ -82,7 +81,7 @@ impl Elicited {
     }
 
     /// Those that were opened and are not wanted any more have come to their end.
-    fn keep(&mut self, sink: &mut LegacyCallSink<'_>, wanted: &[String]) {
+    fn keep(&mut self, sink: &LegacyCallSink<'_>, wanted: &[String]) {
         let is_over = |it: &Elicitation| !wanted.contains(&it.url);
         for over in self.open.iter().filter(|it| it.is_accepted && is_over(it)) {
             let params = format!("{{\"elicitationId\":{}}}", string(&over.id));
@@ -92,7 +91,7 @@ impl Elicited {
     }
 
     /// The call is answered.
-    pub(crate) fn end(&mut self, sink: &mut LegacyCallSink<'_>) {
+    pub(crate) fn end(&mut self, sink: &LegacyCallSink<'_>) {
         self.keep(sink, &[]);
     }
 }
@@ -102,11 +101,10 @@ impl Elicited {
 /// # Errors
 /// What the call is answered with: it was cancelled, or the client would not or cannot say.
 pub(crate) fn gather(
-    sink: &mut LegacyCallSink<'_>,
+    sink: &LegacyCallSink<'_>,
     (server, requests): (&ServerName, Option<&Raw>),
     elicited: &mut Elicited,
     wait: &Arc<Wait>,
-    tick: Duration,
 ) -> Result<Option<String>, Answer> {
     let Some(requests) = requests else {
         // Nothing but a retry is wanted; not at once, so that it is not a busy loop.
@@ -159,7 +157,7 @@ pub(crate) fn gather(
         });
         pending.push(Asking { key, method, url, said });
     }
-    answers(sink, server, pending, elicited, (wait, tick)).map(Some)
+    answers(server, pending, elicited, wait).map(Some)
 }
 
 /// One request that the client has been given.
@@ -172,11 +170,10 @@ struct Asking<'a> {
 
 /// Waits for what the client says; gives the text of `inputResponses`.
 fn answers(
-    sink: &mut LegacyCallSink<'_>,
     server: &ServerName,
     pending: Vec<Asking<'_>>,
     elicited: &mut Elicited,
-    (wait, tick): (&Arc<Wait>, Duration),
+    wait: &Wait,
 ) -> Result<String, Answer> {
     let mut responses = RawObject::default();
     for Asking { key, method, url, said } in pending {
@@ -184,11 +181,7 @@ fn answers(
             if let Ok(answer) = said.try_recv() {
                 break answer;
             }
-            match wait.until(None, Some(tick)) {
-                Ok(Woken::Tick) => sink.silence(),
-                Ok(Woken::Bell | Woken::Ready) => (),
-                Err(_) => return Err(interrupted(wait, server)),
-            }
+            wait.until(None, None).map_err(|_| interrupted(wait, server))?;
         };
         match answer {
             Ok(result) => {

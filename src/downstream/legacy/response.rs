@@ -1,9 +1,11 @@
 //! The answer to a POST over Streamable HTTP: plain JSON, or an event stream that can be resumed.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use super::dispatch::{Answer, MessageSink};
+use crate::downstream::kept_alive::{Beating, KeptAlive};
 use crate::downstream::list_pages::ListPage;
 use crate::downstream::reply::{self, Problem, STREAM_HEADERS};
 use crate::http::{OpenResponse, Responder};
@@ -12,7 +14,7 @@ use crate::protocol::jsonrpc::{RequestId, RpcError, around_result, code, error_r
 use crate::protocol::raw::Raw;
 use crate::protocol::sse;
 use crate::session::{Delivery, EncodedEvent, EventLogs, Origin, Resumable, Session};
-use crate::wait::ClientWatch;
+use crate::wait::{ClientWatch, KeepAlive};
 
 /// One response in pieces. It holds its result, or the items of a list, and no copy of it, so that
 /// it still counts against `limits.buffered_bytes` until it is written.
@@ -90,46 +92,95 @@ impl Responses {
 }
 
 /// The answer to a POST: plain JSON, or an event stream once something comes before the result.
-pub(crate) struct PostStream<'a> {
-    session: &'a Session,
-    logs: &'a EventLogs,
+pub(crate) struct PostStream(Arc<KeptAlive<PostAnswer>>);
+
+/// How far the answer to a POST has come.
+struct PostAnswer {
+    session: Arc<Session>,
+    logs: EventLogs,
     responder: Option<Responder>,
     open: Option<OpenResponse>,
+    /// When something was last written to its client.
+    sent_at: Option<Instant>,
     /// The stream, if its events are kept.
     kept: Option<Arc<Resumable>>,
     /// Some of a batch's answers are on the stream.
     has_answered: bool,
 }
 
-impl<'a> PostStream<'a> {
+impl PostStream {
     /// An answer that has not begun.
     pub(crate) fn new(
-        session: &'a Session,
-        logs: &'a EventLogs,
+        session: &Arc<Session>,
+        logs: &EventLogs,
         responder: Responder,
-    ) -> PostStream<'a> {
-        PostStream {
-            session,
-            logs,
+    ) -> PostStream {
+        PostStream(Arc::new(KeptAlive::new(PostAnswer {
+            session: session.clone(),
+            logs: logs.clone(),
             responder: Some(responder),
             open: None,
+            sent_at: None,
             kept: None,
             has_answered: false,
+        })))
+    }
+
+    /// Gives the answer to one request.
+    pub(crate) fn finish(self, id: &RequestId, answer: &Answer) {
+        if let Some(post) = self.0.take() {
+            post.finish(id, answer);
         }
     }
 
+    /// One more message of a batch is about to be answered: what waits for it is written first
+    /// where it is large, so that a batch of large answers holds one of them at a time.
+    pub(crate) fn before_next(&self, waiting: &mut Responses) {
+        if waiting.are_large() {
+            self.0.with(|post| post.push_all(waiting));
+        }
+    }
+
+    /// Gives one of a batch's answers, if there is one: now where the stream has begun, else with
+    /// the others. (2025-03-26, basic/transports, Sending Messages to the Server: "These responses
+    /// MAY be batched.")
+    pub(crate) fn answer_in_turn(
+        &self,
+        waiting: &mut Responses,
+        id: Option<&RequestId>,
+        response: Option<Response>,
+    ) {
+        response.into_iter().for_each(|response| waiting.add(id, response));
+        self.0.with(|post| {
+            if post.responder.is_none() {
+                post.push_all(waiting);
+            }
+        });
+    }
+
+    /// Gives those of a batch's answers that were not given yet.
+    pub(crate) fn finish_batch(self, waiting: Responses) {
+        if let Some(post) = self.0.take() {
+            post.finish_batch(waiting);
+        }
+    }
+}
+
+impl PostAnswer {
     /// Makes the answer a stream that can be resumed, if it is none yet.
     fn begin(&mut self) {
         let Some(responder) = self.responder.take() else { return };
         let Ok(open) = responder.open(reply::OK, &STREAM_HEADERS) else { return };
         self.open = Some(open);
-        self.kept = self.session.kept.begin(Origin::Post, self.logs);
-        if let Some(priming) = self.kept.as_ref().and_then(|kept| priming(self.session, kept)) {
+        self.kept = self.session.kept.begin(Origin::Post, &self.logs);
+        if let Some(priming) = self.kept.as_ref().and_then(|kept| priming(&self.session, kept))
+        {
             self.write(&[priming.as_bytes()]);
         }
     }
 
     fn write(&mut self, pieces: &[&[u8]]) {
+        self.sent_at = Some(Instant::now());
         if self.open.as_mut().is_some_and(|open| open.write(pieces).is_err()) {
             // The client has lost its connection, which cancels nothing: the call goes on.
             self.open = None;
@@ -159,8 +210,7 @@ impl<'a> PostStream<'a> {
         self.write(&pieces);
     }
 
-    /// Gives the answer to one request.
-    pub(crate) fn finish(mut self, id: &RequestId, answer: &Answer) {
+    fn finish(mut self, id: &RequestId, answer: &Answer) {
         if *answer == Answer::Gone {
             if let Some(responder) = self.responder.take() {
                 Problem::unknown_session().send_rpc(responder, Some(id)).ok();
@@ -190,29 +240,6 @@ impl<'a> PostStream<'a> {
         }
     }
 
-    /// One more message of a batch is about to be answered: what waits for it is written first
-    /// where it is large, so that a batch of large answers holds one of them at a time.
-    pub(crate) fn before_next(&mut self, waiting: &mut Responses) {
-        if waiting.are_large() {
-            self.push_all(waiting);
-        }
-    }
-
-    /// Gives one of a batch's answers, if there is one: now where the stream has begun, else with
-    /// the others. (2025-03-26, basic/transports, Sending Messages to the Server: "These responses
-    /// MAY be batched.")
-    pub(crate) fn answer_in_turn(
-        &mut self,
-        waiting: &mut Responses,
-        id: Option<&RequestId>,
-        response: Option<Response>,
-    ) {
-        response.into_iter().for_each(|response| waiting.add(id, response));
-        if self.responder.is_none() {
-            self.push_all(waiting);
-        }
-    }
-
     fn push_all(&mut self, waiting: &mut Responses) {
         for (id, response) in std::mem::take(waiting).list {
             let told = id.as_ref().map(|id| move || not_kept(id));
@@ -225,8 +252,7 @@ impl<'a> PostStream<'a> {
         }
     }
 
-    /// Gives those of a batch's answers that were not given yet.
-    pub(crate) fn finish_batch(mut self, mut waiting: Responses) {
+    fn finish_batch(mut self, mut waiting: Responses) {
         match self.responder.take() {
             Some(responder) if waiting.list.is_empty() => {
                 responder.respond(reply::ACCEPTED, &[], &[]).ok();
@@ -273,12 +299,12 @@ impl<'a> PostStream<'a> {
     }
 }
 
-impl MessageSink for PostStream<'_> {
-    fn message(&mut self, text: &str) {
-        self.push(&EncodedEvent::of(text), None);
+impl Beating for PostAnswer {
+    fn sent_at(&self) -> Option<Instant> {
+        self.sent_at
     }
 
-    fn silence(&mut self) {
+    fn beat(&mut self) {
         self.begin();
         if self.kept.as_ref().is_none_or(|kept| kept.is_own()) {
             self.write(&[sse::HEARTBEAT]);
@@ -286,10 +312,21 @@ impl MessageSink for PostStream<'_> {
             self.leave();
         }
     }
+}
+
+impl MessageSink for PostStream {
+    fn message(&self, text: &str) {
+        self.0.with(|post| post.push(&EncodedEvent::of(text), None));
+    }
+
+    fn keep_alive(&self) -> Option<Weak<dyn KeepAlive>> {
+        let stream: Arc<dyn KeepAlive> = self.0.clone();
+        Some(Arc::downgrade(&stream))
+    }
 
     /// A stream that has begun can be resumed; of one that has not the client knows nothing.
     fn client(&self) -> Option<ClientWatch> {
-        self.responder.as_ref().map(Responder::client)
+        self.0.with(|post| post.responder.as_ref().map(Responder::client))?
     }
 }
 

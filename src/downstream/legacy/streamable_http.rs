@@ -166,9 +166,9 @@ impl Front {
             responder.respond(reply::ACCEPTED, &[], &[]).ok();
             return;
         };
-        let mut stream = PostStream::new(session, &self.event_logs, responder);
+        let stream = PostStream::new(session, &self.event_logs, responder);
         let request = SessionRequest { id, method, params: params.as_deref() };
-        let answer = self.answer(session, scope, &request, &mut stream);
+        let answer = self.answer(session, scope, &request, &stream);
         stream.finish(id, &answer);
     }
 
@@ -179,14 +179,14 @@ impl Front {
         messages: Vec<Result<Message<'_>, Malformed>>,
         responder: Responder,
     ) {
-        let mut stream = PostStream::new(session, &self.event_logs, responder);
+        let stream = PostStream::new(session, &self.event_logs, responder);
         let mut waiting = Responses::default();
         for message in &messages {
             stream.before_next(&mut waiting);
             match message {
                 Ok(Message::Request { id, method, params }) => {
                     let request = SessionRequest { id, method, params: params.as_deref() };
-                    let answer = self.answer(session, scope, &request, &mut stream);
+                    let answer = self.answer(session, scope, &request, &stream);
                     let response = Response::to(id, &answer);
                     stream.answer_in_turn(&mut waiting, Some(id), response);
                 }

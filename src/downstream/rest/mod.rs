@@ -27,11 +27,10 @@ use crate::wait::Wait;
 pub(super) struct NoSink;
 
 impl CallSink for NoSink {
-    fn notice(&mut self, _: Notice) {}
-    fn ask(&mut self, question: Question) {
+    fn notice(&self, _: Notice) {}
+    fn ask(&self, question: Question) {
         question.refuse();
     }
-    fn silence(&mut self) {}
     fn has_client(&self) -> bool {
         false
     }
@@ -202,7 +201,7 @@ impl Front {
             ..CallOptions::default()
         };
         self.pipeline
-            .call(scope, options, call, &wait, &mut NoSink)
+            .call(scope, options, call, &wait, &NoSink)
             .map_err(|error| Problem::from_call(&error))
     }
 }

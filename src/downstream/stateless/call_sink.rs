@@ -1,5 +1,6 @@
 //! What is said and asked during a stateless client's call, made messages for that client.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use crate::downstream::Front;
 use crate::downstream::legacy::dispatch::MessageSink;
 use crate::error::CallError;
 use crate::limits::{INPUT_ROUNDS_MAX, QUESTIONS_GATHERED_MAX, QUESTIONS_GATHERED_WITHIN};
-use crate::pipeline::{CallOptions, Pipeline};
+use crate::pipeline::CallOptions;
 use crate::protocol::call::{About, Call, CallSink, Caller, Client, Notice, Question};
 use crate::protocol::capabilities::{needed_for, of_client_for_legacy};
 use crate::protocol::for_revision;
@@ -26,23 +27,6 @@ use crate::wait::{Interrupted, Wait};
 /// Longer than any call may take: a request that waits for one ends with it.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
-/// Whose a call is, and whether that server may ask something while it runs. The request waits
-/// where that may be known soon.
-pub(crate) fn owner_of(
-    pipeline: &Pipeline,
-    scope: &Scope,
-    options: CallOptions<'_>,
-    call: &Call<'_>,
-    stream: &mut StatelessResponse,
-) -> Result<(ServerName, bool), CallError> {
-    if let Some(owner) = pipeline.owner(scope, options, call) {
-        return Ok(owner);
-    }
-    let wait = Wait::new(REQUEST_TIMEOUT, REQUEST_TIMEOUT, stream.client())
-        .map_err(|_| CallError::Overloaded { what: "no descriptor is left".to_owned() })?;
-    pipeline.await_owner(scope, options, call, &wait, &mut || stream.silence())
-}
-
 /// What a stateless request asks for and who asks.
 pub(crate) struct StatelessRequest<'a> {
     pub(crate) scope: &'a Scope,
@@ -56,6 +40,31 @@ pub(crate) struct StatelessRequest<'a> {
 }
 
 impl Front {
+    /// The wait of a stateless request, which the end of its client's connection ends.
+    pub(crate) fn stateless_wait(
+        &self,
+        stream: &StatelessResponse,
+    ) -> Result<Arc<Wait>, CallError> {
+        let (time, client) = (REQUEST_TIMEOUT, stream.client());
+        Wait::with_heartbeat(time, time, client, self.heartbeat(stream))
+            .map_err(|_| CallError::Overloaded { what: "no descriptor is left".to_owned() })
+    }
+
+    /// Whose a call is, and whether that server may ask something while it runs. The request waits
+    /// where that may be known soon.
+    pub(crate) fn owner_of(
+        &self,
+        scope: &Scope,
+        options: CallOptions<'_>,
+        call: &Call<'_>,
+        stream: &StatelessResponse,
+    ) -> Result<(ServerName, bool), CallError> {
+        if let Some(owner) = self.pipeline.owner(scope, options, call) {
+            return Ok(owner);
+        }
+        self.pipeline.await_owner(scope, options, call, &self.stateless_wait(stream)?)
+    }
+
     /// Has the key pay for a call before anything is looked for, unless it goes on with one that
     /// was paid for. Gives which of the retries that such a call entitles to it is, from 1; 0 if
     /// it is none.
@@ -170,12 +179,12 @@ pub(crate) struct StatelessCallSink<'a> {
     pub(crate) asked: &'a StatelessRequest<'a>,
     pub(crate) wait: &'a Arc<Wait>,
     /// What the call is answered with because its server asked something.
-    pub(crate) refused: Option<RpcError>,
-    pub(crate) inner: &'a mut dyn MessageSink,
+    pub(crate) refused: RefCell<Option<RpcError>>,
+    pub(crate) inner: &'a dyn MessageSink,
 }
 
 impl CallSink for StatelessCallSink<'_> {
-    fn notice(&mut self, notice: Notice) {
+    fn notice(&self, notice: Notice) {
         let message = match notice {
             Notice::Progress(params) => self.asked.token.as_ref().and_then(|token| {
                 let params = legacy::with_progress_token(params.get(), token).ok()?;
@@ -203,7 +212,7 @@ impl CallSink for StatelessCallSink<'_> {
         }
     }
 
-    fn ask(&mut self, question: Question) {
+    fn ask(&self, question: Question) {
         let is_known = needed_for(&question.method).is_some();
         let capabilities = self.asked.caller.capabilities.get();
         let (server, lacking) = (question.server.clone(), question.lacking(capabilities));
@@ -218,14 +227,10 @@ impl CallSink for StatelessCallSink<'_> {
                 );
                 RpcError::new(code::INTERNAL_ERROR, what)
             };
-            self.refused =
-                Some(lacking.map_or_else(changed, |name| modern::missing_capability([name])));
+            let error = lacking.map_or_else(changed, |name| modern::missing_capability([name]));
+            self.refused.replace(Some(error));
             self.wait.interrupt(Interrupted::Cancelled);
         }
-    }
-
-    fn silence(&mut self) {
-        self.inner.silence();
     }
 }
 

@@ -339,15 +339,13 @@ const QUESTIONS_PER_CALL_MAX: usize = 32;
 pub(crate) struct Hearing<'a>(pub(crate) &'a DetachedCall);
 
 impl CallSink for Hearing<'_> {
-    fn notice(&mut self, notice: Notice) {
+    fn notice(&self, notice: Notice) {
         self.0.hear(notice);
     }
 
-    fn ask(&mut self, question: Question) {
+    fn ask(&self, question: Question) {
         self.0.asked(question);
     }
-
-    fn silence(&mut self) {}
 }
 
 #[cfg(test)]

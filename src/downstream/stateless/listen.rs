@@ -9,6 +9,7 @@ use super::response::{StatelessAnswer, StatelessResponse};
 use crate::access::policy::Scope;
 use crate::downstream::Front;
 use crate::downstream::event_stream::Place;
+use crate::downstream::legacy::dispatch::MessageSink;
 use crate::downstream::legacy::subscriptions::OfSession;
 use crate::downstream::reply::Problem;
 use crate::error::CallError;

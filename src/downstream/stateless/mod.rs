@@ -9,11 +9,12 @@ pub mod parked_calls;
 pub(crate) mod request_state;
 pub(super) mod response;
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::counted_bytes::{room_for_copy, share_of};
-use super::legacy::dispatch::{self, Body};
+use super::legacy::dispatch::{self, Body, MessageSink};
 use super::legacy::outcome::adapted;
 use super::posted_message::Posted;
 use super::reply::{self, Problem};
@@ -39,7 +40,7 @@ use crate::telemetry::request::Carried;
 use crate::wait::{Interrupted, Wait};
 use call_sink::{
     Gathering, REQUEST_TIMEOUT, StatelessCallSink, StatelessRequest, client_of, options_of,
-    owner_of, with_list_changes,
+    with_list_changes,
 };
 use headers::{check_method, check_name, check_params, compare};
 use parked_calls::{DetachedCall, News};
@@ -65,7 +66,7 @@ impl Front {
         };
         match body {
             Body::One(Message::Request { id, method, params }) => {
-                let mut stream = StatelessResponse::new(responder);
+                let stream = StatelessResponse::new(responder);
                 let params = params.as_deref();
                 request_telemetry::stateless(Door::Modern, &id, &method, params);
                 let envelope = match checked(&mut posted, &method, params) {
@@ -85,7 +86,7 @@ impl Front {
                     return telemetry::request::answered(CallOutcome::Ok);
                 }
                 let request = (Some(posted.head), method.as_str(), params);
-                let answer = self.answer_modern(request, scope, envelope, &mut stream);
+                let answer = self.answer_modern(request, scope, envelope, &stream);
                 request_telemetry::answered_stateless(&answer);
                 stream.finish(&id, &answer);
             }
@@ -107,7 +108,7 @@ impl Front {
         (head, name, params): (Option<&Head>, &str, Option<&str>),
         scope: &Scope,
         envelope: Envelope<'_>,
-        stream: &mut StatelessResponse,
+        stream: &StatelessResponse,
     ) -> StatelessAnswer {
         let client = client_of(scope, &envelope.caller);
         let caller = envelope.caller.clone();
@@ -207,7 +208,7 @@ impl Front {
         scope: &Scope,
         method: &str,
         envelope: Envelope<'_>,
-        stream: &mut StatelessResponse,
+        stream: &StatelessResponse,
     ) -> StatelessAnswer {
         let Envelope { caller, mut params, progress_token, .. } = envelope;
         let servers = self.pipeline.servers(scope);
@@ -249,7 +250,7 @@ impl Front {
         scope: &Scope,
         method: Method,
         envelope: Envelope<'_>,
-        stream: &mut StatelessResponse,
+        stream: &StatelessResponse,
     ) -> StatelessAnswer {
         let mut call = envelope.into_call(method);
         if !call.caller.revision.has_tasks() {
@@ -276,7 +277,7 @@ impl Front {
             Ok(free_round) => free_round,
             Err(error) => return failed(&error),
         };
-        let (server, asks) = match owner_of(&self.pipeline, scope, options, &call, stream) {
+        let (server, asks) = match self.owner_of(scope, options, &call, stream) {
             Ok(owner) => owner,
             Err(error) => return failed(&error),
         };
@@ -355,22 +356,24 @@ impl Front {
         &self,
         asked: &StatelessRequest<'_>,
         states: &States<'_>,
-        stream: &mut StatelessResponse,
-        make: impl FnOnce(
-            CallOptions<'_>,
-            &Arc<Wait>,
-            &mut dyn CallSink,
-        ) -> Result<Outcome, CallError>,
+        stream: &StatelessResponse,
+        make: impl FnOnce(CallOptions<'_>, &Arc<Wait>, &dyn CallSink) -> Result<Outcome, CallError>,
     ) -> StatelessAnswer {
-        let Ok(wait) = Wait::new(REQUEST_TIMEOUT, REQUEST_TIMEOUT, stream.client()) else {
-            return no_descriptor();
+        let wait = match self.stateless_wait(stream) {
+            Ok(wait) => wait,
+            Err(error) => return failed(&error),
         };
         let client = client_of(asked.scope, &asked.caller);
         let options =
             CallOptions { is_paid: asked.is_paid, ..options_of(&client, &asked.caller) };
-        let mut sink = StatelessCallSink { asked, wait: &wait, refused: None, inner: stream };
-        let outcome = make(options, &wait, &mut sink);
-        match sink.refused {
+        let sink = StatelessCallSink {
+            asked,
+            wait: &wait,
+            refused: RefCell::default(),
+            inner: stream,
+        };
+        let outcome = make(options, &wait, &sink);
+        match sink.refused.into_inner() {
             Some(error) => StatelessAnswer::Error(error),
             None => self.conclude(asked, states, outcome),
         }
@@ -416,14 +419,22 @@ impl Front {
         detached: &Arc<DetachedCall>,
         round: u64,
         states: &States<'_>,
-        stream: &mut StatelessResponse,
+        stream: &StatelessResponse,
     ) -> StatelessAnswer {
-        let Ok(wait) = Wait::new(REQUEST_TIMEOUT, REQUEST_TIMEOUT, stream.client()) else {
-            detached.abandon(Interrupted::Cancelled);
-            return no_descriptor();
+        let wait = match self.stateless_wait(stream) {
+            Ok(wait) => wait,
+            Err(error) => {
+                detached.abandon(Interrupted::Cancelled);
+                return failed(&error);
+            }
         };
         detached.attach(&wait);
-        let mut sink = StatelessCallSink { asked, wait: &wait, refused: None, inner: stream };
+        let sink = StatelessCallSink {
+            asked,
+            wait: &wait,
+            refused: RefCell::default(),
+            inner: stream,
+        };
         let mut gathering: Option<Gathering> = None;
         loop {
             let woken = match detached.next() {
@@ -453,11 +464,7 @@ impl Front {
                 }
                 News::None => {
                     gathering = None;
-                    wait.until(None, Some(self.limits.heartbeat)).inspect(|woken| {
-                        if *woken == crate::wait::Woken::Tick {
-                            sink.silence();
-                        }
-                    })
+                    wait.until(None, None)
                 }
             };
             if let Err(reason) = woken {
@@ -589,10 +596,6 @@ fn invalid(what: &str) -> StatelessAnswer {
 fn not_found(method: &str) -> StatelessAnswer {
     let what = format!("Method not found: {method}");
     StatelessAnswer::Error(RpcError::new(code::METHOD_NOT_FOUND, what))
-}
-
-fn no_descriptor() -> StatelessAnswer {
-    failed(&CallError::Overloaded { what: "no descriptor is left".to_owned() })
 }
 
 /// What a call failed with, as an answer.

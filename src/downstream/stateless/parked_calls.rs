@@ -172,9 +172,7 @@ impl ParkedCalls {
     pub fn start(
         &self,
         wait: Arc<Wait>,
-        make: impl FnOnce(&Arc<Wait>, &mut dyn CallSink) -> Result<Outcome, CallError>
-        + Send
-        + 'static,
+        make: impl FnOnce(&Arc<Wait>, &dyn CallSink) -> Result<Outcome, CallError> + Send + 'static,
     ) -> Result<Arc<DetachedCall>, CallError> {
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let call = Arc::new(DetachedCall::new(id, self.bounds.life, wait));
@@ -187,7 +185,7 @@ impl ParkedCalls {
         let thread = spawn(&format!("call-{:06}", id % 1_000_000), move || {
             // Done in any case: whoever waits for it must hear of a panic too.
             let mut finish = Finish { call: mine, state: shared, outcome: None };
-            finish.outcome = Some(make(finish.call.wait(), &mut Hearing(&finish.call)));
+            finish.outcome = Some(make(finish.call.wait(), &Hearing(&finish.call)));
         })
         .map_err(|_| CallError::Overloaded { what: "no thread is left".to_owned() })?;
         state.running.push((Arc::downgrade(&call), thread));
@@ -392,7 +390,7 @@ mod tests {
     fn a_parked_call_makes_room_for_one_of_whoever_has_fewer() {
         let calls = calls(LONG);
         let parked = |name: &str| {
-            let waiting = |wait: &Arc<Wait>, _: &mut dyn CallSink| {
+            let waiting = |wait: &Arc<Wait>, _: &dyn CallSink| {
                 while wait.until(None, None).is_ok() {}
                 Err(CallError::Cancelled)
             };
@@ -420,7 +418,7 @@ mod tests {
         let [ended, other]: [Arc<str>; 2] = ["ended", "other"].map(Into::into);
         let parked = [&ended, &other].map(|key| {
             let wait = Wait::plain(LONG).unwrap();
-            let waiting = |wait: &Arc<Wait>, _: &mut dyn CallSink| {
+            let waiting = |wait: &Arc<Wait>, _: &dyn CallSink| {
                 while wait.until(None, None).is_ok() {}
                 Err(CallError::Cancelled)
             };
@@ -462,7 +460,7 @@ mod tests {
         let calls = calls(LONG);
         let [hog, victim] = ["hog", "victim"].map(|key| PrincipalId::Key(key.into()));
         let park = |who: &PrincipalId| {
-            let waiting = |wait: &Arc<Wait>, _: &mut dyn CallSink| {
+            let waiting = |wait: &Arc<Wait>, _: &dyn CallSink| {
                 while wait.until(None, None).is_ok() {}
                 Err(CallError::Cancelled)
             };

@@ -3,9 +3,11 @@
 //! (2026-07-28, basic/transports/streamable-http, Receiving Messages). On a transport of lines it
 //! is a line, and so is whatever comes before it (basic/transports/stdio).
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use crate::downstream::event_stream::{OnEnd, Place};
+use crate::downstream::kept_alive::{Beating, KeptAlive};
 use crate::downstream::legacy::dispatch::MessageSink;
 use crate::downstream::legacy::response::Response;
 use crate::downstream::list_pages::ListPage;
@@ -18,7 +20,7 @@ use crate::protocol::modern::error_for;
 use crate::protocol::raw::Raw;
 use crate::protocol::sse;
 use crate::session::{EncodedEvent, EventSink};
-use crate::wait::ClientWatch;
+use crate::wait::{ClientWatch, KeepAlive};
 
 /// What a stateless request is answered with.
 #[derive(Debug)]
@@ -36,37 +38,74 @@ pub(crate) enum StatelessAnswer {
 }
 
 /// An answer that may have begun.
-pub(crate) struct StatelessResponse(Way);
-
-/// The way that an answer takes.
-#[expect(clippy::large_enum_variant, reason = "nearly all are the large one; no box for each")]
-enum Way {
+pub(crate) enum StatelessResponse {
     /// Back to a POST, which may have begun.
-    Posted { responder: Option<Responder>, open: Option<OpenResponse> },
+    Posted(Arc<KeptAlive<Posted>>),
     /// Among the lines of its client.
     Lines(LineAnswer),
+}
+
+/// The answer to a POST.
+pub(crate) struct Posted {
+    responder: Option<Responder>,
+    open: Option<OpenResponse>,
+    /// When something was last written to its client.
+    sent_at: Option<Instant>,
+}
+
+impl Posted {
+    fn write(&mut self, pieces: &[&[u8]]) {
+        self.sent_at = Some(Instant::now());
+        if let Some(responder) = self.responder.take() {
+            self.open = responder.open(reply::OK, &STREAM_HEADERS).ok();
+        }
+        if self.open.as_mut().is_some_and(|open| open.write(pieces).is_err()) {
+            // The client has gone, which the call's wait notices too.
+            self.open = None;
+        }
+    }
+
+    fn event(&mut self, before: &str, data: &str, after: &str) {
+        let event = sse::message("", [before, data, after]);
+        self.write(&event.each_ref().map(|piece| piece.as_bytes()));
+    }
+
+    fn finish(mut self, status: u16, response: &Response) {
+        if let Some(responder) = self.responder.take() {
+            let (headers, own_bytes) = ([("Content-Type", JSON)], response.own_bytes());
+            let body = response.pieces().map(str::as_bytes);
+            // A client that is gone needs no answer.
+            responder.respond_counted(status, &headers, &body, own_bytes).ok();
+            return;
+        }
+        let [before, data, after] = response.pieces();
+        self.event(before, data, after);
+        if let Some(open) = self.open.take() {
+            open.finish().ok();
+        }
+    }
+}
+
+impl Beating for Posted {
+    fn sent_at(&self) -> Option<Instant> {
+        self.sent_at
+    }
+
+    fn beat(&mut self) {
+        self.write(&[sse::HEARTBEAT]);
+    }
 }
 
 impl StatelessResponse {
     /// An answer that has not begun.
     pub(crate) fn new(responder: Responder) -> StatelessResponse {
-        StatelessResponse(Way::Posted { responder: Some(responder), open: None })
+        let posted = Posted { responder: Some(responder), open: None, sent_at: None };
+        StatelessResponse::Posted(Arc::new(KeptAlive::new(posted)))
     }
 
     /// An answer among the lines of its client.
     pub(crate) fn on_lines(answer: LineAnswer) -> StatelessResponse {
-        StatelessResponse(Way::Lines(answer))
-    }
-
-    /// What reports that the client has gone.
-    pub(crate) fn client(&self) -> Option<ClientWatch> {
-        match &self.0 {
-            Way::Posted { responder, open } => {
-                let responder = responder.as_ref().map(Responder::client);
-                responder.or_else(|| open.as_ref().map(OpenResponse::client))
-            }
-            Way::Lines(answer) => Some(answer.client()),
-        }
+        StatelessResponse::Lines(answer)
     }
 
     /// Makes a long-lived stream of it, in that place; `on_end` is called once it has ended. None
@@ -77,33 +116,22 @@ impl StatelessResponse {
         place: Place,
         on_end: OnEnd,
     ) -> Option<Arc<dyn EventSink>> {
-        match self.0 {
-            Way::Posted { responder, .. } => {
-                let stream = responder?.into_stream(reply::OK, &STREAM_HEADERS, b"").ok()?;
+        match self {
+            StatelessResponse::Posted(posted) => {
+                let responder = posted.take()?.responder?;
+                let stream = responder.into_stream(reply::OK, &STREAM_HEADERS, b"").ok()?;
                 Some(Arc::new(place.open(door, stream, on_end).ok()?))
             }
-            Way::Lines(answer) => answer.into_sink(place, on_end),
+            StatelessResponse::Lines(answer) => answer.into_sink(place, on_end),
         }
-    }
-
-    fn write(&mut self, pieces: &[&[u8]]) {
-        let Way::Posted { responder, open } = &mut self.0 else { return };
-        if let Some(responder) = responder.take() {
-            *open = responder.open(reply::OK, &STREAM_HEADERS).ok();
-        }
-        if open.as_mut().is_some_and(|open| open.write(pieces).is_err()) {
-            // The client has gone, which the call's wait notices too.
-            *open = None;
-        }
-    }
-
-    fn event(&mut self, before: &str, data: &str, after: &str) {
-        let event = sse::message("", [before, data, after]);
-        self.write(&event.each_ref().map(|piece| piece.as_bytes()));
     }
 
     /// Gives the answer.
-    pub(crate) fn finish(mut self, id: &RequestId, answer: &StatelessAnswer) {
+    pub(crate) fn finish(self, id: &RequestId, answer: &StatelessAnswer) {
+        let mut posted = match &self {
+            StatelessResponse::Posted(posted) => posted.take(),
+            StatelessResponse::Lines(_) => None,
+        };
         let (status, response) = match answer {
             StatelessAnswer::Result(result) => (reply::OK, Response::with_result(id, result)),
             StatelessAnswer::List(page) => (reply::OK, Response::with_page(id, page)),
@@ -112,7 +140,7 @@ impl StatelessResponse {
             }
             StatelessAnswer::Refused(problem) => {
                 let error = error_for(problem.to_rpc());
-                if let Some(responder) = self.take_responder() {
+                if let Some(responder) = posted.as_mut().and_then(|it| it.responder.take()) {
                     // A client that is gone needs no answer.
                     problem.send(responder, &error_response(Some(id), &error)).ok();
                     return;
@@ -122,47 +150,42 @@ impl StatelessResponse {
             // Dropped unfinished, the connection ends; on lines nothing more is said.
             StatelessAnswer::None => return,
         };
-        if let Some(responder) = self.take_responder() {
-            let (headers, own_bytes) = ([("Content-Type", JSON)], response.own_bytes());
-            let body = response.pieces().map(str::as_bytes);
-            // A client that is gone needs no answer.
-            responder.respond_counted(status, &headers, &body, own_bytes).ok();
-            return;
-        }
-        if let Way::Lines(answer) = &self.0 {
-            return answer.give(response.to_event());
-        }
-        let [before, data, after] = response.pieces();
-        self.event(before, data, after);
-        if let Way::Posted { open, .. } = &mut self.0
-            && let Some(open) = open.take()
-        {
-            open.finish().ok();
-        }
-    }
-
-    /// The right to answer a POST, if that has not begun.
-    fn take_responder(&mut self) -> Option<Responder> {
-        match &mut self.0 {
-            Way::Posted { responder, .. } => responder.take(),
-            Way::Lines(_) => None,
+        match (&self, posted) {
+            (StatelessResponse::Lines(answer), _) => answer.give(response.to_event()),
+            (StatelessResponse::Posted(_), Some(posted)) => posted.finish(status, &response),
+            (StatelessResponse::Posted(_), None) => (),
         }
     }
 }
 
 impl MessageSink for StatelessResponse {
-    fn message(&mut self, text: &str) {
-        match &self.0 {
-            Way::Posted { .. } => self.event("", text, ""),
-            Way::Lines(answer) => answer.give(EncodedEvent::of(text)),
+    fn message(&self, text: &str) {
+        match self {
+            StatelessResponse::Posted(posted) => {
+                posted.with(|posted| posted.event("", text, ""));
+            }
+            StatelessResponse::Lines(answer) => answer.give(EncodedEvent::of(text)),
         }
     }
 
-    fn silence(&mut self) {
-        self.write(&[sse::HEARTBEAT]);
+    fn keep_alive(&self) -> Option<Weak<dyn KeepAlive>> {
+        match self {
+            StatelessResponse::Posted(posted) => {
+                let posted: Arc<dyn KeepAlive> = posted.clone();
+                Some(Arc::downgrade(&posted))
+            }
+            // Lines need nothing to keep them alive.
+            StatelessResponse::Lines(_) => None,
+        }
     }
 
     fn client(&self) -> Option<ClientWatch> {
-        StatelessResponse::client(self)
+        match self {
+            StatelessResponse::Posted(posted) => posted.with(|posted| {
+                let responder = posted.responder.as_ref().map(Responder::client);
+                responder.or_else(|| posted.open.as_ref().map(OpenResponse::client))
+            })?,
+            StatelessResponse::Lines(answer) => Some(answer.client()),
+        }
     }
 }

@@ -19,12 +19,9 @@ pub(crate) struct LineSink<'a> {
 }
 
 impl MessageSink for LineSink<'_> {
-    fn message(&mut self, text: &str) {
+    fn message(&self, text: &str) {
         self.out.put(EncodedEvent::of(text));
     }
-
-    /// Lines need nothing to keep them alive.
-    fn silence(&mut self) {}
 
     /// The client goes with the process.
     fn client(&self) -> Option<ClientWatch> {

@@ -350,7 +350,7 @@ impl LineClient {
         let Ok(Message::Request { id, method, params }) = Message::parse(text) else { return };
         let (params, scope) = (params.as_deref(), self.scope());
         let answer = LineAnswer { client: self.clone(), id: id.clone(), watch };
-        let mut stream = StatelessResponse::on_lines(answer);
+        let stream = StatelessResponse::on_lines(answer);
         request_telemetry::stateless(telemetry::outcome::Door::Stdio, &id, &method, params);
         let answer = match modern::read_envelope(params) {
             Err(error) => StatelessAnswer::Error(error),
@@ -363,7 +363,7 @@ impl LineClient {
                     telemetry::request::client(client);
                 }
                 let request = (None, method.as_ref(), params);
-                self.front.answer_modern(request, &scope, envelope, &mut stream)
+                self.front.answer_modern(request, &scope, envelope, &stream)
             }
         };
         request_telemetry::answered_stateless(&answer);
@@ -436,8 +436,8 @@ impl LineClient {
         }
         let answer = match self.session.get() {
             Some(session) => {
-                let mut sink = LineSink { out: &self.out, is_cancelled };
-                self.front.answer(session, &scope, request, &mut sink)
+                let sink = LineSink { out: &self.out, is_cancelled };
+                self.front.answer(session, &scope, request, &sink)
             }
             None => match method {
                 Some(Method::Initialize) => {

@@ -7,13 +7,12 @@
 
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use crate::error::Stage;
 use crate::protocol::call::PrincipalId;
 use crate::protocol::server_name::ServerName;
 use crate::shares::{NotTaken, Shares};
-use crate::wait::{Interrupted, Wait, Woken};
+use crate::wait::{Interrupted, Wait};
 
 use super::fair_queue::FairQueue;
 use crate::upstream::failure::{Failure, FailureKind};
@@ -169,13 +168,11 @@ impl<T: Default> ConcurrencyLimit<T> {
     }
 
     /// Takes a slot for a call, and for whoever is charged for it; waits for one if all are held,
-    /// or what is left is kept for others. `idle` is called every `tick` meanwhile.
+    /// or what is left is kept for others.
     pub(crate) fn take(
         &self,
         charged: Option<&PrincipalId>,
         wait: &Arc<Wait>,
-        tick: Duration,
-        idle: &mut dyn FnMut(),
     ) -> Result<Permit<'_, T>, Failure> {
         let ticket = {
             let mut state = self.lock();
@@ -193,7 +190,7 @@ impl<T: Default> ConcurrencyLimit<T> {
             ticket
         };
         loop {
-            let woken = wait.until(None, Some(tick));
+            let woken = wait.until(None, None);
             if let Some(value) = self.collect(ticket) {
                 // If the wait has ended, dropping the slot passes it on.
                 let permit = Permit { concurrency: self, ticket, value: Some(value) };
@@ -202,14 +199,10 @@ impl<T: Default> ConcurrencyLimit<T> {
                     Err(reason) => Err(Failure::interrupted(reason, Stage::Slot, false)),
                 };
             }
-            match woken {
-                Ok(Woken::Tick) => idle(),
-                Ok(Woken::Ready | Woken::Bell) => (),
-                Err(reason) => {
-                    // A slot that was handed over meanwhile goes to the next in the queue.
-                    drop(self.give_up(charged, ticket));
-                    return Err(Failure::interrupted(reason, Stage::Slot, false));
-                }
+            if let Err(reason) = woken {
+                // A slot that was handed over meanwhile goes to the next in the queue.
+                drop(self.give_up(charged, ticket));
+                return Err(Failure::interrupted(reason, Stage::Slot, false));
             }
         }
     }
@@ -344,8 +337,7 @@ impl<T: Default> Drop for Permit<'_, T> {
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicBool, Ordering};
-
-    const TICK: Duration = Duration::from_secs(1);
+    use std::time::Duration;
 
     fn concurrency(max_in_flight: usize, max_waiting: usize) -> ConcurrencyLimit<Vec<u32>> {
         ConcurrencyLimit::new(ServerName::parse("s").unwrap(), max_in_flight, max_waiting)
@@ -380,7 +372,7 @@ mod tests {
         concurrency: &'a ConcurrencyLimit<Vec<u32>>,
         wait: &Arc<Wait>,
     ) -> Result<Permit<'a, Vec<u32>>, Failure> {
-        concurrency.take(None, wait, TICK, &mut || ())
+        concurrency.take(None, wait)
     }
 
     #[test]
@@ -506,7 +498,7 @@ mod tests {
     fn one_that_floods_keeps_nobody_out_and_is_served_in_turn() {
         let concurrency = concurrency(8, 16);
         let (hog, victim) = (key("hog"), key("victim"));
-        let of = |who| concurrency.take(Some(who), &wait(5000), TICK, &mut || ());
+        let of = |who| concurrency.take(Some(who), &wait(5000));
         let mut held: Vec<_> = (0..6).map(|_| of(&hog).unwrap()).collect();
         let served = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
@@ -550,7 +542,7 @@ mod tests {
         let concurrency = concurrency(32, 0);
         let all_of = |who: &str| {
             let who = key(who);
-            let one = || concurrency.take(Some(&who), &wait(20), TICK, &mut || ()).ok();
+            let one = || concurrency.take(Some(&who), &wait(20)).ok();
             std::iter::from_fn(one).collect::<Vec<_>>()
         };
         let held = ["hog", "victim", "third"].map(all_of);
@@ -561,7 +553,7 @@ mod tests {
     fn a_place_that_is_lent_takes_nothing_of_its_principal_s_share() {
         let concurrency = concurrency(4, 0);
         let who = key("one");
-        let of = || concurrency.take(Some(&who), &wait(20), TICK, &mut || ());
+        let of = || concurrency.take(Some(&who), &wait(20));
         let held: Vec<_> = (0..3).map(|_| of().unwrap().apart().1).collect();
         assert!(of().is_err());
         held.iter().for_each(HeldPermit::lend);

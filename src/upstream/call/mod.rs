@@ -1,8 +1,204 @@
 //! One call on its way to a server: admitted by the circuit breaker, given a permit, sent over a
-//! session, reported.
+//! session, reported. Read this first.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::error::{CallError, RETIRED, STOPPED};
+use crate::protocol::call::{CallSink, Client, Notice, Outcome, Outgoing, Question};
+use crate::protocol::log_level::LogLevel;
+use crate::protocol::method::Method;
+use crate::protocol::raw::{Raw, RawObject, string};
+use crate::upstream::Upstream;
+use crate::upstream::failure::{Failure, FailureKind};
+use crate::upstream::handshake;
+use crate::upstream::http_client::HttpConnection;
+use crate::upstream::session::context::{GatewaySink, Transport};
+use crate::upstream::session::pool::Lease;
+use crate::upstream::transport::message_bytes;
+use crate::wait::{Interrupted, Wait};
+
+use breaker_guard::BreakerGuard;
+use circuit_breaker::Over;
+use concurrency::HeldPermit;
+use waiting_calls::Place;
 
 pub(super) mod breaker_guard;
 pub(super) mod circuit_breaker;
 pub(super) mod concurrency;
 pub(super) mod fair_queue;
 pub(super) mod waiting_calls;
+
+/// What stands for the client of a session that all have who keep sessions and declare nothing.
+pub(super) const EVERYBODY: &str = "shared:";
+
+impl Upstream {
+    /// Sends a request and waits for its answer on the caller's thread, holding one of the
+    /// bounded slots. It goes over the client's own session if there is a client and the
+    /// configuration does not say otherwise, else over the shared one; either is opened if need
+    /// be. What the upstream says and asks about this call goes to `sink`, and progress lets the
+    /// call's timeout start anew.
+    ///
+    /// # Errors
+    /// A bound was reached, the wait ended first, or the upstream failed; what broke off midway
+    /// is never sent a second time unless that does no harm.
+    pub fn request(
+        &self,
+        through: Option<&Client>,
+        outgoing: &Outgoing<'_>,
+        wait: &Arc<Wait>,
+        sink: &dyn CallSink,
+    ) -> Result<Outcome, CallError> {
+        let failed = |mut failure: Failure| {
+            let is_cut_off = failure.kind == FailureKind::Interrupted(Interrupted::Stopping);
+            if is_cut_off && failure.sent {
+                let drain = self.context.limits.drain.as_millis();
+                failure.message =
+                    format!("{STOPPED}, and waits no longer (limits.drain_ms is {drain})");
+            }
+            // Whatever it met with while it was cut off.
+            if wait.interrupted() == Some(Interrupted::Retired) {
+                let drain = self.context.limits.drain.as_millis();
+                failure.message =
+                    format!("{RETIRED}, and limits.drain_ms ({drain} ms) was over");
+                failure.kind = FailureKind::Interrupted(Interrupted::Retired);
+            }
+            self.context.scrubbed(failure).into_error(self.name(), outgoing.is_safe_to_repeat)
+        };
+        let through = through.filter(|client| self.has_own(client));
+        let over = if through.is_some() { Over::Own } else { Over::Shared };
+        let guard = self.admit(over)?;
+        let charged = outgoing.charged.as_ref();
+        let place = self.waiting_calls.enter(charged).map_err(failed)?;
+        let permit = self.concurrency.take(charged, wait).map_err(failed)?;
+        guard.look_again()?;
+        let lease = through.map(|client| self.pool.enter(client, wait));
+        let mut lease = lease.transpose().map_err(failed)?;
+        let transport = lease.as_ref().map_or(&*self.transport, |lease| lease.transport());
+        let (mut connection, in_flight) = permit.apart();
+        if let Some(level) = outgoing.about.log_level.filter(|_| !outgoing.about.is_level_told)
+        {
+            self.set_level_of_call(transport, lease.is_some(), &mut connection, level, wait);
+        }
+        let began = Instant::now();
+        // Of a call that outlives its client's requests, no thread of the pool waits.
+        let parks =
+            lease.as_ref().filter(|_| through.is_some_and(|client| client.is_exclusive));
+        let parks = parks.map(|lease| (lease, &place));
+        let lending =
+            Lending { in_flight: &in_flight, parks, wait, guard: &guard, inner: sink };
+        let mut outcome = transport.request(&mut connection, outgoing, wait, &lending);
+
+        if let (Some(lease), Err(failure)) = (&mut lease, &outcome)
+            && matches!(failure.kind, FailureKind::Interrupted(_))
+            && failure.sent
+        {
+            lease.taint();
+        }
+        drop(lease);
+        if matches!(&outcome, Err(failure) if failure.is_stateless()) {
+            outcome = self.transport.request(&mut connection, outgoing, wait, sink);
+        }
+        // Before it is told: that first contact is slow says nothing of the upstream.
+        if let Err(failure) = &mut outcome
+            && failure.is_late_start()
+        {
+            let starting = self.health.lock().breaker.starting(Instant::now());
+            failure.starting = failure.starting.or(starting);
+        }
+        guard.report(&outcome, began);
+        in_flight.leave(connection);
+        if let Ok(Outcome::Complete(result)) = &outcome {
+            message_bytes::charge(result, outgoing.charged.as_ref()).map_err(failed)?;
+        }
+        outcome.map_err(|failure| match (&failure.kind, wait.interrupted()) {
+            // Not the gateway ends, but the client's session.
+            (FailureKind::Interrupted(Interrupted::Stopping), None) => CallError::Cancelled,
+            _ => failed(failure),
+        })
+    }
+
+    /// What a server that needs no sessions, but may know them besides, answers in one: SDKs say
+    /// there what went wrong, and only that something did where there is none. That session is
+    /// shared by all clients that keep sessions and declare nothing.
+    pub fn ask_in_session(
+        &self,
+        outgoing: &Outgoing<'_>,
+        wait: &Arc<Wait>,
+        sink: &dyn CallSink,
+    ) -> Option<Outcome> {
+        let (session, capabilities) = (Arc::from(EVERYBODY), Raw::from_valid("{}".to_owned()));
+        let client = Client { session, is_exclusive: false, capabilities, charged: None };
+        // Without a session of that kind it would be the same request over the same link.
+        if !self.transport.is_stateless() || !self.has_own(&client) {
+            return None;
+        }
+        self.request(Some(&client), outgoing, wait, sink).ok()
+    }
+
+    /// Tells a session the level of a call that says it anew each time. Log messages for others
+    /// come too then, and are left out where nobody wants them.
+    fn set_level_of_call(
+        &self,
+        transport: &dyn Transport,
+        is_own: bool,
+        connection: &mut HttpConnection,
+        level: LogLevel,
+        wait: &Arc<Wait>,
+    ) {
+        let logs = self.health.lock().initialized.as_ref().is_some_and(|initialized| {
+            initialized.revision.asks_during_calls()
+                && handshake::declares(initialized, "logging")
+        });
+        if !logs {
+            return;
+        }
+        if !is_own {
+            let known = self.desired.level().and_then(|known| LogLevel::parse(&known));
+            if known.is_some_and(|known| known <= level) {
+                return;
+            }
+            self.desired.set_level(level.as_str());
+        }
+        let mut params = RawObject::default();
+        params.set("level", string(level.as_str()));
+        let setting = Outgoing::own(Method::LoggingSetLevel, params);
+        if let Err(failure) =
+            transport.request(connection, &setting, wait, &GatewaySink(&self.context))
+        {
+            log::debug!(target: "upstream", "{}: a level could not be set: {}",
+                self.name(), self.context.scrubbed(failure).message);
+        }
+    }
+}
+
+/// Lets others in while a call's client is asked something: that may take minutes, and what
+/// bounds it is not what bounds calls.
+struct Lending<'a> {
+    in_flight: &'a HeldPermit<'a, HttpConnection>,
+    /// The call's place in its own session and among those that wait, where no thread of the pool makes
+    /// the call.
+    parks: Option<(&'a Lease<'a>, &'a Place<'a>)>,
+    wait: &'a Arc<Wait>,
+    guard: &'a BreakerGuard<'a>,
+    inner: &'a dyn CallSink,
+}
+
+impl CallSink for Lending<'_> {
+    fn notice(&self, notice: Notice) {
+        self.guard.heard();
+        self.inner.notice(notice);
+    }
+
+    fn ask(&self, question: Question) {
+        self.guard.heard();
+        self.in_flight.lend();
+        let Some((lease, place)) = self.parks else { return self.inner.ask(question) };
+        place.give_up();
+        self.inner.ask(lease.parked(question, self.wait));
+    }
+
+    fn has_client(&self) -> bool {
+        self.inner.has_client()
+    }
+}

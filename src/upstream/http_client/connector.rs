@@ -59,7 +59,7 @@ impl Connector for SocketConnector {
     ) -> Result<Option<Box<dyn Transport>>, Error> {
         let parked = self.watch.take_parked();
         if let Some(inner) = parked {
-            // The request went out before the tick: what ureq writes now is that again.
+            // The request went out before the bell rang: what ureq writes now is that again.
             let again = Resumable::new(inner, self.watch.clone(), Output::Swallowed);
             return Ok(Some(Box::new(again)));
         }
@@ -147,7 +147,7 @@ impl SocketConnector {
             let left = until.saturating_duration_since(Instant::now());
             match wait.until(Some((socket, PollFlags::OUT)), Some(left)) {
                 Ok(Woken::Ready) => return Ok(()),
-                Ok(Woken::Bell) => (),
+                Ok(Woken::Bell) => self.watch.miss_bell(),
                 Ok(Woken::Tick) => return Err(Error::Io(ErrorKind::TimedOut.into())),
                 Err(reason) => return Err(self.watch.interrupt(reason)),
             }
@@ -273,8 +273,8 @@ enum Output {
     Swallowed,
 }
 
-/// A connection that survives a tick while the answer's head is waited for. ureq drops it then;
-/// it goes to the watch, and the next run of the same request takes it from there.
+/// A connection that survives a stop for the bell while the answer's head is waited for. ureq drops
+/// it then; it goes to the watch, and the next run of the same request takes it from there.
 struct Resumable {
     inner: Option<Box<dyn Transport>>,
     watch: Arc<InFlight>,
@@ -323,7 +323,7 @@ impl Transport for Resumable {
             .inner
             .as_mut()
             .map_or_else(|| Err(paused()), |inner| inner.await_input(timeout));
-        self.paused = read.is_err() && self.watch.is_ticked();
+        self.paused = read.is_err() && self.watch.is_stopped();
         read
     }
 
@@ -365,7 +365,7 @@ mod tests {
         let (watch, wait) =
             (Arc::new(InFlight::default()), Wait::plain(Duration::from_secs(5)));
         let wait = wait.unwrap();
-        watch.begin(&wait, None);
+        watch.begin(&wait);
         let mut socket = Socket {
             stream,
             watch: watch.clone(),

@@ -43,7 +43,6 @@ pub(super) struct AgentFactory {
     tls: Tls,
     names: Arc<DnsCache>,
     connect_timeout: Duration,
-    tick: Duration,
 }
 
 impl AgentFactory {
@@ -54,7 +53,6 @@ impl AgentFactory {
         names: Arc<DnsCache>,
         tls: &Tls,
         connect_timeout: Duration,
-        tick: Duration,
     ) -> Result<AgentFactory, String> {
         let proxy = target.proxy.as_ref().map(|url| ureq::Proxy::new(url.expose()));
         // The error could hold the URL, and the URL a password.
@@ -77,7 +75,7 @@ impl AgentFactory {
             Some(file) => Tls::with_file(file)?,
             None => tls.clone(),
         };
-        Ok(AgentFactory { config: config.build(), tls, names, connect_timeout, tick })
+        Ok(AgentFactory { config: config.build(), tls, names, connect_timeout })
     }
 
     pub(super) fn client(&self) -> HttpClient {
@@ -90,7 +88,7 @@ impl AgentFactory {
         };
         let resolver = AgentResolver { names: self.names.clone(), watch: watch.clone() };
         let agent = Agent::with_parts(self.config.clone(), dial, resolver);
-        HttpClient { agent, watch, tick: self.tick }
+        HttpClient { agent, watch }
     }
 }
 
@@ -98,7 +96,13 @@ impl AgentFactory {
 pub(super) struct HttpClient {
     agent: Agent,
     watch: Arc<InFlight>,
-    tick: Duration,
+}
+
+/// What a call does when its bell rings while it waits for an upstream's answer over HTTP, or
+/// while it reads that.
+pub(super) trait OnBell {
+    /// Looks at what another thread may have brought.
+    fn rang(&self);
 }
 
 /// A request as ureq wants it; all of it is made once per session but the body.
@@ -111,48 +115,44 @@ pub(super) struct HttpRequest<'a> {
 }
 
 impl HttpClient {
-    /// Sends a request and waits for the head of its answer. `idle` is called whenever nothing
-    /// has come for a while. Redirects that may be followed are.
+    /// Sends a request and waits for the head of its answer. Redirects that may be followed are.
     pub(super) fn run(
         &self,
         wait: &Arc<Wait>,
         ask: HttpRequest<'_>,
-        idle: &mut dyn FnMut(),
-    ) -> Result<HttpResponse, Failure> {
-        self.exchange(&|| self.watch.begin(wait, Some(self.tick)), ask, idle)
+    ) -> Result<HttpResponse<'static>, Failure> {
+        self.exchange(wait, ask, None)
     }
 
-    /// [`HttpClient::run`], but `idle` is called when the bell of `wait` rings, too; also while the
-    /// answer is read.
-    pub(super) fn run_heeding_bell(
+    /// [`HttpClient::run`], but the bell of `wait` is heeded, too; also while the answer is read.
+    pub(super) fn run_heeding_bell<'a>(
         &self,
         wait: &Arc<Wait>,
         ask: HttpRequest<'_>,
-        idle: &mut dyn FnMut(),
-    ) -> Result<HttpResponse, Failure> {
-        let begin = || {
-            self.watch.begin(wait, Some(self.tick));
-            self.watch.heed_bell();
-        };
-        self.exchange(&begin, ask, idle)
+        on_bell: &'a dyn OnBell,
+    ) -> Result<HttpResponse<'a>, Failure> {
+        self.exchange(wait, ask, Some(on_bell))
     }
 
-    /// `begin` comes before each request: what became of one that was redirected is over.
-    fn exchange(
+    fn exchange<'a>(
         &self,
-        begin: &dyn Fn(),
+        wait: &Arc<Wait>,
         ask: HttpRequest<'_>,
-        idle: &mut dyn FnMut(),
-    ) -> Result<HttpResponse, Failure> {
+        on_bell: Option<&'a dyn OnBell>,
+    ) -> Result<HttpResponse<'a>, Failure> {
         let mut way = ask.endpoint.way();
         loop {
-            begin();
-            let mut answer = self.send(ask, way.uri(), idle)?;
+            // What became of a request that was redirected is over.
+            match on_bell {
+                Some(_) => self.watch.begin_heeding_bell(wait),
+                None => self.watch.begin(wait),
+            }
+            let mut answer = self.send(ask, way.uri(), on_bell)?;
             match way.take(answer.status, &answer.headers)? {
                 Turn::Arrived => return Ok(answer),
                 // Its connection can be used again then; what it says does not matter.
                 Turn::Again => {
-                    let rest = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", idle);
+                    let rest = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound");
                     if let Err(failure) = rest
                         && matches!(failure.kind, FailureKind::Interrupted(_))
                     {
@@ -164,12 +164,12 @@ impl HttpClient {
         }
     }
 
-    fn send(
+    fn send<'a>(
         &self,
         ask: HttpRequest<'_>,
         uri: &Uri,
-        idle: &mut dyn FnMut(),
-    ) -> Result<HttpResponse, Failure> {
+        on_bell: Option<&'a dyn OnBell>,
+    ) -> Result<HttpResponse<'a>, Failure> {
         loop {
             let answered = match ask.body {
                 Some(body) => self.agent.run(request(ask, uri, body)),
@@ -188,12 +188,19 @@ impl HttpClient {
                         length,
                         reader,
                         watch: self.watch.clone(),
+                        on_bell,
                     });
                 }
-                Err(_) if self.watch.take_tick() => idle(),
+                Err(_) if self.watch.take_bell() => rang(on_bell),
                 Err(error) => return Err(failure(&self.watch, &error)),
             }
         }
+    }
+}
+
+fn rang(on_bell: Option<&dyn OnBell>) {
+    if let Some(on_bell) = on_bell {
+        on_bell.rang();
     }
 }
 
@@ -214,7 +221,7 @@ fn request<B>(ask: HttpRequest<'_>, uri: &Uri, body: B) -> Request<B> {
 }
 
 /// An answer whose body is still to be read.
-pub(super) struct HttpResponse {
+pub(super) struct HttpResponse<'a> {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     /// Where it comes from.
@@ -222,9 +229,10 @@ pub(super) struct HttpResponse {
     length: Option<u64>,
     reader: BodyReader<'static>,
     watch: Arc<InFlight>,
+    on_bell: Option<&'a dyn OnBell>,
 }
 
-impl HttpResponse {
+impl HttpResponse<'_> {
     /// A header's value, if it is text.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
@@ -263,23 +271,19 @@ impl HttpResponse {
     }
 
     /// The next piece of the body; 0 is its end.
-    pub(super) fn read(
-        &mut self,
-        buffer: &mut [u8],
-        idle: &mut dyn FnMut(),
-    ) -> Result<usize, Failure> {
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
         loop {
             match self.reader.read(buffer) {
                 Ok(n) => return Ok(n),
                 Err(error) if error.kind() == ErrorKind::Interrupted => (),
-                Err(_) if self.watch.take_tick() => idle(),
+                Err(_) if self.watch.take_bell() => rang(self.on_bell),
                 Err(error) => return Err(failure(&self.watch, &Error::from(error))),
             }
         }
     }
 
     /// Reads nothing for a while.
-    pub(super) fn rest(&self, time: Duration, idle: &mut dyn FnMut()) -> Result<(), Failure> {
+    pub(super) fn rest(&self, time: Duration) -> Result<(), Failure> {
         let until = Instant::now() + time;
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -287,7 +291,7 @@ impl HttpResponse {
                 return Ok(());
             }
             match self.watch.sleep(Some(left)) {
-                Ok(Woken::Bell) => idle(),
+                Ok(Woken::Bell) => rang(self.on_bell),
                 Ok(Woken::Tick | Woken::Ready) => (),
                 Err(error) => return Err(failure(&self.watch, &error)),
             }
@@ -300,9 +304,8 @@ impl HttpResponse {
         &mut self,
         bytes_max: usize,
         bound: &str,
-        idle: &mut dyn FnMut(),
     ) -> Result<Vec<u8>, Failure> {
-        let body = self.read_all(bytes_max, bound, &mut Held::uncounted(), idle)?;
+        let body = self.read_all(bytes_max, bound, &mut Held::uncounted())?;
         Ok(if self.coding().is_some() { Vec::new() } else { body })
     }
 
@@ -315,10 +318,9 @@ impl HttpResponse {
         bytes_max: usize,
         bound: &str,
         held: &mut Held<'_>,
-        idle: &mut dyn FnMut(),
     ) -> Result<Vec<u8>, Failure> {
         self.check_coding()?;
-        self.read_all(bytes_max, bound, held, idle)
+        self.read_all(bytes_max, bound, held)
     }
 
     fn read_all(
@@ -326,7 +328,6 @@ impl HttpResponse {
         bytes_max: usize,
         bound: &str,
         held: &mut Held<'_>,
-        idle: &mut dyn FnMut(),
     ) -> Result<Vec<u8>, Failure> {
         let too_large = || {
             let what = format!("its answer is larger than {bound} ({bytes_max} bytes)");
@@ -351,7 +352,7 @@ impl HttpResponse {
                     room = room.saturating_mul(2).min(end);
                     held.grow_to(room)?;
                 }
-                Err(_) if self.watch.take_tick() => idle(),
+                Err(_) if self.watch.take_bell() => rang(self.on_bell),
                 Err(error) => return Err(failure(&self.watch, &Error::from(error))),
             }
         }
@@ -412,7 +413,7 @@ fn drain(watch: &InFlight, mut rest: BodyReader<'static>) {
             Err(_) if waited => return,
             Err(_) => {
                 let Ok(wait) = Wait::plain(UPSTREAM_DRAIN_TIMEOUT) else { return };
-                watch.begin(&wait, None);
+                watch.begin(&wait);
                 watch.set_stage(Stage::Read);
                 waited = true;
             }

@@ -200,8 +200,8 @@ fn deliver(
         headers: &message.headers,
         body: message.body.as_deref(),
     };
-    let mut answer = connection.client(factory).run(wait, ask, &mut || ())?;
+    let mut answer = connection.client(factory).run(wait, ask)?;
     // Read so that the connection can be used again; what it says does not matter.
-    answer.read_to_end(crate::limits::UPSTREAM_DRAIN_BYTES_MAX, "a bound", &mut || ())?;
+    answer.read_to_end(crate::limits::UPSTREAM_DRAIN_BYTES_MAX, "a bound")?;
     Ok(())
 }

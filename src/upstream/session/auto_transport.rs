@@ -97,7 +97,7 @@ impl Transport for Auto {
         connection: &mut HttpConnection,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Failure> {
         self.find(connection, wait)?.request(connection, outgoing, wait, sink)
     }
@@ -107,7 +107,7 @@ impl Transport for Auto {
         connection: &mut HttpConnection,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Failure> {
         self.found().ok_or_else(no_session)?.request_open(connection, outgoing, wait, sink)
     }

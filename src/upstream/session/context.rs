@@ -65,7 +65,7 @@ pub(crate) trait Transport: Send + Sync {
         connection: &mut HttpConnection,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Failure>;
     /// [`Transport::request`] for whoever looks after the session: over the one that is open, and
     /// once. What fails is tried again at its pace, and may say nothing of the session.
@@ -74,7 +74,7 @@ pub(crate) trait Transport: Send + Sync {
         connection: &mut HttpConnection,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Failure>;
     /// Asks the open session what every server answers, because of `why`; any answer will do.
     ///
@@ -87,7 +87,7 @@ pub(crate) trait Transport: Send + Sync {
         _why: &Failure,
     ) -> Result<(), Failure> {
         let ping = Outgoing::own(Method::Ping, RawObject::default());
-        let answer = self.request_open(connection, &ping, wait, &mut NoSink);
+        let answer = self.request_open(connection, &ping, wait, &NoSink);
         answer.map(drop).or_else(unless_answered)
     }
     /// Whether what the upstream tells by itself is heard, as far as it can be.
@@ -491,11 +491,10 @@ impl Mailbox {
 pub(crate) struct NoSink;
 
 impl CallSink for NoSink {
-    fn notice(&mut self, _: Notice) {}
-    fn ask(&mut self, question: Question) {
+    fn notice(&self, _: Notice) {}
+    fn ask(&self, question: Question) {
         question.refuse();
     }
-    fn silence(&mut self) {}
     fn has_client(&self) -> bool {
         false
     }
@@ -505,43 +504,33 @@ impl CallSink for NoSink {
 pub(crate) struct GatewaySink<'a>(pub(crate) &'a SessionContext);
 
 impl CallSink for GatewaySink<'_> {
-    fn notice(&mut self, notice: Notice) {
+    fn notice(&self, notice: Notice) {
         if !matches!(notice, Notice::Progress(_)) {
             self.0.notice(notice);
         }
     }
 
-    fn ask(&mut self, question: Question) {
+    fn ask(&self, question: Question) {
         self.0.ask(question);
     }
-
-    fn silence(&mut self) {}
 
     fn has_client(&self) -> bool {
         false
     }
 }
 
-/// The one who opens a session: what is said meanwhile is for no call, and while there is
-/// silence something else is done.
-pub(crate) struct Opener<'a> {
-    pub(crate) context: &'a SessionContext,
-    pub(crate) idle: &'a mut dyn FnMut(),
-}
+/// The one who opens a session: what is said meanwhile is for no call.
+pub(crate) struct Opener<'a>(pub(crate) &'a SessionContext);
 
 impl CallSink for Opener<'_> {
-    fn notice(&mut self, notice: Notice) {
-        GatewaySink(self.context).notice(notice);
+    fn notice(&self, notice: Notice) {
+        GatewaySink(self.0).notice(notice);
     }
 
     // Nothing but `ping` may be asked before the handshake is over (2025-11-25,
     // basic/lifecycle, Initialization).
-    fn ask(&mut self, question: Question) {
+    fn ask(&self, question: Question) {
         question.refuse();
-    }
-
-    fn silence(&mut self) {
-        (self.idle)();
     }
 
     fn has_client(&self) -> bool {

@@ -4,14 +4,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use crate::error::Stage;
 use crate::limits::{SUBSCRIPTION_URI_BYTES_MAX, UPSTREAM_SUBSCRIPTIONS_MAX};
 use crate::protocol::call::PrincipalId;
 use crate::protocol::subscriber::Subscriber;
 use crate::shares::{NotTaken, Shares};
-use crate::wait::{Wait, Woken};
+use crate::wait::Wait;
 
 use crate::upstream::failure::{Failure, FailureKind};
 
@@ -139,7 +138,6 @@ impl DesiredSubscriptions {
         uri: &'a str,
         charged: Option<&PrincipalId>,
         wait: &Arc<Wait>,
-        tick: Duration,
     ) -> Result<UriLock<'a>, Failure> {
         loop {
             {
@@ -168,14 +166,11 @@ impl DesiredSubscriptions {
                     subscription.waiting.push(wait.clone());
                 }
             }
-            match wait.until(None, Some(tick)) {
-                Ok(Woken::Tick | Woken::Bell | Woken::Ready) => (),
-                Err(reason) => {
-                    if let Some(subscription) = self.lock().by_uri.get_mut(uri) {
-                        subscription.waiting.retain(|other| !Arc::ptr_eq(other, wait));
-                    }
-                    return Err(Failure::interrupted(reason, Stage::Slot, false));
+            if let Err(reason) = wait.until(None, None) {
+                if let Some(subscription) = self.lock().by_uri.get_mut(uri) {
+                    subscription.waiting.retain(|other| !Arc::ptr_eq(other, wait));
                 }
+                return Err(Failure::interrupted(reason, Stage::Slot, false));
             }
         }
     }
@@ -230,8 +225,7 @@ impl Drop for UriLock<'_> {
 mod tests {
     use super::*;
     use crate::wait::Interrupted;
-
-    const TICK: Duration = Duration::from_secs(1);
+    use std::time::Duration;
 
     fn wait(timeout_ms: u64) -> Arc<Wait> {
         Wait::plain(Duration::from_millis(timeout_ms)).unwrap()
@@ -240,13 +234,13 @@ mod tests {
     #[test]
     fn what_nobody_wants_is_forgotten() {
         let (desired, one) = (DesiredSubscriptions::default(), Subscriber::fresh());
-        drop(desired.turn("a:", None, &wait(5000), TICK).unwrap());
+        drop(desired.turn("a:", None, &wait(5000)).unwrap());
         assert!(desired.lock().by_uri.is_empty());
-        desired.turn("a:", None, &wait(5000), TICK).unwrap().add(one, None);
+        desired.turn("a:", None, &wait(5000)).unwrap().add(one, None);
         assert_eq!(desired.uris(), ["a:"]);
-        desired.turn("a:", None, &wait(5000), TICK).unwrap().remove(one);
+        desired.turn("a:", None, &wait(5000)).unwrap().remove(one);
         assert!(desired.lock().by_uri.is_empty());
-        desired.turn("a:", None, &wait(5000), TICK).unwrap().add(one, None);
+        desired.turn("a:", None, &wait(5000)).unwrap().add(one, None);
         desired.forget("a:", one);
         assert!(desired.lock().by_uri.is_empty());
     }
@@ -254,13 +248,13 @@ mod tests {
     #[test]
     fn a_new_session_hears_of_what_is_being_subscribed_to() {
         let desired = DesiredSubscriptions::default();
-        let turn = desired.turn("a:", None, &wait(5000), TICK).unwrap();
+        let turn = desired.turn("a:", None, &wait(5000)).unwrap();
         assert_eq!(desired.uris_or_coming(), ["a:"]);
         assert!(desired.uris().is_empty(), "it may be refused, or be on its way out");
         turn.add(Subscriber::fresh(), None);
         drop(turn);
         assert_eq!(desired.uris_or_coming(), ["a:"]);
-        let turn = desired.turn("b:", None, &wait(5000), TICK).unwrap();
+        let turn = desired.turn("b:", None, &wait(5000)).unwrap();
         drop(turn);
         assert_eq!(desired.uris_or_coming(), ["a:"]);
     }
@@ -269,7 +263,7 @@ mod tests {
     fn one_that_goes_twice_takes_nobody_along() {
         let desired = DesiredSubscriptions::default();
         let (goes, stays) = (Subscriber::fresh(), Subscriber::fresh());
-        let turn = desired.turn("a:", None, &wait(5000), TICK).unwrap();
+        let turn = desired.turn("a:", None, &wait(5000)).unwrap();
         turn.add(goes, None);
         turn.add(stays, None);
         turn.remove(goes);
@@ -286,13 +280,13 @@ mod tests {
     #[test]
     fn one_at_a_time_has_the_turn() {
         let desired = DesiredSubscriptions::default();
-        let first = desired.turn("a:", None, &wait(5000), TICK).unwrap();
-        let late = desired.turn("a:", None, &wait(20), TICK).map(drop).unwrap_err();
+        let first = desired.turn("a:", None, &wait(5000)).unwrap();
+        let late = desired.turn("a:", None, &wait(20)).map(drop).unwrap_err();
         assert_eq!(late.kind, FailureKind::Interrupted(Interrupted::Deadline));
-        drop(desired.turn("b:", None, &wait(5000), TICK).unwrap());
+        drop(desired.turn("b:", None, &wait(5000)).unwrap());
         std::thread::scope(|scope| {
-            let next = scope
-                .spawn(|| desired.turn("a:", None, &wait(5000), TICK).unwrap().is_wanted());
+            let next =
+                scope.spawn(|| desired.turn("a:", None, &wait(5000)).unwrap().is_wanted());
             first.add(Subscriber::fresh(), None);
             drop(first);
             assert!(next.join().unwrap());
@@ -307,7 +301,7 @@ mod tests {
         let one = Subscriber::fresh();
         let subscribe = |who: &Option<PrincipalId>, n: usize| {
             let uri = format!("{}:{n}", if *who == hog { "hog" } else { "victim" });
-            let turn = desired.turn(&uri, who.as_ref(), &wait(5000), TICK)?;
+            let turn = desired.turn(&uri, who.as_ref(), &wait(5000))?;
             turn.add(one, who.clone());
             Ok::<_, Failure>(())
         };
@@ -332,7 +326,7 @@ mod tests {
         let (first, second) = (Subscriber::fresh(), Subscriber::fresh());
         let held =
             |who: &Option<PrincipalId>| desired.lock().shares.held(who.as_ref().unwrap());
-        let turn = desired.turn("x:", a.as_ref(), &wait(5000), TICK).unwrap();
+        let turn = desired.turn("x:", a.as_ref(), &wait(5000)).unwrap();
         turn.add(first, a.clone());
         turn.add(second, b.clone());
         assert_eq!((held(&a), held(&b)), (1, 0));
@@ -347,7 +341,7 @@ mod tests {
     fn a_bound_is_named() {
         let desired = DesiredSubscriptions::default();
         let long = "x".repeat(SUBSCRIPTION_URI_BYTES_MAX + 1);
-        let refused = desired.turn(&long, None, &wait(5000), TICK).map(drop).unwrap_err();
+        let refused = desired.turn(&long, None, &wait(5000)).map(drop).unwrap_err();
         assert!(refused.message.contains("bytes"));
     }
 }

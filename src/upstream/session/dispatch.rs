@@ -13,8 +13,9 @@ use crate::protocol::method::{Method, notification};
 use super::context::SessionContext;
 use super::correlation::Arrival;
 use super::pending::PendingRequests;
+use crate::upstream::Wire;
+use crate::upstream::call::EVERYBODY;
 use crate::upstream::message::Incoming;
-use crate::upstream::{EVERYBODY, Wire};
 
 impl SessionContext {
     /// A notification that belongs to no call, on a stream that brings no answers.

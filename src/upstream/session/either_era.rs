@@ -74,12 +74,11 @@ impl EitherEra {
         &self,
         connection: &mut HttpConnection,
         wait: &Arc<Wait>,
-        idle: &mut dyn FnMut(),
         is_legacy: fn(&Failure, &Wait) -> bool,
     ) -> Result<Option<Initialized>, Failure> {
         let discovered = {
             let _bound = wait.within(probe_time(wait));
-            self.modern.discover(connection, wait, idle)
+            self.modern.discover(connection, wait)
         };
         match discovered {
             Ok(initialized) => Ok(Some(initialized)),
@@ -97,17 +96,15 @@ impl EitherEra {
         &self,
         connection: &mut HttpConnection,
         wait: &Arc<Wait>,
-        idle: &mut dyn FnMut(),
     ) -> Result<&dyn Transport, Failure> {
         if let Some(era) = self.found.get() {
             return self.known(era, connection, wait);
         }
-        let tick = self.context.limits.heartbeat;
-        let asked = self.asking.open(wait, tick, idle, |_, idle| match self.found.get() {
+        let asked = self.asking.open(wait, |_| match self.found.get() {
             // Found between two looks.
             Some(_) => Ok(EraFound::ByAnother),
             None => {
-                let asked = self.ask(connection, wait, idle, is_legacy_sign)?;
+                let asked = self.ask(connection, wait, is_legacy_sign)?;
                 Ok(asked.map_or(EraFound::Legacy, EraFound::Modern))
             }
         });
@@ -190,12 +187,11 @@ impl EitherEra {
         era: Era,
         connection: &mut HttpConnection,
         wait: &Arc<Wait>,
-        idle: &mut dyn FnMut(),
     ) -> Result<bool, Failure> {
         if self.found.get() != Some(era) {
             return Ok(true);
         }
-        let asked = self.ask(connection, wait, idle, is_answer_of_legacy)?;
+        let asked = self.ask(connection, wait, is_answer_of_legacy)?;
         if asked.is_some() == (era == Era::Modern) {
             return Ok(false);
         }
@@ -251,15 +247,14 @@ impl Transport for EitherEra {
             return self.mirrored(self.legacy.open(connection, wait));
         }
         let era = self.found.get();
-        let opened = self
-            .find(connection, wait, &mut || ())
-            .and_then(|transport| transport.open(connection, wait));
+        let opened =
+            self.find(connection, wait).and_then(|transport| transport.open(connection, wait));
         match (opened, era) {
             (Err(failure), Some(era)) if is_doubtful(era, &failure) => {
-                if !self.reconsider(era, connection, wait, &mut || ())? {
+                if !self.reconsider(era, connection, wait)? {
                     return Err(failure);
                 }
-                self.find(connection, wait, &mut || ())?.open(connection, wait)
+                self.find(connection, wait)?.open(connection, wait)
             }
             (opened, _) => opened,
         }
@@ -270,7 +265,7 @@ impl Transport for EitherEra {
         connection: &mut HttpConnection,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Failure> {
         if self.is_mirrored() && self.found.is_modern() {
             if self.found.refuses_sessions() {
@@ -279,18 +274,18 @@ impl Transport for EitherEra {
             return self.mirrored(self.legacy.request(connection, outgoing, wait, sink));
         }
         let mut era = self.found.get();
-        let transport = self.find(connection, wait, &mut || sink.silence());
+        let transport = self.find(connection, wait);
         let outcome = transport.and_then(|transport| {
             era = Some(if transport.is_stateless() { Era::Modern } else { Era::Legacy });
             transport.request(connection, outgoing, wait, sink)
         });
         match (outcome, era) {
             (Err(failure), Some(era)) if is_doubtful(era, &failure) => {
-                if !self.reconsider(era, connection, wait, &mut || sink.silence())? {
+                if !self.reconsider(era, connection, wait)? {
                     return Err(failure);
                 }
                 // What was refused has not reached the tool.
-                let transport = self.find(connection, wait, &mut || sink.silence())?;
+                let transport = self.find(connection, wait)?;
                 transport.request(connection, outgoing, wait, sink)
             }
             (outcome, _) => outcome,
@@ -302,7 +297,7 @@ impl Transport for EitherEra {
         connection: &mut HttpConnection,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Failure> {
         if self.is_mirrored() && self.found.is_modern() {
             return self.mirrored(self.legacy.request_open(connection, outgoing, wait, sink));
@@ -326,7 +321,7 @@ impl Transport for EitherEra {
             }
             // Contact with the other era is made at once, if that is what it speaks now.
             era @ (Era::Legacy | Era::Modern) => {
-                self.reconsider(era, connection, wait, &mut || ()).map(drop)
+                self.reconsider(era, connection, wait).map(drop)
             }
         }
     }

@@ -3,14 +3,14 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::error::Stage;
 use crate::limits::STRAY_LOG_TIME;
 use crate::protocol::call::{CallSink, Notice};
 use crate::protocol::jsonrpc::RpcError;
 use crate::protocol::raw::Raw;
-use crate::wait::{Wait, Woken};
+use crate::wait::Wait;
 
 use super::correlation::{Arrival, Delivered, Inbox, Interest, Table};
 use crate::upstream::failure::{Failure, malformed};
@@ -78,7 +78,7 @@ impl PendingRequests {
         &self,
         id: u64,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Option<Result<Result<Raw, RpcError>, Failure>> {
         loop {
             let arrival = self.lock().take(id)?;
@@ -198,27 +198,23 @@ impl Waiting<'_> {
     pub(crate) fn look(
         &self,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Option<Result<Result<Raw, RpcError>, Failure>> {
         self.pending.look(self.id, wait, sink)
     }
 
-    /// Waits for the answer, hands everything before it to `sink`, and lets it know of silence.
+    /// Waits for the answer, and hands everything before it to `sink`.
     pub(crate) fn answer(
         &self,
         wait: &Arc<Wait>,
-        tick: Duration,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Result<Raw, RpcError>, Failure> {
         loop {
             if let Some(answer) = self.look(wait, sink) {
                 return answer;
             }
-            match wait.until(None, Some(tick)) {
-                Ok(Woken::Tick) => sink.silence(),
-                Ok(Woken::Bell | Woken::Ready) => (),
-                Err(reason) => return Err(Failure::interrupted(reason, Stage::Answer, true)),
-            }
+            wait.until(None, None)
+                .map_err(|reason| Failure::interrupted(reason, Stage::Answer, true))?;
         }
     }
 }

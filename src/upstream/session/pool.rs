@@ -4,14 +4,14 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::error::Stage;
 use crate::limits::{PARKED_GRACE, SPOILT_SESSION_GRACE, STATELESS_SESSION_IDLE};
 use crate::protocol::call::{AnswerTo, Client, PrincipalId, Question};
 use crate::protocol::view::ViewId;
 use crate::thread::{Joined, spawn};
-use crate::wait::{Interrupted, Wait, Woken};
+use crate::wait::{Interrupted, Wait};
 
 use super::capacity::{Entry, PoolCapacity};
 use super::context::{SessionContext, Transport};
@@ -136,30 +136,20 @@ impl SessionPool {
     /// A place in the client's own session, which is not opened by that; in one where no other
     /// call is, if the client's sessions carry one at a time. At the bound, the session that was
     /// idle for longest makes room; while none is idle, this waits until one is, as for a slot.
-    /// `idle` is called every `tick` meanwhile.
     pub(crate) fn enter(
         self: &Arc<Self>,
         client: &Client,
         wait: &Arc<Wait>,
-        tick: Duration,
-        idle: &mut dyn FnMut(),
     ) -> Result<Lease<'_>, Failure> {
         let charged = client.charged.as_ref();
         let mut place = InQueue { pool: self, charged, wait, is_queued: false };
-        let mut heard_at = Instant::now();
         loop {
             if let Some(lease) = self.try_enter(client, &mut place)? {
                 return Ok(lease);
             }
             // Nobody rings when a parked call has waited for long.
-            match wait.until(None, Some(tick.min(PARKED_GRACE / 4))) {
-                Ok(Woken::Tick) if heard_at.elapsed() >= tick => {
-                    heard_at = Instant::now();
-                    idle();
-                }
-                Ok(Woken::Tick | Woken::Ready | Woken::Bell) => (),
-                Err(reason) => return Err(Failure::interrupted(reason, Stage::Slot, false)),
-            }
+            wait.until(None, Some(PARKED_GRACE / 4))
+                .map_err(|reason| Failure::interrupted(reason, Stage::Slot, false))?;
         }
     }
 

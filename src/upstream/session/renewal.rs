@@ -110,7 +110,7 @@ impl StreamableHttp {
         let renewed = if is_certain(&refused) {
             // A call that hears the same opens it together with this.
             drop(self.single_flight.forget(generation));
-            self.session(connection, wait, &mut || ()).map(drop)
+            self.session(connection, wait).map(drop)
         } else {
             self.renew(connection, generation, wait)
         };
@@ -140,8 +140,7 @@ impl StreamableHttp {
         if self.is_replaced(old) {
             return Ok(());
         }
-        let session =
-            self.handshake(connection, wait, &mut || ()).map_err(Failure::in_handshake)?;
+        let session = self.handshake(connection, wait).map_err(Failure::in_handshake)?;
         let generation = self.single_flight.next_generation();
         let is_refused = self.refused_over(connection, generation, &session, wait);
         if let Some(refused) = is_refused.unwrap_or_else(Some) {
@@ -182,7 +181,7 @@ impl StreamableHttp {
         // A list that cannot be had says nothing of the session.
         let outgoing = Outgoing::own(Method::Ping, RawObject::default());
         let over = Over { generation, session, again: false };
-        match self.send(connection, over, &outgoing, wait, &mut NoSink) {
+        match self.send(connection, over, &outgoing, wait, &NoSink) {
             Ok(Outcome::Error { error, .. }) => Ok(doubt_of(&error)),
             Ok(Outcome::Complete(_) | Outcome::InputRequired { .. }) => {
                 session.has_worked.store(true, Ordering::Relaxed);

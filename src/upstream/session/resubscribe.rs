@@ -100,7 +100,6 @@ impl Resubscribing {
         &mut self,
         generation: u64,
         desired: &DesiredSubscriptions,
-        tick: Duration,
         busy: &dyn Fn() -> Result<Arc<Wait>, Failure>,
         subscribe: Subscribe<'_>,
     ) -> Option<String> {
@@ -118,7 +117,7 @@ impl Resubscribing {
             // Not for long: the one whose turn it is may be waiting for this thread, or be
             // telling another session.
             let bound = wait.within(CONTROL_TIMEOUT);
-            let turn = desired.turn(&uri, None, &wait, tick);
+            let turn = desired.turn(&uri, None, &wait);
             drop(bound);
             let Ok(turn) = turn else {
                 is_complete = false;

@@ -3,10 +3,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use crate::error::Stage;
-use crate::wait::{Interrupted, Wait, Woken};
+use crate::wait::{Interrupted, Wait};
 
 use crate::upstream::failure::{Failure, FailureKind};
 
@@ -56,9 +55,7 @@ impl<T> SingleFlight<T> {
     pub(crate) fn open(
         &self,
         wait: &Arc<Wait>,
-        tick: Duration,
-        idle: &mut dyn FnMut(),
-        make: impl FnOnce(u64, &mut dyn FnMut()) -> Result<T, Failure>,
+        make: impl FnOnce(u64) -> Result<T, Failure>,
     ) -> Result<(u64, Arc<T>), Failure> {
         let mut waited_for = None;
         loop {
@@ -66,17 +63,12 @@ impl<T> SingleFlight<T> {
                 Turn::Open(generation, session) => return Ok((generation, session)),
                 Turn::Mine { attempt, generation } => {
                     let attempt = Attempt { single_flight: self, attempt, outcome: None };
-                    return attempt.finish(generation, make(generation, idle));
+                    return attempt.finish(generation, make(generation));
                 }
                 Turn::Theirs { attempt } => waited_for = Some(attempt),
             }
-            match wait.until(None, Some(tick)) {
-                Ok(Woken::Tick) => idle(),
-                Ok(Woken::Bell | Woken::Ready) => (),
-                Err(reason) => {
-                    return Err(Failure::interrupted(reason, Stage::Handshake, false));
-                }
-            }
+            wait.until(None, None)
+                .map_err(|reason| Failure::interrupted(reason, Stage::Handshake, false))?;
         }
     }
 
@@ -198,12 +190,11 @@ impl<T> Drop for Attempt<'_, T> {
 mod tests {
     use super::*;
     use std::sync::atomic::AtomicUsize;
+    use std::time::Duration;
 
     fn wait() -> Arc<Wait> {
         Wait::plain(Duration::from_secs(5)).unwrap()
     }
-
-    const TICK: Duration = Duration::from_secs(1);
 
     #[test]
     fn one_opens_and_all_others_get_the_same() {
@@ -212,7 +203,7 @@ mod tests {
         let sum: usize = std::thread::scope(|scope| {
             let open = || {
                 let (_, session) = single_flight
-                    .open(&wait(), TICK, &mut || (), |_, _| {
+                    .open(&wait(), |_| {
                         opened.fetch_add(1, Ordering::SeqCst);
                         Ok(7_usize)
                     })
@@ -229,10 +220,9 @@ mod tests {
     fn those_who_waited_share_the_failure_and_later_ones_try_again() {
         let single_flight = SingleFlight::<()>::new(Arc::default());
         let refused = Failure::new(FailureKind::Broke, Stage::Connect, "refused");
-        let result = single_flight.open(&wait(), TICK, &mut || (), |_, _| Err(refused.clone()));
+        let result = single_flight.open(&wait(), |_| Err(refused.clone()));
         assert_eq!(result.unwrap_err(), refused);
-        let (generation, _) =
-            single_flight.open(&wait(), TICK, &mut || (), |_, _| Ok(())).unwrap();
+        let (generation, _) = single_flight.open(&wait(), |_| Ok(())).unwrap();
         assert_eq!(generation, 2);
         assert!(single_flight.forget(1).is_none());
         assert!(single_flight.forget(2).is_some());
@@ -242,6 +232,6 @@ mod tests {
     fn a_closed_door_opens_no_more() {
         let single_flight = SingleFlight::<()>::new(Arc::default());
         assert!(single_flight.close().is_none());
-        assert!(single_flight.open(&wait(), TICK, &mut || (), |_, _| Ok(())).is_err());
+        assert!(single_flight.open(&wait(), |_| Ok(())).is_err());
     }
 }

@@ -7,8 +7,8 @@ use crate::protocol::method::notification;
 
 use super::context::SessionContext;
 use super::listen_filter::{acknowledged, without_id};
-use crate::upstream::failure::superseded;
-use crate::upstream::message::Incoming;
+
+use crate::upstream::message::{Incoming, superseded};
 use crate::upstream::transport::stdio::process::ChildLink;
 
 /// A message, once what the gateway does with it by itself is done.

@@ -144,20 +144,18 @@ impl Drop for Over<'_> {
 struct Aside<'a>(&'a Over<'a>);
 
 impl CallSink for Aside<'_> {
-    fn notice(&mut self, notice: Notice) {
+    fn notice(&self, notice: Notice) {
         let Over { upstream, through, .. } = self.0;
         if !matches!(notice, Notice::Progress(_)) {
             upstream.context.notice_on(*through, notice, Wire::Apart);
         }
     }
 
-    fn ask(&mut self, question: Question) {
+    fn ask(&self, question: Question) {
         if let Some(client) = self.0.through {
             self.0.upstream.context.ask_on(client, question);
         }
     }
-
-    fn silence(&mut self) {}
 
     fn has_client(&self) -> bool {
         false
@@ -182,16 +180,15 @@ impl Over<'_> {
     }
 
     fn turn<'a>(&'a self, uri: &'a str, wait: &Arc<Wait>) -> Result<UriLock<'a>, CallError> {
-        let tick = self.upstream.context.limits.heartbeat;
         // What is subscribed to over a session of its own is shared with nobody.
         let charged = self.charged.as_ref().filter(|_| self.through.is_none());
-        let turn = self.desired.turn(uri, charged, wait, tick);
+        let turn = self.desired.turn(uri, charged, wait);
         turn.map_err(|failure| failure.into_error(self.upstream.name(), true))
     }
 
     fn about(&self, method: Method, uri: &str, wait: &Arc<Wait>) -> Result<Outcome, CallError> {
         let outgoing = Outgoing { charged: self.charged.clone(), ..about(method, uri) };
-        self.upstream.request(self.through, &outgoing, wait, &mut Aside(self))
+        self.upstream.request(self.through, &outgoing, wait, &Aside(self))
     }
 }
 

@@ -13,13 +13,14 @@ use crate::protocol::modern::Freshness;
 use crate::protocol::raw::{Raw, RawObject, string, try_each_element};
 use crate::protocol::revision::Era;
 use crate::protocol::view::ViewId;
+use crate::upstream::handshake::declares;
 use crate::wait::Interrupted;
 
 use super::Supervisor;
 use super::list_times::stale_at;
 use super::view_readings::ViewReading;
 use crate::upstream::Event;
-use crate::upstream::failure::{Failure, FailureKind, Refusal, cut, declares};
+use crate::upstream::failure::{Failure, FailureKind, Refusal, cut};
 use crate::upstream::session::context::{GatewaySink, Opened, SessionContext};
 use crate::upstream::status::FailureReport;
 
@@ -219,7 +220,7 @@ impl Supervisor {
             &mut self.connection,
             outgoing,
             &wait,
-            &mut GatewaySink(&self.context),
+            &GatewaySink(&self.context),
         );
         if let Ok(Outcome::Complete(_)) = &answer {
             let mut health = self.health.lock();

@@ -18,12 +18,13 @@ use crate::limits::{REFRESH_INTERVAL, RELIST_INTERVAL, SLOTS_SWEEP_INTERVAL};
 use crate::protocol::call::Outgoing;
 use crate::protocol::method::Method;
 use crate::protocol::raw::{RawObject, string};
+use crate::upstream::handshake::{declares, with_tools};
 use crate::wait::Wait;
 
 use super::backoff::Retry;
 use super::call::circuit_breaker::{DeadlineOwner, FailureClass, Opening, Over};
 use super::call::concurrency::ConcurrencyLimit;
-use super::failure::{Failure, FailureKind, declares, with_tools};
+use super::failure::{Failure, FailureKind};
 use super::http_client::HttpConnection;
 use super::session::context::{GatewaySink, Opened, SessionContext, Transport};
 use super::session::desired_subscriptions::DesiredSubscriptions;
@@ -325,7 +326,7 @@ impl Supervisor {
                 &mut self.connection,
                 &outgoing,
                 &wait,
-                &mut GatewaySink(&self.context),
+                &GatewaySink(&self.context),
             )
         });
         let doubt = answer.as_ref().err().filter(|it| is_unclear(it)).cloned();
@@ -346,12 +347,11 @@ impl Supervisor {
         let mut subscribe = |uri: &str, wait: &Arc<Wait>| {
             let outgoing = about(Method::ResourcesSubscribe, uri);
             let answer =
-                transport.request_open(connection, &outgoing, wait, &mut GatewaySink(context));
+                transport.request_open(connection, &outgoing, wait, &GatewaySink(context));
             doubt = answer.as_ref().err().filter(|it| is_unclear(it)).cloned();
             answer
         };
-        let tick = context.limits.heartbeat;
-        let failed = resubscribing.run(opened.generation, desired, tick, &busy, &mut subscribe);
+        let failed = resubscribing.run(opened.generation, desired, &busy, &mut subscribe);
         if let Some(what) = failed {
             self.warn_of(Method::ResourcesSubscribe, &what);
         }

@@ -194,7 +194,7 @@ impl OwnSessionSupervisor {
         let asker = Asker { charged: reading.by(), ..Asker::default() };
         read_all(&pooled.context, &opened.initialized, asker, &mut |outgoing| {
             let wait = busy(&self.pooled.context, self.pooled.context.config.timeout)?;
-            let (connection, own) = (&mut self.connection, &mut GatewaySink(&pooled.context));
+            let (connection, own) = (&mut self.connection, &GatewaySink(&pooled.context));
             let answer = pooled.transport.request_open(connection, outgoing, &wait, own);
             answer.inspect_err(|it| forget_if_gone(&*pooled.transport, opened.generation, it))
         })
@@ -250,13 +250,11 @@ impl OwnSessionSupervisor {
                 connection,
                 &outgoing,
                 wait,
-                &mut GatewaySink(&context),
+                &GatewaySink(&context),
             );
             answer.inspect_err(|it| forget_if_gone(&*pooled.transport, *generation, it))
         };
-        let tick = context.limits.heartbeat;
-        let failed =
-            resubscribing.run(*generation, &pooled.desired, tick, &busy, &mut subscribe);
+        let failed = resubscribing.run(*generation, &pooled.desired, &busy, &mut subscribe);
         if let Some(what) = failed.filter(|_| !context.mailbox.is_stopped()) {
             log::warn!(target: "upstream", "{}: a client's own session could not be \
                 subscribed again: {}", context.name(), context.secrets.scrub_for_operator(&what));

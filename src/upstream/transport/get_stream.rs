@@ -126,7 +126,7 @@ impl Listener {
         let ask = HttpRequest { method, endpoint, headers: &headers, body: None };
         let mut connection = HttpConnection::default();
         let wait = self.wait.clone();
-        let answer = connection.client(&http.factory).run(&wait, ask, &mut || ());
+        let answer = connection.client(&http.factory).run(&wait, ask);
         self.unanswered = None;
         let mut answer = match answer {
             Ok(answer) => answer,
@@ -154,7 +154,7 @@ impl Listener {
             }
         }
         let context = &http.context;
-        let read = read_events(&mut answer, context, None, &mut || (), &mut |event, keeper| {
+        let read = read_events(&mut answer, context, None, &mut |event, keeper| {
             self.take(event, &keeper)
         });
         match read {

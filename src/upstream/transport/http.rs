@@ -15,12 +15,13 @@ use crate::protocol::legacy::Initialized;
 use crate::protocol::raw::Keeper;
 use crate::protocol::sse::{DecodeError, Decoder, Event};
 use crate::thread::Joined;
+use crate::upstream::message::cancelled;
 use crate::wait::{Interrupted, Wait};
 
 use super::message_bytes::Held;
 use super::refused_status::{is_of_key, said_in};
 use super::throttle::Throttle;
-use crate::upstream::failure::{Failure, FailureKind, cancelled, cut};
+use crate::upstream::failure::{Failure, FailureKind, cut};
 use crate::upstream::http_client::dns::DnsCache;
 use crate::upstream::http_client::redirect::Endpoint;
 use crate::upstream::http_client::side_channel::{Control, Message};
@@ -68,8 +69,7 @@ impl HttpContext {
         post.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
         let both = format!("{JSON}, {EVENT_STREAM}");
         post.insert(ACCEPT, HeaderValue::try_from(both).map_err(|error| error.to_string())?);
-        let (connect, tick) = (context.config.connect_timeout, context.limits.heartbeat);
-        let factory = AgentFactory::new(target, names, tls, connect, tick)?;
+        let factory = AgentFactory::new(target, names, tls, context.config.connect_timeout)?;
         let control = Arc::new(Control::new(
             context.thread_name("ctl"),
             factory.clone(),
@@ -95,7 +95,7 @@ impl HttpContext {
     pub(crate) fn refused(
         &self,
         kind: FailureKind,
-        answer: &HttpResponse,
+        answer: &HttpResponse<'_>,
         text: &str,
     ) -> Failure {
         let status = answer.status;
@@ -235,10 +235,9 @@ const EVENT_FRAME_BYTES: usize = 256;
 /// Reads the events of an answer and hands each to `take`, with the keeper of its memory, which
 /// `charged` is charged for.
 pub(crate) fn read_events(
-    answer: &mut HttpResponse,
+    answer: &mut HttpResponse<'_>,
     context: &SessionContext,
     charged: Option<&PrincipalId>,
-    idle: &mut dyn FnMut(),
     take: &mut dyn FnMut(Event, Option<Keeper>) -> Next,
 ) -> Result<StreamEnd, Failure> {
     answer.check_coding()?;
@@ -248,7 +247,7 @@ pub(crate) fn read_events(
     let mut buffer = vec![0_u8; crate::limits::UPSTREAM_BUFFER_BYTES];
     let mut throttle = Throttle::default();
     loop {
-        let n = answer.read(&mut buffer, idle)?;
+        let n = answer.read(&mut buffer)?;
         if n == 0 {
             return Ok(StreamEnd::Eof);
         }
@@ -274,7 +273,7 @@ pub(crate) fn read_events(
         let of_messages = given.saturating_add(decoder.held_bytes()).saturating_sub(before);
         throttle.idled(n.saturating_sub(of_messages));
         if let Some(time) = throttle.rest() {
-            answer.rest(time, idle)?;
+            answer.rest(time)?;
         }
     }
 }

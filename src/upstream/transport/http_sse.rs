@@ -19,10 +19,11 @@ use crate::protocol::sse::Event;
 use crate::telemetry::Seldom;
 use crate::telemetry::redact;
 use crate::thread::spawn;
-use crate::wait::{Wait, Woken};
+use crate::upstream::handshake;
+use crate::wait::Wait;
 
 use super::http::{HttpContext, Next, StreamThread, Wire, read_events};
-use crate::upstream::failure::{self, Failure, FailureKind, Refusal, cut, may_replay};
+use crate::upstream::failure::{Failure, FailureKind, Refusal, cut, may_replay};
 use crate::upstream::http_client::redirect::{Endpoint, Redirected};
 use crate::upstream::http_client::reference::{is_same_origin, resolve};
 use crate::upstream::http_client::{HttpConnection, HttpRequest, HttpResponse};
@@ -64,18 +65,15 @@ impl HttpSse {
         &self,
         connection: &mut HttpConnection,
         wait: &Arc<Wait>,
-        idle: &mut dyn FnMut(),
     ) -> Result<(u64, Arc<Session>), Failure> {
         if let Some(open) = self.single_flight.current() {
             return Ok(open);
         }
-        let tick = self.http.context.limits.heartbeat;
-        self.single_flight.open(wait, tick, idle, |generation, idle| {
-            let session =
-                self.connect(connection, wait, generation, idle).map_err(|failure| {
-                    connection.reset();
-                    self.http.context.not_opened(generation, failure.in_handshake())
-                })?;
+        self.single_flight.open(wait, |generation| {
+            let session = self.connect(connection, wait, generation).map_err(|failure| {
+                connection.reset();
+                self.http.context.not_opened(generation, failure.in_handshake())
+            })?;
             self.http.context.mailbox.opened(generation);
             Ok(session)
         })
@@ -86,18 +84,16 @@ impl HttpSse {
         connection: &mut HttpConnection,
         wait: &Arc<Wait>,
         generation: u64,
-        idle: &mut dyn FnMut(),
     ) -> Result<Session, Failure> {
-        let (wires, stream) = self.open_stream(wait, generation, idle)?;
+        let (wires, stream) = self.open_stream(wait, generation)?;
         let id = self.http.context.next_id();
-        let text = failure::initialize(id, self.http.context.capabilities());
+        let text = handshake::initialize(id, self.http.context.capabilities());
         let answer = {
             let waiting = wires.pending.enter(id, wait, Interest::Shut)?;
-            let mut sink = Opener { context: &self.http.context, idle };
-            wires.call(connection, &waiting, &text, wait, &mut sink)?
+            wires.call(connection, &waiting, &text, wait, &Opener(&self.http.context))?
         };
-        let initialized = Arc::new(failure::read_handshake(answer)?);
-        wires.post(connection, &failure::initialized(), wait, &mut || ())?;
+        let initialized = Arc::new(handshake::read_handshake(answer)?);
+        wires.post(connection, &handshake::initialized(), wait)?;
         Ok(Session { initialized, wires, stream: Mutex::new(Some(stream)) })
     }
 
@@ -106,7 +102,6 @@ impl HttpSse {
         &self,
         wait: &Arc<Wait>,
         generation: u64,
-        idle: &mut dyn FnMut(),
     ) -> Result<(Arc<SseChannel>, StreamThread), Failure> {
         let failed = |error: std::io::Error| {
             Failure::new(FailureKind::Nonsense, Stage::Connect, error.to_string())
@@ -125,28 +120,8 @@ impl HttpSse {
         let name = self.http.context.thread_name("sse");
         let thread = spawn(&name, move || reader.run()).map_err(failed)?;
         let stream = StreamThread { wait: stream_wait, thread: Some(thread) };
-        let wires = self.endpoint(wait, &told, idle)?;
+        let wires = endpoint(wait, &told)?;
         Ok((wires, stream))
-    }
-
-    fn endpoint(
-        &self,
-        wait: &Arc<Wait>,
-        told: &Receiver<Result<Arc<SseChannel>, Failure>>,
-        idle: &mut dyn FnMut(),
-    ) -> Result<Arc<SseChannel>, Failure> {
-        loop {
-            if let Ok(told) = told.try_recv() {
-                return told;
-            }
-            match wait.until(None, Some(self.http.context.limits.heartbeat)) {
-                Ok(Woken::Tick) => idle(),
-                Ok(Woken::Bell | Woken::Ready) => (),
-                Err(reason) => {
-                    return Err(Failure::interrupted(reason, Stage::Handshake, false));
-                }
-            }
-        }
     }
 
     /// Sends a request over a session, once.
@@ -156,7 +131,7 @@ impl HttpSse {
         session: &Session,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Failure> {
         let id = self.http.context.next_id();
         let text = outgoing.to_message(&RequestId::from(id));
@@ -202,13 +177,27 @@ impl HttpSse {
     }
 }
 
+/// Waits for the endpoint that a stream begins with.
+fn endpoint(
+    wait: &Arc<Wait>,
+    told: &Receiver<Result<Arc<SseChannel>, Failure>>,
+) -> Result<Arc<SseChannel>, Failure> {
+    loop {
+        if let Ok(told) = told.try_recv() {
+            return told;
+        }
+        wait.until(None, None)
+            .map_err(|reason| Failure::interrupted(reason, Stage::Handshake, false))?;
+    }
+}
+
 impl Transport for HttpSse {
     fn open(
         &self,
         connection: &mut HttpConnection,
         wait: &Arc<Wait>,
     ) -> Result<Opened, Failure> {
-        let (generation, session) = self.session(connection, wait, &mut || ())?;
+        let (generation, session) = self.session(connection, wait)?;
         Ok(Opened { generation, initialized: session.initialized.clone() })
     }
 
@@ -217,12 +206,11 @@ impl Transport for HttpSse {
         connection: &mut HttpConnection,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Failure> {
         let mut replayed = false;
         loop {
-            let (generation, session) =
-                self.session(connection, wait, &mut || sink.silence())?;
+            let (generation, session) = self.session(connection, wait)?;
             let failure = match self.attempt(connection, &session, outgoing, wait, sink) {
                 Ok(outcome) => return Ok(outcome),
                 Err(failure) => failure,
@@ -246,7 +234,7 @@ impl Transport for HttpSse {
         connection: &mut HttpConnection,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Failure> {
         let (_, session) = self.single_flight.current().ok_or_else(no_session)?;
         self.attempt(connection, &session, outgoing, wait, sink)
@@ -299,10 +287,10 @@ impl SseChannel {
         waiting: &Waiting<'_>,
         text: &str,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Result<Raw, RpcError>, Failure> {
-        self.post(connection, text, wait, &mut || sink.silence())?;
-        waiting.answer(wait, self.wire.http.context.limits.heartbeat, sink)
+        self.post(connection, text, wait)?;
+        waiting.answer(wait, sink)
     }
 
     fn post(
@@ -310,7 +298,6 @@ impl SseChannel {
         connection: &mut HttpConnection,
         text: &str,
         wait: &Arc<Wait>,
-        idle: &mut dyn FnMut(),
     ) -> Result<(), Failure> {
         let Wire { http, endpoint, post } = &*self.wire;
         let ask = HttpRequest {
@@ -319,8 +306,8 @@ impl SseChannel {
             headers: post,
             body: Some(text),
         };
-        let mut answer = connection.client(&http.factory).run(wait, ask, idle)?;
-        let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", idle);
+        let mut answer = connection.client(&http.factory).run(wait, ask)?;
+        let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound");
         match answer.status {
             200..300 => body.map(drop),
             404 => Err(http.refused(FailureKind::SessionGone, &answer, "")),
@@ -374,7 +361,7 @@ impl Reader {
         let ask = HttpRequest { method, endpoint, headers: &http.get, body: None };
         let mut connection = HttpConnection::default();
         let wait = self.wait.clone();
-        let mut answer = match connection.client(&http.factory).run(&wait, ask, &mut || ()) {
+        let mut answer = match connection.client(&http.factory).run(&wait, ask) {
             Ok(answer) => answer,
             Err(failure) => return failure,
         };
@@ -383,13 +370,13 @@ impl Reader {
         }
         let (mut wrong, base) = (None, answer.uri.clone());
         let ended =
-            read_events(&mut answer, &http.context, None, &mut || (), &mut |event, keeper| {
-                match self.take(&base, event, &keeper) {
-                    Ok(next) => next,
-                    Err(failure) => {
-                        wrong = Some(failure);
-                        Next::Done
-                    }
+            read_events(&mut answer, &http.context, None, &mut |event, keeper| match self
+                .take(&base, event, &keeper)
+            {
+                Ok(next) => next,
+                Err(failure) => {
+                    wrong = Some(failure);
+                    Next::Done
                 }
             });
         match (wrong, ended) {
@@ -489,13 +476,13 @@ impl Reader {
 }
 
 /// Whether an answer to the GET is the stream.
-fn check(http: &HttpContext, answer: &mut HttpResponse) -> Result<(), Failure> {
+fn check(http: &HttpContext, answer: &mut HttpResponse<'_>) -> Result<(), Failure> {
     let streams = answer.header("content-type").is_some_and(is_event_stream);
     match answer.status {
         200 if streams => Ok(()),
         200 => Err(Failure::nonsense("its answer to GET is no stream")),
         _ => {
-            let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", &mut || ());
+            let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound");
             let text = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
             Err(http.refused(FailureKind::Refused(Refusal::Plain), answer, &text))
         }

@@ -253,7 +253,7 @@ impl Listener {
         let mut connection = HttpConnection::default();
         let client = connection.client(&self.http.factory);
         let ask = HttpRequest { method, endpoint, headers, body };
-        let asked = client.run(&self.wait, ask, &mut || ());
+        let asked = client.run(&self.wait, ask);
         let mut answer = match asked {
             Ok(answer) => answer,
             Err(failure) => return self.failed(failure),
@@ -261,7 +261,7 @@ impl Listener {
         let content_type = answer.header("content-type").unwrap_or_default();
         if answer.status != 200 || !is_event_stream(content_type) {
             self.asked = answer.refusal().asked_pause();
-            let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", &mut || ());
+            let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound");
             let text = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
             return match answer_to(&text, id) {
                 Some(Err(error)) => Ok(self.refused(version, &error)),
@@ -271,7 +271,7 @@ impl Listener {
         }
         self.given_at = Some(Instant::now());
         let mut left = Left::Ended;
-        let read = read_events(&mut answer, &context, None, &mut || (), &mut |event, _| {
+        let read = read_events(&mut answer, &context, None, &mut |event, _| {
             self.take(event, id, version, &mut left)
         });
         match read {

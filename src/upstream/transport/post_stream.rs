@@ -1,7 +1,6 @@
 //! The stream that answers one POST: progress on the way, then the answer; and taking it up again
 //! where the server closed it before.
 
-use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,7 @@ use super::refused_status::{Verdict, verdict};
 use super::streamable_http::{LAST_EVENT_ID, StreamableHttp};
 use crate::upstream::backoff::{Backoff, Range};
 use crate::upstream::failure::{Failure, FailureKind, Refusal, cut, malformed};
-use crate::upstream::http_client::{HttpConnection, HttpRequest, HttpResponse};
+use crate::upstream::http_client::{HttpConnection, HttpRequest, HttpResponse, OnBell};
 use crate::upstream::message::{self, Incoming, Stopped};
 use crate::upstream::session::pending::Waiting;
 
@@ -46,27 +45,22 @@ pub(crate) enum Phase {
 
 /// Where everything for one call goes, from its own stream and from elsewhere.
 pub(crate) struct Ear<'a> {
-    /// Both the reader's pauses and its events go there, never at once.
-    sink: RefCell<&'a mut dyn CallSink>,
+    sink: &'a dyn CallSink,
     pub(crate) wait: &'a Arc<Wait>,
     /// Where another stream's reader puts what belongs to this call; none while a session is
     /// opened.
     waiting: Option<&'a Waiting<'a>>,
-    tick: Duration,
-    heard_at: Cell<Instant>,
     /// Whose the call is.
     pub(crate) charged: Option<&'a PrincipalId>,
 }
 
 impl<'a> Ear<'a> {
     pub(crate) fn new(
-        sink: &'a mut dyn CallSink,
+        sink: &'a dyn CallSink,
         wait: &'a Arc<Wait>,
         waiting: Option<&'a Waiting<'a>>,
-        tick: Duration,
     ) -> Ear<'a> {
-        let (sink, heard_at) = (RefCell::new(sink), Cell::new(Instant::now()));
-        Ear { sink, wait, waiting, tick, heard_at, charged: None }
+        Ear { sink, wait, waiting, charged: None }
     }
 
     /// That of a call which is this principal's.
@@ -74,17 +68,7 @@ impl<'a> Ear<'a> {
         Ear { charged, ..self }
     }
 
-    /// Nothing comes at present, or the bell has rung.
-    pub(crate) fn pause(&self) {
-        self.look();
-        if self.heard_at.get().elapsed() >= self.tick {
-            self.heard_at.set(Instant::now());
-            self.sink.borrow_mut().silence();
-        }
-    }
-
-    /// Lets `time` pass; what comes on another stream meanwhile is handed on, and the one who
-    /// calls knows of the silence.
+    /// Lets `time` pass; what comes on another stream meanwhile is handed on.
     pub(crate) fn rest(&self, time: Duration) -> Result<(), Interrupted> {
         let until = Instant::now() + time;
         loop {
@@ -92,8 +76,8 @@ impl<'a> Ear<'a> {
             if left.is_zero() {
                 return Ok(());
             }
-            self.wait.until(None, Some(left.min(self.tick)))?;
-            self.pause();
+            self.wait.until(None, Some(left))?;
+            self.look();
         }
     }
 
@@ -107,7 +91,7 @@ impl<'a> Ear<'a> {
     pub(crate) fn look(&self) {
         if let Some(waiting) = self.waiting {
             // The answer comes on the call's own stream.
-            drop(waiting.look(self.wait, &mut **self.sink.borrow_mut()));
+            drop(waiting.look(self.wait, self.sink));
         }
     }
 
@@ -115,13 +99,17 @@ impl<'a> Ear<'a> {
         if matches!(notice, Notice::Progress(_)) {
             self.wait.progressed();
         }
-        self.heard_at.set(Instant::now());
-        self.sink.borrow_mut().notice(notice);
+        self.sink.notice(notice);
     }
 
     pub(crate) fn ask(&self, question: Question) {
-        self.heard_at.set(Instant::now());
-        self.sink.borrow_mut().ask(question);
+        self.sink.ask(question);
+    }
+}
+
+impl OnBell for Ear<'_> {
+    fn rang(&self) {
+        self.look();
     }
 }
 
@@ -146,15 +134,14 @@ impl Default for Seen {
     }
 }
 
-impl PostStream<'_, '_> {
+impl<'a> PostStream<'a, '_> {
     pub(crate) fn read(
         &mut self,
-        answer: &mut HttpResponse,
+        answer: &mut HttpResponse<'_>,
         seen: &mut Seen,
     ) -> Result<StreamEnd, Failure> {
         let context = &self.transport.http.context;
-        let mut idle = || self.ear.pause();
-        read_events(answer, context, self.ear.charged, &mut idle, &mut |event, keeper| {
+        read_events(answer, context, self.ear.charged, &mut |event, keeper| {
             self.take(event, &keeper, seen)
         })
     }
@@ -220,7 +207,7 @@ impl PostStream<'_, '_> {
         mut lasted: Duration,
         seen: &mut Seen,
         failure: Failure,
-    ) -> Result<HttpResponse, Failure> {
+    ) -> Result<HttpResponse<'a>, Failure> {
         let mut asked = None;
         loop {
             seen.backoff.lasted(lasted);
@@ -249,17 +236,17 @@ impl PostStream<'_, '_> {
     }
 
     fn ask_again(
-        &mut self,
+        &self,
         connection: &mut HttpConnection,
         last_id: HeaderValue,
-    ) -> Result<HttpResponse, Failure> {
+    ) -> Result<HttpResponse<'a>, Failure> {
         let http = &self.transport.http;
         let mut headers = self.post.get.clone();
         headers.insert(HeaderName::from_static(LAST_EVENT_ID), last_id);
         let (method, endpoint) = (&HttpMethod::GET, &*http.endpoint);
         let ask = HttpRequest { method, endpoint, headers: &headers, body: None };
         let client = connection.client(&http.factory);
-        let answer = client.run_heeding_bell(self.ear.wait, ask, &mut || self.ear.pause())?;
+        let answer = client.run_heeding_bell(self.ear.wait, ask, self.ear)?;
         match verdict(&answer, Phase::WithId == self.post.phase) {
             Verdict::Stream => Ok(answer),
             Verdict::Later => {

@@ -67,7 +67,7 @@ pub(crate) enum Verdict {
 }
 
 /// `was_open`: the session has an id, and the server has given a stream on it before.
-pub(crate) fn verdict(answer: &HttpResponse, was_open: bool) -> Verdict {
+pub(crate) fn verdict(answer: &HttpResponse<'_>, was_open: bool) -> Verdict {
     match answer.status {
         200 if answer.header("content-type").is_some_and(is_event_stream) => Verdict::Stream,
         404 if was_open => Verdict::SessionGone,
@@ -82,8 +82,8 @@ pub(crate) fn is_success(status: u16) -> bool {
 }
 
 /// The beginning of a body that is told in an error.
-pub(crate) fn error_text(answer: &mut HttpResponse) -> String {
-    let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", &mut || ());
+pub(crate) fn error_text(answer: &mut HttpResponse<'_>) -> String {
+    let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound");
     String::from_utf8_lossy(&body.unwrap_or_default()).into_owned()
 }
 
@@ -103,7 +103,7 @@ fn is_other_era(phase: Phase, error: &RpcError) -> bool {
 /// What an answer without success means: an error response of the server's, or a failure.
 pub(crate) fn refusal(
     http: &HttpContext,
-    answer: &HttpResponse,
+    answer: &HttpResponse<'_>,
     text: &str,
     post: Post<'_>,
 ) -> Result<Result<Raw, RpcError>, Failure> {

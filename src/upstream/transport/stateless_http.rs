@@ -20,13 +20,14 @@ use crate::protocol::modern::is_modern_error;
 use crate::protocol::raw::{Keeper, Raw};
 use crate::protocol::revision::Revision;
 use crate::protocol::sse::Event;
+use crate::upstream::handshake;
 use crate::wait::Wait;
 
 use super::http::{HttpContext, Next, StreamEnd, header_name, read_events};
 use super::listen_stream::Listening;
 use super::message_bytes::Held;
 use super::post_stream::{Ear, broke_off, not_ours};
-use crate::upstream::failure::{self, Failure, FailureKind, Refusal, cut, may_replay};
+use crate::upstream::failure::{Failure, FailureKind, Refusal, cut, may_replay};
 use crate::upstream::http_client::{HttpConnection, HttpRequest, HttpResponse};
 use crate::upstream::message::{self, Incoming, Stopped};
 use crate::upstream::session::context::{Opened, Opener, Transport};
@@ -75,15 +76,14 @@ impl StatelessHttp {
         &self,
         connection: &mut HttpConnection,
         wait: &Arc<Wait>,
-        idle: &mut dyn FnMut(),
     ) -> Result<Initialized, Failure> {
         let id = self.http.context.next_id();
         let mut headers = self.post.clone();
         let method = HeaderValue::from_static(Method::ServerDiscover.as_str());
         headers.insert(header_name(METHOD), method);
-        let post = Post { id, body: &failure::discover(id), headers: &headers };
-        let mut sink = Opener { context: &self.http.context, idle };
-        let ear = Ear::new(&mut sink, wait, None, self.http.context.limits.heartbeat);
+        let post = Post { id, body: &handshake::discover(id), headers: &headers };
+        let sink = Opener(&self.http.context);
+        let ear = Ear::new(&sink, wait, None);
         let answer = match self.post(connection, &post, &ear) {
             Ok(answer) => answer,
             Err(failure) => {
@@ -100,7 +100,7 @@ impl StatelessHttp {
                 return Err(Failure { kind, ..failure });
             }
         };
-        failure::read_discovery(answer)
+        handshake::read_discovery(answer)
     }
 
     /// Makes contact, with what is known of the server already, or asks for it.
@@ -113,11 +113,10 @@ impl StatelessHttp {
         if let Some((generation, contact)) = self.single_flight.current() {
             return Ok(Opened { generation, initialized: contact.initialized.clone() });
         }
-        let tick = self.http.context.limits.heartbeat;
-        let opened = self.single_flight.open(wait, tick, &mut || (), |generation, idle| {
+        let opened = self.single_flight.open(wait, |generation| {
             let initialized = match known {
                 Some(known) => known,
-                None => self.discover(connection, wait, idle).map_err(Failure::in_handshake)?,
+                None => self.discover(connection, wait).map_err(Failure::in_handshake)?,
             };
             self.http.context.subscriptions.begin(&initialized);
             self.listening.begin(generation);
@@ -165,13 +164,13 @@ impl StatelessHttp {
         outgoing: &Outgoing<'_>,
         headers: &HeaderMap,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Failure> {
         let context = &self.http.context;
         let id = context.next_id();
         let body = outgoing.to_modern_message(&RequestId::from(id));
         let post = Post { id, body: &body, headers };
-        let ear = Ear::new(sink, wait, None, context.limits.heartbeat);
+        let ear = Ear::new(sink, wait, None);
         let ear = ear.charged(outgoing.charged.as_ref());
         let answer = self.post(connection, &post, &ear);
         answer.and_then(|answer| outcome(context, answer)).inspect_err(|failure| {
@@ -197,11 +196,10 @@ impl StatelessHttp {
         let (method, endpoint) = (&HttpMethod::POST, &*http.endpoint);
         let ask =
             HttpRequest { method, endpoint, headers: post.headers, body: Some(post.body) };
-        let mut idle = || ear.pause();
-        let mut answer = connection.client(&http.factory).run(ear.wait, ask, &mut idle)?;
+        let mut answer = connection.client(&http.factory).run(ear.wait, ask)?;
         let content_type = answer.header("content-type").unwrap_or_default();
         if !(200..300).contains(&answer.status) {
-            let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound", &mut idle);
+            let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound");
             let text = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
             return match answer_to(&text, post.id) {
                 // What its head says would be lost. It is an answer, and no sign of another era.
@@ -220,7 +218,7 @@ impl StatelessHttp {
             let max = http.context.limits.upstream_result_bytes;
             let bound = "limits.upstream_result_bytes";
             let mut held = Held::new(&http.context.buffered, ear.charged);
-            let body = answer.read_whole(max, bound, &mut held, &mut idle)?;
+            let body = answer.read_whole(max, bound, &mut held)?;
             return self.find_answer(body, &held.take(), post.id, ear);
         }
         let what = format!("its answer is neither JSON nor a stream: {content_type:?}");
@@ -250,19 +248,15 @@ impl StatelessHttp {
     fn read_stream(
         &self,
         connection: &mut HttpConnection,
-        mut answer: HttpResponse,
+        mut answer: HttpResponse<'_>,
         id: u64,
         ear: &Ear<'_>,
     ) -> Result<Response, Failure> {
         let context = &self.http.context;
         let mut found = None;
-        let ended = read_events(
-            &mut answer,
-            context,
-            ear.charged,
-            &mut || ear.pause(),
-            &mut |event, keeper| self.take_event(event, &keeper, id, ear, &mut found),
-        );
+        let ended = read_events(&mut answer, context, ear.charged, &mut |event, keeper| {
+            self.take_event(event, &keeper, id, ear, &mut found)
+        });
         match (found, ended) {
             (Some(found), _) => {
                 // Its end is on the way; the slot's next user reads it.
@@ -372,7 +366,7 @@ pub(crate) fn answer_to(text: &str, id: u64) -> Option<Response> {
 
 /// What an answer without success or sense means: a sign that the server is of the other era,
 /// or a failure.
-pub(crate) fn refusal(http: &HttpContext, answer: &HttpResponse, text: &str) -> Failure {
+pub(crate) fn refusal(http: &HttpContext, answer: &HttpResponse<'_>, text: &str) -> Failure {
     let refused = http.refused(FailureKind::Refused(Refusal::Plain), answer, text);
     let is_other_era = matches!(answer.status, 400 | 404 | 405 | 406 | 415);
     let kind =
@@ -402,7 +396,7 @@ impl Transport for StatelessHttp {
         connection: &mut HttpConnection,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Failure> {
         let context = &self.http.context;
         let renew = || self.listening.renew();
@@ -428,7 +422,7 @@ impl Transport for StatelessHttp {
         connection: &mut HttpConnection,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Failure> {
         let context = &self.http.context;
         let renew = || self.listening.renew();

@@ -14,6 +14,7 @@ use crate::protocol::headers::{SESSION_ID, is_event_stream, is_json};
 use crate::protocol::jsonrpc::{RequestId, RpcError};
 use crate::protocol::legacy::Initialized;
 use crate::protocol::raw::{Keeper, Raw};
+use crate::upstream::handshake;
 use crate::wait::Wait;
 
 use super::get_stream;
@@ -22,7 +23,7 @@ use super::message_bytes::Held;
 use super::post_stream::{Ear, Phase, Post, PostStream, Seen, broke_off, not_ours};
 use super::refused_status::{error_text, is_certain, is_success, refusal};
 use crate::upstream::backoff::{Range, SharedRetry};
-use crate::upstream::failure::{self, Failure, FailureKind, Refusal, cut, may_replay};
+use crate::upstream::failure::{Failure, FailureKind, Refusal, cut, may_replay};
 use crate::upstream::http_client::{HttpConnection, HttpRequest, HttpResponse};
 use crate::upstream::message::{self, Incoming, Stopped};
 use crate::upstream::session::context::{Opened, Opener, Transport, no_session};
@@ -95,14 +96,12 @@ impl StreamableHttp {
         &self,
         connection: &mut HttpConnection,
         wait: &Arc<Wait>,
-        idle: &mut dyn FnMut(),
     ) -> Result<(u64, Arc<Session>), Failure> {
         if let Some(open) = self.single_flight.current() {
             return Ok(open);
         }
-        let tick = self.http.context.limits.heartbeat;
-        self.single_flight.open(wait, tick, idle, |generation, idle| {
-            let session = self.handshake(connection, wait, idle).map_err(|failure| {
+        self.single_flight.open(wait, |generation| {
+            let session = self.handshake(connection, wait).map_err(|failure| {
                 connection.reset();
                 self.http.context.not_opened(generation, failure.in_handshake())
             })?;
@@ -121,19 +120,18 @@ impl StreamableHttp {
         &self,
         connection: &mut HttpConnection,
         wait: &Arc<Wait>,
-        idle: &mut dyn FnMut(),
     ) -> Result<Session, Failure> {
         let id = self.http.context.next_id();
         let post = Post {
             id,
-            body: &failure::initialize(id, self.http.context.capabilities()),
+            body: &handshake::initialize(id, self.http.context.capabilities()),
             wire: &self.wire(self.http.post.clone()),
             get: &self.http.get,
             phase: Phase::Opening,
             again: false,
         };
-        let mut sink = Opener { context: &self.http.context, idle };
-        let ear = Ear::new(&mut sink, wait, None, self.http.context.limits.heartbeat);
+        let sink = Opener(&self.http.context);
+        let ear = Ear::new(&sink, wait, None);
         let posted = self.post(connection, post, &ear);
         let hints = matches!(
             &posted,
@@ -141,7 +139,7 @@ impl StreamableHttp {
         );
         self.hints_at_http_sse.store(hints, Ordering::Relaxed);
         let posted = posted?;
-        let initialized = failure::read_handshake(posted.outcome).inspect_err(|_| {
+        let initialized = handshake::read_handshake(posted.outcome).inspect_err(|_| {
             // The server keeps a session that nobody is going to use.
             if let Some(id) = &posted.session_id {
                 self.http.end_session(&with_session(&self.http.get, id));
@@ -156,7 +154,7 @@ impl StreamableHttp {
             pending: Arc::default(),
             stream: Mutex::new(None),
         };
-        let told = self.notify(connection, &session.wire.post, wait, &failure::initialized());
+        let told = self.notify(connection, &session.wire.post, wait, &handshake::initialized());
         if let Err(failure) = told {
             self.end(&session);
             return Err(failure);
@@ -182,7 +180,7 @@ impl StreamableHttp {
         let http = &self.http;
         let (method, endpoint) = (&HttpMethod::POST, &*http.endpoint);
         let ask = HttpRequest { method, endpoint, headers, body: Some(body) };
-        let mut answer = connection.client(&http.factory).run(wait, ask, &mut || ())?;
+        let mut answer = connection.client(&http.factory).run(wait, ask)?;
         if is_success(answer.status) {
             // There should be no body, and some servers leave a stream open here.
             connection.keep(answer.into_rest());
@@ -219,9 +217,7 @@ impl StreamableHttp {
             headers: &post.wire.post,
             body: Some(post.body),
         };
-        let mut idle = || ear.pause();
-        let client = connection.client(&http.factory);
-        let answer = client.run_heeding_bell(ear.wait, ask, &mut idle)?;
+        let answer = connection.client(&http.factory).run_heeding_bell(ear.wait, ask, ear)?;
         let session_id = answer.headers.get(SESSION_ID).cloned();
         // It is as good as a key there.
         let known =
@@ -249,12 +245,12 @@ impl StreamableHttp {
         Ok(Posted { session_id, outcome })
     }
 
-    fn read_answer(
+    fn read_answer<'a>(
         &self,
         connection: &mut HttpConnection,
-        mut answer: HttpResponse,
+        mut answer: HttpResponse<'a>,
         post: Post<'_>,
-        ear: &Ear<'_>,
+        ear: &'a Ear<'_>,
     ) -> Result<Result<Raw, RpcError>, Failure> {
         let http = &self.http;
         let content_type = answer.header("content-type").unwrap_or_default();
@@ -269,7 +265,7 @@ impl StreamableHttp {
             let max = http.context.limits.upstream_result_bytes;
             let bound = "limits.upstream_result_bytes";
             let mut held = Held::new(&http.context.buffered, ear.charged);
-            let body = answer.read_whole(max, bound, &mut held, &mut || ear.pause())?;
+            let body = answer.read_whole(max, bound, &mut held)?;
             return self.find_answer(body, held.take(), post, ear);
         }
         if answer.status == 202 {
@@ -328,12 +324,12 @@ impl StreamableHttp {
     }
 
     /// Reads a stream until our answer has come; takes it up again where the server lets it.
-    fn read_stream(
-        &self,
+    fn read_stream<'a>(
+        &'a self,
         connection: &mut HttpConnection,
-        mut answer: HttpResponse,
-        post: Post<'_>,
-        ear: &Ear<'_>,
+        mut answer: HttpResponse<'a>,
+        post: Post<'a>,
+        ear: &'a Ear<'_>,
     ) -> Result<Result<Raw, RpcError>, Failure> {
         let mut stream = PostStream { transport: self, post, ear };
         let mut seen = Seen::default();
@@ -364,7 +360,7 @@ impl StreamableHttp {
         over: Over<'_>,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Failure> {
         let outcome = self.send(connection, over, outgoing, wait, sink);
         match &outcome {
@@ -383,7 +379,7 @@ impl StreamableHttp {
         over: Over<'_>,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Failure> {
         let Over { generation, session, again } = over;
         let id = self.http.context.next_id();
@@ -396,8 +392,7 @@ impl StreamableHttp {
             again,
         };
         let waiting = session.pending.enter(id, wait, Interest::of(sink))?;
-        let tick = self.http.context.limits.heartbeat;
-        let ear = Ear::new(sink, wait, Some(&waiting), tick);
+        let ear = Ear::new(sink, wait, Some(&waiting));
         let ear = ear.charged(outgoing.charged.as_ref());
         let posted = self.post(connection, post, &ear);
         let failure = match posted {
@@ -445,7 +440,7 @@ impl StreamableHttp {
         let Ok(wait) = Wait::plain(CONTROL_TIMEOUT) else { return };
         let (method, endpoint) = (&HttpMethod::DELETE, &*self.http.endpoint);
         let ask = HttpRequest { method, endpoint, headers: &session.get, body: None };
-        if let Err(failure) = self.http.factory.client().run(&wait, ask, &mut || ()) {
+        if let Err(failure) = self.http.factory.client().run(&wait, ask) {
             log::debug!(target: "upstream", "{}: a session could not be ended: {}",
                 self.http.context.name(), self.http.context.scrubbed(failure).message);
         }
@@ -458,7 +453,7 @@ impl Transport for StreamableHttp {
         connection: &mut HttpConnection,
         wait: &Arc<Wait>,
     ) -> Result<Opened, Failure> {
-        let (generation, session) = self.session(connection, wait, &mut || ())?;
+        let (generation, session) = self.session(connection, wait)?;
         Ok(Opened { generation, initialized: session.initialized.clone() })
     }
 
@@ -467,12 +462,11 @@ impl Transport for StreamableHttp {
         connection: &mut HttpConnection,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Failure> {
         let mut replayed = false;
         loop {
-            let (generation, session) =
-                self.session(connection, wait, &mut || sink.silence())?;
+            let (generation, session) = self.session(connection, wait)?;
             let over = Over { generation, session: &session, again: replayed };
             let failure = match self.attempt(connection, over, outgoing, wait, sink) {
                 Ok(outcome) => {
@@ -515,7 +509,7 @@ impl Transport for StreamableHttp {
         connection: &mut HttpConnection,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Failure> {
         let (generation, session) = self.single_flight.current().ok_or_else(no_session)?;
         let over = Over { generation, session: &session, again: false };

@@ -31,7 +31,7 @@ impl Transport for Unusable {
         _: &mut HttpConnection,
         _: &Outgoing<'_>,
         _: &Arc<Wait>,
-        _: &mut dyn CallSink,
+        _: &dyn CallSink,
     ) -> Result<Outcome, Failure> {
         Err(self.failure())
     }
@@ -41,7 +41,7 @@ impl Transport for Unusable {
         _: &mut HttpConnection,
         _: &Outgoing<'_>,
         _: &Arc<Wait>,
-        _: &mut dyn CallSink,
+        _: &dyn CallSink,
     ) -> Result<Outcome, Failure> {
         Err(self.failure())
     }

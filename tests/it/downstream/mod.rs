@@ -2,6 +2,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod console;
+pub(crate) mod keep_alive;
 pub(crate) mod legacy;
 pub(crate) mod one_server;
 pub(crate) mod quirks;

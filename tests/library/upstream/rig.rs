@@ -21,7 +21,7 @@ use trunkline::protocol::listed_item::ReadItem;
 use trunkline::protocol::raw::{Raw, RawObject};
 use trunkline::protocol::server_name::ServerName;
 use trunkline::upstream::{Event, Report, ServerEvents, Upstream, Upstreams, Wire};
-use trunkline::wait::Wait;
+use trunkline::wait::{Heartbeat, KeepAlive, Wait};
 
 /// Nothing here takes longer unless it is broken.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -392,13 +392,13 @@ impl Rig {
     }
 
     pub(crate) fn call(&self) -> Result<Outcome, CallError> {
-        self.call_with(&wait(5000), &mut Sink::default())
+        self.call_with(&wait(5000), &Sink::default())
     }
 
     pub(crate) fn call_with(
         &self,
         wait: &Arc<Wait>,
-        sink: &mut Sink,
+        sink: &Sink,
     ) -> Result<Outcome, CallError> {
         self.call_tool("echo", None, wait, sink)
     }
@@ -408,7 +408,7 @@ impl Rig {
         tool: &str,
         through: Option<&Client>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, CallError> {
         let params = format!(r#"{{"name":"{tool}","arguments":{{}}}}"#);
         let outgoing = Outgoing {
@@ -430,7 +430,7 @@ impl Rig {
         client: &Client,
         tool: &str,
     ) -> Result<Outcome, CallError> {
-        self.call_tool(tool, Some(client), &wait(5000), &mut Sink::default())
+        self.call_tool(tool, Some(client), &wait(5000), &Sink::default())
     }
 }
 
@@ -455,17 +455,49 @@ pub(crate) fn wait(timeout_ms: u64) -> Arc<Wait> {
     Wait::new(Duration::from_millis(timeout_ms), latest, None).unwrap()
 }
 
+/// A client whose connection is kept alive.
+#[derive(Default)]
+pub(crate) struct Beaten(AtomicUsize);
+
+impl Beaten {
+    /// How often it was since the last look.
+    pub(crate) fn take(&self) -> usize {
+        self.0.swap(0, Ordering::SeqCst)
+    }
+}
+
+impl KeepAlive for Beaten {
+    fn keep_alive(&self, every: Duration) -> Instant {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Instant::now() + every
+    }
+}
+
+/// [`wait`] for that client, with a beat after each silence of `every_ms`.
+pub(crate) fn beating(client: &Arc<Beaten>, timeout_ms: u64, every_ms: u64) -> Arc<Wait> {
+    let client: Arc<dyn KeepAlive> = client.clone();
+    let every = Duration::from_millis(every_ms);
+    let heartbeat = Some(Heartbeat { every, client: Arc::downgrade(&client) });
+    let (timeout, latest) = (Duration::from_millis(timeout_ms), Duration::from_secs(10));
+    Wait::with_heartbeat(timeout, latest, None, heartbeat).unwrap()
+}
+
 /// What a call's thread heard. Questions are dropped unless somebody takes them.
 #[derive(Default)]
 pub(crate) struct Sink {
-    pub(crate) notices: Vec<Notice>,
-    pub(crate) silences: usize,
-    pub(crate) on_ask: Option<Box<dyn FnMut(Question) + Send>>,
+    notices: Mutex<Vec<Notice>>,
+    on_ask: Mutex<Option<OnAsk>>,
 }
+
+type OnAsk = Box<dyn FnMut(Question) + Send>;
 
 impl Sink {
     pub(crate) fn asked(on_ask: impl FnMut(Question) + Send + 'static) -> Sink {
-        Sink { on_ask: Some(Box::new(on_ask)), ..Sink::default() }
+        Sink { on_ask: Mutex::new(Some(Box::new(on_ask))), ..Sink::default() }
+    }
+
+    pub(crate) fn notices(&self) -> Vec<Notice> {
+        self.notices.lock().unwrap().clone()
     }
 }
 
@@ -489,18 +521,14 @@ impl ServerEvents for Heard {
 }
 
 impl CallSink for Sink {
-    fn notice(&mut self, notice: Notice) {
-        self.notices.push(notice);
+    fn notice(&self, notice: Notice) {
+        self.notices.lock().unwrap().push(notice);
     }
 
-    fn ask(&mut self, question: Question) {
-        if let Some(on_ask) = &mut self.on_ask {
+    fn ask(&self, question: Question) {
+        if let Some(on_ask) = &mut *self.on_ask.lock().unwrap() {
             on_ask(question);
         }
-    }
-
-    fn silence(&mut self) {
-        self.silences += 1;
     }
 }
 

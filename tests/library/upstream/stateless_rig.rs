@@ -94,7 +94,7 @@ impl Rig {
     /// Any request, over the shared link.
     pub(crate) fn ask(&self, method: &str, params: &str) -> Outcome {
         let outgoing = outgoing(method, params);
-        self.upstream.request(None, &outgoing, &wait(5000), &mut Sink::default()).unwrap()
+        self.upstream.request(None, &outgoing, &wait(5000), &Sink::default()).unwrap()
     }
 }
 

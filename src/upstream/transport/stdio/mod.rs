@@ -22,10 +22,12 @@ use crate::protocol::legacy::Initialized;
 use crate::protocol::method::Method;
 use crate::protocol::raw::RawObject;
 use crate::protocol::revision::Era;
-use crate::wait::{Interrupted, Wait, Woken};
+use crate::upstream::handshake;
+use crate::upstream::message;
+use crate::wait::{Interrupted, Wait};
 
 use crate::upstream::call::circuit_breaker::Opening;
-use crate::upstream::failure::{self, Failure, FailureKind, may_replay};
+use crate::upstream::failure::{Failure, FailureKind, may_replay};
 use crate::upstream::http_client::HttpConnection;
 use crate::upstream::session::context::{
     NoSink, Opened, SessionContext, Transport, unless_answered,
@@ -124,7 +126,7 @@ impl Stdio {
 
     /// The running child; waits for one that is being started. While there is none, a call fails
     /// at once, or has one started if that is what happens on demand.
-    fn child(&self, wait: &Arc<Wait>, idle: &mut dyn FnMut()) -> Result<Arc<Child>, Failure> {
+    fn child(&self, wait: &Arc<Wait>) -> Result<Arc<Child>, Failure> {
         let mut has_waited = false;
         loop {
             let wanted = {
@@ -163,24 +165,19 @@ impl Stdio {
                 self.context.mailbox.wanted();
             }
             has_waited = true;
-            match wait.until(None, Some(self.context.limits.heartbeat)) {
-                Ok(Woken::Tick) => idle(),
-                Ok(Woken::Bell | Woken::Ready) => (),
-                Err(reason) => {
-                    let mut state = self.lock();
-                    state.waiting.retain(|other| !Arc::ptr_eq(other, wait));
-                    let starting = match &state.phase {
-                        Phase::Starting { since } => Some(since.elapsed()),
-                        Phase::Unused
-                        | Phase::Up { .. }
-                        | Phase::Down { .. }
-                        | Phase::Stopped => None,
-                    };
-                    let late = Failure::interrupted(reason, Stage::Spawn, false);
-                    return Err(Failure { starting, ..late });
-                }
-            }
+            wait.until(None, None).map_err(|reason| self.not_started(wait, reason))?;
         }
+    }
+
+    /// Leaves those who wait for a child, since the call's wait has ended.
+    fn not_started(&self, wait: &Arc<Wait>, reason: Interrupted) -> Failure {
+        let mut state = self.lock();
+        state.waiting.retain(|other| !Arc::ptr_eq(other, wait));
+        let starting = match &state.phase {
+            Phase::Starting { since } => Some(since.elapsed()),
+            Phase::Unused | Phase::Up { .. } | Phase::Down { .. } | Phase::Stopped => None,
+        };
+        Failure { starting, ..Failure::interrupted(reason, Stage::Spawn, false) }
     }
 
     /// Starts a child and makes contact with it.
@@ -225,7 +222,7 @@ impl Stdio {
     }
 
     fn tell_initialized(&self, started: &Started) -> Result<(), Failure> {
-        started.child.say(failure::initialized()).map_err(|failure| {
+        started.child.say(handshake::initialized()).map_err(|failure| {
             started.child.end();
             started.left.iter().for_each(|child| child.end());
             failure.in_handshake()
@@ -277,7 +274,7 @@ impl Stdio {
         id: u64,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Failure> {
         let charged = outgoing.charged.as_ref();
         if !child.transport.is_modern() {
@@ -303,7 +300,7 @@ impl Stdio {
         let id = self.context.next_id();
         let Some(filter) = filter else {
             for old in subscriptions.older(id) {
-                child.say(failure::superseded(old)).ok();
+                child.say(message::superseded(old)).ok();
             }
             return;
         };
@@ -364,7 +361,7 @@ impl Transport for Stdio {
         _: &mut HttpConnection,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Failure> {
         let is_served_otherwise = if self.is_mirrored() {
             self.refuses_sessions()
@@ -376,7 +373,7 @@ impl Transport for Stdio {
         }
         let mut replayed = false;
         loop {
-            let child = self.child(wait, &mut || sink.silence())?;
+            let child = self.child(wait)?;
             let id = self.context.next_id();
             let failure = match self.call(&child, id, outgoing, wait, sink) {
                 Ok(outcome) => return Ok(outcome),
@@ -386,7 +383,7 @@ impl Transport for Stdio {
             {
                 // A full queue means that the child reads nothing; then this would not help
                 // either.
-                child.say(failure::cancelled(id, *reason)).ok();
+                child.say(message::cancelled(id, *reason)).ok();
             }
             // What a shared child was told is left to those who asked.
             let is_safe = outgoing.is_safe_to_repeat && self.context.client.is_some();
@@ -402,7 +399,7 @@ impl Transport for Stdio {
         _: &mut HttpConnection,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Outcome, Failure> {
         let child = match &self.lock().phase {
             Phase::Up { child, .. } => child.clone(),
@@ -431,12 +428,12 @@ impl Transport for Stdio {
             // It has no ping.
             Some(child) => {
                 let id = self.context.next_id();
-                let discover = failure::discover(id);
-                child.call(id, None, discover, Interest::Shut, wait, &mut NoSink).map(drop)
+                let discover = handshake::discover(id);
+                child.call(id, None, discover, Interest::Shut, wait, &NoSink).map(drop)
             }
             None => {
                 let ping = Outgoing::own(Method::Ping, RawObject::default());
-                self.request_open(connection, &ping, wait, &mut NoSink).map(drop)
+                self.request_open(connection, &ping, wait, &NoSink).map(drop)
             }
         };
         answer.or_else(unless_answered)

@@ -212,11 +212,11 @@ impl Child {
         text: String,
         interest: Interest,
         wait: &Arc<Wait>,
-        sink: &mut dyn CallSink,
+        sink: &dyn CallSink,
     ) -> Result<Result<Raw, RpcError>, Failure> {
         let waiting = self.transport.pending.enter(id, wait, interest)?;
         self.transport.queue(Said::Request(id), charged, text)?;
-        let answer = waiting.answer(wait, self.transport.context.limits.heartbeat, sink);
+        let answer = waiting.answer(wait, sink);
         answer.map_err(|failure| match self.transport.take_back(id) {
             true => Failure { sent: false, ..failure },
             false => failure,

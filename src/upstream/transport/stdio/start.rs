@@ -13,11 +13,12 @@ use crate::limits::{
 use crate::protocol::jsonrpc::RpcError;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::raw::Raw;
+use crate::upstream::handshake;
 use crate::wait::{Interrupted, Wait};
 
 use super::process::Child;
 use super::stderr::StderrRing;
-use crate::upstream::failure::{self, Failure, FailureKind, Refusal};
+use crate::upstream::failure::{Failure, FailureKind, Refusal};
 use crate::upstream::session::context::{NoSink, SessionContext};
 use crate::upstream::session::correlation::Interest;
 use crate::upstream::session::negotiate::{EraProbe, Heard, Negotiation, Process, Step};
@@ -168,9 +169,9 @@ impl Starter<'_> {
         let text = match question {
             EraProbe::Discover => {
                 child.transport.noise.expect();
-                failure::discover(id)
+                handshake::discover(id)
             }
-            EraProbe::Initialize => failure::initialize(id, self.context.capabilities()),
+            EraProbe::Initialize => handshake::initialize(id, self.context.capabilities()),
         };
         child.ask(id, text, Interest::Shut, self.wait)?;
         Ok(id)
@@ -179,7 +180,7 @@ impl Starter<'_> {
     /// What has come of a process since the last look.
     fn look(&self, asking: &mut Asking, negotiation: &Negotiation) -> Seen {
         let transport = &asking.child.transport;
-        match transport.pending.look(asking.id, self.wait, &mut NoSink) {
+        match transport.pending.look(asking.id, self.wait, &NoSink) {
             Some(Ok(answer)) => return read(asking.question, answer),
             Some(Err(failure)) => {
                 let heard = match failure.kind {
@@ -247,8 +248,8 @@ impl Starter<'_> {
 
 fn read(question: EraProbe, answer: Result<Raw, RpcError>) -> Seen {
     let read = match question {
-        EraProbe::Discover => failure::read_discovery(answer),
-        EraProbe::Initialize => failure::read_handshake(answer),
+        EraProbe::Discover => handshake::read_discovery(answer),
+        EraProbe::Initialize => handshake::read_handshake(answer),
     };
     let failure = match read {
         Ok(initialized) => return Seen::Agreed(initialized),

@@ -60,7 +60,7 @@ fn an_attempt_to_connect_ends_at_its_own_time() {
         (config.timeout, config.connect_timeout) = (PATIENT, SHORT);
         let rig = Rig::start(config, Limits::default());
         let began = Instant::now();
-        let error = rig.call_with(&wait(8000), &mut Sink::default()).unwrap_err();
+        let error = rig.call_with(&wait(8000), &Sink::default()).unwrap_err();
         let took = began.elapsed();
         assert!(took < SHORT * 2 + SLACK, "{error}: {took:?}");
         match error {
@@ -83,7 +83,7 @@ fn a_call_ends_at_its_deadline_while_it_connects() {
         (config.timeout, config.connect_timeout) = (PATIENT, PATIENT);
         let rig = Rig::start(config, Limits::default());
         let began = Instant::now();
-        let error = rig.call_with(&wait(400), &mut Sink::default()).unwrap_err();
+        let error = rig.call_with(&wait(400), &Sink::default()).unwrap_err();
         crate::support::in_time(stage.as_str(), began, Duration::from_millis(400));
         assert!(matches!(error, CallError::UpstreamTimeout { .. }), "{error:?}");
         assert_eq!(rig.upstream.status().in_flight, 0);

@@ -254,7 +254,7 @@ fn where_sessions_are_shared_nothing_is_asked_a_second_time_in_one() {
     eventually("contact", || rig.revision() == MODERN);
     let again = |rig: &Rig| {
         let list = outgoing("prompts/list", "{}");
-        rig.upstream.ask_in_session(&list, &wait(5000), &mut Sink::default())
+        rig.upstream.ask_in_session(&list, &wait(5000), &Sink::default())
     };
     assert!(again(&rig).is_none());
     assert_eq!((server.count("prompts/list"), server.count("initialize")), (0, 0));

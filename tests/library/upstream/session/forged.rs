@@ -54,9 +54,9 @@ fn spoken(seen: &Seen) -> Reply {
 fn over_streamable_http_during_a_call_they_are_dropped_in_both_eras() {
     for server in [calls(spoken), modern_calls(spoken)] {
         let rig = Rig::ready(&server);
-        let mut sink = Sink::default();
-        rig.call_with(&wait(5000), &mut sink).unwrap();
-        only_unknown(&sink.notices);
+        let sink = Sink::default();
+        rig.call_with(&wait(5000), &sink).unwrap();
+        only_unknown(&sink.notices());
         assert_eq!(dropped(&rig), FORGED.len() + 1);
     }
 }

@@ -126,8 +126,8 @@ fn two_who_are_asked<'scope>(
     for name in ["anna", "bert"] {
         let asked = asked.clone();
         scope.spawn(move || {
-            let mut sink = Sink::asked(move |question| asked.send(question).unwrap());
-            text(rig.call_tool("ask", Some(&client(name)), &wait(9000), &mut sink))
+            let sink = Sink::asked(move |question| asked.send(question).unwrap());
+            text(rig.call_tool("ask", Some(&client(name)), &wait(9000), &sink))
         });
     }
     [(); 2].map(|()| questions.recv_timeout(PATIENCE).unwrap())
@@ -164,7 +164,7 @@ fn at_the_bound_with_all_sessions_in_use_calls_wait_in_turn_until_one_idles() {
         std::thread::scope(|scope| {
             let open = two_who_are_asked(scope, &rig);
             let late =
-                rig.call_tool("plain", Some(&client("dora")), &wait(50), &mut Sink::default());
+                rig.call_tool("plain", Some(&client("dora")), &wait(50), &Sink::default());
             assert!(matches!(late, Err(CallError::UpstreamTimeout { .. })), "{late:?}");
             let waiting = ["cleo", "emma"].map(|name| {
                 let rig = &rig;
@@ -173,7 +173,7 @@ fn at_the_bound_with_all_sessions_in_use_calls_wait_in_turn_until_one_idles() {
                         "plain",
                         Some(&client(name)),
                         &wait(9000),
-                        &mut Sink::default(),
+                        &Sink::default(),
                     ))
                 })
             });
@@ -263,12 +263,12 @@ fn a_call_whose_client_is_asked_lets_others_in() {
     let (answer_it, heard) = bounded::<()>(0);
     std::thread::scope(|scope| {
         let call = || {
-            let mut sink = Sink::asked(move |question| {
+            let sink = Sink::asked(move |question| {
                 asked.send(question).unwrap();
                 // Before this returns, the call's thread can do nothing else.
                 heard.recv().ok();
             });
-            text(rig.call_tool("ask", Some(&client("anna")), &wait(9000), &mut sink))
+            text(rig.call_tool("ask", Some(&client("anna")), &wait(9000), &sink))
         };
         scope.spawn(call);
         let question = questions.recv_timeout(PATIENCE).unwrap();
@@ -328,8 +328,8 @@ fn a_child_that_ends_with_its_client_takes_its_calls_with_it() {
     let (asked, questions) = bounded::<Question>(1);
     std::thread::scope(|scope| {
         let call = || {
-            let mut sink = Sink::asked(move |question| asked.send(question).unwrap());
-            rig.call_tool("ask", Some(&client("anna")), &wait(9000), &mut sink)
+            let sink = Sink::asked(move |question| asked.send(question).unwrap());
+            rig.call_tool("ask", Some(&client("anna")), &wait(9000), &sink)
         };
         let call = scope.spawn(call);
         let question = questions.recv_timeout(PATIENCE).unwrap();

@@ -21,14 +21,13 @@ fn a_question_reaches_the_caller_and_its_answer_the_upstream() {
             for name in ["anna", "bert", "cleo"] {
                 let rig = &rig;
                 scope.spawn(move || {
-                    let mut sink = Sink::asked(move |question: Question| {
+                    let sink = Sink::asked(move |question: Question| {
                         assert_eq!(question.method, "elicitation/create");
                         assert_eq!(question.id.as_json(), "\"q1\"");
                         assert_eq!(question.params.unwrap().get(), r#"{"message":"?"}"#);
                         question.reply.send(Ok(answer(name)));
                     });
-                    let outcome =
-                        rig.call_tool("ask", Some(&client(name)), &wait(5000), &mut sink);
+                    let outcome = rig.call_tool("ask", Some(&client(name)), &wait(5000), &sink);
                     let result = text(outcome);
                     let expected = format!(r#""result":{{"said":"{name}"}}"#);
                     assert!(result.contains(&expected), "{result}");
@@ -44,7 +43,7 @@ fn questions_of_one_call_are_open_at_once() {
     for world in worlds() {
         let rig = world.start();
         let mut open = Vec::new();
-        let mut sink = Sink::asked(move |question| {
+        let sink = Sink::asked(move |question| {
             open.push(question);
             if open.len() == 2 {
                 let second = open.pop().unwrap();
@@ -52,7 +51,7 @@ fn questions_of_one_call_are_open_at_once() {
                 open.pop().unwrap().reply.send(Ok(answer("first")));
             }
         });
-        let outcome = rig.call_tool("ask_twice", Some(&client("anna")), &wait(5000), &mut sink);
+        let outcome = rig.call_tool("ask_twice", Some(&client("anna")), &wait(5000), &sink);
         let result = text(outcome);
         assert!(result.contains("Rejected") && result.contains("first"), "{result}");
     }
@@ -65,9 +64,9 @@ fn a_question_is_not_for_what_the_gateway_asks_beside_the_call() {
         let (rig, anna) = (world.start(), client("anna"));
         std::thread::scope(|scope| {
             let call = scope.spawn(|| {
-                let mut sink =
+                let sink =
                     Sink::asked(|question| question.reply.send(Ok(answer("by the client"))));
-                text(rig.call_tool("ask_beside", Some(&anna), &wait(5000), &mut sink))
+                text(rig.call_tool("ask_beside", Some(&anna), &wait(5000), &sink))
             });
             eventually("it is called", || world.was_told(&rig, "ask_beside"));
             let one = one();
@@ -92,8 +91,8 @@ fn the_shared_session_serves_no_questions() {
     for world in worlds() {
         let rig = world.start();
         // One that comes on the call's own stream is given to its caller, who cannot be asked.
-        let mut sink = Sink::asked(Question::refuse);
-        let result = text(rig.call_tool("ask", None, &wait(5000), &mut sink));
+        let sink = Sink::asked(Question::refuse);
+        let result = text(rig.call_tool("ask", None, &wait(5000), &sink));
         assert!(result.contains("\"error\":{\"code\":-32601"), "{result}");
         assert!(rig.unasked.questions.lock().unwrap().is_empty(), "{}", world.name);
     }
@@ -108,8 +107,8 @@ fn an_answer_may_come_from_another_thread_while_the_call_reads_on() {
             let question = questions.recv_timeout(PATIENCE).unwrap();
             question.reply.send(Ok(answer("later")));
         });
-        let mut sink = Sink::asked(move |question| asked.send(question).unwrap());
-        let outcome = rig.call_tool("ask", Some(&client("anna")), &wait(5000), &mut sink);
+        let sink = Sink::asked(move |question| asked.send(question).unwrap());
+        let outcome = rig.call_tool("ask", Some(&client("anna")), &wait(5000), &sink);
         assert!(text(outcome).contains("later"));
         drop(answering);
     }
@@ -122,8 +121,8 @@ fn a_call_whose_question_stays_open_ends_at_its_deadline() {
         text(rig.call_through(&client("anna"), "plain"));
         let (asked, questions) = bounded::<Question>(1);
         let began = Instant::now();
-        let mut sink = Sink::asked(move |question| asked.send(question).unwrap());
-        let outcome = rig.call_tool("ask", Some(&client("anna")), &wait(200), &mut sink);
+        let sink = Sink::asked(move |question| asked.send(question).unwrap());
+        let outcome = rig.call_tool("ask", Some(&client("anna")), &wait(200), &sink);
         assert!(outcome.is_err() && began.elapsed() < Duration::from_secs(1), "{outcome:?}");
         // It is of no use any more, but answering it does no harm.
         questions.try_recv().unwrap().reply.send(Ok(answer("too late")));
@@ -163,13 +162,14 @@ fn what_is_said_during_a_call_goes_where_it_belongs() {
     for world in worlds() {
         let rig = world.start();
         for through in [None, Some(client("anna"))] {
-            let mut sink = Sink::default();
-            text(rig.call_tool("log", through.as_ref(), &wait(5000), &mut sink));
+            let sink = Sink::default();
+            text(rig.call_tool("log", through.as_ref(), &wait(5000), &sink));
             let heard = std::mem::take(&mut *rig.unasked.notices.lock().unwrap());
             let session = through.as_ref().map(|client| client.session.clone());
             assert!(heard.iter().all(|(client, _)| *client == session), "{heard:?}");
             let unasked = words(heard.iter().map(|(_, notice)| notice));
-            let asked = words(&sink.notices);
+            let notices = sink.notices();
+            let asked = words(&notices);
             match (world.name, through) {
                 (world, None) if world != "http" => {
                     assert_eq!((asked, unasked), (vec![], ALL.to_vec()));
@@ -216,8 +216,8 @@ fn what_comes_on_the_stream_of_no_call_is_unasked_for() {
     const LOG: &str = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{}}"#;
     let server = speaks(&[QUESTION, LOG], |seen| Reply::json(seen.result("{}")));
     let rig = Rig::ready(&server);
-    let mut sink = Sink::asked(|question| panic!("{question:?}"));
-    text(rig.call_tool("echo", Some(&client("anna")), &wait(5000), &mut sink));
+    let sink = Sink::asked(|question| panic!("{question:?}"));
+    text(rig.call_tool("echo", Some(&client("anna")), &wait(5000), &sink));
     let questions = || rig.unasked.questions.lock().unwrap();
     eventually("both are heard", || {
         questions().len() == 1 && rig.unasked.notices.lock().unwrap().len() == 1
@@ -236,15 +236,11 @@ fn what_comes_on_the_stream_of_no_call_is_unasked_for() {
 struct Tells(Sender<Notice>);
 
 impl CallSink for Tells {
-    fn notice(&mut self, notice: Notice) {
+    fn notice(&self, notice: Notice) {
         self.0.send(notice).unwrap();
     }
 
-    fn ask(&mut self, _: Question) {}
-
-    fn silence(&mut self) {
-        panic!("there was no silence");
-    }
+    fn ask(&self, _: Question) {}
 }
 
 #[test]
@@ -257,8 +253,8 @@ fn progress_on_the_stream_of_no_call_finds_its_call() {
         GO.lock().unwrap().push(heard);
         let server = speaks(&[PROGRESS], if streamed { in_stream } else { in_head });
         let rig = Rig::ready(&server);
-        let mut sink = Tells(tell);
-        let outcome = rig.call_tool("echo", Some(&client("anna")), &wait(9000), &mut sink);
+        let sink = Tells(tell);
+        let outcome = rig.call_tool("echo", Some(&client("anna")), &wait(9000), &sink);
         assert_eq!(text(outcome), "{\"heard\":1}");
         assert_eq!(server.count("tools/call"), 1, "the request was sent again");
     }
@@ -306,7 +302,7 @@ fn a_question_and_its_stream_may_be_taken_up_again() {
     });
     let rig =
         Rig::ready_with(http(server.address, HttpKind::StreamableHttp), Limits::default());
-    let mut sink = Sink::asked(|question| question.reply.send(Ok(answer("yes"))));
-    let outcome = rig.call_tool("echo", Some(&client("anna")), &wait(5000), &mut sink);
+    let sink = Sink::asked(|question| question.reply.send(Ok(answer("yes"))));
+    let outcome = rig.call_tool("echo", Some(&client("anna")), &wait(5000), &sink);
     assert_eq!(text(outcome), "{}");
 }

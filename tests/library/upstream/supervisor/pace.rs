@@ -218,7 +218,7 @@ fn a_first_handshake_that_is_slow_closes_nobody_out() {
     config.timeout = Duration::from_millis(200);
     let rig = Rig::start(config, Limits::default());
     for _ in 0..6 {
-        let late = rig.call_with(&wait(200), &mut Sink::default()).unwrap_err().to_string();
+        let late = rig.call_with(&wait(200), &Sink::default()).unwrap_err().to_string();
         assert!(!late.contains("is down"), "{late}");
     }
     let status = rig.upstream.status();

@@ -73,9 +73,9 @@ fn answers_and_progress_find_their_call() {
     });
     let rig = rig(&server, HttpKind::HttpSse);
     assert_eq!(rig.tools(), ["old"]);
-    let mut sink = Sink::default();
-    assert!(text(rig.call_with(&wait(5000), &mut sink)).starts_with("{\"id\":"));
-    assert!(matches!(sink.notices[..], [Notice::Progress(_)]));
+    let sink = Sink::default();
+    assert!(text(rig.call_with(&wait(5000), &sink)).starts_with("{\"id\":"));
+    assert!(matches!(sink.notices()[..], [Notice::Progress(_)]));
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| text(rig.call()));
@@ -127,7 +127,7 @@ fn a_call_that_hangs_ends_at_its_deadline_and_is_cancelled() {
     let rig = rig(&server, HttpKind::HttpSse);
     rig.tools();
     let began = std::time::Instant::now();
-    let outcome = rig.call_with(&wait(200), &mut Sink::default());
+    let outcome = rig.call_with(&wait(200), &Sink::default());
     assert!(matches!(outcome, Err(CallError::UpstreamTimeout { .. })), "{outcome:?}");
     assert!(began.elapsed() < Duration::from_millis(300));
     eventually("it is cancelled", || server.count("notifications/cancelled") == 1);

@@ -29,7 +29,7 @@ fn call_of(rig: &Rig, bytes: usize, wait: &Arc<Wait>) -> Result<Outcome, CallErr
         charged: None,
         mirrored: Vec::new(),
     };
-    rig.upstream.request(None, &outgoing, wait, &mut Sink::default())
+    rig.upstream.request(None, &outgoing, wait, &Sink::default())
 }
 
 fn count(rig: &Rig, line: &str) -> usize {
@@ -46,7 +46,7 @@ fn a_line_that_nobody_waits_for_any_more_is_not_written() {
         // More than a pipe holds.
         let large = scope.spawn(|| call_of(&rig, 100_000, &wait(5000)));
         std::thread::sleep(Duration::from_millis(50));
-        let late = rig.call_with(&wait(200), &mut Sink::default());
+        let late = rig.call_with(&wait(200), &Sink::default());
         assert!(matches!(late, Err(CallError::UpstreamTimeout { .. })), "{late:?}");
         text(busy.join().unwrap());
         text(large.join().unwrap());

@@ -97,7 +97,7 @@ fn no_coding_is_asked_for_and_one_that_comes_all_the_same_is_named() {
         });
         let rig = Rig::ready(&server);
         let call = |tool: &str| {
-            let outcome = rig.call_tool(tool, None, &wait(5000), &mut Sink::default());
+            let outcome = rig.call_tool(tool, None, &wait(5000), &Sink::default());
             outcome.unwrap_err().to_string()
         };
         for tool in ["json", "events"] {

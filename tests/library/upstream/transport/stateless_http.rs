@@ -1,6 +1,7 @@
 //! Requests to modern upstreams: what they carry, and what becomes of the answers.
 
 use std::io::Read as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -34,7 +35,7 @@ fn what_a_request_is_about_stands_in_its_headers() {
         wants_progress: true,
         ..outgoing("tools/call", params)
     };
-    let outcome = rig.upstream.request(None, &outgoing, &wait(5000), &mut Sink::default());
+    let outcome = rig.upstream.request(None, &outgoing, &wait(5000), &Sink::default());
     assert_eq!(text(outcome), r#"{"content":[]}"#);
     let seen = server.seen().into_iter().find(|seen| seen.rpc() == "tools/call").unwrap();
     for (name, value) in [
@@ -138,9 +139,9 @@ fn the_stream_of_a_call_tells_that_call_and_asks_nothing() {
         ])
     });
     let rig = Rig::ready(&server);
-    let mut sink = Sink::asked(|_| panic!("it was asked"));
-    assert_eq!(text(rig.call_with(&wait(5000), &mut sink)), r#"{"content":[]}"#);
-    assert!(matches!(sink.notices[..], [Notice::Progress(_), Notice::Log(_)]));
+    let sink = Sink::asked(|_| panic!("it was asked"));
+    assert_eq!(text(rig.call_with(&wait(5000), &sink)), r#"{"content":[]}"#);
+    assert!(matches!(sink.notices()[..], [Notice::Progress(_), Notice::Log(_)]));
     assert!(rig.unasked.notices.lock().unwrap().is_empty());
     // Its connection is used again, and nothing was said but the call.
     text(rig.call());
@@ -178,7 +179,7 @@ fn a_stream_that_breaks_off_says_that_the_tool_may_have_run() {
 
 #[test]
 fn whoever_no_longer_wants_an_answer_closes_the_connection() {
-    // Before the head, and after it; also after the silence has been told.
+    // Before the head, and after it; also after the client was kept alive.
     for (is_begun, heartbeat_ms) in [(false, 15_000), (false, 50), (true, 15_000), (true, 50)] {
         let (closed, is_closed) = bounded(1);
         let server = modern_calls(move |_| {
@@ -193,14 +194,13 @@ fn whoever_no_longer_wants_an_answer_closes_the_connection() {
                 Reply::Raw(Box::new(wait_for_end))
             }
         });
-        let heartbeat = Duration::from_millis(heartbeat_ms);
-        let limits = Limits { heartbeat, ..Limits::default() };
         let mut config = http(server.address, HttpKind::StreamableHttp);
         config.max_in_flight = 1;
-        let rig = Rig::ready_with(config, limits);
-        let wait = wait(5000);
+        let rig = Rig::ready_with(config, Limits::default());
+        let client = Arc::<Beaten>::default();
+        let wait = beating(&client, 5000, heartbeat_ms);
         std::thread::scope(|scope| {
-            let call = scope.spawn(|| rig.call_with(&wait, &mut Sink::default()));
+            let call = scope.spawn(|| rig.call_with(&wait, &Sink::default()));
             eventually("it is called", || server.count("tools/call") == 1);
             std::thread::sleep(Duration::from_millis(200));
             let began = Instant::now();
@@ -220,16 +220,16 @@ fn a_child_is_spoken_to_in_the_same_way() {
         say '{"jsonrpc":"2.0","id":"q","method":"roots/list"}'
         case "$line" in *'"io.modelcontextprotocol/protocolVersion":"2026-07-28"'*) answer '{"resultType":"complete","ok":1}';; esac"#;
     let rig = Rig::ready_with(modern_child("", call, "refuse -32601"), Limits::default());
-    let mut sink = Sink::asked(|_| panic!("it was asked"));
-    assert_eq!(text(rig.call_with(&wait(5000), &mut sink)), r#"{"ok":1}"#);
-    assert!(matches!(sink.notices[..], [Notice::Progress(_)]));
+    let sink = Sink::asked(|_| panic!("it was asked"));
+    assert_eq!(text(rig.call_with(&wait(5000), &sink)), r#"{"ok":1}"#);
+    assert!(matches!(sink.notices()[..], [Notice::Progress(_)]));
     assert!(matches!(rig.ask("ping", "{}"), Outcome::Complete(_)));
 }
 
 #[test]
 fn a_child_is_told_what_is_cancelled() {
     let rig = Rig::ready_with(modern_child("", ":", "refuse -32601"), Limits::default());
-    assert!(rig.call_with(&wait(100), &mut Sink::default()).is_err());
+    assert!(rig.call_with(&wait(100), &Sink::default()).is_err());
     eventually("it is told", || rig.upstream.status().stderr.contains(&"cancelled".into()));
 }
 
@@ -247,9 +247,9 @@ fn a_log_message_goes_to_the_only_call_that_wants_any() {
             about: About { capabilities: "{}", log_level: level, is_level_told: true },
             ..outgoing("tools/call", &params)
         };
-        let mut sink = Sink::default();
-        let outcome = rig.upstream.request(None, &outgoing, &wait(wait_ms), &mut sink);
-        (outcome, sink.notices.len())
+        let sink = Sink::default();
+        let outcome = rig.upstream.request(None, &outgoing, &wait(wait_ms), &sink);
+        (outcome, sink.notices().len())
     };
     let level = Some(LogLevel::Debug);
     assert_eq!(ask("a", level, 5000).1, 1);

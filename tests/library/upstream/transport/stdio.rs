@@ -54,9 +54,9 @@ fn a_child_answers_and_its_noise_is_passed_over() {
     let progress = r#"echo "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progressToken\":$id,\"progress\":1}}""#;
     let rig = Rig::start(script(noise, &format!("{progress}; {OK}")), Limits::default());
     assert_eq!(rig.tools(), ["sh"]);
-    let mut sink = Sink::default();
-    assert_eq!(text(rig.call_with(&wait(5000), &mut sink)), "{\"ok\":1}");
-    assert!(matches!(sink.notices[..], [Notice::Progress(_)]));
+    let sink = Sink::default();
+    assert_eq!(text(rig.call_with(&wait(5000), &sink)), "{\"ok\":1}");
+    assert!(matches!(sink.notices()[..], [Notice::Progress(_)]));
     let status = rig.upstream.status();
     assert_eq!((status.transport, status.state), ("stdio", State::Ready));
     eventually("its errors are kept", || rig.upstream.status().stderr == ["one", "two"]);
@@ -138,7 +138,7 @@ fn a_call_that_hangs_ends_at_its_deadline_and_is_cancelled() {
     let rig = Rig::start(script("", ":"), Limits::default());
     rig.tools();
     let began = Instant::now();
-    let outcome = rig.call_with(&wait(200), &mut Sink::default());
+    let outcome = rig.call_with(&wait(200), &Sink::default());
     assert!(matches!(outcome, Err(CallError::UpstreamTimeout { .. })), "{outcome:?}");
     assert!(began.elapsed() < Duration::from_secs(2));
     eventually("it is cancelled", || {

@@ -187,7 +187,7 @@ fn a_hanging_call_ends_at_its_deadline_and_gives_its_slot_back() {
     let rig = Rig::ready_with(config, Limits::default());
     for _ in 0..2 {
         let began = Instant::now();
-        let outcome = rig.call_with(&wait(200), &mut Sink::default());
+        let outcome = rig.call_with(&wait(200), &Sink::default());
         let took = began.elapsed();
         assert!(matches!(
             outcome,
@@ -212,7 +212,7 @@ fn ended_by(end: impl FnOnce(&Wait) + Send, wait: &Arc<Wait>) -> Result<Outcome,
     let server = calls(|_| Reply::Hang);
     let rig = Rig::ready(&server);
     let outcome = std::thread::scope(|scope| {
-        let call = scope.spawn(|| rig.call_with(wait, &mut Sink::default()));
+        let call = scope.spawn(|| rig.call_with(wait, &Sink::default()));
         eventually("the call arrives", || server.count("tools/call") == 1);
         end(wait);
         call.join().unwrap()
@@ -293,7 +293,7 @@ fn the_budget_of_all_upstreams_is_bounded() {
     let rig = Rig::ready_with(streamable(&server), limits);
     let wait = wait(5000);
     std::thread::scope(|scope| {
-        let first = scope.spawn(|| rig.call_with(&wait, &mut Sink::default()));
+        let first = scope.spawn(|| rig.call_with(&wait, &Sink::default()));
         eventually("one is in flight", || rig.upstream.status().in_flight == 1);
         assert!(
             matches!(rig.call(), Err(CallError::Overloaded { what }) if what.contains("connections"))
@@ -497,9 +497,10 @@ fn a_proxy_is_asked_for_the_connection() {
     if let trunkline::config::Target::Http(target) = &mut config.target {
         target.proxy = Some(trunkline::config::Secret::new(format!("http://{proxy}")));
     }
-    let limits = Limits { heartbeat: Duration::from_millis(50), ..Limits::default() };
-    let rig = Rig::ready_with(config, limits);
-    text(rig.call());
-    text(rig.call());
+    let rig = Rig::ready_with(config, Limits::default());
+    let client = Arc::<Beaten>::default();
+    for _ in 0..2 {
+        text(rig.call_with(&beating(&client, 5000, 50), &Sink::default()));
+    }
     assert!(asked.load(Ordering::SeqCst) >= 2);
 }

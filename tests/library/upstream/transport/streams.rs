@@ -23,9 +23,11 @@ fn progress(seen: &Seen, step: u32) -> String {
 fn a_streamed_answer_leaves_its_connection_usable() {
     let server = calls(|seen| Reply::events(&[progress(seen, 1), seen.result("{}")]));
     let rig = Rig::ready(&server);
-    let mut sink = Sink::default();
-    assert_eq!(text(rig.call_with(&wait(5000), &mut sink)), "{}");
-    let [Notice::Progress(params)] = &sink.notices[..] else { panic!("{:?}", sink.notices) };
+    let sink = Sink::default();
+    assert_eq!(text(rig.call_with(&wait(5000), &sink)), "{}");
+    let [Notice::Progress(params)] = &sink.notices()[..] else {
+        panic!("{:?}", sink.notices())
+    };
     assert!(params.get().contains("\"progress\":1"));
     let before = server.accepted();
     text(rig.call());
@@ -46,11 +48,11 @@ fn progress_moves_the_deadline() {
         })
     });
     let rig = Rig::ready(&server);
-    let mut sink = Sink::default();
+    let sink = Sink::default();
     let began = Instant::now();
-    assert_eq!(text(rig.call_with(&wait(300), &mut sink)), "{}");
+    assert_eq!(text(rig.call_with(&wait(300), &sink)), "{}");
     assert!(began.elapsed() > Duration::from_millis(500));
-    assert_eq!(sink.notices.len(), 6);
+    assert_eq!(sink.notices().len(), 6);
 }
 
 #[test]
@@ -144,7 +146,7 @@ fn a_stream_that_is_closed_at_once_each_time_is_asked_for_ever_later() {
     for reply in replies {
         let (server, asked) = breaks_off(move |_, _| reply());
         let rig = Rig::ready(&server);
-        let late = rig.call_with(&wait(2000), &mut Sink::default());
+        let late = rig.call_with(&wait(2000), &Sink::default());
         assert!(matches!(late, Err(CallError::UpstreamTimeout { .. })), "{late:?}");
         let asked = asked.load(Ordering::SeqCst);
         assert!((3..=5).contains(&asked), "{asked}");
@@ -168,7 +170,7 @@ fn a_stream_that_is_closed_at_once_each_time_is_asked_for_ever_later() {
 }
 
 #[test]
-fn silence_is_told_while_the_server_has_a_stream_wait() {
+fn the_client_is_kept_alive_while_the_server_has_a_stream_wait() {
     let call = Arc::new(std::sync::Mutex::new(None::<Seen>));
     let server = Server::start(move |seen| match seen.rpc().as_str() {
         "tools/call" => {
@@ -183,13 +185,12 @@ fn silence_is_told_while_the_server_has_a_stream_wait() {
         _ => well(seen),
     });
     let config = http(server.address, HttpKind::StreamableHttp);
-    let limits = Limits { heartbeat: Duration::from_millis(50), ..Limits::default() };
-    let rig = Rig::ready_with(config, limits);
-    let mut sink = Sink::default();
-    let began = Instant::now();
-    assert_eq!(text(rig.call_with(&wait(5000), &mut sink)), "{}");
+    let rig = Rig::ready_with(config, Limits::default());
+    let (client, began) = (Arc::<Beaten>::default(), Instant::now());
+    assert_eq!(text(rig.call_with(&beating(&client, 5000, 50), &Sink::default())), "{}");
     assert!(began.elapsed() >= Duration::from_millis(400), "{:?}", began.elapsed());
-    assert!((3..=8).contains(&sink.silences), "{}", sink.silences);
+    let beats = client.take();
+    assert!((3..=8).contains(&beats), "{beats}");
 }
 
 #[test]
@@ -214,7 +215,7 @@ fn a_stream_that_a_busy_server_does_not_give_is_asked_for_again() {
 }
 
 #[test]
-fn silence_is_told_while_the_head_and_while_an_event_is_waited_for() {
+fn the_client_is_kept_alive_while_the_head_and_while_an_event_is_waited_for() {
     for streamed in [false, true] {
         let server = calls(move |seen| {
             let answer = seen.result("{}");
@@ -228,11 +229,11 @@ fn silence_is_told_while_the_head_and_while_an_event_is_waited_for() {
             Reply::json(answer)
         });
         let config = http(server.address, HttpKind::StreamableHttp);
-        let limits = Limits { heartbeat: Duration::from_millis(50), ..Limits::default() };
-        let rig = Rig::ready_with(config, limits);
-        let mut sink = Sink::default();
-        assert_eq!(text(rig.call_with(&wait(5000), &mut sink)), "{}");
-        assert!((3..=6).contains(&sink.silences), "{}", sink.silences);
+        let rig = Rig::ready_with(config, Limits::default());
+        let client = Arc::<Beaten>::default();
+        assert_eq!(text(rig.call_with(&beating(&client, 5000, 50), &Sink::default())), "{}");
+        let beats = client.take();
+        assert!((3..=6).contains(&beats), "{beats}");
         assert_eq!(server.count("tools/call"), 1, "the request was sent again");
         if !streamed {
             // The connection is as good as before.
@@ -244,13 +245,15 @@ fn silence_is_told_while_the_head_and_while_an_event_is_waited_for() {
 }
 
 #[test]
-fn a_call_that_hangs_over_many_ticks_still_ends_at_its_deadline() {
+fn a_call_that_hangs_over_many_beats_still_ends_at_its_deadline() {
     let server = calls(|_| Reply::Hang);
     let config = http(server.address, HttpKind::StreamableHttp);
-    let limits = Limits { heartbeat: Duration::from_millis(20), ..Limits::default() };
-    let rig = Rig::ready_with(config, limits);
-    let outcome = rig.call_with(&wait(300), &mut Sink::default());
+    let rig = Rig::ready_with(config, Limits::default());
+    let client = Arc::<Beaten>::default();
+    let outcome = rig.call_with(&beating(&client, 300, 20), &Sink::default());
     assert!(matches!(outcome, Err(CallError::UpstreamTimeout { .. })), "{outcome:?}");
+    let beats = client.take();
+    assert!((5..=15).contains(&beats), "{beats}");
     eventually("it is cancelled", || server.count("notifications/cancelled") == 1);
 }
 
@@ -323,7 +326,7 @@ fn calls_survive_a_server_that_comes_and_goes() {
             scope.spawn(|| {
                 while !over.load(Ordering::SeqCst) {
                     // Which of them fail is a matter of chance; that all end is not.
-                    rig.call_with(&wait(1000), &mut Sink::default()).ok();
+                    rig.call_with(&wait(1000), &Sink::default()).ok();
                 }
             });
         }

@@ -2,7 +2,8 @@
 //! and its deadline, all in one `poll`.
 //!
 //! Everything that a call waits for is a descriptor. An answer that another thread reads, and a
-//! slot that comes free, ring the call's [`Bell`].
+//! slot that comes free, ring the call's [`Bell`]. However long the call waits, and for whatever,
+//! the wait itself keeps the client's connection alive meanwhile ([`Heartbeat`]).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,6 +12,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+use heartbeat::Beats;
+pub use heartbeat::{Heartbeat, KeepAlive};
+
+mod heartbeat;
 
 /// An eventfd that wakes one waiting thread.
 #[derive(Debug)]
@@ -126,6 +132,7 @@ pub struct Wait {
     began: Instant,
     bell: Bell,
     client: Option<ClientWatch>,
+    beats: Option<Beats>,
     interrupted: Mutex<Option<Interrupted>>,
     raised: AtomicBool,
     deadline: Mutex<Deadline>,
@@ -153,12 +160,26 @@ impl Wait {
         latest: Duration,
         client: Option<ClientWatch>,
     ) -> io::Result<Arc<Wait>> {
+        Wait::with_heartbeat(timeout, latest, client, None)
+    }
+
+    /// [`Wait::new`] for a call whose client's connection is kept alive meanwhile.
+    ///
+    /// # Errors
+    /// The process has no descriptor left.
+    pub fn with_heartbeat(
+        timeout: Duration,
+        latest: Duration,
+        client: Option<ClientWatch>,
+        heartbeat: Option<Heartbeat>,
+    ) -> io::Result<Arc<Wait>> {
         let now = Instant::now();
         let latest = now + latest.max(timeout);
         Ok(Arc::new(Wait {
             began: now,
             bell: Bell::new()?,
             client,
+            beats: heartbeat.map(|heartbeat| Beats::new(heartbeat, now)),
             interrupted: Mutex::new(None),
             raised: AtomicBool::new(false),
             deadline: Mutex::new(Deadline {
@@ -252,7 +273,8 @@ impl Wait {
         &self.bell
     }
 
-    /// Waits until `fd` is ready for `flags`, the bell rings, or `tick` has passed.
+    /// Waits until `fd` is ready for `flags`, the bell rings, or `tick` has passed. Beats that are
+    /// due meanwhile are run, and end nothing.
     ///
     /// # Errors
     /// The wait was interrupted, its client has gone or its deadline has passed.
@@ -263,10 +285,15 @@ impl Wait {
     ) -> Result<Woken, Interrupted> {
         let tick_at = tick.map(|tick| Instant::now() + tick);
         loop {
-            let end = self.check()?;
-            let left =
-                tick_at.map_or(end, |at| at.min(end)).saturating_duration_since(Instant::now());
-            match self.poll_once(fd, left) {
+            let now = Instant::now();
+            let end = self.check_at(now)?;
+            let beat_at = self.beats.as_ref().and_then(Beats::next);
+            if beat_at.is_some_and(|at| now >= at) {
+                self.beats.iter().for_each(Beats::run);
+                continue;
+            }
+            let wake_at = tick_at.into_iter().chain(beat_at).fold(end, Instant::min);
+            match self.poll_once(fd, wake_at.saturating_duration_since(now)) {
                 Some(woken) => return woken,
                 None if tick_at.is_some_and(|at| Instant::now() >= at) => {
                     return Ok(Woken::Tick);
@@ -282,11 +309,14 @@ impl Wait {
     /// # Errors
     /// The wait was interrupted or its deadline has passed.
     pub fn check(&self) -> Result<Instant, Interrupted> {
+        self.check_at(Instant::now())
+    }
+
+    fn check_at(&self, now: Instant) -> Result<Instant, Interrupted> {
         if let Some(reason) = self.interrupted() {
             return Err(reason);
         }
         let Deadline { at: deadline, part, .. } = *locked(&self.deadline);
-        let now = Instant::now();
         if now >= deadline {
             self.note_what_ran_out();
             self.interrupt(Interrupted::Deadline);
