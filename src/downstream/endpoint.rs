@@ -1,4 +1,4 @@
-//! Method and path → endpoint. Pure.
+//! Pure: method and path → endpoint.
 
 /// How REST answers look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! What a refusal or failure looks like to the clients of each door: its body. Pure.
+//! Pure: what a refusal or failure looks like to the clients of each door: its body.
 
 use super::endpoint::{Dialect, Endpoint};
 use super::reply::Problem;

@@ -1,5 +1,5 @@
-//! What the headers of a stateless request must say of its body (2026-07-28, basic/transports/
-//! streamable-http, Request Metadata). Pure.
+//! Pure: what the headers of a stateless request must say of its body (2026-07-28,
+//! basic/transports/streamable-http, Request Metadata).
 
 use crate::http::Head;
 use crate::protocol::headers::{METHOD, NAME, PARAM_PREFIX, decode_value};

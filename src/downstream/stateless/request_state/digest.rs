@@ -1,5 +1,5 @@
-//! What tells one stateless request from another: a digest of its method and its parameters, in
-//! whatever order the client writes them. Pure.
+//! Pure: what tells one stateless request from another: a digest of its method and its
+//! parameters, in whatever order the client writes them.
 //!
 //! Read in one pass: a body made of a million zeros costs no more than its text.
 
