@@ -1,4 +1,4 @@
-//! Merges the lists of all servers into one snapshot. Pure.
+//! Pure: merges the lists of all servers into one snapshot.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

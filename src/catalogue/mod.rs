@@ -11,6 +11,7 @@ pub mod pages;
 pub mod pins;
 pub mod refresher;
 mod seen;
+mod steps;
 pub mod store;
 pub mod template;
 pub mod template_set;
@@ -54,7 +55,7 @@ pub use held::HeldBytes;
 /// The servers and items that a client sees.
 pub use seen::Sight;
 /// The bound on the cost of a look-up.
-pub use template_set::Steps;
+pub use steps::Steps;
 /// The views of a server for `/status`.
 pub use views::ViewsTold;
 

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use ring::{digest, hmac};
 
 use super::merge::{Listed, read_items};
-use super::refresher::Reading;
 use crate::config::{Target, UpstreamConfig};
 use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::protocol::call::Kind;
@@ -24,6 +23,15 @@ use crate::protocol::server_introduction;
 use crate::protocol::server_name::ServerName;
 use crate::state::framed::{Form, hex};
 use crate::state::{self, StateDir, Writer};
+
+/// What a list that was read is, beside the one that was known.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Reading {
+    /// None was known.
+    First,
+    Same,
+    Other,
+}
 
 const FORM: Form = Form { name: "catalogue", version: 1 };
 /// The beginning of a file's name, before the server's; no name of a server has a dot.

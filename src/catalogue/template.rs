@@ -1,8 +1,8 @@
-//! Matches URIs with templates (RFC 6570), to find a URI's server. Pure.
+//! Pure: matches URIs with templates (RFC 6570), to find a URI's server.
 
 use std::borrow::Cow;
 
-use super::template_set::Steps;
+use super::steps::Steps;
 
 /// In a pattern, `{name}`: some text without a `/`.
 const SEGMENT: char = '{';

@@ -1,4 +1,4 @@
-//! The URIs of a server that cannot be used because a withheld item covers them. Pure.
+//! Pure: the URIs of a server that cannot be used because a withheld item covers them.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
-//! Checks a tool's arguments against its schema, so that a fault is reported with the property's
-//! name before the call. Pure. Only certain faults are reported: the server judges keywords that
-//! are unknown here.
+//! Pure: checks a tool's arguments against its schema, so that a fault is reported with the
+//! property's name before the call. Only certain faults are reported: the server judges keywords
+//! that are unknown here.
 
 use serde_json::{Map, Value};
 

@@ -1,4 +1,4 @@
-//! Foreign texts for a terminal. Pure.
+//! Pure: foreign texts for a terminal.
 
 /// Invisible characters, and those that turn the direction of a line, become escapes: a server
 /// must not choose what is shown.

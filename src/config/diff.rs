@@ -1,4 +1,4 @@
-//! Compares a newly read configuration with the running one. Pure.
+//! Pure: compares a newly read configuration with the running one.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -172,6 +172,11 @@ fn wrong(what: impl Into<String>) -> RpcError {
     RpcError::new(code::INVALID_PARAMS, what)
 }
 
+/// The result of a tool that gives a text.
+fn text_result(text: &str) -> Value {
+    json!({ "content": [{ "type": "text", "text": text }], "isError": false })
+}
+
 fn refusal(id: Option<&RequestId>, code: i64, what: &str) -> Answer {
     Answer::Text(jsonrpc::error_response(id, &RpcError::new(code, what)))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::arguments::Arguments;
-use super::{Answer, refusal, tools, wrong};
+use super::{Answer, refusal, text_result, wrong};
 use crate::protocol::jsonrpc::{self, RequestId, RpcError};
 use crate::protocol::method::notification;
 
@@ -89,7 +89,7 @@ impl SlowCall {
         let steps = if self.steps == 1 { "step" } else { "steps" };
         let total = self.time().as_secs_f64();
         let text = format!("Done: {} {steps} in {total:.3} seconds.", self.steps);
-        jsonrpc::response(&self.id, &tools::text_result(&text).to_string())
+        jsonrpc::response(&self.id, &text_result(&text).to_string())
     }
 
     /// The answer where the call cannot run.

@@ -6,7 +6,7 @@ use serde_json::{Map, Number, Value, json};
 
 use super::arguments::{Arguments, parameter};
 use super::slow::{SECONDS_MAX, STEPS_MAX, SlowCall};
-use super::{Reply, wrong};
+use super::{Reply, text_result, wrong};
 use crate::protocol::jsonrpc::{RequestId, RpcError};
 use crate::telemetry::timestamp;
 
@@ -38,10 +38,6 @@ pub(super) fn call(
         other => return Err(wrong(format!("tools/call: there is no tool {other:?}."))),
     };
     Ok(Reply::Now(result))
-}
-
-pub(super) fn text_result(text: &str) -> Value {
-    json!({ "content": [{ "type": "text", "text": text }], "isError": false })
 }
 
 fn error_result(text: &str) -> Value {

@@ -1,4 +1,4 @@
-//! Finds the endpoint of a path, and its methods. Pure.
+//! Pure: finds the endpoint of a path, and its methods.
 
 /// The form of REST answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

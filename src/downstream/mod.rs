@@ -41,8 +41,8 @@ use crate::session::{
 };
 
 use crate::telemetry;
-use crate::telemetry::rejected::{self, Reason};
-use crate::telemetry::request::{Incoming, Served};
+use crate::telemetry::rejected::Reason;
+use crate::telemetry::request::{self, Incoming, Served};
 
 pub use admission::Admission;
 use endpoint::Endpoint;
@@ -474,7 +474,7 @@ impl Handler for Front {
         let principal = self.admission().principal(head);
         telemetry::request::principal(principal.and_then(|it| it.name.clone()).as_deref());
         if let Some(reason) = reason {
-            rejected::turned_away(reason, None, told);
+            request::turned_away(reason, None, told);
         }
         served
     }

@@ -1,4 +1,4 @@
-//! The bodies of refusals and failures, for the clients of each door. Pure.
+//! Pure: the bodies of refusals and failures, for the clients of each door.
 
 use super::endpoint::{Dialect, Endpoint};
 use super::reply::Problem;

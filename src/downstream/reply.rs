@@ -15,7 +15,7 @@ use crate::protocol::server_name::ServerName;
 use crate::telemetry;
 use crate::telemetry::outcome::CallOutcome;
 use crate::telemetry::redact;
-use crate::telemetry::rejected::{self, Reason};
+use crate::telemetry::rejected::Reason;
 
 /// The request succeeded.
 pub const OK: u16 = 200;
@@ -83,7 +83,7 @@ impl Problem {
         message: impl Into<String>,
     ) -> Problem {
         let message = message.into();
-        rejected::turned_away(reason, None, &message);
+        telemetry::request::turned_away(reason, None, &message);
         Problem::new(status, code, rpc_code, message)
     }
 
@@ -129,7 +129,7 @@ impl Problem {
             }
         };
         let message = format!("{what}: \"Authorization: Bearer KEY\" or \"x-api-key: KEY\".");
-        rejected::turned_away(Reason::Unauthorized, Some(word), "");
+        telemetry::request::turned_away(Reason::Unauthorized, Some(word), "");
         Problem::new(401, "unauthorized", code::BAD_REQUEST, message)
             .header("WWW-Authenticate", "Bearer")
     }
@@ -196,7 +196,7 @@ impl Problem {
         let message = "This needs a key with \"admin\": true, or, without keys, to be asked from \
                        this machine; /metrics and /status are at \"admin_listen\" too.";
         let word = "not_admin";
-        rejected::turned_away(Reason::Unauthorized, Some(word), message);
+        telemetry::request::turned_away(Reason::Unauthorized, Some(word), message);
         Problem::new(403, word, code::BAD_REQUEST, message)
     }
 

@@ -1,9 +1,9 @@
 //! The HTTP/1.1 server of the gateway. No other folder names the engine.
 //!
 //! One thread of a pool serves a connection: it reads a [`Request`], runs the [`Handler`] and
-//! writes the handler's answer through its [`Responder`]. A long-lived response leaves the pool
-//! as a [`Stream`]. Reading and writing have deadlines, everything has a bound, and requests that
-//! are not plainly well-formed are refused: `framing/` holds those rules.
+//! writes the handler's answer through its [`Responder`]. A long-lived response leaves the pool as
+//! a [`Stream`]. Reading and writing have deadlines, everything has a bound, and requests that are
+//! not plainly well-formed are refused: `framing/` holds those rules.
 //!
 //! With the feature `tiny_http` the same types are made with that crate instead, for loopback and
 //! Unix sockets only.
@@ -51,7 +51,7 @@ mod tiny_http;
 pub use crate::budget::{BUFFERED_BYTES_FULL, Budget, Share, room_for_copy};
 use crate::protocol::call::PrincipalId;
 use crate::protocol::headers::REQUEST_ID;
-use crate::telemetry::rejected::{self, Reason};
+use crate::telemetry::rejected::Reason;
 use crate::telemetry::request::{self, Incoming, Served};
 pub use inherited::{Inherited, PassedOn};
 #[cfg(not(feature = "tiny_http"))]
@@ -256,7 +256,7 @@ pub trait Handler: Send + Sync + 'static {
             bytes_in: 0,
         });
         if let Some(reason) = reason {
-            rejected::turned_away(reason, None, told);
+            request::turned_away(reason, None, told);
         }
         served
     }

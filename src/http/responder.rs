@@ -189,7 +189,7 @@ impl Responder {
         }
         self.shared.refused.fetch_add(1, Ordering::Relaxed);
         let what = Bound::BufferedBytes.told(TOO_MUCH_BUFFERED, &self.shared.limits);
-        rejected::turned_away(Reason::Overloaded, None, &what);
+        request::turned_away(Reason::Overloaded, None, &what);
         let body = refusal_body(&self.shared, 503, &what);
         let headers = [("Content-Type", "application/json"), ("Retry-After", "1")];
         self.answer(503, &headers, &[&body], connection)

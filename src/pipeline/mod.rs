@@ -35,7 +35,7 @@ use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
 use crate::session::Sessions;
-use crate::telemetry::access::Body;
+use crate::telemetry::bodies::Body;
 use crate::telemetry::{self, Seldom, metrics};
 use crate::upstream::{Upstream, Upstreams, Viewer};
 use crate::wait::{Interrupted, Wait};
@@ -263,7 +263,7 @@ impl Pipeline {
         let told = self.settings().told;
         if method == Method::ToolsCall && told.bodies {
             let arguments = cut(call.params.get("arguments").unwrap_or("{}"));
-            telemetry::access::body(&route.told, Body::Arguments, &arguments);
+            telemetry::bodies::tell(&route.told, Body::Arguments, &arguments);
         }
         let asker = self.asker(scope, options, &route.server)?;
         let (has_task, begins_task) = (tasks::concerns(&call), tasks::begins(&call));
@@ -272,7 +272,7 @@ impl Pipeline {
         let mut params = call.params;
         params.set(route.key, route.value);
         let mut meta = call.meta;
-        let asking = telemetry::trace::ask_upstream(&mut meta);
+        let asking = telemetry::request::ask_upstream(&mut meta);
         let outgoing = Outgoing {
             method: method.as_str(),
             is_safe_to_repeat: method.is_safe_to_repeat(),
@@ -315,7 +315,7 @@ impl Pipeline {
             let (server, key) = (route.server.as_str(), scope.principal.name.as_deref());
             metrics::tools::count(server, own.trim_matches('"'), key, outcome);
             if let (true, Ok(Outcome::Complete(result))) = (told.bodies, &answer) {
-                telemetry::access::body(&route.told, Body::Result, &cut(result.get()));
+                telemetry::bodies::tell(&route.told, Body::Result, &cut(result.get()));
             }
         }
         answer
@@ -347,7 +347,7 @@ impl Pipeline {
         }
         // Its metadata is among its parameters, which are passed on unchanged.
         let mut meta = params.get("_meta").and_then(|meta| RawObject::parse(meta).ok());
-        let asking = telemetry::trace::ask_upstream(&mut meta);
+        let asking = telemetry::request::ask_upstream(&mut meta);
         drop(meta);
         let outgoing = Outgoing {
             method,

@@ -1,5 +1,5 @@
-//! The last events of one stream, for `Last-Event-ID` (2025-11-25, basic/transports,
-//! Resumability and Redelivery). Pure.
+//! Pure: the last events of one stream, for `Last-Event-ID` (2025-11-25, basic/transports,
+//! Resumability and Redelivery).
 
 use std::collections::VecDeque;
 use std::fmt;

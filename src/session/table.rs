@@ -1,4 +1,5 @@
-//! The table of sessions and its rules: bounds, idle time, audiences. Pure: time is an argument.
+//! Pure: the table of sessions and its rules: bounds, idle time, audiences. Pure: time is an
+//! argument.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};

@@ -1,5 +1,5 @@
-//! Session ids that carry their session's properties as a sealed token, which only the gateway
-//! can read. Pure.
+//! Pure: session ids that carry their session's properties as a sealed token, which only the
+//! gateway can read.
 
 use serde::{Deserialize, Serialize};
 

@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod activity;
+pub mod bodies;
 mod ids;
 pub mod log;
 pub mod metrics;
@@ -10,6 +11,7 @@ mod names;
 pub mod otlp;
 pub mod outcome;
 pub mod quirks;
+pub mod record;
 pub mod redact;
 pub mod rejected;
 pub mod request;

@@ -90,13 +90,6 @@ pub fn count(reason: Reason) {
     }
 }
 
-/// Counts a refusal of the request that this thread serves: its line and `/status` show the
-/// reason, as `word` where that says more, and the client's text.
-pub fn turned_away(reason: Reason, word: Option<&'static str>, message: &str) {
-    count(reason);
-    super::request::turned_away(reason, word, message);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,8 +10,7 @@ use crossbeam_channel::Sender;
 
 use super::ids::random;
 use super::names;
-use super::outcome::CallOutcome;
-use super::request::{self, RequestedMethod};
+use super::outcome::{CallOutcome, Door};
 use super::trace_context::{TraceContext, to_hex};
 use crate::limits::ACCESS_TEXT_CHARS_MAX;
 use crate::protocol::method::Method;
@@ -73,7 +72,7 @@ fn push(span: Span) {
 
 /// A span that is sampled.
 #[derive(Debug, Clone, Copy)]
-struct Open {
+pub(super) struct Open {
     context: TraceContext,
     parent: Option<[u8; 8]>,
     began: SystemTime,
@@ -181,7 +180,25 @@ impl Trace {
         }
     }
 
-    /// Notes the answer of the message, and ends its span.
+    /// A request to an upstream is about to be made for the message: its `_meta` says what it is part of.
+    pub(super) fn ask_upstream(&mut self, meta: &mut Option<RawObject<'_>>) -> Asking {
+        let own = self.span.map(|span| Open::new(Some(span.context)));
+        let said = || {
+            let text = meta.as_ref()?.string("traceparent").ok()??;
+            TraceContext::parse(&text)
+        };
+        self.outgoing = own.map(|open| open.context).or_else(said).or(self.parent);
+        if let Some(outgoing) = self.outgoing {
+            let meta = meta.get_or_insert_default();
+            meta.set("traceparent", raw::string(&outgoing.to_text()));
+            if !self.state.is_empty() && meta.get("tracestate").is_none() {
+                meta.set("tracestate", raw::string(&self.state));
+            }
+        }
+        Asking::begin(own)
+    }
+
+    /// The message is answered.
     pub(super) fn answered(&mut self, told: &Answered<'_>) {
         let Some(open) = self.span.take() else { return };
         let mut attributes = told.attributes();
@@ -197,7 +214,9 @@ impl Trace {
 /// The facts about an answered message for its span.
 #[derive(Debug)]
 pub(super) struct Answered<'a> {
-    pub(super) asked: RequestedMethod,
+    pub(super) door: Door,
+    /// None of a method that the gateway does not know.
+    pub(super) method: Option<Method>,
     pub(super) outcome: CallOutcome,
     pub(super) took: Duration,
     pub(super) server: &'a str,
@@ -210,8 +229,8 @@ pub(super) struct Answered<'a> {
 
 impl Answered<'_> {
     fn attributes(&self) -> Vec<(&'static str, String)> {
-        let door = self.asked.door.as_str();
-        let mut attributes = of_message(self.asked.method, self.tool, self.outcome);
+        let door = self.door.as_str();
+        let mut attributes = of_message(self.method, self.tool, self.outcome);
         let more = [
             (names::DOOR, door),
             (names::SERVER, self.server),
@@ -235,7 +254,7 @@ impl Answered<'_> {
             context: open.context,
             parent: open.parent,
             kind,
-            name: span_name(self.asked.method, self.tool),
+            name: span_name(self.method, self.tool),
             began: open.began,
             took: self.took,
             attributes,
@@ -303,31 +322,13 @@ pub struct Asking {
     began: Instant,
 }
 
-/// Begins a request to an upstream: its `_meta` carries the parent, and so will its head. A trace
-/// that is not recorded here is passed on unchanged.
-pub fn ask_upstream(meta: &mut Option<RawObject<'_>>) -> Asking {
-    let open = request::with(|record| {
-        let trace = &mut record.trace;
-        let own = trace.span.map(|span| Open::new(Some(span.context)));
-        let said = || {
-            let text = meta.as_ref()?.string("traceparent").ok()??;
-            TraceContext::parse(&text)
-        };
-        trace.outgoing = own.map(|open| open.context).or_else(said).or(trace.parent);
-        if let Some(outgoing) = trace.outgoing {
-            let meta = meta.get_or_insert_default();
-            meta.set("traceparent", raw::string(&outgoing.to_text()));
-            if !trace.state.is_empty() && meta.get("tracestate").is_none() {
-                meta.set("tracestate", raw::string(&trace.state));
-            }
-        }
-        own
-    });
-    Asking { open: open.flatten(), began: Instant::now() }
-}
-
 impl Asking {
-    /// Ends the span: the upstream has answered, or failed.
+    /// The request begins now; its span, where it has one.
+    pub(super) fn begin(open: Option<Open>) -> Asking {
+        Asking { open, began: Instant::now() }
+    }
+
+    /// The upstream has answered, or failed to.
     pub fn answered(
         self,
         (server, method, target): (&str, &str, &str),

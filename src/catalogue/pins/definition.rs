@@ -1,4 +1,4 @@
-//! The digest of a pinned item, which covers the whole of its definition. Pure.
+//! Pure: the digest of a pinned item, which covers the whole of its definition.
 
 use ring::digest::{SHA256, digest};
 

@@ -1,4 +1,4 @@
-//! Kinds of pinned things. Pure.
+//! Pure: kinds of pinned things.
 
 use crate::protocol::call::Kind;
 

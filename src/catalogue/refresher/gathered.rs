@@ -7,7 +7,8 @@ use std::time::Instant;
 use crossbeam_channel::Receiver;
 
 use super::super::differing::News;
-use super::{Reading, Refresher};
+use super::super::store::Reading;
+use super::Refresher;
 use crate::limits::CATALOGUE_GATHERED_WITHIN;
 use crate::protocol::call::Kind;
 use crate::protocol::server_name::ServerName;

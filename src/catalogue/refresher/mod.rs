@@ -16,7 +16,7 @@ use super::clashes::{self, ToldClashes};
 use super::differing::News;
 use super::merge::{self, Listed, Profile, ServerLabel};
 use super::pins::{Pins, Said, Subject};
-use super::store::Store;
+use super::store::{Reading, Store};
 use super::views::{Shown, Views};
 use super::{Catalogue, Health, Item, Pinned, Server, Shared};
 use crate::access::glob::Globs;
@@ -82,16 +82,7 @@ impl Known {
     }
 }
 
-/// A list that was read, compared with the known one.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Reading {
-    /// No list was known.
-    First,
-    Same,
-    Other,
-}
-
-/// The state of the catalogue's thread: the inputs of the next snapshot.
+/// What the next snapshot is made of.
 pub struct Refresher {
     naming: Naming,
     servers: BTreeMap<ServerName, Known>,

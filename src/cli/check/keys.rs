@@ -1,4 +1,4 @@
-//! Compares keys' globs with the servers' tools. Pure.
+//! Pure: compares keys' globs with the servers' tools.
 
 use super::contact::Finding;
 use crate::access::glob::ToolGlobs;

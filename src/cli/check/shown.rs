@@ -1,4 +1,4 @@
-//! The texts of a finding, for people and for programs. Pure.
+//! Pure: the texts of a finding, for people and for programs.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The configuration that an import makes, with notes: on parts that were left out, and on
-//! variables to set. Pure.
+//! Pure: the configuration that an import makes, with notes: on parts that were left out, and on
+//! variables to set.
 
 use std::collections::{BTreeMap, HashSet};
 

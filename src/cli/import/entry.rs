@@ -1,5 +1,5 @@
-//! One server of the source: its keys are taken one by one, and the remaining ones were left out.
-//! Pure.
+//! Pure: one server of the source: its keys are taken one by one, and the remaining ones were left
+//! out.
 
 use serde_json::Value;
 

@@ -1,5 +1,5 @@
-//! Imports `mcpServers` of Claude Desktop, Claude Code, Cursor, Windsurf and similar hosts, and
-//! `servers` of VS Code. Pure.
+//! Pure: imports `mcpServers` of Claude Desktop, Claude Code, Cursor, Windsurf and similar hosts,
+//! and `servers` of VS Code.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! JSON as hosts write it: comments and trailing commas become spaces. Pure.
+//! Pure: JSON as hosts write it: comments and trailing commas become spaces.
 
 /// The same text as plain JSON. Places stay where they are, so that an error names the right one.
 pub(super) fn plain(text: &str) -> String {

@@ -1,4 +1,4 @@
-//! Imports LiteLLM's YAML: `mcp_servers`, and the settings that concern them. Pure.
+//! Pure: imports LiteLLM's YAML: `mcp_servers`, and the settings that concern them.
 
 use std::collections::BTreeMap;
 

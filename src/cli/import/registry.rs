@@ -1,4 +1,4 @@
-//! Imports a `server.json` of the MCP registry. Pure.
+//! Pure: imports a `server.json` of the MCP registry.
 
 use serde_json::Value;
 

@@ -1,5 +1,5 @@
-//! Reads YAML to JSON's values, in the way of PyYAML, which LiteLLM uses: with YAML 1.1's words
-//! for true and false, and merge keys. Pure.
+//! Pure: reads YAML to JSON's values, in the way of PyYAML, which LiteLLM uses: with YAML 1.1's
+//! words for true and false, and merge keys.
 
 use std::collections::HashMap;
 

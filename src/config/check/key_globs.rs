@@ -1,4 +1,4 @@
-//! Warnings about keys' globs that may not mean what they seem to. Pure.
+//! Pure: warnings about keys' globs that may not mean what they seem to.
 
 use crate::config::Naming;
 use crate::config::file::foreign::nearest;

@@ -26,9 +26,10 @@ use crate::pipeline::{Clash, FailureReport, Pinned, ServerStatus, State, Unread}
 use crate::protocol::call::Kind;
 use crate::protocol::quirks::Quirk;
 use crate::protocol::server_name::ServerName;
-use crate::telemetry::access::{self, Refusal};
+use crate::telemetry::access;
+use crate::telemetry::record::{Refused, ToldRequest};
 use crate::telemetry::rejected::Reason;
-use crate::telemetry::request::{self, InWork};
+use crate::telemetry::request;
 use crate::telemetry::{otlp, quirks};
 
 /// The most requests in work that `/status` shows.
@@ -239,7 +240,7 @@ fn limits(of: [(&'static str, (usize, usize)); 8]) -> Value {
 /// Requests in work, the oldest first, and the number of all.
 fn calls_in_work() -> Value {
     let (calls, n) = request::in_work(REQUESTS_TOLD_MAX);
-    let told = |call: InWork| {
+    let told = |call: ToldRequest| {
         json!({
             "id": call.id,
             "peer": call.peer,
@@ -249,7 +250,7 @@ fn calls_in_work() -> Value {
             "method": call.method,
             "tool": call.tool,
             "server": call.server,
-            "ms": ms(call.elapsed),
+            "ms": ms(call.took),
         })
     };
     json!({ "count": n, "oldest": calls.into_iter().map(told).collect::<Vec<Value>>() })
@@ -257,22 +258,23 @@ fn calls_in_work() -> Value {
 
 /// The last refusals, the newest first.
 fn refusals() -> Value {
-    access::recent_refusals().iter().map(refusal).collect()
+    let told = |it: &ToldRequest| Some(refusal(it, it.refused.as_ref()?));
+    access::recent_refusals().iter().filter_map(told).collect()
 }
 
-/// One refusal.
-pub(super) fn refusal(refusal: &Refusal) -> Value {
+/// What was turned away.
+pub(super) fn refusal(told: &ToldRequest, refused: &Refused) -> Value {
     json!({
-        "at": seconds(refusal.at),
-        "peer": refusal.peer,
-        "key": refusal.key,
-        "id": refusal.id,
-        "tool": refusal.tool,
-        "reason": refusal.reason,
-        "status": refusal.status,
-        "request": refusal.target,
-        "message": refusal.message,
-        "left_out": refusal.left_out,
+        "at": seconds(told.at),
+        "peer": told.peer,
+        "key": told.key,
+        "id": told.id,
+        "tool": told.tool,
+        "reason": refused.reason,
+        "status": told.status,
+        "request": refused.request,
+        "message": told.message,
+        "left_out": refused.left_out,
     })
 }
 

@@ -19,8 +19,8 @@ use crate::limits::{ACTIVITY_EVENTS_MAX, ACTIVITY_WITHIN};
 use crate::protocol::headers::{self, EVENT_STREAM};
 use crate::protocol::sse;
 use crate::session::EncodedEvent;
-use crate::telemetry::access::Refusal;
-use crate::telemetry::activity::{self, Activity, DoneCall};
+use crate::telemetry::activity;
+use crate::telemetry::record::ToldRequest;
 use crate::telemetry::window::Window;
 
 /// The activities that a watcher may see.
@@ -39,10 +39,10 @@ impl Sees {
         principal.name.clone().map(Sees::OfKey)
     }
 
-    fn is_of(&self, activity: &Activity) -> bool {
+    fn is_of(&self, request: &ToldRequest) -> bool {
         match self {
             Sees::Everything => true,
-            Sees::OfKey(name) => activity.key() == &**name,
+            Sees::OfKey(name) => request.key == **name,
         }
     }
 }
@@ -109,10 +109,10 @@ impl Watchers {
 }
 
 impl activity::Watcher for Watchers {
-    fn told(&self, activity: &Activity) {
+    fn told(&self, request: &ToldRequest) {
         let now = Instant::now();
         let turn = |it: &mut Watching| {
-            if !it.sees.is_of(activity) {
+            if !it.sees.is_of(request) {
                 return None;
             }
             let left_out = it.told.turn(now, ACTIVITY_WITHIN, ACTIVITY_EVENTS_MAX)?;
@@ -122,7 +122,7 @@ impl activity::Watcher for Watchers {
         if to.is_empty() {
             return;
         }
-        let (said, as_its_client_knows) = (event_of(activity), event_of(&known(activity)));
+        let (said, as_its_client_knows) = (event_of(request), event_of(&known(request)));
         for (stream, left_out, of_key) in to {
             if left_out > 0 {
                 let left_out = event("left_out", &json!({ "count": left_out }));
@@ -135,32 +135,31 @@ impl activity::Watcher for Watchers {
     }
 }
 
-/// The activity for a key that is no admin's: only operators may know that an item exists which
-/// is hidden from the key.
-fn known(activity: &Activity) -> Activity {
-    match activity {
-        Activity::Refusal(refusal) => {
-            let reason = refusal.reason_told;
-            let is_unknown = reason.starts_with("unknown_");
-            let tool = if is_unknown { String::new() } else { refusal.tool.clone() };
-            Activity::Refusal(Refusal { reason, tool, ..refusal.clone() })
+/// What a key may hear that is no admin's: whether something is there and hidden from it is for
+/// operators.
+fn known(request: &ToldRequest) -> ToldRequest {
+    let mut known = request.clone();
+    if let Some(refused) = &mut known.refused {
+        refused.reason = refused.reason_told;
+        if refused.reason.starts_with("unknown_") {
+            known.tool.clear();
         }
-        Activity::Call(_) => activity.clone(),
     }
+    known
 }
 
 fn event(name: &str, data: &Value) -> EncodedEvent {
     EncodedEvent::from(sse::event(name, &data.to_string()))
 }
 
-fn event_of(activity: &Activity) -> EncodedEvent {
-    match activity {
-        Activity::Call(done) => event("call", &call(done)),
-        Activity::Refusal(refused) => event("refused", &refusal(refused)),
+fn event_of(request: &ToldRequest) -> EncodedEvent {
+    match &request.refused {
+        None => event("call", &call(request)),
+        Some(refused) => event("refused", &refusal(request, refused)),
     }
 }
 
-fn call(done: &DoneCall) -> Value {
+fn call(done: &ToldRequest) -> Value {
     json!({
         "at": seconds(done.at),
         "id": done.id,

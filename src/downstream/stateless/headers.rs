@@ -1,5 +1,5 @@
-//! Checks of a stateless request's headers against its body (2026-07-28,
-//! basic/transports/streamable-http, Request Metadata). Pure.
+//! Pure: checks of a stateless request's headers against its body (2026-07-28,
+//! basic/transports/streamable-http, Request Metadata).
 
 use crate::http::Head;
 use crate::protocol::headers::{METHOD, NAME, PARAM_PREFIX, decode_value};

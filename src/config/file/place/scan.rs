@@ -1,4 +1,4 @@
-//! Reads a text that is roughly JSON, and notes the places of its fields. Pure.
+//! Pure: reads a text that is roughly JSON, and notes the places of its fields.
 
 use std::ops::Range;
 

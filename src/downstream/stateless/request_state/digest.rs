@@ -1,5 +1,5 @@
-//! A digest of a stateless request's method and parameters, in any order of writing, by which
-//! requests are compared. Pure.
+//! Pure: a digest of a stateless request's method and parameters, in any order of writing, by
+//! which requests are compared.
 //!
 //! The text is read in one pass: a body made of a million zeros costs no more than its text.
 
