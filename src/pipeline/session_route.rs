@@ -56,7 +56,7 @@ pub fn shared_by(support: SessionSupport, sharing: SessionSharing) -> SharedBy {
 
 /// True if a call that was refused over the shared session may be repeated in a session: its
 /// client keeps one, and the server, which needs none, may keep them besides.
-pub(super) fn may_ask_in_session(
+pub fn may_ask_in_session(
     client: Option<&Client>,
     route: SessionRoute<'_>,
     support: SessionSupport,

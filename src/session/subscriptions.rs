@@ -1,4 +1,4 @@
-//! What a session is subscribed to.
+//! The resources to which a session is subscribed.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -34,8 +34,8 @@ impl Subscriptions {
     ) -> Result<(), Refused> {
         let mut resources = self.lock();
         let resources = resources.as_mut().ok_or(Refused::Ended)?;
-        // Under the lock, so that whoever takes subscriptions away after the right to hear
-        // misses none.
+        // This check holds the lock, so that a change of rights, which then takes subscriptions
+        // away, misses none.
         if !is_heard(&resource.0) {
             return Err(Refused::NotHeard);
         }
@@ -62,8 +62,8 @@ impl Subscriptions {
         self.lock().as_mut().is_some_and(|resources| resources.remove(resource).is_some())
     }
 
-    /// Takes away what is of servers that are not heard of. Gives what is left behind on shared
-    /// sessions.
+    /// Removes subscriptions at servers that the session may not see. Returns those that it had
+    /// on shared sessions.
     pub(super) fn narrow(&self, is_heard: impl Fn(&ServerName) -> bool) -> Vec<Resource> {
         let mut resources = self.lock();
         let Some(resources) = resources.as_mut() else { return Vec::new() };
@@ -72,8 +72,8 @@ impl Subscriptions {
         shared.map(|(resource, _)| resource).collect()
     }
 
-    /// Takes everything; nothing can be added from here on. Gives what is left behind on shared
-    /// sessions.
+    /// Removes all subscriptions; none can be added from here on. Returns those that it had on
+    /// shared sessions.
     pub(super) fn end(&self) -> Vec<Resource> {
         let all = self.lock().take().unwrap_or_default();
         let shared = all.into_iter().filter(|(_, (_, over))| *over == SessionKind::Shared);

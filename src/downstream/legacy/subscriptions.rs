@@ -1,4 +1,4 @@
-//! A session subscribes to resources.
+//! Subscriptions of sessions to resources.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::protocol::subscriber::Subscriber;
 use crate::session::{Refused, Session};
 use crate::wait::Wait;
 
-/// One subscription of a session, under the URI that its client wrote.
+/// One subscription of a session, with the URI that its client wrote.
 pub(crate) struct OfSession<'a> {
     pub(crate) session: &'a Session,
     pub(crate) server: &'a ServerName,
@@ -37,7 +37,7 @@ impl Subscribing for OfSession<'_> {
         self.session.subscribe(self.server, self.own, self.asked, self.over).map_err(
             |refused| {
                 match refused {
-                    // As every call of a session that has ended.
+                    // Every call of a session that has ended gets this error.
                     Refused::Ended => CallError::Cancelled,
                     Refused::NotHeard => CallError::Overloaded {
                         what: "what this session may see is changing".to_owned(),
@@ -61,7 +61,7 @@ impl Subscribing for OfSession<'_> {
 
 impl Front {
     /// Answers `resources/subscribe` and `resources/unsubscribe`. A client that has a session of
-    /// its own with the server subscribes over that one.
+    /// its own with the server subscribes over that session.
     pub(crate) fn subscription(
         &self,
         session: &Session,
@@ -77,7 +77,7 @@ impl Front {
             let over = route.kind();
             let who = OfSession { session, server: &server, own: &own, asked: &asked, over };
             if call.method == Method::ResourcesUnsubscribe && !who.is_noted() {
-                // What is not there need not be taken back.
+                // A subscription that does not exist need not be cancelled.
                 return Ok(Outcome::Complete(Raw::from_valid("{}".to_owned())));
             }
             let outcome =
