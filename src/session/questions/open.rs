@@ -1,5 +1,5 @@
-//! The questions of servers to the client of one session that wait for an answer, under the ids
-//! that this client sees. Pure: time is an argument.
+//! Pure: the questions of servers to the client of one session that wait for an answer, under the
+//! ids that this client sees. Time is an argument.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
