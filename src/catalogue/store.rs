@@ -24,10 +24,10 @@ use crate::protocol::server_name::ServerName;
 use crate::state::framed::{Form, hex};
 use crate::state::{self, StateDir, Writer};
 
-/// What a list that was read is, beside the one that was known.
+/// A list that was read, compared with the known one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Reading {
-    /// None was known.
+    /// No list was known.
     First,
     Same,
     Other,

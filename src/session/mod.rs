@@ -183,9 +183,8 @@ impl Session {
         PrincipalId::new(self.owner.principal.as_ref(), &self.id)
     }
 
-    /// A number for a stream that is about to be opened: of two streams, the newer one has the
-    /// higher number, whichever is attached first. It is taken before the client can know that
-    /// the stream is open.
+    /// A number for a stream that is about to be opened: the newer of two has the higher number,
+    /// whichever is attached first. It is taken before the client can know of the stream.
     pub fn next_stream(&self) -> u64 {
         self.last_stream.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -208,8 +207,7 @@ impl Session {
         LogLevel::ALL.get(number.checked_sub(1)?).copied()
     }
 
-    /// True if the client wants such a log message. A client that has set no level takes every
-    /// one.
+    /// True if the client wants such a log message; without a level it wants every one.
     pub fn wants_log(&self, level: Option<LogLevel>) -> bool {
         match (self.log_level(), level) {
             (Some(wanted), Some(level)) => level >= wanted,
@@ -394,9 +392,8 @@ impl Sessions {
         self.ask(|reply| Command::Attach { id, number, stream, reply })
     }
 
-    /// Ends a session: its calls are cancelled and its streams closed. The session has ended when
-    /// this returns, and its end is on the disk if there is a state directory, unless the disk is
-    /// slow.
+    /// Ends a session: its calls are cancelled and its streams closed. When this returns, its end
+    /// is on the disk too, if there is a state directory and the disk is not slow.
     ///
     /// # Errors
     /// The session thread does not answer in time.
@@ -409,9 +406,8 @@ impl Sessions {
         Ok(())
     }
 
-    /// As [`Sessions::close`], for a session of an earlier process that cannot be revived because
-    /// there is no room for it. False if the id is not that of such a session, or it belongs to
-    /// others.
+    /// As [`Sessions::close`], for a session of an earlier process for which there is no room.
+    /// False if the id is not that of such a session, or the session belongs to others.
     ///
     /// # Errors
     /// The session thread does not answer in time.
@@ -512,9 +508,8 @@ impl Sessions {
         view.get(id).map(|session| session.principal_id())
     }
 
-    /// The least important level from which a client that shares a session with a server wants
-    /// log messages; clients that have set none count with the usual one. None where no client
-    /// has set one.
+    /// The lowest log level of the clients that share a session with a server, with the usual
+    /// level for those that have set none. None where no client has set one.
     pub fn lowest_log_level(&self, shared: &Shared) -> Option<LogLevel> {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         let sharing = view.values().filter(|session| match session.door {

@@ -1,5 +1,4 @@
-//! Pure: the table of sessions and its rules: bounds, idle time, audiences. Pure: time is an
-//! argument.
+//! Pure: the table of sessions: bounds, idle time, audiences. Time is an argument.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -48,9 +47,8 @@ struct Entry {
 }
 
 impl Entry {
-    /// True if the session's client may still be there: a client that went without ending its
-    /// session leaves it behind, and such a session must not keep messages that name no call from
-    /// other clients.
+    /// True if the session's client may still be there. A session that was left behind must not
+    /// keep messages that name no call from other clients.
     fn is_present(&self, now: Instant) -> bool {
         self.streams.values().any(|stream| stream.is_open())
             || self.session.kept.any_open()
@@ -99,14 +97,12 @@ pub(super) struct Table {
     bounds: Bounds,
     entries: HashMap<SessionId, Entry>,
     per_key: HashMap<Option<Arc<str>>, usize>,
-    /// The places of each principal: of its sessions, and of the ended sessions whose remains
-    /// wait.
+    /// The places of each principal: of sessions, and of ended ones whose remains wait.
     pub(super) shares: Shares<PrincipalId>,
     /// The remains of ended sessions that `tidy` has not taken yet. Each counts as a session, so
     /// both together are bounded by `limits.sessions`.
     left: LeftBehind,
-    /// The remains of open sessions at servers that they may see no more, not taken by `tidy`
-    /// yet: one entry a session.
+    /// The remains of open sessions at servers that they may see no more: one entry each.
     pub(super) narrowed: HashMap<SessionId, Ended>,
 }
 
@@ -129,8 +125,7 @@ impl Table {
     ) -> Result<Arc<Session>, Full> {
         let visible_servers = owner.visible_servers.clone();
         let held = self.per_key.get(&owner.principal).copied().unwrap_or_default();
-        // Without keys no client can be told from another, so the bound on all sessions is the
-        // only one.
+        // Without keys no client can be told from another: only the bound on all holds.
         if owner.principal.is_some() && held >= self.bounds.sessions_per_key {
             return Err(Full::SessionsPerKey);
         }
@@ -193,9 +188,8 @@ impl Table {
             oldest.close();
         }
         if let Some(listening) = entry.session.listening.get() {
-            // This thread sends the acknowledgement, because it sends all other messages: so no
-            // message comes before it, and none is missed after it (2026-07-28,
-            // basic/patterns/subscriptions).
+            // This thread sends all messages, so none comes before the acknowledgement and none
+            // is missed after it (2026-07-28, basic/patterns/subscriptions).
             let first = sse::event("", &acknowledged(&listening.id, &listening.filter));
             entry.send(&first.into());
         }
@@ -260,8 +254,8 @@ impl Table {
         }
     }
 
-    /// Sends a message to an audience, to each session on one stream only (2025-11-25,
-    /// basic/transports, Multiple Connections): its newest.
+    /// Sends a message to an audience, to each session on its newest stream only (2025-11-25,
+    /// basic/transports, Multiple Connections).
     pub(super) fn tell(&mut self, to: &Audience, message: &str, now: Instant) {
         let event = EncodedEvent::from(sse::event("", message));
         let visible_servers = |session: &Session, server: &ServerName| {

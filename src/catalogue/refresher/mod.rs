@@ -82,7 +82,7 @@ impl Known {
     }
 }
 
-/// What the next snapshot is made of.
+/// The state of the catalogue's thread: the inputs of the next snapshot.
 pub struct Refresher {
     naming: Naming,
     servers: BTreeMap<ServerName, Known>,
