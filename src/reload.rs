@@ -1,6 +1,6 @@
 //! Reads the configuration again while the gateway runs: on SIGHUP, and when the file changes, if
 //! the configuration asks for that. An invalid file changes nothing; a valid one touches only the
-//! upstreams and keys that differ.
+//! servers and keys that differ.
 
 use std::fs::Metadata;
 use std::io;
@@ -74,7 +74,7 @@ pub struct Reload {
 /// The parts of the gateway that a reload changes.
 #[derive(Debug)]
 pub struct Parts {
-    /// The doors, with admission and sessions.
+    /// The clients' side: admission and sessions.
     pub(crate) front: Arc<Front>,
     pub(crate) upstreams: Arc<Upstreams>,
     /// The sender to the catalogue's thread.
@@ -89,7 +89,7 @@ impl Parts {
         wishes
     }
 
-    /// Changes from one configuration to the next, without a wait for an upstream.
+    /// Changes from one configuration to the next, without a wait for a server.
     ///
     /// # Errors
     /// The system refuses a thread or a descriptor, or the program ends meanwhile; the text says

@@ -24,7 +24,7 @@ struct Search<'a> {
     server: Option<ServerName>,
     asked: Wanted,
     began: Instant,
-    /// The request's own time limit, shorter than the upstreams'.
+    /// The request's own time limit, shorter than the servers'.
     timeout: Option<Duration>,
     /// Lists that are read again, each with the earliest beginning of a reading that can bring
     /// the item.

@@ -1,5 +1,5 @@
-//! Sends a call over the session with the upstream that its client should have, within the
-//! upstream's times.
+//! Sends a call over the session with the server that its client should have, within the
+//! server's times.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ use crate::telemetry::outcome::CallOutcome;
 use crate::upstream::Upstream;
 use crate::wait::{RanOut, Wait};
 
-/// The principal, the session and the options with which a request goes to an upstream.
+/// The principal, the session and the options with which a request goes to a server.
 pub(super) struct Asker<'a> {
     upstream: Arc<Upstream>,
     owners: &'a TaskOwners,
@@ -119,10 +119,10 @@ impl Asker<'_> {
         self.upstream.counted().count(outcome, took);
     }
 
-    /// Sends a request within the upstream's times.
+    /// Sends a request within the server's times.
     ///
     /// # Errors
-    /// Any failure that kept the upstream from answering.
+    /// Any failure that kept the server from answering.
     pub(super) fn send(
         &self,
         outgoing: &Outgoing<'_>,

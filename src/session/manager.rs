@@ -37,7 +37,7 @@ pub struct SessionsConfig {
     pub sessions_per_key: usize,
     /// The time without use after which a session ends.
     pub idle: Duration,
-    /// The time for which an upstream's question to a client stays open.
+    /// The time for which a server's question to a client stays open.
     pub parked: Duration,
     /// Receives the remains of sessions that have ended.
     pub left: Sender<Ended>,

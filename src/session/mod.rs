@@ -69,7 +69,7 @@ pub struct Session {
     pub door: Transport,
     /// The session's owner.
     pub owner: Owner,
-    /// The identity under which the session subscribes to resources at upstreams.
+    /// The identity under which the session subscribes to resources at servers.
     pub subscriber: Subscriber,
     /// The streams over Streamable HTTP, kept for clients that resume them.
     pub kept: KeptStreams,
@@ -467,7 +467,7 @@ impl Sessions {
     }
 
     /// Asks the client of a session a question that belongs to no call, on its newest stream. If
-    /// there is no stream, the upstream gets an error. Never waits.
+    /// there is no stream, the server gets an error. Never waits.
     pub fn ask_unasked(&self, id: &SessionId, question: Question) {
         // If the inbox is full, the dropped question answers itself with an error.
         self.tell_unasked(Command::AskUnasked { id: id.clone(), question }).ok();
