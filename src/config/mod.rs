@@ -450,7 +450,7 @@ pub enum SessionSharing {
     PerClient,
 }
 
-/// How a server is reached.
+/// The transport and the address of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// Over HTTP.

@@ -424,7 +424,7 @@ impl Pipeline {
         }
     }
 
-    /// Ends what upstreams keep for a client whose session has ended.
+    /// Ends the sessions and subscriptions at servers of a client whose session has ended.
     pub fn close_client(&self, session: &Arc<str>) {
         // Tasks of a key stay: another session of it may ask for them.
         self.tasks.forget_all_of(&PrincipalId::Session(session.clone()));

@@ -29,13 +29,13 @@ pub(super) struct Asker<'a> {
     owners: &'a TaskOwners,
     /// None where callers cannot be told apart: REST without keys.
     principal: Option<PrincipalId>,
-    /// Which session carries the request.
+    /// The session that carries the request.
     route: SessionRoute<'a>,
     options: CallOptions<'a>,
     callers: &'a Callers,
 }
 
-/// Which session with an upstream carries the calls of a client; see [`route_session`].
+/// The session with a server that carries the calls of a client; see [`route_session`].
 pub(super) fn route_to<'a>(
     upstream: &Upstream,
     client: Option<&'a Client>,
@@ -45,7 +45,7 @@ pub(super) fn route_to<'a>(
 }
 
 impl Pipeline {
-    /// Which session with that server carries the calls of a client that keeps a session; the
+    /// The session with that server that carries the calls of a client that keeps a session; the
     /// shared one where there is no such server.
     pub fn session_route<'a>(
         &self,
@@ -56,7 +56,7 @@ impl Pipeline {
         upstream.map_or(SessionRoute::Shared, |upstream| route_to(&upstream, client, None))
     }
 
-    /// Whoever asks that server something.
+    /// The asker of a request to that server.
     ///
     /// # Errors
     /// There is no such server.

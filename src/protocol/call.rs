@@ -353,9 +353,9 @@ pub struct Client {
     /// The capabilities that the client declared and that are declared to servers for it: an
     /// object's text.
     pub capabilities: Raw,
-    /// True if it declares sampling, elicitation or roots: what servers ask clients for.
+    /// True if the client declares sampling, elicitation or roots, so that it can be asked.
     pub can_be_asked: bool,
-    /// Whose share of what is bounded its upstream sessions take, as [`Outgoing::charged`].
+    /// The principal in whose share its upstream sessions count, as [`Outgoing::charged`].
     pub charged: Option<PrincipalId>,
 }
 

@@ -97,7 +97,7 @@ pub struct Session {
     log_level: AtomicU8,
     subscriptions: Subscriptions,
     calls: Mutex<HashMap<RequestId, Arc<Wait>>>,
-    /// What servers have asked its client and wait for.
+    /// The open questions of servers to the client.
     questions: OpenQuestions,
 }
 
@@ -160,7 +160,7 @@ impl Session {
     /// of what is said there otherwise.
     fn shares(&self, by: SharedBy) -> bool {
         match (self.door, by) {
-            // It stands for subscriptions alone, which are the shared session's.
+            // Such a session stands for subscriptions alone, which are the shared session's.
             (Transport::Listen, _) | (_, SharedBy::EveryClient) => true,
             (_, SharedBy::ClientsThatCannotBeAsked) => !self.can_be_asked(),
             (_, SharedBy::NoClient) => false,

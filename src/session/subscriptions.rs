@@ -51,7 +51,7 @@ impl Subscriptions {
         self.lock().as_ref().is_some_and(|resources| resources.contains_key(resource))
     }
 
-    /// The URI under which the client subscribed, if it has over such a session.
+    /// The URI with which the client subscribed over such a session, if it has.
     pub(super) fn asked(&self, resource: &Resource, over: SessionKind) -> Option<String> {
         let resources = self.lock();
         let (asked, mine) = resources.as_ref()?.get(resource)?;

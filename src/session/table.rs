@@ -332,7 +332,7 @@ impl Table {
         let Ok(Some(uri)) = fields.string("uri") else { return };
         let key = (server.clone(), uri);
         let over = if own.is_some() { SessionKind::Own } else { SessionKind::Shared };
-        // What is the same for many is written once, and shared.
+        // An event that is the same for many is encoded once, and shared.
         let mut events: HashMap<String, (String, EncodedEvent)> = HashMap::new();
         let entries = self.entries.iter_mut();
         for (_, entry) in entries.filter(|(id, _)| own.is_none_or(|own| own == *id)) {

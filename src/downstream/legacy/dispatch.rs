@@ -142,7 +142,7 @@ impl Front {
         }
     }
 
-    /// Takes a notification or a response: nothing is answered.
+    /// Takes a notification or a response, neither of which has an answer.
     pub(crate) fn take(&self, session: &Session, scope: &Scope, message: &Message<'_>) {
         session.touch();
         match message {
@@ -150,7 +150,7 @@ impl Front {
                 self.take_notification(session, scope, method, params.as_deref());
             }
             Message::Response { id: Some(id), outcome } => {
-                // An answer to nothing that is asked is passed over.
+                // An answer to no open question is ignored.
                 if let Some(pending) = session.answered(id) {
                     if let Err(error) = outcome {
                         tell_of_refusal(session, &pending, error);
