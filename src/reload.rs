@@ -45,9 +45,9 @@ impl Source {
     }
 
     /// Reads and checks the file.
-    /// Every problem found, or one that the file cannot be read.
+    ///
     /// # Errors
-    /// Every problem found, or the one that the file cannot be read.
+    /// Every problem found, or one that the file cannot be read.
     pub fn load(&mut self) -> Result<Config, Vec<Problem>> {
         self.read = self.look();
         Config::load(&self.path, &self.overrides)
@@ -272,7 +272,8 @@ impl Reload {
         }
         let (took, changed) = (Instant::now(), changes.to_string());
         let at_next_start = changes.at_next_start.clone();
-        // Before anything is said of what is new. What ends now may still say what it knows.
+        // The new secrets are hidden before any line of the new configuration; the old ones stay
+        // hidden, because servers that end now may still repeat them.
         let (mut secrets, old) = (config.secrets(), self.running.secrets());
         secrets.extend(old);
         self.log.set_secrets(&secrets);

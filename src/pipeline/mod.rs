@@ -96,7 +96,7 @@ pub struct AccessLog {
 }
 
 impl AccessLog {
-    /// Calls have lines as the configuration says, from here on.
+    /// The parts of calls that are logged by this configuration.
     pub fn of(log: LogConfig) -> AccessLog {
         telemetry::access::tell_calls(log.access);
         AccessLog { bodies: log.bodies }
@@ -128,8 +128,8 @@ pub struct CallOptions<'a> {
 }
 
 impl Pipeline {
-    /// A pipeline over these parts. `quotas` are calls per minute by key name; `first_list` is how
-    /// long after the start the first lists are waited for.
+    /// A pipeline over these parts. `quotas` are calls per minute by key name; `first_list` is the
+    /// time after the start for which the first lists are awaited.
     pub fn new(
         catalogue: catalogue::Shared,
         upstreams: Arc<Upstreams>,

@@ -289,7 +289,7 @@ impl Manager {
         (claims.only.as_ref() == only).then(|| self.close(id))
     }
 
-    /// Asks a client something that belongs to no call. A question that is dropped here answers
+    /// Asks a client a question that belongs to no call. A question that is dropped here answers
     /// itself with an error.
     fn ask_on_stream(&mut self, id: &SessionId, question: Question) {
         let Some(session) = self.table.session(id).cloned() else { return };
@@ -306,7 +306,7 @@ impl Manager {
         let params = params.as_ref().map(Raw::get);
         let message = request(&RequestId::from(number), &method, params);
         if !self.table.send(id, &message) {
-            // There is no stream, so nobody can be asked.
+            // There is no stream, so the client cannot be asked.
             drop(session.questions.take(number));
         }
     }

@@ -156,8 +156,8 @@ impl Session {
         Some(*views)
     }
 
-    /// True if its client is one of those who share the session with a server: it hears nothing
-    /// of what is said there otherwise.
+    /// True if the client is one of those that share the session with a server; else it is told
+    /// nothing of that session.
     fn shares(&self, by: SharedBy) -> bool {
         match (self.door, by) {
             // Such a session stands for subscriptions alone, which are the shared session's.
@@ -333,7 +333,7 @@ type View = Arc<RwLock<HashMap<SessionId, Arc<Session>>>>;
 pub struct Sessions {
     inbox: Sender<Command>,
     view: View,
-    /// A question to a client stays open for so long.
+    /// The time for which a question to a client stays open.
     parked: Duration,
 }
 
@@ -477,7 +477,7 @@ impl Sessions {
         self.tell_unasked(Command::AskUnasked { id: id.clone(), question }).ok();
     }
 
-    /// Like [`Session::withdraw`], and tells the client on its newest stream. Never waits.
+    /// As [`Session::withdraw`], and tells the client on its newest stream. Never waits.
     pub fn withdraw_unasked(&self, id: &SessionId, server: ServerName, upstream_id: RequestId) {
         self.tell(Command::WithdrawUnasked { id: id.clone(), server, upstream_id }).ok();
     }

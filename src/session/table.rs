@@ -381,8 +381,8 @@ impl Table {
         self.entries.get(id).map(|entry| &entry.session)
     }
 
-    /// The sessions that should end: idle ones, and those whose stream, with which they live, has
-    /// ended. Closes the questions of the others that have waited for too long.
+    /// The sessions to end: idle ones, and those whose stream, with which they live, has ended.
+    /// Closes the questions of the others that have waited for too long.
     pub(super) fn over(&mut self, now: Instant) -> Vec<SessionId> {
         let idle = self.bounds.idle;
         let mut over = Vec::new();

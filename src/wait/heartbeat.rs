@@ -156,7 +156,7 @@ mod tests {
             client.send();
             wait.until(None, Some(EVERY / 10)).unwrap();
         }
-        // A machine that is busy may have slept for longer than a beat's time.
+        // On a busy machine the sleep may have lasted longer than a beat's time.
         assert!(client.count() <= 1, "{}", client.count());
     }
 

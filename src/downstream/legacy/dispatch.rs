@@ -135,7 +135,7 @@ impl Front {
         Raw::from_valid(text)
     }
 
-    /// A session has begun whose client has not said its level of log messages.
+    /// Notes a new session whose client has set no level of log messages.
     pub(crate) fn log_level_unsaid(&self, session: &Session, scope: &Scope) {
         if let Some(caller) = session.caller() {
             self.pipeline.log_level_unsaid(scope, &client_of(session, &caller));
