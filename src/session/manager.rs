@@ -293,7 +293,7 @@ impl Manager {
     /// itself with an error.
     fn ask_on_stream(&mut self, id: &SessionId, question: Question) {
         let Some(session) = self.table.session(id).cloned() else { return };
-        // A client can be asked nothing before it has introduced itself.
+        // Before `initialize` the client has no capabilities, and cannot be asked.
         let caller = session.caller().unwrap_or_else(|| Arc::new(Caller::plain()));
         if !session.hears_of(&question.server) {
             return;
