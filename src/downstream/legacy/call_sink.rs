@@ -89,8 +89,8 @@ impl CallSink for LegacyCallSink<'_> {
             Notice::Withdrawn { server, id } => {
                 let withdrawn = self.session.withdraw(&server, &id);
                 if withdrawn.is_none() {
-                    // Outside of calls questions go through the session thread: it may be yet to
-                    // ask this one.
+                    // Outside of calls the session thread asks questions; it may not have asked
+                    // this one yet.
                     self.sessions.withdraw_unasked(&self.session.id, server, id);
                 }
                 withdrawn.map(|id| session::withdrawal(&id))
