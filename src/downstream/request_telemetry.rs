@@ -37,13 +37,13 @@ impl Front {
     }
 }
 
-/// Notes the begin of a request that opens a session.
+/// Notes the beginning of a request that opens a session.
 pub(super) fn initializes(door: Door, id: &RequestId, params: Option<&str>) {
     request::ask(door, Method::Initialize.as_str(), params);
     request::in_session(id.as_json(), None);
 }
 
-/// Notes the begin of a stateless request.
+/// Notes the beginning of a stateless request.
 pub(super) fn stateless(door: Door, id: &RequestId, method: &str, params: Option<&str>) {
     request::ask(door, method, params);
     request::in_session(id.as_json(), None);

@@ -234,7 +234,7 @@ mod tests {
         say(&mut table);
         assert_eq!((count(&sink, "own"), count(&sink, "updated")), (3, 4));
         assert!(!table.hears("x", &name("a")));
-        // A request that was admitted before cannot bring it back.
+        // A request that was admitted before the change cannot bring the subscription back.
         let late = session.subscribe(&name("a"), "s:", "s:", SessionKind::Shared);
         assert_eq!(late, Err(Refused::NotHeard));
     }
