@@ -1,4 +1,4 @@
-//! Requests of upstreams to clients that wait for an answer. Pure: time is an argument.
+//! Pure: requests of upstreams to clients that wait for an answer. Time is an argument.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -136,9 +136,9 @@ impl FailureClass {
 }
 
 impl Breaker {
-    pub(crate) fn new(opening: Opening) -> Breaker {
+    pub(crate) fn new(opening: Opening, now: Instant) -> Breaker {
         Breaker {
-            contact: Contact::Making { since: Instant::now() },
+            contact: Contact::Making { since: now },
             failures: 0,
             failed: None,
             attempts: 0,
@@ -384,7 +384,7 @@ mod tests {
     }
 
     fn opened(now: Instant) -> Breaker {
-        let mut breaker = Breaker::new(Opening::ByCalls);
+        let mut breaker = Breaker::new(Opening::ByCalls, Instant::now());
         breaker.made_contact();
         for n in 1..=BREAKER_FAILURES_MAX {
             let opens = breaker.failed(now, Duration::ZERO, failure(&n.to_string()));
@@ -412,7 +412,7 @@ mod tests {
     #[test]
     fn calls_that_break_off_have_the_supervisor_look_and_close_nobody_out() {
         let now = Instant::now();
-        let mut breaker = Breaker::new(Opening::ByCalls);
+        let mut breaker = Breaker::new(Opening::ByCalls, Instant::now());
         breaker.made_contact();
         let asked = (0..100).filter(|_| breaker.broke_off(now, failure("reset"))).count();
         assert_eq!(asked, 1);
@@ -439,7 +439,7 @@ mod tests {
     #[test]
     fn one_success_between_them_keeps_it_closed() {
         let now = Instant::now();
-        let mut breaker = Breaker::new(Opening::ByCalls);
+        let mut breaker = Breaker::new(Opening::ByCalls, Instant::now());
         for n in 0..5 * BREAKER_FAILURES_MAX {
             assert!(!breaker.failed(now, SECOND, failure("slow")), "{n}");
             if n % (BREAKER_FAILURES_MAX - 1) == 0 {
@@ -495,7 +495,7 @@ mod tests {
     #[test]
     fn what_only_the_supervisor_opens_is_down_until_it_tries() {
         let now = Instant::now();
-        let mut breaker = Breaker::new(Opening::BySupervisor);
+        let mut breaker = Breaker::new(Opening::BySupervisor, Instant::now());
         assert_eq!(breaker.admit(now, Over::Shared), Admission::Passed);
         breaker.waits(now, now + SECOND / 5, Some(Duration::ZERO), failure("it ended"));
         let Admission::Refused(down) = breaker.admit(now, Over::Shared) else {
@@ -508,7 +508,7 @@ mod tests {
             "another child may be well"
         );
         assert_eq!(breaker.admit(now + SECOND / 5, Over::Shared), Admission::Passed);
-        let mut breaker = Breaker::new(Opening::ByCalls);
+        let mut breaker = Breaker::new(Opening::ByCalls, Instant::now());
         breaker.waits(now, now + SECOND / 5, Some(Duration::ZERO), failure("refused"));
         assert_eq!(breaker.admit(now, Over::Shared), Admission::Passed);
         assert!(matches!(breaker.state(now), State::BackingOff { .. }));
@@ -517,7 +517,7 @@ mod tests {
     #[test]
     fn a_supervisor_that_waits_is_hastened_but_not_too_often() {
         let now = Instant::now();
-        let mut breaker = Breaker::new(Opening::BySupervisor);
+        let mut breaker = Breaker::new(Opening::BySupervisor, Instant::now());
         assert!(!breaker.knock(now), "it is making contact");
         breaker.failed(now, Duration::ZERO, failure("refused"));
         breaker.waits(now, now + 30 * SECOND, Some(Duration::ZERO), failure("refused"));
@@ -535,7 +535,7 @@ mod tests {
     #[test]
     fn attempts_that_do_not_count_have_their_pace_too() {
         let mut now = Instant::now();
-        let mut breaker = Breaker::new(Opening::ByCalls);
+        let mut breaker = Breaker::new(Opening::ByCalls, Instant::now());
         for n in 1..=BREAKER_FAILURES_MAX {
             let took = SECOND * n;
             breaker.waits(now, now + 30 * SECOND, Some(took), failure("no such token"));
@@ -571,7 +571,7 @@ mod tests {
     #[test]
     fn an_answer_resets_the_count_but_does_not_close_it() {
         let now = Instant::now();
-        let mut breaker = Breaker::new(Opening::ByCalls);
+        let mut breaker = Breaker::new(Opening::ByCalls, Instant::now());
         for _ in 0..5 * BREAKER_FAILURES_MAX {
             assert!(!breaker.failed(now, SECOND, failure("reset")));
             breaker.answered(now);
