@@ -48,7 +48,6 @@ const MAY_USE: [(&str, &[&str]); 30] = [
     (
         "session",
         &[
-            "config",
             "error",
             "limits",
             "protocol",
