@@ -24,7 +24,7 @@ mod withheld;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, RwLockReadGuard};
 use std::time::Instant;
 
 use crate::budget::Budget;
@@ -40,6 +40,7 @@ use crate::protocol::owners::Owners;
 use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
+use crate::sync::RwLock;
 use left_out::LeftOut;
 use merge::ServerLabel;
 use pages::Pages;
@@ -543,7 +544,7 @@ impl Shared {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Snapshot> {
-        self.0.current.read().unwrap_or_else(PoisonError::into_inner)
+        self.0.current.read()
     }
 
     /// The snapshot as it is now; it stays what it is while it is held.
@@ -585,7 +586,7 @@ impl Shared {
     /// From here on this is the snapshot. Wake those who wait once sessions have been told of it.
     fn publish(&self, catalogue: Arc<Catalogue>, shown: Option<Arc<Shown>>) {
         let snapshot = Snapshot { catalogue, shown };
-        *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = snapshot;
+        *self.0.current.write() = snapshot;
         self.0.pages.forget_former();
     }
 }

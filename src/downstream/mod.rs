@@ -18,7 +18,7 @@ pub mod stateless;
 pub mod stdio;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use crossbeam_channel::Sender;
@@ -39,6 +39,7 @@ use crate::session::{
     Bearer, EncodedEvent, EventLogs, EventSink, Owner, Rescope, Rescoped, Session, Sessions,
     Transport,
 };
+use crate::sync::RwLock;
 
 use crate::telemetry;
 use crate::telemetry::rejected::Reason;
@@ -137,7 +138,7 @@ enum TransportSwitch {
 impl Front {
     /// Who is admitted at present.
     fn admission(&self) -> Arc<Admission> {
-        self.admission.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.admission.read().clone()
     }
 
     /// From here on these are admitted; a request that was admitted before goes on. What keys that
@@ -147,7 +148,7 @@ impl Front {
         mut admission: Admission,
         ends: impl Fn(Option<&str>) -> bool,
     ) -> Readmitted {
-        let mut current = self.admission.write().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.admission.write();
         // Before anybody else can come under the name of a key that has ended.
         let names = current.keys.iter().filter_map(|key| key.principal.name.as_ref());
         let ended: Vec<Arc<str>> = names.filter(|name| ends(Some(name))).cloned().collect();

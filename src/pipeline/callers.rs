@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
 use crate::limits::{
@@ -11,6 +11,7 @@ use crate::limits::{
 };
 use crate::protocol::call::PrincipalId;
 use crate::protocol::server_name::ServerName;
+use crate::sync::Mutex;
 use crate::upstream::Wire;
 
 /// Whom a message may be about that names no call.
@@ -87,7 +88,7 @@ pub(super) struct InFlight<'a> {
 
 impl Callers {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ServerName, OfServer>> {
-        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.servers.lock()
     }
 
     /// A call begins. It ends with what is given, unanswered unless that says otherwise.

@@ -6,7 +6,7 @@
 //! change their minds or end.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
 use super::{Pipeline, server_events};
@@ -14,6 +14,7 @@ use crate::access::policy::Scope;
 use crate::limits::LOG_LEVEL_LOOK_INTERVAL;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::server_name::ServerName;
+use crate::sync::Mutex;
 use crate::upstream::Upstream;
 
 /// When all sessions were looked at for the sake of a server.
@@ -29,8 +30,7 @@ struct Look {
 
 impl LogLevels {
     fn lock(&self) -> MutexGuard<'_, HashMap<ServerName, Look>> {
-        // Nothing between two changes can panic, so a poisoned value is whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Whether the sessions may be looked at now for the sake of that server; else they will be.

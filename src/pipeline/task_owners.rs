@@ -3,13 +3,14 @@
 //! Access Control). Nothing of it outlives the process. Time is an argument.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::limits::{TASK_ID_BYTES_MAX, TASKS_MAX};
 use crate::protocol::call::PrincipalId;
 use crate::protocol::for_revision::Output;
 use crate::protocol::server_name::ServerName;
+use crate::sync::Mutex;
 
 /// A server's task by the server's own id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -73,7 +74,7 @@ impl TaskOwners {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 
     /// Binds a task that has begun. A task whose id is too long is not remembered, and so

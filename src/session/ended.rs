@@ -2,7 +2,7 @@
 //! nothing, after a restart either.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::token::Claims;
 use super::{Session, SessionId};
@@ -12,6 +12,7 @@ use crate::protocol::server_name::ServerName;
 use crate::protocol::subscriber::Subscriber;
 use crate::shares::Shares;
 use crate::state::{Id, Writer, Written};
+use crate::sync::Mutex;
 use crate::turns::Turns;
 
 /// What a session has left behind, or at servers that it may see no more.
@@ -48,13 +49,8 @@ pub struct TidyPlace {
 
 impl Drop for TidyPlace {
     fn drop(&mut self) {
-        locked(&self.taken).give_back_of(self.charged.as_ref(), 1);
+        self.taken.lock().give_back_of(self.charged.as_ref(), 1);
     }
-}
-
-fn locked(taken: &Mutex<Shares<PrincipalId>>) -> MutexGuard<'_, Shares<PrincipalId>> {
-    // Nothing between two changes can panic, so a poisoned value is whole.
-    taken.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl LeftBehind {
@@ -80,7 +76,7 @@ impl LeftBehind {
     ) -> bool {
         loop {
             let next = {
-                let mut taken = locked(&self.taken);
+                let mut taken = self.taken.lock();
                 let next = self.left.pop_of(|who| taken.may_take_of(who, 1).is_ok());
                 let taken = next.as_ref().map(|(who, _)| taken.take_of(who.as_ref(), 1));
                 next.filter(|_| taken.is_some_and(|taken| taken.is_ok()))

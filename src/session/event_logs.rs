@@ -2,7 +2,7 @@
 //! and queues hold it, and for as long as one of them does.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use super::EncodedEvent;
 use super::event_log::Bounds;
@@ -10,6 +10,7 @@ use super::resumable::State;
 use crate::limits::EVENT_LOGS_BYTES_MAX;
 use crate::protocol::call::PrincipalId;
 use crate::shares::Shares;
+use crate::sync::Mutex;
 
 /// What every log is made with, and how much all of them hold. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -53,17 +54,12 @@ pub(super) struct Place {
     own_bytes: usize,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing between two changes can panic, so a poisoned value is whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Counted {
     /// A place of a log of `holder`'s. None where there is no room.
     fn place(self: &Arc<Counted>, holder: &PrincipalId, own_bytes: usize) -> Option<Place> {
-        let mut by = locked(&self.by);
+        let mut by = self.by.lock();
         let said_bytes = if by.payer.is_none() { self.bytes } else { 0 };
-        locked(&self.held).bytes.take_for_now(holder, own_bytes + said_bytes).ok()?;
+        self.held.lock().bytes.take_for_now(holder, own_bytes + said_bytes).ok()?;
         by.payer.get_or_insert_with(|| holder.clone());
         *by.places.entry(holder.clone()).or_default() += 1;
         Some(Place { counted: self.clone(), holder: holder.clone(), own_bytes })
@@ -73,12 +69,12 @@ impl Counted {
 impl Drop for Place {
     fn drop(&mut self) {
         let Place { counted, holder, own_bytes } = self;
-        let mut by = locked(&counted.by);
+        let mut by = counted.by.lock();
         let n_places = by.places.get_mut(holder).map_or(0, |n| {
             *n -= 1;
             *n
         });
-        let mut holding = locked(&counted.held);
+        let mut holding = counted.held.lock();
         holding.bytes.give_back(holder, *own_bytes);
         if n_places > 0 {
             return;
@@ -111,12 +107,12 @@ impl EventLogs {
 
     /// Bytes that all logs hold, and queues of what logs held.
     pub fn held_bytes(&self) -> usize {
-        locked(&self.held).bytes.taken()
+        self.held.lock().bytes.taken()
     }
 
     #[cfg(test)]
     pub(super) fn is_any_log(&self) -> bool {
-        !locked(&self.held).logs.is_empty()
+        !self.held.lock().logs.is_empty()
     }
 
     /// Drops the oldest events of whoever holds most, until a principal may keep so many bytes
@@ -124,12 +120,12 @@ impl EventLogs {
     pub(super) fn make_room(&self, who: &PrincipalId, bytes: usize) {
         loop {
             let oldest = {
-                let holding = locked(&self.held);
+                let holding = self.held.lock();
                 let from = holding.bytes.in_the_way_of(who, bytes);
                 from.and_then(|from| holding.logs.get(&from)?.values().next().cloned())
             };
             let Some(state) = oldest.and_then(|state| state.upgrade()) else { return };
-            let mut state = locked(&state);
+            let mut state = state.lock();
             state.log.drop_oldest();
             self.enlist(&mut state);
         }
@@ -137,7 +133,7 @@ impl EventLogs {
 
     /// Whether there is room for so many bytes.
     pub(super) fn have_room(&self, bytes: usize) -> bool {
-        locked(&self.held).bytes.may_take_of(None, bytes).is_ok()
+        self.held.lock().bytes.may_take_of(None, bytes).is_ok()
     }
 
     /// The event as a log of `holder`'s may keep it. None where there is no room.
@@ -158,7 +154,7 @@ impl EventLogs {
 
     /// A log holds anything, or nothing any more.
     pub(super) fn enlist(&self, state: &mut State) {
-        let mut holding = locked(&self.held);
+        let mut holding = self.held.lock();
         let holding = &mut *holding;
         let logs = holding.logs.entry(state.holder.clone()).or_default();
         match (state.turn, state.log.bytes()) {

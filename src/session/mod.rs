@@ -21,7 +21,7 @@ mod transport;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, SendTimeoutError, Sender, TrySendError, bounded};
@@ -39,6 +39,7 @@ use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::subscriber::Subscriber;
 use crate::protocol::view::ViewId;
+use crate::sync::{Mutex, RwLock};
 use crate::wait::{Interrupted, Wait};
 
 use command::{Command, Reply};
@@ -167,15 +168,15 @@ impl Session {
     }
 
     fn hears_of(&self, server: &ServerName) -> bool {
-        self.visible_servers.read().unwrap_or_else(PoisonError::into_inner).contains(server)
+        self.visible_servers.read().contains(server)
     }
 
     fn hears(&self) -> Arc<[ServerName]> {
-        self.visible_servers.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.visible_servers.read().clone()
     }
 
     fn hear(&self, servers: Arc<[ServerName]>) {
-        *self.visible_servers.write().unwrap_or_else(PoisonError::into_inner) = servers;
+        *self.visible_servers.write() = servers;
     }
 
     /// Whose it is, for what outlives one request.
@@ -266,7 +267,7 @@ impl Session {
         wait: &Arc<Wait>,
     ) -> Result<CallInSession, Refused> {
         self.touch();
-        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut calls = self.calls.lock();
         if self.ended.load(Ordering::Acquire) {
             return Err(Refused::Ended);
         }
@@ -283,12 +284,12 @@ impl Session {
     /// Cancels the call of that id. False if there is none: it may just have ended.
     pub fn cancel(&self, id: &RequestId) -> bool {
         self.touch();
-        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let calls = self.calls.lock();
         calls.get(id).map(|wait| wait.interrupt(Interrupted::Cancelled)).is_some()
     }
 
     fn end(&self) {
-        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let calls = self.calls.lock();
         self.ended.store(true, Ordering::Release);
         for wait in calls.values() {
             wait.interrupt(Interrupted::Cancelled);
@@ -301,7 +302,7 @@ impl Session {
     }
 
     fn has_calls(&self) -> bool {
-        !self.calls.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        !self.calls.lock().is_empty()
     }
 
     fn last_used(&self) -> Instant {
@@ -318,7 +319,7 @@ pub struct CallInSession {
 
 impl Drop for CallInSession {
     fn drop(&mut self) {
-        let mut calls = self.session.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut calls = self.session.calls.lock();
         calls.remove(&self.id);
         drop(calls);
         self.session.touch();
@@ -354,7 +355,7 @@ impl Sessions {
         door: Transport,
         may_hear: impl FnOnce() -> Vec<ServerName>,
     ) -> Option<Arc<Session>> {
-        let known = self.view.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
+        let known = self.view.read().get(id).cloned();
         let session = match known {
             Some(session) => session,
             // Only tokens have a dot, so that a random text costs the thread nothing.
@@ -499,20 +500,20 @@ impl Sessions {
 
     /// Whether the client of a session wants a log message.
     pub fn wants_log(&self, id: &str, level: Option<LogLevel>) -> bool {
-        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        let view = self.view.read();
         view.get(id).is_some_and(|session| session.wants_log(level))
     }
 
     /// Whose a session is that is open.
     pub fn principal_id(&self, id: &str) -> Option<PrincipalId> {
-        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        let view = self.view.read();
         view.get(id).map(|session| session.principal_id())
     }
 
     /// The least important level that any of those who share a session with a server wants log
     /// messages from, whether or not it has said; none where none of them has.
     pub fn lowest_log_level(&self, shared: &Shared) -> Option<LogLevel> {
-        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        let view = self.view.read();
         let sharing = view.values().filter(|session| match session.door {
             Transport::HttpSse | Transport::StreamableHttp | Transport::Stdio => {
                 session.caller.get().is_some()
@@ -560,7 +561,7 @@ impl Sessions {
 
     /// How many sessions are open.
     pub fn counts(&self) -> Counts {
-        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        let view = self.view.read();
         let count = |door| view.values().filter(|session| session.door == door).count();
         Counts {
             http_sse: count(Transport::HttpSse),

@@ -1,7 +1,6 @@
 //! What sessions may see after a change of who is admitted, or of the servers.
 
 use std::collections::hash_map;
-use std::sync::PoisonError;
 
 use super::table::Table;
 use super::{Ended, Narrowed, Owner, Session, SessionId};
@@ -40,7 +39,7 @@ pub struct Rescoped {
 impl Session {
     /// Whose share of what is bounded it takes; none where nobody else can come.
     pub fn charged(&self) -> Option<PrincipalId> {
-        self.charged.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.charged.read().clone()
     }
 }
 
@@ -114,7 +113,7 @@ impl Table {
             None => self.shares.take_for_nobody(1),
         };
         debug_assert!(taken.is_ok(), "the place was given back before");
-        *session.charged.write().unwrap_or_else(PoisonError::into_inner) = whose;
+        *session.charged.write() = whose;
     }
 
     /// Keeps what a session has left at servers until somebody takes it: one entry a session,
@@ -147,7 +146,8 @@ impl Ended {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use crate::sync::Mutex;
+    use std::sync::Arc;
     use std::time::{Duration, Instant};
 
     use super::super::table::Bounds;
@@ -161,7 +161,7 @@ mod tests {
 
     impl EventSink for Sink {
         fn send(&self, event: EncodedEvent) -> bool {
-            self.0.lock().unwrap().push(event.to_text());
+            self.0.lock().push(event.to_text());
             true
         }
         fn close(&self) {}
@@ -204,7 +204,7 @@ mod tests {
     }
 
     fn count(sink: &Sink, what: &str) -> usize {
-        sink.0.lock().unwrap().iter().filter(|event| event.contains(what)).count()
+        sink.0.lock().iter().filter(|event| event.contains(what)).count()
     }
 
     #[test]
@@ -272,11 +272,11 @@ mod tests {
         assert_eq!(table.hand_over(Err), 1);
         let left = Mutex::new(Vec::new());
         let take = |ended| {
-            left.lock().unwrap().push(ended);
+            left.lock().push(ended);
             Ok(())
         };
         assert_eq!(table.hand_over(take), 0);
-        let left = left.into_inner().unwrap();
+        let left = left.into_inner();
         let [ended] = &left[..] else { panic!("{left:?}") };
         assert_eq!(ended.subscriptions, [(a.clone(), s.clone())]);
         let narrowed = ended.narrowed.as_ref().unwrap();

@@ -2,7 +2,7 @@
 //! basic/transports, Resumability and Redelivery): what it was sent, and where it is live.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use super::event_log::{EventId, EventLog, StreamId};
@@ -11,6 +11,7 @@ use super::{EncodedEvent, EventSink};
 use crate::limits::RESUMABLE_STREAM_LIFE;
 use crate::protocol::call::PrincipalId;
 use crate::protocol::sse;
+use crate::sync::Mutex;
 
 /// Who writes what is pushed.
 enum Live {
@@ -85,8 +86,7 @@ impl Resumable {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing between two changes can panic, so a poisoned value is whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Its id.
@@ -291,7 +291,7 @@ pub(super) mod tests {
 
         /// What came, without ids.
         pub(in crate::session) fn text(&self) -> String {
-            let text = String::from_utf8(self.bytes.lock().unwrap().clone()).unwrap();
+            let text = String::from_utf8(self.bytes.lock().clone()).unwrap();
             let lines = text.lines().filter(|line| !line.starts_with("id: "));
             lines.collect::<Vec<_>>().join("|")
         }
@@ -300,7 +300,7 @@ pub(super) mod tests {
     impl EventSink for Sink {
         fn send(&self, event: EncodedEvent) -> bool {
             if self.is_open() {
-                self.bytes.lock().unwrap().extend_from_slice(event.to_text().as_bytes());
+                self.bytes.lock().extend_from_slice(event.to_text().as_bytes());
             }
             self.is_open()
         }
@@ -469,7 +469,7 @@ pub(super) mod tests {
 
     impl EventSink for Queue {
         fn send(&self, event: EncodedEvent) -> bool {
-            self.0.lock().unwrap().push(event);
+            self.0.lock().push(event);
             true
         }
         fn close(&self) {}
@@ -487,7 +487,7 @@ pub(super) mod tests {
         stream.attach(queue.clone(), b"", 0);
         push(&stream, "y");
         assert!(logs.held_bytes() > 5000, "{}", logs.held_bytes());
-        queue.0.lock().unwrap().clear();
+        queue.0.lock().clear();
         assert!(logs.held_bytes() < 100, "{}", logs.held_bytes());
     }
 

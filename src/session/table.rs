@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::ended::LeftBehind;
@@ -21,6 +21,7 @@ use crate::protocol::server_name::ServerName;
 use crate::protocol::sse;
 use crate::protocol::subscriber::Subscriber;
 use crate::shares::{NotTaken, Shares};
+use crate::sync::{Mutex, RwLock};
 
 /// The bounds that the table keeps.
 #[derive(Debug, Clone, Copy)]
@@ -422,7 +423,7 @@ mod tests {
 
     impl EventSink for Sink {
         fn send(&self, event: EncodedEvent) -> bool {
-            self.events.lock().unwrap().push(event);
+            self.events.lock().push(event);
             self.is_open()
         }
         fn close(&self) {
@@ -520,7 +521,7 @@ mod tests {
         open(&mut table, now, "4", "m").unwrap_err();
         let took = Mutex::new(Vec::new());
         let take_one = |ended: Ended| {
-            let mut took = took.lock().unwrap();
+            let mut took = took.lock();
             if !took.is_empty() {
                 return Err(ended);
             }
@@ -528,7 +529,7 @@ mod tests {
             Ok(())
         };
         assert_eq!(table.hand_over(take_one), 1);
-        assert_eq!(*took.lock().unwrap(), ["1".into()]);
+        assert_eq!(*took.lock(), ["1".into()]);
         open(&mut table, now, "4", "m").unwrap();
     }
 
@@ -560,8 +561,8 @@ mod tests {
         table.tell(&Audience::Hearing(ServerName::parse("a").unwrap()), "{}", Instant::now());
         table.tell(&Audience::Hearing(ServerName::parse("b").unwrap()), "{}", Instant::now());
         // The newest, although its number came first.
-        assert_eq!(first.events.lock().unwrap().len(), 1);
-        assert_eq!(second.events.lock().unwrap().len(), 0);
+        assert_eq!(first.events.lock().len(), 1);
+        assert_eq!(second.events.lock().len(), 0);
     }
 
     #[test]

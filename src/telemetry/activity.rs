@@ -3,9 +3,11 @@
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{MutexGuard, Weak};
 
 use super::record::ToldRequest;
+
+use crate::sync::Mutex;
 
 /// Is told of all that happens.
 pub trait Watcher: Debug + Send + Sync {
@@ -17,7 +19,7 @@ static IS_WATCHED: AtomicBool = AtomicBool::new(false);
 static WATCHER: Mutex<Option<Weak<dyn Watcher>>> = Mutex::new(None);
 
 fn watcher() -> MutexGuard<'static, Option<Weak<dyn Watcher>>> {
-    WATCHER.lock().unwrap_or_else(PoisonError::into_inner)
+    WATCHER.lock()
 }
 
 /// From here on this one is told, or nobody.

@@ -17,13 +17,14 @@ mod modules;
 mod source;
 
 /// What the two ends of the wire may name, towards servers and towards clients.
-const ENDS_USE: [&str; 10] = [
+const ENDS_USE: [&str; 11] = [
     "budget",
     "config",
     "error",
     "limits",
     "protocol",
     "shares",
+    "sync",
     "telemetry",
     "thread",
     "turns",
@@ -32,19 +33,20 @@ const ENDS_USE: [&str; 10] = [
 
 /// Which modules of the crate each folder (or top file) may name, besides itself. A change here
 /// is a change of the architecture: make it in `src/README.md` too.
-const MAY_USE: [(&str, &[&str]); 30] = [
+const MAY_USE: [(&str, &[&str]); 31] = [
     ("limits", &[]),
     ("shares", &["limits"]),
+    ("sync", &[]),
     ("turns", &[]),
-    ("budget", &["limits", "protocol", "shares"]),
+    ("budget", &["limits", "protocol", "shares", "sync"]),
     ("thread", &["limits"]),
-    ("wait", &["limits"]),
+    ("wait", &["limits", "sync"]),
     ("protocol", &["limits"]),
     ("error", &["limits", "protocol", "wait"]),
     ("config", &["limits", "protocol", "error"]),
-    ("telemetry", &["config", "error", "limits", "protocol", "thread"]),
+    ("telemetry", &["config", "error", "limits", "protocol", "sync", "thread"]),
     ("access", &["config", "error", "limits", "protocol", "telemetry"]),
-    ("state", &["limits", "telemetry", "thread"]),
+    ("state", &["limits", "sync", "telemetry", "thread"]),
     (
         "session",
         &[
@@ -54,6 +56,7 @@ const MAY_USE: [(&str, &[&str]); 30] = [
             "protocol",
             "shares",
             "state",
+            "sync",
             "telemetry",
             "thread",
             "turns",
@@ -72,6 +75,7 @@ const MAY_USE: [(&str, &[&str]); 30] = [
             "protocol",
             "shares",
             "state",
+            "sync",
             "telemetry",
             "thread",
             "upstream",
@@ -92,6 +96,7 @@ const MAY_USE: [(&str, &[&str]); 30] = [
             "protocol",
             "session",
             "shares",
+            "sync",
             "telemetry",
             "thread",
             "upstream",
@@ -110,13 +115,14 @@ const MAY_USE: [(&str, &[&str]); 30] = [
             "protocol",
             "session",
             "shares",
+            "sync",
             "telemetry",
             "thread",
             "wait",
         ],
     ),
     // The built-in server is a server of its own: it uses the engine and the rules of origins.
-    ("demo", &["access", "http", "limits", "protocol", "telemetry", "thread", "wait"]),
+    ("demo", &["access", "http", "limits", "protocol", "sync", "telemetry", "thread", "wait"]),
     ("serving", &["access", "config", "downstream", "http", "limits", "telemetry", "thread"]),
     (
         "gateway",
@@ -135,6 +141,7 @@ const MAY_USE: [(&str, &[&str]); 30] = [
             "serving",
             "session",
             "state",
+            "sync",
             "telemetry",
             "thread",
             "tidy",
@@ -174,7 +181,17 @@ const MAY_USE: [(&str, &[&str]); 30] = [
     ),
     (
         "tidy",
-        &["error", "limits", "pipeline", "protocol", "session", "telemetry", "thread", "turns"],
+        &[
+            "error",
+            "limits",
+            "pipeline",
+            "protocol",
+            "session",
+            "sync",
+            "telemetry",
+            "thread",
+            "turns",
+        ],
     ),
     (
         "cli",
@@ -551,6 +568,20 @@ fn threads_are_started_in_one_file() {
             found.push("starts a thread of std".to_owned());
         }
         found
+    });
+}
+
+#[test]
+fn locks_are_those_that_nothing_poisons() {
+    hold("locks come from sync.rs", |source| {
+        // Still the standard library's there.
+        if ["sync", "upstream", "wait"].contains(&source.layer()) {
+            return Vec::new();
+        }
+        let imported = source.imports_of("std::sync");
+        let locks = ["Mutex", "RwLock", "Condvar", "PoisonError"];
+        let named = locks.iter().filter(|name| imported.contains(**name));
+        named.map(|name| format!("names std::sync::{name}")).collect()
     });
 }
 

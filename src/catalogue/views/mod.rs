@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::left_out::LeftOut;
@@ -22,6 +22,7 @@ use crate::protocol::pieces::{self, Usage};
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::{LastUse, Untold, ViewId};
+use crate::sync::Mutex;
 
 /// Whose view of which server.
 pub type Key = (ServerName, ViewId);
@@ -321,7 +322,7 @@ impl Shown {
     }
 
     fn merged(&self) -> MutexGuard<'_, HashMap<BTreeSet<Key>, Arc<Catalogue>>> {
-        self.merged.lock().unwrap_or_else(PoisonError::into_inner)
+        self.merged.lock()
     }
 
     /// Whether anybody sees something else than what all see.

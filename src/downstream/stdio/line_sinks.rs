@@ -1,8 +1,8 @@
 //! Where messages for a client of lines go: during a session's request, outside of any, as the
 //! answer to a stateless request, and for a subscription.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use super::LineClient;
 use super::line_queue::LineQueue;
@@ -10,6 +10,7 @@ use crate::downstream::event_stream::{OnEnd, Place};
 use crate::downstream::legacy::dispatch::MessageSink;
 use crate::protocol::jsonrpc::RequestId;
 use crate::session::{EncodedEvent, EventSink};
+use crate::sync::Mutex;
 use crate::wait::{ClientWatch, Interrupted, Wait};
 
 /// Where messages go while a session's request is served.
@@ -99,7 +100,7 @@ impl Subscribed {
     /// Its client wants no more of it.
     pub(crate) fn end(&self) {
         self.is_open.store(false, Ordering::SeqCst);
-        let on_end = self.on_end.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let on_end = self.on_end.lock().take();
         if let Some(on_end) = on_end {
             on_end();
         }

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, MutexGuard, OnceLock};
 use std::time::Instant;
 
 use super::legacy::dispatch::{self, Answer, Body, SessionRequest};
@@ -32,6 +32,7 @@ use crate::protocol::quirks::{self, Tolerance};
 use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::revision::{Era, Revision};
 use crate::session::{EncodedEvent, Session, Transport};
+use crate::sync::{Condvar, Mutex};
 use crate::telemetry;
 use crate::telemetry::outcome::CallOutcome;
 use crate::telemetry::request::{Incoming, Served};
@@ -126,8 +127,7 @@ impl LineClient {
     }
 
     fn lock(&self) -> MutexGuard<'_, Requests> {
-        // Nothing between two changes can panic, so a poisoned value is whole.
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+        self.requests.lock()
     }
 
     /// What it may see: everything that there is now.
@@ -460,8 +460,7 @@ impl LineClient {
     fn await_opening(&self) {
         let mut requests = self.lock();
         while requests.opening.is_some() {
-            let waited = self.answered.wait(requests);
-            requests = waited.unwrap_or_else(PoisonError::into_inner);
+            requests = self.answered.wait(requests);
         }
     }
 
@@ -497,16 +496,8 @@ impl LineClient {
             Request::OfSession(_) | Request::Stateless { .. } => true,
             Request::Listening(_) => false,
         };
-        let mut requests = self.lock();
-        while requests.by_id.values().any(is_open) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            let waited = self.answered.wait_timeout(requests, left);
-            requests = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
+        let is_done = |requests: &Requests| !requests.by_id.values().any(is_open);
+        self.answered.wait_until(self.lock(), deadline, is_done).1
     }
 
     /// Cancels what is in flight, and ends the client's session and its output.

@@ -173,7 +173,7 @@ mod tests {
     use super::*;
     use crate::protocol::call::AnswerTo;
     use crate::protocol::raw::Raw;
-    use std::sync::Mutex;
+    use crate::sync::Mutex;
 
     type Heard = Arc<Mutex<Vec<bool>>>;
 
@@ -189,7 +189,7 @@ mod tests {
     /// A question of server `a`.
     fn open(heard: &Heard, expires: Instant, upstream_id: u64) -> Open {
         let heard = heard.clone();
-        let reply = AnswerTo::new(move |answer| heard.lock().unwrap().push(answer.is_ok()));
+        let reply = AnswerTo::new(move |answer| heard.lock().push(answer.is_ok()));
         let (upstream_id, pending) = (RequestId::from(upstream_id), pending(reply));
         Open::new(expires, server("a"), upstream_id, pending)
     }
@@ -204,7 +204,7 @@ mod tests {
         let taken = questions.take("s", id).unwrap();
         taken.reply.send(Ok(Raw::from_valid("{}".to_owned())));
         assert!(questions.take("s", id).is_none());
-        assert_eq!(*heard.lock().unwrap(), [true]);
+        assert_eq!(*heard.lock(), [true]);
     }
 
     #[test]
@@ -215,14 +215,14 @@ mod tests {
         let later = now + Duration::from_secs(1);
         questions.ask(&session, open(&heard, later, 1)).unwrap();
         questions.sweep(now);
-        assert_eq!(heard.lock().unwrap().len(), 0);
+        assert_eq!(heard.lock().len(), 0);
         questions.sweep(later);
-        assert_eq!(*heard.lock().unwrap(), [false]);
+        assert_eq!(*heard.lock(), [false]);
         questions.ask(&session, open(&heard, later, 2)).unwrap();
         assert!(questions.withdraw("s", &server("a"), &RequestId::from(2)).is_some());
         questions.ask(&session, open(&heard, later, 3)).unwrap();
         questions.end("s");
-        assert_eq!(*heard.lock().unwrap(), [false, false, false]);
+        assert_eq!(*heard.lock(), [false, false, false]);
     }
 
     #[test]
@@ -234,7 +234,7 @@ mod tests {
             assert!(questions.ask(&session, open(&heard, now, 1)).is_some());
         }
         assert!(questions.ask(&session, open(&heard, now, 1)).is_none());
-        assert_eq!(*heard.lock().unwrap(), [false]);
+        assert_eq!(*heard.lock(), [false]);
     }
 
     #[test]
@@ -246,7 +246,7 @@ mod tests {
         let newer = questions.ask(&session, open(&heard, now, 1)).unwrap();
         let id = RequestId::from(1);
         assert_eq!(questions.withdraw("s", &server("b"), &id), None);
-        assert_eq!(heard.lock().unwrap().len(), 0);
+        assert_eq!(heard.lock().len(), 0);
         assert_eq!(questions.withdraw("s", &server("a"), &id), Some(newer));
         assert_eq!(questions.withdraw("s", &server("a"), &id), Some(older));
     }
@@ -270,7 +270,7 @@ mod tests {
         ties[1].give_up();
         questions.sweep(now);
         assert_eq!(ties.each_ref().map(|tie| tie.is_open()), [false, false, true]);
-        assert_eq!(*heard.lock().unwrap(), [false, false]);
+        assert_eq!(*heard.lock(), [false, false]);
         drop(questions.take("s", ids[2]).unwrap());
         assert!(!ties[2].is_open());
     }
@@ -282,6 +282,6 @@ mod tests {
         let tie = Arc::new(Tie::default());
         tie.give_up();
         assert_eq!(questions.ask(&"s".into(), open(&heard, now, 1).tied(tie)), None);
-        assert_eq!(*heard.lock().unwrap(), [false]);
+        assert_eq!(*heard.lock(), [false]);
     }
 }
