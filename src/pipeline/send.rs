@@ -1,5 +1,5 @@
-//! Send it: over the session with the upstream that its client should have, within the
-//! upstream's times, for whoever it is that asks.
+//! Sends a call over the session with the upstream that its client should have, within the
+//! upstream's times.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,20 +22,20 @@ use crate::telemetry::outcome::CallOutcome;
 use crate::upstream::Upstream;
 use crate::wait::{RanOut, Wait};
 
-/// Who asks an upstream, and how.
+/// The principal, the session and the options with which a request goes to an upstream.
 pub(super) struct Asker<'a> {
     upstream: Arc<Upstream>,
     owners: &'a TaskOwners,
-    /// None where nobody can be told apart: REST without keys.
+    /// None where callers cannot be told apart: REST without keys.
     principal: Option<PrincipalId>,
-    /// The client whose own session the request goes through; the shared one without.
+    /// The client whose own session carries the request; none for the shared one.
     through: Option<&'a Client>,
     options: CallOptions<'a>,
     callers: &'a Callers,
 }
 
 impl Pipeline {
-    /// Whoever asks that server something.
+    /// The asker of a request to that server.
     ///
     /// # Errors
     /// There is no such server.
@@ -51,8 +51,8 @@ impl Pipeline {
             Some(client) => Some(PrincipalId::new(key, &client.session)),
             None => key.cloned().map(PrincipalId::Key),
         };
-        // Log messages name no call, so that one which wants its own, and is whole in itself, goes
-        // over a session that carries no other.
+        // Log messages name no call, so a stateless request that wants its own log messages goes
+        // over a session that carries no other call.
         let through = options.client.filter(|client| {
             let wants_log = client.is_exclusive && options.about.log_level.is_some();
             let is_own = can_be_asked(client.capabilities.get()) || wants_log;
@@ -72,24 +72,24 @@ impl Asker<'_> {
         TaskKey { server: self.upstream.name().clone(), id }
     }
 
-    /// Whether a task of that id, the server's own, is theirs. A task that nobody is known to
-    /// have begun is nobody's, on a session of their own too: that the server would give it
-    /// tells nothing, because it takes all sessions for the gateway's.
+    /// True if the task with the server's own id `id` belongs to the principal. A task whose
+    /// beginning is unknown belongs to none, even on a session of the client's own: that the
+    /// server would give it proves nothing, because all sessions come from one gateway.
     pub(super) fn owns(&self, id: String) -> bool {
         let key = self.key(id);
         let owns = |principal| self.owners.owns(Instant::now(), principal, &key, self.way());
         self.principal.as_ref().is_some_and(owns)
     }
 
-    /// What the result of a task of that id, the server's own, is announced as.
+    /// The announced type of the result of the task with the server's own id `id`.
     pub(super) fn task_output(&self, id: String) -> Output {
         let key = self.key(id);
         let of = |principal| self.owners.output(Instant::now(), principal, &key);
         self.principal.as_ref().and_then(of).unwrap_or(Output::Object)
     }
 
-    /// Remembers that the task which a result speaks of is theirs, and what its own result is
-    /// announced as.
+    /// Binds the task that a result names to the principal, with the announced type of the task's
+    /// own result.
     pub(super) fn has_begun(&self, result: &Raw, output: Output) {
         if let (Some(principal), Some((id, ttl))) = (&self.principal, tasks::begun(result)) {
             let key = self.key(id);
@@ -97,8 +97,8 @@ impl Asker<'_> {
         }
     }
 
-    /// Whether a log message is said because others want it: on a shared session whose level was
-    /// set, the caller wants what is of its own level, or of the usual one.
+    /// True if a log message on a shared session was sent only because other clients want it: the
+    /// caller wants its own level, or the usual one.
     fn is_too_quiet(&self, level: Option<LogLevel>) -> bool {
         let wanted = self.options.about.log_level.unwrap_or(LogLevel::USUAL);
         self.through.is_none()
@@ -106,15 +106,15 @@ impl Asker<'_> {
             && level.is_some_and(|level| level < wanted)
     }
 
-    /// Whether what is said of a task during their own call is for them. `begins`: one that is
-    /// not known yet may be what this call begins.
+    /// True if the caller may be told of a task during its own call. `begins`: an unknown task
+    /// may be the one that this call begins.
     fn may_hear(&self, id: String, begins: bool) -> bool {
         let (now, key) = (Instant::now(), self.key(id.clone()));
         let others = |it| self.owners.is_of_others(now, it, &key);
         self.owns(id) || (begins && !self.principal.as_ref().is_some_and(others))
     }
 
-    /// A call is over.
+    /// Counts a call that is over.
     pub(super) fn count(&self, outcome: CallOutcome, took: Duration) {
         self.upstream.counted().count(outcome, took);
     }
@@ -122,7 +122,7 @@ impl Asker<'_> {
     /// Sends a request within the upstream's times.
     ///
     /// # Errors
-    /// Whatever kept the upstream from answering.
+    /// Any failure that kept the upstream from answering.
     pub(super) fn send(
         &self,
         outgoing: &Outgoing<'_>,
@@ -136,7 +136,7 @@ impl Asker<'_> {
         wait.set_call_timeout(timeout, config.timeout_max);
         let begins = outgoing.params.get("task").is_some();
         let sink = OfServer { asker: self, begins, inner: sink };
-        // Where nobody has a session of its own, every call is one of the shared session.
+        // Where clients have no sessions of their own, every call uses the shared session.
         let is_shared = self.through.is_none() || self.upstream.refuses_sessions();
         let mut in_flight = is_shared.then(|| {
             let (now, server) = (Instant::now(), self.upstream.name());
@@ -170,11 +170,11 @@ impl Asker<'_> {
     }
 }
 
-/// Gives what a server says during a call the names under which clients know it, and keeps back
-/// what is about others' tasks.
+/// Gives a server's messages during a call the names that clients know, and keeps back messages
+/// about others' tasks.
 struct OfServer<'a> {
     asker: &'a Asker<'a>,
-    /// The call asks for a task.
+    /// True if the call asks for a task.
     begins: bool,
     inner: &'a dyn CallSink,
 }

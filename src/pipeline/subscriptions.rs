@@ -1,4 +1,4 @@
-//! Subscriptions to resources: whose resource it is, and who hears of it.
+//! Subscriptions to resources: the server of a resource, and the sessions that are subscribed.
 
 use std::sync::Arc;
 
@@ -14,11 +14,11 @@ use crate::upstream::Subscribing;
 use crate::wait::Wait;
 
 impl Pipeline {
-    /// Whose a resource is that is subscribed to or no more, and that server's own URI for it; waits
-    /// where a list may bring it soon. Costs a call.
+    /// The server of a resource, and the server's own URI for it; waits where a list may bring it
+    /// soon. Costs a call.
     ///
     /// # Errors
-    /// The key has no call left, the URI is missing, or it is nothing that the scope sees.
+    /// The key has no call left, the URI is missing, or the scope sees no such resource.
     pub fn owner_of_uri(
         &self,
         scope: &Scope,
@@ -32,11 +32,11 @@ impl Pipeline {
         Ok((route.server, own))
     }
 
-    /// Subscribes somebody to a resource, or takes that back: over the client's own session with
+    /// Subscribes a session to a resource, or unsubscribes it: over the client's own session with
     /// the server, or over the shared one.
     ///
     /// # Errors
-    /// Whatever kept the upstream from answering, or the subscriber from subscribing.
+    /// Any failure that kept the upstream from answering, or the subscriber from subscribing.
     pub fn subscription(
         &self,
         server: &ServerName,
@@ -56,11 +56,12 @@ impl Pipeline {
         }
     }
 
-    /// Takes back what a subscriber has left behind, unless `is_wanted` says that it is wanted
-    /// again; [`CONTROL_TIMEOUT`] at most. It is forgotten here whatever the upstream does.
+    /// Unsubscribes for a subscriber that has ended, unless `is_wanted` says that the
+    /// subscription is wanted again; takes [`CONTROL_TIMEOUT`] at most. The gateway forgets the
+    /// subscription even if the upstream fails.
     ///
     /// # Errors
-    /// Whatever kept the upstream from answering.
+    /// Any failure that kept the upstream from answering.
     pub fn take_back(
         &self,
         server: &ServerName,
@@ -76,7 +77,7 @@ impl Pipeline {
         self.upstream(server)?.unsubscribe(uri, &Gone { subscriber, is_wanted }, None, &wait)
     }
 
-    /// Forgets what a subscriber that has ended had, without a word to the upstream.
+    /// Forgets a subscription of a subscriber that has ended, without a message to the upstream.
     pub fn forget_subscription(&self, server: &ServerName, uri: &str, subscriber: Subscriber) {
         if let Ok(upstream) = self.upstream(server) {
             upstream.forget_subscription(uri, subscriber);
@@ -84,7 +85,7 @@ impl Pipeline {
     }
 }
 
-/// A subscriber that has left something behind, which is to be taken back unless it came again.
+/// A subscriber that has ended, whose subscription is to be cancelled unless it is wanted again.
 struct Gone<'a> {
     subscriber: Subscriber,
     is_wanted: &'a dyn Fn() -> bool,

@@ -1,6 +1,6 @@
-//! Whose a task is. Servers see one gateway behind all its clients, so it is the gateway that
-//! binds tasks to whoever began them (2025-11-25, basic/utilities/tasks, Task Isolation and
-//! Access Control). Nothing of it outlives the process. Time is an argument.
+//! The owners of tasks. Servers see one gateway behind all its clients, so the gateway binds each
+//! task to the principal that began it (2025-11-25, basic/utilities/tasks, Task Isolation and
+//! Access Control). The bindings end with the process. Time is an argument.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, MutexGuard};
@@ -19,13 +19,13 @@ pub(super) struct TaskKey {
     pub(super) id: String,
 }
 
-/// Over which session with its server a task is spoken of. Ids are unique in a session at
-/// least: the children of a server over stdio may all count from 1.
+/// The session with a server in which a task is named. Ids are unique within a session at least:
+/// the children of a server over stdio may all count from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
-    /// The one that clients share.
+    /// The session that clients share.
     Shared,
-    /// One of the client's own.
+    /// A session of the client's own.
     Own,
 }
 
@@ -33,9 +33,9 @@ pub(super) enum Way {
 struct Binding {
     principal: PrincipalId,
     way: Way,
-    /// When the server may delete the task; none if it keeps it.
+    /// The time at which the server may delete the task; none if it keeps the task.
     until: Option<Instant>,
-    /// What its result is announced as.
+    /// The announced type of the task's result.
     output: Output,
 }
 
@@ -45,8 +45,9 @@ impl Binding {
     }
 }
 
-/// The tasks that were begun through the gateway, and by whom. At the bound, what is over goes
-/// first, then the oldest of whoever has most, so that nobody can crowd out the others.
+/// The tasks that were begun through the gateway, and their principals. At the bound, expired
+/// tasks are forgotten first, then the oldest of the principal that has most, so that none can
+/// crowd out the others.
 #[derive(Debug)]
 pub(super) struct TaskOwners {
     tasks_max: usize,
@@ -56,9 +57,9 @@ pub(super) struct TaskOwners {
 #[derive(Debug, Default)]
 struct Known {
     by_task: HashMap<Arc<TaskKey>, Vec<Binding>>,
-    /// In the order in which they were begun.
+    /// The tasks of each principal, in the order in which they were begun.
     by_principal: HashMap<PrincipalId, VecDeque<Arc<TaskKey>>>,
-    /// How many bindings there are.
+    /// The number of bindings.
     count: usize,
 }
 
@@ -77,8 +78,8 @@ impl TaskOwners {
         self.known.lock()
     }
 
-    /// Binds a task that has begun. A task whose id is too long is not remembered, and so
-    /// unknown from there on.
+    /// Binds a task that has begun. A task whose id is too long is not remembered, and so unknown
+    /// from then on.
     pub(super) fn bind(
         &self,
         now: Instant,
@@ -94,7 +95,7 @@ impl TaskOwners {
         let until = ttl.and_then(|ttl| now.checked_add(ttl));
         let mut known = self.known();
         let key = Arc::new(key);
-        // A server that began to count anew has forgotten what it called so before.
+        // A server that counts anew has forgotten the task that had this id before.
         known.forget(&key, |old| {
             old.principal == *principal || (way == Way::Shared && old.way == Way::Shared)
         });
@@ -107,7 +108,7 @@ impl TaskOwners {
         known.by_task.entry(key).or_default().push(binding);
     }
 
-    /// Whether a task that is asked for over such a session is this principal's.
+    /// True if a task that is named in such a session belongs to this principal.
     pub(super) fn owns(
         &self,
         now: Instant,
@@ -117,14 +118,14 @@ impl TaskOwners {
     ) -> bool {
         let known = self.known();
         let mut bindings = known.of(now, key);
-        // What others have under this id on the shared session is what the server would take
-        // it for there.
+        // On the shared session the server would take the id for the task that another principal
+        // has there.
         let shadows =
             |it: &Binding| way == Way::Shared && it.way == way && it.principal != *principal;
         bindings.clone().any(|it| it.principal == *principal) && !bindings.any(shadows)
     }
 
-    /// What the result of a task of this principal's is announced as.
+    /// The announced type of the result of a principal's task.
     pub(super) fn output(
         &self,
         now: Instant,
@@ -136,7 +137,7 @@ impl TaskOwners {
         Some(binding.output)
     }
 
-    /// Whether a task is others' and not this principal's.
+    /// True if a task belongs to other principals and not to this one.
     pub(super) fn is_of_others(
         &self,
         now: Instant,
@@ -148,14 +149,14 @@ impl TaskOwners {
         bindings.peek().is_some() && bindings.all(|it| it.principal != *principal)
     }
 
-    /// Whose a task is that the server speaks of on its shared session.
+    /// The owner of a task that the server names on its shared session.
     pub(super) fn of_shared(&self, now: Instant, key: &TaskKey) -> Option<PrincipalId> {
         let known = self.known();
         let binding = known.of(now, key).find(|it| it.way == Way::Shared)?;
         Some(binding.principal.clone())
     }
 
-    /// Forgets the tasks of one that will not come again.
+    /// Forgets the tasks of a principal that will not come again.
     pub(super) fn forget_all_of(&self, principal: &PrincipalId) {
         let mut known = self.known();
         while let Some(key) = known.oldest_of(principal) {
@@ -163,7 +164,7 @@ impl TaskOwners {
         }
     }
 
-    /// Forgets the tasks of a server that is no more.
+    /// Forgets the tasks of a server that was removed.
     pub(super) fn forget_all_at(&self, server: &ServerName) {
         let mut known = self.known();
         let theirs = |key: &&Arc<TaskKey>| key.server == *server;
@@ -273,7 +274,7 @@ mod tests {
         assert!(!owners.is_of_others(now, &b, &key("2")));
         assert_eq!(owners.of_shared(now, &key("1")), Some(a.clone()));
         assert_eq!(owners.of_shared(now + SECOND, &key("1")), None);
-        // A session is nobody's key, whatever it is called.
+        // A session's id never counts as a key's name.
         let session = PrincipalId::Session("a".into());
         assert!(!owners.owns(now, &session, &key("1"), Way::Shared));
     }
@@ -287,12 +288,12 @@ mod tests {
         assert!(owners.owns(now, &a, &key("1"), Way::Own));
         assert!(owners.owns(now, &b, &key("1"), Way::Own));
         assert_eq!(owners.of_shared(now, &key("1")), None);
-        // On the shared session it means b's from here on.
+        // On the shared session the id means b's task from here on.
         owners.bind(now, &b, key("1"), Way::Shared, None, Output::Object);
         assert!(owners.owns(now, &a, &key("1"), Way::Own));
         assert!(!owners.owns(now, &a, &key("1"), Way::Shared));
         assert!(owners.owns(now, &b, &key("1"), Way::Shared));
-        // And then a's, when the server counts anew.
+        // And then a's task, when the server counts anew.
         owners.bind(now, &a, key("1"), Way::Shared, None, Output::Object);
         assert!(owners.owns(now, &a, &key("1"), Way::Shared));
         assert!(!owners.owns(now, &b, &key("1"), Way::Shared));
@@ -328,7 +329,7 @@ mod tests {
         let id = "x".repeat(TASK_ID_BYTES_MAX + 1);
         owners.bind(now, &named("a"), key(&id), Way::Shared, None, Output::Object);
         assert!(!owners.owns(now, &named("a"), &key(&id), Way::Shared));
-        // A time beyond what a clock can hold is no end.
+        // A time beyond the clock's range sets no end.
         owners.bind(
             now,
             &named("a"),

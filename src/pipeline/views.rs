@@ -1,5 +1,5 @@
-//! Lists that only the client which asks sees: they are read when it first wants them, and what
-//! all see is served where that takes too long.
+//! Views, the lists that only some clients see: a view is read when a client first needs it, and
+//! the shared lists are served where that takes too long.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use crate::upstream::{Upstream, Viewer};
 use crate::wait::Wait;
 
 impl Pipeline {
-    /// Has the lists read that the client sees of the servers in scope, where they are not known
-    /// yet, and waits for them: [`VIEW_TIMEOUT`] at most, and no longer than on `wait`, the
-    /// request's own where it has one. The client is told when they come later.
-    /// Old ones are read again, which nobody waits for. Gives whether anything was waited for.
+    /// Has the client's views of the servers in scope read, where they are not known yet, and
+    /// waits for them: [`VIEW_TIMEOUT`] at most, and no longer than on `wait`, the request's own
+    /// where it has one. The client is notified when they come later. Old views are read again
+    /// without a wait. Returns true if there was a wait.
     pub(super) fn await_views(
         &self,
         scope: &Scope,
@@ -56,7 +56,7 @@ impl Pipeline {
         }
     }
 
-    /// Those whose lists for the client are not known and may come soon.
+    /// The upstreams whose view is not known and may come soon.
     fn coming<'a>(
         &self,
         upstreams: &'a [Arc<Upstream>],
@@ -65,7 +65,7 @@ impl Pipeline {
         let shared = self.catalogue.current();
         let is_coming = |upstream: &&Arc<Upstream>| {
             let name = upstream.name();
-            // One that is down, or has not answered yet, tells when it has.
+            // A server that is down, or has not answered yet, reports when it has.
             if shared.servers.get(name).is_none_or(|known| known.health != Health::Well) {
                 return false;
             }

@@ -1,4 +1,4 @@
-//! What the session thread is told.
+//! The commands to the session thread.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::protocol::server_name::ServerName;
 use crate::state::Written;
 use crate::wait::Wait;
 
-/// What the session thread is told. A variant that has an answer carries the place for it.
+/// A command to the session thread. A variant with a reply carries the place for it.
 pub(super) enum Command {
     Open {
         door: Transport,
@@ -44,7 +44,7 @@ pub(super) enum Command {
         id: SessionId,
         reply: Option<Reply<Option<Written>>>,
     },
-    /// None if the id is not that of a session which could be revived.
+    /// Replies none if the id is not that of a session which could be revived.
     Forget {
         id: SessionId,
         principal: Option<Arc<str>>,
@@ -76,7 +76,7 @@ pub(super) enum Command {
         question: u64,
         reply: Reply<Option<Pending>>,
     },
-    /// Questions of a call that has ended.
+    /// Closes the questions of calls that have ended.
     GivenUp {
         id: SessionId,
     },
@@ -105,12 +105,12 @@ impl std::fmt::Debug for Command {
     }
 }
 
-/// The place for one answer. Consumed by sending, so nobody answers twice.
+/// The place for one reply. It is consumed by sending, so that there is one reply at most.
 pub(super) struct Reply<T>(pub(super) Sender<T>);
 
 impl<T> Reply<T> {
     pub(super) fn send(self, value: T) {
-        // The asker may have given up; then nobody wants the answer.
+        // The asking thread may have given up; then the reply is not needed.
         self.0.try_send(value).ok();
     }
 }

@@ -26,24 +26,24 @@ use crate::state::{Id, Writer, Written};
 use crate::thread::{self, StopReason};
 use crate::wait::Held;
 
-/// What the session thread is started with.
+/// The settings and channels of the session thread.
 #[derive(Debug)]
 pub struct SessionsConfig {
-    /// Signs session ids.
+    /// The key that signs session ids.
     pub key: [u8; 32],
-    /// Sessions open at once.
+    /// The most sessions that are open at once.
     pub sessions: usize,
-    /// Sessions open at once under one key.
+    /// The most sessions that are open at once under one key.
     pub sessions_per_key: usize,
-    /// A session unused for so long ends.
+    /// The time without use after which a session ends.
     pub idle: Duration,
-    /// An upstream's request to a client stays open for so long.
+    /// The time for which an upstream's question to a client stays open.
     pub parked: Duration,
-    /// Hears what sessions leave behind when they end.
+    /// Receives the remains of sessions that have ended.
     pub left: Sender<Ended>,
-    /// Sessions that were ended before this process, oldest first.
+    /// The ids of sessions that were ended before this process, the oldest first.
     pub ended: Vec<Id>,
-    /// Keeps the ids of those that end from here on.
+    /// Writes the ids of sessions that end from here on.
     pub writer: Option<Writer>,
 }
 
@@ -77,7 +77,7 @@ struct Manager {
     random: SystemRandom,
     boot: String,
     ended: EndedIds,
-    /// The last change of what sessions may see.
+    /// The last change of the servers that sessions may see.
     rescoped: Option<Rescope>,
     /// A fault that a test asks for; see [`fault`].
     fault: Option<String>,
@@ -115,10 +115,11 @@ impl Manager {
                 Err(RecvTimeoutError::Timeout) => (),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            // Also when the inbox is never empty: a busy one must not starve the sweep.
+            // This also runs when the inbox is never empty: a busy inbox must not starve the
+            // sweep.
             if swept.elapsed() >= SESSION_SWEEP_INTERVAL {
                 swept = Instant::now();
-                // Unpublished first, as in a close.
+                // The session is unpublished first, as in `close`.
                 for id in self.table.over(swept) {
                     self.unpublish(&id);
                     self.end(&id);
@@ -158,7 +159,8 @@ impl Manager {
                 self.table.updated(&server, own.as_ref(), &params);
             }
             Command::Ask { id, question, wait, tie, reply } => {
-                // Longer than the question lives, so that its end is told before the call's.
+                // The wait is held longer than the question lives, so that the question's end is
+                // told before the call's.
                 let held = wait.hold(self.parked + 3 * SESSION_SWEEP_INTERVAL);
                 reply.send(self.ask(&id, question, Some((held, tie))));
             }
@@ -195,7 +197,7 @@ impl Manager {
                 let claims = self.claims(hex(&random), &owner, caller);
                 self.signer.sign(&claims).into()
             }
-            // A session that cannot outlive its stream has an id that carries nothing.
+            // A session that cannot outlive its stream has an id that carries no claims.
             (
                 Transport::HttpSse
                 | Transport::StreamableHttp
@@ -228,7 +230,7 @@ impl Manager {
         caller: Option<Caller>,
     ) -> Opened {
         let full = |what: &str| CallError::Overloaded { what: what.to_owned() };
-        // The request may have been admitted before the last change, which it did not see.
+        // The request may have been admitted before the last change of admissions.
         let owner = match &self.rescoped {
             Some(rescope) => rescope.late(owner),
             None => Some(owner),
@@ -249,7 +251,7 @@ impl Manager {
         Ok(session)
     }
 
-    /// A session that an earlier process opened lives on under the same id. One of this
+    /// Revives a session that an earlier process opened, under the same id. A session of this
     /// process that is not in the table has ended.
     fn revive(
         &mut self,
@@ -279,7 +281,7 @@ impl Manager {
         self.add(id, Transport::StreamableHttp, owner, Some(caller)).ok()
     }
 
-    /// What an id of an earlier process carries, unless its session has ended.
+    /// The claims of an earlier process's session id, unless that session has ended.
     fn revivable(&self, id: &str, principal: Option<&str>) -> Option<Claims> {
         let claims = self.signer.read(id, now_seconds())?;
         let is_theirs = claims.principal.as_deref() == principal;
@@ -287,8 +289,8 @@ impl Manager {
         (is_theirs && may_live).then_some(claims)
     }
 
-    /// Ends a session of an earlier process that this one has not revived: there may be no room
-    /// to do so.
+    /// Ends a session of an earlier process that this one has not revived, maybe for want of
+    /// room.
     fn forget(
         &mut self,
         id: &SessionId,
@@ -299,7 +301,7 @@ impl Manager {
         (claims.only.as_ref() == only).then(|| self.close(id))
     }
 
-    /// Opens a question; with what ties it to its call, if it belongs to one.
+    /// Opens a question; with its tie to the call, if it belongs to one.
     fn ask(
         &mut self,
         id: &SessionId,
@@ -322,7 +324,7 @@ impl Manager {
     }
 
     fn ask_on_stream(&mut self, id: &SessionId, question: Question) {
-        // Dropped, it answers with an error.
+        // A dropped question answers itself with an error.
         if !self.table.hears(id, &question.server) {
             return;
         }
@@ -334,12 +336,12 @@ impl Manager {
         let params = params.as_ref().map(Raw::get);
         let message = request(&RequestId::from(number), &method, params);
         if !self.table.send(id, &message) {
-            // Nobody to ask: what is dropped here answers with an error.
+            // There is no stream: the dropped question answers itself with an error.
             drop(self.questions.take(id, number));
         }
     }
 
-    /// Ends a session that nobody can find any more.
+    /// Ends a session that is no longer in the view.
     fn end(&mut self, id: &SessionId) {
         self.questions.end(id);
         if self.table.close(id) && self.hand_over() == 1 {
@@ -347,22 +349,22 @@ impl Manager {
         }
     }
 
-    /// Gives what ended sessions have left behind to whoever takes it back; how many must wait
-    /// until the next sweep.
+    /// Gives the remains of ended sessions to `tidy`; returns how many must wait until the next
+    /// sweep.
     fn hand_over(&mut self) -> usize {
         self.table.hand_over(|ended| match self.left.try_send(ended) {
             Err(TrySendError::Full(ended)) => Err(ended),
-            // Nobody takes anything back once the upstreams have gone.
+            // After the end of the upstreams, no one takes remains.
             Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
         })
     }
 
-    /// Ends a session for good. One that was idle for too long is not ended so: after a restart,
-    /// which forgets how long that was, its token is good until it expires.
+    /// Ends a session for good. A session that was idle for too long is not ended so: after a
+    /// restart, which forgets how long that was, its token is good until it expires.
     fn close(&mut self, id: &SessionId) -> Option<Written> {
         let claims = self.signer.read(id, now_seconds());
         let written = claims.and_then(|claims| self.ended.add(&claims, &self.boot));
-        // Unpublished first: whoever finds the session in the view finds it alive.
+        // The session is unpublished first: a session that is found in the view is alive.
         self.unpublish(id);
         self.end(id);
         written
@@ -377,7 +379,7 @@ impl Manager {
     }
 }
 
-/// What tells a client that a question need not be answered.
+/// The notification to a client that a question need not be answered.
 pub fn withdrawal(question: &RequestId) -> String {
     let params = format!("{{\"requestId\":{}}}", question.as_json());
     notification(CANCELLED, Some(&params))

@@ -1,4 +1,4 @@
-//! What a session is subscribed to.
+//! The resources to which a session is subscribed.
 
 use std::collections::HashMap;
 use std::sync::MutexGuard;
@@ -11,17 +11,17 @@ use crate::sync::Mutex;
 /// A server, and its own URI of a resource.
 pub(super) type Resource = (ServerName, String);
 
-/// Over which session with the server a subscription goes.
+/// The session with the server over which a subscription goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Over {
-    /// The one that clients share.
+    /// The session that clients share.
     Shared,
-    /// The client's own, with which it ends.
+    /// The client's own session, with which the subscription ends.
     Own,
 }
 
-/// The resources, each with the URI that the client wrote. None once the session has ended:
-/// under one lock it is either collected at the end or refused.
+/// The resources, each with the URI that the client wrote. None once the session has ended: by
+/// this one lock a subscription is either collected at the end or refused.
 pub(super) struct Subscriptions(Mutex<Option<HashMap<Resource, (String, Over)>>>);
 
 impl Subscriptions {
@@ -42,8 +42,8 @@ impl Subscriptions {
     ) -> Result<(), Refused> {
         let mut resources = self.lock();
         let resources = resources.as_mut().ok_or(Refused::Ended)?;
-        // Under the lock, so that whoever takes subscriptions away after the right to hear
-        // misses none.
+        // This check holds the lock, so that a change of rights, which then takes subscriptions
+        // away, misses none.
         if !is_heard(&resource.0) {
             return Err(Refused::NotHeard);
         }
@@ -59,7 +59,7 @@ impl Subscriptions {
         self.lock().as_ref().is_some_and(|resources| resources.contains_key(resource))
     }
 
-    /// The URI under which the client subscribed, if it has over such a session.
+    /// The URI with which the client subscribed over such a session, if it has.
     pub(super) fn asked(&self, resource: &Resource, over: Over) -> Option<String> {
         let resources = self.lock();
         let (asked, mine) = resources.as_ref()?.get(resource)?;
@@ -70,8 +70,8 @@ impl Subscriptions {
         self.lock().as_mut().is_some_and(|resources| resources.remove(resource).is_some())
     }
 
-    /// Takes away what is of servers that are not heard of. Gives what is left behind on shared
-    /// sessions.
+    /// Removes subscriptions at servers that the session may not see. Returns those that it had
+    /// on shared sessions.
     pub(super) fn narrow(&self, is_heard: impl Fn(&ServerName) -> bool) -> Vec<Resource> {
         let mut resources = self.lock();
         let Some(resources) = resources.as_mut() else { return Vec::new() };
@@ -80,8 +80,8 @@ impl Subscriptions {
         shared.map(|(resource, _)| resource).collect()
     }
 
-    /// Takes everything; nothing can be added from here on. Gives what is left behind on shared
-    /// sessions.
+    /// Removes all subscriptions; none can be added from here on. Returns those that it had on
+    /// shared sessions.
     pub(super) fn end(&self) -> Vec<Resource> {
         let all = self.lock().take().unwrap_or_default();
         let shared = all.into_iter().filter(|(_, (_, over))| *over == Over::Shared);

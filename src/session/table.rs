@@ -1,4 +1,5 @@
-//! Pure: the sessions and their rules: bounds, idle time, who hears what. Time is an argument.
+//! Pure: the table of sessions and its rules: bounds, idle time, audiences. Pure: time is an
+//! argument.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -31,33 +32,35 @@ pub(super) struct Bounds {
     pub(super) idle: Duration,
 }
 
-/// Which bound a new session would break.
+/// The bound that a new session would break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Full {
     Sessions,
     SessionsPerKey,
-    /// The principal's share of all sessions, which is so many now.
+    /// The principal's share of all sessions, which is this many now.
     Share(usize),
 }
 
 struct Entry {
     session: Arc<Session>,
-    /// Streams that cannot be resumed: that of HTTP+SSE, and all where no events are kept.
-    /// By the number of each (`Session::next_stream`), so the oldest first.
+    /// Streams that cannot be resumed: that of HTTP+SSE, and all where no events are kept. They
+    /// are ordered by number (`Session::next_stream`), so the oldest is first.
     streams: BTreeMap<u64, Arc<dyn EventSink>>,
 }
 
 impl Entry {
-    /// Whether its client may be there still: one that went without ending its session leaves
-    /// it behind, and must not keep from others what is said of nobody in particular.
+    /// True if the session's client may still be there: a client that went without ending its
+    /// session leaves it behind, and such a session must not keep messages that name no call from
+    /// other clients.
     fn is_present(&self, now: Instant) -> bool {
         self.streams.values().any(|stream| stream.is_open())
             || self.session.kept.any_open()
             || now.saturating_duration_since(self.session.last_used()) < ABSENT_SESSION_TIME
     }
 
-    /// Sends a message that belongs to no call. Who listens without a session hears only what
-    /// it listens to, marked as its subscription's (2026-07-28, basic/patterns/subscriptions).
+    /// Sends a message that belongs to no call. A `subscriptions/listen` stream gets only
+    /// messages that pass its filter, marked with its subscription (2026-07-28,
+    /// basic/patterns/subscriptions).
     fn tell(&mut self, message: &str, event: &EncodedEvent) -> bool {
         if self.session.door != Transport::Listen {
             let caller = self.session.caller();
@@ -77,7 +80,7 @@ impl Entry {
     }
 
     /// Sends an event on one stream only (2025-11-25, basic/transports, Multiple Connections):
-    /// the newest, one that can be resumed before one that cannot. False where there is none.
+    /// the newest, a resumable one before others. False where there is none.
     fn send(&mut self, event: &EncodedEvent) -> bool {
         if self.session.kept.tell(event) {
             return true;
@@ -97,12 +100,13 @@ pub(super) struct Table {
     bounds: Bounds,
     entries: HashMap<SessionId, Entry>,
     per_key: HashMap<Option<Arc<str>>, usize>,
-    /// Whose each session is, and each that has ended and of which something is left.
+    /// The places of each principal: of its sessions, and of the ended sessions whose remains
+    /// wait.
     pub(super) shares: Shares<PrincipalId>,
-    /// What ended sessions have left behind and nobody has taken yet. Each counts as a session,
-    /// so both together are bounded by `limits.sessions`.
+    /// The remains of ended sessions that `tidy` has not taken yet. Each counts as a session, so
+    /// both together are bounded by `limits.sessions`.
     left: LeftBehind,
-    /// What open sessions have left at servers that they may see no more, and nobody has taken
+    /// The remains of open sessions at servers that they may see no more, not taken by `tidy`
     /// yet: one entry a session.
     pub(super) narrowed: HashMap<SessionId, Ended>,
 }
@@ -126,7 +130,8 @@ impl Table {
     ) -> Result<Arc<Session>, Full> {
         let visible_servers = owner.visible_servers.clone();
         let held = self.per_key.get(&owner.principal).copied().unwrap_or_default();
-        // Without keys nobody can be told apart, so the bound on all sessions is the only one.
+        // Without keys no client can be told from another, so the bound on all sessions is the
+        // only one.
         if owner.principal.is_some() && held >= self.bounds.sessions_per_key {
             return Err(Full::SessionsPerKey);
         }
@@ -183,21 +188,22 @@ impl Table {
         }
         entry.streams.retain(|_, stream| stream.is_open());
         entry.streams.insert(number, stream);
-        // A client that asks again and again has lost the first ones, or wants to cost much.
+        // A client that opens stream after stream has lost the first ones, or wants to cost much.
         while entry.streams.len() > SESSION_STREAMS_MAX {
             let Some((_, oldest)) = entry.streams.pop_first() else { break };
             oldest.close();
         }
         if let Some(listening) = entry.session.listening.get() {
-            // By the thread that tells everything else, so that nothing comes before it and
-            // nothing is missed after it (2026-07-28, basic/patterns/subscriptions).
+            // This thread sends the acknowledgement, because it sends all other messages: so no
+            // message comes before it, and none is missed after it (2026-07-28,
+            // basic/patterns/subscriptions).
             let first = sse::event("", &acknowledged(&listening.id, &listening.filter));
             entry.send(&first.into());
         }
         true
     }
 
-    /// Ends a session, and keeps what it leaves behind. False if there is none of that id.
+    /// Ends a session, and keeps its remains. False if there is none of that id.
     pub(super) fn close(&mut self, id: &str) -> bool {
         let Some(entry) = self.entries.remove(id) else { return false };
         if let Some(held) = self.per_key.get_mut(&entry.session.owner.principal) {
@@ -225,8 +231,8 @@ impl Table {
         true
     }
 
-    /// Gives away what sessions have left behind, ended ones first, in turns of their principals,
-    /// until somebody cannot take it and `give` hands it back. How many are kept.
+    /// Gives away the remains of sessions, those of ended ones first, in turns of their
+    /// principals, until `give` hands one back. Returns how many are kept.
     pub(super) fn hand_over(&mut self, give: impl Fn(Ended) -> Result<(), Ended>) -> usize {
         let shares = &mut self.shares;
         if !self.left.hand_over(&give, |charged| shares.give_back_of(charged, 1)) {
@@ -317,9 +323,9 @@ impl Table {
         }
     }
 
-    /// Tells those who are subscribed that a resource has changed, each under the URI that it
-    /// subscribed to: all over the shared session, or the one whose own session it was said on.
-    /// Only those who may still see the server.
+    /// Tells subscribed sessions that a resource has changed, each under the URI with which it
+    /// subscribed: all that subscribed over the shared session, or the one whose own session
+    /// carried the notification. Only sessions that may still see the server are told.
     pub(super) fn updated(
         &mut self,
         server: &ServerName,
@@ -330,7 +336,7 @@ impl Table {
         let Ok(Some(uri)) = fields.string("uri") else { return };
         let key = (server.clone(), uri);
         let over = if own.is_some() { Over::Own } else { Over::Shared };
-        // What is the same for many is written once, and shared.
+        // An event that is the same for many is encoded once, and shared.
         let mut events: HashMap<String, (String, EncodedEvent)> = HashMap::new();
         let entries = self.entries.iter_mut();
         for (_, entry) in entries.filter(|(id, _)| own.is_none_or(|own| own == *id)) {
@@ -349,7 +355,7 @@ impl Table {
         }
     }
 
-    /// Ends the streams of those who listen without a session, after their response.
+    /// Ends `subscriptions/listen` streams, after their response.
     pub(super) fn end_listening(&mut self) {
         for entry in self.entries.values_mut() {
             let Some(id) = entry.session.listening.get().map(|it| it.id.clone()) else {
@@ -369,23 +375,23 @@ impl Table {
         self.entries.get_mut(id).is_some_and(|entry| entry.send(&event))
     }
 
-    /// Whether there is a session of that id that hears of the server.
+    /// True if there is a session of that id that may see the server.
     pub(super) fn hears(&self, id: &str, server: &ServerName) -> bool {
         self.entries.get(id).is_some_and(|entry| entry.session.hears_of(server))
     }
 
-    /// Who a session's client is; one that can be asked nothing before it has said so.
+    /// The caller of a session; one without capabilities before `initialize`.
     pub(super) fn caller(&self, id: &str) -> Arc<Caller> {
         let caller = self.entries.get(id).and_then(|entry| entry.session.caller());
         caller.unwrap_or_else(|| Arc::new(Caller::plain()))
     }
 
-    /// Whether there is a session of that id.
+    /// True if there is a session of that id.
     pub(super) fn has(&self, id: &str) -> bool {
         self.entries.contains_key(id)
     }
 
-    /// The sessions that should end: idle ones, and those whose stream, with which they live, has ended.
+    /// The sessions to end: idle ones, and those whose stream, with which they live, has ended.
     pub(super) fn over(&mut self, now: Instant) -> Vec<SessionId> {
         let idle = self.bounds.idle;
         let mut over = Vec::new();
@@ -438,7 +444,7 @@ mod tests {
         Table::new(Bounds { sessions: 3, sessions_per_key: 2, idle: Duration::from_secs(60) })
     }
 
-    /// Ends what should end, as the session thread does; how many that were.
+    /// Ends sessions as the session thread's sweep does; returns how many.
     fn sweep(table: &mut Table, now: Instant) -> usize {
         let over = table.over(now);
         over.iter().for_each(|id| assert!(table.close(id)));
@@ -560,7 +566,7 @@ mod tests {
         table.attach("x", 1, second.clone());
         table.tell(&Audience::Hearing(ServerName::parse("a").unwrap()), "{}", Instant::now());
         table.tell(&Audience::Hearing(ServerName::parse("b").unwrap()), "{}", Instant::now());
-        // The newest, although its number came first.
+        // The newest stream got the event, although its number came first.
         assert_eq!(first.events.lock().len(), 1);
         assert_eq!(second.events.lock().len(), 0);
     }

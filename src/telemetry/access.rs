@@ -1,5 +1,5 @@
-//! The line of a request: as fields of a JSON object, or as people read it. What is turned away has
-//! a line too, a few a second for each peer, key and reason, and stands among the last ones for
+//! The log line of a request, as fields of a JSON object or as text. A refused request has a line
+//! too, a few a second for each peer, key and reason, and is kept among the last ones for
 //! `/status`.
 
 use std::collections::{HashMap, VecDeque};
@@ -26,13 +26,13 @@ use crate::sync::Mutex;
 use crate::telemetry::redact;
 
 const TARGET: &str = "access";
-/// Refused requests that `/status` tells of.
+/// The most refused requests that `/status` shows.
 const RECENT_REFUSALS_MAX: usize = 64;
 
-/// Whether a call has a line.
+/// True if calls have log lines.
 static CALLS: AtomicBool = AtomicBool::new(false);
 
-/// From here on calls have lines, or none.
+/// Sets if calls have log lines from here on.
 pub fn tell_calls(wanted: bool) {
     CALLS.store(wanted, Ordering::Relaxed);
 }
@@ -41,7 +41,7 @@ pub fn tell_calls(wanted: bool) {
 /// was turned away. One address may be a whole team's.
 type Kind = (Option<IpAddr>, String, &'static str);
 
-/// What was turned away last, and how much of it is told.
+/// The last refusals, and the bounds on their lines.
 #[derive(Debug)]
 struct Refusals {
     kinds: HashMap<Kind, Window>,
@@ -55,7 +55,7 @@ static REFUSALS: LazyLock<Mutex<Refusals>> = LazyLock::new(|| {
 });
 
 impl Refusals {
-    /// How many more like it were left out, if one of now is told.
+    /// The number of refusals alike that were left out, if this one is logged.
     fn turn(&mut self, kind: Kind, now: Instant) -> Option<u64> {
         if self.kinds.len() >= REFUSAL_KINDS_MAX && !self.kinds.contains_key(&kind) {
             let is_recent =
@@ -91,8 +91,8 @@ pub fn recent_refusals() -> Vec<ToldRequest> {
     refusals().recent.iter().rev().cloned().collect()
 }
 
-/// The engine turns away what never became a request of a handler: it is counted, and told, under
-/// the name that its answer has.
+/// Notes a refusal by the engine that never became a request of a handler: counts and logs it,
+/// under the id that the answer has.
 pub fn refused(
     peer: Option<IpAddr>,
     name: RequestName,
@@ -150,7 +150,7 @@ pub fn refused(
     refusals().keep(refusal);
 }
 
-/// The line of a message that is answered, or of a request that was turned away.
+/// Writes the line of an answered message, or of a refused request.
 pub(super) fn tell(record: &Record) {
     match record.reason() {
         Some(reason) => {

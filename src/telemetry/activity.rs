@@ -1,5 +1,5 @@
-//! Calls and refusals as they happen, for whoever watches. While nobody does, a request costs one
-//! look at a flag.
+//! Calls and refusals as they happen, for a watcher. Without a watcher a request costs one read
+//! of a flag.
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ use super::record::ToldRequest;
 
 use crate::sync::Mutex;
 
-/// Is told of all that happens.
+/// Receives all activities.
 pub trait Watcher: Debug + Send + Sync {
     /// Never waits.
     fn told(&self, request: &ToldRequest);
@@ -22,7 +22,7 @@ fn watcher() -> MutexGuard<'static, Option<Weak<dyn Watcher>>> {
     WATCHER.lock()
 }
 
-/// From here on this one is told, or nobody.
+/// Sets the watcher, or none.
 pub fn watch(by: Option<Weak<dyn Watcher>>) {
     let mut watcher = watcher();
     IS_WATCHED.store(by.is_some(), Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! What operators see: log lines without secrets in them, a line a request, metrics, spans; what was
-//! turned away, and what was tolerated.
+//! Telemetry for operators: log lines without secrets, a line for each request, metrics, spans,
+//! refusals, and tolerated quirks.
 
 pub mod access;
 pub mod activity;

@@ -1,10 +1,10 @@
-//! The request that this thread serves, as lines, metrics, spans and `/status` tell of it.
+//! The record of the request that this thread serves, for lines, metrics, spans and `/status`.
 //!
 //! One thread serves one HTTP request at a time, from its head to its answer, and makes its call
-//! itself; so what is known of the request is kept with the thread, as OpenTelemetry keeps its
-//! context, and no layer in between has to carry it. The record is the thread's for good: a request
-//! fills it again and allocates nothing. Its lock is the thread's own, but for `/status`, which looks
-//! at what is in work.
+//! itself; so the record is kept with the thread, as OpenTelemetry keeps its context, and no
+//! layer in between has to carry it. The record stays with the thread: a request fills it again
+//! and allocates nothing. Only the thread takes its lock, and `/status`, which reads the records
+//! of requests in work.
 
 use std::cell::OnceCell;
 use std::sync::{Arc, MutexGuard, Weak};
@@ -63,7 +63,7 @@ fn flush(record: &mut Record) -> Option<ToldRequest> {
 /// Calls `change` with this thread's record, if it serves a request. It must not log: a line asks
 /// for the record itself.
 pub(super) fn with<T>(change: impl FnOnce(&mut Record) -> T) -> Option<T> {
-    // A thread that ends has none any more.
+    // A thread that ends has no record any more.
     let changed = CURRENT.try_with(|current| {
         let mut record = lock(current.get()?);
         record.is_in_work.then(|| change(&mut record))
@@ -71,15 +71,15 @@ pub(super) fn with<T>(change: impl FnOnce(&mut Record) -> T) -> Option<T> {
     changed.ok().flatten()
 }
 
-/// A request in work; its end is told when this is dropped.
+/// A request in work; dropping this notes its end.
 #[derive(Debug)]
 #[must_use = "the request ends when this is dropped"]
 pub struct Served {
-    /// What it is called.
+    /// The request's id.
     pub name: RequestName,
 }
 
-/// A request begins on this thread.
+/// Notes the begin of a request on this thread.
 pub fn begin(incoming: Incoming<'_>) -> Served {
     let begun =
         CURRENT.try_with(|current| lock(current.get_or_init(registered)).begin(incoming));
@@ -97,17 +97,17 @@ impl Drop for Served {
     }
 }
 
-/// Whose key it has.
+/// Notes the name of the request's key.
 pub fn principal(name: Option<&str>) {
     with(|record| set(&mut record.key, name.unwrap_or_default(), ACCESS_TEXT_CHARS_MAX));
 }
 
-/// The client, by the name that it gives itself.
+/// Notes the client's name, as it gives it itself.
 pub fn client(name: &str) {
     with(|record| set(&mut record.client, name, ACCESS_TEXT_CHARS_MAX));
 }
 
-/// A message begins: what comes from here on is of it. `params` are its parameters, for their
+/// Notes the begin of a message: later notes belong to it. `params` are its parameters, for their
 /// `_meta.traceparent`.
 pub fn ask(door: Door, method: &str, params: Option<&str>) {
     let before = with(|record| {
@@ -121,17 +121,17 @@ pub fn ask(door: Door, method: &str, params: Option<&str>) {
     activity::tell(before.flatten());
 }
 
-/// What JSON-RPC calls the message, and the session it came in, for its span.
+/// Notes the message's JSON-RPC id, and its session, for the span.
 pub fn in_session(rpc_id: &str, session: Option<&str>) {
     with(|record| record.trace.in_session(rpc_id, session));
 }
 
-/// The message is answered; `default` is what came of it where nobody has said more.
+/// Notes the answer of the message; `default` is its outcome if none was noted.
 pub fn answered(default: CallOutcome) {
     with(|record| record.answer(default));
 }
 
-/// Whose it is what the message asks for, by its offered name.
+/// Notes the server of the requested item, and the item's offered name.
 pub fn leads_to(server: &str, tool: &str) {
     with(|record| {
         record.is_tool_as_asked = false;
@@ -140,9 +140,9 @@ pub fn leads_to(server: &str, tool: &str) {
     });
 }
 
-/// What the message asks for is nothing that whoever asks may know of, whether or not it is there.
-/// The client is told the same in both cases; the operator is told which of them it is. Where it is
-/// there, `whose` is its server and its full name.
+/// Notes that the client may not see the requested item, or that there is none. The client is
+/// told the same in both cases; the operator is told which it is. Where the item exists, `whose`
+/// is its server and its full name.
 pub fn leads_nowhere(whose: Option<(&str, &str)>, asked: &str) {
     with(|record| {
         (record.is_hidden, record.is_tool_as_asked) = (whose.is_some(), whose.is_none());
@@ -152,7 +152,7 @@ pub fn leads_nowhere(whose: Option<(&str, &str)>, asked: &str) {
     });
 }
 
-/// What came of a call.
+/// The outcome of a call.
 pub fn came_of(method: Option<Method>, answer: &Result<Outcome, CallError>) -> CallOutcome {
     let outcome = match answer {
         Ok(Outcome::Complete(result)) if method == Some(Method::ToolsCall) => {
@@ -171,9 +171,9 @@ pub fn came_of(method: Option<Method>, answer: &Result<Outcome, CallError>) -> C
     outcome
 }
 
-/// Whether the result of a tool says that it is an error.
+/// True if the result of a tool is marked as an error.
 fn is_error(result: &str) -> bool {
-    // A look at the text mostly tells.
+    // A search of the text mostly decides.
     result.contains("\"isError\"")
         && RawObject::parse(result).is_ok_and(|it| it.get("isError") == Some("true"))
 }
@@ -216,17 +216,17 @@ pub fn turned_away(reason: Reason, word: Option<&'static str>, message: &str) {
     });
 }
 
-/// The head of an answer is about to be written.
+/// Notes the status of an answer whose head is about to be written.
 pub fn answers(status: u16) {
     with(|record| record.status = status);
 }
 
-/// So many bytes of the answer are written.
+/// Notes that bytes of the answer were written.
 pub fn wrote(bytes: usize) {
     with(|record| record.bytes_out += bytes);
 }
 
-/// What this thread's request is called, and whose key it has.
+/// The id of this thread's request, and the name of its key.
 pub(super) fn named() -> Option<(RequestName, String)> {
     with(|record| record.id.map(|id| (id, record.key.clone()))).flatten()
 }
@@ -248,7 +248,8 @@ pub fn write_headers(mut set: impl FnMut(&'static str, &str)) {
     });
 }
 
-/// What of a request goes with a call that outlives it, to the thread of that.
+/// The part of a request's record that goes with a call that outlives the request, to the call's
+/// thread.
 #[derive(Debug)]
 pub struct Carried {
     id: Option<RequestName>,
@@ -257,7 +258,7 @@ pub struct Carried {
     trace: Trace,
 }
 
-/// See [`Carried`].
+/// The part of this thread's record for another thread, see [`Carried`].
 pub fn carried() -> Option<Carried> {
     with(|record| Carried {
         id: record.id,
@@ -268,7 +269,7 @@ pub fn carried() -> Option<Carried> {
 }
 
 impl Carried {
-    /// This thread goes on with it.
+    /// Sets this thread's record.
     pub fn enter(self) -> Option<Served> {
         let name = self.id?;
         let entered = CURRENT.try_with(|current| {
@@ -276,7 +277,7 @@ impl Carried {
             record.clear_message();
             record.id = Some(name);
             (record.key, record.trace) = (self.key, self.trace);
-            // The request itself counts it.
+            // The request itself counts the message.
             record.asked =
                 self.asked.map(|asked| RequestedMethod { took: Some(Duration::ZERO), ..asked });
             (record.is_in_work, record.is_apart) = (true, true);

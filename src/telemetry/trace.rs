@@ -1,5 +1,5 @@
-//! The part of a trace that a request is: its parent, its own span where it is sampled, and what is
-//! passed on to upstreams.
+//! The spans of a request: its parent, its own span where it is sampled, and the headers passed
+//! on to upstreams.
 
 use std::net::IpAddr;
 use std::sync::OnceLock;
@@ -19,16 +19,16 @@ use crate::protocol::raw::{self, RawObject};
 /// Bytes of a `tracestate` that is passed on (W3C Trace Context, section 3.3.1.5).
 const TRACESTATE_BYTES_MAX: usize = 512;
 
-/// Whose side of a request a span is.
+/// The kind of a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SpanKind {
-    /// The request as it came in.
+    /// A request of a client.
     Server,
-    /// What was asked of an upstream for it.
+    /// A request to an upstream.
     Client,
 }
 
-/// A span that is over.
+/// A span that has ended.
 #[derive(Debug, Clone)]
 pub(super) struct Span {
     pub(super) context: TraceContext,
@@ -41,19 +41,19 @@ pub(super) struct Span {
     pub(super) is_error: bool,
 }
 
-/// Where spans go.
+/// The destination of spans.
 #[derive(Debug)]
 pub(super) struct Recorder {
     pub(super) queue: Sender<Span>,
-    /// A trace that nobody has begun is sampled where a random number is below it.
+    /// A trace that begins here is sampled where a random number is below this.
     pub(super) threshold: u64,
 }
 
-/// Set once, where traces are wanted.
+/// The recorder, set once, where traces are wanted.
 static RECORDER: OnceLock<Recorder> = OnceLock::new();
 static SPANS_DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// From here on spans are recorded. False if they are already.
+/// Sets the recorder. False if there is one already.
 pub(super) fn record(recorder: Recorder) -> bool {
     RECORDER.set(recorder).is_ok()
 }
@@ -100,15 +100,15 @@ fn new_span_id() -> [u8; 8] {
     (random() | 1).to_be_bytes()
 }
 
-/// See above.
+/// The trace of the request that a thread serves.
 #[derive(Debug, Default)]
 pub(super) struct Trace {
-    /// Of the HTTP head, or of the message.
+    /// The parent, from the HTTP head or from the message.
     parent: Option<TraceContext>,
     /// `tracestate` of the HTTP head.
     state: String,
     span: Option<Open>,
-    /// What a request to an upstream says is its parent.
+    /// The parent that requests to upstreams carry.
     outgoing: Option<TraceContext>,
     rpc_id: String,
     session: String,
@@ -128,7 +128,7 @@ impl Trace {
         }
     }
 
-    /// A message begins. What its `_meta` says of its parent comes before what the head says.
+    /// Notes the begin of a message. A parent in its `_meta` comes before one in the head.
     pub(super) fn ask(&mut self, params: Option<&str>) {
         (self.span, self.outgoing) = (None, None);
         self.rpc_id.clear();
@@ -148,7 +148,7 @@ impl Trace {
         }
         self.rpc_id.extend(rpc_id.chars().take(ACCESS_TEXT_CHARS_MAX));
         if let Some(session) = session {
-            // The id itself opens the session.
+            // A digest stands for the id, because the id itself opens the session.
             let digest = ring::digest::digest(&ring::digest::SHA256, session.as_bytes());
             self.session = to_hex(digest.as_ref().get(..8).unwrap_or_default());
         }
@@ -160,7 +160,7 @@ impl Trace {
         Some(to_hex(&context.trace_id))
     }
 
-    /// What goes with a call to another thread.
+    /// The part that goes with a call to another thread.
     pub(super) fn carried(&self) -> Trace {
         Trace {
             parent: self.parent,
@@ -205,13 +205,13 @@ impl Trace {
         let more = [(names::RPC_ID, &self.rpc_id), (names::SESSION, &self.session)];
         let more = more.into_iter().filter(|(_, text)| !text.is_empty());
         attributes.extend(more.map(|(name, text)| (name, text.clone())));
-        // What is sent to an upstream from here on is no part of it.
+        // Requests to an upstream from here on do not belong to the message.
         self.outgoing = None;
         push(told.span(open, SpanKind::Server, attributes));
     }
 }
 
-/// What a span tells of a message that is answered.
+/// The facts about an answered message for its span.
 #[derive(Debug)]
 pub(super) struct Answered<'a> {
     pub(super) door: Door,
@@ -306,7 +306,7 @@ fn of_message(
 
 /// The parent that a message's `_meta` names.
 fn parent_of(params: &str) -> Option<TraceContext> {
-    // A look at the text mostly tells.
+    // A search of the text mostly decides.
     if !params.contains("\"traceparent\"") {
         return None;
     }
@@ -315,7 +315,7 @@ fn parent_of(params: &str) -> Option<TraceContext> {
     TraceContext::parse(&meta.string("traceparent").ok()??)
 }
 
-/// What is asked of an upstream for this thread's request.
+/// The span of a request to an upstream for this thread's request.
 #[derive(Debug)]
 pub struct Asking {
     open: Option<Open>,

@@ -1,4 +1,4 @@
-//! A session subscribes to resources.
+//! Subscriptions of sessions to resources.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::protocol::subscriber::Subscriber;
 use crate::session::{Over, Refused, Session};
 use crate::wait::Wait;
 
-/// One subscription of a session, under the URI that its client wrote.
+/// One subscription of a session, with the URI that its client wrote.
 pub(crate) struct OfSession<'a> {
     pub(crate) session: &'a Session,
     pub(crate) server: &'a ServerName,
@@ -36,7 +36,7 @@ impl Subscribing for OfSession<'_> {
         self.session.subscribe(self.server, self.own, self.asked, self.over).map_err(
             |refused| {
                 match refused {
-                    // As every call of a session that has ended.
+                    // Every call of a session that has ended gets this error.
                     Refused::Ended => CallError::Cancelled,
                     Refused::NotHeard => CallError::Overloaded {
                         what: "what this session may see is changing".to_owned(),
@@ -60,7 +60,7 @@ impl Subscribing for OfSession<'_> {
 
 impl Front {
     /// Answers `resources/subscribe` and `resources/unsubscribe`. A client that has a session of
-    /// its own with the server subscribes over that one.
+    /// its own with the server subscribes over that session.
     pub(crate) fn subscription(
         &self,
         session: &Session,
@@ -76,7 +76,7 @@ impl Front {
             let over = if has_own { Over::Own } else { Over::Shared };
             let who = OfSession { session, server: &server, own: &own, asked: &asked, over };
             if call.method == Method::ResourcesUnsubscribe && !who.is_noted() {
-                // What is not there need not be taken back.
+                // A subscription that does not exist need not be cancelled.
                 return Ok(Outcome::Complete(Raw::from_valid("{}".to_owned())));
             }
             let through = if has_own { options.client } else { None };

@@ -1,5 +1,5 @@
-//! `/status/events`: calls and refusals as they happen, as a stream of events. To an admin all of
-//! them; to everybody else those of its own key.
+//! `/status/events`: calls and refusals as they happen, as a stream of events. An admin gets all
+//! of them; another client those of its own key.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, Weak};
@@ -24,7 +24,7 @@ use crate::telemetry::activity;
 use crate::telemetry::record::ToldRequest;
 use crate::telemetry::window::Window;
 
-/// What a watcher may be told of.
+/// The activities that a watcher may see.
 #[derive(Debug)]
 enum Sees {
     Everything,
@@ -32,7 +32,7 @@ enum Sees {
 }
 
 impl Sees {
-    /// None of whoever can be told apart from others by nothing but its address.
+    /// None for a client that only its address tells from others.
     fn of(principal: &Principal) -> Option<Sees> {
         if principal.is_admin {
             return Some(Sees::Everything);
@@ -48,7 +48,7 @@ impl Sees {
     }
 }
 
-/// One open stream.
+/// One open stream of a watcher.
 #[derive(Debug)]
 struct Watching {
     number: u64,
@@ -60,11 +60,11 @@ struct Watching {
 #[derive(Debug, Default)]
 struct Open {
     all: Vec<Watching>,
-    /// What was admitted before this is admitted no more.
+    /// Streams that were admitted before this admission are refused.
     admission: u64,
 }
 
-/// Those who watch. Bounded by `limits.streams`.
+/// The open streams. Bounded by `limits.streams`.
 #[derive(Debug, Default)]
 pub struct Watchers {
     open: Mutex<Open>,
@@ -76,10 +76,10 @@ impl Watchers {
         self.open.lock()
     }
 
-    /// From here on it watches, and is told `hello` before all else; not if a reload came between.
+    /// Adds a watcher, and sends it `hello` before all else; false if a reload came between.
     fn add(self: &Arc<Self>, watching: Watching, hello: EncodedEvent, admission: u64) -> bool {
         let mut open = self.open();
-        // One that has ended already is not taken out again.
+        // A stream that has ended already would not be taken out again.
         if admission < open.admission || watching.stream.send(hello).is_err() {
             return false;
         }
@@ -97,8 +97,8 @@ impl Watchers {
         }
     }
 
-    /// All streams end after what is queued; whoever may watch under the admission of this
-    /// number or a later one opens another.
+    /// Ends all streams after the queued events; a client that may watch under the admission with
+    /// this number or a later one opens another.
     pub fn end_before(&self, admission: u64) {
         let mut open = self.open();
         open.admission = admission;
@@ -130,7 +130,7 @@ impl activity::Watcher for Watchers {
                 stream.send(left_out).ok();
             }
             let said = if of_key { &as_its_client_knows } else { &said };
-            // One that has ended is taken out by its end.
+            // A stream that has ended is taken out by its end.
             stream.send(said.clone()).ok();
         }
     }
@@ -179,7 +179,7 @@ fn call(done: &ToldRequest) -> Value {
 }
 
 impl Front {
-    /// Opens the stream. Its first event, `open`, says whether everything is told on it.
+    /// Opens the stream. Its first event, `open`, says if it has all activities.
     pub(crate) fn watch(&self, head: &Head, scope: &Scope, responder: Responder) {
         let Some(sees) = Sees::of(&scope.principal) else {
             return refuse(responder, &Problem::not_admin());

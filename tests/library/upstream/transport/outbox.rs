@@ -58,6 +58,7 @@ fn a_line_that_nobody_waits_for_any_more_is_not_written() {
 
 #[test]
 fn what_waits_is_bounded_in_bytes() {
+    let _heavy = crate::support::heavy();
     let config = script("", "echo call >&2; sleep 100");
     let rig = Rig::ready_with(UpstreamConfig { max_in_flight: 8, ..config }, Limits::default());
     std::thread::scope(|scope| {
