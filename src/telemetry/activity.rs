@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{MutexGuard, Weak};
 
 use super::record::ToldRequest;
-
 use crate::sync::Mutex;
 
 /// Receives all activities.
