@@ -450,19 +450,7 @@ pub enum SessionSharing {
     PerClient,
 }
 
-impl SessionSharing {
-    /// True if a client has a session of its own. `can_be_asked` is true if it declares sampling,
-    /// elicitation or roots.
-    pub fn is_own(self, can_be_asked: bool) -> bool {
-        match self {
-            Self::Auto => can_be_asked,
-            Self::Shared => false,
-            Self::PerClient => true,
-        }
-    }
-}
-
-/// The transport and the address of a server.
+/// How a server is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// Over HTTP.

@@ -223,8 +223,10 @@ pub const OPERATOR_ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub const CALL_INPUT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Calls in flight in one session. More get an error.
 pub const SESSION_CALLS_MAX: usize = 256;
-/// Tasks whose principal is remembered. Past it, expired tasks are forgotten, then the oldest of
-/// the principal that has most; a forgotten task is unknown to all clients.
+/// Questions of servers that one session has open. More are answered with an error.
+pub const QUESTIONS_PER_SESSION_MAX: usize = 32;
+/// Tasks whose principal is remembered. Past it what is over goes, then the oldest of whoever
+/// has most; a task that is not remembered is unknown to everybody.
 pub const TASKS_MAX: usize = 8192;
 /// Bytes of the server's own id of a task that is remembered.
 pub const TASK_ID_BYTES_MAX: usize = 1024;

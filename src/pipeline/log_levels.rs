@@ -9,9 +9,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
+use super::send::route_to;
 use super::{Pipeline, server_events};
 use crate::access::policy::Scope;
 use crate::limits::LOG_LEVEL_LOOK_INTERVAL;
+use crate::protocol::call::Client;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::server_name::ServerName;
 use crate::sync::Mutex;
@@ -63,11 +65,11 @@ impl LogLevels {
 }
 
 impl Pipeline {
-    /// Notes the level of a session: the servers in scope with which it shares a session are sent
-    /// the lowest level of the clients that share it.
-    pub fn said_log_level(&self, scope: &Scope, level: LogLevel, can_be_asked: bool) {
+    /// A session has said its level: the servers in scope with which it shares a session are told
+    /// the lowest that any of those wants who share it.
+    pub fn said_log_level(&self, scope: &Scope, client: &Client, level: LogLevel) {
         for server in self.servers_with(scope, "logging") {
-            let Some(upstream) = self.sharing(&server, can_be_asked) else { continue };
+            let Some(upstream) = self.shared_with(&server, client) else { continue };
             match upstream.log_level() {
                 Some(known) if level < known => upstream.set_log_level(level.as_str()),
                 Some(known) if level == known => (),
@@ -76,20 +78,20 @@ impl Pipeline {
         }
     }
 
-    /// Notes a new session without a level: where others want few messages, it wants the usual
-    /// ones.
-    pub fn log_level_unsaid(&self, scope: &Scope, can_be_asked: bool) {
+    /// A session has begun that has not said its level: where others want little, it wants more.
+    pub fn log_level_unsaid(&self, scope: &Scope, client: &Client) {
         for server in self.servers(scope) {
-            let Some(upstream) = self.sharing(&server, can_be_asked) else { continue };
+            let Some(upstream) = self.shared_with(&server, client) else { continue };
             if upstream.log_level() > Some(LogLevel::USUAL) {
                 upstream.set_log_level(LogLevel::USUAL.as_str());
             }
         }
     }
 
-    /// The server, where such a client shares a session with it.
-    fn sharing(&self, server: &ServerName, can_be_asked: bool) -> Option<Arc<Upstream>> {
-        self.upstreams.get(server).filter(|it| !it.has_own_session(can_be_asked))
+    /// The server, where the client's calls go over the session that is shared.
+    fn shared_with(&self, server: &ServerName, client: &Client) -> Option<Arc<Upstream>> {
+        let is_shared = |it: &Arc<Upstream>| route_to(it, Some(client), None).is_shared();
+        self.upstreams.get(server).filter(is_shared)
     }
 
     /// Notes that the levels of the clients that share a session may have changed: the server is

@@ -12,6 +12,7 @@ mod log_levels;
 mod route;
 mod send;
 mod server_events;
+pub mod session_route;
 mod subscriptions;
 mod task_owners;
 mod tasks;
@@ -44,6 +45,7 @@ use callers::Callers;
 use first_lists::FirstLists;
 use log_levels::LogLevels;
 use task_owners::TaskOwners;
+use views::view_of;
 
 /// Values of lists and of `/status` for the doors.
 pub use crate::catalogue::pages::Names;
@@ -182,7 +184,7 @@ impl Pipeline {
         let ids = || options.views.unwrap_or_else(|| Viewer::ids_of(client, options.about));
         let is_served = |server: &ServerName| {
             let upstream = self.upstreams.get(server)?;
-            upstream.view_of(&Viewer::new(client, options.about, Some(ids())))
+            view_of(&upstream, &Viewer::new(client, options.about, Some(ids())))
         };
         self.catalogue.seen_by(ids, &is_served)
     }
@@ -423,12 +425,7 @@ impl Pipeline {
         }
     }
 
-    /// True if a client's requests to that server go over a session of the client's own.
-    pub fn has_own_session(&self, server: &ServerName, can_be_asked: bool) -> bool {
-        self.upstreams.get(server).is_some_and(|it| it.has_own_session(can_be_asked))
-    }
-
-    /// Ends the sessions and subscriptions at upstreams of a client whose session has ended.
+    /// Ends what upstreams keep for a client whose session has ended.
     pub fn close_client(&self, session: &Arc<str>) {
         // Tasks of a key stay: another session of it may ask for them.
         self.tasks.forget_all_of(&PrincipalId::Session(session.clone()));

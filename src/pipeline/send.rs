@@ -5,19 +5,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::callers::{Callers, End};
-use super::task_owners::{TaskKey, TaskOwners, Way};
+use super::session_route::{may_ask_in_session, route_session};
+use super::task_owners::{TaskKey, TaskOwners};
 use super::{CallOptions, Pipeline, tasks};
 use crate::access::policy::Scope;
 use crate::error::{Allowed, CallError};
 use crate::protocol::call::{
     CallSink, Client, Notice, Outcome, Outgoing, PrincipalId, Question,
 };
-use crate::protocol::capabilities::can_be_asked;
 use crate::protocol::for_revision::Output;
 use crate::protocol::jsonrpc::code;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
+use crate::protocol::session_route::SessionRoute;
 use crate::telemetry::outcome::CallOutcome;
 use crate::upstream::Upstream;
 use crate::wait::{RanOut, Wait};
@@ -28,14 +29,34 @@ pub(super) struct Asker<'a> {
     owners: &'a TaskOwners,
     /// None where callers cannot be told apart: REST without keys.
     principal: Option<PrincipalId>,
-    /// The client whose own session carries the request; none for the shared one.
-    through: Option<&'a Client>,
+    /// Which session carries the request.
+    route: SessionRoute<'a>,
     options: CallOptions<'a>,
     callers: &'a Callers,
 }
 
+/// Which session with an upstream carries the calls of a client; see [`route_session`].
+pub(super) fn route_to<'a>(
+    upstream: &Upstream,
+    client: Option<&'a Client>,
+    log_level: Option<LogLevel>,
+) -> SessionRoute<'a> {
+    route_session(client, log_level, upstream.session_support(), upstream.config().session)
+}
+
 impl Pipeline {
-    /// The asker of a request to that server.
+    /// Which session with that server carries the calls of a client that keeps a session; the
+    /// shared one where there is no such server.
+    pub fn session_route<'a>(
+        &self,
+        server: &ServerName,
+        client: Option<&'a Client>,
+    ) -> SessionRoute<'a> {
+        let upstream = self.upstreams.get(server);
+        upstream.map_or(SessionRoute::Shared, |upstream| route_to(&upstream, client, None))
+    }
+
+    /// Whoever asks that server something.
     ///
     /// # Errors
     /// There is no such server.
@@ -51,23 +72,13 @@ impl Pipeline {
             Some(client) => Some(PrincipalId::new(key, &client.session)),
             None => key.cloned().map(PrincipalId::Key),
         };
-        // Log messages name no call, so a stateless request that wants its own log messages goes
-        // over a session that carries no other call.
-        let through = options.client.filter(|client| {
-            let wants_log = client.is_exclusive && options.about.log_level.is_some();
-            let is_own = can_be_asked(client.capabilities.get()) || wants_log;
-            upstream.config().session.is_own(is_own)
-        });
+        let route = route_to(&upstream, options.client, options.about.log_level);
         let (owners, callers) = (&*self.tasks, &*self.callers);
-        Ok(Asker { upstream, owners, principal, through, options, callers })
+        Ok(Asker { upstream, owners, principal, route, options, callers })
     }
 }
 
 impl Asker<'_> {
-    fn way(&self) -> Way {
-        if self.through.is_some() { Way::Own } else { Way::Shared }
-    }
-
     fn key(&self, id: String) -> TaskKey {
         TaskKey { server: self.upstream.name().clone(), id }
     }
@@ -77,7 +88,8 @@ impl Asker<'_> {
     /// server would give it proves nothing, because all sessions come from one gateway.
     pub(super) fn owns(&self, id: String) -> bool {
         let key = self.key(id);
-        let owns = |principal| self.owners.owns(Instant::now(), principal, &key, self.way());
+        let owns =
+            |principal| self.owners.owns(Instant::now(), principal, &key, self.route.kind());
         self.principal.as_ref().is_some_and(owns)
     }
 
@@ -93,7 +105,7 @@ impl Asker<'_> {
     pub(super) fn has_begun(&self, result: &Raw, output: Output) {
         if let (Some(principal), Some((id, ttl))) = (&self.principal, tasks::begun(result)) {
             let key = self.key(id);
-            self.owners.bind(Instant::now(), principal, key, self.way(), ttl, output);
+            self.owners.bind(Instant::now(), principal, key, self.route.kind(), ttl, output);
         }
     }
 
@@ -101,7 +113,7 @@ impl Asker<'_> {
     /// caller wants its own level, or the usual one.
     fn is_too_quiet(&self, level: Option<LogLevel>) -> bool {
         let wanted = self.options.about.log_level.unwrap_or(LogLevel::USUAL);
-        self.through.is_none()
+        self.route.is_shared()
             && self.upstream.log_level().is_some()
             && level.is_some_and(|level| level < wanted)
     }
@@ -117,6 +129,11 @@ impl Asker<'_> {
     /// Counts a call that is over.
     pub(super) fn count(&self, outcome: CallOutcome, took: Duration) {
         self.upstream.counted().count(outcome, took);
+    }
+
+    fn may_ask_in_session(&self) -> bool {
+        let (client, sharing) = (self.options.client, self.upstream.config().session);
+        may_ask_in_session(client, self.route, self.upstream.session_support(), sharing)
     }
 
     /// Sends a request within the upstream's times.
@@ -136,13 +153,11 @@ impl Asker<'_> {
         wait.set_call_timeout(timeout, config.timeout_max);
         let begins = outgoing.params.get("task").is_some();
         let sink = OfServer { asker: self, begins, inner: sink };
-        // Where clients have no sessions of their own, every call uses the shared session.
-        let is_shared = self.through.is_none() || self.upstream.refuses_sessions();
-        let mut in_flight = is_shared.then(|| {
+        let mut in_flight = self.route.is_shared().then(|| {
             let (now, server) = (Instant::now(), self.upstream.name());
             self.callers.enter(now, server, self.principal.clone())
         });
-        let mut outcome = self.upstream.request(self.through, outgoing, wait, &sink);
+        let mut outcome = self.upstream.request(self.route, outgoing, wait, &sink);
         if let (Some(in_flight), Ok(_)) = (&mut in_flight, &outcome) {
             in_flight.end = End::Answered;
         }
@@ -150,8 +165,7 @@ impl Asker<'_> {
         if let Ok(Outcome::Error { error, .. }) = &outcome
             && error.code == code::INTERNAL_ERROR
             && outgoing.is_safe_to_repeat
-            && self.through.is_none()
-            && self.options.client.is_some_and(|client| !client.is_exclusive)
+            && self.may_ask_in_session()
             && let Some(said) = self.upstream.ask_in_session(outgoing, wait, &sink)
         {
             outcome = Ok(said);

@@ -5,16 +5,16 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use super::callers::{Callers, Whose};
+use super::session_route::shared_by;
 use super::task_owners::{TaskKey, TaskOwners};
 use super::{Owners, tasks};
-use crate::config::SessionSharing;
 use crate::protocol::call::{Notice, Question};
 use crate::protocol::jsonrpc::notification;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::method::notification as names;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
-use crate::session::{Audience, LogWish, Sessions, Shared};
+use crate::session::{Audience, LogWish, Sessions, Shared, SharedBy};
 use crate::telemetry::Seldom;
 use crate::upstream::{ServerEvents, Upstream, Upstreams, Wire};
 
@@ -96,12 +96,10 @@ impl ToSessions {
 
 /// The session with a server that clients share, and the clients that share it.
 pub(super) fn shared(server: &ServerName, upstream: Option<&Upstream>) -> Shared {
-    let sharing = upstream.map_or(SessionSharing::Auto, |upstream| {
-        // With a server without sessions no client has one of its own.
-        let refuses = upstream.refuses_sessions();
-        if refuses { SessionSharing::Shared } else { upstream.config().session }
-    });
-    Shared { server: server.clone(), sharing }
+    let unknown = SharedBy::ClientsThatCannotBeAsked;
+    let by =
+        upstream.map_or(unknown, |it| shared_by(it.session_support(), it.config().session));
+    Shared { server: server.clone(), by }
 }
 
 impl ServerEvents for ToSessions {

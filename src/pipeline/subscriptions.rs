@@ -6,9 +6,10 @@ use super::{CallOptions, Pipeline};
 use crate::access::policy::Scope;
 use crate::error::CallError;
 use crate::limits::CONTROL_TIMEOUT;
-use crate::protocol::call::{Call, Client, Outcome, PrincipalId};
+use crate::protocol::call::{Call, Outcome, PrincipalId};
 use crate::protocol::method::Method;
 use crate::protocol::server_name::ServerName;
+use crate::protocol::session_route::SessionRoute;
 use crate::protocol::subscriber::Subscriber;
 use crate::upstream::Subscribing;
 use crate::wait::Wait;
@@ -43,16 +44,16 @@ impl Pipeline {
         uri: &str,
         method: Method,
         who: &dyn Subscribing,
-        through: Option<&Client>,
+        route: SessionRoute<'_>,
         wait: &Arc<Wait>,
     ) -> Result<Outcome, CallError> {
         let upstream = self.upstream(server)?;
         let config = upstream.config();
         wait.set_timeout(config.timeout, config.timeout_max);
         if method == Method::ResourcesSubscribe {
-            upstream.subscribe(uri, who, through, wait)
+            upstream.subscribe(uri, who, route, wait)
         } else {
-            upstream.unsubscribe(uri, who, through, wait)
+            upstream.unsubscribe(uri, who, route, wait)
         }
     }
 
@@ -74,7 +75,8 @@ impl Pipeline {
             let what = "no descriptor is left".to_owned();
             return Err(CallError::Overloaded { what });
         };
-        self.upstream(server)?.unsubscribe(uri, &Gone { subscriber, is_wanted }, None, &wait)
+        let who = Gone { subscriber, is_wanted };
+        self.upstream(server)?.unsubscribe(uri, &who, SessionRoute::Shared, &wait)
     }
 
     /// Forgets a subscription of a subscriber that has ended, without a message to the upstream.

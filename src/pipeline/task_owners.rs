@@ -10,6 +10,7 @@ use crate::limits::{TASK_ID_BYTES_MAX, TASKS_MAX};
 use crate::protocol::call::PrincipalId;
 use crate::protocol::for_revision::Output;
 use crate::protocol::server_name::ServerName;
+use crate::protocol::session_route::SessionKind;
 use crate::sync::Mutex;
 
 /// A server's task by the server's own id.
@@ -19,21 +20,13 @@ pub(super) struct TaskKey {
     pub(super) id: String,
 }
 
-/// The session with a server in which a task is named. Ids are unique within a session at least:
-/// the children of a server over stdio may all count from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
-    /// The session that clients share.
-    Shared,
-    /// A session of the client's own.
-    Own,
-}
-
 #[derive(Debug)]
 struct Binding {
     principal: PrincipalId,
-    way: Way,
-    /// The time at which the server may delete the task; none if it keeps the task.
+    /// Over which session with its server the task is spoken of. Ids are unique in a session at
+    /// least: the children of a server over stdio may all count from 1.
+    session: SessionKind,
+    /// When the server may delete the task; none if it keeps it.
     until: Option<Instant>,
     /// The announced type of the task's result.
     output: Output,
@@ -85,7 +78,7 @@ impl TaskOwners {
         now: Instant,
         principal: &PrincipalId,
         key: TaskKey,
-        way: Way,
+        session: SessionKind,
         ttl: Option<Duration>,
         output: Output,
     ) {
@@ -97,14 +90,15 @@ impl TaskOwners {
         let key = Arc::new(key);
         // A server that counts anew has forgotten the task that had this id before.
         known.forget(&key, |old| {
-            old.principal == *principal || (way == Way::Shared && old.way == Way::Shared)
+            old.principal == *principal
+                || (session == SessionKind::Shared && old.session == SessionKind::Shared)
         });
         if known.count >= self.tasks_max {
             known.make_room(now);
         }
         known.count += 1;
         known.by_principal.entry(principal.clone()).or_default().push_back(key.clone());
-        let binding = Binding { principal: principal.clone(), way, until, output };
+        let binding = Binding { principal: principal.clone(), session, until, output };
         known.by_task.entry(key).or_default().push(binding);
     }
 
@@ -114,14 +108,17 @@ impl TaskOwners {
         now: Instant,
         principal: &PrincipalId,
         key: &TaskKey,
-        way: Way,
+        session: SessionKind,
     ) -> bool {
         let known = self.known();
         let mut bindings = known.of(now, key);
-        // On the shared session the server would take the id for the task that another principal
-        // has there.
-        let shadows =
-            |it: &Binding| way == Way::Shared && it.way == way && it.principal != *principal;
+        // What others have under this id on the shared session is what the server would take
+        // it for there.
+        let shadows = |it: &Binding| {
+            session == SessionKind::Shared
+                && it.session == session
+                && it.principal != *principal
+        };
         bindings.clone().any(|it| it.principal == *principal) && !bindings.any(shadows)
     }
 
@@ -152,7 +149,7 @@ impl TaskOwners {
     /// The owner of a task that the server names on its shared session.
     pub(super) fn of_shared(&self, now: Instant, key: &TaskKey) -> Option<PrincipalId> {
         let known = self.known();
-        let binding = known.of(now, key).find(|it| it.way == Way::Shared)?;
+        let binding = known.of(now, key).find(|it| it.session == SessionKind::Shared)?;
         Some(binding.principal.clone())
     }
 
@@ -241,17 +238,17 @@ mod tests {
     fn the_tasks_of_a_server_that_is_no_more_are_forgotten() {
         let (owners, now, a) = (TaskOwners::default(), Instant::now(), named("a"));
         let other = TaskKey { server: ServerName::parse("t").unwrap(), id: "1".to_owned() };
-        owners.bind(now, &a, key("1"), Way::Shared, None, Output::Object);
-        owners.bind(now, &a, other.clone(), Way::Shared, None, Output::Object);
+        owners.bind(now, &a, key("1"), SessionKind::Shared, None, Output::Object);
+        owners.bind(now, &a, other.clone(), SessionKind::Shared, None, Output::Object);
         owners.forget_all_at(&ServerName::parse("s").unwrap());
-        assert!(!owners.owns(now, &a, &key("1"), Way::Shared));
-        assert!(owners.owns(now, &a, &other, Way::Shared));
+        assert!(!owners.owns(now, &a, &key("1"), SessionKind::Shared));
+        assert!(owners.owns(now, &a, &other, SessionKind::Shared));
     }
 
     #[test]
     fn the_result_of_a_task_is_announced_as_its_call_s() {
         let (owners, now, a) = (TaskOwners::default(), Instant::now(), named("a"));
-        owners.bind(now, &a, key("1"), Way::Shared, None, Output::Any);
+        owners.bind(now, &a, key("1"), SessionKind::Shared, None, Output::Any);
         assert_eq!(owners.output(now, &a, &key("1")), Some(Output::Any));
         assert_eq!(owners.output(now, &named("b"), &key("1")), None);
     }
@@ -260,15 +257,15 @@ mod tests {
     fn a_task_is_its_principals_alone_until_its_time_is_over() {
         let (owners, now) = (TaskOwners::default(), Instant::now());
         let (a, b) = (named("a"), named("b"));
-        owners.bind(now, &a, key("1"), Way::Shared, Some(SECOND), Output::Object);
-        for way in [Way::Shared, Way::Own] {
-            assert!(owners.owns(now, &a, &key("1"), way));
-            assert!(!owners.owns(now, &b, &key("1"), way));
-            assert!(!owners.owns(now, &a, &key("2"), way));
-            assert!(!owners.owns(now + SECOND, &a, &key("1"), way));
+        owners.bind(now, &a, key("1"), SessionKind::Shared, Some(SECOND), Output::Object);
+        for session in [SessionKind::Shared, SessionKind::Own] {
+            assert!(owners.owns(now, &a, &key("1"), session));
+            assert!(!owners.owns(now, &b, &key("1"), session));
+            assert!(!owners.owns(now, &a, &key("2"), session));
+            assert!(!owners.owns(now + SECOND, &a, &key("1"), session));
         }
         let other = TaskKey { server: ServerName::parse("t").unwrap(), id: "1".to_owned() };
-        assert!(!owners.owns(now, &a, &other, Way::Shared));
+        assert!(!owners.owns(now, &a, &other, SessionKind::Shared));
         assert!(owners.is_of_others(now, &b, &key("1")));
         assert!(!owners.is_of_others(now, &a, &key("1")));
         assert!(!owners.is_of_others(now, &b, &key("2")));
@@ -276,44 +273,44 @@ mod tests {
         assert_eq!(owners.of_shared(now + SECOND, &key("1")), None);
         // A session's id never counts as a key's name.
         let session = PrincipalId::Session("a".into());
-        assert!(!owners.owns(now, &session, &key("1"), Way::Shared));
+        assert!(!owners.owns(now, &session, &key("1"), SessionKind::Shared));
     }
 
     #[test]
     fn equal_ids_of_two_sessions_are_told_apart() {
         let (owners, now) = (TaskOwners::default(), Instant::now());
         let (a, b) = (named("a"), named("b"));
-        owners.bind(now, &a, key("1"), Way::Own, None, Output::Object);
-        owners.bind(now, &b, key("1"), Way::Own, None, Output::Object);
-        assert!(owners.owns(now, &a, &key("1"), Way::Own));
-        assert!(owners.owns(now, &b, &key("1"), Way::Own));
+        owners.bind(now, &a, key("1"), SessionKind::Own, None, Output::Object);
+        owners.bind(now, &b, key("1"), SessionKind::Own, None, Output::Object);
+        assert!(owners.owns(now, &a, &key("1"), SessionKind::Own));
+        assert!(owners.owns(now, &b, &key("1"), SessionKind::Own));
         assert_eq!(owners.of_shared(now, &key("1")), None);
-        // On the shared session the id means b's task from here on.
-        owners.bind(now, &b, key("1"), Way::Shared, None, Output::Object);
-        assert!(owners.owns(now, &a, &key("1"), Way::Own));
-        assert!(!owners.owns(now, &a, &key("1"), Way::Shared));
-        assert!(owners.owns(now, &b, &key("1"), Way::Shared));
-        // And then a's task, when the server counts anew.
-        owners.bind(now, &a, key("1"), Way::Shared, None, Output::Object);
-        assert!(owners.owns(now, &a, &key("1"), Way::Shared));
-        assert!(!owners.owns(now, &b, &key("1"), Way::Shared));
+        // On the shared session it means b's from here on.
+        owners.bind(now, &b, key("1"), SessionKind::Shared, None, Output::Object);
+        assert!(owners.owns(now, &a, &key("1"), SessionKind::Own));
+        assert!(!owners.owns(now, &a, &key("1"), SessionKind::Shared));
+        assert!(owners.owns(now, &b, &key("1"), SessionKind::Shared));
+        // And then a's, when the server counts anew.
+        owners.bind(now, &a, key("1"), SessionKind::Shared, None, Output::Object);
+        assert!(owners.owns(now, &a, &key("1"), SessionKind::Shared));
+        assert!(!owners.owns(now, &b, &key("1"), SessionKind::Shared));
     }
 
     #[test]
     fn the_bound_costs_what_is_over_and_then_the_oldest_of_whoever_has_most() {
         let (owners, now) = (TaskOwners::bounded(4), Instant::now());
         let (a, b) = (named("a"), named("b"));
-        owners.bind(now, &b, key("b1"), Way::Shared, None, Output::Object);
-        owners.bind(now, &a, key("a1"), Way::Shared, None, Output::Object);
-        owners.bind(now, &a, key("a2"), Way::Shared, Some(SECOND), Output::Object);
-        owners.bind(now, &a, key("a3"), Way::Shared, None, Output::Object);
+        owners.bind(now, &b, key("b1"), SessionKind::Shared, None, Output::Object);
+        owners.bind(now, &a, key("a1"), SessionKind::Shared, None, Output::Object);
+        owners.bind(now, &a, key("a2"), SessionKind::Shared, Some(SECOND), Output::Object);
+        owners.bind(now, &a, key("a3"), SessionKind::Shared, None, Output::Object);
         let kept = |at: Instant| {
             let keys = [(&b, "b1"), (&a, "a1"), (&a, "a2"), (&a, "a3"), (&a, "a4"), (&a, "a5")];
-            keys.map(|(whose, id)| owners.owns(at, whose, &key(id), Way::Shared))
+            keys.map(|(whose, id)| owners.owns(at, whose, &key(id), SessionKind::Shared))
         };
-        owners.bind(now + SECOND, &a, key("a4"), Way::Shared, None, Output::Object);
+        owners.bind(now + SECOND, &a, key("a4"), SessionKind::Shared, None, Output::Object);
         assert_eq!(kept(now), [true, true, false, true, true, false]);
-        owners.bind(now + SECOND, &a, key("a5"), Way::Shared, None, Output::Object);
+        owners.bind(now + SECOND, &a, key("a5"), SessionKind::Shared, None, Output::Object);
         assert_eq!(kept(now), [true, false, false, true, true, true]);
         assert_eq!(owners.known().count, 4);
         owners.forget_all_of(&a);
@@ -327,17 +324,17 @@ mod tests {
     fn a_task_with_an_endless_id_is_not_remembered() {
         let (owners, now) = (TaskOwners::default(), Instant::now());
         let id = "x".repeat(TASK_ID_BYTES_MAX + 1);
-        owners.bind(now, &named("a"), key(&id), Way::Shared, None, Output::Object);
-        assert!(!owners.owns(now, &named("a"), &key(&id), Way::Shared));
-        // A time beyond the clock's range sets no end.
+        owners.bind(now, &named("a"), key(&id), SessionKind::Shared, None, Output::Object);
+        assert!(!owners.owns(now, &named("a"), &key(&id), SessionKind::Shared));
+        // A time beyond what a clock can hold is no end.
         owners.bind(
             now,
             &named("a"),
             key("1"),
-            Way::Shared,
+            SessionKind::Shared,
             Some(Duration::MAX),
             Output::Object,
         );
-        assert!(owners.owns(now, &named("a"), &key("1"), Way::Shared));
+        assert!(owners.owns(now, &named("a"), &key("1"), SessionKind::Shared));
     }
 }

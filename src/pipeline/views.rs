@@ -3,13 +3,20 @@
 
 use std::sync::Arc;
 
+use super::send::route_to;
 use super::{CallOptions, Pipeline};
 use crate::access::policy::Scope;
 use crate::catalogue::Health;
 use crate::limits::VIEW_TIMEOUT;
 use crate::protocol::server_name::ServerName;
+use crate::protocol::view::ViewId;
 use crate::upstream::{Upstream, Viewer};
 use crate::wait::Wait;
+
+/// The lists that a client sees of an upstream, where they may be others than all see.
+pub(super) fn view_of(upstream: &Upstream, viewer: &Viewer<'_>) -> Option<ViewId> {
+    upstream.view_of(viewer, route_to(upstream, Some(viewer.client()), None))
+}
 
 impl Pipeline {
     /// Has the client's views of the servers in scope read, where they are not known yet, and
@@ -32,7 +39,7 @@ impl Pipeline {
             .upstreams
             .all()
             .values()
-            .filter(|it| is_meant(it.name()) && it.view_of(&viewer).is_some())
+            .filter(|it| is_meant(it.name()) && view_of(it, &viewer).is_some())
             .cloned()
             .collect();
         if self.coming(&seen, &viewer).is_empty() {
@@ -50,7 +57,7 @@ impl Pipeline {
                 return true;
             }
             if wait.until(None, None).is_err() {
-                coming.iter().for_each(|upstream| upstream.missed_view(&viewer));
+                coming.iter().for_each(|(upstream, id)| upstream.missed_view(*id));
                 return true;
             }
         }
@@ -61,24 +68,25 @@ impl Pipeline {
         &self,
         upstreams: &'a [Arc<Upstream>],
         viewer: &Viewer<'_>,
-    ) -> Vec<&'a Arc<Upstream>> {
+    ) -> Vec<(&'a Arc<Upstream>, ViewId)> {
         let shared = self.catalogue.current();
-        let is_coming = |upstream: &&Arc<Upstream>| {
+        let coming = |upstream: &'a Arc<Upstream>| {
             let name = upstream.name();
             // A server that is down, or has not answered yet, reports when it has.
             if shared.servers.get(name).is_none_or(|known| known.health != Health::Well) {
-                return false;
+                return None;
             }
-            let Some(id) = upstream.view_of(viewer) else { return false };
-            match self.catalogue.is_view_old(name, id) {
+            let id = view_of(upstream, viewer)?;
+            let is_coming = match self.catalogue.is_view_old(name, id) {
                 Some(false) => false,
                 Some(true) => {
-                    upstream.want_view(viewer);
+                    upstream.want_view(viewer, id);
                     false
                 }
-                None => upstream.want_view(viewer),
-            }
+                None => upstream.want_view(viewer, id),
+            };
+            is_coming.then_some((upstream, id))
         };
-        upstreams.iter().filter(is_coming).collect()
+        upstreams.iter().filter_map(coming).collect()
     }
 }

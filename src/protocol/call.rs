@@ -353,7 +353,9 @@ pub struct Client {
     /// The capabilities that the client declared and that are declared upstream for it: an
     /// object's text.
     pub capabilities: Raw,
-    /// The principal in whose share its upstream sessions count, as [`Outgoing::charged`].
+    /// True if it declares sampling, elicitation or roots: what servers ask clients for.
+    pub can_be_asked: bool,
+    /// Whose share of what is bounded its upstream sessions take, as [`Outgoing::charged`].
     pub charged: Option<PrincipalId>,
 }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use super::SessionId;
-use crate::config::SessionSharing;
 use crate::protocol::call::PrincipalId;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::server_name::ServerName;
@@ -15,8 +14,19 @@ use crate::protocol::view::ViewId;
 pub struct Shared {
     /// The server.
     pub server: ServerName,
-    /// The clients that share the session.
-    pub sharing: SessionSharing,
+    /// Which clients those are.
+    pub by: SharedBy,
+}
+
+/// Which of the clients that keep sessions share the one with a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SharedBy {
+    /// All of them.
+    EveryClient,
+    /// Those that declare neither sampling nor elicitation nor roots.
+    ClientsThatCannotBeAsked,
+    /// None: each has its own.
+    NoClient,
 }
 
 /// The level of a log message, by which sessions take it or not.
@@ -102,9 +112,10 @@ mod tests {
         }
         let sink = Arc::new(Sink::default());
         assert!(table.attach("here", 1, sink.clone()));
-        let (sharing, unattributed) = (SessionSharing::Auto, Arc::new(AtomicU64::new(0)));
+        let (by, unattributed) =
+            (SharedBy::ClientsThatCannotBeAsked, Arc::new(AtomicU64::new(0)));
         let to = Audience::Only {
-            shared: Shared { server, sharing },
+            shared: Shared { server, by },
             log: LogWish { level: None, unsaid: None },
             caller: None,
             unattributed: unattributed.clone(),

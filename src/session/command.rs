@@ -4,16 +4,14 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
-use super::questions::table::Tie;
 use super::{
-    Audience, Bearer, EventSink, Opened, Owner, Pending, Rescope, Session, SessionId, Transport,
+    Audience, Bearer, EventSink, Opened, Owner, Rescope, Session, SessionId, Transport,
 };
 use crate::protocol::call::{Caller, Question};
 use crate::protocol::jsonrpc::RequestId;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::state::Written;
-use crate::wait::Wait;
 
 /// A command to the session thread. A variant with a reply carries the place for it.
 pub(super) enum Command {
@@ -60,31 +58,9 @@ pub(super) enum Command {
         own: Option<SessionId>,
         params: Raw,
     },
-    Ask {
-        id: SessionId,
-        question: Question,
-        wait: Arc<Wait>,
-        tie: Arc<Tie>,
-        reply: Reply<Option<u64>>,
-    },
     AskUnasked {
         id: SessionId,
         question: Question,
-    },
-    Answered {
-        id: SessionId,
-        question: u64,
-        reply: Reply<Option<Pending>>,
-    },
-    /// Closes the questions of calls that have ended.
-    GivenUp {
-        id: SessionId,
-    },
-    Withdraw {
-        id: SessionId,
-        server: ServerName,
-        upstream_id: RequestId,
-        reply: Reply<Option<u64>>,
     },
     WithdrawUnasked {
         id: SessionId,

@@ -8,12 +8,12 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounde
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::ended::EndedIds;
-use super::questions::table::{self, Open, Questions, Tie};
+use super::questions::expiry;
 use super::table::{Bounds, Full, Table};
 use super::token::{Claims, Signer};
 use super::{
-    Bearer, Command, Ended, Opened, Owner, Pending, Rescope, Session, SessionId, Sessions,
-    Transport, View,
+    Bearer, Command, Ended, Opened, Owner, Rescope, Session, SessionId, Sessions, Transport,
+    View,
 };
 use crate::error::CallError;
 use crate::limits::{SESSION_INBOX_COMMANDS_MAX, SESSION_SWEEP_INTERVAL, SESSION_TOKEN_LIFE};
@@ -24,7 +24,6 @@ use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::state::{Id, Writer, Written};
 use crate::thread::{self, StopReason};
-use crate::wait::Held;
 
 /// The settings and channels of the session thread.
 #[derive(Debug)]
@@ -57,9 +56,10 @@ pub fn start(
 ) -> io::Result<(Sessions, thread::Joined)> {
     let (inbox, commands) = bounded(SESSION_INBOX_COMMANDS_MAX);
     let view = View::default();
+    let parked = config.parked;
     let manager = Manager::new(config, view.clone())?;
     let joined = thread::spawn_owner("sessions", stop, move || manager.run(&commands))?;
-    let sessions = Sessions { inbox, view };
+    let sessions = Sessions { inbox, view, parked };
     if sessions.is_alive() {
         Ok((sessions, joined))
     } else {
@@ -69,7 +69,6 @@ pub fn start(
 
 struct Manager {
     table: Table,
-    questions: Questions,
     parked: Duration,
     left: Sender<Ended>,
     view: View,
@@ -93,7 +92,6 @@ impl Manager {
         };
         Ok(Manager {
             table: Table::new(bounds),
-            questions: Questions::default(),
             parked: config.parked,
             left: config.left,
             view,
@@ -124,7 +122,6 @@ impl Manager {
                     self.unpublish(&id);
                     self.end(&id);
                 }
-                self.questions.sweep(swept);
                 self.hand_over();
             }
         }
@@ -158,23 +155,13 @@ impl Manager {
             Command::Updated { server, own, params } => {
                 self.table.updated(&server, own.as_ref(), &params);
             }
-            Command::Ask { id, question, wait, tie, reply } => {
-                // The wait is held longer than the question lives, so that the question's end is
-                // told before the call's.
-                let held = wait.hold(self.parked + 3 * SESSION_SWEEP_INTERVAL);
-                reply.send(self.ask(&id, question, Some((held, tie))));
-            }
             Command::AskUnasked { id, question } => self.ask_on_stream(&id, question),
-            Command::Answered { id, question, reply } => {
-                reply.send(self.questions.take(&id, question));
-            }
-            Command::GivenUp { id } => self.questions.close_given_up(&id),
-            Command::Withdraw { id, server, upstream_id, reply } => {
-                reply.send(self.questions.withdraw(&id, &server, &upstream_id));
-            }
             Command::WithdrawUnasked { id, server, upstream_id } => {
-                if let Some(question) = self.questions.withdraw(&id, &server, &upstream_id) {
-                    self.table.send(&id, &withdrawal(&RequestId::from(question)));
+                let session = self.table.session(&id);
+                if let Some(question) =
+                    session.and_then(|it| it.withdraw(&server, &upstream_id))
+                {
+                    self.table.send(&id, &withdrawal(&question));
                 }
             }
             Command::Rescope(rescope) => {
@@ -301,49 +288,30 @@ impl Manager {
         (claims.only.as_ref() == only).then(|| self.close(id))
     }
 
-    /// Opens a question; with its tie to the call, if it belongs to one.
-    fn ask(
-        &mut self,
-        id: &SessionId,
-        question: Question,
-        of_call: Option<(Held, Arc<Tie>)>,
-    ) -> Option<u64> {
-        if !self.table.has(id) {
-            return None;
-        }
-        let (held, tie) = of_call.unzip();
-        let Question { server, id: upstream_id, method, reply, .. } = question;
-        let expires = table::expiry(Instant::now(), self.parked);
-        let pending = Pending { server: server.clone(), method, reply, held };
-        let open = Open::new(expires, server, upstream_id, pending);
-        let open = match tie {
-            Some(tie) => open.tied(tie),
-            None => open,
-        };
-        self.questions.ask(id, open)
-    }
-
+    /// Asks a client something that belongs to no call. A question that is dropped here answers
+    /// itself with an error.
     fn ask_on_stream(&mut self, id: &SessionId, question: Question) {
-        // A dropped question answers itself with an error.
-        if !self.table.hears(id, &question.server) {
+        let Some(session) = self.table.session(id).cloned() else { return };
+        // A client can be asked nothing before it has introduced itself.
+        let caller = session.caller().unwrap_or_else(|| Arc::new(Caller::plain()));
+        if !session.hears_of(&question.server) {
             return;
         }
-        let caller = self.table.caller(id);
         let capabilities = caller.capabilities.get();
         let Some(question) = question.if_served(caller.revision, capabilities) else { return };
         let (method, params) = (question.method.clone(), question.params.clone());
-        let Some(number) = self.ask(id, question, None) else { return };
+        let expires = expiry(Instant::now(), self.parked);
+        let Some(number) = session.questions.open(question, expires, None) else { return };
         let params = params.as_ref().map(Raw::get);
         let message = request(&RequestId::from(number), &method, params);
         if !self.table.send(id, &message) {
-            // There is no stream: the dropped question answers itself with an error.
-            drop(self.questions.take(id, number));
+            // There is no stream, so nobody can be asked.
+            drop(session.questions.take(number));
         }
     }
 
     /// Ends a session that is no longer in the view.
     fn end(&mut self, id: &SessionId) {
-        self.questions.end(id);
         if self.table.close(id) && self.hand_over() == 1 {
             log::warn!(target: "sessions", "too many sessions end at once: what they left at upstreams stays for now");
         }

@@ -26,7 +26,6 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, SendTimeoutError, Sender, TrySendError, bounded};
 
-use crate::config::SessionSharing;
 use crate::error::CallError;
 use crate::limits::{
     ENDED_ID_WRITE_TIMEOUT, SESSION_CALLS_MAX, SESSION_INBOX_UNASKED_MAX, SESSION_REPLY_TIMEOUT,
@@ -37,6 +36,7 @@ use crate::protocol::jsonrpc::RequestId;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
+use crate::protocol::session_route::SessionKind;
 use crate::protocol::subscriber::Subscriber;
 use crate::protocol::view::ViewId;
 use crate::sync::{Mutex, RwLock};
@@ -44,7 +44,7 @@ use crate::wait::{Interrupted, Wait};
 
 use command::{Command, Reply};
 
-pub use audience::{Audience, LogWish, Shared};
+pub use audience::{Audience, LogWish, Shared, SharedBy};
 pub use encoded_event::EncodedEvent;
 pub use ended::{Ended, Narrowed, TidyPlace};
 pub use event_log::{Bounds as EventLogBounds, EventId, Origin};
@@ -54,11 +54,11 @@ pub use manager::{SessionsConfig, start, withdrawal};
 pub use questions::{CallQuestions, Pending};
 pub use rescope::{Rescope, Rescoped, Sees};
 pub use resumable::{Delivery, Resumable};
-pub use subscriptions::Over;
 pub use transport::{
     Bearer, Counts, EventSink, Listening, Owner, Refused, SessionId, Transport,
 };
 
+use questions::OpenQuestions;
 use subscriptions::Subscriptions;
 
 /// One session, as the view shows it. Other threads than the session thread change only its time
@@ -98,6 +98,8 @@ pub struct Session {
     log_level: AtomicU8,
     subscriptions: Subscriptions,
     calls: Mutex<HashMap<RequestId, Arc<Wait>>>,
+    /// What servers have asked its client and wait for.
+    questions: OpenQuestions,
 }
 
 impl std::fmt::Debug for Session {
@@ -155,15 +157,14 @@ impl Session {
         Some(*views)
     }
 
-    /// True if the client has a session of its own with a server that shares sessions in this
-    /// way; then it is told nothing of the shared one.
-    fn has_own(&self, sharing: SessionSharing) -> bool {
-        match self.door {
-            Transport::HttpSse | Transport::StreamableHttp | Transport::Stdio => {
-                sharing.is_own(self.can_be_asked())
-            }
-            // Such a session stands for subscriptions alone, which are the shared session's.
-            Transport::Listen => false,
+    /// True if its client is one of those who share the session with a server: it hears nothing
+    /// of what is said there otherwise.
+    fn shares(&self, by: SharedBy) -> bool {
+        match (self.door, by) {
+            // It stands for subscriptions alone, which are the shared session's.
+            (Transport::Listen, _) | (_, SharedBy::EveryClient) => true,
+            (_, SharedBy::ClientsThatCannotBeAsked) => !self.can_be_asked(),
+            (_, SharedBy::NoClient) => false,
         }
     }
 
@@ -236,7 +237,7 @@ impl Session {
         server: &ServerName,
         own: &str,
         asked: &str,
-        over: Over,
+        over: SessionKind,
     ) -> Result<(), Refused> {
         let resource = (server.clone(), own.to_owned());
         self.subscriptions.add(resource, asked, over, |server| self.hears_of(server))
@@ -290,6 +291,7 @@ impl Session {
     }
 
     fn end(&self) {
+        self.questions.end();
         let calls = self.calls.lock();
         self.ended.store(true, Ordering::Release);
         for wait in calls.values() {
@@ -334,6 +336,8 @@ type View = Arc<RwLock<HashMap<SessionId, Arc<Session>>>>;
 pub struct Sessions {
     inbox: Sender<Command>,
     view: View,
+    /// A question to a client stays open for so long.
+    parked: Duration,
 }
 
 type Opened = Result<Arc<Session>, CallError>;
@@ -464,11 +468,11 @@ impl Sessions {
 
     /// The questions of one call to the client of a session, none at first. `wait` is the call's.
     pub fn questions<'a>(
-        &'a self,
-        id: &'a SessionId,
+        &self,
+        session: &'a Session,
         wait: &'a Arc<Wait>,
     ) -> CallQuestions<'a> {
-        CallQuestions::new(self, id, wait)
+        CallQuestions::new(session, wait, self.parked)
     }
 
     /// Asks the client of a session a question that belongs to no call, on its newest stream. If
@@ -478,25 +482,7 @@ impl Sessions {
         self.tell_unasked(Command::AskUnasked { id: id.clone(), question }).ok();
     }
 
-    /// Closes a question because its client answers; returns the place for the answer.
-    pub fn answered(&self, id: &SessionId, question: &RequestId) -> Option<Pending> {
-        let (id, question) = (id.clone(), question.as_u64()?);
-        self.ask(|reply| Command::Answered { id, question, reply }).ok()?
-    }
-
-    /// Closes a question that its server no longer asks; returns the id that the client sees.
-    pub fn withdraw(
-        &self,
-        id: &SessionId,
-        server: ServerName,
-        upstream_id: RequestId,
-    ) -> Option<RequestId> {
-        let id = id.clone();
-        let withdraw = |reply| Command::Withdraw { id, server, upstream_id, reply };
-        Some(RequestId::from(self.ask(withdraw).ok()??))
-    }
-
-    /// As [`Sessions::withdraw`], and tells the client on its newest stream. Never waits.
+    /// Like [`Session::withdraw`], and tells the client on its newest stream. Never waits.
     pub fn withdraw_unasked(&self, id: &SessionId, server: ServerName, upstream_id: RequestId) {
         self.tell(Command::WithdrawUnasked { id: id.clone(), server, upstream_id }).ok();
     }
@@ -522,7 +508,7 @@ impl Sessions {
             Transport::HttpSse | Transport::StreamableHttp | Transport::Stdio => {
                 session.caller.get().is_some()
                     && session.hears_of(&shared.server)
-                    && !session.has_own(shared.sharing)
+                    && session.shares(shared.by)
             }
             // Such a stream carries no log messages.
             Transport::Listen => false,

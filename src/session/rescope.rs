@@ -151,10 +151,11 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::super::table::Bounds;
-    use super::super::{Audience, EncodedEvent, EventSink, Over, Refused, Transport};
+    use super::super::{Audience, EncodedEvent, EventSink, Refused, Transport};
     use super::*;
     use crate::protocol::call::Caller;
     use crate::protocol::raw::Raw;
+    use crate::protocol::session_route::SessionKind;
 
     #[derive(Default)]
     struct Sink(Mutex<Vec<String>>);
@@ -210,10 +211,10 @@ mod tests {
     #[test]
     fn nothing_of_a_server_that_was_lost_reaches_the_client() {
         let (mut table, session, sink) = table();
-        for (uri, over) in [("s:", Over::Shared), ("o:", Over::Own)] {
+        for (uri, over) in [("s:", SessionKind::Shared), ("o:", SessionKind::Own)] {
             session.subscribe(&name("a"), uri, uri, over).unwrap();
         }
-        session.subscribe(&name("b"), "s:", "s:", Over::Shared).unwrap();
+        session.subscribe(&name("b"), "s:", "s:", SessionKind::Shared).unwrap();
         let say = |table: &mut Table| {
             let x = "x".into();
             for server in ["a", "b"].map(name) {
@@ -233,8 +234,8 @@ mod tests {
         say(&mut table);
         assert_eq!((count(&sink, "own"), count(&sink, "updated")), (3, 4));
         assert!(!table.hears("x", &name("a")));
-        // A request that was admitted before the change cannot bring the subscription back.
-        let late = session.subscribe(&name("a"), "s:", "s:", Over::Shared);
+        // A request that was admitted before cannot bring it back.
+        let late = session.subscribe(&name("a"), "s:", "s:", SessionKind::Shared);
         assert_eq!(late, Err(Refused::NotHeard));
     }
 
@@ -264,8 +265,8 @@ mod tests {
     fn what_was_lost_is_left_behind_once_unless_it_is_wanted_again() {
         let (mut table, session, _) = table();
         let (a, s) = (name("a"), "s:".to_owned());
-        session.subscribe(&a, "s:", "s:", Over::Shared).unwrap();
-        session.subscribe(&a, "o:", "o:", Over::Own).unwrap();
+        session.subscribe(&a, "s:", "s:", SessionKind::Shared).unwrap();
+        session.subscribe(&a, "o:", "o:", SessionKind::Own).unwrap();
         table.rescope(&to(&["b"], false));
         table.rescope(&to(&["b"], false));
         // `tidy` takes nothing for now.
@@ -283,15 +284,15 @@ mod tests {
         assert_eq!(narrowed.servers().collect::<Vec<_>>(), [&a]);
         assert!(!ended.is_wanted(&a, &s));
         table.rescope(&to(&["a", "b"], false));
-        session.subscribe(&a, "s:", "s:", Over::Shared).unwrap();
+        session.subscribe(&a, "s:", "s:", SessionKind::Shared).unwrap();
         assert!(ended.is_wanted(&a, &s) && narrowed.servers().next().is_none());
     }
 
     #[test]
     fn a_session_that_ends_leaves_what_it_had_lost_too() {
         let (mut table, session, _) = table();
-        session.subscribe(&name("a"), "s:", "s:", Over::Shared).unwrap();
-        session.subscribe(&name("b"), "t:", "t:", Over::Shared).unwrap();
+        session.subscribe(&name("a"), "s:", "s:", SessionKind::Shared).unwrap();
+        session.subscribe(&name("b"), "t:", "t:", SessionKind::Shared).unwrap();
         table.rescope(&to(&["b"], false));
         assert!(table.close("x"));
         let take = |ended: Ended| {

@@ -7,9 +7,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::ended::LeftBehind;
+use super::questions::OpenQuestions;
 use super::{
-    Audience, EncodedEvent, Ended, EventSink, KeptStreams, Over, Owner, Session, SessionId,
-    Shared, Subscriptions, Transport,
+    Audience, EncodedEvent, Ended, EventSink, KeptStreams, Owner, Session, SessionId, Shared,
+    Subscriptions, Transport,
 };
 use crate::limits::{ABSENT_SESSION_TIME, SESSION_STREAMS_MAX};
 use crate::protocol::call::{Caller, PrincipalId};
@@ -19,6 +20,7 @@ use crate::protocol::listening::{acknowledged, subscription_ended, with_subscrip
 use crate::protocol::method::notification::RESOURCES_UPDATED;
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
+use crate::protocol::session_route::SessionKind;
 use crate::protocol::sse;
 use crate::protocol::subscriber::Subscriber;
 use crate::shares::{NotTaken, Shares};
@@ -166,6 +168,7 @@ impl Table {
             log_level: AtomicU8::new(0),
             subscriptions: Subscriptions::new(),
             calls: Mutex::default(),
+            questions: OpenQuestions::new(),
         });
         self.entries.insert(id, Entry { session: session.clone(), streams: BTreeMap::new() });
         Ok(session)
@@ -269,7 +272,7 @@ impl Table {
             session.hears_of(server) && session.caller().is_some()
         };
         let shares = |session: &Session, shared: &Shared| {
-            visible_servers(session, &shared.server) && !session.has_own(shared.sharing)
+            visible_servers(session, &shared.server) && session.shares(shared.by)
         };
         match to {
             Audience::One(id, server) => {
@@ -335,8 +338,8 @@ impl Table {
         let Ok(fields) = RawObject::parse(params.get()) else { return };
         let Ok(Some(uri)) = fields.string("uri") else { return };
         let key = (server.clone(), uri);
-        let over = if own.is_some() { Over::Own } else { Over::Shared };
-        // An event that is the same for many is encoded once, and shared.
+        let over = if own.is_some() { SessionKind::Own } else { SessionKind::Shared };
+        // What is the same for many is written once, and shared.
         let mut events: HashMap<String, (String, EncodedEvent)> = HashMap::new();
         let entries = self.entries.iter_mut();
         for (_, entry) in entries.filter(|(id, _)| own.is_none_or(|own| own == *id)) {
@@ -380,24 +383,20 @@ impl Table {
         self.entries.get(id).is_some_and(|entry| entry.session.hears_of(server))
     }
 
-    /// The caller of a session; one without capabilities before `initialize`.
-    pub(super) fn caller(&self, id: &str) -> Arc<Caller> {
-        let caller = self.entries.get(id).and_then(|entry| entry.session.caller());
-        caller.unwrap_or_else(|| Arc::new(Caller::plain()))
+    /// The session of that id.
+    pub(super) fn session(&self, id: &str) -> Option<&Arc<Session>> {
+        self.entries.get(id).map(|entry| &entry.session)
     }
 
-    /// True if there is a session of that id.
-    pub(super) fn has(&self, id: &str) -> bool {
-        self.entries.contains_key(id)
-    }
-
-    /// The sessions to end: idle ones, and those whose stream, with which they live, has ended.
+    /// The sessions that should end: idle ones, and those whose stream, with which they live, has
+    /// ended. Closes the questions of the others that have waited for too long.
     pub(super) fn over(&mut self, now: Instant) -> Vec<SessionId> {
         let idle = self.bounds.idle;
         let mut over = Vec::new();
         for (id, entry) in &mut self.entries {
             entry.streams.retain(|_, stream| stream.is_open());
             entry.session.kept.sweep(now);
+            entry.session.questions.sweep(now);
             let streamless = entry.streams.is_empty() && !entry.session.kept.any_open();
             let unused = now.saturating_duration_since(entry.session.last_used()) >= idle;
             let ended = match entry.session.door {
@@ -544,9 +543,12 @@ mod tests {
         let mut table = table();
         let session = open(&mut table, Instant::now(), "x", "k").unwrap();
         let server = ServerName::parse("a").unwrap();
-        session.subscribe(&server, "x:", "x:", Over::Shared).unwrap();
+        session.subscribe(&server, "x:", "x:", SessionKind::Shared).unwrap();
         assert!(table.close("x"));
-        assert_eq!(session.subscribe(&server, "y:", "y:", Over::Shared), Err(Refused::Ended));
+        assert_eq!(
+            session.subscribe(&server, "y:", "y:", SessionKind::Shared),
+            Err(Refused::Ended)
+        );
         assert!(!session.is_subscribed(&server, "x:"));
         let left = |ended: Ended| {
             assert_eq!(ended.subscriptions, [(server.clone(), "x:".to_owned())]);

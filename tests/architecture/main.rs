@@ -50,7 +50,6 @@ const MAY_USE: [(&str, &[&str]); 31] = [
     (
         "session",
         &[
-            "config",
             "error",
             "limits",
             "protocol",

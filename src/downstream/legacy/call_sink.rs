@@ -20,6 +20,7 @@ pub(crate) fn client_of(session: &Session, caller: &Caller) -> Client {
         session: session.id.clone(),
         is_exclusive: false,
         capabilities: caller.capabilities.clone(),
+        can_be_asked: session.can_be_asked(),
         charged: session.charged(),
     }
 }
@@ -51,7 +52,7 @@ impl<'a> LegacyCallSink<'a> {
         wait: &'a Arc<Wait>,
         inner: &'a dyn MessageSink,
     ) -> LegacyCallSink<'a> {
-        let questions = RefCell::new(sessions.questions(&session.id, wait));
+        let questions = RefCell::new(sessions.questions(session, wait));
         LegacyCallSink { sessions, session, questions, token: None, inner }
     }
 
@@ -86,8 +87,13 @@ impl CallSink for LegacyCallSink<'_> {
             // Subscribed sessions are told of it, outside of calls.
             Notice::ResourceUpdated(_) => None,
             Notice::Withdrawn { server, id } => {
-                let id = self.sessions.withdraw(&self.session.id, server, id);
-                id.map(|id| session::withdrawal(&id))
+                let withdrawn = self.session.withdraw(&server, &id);
+                if withdrawn.is_none() {
+                    // Outside of calls questions go through the session thread: it may be yet to
+                    // ask this one.
+                    self.sessions.withdraw_unasked(&self.session.id, server, id);
+                }
+                withdrawn.map(|id| session::withdrawal(&id))
             }
             Notice::Other { method, params } => {
                 let caller = self.session.caller();

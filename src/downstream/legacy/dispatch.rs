@@ -134,7 +134,14 @@ impl Front {
         Raw::from_valid(text)
     }
 
-    /// Takes a notification or a response, neither of which has an answer.
+    /// A session has begun whose client has not said its level of log messages.
+    pub(crate) fn log_level_unsaid(&self, session: &Session, scope: &Scope) {
+        if let Some(caller) = session.caller() {
+            self.pipeline.log_level_unsaid(scope, &client_of(session, &caller));
+        }
+    }
+
+    /// Takes a notification or a response: nothing is answered.
     pub(crate) fn take(&self, session: &Session, scope: &Scope, message: &Message<'_>) {
         session.touch();
         match message {
@@ -142,8 +149,8 @@ impl Front {
                 self.take_notification(session, scope, method, params.as_deref());
             }
             Message::Response { id: Some(id), outcome } => {
-                // An answer to no open question is ignored.
-                if let Some(pending) = self.sessions.answered(&session.id, id) {
+                // An answer to nothing that is asked is passed over.
+                if let Some(pending) = session.answered(id) {
                     if let Err(error) = outcome {
                         tell_of_refusal(session, &pending, error);
                     }
@@ -271,9 +278,11 @@ impl Front {
             return not_found(request.method);
         }
         session.set_log_level(level);
-        self.pipeline.said_log_level(scope, level, session.can_be_asked());
+        if let Some(client) = options.client {
+            self.pipeline.said_log_level(scope, client, level);
+        }
         for server in servers {
-            if self.pipeline.has_own_session(&server, session.can_be_asked()) {
+            if !self.pipeline.session_route(&server, options.client).is_shared() {
                 let only = Scope { only: Some(server), ..scope.clone() };
                 let mut params = RawObject::default();
                 params.set("level", raw::string(level.as_str()));

@@ -162,7 +162,7 @@ impl Front {
         let revision = read.caller.revision;
         match self.sessions.introduce(&session.id, read.caller) {
             Ok(true) => {
-                self.pipeline.log_level_unsaid(scope, session.can_be_asked());
+                self.log_level_unsaid(session, scope);
                 Answer::Result(self.initialize_result(scope, revision, None))
             }
             Ok(false) => Answer::error(

@@ -137,7 +137,7 @@ impl Front {
         let owner = self.owner(scope);
         match self.sessions.open(session::Transport::StreamableHttp, owner, Some(read.caller)) {
             Ok(session) => {
-                self.pipeline.log_level_unsaid(scope, session.can_be_asked());
+                self.log_level_unsaid(&session, scope);
                 let client = Some(responder.client());
                 let result = self.initialize_result(scope, revision, client);
                 let text = jsonrpc::response(id, result.get());

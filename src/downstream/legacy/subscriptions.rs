@@ -10,8 +10,9 @@ use crate::protocol::call::{Call, Outcome, PrincipalId};
 use crate::protocol::method::Method;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
+use crate::protocol::session_route::SessionKind;
 use crate::protocol::subscriber::Subscriber;
-use crate::session::{Over, Refused, Session};
+use crate::session::{Refused, Session};
 use crate::wait::Wait;
 
 /// One subscription of a session, with the URI that its client wrote.
@@ -20,7 +21,7 @@ pub(crate) struct OfSession<'a> {
     pub(crate) server: &'a ServerName,
     pub(crate) own: &'a str,
     pub(crate) asked: &'a str,
-    pub(crate) over: Over,
+    pub(crate) over: SessionKind,
 }
 
 impl Subscribing for OfSession<'_> {
@@ -71,20 +72,19 @@ impl Front {
     ) -> Result<Outcome, CallError> {
         let (server, own) = self.pipeline.owner_of_uri(scope, options, call, wait)?;
         let asked = call.params.string("uri").ok().flatten().unwrap_or_default();
-        let mut has_own = self.pipeline.has_own_session(&server, session.can_be_asked());
+        let mut route = self.pipeline.session_route(&server, options.client);
         loop {
-            let over = if has_own { Over::Own } else { Over::Shared };
+            let over = route.kind();
             let who = OfSession { session, server: &server, own: &own, asked: &asked, over };
             if call.method == Method::ResourcesUnsubscribe && !who.is_noted() {
                 // A subscription that does not exist need not be cancelled.
                 return Ok(Outcome::Complete(Raw::from_valid("{}".to_owned())));
             }
-            let through = if has_own { options.client } else { None };
             let outcome =
-                self.pipeline.subscription(&server, &own, call.method, &who, through, wait);
-            let had_own = has_own;
-            has_own = self.pipeline.has_own_session(&server, session.can_be_asked());
-            if !had_own || has_own || call.method == Method::ResourcesUnsubscribe {
+                self.pipeline.subscription(&server, &own, call.method, &who, route, wait);
+            route = self.pipeline.session_route(&server, options.client);
+            let is_rerouted = over == SessionKind::Own && route.is_shared();
+            if !is_rerouted || call.method == Method::ResourcesUnsubscribe {
                 return outcome;
             }
             // The server has just been found to keep no sessions.

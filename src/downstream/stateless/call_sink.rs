@@ -13,7 +13,7 @@ use crate::error::CallError;
 use crate::limits::{INPUT_ROUNDS_MAX, QUESTIONS_GATHERED_MAX, QUESTIONS_GATHERED_WITHIN};
 use crate::pipeline::CallOptions;
 use crate::protocol::call::{About, Call, CallSink, Caller, Client, Notice, Question};
-use crate::protocol::capabilities::{needed_for, of_client_for_legacy};
+use crate::protocol::capabilities::{can_be_asked, needed_for, of_client_for_legacy};
 use crate::protocol::for_revision;
 use crate::protocol::jsonrpc::{self, RpcError, code};
 use crate::protocol::legacy;
@@ -126,6 +126,7 @@ pub(crate) fn client_of(scope: &Scope, caller: &Caller) -> Client {
     Client {
         session: session.into(),
         is_exclusive: true,
+        can_be_asked: can_be_asked(&capabilities),
         capabilities: Raw::from_valid(capabilities),
         charged: scope.charged.clone(),
     }

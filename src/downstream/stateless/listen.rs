@@ -23,7 +23,8 @@ use crate::protocol::listening::Filter;
 use crate::protocol::method::Method;
 use crate::protocol::modern::Envelope;
 use crate::protocol::raw::{RawObject, string};
-use crate::session::{Listening, Over, Session, Transport};
+use crate::protocol::session_route::SessionRoute;
+use crate::session::{Listening, Session, Transport};
 use crate::wait::Wait;
 
 impl Front {
@@ -126,9 +127,10 @@ impl Front {
         let client = client_of(scope, &call.caller);
         let options = options_of(&client, &call.caller);
         let (server, own) = self.pipeline.owner_of_uri(scope, options, &call, wait)?;
-        let over = Over::Shared;
+        let route = SessionRoute::Shared;
+        let over = route.kind();
         let who = OfSession { session, server: &server, own: &own, asked: uri, over };
-        self.pipeline.subscription(&server, &own, method, &who, None, wait)
+        self.pipeline.subscription(&server, &own, method, &who, route, wait)
     }
 
     fn open_listener(&self, session: &Arc<Session>, place: Place, stream: StatelessResponse) {

@@ -478,7 +478,7 @@ impl LineClient {
             Ok(session) => session,
             Err(error) => return Answer::Error(Problem::from_call(&error).to_rpc()),
         };
-        front.pipeline.log_level_unsaid(scope, session.can_be_asked());
+        front.log_level_unsaid(&session, scope);
         let result = front.initialize_result(scope, revision, None);
         let sink = Arc::new(UnsolicitedSink { out: self.out.clone() });
         let attached = front.sessions.attach(&session.id, session.next_stream(), sink);

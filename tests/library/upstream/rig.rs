@@ -14,12 +14,14 @@ use trunkline::config::{
 };
 use trunkline::error::CallError;
 use trunkline::limits::Limits;
+use trunkline::pipeline::session_route::route_session;
 use trunkline::protocol::call::{
     About, CallSink, Client, Kind, Notice, Outcome, Outgoing, Question,
 };
 use trunkline::protocol::listed_item::ReadItem;
 use trunkline::protocol::raw::{Raw, RawObject};
 use trunkline::protocol::server_name::ServerName;
+use trunkline::protocol::session_route::SessionRoute;
 use trunkline::upstream::{Event, Report, ServerEvents, Upstream, Upstreams, Wire};
 use trunkline::wait::{Heartbeat, KeepAlive, Wait};
 
@@ -363,7 +365,14 @@ impl Rig {
             charged: None,
             mirrored: Vec::new(),
         };
-        self.upstream.request(through, &outgoing, wait, sink)
+        self.upstream.request(self.route(through), &outgoing, wait, sink)
+    }
+
+    /// Which session carries the calls of a client, as the pipeline decides it.
+    pub(crate) fn route<'a>(&self, client: Option<&'a Client>) -> SessionRoute<'a> {
+        let (support, sharing) =
+            (self.upstream.session_support(), self.upstream.config().session);
+        route_session(client, None, support, sharing)
     }
 
     /// A call over the client's own session.
@@ -382,6 +391,7 @@ pub(crate) fn client(name: &str) -> Client {
     Client {
         session: name.into(),
         is_exclusive: false,
+        can_be_asked: true,
         capabilities: Raw::from_valid(capabilities),
         charged: None,
     }

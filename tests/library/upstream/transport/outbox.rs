@@ -9,6 +9,7 @@ use trunkline::error::CallError;
 use trunkline::limits::{CHILD_OUTBOX_BYTES_MAX, Limits};
 use trunkline::protocol::call::{About, Outcome, Outgoing};
 use trunkline::protocol::raw::RawObject;
+use trunkline::protocol::session_route::SessionRoute;
 use trunkline::wait::Wait;
 
 use crate::upstream::rig::*;
@@ -29,7 +30,7 @@ fn call_of(rig: &Rig, bytes: usize, wait: &Arc<Wait>) -> Result<Outcome, CallErr
         charged: None,
         mirrored: Vec::new(),
     };
-    rig.upstream.request(None, &outgoing, wait, &Sink::default())
+    rig.upstream.request(SessionRoute::Shared, &outgoing, wait, &Sink::default())
 }
 
 fn count(rig: &Rig, line: &str) -> usize {
