@@ -2,6 +2,7 @@
 //! common part is here: the principal, the scope and the admission of a request.
 
 mod admission;
+pub mod answer;
 mod counted_bytes;
 pub mod endpoint;
 pub mod event_stream;
@@ -9,8 +10,9 @@ mod kept_alive;
 pub mod legacy;
 pub mod list_pages;
 pub mod operator;
-mod posted_message;
+pub mod posted_message;
 mod problem_body;
+mod refusal_text;
 pub mod reply;
 mod request_telemetry;
 pub mod rest;

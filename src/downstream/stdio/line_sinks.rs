@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::LineClient;
 use super::line_queue::LineQueue;
+use crate::downstream::answer::MessageSink;
 use crate::downstream::event_stream::{OnEnd, Place};
-use crate::downstream::legacy::dispatch::MessageSink;
 use crate::protocol::jsonrpc::RequestId;
 use crate::session::{EncodedEvent, EventSink};
 use crate::sync::Mutex;

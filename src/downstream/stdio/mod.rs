@@ -16,10 +16,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, OnceLock};
 use std::time::Instant;
 
-use super::legacy::dispatch::{self, Answer, Body, SessionRequest};
+use super::answer::Answer;
+use super::legacy::dispatch::SessionRequest;
 use super::legacy::response::Response;
+use super::posted_message::{Body, read_body};
 use super::reply::Problem;
-use super::stateless::response::{StatelessAnswer, StatelessResponse};
+use super::stateless::response::StatelessResponse;
 use super::{Front, request_telemetry};
 use crate::access::policy::Scope;
 use crate::error::CallError;
@@ -162,7 +164,7 @@ impl LineClient {
         let (text, quirks) = mended.unwrap_or_else(|| (text.to_owned(), Vec::new()));
         let caller = self.session.get().and_then(|session| session.caller());
         let revision = caller.as_ref().map(|caller| caller.revision);
-        let body = match dispatch::read_body(text.as_bytes(), revision) {
+        let body = match read_body(text.as_bytes(), revision) {
             Ok(body) => body,
             Err(malformed) => {
                 let id = malformed.id.as_ref();
@@ -353,7 +355,7 @@ impl LineClient {
         let stream = StatelessResponse::on_lines(answer);
         request_telemetry::stateless(telemetry::outcome::Door::Stdio, &id, &method, params);
         let answer = match modern::read_envelope(params) {
-            Err(error) => StatelessAnswer::Error(error),
+            Err(error) => Answer::Error(error),
             Ok(envelope) if Method::parse(&method) == Some(Method::SubscriptionsListen) => {
                 self.front.listen(&scope, &id, &envelope, stream);
                 return telemetry::request::answered(CallOutcome::Ok);
@@ -366,15 +368,14 @@ impl LineClient {
                 self.front.answer_modern(request, &scope, envelope, &stream)
             }
         };
-        request_telemetry::answered_stateless(&answer);
+        request_telemetry::answered(&answer);
         stream.finish(&id, &answer);
     }
 
     fn serve_of_session(self: &Arc<Self>, text: &str, is_cancelled: &Arc<AtomicBool>) {
         let caller = self.session.get().and_then(|session| session.caller());
         // The text was read before, so it reads again.
-        let Ok(body) = dispatch::read_body(text.as_bytes(), caller.map(|it| it.revision))
-        else {
+        let Ok(body) = read_body(text.as_bytes(), caller.map(|it| it.revision)) else {
             return;
         };
         match body {

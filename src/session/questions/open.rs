@@ -1,16 +1,16 @@
-//! The questions of servers to the client of one session that wait for an answer, under the ids
-//! that this client sees. Pure: time is an argument.
+//! Pure: the questions of servers to the client of one session that wait for an answer, under the
+//! ids that this client sees. Time is an argument.
 
 use std::collections::BTreeMap;
 use std::sync::MutexGuard;
 use std::time::Instant;
 
 use super::Pending;
-use crate::sync::Mutex;
 use crate::limits::QUESTIONS_PER_SESSION_MAX;
 use crate::protocol::call::Question;
 use crate::protocol::jsonrpc::{RequestId, RpcError, code};
 use crate::protocol::server_name::ServerName;
+use crate::sync::Mutex;
 use crate::wait::Held;
 
 /// The open questions of one session. Each is entered by the thread of its call, or by the
