@@ -3,9 +3,11 @@
 //! senders, not sockets.
 
 mod audience;
+mod call_in_session;
 mod command;
 mod encoded_event;
 mod ended;
+mod entry;
 pub(crate) mod event_log;
 mod event_logs;
 mod kept_streams;
@@ -45,6 +47,7 @@ use crate::wait::{Interrupted, Wait};
 use command::{Command, Reply};
 
 pub use audience::{Audience, LogWish, Shared, SharedBy};
+pub use call_in_session::CallInSession;
 pub use encoded_event::EncodedEvent;
 pub use ended::{Ended, Narrowed, TidyPlace};
 pub use event_log::{Bounds as EventLogBounds, EventId, Origin};
@@ -310,22 +313,6 @@ impl Session {
 
     fn last_used(&self) -> Instant {
         self.opened + Duration::from_millis(self.last_used_ms.load(Ordering::Relaxed))
-    }
-}
-
-/// A guard of a call in flight.
-#[derive(Debug)]
-pub struct CallInSession {
-    session: Arc<Session>,
-    id: RequestId,
-}
-
-impl Drop for CallInSession {
-    fn drop(&mut self) {
-        let mut calls = self.session.calls.lock();
-        calls.remove(&self.id);
-        drop(calls);
-        self.session.touch();
     }
 }
 
