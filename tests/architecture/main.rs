@@ -259,38 +259,13 @@ const STATUSES: [u32; 18] =
 
 /// Neighbours in a folder of `src/` that use each other all the same: the folder, the two, and how that comes. A pair that
 /// is none any more is taken out.
-const KNOWN_CIRCLES: [(&str, &str, &str, &str); 28] = [
-    (
-        "downstream",
-        "legacy",
-        "posted_message",
-        "a body is read in one way for both eras, and quirks are known of both",
-    ),
-    ("downstream", "legacy", "request_telemetry", "what a door answers is told by its outcome"),
-    ("downstream", "legacy", "stateless", "a retry's members are none of a session's request"),
-    ("downstream", "list_pages", "stateless", "a page is an answer of either era"),
-    ("downstream", "problem_body", "reply", "a problem and its body"),
-    ("downstream", "reply", "rest", "one dialect's words decide a status"),
-    (
-        "downstream",
-        "request_telemetry",
-        "stateless",
-        "what a door answers is told by its outcome",
-    ),
+const KNOWN_CIRCLES: [(&str, &str, &str, &str); 21] = [
     (
         "downstream",
         "stateless",
         "stdio",
         "an answer of a stateless request is a POST's or lines of the one client of stdio",
     ),
-    ("downstream/legacy", "call_sink", "dispatch", "a request makes the sink of its call"),
-    (
-        "downstream/legacy",
-        "dispatch",
-        "input_required",
-        "a call is made again with the input that its client gave",
-    ),
-    ("pipeline", "await_lists", "route", "a name that is not found may be waited for"),
     ("protocol", "call", "modern", "a call knows what its caller declares"),
     (
         "protocol",
@@ -316,7 +291,25 @@ const KNOWN_CIRCLES: [(&str, &str, &str, &str); 28] = [
         "resumable",
         "the oldest event of all logs is dropped from the stream that has it",
     ),
+    (
+        "upstream",
+        "call",
+        "http_client",
+        "a call holds a connection, whose side channel is a fair queue",
+    ),
+    (
+        "upstream",
+        "call",
+        "session",
+        "a call goes over a session, whose places are a fair queue",
+    ),
     ("upstream", "call", "status", "the breaker tells what state it is in"),
+    (
+        "upstream",
+        "call",
+        "transport",
+        "a call goes over a transport, which tells the breaker how it opens",
+    ),
     (
         "upstream",
         "failure",
