@@ -3,8 +3,7 @@
 use std::io;
 
 use super::endpoint::{Dialect, Endpoint};
-use super::problem_body::{foreign_message, refusal_members};
-use super::rest::litellm;
+use super::refusal_text::{foreign_message, refusal_members};
 use crate::error::{CallError, HttpRefusal, Side, Stage, whole_seconds};
 use crate::http::{Answer, Responder};
 use crate::limits::UPSTREAM_ERROR_CHARS_MAX;
@@ -16,6 +15,9 @@ use crate::telemetry;
 use crate::telemetry::outcome::CallOutcome;
 use crate::telemetry::redact;
 use crate::telemetry::rejected::Reason;
+
+/// The word for a server that has not answered in time.
+pub(super) const TIMEOUT_WORD: &str = "timeout";
 
 /// The request succeeded.
 pub const OK: u16 = 200;
@@ -185,7 +187,7 @@ impl Problem {
 
     /// The only server whose list was requested has none to show; `word` gives the reason.
     pub fn unlisted(server: &ServerName, word: &'static str, message: &str) -> Problem {
-        let status = if word == litellm::TIMEOUT { 504 } else { 502 };
+        let status = if word == TIMEOUT_WORD { 504 } else { 502 };
         let message = format!("Failed to list tools from server {server}: {message}");
         Problem::new(status, word, code::INTERNAL_ERROR, message)
             .with("server", server.as_str())

@@ -5,11 +5,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::route::{Claim, Route, Wanted};
+use super::route::{Claim, Route, Wanted, still_starting};
 use super::{CallOptions, Pipeline};
 use crate::access::policy::Scope;
 use crate::catalogue::{Catalogue, Health, Server};
-use crate::error::{Allowed, CallError, Stage};
+use crate::error::{Allowed, CallError};
 use crate::limits::LIST_REREAD_TIMEOUT;
 use crate::protocol::call::{Call, Kind};
 use crate::protocol::method::Method;
@@ -453,20 +453,5 @@ fn may_come(error: &CallError) -> bool {
         | CallError::ShuttingDown
         | CallError::Cancelled
         | CallError::Internal => false,
-    }
-}
-
-/// The error of a call to a server that has not answered since the start.
-pub(super) fn still_starting(
-    name: &ServerName,
-    server: &Server,
-    allowed: Option<Allowed>,
-) -> CallError {
-    CallError::UpstreamTimeout {
-        server: name.clone(),
-        stage: Stage::Handshake,
-        allowed,
-        starting: Some(server.connecting_since.elapsed()),
-        may_have_run: false,
     }
 }

@@ -19,7 +19,7 @@ mod tasks;
 mod views;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::access::policy::Scope;
@@ -36,6 +36,7 @@ use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
 use crate::session::Sessions;
+use crate::sync::{Mutex, RwLock};
 use crate::telemetry::bodies::Body;
 use crate::telemetry::{self, Seldom, metrics};
 use crate::upstream::{Upstream, Upstreams, Viewer};
@@ -168,13 +169,13 @@ impl Pipeline {
         let before = self.settings();
         let bucket = |(name, per_minute): (Arc<str>, u32)| {
             let old = before.quotas.get(&name);
-            let old = old.map(|it| it.lock().unwrap_or_else(PoisonError::into_inner).clone());
+            let old = old.map(|it| it.lock().clone());
             let bucket = old.unwrap_or_else(|| Bucket::new(now, per_minute));
             (name, Mutex::new(bucket.with(now, per_minute)))
         };
         let quotas = quotas.into_iter().map(bucket).collect();
         let settings = Arc::new(Settings { quotas, told });
-        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
+        *self.settings.write() = settings;
     }
 
     /// The catalogue for a client: every list and every look-up of a name starts here.
@@ -207,7 +208,7 @@ impl Pipeline {
     }
 
     fn settings(&self) -> Arc<Settings> {
-        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.settings.read().clone()
     }
 
     /// Takes a call's cost from its key's calls for this minute, before the name is looked up: an
@@ -472,7 +473,7 @@ impl Settings {
     fn spend(&self, scope: &Scope) -> Result<(), CallError> {
         let bucket = scope.principal.name.as_ref().and_then(|name| self.quotas.get(name));
         let Some(bucket) = bucket else { return Ok(()) };
-        let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bucket = bucket.lock();
         bucket
             .take(Instant::now())
             .map_err(|retry_after| CallError::RateLimited { retry_after })

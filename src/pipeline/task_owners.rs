@@ -3,7 +3,7 @@
 //! Access Control). The bindings end with the process. Time is an argument.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::limits::{TASK_ID_BYTES_MAX, TASKS_MAX};
@@ -11,6 +11,7 @@ use crate::protocol::call::PrincipalId;
 use crate::protocol::for_revision::Output;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::session_route::SessionKind;
+use crate::sync::Mutex;
 
 /// A server's task by the server's own id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -67,7 +68,7 @@ impl TaskOwners {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 
     /// Binds a task that has begun. A task whose id is too long is not remembered, and so unknown

@@ -13,6 +13,9 @@ use super::revision::{Era, Revision};
 use super::server_introduction;
 use crate::limits::{INPUT_REQUEST_BYTES_MAX, INTRODUCTION_BYTES_MAX, REQUEST_STATE_BYTES_MAX};
 
+/// Members of a request's parameters that a retry with input adds.
+pub const RETRY_MEMBERS: [&str; 2] = ["inputResponses", "requestState"];
+
 /// Keys of `_meta` that the revision reserves.
 pub mod key {
     /// The revision that a request is written in.

@@ -1,7 +1,7 @@
 //! The session thread: receive, apply, publish, sweep. The rules are in `table.rs`.
 
 use std::io;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
@@ -233,7 +233,7 @@ impl Manager {
                     "your sessions are your share of limits.sessions, which is {share} now"
                 )),
             })?;
-        let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        let mut view = self.view.write();
         view.insert(id, session.clone());
         Ok(session)
     }
@@ -246,8 +246,7 @@ impl Manager {
         bearer: Bearer,
         may_hear: Vec<ServerName>,
     ) -> Option<Arc<Session>> {
-        let published =
-            self.view.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+        let published = self.view.read().get(&id).cloned();
         if published.is_some() {
             return published;
         }
@@ -340,7 +339,7 @@ impl Manager {
     }
 
     fn unpublish(&self, id: &SessionId) {
-        self.view.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.view.write().remove(id);
     }
 
     fn fail_if_asked(&self, at: &str) {

@@ -3,9 +3,11 @@
 //! senders, not sockets.
 
 mod audience;
+mod call_in_session;
 mod command;
 mod encoded_event;
 mod ended;
+mod entry;
 pub(crate) mod event_log;
 mod event_logs;
 mod kept_streams;
@@ -21,7 +23,7 @@ mod transport;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, SendTimeoutError, Sender, TrySendError, bounded};
@@ -39,11 +41,13 @@ use crate::protocol::server_name::ServerName;
 use crate::protocol::session_route::SessionKind;
 use crate::protocol::subscriber::Subscriber;
 use crate::protocol::view::ViewId;
+use crate::sync::{Mutex, RwLock};
 use crate::wait::{Interrupted, Wait};
 
 use command::{Command, Reply};
 
 pub use audience::{Audience, LogWish, Shared, SharedBy};
+pub use call_in_session::CallInSession;
 pub use encoded_event::EncodedEvent;
 pub use ended::{Ended, Narrowed, TidyPlace};
 pub use event_log::{Bounds as EventLogBounds, EventId, Origin};
@@ -168,15 +172,15 @@ impl Session {
     }
 
     fn hears_of(&self, server: &ServerName) -> bool {
-        self.visible_servers.read().unwrap_or_else(PoisonError::into_inner).contains(server)
+        self.visible_servers.read().contains(server)
     }
 
     fn hears(&self) -> Arc<[ServerName]> {
-        self.visible_servers.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.visible_servers.read().clone()
     }
 
     fn hear(&self, servers: Arc<[ServerName]>) {
-        *self.visible_servers.write().unwrap_or_else(PoisonError::into_inner) = servers;
+        *self.visible_servers.write() = servers;
     }
 
     /// The principal to which things that outlast a request belong.
@@ -266,7 +270,7 @@ impl Session {
         wait: &Arc<Wait>,
     ) -> Result<CallInSession, Refused> {
         self.touch();
-        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut calls = self.calls.lock();
         if self.ended.load(Ordering::Acquire) {
             return Err(Refused::Ended);
         }
@@ -283,13 +287,13 @@ impl Session {
     /// Cancels the call of that id. False if there is none: the call may just have ended.
     pub fn cancel(&self, id: &RequestId) -> bool {
         self.touch();
-        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let calls = self.calls.lock();
         calls.get(id).map(|wait| wait.interrupt(Interrupted::Cancelled)).is_some()
     }
 
     fn end(&self) {
         self.questions.end();
-        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let calls = self.calls.lock();
         self.ended.store(true, Ordering::Release);
         for wait in calls.values() {
             wait.interrupt(Interrupted::Cancelled);
@@ -302,27 +306,11 @@ impl Session {
     }
 
     fn has_calls(&self) -> bool {
-        !self.calls.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        !self.calls.lock().is_empty()
     }
 
     fn last_used(&self) -> Instant {
         self.opened + Duration::from_millis(self.last_used_ms.load(Ordering::Relaxed))
-    }
-}
-
-/// A guard of a call in flight.
-#[derive(Debug)]
-pub struct CallInSession {
-    session: Arc<Session>,
-    id: RequestId,
-}
-
-impl Drop for CallInSession {
-    fn drop(&mut self) {
-        let mut calls = self.session.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        calls.remove(&self.id);
-        drop(calls);
-        self.session.touch();
     }
 }
 
@@ -357,7 +345,7 @@ impl Sessions {
         door: Transport,
         may_hear: impl FnOnce() -> Vec<ServerName>,
     ) -> Option<Arc<Session>> {
-        let known = self.view.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
+        let known = self.view.read().get(id).cloned();
         let session = match known {
             Some(session) => session,
             // Only tokens have a dot, so that a random text costs the session thread nothing.
@@ -484,20 +472,20 @@ impl Sessions {
 
     /// True if the client of a session wants such a log message.
     pub fn wants_log(&self, id: &str, level: Option<LogLevel>) -> bool {
-        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        let view = self.view.read();
         view.get(id).is_some_and(|session| session.wants_log(level))
     }
 
     /// The principal of an open session.
     pub fn principal_id(&self, id: &str) -> Option<PrincipalId> {
-        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        let view = self.view.read();
         view.get(id).map(|session| session.principal_id())
     }
 
     /// The lowest log level of the clients that share a session with a server, with the usual
     /// level for those that have set none. None where no client has set one.
     pub fn lowest_log_level(&self, shared: &Shared) -> Option<LogLevel> {
-        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        let view = self.view.read();
         let sharing = view.values().filter(|session| match session.door {
             Transport::HttpSse | Transport::StreamableHttp | Transport::Stdio => {
                 session.caller.get().is_some()
@@ -545,7 +533,7 @@ impl Sessions {
 
     /// The numbers of open sessions.
     pub fn counts(&self) -> Counts {
-        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        let view = self.view.read();
         let count = |door| view.values().filter(|session| session.door == door).count();
         Counts {
             http_sse: count(Transport::HttpSse),

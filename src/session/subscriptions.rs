@@ -1,12 +1,13 @@
 //! The resources to which a session is subscribed.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 
 use super::Refused;
 use crate::limits::SUBSCRIPTIONS_PER_SESSION_MAX;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::session_route::SessionKind;
+use crate::sync::Mutex;
 
 /// A server, and its own URI of a resource.
 pub(super) type Resource = (ServerName, String);
@@ -23,7 +24,7 @@ impl Subscriptions {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<HashMap<Resource, (String, SessionKind)>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     pub(super) fn add(

@@ -2,20 +2,20 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::ended::LeftBehind;
+use super::entry::Entry;
 use super::questions::OpenQuestions;
 use super::{
     Audience, EncodedEvent, Ended, EventSink, KeptStreams, Owner, Session, SessionId, Shared,
     Subscriptions, Transport,
 };
-use crate::limits::{ABSENT_SESSION_TIME, SESSION_STREAMS_MAX};
+use crate::limits::SESSION_STREAMS_MAX;
 use crate::protocol::call::{Caller, PrincipalId};
-use crate::protocol::for_revision::hears_text;
-use crate::protocol::jsonrpc::{Message, notification};
-use crate::protocol::listening::{acknowledged, subscription_ended, with_subscription};
+use crate::protocol::jsonrpc::notification;
+use crate::protocol::listening::{acknowledged, subscription_ended};
 use crate::protocol::method::notification::RESOURCES_UPDATED;
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
@@ -23,6 +23,7 @@ use crate::protocol::session_route::SessionKind;
 use crate::protocol::sse;
 use crate::protocol::subscriber::Subscriber;
 use crate::shares::{NotTaken, Shares};
+use crate::sync::{Mutex, RwLock};
 
 /// The bounds that the table keeps.
 #[derive(Debug, Clone, Copy)]
@@ -39,59 +40,6 @@ pub(super) enum Full {
     SessionsPerKey,
     /// The principal's share of all sessions, which is this many now.
     Share(usize),
-}
-
-struct Entry {
-    session: Arc<Session>,
-    /// Streams that cannot be resumed: that of HTTP+SSE, and all where no events are kept. They
-    /// are ordered by number (`Session::next_stream`), so the oldest is first.
-    streams: BTreeMap<u64, Arc<dyn EventSink>>,
-}
-
-impl Entry {
-    /// True if the session's client may still be there. A session that was left behind must not
-    /// keep messages that name no call from other clients.
-    fn is_present(&self, now: Instant) -> bool {
-        self.streams.values().any(|stream| stream.is_open())
-            || self.session.kept.any_open()
-            || now.saturating_duration_since(self.session.last_used()) < ABSENT_SESSION_TIME
-    }
-
-    /// Sends a message that belongs to no call. A `subscriptions/listen` stream gets only
-    /// messages that pass its filter, marked with its subscription (2026-07-28,
-    /// basic/patterns/subscriptions).
-    fn tell(&mut self, message: &str, event: &EncodedEvent) -> bool {
-        if self.session.door != Transport::Listen {
-            let caller = self.session.caller();
-            let visible_servers = |caller: Arc<Caller>| hears_text(caller.revision, message);
-            return caller.is_none_or(visible_servers) && self.send(event);
-        }
-        let Some(listening) = self.session.listening.get() else { return false };
-        let Ok(Message::Notification { method, params }) = Message::parse(message) else {
-            return false;
-        };
-        if method != RESOURCES_UPDATED && !listening.filter.wants(&method) {
-            return false;
-        }
-        let params = with_subscription(params.as_deref(), &listening.id);
-        let message = notification(&method, Some(&params));
-        self.send(&sse::event("", &message).into())
-    }
-
-    /// Sends an event on one stream only (2025-11-25, basic/transports, Multiple Connections):
-    /// the newest, a resumable one before others. False where there is none.
-    fn send(&mut self, event: &EncodedEvent) -> bool {
-        if self.session.kept.tell(event) {
-            return true;
-        }
-        while let Some(newest) = self.streams.last_entry() {
-            if newest.get().send(event.clone()) {
-                return true;
-            }
-            newest.remove();
-        }
-        false
-    }
 }
 
 /// Every session, by id.
@@ -421,7 +369,7 @@ mod tests {
 
     impl EventSink for Sink {
         fn send(&self, event: EncodedEvent) -> bool {
-            self.events.lock().unwrap().push(event);
+            self.events.lock().push(event);
             self.is_open()
         }
         fn close(&self) {
@@ -519,7 +467,7 @@ mod tests {
         open(&mut table, now, "4", "m").unwrap_err();
         let took = Mutex::new(Vec::new());
         let take_one = |ended: Ended| {
-            let mut took = took.lock().unwrap();
+            let mut took = took.lock();
             if !took.is_empty() {
                 return Err(ended);
             }
@@ -527,7 +475,7 @@ mod tests {
             Ok(())
         };
         assert_eq!(table.hand_over(take_one), 1);
-        assert_eq!(*took.lock().unwrap(), ["1".into()]);
+        assert_eq!(*took.lock(), ["1".into()]);
         open(&mut table, now, "4", "m").unwrap();
     }
 
@@ -562,8 +510,8 @@ mod tests {
         table.tell(&Audience::Hearing(ServerName::parse("a").unwrap()), "{}", Instant::now());
         table.tell(&Audience::Hearing(ServerName::parse("b").unwrap()), "{}", Instant::now());
         // The newest stream got the event, although its number came first.
-        assert_eq!(first.events.lock().unwrap().len(), 1);
-        assert_eq!(second.events.lock().unwrap().len(), 0);
+        assert_eq!(first.events.lock().len(), 1);
+        assert_eq!(second.events.lock().len(), 0);
     }
 
     #[test]

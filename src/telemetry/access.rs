@@ -4,8 +4,8 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use ::log::Level;
@@ -22,6 +22,7 @@ use crate::limits::{
     ACCESS_ERROR_CHARS_MAX, REFUSAL_KINDS_MAX, REFUSAL_LINES_ALIKE_MAX, REFUSAL_LINES_MAX,
     REFUSAL_LINES_WITHIN,
 };
+use crate::sync::Mutex;
 use crate::telemetry::redact;
 
 const TARGET: &str = "access";
@@ -82,7 +83,7 @@ impl Refusals {
 }
 
 fn refusals() -> std::sync::MutexGuard<'static, Refusals> {
-    REFUSALS.lock().unwrap_or_else(PoisonError::into_inner)
+    REFUSALS.lock()
 }
 
 /// The last refusals, the newest first.

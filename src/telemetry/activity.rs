@@ -3,9 +3,10 @@
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{MutexGuard, Weak};
 
 use super::record::ToldRequest;
+use crate::sync::Mutex;
 
 /// Receives all activities.
 pub trait Watcher: Debug + Send + Sync {
@@ -17,7 +18,7 @@ static IS_WATCHED: AtomicBool = AtomicBool::new(false);
 static WATCHER: Mutex<Option<Weak<dyn Watcher>>> = Mutex::new(None);
 
 fn watcher() -> MutexGuard<'static, Option<Weak<dyn Watcher>>> {
-    WATCHER.lock().unwrap_or_else(PoisonError::into_inner)
+    WATCHER.lock()
 }
 
 /// Sets the watcher, or none.

@@ -7,7 +7,7 @@
 //! of requests in work.
 
 use std::cell::OnceCell;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use super::access;
@@ -23,6 +23,7 @@ use crate::limits::{ACCESS_ERROR_CHARS_MAX, ACCESS_TEXT_CHARS_MAX};
 use crate::protocol::call::Outcome;
 use crate::protocol::method::Method;
 use crate::protocol::raw::RawObject;
+use crate::sync::Mutex;
 
 /// A thread's record.
 type Shared = Arc<Mutex<Record>>;
@@ -35,12 +36,12 @@ thread_local! {
 static ALL: Mutex<Vec<Weak<Mutex<Record>>>> = Mutex::new(Vec::new());
 
 fn lock(record: &Shared) -> MutexGuard<'_, Record> {
-    record.lock().unwrap_or_else(PoisonError::into_inner)
+    record.lock()
 }
 
 fn registered() -> Shared {
     let record = Shared::default();
-    let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut all = ALL.lock();
     all.retain(|record| record.strong_count() > 0);
     all.push(Arc::downgrade(&record));
     record
@@ -289,7 +290,7 @@ impl Carried {
 /// The requests in work, the oldest first, at most `max`, and the number of all of them.
 pub fn in_work(max: usize) -> (Vec<ToldRequest>, usize) {
     let all: Vec<Shared> = {
-        let all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = ALL.lock();
         all.iter().filter_map(Weak::upgrade).collect()
     };
     let is_in_work = |record: &Record| {

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use super::dispatch::MessageSink;
+use crate::downstream::answer::MessageSink;
 use crate::protocol::call::{About, CallSink, Caller, Client, Notice, Question};
 use crate::protocol::for_revision;
 use crate::protocol::jsonrpc;

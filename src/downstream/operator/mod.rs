@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::Front;
 use super::endpoint::Endpoint;
-use super::problem_body::add_refusal;
+use super::refusal_text::add_refusal;
 use super::reply::{self, Problem};
 use crate::access::policy::Scope;
 use crate::config::Reloaded;

@@ -8,7 +8,7 @@ use super::request_state::Sequel;
 use super::response::StatelessResponse;
 use crate::access::policy::Scope;
 use crate::downstream::Front;
-use crate::downstream::legacy::dispatch::MessageSink;
+use crate::downstream::answer::MessageSink;
 use crate::error::CallError;
 use crate::limits::{INPUT_ROUNDS_MAX, QUESTIONS_GATHERED_MAX, QUESTIONS_GATHERED_WITHIN};
 use crate::pipeline::CallOptions;

@@ -2,7 +2,7 @@
 //! ids that this client sees. Time is an argument.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::Instant;
 
 use super::Pending;
@@ -10,6 +10,7 @@ use crate::limits::QUESTIONS_PER_SESSION_MAX;
 use crate::protocol::call::Question;
 use crate::protocol::jsonrpc::{RequestId, RpcError, code};
 use crate::protocol::server_name::ServerName;
+use crate::sync::Mutex;
 use crate::wait::Held;
 
 /// The open questions of one session. The thread of its call enters a question, or the session
@@ -43,8 +44,8 @@ impl OpenQuestions {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<ById>> {
-        // Between two changes there is no panic, so a poisoned value is whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        // Nothing between two changes can panic, so a poisoned value is whole.
+        self.0.lock()
     }
 
     /// Opens a question; returns the id that the client is to see. A question over the bound of
@@ -148,14 +149,14 @@ mod tests {
     /// A question of server `a`.
     fn question(heard: &Heard, upstream_id: u64) -> Question {
         let heard = heard.clone();
-        let reply = AnswerTo::new(move |answer| heard.lock().unwrap().push(answer));
+        let reply = AnswerTo::new(move |answer| heard.lock().push(answer));
         let (id, method) = (RequestId::from(upstream_id), "roots/list".to_owned());
         Question { server: server("a"), id, is_of_call: true, method, params: None, reply }
     }
 
     /// The messages of the errors that servers were told, in their order.
     fn errors(heard: &Heard) -> Vec<String> {
-        let heard = heard.lock().unwrap();
+        let heard = heard.lock();
         heard.iter().map(|answer| answer.clone().unwrap_err().message).collect()
     }
 
@@ -169,7 +170,7 @@ mod tests {
         assert_eq!((taken.server.as_str(), taken.method.as_str()), ("a", "roots/list"));
         taken.answer(Ok(Raw::from_valid("{}".to_owned())));
         assert!(session.take(id).is_none());
-        assert!(heard.lock().unwrap()[0].is_ok() && heard.lock().unwrap().len() == 1);
+        assert!(heard.lock()[0].is_ok() && heard.lock().len() == 1);
     }
 
     #[test]
@@ -179,7 +180,7 @@ mod tests {
         let later = now + Duration::from_secs(1);
         session.open(question(&heard, 1), later, None).unwrap();
         session.sweep(now);
-        assert_eq!(heard.lock().unwrap().len(), 0);
+        assert_eq!(heard.lock().len(), 0);
         session.sweep(later);
         session.open(question(&heard, 2), later, None).unwrap();
         assert!(session.withdraw(&server("a"), &RequestId::from(2)).is_some());
@@ -212,7 +213,7 @@ mod tests {
         let newer = session.open(question(&heard, 1), now, None).unwrap();
         let id = RequestId::from(1);
         assert_eq!(session.withdraw(&server("b"), &id), None);
-        assert_eq!(heard.lock().unwrap().len(), 0);
+        assert_eq!(heard.lock().len(), 0);
         assert_eq!(session.withdraw(&server("a"), &id), Some(newer));
         assert_eq!(session.withdraw(&server("a"), &id), Some(older));
     }
@@ -228,7 +229,7 @@ mod tests {
         assert_eq!(ids.map(|id| session.has(id)), [false, true, true]);
         assert_eq!(errors(&heard), ["The call in which this was asked has ended."]);
         session.sweep(now);
-        assert_eq!(heard.lock().unwrap().len(), 1);
+        assert_eq!(heard.lock().len(), 1);
         drop(session.take(ids[1]).unwrap());
         assert_eq!(ids.map(|id| session.has(id)), [false, false, true]);
     }
