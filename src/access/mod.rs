@@ -1,4 +1,5 @@
-//! May this happen? Pure decisions on values: no sockets, no clock, no log.
+//! Pure: access decisions: authentication, policies, origins, proxies and quotas. No socket, no
+//! clock, no log.
 
 pub mod authenticate;
 pub mod glob;

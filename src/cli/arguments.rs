@@ -1,4 +1,4 @@
-//! Reads the command line: from words to a [`Command`].
+//! Parses the words of the command line to a [`Command`].
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -12,25 +12,25 @@ use crate::config::Listen;
 
 /// Words after `pins`: `accept SERVER TOOL`, `diff SERVER TOOL`.
 const PINS_WORDS_MAX: usize = 3;
-/// The configuration's file where no word names one; [`CONFIG_VARIABLE`] names another.
+/// The configuration's file if no word names one; [`CONFIG_VARIABLE`] names another.
 const CONFIG_DEFAULT: &str = "config.json";
 const CONFIG_VARIABLE: &str = "TRUNKLINE_CONFIG";
 
-/// The file of the configuration where the arguments name none.
+/// The configuration's file if the arguments name none.
 pub(super) fn config_default() -> PathBuf {
     let named = std::env::var_os(CONFIG_VARIABLE).filter(|name| !name.is_empty());
     named.map_or_else(|| PathBuf::from(CONFIG_DEFAULT), PathBuf::from)
 }
 
-/// Whether a word in a command's place is the file of a configuration.
+/// True if a word in a command's place is the file of a configuration.
 fn is_file(word: &str) -> bool {
     word.contains(['/', '.'])
 }
 
-/// Reads the arguments. `config`: the file of the configuration where they name none.
+/// Parses the arguments. `config_default` gives the configuration's file if they name none.
 ///
 /// # Errors
-/// What is wrong with them, as a sentence without its full stop.
+/// The fault, as a sentence without its full stop.
 pub(super) fn command(
     arguments: impl IntoIterator<Item = OsString>,
     config_default: impl FnOnce() -> PathBuf,
@@ -39,7 +39,7 @@ pub(super) fn command(
     let mut name = None;
     let mut given = Given::default();
     while let Some(word) = words.next().map_err(sentence)? {
-        // `serve` is the default, so its options come without it too.
+        // `serve` is the default command, so its options come without it too.
         let serves = matches!(name, None | Some(Name::Serve));
         match word {
             Short('h') | Long("help") => return Ok(Command::Help(name)),
@@ -97,17 +97,17 @@ pub(super) fn command(
     given.into_command(name, config_default)
 }
 
-/// What stands behind a command's name.
+/// The words behind a command's name.
 #[derive(Default)]
 struct Given {
     config: Option<PathBuf>,
     listen: Option<Listen>,
     http: Option<SocketAddr>,
-    /// What `pins` is followed by.
+    /// The words behind `pins`.
     pins: Vec<String>,
     contact: Contact,
     output: Output,
-    /// What is imported.
+    /// The file to import.
     import: Option<OsString>,
 }
 
@@ -144,7 +144,7 @@ impl Given {
     }
 }
 
-/// Reads an address on which the demo can be served.
+/// Parses an address for the demo server.
 fn demo_address(text: &str) -> Option<SocketAddr> {
     match Listen::of_words(text)? {
         Listen::Tcp(address) => Some(address),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::config::Listen;
 
-/// What is to be done.
+/// A command of the program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Command {
     Help(Option<Name>),
@@ -23,7 +23,7 @@ pub(super) enum Command {
     Man,
 }
 
-/// Whether `check` goes to the servers.
+/// The servers that `check` contacts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Contact {
     #[default]
@@ -31,7 +31,7 @@ pub(super) enum Contact {
     None,
 }
 
-/// How a result is written.
+/// The form of a result.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Output {
     /// For people.
@@ -41,7 +41,7 @@ pub(super) enum Output {
     Json,
 }
 
-/// What is to be done about pins.
+/// An action on pins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Pins {
     List,
@@ -53,7 +53,7 @@ impl Pins {
     /// Reads the words behind `pins`.
     ///
     /// # Errors
-    /// What is wrong with them, as a sentence without its full stop.
+    /// The fault, as a sentence without its full stop.
     pub(super) fn parse(words: Vec<String>) -> Result<Pins, String> {
         let mut words = words.into_iter();
         match (words.next().as_deref(), words.next(), words.next()) {
@@ -71,17 +71,17 @@ impl Pins {
     }
 }
 
-/// What they talk to.
+/// The target of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum At {
-    /// The servers, or the gateway, of this file.
+    /// The servers, or the gateway, of this configuration.
     Config(PathBuf),
     /// A running gateway, or any MCP server over HTTP.
     Url(String),
 }
 
 impl At {
-    /// The same for one server: another gateway has an endpoint of its own for it.
+    /// The target for one server: another gateway has an endpoint of its own for it.
     pub(super) fn of_server(&self, server: Option<&str>) -> At {
         match (self, server) {
             (At::Url(url), Some(server)) => {
@@ -95,7 +95,7 @@ impl At {
     }
 }
 
-/// What is to be done there.
+/// A command that talks to the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Talk {
     Stdio { at: At },
@@ -113,9 +113,9 @@ pub(super) struct Call {
     /// Objects, `key=value`, or `-`.
     pub(super) arguments: Vec<String>,
     pub(super) output: Output,
-    /// Where images and other files go.
+    /// The folder for images and other files.
     pub(super) save: Option<PathBuf>,
-    /// Whoever runs the command is asked nothing.
+    /// True if the user is asked no questions.
     pub(super) never_ask: bool,
 }
 
@@ -158,7 +158,7 @@ pub(super) enum Name {
     Help,
 }
 
-/// How the words behind a command's name are read.
+/// The file that reads the words behind a command's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReadBy {
     /// In `arguments.rs`; the command reads a configuration.
@@ -169,7 +169,7 @@ pub(super) enum ReadBy {
     Talk,
 }
 
-/// What is known of a command by its name.
+/// The properties of a command.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Row {
     /// The name as it is written.
@@ -182,7 +182,7 @@ pub(super) struct Row {
 }
 
 impl Name {
-    /// All of them.
+    /// All commands.
     const ALL: [Name; 15] = [
         Name::Serve,
         Name::Demo,
@@ -230,7 +230,7 @@ impl Name {
     /// The command of that name.
     ///
     /// # Errors
-    /// There is none, which is said.
+    /// There is none; the text says so.
     pub(super) fn parse(word: &str) -> Result<Name, String> {
         let found = Name::ALL.into_iter().find(|name| name.row().word == word);
         found.ok_or_else(|| format!("there is no command {word:?}"))

@@ -1,4 +1,4 @@
-//! The command line: a file a command. Results go to standard output, everything else to
+//! The command line: a file for each command. Results go to standard output, all other texts to
 //! standard error.
 
 mod allocator;
@@ -39,7 +39,7 @@ use crate::reload::Source;
 use crate::telemetry::log::{self as journal, LogControl};
 use crate::thread::StopReason;
 
-/// What the program ends with.
+/// The exit codes of the program.
 mod exit {
     /// All is well.
     pub(super) const FINE: u8 = 0;
@@ -88,7 +88,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Writes a result. A reader that has seen enough is no failure.
+/// Writes a result. A reader that has closed the pipe is no failure.
 fn print(text: &str) -> u8 {
     let mut out = io::stdout();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -107,7 +107,7 @@ fn version() -> String {
     }
 }
 
-/// Says what is wrong with a configuration.
+/// Reports the faults of a configuration.
 fn refused(path: &Path, problems: &[Problem]) -> u8 {
     for problem in problems {
         complain(&problem.with_line(path.display()));
@@ -115,8 +115,8 @@ fn refused(path: &Path, problems: &[Problem]) -> u8 {
     exit::CONFIG
 }
 
-/// The configuration that a command talks to, and the file that it can be read from again. What is
-/// wrong with it is said.
+/// The configuration for a command that talks to servers, and the file from which it can be read
+/// again. Reports its faults.
 fn loaded(at: &At) -> Result<(Config, Option<Source>), u8> {
     match at {
         At::Config(path) => {
@@ -137,14 +137,14 @@ fn loaded(at: &At) -> Result<(Config, Option<Source>), u8> {
     }
 }
 
-/// Starts the log, writes what the operator should know, and runs `serve` until there is a reason
-/// to stop. `warning` writes one of the configuration's warnings.
+/// Starts the log, writes the configuration's warnings by `warning`, and runs `serve` until there
+/// is a reason to stop.
 fn serve_with_log(
     config: Config,
     warning: impl Fn(&Problem) -> String,
     serve: impl FnOnce(Config, LogControl) -> io::Result<StopReason>,
 ) -> ExitCode {
-    // Dropped last, so that the last line before the end is written.
+    // The log is dropped last, so that the last line before the end is written.
     let log = match journal::start(config.log) {
         Ok(log) => log,
         Err(error) => return ExitCode::from(fail(&format!("cannot start the log: {error}"))),
@@ -168,19 +168,19 @@ fn serve_with_log(
     }
 }
 
-/// Says what went wrong at run time.
+/// Reports a failure at run time.
 fn fail(what: &str) -> u8 {
     complain(&format!("trunkline: {what}"));
     exit::FAILED
 }
 
-/// Says what is wrong with the arguments.
+/// Reports wrong arguments.
 fn usage(what: &str) -> u8 {
     complain(&format!("trunkline: {what}\nTry \"trunkline --help\"."));
     exit::USAGE
 }
 
 fn complain(text: &str) {
-    // Without standard error there is nowhere to say anything.
+    // If standard error is broken, there is no place to report it.
     writeln!(io::stderr(), "{text}").ok();
 }

@@ -11,9 +11,9 @@ use super::command::Output;
 use super::{fail, print};
 use crate::config::hash_key;
 
-/// 256 bits: nobody guesses it.
+/// 256 bits, which cannot be guessed.
 const KEY_BYTES: usize = 32;
-/// Shows what a text is that turns up somewhere, to people and to scanners for secrets.
+/// Marks a text as a key of this program, for people and for scanners for secrets.
 const PREFIX: &str = "trunkline_";
 
 pub(super) fn run(output: Output) -> u8 {

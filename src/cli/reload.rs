@@ -1,4 +1,5 @@
-//! `trunkline reload`: has a running gateway read its configuration again, and says what came of it.
+//! `trunkline reload`: asks a running gateway to read its configuration again, and prints the
+//! result.
 
 use serde_json::Value;
 

@@ -10,12 +10,12 @@ use crate::reload::Source;
 use crate::run;
 
 pub(super) fn run(path: &Path, listen: Option<Listen>) -> ExitCode {
-    // Before there are threads: it takes variables out of the environment.
+    // This runs before there are threads: it removes variables from the environment.
     let inherited = match Inheritance::take() {
         Ok(inherited) => inherited,
         Err(error) => return ExitCode::from(fail(&format!("cannot start: {error}"))),
     };
-    // What others can reach is the socket that is there, whatever the file says.
+    // Clients reach the socket that exists, whatever the file says.
     let address = inherited.listener.as_ref().map(|listener| listener.address().clone());
     let mut source = Source::new(path.to_owned(), Overrides { listen: address.or(listen) });
     let config = match source.load() {

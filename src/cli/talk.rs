@@ -6,10 +6,10 @@ use lexopt::prelude::{Long, Short, Value};
 
 use super::command::{At, Call, Command, Name, Output, Shell, Talk};
 
-/// Reads what follows the command's name.
+/// Parses the words behind the command's name.
 ///
 /// # Errors
-/// What is wrong with it, as a sentence without its full stop.
+/// The fault, as a sentence without its full stop.
 pub(super) fn parse(
     name: Name,
     mut words: lexopt::Parser,
@@ -88,7 +88,7 @@ fn shell(word: Option<String>) -> Result<Shell, String> {
     })
 }
 
-/// What the reader of words says is wrong, as a sentence without its full stop.
+/// The fault of the words, as a sentence without its full stop.
 pub(super) fn sentence(error: lexopt::Error) -> String {
     error.to_string()
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::bounded;
@@ -20,22 +20,23 @@ use crate::protocol::jsonrpc::{Message, RequestId, RpcError, code, error_respons
 use crate::protocol::method::Method;
 use crate::protocol::revision::Revision;
 use crate::protocol::sse;
+use crate::sync::Mutex;
 use crate::thread::{self, StopReason};
 use crate::wait::{ClientWatch, Interrupted, Wait, Woken};
 
-/// Connections at once.
+/// The most connections at once.
 const CONNECTIONS_MAX: usize = 256;
 /// Bytes of all bodies held at once.
 const BUFFERED_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Sessions at once. One more ends the one that was unused for longest.
+/// The most sessions at once. One more ends the session that was unused for longest.
 const SESSIONS_MAX: usize = 1024;
-/// Slow calls at once; each holds the thread of its connection.
+/// The most slow calls at once; each holds the thread of its connection.
 const SLOW_CALLS_MAX: usize = 64;
-/// How much longer than its steps a slow call may take on a busy machine.
+/// The time that a slow call may take beyond its steps on a busy machine.
 const SLOW_CALL_SLACK: Duration = Duration::from_secs(60);
-/// How long answers may take to go out once the server stops.
+/// The time for answers to go out once the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
-/// Reasons to stop that may wait; one is enough.
+/// The reasons to stop that may wait; one is enough.
 const STOP_REASONS_MAX: usize = 4;
 
 const _: () = assert!(SLOW_CALLS_MAX < CONNECTIONS_MAX);
@@ -55,11 +56,11 @@ mod status {
     pub(super) const FAILED: u16 = 500;
 }
 
-/// Serves until a signal, or until the engine has ended. `listening` is given the URL once
+/// Serves until a signal, or until the engine has ended. `listening` is called with the URL once
 /// clients can connect.
 ///
 /// # Errors
-/// The address is not on loopback or cannot be had, or the system refuses threads.
+/// The address is not on loopback or cannot be bound, or the system refuses threads.
 pub fn serve(address: SocketAddr, listening: impl FnOnce(&str)) -> io::Result<StopReason> {
     if !address.ip().to_canonical().is_loopback() {
         let what = format!(
@@ -87,12 +88,7 @@ pub fn serve(address: SocketAddr, listening: impl FnOnce(&str)) -> io::Result<St
     Ok(reason)
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing between two changes of a table can panic.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A request that is not taken.
+/// A refusal of a request.
 struct Refusal {
     status: u16,
     error: RpcError,
@@ -116,17 +112,17 @@ impl Refusal {
     }
 }
 
-/// What a POST comes to.
+/// The result of a POST.
 struct Post {
     session: Arc<str>,
-    /// Whether this POST has opened the session, so that the client is told its id.
+    /// True if this POST has opened the session, so that the answer carries its id.
     is_new: bool,
-    /// Whether the answer may be an event stream.
+    /// True if the answer may be an event stream.
     may_stream: bool,
     answers: Vec<Answer>,
 }
 
-/// What the connections' threads share.
+/// The values that the connections' threads share.
 struct Shell {
     origins: Origins,
     sessions: Mutex<Sessions>,
@@ -136,14 +132,14 @@ struct Shell {
 impl Shell {
     fn new() -> Shell {
         Shell {
-            // Without names of its own, only those of loopback are admitted.
+            // Without configured names, only those of loopback are admitted.
             origins: Origins { check_host: HostCheck::Names, ..Origins::default() },
             sessions: Mutex::default(),
             slow_calls: SlowCalls::default(),
         }
     }
 
-    /// What can be said before the body is there.
+    /// Checks a request before its body is there.
     fn gate(&self, head: &Head) -> Result<(), Refusal> {
         let (host, origin) = (head.headers.get("host"), head.headers.get("origin"));
         if self.origins.check(host, origin).is_err() {
@@ -176,7 +172,7 @@ impl Shell {
             let what = "The body is not in UTF-8.";
             Refusal::new(status::BAD_REQUEST, code::PARSE_ERROR, what)
         })?;
-        // Whether a batch is one is for the session's revision to say.
+        // The session's revision decides if a batch is one.
         if !text.trim_start().starts_with('[') {
             let message = Message::parse(text).map_err(|malformed| Refusal {
                 id: malformed.id,
@@ -203,7 +199,7 @@ impl Shell {
                  initialize.",
             )
         })?;
-        let (session, mut demo) = locked(&self.sessions).find(id).ok_or_else(|| {
+        let (session, mut demo) = self.sessions.lock().find(id).ok_or_else(|| {
             let what = "Session not found. Open a new one with initialize.";
             Refusal::new(status::NOT_FOUND, code::SESSION_NOT_FOUND, what)
         })?;
@@ -212,19 +208,19 @@ impl Shell {
     }
 
     /// Opens a session, unless the request was wrong. A client that begins anew may still carry
-    /// the id of a session it had.
+    /// the id of an earlier session.
     fn initialize(&self, text: &str) -> Result<Post, Refusal> {
         let mut demo = Demo::new();
         let answers = demo.answer(text, SystemTime::now());
         let is_new = demo.revision.is_some();
         let session = if is_new { new_session_id()? } else { Arc::from("") };
         if is_new {
-            locked(&self.sessions).insert(session.clone(), demo);
+            self.sessions.lock().insert(session.clone(), demo);
         }
         Ok(Post { session, is_new, may_stream: false, answers })
     }
 
-    /// Takes what was said, and answers it.
+    /// Answers a POST.
     fn take(&self, post: Post, responder: Responder) {
         let Post { session, is_new, may_stream, answers } = post;
         let (mut texts, mut calls) = (Vec::new(), Vec::new());
@@ -272,7 +268,7 @@ impl Handler for Shell {
                     .iter()
                     .map(|(name, value)| (*name, value.as_str()))
                     .collect();
-                // A client that has gone needs no answer, here and below.
+                // If the client has gone, the answer is not missed, here and below.
                 responder.respond(answer.status, &fields, &[&answer.body]).ok();
             }
         }
@@ -298,7 +294,8 @@ fn answer_plainly(call: &Entered<'_>, responder: Responder) {
     }
 }
 
-/// Calls of a batch are run one after another: they share a thread.
+/// Answers with an event stream. Calls of a batch run one after another, since they share a
+/// thread.
 fn answer_as_stream(texts: &[String], calls: &[Entered<'_>], responder: Responder) {
     let Ok(mut open) = responder.open(status::OK, &STREAM_HEADERS) else { return };
     let mut tell =
@@ -329,12 +326,12 @@ fn new_session_id() -> Result<Arc<str>, Refusal> {
     Ok(id.into())
 }
 
-/// The open sessions. Clients may leave without a word, so a full table gives up the session
-/// that was unused for longest; its client is told 404 and begins anew.
+/// The open sessions. Clients may leave without ending theirs, so a full table gives up the
+/// session that was unused for longest; its client gets 404 and begins anew.
 #[derive(Default)]
 struct Sessions {
     open: HashMap<Arc<str>, (Demo, u64)>,
-    /// Counts uses: the larger, the later.
+    /// The number of uses so far: a later use has a larger number.
     n_uses: u64,
 }
 
@@ -359,10 +356,10 @@ impl Sessions {
     }
 }
 
-/// A request by its session and its id there.
+/// The session of a request, and the request's id there.
 type CallKey = (Arc<str>, RequestId);
 
-/// The slow calls in work, to be cancelled.
+/// The slow calls in work, which can be cancelled.
 #[derive(Default)]
 struct SlowCalls(Mutex<Running>);
 
@@ -376,7 +373,7 @@ impl SlowCalls {
     /// Enters a call.
     ///
     /// # Errors
-    /// The text of the answer when the call cannot be run.
+    /// The text of the answer when the call cannot run.
     fn enter(
         &self,
         session: &Arc<str>,
@@ -385,7 +382,7 @@ impl SlowCalls {
     ) -> Result<Entered<'_>, String> {
         let refuse =
             |code, what: &str| Err(error_response(Some(plan.id()), &RpcError::new(code, what)));
-        let mut running = locked(&self.0);
+        let mut running = self.0.lock();
         let key = (session.clone(), plan.id().clone());
         if running.is_stopping {
             return refuse(code::INTERNAL_ERROR, "The server stops.");
@@ -399,7 +396,7 @@ impl SlowCalls {
             return refuse(code::INTERNAL_ERROR, &what);
         }
         let time = plan.time() + SLOW_CALL_SLACK;
-        // Nothing can be resumed here, so an answer whose client has gone would be for nobody.
+        // Streams cannot be resumed here, so an answer whose client has gone is not needed.
         let Ok(wait) = Wait::new(time, time, Some(client)) else {
             return refuse(code::INTERNAL_ERROR, "The system gives no descriptor.");
         };
@@ -409,13 +406,13 @@ impl SlowCalls {
     }
 
     fn cancel(&self, key: CallKey) {
-        if let Some(wait) = locked(&self.0).waits.get(&key) {
+        if let Some(wait) = self.0.lock().waits.get(&key) {
             wait.interrupt(Interrupted::Cancelled);
         }
     }
 
     fn stop(&self) {
-        let mut running = locked(&self.0);
+        let mut running = self.0.lock();
         running.is_stopping = true;
         running.waits.values().for_each(|wait| wait.interrupt(Interrupted::Stopping));
     }
@@ -429,12 +426,12 @@ struct Entered<'a> {
     wait: Arc<Wait>,
 }
 
-/// Nobody is there any more to be answered.
+/// The client has gone.
 struct ClientGone;
 
 impl Entered<'_> {
-    /// Waits the call out, and tells its progress. The text of its answer, or none where it was
-    /// cancelled (2025-11-25, basic/utilities/cancellation).
+    /// Runs the call to its end, and sends its progress. Returns the text of its answer, or none
+    /// if it was cancelled (2025-11-25, basic/utilities/cancellation).
     fn run(
         &self,
         mut tell: impl FnMut(&str) -> Result<(), ClientGone>,
@@ -471,7 +468,7 @@ impl Entered<'_> {
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        locked(&self.calls.0).waits.remove(&self.key);
+        self.calls.0.lock().waits.remove(&self.key);
     }
 }
 

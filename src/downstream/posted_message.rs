@@ -1,19 +1,59 @@
-//! What a client sends, read without its known quirks (`protocol/quirks.rs`): the header that
-//! names a revision, and a body. What was tolerated is counted once it is known who the client is.
+//! A client's message without its known quirks (`protocol/quirks.rs`): the revision header, and a
+//! body. Tolerated quirks are counted once the client is known.
 
 use std::borrow::Cow;
 
 use super::Front;
-use super::legacy::dispatch::{self, Body};
 use crate::http::Head;
+use crate::limits::{BATCH_MESSAGES_MAX, JSON_DEPTH_MAX};
 use crate::protocol::headers;
-use crate::protocol::jsonrpc::Message;
+use crate::protocol::jsonrpc::{Malformed, Message, RpcError, code};
 use crate::protocol::method::Method;
 use crate::protocol::modern;
 use crate::protocol::quirks::{self, Quirk, Tolerance};
+use crate::protocol::raw;
 use crate::protocol::revision::{Era, Revision};
 use crate::session::Session;
 use crate::telemetry;
+
+/// A body: one message, or a batch where the revision has batches.
+#[derive(Debug, PartialEq)]
+pub enum Body<'a> {
+    /// One message.
+    One(Message<'a>),
+    /// Several messages, some of which may be malformed.
+    Batch(Vec<Result<Message<'a>, Malformed>>),
+}
+
+/// Reads a body.
+///
+/// # Errors
+/// The fault of the body as a whole.
+pub fn read_body(body: &[u8], revision: Option<Revision>) -> Result<Body<'_>, Malformed> {
+    let refuse = |code, what: &str| Malformed { id: None, error: RpcError::new(code, what) };
+    let text = std::str::from_utf8(body)
+        .map_err(|_| refuse(code::PARSE_ERROR, "The body is not UTF-8."))?;
+    if raw::is_deeper_than(text, JSON_DEPTH_MAX) {
+        return Err(refuse(code::INVALID_REQUEST, "The body nests too deep."));
+    }
+    if !text.trim_start().starts_with('[') {
+        return Message::parse(text).map(Body::One);
+    }
+    let elements = raw::first_elements(text, BATCH_MESSAGES_MAX + 1).map_err(|error| {
+        refuse(code::PARSE_ERROR, &format!("The body is no JSON: {error}."))
+    })?;
+    if !revision.is_some_and(Revision::allows_batches) {
+        return Err(refuse(
+            code::INVALID_REQUEST,
+            "This revision has no batches; send one message a request.",
+        ));
+    }
+    if elements.is_empty() || elements.len() > BATCH_MESSAGES_MAX {
+        let what = format!("A batch holds 1 to {BATCH_MESSAGES_MAX} messages.");
+        return Err(refuse(code::INVALID_REQUEST, &what));
+    }
+    Ok(Body::Batch(elements.into_iter().map(Message::parse).collect()))
+}
 
 /// A request's revision header and body.
 #[derive(Debug)]
@@ -23,12 +63,12 @@ pub(super) struct Posted<'a> {
     pub(super) version: Option<&'a str>,
     pub(super) body: Cow<'a, [u8]>,
     pub(super) tolerance: Tolerance,
-    /// Not counted yet.
+    /// The tolerated quirks that are not counted yet.
     quirks: Vec<Quirk>,
 }
 
 impl<'a> Posted<'a> {
-    /// Of a request that has no body, or none that matters here.
+    /// A request that has no body, or none that matters here.
     pub(super) fn head(head: &'a Head, tolerance: Tolerance) -> Posted<'a> {
         let repeated = match tolerance {
             Tolerance::Known => repeated_version(head),
@@ -40,7 +80,7 @@ impl<'a> Posted<'a> {
         Posted { head, version, body: Cow::Borrowed(&[]), tolerance, quirks }
     }
 
-    /// Of a request with its body.
+    /// A request with its body.
     pub(super) fn read(head: &'a Head, body: &'a [u8], tolerance: Tolerance) -> Posted<'a> {
         let mut posted = Posted::head(head, tolerance);
         let mended = match (tolerance, std::str::from_utf8(body)) {
@@ -57,9 +97,9 @@ impl<'a> Posted<'a> {
         posted
     }
 
-    /// Whether a POST is a stateless request: its body says so (basic/versioning). Where a
-    /// request names a session and its body says nothing of it, or names a revision with
-    /// sessions, it belongs to that; without tolerance its header decides.
+    /// True if a POST is a stateless request: then its body declares a revision without sessions
+    /// (basic/versioning). A request with a session's id belongs to that session if its body
+    /// declares no revision, or one with sessions; without tolerance the header decides.
     pub(super) fn is_modern(&self) -> bool {
         let revision = self.version.and_then(Revision::parse);
         let is_modern_head = revision.is_some_and(|revision| revision.era() == Era::Modern);
@@ -74,12 +114,12 @@ impl<'a> Posted<'a> {
             return false;
         }
         let Ok(Body::One(Message::Request { method, params, .. })) =
-            dispatch::read_body(&self.body, None)
+            read_body(&self.body, None)
         else {
             return is_modern_head && !is_of_session;
         };
-        // A client that names the newest revision it knows and yet begins a session is one of
-        // sessions.
+        // A client that names the newest revision in the header and yet begins a session is a
+        // client of sessions.
         let begins_session = Method::parse(&method) == Some(Method::Initialize);
         let Some(declared) = modern::declared_version(params.as_deref()) else {
             return is_modern_head && !begins_session && !is_of_session;
@@ -99,8 +139,8 @@ impl<'a> Posted<'a> {
         }
     }
 
-    /// Counts what was tolerated: of the client of a session, or of the one that these parameters
-    /// or the head name.
+    /// Counts the tolerated quirks for the client of a session, or for the one that these
+    /// parameters or the head name.
     pub(super) fn count(&mut self, session: Option<&Session>, params: Option<&str>) {
         if self.quirks.is_empty() {
             return;
@@ -118,7 +158,7 @@ fn repeated_version(head: &Head) -> Option<&str> {
     quirks::repeated_value(head.headers.get_all(headers::PROTOCOL_VERSION))
 }
 
-/// The first field that stands again though it may stand once, and whose repetition is not
+/// The first header that stands again though it may stand once, and whose repetition is not
 /// tolerated.
 pub(super) fn repeated(head: &Head, tolerance: Tolerance) -> Option<&'static str> {
     let names = || head.headers.iter().map(|(name, _)| name);
@@ -136,5 +176,29 @@ pub(super) fn repeated(head: &Head, tolerance: Tolerance) -> Option<&'static str
 impl Front {
     pub(super) fn tolerance(&self) -> Tolerance {
         self.admission().tolerance
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_read_in_their_revision_only() {
+        let batch = br#" [{"jsonrpc":"2.0","id":1,"method":"ping"},7]"#;
+        let read = read_body(batch, Some(Revision::V2025_03_26)).unwrap();
+        assert!(matches!(read, Body::Batch(list) if list[0].is_ok() && list[1].is_err()));
+        for revision in [None, Some(Revision::V2025_06_18), Some(Revision::V2025_11_25)] {
+            let error = read_body(batch, revision).unwrap_err().error;
+            assert_eq!(error.code, code::INVALID_REQUEST);
+        }
+        assert!(read_body(b"[]", Some(Revision::V2025_03_26)).is_err());
+    }
+
+    #[test]
+    fn nesting_is_bounded_before_it_is_parsed() {
+        let deep = "[".repeat(100_000);
+        let error = read_body(deep.as_bytes(), None).unwrap_err().error;
+        assert_eq!(error.code, code::INVALID_REQUEST);
     }
 }

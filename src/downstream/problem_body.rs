@@ -1,37 +1,17 @@
-//! What a refusal or failure looks like to the clients of each door: its body. Pure.
+//! Pure: the bodies of refusals and failures, for the clients of each transport.
 
 use super::endpoint::{Dialect, Endpoint};
 use super::reply::Problem;
 use super::rest::litellm;
-use crate::error::{HttpRefusal, RetryAfter};
-use crate::limits::FOREIGN_CHARS_MAX;
 use crate::protocol::jsonrpc::{RpcError, error_response};
 use crate::protocol::raw::Raw;
-use crate::telemetry::redact;
-
-/// What a foreign `Host` or `Origin` is told, and the key that admits it. Where a proxy has passed
-/// it on, `public_url` is wanted: with `allowed_hosts` alone clients would be told paths that are
-/// not the proxy's.
-pub(super) fn foreign_message(header: &str, sent: Option<&str>, key: &str) -> String {
-    let sent = sent.map(|it| redact::excerpt(it, FOREIGN_CHARS_MAX));
-    let is = sent.map_or_else(|| "is missing".to_owned(), |it| format!("{it:?} is foreign"));
-    let public = if key == "admin_listen" {
-        ""
-    } else {
-        ". Behind a proxy, set \"public_url\" to the address that clients use, with its path"
-    };
-    format!(
-        "The {header} header {is}: it is none of this gateway's; {key:?} in its configuration \
-         admits more{public}."
-    )
-}
 
 impl Problem {
     fn details(&self) -> impl Iterator<Item = (String, serde_json::Value)> {
         self.details.iter().map(|(key, value)| ((*key).to_owned(), value.clone()))
     }
 
-    /// As a JSON-RPC error.
+    /// The problem as a JSON-RPC error.
     pub fn to_rpc(&self) -> RpcError {
         let data = (!self.details.is_empty())
             .then(|| serde_json::Value::Object(self.details().collect()).to_string());
@@ -42,7 +22,7 @@ impl Problem {
         }
     }
 
-    /// The body in a REST dialect, which ends its line, for those who read it on a terminal.
+    /// The body in a REST dialect, with a line end for people who read it on a terminal.
     pub fn rest_body(&self, dialect: Dialect) -> String {
         let (outer, key, word) = match dialect {
             Dialect::Plain => ("error", "code", self.code),
@@ -64,29 +44,5 @@ impl Problem {
             }
             Some(_) | None => self.rest_body(Dialect::Plain),
         }
-    }
-}
-
-/// What a refusal over HTTP says, as members of whatever tells of it.
-pub(super) fn refusal_members(refusal: &HttpRefusal) -> Vec<(&'static str, serde_json::Value)> {
-    let mut members = vec![("upstream_status", refusal.status.into())];
-    if let Some(challenge) = &refusal.www_authenticate {
-        members.push(("www_authenticate", challenge.as_str().into()));
-    }
-    match &refusal.retry_after {
-        Some(RetryAfter::Seconds(seconds)) => {
-            members.push(("retry_after_s", (*seconds).into()))
-        }
-        Some(RetryAfter::Date(date)) => members.push(("retry_after", date.as_str().into())),
-        None => (),
-    }
-    members
-}
-
-/// Adds what a refusal over HTTP says to the object that tells of a failure.
-pub(super) fn add_refusal(failure: &mut serde_json::Value, refusal: Option<&HttpRefusal>) {
-    if let (Some(fields), Some(refusal)) = (failure.as_object_mut(), refusal) {
-        let members = refusal_members(refusal).into_iter();
-        fields.extend(members.map(|(key, value)| (key.to_owned(), value)));
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -24,21 +24,22 @@ use super::socket::Socket;
 use super::{Budget, Counters, Handler, Listen, Peer};
 use crate::limits::{DRAIN_LOOK_INTERVAL, DRAINED_IDLE, Limits};
 use crate::protocol::headers::REQUEST_ID;
+use crate::sync::Mutex;
 use crate::telemetry::rejected::Reason;
 use crate::telemetry::{RequestName, Seldom, access};
 use crate::thread::{self, Joined, StopReason};
 use crate::wait::Bell;
 
-/// How long accepting rests when the system gives no descriptor or memory.
+/// The pause of accepting when the system gives no descriptor or memory.
 const ACCEPT_REST: Duration = Duration::from_millis(20);
-/// How long a refused client is given to read why.
+/// The time in which a refused client can read the reason.
 const FAREWELL: Duration = Duration::from_millis(500);
-/// Refused clients that are given that time at once.
+/// Refused clients that have this time at once.
 const FAREWELLS_MAX: usize = 64;
-/// How long threads are waited for once their connections are cut.
+/// The time for which threads are waited for once their connections are cut.
 const CUT_GRACE: Duration = Duration::from_secs(2);
 
-/// A bound address, not served yet.
+/// A bound address that is not served yet.
 #[derive(Debug)]
 pub struct Server {
     listener: Listener,
@@ -47,19 +48,19 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds. Nothing is accepted before [`Server::start`].
+    /// Binds the address. Connections are accepted from [`Server::start`] on.
     ///
     /// # Errors
-    /// The address cannot be had; the text names it.
+    /// The address cannot be bound; the text names it.
     pub fn bind(listen: &Listen, limits: Arc<Limits>) -> io::Result<Server> {
         raise_descriptor_limit(&limits);
         Ok(Server::of(Listener::bind(listen)?, limits))
     }
 
-    /// Serves a socket that listens already.
+    /// Serves a socket that already listens.
     ///
     /// # Errors
-    /// The system refuses to have it set up.
+    /// The system refuses to set up the socket.
     pub fn take(inherited: Inherited, limits: Arc<Limits>) -> io::Result<Server> {
         raise_descriptor_limit(&limits);
         Ok(Server::of(Listener::take(inherited)?, limits))
@@ -70,7 +71,7 @@ impl Server {
         Server { listener, limits, budget }
     }
 
-    /// The listening socket, to be handed to another process.
+    /// The listening socket, for another process.
     ///
     /// # Errors
     /// The system gives no descriptor.
@@ -78,7 +79,7 @@ impl Server {
         self.listener.pass_on().map(Some)
     }
 
-    /// What to print: `127.0.0.1:4000` or `unix:/path`.
+    /// The address for people: `127.0.0.1:4000` or `unix:/path`.
     pub fn local_addr_text(&self) -> String {
         self.listener.address_text()
     }
@@ -88,12 +89,12 @@ impl Server {
         self.listener.port()
     }
 
-    /// The bytes that may be buffered, for others who buffer on the clients' behalf.
+    /// The budget of bytes that may be buffered, for other parts that buffer for clients.
     pub fn budget(&self) -> Budget {
         self.budget.clone()
     }
 
-    /// Accepts and serves. `stop` hears when accepting ends, whatever the reason.
+    /// Accepts and serves. `stop` is told when accepting ends, whatever the reason.
     ///
     /// # Errors
     /// The system gives no thread or descriptor.
@@ -130,7 +131,7 @@ struct Accepting<'a> {
     listener: Listener,
     farewells: VecDeque<(Socket, Instant)>,
     failing: bool,
-    /// Lines of what the system refuses: it comes and goes as connections do.
+    /// Limits the log lines about missing resources, which come and go as connections do.
     told: Seldom,
 }
 
@@ -148,7 +149,7 @@ impl<'a> Accepting<'a> {
         }
     }
 
-    /// Waits for a connection, the bell, or the end of a farewell.
+    /// Waits for a connection, the bell, or the end of a refused client's time.
     fn wait(&self) {
         let rest = if self.failing { ACCEPT_REST } else { Duration::from_millis(100) };
         let timeout = Timespec::try_from(rest).ok();
@@ -158,11 +159,11 @@ impl<'a> Accepting<'a> {
         let mut fds = [bell, listener];
         // While accepting fails, the listener would be ready all the time.
         let watched = if self.failing { 1 } else { fds.len() };
-        // An interruption is one turn more of the loop.
+        // An interruption is only one more turn of the loop.
         poll(fds.get_mut(..watched).unwrap_or(&mut []), timeout.as_ref()).ok();
     }
 
-    /// Accepts until nothing waits. A drain begins with connections that have arrived before.
+    /// Accepts all connections that wait. A drain begins after those that have arrived before.
     fn accept_waiting(&mut self) {
         loop {
             let error = match self.listener.accept() {
@@ -185,7 +186,7 @@ impl<'a> Accepting<'a> {
         }
     }
 
-    /// No error ends accepting: what is missing now may be there in a moment.
+    /// Notes an error. No error ends accepting: a missing resource may be there in a moment.
     fn out_of_resources(&mut self, error: &io::Error) {
         let is_news = !std::mem::replace(&mut self.failing, true);
         if is_news && let Some(more) = self.told.turn() {
@@ -212,7 +213,7 @@ impl<'a> Accepting<'a> {
                         let what = "the system refuses a thread";
                         let name = RequestName::random();
                         access::refused(peer.ip(), name, Reason::Connections, 503, what);
-                        // Its descriptor closes with the last who holds it.
+                        // The descriptor closes when its last holder drops it.
                         let full = self.full(refuse(503, what), name);
                         drop(conn.socket.send_now(&[IoSlice::new(&full)]));
                         conn.socket.shutdown(Shutdown::Both);
@@ -238,7 +239,7 @@ impl<'a> Accepting<'a> {
         self.say_farewell(socket, refusal, name);
     }
 
-    /// What a connection over a bound hears.
+    /// The answer to a connection over a bound.
     fn full(&self, refusal: Refusal, name: RequestName) -> Vec<u8> {
         let told = refusal.told(&self.shared.limits);
         let body = refusal_body(self.shared, refusal.status, &told);
@@ -250,8 +251,8 @@ impl<'a> Accepting<'a> {
         closing_answer(refusal.status, headers, &body)
     }
 
-    /// Says why, and keeps the socket a while: closing it with the client's request unread
-    /// would reset the connection and could destroy the answer.
+    /// Answers with the reason, and keeps the socket a while: closing it with the client's
+    /// request unread would reset the connection and could destroy the answer.
     fn say_farewell(&mut self, socket: Socket, refusal: Refusal, name: RequestName) {
         drop(socket.send_now(&[IoSlice::new(&self.full(refusal, name))]));
         socket.shutdown(Shutdown::Write);
@@ -274,7 +275,7 @@ impl<'a> Accepting<'a> {
     }
 }
 
-/// A server at work. Dropping it cuts what is left and waits for its threads.
+/// A running server. Dropping it cuts the connections that are left and waits for its threads.
 #[derive(Debug)]
 pub struct Running {
     shared: Arc<Shared>,
@@ -282,7 +283,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// What the server is doing.
+    /// The server's counts.
     pub fn counters(&self) -> Counters {
         let shared = &self.shared;
         let (open, idle, threads) = shared.pool.count();
@@ -299,8 +300,9 @@ impl Running {
         }
     }
 
-    /// Stops accepting: another process does. Connections stay until their next request has been
-    /// answered, or their idle time is over, so that no request meets a connection that closes.
+    /// Stops accepting, since another process accepts. Connections stay until their next request
+    /// has been answered, or their idle time is over, so that no request meets a connection that
+    /// closes.
     pub fn leave(&self) {
         self.stop_accepting();
     }
@@ -310,9 +312,9 @@ impl Running {
         self.shared.pool.wait_empty(deadline)
     }
 
-    /// Stops accepting, closes connections that nobody has used for a moment, lets requests in
+    /// Stops accepting, closes connections that have been idle for a moment, lets requests in
     /// work and those that arrive in that moment be answered, and waits for them until
-    /// `deadline`. True when none is left.
+    /// `deadline`. True when no connection is left.
     pub fn drain(&self, deadline: Instant) -> bool {
         self.shared.draining.store(true, Ordering::SeqCst);
         self.stop_accepting();
@@ -332,7 +334,7 @@ impl Running {
     fn stop_accepting(&self) {
         self.shared.leaving.store(true, Ordering::SeqCst);
         self.shared.wake_accept.ring();
-        let accept = self.accept.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let accept = self.accept.lock().take();
         drop(accept);
     }
 }

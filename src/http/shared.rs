@@ -1,4 +1,5 @@
-//! What the threads of one server share: bounds, the pool, the handler and the counters.
+//! The values that the threads of one server share: bounds, the pool, the handler and the
+//! counters.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,20 +10,20 @@ use super::{Budget, Handler};
 use crate::limits::Limits;
 use crate::wait::Bell;
 
-/// What a connection over either bound of connections hears, or one that made room.
+/// The text for a connection over a bound of connections, or one that was evicted.
 pub(crate) const TOO_MANY: &str = "too many connections";
-/// What a principal hears whose requests hold its share of the connections.
+/// The text for a principal whose requests hold its share of the connections.
 pub(crate) const SHARE_HELD: &str = "your requests in work hold your share of the connections";
 
-/// What the threads of one server share.
+/// The values that the threads of one server share.
 pub(crate) struct Shared {
     pub(crate) limits: Arc<Limits>,
     pub(crate) handler: Arc<dyn Handler>,
     pub(crate) budget: Budget,
     pub(crate) pool: Pool,
-    /// No more is accepted, and answers end their connections.
+    /// True once no connection is accepted any more, and answers end their connections.
     pub(crate) leaving: AtomicBool,
-    /// Besides, connections that wait for a request end soon.
+    /// True if, besides, connections that wait for a request end soon.
     pub(crate) draining: AtomicBool,
     pub(crate) wake_accept: Bell,
     pub(crate) threads_started: AtomicU64,
@@ -39,12 +40,12 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    /// Whether answers end their connections.
+    /// True if answers end their connections.
     pub(crate) fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::SeqCst)
     }
 
-    /// Whether connections that wait for a request end.
+    /// True if connections that wait for a request end.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::SeqCst)
     }

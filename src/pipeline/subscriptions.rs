@@ -1,23 +1,24 @@
-//! Subscriptions to resources: whose resource it is, and who hears of it.
+//! Subscriptions to resources: the server of a resource, and the sessions that are subscribed.
 
 use std::sync::Arc;
 
 use super::{CallOptions, Pipeline};
 use crate::access::policy::Scope;
 use crate::error::CallError;
-use crate::protocol::call::{Call, Client, Outcome};
+use crate::protocol::call::{Call, Outcome};
 use crate::protocol::method::Method;
 use crate::protocol::server_name::ServerName;
+use crate::protocol::session_route::SessionRoute;
 use crate::protocol::subscriber::Subscriber;
 use crate::upstream::Subscribing;
 use crate::wait::Wait;
 
 impl Pipeline {
-    /// Whose a resource is that is subscribed to or no more, and that server's own URI for it; waits
-    /// where a list may bring it soon. Costs a call.
+    /// The server of a resource, and the server's own URI for it; waits where a list may bring it
+    /// soon. Costs a call.
     ///
     /// # Errors
-    /// The key has no call left, the URI is missing, or it is nothing that the scope sees.
+    /// The key has no call left, the URI is missing, or the scope sees no such resource.
     pub fn owner_of_uri(
         &self,
         scope: &Scope,
@@ -31,27 +32,27 @@ impl Pipeline {
         Ok((route.server, own))
     }
 
-    /// Subscribes somebody to a resource, or takes that back: over the client's own session with
+    /// Subscribes a session to a resource, or unsubscribes it: over the client's own session with
     /// the server, or over the shared one.
     ///
     /// # Errors
-    /// Whatever kept the upstream from answering, or the subscriber from subscribing.
+    /// Any failure that kept the server from answering, or the subscriber from subscribing.
     pub fn subscription(
         &self,
         server: &ServerName,
         uri: &str,
         method: Method,
         who: &dyn Subscribing,
-        through: Option<&Client>,
+        route: SessionRoute<'_>,
         wait: &Arc<Wait>,
     ) -> Result<Outcome, CallError> {
         let upstream = self.upstream(server)?;
         let config = upstream.config();
         wait.set_timeout(config.timeout, config.timeout_max);
         if method == Method::ResourcesSubscribe {
-            upstream.subscribe(uri, who, through, wait)
+            upstream.subscribe(uri, who, route, wait)
         } else {
-            upstream.unsubscribe(uri, who, through, wait)
+            upstream.unsubscribe(uri, who, route, wait)
         }
     }
 

@@ -1,5 +1,5 @@
-//! What is left of sessions that have ended: at servers, and of their tokens, which must revive
-//! nothing, after a restart either.
+//! The remains of ended sessions: at servers, and their tokens, which must revive no session,
+//! after a restart either.
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
@@ -11,41 +11,42 @@ use crate::protocol::server_name::ServerName;
 use crate::protocol::subscriber::Subscriber;
 use crate::state::{Id, Writer, Written};
 
-/// What a session wants no more of servers.
+/// The subscriptions of an ended session, or of an open one at servers that it may see no more.
 #[derive(Debug)]
 pub struct Left {
-    /// Its id.
+    /// The session's id.
     pub session: SessionId,
-    /// Who it was to upstreams.
+    /// The session's identity at servers.
     pub subscriber: Subscriber,
-    /// Servers and their own URIs that it was subscribed to over shared sessions.
+    /// The server and the server's own URI of each resource that the session was subscribed to
+    /// over a shared session.
     pub subscriptions: Vec<(ServerName, String)>,
     /// The servers that it may see no more; none where the session has ended.
     pub servers: Option<Vec<ServerName>>,
 }
 
-/// Hears what becomes of sessions. Called by the session thread, so nothing here may wait.
+/// Receives what becomes of sessions. The session thread calls it, so no method may wait.
 pub trait SessionEvents: fmt::Debug + Send + Sync {
     /// A session has ended, or may see less.
     fn left(&self, left: Left);
 
-    /// The sessions were looked through, as once in a while.
+    /// The session thread has looked through all sessions, as it does once in a while.
     fn swept(&self);
 }
 
-/// The ids of sessions of earlier processes that were ended, then or in this one. Those of this
-/// process are only written: it knows its sessions by itself.
+/// The ids of ended sessions that earlier processes had opened. Ids of this process's sessions
+/// are only written: the session table knows those itself.
 #[derive(Debug)]
 pub(super) struct EndedIds {
     known: HashSet<u128>,
-    /// Oldest first.
+    /// The ids, the oldest first.
     order: VecDeque<u128>,
     writer: Option<Writer>,
 }
 
 impl EndedIds {
-    /// With those that earlier processes have written. Without a writer they are remembered as
-    /// long as this process lives.
+    /// Starts with the ids that earlier processes have written. Without a writer, new ids are
+    /// remembered as long as this process lives.
     pub(super) fn new(ids: &[Id], writer: Option<Writer>) -> EndedIds {
         let mut ended = EndedIds { known: HashSet::new(), order: VecDeque::new(), writer };
         for id in ids {
@@ -54,12 +55,12 @@ impl EndedIds {
         ended
     }
 
-    /// Whether a session of another process has ended.
+    /// True if the session, of another process, has ended.
     pub(super) fn has(&self, claims: &Claims) -> bool {
         number(claims).is_none_or(|number| self.known.contains(&number))
     }
 
-    /// A session has ended. Gives when that is on the disk, if it comes there.
+    /// Notes the end of a session. Returns a signal of the write to disk, if there is one.
     pub(super) fn add(&mut self, claims: &Claims, boot: &str) -> Option<Written> {
         let number = number(claims)?;
         if claims.boot != boot && !self.remember(number) {

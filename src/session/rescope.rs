@@ -1,6 +1,4 @@
-//! What sessions may see after a change of who is admitted, or of the servers.
-
-use std::sync::PoisonError;
+//! Changes of what sessions may see, after a change of the keys, or of the servers.
 
 use super::table::Table;
 use super::{Left, Owner, Session, SessionId};
@@ -8,15 +6,15 @@ use crate::protocol::call::{Kind, PrincipalId};
 use crate::protocol::jsonrpc::notification;
 use crate::protocol::server_name::ServerName;
 
-/// What sessions may see from an admission on.
+/// The servers that sessions may see, from an admission on.
 pub struct Rescope {
-    /// Which admission that is, counted from 0.
+    /// The number of that admission, counted from 0.
     pub admission: u64,
-    /// What one session may see.
+    /// Returns what one session may see.
     pub sees: Box<Sees>,
 }
 
-/// What a session of that owner may see; none where it must end.
+/// Returns what a session of that owner may see; none where it must end.
 pub type Sees = dyn Fn(&Owner) -> Option<Rescoped> + Send;
 
 impl std::fmt::Debug for Rescope {
@@ -25,32 +23,32 @@ impl std::fmt::Debug for Rescope {
     }
 }
 
-/// What one session may see.
+/// The rights of one session after a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rescoped {
-    /// The servers that it hears of.
+    /// The servers that the session may see.
     pub servers: Vec<ServerName>,
-    /// Whether its lists may differ even where the servers do not.
+    /// True if its lists may differ even where the servers do not.
     pub differs: bool,
-    /// Whose share of what is bounded it takes from then on.
+    /// The principal in whose share the session counts from then on.
     pub charged: Option<PrincipalId>,
 }
 
 impl Session {
-    /// Whose share of what is bounded it takes; none where nobody else can come.
+    /// The principal in whose share the session counts; none where no other principal can come.
     pub fn charged(&self) -> Option<PrincipalId> {
-        self.charged.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.charged.read().clone()
     }
 }
 
 impl Rescope {
-    /// Whose a session is that opens now, though the request for it was admitted earlier. None
-    /// where it may not open any more.
+    /// The owner of a session that opens now with an earlier admission's rights, changed to the
+    /// present rights. None where the session may not open any more.
     pub(super) fn late(&self, owner: Owner) -> Option<Owner> {
         if owner.admission >= self.admission {
             return Some(owner);
         }
-        // Which keys have ended in between is not known here: this knows the last change.
+        // Only the last change is known here, not which keys have ended before it.
         if owner.admission + 1 < self.admission {
             return None;
         }
@@ -61,9 +59,9 @@ impl Rescope {
 }
 
 impl Table {
-    /// Lets every session hear of what `rescope` says, and tells those whose lists may differ
-    /// now. Gives what they leave at servers of which they hear no more, and the sessions of which
-    /// `rescope` says nothing.
+    /// Gives every session the rights that `rescope` gives, and notifies clients whose lists may
+    /// differ now. Returns the remains at servers that they may see no more, and the sessions for
+    /// which `rescope` gives none.
     pub(super) fn rescope(&mut self, rescope: &Rescope) -> (Vec<Left>, Vec<SessionId>) {
         let (mut left, mut ends) = (Vec::new(), Vec::new());
         let mut told = Vec::new();
@@ -95,7 +93,7 @@ impl Table {
         (left, ends)
     }
 
-    /// The place of a session is somebody's from here on, however much that has.
+    /// Moves a session's place into another principal's share, even if that is used up.
     fn charge(&mut self, session: &Session, whose: Option<PrincipalId>) {
         let before = session.charged();
         if before == whose {
@@ -107,27 +105,29 @@ impl Table {
             None => self.shares.take_for_nobody(1),
         };
         debug_assert!(taken.is_ok(), "the place was given back before");
-        *session.charged.write().unwrap_or_else(PoisonError::into_inner) = whose;
+        *session.charged.write() = whose;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use crate::sync::Mutex;
+    use std::sync::Arc;
     use std::time::{Duration, Instant};
 
     use super::super::table::Bounds;
-    use super::super::{Audience, EncodedEvent, EventSink, Over, Refused, Transport};
+    use super::super::{Audience, EncodedEvent, EventSink, Refused, Transport};
     use super::*;
     use crate::protocol::call::Caller;
     use crate::protocol::raw::Raw;
+    use crate::protocol::session_route::SessionKind;
 
     #[derive(Default)]
     struct Sink(Mutex<Vec<String>>);
 
     impl EventSink for Sink {
         fn send(&self, event: EncodedEvent) -> bool {
-            self.0.lock().unwrap().push(event.to_text());
+            self.0.lock().push(event.to_text());
             true
         }
         fn close(&self) {}
@@ -152,7 +152,7 @@ mod tests {
         }
     }
 
-    /// One session, `x`, that hears of `a` and `b`, and its stream.
+    /// A table with one session, `x`, that may see `a` and `b`, and the session's stream.
     fn table() -> (Table, Arc<Session>, Arc<Sink>) {
         let idle = Duration::from_secs(60);
         let mut table = Table::new(Bounds { sessions: 3, sessions_per_key: 3, idle });
@@ -170,16 +170,16 @@ mod tests {
     }
 
     fn count(sink: &Sink, what: &str) -> usize {
-        sink.0.lock().unwrap().iter().filter(|event| event.contains(what)).count()
+        sink.0.lock().iter().filter(|event| event.contains(what)).count()
     }
 
     #[test]
     fn nothing_of_a_server_that_was_lost_reaches_the_client() {
         let (mut table, session, sink) = table();
-        for (uri, over) in [("s:", Over::Shared), ("o:", Over::Own)] {
+        for (uri, over) in [("s:", SessionKind::Shared), ("o:", SessionKind::Own)] {
             session.subscribe(&name("a"), uri, uri, over).unwrap();
         }
-        session.subscribe(&name("b"), "s:", "s:", Over::Shared).unwrap();
+        session.subscribe(&name("b"), "s:", "s:", SessionKind::Shared).unwrap();
         let say = |table: &mut Table| {
             let x = "x".into();
             for server in ["a", "b"].map(name) {
@@ -199,8 +199,8 @@ mod tests {
         say(&mut table);
         assert_eq!((count(&sink, "own"), count(&sink, "updated")), (3, 4));
         assert!(!table.hears("x", &name("a")));
-        // A request that was admitted before cannot bring it back.
-        let late = session.subscribe(&name("a"), "s:", "s:", Over::Shared);
+        // A request that was admitted before the change cannot bring the subscription back.
+        let late = session.subscribe(&name("a"), "s:", "s:", SessionKind::Shared);
         assert_eq!(late, Err(Refused::NotHeard));
     }
 
@@ -235,14 +235,14 @@ mod tests {
             left.into_iter().map(|it| (it.subscriptions, it.servers)).collect::<Vec<_>>()
         };
         for _ in 0..2 {
-            session.subscribe(&a, "s:", "s:", Over::Shared).unwrap();
-            session.subscribe(&a, "o:", "o:", Over::Own).unwrap();
+            session.subscribe(&a, "s:", "s:", SessionKind::Shared).unwrap();
+            session.subscribe(&a, "o:", "o:", SessionKind::Own).unwrap();
             let lost = (vec![(a.clone(), s.clone())], Some(vec![a.clone()]));
             assert_eq!(rescope(&["b"]), [lost]);
             assert_eq!(rescope(&["b"]), []);
             assert_eq!(rescope(&["a", "b"]), []);
         }
-        session.subscribe(&b, "s:", "s:", Over::Shared).unwrap();
+        session.subscribe(&b, "s:", "s:", SessionKind::Shared).unwrap();
         rescope(&["b"]);
         // At its end there is only what it has not lost.
         let left = table.close("x").unwrap();
@@ -273,16 +273,10 @@ mod tests {
                 (!ends).then_some(rescoped)
             }),
         };
-        let visible_servers = |ends: bool, admission: u64| {
+        let heard = |ends: bool, admission: u64| {
             rescope(ends).late(owner(admission)).map(|owner| owner.visible_servers.len())
         };
-        assert_eq!(
-            [0, 1, 2, 3].map(|at| visible_servers(false, at)),
-            [None, Some(1), Some(2), Some(2)]
-        );
-        assert_eq!(
-            [0, 1, 2, 3].map(|at| visible_servers(true, at)),
-            [None, None, Some(2), Some(2)]
-        );
+        assert_eq!([0, 1, 2, 3].map(|at| heard(false, at)), [None, Some(1), Some(2), Some(2)]);
+        assert_eq!([0, 1, 2, 3].map(|at| heard(true, at)), [None, None, Some(2), Some(2)]);
     }
 }

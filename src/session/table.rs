@@ -1,25 +1,28 @@
-//! The sessions and their rules: bounds, idle time, who hears what. Pure: time is an argument.
+//! Pure: the table of sessions: bounds, idle time, audiences. Time is an argument.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use super::entry::Entry;
+use super::questions::OpenQuestions;
 use super::{
-    Audience, EncodedEvent, EventSink, KeptStreams, Left, Over, Owner, Session, SessionId,
-    Shared, Subscriptions, Transport,
+    Audience, EncodedEvent, EventSink, KeptStreams, Left, Owner, Session, SessionId, Shared,
+    Subscriptions, Transport,
 };
-use crate::limits::{ABSENT_SESSION_TIME, SESSION_STREAMS_MAX};
+use crate::limits::SESSION_STREAMS_MAX;
 use crate::protocol::call::{Caller, PrincipalId};
-use crate::protocol::for_revision::hears_text;
-use crate::protocol::jsonrpc::{Message, notification};
-use crate::protocol::listening::{acknowledged, subscription_ended, with_subscription};
+use crate::protocol::jsonrpc::notification;
+use crate::protocol::listening::{acknowledged, subscription_ended};
 use crate::protocol::method::notification::RESOURCES_UPDATED;
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
+use crate::protocol::session_route::SessionKind;
 use crate::protocol::sse;
 use crate::protocol::subscriber::Subscriber;
 use crate::shares::{NotTaken, Shares};
+use crate::sync::{Mutex, RwLock};
 
 /// The bounds that the table keeps.
 #[derive(Debug, Clone, Copy)]
@@ -29,65 +32,13 @@ pub(super) struct Bounds {
     pub(super) idle: Duration,
 }
 
-/// Which bound a new session would break.
+/// The bound that a new session would break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Full {
     Sessions,
     SessionsPerKey,
-    /// The principal's share of all sessions, which is so many now.
+    /// The principal's share of all sessions, which is this many now.
     Share(usize),
-}
-
-struct Entry {
-    session: Arc<Session>,
-    /// Streams that cannot be resumed: that of HTTP+SSE, and all where no events are kept.
-    /// By the number of each (`Session::next_stream`), so the oldest first.
-    streams: BTreeMap<u64, Arc<dyn EventSink>>,
-}
-
-impl Entry {
-    /// Whether its client may be there still: one that went without ending its session leaves
-    /// it behind, and must not keep from others what is said of nobody in particular.
-    fn is_present(&self, now: Instant) -> bool {
-        self.streams.values().any(|stream| stream.is_open())
-            || self.session.kept.any_open()
-            || now.saturating_duration_since(self.session.last_used()) < ABSENT_SESSION_TIME
-    }
-
-    /// Sends a message that belongs to no call. Who listens without a session hears only what
-    /// it listens to, marked as its subscription's (2026-07-28, basic/patterns/subscriptions).
-    fn tell(&mut self, message: &str, event: &EncodedEvent) -> bool {
-        if self.session.door != Transport::Listen {
-            let caller = self.session.caller();
-            let visible_servers = |caller: Arc<Caller>| hears_text(caller.revision, message);
-            return caller.is_none_or(visible_servers) && self.send(event);
-        }
-        let Some(listening) = self.session.listening.get() else { return false };
-        let Ok(Message::Notification { method, params }) = Message::parse(message) else {
-            return false;
-        };
-        if method != RESOURCES_UPDATED && !listening.filter.wants(&method) {
-            return false;
-        }
-        let params = with_subscription(params.as_deref(), &listening.id);
-        let message = notification(&method, Some(&params));
-        self.send(&sse::event("", &message).into())
-    }
-
-    /// Sends an event on one stream only (2025-11-25, basic/transports, Multiple Connections):
-    /// the newest, one that can be resumed before one that cannot. False where there is none.
-    fn send(&mut self, event: &EncodedEvent) -> bool {
-        if self.session.kept.tell(event) {
-            return true;
-        }
-        while let Some(newest) = self.streams.last_entry() {
-            if newest.get().send(event.clone()) {
-                return true;
-            }
-            newest.remove();
-        }
-        false
-    }
 }
 
 /// Every session, by id.
@@ -95,7 +46,7 @@ pub(super) struct Table {
     bounds: Bounds,
     entries: HashMap<SessionId, Entry>,
     per_key: HashMap<Option<Arc<str>>, usize>,
-    /// Whose each session is.
+    /// The places of each principal.
     pub(super) shares: Shares<PrincipalId>,
 }
 
@@ -117,7 +68,7 @@ impl Table {
     ) -> Result<Arc<Session>, Full> {
         let visible_servers = owner.visible_servers.clone();
         let held = self.per_key.get(&owner.principal).copied().unwrap_or_default();
-        // Without keys nobody can be told apart, so the bound on all sessions is the only one.
+        // Without keys no client can be told from another: only the bound on all holds.
         if owner.principal.is_some() && held >= self.bounds.sessions_per_key {
             return Err(Full::SessionsPerKey);
         }
@@ -152,6 +103,7 @@ impl Table {
             log_level: AtomicU8::new(0),
             subscriptions: Subscriptions::new(),
             calls: Mutex::default(),
+            questions: OpenQuestions::new(),
         });
         self.entries.insert(id, Entry { session: session.clone(), streams: BTreeMap::new() });
         Ok(session)
@@ -174,21 +126,21 @@ impl Table {
         }
         entry.streams.retain(|_, stream| stream.is_open());
         entry.streams.insert(number, stream);
-        // A client that asks again and again has lost the first ones, or wants to cost much.
+        // A client that opens stream after stream has lost the first ones, or wants to cost much.
         while entry.streams.len() > SESSION_STREAMS_MAX {
             let Some((_, oldest)) = entry.streams.pop_first() else { break };
             oldest.close();
         }
         if let Some(listening) = entry.session.listening.get() {
-            // By the thread that tells everything else, so that nothing comes before it and
-            // nothing is missed after it (2026-07-28, basic/patterns/subscriptions).
+            // This thread sends all messages, so none comes before the acknowledgement and none
+            // is missed after it (2026-07-28, basic/patterns/subscriptions).
             let first = sse::event("", &acknowledged(&listening.id, &listening.filter));
             entry.send(&first.into());
         }
         true
     }
 
-    /// Ends a session; gives what it leaves at servers. None if there is none of that id.
+    /// Ends a session, and returns its remains. None if there is none of that id.
     pub(super) fn close(&mut self, id: &str) -> Option<Left> {
         let entry = self.entries.remove(id)?;
         if let Some(held) = self.per_key.get_mut(&entry.session.owner.principal) {
@@ -223,15 +175,15 @@ impl Table {
         }
     }
 
-    /// Sends a message to an audience, to each session on one stream only (2025-11-25,
-    /// basic/transports, Multiple Connections): its newest.
+    /// Sends a message to an audience, to each session on its newest stream only (2025-11-25,
+    /// basic/transports, Multiple Connections).
     pub(super) fn tell(&mut self, to: &Audience, message: &str, now: Instant) {
         let event = EncodedEvent::from(sse::event("", message));
-        let visible_servers = |session: &Session, server: &ServerName| {
+        let may_see = |session: &Session, server: &ServerName| {
             session.hears_of(server) && session.caller().is_some()
         };
         let shares = |session: &Session, shared: &Shared| {
-            visible_servers(session, &shared.server) && !session.has_own(shared.sharing)
+            may_see(session, &shared.server) && session.shares(shared.by)
         };
         match to {
             Audience::One(id, server) => {
@@ -242,15 +194,14 @@ impl Table {
                 }
             }
             Audience::Hearing(server) => {
-                for entry in
-                    self.entries.values_mut().filter(|it| visible_servers(&it.session, server))
+                for entry in self.entries.values_mut().filter(|it| may_see(&it.session, server))
                 {
                     entry.tell(message, &event);
                 }
             }
             Audience::Seeing(server, view) => {
                 for entry in self.entries.values_mut() {
-                    if visible_servers(&entry.session, server) && entry.session.sees(*view) {
+                    if may_see(&entry.session, server) && entry.session.sees(*view) {
                         entry.tell(message, &event);
                     }
                 }
@@ -285,9 +236,9 @@ impl Table {
         }
     }
 
-    /// Tells those who are subscribed that a resource has changed, each under the URI that it
-    /// subscribed to: all over the shared session, or the one whose own session it was said on.
-    /// Only those who may still see the server.
+    /// Tells subscribed sessions that a resource has changed, each under the URI with which it
+    /// subscribed: all that subscribed over the shared session, or the one whose own session
+    /// carried the notification. Only sessions that may still see the server are told.
     pub(super) fn updated(
         &mut self,
         server: &ServerName,
@@ -297,8 +248,8 @@ impl Table {
         let Ok(fields) = RawObject::parse(params.get()) else { return };
         let Ok(Some(uri)) = fields.string("uri") else { return };
         let key = (server.clone(), uri);
-        let over = if own.is_some() { Over::Own } else { Over::Shared };
-        // What is the same for many is written once, and shared.
+        let over = if own.is_some() { SessionKind::Own } else { SessionKind::Shared };
+        // An event that is the same for many is encoded once, and shared.
         let mut events: HashMap<String, (String, EncodedEvent)> = HashMap::new();
         let entries = self.entries.iter_mut();
         for (_, entry) in entries.filter(|(id, _)| own.is_none_or(|own| own == *id)) {
@@ -317,7 +268,7 @@ impl Table {
         }
     }
 
-    /// Ends the streams of those who listen without a session, after their response.
+    /// Ends `subscriptions/listen` streams, after their response.
     pub(super) fn end_listening(&mut self) {
         for entry in self.entries.values_mut() {
             let Some(id) = entry.session.listening.get().map(|it| it.id.clone()) else {
@@ -337,29 +288,25 @@ impl Table {
         self.entries.get_mut(id).is_some_and(|entry| entry.send(&event))
     }
 
-    /// Whether there is a session of that id that hears of the server.
+    /// True if there is a session of that id that may see the server.
     pub(super) fn hears(&self, id: &str, server: &ServerName) -> bool {
         self.entries.get(id).is_some_and(|entry| entry.session.hears_of(server))
     }
 
-    /// Who a session's client is; one that can be asked nothing before it has said so.
-    pub(super) fn caller(&self, id: &str) -> Arc<Caller> {
-        let caller = self.entries.get(id).and_then(|entry| entry.session.caller());
-        caller.unwrap_or_else(|| Arc::new(Caller::plain()))
+    /// The session of that id.
+    pub(super) fn session(&self, id: &str) -> Option<&Arc<Session>> {
+        self.entries.get(id).map(|entry| &entry.session)
     }
 
-    /// Whether there is a session of that id.
-    pub(super) fn has(&self, id: &str) -> bool {
-        self.entries.contains_key(id)
-    }
-
-    /// The sessions that should end: idle ones, and those whose stream, with which they live, has ended.
+    /// The sessions to end: idle ones, and those whose stream, with which they live, has ended.
+    /// Closes the questions of the others that have waited for too long.
     pub(super) fn over(&mut self, now: Instant) -> Vec<SessionId> {
         let idle = self.bounds.idle;
         let mut over = Vec::new();
         for (id, entry) in &mut self.entries {
             entry.streams.retain(|_, stream| stream.is_open());
             entry.session.kept.sweep(now);
+            entry.session.questions.sweep(now);
             let streamless = entry.streams.is_empty() && !entry.session.kept.any_open();
             let unused = now.saturating_duration_since(entry.session.last_used()) >= idle;
             let ended = match entry.session.door {
@@ -391,7 +338,7 @@ mod tests {
 
     impl EventSink for Sink {
         fn send(&self, event: EncodedEvent) -> bool {
-            self.events.lock().unwrap().push(event);
+            self.events.lock().push(event);
             self.is_open()
         }
         fn close(&self) {
@@ -406,7 +353,7 @@ mod tests {
         Table::new(Bounds { sessions: 3, sessions_per_key: 2, idle: Duration::from_secs(60) })
     }
 
-    /// Ends what should end, as the session thread does; how many that were.
+    /// Ends sessions as the session thread's sweep does; returns how many.
     fn sweep(table: &mut Table, now: Instant) -> usize {
         let over = table.over(now);
         over.iter().for_each(|id| assert!(table.close(id).is_some()));
@@ -480,9 +427,12 @@ mod tests {
         let mut table = table();
         let session = open(&mut table, Instant::now(), "x", "k").unwrap();
         let server = ServerName::parse("a").unwrap();
-        session.subscribe(&server, "x:", "x:", Over::Shared).unwrap();
+        session.subscribe(&server, "x:", "x:", SessionKind::Shared).unwrap();
         let left = table.close("x").unwrap();
-        assert_eq!(session.subscribe(&server, "y:", "y:", Over::Shared), Err(Refused::Ended));
+        assert_eq!(
+            session.subscribe(&server, "y:", "y:", SessionKind::Shared),
+            Err(Refused::Ended)
+        );
         assert!(!session.is_subscribed(&server, "x:"));
         assert_eq!(left.subscriptions, [(server, "x:".to_owned())]);
         assert!(left.subscriber == session.subscriber && left.servers.is_none());
@@ -498,9 +448,9 @@ mod tests {
         table.attach("x", 1, second.clone());
         table.tell(&Audience::Hearing(ServerName::parse("a").unwrap()), "{}", Instant::now());
         table.tell(&Audience::Hearing(ServerName::parse("b").unwrap()), "{}", Instant::now());
-        // The newest, although its number came first.
-        assert_eq!(first.events.lock().unwrap().len(), 1);
-        assert_eq!(second.events.lock().unwrap().len(), 0);
+        // The newest stream got the event, although its number came first.
+        assert_eq!(first.events.lock().len(), 1);
+        assert_eq!(second.events.lock().len(), 0);
     }
 
     #[test]

@@ -1,12 +1,12 @@
-//! What must hold between the bounds of `limits`.
+//! Checks of the relations between the bounds of `limits`.
 
 use crate::config::file::json::pointer;
 use crate::config::file::reader::Reader;
 use crate::limits::{Limits, SHARES_MIN};
 
-/// What may be configured, and does not do what it looks like.
+/// Warns of allowed values that do not do what they seem to.
 pub(crate) fn warn(reader: &Reader<'_>, limits: &Limits, n_keys: usize) {
-    // One principal never has the share that is kept for another.
+    // No principal ever gets the share that is kept for others.
     let most = limits.buffered_bytes - limits.buffered_bytes / SHARES_MIN;
     if n_keys > 1 && limits.body_bytes > most {
         let what = format!(

@@ -1,4 +1,4 @@
-//! The keys of `limits`: their ranges, and where their values go.
+//! The keys of `limits`: their ranges, and the fields for their values.
 
 use std::ops::RangeInclusive;
 use std::sync::LazyLock;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::reader::Fields;
 use crate::limits::Limits;
 
-/// Where a bound's value goes.
+/// The field for a bound's value.
 enum Place {
     Count(fn(&mut Limits) -> &mut usize),
     Time(fn(&mut Limits) -> &mut Duration),
@@ -35,15 +35,16 @@ const fn time(
     Bound { key, range, place: Place::Time(place) }
 }
 
-/// A day, in milliseconds: no bound in time is longer, but for idle sessions.
+/// A day, in milliseconds: the longest bound in time, except for idle sessions.
 pub(crate) const DAY_MS: u64 = 24 * 3600 * 1000;
-/// 16 GiB: no bound in bytes is larger.
+/// 16 GiB: the largest bound in bytes.
 const BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 const COUNT_MAX: u64 = 1_000_000;
 
-/// In the order of the documentation.
+/// The bounds in the order of the documentation.
 const BOUNDS: [Bound; 28] = [
-    // One in eight of the pool is kept free of calls that wait, so fewer than eight is no pool.
+    // An eighth of the pool is kept free of calls that wait, so a pool has eight threads at
+    // least.
     count("connections", 8..=65_536, |l| &mut l.connections),
     count("connections_per_address", 1..=65_536, |l| &mut l.connections_per_address),
     count("buffered_bytes", 1024..=BYTES_MAX, |l| &mut l.buffered_bytes),

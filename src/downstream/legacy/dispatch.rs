@@ -1,118 +1,41 @@
-//! What a session-keeping client may ask, whichever transport it came by: messages in, answers
-//! out. The doors bring their own streams.
+//! Requests of clients with sessions, over any transport: messages in, answers out. The
+//! transports bring their own streams.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use super::call_sink::{LegacyCallSink, about, client_of};
 use super::input_required;
 use super::input_required::Elicited;
 use crate::access::policy::Scope;
-use crate::downstream::Front;
-use crate::downstream::list_pages::{ListPage, NotListed, cursor_of};
+use crate::downstream::answer::{Answer, MessageSink};
+use crate::downstream::list_pages::{NotListed, cursor_of};
 use crate::downstream::reply::Problem;
 use crate::downstream::rest::NoSink;
-use crate::downstream::stateless::request_state::ADDED;
+use crate::downstream::{Front, request_telemetry};
 use crate::error::CallError;
-use crate::limits::{
-    BATCH_MESSAGES_MAX, CALL_TIMEOUT_MAX, INPUT_ROUNDS_MAX, JSON_DEPTH_MAX,
-    UPSTREAM_TEXT_CHARS_MAX,
-};
+use crate::limits::{CALL_TIMEOUT_MAX, INPUT_ROUNDS_MAX, UPSTREAM_TEXT_CHARS_MAX};
 use crate::pipeline::CallOptions;
 use crate::protocol::call::{Call, CallSink, Caller, Kind, Outcome};
 use crate::protocol::capabilities::without_tasks;
-use crate::protocol::jsonrpc::{Malformed, Message, RequestId, RpcError, code};
+use crate::protocol::jsonrpc::{Message, RequestId, RpcError, code};
 use crate::protocol::legacy;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::method::{Method, notification};
+use crate::protocol::modern::RETRY_MEMBERS;
 use crate::protocol::raw::{self, Raw, RawObject};
 use crate::protocol::revision::Revision;
-use crate::session::{Pending, Refused, Session};
-use crate::wait::{ClientWatch, Heartbeat, KeepAlive, Wait};
-
-/// What a request is answered with.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Answer {
-    /// A result.
-    Result(Raw),
-    /// The result of a list.
-    List(ListPage),
-    /// An error.
-    Error(RpcError),
-    /// An error with a status and headers of its own, for a door that has not answered yet.
-    Refused(Problem),
-    /// Nothing: the client has cancelled it (basic/utilities/cancellation).
-    None,
-    /// Its session has just ended.
-    Gone,
-}
-
-impl Answer {
-    /// An error of the given code.
-    pub fn error(code: i64, message: impl Into<String>) -> Answer {
-        Answer::Error(RpcError::new(code, message))
-    }
-}
-
-/// A body: one message, or a batch where the revision has them.
-#[derive(Debug, PartialEq)]
-pub enum Body<'a> {
-    /// One message.
-    One(Message<'a>),
-    /// Several, each with what may be wrong with it.
-    Batch(Vec<Result<Message<'a>, Malformed>>),
-}
-
-/// Reads a body.
-///
-/// # Errors
-/// What is wrong with it as a whole.
-pub fn read_body(body: &[u8], revision: Option<Revision>) -> Result<Body<'_>, Malformed> {
-    let refuse = |code, what: &str| Malformed { id: None, error: RpcError::new(code, what) };
-    let text = std::str::from_utf8(body)
-        .map_err(|_| refuse(code::PARSE_ERROR, "The body is not UTF-8."))?;
-    if raw::is_deeper_than(text, JSON_DEPTH_MAX) {
-        return Err(refuse(code::INVALID_REQUEST, "The body nests too deep."));
-    }
-    if !text.trim_start().starts_with('[') {
-        return Message::parse(text).map(Body::One);
-    }
-    let elements = raw::first_elements(text, BATCH_MESSAGES_MAX + 1).map_err(|error| {
-        refuse(code::PARSE_ERROR, &format!("The body is no JSON: {error}."))
-    })?;
-    if !revision.is_some_and(Revision::allows_batches) {
-        return Err(refuse(
-            code::INVALID_REQUEST,
-            "This revision has no batches; send one message a request.",
-        ));
-    }
-    if elements.is_empty() || elements.len() > BATCH_MESSAGES_MAX {
-        let what = format!("A batch holds 1 to {BATCH_MESSAGES_MAX} messages.");
-        return Err(refuse(code::INVALID_REQUEST, &what));
-    }
-    Ok(Body::Batch(elements.into_iter().map(Message::parse).collect()))
-}
-
-/// Where messages to the client of a request go while it is served: a door's stream.
-pub(crate) trait MessageSink {
-    /// One message.
-    fn message(&self, text: &str);
-    /// What keeps the client's connection alive while nothing is said; none where nothing need.
-    fn keep_alive(&self) -> Option<Weak<dyn KeepAlive>> {
-        None
-    }
-    /// What reports that the client has gone, where nobody could be given the answer then.
-    fn client(&self) -> Option<ClientWatch>;
-    /// The call is in its session and can be cancelled from here on.
-    fn entered(&self, _wait: &Wait) {}
-}
+use crate::session::{self, Pending, Refused, Session};
+use crate::telemetry;
+use crate::telemetry::outcome::Door;
+use crate::wait::{ClientWatch, Heartbeat, Wait};
 
 impl Front {
-    /// How the wait of a call keeps the connection of its client alive.
+    /// The heartbeat of a call's wait, for the connection of its client.
     pub(crate) fn heartbeat(&self, sink: &dyn MessageSink) -> Option<Heartbeat> {
         Some(Heartbeat { every: self.limits.heartbeat, client: sink.keep_alive()? })
     }
 
-    /// The result of `initialize`: what is behind the endpoint, for this key. The hang-up of
+    /// The result of `initialize`: the servers behind the endpoint, for this key. The hang-up of
     /// `client` ends the wait for first lists.
     pub(crate) fn initialize_result(
         &self,
@@ -132,7 +55,14 @@ impl Front {
         Raw::from_valid(text)
     }
 
-    /// Takes a notification or a response: nothing is answered.
+    /// Notes a new session whose client has set no level of log messages.
+    pub(crate) fn log_level_unsaid(&self, session: &Session, scope: &Scope) {
+        if let Some(caller) = session.caller() {
+            self.pipeline.log_level_unsaid(scope, &client_of(session, &caller));
+        }
+    }
+
+    /// Takes a notification or a response, neither of which has an answer.
     pub(crate) fn take(&self, session: &Session, scope: &Scope, message: &Message<'_>) {
         session.touch();
         match message {
@@ -140,8 +70,8 @@ impl Front {
                 self.take_notification(session, scope, method, params.as_deref());
             }
             Message::Response { id: Some(id), outcome } => {
-                // An answer to nothing that is asked is passed over.
-                if let Some(pending) = self.sessions.answered(&session.id, id) {
+                // An answer to no open question is ignored.
+                if let Some(pending) = session.answered(id) {
                     if let Err(error) = outcome {
                         tell_of_refusal(session, &pending, error);
                     }
@@ -167,17 +97,41 @@ impl Front {
                 let fields = params.and_then(|params| RawObject::parse(params).ok());
                 let id = fields.and_then(|it| it.get("requestId").and_then(RequestId::parse));
                 if let Some(id) = id {
-                    // It may have ended just now; then the cancellation came too late, as it may.
+                    // The call may have ended just now; then the cancellation came too late,
+                    // which is allowed.
                     session.cancel(&id);
                 }
             }
-            // Roots, progress of what an upstream asked, and whatever is not known here.
+            // These are changed roots, progress of a question, and unknown notifications.
             _ => self.pipeline.notify(scope, &session.id, method, params),
         }
     }
 
-    /// Answers a request of an open session, of which telemetry knows.
-    pub(crate) fn answer_asked(
+    /// Answers a request of an open session.
+    pub(crate) fn answer(
+        &self,
+        session: &Arc<Session>,
+        scope: &Scope,
+        asked: &SessionRequest<'_>,
+        sink: &dyn MessageSink,
+    ) -> Answer {
+        let door = match session.door {
+            session::Transport::HttpSse => Door::Sse,
+            session::Transport::StreamableHttp | session::Transport::Listen => Door::Streamable,
+            session::Transport::Stdio => Door::Stdio,
+        };
+        telemetry::request::ask(door, asked.method, asked.params);
+        telemetry::request::in_session(asked.id.as_json(), Some(&session.id));
+        if let Some(client) = session.caller().and_then(|caller| caller.client.clone()) {
+            telemetry::request::client(&client);
+        }
+        let answer = self.answer_asked(session, scope, asked, sink);
+        request_telemetry::answered(&answer);
+        answer
+    }
+
+    /// Answers a request of an open session, after it is noted for telemetry.
+    fn answer_asked(
         &self,
         session: &Arc<Session>,
         scope: &Scope,
@@ -208,7 +162,7 @@ impl Front {
             Some(Method::Initialize) => {
                 Answer::error(code::INVALID_REQUEST, "The session is initialized already.")
             }
-            // Of revisions that have no sessions.
+            // These belong to revisions that have no sessions.
             Some(
                 Method::ServerDiscover | Method::SubscriptionsListen | Method::TasksUpdate,
             ) => not_found(request.method),
@@ -246,8 +200,8 @@ impl Front {
         }
     }
 
-    /// Sets the level of a session: on the shared sessions with upstreams the lowest that any
-    /// session wants, on the client's own sessions its own.
+    /// Sets the level of a session: on the shared sessions with servers the lowest level of any
+    /// session, on the client's own sessions its own.
     fn log_level(
         &self,
         session: &Session,
@@ -268,9 +222,11 @@ impl Front {
             return not_found(request.method);
         }
         session.set_log_level(level);
-        self.pipeline.said_log_level(scope, level, session.can_be_asked());
+        if let Some(client) = options.client {
+            self.pipeline.said_log_level(scope, client, level);
+        }
         for server in servers {
-            if self.pipeline.has_own_session(&server, session.can_be_asked()) {
+            if !self.pipeline.session_route(&server, options.client).is_shared() {
                 let only = Scope { only: Some(server), ..scope.clone() };
                 let mut params = RawObject::default();
                 params.set("level", raw::string(level.as_str()));
@@ -286,7 +242,7 @@ impl Front {
         nothing()
     }
 
-    /// Answers what an upstream must be asked for.
+    /// Answers a request that needs a server.
     fn answer_by_upstream(
         &self,
         session: &Arc<Session>,
@@ -296,7 +252,7 @@ impl Front {
         request: &SessionRequest<'_>,
         sink: &dyn MessageSink,
     ) -> Answer {
-        // A session-keeping client that loses its connection has cancelled nothing
+        // A client with a session that loses its connection has cancelled nothing
         // (basic/transports, Sending Messages), so the wait has no client to watch.
         let (time, heartbeat) = (CALL_TIMEOUT_MAX, self.heartbeat(sink));
         let Ok(wait) = Wait::with_heartbeat(time, time, None, heartbeat) else {
@@ -352,7 +308,7 @@ impl Front {
         answer_of(outcome)
     }
 
-    /// Makes a call, again and again while its server wants input first.
+    /// Makes a call, again for each round of input that its server needs.
     fn call_with_input(
         &self,
         scope: &Scope,
@@ -426,7 +382,7 @@ impl Front {
             return Err(not_found(request.method));
         }
         match cursor_of(request.params).map_err(Answer::Error)? {
-            // The list is given whole, so no cursor was ever given.
+            // The list has one page, so no cursor was ever given.
             None => Ok(self.tasks(scope, options, wait, sink)),
             Some(_) => {
                 let what = "The cursor is none of this list.";
@@ -463,7 +419,7 @@ fn answer_of(outcome: Result<Outcome, CallError>) -> Answer {
         Err(CallError::Cancelled) => Answer::None,
         Err(error) => {
             let problem = Problem::from_call(&error);
-            // What it says in its head goes along.
+            // An error with headers keeps them.
             if problem.headers.is_empty() {
                 Answer::Error(problem.to_rpc())
             } else {
@@ -473,8 +429,8 @@ fn answer_of(outcome: Result<Outcome, CallError>) -> Answer {
     }
 }
 
-/// Tells operators why a client did not answer a question: its server may only be told that it
-/// was cancelled.
+/// Logs why a client did not answer a question: its server may only be told that the question was
+/// cancelled.
 fn tell_of_refusal(session: &Session, pending: &Pending, error: &RpcError) {
     let cut = |text: &str| text.chars().take(UPSTREAM_TEXT_CHARS_MAX).collect::<String>();
     let client = session.caller().and_then(|caller| caller.client.clone());
@@ -487,7 +443,8 @@ fn tell_of_refusal(session: &Session, pending: &Pending, error: &RpcError) {
     );
 }
 
-/// Reads a request, without what the caller's revision does not know: it means nothing in it.
+/// Reads a request, without parameters that the caller's revision does not know: they have no
+/// meaning in it.
 fn read_call<'a>(
     caller: &Arc<Caller>,
     method: Method,
@@ -497,8 +454,8 @@ fn read_call<'a>(
     if !caller.revision.has_tasks() {
         call.params.remove("task");
     }
-    // What a retry of a stateless client carries.
-    ADDED.into_iter().for_each(|name| drop(call.params.remove(name)));
+    // These parameters belong to a retry of a stateless client.
+    RETRY_MEMBERS.into_iter().for_each(|name| drop(call.params.remove(name)));
     Ok(call)
 }
 
@@ -514,11 +471,11 @@ fn nothing() -> Answer {
 /// A request inside a session.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionRequest<'a> {
-    /// The client's id for it.
+    /// The client's id for the request.
     pub id: &'a RequestId,
-    /// Its method.
+    /// The request's method.
     pub method: &'a str,
-    /// Its parameters.
+    /// The request's parameters.
     pub params: Option<&'a str>,
 }
 
@@ -531,29 +488,5 @@ fn refused_entry(refused: Refused) -> Answer {
             Answer::error(code::INTERNAL_ERROR, "Too many calls are in flight in this session.")
         }
         Refused::Ended | Refused::NotHeard => Answer::Gone,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn batches_are_read_in_their_revision_only() {
-        let batch = br#" [{"jsonrpc":"2.0","id":1,"method":"ping"},7]"#;
-        let read = read_body(batch, Some(Revision::V2025_03_26)).unwrap();
-        assert!(matches!(read, Body::Batch(list) if list[0].is_ok() && list[1].is_err()));
-        for revision in [None, Some(Revision::V2025_06_18), Some(Revision::V2025_11_25)] {
-            let error = read_body(batch, revision).unwrap_err().error;
-            assert_eq!(error.code, code::INVALID_REQUEST);
-        }
-        assert!(read_body(b"[]", Some(Revision::V2025_03_26)).is_err());
-    }
-
-    #[test]
-    fn nesting_is_bounded_before_it_is_parsed() {
-        let deep = "[".repeat(100_000);
-        let error = read_body(deep.as_bytes(), None).unwrap_err().error;
-        assert_eq!(error.code, code::INVALID_REQUEST);
     }
 }

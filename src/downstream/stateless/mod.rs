@@ -1,11 +1,11 @@
-//! Stateless requests (2026-07-28): each is whole in itself, told from those of sessions request
-//! by request, on the same endpoints.
+//! Stateless requests (2026-07-28), on the same endpoints as those of sessions.
 
 pub(super) mod call_sink;
 pub(super) mod detached_call;
 pub(crate) mod headers;
 pub(super) mod listen;
 pub mod parked_calls;
+mod refusals;
 pub(crate) mod request_state;
 pub(super) mod response;
 
@@ -13,10 +13,11 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::answer::{Answer, MessageSink};
 use super::counted_bytes::{room_for_copy, share_of};
-use super::legacy::dispatch::{self, Body, MessageSink};
 use super::legacy::outcome::adapted;
-use super::posted_message::Posted;
+use super::list_pages::NotListed;
+use super::posted_message::{Body, Posted, read_body};
 use super::reply::{self, Problem};
 use super::{Front, request_telemetry};
 use crate::access::policy::Scope;
@@ -24,14 +25,12 @@ use crate::error::CallError;
 use crate::http::{Head, Responder};
 use crate::pipeline::CallOptions;
 use crate::protocol::call::{Call, CallSink, Kind, Outcome};
-use crate::protocol::capabilities::{can_be_asked, lacking};
+use crate::protocol::capabilities::can_be_asked;
 use crate::protocol::for_revision::Output;
-use crate::protocol::headers::PROTOCOL_VERSION;
 use crate::protocol::jsonrpc::{Message, RequestId, RpcError, code};
 use crate::protocol::legacy;
 use crate::protocol::method::Method;
 use crate::protocol::modern::{self, Envelope, Freshness};
-use crate::protocol::quirks;
 use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::revision::Revision;
 use crate::telemetry;
@@ -42,14 +41,15 @@ use call_sink::{
     Gathering, REQUEST_TIMEOUT, StatelessCallSink, StatelessRequest, client_of, options_of,
     with_list_changes,
 };
-use headers::{check_method, check_name, check_params, compare};
+use headers::{check_name, check_params, checked};
 use parked_calls::{DetachedCall, News};
+use refusals::{INVALID_STATE, failed, invalid, invalid_state, missing, not_found};
 use request_state::digest::digest;
 use request_state::{Sequel, States, give_back, without_added};
-use response::{StatelessAnswer, StatelessResponse};
+use response::StatelessResponse;
 
 impl Front {
-    /// A POST of a stateless client.
+    /// Answers a POST of a stateless client.
     pub(super) fn post_modern(
         &self,
         mut posted: Posted<'_>,
@@ -60,7 +60,7 @@ impl Front {
             Problem::malformed(&error).send_rpc(responder, id).ok();
         };
         let bytes = std::mem::take(&mut posted.body);
-        let body = match dispatch::read_body(&bytes, None) {
+        let body = match read_body(&bytes, None) {
             Ok(body) => body,
             Err(malformed) => return refuse(malformed.error, malformed.id.as_ref(), responder),
         };
@@ -72,8 +72,8 @@ impl Front {
                 let envelope = match checked(&mut posted, &method, params) {
                     Ok(envelope) => envelope,
                     Err(error) => {
-                        let answer = StatelessAnswer::Error(error);
-                        request_telemetry::answered_stateless(&answer);
+                        let answer = Answer::Error(error);
+                        request_telemetry::answered(&answer);
                         return stream.finish(&id, &answer);
                     }
                 };
@@ -87,10 +87,10 @@ impl Front {
                 }
                 let request = (Some(posted.head), method.as_str(), params);
                 let answer = self.answer_modern(request, scope, envelope, &stream);
-                request_telemetry::answered_stateless(&answer);
+                request_telemetry::answered(&answer);
                 stream.finish(&id, &answer);
             }
-            // Closing the connection is what cancels; some clients say so besides.
+            // Closing the connection cancels a request; some clients send a notification besides.
             Body::One(Message::Notification { .. }) => {
                 responder.respond(reply::ACCEPTED, &[], &[]).ok();
             }
@@ -101,15 +101,14 @@ impl Front {
         }
     }
 
-    /// Answers a stateless request; with the head of its POST, which must say the same, if it
-    /// came by one.
+    /// Answers a stateless request, which must agree with the head of its POST, if it has one.
     pub(super) fn answer_modern(
         &self,
         (head, name, params): (Option<&Head>, &str, Option<&str>),
         scope: &Scope,
         envelope: Envelope<'_>,
         stream: &StatelessResponse,
-    ) -> StatelessAnswer {
+    ) -> Answer {
         let client = client_of(scope, &envelope.caller);
         let caller = envelope.caller.clone();
         let options = options_of(&client, &caller);
@@ -129,7 +128,7 @@ impl Front {
             Method::ToolsCall | Method::PromptsGet | Method::ResourcesRead => {
                 let named = head.map(|head| check_name(head, method, &envelope.params));
                 if let Some(Err(error)) = named {
-                    return StatelessAnswer::Error(error);
+                    return Answer::Error(error);
                 }
                 self.call_modern(head, scope, method, envelope, stream)
             }
@@ -150,9 +149,9 @@ impl Front {
                     supported.join(", "),
                     Revision::LATEST_MODERN
                 );
-                StatelessAnswer::Error(RpcError::new(code::METHOD_NOT_FOUND, what))
+                Answer::Error(RpcError::new(code::METHOD_NOT_FOUND, what))
             }
-            // Of revisions with sessions.
+            // These belong to revisions with sessions.
             Method::Ping
             | Method::ResourcesSubscribe
             | Method::ResourcesUnsubscribe
@@ -166,12 +165,27 @@ impl Front {
         }
     }
 
-    fn discover(
+    /// The answer to a list request of a stateless client.
+    fn list_modern(
         &self,
         scope: &Scope,
         options: CallOptions<'_>,
-        revision: Revision,
-    ) -> StatelessAnswer {
+        (revision, kind): (Revision, Kind),
+        params: Option<&str>,
+    ) -> Answer {
+        let listed = (revision, kind);
+        match self.list_page(scope, options, listed, params, |item| item.mirrors.is_ok()) {
+            Ok(mut page) => {
+                let freshness = self.pipeline.freshness(scope, options, kind);
+                page.others = modern::write_result(&page.others, Some(freshness));
+                Answer::List(page)
+            }
+            Err(NotListed::Asked(error)) => Answer::Error(error),
+            Err(NotListed::Call(error)) => failed(&error),
+        }
+    }
+
+    fn discover(&self, scope: &Scope, options: CallOptions<'_>, revision: Revision) -> Answer {
         let capabilities = self.pipeline.capabilities(scope, revision);
         let instructions = self.pipeline.instructions(scope);
         let capabilities = with_list_changes(&capabilities);
@@ -183,7 +197,7 @@ impl Front {
         let behind = self.pipeline.only_server_info(scope);
         let info = legacy::implementation(revision, behind.as_ref());
         let text = modern::write_result_of(info, &text, freshness);
-        StatelessAnswer::Result(Raw::from_valid(text))
+        Answer::Result(Raw::from_valid(text))
     }
 
     fn check_mirrored(
@@ -202,21 +216,21 @@ impl Front {
         }
     }
 
-    /// A method that nobody here knows.
+    /// Passes on a request with an unknown method.
     fn pass_modern(
         &self,
         scope: &Scope,
         method: &str,
         envelope: Envelope<'_>,
         stream: &StatelessResponse,
-    ) -> StatelessAnswer {
+    ) -> Answer {
         let Envelope { caller, mut params, progress_token, .. } = envelope;
         let servers = self.pipeline.servers(scope);
         let [server] = servers.as_slice() else { return not_found(method) };
         let states = self.states(scope, method, &params);
         let sequel = match sequel(&states, &params) {
             Ok(sequel) => sequel,
-            Err(error) => return StatelessAnswer::Error(error),
+            Err(error) => return Answer::Error(error),
         };
         let mut free_round = 0;
         match sequel {
@@ -229,7 +243,7 @@ impl Front {
             Some(_) => return invalid_state(),
             None => (),
         }
-        // The method of the call is of no account where its answer is passed on.
+        // The method of the call does not matter where its answer is passed on.
         let method_of = Method::Ping;
         let (token, is_paid) = (progress_token, free_round > 0);
         let asked =
@@ -251,10 +265,10 @@ impl Front {
         method: Method,
         envelope: Envelope<'_>,
         stream: &StatelessResponse,
-    ) -> StatelessAnswer {
+    ) -> Answer {
         let mut call = envelope.into_call(method);
         if !call.caller.revision.has_tasks() {
-            // It would mean something to a server of the revision that has them.
+            // `task` would have a meaning for a server of the revision with tasks.
             call.params.remove("task");
         }
         let mut asked = StatelessRequest {
@@ -268,7 +282,7 @@ impl Front {
         let states = self.states(scope, method.as_str(), &call.params);
         let sequel = match sequel(&states, &call.params) {
             Ok(sequel) => sequel,
-            Err(error) => return StatelessAnswer::Error(error),
+            Err(error) => return Answer::Error(error),
         };
         let client = client_of(scope, &asked.caller);
         let caller = asked.caller.clone();
@@ -282,11 +296,11 @@ impl Front {
             Err(error) => return failed(&error),
         };
         if let Err(error) = self.check_mirrored(head, scope, options, method, &call.params) {
-            return StatelessAnswer::Error(error);
+            return Answer::Error(error);
         }
         match sequel {
             Some(Sequel::Parked { boot, id, round }) if boot == self.parked.boot() => {
-                // Before the call is taken: a retry that cannot be read must not cost it.
+                // This comes first: an invalid retry must not cost the client its call.
                 let responses = call.params.get("inputResponses").unwrap_or("{}");
                 let Ok(responses) = RawObject::parse(responses) else {
                     return invalid("\"inputResponses\" must be an object.");
@@ -301,13 +315,13 @@ impl Front {
             Some(Sequel::Parked { .. }) if !self.may_begin_anew(scope, options, &call) => {
                 let what = "The call was lost when the gateway was restarted; the tool may have \
                             run.";
-                return StatelessAnswer::Error(RpcError::new(code::INTERNAL_ERROR, what));
+                return Answer::Error(RpcError::new(code::INTERNAL_ERROR, what));
             }
             Some(Sequel::Server { server: whose, state, .. }) if whose == server.as_str() => {
                 give_back(&mut call.params, state);
             }
             Some(Sequel::Server { .. }) => return invalid_state(),
-            // It begins anew, so what answered the lost one answers nothing.
+            // The call begins anew, so the answers to the lost call answer nothing.
             Some(Sequel::Parked { .. }) => without_added(&mut call.params),
             None => (),
         }
@@ -326,7 +340,7 @@ impl Front {
         })
     }
 
-    /// What makes and reads states for this request of this principal.
+    /// The sealer of states for this request of this principal.
     fn states<'a>(
         &'a self,
         scope: &'a Scope,
@@ -340,8 +354,7 @@ impl Front {
         }
     }
 
-    /// Whether a call that was lost may be made a second time: only if that does no more than
-    /// making it once.
+    /// True if a lost call may be made again: only if twice does no more than once.
     fn may_begin_anew(&self, scope: &Scope, options: CallOptions<'_>, call: &Call<'_>) -> bool {
         if call.method.is_safe_to_repeat() {
             return true;
@@ -358,7 +371,7 @@ impl Front {
         states: &States<'_>,
         stream: &StatelessResponse,
         make: impl FnOnce(CallOptions<'_>, &Arc<Wait>, &dyn CallSink) -> Result<Outcome, CallError>,
-    ) -> StatelessAnswer {
+    ) -> Answer {
         let wait = match self.stateless_wait(stream) {
             Ok(wait) => wait,
             Err(error) => return failed(&error),
@@ -374,7 +387,7 @@ impl Front {
         };
         let outcome = make(options, &wait, &sink);
         match sink.refused.into_inner() {
-            Some(error) => StatelessAnswer::Error(error),
+            Some(error) => Answer::Error(error),
             None => self.conclude(asked, states, outcome),
         }
     }
@@ -394,7 +407,7 @@ impl Front {
         let meta = call.meta.as_ref().map(RawObject::to_text);
         let (token, is_paid) = (asked.token.clone(), asked.is_paid);
         let carried = telemetry::request::carried();
-        // They outlive their request, and count for as long.
+        // The parameters outlive their request, and count for as long.
         let share = share_of(&self.buffered, [&params].into_iter().chain(&meta))?;
         self.parked.start(wait, move |wait, sink| {
             let _counted = share;
@@ -402,7 +415,7 @@ impl Front {
             let call = Call {
                 caller: caller.clone(),
                 method,
-                // They were read once, so they read again.
+                // The parameters were read before, so they read again.
                 params: RawObject::parse(&params).unwrap_or_default(),
                 meta: meta.as_deref().and_then(|meta| RawObject::parse(meta).ok()),
                 progress_token: token,
@@ -412,7 +425,7 @@ impl Front {
         })
     }
 
-    /// Waits for a call that runs apart, until it is over or asks something.
+    /// Waits for a detached call, until it is over or has questions.
     fn follow(
         &self,
         asked: &StatelessRequest<'_>,
@@ -420,7 +433,7 @@ impl Front {
         round: u64,
         states: &States<'_>,
         stream: &StatelessResponse,
-    ) -> StatelessAnswer {
+    ) -> Answer {
         let wait = match self.stateless_wait(stream) {
             Ok(wait) => wait,
             Err(error) => {
@@ -440,7 +453,7 @@ impl Front {
             let woken = match detached.next() {
                 News::Notice(notice) => {
                     sink.notice(notice);
-                    // The bell of a further one would hide that the client has gone.
+                    // The bell of a further notice would hide that the client has gone.
                     let look = || wait.until(None, Some(Duration::ZERO));
                     look().and_then(|_| look())
                 }
@@ -449,14 +462,14 @@ impl Front {
                     telemetry::request::came_of(Some(asked.method), &outcome);
                     return self.conclude(asked, states, outcome);
                 }
-                // What is asked at once is asked together.
+                // Questions that come close together are put to the client together.
                 News::Asked => {
                     let n_asked = detached.n_asked();
                     let left = gathering.get_or_insert_with(Gathering::new).left(n_asked);
                     if left.is_zero() {
                         match self.ask(asked, detached, round, states) {
                             Some(answer) => return answer,
-                            // What was asked was withdrawn, or the call has just ended.
+                            // The question was withdrawn, or the call has just ended.
                             None => continue,
                         }
                     }
@@ -469,23 +482,23 @@ impl Front {
             };
             if let Err(reason) = woken {
                 detached.abandon(reason);
-                return StatelessAnswer::None;
+                return Answer::None;
             }
         }
     }
 
-    /// Gives the client what a call asks, and parks the call. None if it asks nothing any more.
+    /// Answers with a call's questions, and parks the call. None if it has no questions left.
     fn ask(
         &self,
         asked: &StatelessRequest<'_>,
         detached: &Arc<DetachedCall>,
         round: u64,
         states: &States<'_>,
-    ) -> Option<StatelessAnswer> {
+    ) -> Option<Answer> {
         let missing = detached.missing(asked.caller.capabilities.get());
         if !missing.is_empty() {
             detached.abandon(Interrupted::Cancelled);
-            return Some(StatelessAnswer::Error(modern::missing_capability(missing)));
+            return Some(Answer::Error(modern::missing_capability(missing)));
         }
         let requests = detached.requests(asked.caller.revision)?;
         let Scope { principal, charged, .. } = asked.scope;
@@ -494,13 +507,13 @@ impl Front {
             Ok(false) => return None,
             Err(full) => {
                 detached.abandon(Interrupted::Cancelled);
-                return Some(StatelessAnswer::Error(full.to_error()));
+                return Some(Answer::Error(full.to_error()));
             }
         }
         let sequel = Sequel::Parked { boot: self.parked.boot(), id: detached.id(), round };
         let state = states.seal(sequel, self.parked.life());
         let text = modern::input_required(Some(&requests), Some(&state));
-        Some(StatelessAnswer::Result(Raw::from_valid(text)))
+        Some(Answer::Result(Raw::from_valid(text)))
     }
 
     fn conclude(
@@ -508,10 +521,10 @@ impl Front {
         asked: &StatelessRequest<'_>,
         states: &States<'_>,
         outcome: Result<Outcome, CallError>,
-    ) -> StatelessAnswer {
+    ) -> Answer {
         match outcome {
             Ok(Outcome::Complete(result)) => {
-                // Of what can be asked for by a call only this may be cached
+                // Of the methods with `input_required`, only this one has cacheable results
                 // (server/utilities/caching, Cacheable Results).
                 let is_read = asked.method == Method::ResourcesRead;
                 let freshness = is_read.then_some(Freshness::UNKNOWN);
@@ -522,18 +535,16 @@ impl Front {
                 };
                 let result = adapted(client, method, || Output::Any, &result).unwrap_or(result);
                 let text = modern::write_result(result.get(), freshness);
-                StatelessAnswer::Result(result.rewritten(text))
+                Answer::Result(result.rewritten(text))
             }
-            Ok(Outcome::Error { error, .. }) => {
-                StatelessAnswer::Error(modern::error_for(error))
-            }
+            Ok(Outcome::Error { error, .. }) => Answer::Error(modern::error_for(error)),
             Ok(Outcome::InputRequired { server, requests, state }) => {
                 let capabilities = asked.caller.capabilities.get();
                 let missing = missing(requests.as_ref(), capabilities);
                 if !missing.is_empty() {
-                    return StatelessAnswer::Error(modern::missing_capability(missing));
+                    return Answer::Error(modern::missing_capability(missing));
                 }
-                // One that gave no state must get none (basic/patterns/mrtr, Client
+                // A server that gave no state must get none (basic/patterns/mrtr, Client
                 // Requirements).
                 let state = state.map(|state| {
                     let server = server.as_str().to_owned();
@@ -543,34 +554,15 @@ impl Front {
                 });
                 let requests = requests.as_ref().map(Raw::get);
                 let text = modern::input_required(requests, state.as_deref());
-                StatelessAnswer::Result(Raw::from_valid(text))
+                Answer::Result(Raw::from_valid(text))
             }
-            Err(CallError::Cancelled) => StatelessAnswer::None,
+            Err(CallError::Cancelled) => Answer::None,
             Err(error) => failed(&error),
         }
     }
 }
 
-/// The envelope of a request whose headers say what its body says; of its revision, as far as
-/// that is not a known quirk.
-fn checked<'a>(
-    posted: &mut Posted<'_>,
-    method: &str,
-    params: Option<&'a str>,
-) -> Result<Envelope<'a>, RpcError> {
-    if let Some(declared) = modern::declared_version(params) {
-        let quirk =
-            posted.version.and_then(|said| quirks::of_stateless_header(said, &declared));
-        if !quirk.is_some_and(|quirk| posted.tolerates(quirk)) {
-            compare(posted.version, PROTOCOL_VERSION, &declared)?;
-        }
-    }
-    let envelope = modern::read_envelope(params)?;
-    check_method(posted.head, method)?;
-    Ok(envelope)
-}
-
-/// What a request goes on with, if it is a retry.
+/// The sequel that a retry's state stands for; none if the request is no retry.
 fn sequel(states: &States<'_>, params: &RawObject<'_>) -> Result<Option<Sequel>, RpcError> {
     let wrong = |what: &str| RpcError::new(code::INVALID_PARAMS, what);
     let state = params
@@ -580,48 +572,4 @@ fn sequel(states: &States<'_>, params: &RawObject<'_>) -> Result<Option<Sequel>,
         None => Ok(None),
         Some(state) => states.open(&state).map(Some).ok_or_else(|| wrong(INVALID_STATE)),
     }
-}
-
-const INVALID_STATE: &str = "\"requestState\" is not valid for this request: it was changed, has \
-                             been used, has expired, or was made for another one.";
-
-fn invalid_state() -> StatelessAnswer {
-    invalid(INVALID_STATE)
-}
-
-fn invalid(what: &str) -> StatelessAnswer {
-    StatelessAnswer::Error(RpcError::new(code::INVALID_PARAMS, what))
-}
-
-fn not_found(method: &str) -> StatelessAnswer {
-    let what = format!("Method not found: {method}");
-    StatelessAnswer::Error(RpcError::new(code::METHOD_NOT_FOUND, what))
-}
-
-/// What a call failed with, as an answer.
-pub(super) fn failed(error: &CallError) -> StatelessAnswer {
-    let problem = Problem::from_call(error);
-    if matches!(error, CallError::RateLimited { .. }) {
-        return StatelessAnswer::Refused(problem);
-    }
-    if problem.headers.is_empty() {
-        return StatelessAnswer::Error(modern::error_for(problem.to_rpc()));
-    }
-    // What it says in its head goes along.
-    StatelessAnswer::Refused(Problem {
-        status: reply::modern_status(problem.rpc_code),
-        ..problem
-    })
-}
-
-/// Capabilities that requests of a server need and a client has not declared.
-fn missing(requests: Option<&Raw>, capabilities: &str) -> Vec<&'static str> {
-    let requests = requests.and_then(|requests| RawObject::parse(requests.get()).ok());
-    let requests = requests.unwrap_or_default();
-    let lacking = |request: &str| {
-        let fields = RawObject::parse(request).ok()?;
-        let method = fields.string("method").ok()??;
-        lacking(capabilities, &method, fields.get("params"))
-    };
-    requests.iter().filter_map(|(_, request)| lacking(request)).collect()
 }

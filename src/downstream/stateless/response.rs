@@ -1,47 +1,31 @@
-//! The answer to a stateless request. To a POST it is plain JSON, or an event stream once something
-//! comes before the result; it cannot be resumed, and its end by the client cancels the request
-//! (2026-07-28, basic/transports/streamable-http, Receiving Messages). On a transport of lines it
-//! is a line, and so is whatever comes before it (basic/transports/stdio).
+//! The answer to a stateless request. To a POST it is plain JSON, or an event stream once a
+//! message comes before the result; the stream cannot be resumed, and its end by the client
+//! cancels the request (2026-07-28, basic/transports/streamable-http, Receiving Messages). On a
+//! transport of lines the answer is a line, and so is each message before it
+//! (basic/transports/stdio).
 
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use crate::downstream::answer::{Answer, MessageSink};
 use crate::downstream::event_stream::{OnEnd, Place};
 use crate::downstream::kept_alive::{Beating, KeptAlive};
-use crate::downstream::legacy::dispatch::MessageSink;
 use crate::downstream::legacy::response::Response;
-use crate::downstream::list_pages::ListPage;
-use crate::downstream::reply::{self, Problem, STREAM_HEADERS};
+use crate::downstream::reply::{self, STREAM_HEADERS};
 use crate::downstream::stdio::line_sinks::LineAnswer;
 use crate::http::{OpenResponse, Responder};
 use crate::protocol::headers::JSON;
-use crate::protocol::jsonrpc::{RequestId, RpcError, error_response};
+use crate::protocol::jsonrpc::{RequestId, error_response};
 use crate::protocol::modern::error_for;
-use crate::protocol::raw::Raw;
 use crate::protocol::sse;
 use crate::session::{EncodedEvent, EventSink};
 use crate::wait::{ClientWatch, KeepAlive};
 
-/// What a stateless request is answered with.
-#[derive(Debug)]
-pub(crate) enum StatelessAnswer {
-    /// A result.
-    Result(Raw),
-    /// The result of a list.
-    List(ListPage),
-    /// An error.
-    Error(RpcError),
-    /// An error with a status and headers of its own, where the answer has not begun.
-    Refused(Problem),
-    /// Nothing: the client has gone.
-    None,
-}
-
 /// An answer that may have begun.
 pub(crate) enum StatelessResponse {
-    /// Back to a POST, which may have begun.
+    /// The response to a POST, which may have begun.
     Posted(Arc<KeptAlive<Posted>>),
-    /// Among the lines of its client.
+    /// A line to the client.
     Lines(LineAnswer),
 }
 
@@ -49,7 +33,7 @@ pub(crate) enum StatelessResponse {
 pub(crate) struct Posted {
     responder: Option<Responder>,
     open: Option<OpenResponse>,
-    /// When something was last written to its client.
+    /// The time of the last bytes to the client.
     sent_at: Option<Instant>,
 }
 
@@ -74,7 +58,7 @@ impl Posted {
         if let Some(responder) = self.responder.take() {
             let (headers, own_bytes) = ([("Content-Type", JSON)], response.own_bytes());
             let body = response.pieces().map(str::as_bytes);
-            // A client that is gone needs no answer.
+            // If the client has gone, the answer is not missed.
             responder.respond_counted(status, &headers, &body, own_bytes).ok();
             return;
         }
@@ -108,8 +92,8 @@ impl StatelessResponse {
         StatelessResponse::Lines(answer)
     }
 
-    /// Makes a long-lived stream of it, in that place; `on_end` is called once it has ended. None
-    /// if the answer has begun, or its client has gone.
+    /// Turns the answer into a long-lived stream in that place; `on_end` is called once it has
+    /// ended. None if the answer has begun, or its client has gone.
     pub(crate) fn into_sink(
         self,
         door: &'static str,
@@ -126,29 +110,29 @@ impl StatelessResponse {
         }
     }
 
-    /// Gives the answer.
-    pub(crate) fn finish(self, id: &RequestId, answer: &StatelessAnswer) {
+    /// Sends the answer.
+    pub(crate) fn finish(self, id: &RequestId, answer: &Answer) {
         let mut posted = match &self {
             StatelessResponse::Posted(posted) => posted.take(),
             StatelessResponse::Lines(_) => None,
         };
         let (status, response) = match answer {
-            StatelessAnswer::Result(result) => (reply::OK, Response::with_result(id, result)),
-            StatelessAnswer::List(page) => (reply::OK, Response::with_page(id, page)),
-            StatelessAnswer::Error(error) => {
+            Answer::Result(result) => (reply::OK, Response::with_result(id, result)),
+            Answer::List(page) => (reply::OK, Response::with_page(id, page)),
+            Answer::Error(error) => {
                 (reply::modern_status(error.code), Response::error(Some(id), error))
             }
-            StatelessAnswer::Refused(problem) => {
+            Answer::Refused(problem) => {
                 let error = error_for(problem.to_rpc());
                 if let Some(responder) = posted.as_mut().and_then(|it| it.responder.take()) {
-                    // A client that is gone needs no answer.
+                    // If the client has gone, the answer is not missed.
                     problem.send(responder, &error_response(Some(id), &error)).ok();
                     return;
                 }
                 (problem.status, Response::error(Some(id), &error))
             }
-            // Dropped unfinished, the connection ends; on lines nothing more is said.
-            StatelessAnswer::None => return,
+            // Dropped unfinished, the connection ends; on lines nothing more is sent.
+            Answer::None | Answer::Gone => return,
         };
         match (&self, posted) {
             (StatelessResponse::Lines(answer), _) => answer.give(response.to_event()),

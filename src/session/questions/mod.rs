@@ -1,53 +1,72 @@
-//! The questions that wait for an answer, and those that are asked in one call: they end with it.
+//! The open questions of a session, and those of one call, which end with the call.
 
-pub(super) mod table;
+mod open;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::{Command, SessionId, Sessions};
+use super::Session;
+use crate::limits::SESSION_SWEEP_INTERVAL;
 use crate::protocol::call::{AnswerTo, Question};
 use crate::protocol::jsonrpc::{RequestId, RpcError};
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::wait::{Held, Wait};
-use table::Tie;
 
-/// A question that waits for its answer. Dropped, it answers itself with an error.
+pub(super) use open::OpenQuestions;
+
+/// A question that waits for its answer. If it is dropped, it answers itself with an error.
 #[derive(Debug)]
 pub struct Pending {
-    /// Whose question it is.
+    /// The server that asks.
     pub server: ServerName,
-    /// Its method.
+    /// The question's method.
     pub method: String,
-    /// Where the answer goes.
+    /// The place for the answer.
     pub reply: AnswerTo,
-    /// Holds the call's timeout meanwhile.
+    /// Holds the call's timeout while the question is open.
     pub(super) held: Option<Held>,
 }
 
 impl Pending {
-    /// Gives the client's answer.
+    /// Gives the server the client's answer.
     pub fn answer(self, answer: Result<Raw, RpcError>) {
         drop(self.held);
         self.reply.send(answer);
     }
 }
 
-struct OpenQuestion {
-    /// What the client sees.
-    id: RequestId,
-    is_of_call: bool,
-    tie: Arc<Tie>,
+impl Session {
+    /// Closes a question because its client answers; returns the place for the answer.
+    pub fn answered(&self, question: &RequestId) -> Option<Pending> {
+        self.questions.take(question.as_u64()?)
+    }
+
+    /// Closes a question that its server no longer asks; returns the id that the client sees.
+    pub fn withdraw(&self, server: &ServerName, upstream_id: &RequestId) -> Option<RequestId> {
+        self.questions.withdraw(server, upstream_id).map(RequestId::from)
+    }
 }
 
-/// The questions to a client in one call. Those that are open when this is dropped are closed,
-/// and their servers told that there is no answer.
+/// The time at which a question that is asked now expires.
+pub(super) fn expiry(now: Instant, life: Duration) -> Instant {
+    now.checked_add(life).unwrap_or(now)
+}
+
+/// The questions of one call to its client. Questions that are open when this is dropped are
+/// closed, and their servers get an error.
 pub struct CallQuestions<'a> {
-    sessions: &'a Sessions,
-    session: &'a SessionId,
+    session: &'a Session,
     wait: &'a Arc<Wait>,
-    /// Those that may be open, so no more than a session may have.
-    asked: Vec<OpenQuestion>,
+    /// The time for which a question stays open.
+    life: Duration,
+    /// Questions that may be open, so no more than a session may have.
+    asked: Vec<Asked>,
+}
+
+struct Asked {
+    id: u64,
+    is_of_call: bool,
 }
 
 impl std::fmt::Debug for CallQuestions<'_> {
@@ -60,51 +79,38 @@ impl std::fmt::Debug for CallQuestions<'_> {
 
 impl<'a> CallQuestions<'a> {
     pub(super) fn new(
-        sessions: &'a Sessions,
-        session: &'a SessionId,
+        session: &'a Session,
         wait: &'a Arc<Wait>,
+        life: Duration,
     ) -> CallQuestions<'a> {
-        CallQuestions { sessions, session, wait, asked: Vec::new() }
+        CallQuestions { session, wait, life, asked: Vec::new() }
     }
 
-    /// Opens a question, for whoever can send it: gives the id that the client is to see. The
-    /// call's timeout stands still while it is open.
+    /// Opens a question; returns the id that the client is to see. The call's timeout stands
+    /// still while the question is open.
     pub fn ask(&mut self, question: Question) -> Option<RequestId> {
-        self.asked.retain(|asked| asked.tie.is_open());
-        let (is_of_call, tie) = (question.is_of_call, Arc::new(Tie::default()));
-        let (id, wait) = (self.session.clone(), self.wait.clone());
-        let tied = tie.clone();
-        let ask = |reply| Command::Ask { id, question, wait, tie: tied, reply };
-        let Ok(number) = self.sessions.ask(ask) else {
-            // Opened later than this, nobody would send it, and the call would stand still.
-            tie.give_up();
-            self.tell_given_up();
-            return None;
-        };
-        let id = RequestId::from(number?);
-        self.asked.push(OpenQuestion { id: id.clone(), is_of_call, tie });
-        Some(id)
+        let open = &self.session.questions;
+        self.asked.retain(|asked| open.has(asked.id));
+        let is_of_call = question.is_of_call;
+        // The wait is held longer than the question lives, so that the question's end is told
+        // before the call's.
+        let held = self.wait.hold(self.life + 3 * SESSION_SWEEP_INTERVAL);
+        let id = open.open(question, expiry(Instant::now(), self.life), Some(held))?;
+        self.asked.push(Asked { id, is_of_call });
+        Some(RequestId::from(id))
     }
 
-    /// The server has answered the call: what may be about something else outlives it.
+    /// Notes that the server has answered the call: questions that may belong to another call
+    /// outlive this one.
     pub fn leave_others(&mut self) {
         self.asked.retain(|asked| asked.is_of_call);
     }
 
-    /// Closes those that are open, and gives the ids that the client sees. Never waits.
+    /// Closes the questions that are open, and returns the ids that the client sees.
     pub fn close(&mut self) -> Vec<RequestId> {
-        self.asked.retain(|asked| asked.tie.is_open());
-        if self.asked.is_empty() {
-            return Vec::new();
-        }
-        self.asked.iter().for_each(|asked| asked.tie.give_up());
-        self.tell_given_up();
-        self.asked.drain(..).map(|asked| asked.id).collect()
-    }
-
-    fn tell_given_up(&self) {
-        // If the inbox is full, a sweep finds them.
-        self.sessions.tell(Command::GivenUp { id: self.session.clone() }).ok();
+        let open = &self.session.questions;
+        let given_up = self.asked.drain(..).filter(|asked| open.give_up(asked.id));
+        given_up.map(|asked| RequestId::from(asked.id)).collect()
     }
 }
 
@@ -120,13 +126,13 @@ mod tests {
     use crate::protocol::call::{AnswerTo, Caller};
     use crate::protocol::raw::Raw;
     use crate::protocol::server_name::ServerName;
-    use crate::session::{Owner, SessionsConfig, Transport, start};
+    use crate::session::{Owner, Sessions, SessionsConfig, Transport, start};
     use crossbeam_channel::{Receiver, bounded};
     use std::time::Duration;
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
-    fn session() -> (Sessions, SessionId) {
+    fn session() -> (Sessions, Arc<Session>) {
         let config = SessionsConfig {
             key: [1; 32],
             sessions: 10,
@@ -150,7 +156,7 @@ mod tests {
         };
         let session =
             sessions.open(Transport::StreamableHttp, owner, Some(Caller::plain())).unwrap();
-        (sessions, session.id.clone())
+        (sessions, session)
     }
 
     fn server() -> ServerName {
@@ -162,7 +168,7 @@ mod tests {
         Question { server: server(), id, is_of_call, method, params: None, reply }
     }
 
-    /// A question, and whether it was answered with a result.
+    /// A question, and the receiver that tells if it was answered with a result.
     fn heard(is_of_call: bool) -> (Question, Receiver<bool>) {
         let (told, answers) = bounded(1);
         let reply = AnswerTo::new(move |answer| told.try_send(answer.is_ok()).unwrap());
@@ -171,9 +177,9 @@ mod tests {
 
     #[test]
     fn what_is_open_is_closed_with_the_call_unless_it_may_be_of_another() {
-        let (sessions, id) = session();
+        let (sessions, session) = session();
         let wait = Wait::plain(PATIENCE).unwrap();
-        let mut questions = sessions.questions(&id, &wait);
+        let mut questions = sessions.questions(&session, &wait);
         let (own, of_own) = heard(true);
         let (other, of_other) = heard(false);
         let (answered, of_answered) = heard(true);
@@ -181,31 +187,49 @@ mod tests {
         let other = questions.ask(other).unwrap();
         let answered = questions.ask(answered).unwrap();
         let raw = Raw::from_valid("{}".to_owned());
-        sessions.answered(&id, &answered).unwrap().answer(Ok(raw.clone()));
+        session.answered(&answered).unwrap().answer(Ok(raw.clone()));
         assert_eq!(of_answered.recv_timeout(PATIENCE), Ok(true));
         questions.leave_others();
         assert_eq!(questions.close(), [own]);
         assert_eq!(of_own.recv_timeout(PATIENCE), Ok(false));
         drop(questions);
-        sessions.answered(&id, &other).unwrap().answer(Ok(raw));
+        session.answered(&other).unwrap().answer(Ok(raw));
         assert_eq!(of_other.recv_timeout(PATIENCE), Ok(true));
     }
 
     #[test]
-    fn a_question_that_is_opened_too_late_for_its_call_is_closed_at_once() {
-        let (sessions, id) = session();
+    fn a_call_asks_and_gives_up_while_the_session_thread_is_held_up() {
+        let (sessions, session) = session();
         let wait = Wait::plain(10 * PATIENCE).unwrap();
-        let mut questions = sessions.questions(&id, &wait);
-        // Whoever hears of this one's end holds the session thread up.
+        let mut questions = sessions.questions(&session, &wait);
+        // The end of this question holds the session thread up.
         let (go, gone) = bounded::<()>(0);
         let holds_up = AnswerTo::new(move |_| {
             gone.recv_timeout(PATIENCE).ok();
         });
         questions.ask(question(true, holds_up)).unwrap();
-        sessions.withdraw_unasked(&id, server(), RequestId::from(7));
+        sessions.withdraw_unasked(&session.id, server(), RequestId::from(7));
+        while session.questions.has(1) {
+            std::thread::yield_now();
+        }
+        let (next, of_next) = heard(true);
+        let next = questions.ask(next).unwrap();
+        assert_eq!(questions.close().last(), Some(&next));
+        assert_eq!(of_next.recv_timeout(PATIENCE), Ok(false));
+        drop(go);
+    }
+
+    #[test]
+    fn the_end_of_a_session_closes_its_questions() {
+        let (sessions, session) = session();
+        let wait = Wait::plain(PATIENCE).unwrap();
+        let mut questions = sessions.questions(&session, &wait);
+        let (open, of_open) = heard(true);
+        questions.ask(open).unwrap();
+        sessions.close(&session.id).unwrap();
+        assert_eq!(of_open.recv_timeout(PATIENCE), Ok(false));
         let (late, of_late) = heard(true);
         assert_eq!(questions.ask(late), None);
-        drop(go);
         assert_eq!(of_late.recv_timeout(PATIENCE), Ok(false));
         assert_eq!(questions.close(), []);
     }

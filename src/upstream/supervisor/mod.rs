@@ -1,5 +1,6 @@
 //! One thread per upstream: makes contact, reads its lists, and goes on trying when it is gone.
 
+mod list_failures;
 pub(super) mod list_times;
 pub(super) mod lists;
 pub(super) mod own_session;
@@ -18,11 +19,12 @@ use crate::limits::{REFRESH_INTERVAL, RELIST_INTERVAL, SLOTS_SWEEP_INTERVAL};
 use crate::protocol::call::Outgoing;
 use crate::protocol::method::Method;
 use crate::protocol::raw::{RawObject, string};
+use crate::protocol::session_route::SessionKind;
 use crate::upstream::handshake::{declares, with_tools};
 use crate::wait::Wait;
 
 use super::backoff::Retry;
-use super::call::circuit_breaker::{DeadlineOwner, FailureClass, Opening, Over};
+use super::call::circuit_breaker::{DeadlineOwner, FailureClass, Opening};
 use super::call::concurrency::ConcurrencyLimit;
 use super::failure::{Failure, FailureKind};
 use super::http_client::HttpConnection;
@@ -33,8 +35,9 @@ use super::session::subscribe::about;
 use super::session::subscriptions::Step;
 use super::status::SharedHealth;
 use super::{Event, FailureReport, Report};
+use list_failures::is_unclear;
 use list_times::Lists;
-use lists::{UndeclaredTools, is_unclear};
+use lists::UndeclaredTools;
 use restarts::{Lived, Reopenings, Restarts};
 
 /// What the supervisor's thread owns.
@@ -173,7 +176,7 @@ impl Supervisor {
 
     /// Why calls are refused at present, if they are.
     pub(super) fn why_down(&self) -> Option<Failure> {
-        let down = self.health.lock().breaker.down(Instant::now(), Over::Own)?;
+        let down = self.health.lock().breaker.down(Instant::now(), SessionKind::Own)?;
         Some(Failure::new(FailureKind::Broke, down.last.stage, down.last.message))
     }
 

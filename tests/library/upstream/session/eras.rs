@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use trunkline::config::HttpKind;
 use trunkline::limits::Limits;
+use trunkline::pipeline::session_route::may_ask_in_session;
 use trunkline::protocol::call::Client;
+use trunkline::protocol::session_route::SessionSupport;
 
 use crate::upstream::rig::*;
 use crate::upstream::stateless_rig::*;
@@ -209,7 +211,7 @@ fn a_session_that_is_refused_for_the_moment_is_no_sign_of_an_era() {
         });
         let rig = Rig::ready(&server);
         rig.call_through(&client("anna"), "echo").unwrap_err();
-        assert!(!rig.upstream.refuses_sessions());
+        assert_ne!(rig.upstream.session_support(), SessionSupport::Refused);
         text(rig.call_through(&client("bert"), "echo"));
         assert_eq!(server.count("initialize"), 2);
     }
@@ -220,7 +222,7 @@ fn a_session_that_is_refused_for_the_moment_is_no_sign_of_an_era() {
     let config = modern_child("", "answer '{}'", &refuse);
     let rig = Rig::ready_with(config, Limits::default());
     rig.call_through(&client("anna"), "sh").unwrap_err();
-    assert!(!rig.upstream.refuses_sessions());
+    assert_ne!(rig.upstream.session_support(), SessionSupport::Refused);
     text(rig.call_through(&client("bert"), "sh"));
     std::fs::remove_file(&flag).unwrap();
 }
@@ -252,9 +254,14 @@ fn where_sessions_are_shared_nothing_is_asked_a_second_time_in_one() {
     config.session = trunkline::config::SessionSharing::Shared;
     let rig = Rig::start(config, Limits::default());
     eventually("contact", || rig.revision() == MODERN);
+    let plain = Client { can_be_asked: false, ..client("anna") };
     let again = |rig: &Rig| {
         let list = outgoing("prompts/list", "{}");
-        rig.upstream.ask_in_session(&list, &wait(5000), &Sink::default())
+        let (support, sharing) =
+            (rig.upstream.session_support(), rig.upstream.config().session);
+        let route = rig.route(Some(&plain));
+        may_ask_in_session(Some(&plain), route, support, sharing)
+            .then(|| rig.upstream.ask_in_session(&list, &wait(5000), &Sink::default()))?
     };
     assert!(again(&rig).is_none());
     assert_eq!((server.count("prompts/list"), server.count("initialize")), (0, 0));
@@ -322,7 +329,7 @@ fn where_the_upstream_is_modern_alone_no_client_has_a_session() {
         // It was asked for a session once.
         assert_eq!(server.count("initialize"), 1);
     }
-    assert!(rig.upstream.refuses_sessions());
+    assert_eq!(rig.upstream.session_support(), SessionSupport::Refused);
 }
 
 #[test]
