@@ -26,7 +26,8 @@ use super::call::circuit_breaker::{DeadlineOwner, FailureClass, Opening, Over};
 use super::call::concurrency::ConcurrencyLimit;
 use super::failure::{Failure, FailureKind};
 use super::http_client::HttpConnection;
-use super::session::context::{GatewaySink, Opened, SessionContext, Transport};
+use super::session::Session;
+use super::session::context::{GatewaySink, Opened, SessionContext};
 use super::session::desired_subscriptions::DesiredSubscriptions;
 use super::session::resubscribe::{LogLevelTold, Resubscribing, Taken};
 use super::session::subscribe::about;
@@ -39,7 +40,7 @@ use restarts::{Lived, Reopenings, Restarts};
 /// What the supervisor's thread owns.
 pub(super) struct Supervisor {
     pub(super) context: Arc<SessionContext>,
-    pub(super) transport: Arc<dyn Transport>,
+    pub(super) transport: Arc<Session>,
     pub(super) health: Arc<SharedHealth>,
     pub(super) reports: Sender<Report>,
     pub(super) connection: HttpConnection,
@@ -428,7 +429,7 @@ impl Supervisor {
         self.connection.reset();
         let now = Instant::now();
         let next_try = now + delay;
-        self.transport.backing_off(failure, next_try);
+        self.transport.back_off(failure, next_try);
         {
             let report = self.context.report(failure);
             let breaker = &mut self.health.lock().breaker;

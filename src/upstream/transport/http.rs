@@ -141,9 +141,17 @@ impl Wire {
         Message { method: Method::POST, endpoint, headers, body: Some(text) }
     }
 
-    /// Takes back a request for which that one is charged.
-    pub(crate) fn cancel(&self, id: u64, reason: Interrupted, charged: Option<&PrincipalId>) {
-        self.http.control.send(charged, self.message(cancelled(id, reason)));
+    /// Takes back a request, for which that one is charged, if it failed because nobody waits
+    /// for its answer any more, and was sent.
+    pub(crate) fn cancel_if_sent(
+        &self,
+        failed: &Failure,
+        id: u64,
+        charged: Option<&PrincipalId>,
+    ) {
+        if let (FailureKind::Interrupted(reason), true) = (&failed.kind, failed.sent) {
+            self.http.control.send(charged, self.message(cancelled(id, *reason)));
+        }
     }
 
     /// Queues a client's notification.

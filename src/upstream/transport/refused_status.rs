@@ -11,7 +11,7 @@ use crate::protocol::modern::is_modern_error;
 use crate::protocol::raw::{Raw, RawObject};
 
 use super::http::HttpContext;
-use super::post_stream::{Phase, Post};
+use super::streamable_http::{Phase, Post};
 use crate::upstream::failure::{Failure, FailureKind, Refusal};
 use crate::upstream::http_client::HttpResponse;
 use crate::upstream::message::{self, Incoming};
@@ -121,7 +121,7 @@ pub(crate) fn refusal(
     // another session did not cure it, it was not that either.
     let own = error.as_ref().is_some_and(|error| {
         let codes = [code::BAD_REQUEST, code::SESSION_NOT_FOUND, code::INVALID_REQUEST];
-        post.again || !codes.contains(&error.code)
+        post.is_replay || !codes.contains(&error.code)
     });
     let speaks_of_session = match &error {
         Some(_) => text.to_ascii_lowercase().contains("session"),
